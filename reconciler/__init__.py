@@ -1,0 +1,75 @@
+"""Run reconcilers on Kubernetes: queue, cache, client, controller, manager, and one status write per cycle.
+
+The names that most users need are re-exported here, loaded when first used. The rooms, and what to read in which order:
+`reconciler.controller` (what a user subclasses), `reconciler.status` (the batcher), `reconciler.manager` (the process),
+`reconciler.client` and `reconciler.cache`, `reconciler.workqueue`, `reconciler.objects`; for tests
+`reconciler.apiserver` and `reconciler.testing`; `reconciler.notification` is an operator built on all of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reconciler._version import __version__
+    from reconciler.client import Client
+    from reconciler.controller import Outcome, Reconciler, ResourceReconciler, Result, Watch
+    from reconciler.errors import TerminalError
+    from reconciler.manager import Manager
+    from reconciler.meta import Request
+    from reconciler.objects import Condition, ConditionedStatus, Model, ObjectMeta, Resource, Unstructured
+    from reconciler.status import StatusBatcher
+
+__all__ = [
+    "Client",
+    "Condition",
+    "ConditionedStatus",
+    "Manager",
+    "Model",
+    "ObjectMeta",
+    "Outcome",
+    "Reconciler",
+    "Request",
+    "Resource",
+    "ResourceReconciler",
+    "Result",
+    "StatusBatcher",
+    "TerminalError",
+    "Unstructured",
+    "Watch",
+    "__version__",
+]
+
+_HOMES = {
+    "Client": "reconciler.client",
+    "Condition": "reconciler.objects",
+    "ConditionedStatus": "reconciler.objects",
+    "Manager": "reconciler.manager",
+    "Model": "reconciler.objects",
+    "ObjectMeta": "reconciler.objects",
+    "Outcome": "reconciler.controller",
+    "Reconciler": "reconciler.controller",
+    "Request": "reconciler.meta",
+    "Resource": "reconciler.objects",
+    "ResourceReconciler": "reconciler.controller",
+    "Result": "reconciler.controller",
+    "StatusBatcher": "reconciler.status",
+    "TerminalError": "reconciler.errors",
+    "Unstructured": "reconciler.objects",
+    "Watch": "reconciler.controller",
+    "__version__": "reconciler._version",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'reconciler' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

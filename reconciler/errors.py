@@ -1,0 +1,285 @@
+"""Name every error that crosses a room's border.
+
+The tree::
+
+    ReconcilerError
+    ├── ConfigurationError            kubeconfig, option or file that cannot be used
+    ├── MissingExtra                  an optional dependency is not installed
+    ├── TerminalError                 raised by a reconciler: retrying cannot help
+    ├── TransportError
+    │   ├── NotSent                   the connection could not be made; repeating is safe
+    │   └── OutcomeUnknown            sent, but the answer was lost; it may have been applied
+    └── APIError                      the server answered with a failure
+        ├── BadRequest                400
+        ├── Unauthorized              401
+        ├── Forbidden                 403
+        ├── NotFound                  404
+        ├── MethodNotAllowed          405
+        ├── NotAcceptable             406
+        ├── Conflict                  409, a stale resourceVersion
+        ├── AlreadyExists             409, on create
+        ├── FieldManagerConflict      409, another manager owns an applied field
+        ├── Expired                   410, the version asked for was compacted
+        ├── RequestTooLarge           413
+        ├── UnsupportedMediaType      415
+        ├── Invalid                   422
+        ├── TooManyRequests           429
+        └── ServerError               every 5xx
+            ├── ServerUnavailable     503
+            └── ServerTimeout         504
+
+Rooms with errors of their own derive them from `ReconcilerError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "APIError",
+    "AlreadyExists",
+    "BadRequest",
+    "Cause",
+    "ConfigurationError",
+    "Conflict",
+    "Expired",
+    "FieldManagerConflict",
+    "Forbidden",
+    "Invalid",
+    "MethodNotAllowed",
+    "MissingExtra",
+    "NotAcceptable",
+    "NotFound",
+    "NotSent",
+    "OutcomeUnknown",
+    "ReconcilerError",
+    "RequestTooLarge",
+    "ServerError",
+    "ServerTimeout",
+    "ServerUnavailable",
+    "TerminalError",
+    "TooManyRequests",
+    "TransportError",
+    "Unauthorized",
+    "UnsupportedMediaType",
+    "error_from_response",
+]
+
+
+class ReconcilerError(Exception):
+    """Be the base of every error that this library raises on purpose."""
+
+
+class ConfigurationError(ReconcilerError):
+    """Say that a kubeconfig, an option or a file cannot be used, and what to do."""
+
+
+class MissingExtra(ReconcilerError):
+    """Say which optional dependency is missing and the command that installs it.
+
+    Args:
+        module: the import name that was not found.
+        extra: the extra of the distribution that brings it.
+        purpose: what needed it, as the subject of a sentence.
+    """
+
+    def __init__(self, module: str, *, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {module}: pip install 'kube-reconciler[{extra}]'")
+        self.module = module
+        self.extra = extra
+
+
+class TerminalError(ReconcilerError):
+    """Tell the controller that retrying cannot help: it reports the error and forgets the key.
+
+    Only a foreign change of the object, or a stored due time, runs the key again. Chain the cause with ``raise
+    TerminalError("…") from error``.
+    """
+
+
+class TransportError(ReconcilerError):
+    """Say that a request brought no answer."""
+
+
+class NotSent(TransportError):
+    """Say that the connection could not be made, so the request surely had no effect."""
+
+
+class OutcomeUnknown(TransportError):
+    """Say that a request was sent and its answer was lost: it may or may not have taken effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Hold one entry of ``status.details.causes``: which field, why, in words."""
+
+    reason: str
+    message: str
+    field: str = ""
+
+
+class APIError(ReconcilerError):
+    """Carry a failure that the API server answered with.
+
+    Attributes:
+        status: the HTTP status code.
+        reason: the machine-readable reason of the Status object (``"NotFound"``), or ``""``.
+        message: the server's own words.
+        details: the Status object's ``details``, ``{}`` when there are none.
+        causes: the entries of ``details.causes``.
+        body: the decoded Status object, or None when the answer was not one.
+        retry_after: seconds that the server asked to wait, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        reason: str = "",
+        body: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+        request: str = "",
+    ) -> None:
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.body = body
+        details = (body or {}).get("details") or {}
+        self.details: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
+        self.causes: Sequence[Cause] = tuple(
+            Cause(str(c.get("reason", "")), str(c.get("message", "")), str(c.get("field", "")))
+            for c in self.details.get("causes") or ()
+            if isinstance(c, Mapping)
+        )
+        self.retry_after = retry_after
+        self.request = request
+        super().__init__(f"{request}: {status} {reason}: {message}" if request else f"{status} {reason}: {message}")
+
+
+class BadRequest(APIError):
+    """400: the request was malformed."""
+
+
+class Unauthorized(APIError):
+    """401: the credentials were not accepted."""
+
+
+class Forbidden(APIError):
+    """403: the credentials do not allow this verb on this resource."""
+
+
+class NotFound(APIError):
+    """404: the object, its namespace, its kind or the subresource does not exist."""
+
+
+class MethodNotAllowed(APIError):
+    """405: the resource does not support this verb."""
+
+
+class NotAcceptable(APIError):
+    """406: the server cannot answer in the form asked for."""
+
+
+class Conflict(APIError):
+    """409: the resourceVersion sent is not the stored one."""
+
+
+class AlreadyExists(APIError):
+    """409: an object of this name exists."""
+
+
+class FieldManagerConflict(APIError):
+    """409: an apply without force touches a field that another manager owns; repeating never helps."""
+
+
+class Expired(APIError):
+    """410: the resourceVersion or continue token asked for was compacted away."""
+
+
+class RequestTooLarge(APIError):
+    """413, or etcd's limit of about 1.5 MiB an object, which the server answers as a 500."""
+
+
+class UnsupportedMediaType(APIError):
+    """415: the server does not read this content type."""
+
+
+class Invalid(APIError):
+    """422: validation refused the object; `causes` names the fields."""
+
+
+class TooManyRequests(APIError):
+    """429: the server sheds load; `retry_after` says for how long, in seconds, if it said so."""
+
+
+class ServerError(APIError):
+    """5xx: the server failed; a write may or may not have been applied."""
+
+
+class ServerUnavailable(ServerError):
+    """503: the server or what stands before it is not ready."""
+
+
+class ServerTimeout(ServerError):
+    """504: the server gave up waiting."""
+
+
+_BY_STATUS: dict[int, type[APIError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    405: MethodNotAllowed,
+    406: NotAcceptable,
+    410: Expired,
+    413: RequestTooLarge,
+    415: UnsupportedMediaType,
+    422: Invalid,
+    429: TooManyRequests,
+    503: ServerUnavailable,
+    504: ServerTimeout,
+}
+
+
+def error_from_response(
+    status: int,
+    body: Mapping[str, Any] | None = None,
+    *,
+    text: str = "",
+    retry_after: float | None = None,
+    request: str = "",
+) -> APIError:
+    """Make the typed error for a failed answer.
+
+    Args:
+        status: the HTTP status code, or the ``code`` of an ERROR event in a watch.
+        body: the decoded Status object, if the answer was one.
+        text: the beginning of the answer's text when it was not one.
+        retry_after: the Retry-After header in seconds.
+        request: verb and path, put before the message.
+    """
+    body = body if isinstance(body, Mapping) else None
+    reason = str((body or {}).get("reason") or "")
+    message = str((body or {}).get("message") or text or "no message")
+    cls = _BY_STATUS.get(status) or (ServerError if status >= 500 else APIError)
+    error = cls(message, status=status, reason=reason, body=body, retry_after=retry_after, request=request)
+    if status == 409:
+        error = _conflict_kind(error)(
+            message, status=status, reason=reason, body=body, retry_after=retry_after, request=request
+        )
+    elif status == 500 and "request is too large" in message:
+        error = RequestTooLarge(
+            message, status=status, reason=reason, body=body, retry_after=retry_after, request=request
+        )
+    return error
+
+
+def _conflict_kind(error: APIError) -> type[APIError]:
+    if error.reason == "AlreadyExists":
+        return AlreadyExists
+    if any(cause.reason == "FieldManagerConflict" for cause in error.causes):
+        return FieldManagerConflict
+    return Conflict

@@ -1,0 +1,67 @@
+"""Work on Kubernetes objects as plain JSON: dicts, lists and scalars, nothing else.
+
+References and kinds, the metadata that controllers read, conditions, owner references, finalizers, paths, RFC 7386
+merge patches, equality by meaning, and the word that a running reconcile has with the rooms below it. No I/O, no clock.
+"""
+
+from reconciler.meta._conditions import condition_is_true, find_condition, remove_condition, set_condition
+from reconciler.meta._cycle import Cycle, current_cycle
+from reconciler.meta._equality import equal, without_nulls
+from reconciler.meta._finalizers import add_finalizer, has_finalizer, remove_finalizer
+from reconciler.meta._merge import merge_diff, merge_patch
+from reconciler.meta._owners import AlreadyOwned, controller_of, owner_reference, set_controller_reference
+from reconciler.meta._paths import PathError, delete_path, format_path, get_path, parse_path, set_path
+from reconciler.meta._reference import (
+    GroupVersionKind,
+    Request,
+    ResourceType,
+    gvk_of,
+    name_of,
+    namespace_of,
+    request_of,
+    uid_of,
+    version_of,
+)
+from reconciler.meta._time import format_micro_time, format_time, parse_time
+from reconciler.meta._versions import Version, is_newer, parse_version
+
+__all__ = [
+    "AlreadyOwned",
+    "Cycle",
+    "GroupVersionKind",
+    "PathError",
+    "Request",
+    "ResourceType",
+    "Version",
+    "add_finalizer",
+    "condition_is_true",
+    "controller_of",
+    "current_cycle",
+    "delete_path",
+    "equal",
+    "find_condition",
+    "format_micro_time",
+    "format_path",
+    "format_time",
+    "get_path",
+    "gvk_of",
+    "has_finalizer",
+    "is_newer",
+    "merge_diff",
+    "merge_patch",
+    "name_of",
+    "namespace_of",
+    "owner_reference",
+    "parse_path",
+    "parse_time",
+    "parse_version",
+    "remove_condition",
+    "remove_finalizer",
+    "request_of",
+    "set_condition",
+    "set_controller_reference",
+    "set_path",
+    "uid_of",
+    "version_of",
+    "without_nulls",
+]

@@ -1,0 +1,43 @@
+"""Make and apply JSON merge patches (RFC 7386)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.meta._equality import equal, without_nulls
+
+__all__ = ["merge_diff", "merge_patch"]
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """Return `target` with `patch` applied; neither argument is changed.
+
+    Parts of `target` that the patch leaves alone are shared with the result, not copied.
+    """
+    if not isinstance(patch, Mapping):
+        return patch
+    result = dict(target) if isinstance(target, Mapping) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge_patch(result.get(key), value)
+    return result
+
+
+def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the smallest merge patch that turns `old` into `new`; ``{}`` when they mean the same.
+
+    Lists are replaced whole. Null members of `new` count as absent, which is how a server stores them.
+    """
+    patch: dict[str, Any] = {}
+    for key in old.keys() | new.keys():
+        before, after = old.get(key), new.get(key)
+        if equal(before, after):
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            patch[key] = merge_diff(before, after)
+        else:
+            patch[key] = without_nulls(after)
+    return patch

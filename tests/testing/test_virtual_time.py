@@ -1,0 +1,51 @@
+"""Virtual time: sleeping takes no time, stamps and timers move together."""
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+
+from reconciler.clock import current_clock
+from reconciler.testing import virtual_time
+
+
+@pytest_asyncio.fixture
+async def waited() -> float:
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    await asyncio.sleep(3600)
+    return loop.time() - before
+
+
+@pytest.mark.virtual_time
+async def test_a_marked_test_sleeps_an_hour_at_once() -> None:
+    clock = current_clock()
+    wall, real = clock.now(), time.monotonic()
+    await asyncio.sleep(3600)
+    assert clock.now() - wall == timedelta(hours=1)
+    assert clock.monotonic() == asyncio.get_running_loop().time()
+    assert time.monotonic() - real < 600
+
+
+@pytest.mark.virtual_time
+async def test_async_fixtures_of_a_marked_test_are_on_virtual_time(waited: float) -> None:
+    assert waited == 3600
+
+
+async def test_an_unmarked_test_keeps_the_real_clock() -> None:
+    assert not hasattr(current_clock(), "virtual")
+
+
+def test_the_block_around_asyncio_run_is_virtual() -> None:
+    async def main() -> tuple[float, timedelta]:
+        clock = current_clock()
+        wall = clock.now()
+        await asyncio.sleep(86_400)
+        return asyncio.get_running_loop().time(), clock.now() - wall
+
+    with virtual_time() as clock:
+        assert asyncio.run(main()) == (86_400, timedelta(days=1))
+        assert current_clock() is clock
+    assert current_clock() is not clock
