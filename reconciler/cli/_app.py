@@ -1,0 +1,137 @@
+"""Declare the commands; each one's work is in a module of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.config import Env
+
+import reconciler
+
+__all__ = ["app"]
+
+Format = Literal["text", "json"]
+
+
+def _version() -> str:
+    # An unrelated distribution has the same import name, so say which one this is.
+    return f"kube-reconciler {reconciler.__version__} ({Path(reconciler.__file__).parent})"
+
+
+app = App(
+    name="reconciler",
+    help="Run Kubernetes reconcilers in Python, and see what they do.",
+    version=_version,
+    config=Env("RECONCILER_"),
+)
+envtest = App(name="envtest", help="Find, build or start a real etcd and kube-apiserver for tests.")
+app.command(envtest)
+
+
+@app.command
+def demo(
+    *,
+    speed: Annotated[float, Parameter(help="Virtual seconds shown in one real second; 0 shows all at once.")] = 45.0,
+    naive: Annotated[bool, Parameter(help="Show what happens without the library's protections.")] = False,
+    output: Annotated[Format, Parameter(help="'json' prints the facts and nothing else.")] = "text",
+) -> int:
+    """Show a notification retried with exponential backoff and one status write a cycle. Needs no cluster."""
+    from reconciler.cli._demo import run_demo
+
+    return run_demo(speed=speed, naive=naive, as_json=output == "json")
+
+
+@app.command
+def run(
+    target: Annotated[str, Parameter(help="MODULE:ATTR, or 'notification' for the operator that comes along.")],
+    /,
+    *,
+    kubeconfig: Annotated[Path | None, Parameter(help="Defaults to KUBECONFIG, in-cluster, ~/.kube/config.")] = None,
+    context: Annotated[str | None, Parameter(help="A context of the kubeconfig; defaults to its current one.")] = None,
+    namespace: Annotated[tuple[str, ...], Parameter(help="Watch only this namespace; can be repeated.")] = (),
+    workers: Annotated[int, Parameter(help="Reconciles side by side, for each controller.")] = 4,
+    leader_election: Annotated[str | None, Parameter(help="Name of the Lease; off unless given.")] = None,
+    metrics: Annotated[str | None, Parameter(help="HOST:PORT of /metrics; off unless given.")] = None,
+    health: Annotated[str | None, Parameter(help="HOST:PORT of /healthz and /readyz; off unless given.")] = None,
+    notification_directory: Annotated[
+        Path | None, Parameter(help="Where the channel 'file' writes; the channel is off unless given.")
+    ] = None,
+    log_format: Annotated[Format, Parameter(help="Form of the log lines on standard error.")] = "text",
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Least level shown.")] = "info",
+) -> int:
+    """Run reconcilers against a cluster until SIGTERM.
+
+    ATTR is a Reconciler (class or instance), a sequence of them, or a function that is given the Manager and adds
+    controllers to it.
+    """
+    from reconciler.cli._run import RunOptions, run_target
+
+    return run_target(
+        target,
+        RunOptions(
+            kubeconfig=kubeconfig,
+            context=context,
+            namespaces=namespace,
+            workers=workers,
+            leader_election=leader_election,
+            metrics=metrics,
+            health=health,
+            notification_directory=notification_directory,
+            log_format=log_format,
+            log_level=log_level,
+        ),
+    )
+
+
+@app.command
+def crd(
+    target: Annotated[str, Parameter(help="MODULE:CLASS of a Resource, or 'notification'.")],
+    /,
+    *,
+    output: Annotated[Literal["yaml", "json"], Parameter(help="Form of the document.")] = "yaml",
+) -> int:
+    """Print the CustomResourceDefinition of a Resource class."""
+    from reconciler.cli._crd import print_crd
+
+    return print_crd(target, as_json=output == "json")
+
+
+@app.command
+def apiserver(
+    *crds: Annotated[str, Parameter(help="MODULE:CLASS, a YAML file, or 'notification': installed at the start.")],
+    port: Annotated[int, Parameter(help="Port on the loopback interface; 0 takes a free one.")] = 0,
+    kubeconfig: Annotated[Path, Parameter(help="Where to write the kubeconfig.")] = Path("reconciler.kubeconfig"),
+) -> int:
+    """Serve the embedded API server on the loopback interface until interrupted."""
+    from reconciler.cli._apiserver import serve
+
+    return serve(crds, port=port, kubeconfig=kubeconfig)
+
+
+@envtest.command
+def path(*, output: Annotated[Format, Parameter(help="Form of the answer.")] = "text") -> int:
+    """Print the directory that holds etcd, kube-apiserver and kubectl."""
+    from reconciler.cli._envtest import print_path
+
+    return print_path(as_json=output == "json")
+
+
+@envtest.command
+def build() -> int:
+    """Build etcd, kube-apiserver and kubectl with Go, once, into the user's cache."""
+    from reconciler.cli._envtest import build_binaries
+
+    return build_binaries()
+
+
+@envtest.command
+def up(
+    *,
+    kubeconfig: Annotated[Path, Parameter(help="Where to write the kubeconfig.")] = Path("reconciler.kubeconfig"),
+) -> int:
+    """Start a real control plane on the loopback interface until interrupted."""
+    from reconciler.cli._envtest import bring_up
+
+    return bring_up(kubeconfig=kubeconfig)

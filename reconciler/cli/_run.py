@@ -1,0 +1,106 @@
+"""Run reconcilers against a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.cli._targets import load_target
+from reconciler.client import Client
+from reconciler.controller import Reconciler
+from reconciler.errors import ConfigurationError
+from reconciler.manager import Manager
+from reconciler.telemetry import JSONFormatter, TextFormatter
+
+__all__ = ["RunOptions", "run_target"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Hold what a person chose on the command line."""
+
+    kubeconfig: Path | None
+    context: str | None
+    namespaces: Sequence[str]
+    workers: int
+    leader_election: str | None
+    metrics: str | None
+    health: str | None
+    notification_directory: Path | None
+    log_format: str
+    log_level: str
+
+
+def run_target(target: str, options: RunOptions) -> int:
+    """Run what `target` names until SIGTERM; return the exit code."""
+    _configure_logging(options)
+    add = _adder(target, options)
+    asyncio.run(_run(add, options))
+    return 0
+
+
+async def _run(add: Callable[[Manager], None], options: RunOptions) -> None:
+    async with Client.from_config(
+        kubeconfig=str(options.kubeconfig) if options.kubeconfig else None, context=options.context
+    ) as client:
+        manager = Manager(
+            client,
+            namespaces=list(options.namespaces) or None,
+            leader_election=options.leader_election,
+            metrics=options.metrics,
+            health=options.health,
+        )
+        add(manager)
+        await manager.run()
+
+
+def _adder(target: str, options: RunOptions) -> Callable[[Manager], None]:
+    """Return the function that gives a manager its controllers."""
+    found = _notification(options) if target == "notification" else load_target(target)
+    reconcilers = [_instance(item, target) for item in _items(found)]
+    if reconcilers:
+
+        def add(manager: Manager) -> None:
+            for reconciler in reconcilers:
+                manager.add_controller(reconciler, workers=options.workers)
+
+        return add
+    if not callable(found):
+        raise ConfigurationError(
+            f"{target!r} is {found!r}: name a Reconciler, a sequence of them, or a function that takes the Manager"
+        )
+    return found
+
+
+def _items(found: object) -> Sequence[object]:
+    if isinstance(found, (list, tuple)):
+        return found
+    is_class = isinstance(found, type) and issubclass(found, Reconciler)
+    return [found] if is_class or isinstance(found, Reconciler) else []
+
+
+def _instance(item: object, target: str) -> Reconciler:
+    if isinstance(item, type) and issubclass(item, Reconciler):
+        return item()
+    if isinstance(item, Reconciler):
+        return item
+    raise ConfigurationError(f"{target!r} holds {item!r}, which is no Reconciler")
+
+
+def _notification(options: RunOptions) -> Reconciler:
+    from reconciler.notification import Channel, ConsoleChannel, FileChannel, LogChannel, NotificationReconciler
+
+    channels: list[Channel] = [ConsoleChannel(), LogChannel()]
+    if options.notification_directory is not None:
+        channels.append(FileChannel(options.notification_directory))
+    return NotificationReconciler(channels=channels)
+
+
+def _configure_logging(options: RunOptions) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JSONFormatter() if options.log_format == "json" else TextFormatter())
+    logging.basicConfig(level=options.log_level.upper(), handlers=[handler])
