@@ -1,0 +1,86 @@
+"""An operator in one file: a kind, its reconciler, and the process that runs it.
+
+    reconciler crd examples.database_operator:Database | kubectl apply -f -
+    python examples/database_operator.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pydantic import Field
+
+from reconciler import (
+    Client,
+    ConditionedStatus,
+    Manager,
+    Model,
+    Outcome,
+    Resource,
+    ResourceReconciler,
+    Result,
+    StatusBatcher,
+)
+
+
+class DatabaseSpec(Model):
+    """What a user wants."""
+
+    size: int = Field(ge=1, le=100, description="Gigabytes")
+    image: str = "postgres:17"
+
+
+class DatabaseStatus(ConditionedStatus):
+    """What the operator found."""
+
+    phase: str | None = None
+    ready_replicas: int = 0
+
+
+class Database(Resource[DatabaseSpec, DatabaseStatus], group="example.com", version="v1", short_names=("db",)):
+    """A database, run by a Deployment of one replica."""
+
+
+class DatabaseReconciler(ResourceReconciler[Database]):
+    """Keep one Deployment a Database and tell how it fares."""
+
+    async def reconcile_object(self, db: Database, status: StatusBatcher[DatabaseStatus]) -> Outcome:
+        """Apply the Deployment; its own status decides ours."""
+        deployment = await self.client.apply(deployment_for(db), owner=db)
+        ready = (deployment.to_dict().get("status") or {}).get("readyReplicas", 0)
+        status.set(phase="Ready" if ready else "Provisioning", ready_replicas=ready)
+        status.set_condition(
+            "Ready", bool(ready), reason="Available" if ready else "Provisioning", message=f"{ready} of 1 replicas ready"
+        )
+        return Result(requeue_after=300)
+
+
+def deployment_for(db: Database) -> dict[str, Any]:
+    """Return the Deployment that a Database asks for."""
+    labels = {"app.kubernetes.io/name": "database", "app.kubernetes.io/instance": db.name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": db.name, "namespace": db.namespace, "labels": labels},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "database", "image": db.spec.image}]},
+            },
+        },
+    }
+
+
+async def main() -> None:
+    """Run until SIGTERM."""
+    async with Client.from_config() as client:
+        manager = Manager(client)
+        manager.add_controller(DatabaseReconciler(), owns=["apps/v1/Deployment"], workers=4)
+        await manager.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
