@@ -1,0 +1,120 @@
+"""What a person sees: exit codes, and one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reconciler.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    output = capsys.readouterr()
+    assert "Traceback" not in output.err
+    code = exit_.value.code
+    return (code if isinstance(code, int) else 0), output.out, output.err
+
+
+def test_version_names_the_file_it_came_from(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--version")
+    assert code == 0
+    assert out.startswith("kube-reconciler ")
+    assert "reconciler" in out.split("(")[1]
+
+
+@pytest.mark.parametrize("arguments", [["dmeo"], ["demo", "--sped", "3"], ["demo", "--speed", "fast"], ["run"]])
+def test_a_wrong_command_line_exits_2_with_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert err.startswith("reconciler: ")
+
+
+def test_a_negative_speed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "demo", "--speed=-1")
+    assert code == 1
+    assert "--speed" in err
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("nonsense", "MODULE:ATTR"),
+        ("no_such_module:Thing", "no module 'no_such_module'"),
+        ("json:Thing", "has no 'Thing'"),
+        ("json:loads", "not a subclass of reconciler.Resource"),
+    ],
+)
+def test_a_wrong_target_says_what_is_wrong(capsys: pytest.CaptureFixture[str], target: str, says: str) -> None:
+    code, _, err = run(capsys, "crd", target)
+    assert code == 1
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_crd_prints_yaml_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "crd", "notification", "--output", "json")
+    assert code == 0
+    assert json.loads(out)["kind"] == "CustomResourceDefinition"
+    code, out, _ = run(capsys, "crd", "notification")
+    assert code == 0
+    assert "kind: CustomResourceDefinition" in out
+
+
+def test_the_demo_prints_the_facts_of_the_timeline(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "demo", "--output", "json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["fileAttemptsAt"] == pytest.approx([0, 30, 90, 210, 450], abs=0.01)
+    assert facts["consoleDeliveries"] == 1
+    assert facts["cycles"] == 5
+    assert facts["statusWrites"] == 5
+    assert facts["phase"] == "PartiallySent"
+    assert facts["phaseAt"] == pytest.approx(450, abs=0.01)
+
+
+def test_the_naive_demo_shows_the_storm(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "demo", "--naive", "--output", "json")
+    facts = json.loads(out)
+    assert code == 0
+    assert len(facts["fileAttemptsAt"]) == 5
+    assert facts["fileAttemptsAt"][-1] < 1
+    assert facts["statusWrites"] > 5
+
+
+def test_the_demo_at_once_draws_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "demo", "--speed", "0")
+    assert code == 0
+    assert "0 s, 30 s, 90 s, 210 s, 450 s" in out
+    assert "once" in out
+    assert "PartiallySent at 450 s" in out
+    assert "reconciler apiserver" in out
+
+
+def test_a_missing_kubeconfig_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, "run", "notification", "--kubeconfig", str(tmp_path / "absent"))
+    assert code == 1
+    assert str(tmp_path / "absent") in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_broken_kubeconfig_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    broken = tmp_path / "kubeconfig"
+    broken.write_text("clusters: [")
+    code, _, err = run(capsys, "run", "notification", "--kubeconfig", str(broken))
+    assert code == 1
+    assert str(broken) in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_without_the_extra_the_command_says_which_to_install() -> None:
+    program = "import sys; sys.modules['cyclopts'] = None; from reconciler.cli import main; main(['demo'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == ("reconciler: the command line needs cyclopts: pip install 'kube-reconciler[cli]'")
