@@ -1,0 +1,38 @@
+"""Declare kinds as classes, hold any other object as it is, and generate CustomResourceDefinitions.
+
+`Resource` is an object of a kind of one's own: subclass it with two pydantic models. It keeps the document that it was
+read from, so that writing it back loses nothing that the models do not know. `Unstructured` is any other object.
+"""
+
+from reconciler.objects._convert import KindLike, from_document, gvk_from, resource_type_from, to_document
+from reconciler.objects._crd import generate_crd
+from reconciler.objects._declaration import Definition
+from reconciler.objects._extras import PrinterColumn, Rule, rule, schema_extra
+from reconciler.objects._model import Condition, ConditionedStatus, Model, ObjectMeta, OwnerReference
+from reconciler.objects._resource import AnyResource, InvalidObject, Resource
+from reconciler.objects._schema import SchemaError
+from reconciler.objects._unstructured import Unstructured
+
+__all__ = [
+    "AnyResource",
+    "Condition",
+    "ConditionedStatus",
+    "Definition",
+    "InvalidObject",
+    "KindLike",
+    "Model",
+    "ObjectMeta",
+    "OwnerReference",
+    "PrinterColumn",
+    "Resource",
+    "Rule",
+    "SchemaError",
+    "Unstructured",
+    "from_document",
+    "generate_crd",
+    "gvk_from",
+    "resource_type_from",
+    "rule",
+    "schema_extra",
+    "to_document",
+]
