@@ -1,0 +1,15 @@
+"""Serve the Kubernetes API from memory, for tests and trials.
+
+`APIServer` turns requests into answers without sockets, so that whole controllers run against it under virtual time; on
+demand it listens on loopback for kubectl and other programs. It behaves like a real API server where a controller can
+notice, lets requests fail on demand (`Faults`), and remembers what was asked (`LoggedRequest`).
+
+It promises: one answer follows from the requests before it, the seed and the clock alone; the cost of a request does not
+grow with the number of requests before it; what it keeps of the past is bounded and what it drops is counted.
+"""
+
+from reconciler.apiserver._faults import EventOrder, Fault, Faults
+from reconciler.apiserver._log import LoggedRequest
+from reconciler.apiserver._server import APIServer, ServerStatistics
+
+__all__ = ["APIServer", "EventOrder", "Fault", "Faults", "LoggedRequest", "ServerStatistics"]

@@ -1,0 +1,85 @@
+"""Commit changes: the one place where versions are given, uids made, and consequences follow.
+
+Every commit is complete when the call returns; there is no moment at which half of a write can be seen.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from reconciler.apiserver._metadata import RANDOM_LETTERS
+from reconciler.apiserver._registry import Registry, Resource
+from reconciler.apiserver._storage import Revisions, Stored
+from reconciler.clock import Clock
+
+__all__ = ["Cluster", "Consequence", "timestamp"]
+
+Consequence = Callable[[Resource, Stored | None, Stored | None], None]
+"""What follows a commit: called with the kind, the version before and the version after (None: removed)."""
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a time as metav1 writes it: whole seconds, UTC."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Cluster:
+    """Hold everything that is stored, and change it.
+
+    Args:
+        clock: gives the stamps.
+        rng: gives uids and generated names.
+        history: how many events each kind keeps at least.
+    """
+
+    def __init__(self, clock: Clock, rng: random.Random, *, history: int) -> None:
+        self.clock = clock
+        self.rng = rng
+        self.revisions = Revisions()
+        self.registry = Registry(self.revisions, clock.monotonic, history=history)
+        self.consequences: list[Consequence] = []
+
+    def uid(self) -> str:
+        """Return a fresh uid."""
+        return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+
+    def suffix(self) -> str:
+        """Return the random end of a generated name."""
+        return "".join(self.rng.choices(RANDOM_LETTERS, k=5))
+
+    def now(self) -> str:
+        """Return the stamp for this moment."""
+        return timestamp(self.clock.now())
+
+    def insert(self, resource: Resource, key: str, doc: dict[str, Any]) -> Stored:
+        """Store a new object; `doc` and its metadata become the store's own."""
+        rv = self.revisions.next()
+        doc["metadata"]["resourceVersion"] = str(rv)
+        new = resource.store.put(key, rv, doc)
+        self._follow(resource, None, new)
+        return new
+
+    def replace(self, resource: Resource, old: Stored, doc: dict[str, Any]) -> Stored:
+        """Store a new version of an object; `doc` and its metadata become the store's own."""
+        rv = self.revisions.next()
+        doc["metadata"]["resourceVersion"] = str(rv)
+        new = resource.store.put(old.key, rv, doc)
+        self._follow(resource, old, new)
+        return new
+
+    def remove(self, resource: Resource, old: Stored, doc: dict[str, Any] | None = None) -> Stored:
+        """Remove an object; return its last content under the version of the deletion."""
+        rv = self.revisions.next()
+        last = dict(doc or old.doc)
+        last["metadata"] = {**last["metadata"], "resourceVersion": str(rv)}
+        gone = resource.store.remove(old.key, rv, last)
+        self._follow(resource, old, None)
+        return gone
+
+    def _follow(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+        for consequence in self.consequences:
+            consequence(resource, old, new)

@@ -1,0 +1,158 @@
+"""Answer what clients ask before they know anything: versions, groups, resources, health."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.apiserver._registry import Endpoint, Registry
+from reconciler.apiserver._status import not_served
+
+__all__ = ["VERSION", "Discovery"]
+
+VERSION = {
+    "major": "1",
+    "minor": "36",
+    "emulationMajor": "1",
+    "emulationMinor": "36",
+    "minCompatibilityMajor": "1",
+    "minCompatibilityMinor": "35",
+    "gitVersion": "v1.36.0+kube-reconciler",
+    "gitCommit": "",
+    "gitTreeState": "clean",
+    "buildDate": "1970-01-01T00:00:00Z",
+    "goVersion": "",
+    "compiler": "",
+    "platform": "",
+}
+
+_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+_AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+
+
+class Discovery:
+    """Describe a registry.
+
+    Args:
+        registry: what is served.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def answer(self, path: str, accept: str) -> tuple[Any, str]:
+        """Return the document, or plain text, for a path, and its media type.
+
+        Raises:
+            Refusal: 404 for a path that nothing serves.
+        """
+        parts = [part for part in path.split("/") if part]
+        if parts and parts[0] in ("healthz", "readyz", "livez"):
+            return "ok", "text/plain; charset=utf-8"
+        if parts == ["version"]:
+            return VERSION, "application/json"
+        if parts in (["api"], ["apis"]) and "as=APIGroupDiscoveryList" in accept:
+            return self._aggregated(core=parts == ["api"]), _AGGREGATED
+        document = self._document(parts)
+        if document is None:
+            raise not_served()
+        return document, "application/json"
+
+    def _document(self, parts: list[str]) -> Any:
+        if not parts:
+            return {"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/readyz", "/version"]}
+        groups = self._registry.groups()
+        if parts == ["api"]:
+            return {
+                "kind": "APIVersions",
+                "versions": ["v1"],
+                "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}],
+            }
+        if parts == ["apis"]:
+            named = [_group(name, list(versions)) for name, versions in groups.items() if name]
+            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": named}
+        if parts == ["api", "v1"]:
+            return _resource_list("v1", groups[""]["v1"])
+        if len(parts) == 2 and parts[0] == "apis" and parts[1] in groups:
+            return {"kind": "APIGroup", "apiVersion": "v1", **_group(parts[1], list(groups[parts[1]]))}
+        if len(parts) == 3 and parts[0] == "apis" and parts[2] in groups.get(parts[1], {}):
+            return _resource_list(f"{parts[1]}/{parts[2]}", groups[parts[1]][parts[2]])
+        return None
+
+    def _aggregated(self, *, core: bool) -> dict[str, Any]:
+        items = [
+            {
+                "metadata": {"name": name, "creationTimestamp": None} if name else {"creationTimestamp": None},
+                "versions": [
+                    {
+                        "version": version,
+                        "freshness": "Current",
+                        "resources": [_aggregated_resource(endpoint) for endpoint in endpoints],
+                    }
+                    for version, endpoints in versions.items()
+                ],
+            }
+            for name, versions in self._registry.groups().items()
+            if (name == "") is core
+        ]
+        return {
+            "kind": "APIGroupDiscoveryList",
+            "apiVersion": "apidiscovery.k8s.io/v2",
+            "metadata": {},
+            "items": items,
+        }
+
+
+def _group(name: str, versions: list[str]) -> dict[str, Any]:
+    listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
+    return {"name": name, "versions": listed, "preferredVersion": listed[0]}
+
+
+def _resource_list(group_version: str, endpoints: list[Endpoint]) -> dict[str, Any]:
+    resources = []
+    for endpoint in endpoints:
+        info = endpoint.info
+        entry: dict[str, Any] = {
+            "name": info.plural,
+            "singularName": info.singular_name,
+            "namespaced": info.namespaced,
+            "kind": info.kind,
+            "verbs": _VERBS,
+        }
+        if info.short_names:
+            entry["shortNames"] = list(info.short_names)
+        if info.categories:
+            entry["categories"] = list(info.categories)
+        resources.append(entry)
+        resources += [
+            {
+                "name": f"{info.plural}/{subresource}",
+                "singularName": "",
+                "namespaced": info.namespaced,
+                "kind": info.kind,
+                "verbs": ["get", "patch", "update"],
+            }
+            for subresource in sorted(endpoint.subresources)
+        ]
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}
+
+
+def _aggregated_resource(endpoint: Endpoint) -> dict[str, Any]:
+    info = endpoint.info
+    kind = {"group": info.group, "version": endpoint.version, "kind": info.kind}
+    entry: dict[str, Any] = {
+        "resource": info.plural,
+        "responseKind": kind,
+        "scope": "Namespaced" if info.namespaced else "Cluster",
+        "singularResource": info.singular_name,
+        "verbs": _VERBS,
+    }
+    if info.short_names:
+        entry["shortNames"] = list(info.short_names)
+    if info.categories:
+        entry["categories"] = list(info.categories)
+    if endpoint.subresources:
+        entry["subresources"] = [
+            {"subresource": name, "responseKind": kind, "verbs": ["get", "patch", "update"]}
+            for name in sorted(endpoint.subresources)
+        ]
+    return entry

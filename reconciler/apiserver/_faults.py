@@ -1,0 +1,247 @@
+"""Let requests fail on demand: refused, delayed, lost, applied without an answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from reconciler.apiserver._routing import Call
+from reconciler.apiserver._status import Refusal
+
+__all__ = ["EventOrder", "Fault", "Faults"]
+
+EventOrder = Literal["before", "after", "late", "seeded"]
+
+_REASONS = {
+    400: ("BadRequest", "the server rejected our request for an unknown reason"),
+    401: ("Unauthorized", "Unauthorized"),
+    403: ("Forbidden", "forbidden: a fault was injected"),
+    404: ("NotFound", "the server could not find the requested resource"),
+    405: ("MethodNotAllowed", "the server does not allow this method on the requested resource"),
+    409: ("Conflict", "the object has been modified; please apply your changes to the latest version and try again"),
+    410: ("Expired", "The resourceVersion for the provided watch is too old."),
+    413: ("RequestEntityTooLarge", "Request entity too large: limit is 3145728"),
+    422: ("Invalid", "the server rejected our request due to an error in our request"),
+    429: ("TooManyRequests", "The request is throttled; please try again later."),
+    500: ("InternalError", "an error on the server has prevented the request from succeeding"),
+    503: ("ServiceUnavailable", "the server is currently unable to handle the request"),
+    504: ("Timeout", "the server was unable to return a response in the time allotted, but may still be processing it"),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Fault:
+    """Hold one fault and count how often it struck. Made by `Faults.add`, whose arguments the attributes repeat.
+
+    Attributes:
+        hits: how many requests it struck.
+    """
+
+    faults: Faults = field(repr=False)
+    match: Mapping[str, Any]
+    status: int | None = None
+    reason: str | None = None
+    message: str | None = None
+    times: int | None = 1
+    probability: float = 1.0
+    latency: float = 0.0
+    retry_after: float | None = None
+    after_commit: bool = False
+    lost: bool = False
+    stall: bool = False
+    expired: bool = False
+    cut_watches: bool = False
+    stale: float | None = None
+    event_order: EventOrder | None = None
+    hits: int = 0
+
+    def remove(self) -> None:
+        """Take the fault away; harmless when it is used up."""
+        self.faults.discard(self)
+
+    @property
+    def active(self) -> bool:
+        """Tell whether it will still strike."""
+        return self.faults.holds(self)
+
+    @property
+    def refuses(self) -> bool:
+        """Tell whether the answer is replaced by a failure."""
+        return self.status is not None or self.expired
+
+    def refusal(self, call: Call | None) -> Refusal:
+        """Return the failure to answer with."""
+        code = 410 if self.expired and self.status is None else self.status or 500
+        reason, message = _REASONS.get(code, ("InternalError", "a fault was injected"))
+        details: dict[str, Any] = {}
+        if call is not None:
+            info = call.endpoint.info
+            details = {"name": call.name, "group": info.group, "kind": info.plural}
+            if code == 409:
+                name = f"{info.plural}.{info.group}" if info.group else info.plural
+                message = f'Operation cannot be fulfilled on {name} "{call.name}": {message}'
+        details = {key: value for key, value in details.items() if value}
+        if self.retry_after is not None:
+            details["retryAfterSeconds"] = int(self.retry_after)
+        return Refusal(
+            code,
+            reason if self.reason is None else self.reason,
+            message if self.message is None else self.message,
+            details=details or None,
+        )
+
+    def strikes(self, call: Call | None, method: str, user_agent: str) -> bool:
+        """Tell whether a request is one of those that it is meant for."""
+        for key, wanted in self.match.items():
+            if key == "user_agent":
+                if wanted not in user_agent:
+                    return False
+            elif key == "method":
+                if wanted != method:
+                    return False
+            elif call is None or not _equal(_read(call, key), wanted):
+                return False
+        return True
+
+
+def _equal(found: Any, wanted: Any) -> bool:
+    return found in wanted if isinstance(wanted, (set, frozenset, list, tuple)) else bool(found == wanted)
+
+
+def _read(call: Call, key: str) -> Any:
+    if key == "resource":
+        return call.endpoint.info.plural
+    if key == "kind":
+        return call.endpoint.info.kind
+    if key == "group":
+        return call.endpoint.info.group
+    return getattr(call, key)
+
+
+class Faults:
+    """Hold the faults of a server; the first that matches a request strikes it.
+
+    Args:
+        rng: decides about faults with a probability.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._active: list[Fault] = []
+
+    def add(
+        self,
+        *,
+        status: int | None = None,
+        reason: str | None = None,
+        message: str | None = None,
+        times: int | None = 1,
+        probability: float = 1.0,
+        verb: str | None = None,
+        resource: str | None = None,
+        kind: str | None = None,
+        group: str | None = None,
+        name: str | None = None,
+        namespace: str | None = None,
+        subresource: str | None = None,
+        method: str | None = None,
+        user_agent: str | None = None,
+        latency: float = 0.0,
+        retry_after: float | None = None,
+        after_commit: bool = False,
+        lost: bool = False,
+        stall: bool = False,
+        expired: bool = False,
+        cut_watches: bool = False,
+        stale: float | None = None,
+        event_order: EventOrder | None = None,
+    ) -> Fault:
+        """Strike the next requests that match.
+
+        Which requests (None matches all; a set, list or tuple matches any of its items):
+
+        Args:
+            verb: get, list, watch, create, update, patch, delete or deletecollection.
+            resource: the plural name.
+            kind: the kind.
+            group: the API group.
+            name: the object's name.
+            namespace: the namespace.
+            subresource: ``"status"``; ``""`` for requests to the object itself.
+            method: the HTTP method; with it alone, paths that belong to no kind are struck as well.
+            user_agent: a part of the User-Agent header.
+            times: how many requests are struck, 1 by default; None for all until `Fault.remove`.
+            probability: of striking a request that matches, drawn from the server's seeded generator.
+            status: answer with this HTTP status. Reason and message default to the usual ones.
+            reason: the reason of the Status.
+            message: the message of the Status.
+            retry_after: seconds for the Retry-After header and ``retryAfterSeconds``.
+            latency: seconds to wait before the request is handled.
+            after_commit: handle the request first, so that a write takes effect, and then let its answer fail.
+            lost: give no answer: in process `OutcomeUnknown` is raised, over sockets the connection is cut.
+            stall: never answer (a client's timeout applies); a watch opens and stays silent.
+            expired: 410; for a watch as an ERROR event, as the real server does.
+            cut_watches: after the request was handled, break off all watches of its kind.
+            stale: for reads at resourceVersion "0": answer with the state this many seconds ago, as a lagging replica does.
+            event_order: whether watches see the event of a write before its answer is given, after it, or late
+                (50 ms later); "seeded" draws one for each write.
+        """
+        match = {
+            "verb": verb,
+            "resource": resource,
+            "kind": kind,
+            "group": group,
+            "name": name,
+            "namespace": namespace,
+            "subresource": subresource,
+            "method": method,
+            "user_agent": user_agent,
+        }
+        fault = Fault(
+            self,
+            {key: value for key, value in match.items() if value is not None},
+            status=status,
+            reason=reason,
+            message=message,
+            times=times,
+            probability=probability,
+            latency=latency,
+            retry_after=retry_after,
+            after_commit=after_commit,
+            lost=lost,
+            stall=stall,
+            expired=expired,
+            cut_watches=cut_watches,
+            stale=stale,
+            event_order=event_order,
+        )
+        self._active.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        """Take all faults away."""
+        self._active.clear()
+
+    def discard(self, fault: Fault) -> None:
+        """Take one fault away; harmless when it is gone."""
+        if fault in self._active:
+            self._active.remove(fault)
+
+    def holds(self, fault: Fault) -> bool:
+        """Tell whether a fault is in force."""
+        return fault in self._active
+
+    def strike(self, call: Call | None, method: str, user_agent: str) -> Fault | None:
+        """Return the fault for a request and count the hit; None in most cases."""
+        for fault in self._active:
+            if not fault.strikes(call, method, user_agent):
+                continue
+            if fault.probability < 1.0 and self._rng.random() >= fault.probability:
+                continue
+            fault.hits += 1
+            if fault.times is not None and fault.hits >= fault.times:
+                self._active.remove(fault)
+            return fault
+        return None

@@ -1,0 +1,57 @@
+"""Read what a person hands over: classes, documents, files of documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from reconciler.errors import ConfigurationError
+
+__all__ = ["documents_of"]
+
+
+def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
+    """Yield the documents of a class with ``crd()``, a document, a ``List``, or a file's path.
+
+    Raises:
+        ConfigurationError: it is none of these, or the file cannot be read.
+    """
+    if isinstance(thing, Mapping):
+        yield from _flat(thing)
+    elif isinstance(thing, (str, Path)):
+        for document in _read(Path(thing)):
+            yield from _flat(document)
+    elif callable(getattr(thing, "crd", None)):
+        yield thing.crd()  # type: ignore[attr-defined] - asked just now
+    elif callable(getattr(thing, "to_dict", None)):
+        yield from _flat(thing.to_dict())  # type: ignore[attr-defined] - asked just now
+    else:
+        raise ConfigurationError(
+            f"{thing!r} cannot be applied: hand over a class with crd(), a document, or the path of a YAML or JSON file"
+        )
+
+
+def _flat(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if str(document.get("kind", "")).endswith("List") and isinstance(document.get("items"), list):
+        for item in document["items"]:
+            yield from _flat(item)
+    else:
+        yield document
+
+
+def _read(path: Path) -> list[Mapping[str, Any]]:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        found = [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not YAML: {error}") from error
+    for document in found:
+        if not isinstance(document, Mapping):
+            raise ConfigurationError(f"{path} holds {document!r}, which is no object")
+    return found

@@ -1,0 +1,133 @@
+"""List the built-in kinds, and describe what any kind is to the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["BUILT_IN", "KindInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class KindInfo:
+    """Describe a kind apart from its versions.
+
+    Attributes:
+        group: the API group, ``""`` for the core one.
+        plural: the name in paths.
+        kind: the name in documents.
+        namespaced: whether objects live in namespaces.
+        singular: the singular name, from the kind if empty.
+        list_kind: the kind of lists, from the kind if empty.
+        short_names: what kubectl also takes.
+        categories: such as ``all``.
+        status: whether ``/status`` is served and separate.
+        generation: whether `metadata.generation` is kept.
+        unconditional: whether a PUT may leave the resourceVersion out.
+        create_on_update: whether a PUT creates what is not there.
+        path_names: names may only not be ``.``, ``..`` or hold ``/`` or ``%`` (RBAC), instead of DNS subdomains.
+    """
+
+    group: str
+    plural: str
+    kind: str
+    namespaced: bool
+    singular: str = ""
+    list_kind: str = ""
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    status: bool = False
+    generation: bool = False
+    unconditional: bool = True
+    create_on_update: bool = False
+    path_names: bool = False
+    label_names: bool = False
+    extra_subresources: tuple[str, ...] = field(default=())
+
+    @property
+    def list_name(self) -> str:
+        """Return the kind of lists."""
+        return self.list_kind or f"{self.kind}List"
+
+    @property
+    def singular_name(self) -> str:
+        """Return the singular name."""
+        return self.singular or self.kind.lower()
+
+
+def _kind(group: str, plural: str, kind: str, *short_names: str, **options: object) -> KindInfo:
+    namespaced = not options.pop("cluster", False)
+    return KindInfo(group, plural, kind, namespaced, short_names=short_names, **options)  # type: ignore[arg-type] - the table's keywords are KindInfo's
+
+
+_ALL = ("all",)
+
+BUILT_IN: tuple[tuple[KindInfo, tuple[str, ...]], ...] = (
+    (_kind("", "namespaces", "Namespace", "ns", cluster=True, status=True, label_names=True), ("v1",)),
+    (_kind("", "configmaps", "ConfigMap", "cm"), ("v1",)),
+    (_kind("", "secrets", "Secret"), ("v1",)),
+    (_kind("", "events", "Event", "ev", create_on_update=True), ("v1",)),
+    (_kind("", "serviceaccounts", "ServiceAccount", "sa"), ("v1",)),
+    (_kind("", "services", "Service", "svc", categories=_ALL, status=True, label_names=True), ("v1",)),
+    (_kind("", "endpoints", "Endpoints", "ep", create_on_update=True), ("v1",)),
+    (
+        _kind("", "pods", "Pod", "po", categories=_ALL, status=True, generation=True),
+        ("v1",),
+    ),
+    (_kind("", "nodes", "Node", "no", cluster=True, status=True), ("v1",)),
+    (_kind("", "persistentvolumes", "PersistentVolume", "pv", cluster=True, status=True), ("v1",)),
+    (_kind("", "persistentvolumeclaims", "PersistentVolumeClaim", "pvc", status=True), ("v1",)),
+    (_kind("", "limitranges", "LimitRange", "limits", create_on_update=True), ("v1",)),
+    (_kind("", "resourcequotas", "ResourceQuota", "quota", status=True), ("v1",)),
+    (
+        _kind(
+            "", "replicationcontrollers", "ReplicationController", "rc", categories=_ALL, status=True, generation=True
+        ),
+        ("v1",),
+    ),
+    (
+        _kind("apps", "deployments", "Deployment", "deploy", categories=_ALL, status=True, generation=True),
+        ("v1",),
+    ),
+    (_kind("apps", "replicasets", "ReplicaSet", "rs", categories=_ALL, status=True, generation=True), ("v1",)),
+    (_kind("apps", "statefulsets", "StatefulSet", "sts", categories=_ALL, status=True, generation=True), ("v1",)),
+    (_kind("apps", "daemonsets", "DaemonSet", "ds", categories=_ALL, status=True, generation=True), ("v1",)),
+    (_kind("batch", "jobs", "Job", categories=_ALL, status=True, generation=True), ("v1",)),
+    (_kind("batch", "cronjobs", "CronJob", "cj", categories=_ALL, status=True, generation=True), ("v1",)),
+    (_kind("coordination.k8s.io", "leases", "Lease", create_on_update=True, unconditional=False), ("v1",)),
+    (_kind("discovery.k8s.io", "endpointslices", "EndpointSlice", create_on_update=True, generation=True), ("v1",)),
+    (_kind("networking.k8s.io", "ingresses", "Ingress", "ing", status=True, generation=True), ("v1",)),
+    (_kind("networking.k8s.io", "ingressclasses", "IngressClass", cluster=True, generation=True), ("v1",)),
+    (_kind("networking.k8s.io", "networkpolicies", "NetworkPolicy", "netpol", generation=True), ("v1",)),
+    (_kind("policy", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True, generation=True), ("v1",)),
+    (
+        _kind(
+            "autoscaling", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", categories=_ALL, status=True
+        ),
+        ("v2", "v1"),
+    ),
+    (_kind("rbac.authorization.k8s.io", "roles", "Role", path_names=True), ("v1",)),
+    (_kind("rbac.authorization.k8s.io", "rolebindings", "RoleBinding", path_names=True), ("v1",)),
+    (_kind("rbac.authorization.k8s.io", "clusterroles", "ClusterRole", cluster=True, path_names=True), ("v1",)),
+    (
+        _kind("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding", cluster=True, path_names=True),
+        ("v1",),
+    ),
+    (_kind("storage.k8s.io", "storageclasses", "StorageClass", "sc", cluster=True), ("v1",)),
+    (_kind("scheduling.k8s.io", "priorityclasses", "PriorityClass", "pc", cluster=True, generation=True), ("v1",)),
+    (
+        _kind(
+            "apiextensions.k8s.io",
+            "customresourcedefinitions",
+            "CustomResourceDefinition",
+            "crd",
+            "crds",
+            cluster=True,
+            categories=("api-extensions",),
+            status=True,
+            generation=True,
+            unconditional=False,
+        ),
+        ("v1",),
+    ),
+)
+"""Each built-in kind with its served versions, the preferred one first."""

@@ -1,0 +1,316 @@
+"""Answer get, list and watch."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import bisect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from reconciler.apiserver._cluster import Cluster
+from reconciler.apiserver._routing import Call, truthy
+from reconciler.apiserver._selectors import Selector, parse_fields, parse_labels
+from reconciler.apiserver._status import (
+    FieldError,
+    Refusal,
+    bad_request,
+    expired,
+    invalid,
+    not_found,
+    too_large_resource_version,
+)
+from reconciler.apiserver._storage import Store, Stored, encode
+from reconciler.apiserver._watch import Watch, error_frame
+
+__all__ = ["Reader", "selector_of"]
+
+_CONTINUE_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
+    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
+    "deleted between the time the first chunk was returned and now may show up in the list."
+)
+
+
+def selector_of(call: Call) -> Selector:
+    """Return the selector of a list, watch or deletecollection.
+
+    Raises:
+        Refusal: 400 when it cannot be read or names a field that cannot be selected by.
+    """
+    labels, fields = call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
+    terms = parse_fields(fields) if fields else []
+    if call.name:
+        terms += parse_fields(f"metadata.name={call.name}")
+    readers = call.endpoint.selectable
+    for term in terms:
+        if term.path not in _COMMON and term.path not in readers:
+            raise bad_request(
+                f'Unable to find "{call.endpoint.api_version}, Resource={call.endpoint.info.plural}" that match label '
+                f'selector "{labels}", field selector "{fields}": field label not supported: {term.path}'
+            )
+
+    def read(doc: dict[str, Any], path: str) -> str:
+        return _COMMON[path](doc) if path in _COMMON else readers[path](doc)
+
+    return Selector(parse_labels(labels) if labels else [], terms, read)
+
+
+_COMMON: dict[str, Callable[[dict[str, Any]], str]] = {
+    "metadata.name": lambda doc: str(doc["metadata"]["name"]),
+    "metadata.namespace": lambda doc: str(doc["metadata"].get("namespace", "")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """Hold what a continue token says: the snapshot's version and the first key that was not sent."""
+
+    rv: int
+    start: str
+
+    def text(self) -> str:
+        raw = encode({"v": "meta.k8s.io/v1", "rv": self.rv, "start": self.start})
+        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+    @classmethod
+    def read(cls, text: str) -> _Token:
+        try:
+            raw = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+            return cls(int(raw["rv"]), str(raw["start"]))
+        except (binascii.Error, ValueError, KeyError, TypeError, msgspec.DecodeError):
+            raise bad_request("continue key is not valid: illegal base64 or JSON") from None
+
+
+class Reader:
+    """Read from a cluster.
+
+    Args:
+        cluster: what is stored.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def get(self, call: Call, stale: float | None = None) -> Stored:
+        """Return one object.
+
+        Raises:
+            Refusal: 404, or 504 for a version in the future.
+        """
+        endpoint = call.endpoint
+        asked = _version(call)
+        if asked:
+            self._not_in_future(asked)
+        key = endpoint.resource.key(call.namespace, call.name)
+        objects = endpoint.store.objects
+        if asked == 0 and stale is not None:
+            objects = self._past(endpoint.store, stale)
+        found = objects.get(key)
+        if found is None:
+            raise not_found(endpoint.info.plural, endpoint.info.group, call.name)
+        return found
+
+    def list(self, call: Call, stale: float | None = None) -> bytes:
+        """Return the JSON of a list.
+
+        Raises:
+            Refusal: 400, 410 or 504 as the real server does.
+        """
+        objects, rv, token = self._snapshot(call, stale)
+        items, remaining, following = self._page(call, objects, rv, token)
+        metadata: dict[str, Any] = {"resourceVersion": str(rv)}
+        if following is not None:
+            metadata = {
+                "continue": following.text(),
+                **({"remainingItemCount": remaining} if remaining else {}),
+                **metadata,
+            }
+        endpoint = call.endpoint
+        head = encode({"apiVersion": endpoint.api_version, "kind": endpoint.info.list_name, "metadata": metadata})
+        body = b",".join([endpoint.encode(item) for item in items])
+        return b'%b,"items":[%b]}' % (head[:-1], body)
+
+    def _snapshot(self, call: Call, stale: float | None) -> tuple[dict[str, Stored], int, _Token | None]:
+        store, current = call.endpoint.store, self._cluster.revisions.current
+        asked, match = _version(call), call.query.get("resourceVersionMatch", "")
+        if text := call.query.get("continue", ""):
+            return self._continued(store, _Token.read(text))
+        _check_match(call, asked, match)
+        if asked:
+            self._not_in_future(asked)
+        if match == "Exact" and asked is not None:
+            objects = store.at(asked)
+            if objects is None:
+                raise expired(f"The resourceVersion for the provided list is too old: {asked} ({store.floor})")
+            return objects, asked, None
+        if asked == 0 and stale is not None:
+            return self._past(store, stale), self._past_version(store, stale), None
+        return store.objects, current, None
+
+    def _continued(self, store: Store, token: _Token) -> tuple[dict[str, Stored], int, _Token]:
+        if token.rv < 0:
+            return store.objects, self._cluster.revisions.current, token
+        objects = store.at(token.rv)
+        if objects is None or token.rv < self._cluster.revisions.compacted:
+            raise expired(_CONTINUE_EXPIRED, metadata={"continue": _Token(-1, token.start).text()})
+        return objects, token.rv, token
+
+    def _page(
+        self, call: Call, objects: dict[str, Stored], rv: int, token: _Token | None
+    ) -> tuple[list[Stored], int, _Token | None]:
+        store, selector = call.endpoint.store, selector_of(call)
+        limit = _number(call.query.get("limit", ""), "limit")
+        # A past snapshot is a dict of its own, whose order is not that of the keys.
+        keys = store.keys(call.namespace) if objects is store.objects else store.order(objects, call.namespace)
+        start = bisect.bisect_left(keys, token.start) if token is not None else 0
+        found: list[Stored] = []
+        for index in range(start, len(keys)):
+            stored = objects[keys[index]]
+            if not selector.empty and not selector.matches(stored.doc):
+                continue
+            if limit and len(found) == limit:
+                remaining = len(keys) - index if selector.empty else 0
+                return found, remaining, _Token(rv, keys[index])
+            found.append(stored)
+        return found, 0, None
+
+    def watch(self, call: Call, stale: float | None = None) -> Watch:
+        """Return the stream of a watch; a version that history does not reach is told inside the stream.
+
+        Raises:
+            Refusal: 400, 422 or 504 before the stream opens.
+        """
+        store, selector = call.endpoint.store, selector_of(call)
+        asked = _version(call)
+        initial_events = self._initial_events(call, asked)
+        position = store.visible
+        initial: list[Stored] = []
+        failure: Refusal | None = None
+        if asked is None or asked == 0 or initial_events:
+            if asked:
+                self._not_in_future(asked)
+            if initial_events is not False:
+                position, initial = self._initial(call, selector, asked, stale)
+        else:
+            found = store.position(asked)
+            if found is None:
+                failure = expired(f"too old resource version: {asked} ({store.floor})")
+            else:
+                position = found
+        watch = Watch(
+            call.endpoint,
+            call.namespace,
+            selector,
+            position=position,
+            initial=initial,
+            initial_done=self._cluster.revisions.current if initial_events and _bookmarks(call) else None,
+            bookmarks=_bookmarks(call),
+            timeout=float(_number(call.query.get("timeoutSeconds", ""), "timeoutSeconds")) or None,
+            version=lambda: self._cluster.revisions.current,
+        )
+        if failure is not None:
+            watch.end(error_frame(failure))
+        return watch
+
+    def _initial(
+        self, call: Call, selector: Selector, asked: int | None, stale: float | None
+    ) -> tuple[int, list[Stored]]:
+        store = call.endpoint.store
+        objects, position = store.objects, store.end
+        if asked == 0 and stale is not None:
+            rv = self._past_version(store, stale)
+            objects, position = self._past(store, stale), store.position(rv) or store.end
+        keys = store.keys(call.namespace) if objects is store.objects else store.order(objects, call.namespace)
+        return position, [objects[key] for key in keys if selector.empty or selector.matches(objects[key].doc)]
+
+    @staticmethod
+    def _initial_events(call: Call, asked: int | None) -> bool | None:
+        text = call.query.get("sendInitialEvents")
+        match = call.query.get("resourceVersionMatch", "")
+        errors: list[FieldError] = []
+        if text is None:
+            if match:
+                errors.append(
+                    FieldError(
+                        "resourceVersionMatch",
+                        "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                        "FieldValueForbidden",
+                    )
+                )
+        elif match != "NotOlderThan":
+            errors.append(
+                FieldError(
+                    "resourceVersionMatch",
+                    "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                    "FieldValueForbidden",
+                )
+            )
+        if errors:
+            raise invalid("ListOptions", "meta.k8s.io", "", errors)
+        return None if text is None else truthy(text)
+
+    def _not_in_future(self, asked: int) -> None:
+        current = self._cluster.revisions.current
+        if asked > current:
+            raise too_large_resource_version(asked, current)
+
+    def _past_version(self, store: Store, seconds: float) -> int:
+        before = self._cluster.clock.monotonic() - seconds
+        for event in store.recent():
+            if event.at <= before:
+                return event.rv
+        return store.floor
+
+    def _past(self, store: Store, seconds: float) -> dict[str, Stored]:
+        return store.at(self._past_version(store, seconds)) or {}
+
+
+def _bookmarks(call: Call) -> bool:
+    return truthy(call.query.get("allowWatchBookmarks", ""))
+
+
+def _version(call: Call) -> int | None:
+    text = call.query.get("resourceVersion", "")
+    if not text:
+        return None
+    if not text.isdigit():
+        raise invalid(
+            "ListOptions" if call.verb != "get" else "GetOptions",
+            "meta.k8s.io",
+            "",
+            [
+                FieldError(
+                    "resourceVersion", f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+                )
+            ],
+        )
+    return int(text)
+
+
+def _check_match(call: Call, asked: int | None, match: str) -> None:
+    if not match:
+        return
+    if asked is None:
+        problem = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+    elif match not in ("Exact", "NotOlderThan"):
+        problem = f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""'
+    elif match == "Exact" and asked == 0:
+        problem = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+    else:
+        return
+    reason = "FieldValueNotSupported" if problem.startswith("Unsupported") else "FieldValueForbidden"
+    raise invalid("ListOptions", "meta.k8s.io", "", [FieldError("resourceVersionMatch", problem, reason)])
+
+
+def _number(text: str, name: str) -> int:
+    if not text:
+        return 0
+    try:
+        return max(0, int(text))
+    except ValueError:
+        raise bad_request(f'{name}: strconv.ParseInt: parsing "{text}": invalid syntax') from None

@@ -1,0 +1,166 @@
+"""Know what is served: groups, versions, kinds, and the store behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.apiserver._kinds import BUILT_IN, KindInfo
+from reconciler.apiserver._storage import Revisions, Store, Stored
+
+__all__ = ["Endpoint", "Registry", "Resource"]
+
+
+@dataclass(slots=True, eq=False)
+class Resource:
+    """Hold one kind: what it is, where its objects are, and how it is served.
+
+    Attributes:
+        info: the description.
+        store: the objects; shared by all versions.
+        storage: the version that stored documents are in.
+        endpoints: the served versions by name, in order of preference.
+        custom: whether a CustomResourceDefinition brought it.
+    """
+
+    info: KindInfo
+    store: Store
+    storage: str
+    custom: bool = False
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+
+    def key(self, namespace: str | None, name: str) -> str:
+        """Return the storage key of an object."""
+        return f"{namespace}/{name}" if self.info.namespaced else name
+
+    @property
+    def api_version(self) -> str:
+        """Return the apiVersion of stored documents."""
+        return _api_version(self.info.group, self.storage)
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """Hold one kind in one served version.
+
+    Attributes:
+        resource: the kind.
+        version: the version's name.
+        subresources: such as ``{"status"}``.
+        selectable: dotted paths that field selectors may name, beside name and namespace.
+    """
+
+    resource: Resource
+    version: str
+    subresources: frozenset[str] = frozenset()
+    selectable: Mapping[str, Callable[[dict[str, Any]], str]] = field(default_factory=dict)
+    api_version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.api_version = _api_version(self.resource.info.group, self.version)
+
+    @property
+    def info(self) -> KindInfo:
+        """Return the description of the kind."""
+        return self.resource.info
+
+    @property
+    def store(self) -> Store:
+        """Return the objects."""
+        return self.resource.store
+
+    def show(self, doc: dict[str, Any]) -> dict[str, Any]:
+        """Return a stored document in this version."""
+        if self.version == self.resource.storage:
+            return doc
+        return {**doc, "apiVersion": self.api_version}
+
+    def take(self, doc: dict[str, Any]) -> dict[str, Any]:
+        """Return a document of this version as it is stored."""
+        if self.version == self.resource.storage:
+            return doc
+        return {**doc, "apiVersion": self.resource.api_version}
+
+    def encode(self, stored: Stored) -> bytes:
+        """Return the JSON of a stored object in this version."""
+        return stored.encoded(self.api_version, self.show)
+
+
+def _api_version(group: str, version: str) -> str:
+    return f"{group}/{version}" if group else version
+
+
+class Registry:
+    """Find what a path names.
+
+    Args:
+        revisions: the server's counter.
+        now: reads monotonic time.
+        history: how many events each kind keeps at least.
+    """
+
+    def __init__(self, revisions: Revisions, now: Callable[[], float], *, history: int) -> None:
+        self._revisions = revisions
+        self._now = now
+        self._history = history
+        self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
+        self._resources: dict[tuple[str, str], Resource] = {}
+        for info, versions in BUILT_IN:
+            resource = self.add(info, storage=versions[0])
+            subresources = frozenset({"status"} if info.status else ())
+            for version in versions:
+                self.serve(Endpoint(resource, version, subresources | frozenset(info.extra_subresources)))
+
+    def add(self, info: KindInfo, *, storage: str, custom: bool = False) -> Resource:
+        """Make the store of a kind."""
+        store = Store(self._revisions, self._now, capacity=self._history)
+        resource = Resource(info, store, storage, custom)
+        self._resources[info.group, info.plural] = resource
+        return resource
+
+    def serve(self, endpoint: Endpoint) -> None:
+        """Serve a kind in one version."""
+        endpoint.resource.endpoints[endpoint.version] = endpoint
+        self._endpoints[endpoint.info.group, endpoint.version, endpoint.info.plural] = endpoint
+
+    def unserve(self, endpoint: Endpoint) -> None:
+        """Stop to serve a kind in one version."""
+        del endpoint.resource.endpoints[endpoint.version]
+        del self._endpoints[endpoint.info.group, endpoint.version, endpoint.info.plural]
+
+    def remove(self, resource: Resource) -> None:
+        """Forget a kind."""
+        for endpoint in list(resource.endpoints.values()):
+            self.unserve(endpoint)
+        del self._resources[resource.info.group, resource.info.plural]
+
+    def endpoint(self, group: str, version: str, plural: str) -> Endpoint | None:
+        """Return what serves a plural name, or None."""
+        return self._endpoints.get((group, version, plural))
+
+    def resource(self, group: str, plural: str) -> Resource | None:
+        """Return a kind by its plural name, or None."""
+        return self._resources.get((group, plural))
+
+    def core(self, plural: str) -> Resource:
+        """Return a built-in kind of the core group."""
+        return self._resources["", plural]
+
+    def by_kind(self, api_version: str, kind: str) -> Endpoint | None:
+        """Return what serves a kind in a version, or None."""
+        for endpoint in self._endpoints.values():
+            if endpoint.info.kind == kind and endpoint.api_version == api_version:
+                return endpoint
+        return None
+
+    def resources(self) -> Iterator[Resource]:
+        """Yield all kinds."""
+        yield from list(self._resources.values())
+
+    def groups(self) -> dict[str, dict[str, list[Endpoint]]]:
+        """Return the endpoints by group and version, in order."""
+        found: dict[str, dict[str, list[Endpoint]]] = {}
+        for endpoint in self._endpoints.values():
+            found.setdefault(endpoint.info.group, {}).setdefault(endpoint.version, []).append(endpoint)
+        return found
