@@ -29,8 +29,8 @@ def overlay(document: Any, before: Any, after: Any) -> Any:
 
     What did not change keeps the document's own words: a number stays as it was written, a default stays unsaid. A
     member that is in `before` and no longer in `after` is removed; one that is in `document` alone was never the
-    model's and stays. In lists an unchanged item keeps its document wherever it moved to; if the length did not change,
-    the other items are paired by position.
+    model's and stays. In lists an unchanged item keeps its document wherever it moved to; if none
+    moved and none was added or removed, the changed ones are paired by position.
     """
     if equal(before, after):
         return copy_json(document)
@@ -53,12 +53,13 @@ def _overlay_list(document: list[Any], before: list[Any], after: list[Any]) -> l
     if len(document) != len(before):
         return [copy_json(item) for item in after]
     origin = _origins(before, after)
+    in_place = len(before) == len(after) and all(position == index for position, index in origin.items())
     result: list[Any] = []
     for position, item in enumerate(after):
         index = origin.get(position)
         if index is not None:
             result.append(copy_json(document[index]))
-        elif len(before) == len(after) and position not in origin.values():
+        elif in_place:
             result.append(overlay(document[position], before[position], item))
         else:
             result.append(copy_json(item))

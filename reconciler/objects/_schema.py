@@ -19,80 +19,26 @@ from reconciler.meta import without_nulls
 
 __all__ = ["SchemaError", "structural_schema"]
 
-_KEPT = frozenset(
-    {
-        "type",
-        "format",
-        "default",
-        "enum",
-        "minimum",
-        "maximum",
-        "multipleOf",
-        "minLength",
-        "maxLength",
-        "pattern",
-        "minItems",
-        "maxItems",
-        "minProperties",
-        "maxProperties",
-        "example",
-        "externalDocs",
-    }
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_KEPT = _words(
+    "type format default enum minimum maximum multipleOf minLength maxLength pattern minItems maxItems "
+    "minProperties maxProperties example externalDocs"
 )
-_SAYS_NOTHING = frozenset(
-    {"title", "examples", "deprecated", "readOnly", "writeOnly", "contentMediaType", "contentEncoding", "$comment"}
-)
-_HANDLED = frozenset(
-    {
-        "$defs",
-        "$ref",
-        "allOf",
-        "anyOf",
-        "const",
-        "description",
-        "properties",
-        "required",
-        "items",
-        "additionalProperties",
-        "uniqueItems",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-    }
+_SAYS_NOTHING = _words("title examples deprecated readOnly contentMediaType contentEncoding $comment")
+_HANDLED = _words(
+    "$defs $ref allOf anyOf const description properties required items additionalProperties uniqueItems "
+    "exclusiveMinimum exclusiveMaximum"
 )
 _KNOWN = _KEPT | _SAYS_NOTHING | _HANDLED
 # The formats that apiextensions checks; others make the server warn. "duration" is left out: pydantic writes ISO 8601
 # where the API reads Go's form.
-_FORMATS = frozenset(
-    {
-        "bsonobjectid",
-        "byte",
-        "cidr",
-        "creditcard",
-        "date",
-        "date-time",
-        "datetime",
-        "double",
-        "email",
-        "float",
-        "hexcolor",
-        "hostname",
-        "int32",
-        "int64",
-        "ipv4",
-        "ipv6",
-        "isbn",
-        "isbn10",
-        "isbn13",
-        "mac",
-        "password",
-        "rgbcolor",
-        "ssn",
-        "uri",
-        "uuid",
-        "uuid3",
-        "uuid4",
-        "uuid5",
-    }
+_FORMATS = _words(
+    "bsonobjectid byte cidr creditcard date date-time datetime double email float hexcolor hostname int32 int64 ipv4 "
+    "ipv6 isbn isbn10 isbn13 mac password rgbcolor ssn uri uuid uuid3 uuid4 uuid5"
 )
 _NULL = {"type": "null"}
 
@@ -172,9 +118,17 @@ class _Walk:
         if len(parts) == 1:
             return self.schema({**parts[0], **siblings}, where)
         if sorted(str(part.get("type")) for part in parts) == ["integer", "string"]:
-            return {**self._common(siblings), "x-kubernetes-int-or-string": True}
+            # Bounds of the number and patterns of the text bind only values of their own type.
+            return self._int_or_string({**parts[0], **parts[1], **siblings})
         kinds = " | ".join(str(part.get("type") or part.get("$ref", "?")).rpartition("/")[2] for part in parts)
         raise _refusal(where, f"is a union ({kinds})", "only X | None and int | str can be described; use Any")
+
+    def _int_or_string(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        result = self._common(source)
+        _say_bounds(result, source)
+        for key in ("type", "format"):
+            result.pop(key, None)
+        return result | {"x-kubernetes-int-or-string": True}
 
     def _plain(self, source: Mapping[str, Any], where: str) -> dict[str, Any]:
         self._check_keys(source, where)
@@ -196,18 +150,16 @@ class _Walk:
         result = {key: value for key, value in source.items() if key in _KEPT or key.startswith("x-kubernetes-")}
         if description := source.get("description"):
             result["description"] = cleandoc(str(description))
-        if not self._defaults:
-            result.pop("default", None)
-        elif "default" in result:
-            result["default"] = without_nulls(result["default"])
+        default = without_nulls(result.pop("default", None))
+        if self._defaults and default is not None:
+            result["default"] = default
         if result.get("format") not in _FORMATS:
             result.pop("format", None)
         return result
 
     def _check_keys(self, source: Mapping[str, Any], where: str) -> None:
         for key in source:
-            known = key in _KEPT or key in _SAYS_NOTHING or key in _HANDLED or key.startswith("x-kubernetes-")
-            if not known:
+            if key not in _KNOWN and not key.startswith("x-kubernetes-"):
                 raise _refusal(
                     where, f"needs {key!r} of JSON Schema, which the API lacks", _HINTS.get(key, "use another type")
                 )
@@ -245,6 +197,7 @@ class _Walk:
 
 
 _HINTS = {
+    "writeOnly": "pydantic writes a secret as stars; name a Secret instead",
     "oneOf": "a union of models cannot be described; use one model with optional parts",
     "discriminator": "a union of models cannot be described; use one model with optional parts",
     "prefixItems": "use a model, or a list of one type",

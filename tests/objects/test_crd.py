@@ -1,0 +1,448 @@
+"""The generated CustomResourceDefinition: what pydantic says in the words of the API."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Union
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from reconciler.objects import (
+    ConditionedStatus,
+    Model,
+    PrinterColumn,
+    Resource,
+    SchemaError,
+    generate_crd,
+    rule,
+    schema_extra,
+)
+from reconciler.objects._schema import structural_schema
+
+
+class Color(enum.Enum):
+    """A colour."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Port(Model):
+    """One port."""
+
+    port_name: str
+    number: int = Field(gt=0, lt=65536, json_schema_extra=schema_extra(format="int32"))
+    protocol: Literal["TCP", "UDP"] = "TCP"
+
+
+def schema_of(annotation: Any, default: Any = ..., **field: Any) -> dict[str, Any]:
+    """Return the schema of one field."""
+    namespace = {"__annotations__": {"field": annotation}, "field": Field(default, **field), "__module__": __name__}
+    model = type(BaseModel)("Holder", (BaseModel,), namespace)
+    found: dict[str, Any] = structural_schema(model)["properties"]["field"]
+    return found
+
+
+STRING = {"type": "string"}
+INT = {"type": "integer", "format": "int64"}
+ANYTHING = {"x-kubernetes-preserve-unknown-fields": True}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "expected"),
+    [
+        (str, ..., STRING),
+        (str, "a", STRING | {"default": "a"}),
+        (int, ..., INT),
+        (float, ..., {"type": "number", "format": "double"}),
+        (bool, True, {"type": "boolean", "default": True}),
+        (bytes, ..., STRING),
+        (datetime, ..., {"type": "string", "format": "date-time"}),
+        (date, ..., {"type": "string", "format": "date"}),
+        (timedelta, ..., STRING),
+        (uuid.UUID, ..., {"type": "string", "format": "uuid"}),
+        (str | None, None, STRING),
+        (Literal["a", "b"], ..., {"type": "string", "enum": ["a", "b"]}),
+        (Literal["a"], "a", {"type": "string", "enum": ["a"], "default": "a"}),
+        (Literal["a", None], None, {"type": "string", "enum": ["a"]}),  # noqa: PYI061 - what is tested
+        (Literal[1, 2], 1, INT | {"enum": [1, 2], "default": 1}),
+        (Color, Color.RED, {"type": "string", "enum": ["red", "blue"], "default": "red", "description": "A colour."}),
+        (Color | None, None, {"type": "string", "enum": ["red", "blue"], "description": "A colour."}),
+        (int | str, 5, {"x-kubernetes-int-or-string": True, "default": 5}),
+        (int | str | None, None, {"x-kubernetes-int-or-string": True}),
+        (
+            Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^[0-9]+%$")],
+            ...,
+            {"x-kubernetes-int-or-string": True, "minimum": 0, "pattern": "^[0-9]+%$"},
+        ),
+        (list[str], ..., {"type": "array", "items": STRING}),
+        (list[int | None], ..., {"type": "array", "items": INT | {"nullable": True}}),
+        (set[str], ..., {"type": "array", "items": STRING, "x-kubernetes-list-type": "set"}),
+        (tuple[str, ...], ..., {"type": "array", "items": STRING}),
+        (list[Any], ..., {"type": "array", "items": ANYTHING}),
+        (dict[str, str], ..., {"type": "object", "additionalProperties": STRING}),
+        (dict[str, int | None], ..., {"type": "object", "additionalProperties": INT | {"nullable": True}}),
+        (dict[str, Any], ..., {"type": "object"} | ANYTHING),
+        (dict, ..., {"type": "object"} | ANYTHING),
+        (Any, ..., ANYTHING),
+        (Any, None, ANYTHING),
+        (Model, ..., {"type": "object", "description": (Model.__doc__ or "").strip()} | ANYTHING),
+    ],
+    ids=str,
+)
+def test_types(annotation: Any, default: Any, expected: dict[str, Any]) -> None:
+    found = schema_of(annotation, default)
+    if annotation is Model:
+        found.pop("description")
+        expected = {key: value for key, value in expected.items() if key != "description"}
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("annotation", "constraints", "expected"),
+    [
+        (int, {"ge": 1, "le": 9}, INT | {"minimum": 1, "maximum": 9}),
+        (int, {"gt": 1}, INT | {"minimum": 1, "exclusiveMinimum": True}),
+        (int, {"lt": 9}, INT | {"maximum": 9, "exclusiveMaximum": True}),
+        (int, {"gt": 1, "ge": 5}, INT | {"minimum": 5}),
+        (int, {"lt": 9, "le": 9}, INT | {"maximum": 9, "exclusiveMaximum": True}),
+        (int, {"multiple_of": 5}, INT | {"multipleOf": 5}),
+        (str, {"min_length": 1, "max_length": 9}, STRING | {"minLength": 1, "maxLength": 9}),
+        (str, {"pattern": "^a$"}, STRING | {"pattern": "^a$"}),
+        (list[str], {"max_length": 3}, {"type": "array", "items": STRING, "maxItems": 3}),
+        (dict[str, str], {"max_length": 3}, {"type": "object", "additionalProperties": STRING, "maxProperties": 3}),
+        (str, {"description": "  What.\n  More."}, STRING | {"description": "What.\nMore."}),
+        (str, {"examples": ["a"], "title": "T", "deprecated": True}, STRING),
+    ],
+    ids=str,
+)
+def test_constraints(annotation: Any, constraints: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert schema_of(annotation, **constraints) == expected
+
+
+def test_models_inside_are_inlined_with_their_wire_names() -> None:
+    port = {
+        "type": "object",
+        "description": "One port.",
+        "required": ["portName", "number"],
+        "properties": {
+            "portName": STRING,
+            "number": {
+                "type": "integer",
+                "format": "int32",
+                "minimum": 0,
+                "exclusiveMinimum": True,
+                "maximum": 65536,
+                "exclusiveMaximum": True,
+            },
+            "protocol": {"type": "string", "enum": ["TCP", "UDP"], "default": "TCP"},
+        },
+    }
+    assert schema_of(Port) == port
+    assert schema_of(Port, description="The main one.") == port | {"description": "The main one."}
+    assert schema_of(Port | None, None) == port
+    assert schema_of(list[Port]) == {"type": "array", "items": port}
+    assert schema_of(dict[str, Port]) == {"type": "object", "additionalProperties": port}
+    default = Port(port_name="http", number=80)
+    assert schema_of(Port, default)["default"] == {"portName": "http", "number": 80, "protocol": "TCP"}
+
+
+def test_a_default_holds_no_nulls() -> None:
+    class Limits(Model):
+        lower: int | None = None
+        upper: int = 3
+
+    assert schema_of(Limits, Limits())["default"] == {"upper": 3}
+
+
+class Node(BaseModel):
+    child: Node | None = None
+
+
+class Inner(BaseModel):
+    choice: str | list[str]
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+
+
+class Extra(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, int]
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "message"),
+    [
+        (str | list[str], ..., r"Holder\.field is a union \(string \| array\): only X \| None and int \| str"),
+        (Cat | Dog, ..., r"Holder\.field is a union \(Cat \| Dog\)"),
+        (
+            Annotated[Cat | Dog, Field(discriminator="kind")],
+            ...,
+            r"Holder\.field needs .* one model with optional parts",
+        ),
+        (list[str | list[str]], ..., r"Holder\.field\[\] is a union"),
+        (dict[str, str | list[str]], ..., r"Holder\.field\[\*\] is a union"),
+        (Inner, ..., r"Inner\.choice is a union"),
+        (Decimal, ..., r"Holder\.field is a union \(number \| string\)"),
+        (tuple[int, str], ..., r"Holder\.field needs 'prefixItems' .*: use a model, or a list of one type"),
+        (dict[Literal["a"], str], ..., r"Holder\.field needs 'propertyNames' .*: use dict\[str, …\]"),
+        (Node, ..., r"Node\.child contains Node again: a schema has no recursion"),
+        (SecretStr, ..., r"Holder\.field needs 'writeOnly' .*: pydantic writes a secret as stars"),
+        (Literal["a", 1], ..., r"Holder\.field takes values of several types \(integer, string\)"),
+        (None, ..., r"Holder\.field can only be null"),
+        (int | None, ..., r"Holder\.field may be null without being None by default: give it the default None"),
+        (int | None, 5, r"Holder\.field may be null without being None by default"),
+        (Extra, ..., r"Extra has fields and typed extra fields"),
+    ],
+    ids=str,
+)
+def test_what_the_api_cannot_describe_is_refused_with_model_and_field(
+    annotation: Any, default: Any, message: str
+) -> None:
+    with pytest.raises(SchemaError, match=message):
+        schema_of(annotation, default)
+
+
+def test_extras_of_a_field() -> None:
+    assert schema_of(
+        list[Port], json_schema_extra=schema_extra(list_type="map", list_map_keys=["portName"]), default_factory=list
+    )["x-kubernetes-list-map-keys"] == ["portName"]
+    assert schema_of(str, json_schema_extra=schema_extra(immutable=True)) == STRING | {
+        "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is immutable"}]
+    }
+    assert schema_of(
+        dict[str, str], json_schema_extra=schema_extra(map_type="atomic", rules=[rule("size(self) < 3")])
+    ) == {
+        "type": "object",
+        "additionalProperties": STRING,
+        "x-kubernetes-map-type": "atomic",
+        "x-kubernetes-validations": [{"rule": "size(self) < 3"}],
+    }
+    assert (
+        schema_of(dict[str, Any], json_schema_extra=schema_extra(embedded_resource=True, preserve_unknown_fields=True))
+        == {"type": "object", "x-kubernetes-embedded-resource": True} | ANYTHING
+    )
+
+
+def test_list_map_keys_and_list_type_map_go_together() -> None:
+    with pytest.raises(ValueError, match="go together"):
+        schema_extra(list_type="map")
+    with pytest.raises(ValueError, match="go together"):
+        schema_extra(list_map_keys=["name"])
+
+
+def test_every_part_of_a_rule_is_written() -> None:
+    made = rule(
+        "self.a == oldSelf.a",
+        message="m",
+        message_expression="'m'",
+        reason="FieldValueForbidden",
+        field_path=".a",
+        optional_old_self=True,
+    )
+    assert made.to_dict() == {
+        "rule": "self.a == oldSelf.a",
+        "message": "m",
+        "messageExpression": "'m'",
+        "reason": "FieldValueForbidden",
+        "fieldPath": ".a",
+        "optionalOldSelf": True,
+    }
+
+
+class Range(BaseModel):
+    """Bounds."""
+
+    model_config = ConfigDict(
+        json_schema_extra=schema_extra(
+            rules=[rule("self.minimum <= self.maximum", message="minimum must not exceed maximum")]
+        )
+    )
+    minimum: int = 0
+    maximum: int = 10
+
+
+def test_rules_of_a_model_stand_at_every_place_it_is_used() -> None:
+    expected = [{"rule": "self.minimum <= self.maximum", "message": "minimum must not exceed maximum"}]
+    assert schema_of(Range)["x-kubernetes-validations"] == expected
+    assert schema_of(list[Range])["items"]["x-kubernetes-validations"] == expected
+
+
+class RichSpec(Model):
+    """What is wanted."""
+
+    size: int = Field(ge=1, le=100)
+    ratio: float = Field(default=0.5, gt=0, lt=1)
+    color: Color = Color.RED
+    other_color: Color | None = None
+    start: datetime | None = None
+    wait: timedelta | None = None
+    ports: list[Port] = Field(
+        default_factory=list, json_schema_extra=schema_extra(list_type="map", list_map_keys=["portName"])
+    )
+    labels: dict[str, str] = Field(default_factory=dict, max_length=5)
+    by_name: dict[str, Port] = Field(default_factory=dict)
+    anything: Any = None
+    free: dict[str, Any] = Field(default_factory=dict)
+    tags: set[str] = Field(default_factory=set, max_length=3)
+    bounds: Range = Range(minimum=1, maximum=3)
+    surge: int | str = "25%"
+    name: str = Field(min_length=1, max_length=63, pattern=r"^[a-z]+$", json_schema_extra=schema_extra(immutable=True))
+    numbers: list[int | None] = [1, 2]
+    mixed: list[Any] = Field(default_factory=list)
+    raw: Model | None = None
+    template: dict[str, Any] | None = Field(default=None, json_schema_extra=schema_extra(embedded_resource=True))
+
+
+class RichStatus(BaseModel):
+    phase: Literal["A", "B"] | None = None
+    attempts: int = 0
+
+
+class Rich(
+    Resource[RichSpec, RichStatus],
+    group="example.com",
+    version="v1",
+    short_names=("ri",),
+    categories=("all",),
+    printer_columns=(
+        PrinterColumn("Size", ".spec.size", description="How big"),
+        PrinterColumn("Phase", ".status.phase"),
+        PrinterColumn("Start", ".spec.start", priority=1),
+        PrinterColumn("Age", ".metadata.creationTimestamp"),
+        PrinterColumn("Port", ".spec.ports[0].number", "integer", format="int32"),
+    ),
+    selectable_fields=(".spec.name",),
+    rules=(rule("self.metadata.name != 'forbidden'", message="forbidden name"),),
+):
+    """A kind that uses everything.
+
+    In two paragraphs.
+    """
+
+
+class EmptySpec(BaseModel):
+    size: int = 1
+
+
+class Small(Resource[EmptySpec], group="example.com", version="v1", scope="Cluster"):
+    pass
+
+
+def version_of(crd: dict[str, Any]) -> dict[str, Any]:
+    (version,) = crd["spec"]["versions"]
+    found: dict[str, Any] = version
+    return found
+
+
+def test_names_and_scope() -> None:
+    crd = Rich.crd()
+    assert crd["apiVersion"] == "apiextensions.k8s.io/v1"
+    assert crd["kind"] == "CustomResourceDefinition"
+    assert crd["metadata"] == {"name": "riches.example.com"}
+    assert crd["spec"]["group"] == "example.com"
+    assert crd["spec"]["scope"] == "Namespaced"
+    assert crd["spec"]["names"] == {
+        "plural": "riches",
+        "singular": "rich",
+        "kind": "Rich",
+        "listKind": "RichList",
+        "shortNames": ["ri"],
+        "categories": ["all"],
+    }
+    assert Small.crd()["spec"]["scope"] == "Cluster"
+
+
+def test_the_version() -> None:
+    version = version_of(Rich.crd())
+    schema = version["schema"]["openAPIV3Schema"]
+    assert (version["name"], version["served"], version["storage"]) == ("v1", True, True)
+    assert version["subresources"] == {"status": {}}
+    assert version["selectableFields"] == [{"jsonPath": ".spec.name"}]
+    assert schema["description"] == "A kind that uses everything.\n\nIn two paragraphs."
+    assert schema["required"] == ["spec"]
+    assert schema["properties"]["spec"]["description"] == "What is wanted."
+    assert schema["x-kubernetes-validations"] == [
+        {"rule": "self.metadata.name != 'forbidden'", "message": "forbidden name"}
+    ]
+
+
+def test_printer_columns_take_their_type_from_the_schema() -> None:
+    assert version_of(Rich.crd())["additionalPrinterColumns"] == [
+        {"name": "Size", "jsonPath": ".spec.size", "type": "integer", "description": "How big"},
+        {"name": "Phase", "jsonPath": ".status.phase", "type": "string"},
+        {"name": "Start", "jsonPath": ".spec.start", "type": "date", "priority": 1},
+        {"name": "Age", "jsonPath": ".metadata.creationTimestamp", "type": "date"},
+        {"name": "Port", "jsonPath": ".spec.ports[0].number", "type": "integer", "format": "int32"},
+    ]
+
+
+def test_a_spec_with_defaults_for_everything_may_be_left_out() -> None:
+    schema = version_of(Small.crd())["schema"]["openAPIV3Schema"]
+    assert "required" not in schema
+    assert schema["properties"]["spec"]["default"] == {}
+
+
+@pytest.mark.parametrize("kind", [Rich, Small])
+def test_every_status_schema_has_observed_generation_and_conditions(kind: type[Resource[Any, Any]]) -> None:
+    status = version_of(kind.crd())["schema"]["openAPIV3Schema"]["properties"]["status"]
+    conditions = status["properties"]["conditions"]
+    assert status["properties"]["observedGeneration"]["format"] == "int64"
+    assert conditions["x-kubernetes-list-type"] == "map"
+    assert conditions["x-kubernetes-list-map-keys"] == ["type"]
+    assert conditions["items"]["required"] == ["lastTransitionTime", "message", "reason", "status", "type"]
+    assert conditions["items"]["properties"]["status"] == {"type": "string", "enum": ["True", "False", "Unknown"]}
+    assert conditions["items"]["properties"]["reason"]["minLength"] == 1
+
+
+def test_a_status_schema_has_no_defaults_since_the_server_would_add_to_what_was_written() -> None:
+    status = version_of(Rich.crd())["schema"]["openAPIV3Schema"]["properties"]["status"]
+    assert status["properties"]["attempts"] == INT
+    assert status["properties"]["phase"] == {"type": "string", "enum": ["A", "B"]}
+
+
+def test_several_versions_of_a_kind() -> None:
+    class Old(Resource[EmptySpec], group="example.com", version="v1beta1", kind="Rich", storage=False, served=False):
+        pass
+
+    crd = generate_crd(Old, Rich)
+    assert [(v["name"], v["served"], v["storage"]) for v in crd["spec"]["versions"]] == [
+        ("v1beta1", False, False),
+        ("v1", True, True),
+    ]
+    assert crd["spec"]["names"]["shortNames"] == ["ri"]
+
+
+def test_classes_that_are_no_versions_of_one_kind_are_refused() -> None:
+    class Second(Resource[EmptySpec], group="example.com", version="v2", kind="Rich"):
+        pass
+
+    with pytest.raises(SchemaError, match="not versions of one kind"):
+        generate_crd(Rich, Small)
+    with pytest.raises(SchemaError, match="exactly one has storage=True"):
+        generate_crd(Rich, Second)
+    with pytest.raises(SchemaError, match="at least one version"):
+        generate_crd()
+
+
+def test_optional_and_union_spellings_agree() -> None:
+    assert schema_of(Union[int, None], None) == schema_of(int | None, None)  # noqa: UP007 - the older spelling
+
+
+def test_a_plain_model_s_field_names_are_the_wire_names() -> None:
+    class Snake(BaseModel):
+        storage_class: str
+
+    assert list(structural_schema(Snake)["properties"]) == ["storage_class"]
+    assert list(structural_schema(ConditionedStatus)["properties"]) == ["observedGeneration", "conditions"]
