@@ -1,6 +1,6 @@
 """A hand-written loop on kubernetes_asyncio, with the one change that stops its status storm: the batcher.
 
-    python examples/batcher_kubernetes_asyncio.py default
+python examples/batcher_kubernetes_asyncio.py default
 """
 
 from __future__ import annotations

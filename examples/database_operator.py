@@ -1,7 +1,7 @@
 """An operator in one file: a kind, its reconciler, and the process that runs it.
 
-    reconciler crd examples.database_operator:Database | kubectl apply -f -
-    python examples/database_operator.py
+reconciler crd examples.database_operator:Database | kubectl apply -f -
+python examples/database_operator.py
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class DatabaseReconciler(ResourceReconciler[Database]):
         ready = (deployment.to_dict().get("status") or {}).get("readyReplicas", 0)
         status.set(phase="Ready" if ready else "Provisioning", ready_replicas=ready)
         status.set_condition(
-            "Ready", bool(ready), reason="Available" if ready else "Provisioning", message=f"{ready} of 1 replicas ready"
+            "Ready",
+            bool(ready),
+            reason="Available" if ready else "Provisioning",
+            message=f"{ready} of 1 replicas ready",
         )
         return Result(requeue_after=300)
 

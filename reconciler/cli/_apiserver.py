@@ -50,7 +50,9 @@ def _thing(name: str) -> object:
     path = Path(name)
     if path.suffix in {".yaml", ".yml", ".json"}:
         if not path.is_file():
-            raise ConfigurationError(f"there is no file {name}: name a YAML or JSON file, MODULE:CLASS, or 'notification'")
+            raise ConfigurationError(
+                f"there is no file {name}: name a YAML or JSON file, MODULE:CLASS, or 'notification'"
+            )
         return path
     return load_resource(name)
 

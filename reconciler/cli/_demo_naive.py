@@ -1,8 +1,8 @@
 """Do what a controller does that writes status while it works: the storm that `reconciler demo --naive` shows.
 
-It runs on the same runtime as everything else. It differs from the real reconciler in two habits: each attempt is written
-at once, with a plain patch; and the delay is only returned, never stored. The patch wakes the controller, the wake-up
-forgets the delay, and nothing in the object says that it is too early.
+It runs on the same runtime as everything else. It differs from the real reconciler in two habits: each attempt is
+written at once, with a plain patch; and the delay is only returned, never stored. The patch wakes the controller, the
+wake-up forgets the delay, and nothing in the object says that it is too early.
 """
 
 from __future__ import annotations

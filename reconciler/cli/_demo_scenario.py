@@ -20,7 +20,6 @@ from reconciler.clock import current_clock
 from reconciler.manager import Manager
 from reconciler.meta import parse_time
 from reconciler.notification import ConsoleChannel, FileChannel, NotificationReconciler, NotificationRequest
-from reconciler.objects import ObjectMeta
 
 __all__ = ["Attempt", "Facts", "play"]
 

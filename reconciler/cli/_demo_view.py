@@ -107,7 +107,9 @@ def _summary(facts: Facts) -> Table:
     table.add_column("value")
     table.add_row("attempts of 'file' at", ", ".join(_seconds(at) for at in facts.attempts_of("file")))
     table.add_row("the policy says", ", ".join(_seconds(at) for at in facts.policy))
-    table.add_row("'console' delivered", "once" if facts.console_deliveries == 1 else f"{facts.console_deliveries} times")
+    table.add_row(
+        "'console' delivered", "once" if facts.console_deliveries == 1 else f"{facts.console_deliveries} times"
+    )
     table.add_row("cycles", str(facts.cycles))
     table.add_row("status writes", str(facts.status_writes))
     table.add_row("phase", f"{facts.phase} at {_seconds(facts.phase_at)}")
@@ -116,8 +118,8 @@ def _summary(facts: Facts) -> Table:
 
 def _lesson(facts: Facts) -> str:
     return (
-        f"{len(facts.attempts_of('file'))} attempts in {facts.attempts_of('file')[-1]:.2f} s: every status write woke the "
-        "controller and the returned delay was lost.\nNow see it done right:  reconciler demo"
+        f"{len(facts.attempts_of('file'))} attempts in {facts.attempts_of('file')[-1]:.2f} s: every status write woke "
+        "the controller and the returned delay was lost.\nNow see it done right:  reconciler demo"
     )
 
 

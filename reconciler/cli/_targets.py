@@ -19,7 +19,9 @@ def load_target(target: str) -> object:
     """
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
-        raise ConfigurationError(f"{target!r} names nothing: write MODULE:ATTR, like 'my_operator.main:DatabaseReconciler'")
+        raise ConfigurationError(
+            f"{target!r} names nothing: write MODULE:ATTR, like 'my_operator.main:DatabaseReconciler'"
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
