@@ -1,0 +1,54 @@
+"""Deliver notifications: an operator for NotificationRequest, built on the rest of this library.
+
+A request names channels, and is delivered over each of them once. What fails is tried again by the request's policy. The
+guarantees, each with a test of its name:
+
+* A channel that has delivered is not called again by this process, and by another one only when this one died between the
+  call and the write of its result.
+* Waits are stored in the status and checked first: no event, restart or foreign write brings an attempt forward.
+* Real calls on a channel are at most ``maxAttempts``, plus one for each such death.
+* One status write a cycle. The phase is terminal with the last attempt, and then never changes.
+* Nothing that a channel raises harms another channel, and no secret that has the form of one reaches the status.
+
+Read on: `_resource` (the kind), `_schedule` (all decisions, as pure functions), `_delivery` (the calls), `_reconciler`.
+"""
+
+from reconciler.notification._channel import Channel, ChannelRegistry, installed_channels
+from reconciler.notification._console import ConsoleChannel
+from reconciler.notification._errors import (
+    DeferredDeliveryError,
+    DeliveryError,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+)
+from reconciler.notification._file import FileChannel
+from reconciler.notification._log import LogChannel
+from reconciler.notification._message import Message
+from reconciler.notification._resource import (
+    ChannelStatus,
+    DeliveryAttempt,
+    NotificationRequest,
+    NotificationRequestSpec,
+    NotificationRequestStatus,
+    RetryPolicy,
+)
+
+__all__ = [
+    "Channel",
+    "ChannelRegistry",
+    "ChannelStatus",
+    "ConsoleChannel",
+    "DeferredDeliveryError",
+    "DeliveryAttempt",
+    "DeliveryError",
+    "FileChannel",
+    "LogChannel",
+    "Message",
+    "NotificationRequest",
+    "NotificationRequestSpec",
+    "NotificationRequestStatus",
+    "PermanentDeliveryError",
+    "RetryPolicy",
+    "RetryableDeliveryError",
+    "installed_channels",
+]

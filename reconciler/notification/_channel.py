@@ -1,0 +1,109 @@
+"""Say what a channel is, and keep the channels that a process has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points
+from typing import Protocol, runtime_checkable
+
+from reconciler.errors import ConfigurationError
+from reconciler.notification._message import Message
+
+__all__ = ["CHANNEL_PATTERN", "ENTRY_POINT_GROUP", "Channel", "ChannelRegistry", "installed_channels"]
+
+CHANNEL_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.:]{0,61}[A-Za-z0-9])?$"
+"""What a channel may be called: the rule of label values, and ``:`` to qualify a receiver (``slack:oncall``)."""
+
+ENTRY_POINT_GROUP = "reconciler.channels"
+"""The group of entry points under which a distribution offers channels."""
+
+_name = re.compile(CHANNEL_PATTERN)
+
+
+@runtime_checkable
+class Channel(Protocol):
+    """Deliver messages over one medium.
+
+    Attributes:
+        name: what ``spec.channels`` calls it; matches `CHANNEL_PATTERN`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return the channel's name."""
+        ...
+
+    async def deliver(self, message: Message) -> None:
+        """Deliver one message: return when it was delivered, raise when not.
+
+        May be called for several messages at the same time, and is cancelled at shutdown or when it takes too long.
+        Cancellation leaves behind whatever has already been sent; a cancelled delivery is not counted as an attempt.
+
+        Raises:
+            RetryableDeliveryError: another attempt may succeed; so does any exception not named here.
+            PermanentDeliveryError: no further attempt can.
+            DeferredDeliveryError: it was not tried; come back later.
+        """
+        ...
+
+
+class ChannelRegistry:
+    """Keep channels by name.
+
+    Raises:
+        ConfigurationError: a name is used twice or cannot be written in a request, or an item is no channel.
+    """
+
+    def __init__(self, channels: Iterable[Channel] = ()) -> None:
+        self._channels: dict[str, Channel] = {}
+        for channel in channels:
+            self.register(channel)
+
+    def register(self, channel: Channel) -> None:
+        """Add a channel.
+
+        Raises:
+            ConfigurationError: see the class.
+        """
+        if not isinstance(channel, Channel) or isinstance(channel, type):
+            raise ConfigurationError(f"{channel!r} is no channel: it needs a name and a method deliver(message)")
+        if not isinstance(channel.name, str) or not _name.match(channel.name):
+            raise ConfigurationError(
+                f"channel name {channel.name!r} of {type(channel).__name__} cannot be used in spec.channels: "
+                "write at most 63 letters, digits, '-', '_', '.' or ':', with a letter or digit at both ends"
+            )
+        if channel.name in self._channels:
+            raise ConfigurationError(f"two channels are called {channel.name!r}: give one of them another name")
+        self._channels[channel.name] = channel
+
+    def get(self, name: str) -> Channel | None:
+        """Return the channel of a name, or None."""
+        return self._channels.get(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._channels
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._channels))
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+
+def installed_channels() -> list[Channel]:
+    """Make the channels that installed distributions offer as entry points of the group ``reconciler.channels``.
+
+    Each entry point names something that is called without arguments and returns a channel: a class or a function.
+
+    Raises:
+        ConfigurationError: one of them cannot be imported or made; it is named.
+    """
+    channels: list[Channel] = []
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+        try:
+            channels.append(entry.load()())
+        except Exception as error:
+            origin = f" of {entry.dist.name}" if entry.dist else ""
+            raise ConfigurationError(f"channel {entry.name!r}{origin} ({entry.value}) cannot be made: {error}") from error
+    return channels

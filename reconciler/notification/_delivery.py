@@ -1,0 +1,122 @@
+"""Call channels side by side and say how each call ended."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+from reconciler.clock import Clock, current_clock
+from reconciler.notification._channel import Channel, ChannelRegistry
+from reconciler.notification._errors import DeferredDeliveryError, PermanentDeliveryError, RetryableDeliveryError
+from reconciler.notification._message import Message
+from reconciler.notification._redaction import describe
+from reconciler.notification._schedule import Delivery, Verdict
+
+__all__ = ["Deliverer"]
+
+_UNREGISTERED_RETRY = 60.0
+"""Seconds until a channel that is not registered here is looked for again, if the request began where it was."""
+
+
+class Deliverer:
+    """Deliver messages over the registered channels; whatever one of them does, the others are not harmed.
+
+    Args:
+        channels: where to find the channels.
+        timeout: seconds that one delivery may take; then it is a failed attempt.
+        max_concurrent: most deliveries at a time, over all requests.
+        clock: defaults to `current_clock()` at each use.
+    """
+
+    def __init__(
+        self, channels: ChannelRegistry, *, timeout: float, max_concurrent: int, clock: Clock | None = None
+    ) -> None:
+        self._channels = channels
+        self._timeout = timeout
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._clock = clock
+
+    async def deliver(self, messages: Sequence[Message], results: list[Delivery]) -> None:
+        """Deliver all messages at the same time and put each result into `results` when it is known.
+
+        Cancellation is passed on to the deliveries and waits for them. `results` then holds those that had ended; the
+        others are no attempts.
+        """
+        async with asyncio.TaskGroup() as group:
+            for message in messages:
+                group.create_task(self._deliver(message, results))
+
+    async def _deliver(self, message: Message, results: list[Delivery]) -> None:
+        channel = self._channels.get(message.channel)
+        if channel is None:
+            results.append(self._unregistered(message))
+            return
+        async with self._slots:
+            clock = self._clock or current_clock()
+            started, began = clock.now(), clock.monotonic()
+            verdict, error = await self._call(channel, message)
+            results.append(
+                Delivery(
+                    channel=message.channel,
+                    verdict=verdict,
+                    started=started,
+                    ended=clock.now(),
+                    seconds=clock.monotonic() - began,
+                    error="" if error is None else describe(error),
+                    retry_after=_retry_after(error),
+                )
+            )
+
+    async def _call(self, channel: Channel, message: Message) -> tuple[Verdict, BaseException | None]:
+        """Call the channel; raise only when this delivery itself was cancelled."""
+        try:
+            async with asyncio.timeout(self._timeout) as scope:
+                answer = channel.deliver(message)
+                # A plain `def` has delivered by now; to await its None would make a failure of it, and repeat it.
+                if inspect.isawaitable(answer):
+                    await answer
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, and must not take others along
+            if _cancelled():
+                raise asyncio.CancelledError from error
+            if scope.expired():
+                return Verdict.RETRYABLE, RetryableDeliveryError(f"no answer within {self._timeout:g} s")
+            return _verdict(error), error
+        return Verdict.DELIVERED, None
+
+    def _unregistered(self, message: Message) -> Delivery:
+        now = (self._clock or current_clock()).now()
+        known = ", ".join(self._channels) or "none"
+        return Delivery(
+            channel=message.channel,
+            verdict=Verdict.UNKNOWN_CHANNEL,
+            started=now,
+            ended=now,
+            error=f"no channel is called {message.channel!r} here; there are: {known}",
+            retry_after=_UNREGISTERED_RETRY,
+        )
+
+
+def _cancelled() -> bool:
+    """Say whether somebody asked this delivery's task to stop, in contrast to a channel that cancelled itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _verdict(error: BaseException) -> Verdict:
+    if isinstance(error, PermanentDeliveryError):
+        return Verdict.PERMANENT
+    if isinstance(error, DeferredDeliveryError):
+        return Verdict.DEFERRED
+    return Verdict.RETRYABLE
+
+
+def _retry_after(error: BaseException | None) -> float | None:
+    if not isinstance(error, (RetryableDeliveryError, DeferredDeliveryError)):
+        return None
+    asked = error.retry_after
+    return float(asked) if isinstance(asked, (int, float)) and math.isfinite(asked) and asked > 0 else None

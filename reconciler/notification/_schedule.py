@@ -1,0 +1,331 @@
+"""Decide, without doing anything: which channels are due, and what the results of a pass make of the status.
+
+Everything here is a function of values. A pass is `plan` (who is due, or how long until somebody is), the deliveries, and
+`settle` (the new status and the next due time). What holds for every input:
+
+* a channel that delivered is never due again, and a request in a terminal phase is never changed again;
+* no channel is tried more often than ``maxAttempts``;
+* every channel has its own due time, drawn once, counted from the end of its attempt and stored: whoever comes early
+  (an event, a restart, a foreign write) is told to wait for the rest;
+* the phase is decided on sets of channels, and becomes terminal with the last attempt, not one back-off later.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+from reconciler.backoff import Backoff
+from reconciler.notification._resource import (
+    TERMINAL_PHASES,
+    ChannelStatus,
+    DeliveryAttempt,
+    NotificationRequestSpec,
+    NotificationRequestStatus,
+    RetryPolicy,
+)
+from reconciler.notification._summary import summarize
+
+__all__ = ["Decision", "Delivery", "Plan", "Verdict", "channels_of", "plan", "settle"]
+
+TOGETHER = timedelta(seconds=1)
+"""Channels that are due within this time of the first one run with it, so that they cost one cycle and one write."""
+
+CLOCK_TOLERANCE = timedelta(seconds=2)
+"""How far clocks of two machines may be apart before a stored due time is taken for one of a wrong clock."""
+
+MOST_ASKED = 3600.0
+"""Longest wait in seconds that a receiver can ask for."""
+
+LEAST_DEFERRAL = 1.0
+"""Shortest deferral in seconds: a deferral spends no attempt, so nothing else would bound how fast it repeats."""
+
+DEFERRAL_END = timedelta(hours=24)
+"""How long a channel can be deferred in a row before a deferral counts as a failed attempt."""
+
+
+class Verdict(Enum):
+    """Say how a delivery ended."""
+
+    DELIVERED = "delivered"
+    RETRYABLE = "retryable"
+    PERMANENT = "permanent"
+    DEFERRED = "deferred"
+    UNKNOWN_CHANNEL = "unknown channel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """Hold what became of one channel in one pass.
+
+    Attributes:
+        channel: its name.
+        verdict: how it ended.
+        started: when the attempt began.
+        ended: when it ended; waits count from here.
+        seconds: how long it took.
+        error: what went wrong, redacted and bounded.
+        retry_after: seconds that the receiver asked to wait, or None.
+    """
+
+    channel: str
+    verdict: Verdict
+    started: datetime
+    ended: datetime
+    seconds: float = 0.0
+    error: str = ""
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Say what to do at a moment.
+
+    Attributes:
+        due: the channels to try now; empty when it is too early or everything has ended.
+        wait: seconds until channels are due; None when some are, or none will be.
+        amend: whether the stored status is to be settled although nothing is due: a due time of a wrong clock, or a phase
+            that is behind its channels.
+    """
+
+    due: tuple[ChannelStatus, ...] = ()
+    wait: float | None = None
+    amend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Hold what a pass came to.
+
+    Attributes:
+        status: the new status.
+        attempts: the attempts that the pass adds to the ledger.
+        next_due: when channels are due again, never before the decision; None in a terminal phase.
+    """
+
+    status: NotificationRequestStatus
+    attempts: tuple[DeliveryAttempt, ...] = ()
+    next_due: datetime | None = None
+
+
+def channels_of(spec: NotificationRequestSpec, status: NotificationRequestStatus) -> tuple[str, ...]:
+    """Return the request's channels, each once: those that it names, and those that its status was made with."""
+    return tuple(dict.fromkeys([*spec.channels, *(channel.name for channel in status.channels)]))
+
+
+def plan(
+    spec: NotificationRequestSpec, channels: Sequence[str], status: NotificationRequestStatus, *, now: datetime
+) -> Plan:
+    """Say which channels are due at `now`, or how long to wait.
+
+    Args:
+        spec: what was asked for.
+        channels: all channels of the request, in order, each once.
+        status: the stored status.
+        now: the time.
+    """
+    if status.phase in TERMINAL_PHASES:
+        return Plan()
+    known = _progress(channels, status, spec.retry_policy)
+    waiting = [channel for channel in known if channel.state in _OPEN]
+    if not waiting:
+        return Plan(amend=True)
+    anchored = [_anchored(channel, now) for channel in waiting]
+    moment = _next_due(anchored, now)
+    if moment > now:
+        return Plan(wait=(moment - now).total_seconds(), amend=anchored != waiting)
+    return Plan(due=tuple(channel for channel in anchored if _due_time(channel, now) <= now))
+
+
+def settle(
+    spec: NotificationRequestSpec,
+    channels: Sequence[str],
+    status: NotificationRequestStatus,
+    deliveries: Iterable[Delivery] = (),
+    *,
+    now: datetime,
+    rng: random.Random | None = None,
+) -> Decision:
+    """Make the new status from the old one and the results of a pass.
+
+    Args:
+        spec: what was asked for.
+        channels: all channels of the request, in order, each once.
+        status: the status that the pass began with.
+        deliveries: the results; channels without one were not tried. Those of channels that have ended are ignored.
+        now: the time of the decision.
+        rng: source of the jitter.
+    """
+    if status.phase in TERMINAL_PHASES:
+        return Decision(status)
+    results = {delivery.channel: delivery for delivery in deliveries}
+    attempts: list[DeliveryAttempt] = []
+    states: list[ChannelStatus] = []
+    for channel in _progress(channels, status, spec.retry_policy):
+        delivery = results.get(channel.name)
+        if channel.state not in _OPEN or delivery is None:
+            states.append(_anchored(channel, now))
+            continue
+        after = _advance(channel, delivery, spec.retry_policy, rng)
+        if after.attempts > channel.attempts:
+            attempts.append(_entry(delivery, after.attempts))
+        states.append(after)
+    new = status.model_copy(
+        update={
+            "channels": states,
+            "delivery_attempts": _merged(status.delivery_attempts, attempts),
+            "queued_at": status.queued_at or now,
+            **summarize(states, spec.retry_policy, now=now, completed=status.completion_time),
+        }
+    )
+    waiting = [channel for channel in states if channel.state in _OPEN]
+    return Decision(new, tuple(attempts), max(_next_due(waiting, now), now) if waiting else None)
+
+
+_OPEN = frozenset({"Pending", "Retrying"})
+_NOTHING_DUE: dict[str, None] = {"delay_seconds": None, "next_attempt_time": None, "deferred_since": None}
+
+
+def _progress(
+    channels: Sequence[str], status: NotificationRequestStatus, policy: RetryPolicy
+) -> list[ChannelStatus]:
+    """Return the state of each channel; where the ledger knows more than the stored state, the ledger is right."""
+    stored = {channel.name: channel for channel in status.channels}
+    made: dict[str, int] = {}
+    delivered: set[str] = set()
+    for attempt in status.delivery_attempts:
+        made[attempt.channel] = max(made.get(attempt.channel, 0), attempt.attempt)
+        if attempt.result == "success":
+            delivered.add(attempt.channel)
+    result = []
+    for name in channels:
+        channel = stored.get(name) or ChannelStatus(name=name)
+        if made.get(name, 0) > channel.attempts:
+            channel = channel.model_copy(update={"attempts": made[name]})
+        if name in delivered and channel.state != "Delivered":
+            channel = channel.model_copy(update={"state": "Delivered", "reason": "Delivered", **_NOTHING_DUE})
+        elif channel.state in _OPEN and channel.attempts >= policy.max_attempts:
+            channel = channel.model_copy(update={"state": "Failed", "reason": "AttemptsExhausted", **_NOTHING_DUE})
+        result.append(channel)
+    return result
+
+
+def _anchored(channel: ChannelStatus, now: datetime) -> ChannelStatus:
+    """Give a due time that lies further off than its own delay back its delay, counted from now.
+
+    It was stored by a clock that was ahead of this one. No jump of a clock parks a channel for longer than one delay.
+    """
+    if channel.next_attempt_time is None:
+        return channel
+    delay = timedelta(seconds=channel.delay_seconds or 0.0)
+    if channel.next_attempt_time - now <= delay + CLOCK_TOLERANCE:
+        return channel
+    return channel.model_copy(update={"next_attempt_time": now + delay})
+
+
+def _due_time(channel: ChannelStatus, now: datetime) -> datetime:
+    """Return when a waiting channel is due; one that was never tried is due at once."""
+    return channel.next_attempt_time or now
+
+
+def _next_due(waiting: Sequence[ChannelStatus], now: datetime) -> datetime:
+    """Return when the channels run that are due first: all that are due within `TOGETHER`, at the time of the last one."""
+    times = [_due_time(channel, now) for channel in waiting]
+    first = min(times)
+    if any(channel.next_attempt_time is None for channel in waiting):
+        return first
+    return max(time for time in times if time <= first + TOGETHER)
+
+
+def _advance(
+    channel: ChannelStatus, delivery: Delivery, policy: RetryPolicy, rng: random.Random | None
+) -> ChannelStatus:
+    """Return a channel's state after a delivery."""
+    match delivery.verdict:
+        case Verdict.DELIVERED:
+            return _ended(channel, delivery, "Delivered", "Delivered", spent=1)
+        case Verdict.PERMANENT:
+            return _ended(channel, delivery, "Failed", "PermanentError", spent=1)
+        case Verdict.UNKNOWN_CHANNEL if channel.reason is None:
+            return _ended(channel, delivery, "Failed", "UnknownChannel", spent=0)
+        # One that was known when the request began may come back: another process, another configuration.
+        case Verdict.UNKNOWN_CHANNEL | Verdict.DEFERRED:
+            return _deferred(channel, delivery, policy, rng)
+        case Verdict.RETRYABLE:
+            return _failed(channel, delivery, policy, rng)
+
+
+def _ended(channel: ChannelStatus, delivery: Delivery, state: str, reason: str, *, spent: int) -> ChannelStatus:
+    return channel.model_copy(
+        update={
+            "state": state,
+            "reason": reason,
+            "attempts": channel.attempts + spent,
+            "last_attempt_time": delivery.ended if spent else channel.last_attempt_time,
+            "last_error": delivery.error or None,
+            **_NOTHING_DUE,
+        }
+    )
+
+
+def _failed(channel: ChannelStatus, delivery: Delivery, policy: RetryPolicy, rng: random.Random | None) -> ChannelStatus:
+    made = channel.attempts + 1
+    if made >= policy.max_attempts:
+        return _ended(channel, delivery, "Failed", "AttemptsExhausted", spent=1)
+    backoff = Backoff(policy.initial_backoff_seconds, policy.backoff_multiplier, policy.max_backoff_seconds, policy.jitter)
+    asked = min(delivery.retry_after or 0.0, MOST_ASKED)
+    return _waiting(channel, delivery, max(backoff.delay(made - 1, rng), asked)).model_copy(
+        update={
+            "state": "Retrying",
+            "reason": "AttemptFailed",
+            "attempts": made,
+            "last_attempt_time": delivery.ended,
+            "deferred_since": None,
+        }
+    )
+
+
+def _deferred(
+    channel: ChannelStatus, delivery: Delivery, policy: RetryPolicy, rng: random.Random | None
+) -> ChannelStatus:
+    since = channel.deferred_since or delivery.ended
+    left = DEFERRAL_END - max(delivery.ended - since, timedelta())
+    if left <= timedelta():
+        return _failed(channel, delivery, policy, rng)
+    asked = min(max(delivery.retry_after or 0.0, LEAST_DEFERRAL), MOST_ASKED)
+    delay = min(asked, max(left.total_seconds(), LEAST_DEFERRAL))
+    return _waiting(channel, delivery, delay).model_copy(update={"reason": "Deferred", "deferred_since": since})
+
+
+def _waiting(channel: ChannelStatus, delivery: Delivery, delay: float) -> ChannelStatus:
+    # Rounded up to what a MicroTime holds, so that what is read back is never early.
+    wait = timedelta(microseconds=math.ceil(delay * 1_000_000))
+    return channel.model_copy(
+        update={
+            "delay_seconds": wait.total_seconds(),
+            "next_attempt_time": delivery.ended + wait,
+            "last_error": delivery.error or None,
+        }
+    )
+
+
+def _entry(delivery: Delivery, number: int) -> DeliveryAttempt:
+    success = delivery.verdict is Verdict.DELIVERED
+    return DeliveryAttempt(
+        channel=delivery.channel,
+        attempt=number,
+        timestamp=delivery.started,
+        result="success" if success else "failure",
+        error=None if success else delivery.error or None,
+        duration_seconds=round(delivery.seconds, 6),
+    )
+
+
+def _merged(ledger: Sequence[DeliveryAttempt], attempts: Sequence[DeliveryAttempt]) -> list[DeliveryAttempt]:
+    """Return the ledger with `attempts`; an attempt has one entry, however often it is recorded."""
+    entries = {(entry.channel, entry.attempt): entry for entry in [*ledger, *attempts]}
+    return list(entries.values())

@@ -1,0 +1,420 @@
+"""The decisions: who is due when, and what the results of a pass make of a request."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.notification import NotificationRequestSpec, NotificationRequestStatus, RetryPolicy
+from reconciler.notification._resource import TERMINAL_PHASES, DeliveryAttempt
+from reconciler.notification._schedule import Decision, Delivery, Verdict, channels_of, plan, settle
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NONE = NotificationRequestStatus()
+OK, RETRY, PERMANENT, DEFERRED, UNKNOWN = (
+    Verdict.DELIVERED,
+    Verdict.RETRYABLE,
+    Verdict.PERMANENT,
+    Verdict.DEFERRED,
+    Verdict.UNKNOWN_CHANNEL,
+)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def spec(*channels: str, **policy: Any) -> NotificationRequestSpec:
+    return NotificationRequestSpec(
+        type="Simple",
+        subject="s",
+        body="b",
+        channels=list(channels),
+        retry_policy=RetryPolicy.model_validate({"jitter": 0, **policy}),
+    )
+
+
+def result(channel: str, verdict: Verdict, when: float, *, took: float = 0.0, **more: Any) -> Delivery:
+    return Delivery(
+        channel=channel, verdict=verdict, started=at(when), ended=at(when + took), seconds=took, **{"error": "no", **more}
+    )
+
+
+def decide(
+    wanted: NotificationRequestSpec, status: NotificationRequestStatus, *results: Delivery, now: float, seed: int = 0
+) -> Decision:
+    return settle(wanted, channels_of(wanted, status), status, results, now=at(now), rng=random.Random(seed))
+
+
+def due(wanted: NotificationRequestSpec, status: NotificationRequestStatus, now: float) -> list[str]:
+    return [channel.name for channel in plan(wanted, channels_of(wanted, status), status, now=at(now)).due]
+
+
+def wait(wanted: NotificationRequestSpec, status: NotificationRequestStatus, now: float) -> float | None:
+    return plan(wanted, channels_of(wanted, status), status, now=at(now)).wait
+
+
+def played(
+    wanted: NotificationRequestSpec, verdicts: dict[str, Sequence[Verdict]], *, limit: int = 100
+) -> tuple[NotificationRequestStatus, dict[str, list[float]], list[str | None]]:
+    """Run passes whenever something is due; the verdicts of a channel are used in order, the last one for ever."""
+    status, now, calls, phases = NONE, 0.0, {name: [] for name in verdicts}, []
+    for _ in range(limit):
+        names = due(wanted, status, now)
+        results = []
+        for name in names:
+            given = verdicts[name]
+            results.append(result(name, given[min(len(calls[name]), len(given) - 1)], now))
+            calls[name].append(now)
+        decision = decide(wanted, status, *results, now=now)
+        status = decision.status
+        phases.append(status.phase)
+        if decision.next_due is None:
+            return status, calls, phases
+        now = (decision.next_due - START).total_seconds()
+    raise AssertionError(f"not at an end after {limit} passes: {status}")
+
+
+# The timeline
+
+
+def test_the_seed_timeline_is_0_30_90_210_450_and_ends_with_the_last_attempt() -> None:
+    status, calls, phases = played(spec("console", "file"), {"console": [OK], "file": [RETRY]})
+    assert calls == {"console": [0], "file": [0, 30, 90, 210, 450]}
+    assert phases == ["Retrying", "Retrying", "Retrying", "Retrying", "PartiallySent"]
+    assert status.completion_time == at(450)
+    assert (status.total_attempts, status.successful_deliveries, status.failed_deliveries) == (6, 1, 1)
+    assert status.reason == "PartialDeliverySuccess"
+
+
+def test_the_wait_is_capped_by_the_policy() -> None:
+    _, calls, _ = played(spec("a", maxAttempts=7, maxBackoffSeconds=100), {"a": [RETRY]})
+    assert calls["a"] == [0, 30, 90, 190, 290, 390, 490]
+
+
+def test_a_fractional_multiplier_and_a_multiplier_of_one_are_kept() -> None:
+    assert played(spec("a", maxAttempts=4, backoffMultiplier=1.5), {"a": [RETRY]})[1]["a"] == [0, 30, 75, 142.5]
+    assert played(spec("a", maxAttempts=4, backoffMultiplier=1), {"a": [RETRY]})[1]["a"] == [0, 30, 60, 90]
+
+
+def test_the_wait_counts_from_the_end_of_the_attempt() -> None:
+    wanted = spec("a")
+    status = decide(wanted, NONE, result("a", RETRY, 0, took=12.5), now=13).status
+    assert status.channels[0].next_attempt_time == at(42.5)
+    assert due(wanted, status, 42.499999) == []
+    assert due(wanted, status, 42.5) == ["a"]
+
+
+def test_jitter_is_drawn_once_and_stored() -> None:
+    wanted = spec("a", jitter=0.5)
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0, seed=7).status
+    stored = status.channels[0].delay_seconds
+    assert stored is not None
+    assert stored != 30
+    assert 15 <= stored <= 45
+    assert status.channels[0].next_attempt_time == at(stored)
+    for now in (0, 1, 10):
+        assert wait(wanted, status, now) == pytest.approx(stored - now)
+        assert decide(wanted, status, now=now, seed=now).status == status
+
+
+def test_the_due_time_is_rounded_up_to_what_is_stored() -> None:
+    wanted = spec("a", jitter=0.1)
+    for seed in range(50):
+        channel = decide(wanted, NONE, result("a", RETRY, 0), now=0, seed=seed).status.channels[0]
+        assert channel.next_attempt_time is not None
+        exact = 30 * (1 + random.Random(seed).uniform(-0.1, 0.1))
+        assert 0 <= (channel.next_attempt_time - START).total_seconds() - exact <= 2e-6
+
+
+def test_each_channel_has_its_own_due_time() -> None:
+    wanted = spec("a", "b")
+    first = decide(wanted, NONE, result("a", RETRY, 0), result("b", RETRY, 0, took=10), now=10).status
+    assert due(wanted, first, 30) == ["a"]
+    second = decide(wanted, first, result("a", RETRY, 30), now=30).status
+    assert due(wanted, second, 40) == ["b"]
+    assert wait(wanted, second, 30) == 10
+
+
+def test_dues_within_a_second_run_together_and_the_first_one_waits() -> None:
+    wanted = spec("a", "b", "c")
+    status = decide(
+        wanted, NONE, result("a", RETRY, 0), result("b", RETRY, 0, took=1), result("c", RETRY, 0, took=1.000001), now=2
+    ).status
+    assert wait(wanted, status, 30) == 1
+    assert due(wanted, status, 30.999999) == []
+    assert due(wanted, status, 31) == ["a", "b"]
+    assert due(wanted, status, 31.5) == ["a", "b", "c"]
+
+
+def test_a_longer_retry_after_goes_before_the_back_off_and_a_shorter_one_does_not() -> None:
+    for asked, waited in ((5.0, 30), (100.0, 100), (1e9, 3600)):
+        status = decide(spec("a"), NONE, result("a", RETRY, 0, retry_after=asked), now=0).status
+        assert status.channels[0].delay_seconds == waited
+        assert status.channels[0].attempts == 1
+
+
+# Clocks
+
+
+def test_a_clock_set_back_by_a_year_parks_a_channel_for_no_more_than_one_delay() -> None:
+    wanted = spec("a")
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
+    year = 365 * 86_400
+    early = plan(wanted, ("a",), status, now=at(-year))
+    assert (early.wait, early.amend) == (30, True)
+    amended = decide(wanted, status, now=-year).status
+    assert amended.channels[0].next_attempt_time == at(30 - year)
+    assert due(wanted, amended, 30 - year) == ["a"]
+    assert not plan(wanted, ("a",), amended, now=at(-year)).amend
+
+
+def test_a_small_difference_of_clocks_leaves_the_stored_time_alone() -> None:
+    wanted = spec("a")
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
+    early = plan(wanted, ("a",), status, now=at(-2))
+    assert (early.wait, early.amend) == (32, False)
+
+
+# The ends
+
+
+def test_all_channels_failing_wait_with_back_off_and_fail_with_the_last_attempt() -> None:
+    status, calls, phases = played(spec("a", "b"), {"a": [RETRY], "b": [RETRY]})
+    assert calls == {"a": [0, 30, 90, 210, 450], "b": [0, 30, 90, 210, 450]}
+    assert phases == ["Retrying"] * 4 + ["Failed"]
+    assert (status.reason, status.completion_time) == ("MaxRetriesExhausted", at(450))
+
+
+def test_a_permanent_error_ends_the_channel_at_once() -> None:
+    status, calls, phases = played(spec("a"), {"a": [PERMANENT]})
+    assert (calls["a"], phases, status.reason) == ([0], ["Failed"], "AllDeliveriesFailed")
+    status, calls, phases = played(spec("a", "b"), {"a": [PERMANENT], "b": [OK]})
+    assert (calls, phases) == ({"a": [0], "b": [0]}, ["PartiallySent"])
+
+
+def test_a_single_attempt_that_fails_is_the_end() -> None:
+    status, calls, _ = played(spec("a", maxAttempts=1), {"a": [RETRY]})
+    assert (calls["a"], status.phase, status.reason) == ([0], "Failed", "MaxRetriesExhausted")
+
+
+def test_everything_delivered_is_sent() -> None:
+    status, _, phases = played(spec("a", "b"), {"a": [OK], "b": [RETRY, OK]})
+    assert phases == ["Retrying", "Sent"]
+    assert (status.reason, status.completion_time) == ("AllDeliveriesSucceeded", at(30))
+
+
+def test_the_same_channel_twice_is_once() -> None:
+    status, calls, phases = played(spec("a", "a"), {"a": [OK]})
+    assert (calls["a"], phases, status.successful_deliveries) == ([0], ["Sent"], 1)
+
+
+def test_no_channel_at_all_is_a_failure_and_not_a_success() -> None:
+    wanted = spec("a")
+    decision = settle(wanted, (), NONE, now=START)
+    assert (decision.status.phase, decision.status.reason) == ("Failed", "NoChannels")
+
+
+def test_a_channel_that_nobody_knows_fails_without_an_attempt() -> None:
+    status, _, phases = played(spec("a", "nobody"), {"a": [OK], "nobody": [UNKNOWN]})
+    assert phases == ["PartiallySent"]
+    assert (status.total_attempts, status.failed_deliveries) == (1, 1)
+    assert played(spec("nobody"), {"nobody": [UNKNOWN]})[0].reason == "UnknownChannel"
+
+
+def test_a_channel_that_was_known_at_the_first_pass_is_deferred_when_it_is_gone() -> None:
+    wanted = spec("a")
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
+    later = decide(wanted, status, result("a", UNKNOWN, 30, retry_after=60.0), now=30).status
+    assert (later.phase, later.channels[0].attempts, later.channels[0].next_attempt_time) == ("Retrying", 1, at(90))
+    assert decide(wanted, later, result("a", OK, 90), now=90).status.phase == "Sent"
+
+
+def test_a_terminal_phase_never_changes() -> None:
+    wanted = spec("a", "b")
+    status, _, _ = played(wanted, {"a": [OK], "b": [PERMANENT]})
+    again = decide(wanted, status, result("b", OK, 9), result("a", RETRY, 9), now=9)
+    assert again.status == status
+    assert again.attempts == ()
+    assert plan(wanted, ("a", "b"), status, now=at(1e6)).due == ()
+
+
+# Deferrals
+
+
+def test_a_deferral_spends_no_attempt() -> None:
+    wanted = spec("a", maxAttempts=2)
+    status, calls, _ = played(wanted, {"a": [DEFERRED, DEFERRED, DEFERRED, RETRY, DEFERRED, OK]})
+    assert (status.phase, status.total_attempts, len(calls["a"])) == ("Sent", 2, 6)
+
+
+def test_a_deferral_waits_what_was_asked_between_a_second_and_an_hour() -> None:
+    for asked, waited in ((20.0, 20), (0.0, 1), (None, 1), (1e9, 3600)):
+        status = decide(spec("a"), NONE, result("a", DEFERRED, 0, retry_after=asked), now=0).status
+        assert status.channels[0].delay_seconds == waited
+        assert (status.channels[0].state, status.phase, status.reason) == ("Pending", "Retrying", "DeliveryDeferred")
+
+
+def test_deferring_ends_after_24_hours_and_survives_a_restart() -> None:
+    wanted = spec("a", maxAttempts=2)
+    status, now, deferrals = NONE, 0.0, 0
+    while status.total_attempts == 0:
+        decision = decide(wanted, status, result("a", DEFERRED, now, retry_after=7000.0), now=now)
+        # What is stored is all that the next pass knows.
+        status = NotificationRequestStatus.model_validate_json(decision.status.model_dump_json(by_alias=True))
+        assert decision.next_due is not None
+        before, now, deferrals = now, (decision.next_due - START).total_seconds(), deferrals + 1
+    assert (before, deferrals) == (86_400, 25)
+    assert (status.channels[0].deferred_since, status.channels[0].reason) == (None, "AttemptFailed")
+    assert status.delivery_attempts[0].result == "failure"
+
+
+def test_a_real_attempt_ends_the_run_of_deferrals() -> None:
+    wanted = spec("a")
+    status = decide(wanted, NONE, result("a", DEFERRED, 0, retry_after=60.0), now=0).status
+    assert status.channels[0].deferred_since == at(0)
+    status = decide(wanted, status, result("a", RETRY, 60), now=60).status
+    assert status.channels[0].deferred_since is None
+
+
+# What is said
+
+
+def test_the_message_is_true_after_every_pass() -> None:
+    wanted = spec("console", "file", maxAttempts=2)
+    first = decide(wanted, NONE, result("console", OK, 0), result("file", RETRY, 0, error="disk full"), now=0).status
+    assert first.message == (
+        "Delivered to 1 of 2 channels (console); file is tried again at 2026-01-01T00:00:30.000000Z (attempt 2 of 2)"
+    )
+    second = decide(wanted, first, result("file", RETRY, 30, error="disk full"), now=30).status
+    assert second.message == "Delivered to 1 of 2 channels (console); file failed after 2 attempts: disk full"
+
+
+def test_a_channel_that_was_tried_and_waits_counts_as_failed_until_it_delivers() -> None:
+    wanted = spec("a")
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
+    assert (status.successful_deliveries, status.failed_deliveries) == (0, 1)
+    status = decide(wanted, status, result("a", OK, 30), now=30).status
+    assert (status.successful_deliveries, status.failed_deliveries) == (1, 0)
+
+
+def test_the_ledger_holds_every_attempt_once() -> None:
+    wanted = spec("a")
+    status = decide(wanted, NONE, result("a", RETRY, 0, took=0.25, error="e1"), now=1).status
+    assert status.delivery_attempts == [
+        DeliveryAttempt(channel="a", attempt=1, timestamp=at(0), result="failure", error="e1", duration_seconds=0.25)
+    ]
+    status = decide(wanted, status, result("a", OK, 31), now=31).status
+    assert [(entry.attempt, entry.result, entry.error) for entry in status.delivery_attempts] == [
+        (1, "failure", "e1"),
+        (2, "success", None),
+    ]
+
+
+def test_where_the_ledger_knows_more_than_the_channel_the_ledger_is_right() -> None:
+    wanted = spec("a", "b", maxAttempts=3)
+    entries = [
+        DeliveryAttempt(channel="a", attempt=1, timestamp=at(0), result="success"),
+        *(DeliveryAttempt(channel="b", attempt=n, timestamp=at(n), result="failure") for n in (1, 2, 3)),
+    ]
+    status = NotificationRequestStatus(phase="Retrying", delivery_attempts=entries)
+    found = plan(wanted, ("a", "b"), status, now=at(10))
+    assert (found.due, found.amend) == ((), True)
+    assert decide(wanted, status, now=10).status.phase == "PartiallySent"
+
+
+def test_settling_without_results_changes_nothing_once_settled() -> None:
+    wanted = spec("a", "b")
+    status = decide(wanted, NONE, result("a", OK, 0), result("b", RETRY, 0), now=0).status
+    assert decide(wanted, status, now=5).status == status
+
+
+# Properties
+
+VERDICTS = st.sampled_from([OK, RETRY, RETRY, PERMANENT, DEFERRED, UNKNOWN])
+POLICIES = st.fixed_dictionaries(
+    {
+        "maxAttempts": st.integers(1, 10),
+        "initialBackoffSeconds": st.integers(1, 400),
+        "backoffMultiplier": st.floats(1, 1e9, allow_nan=False),
+        "maxBackoffSeconds": st.integers(400, 86_400),
+        "jitter": st.floats(0, 1),
+    }
+)
+PASS = st.fixed_dictionaries(
+    {
+        "verdicts": st.lists(VERDICTS, min_size=4, max_size=4),
+        "took": st.lists(st.floats(0, 100), min_size=4, max_size=4),
+        "retry_after": st.one_of(st.none(), st.floats(0, 1e7)),
+        "late": st.floats(0, 1000),
+        "peeks": st.lists(st.floats(0, 0.999), max_size=3),
+        "missing": st.booleans(),
+    }
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    names=st.lists(st.sampled_from("abcd"), min_size=1, max_size=6),
+    policy=POLICIES,
+    passes=st.lists(PASS, min_size=1, max_size=14),
+    seed=st.integers(0, 2**32),
+)
+def test_whatever_happens_the_promises_hold(
+    names: list[str], policy: dict[str, Any], passes: list[dict[str, Any]], seed: int
+) -> None:
+    wanted, rng = spec(*names, **policy), random.Random(seed)
+    channels = channels_of(wanted, NONE)
+    status, now = NONE, START
+    calls = dict.fromkeys(channels, 0)
+    succeeded = dict.fromkeys(channels, 0)
+    for step in passes:
+        found = plan(wanted, channels, status, now=now)
+        if not found.due:
+            assert status.phase in TERMINAL_PHASES
+            break
+        results = []
+        for position, channel in enumerate(found.due):
+            if step["missing"] and position:
+                continue  # a pass that was cancelled before this channel had ended
+            verdict = step["verdicts"][position]
+            ended = now + timedelta(seconds=step["took"][position])
+            results.append(
+                Delivery(channel=channel.name, verdict=verdict, started=now, ended=ended, retry_after=step["retry_after"])
+            )
+            calls[channel.name] += verdict in {OK, RETRY, PERMANENT}
+            succeeded[channel.name] += verdict is OK
+            assert channel.next_attempt_time is None or channel.next_attempt_time <= now
+        now = max([now, *(delivery.ended for delivery in results)])
+        before, decision = status, settle(wanted, channels, status, results, now=now, rng=rng)
+        status = NotificationRequestStatus.model_validate_json(decision.status.model_dump_json(by_alias=True))
+        assert status == decision.status
+        assert all(made <= policy["maxAttempts"] for made in calls.values())
+        assert all(times <= 1 for times in succeeded.values())
+        assert [c.state == "Delivered" for c in status.channels] == [succeeded[name] == 1 for name in channels]
+        assert (status.phase == "Sent") == (all(succeeded.values()))
+        assert (status.phase in TERMINAL_PHASES) == (decision.next_due is None)
+        assert len(status.delivery_attempts) >= len(before.delivery_attempts)
+        assert {(e.channel, e.attempt) for e in before.delivery_attempts} <= {
+            (e.channel, e.attempt) for e in status.delivery_attempts
+        }
+        assert status.total_attempts == len(status.delivery_attempts)
+        assert settle(wanted, channels, status, now=now, rng=rng).status == status
+        if decision.next_due is None:
+            assert status.completion_time == now
+            assert settle(wanted, channels, status, results, now=now, rng=rng).status == status
+            break
+        assert decision.next_due >= now
+        # Whoever comes before the due time is told to wait for exactly the rest.
+        for share in step["peeks"]:
+            early = now + (decision.next_due - now) * share
+            if early < decision.next_due:
+                peek = plan(wanted, channels, status, now=early)
+                assert (peek.due, peek.wait) == ((), (decision.next_due - early).total_seconds())
+        now = decision.next_due + timedelta(seconds=step["late"])
