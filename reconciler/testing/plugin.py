@@ -18,6 +18,9 @@ _MARK = "virtual_time: run the test and its async fixtures on a virtual clock, w
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks."""
     config.addinivalue_line("markers", _MARK)
+    # looptime's plugin asks for the current loop around every test. Before the first loop is set, Python up to 3.13
+    # would make one for it, which nobody closes.
+    asyncio.set_event_loop(None)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
