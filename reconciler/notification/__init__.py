@@ -1,10 +1,10 @@
 """Deliver notifications: an operator for NotificationRequest, built on the rest of this library.
 
-A request names channels, and is delivered over each of them once. What fails is tried again by the request's policy. The
-guarantees, each with a test of its name:
+A request names channels, and is delivered over each of them once. What fails is tried again by the request's policy.
+The guarantees:
 
-* A channel that has delivered is not called again by this process, and by another one only when this one died between the
-  call and the write of its result.
+* A channel that has delivered is not called again by this process, and by another one only when this one died between
+  the call and the write of its result.
 * Waits are stored in the status and checked first: no event, restart or foreign write brings an attempt forward.
 * Real calls on a channel are at most ``maxAttempts``, plus one for each such death.
 * One status write a cycle. The phase is terminal with the last attempt, and then never changes.

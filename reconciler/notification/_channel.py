@@ -66,13 +66,7 @@ class ChannelRegistry:
         Raises:
             ConfigurationError: see the class.
         """
-        if not isinstance(channel, Channel) or isinstance(channel, type):
-            raise ConfigurationError(f"{channel!r} is no channel: it needs a name and a method deliver(message)")
-        if not isinstance(channel.name, str) or not _name.match(channel.name):
-            raise ConfigurationError(
-                f"channel name {channel.name!r} of {type(channel).__name__} cannot be used in spec.channels: "
-                "write at most 63 letters, digits, '-', '_', '.' or ':', with a letter or digit at both ends"
-            )
+        _check(channel)
         if channel.name in self._channels:
             raise ConfigurationError(f"two channels are called {channel.name!r}: give one of them another name")
         self._channels[channel.name] = channel
@@ -91,6 +85,17 @@ class ChannelRegistry:
         return len(self._channels)
 
 
+def _check(candidate: object) -> None:
+    if isinstance(candidate, type) or not isinstance(candidate, Channel):
+        raise ConfigurationError(f"{candidate!r} is no channel: it needs a name and a method deliver(message)")
+    name: object = candidate.name
+    if not (isinstance(name, str) and _name.match(name)):
+        raise ConfigurationError(
+            f"channel name {name!r} of {type(candidate).__name__} cannot be used in spec.channels: "
+            "write at most 63 letters, digits, '-', '_', '.' or ':', with a letter or digit at both ends"
+        )
+
+
 def installed_channels() -> list[Channel]:
     """Make the channels that installed distributions offer as entry points of the group ``reconciler.channels``.
 
@@ -105,5 +110,7 @@ def installed_channels() -> list[Channel]:
             channels.append(entry.load()())
         except Exception as error:
             origin = f" of {entry.dist.name}" if entry.dist else ""
-            raise ConfigurationError(f"channel {entry.name!r}{origin} ({entry.value}) cannot be made: {error}") from error
+            raise ConfigurationError(
+                f"channel {entry.name!r}{origin} ({entry.value}) cannot be made: {error}"
+            ) from error
     return channels

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import math
 from collections.abc import Sequence
-from datetime import datetime
 
 from reconciler.clock import Clock, current_clock
 from reconciler.notification._channel import Channel, ChannelRegistry
@@ -80,7 +79,7 @@ class Deliverer:
                     await answer
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, and must not take others along
+        except BaseException as error:  # a plugin may raise anything, and takes nobody along
             if _cancelled():
                 raise asyncio.CancelledError from error
             if scope.expired():

@@ -35,8 +35,8 @@ class PermanentDeliveryError(DeliveryError):
 class DeferredDeliveryError(DeliveryError):
     """Say that the message was not tried, and when to come back: it spends no attempt.
 
-    For a receiver that sheds load, or a breaker that is open. Deferring ends after 24 h in a row; the next deferral then
-    counts as a failed attempt.
+    For a receiver that sheds load, or a breaker that is open. Deferring ends after 24 h in a row; the next deferral
+    then counts as a failed attempt.
 
     Args:
         message: why it was not tried.

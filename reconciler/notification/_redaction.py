@@ -1,7 +1,7 @@
 """Take secrets out of texts that a channel's error brings along, and bound them.
 
 An error of an HTTP library quotes the URL, and the URL of a webhook is its password. What is written to a status, a log
-or an event goes through here first. Rules can only know forms, so a channel should still not put a secret into an error.
+or an event goes through here first. Rules only know forms, so a channel should still put no secret into an error.
 """
 
 from __future__ import annotations
@@ -13,41 +13,52 @@ from reconciler.notification._errors import DeliveryError
 __all__ = ["ERROR_LIMIT", "describe", "redact"]
 
 ERROR_LIMIT = 512
-"""Most characters of an error that are stored. 16 channels with 10 attempts each then stay under a quarter of the 1.5 MiB
-that etcd takes for an object."""
+"""Most characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a
+quarter of the 1.5 MiB that etcd takes for an object."""
 
 _SCAN_LIMIT = 16_384
 _PLACEHOLDER = "[REDACTED]"
 
-_SECRET_WORD = r"(?:password|passwd|pwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?|signature)"
-_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), _PLACEHOLDER),
-    # The password, or a lone token, before the @ of a URL.
-    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,31}://[^\s:/@?#]{0,256}:)[^\s/@]{1,1024}@", re.I), rf"\1{_PLACEHOLDER}@"),
-    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,31}://)[^\s:/@?#]{1,1024}@", re.I), rf"\1{_PLACEHOLDER}@"),
-    # Incoming-webhook URLs carry their secret in the path.
-    (re.compile(r"(https?://[^\s/\"']{1,256}/(?:services|api/webhooks|webhook[a-z0-9]*|hooks?)/)[^\s\"'<>]+", re.I), rf"\1{_PLACEHOLDER}"),
-    (re.compile(r"\b(authorization[\"']?\s{0,8}[:=]\s{0,8}[\"']?)(?:(?:bearer|basic|token|digest)\s{1,8})?[^\s\"',;]+", re.I), rf"\1{_PLACEHOLDER}"),
-    (re.compile(r"\b(bearer|basic)\s{1,8}[A-Za-z0-9+/=._~-]{6,}", re.I), rf"\1 {_PLACEHOLDER}"),
-    (re.compile(rf"([\w.-]{{0,64}}{_SECRET_WORD}[\w-]{{0,64}}[\"']?\s{{0,8}}[:=]\s{{0,8}})(?:\"[^\"]*\"?|'[^']*'?|[^\s\"',;&]+)", re.I), rf"\1{_PLACEHOLDER}"),
-    (re.compile(r"\b(?:ghp|gho|ghs|ghu|github_pat|glpat|xox[abeoprs]|sk|pk|rk)[-_][A-Za-z0-9_-]{16,}"), _PLACEHOLDER),
-    (re.compile(r"\bAKIA[A-Z0-9]{16}\b"), _PLACEHOLDER),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), _PLACEHOLDER),
+_WORDS = "password|passwd|pwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?|signature"
+_KEY = rf"[\w.-]{{0,64}}(?:{_WORDS})[\w-]{{0,64}}"
+_VALUE = r"(?:\"[^\"]*\"?|'[^']*'?|[^\s\"',;&]+)"
+_SCHEME = r"\b[a-z][a-z0-9+.-]{0,31}://"
+
+# Group 1 stays. The order matters: what contains other secrets goes first. Repetitions are bounded where the text
+# before them could match too, so that a hostile text costs no more than a long one.
+_RULES = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        r"()-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)",
+        # A password, or a lone token, before the @ of a URL.
+        rf"({_SCHEME}[^\s:/@?#]{{0,256}}:)[^\s/@]{{1,1024}}(?=@)",
+        rf"({_SCHEME})[^\s:/@?#]{{1,1024}}(?=@)",
+        # URLs of incoming webhooks carry their secret in the path.
+        r"(https?://[^\s/\"']{1,256}/(?:services|api/webhooks|webhook[a-z0-9]{0,8}|hooks?)/)[^\s\"'<>]+",
+        r"(\bauthorization[\"']?\s{0,8}[:=]\s{0,8}[\"']?)(?:(?:bearer|basic|token|digest)\s{1,8})?[^\s\"',;]+",
+        # With a capital or a digit, so that "basic authentication" stays.
+        r"(\b(?:bearer|basic)\s{1,8})(?=(?-i:\S{0,64}[A-Z0-9=]))[a-z0-9+/=._~-]{6,}",
+        rf"(\b{_KEY}[\"']?\s{{0,8}}[:=]\s{{0,8}}){_VALUE}",
+        # Tokens that are known by their beginning: GitHub, GitLab, Slack, Stripe and others, AWS, JWT.
+        r"()\b(?:gh[posu]|github_pat|glpat|xox[abeoprs]|sk|pk|rk)[-_][a-z0-9_-]{16,}",
+        r"()\bAKIA[A-Z0-9]{16}\b",
+        r"()\beyJ[a-z0-9_-]{8,}\.[a-z0-9_-]{8,}\.[a-z0-9_-]*",
+    )
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
 def redact(text: str) -> str:
     """Replace what has the form of a secret: passwords, tokens, keys, secret URLs."""
-    for pattern, replacement in _RULES:
-        text = pattern.sub(replacement, text)
+    for rule in _RULES:
+        text = rule.sub(rf"\1{_PLACEHOLDER}", text)
     return text
 
 
 def describe(error: BaseException) -> str:
     """Return an error as a text for a status: redacted first, then cut to `ERROR_LIMIT` characters.
 
-    Errors that a channel did not raise on purpose are named by their type. Never raises, whatever the exception's own methods do.
+    Errors that a channel did not raise on purpose are named by their type. Never raises, whatever the exception does.
     """
     try:
         text = str(error)

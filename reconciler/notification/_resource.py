@@ -44,8 +44,8 @@ TERMINAL_PHASES: frozenset[Phase] = frozenset({"Sent", "PartiallySent", "Failed"
 """The phases that nothing leaves."""
 
 BODY_LIMIT = 65_536
-"""Most characters of a body. Twice in an object (``kubectl apply`` keeps a copy in an annotation), in the longest UTF-8,
-they take a third of the 1.5 MiB that etcd takes for an object."""
+"""Most characters of a body. Twice in an object (``kubectl apply`` keeps a copy in an annotation) and in the longest
+UTF-8, they take a third of the 1.5 MiB that etcd takes for an object."""
 
 CHANNEL_LIMIT = 16
 """Most channels of a request; with 10 attempts each it bounds the ledger at 160 entries."""
@@ -58,7 +58,7 @@ ChannelName = Annotated[str, Field(pattern=CHANNEL_PATTERN, max_length=63)]
 class RetryPolicy(Model):
     """Say how often and when a channel that failed is tried again.
 
-    The wait after the attempt number n (counted from 1) is ``initialBackoffSeconds * backoffMultiplier**(n-1)``, at most
+    The wait after attempt n, counted from 1, is ``initialBackoffSeconds * backoffMultiplier**(n-1)``, at most
     ``maxBackoffSeconds``, then spread by the jitter. It counts from the end of the attempt.
     """
 
@@ -111,7 +111,9 @@ class ChannelStatus(Model):
     last_attempt_time: datetime | None = Field(default=None, description="When the last attempt ended.")
     delay_seconds: float | None = Field(default=None, ge=0, description="The wait that nextAttemptTime was made with.")
     next_attempt_time: datetime | None = Field(default=None, description="No attempt before this time.")
-    deferred_since: datetime | None = Field(default=None, description="Since when the receiver asks to come back later.")
+    deferred_since: datetime | None = Field(
+        default=None, description="Since when the receiver asks to come back later."
+    )
     last_error: str | None = Field(default=None, description="What the last failed attempt or deferral said, redacted.")
 
 
@@ -144,7 +146,9 @@ class NotificationRequestStatus(ConditionedStatus):
     )
     total_attempts: int = Field(default=0, ge=0, description="Attempts made on all channels.")
     successful_deliveries: int = Field(default=0, ge=0, description="Channels that delivered.")
-    failed_deliveries: int = Field(default=0, ge=0, description="Channels that were tried, or given up, and have not delivered.")
+    failed_deliveries: int = Field(
+        default=0, ge=0, description="Channels that were tried, or given up, and have not delivered."
+    )
     queued_at: datetime | None = Field(default=None, description="When the first cycle saw the request.")
     completion_time: datetime | None = Field(default=None, description="When the request reached its last phase.")
 

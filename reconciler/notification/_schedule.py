@@ -1,7 +1,7 @@
 """Decide, without doing anything: which channels are due, and what the results of a pass make of the status.
 
-Everything here is a function of values. A pass is `plan` (who is due, or how long until somebody is), the deliveries, and
-`settle` (the new status and the next due time). What holds for every input:
+Everything here is a function of values. A pass is `plan` (who is due, or how long until somebody is), the deliveries,
+and `settle` (the new status and the next due time). What holds for every input:
 
 * a channel that delivered is never due again, and a request in a terminal phase is never changed again;
 * no channel is tried more often than ``maxAttempts``;
@@ -88,8 +88,8 @@ class Plan:
     Attributes:
         due: the channels to try now; empty when it is too early or everything has ended.
         wait: seconds until channels are due; None when some are, or none will be.
-        amend: whether the stored status is to be settled although nothing is due: a due time of a wrong clock, or a phase
-            that is behind its channels.
+        amend: whether the stored status is to be settled although nothing is due: a due time of a wrong clock, or a
+            phase that is behind its channels.
     """
 
     due: tuple[ChannelStatus, ...] = ()
@@ -190,9 +190,7 @@ _OPEN = frozenset({"Pending", "Retrying"})
 _NOTHING_DUE: dict[str, None] = {"delay_seconds": None, "next_attempt_time": None, "deferred_since": None}
 
 
-def _progress(
-    channels: Sequence[str], status: NotificationRequestStatus, policy: RetryPolicy
-) -> list[ChannelStatus]:
+def _progress(channels: Sequence[str], status: NotificationRequestStatus, policy: RetryPolicy) -> list[ChannelStatus]:
     """Return the state of each channel; where the ledger knows more than the stored state, the ledger is right."""
     stored = {channel.name: channel for channel in status.channels}
     made: dict[str, int] = {}
@@ -233,7 +231,7 @@ def _due_time(channel: ChannelStatus, now: datetime) -> datetime:
 
 
 def _next_due(waiting: Sequence[ChannelStatus], now: datetime) -> datetime:
-    """Return when the channels run that are due first: all that are due within `TOGETHER`, at the time of the last one."""
+    """Return when the channels run that are due first: those due within `TOGETHER`, at the time of their last one."""
     times = [_due_time(channel, now) for channel in waiting]
     first = min(times)
     if any(channel.next_attempt_time is None for channel in waiting):
@@ -272,11 +270,15 @@ def _ended(channel: ChannelStatus, delivery: Delivery, state: str, reason: str, 
     )
 
 
-def _failed(channel: ChannelStatus, delivery: Delivery, policy: RetryPolicy, rng: random.Random | None) -> ChannelStatus:
+def _failed(
+    channel: ChannelStatus, delivery: Delivery, policy: RetryPolicy, rng: random.Random | None
+) -> ChannelStatus:
     made = channel.attempts + 1
     if made >= policy.max_attempts:
         return _ended(channel, delivery, "Failed", "AttemptsExhausted", spent=1)
-    backoff = Backoff(policy.initial_backoff_seconds, policy.backoff_multiplier, policy.max_backoff_seconds, policy.jitter)
+    backoff = Backoff(
+        policy.initial_backoff_seconds, policy.backoff_multiplier, policy.max_backoff_seconds, policy.jitter
+    )
     asked = min(delivery.retry_after or 0.0, MOST_ASKED)
     return _waiting(channel, delivery, max(backoff.delay(made - 1, rng), asked)).model_copy(
         update={

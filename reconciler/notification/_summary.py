@@ -85,7 +85,7 @@ def _message(
     if not channels:
         return "No channel to deliver to."
     sentences = [f"Delivered to {len(delivered)} of {len(channels)} channels" + _names(delivered)]
-    sentences += [f"{channel.name} failed after {_attempts(channel.attempts)}: {_cause(channel)}" for channel in failed]
+    sentences += [f"{channel.name} {_gave_up(channel)}: {_cause(channel)}" for channel in failed]
     sentences += [_waits(channel, policy) for channel in waiting]
     text = "; ".join(sentences)
     return text if len(text) <= _MESSAGE_LIMIT else text[: _MESSAGE_LIMIT - 1] + "…"
@@ -95,8 +95,10 @@ def _names(channels: Sequence[ChannelStatus]) -> str:
     return f" ({', '.join(channel.name for channel in channels)})" if channels else ""
 
 
-def _attempts(number: int) -> str:
-    return "1 attempt" if number == 1 else f"{number} attempts"
+def _gave_up(channel: ChannelStatus) -> str:
+    if not channel.attempts:
+        return "was not tried"
+    return "failed after 1 attempt" if channel.attempts == 1 else f"failed after {channel.attempts} attempts"
 
 
 def _cause(channel: ChannelStatus) -> str:

@@ -42,7 +42,12 @@ def spec(*channels: str, **policy: Any) -> NotificationRequestSpec:
 
 def result(channel: str, verdict: Verdict, when: float, *, took: float = 0.0, **more: Any) -> Delivery:
     return Delivery(
-        channel=channel, verdict=verdict, started=at(when), ended=at(when + took), seconds=took, **{"error": "no", **more}
+        channel=channel,
+        verdict=verdict,
+        started=at(when),
+        ended=at(when + took),
+        seconds=took,
+        **{"error": "no", **more},
     )
 
 
@@ -386,7 +391,9 @@ def test_whatever_happens_the_promises_hold(
             verdict = step["verdicts"][position]
             ended = now + timedelta(seconds=step["took"][position])
             results.append(
-                Delivery(channel=channel.name, verdict=verdict, started=now, ended=ended, retry_after=step["retry_after"])
+                Delivery(
+                    channel=channel.name, verdict=verdict, started=now, ended=ended, retry_after=step["retry_after"]
+                )
             )
             calls[channel.name] += verdict in {OK, RETRY, PERMANENT}
             succeeded[channel.name] += verdict is OK

@@ -1,0 +1,227 @@
+"""Calling channels: side by side, contained, bounded in time, and what counts as an attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.clock import current_clock
+from reconciler.notification import (
+    ChannelRegistry,
+    DeferredDeliveryError,
+    FileChannel,
+    Message,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+)
+from reconciler.notification._delivery import Deliverer
+from reconciler.notification._schedule import Delivery, Verdict
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Scripted:
+    """A channel that does what it is told."""
+
+    def __init__(self, name: str, action: Callable[[], Awaitable[Any]]) -> None:
+        self.name = name
+        self.action = action
+        self.calls = 0
+
+    async def deliver(self, message: Message) -> None:
+        self.calls += 1
+        await self.action()
+
+
+def raising(error: BaseException) -> Callable[[], Awaitable[None]]:
+    async def action() -> None:
+        raise error
+
+    return action
+
+
+def sleeping(seconds: float) -> Callable[[], Awaitable[None]]:
+    async def action() -> None:
+        await asyncio.sleep(seconds)
+
+    return action
+
+
+def message(channel: str) -> Message:
+    return Message(
+        name="n", namespace="ns", uid="u", type="Simple", priority="Low", subject="s", body="b", channel=channel
+    )
+
+
+def deliverer(*channels: Any, timeout: float = 30.0, max_concurrent: int = 64) -> Deliverer:
+    return Deliverer(ChannelRegistry(channels), timeout=timeout, max_concurrent=max_concurrent)
+
+
+async def delivered(*channels: Any, **options: Any) -> dict[str, Delivery]:
+    results: list[Delivery] = []
+    await deliverer(*channels, **options).deliver([message(channel.name) for channel in channels], results)
+    return {result.channel: result for result in results}
+
+
+async def only(error: BaseException) -> Delivery:
+    return (await delivered(Scripted("a", raising(error))))["a"]
+
+
+async def test_channels_deliver_side_by_side() -> None:
+    clock = current_clock()
+    began = clock.now()
+    results = await delivered(*(Scripted(f"c{n}", sleeping(10 + n)) for n in range(5)))
+    assert (clock.now() - began).total_seconds() == 14
+    assert {name: result.seconds for name, result in results.items()} == {f"c{n}": 10 + n for n in range(5)}
+    assert all((result.ended - result.started).total_seconds() == result.seconds for result in results.values())
+
+
+async def test_no_more_than_max_concurrent_deliveries_run_at_a_time() -> None:
+    running, most = 0, 0
+
+    async def action() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(1)
+        running -= 1
+
+    results = await delivered(*(Scripted(f"c{n}", action) for n in range(7)), max_concurrent=2)
+    assert (most, len(results)) == (2, 7)
+    assert all(result.seconds == 1 for result in results.values()), "waiting for a slot is no part of the attempt"
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (RetryableDeliveryError("503"), Verdict.RETRYABLE),
+        (PermanentDeliveryError("404"), Verdict.PERMANENT),
+        (DeferredDeliveryError("open", retry_after=30), Verdict.DEFERRED),
+        (OSError(13, "Permission denied"), Verdict.RETRYABLE),
+        (ValueError("permanent failure"), Verdict.RETRYABLE),
+        (TimeoutError(), Verdict.RETRYABLE),
+        (SystemExit(3), Verdict.RETRYABLE),
+        (asyncio.CancelledError(), Verdict.RETRYABLE),
+        (ExceptionGroup("several", [ValueError()]), Verdict.RETRYABLE),
+        (BaseException("odd"), Verdict.RETRYABLE),
+    ],
+)
+async def test_the_type_of_the_error_decides_and_an_unknown_one_is_retryable(
+    error: BaseException, verdict: Verdict
+) -> None:
+    assert (await only(error)).verdict is verdict
+
+
+async def test_a_subclass_of_an_error_counts_as_that_error() -> None:
+    class Gone(PermanentDeliveryError):
+        pass
+
+    assert (await only(Gone("410"))).verdict is Verdict.PERMANENT
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(), SystemExit(1), asyncio.CancelledError(), BaseException(), PermanentDeliveryError()]
+)
+async def test_whatever_a_channel_raises_the_others_deliver(error: BaseException) -> None:
+    good = Scripted("good", sleeping(5))
+    results = await delivered(Scripted("bad", raising(error)), good)
+    assert results["good"].verdict is Verdict.DELIVERED
+    assert results["bad"].verdict is not Verdict.DELIVERED
+
+
+async def test_retry_after_is_passed_on_and_nonsense_is_not() -> None:
+    for given, kept in ((5, 5.0), (0, None), (-1, None), (float("nan"), None), (float("inf"), None), ("soon", None)):
+        result = await only(RetryableDeliveryError("429", retry_after=given))  # type: ignore[arg-type]
+        assert result.retry_after == kept
+
+
+async def test_a_delivery_that_takes_too_long_is_a_failed_attempt() -> None:
+    slow = Scripted("slow", sleeping(1e6))
+    result = (await delivered(slow, timeout=7.5))["slow"]
+    assert (result.verdict, result.seconds, result.error) == (Verdict.RETRYABLE, 7.5, "no answer within 7.5 s")
+
+
+async def test_a_channel_that_is_a_plain_function_has_delivered_when_it_returns() -> None:
+    class Plain:
+        name = "plain"
+        calls = 0
+
+        def deliver(self, message: Message) -> None:
+            self.calls += 1
+
+    plain = Plain()
+    assert (await delivered(plain))["plain"].verdict is Verdict.DELIVERED
+    assert plain.calls == 1
+
+
+async def test_an_unregistered_channel_is_named_with_those_there_are() -> None:
+    results: list[Delivery] = []
+    await deliverer(Scripted("a", sleeping(0)), Scripted("b", sleeping(0))).deliver([message("telegraph")], results)
+    assert results[0].verdict is Verdict.UNKNOWN_CHANNEL
+    assert results[0].error == "no channel is called 'telegraph' here; there are: a, b"
+
+
+async def test_a_shutdown_is_no_attempt_and_what_was_delivered_before_it_is_kept() -> None:
+    """B14: a delivery cancelled at shutdown was recorded as a failed attempt."""
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError as error:
+            raise RuntimeError("connection lost") from error
+
+    channels = (Scripted("fast", sleeping(1)), Scripted("slow", sleeping(100)), Scripted("stubborn", stubborn))
+    results: list[Delivery] = []
+    task = asyncio.create_task(deliverer(*channels).deliver([message(c.name) for c in channels], results))
+    await asyncio.sleep(2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [(result.channel, result.verdict) for result in results] == [("fast", Verdict.DELIVERED)]
+
+
+async def test_a_shutdown_while_waiting_for_a_slot_is_no_attempt() -> None:
+    channels = (Scripted("a", sleeping(100)), Scripted("b", sleeping(100)))
+    results: list[Delivery] = []
+    work = deliverer(*channels, max_concurrent=1).deliver([message(c.name) for c in channels], results)
+    task = asyncio.create_task(work)
+    await asyncio.sleep(2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (results, sum(channel.calls for channel in channels)) == ([], 1)
+
+
+async def test_a_slot_is_given_back_whatever_happens() -> None:
+    """B11: a panic leaked the reservation of its attempt for ever."""
+    bad, good = Scripted("bad", raising(SystemExit(1))), Scripted("good", sleeping(1))
+    one = deliverer(bad, good, max_concurrent=1)
+    for _ in range(3):
+        results: list[Delivery] = []
+        await one.deliver([message("bad"), message("good")], results)
+        assert len(results) == 2
+
+
+async def test_a_secret_in_an_error_is_not_in_the_result() -> None:
+    """B12: network errors carried the webhook's URL, which is its password, into status and logs."""
+    url = "https://hooks.slack.com/services/T0/B0/abcdefghijklmnop"
+    result = await only(ConnectionError(f"cannot connect to {url}"))
+    assert result.error == "ConnectionError: cannot connect to https://hooks.slack.com/services/[REDACTED]"
+
+
+async def test_the_file_channel_takes_no_virtual_time(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    (tmp_path / "occupied").touch()
+    began = loop.time()
+    timer = asyncio.create_task(asyncio.sleep(30))
+    for _ in range(20):
+        results = await delivered(FileChannel(tmp_path / "n"), FileChannel(tmp_path / "occupied" / "n", name="bad"))
+        assert results["file"].verdict is Verdict.DELIVERED
+        assert results["bad"].verdict is Verdict.RETRYABLE
+        assert {result.seconds for result in results.values()} == {0}
+    assert loop.time() == began
+    timer.cancel()
