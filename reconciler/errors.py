@@ -14,6 +14,7 @@ The tree::
         ├── Unauthorized              401
         ├── Forbidden                 403
         ├── NotFound                  404
+        │   └── NotServed             404 in plain text: nothing is served at this path
         ├── MethodNotAllowed          405
         ├── NotAcceptable             406
         ├── Conflict                  409, a stale resourceVersion
@@ -53,6 +54,7 @@ __all__ = [
     "NotAcceptable",
     "NotFound",
     "NotSent",
+    "NotServed",
     "OutcomeUnknown",
     "ReconcilerError",
     "RequestTooLarge",
@@ -156,7 +158,8 @@ class APIError(ReconcilerError):
         )
         self.retry_after = retry_after
         self.request = request
-        super().__init__(f"{request}: {status} {reason}: {message}" if request else f"{status} {reason}: {message}")
+        head = f"{status} {reason}".rstrip()
+        super().__init__(f"{request}: {head}: {message}" if request else f"{head}: {message}")
 
 
 class BadRequest(APIError):
@@ -173,6 +176,10 @@ class Forbidden(APIError):
 
 class NotFound(APIError):
     """404: the object, its namespace, its kind or the subresource does not exist."""
+
+
+class NotServed(NotFound):
+    """404 in plain text: nothing is served at this path, so it is the kind, not the object, that is missing."""
 
 
 class MethodNotAllowed(APIError):
@@ -265,6 +272,9 @@ def error_from_response(
     reason = str((body or {}).get("reason") or "")
     message = str((body or {}).get("message") or text or "no message")
     cls = _BY_STATUS.get(status) or (ServerError if status >= 500 else APIError)
+    if status == 404 and body is None:
+        # For an object that is not there the server answers a Status; the plain "404 page not found" is the router's.
+        cls, message = NotServed, "nothing is served at this path; is the CustomResourceDefinition installed?"
     error = cls(message, status=status, reason=reason, body=body, retry_after=retry_after, request=request)
     if status == 409:
         error = _conflict_kind(error)(

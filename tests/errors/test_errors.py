@@ -1,0 +1,70 @@
+"""Typed errors: which answer becomes which, and what they say."""
+
+import re
+
+import pytest
+
+from reconciler import errors
+from reconciler.errors import APIError, Conflict, FieldManagerConflict, NotFound, NotServed, error_from_response
+
+
+def status(code: int, reason: str, **details: object) -> dict[str, object]:
+    return {"kind": "Status", "code": code, "reason": reason, "message": "words", "details": details}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "expected"),
+    [
+        (400, "BadRequest", errors.BadRequest),
+        (401, "Unauthorized", errors.Unauthorized),
+        (403, "Forbidden", errors.Forbidden),
+        (404, "NotFound", errors.NotFound),
+        (405, "MethodNotAllowed", errors.MethodNotAllowed),
+        (406, "NotAcceptable", errors.NotAcceptable),
+        (409, "Conflict", errors.Conflict),
+        (409, "AlreadyExists", errors.AlreadyExists),
+        (410, "Expired", errors.Expired),
+        (413, "RequestEntityTooLarge", errors.RequestTooLarge),
+        (415, "UnsupportedMediaType", errors.UnsupportedMediaType),
+        (418, "", errors.APIError),
+        (422, "Invalid", errors.Invalid),
+        (429, "TooManyRequests", errors.TooManyRequests),
+        (500, "InternalError", errors.ServerError),
+        (503, "ServiceUnavailable", errors.ServerUnavailable),
+        (504, "Timeout", errors.ServerTimeout),
+    ],
+)
+def test_each_failure_has_its_class(code: int, reason: str, expected: type[APIError]) -> None:
+    error = error_from_response(code, status(code, reason), request="GET /x")
+    assert type(error) is expected
+    assert (error.status, error.reason, error.message) == (code, reason, "words")
+    assert str(error) == f"GET /x: {f'{code} {reason}'.rstrip()}: words"
+
+
+def test_409_is_split_by_reason_and_causes() -> None:
+    contested = status(409, "Conflict", causes=[{"reason": "FieldManagerConflict", "field": ".spec.a", "message": "m"}])
+    error = error_from_response(409, contested)
+    assert type(error) is FieldManagerConflict
+    assert error.causes[0].field == ".spec.a"
+    assert type(error_from_response(409, status(409, "Conflict"))) is Conflict
+
+
+def test_a_404_in_plain_text_is_a_kind_that_is_not_served() -> None:
+    error = error_from_response(404, text="404 page not found", request="GET /apis/x/v1/y")
+    assert isinstance(error, NotServed)
+    assert isinstance(error, NotFound)
+    assert "CustomResourceDefinition" in str(error)
+    assert not isinstance(error_from_response(404, status(404, "NotFound")), NotServed)
+
+
+def test_an_object_over_the_limit_of_etcd_is_too_large_although_it_is_answered_with_500() -> None:
+    body = {"kind": "Status", "code": 500, "message": "etcdserver: request is too large"}
+    assert type(error_from_response(500, body)) is errors.RequestTooLarge
+
+
+def test_the_exported_names_are_the_errors_of_the_module() -> None:
+    own = vars(errors).items()
+    classes = {name for name, value in own if isinstance(value, type) and value.__module__ == errors.__name__}
+    assert classes | {"error_from_response"} == set(errors.__all__)
+    drawn = set(re.findall(r"── (\w+)", errors.__doc__ or ""))
+    assert drawn | {"ReconcilerError"} == {n for n in classes if issubclass(getattr(errors, n), errors.ReconcilerError)}
