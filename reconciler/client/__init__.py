@@ -1,0 +1,29 @@
+"""Speak to an API server: verbs, patches, discovery, configuration.
+
+What it promises:
+
+* Requests and answers are bytes; generated models are never on the way.
+* Failures are typed (`reconciler.errors`) and carry verb, path and the server's Status.
+* Nothing is repeated that could take effect twice; transports never repeat by themselves.
+* No I/O before ``async with``, and no import of ``kubernetes_asyncio`` or ``aiohttp`` before it either.
+* A warning of the server is logged once. No header and no body is ever logged.
+"""
+
+from reconciler.client._client import Client
+from reconciler.client._listing import ListResult
+from reconciler.client._requests import FieldValidation, ObjectLike, PatchStrategy, Propagation, Query, Selector
+from reconciler.client._retry import RetryPolicy
+from reconciler.client._watching import WatchEvent
+
+__all__ = [
+    "Client",
+    "FieldValidation",
+    "ListResult",
+    "ObjectLike",
+    "PatchStrategy",
+    "Propagation",
+    "Query",
+    "RetryPolicy",
+    "Selector",
+    "WatchEvent",
+]

@@ -1,0 +1,112 @@
+"""Read answers: documents, failures, the server's wish to wait, its warnings."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from reconciler.errors import APIError, error_from_response
+from reconciler.http import HTTPRequest, HTTPResponse
+
+__all__ = ["WarningLog", "decode", "failure", "label", "retry_after"]
+
+_logger = logging.getLogger("reconciler.client")
+_EXCERPT = 200
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+def label(request: HTTPRequest) -> str:
+    """Return verb and path, the subject of an error."""
+    return f"{request.method} {request.path}"
+
+
+def decode(request: HTTPRequest, response: HTTPResponse) -> dict[str, Any]:
+    """Return the document in a successful answer.
+
+    Raises:
+        APIError: the answer is no JSON object, as from a proxy's sign-in page.
+    """
+    document = _json_object(response.body)
+    if document is None:
+        raise APIError(
+            f"the answer is no JSON object but {_excerpt(response.body)!r}; is this an API server?",
+            status=response.status,
+            request=label(request),
+        )
+    return document
+
+
+def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIError:
+    """Return the typed error for a failed answer."""
+    body = _json_object(response.body)
+    return error_from_response(
+        response.status,
+        body,
+        text=_excerpt(response.body),
+        retry_after=retry_after(response.headers, body, now),
+        request=label(request),
+    )
+
+
+def retry_after(headers: Mapping[str, str], body: Mapping[str, Any] | None, now: datetime) -> float | None:
+    """Return the seconds that the server asks to wait: by the header, in seconds or as a date, or by the Status."""
+    header = headers.get("retry-after", "").strip()
+    if header.isascii() and header.isdigit():
+        return float(header)
+    if header:
+        try:
+            moment = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+    details = (body or {}).get("details")
+    seconds = details.get("retryAfterSeconds") if isinstance(details, Mapping) else None
+    return float(seconds) if isinstance(seconds, int) and seconds > 0 else None
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _excerpt(body: bytes) -> str:
+    return " ".join(body[:_EXCERPT].decode(errors="replace").split())
+
+
+class WarningLog:
+    """Log what the server warns of, each text once.
+
+    Args:
+        most: how many texts are remembered; of more, the least recent is forgotten and would be logged again.
+    """
+
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    def take(self, request: HTTPRequest, warnings: Sequence[str]) -> None:
+        """Log the new ones among the ``Warning`` headers of an answer."""
+        for warning in warnings:
+            text = warning_text(warning)
+            if text not in self._seen:
+                _logger.warning("the API server warns of %s: %s", label(request), text)
+            self._seen[text] = None
+            self._seen.move_to_end(text)
+            if len(self._seen) > self._most:
+                self._seen.popitem(last=False)
+
+
+def warning_text(header: str) -> str:
+    """Return the text in a Warning header (RFC 7234: code, agent, quoted text); all of it if it has another form."""
+    found = _QUOTED.search(header)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else header

@@ -1,0 +1,146 @@
+"""Put the client together."""
+
+from __future__ import annotations
+
+import os
+import random
+from types import TracebackType
+from typing import Self
+
+from reconciler.client._configuration import ConfiguredTransport
+from reconciler.client._connection import Connection
+from reconciler.client._deleter import Deleter
+from reconciler.client._patcher import Patcher
+from reconciler.client._requests import ObjectLike, split_kind_or_object
+from reconciler.client._retry import RetryPolicy
+from reconciler.client._status_writer import ClientStatusWriter
+from reconciler.client._subresources import Subresources
+from reconciler.client._watcher import Watcher
+from reconciler.client._writer import Writer
+from reconciler.clock import Clock
+from reconciler.http import Transport
+from reconciler.meta import Request, request_of
+from reconciler.objects import AnyResource, KindLike
+
+__all__ = ["Client"]
+
+
+class Client(Watcher, Writer, Patcher, Deleter, Subresources):
+    """Speak to one API server; reads are consistent, writes are live, failures are typed.
+
+    Kinds are given as a `Resource` class, whose instances are then returned, or as ``"group/version/Kind"``
+    (``"v1/Kind"`` for the core group) or a GroupVersionKind, for which `Unstructured` objects are returned. Objects are
+    given as any of these, as dicts, or as models of ``kubernetes`` or ``kubernetes_asyncio``.
+
+    A request is repeated only where that is harmless: after 429 and refused connections any; after a lost answer or a
+    5xx only reads, deletions of one incarnation, and creations by name.
+
+    Use it with ``async with`` if it was made by `from_config`; around another transport that is not needed. It belongs
+    to one event loop.
+
+    Args:
+        transport: anything with ``send``: an `APIServer`, a `KubernetesAsyncioTransport`, another client.
+        user_agent: ``kube-reconciler/<version>`` by default.
+        field_manager: the name that writes are recorded under, ``"kube-reconciler"`` by default.
+        retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
+        clock: the clock in force by default.
+        rng: source of the jitter; a fresh one by default.
+
+    Raises:
+        TypeError: the transport has no ``send``.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        user_agent: str | None = None,
+        field_manager: str = "kube-reconciler",
+        retry: RetryPolicy | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        if not hasattr(transport, "send"):
+            raise TypeError(
+                f"{type(transport).__name__} is no transport, it has no 'send': give an APIServer or a "
+                "KubernetesAsyncioTransport(api_client), or make the client with Client.from_config()"
+            )
+        self._connection = Connection(transport, user_agent=user_agent, retry=retry, clock=clock, rng=rng)
+        self._field_manager = field_manager
+
+    @classmethod
+    def from_config(
+        cls,
+        *,
+        kubeconfig: str | os.PathLike[str] | None = None,
+        context: str | None = None,
+        user_agent: str | None = None,
+        field_manager: str = "kube-reconciler",
+        retry: RetryPolicy | None = None,
+    ) -> Self:
+        """Make a client for the cluster that the configuration names; read and connected in ``async with``.
+
+        The first of these that is there is used: `kubeconfig`; the files in ``KUBECONFIG``; the service account of the
+        pod (unless `context` is given); ``~/.kube/config``. Credentials come from kubernetes_asyncio (certificates,
+        tokens, exec plugins, OIDC) and are renewed while the client is open.
+
+        Args:
+            kubeconfig: path of a kubeconfig file.
+            context: the context in it; its current one by default.
+            user_agent: ``kube-reconciler/<version>`` by default.
+            field_manager: the name that writes are recorded under, ``"kube-reconciler"`` by default.
+            retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
+
+        Raises:
+            ConfigurationError: in ``async with``: nothing was found, or what was found cannot be used.
+        """
+        transport = ConfiguredTransport(kubeconfig=kubeconfig, context=context)
+        return cls(transport, user_agent=user_agent, field_manager=field_manager, retry=retry)
+
+    async def __aenter__(self) -> Self:
+        """Open what `from_config` promised. Cancellation leaves nothing open.
+
+        Raises:
+            ConfigurationError: the configuration cannot be used, or time is virtual and sockets are not.
+        """
+        if isinstance(self._connection.transport, ConfiguredTransport):
+            await self._connection.transport.open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(self._connection.transport, ConfiguredTransport):
+            await self._connection.transport.close()
+
+    @property
+    def live(self) -> Client:
+        """Return the client that reads the server: this one."""
+        return self
+
+    def status_writer(
+        self,
+        obj_or_kind: KindLike | AnyResource | ObjectLike,
+        name: str | None = None,
+        namespace: str | None = None,
+    ) -> ClientStatusWriter:
+        """Return what a `StatusBatcher` writes one object's status with.
+
+        Args:
+            obj_or_kind: the object, or its kind with `name` and `namespace`.
+            name: the object's name, for a kind.
+            namespace: its namespace, for a kind.
+
+        Raises:
+            ValueError: a kind without name.
+        """
+        kind, document = split_kind_or_object(obj_or_kind)
+        request = Request(name or "", namespace) if document is None else request_of(document)
+        if not request.name:
+            raise ValueError(f"{obj_or_kind!r} names a kind: give the object's name too")
+        return ClientStatusWriter(self, kind, request)
+
+    def _share(self, other: Client) -> None:
+        """Use the connection of another client, what it knows of kinds, and its field manager; for subclasses."""
+        self._connection = other._connection
+        self._field_manager = other._field_manager

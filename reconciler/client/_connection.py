@@ -1,0 +1,160 @@
+"""Speak to one API server: headers, timeouts, typed failures, repetition where it is safe."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+from reconciler._version import __version__
+from reconciler.client._answers import WarningLog, failure
+from reconciler.client._discovery import Discovery
+from reconciler.client._retry import Repeat, RetryPolicy, Trail, is_unknown, may_repeat
+from reconciler.clock import Clock, current_clock
+from reconciler.errors import ReconcilerError, Unauthorized
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
+
+__all__ = ["JSON", "TIMEOUT", "Connection", "accepted"]
+
+JSON = "application/json"
+
+TIMEOUT = 65.0
+"""Seconds for one exchange: a little over the API server's own limit (``--request-timeout``, 60 s), to hear its 504."""
+
+
+@runtime_checkable
+class _Renewing(Protocol):
+    async def renew(self) -> bool: ...
+
+
+class Connection:
+    """Carry the requests of one client, and of those that share it.
+
+    Args:
+        transport: sends them.
+        user_agent: the User-Agent header.
+        retry: how often and how fast to repeat.
+        clock: the clock in force by default.
+        rng: source of the jitter.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        user_agent: str | None = None,
+        retry: RetryPolicy | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.transport = transport
+        self.retry = retry or RetryPolicy()
+        self.rng = rng or random.Random()  # noqa: S311 - jitter
+        self.discovery = Discovery(self)
+        self._clock = clock
+        self._warnings = WarningLog()
+        self._headers = {"accept": JSON, "user-agent": user_agent or f"kube-reconciler/{__version__}"}
+
+    def monotonic(self) -> float:
+        """Return the time that delays are measured in."""
+        return (self._clock or current_clock()).monotonic()
+
+    def now(self) -> datetime:
+        """Return the wall time."""
+        return (self._clock or current_clock()).now()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]] = (),
+        *,
+        body: bytes = b"",
+        content_type: str = JSON,
+        accept: str = JSON,
+        stream: bool = False,
+    ) -> HTTPRequest:
+        """Make a request with the headers and the timeout of this client."""
+        headers = self._headers
+        if body or accept is not JSON:
+            headers = {**headers, "accept": accept}
+        if body:
+            headers["content-type"] = content_type
+        return HTTPRequest(method, path, query, headers, body, stream, TIMEOUT)
+
+    async def send(self, request: HTTPRequest) -> HTTPResponse:
+        """Send once; return the answer whatever its status. A cancelled call may have been executed."""
+        if "user-agent" not in request.headers:
+            request = replace(request, headers={**self._headers, **request.headers})
+        response = await self.transport.send(request)
+        if response.warnings:
+            self._warnings.take(request, response.warnings)
+        return response
+
+    async def once(self, request: HTTPRequest) -> HTTPResponse:
+        """Send until it is executed or fails, never twice; return a successful answer.
+
+        A request that is refused for its credentials was not executed: if the transport can renew them, it is sent
+        again. A cancelled call may have been executed.
+
+        Raises:
+            APIError: the server's failure, typed.
+            TransportError: no answer.
+        """
+        try:
+            return await self._exchange(request)
+        except Unauthorized:
+            if not (isinstance(self.transport, _Renewing) and await self.transport.renew()):
+                raise
+        return await self._exchange(request)
+
+    async def _exchange(self, request: HTTPRequest) -> HTTPResponse:
+        response = await self.send(request)
+        if 200 <= response.status < 300:
+            return response
+        await response.close()
+        raise failure(request, response, self.now())
+
+    async def execute(self, request: HTTPRequest, repeat: Repeat, trail: Trail | None = None) -> HTTPResponse:
+        """Send, and repeat where the policy and `repeat` allow it; return a successful answer.
+
+        A cancelled call may have been executed; it repeats nothing.
+
+        Args:
+            request: what to send.
+            repeat: after which failures it is harmless to send it again.
+            trail: is told when an attempt may have taken effect.
+
+        Raises:
+            APIError: the server's last failure, typed.
+            TransportError: the last attempt brought no answer.
+        """
+
+        async def send() -> HTTPResponse:
+            try:
+                return await self.once(request)
+            except ReconcilerError as error:
+                if trail is not None and is_unknown(error):
+                    trail.unknown = True
+                raise
+
+        def allowed(error: BaseException) -> bool:
+            return may_repeat(error, repeat, self.retry)
+
+        try:
+            return await send()
+        except ReconcilerError as error:
+            if self.retry.attempts == 1 or not allowed(error):
+                raise
+            first = error
+        # Loading tenacity takes 50 ms, and most programs never need it.
+        from reconciler.client._repeating import repeat as go_on
+
+        return await go_on(send, first, policy=self.retry, may_repeat=allowed, rng=self.rng)
+
+
+def accepted(suffix: str, *, metadata_only: bool) -> str:
+    """Return the Accept header for whole objects, or for their metadata alone; `suffix` is ``"List"`` or empty."""
+    return f"{JSON};as=PartialObjectMetadata{suffix};g=meta.k8s.io;v=v1,{JSON}" if metadata_only else JSON

@@ -1,0 +1,158 @@
+"""Delete objects."""
+
+from __future__ import annotations
+
+from typing import TypeVar, overload
+
+from reconciler.client._answers import decode, label
+from reconciler.client._base import ClientBase
+from reconciler.client._requests import (
+    ObjectLike,
+    Propagation,
+    Selector,
+    collection_path,
+    delete_options,
+    object_path,
+    selectors,
+    split_kind_or_object,
+)
+from reconciler.client._retry import Repeat, Trail
+from reconciler.errors import Conflict, NotFound, OutcomeUnknown
+from reconciler.meta import GroupVersionKind, Request, name_of, namespace_of, uid_of
+from reconciler.objects import AnyResource, KindLike, Unstructured, from_document
+
+__all__ = ["Deleter"]
+
+R = TypeVar("R", bound=AnyResource)
+
+
+class Deleter(ClientBase):
+    """Ask for the deletion of objects."""
+
+    @overload
+    async def delete(
+        self,
+        kind_or_obj: type[R] | R,
+        name: str | None = None,
+        namespace: str | None = None,
+        *,
+        propagation: Propagation | None = None,
+        grace_period: int | None = None,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        dry_run: bool = False,
+    ) -> R | None: ...
+    @overload
+    async def delete(
+        self,
+        kind_or_obj: str | GroupVersionKind | ObjectLike,
+        name: str | None = None,
+        namespace: str | None = None,
+        *,
+        propagation: Propagation | None = None,
+        grace_period: int | None = None,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        dry_run: bool = False,
+    ) -> Unstructured | None: ...
+    async def delete(
+        self,
+        kind_or_obj: KindLike | AnyResource | ObjectLike,
+        name: str | None = None,
+        namespace: str | None = None,
+        *,
+        propagation: Propagation | None = None,
+        grace_period: int | None = None,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        dry_run: bool = False,
+    ) -> AnyResource | Unstructured | None:
+        """Ask for an object's deletion. A cancelled call may have done it.
+
+        Returns the object if the server answers with it, as it does while finalizers hold it, else None.
+
+        With a uid the deletion means one incarnation of the object, and is repeated when its outcome is unknown; an
+        object that was given instead of a kind brings its uid along.
+
+        Args:
+            kind_or_obj: the kind, with `name` and `namespace`; or the object itself, as it was read.
+            name: the object's name, for a kind.
+            namespace: its namespace, for a kind; None for cluster-scoped kinds.
+            propagation: what becomes of its dependents: ``"Background"``, ``"Foreground"``, ``"Orphan"``; the kind's
+                default if None.
+            grace_period: seconds; the kind's default if None, 0 for at once.
+            uid: refuse with `Conflict` unless the object is this incarnation.
+            resource_version: refuse with `Conflict` unless this version is the stored one.
+            dry_run: let the server check and answer, but delete nothing.
+
+        Raises:
+            NotFound: there is no such object.
+            Conflict: it is another incarnation or version.
+            APIError: another failure, typed.
+            OutcomeUnknown: it may have been done, but no answer came.
+            NotSent: the connection could not be made.
+        """
+        kind, document = split_kind_or_object(kind_or_obj)
+        if document is not None:
+            name, namespace, uid = name_of(document), namespace_of(document), uid or uid_of(document)
+        rt = await self.resource_type(kind)
+        body = delete_options(
+            dry_run=dry_run,
+            propagation=propagation,
+            grace_period=grace_period,
+            uid=uid,
+            resource_version=resource_version,
+        )
+        path = object_path(rt, name or "", namespace)
+        request = self._connection.request("DELETE", path, body=body)
+        trail = Trail()
+        try:
+            response = await self._execute(rt, request, Repeat.UNKNOWN if uid else Repeat.REFUSED, trail)
+        except (NotFound, Conflict) as error:
+            if not trail.unknown:
+                raise
+            if isinstance(error, Conflict) and resource_version:
+                raise OutcomeUnknown(
+                    f"{label(request)}: the answer to an attempt was lost, and now it is refused: {error.message}"
+                ) from error
+            return None  # this incarnation is gone, which is what was asked for
+        answer = decode(request, response)
+        if not dry_run:
+            self._wrote(rt, "delete", Request(name or "", namespace if rt.namespaced else None), response.body)
+        return from_document(kind, answer) if answer.get("kind") == rt.gvk.kind else None
+
+    async def delete_all_of(
+        self,
+        kind: KindLike,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        propagation: Propagation | None = None,
+        grace_period: int | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        """Ask for the deletion of all objects of a kind in a namespace. A cancelled call may have done part of it.
+
+        Args:
+            kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
+            namespace: None for cluster-scoped kinds only.
+            label_selector: only those that it selects.
+            field_selector: only those that it selects.
+            propagation: what becomes of dependents; the kind's default if None.
+            grace_period: seconds; the kind's default if None, 0 for at once.
+            dry_run: let the server check and answer, but delete nothing.
+
+        Raises:
+            ValueError: a namespaced kind without namespace; the API serves no such deletion.
+            APIError: the server's failure, typed.
+            OutcomeUnknown: it may have been done, but no answer came. Never repeated.
+            NotSent: the connection could not be made.
+        """
+        rt = await self.resource_type(kind)
+        if rt.namespaced and not namespace:
+            raise ValueError(f"deleting all of {rt.gvk.kind} needs a namespace: the API deletes in one at a time")
+        body = delete_options(dry_run=dry_run, propagation=propagation, grace_period=grace_period)
+        query = selectors(label_selector, field_selector)
+        request = self._connection.request("DELETE", collection_path(rt, namespace), query, body=body)
+        await self._execute(rt, request, Repeat.REFUSED)

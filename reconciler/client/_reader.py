@@ -1,0 +1,145 @@
+"""Read objects: get, list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
+
+from reconciler.client._answers import decode
+from reconciler.client._base import ClientBase
+from reconciler.client._connection import accepted
+from reconciler.client._listing import ListResult
+from reconciler.client._requests import Query, Selector, collection_path, pairs, selectors
+from reconciler.client._retry import Repeat
+from reconciler.errors import Expired
+from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.objects import AnyResource, KindLike, Unstructured, from_document
+
+__all__ = ["Reader"]
+
+R = TypeVar("R", bound=AnyResource)
+
+_PAGE = 500
+"""Objects a page, as in client-go's pager."""
+
+
+class Reader(ClientBase):
+    """Read from the server itself."""
+
+    @overload
+    async def get(self, kind: type[R], name: str, namespace: str | None = None) -> R: ...
+    @overload
+    async def get(self, kind: str | GroupVersionKind, name: str, namespace: str | None = None) -> Unstructured: ...
+    async def get(self, kind: KindLike, name: str, namespace: str | None = None) -> AnyResource | Unstructured:
+        """Read one object, consistently.
+
+        Cancellation has no effect on the server.
+
+        Args:
+            kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
+            name: the object's name.
+            namespace: its namespace; None for cluster-scoped kinds.
+
+        Raises:
+            NotFound: there is no such object; `NotServed`: no such kind.
+            APIError: another failure, typed.
+            TransportError: no answer, after all attempts.
+            ValueError: a namespaced kind without namespace.
+            InvalidObject: the object does not fit the class.
+        """
+        return from_document(kind, await self._get_live(kind, name, namespace))
+
+    @overload
+    async def list(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = _PAGE,
+    ) -> ListResult[R]: ...
+    @overload
+    async def list(
+        self,
+        kind: str | GroupVersionKind,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = _PAGE,
+    ) -> ListResult[Unstructured]: ...
+    async def list(
+        self,
+        kind: KindLike,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = _PAGE,
+    ) -> ListResult[Any]:
+        """Read all objects of a kind, consistently, following the pages.
+
+        A list whose pages expire on the way is started anew once, without pages. Cancellation has no effect on the
+        server.
+
+        Args:
+            kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
+            namespace: None for all namespaces, or for cluster-scoped kinds.
+            label_selector: text in the API's syntax, or a mapping of what must be equal.
+            field_selector: the same for fields.
+            limit: objects a page, 500 by default; 0 asks for all in one answer.
+
+        Raises:
+            NotServed: there is no such kind.
+            APIError: another failure, typed.
+            TransportError: no answer, after all attempts.
+            InvalidObject: an object does not fit the class.
+        """
+        return await self._list_live(kind, namespace, selectors(label_selector, field_selector), limit)
+
+    async def _list_live(
+        self, kind: KindLike, namespace: str | None, query: Query, limit: int = _PAGE
+    ) -> ListResult[Any]:
+        rt = await self.resource_type(kind)
+        try:
+            documents, version = await self._pages(rt, namespace, pairs(query), limit)
+        except Expired:
+            documents, version = await self._pages(rt, namespace, pairs(query), 0)
+        return ListResult([from_document(kind, document) for document in documents], version)
+
+    async def _pages(
+        self, rt: ResourceType, namespace: str | None, query: Query, limit: int
+    ) -> tuple[Sequence[dict[str, Any]], str]:
+        items: list[dict[str, Any]] = []
+        query = [*pairs(query), *([("limit", str(limit))] if limit else [])]
+        token = ""
+        while True:
+            page = [*query, ("continue", token)] if token else query
+            request = self._connection.request("GET", collection_path(rt, namespace), page)
+            document = decode(request, await self._execute(rt, request, Repeat.UNKNOWN))
+            items += document.get("items") or ()
+            metadata = document.get("metadata") or {}
+            token = metadata.get("continue") or ""
+            if not token:
+                return items, str(metadata.get("resourceVersion") or "")
+
+    async def raw_list(
+        self, rt: ResourceType, namespace: str | None = None, query: Query = (), *, metadata_only: bool = False
+    ) -> bytes:
+        """Ask for one page of a list, once, and return its bytes. Cancellation has no effect on the server.
+
+        Args:
+            rt: how the kind is served; see `resource_type`.
+            namespace: None for all namespaces, or for cluster-scoped kinds.
+            query: parameters, such as limit and continue.
+            metadata_only: ask for PartialObjectMetadata.
+
+        Raises:
+            APIError: the server's failure, typed.
+            TransportError: no answer.
+        """
+        request = self._connection.request(
+            "GET", collection_path(rt, namespace), pairs(query), accept=accepted("List", metadata_only=metadata_only)
+        )
+        return (await self._connection.once(request)).body

@@ -1,0 +1,102 @@
+"""Write one object's status: what a `StatusBatcher` needs of a client."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from reconciler.client._answers import decode
+from reconciler.client._requests import CONTENT_TYPES, object_path, write_options
+from reconciler.meta import GroupVersionKind, Request, request_of
+from reconciler.objects import KindLike, gvk_from
+
+if TYPE_CHECKING:
+    from reconciler.client._base import ClientBase
+
+__all__ = ["ClientStatusWriter"]
+
+
+class ClientStatusWriter:
+    """Read one object from the server, and send writes of its status once each.
+
+    Args:
+        client: sends the requests, and hears of the writes.
+        kind: the object's kind.
+        request: the object's name and namespace.
+
+    Attributes:
+        warnings: the ``Warning`` headers of the last answer.
+    """
+
+    def __init__(self, client: ClientBase, kind: KindLike, request: Request) -> None:
+        self._client = client
+        self._kind = kind
+        self._request = request
+        self.warnings: Sequence[str] = ()
+
+    @property
+    def gvk(self) -> GroupVersionKind:
+        """Return the object's kind."""
+        return gvk_from(self._kind)
+
+    @property
+    def request(self) -> Request:
+        """Return the object's name and namespace."""
+        return self._request
+
+    @property
+    def field_manager(self) -> str:
+        """Return the name that writes are recorded under."""
+        return self._client.field_manager
+
+    @property
+    def identity(self) -> Hashable:
+        """Return what names server, client and field manager: equal for clients that share a connection."""
+        return (self._client._connection, self._client.field_manager)  # noqa: SLF001 - one room
+
+    async def read(self) -> dict[str, Any]:
+        """Return the whole object by a consistent GET. Cancellation has no effect on the server.
+
+        Raises:
+            NotFound: there is no such object.
+            APIError: another failure, typed.
+            TransportError: no answer, after all attempts.
+        """
+        return await self._client._get_live(self._kind, *self._request)  # noqa: SLF001 - one room
+
+    async def write(
+        self, body: dict[str, Any], *, strategy: Literal["merge", "apply"] = "merge", subresource: str | None = "status"
+    ) -> dict[str, Any]:
+        """Send a body once and return the object in the answer. A cancelled call may have been executed.
+
+        Args:
+            body: a merge patch, or the configuration to apply. It names the resourceVersion that it is conditional on.
+            strategy: ``"merge"``, or ``"apply"``, which is sent with force.
+            subresource: None writes the main resource.
+
+        Raises:
+            NotSent: the connection could not be made.
+            OutcomeUnknown: it may have reached the server, but no answer came.
+            APIError: the server's failure, typed.
+        """
+        client = self._client
+        rt = await client.resource_type(self._kind)
+        options = write_options(dry_run=False, field_manager=client.field_manager)
+        if strategy == "apply":
+            options.append(("force", "true"))
+            body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
+        connection = client._connection  # noqa: SLF001 - one room
+        request = connection.request(
+            "PATCH",
+            object_path(rt, *self._request, subresource),
+            options,
+            body=msgspec.json.encode(body),
+            content_type=CONTENT_TYPES[strategy],
+        )
+        response = await connection.once(request)
+        self.warnings = response.warnings
+        answer = decode(request, response)
+        client._wrote(rt, strategy if strategy == "apply" else "patch", request_of(answer), response.body)  # noqa: SLF001 - one room
+        return answer
