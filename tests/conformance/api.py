@@ -1,0 +1,222 @@
+"""Speak to an API server and write down what it answered, in a form that two servers can be compared by.
+
+What must differ between two servers is replaced by what must not: uids by their order of appearance, resource versions
+by their rank among all versions of the case (so order and equality stay), times by a word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from reconciler.http import HTTPRequest, HTTPResponse
+
+Send = Callable[[HTTPRequest], Awaitable[HTTPResponse]]
+JSON = "application/json"
+MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+GROUP = "conformance.reconciler.dev"
+_TIMES = {"creationTimestamp", "deletionTimestamp", "time", "lastTransitionTime"}
+_NUMBERS = re.compile(r"(too old resource version: )\d+ \(\d+\)|(Too large resource version: )\d+, current: \d+")
+_RANDOM = re.compile(r"(generated-)[a-z0-9]{5}\b")
+
+
+class Api:
+    """Be the client of one case.
+
+    Attributes:
+        ns: the namespace of the case, made for it alone.
+        transcript: what was asked and answered so far.
+    """
+
+    def __init__(self, send: Send, ns: str, compact: Callable[[], Awaitable[None]]) -> None:
+        self._send = send
+        self.ns = ns
+        self.compact = compact
+        self.transcript: list[dict[str, Any]] = []
+
+    def path(self, plural: str, name: str = "", sub: str = "") -> str:
+        """Return the path of a kind of the suite's group in the case's namespace, or of a core kind."""
+        if plural in {"configmaps", "secrets", "events", "pods"}:
+            base = f"/api/v1/namespaces/{self.ns}/{plural}"
+        elif plural == "clusterwidgets":
+            base = f"/apis/{GROUP}/v1/{plural}"
+        else:
+            base = f"/apis/{GROUP}/v1/namespaces/{self.ns}/{plural}"
+        return "/".join(part for part in (base, name, sub) if part)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content: str = JSON,
+        accept: str = JSON,
+        keep: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> dict[str, Any]:
+        """Send one request, note the answer, return its body.
+
+        Args:
+            keep: note only these dotted paths of the body.
+            quiet: note nothing; for what only prepares.
+        """
+        response = await self._send(
+            HTTPRequest(
+                method,
+                path,
+                query=tuple((query or {}).items()),
+                headers={"content-type": content, "accept": accept} if body is not None else {"accept": accept},
+                body=b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode(),
+                timeout=30,
+            )
+        )
+        answer = _decode(response.body)
+        if not quiet:
+            asked = path + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
+            entry: dict[str, Any] = {"asked": f"{method} {asked}", "status": response.status, "body": answer}
+            if keep and response.status < 300:
+                entry["body"] = {key: _dig(answer, key) for key in keep}
+            if response.warnings:
+                entry["warnings"] = sorted(response.warnings)
+            self.transcript.append(entry)
+        elif response.status >= 300:
+            raise AssertionError(f"preparing: {method} {path}: {response.status} {response.body!r}")
+        return answer if isinstance(answer, dict) else {"text": answer}
+
+    async def create(self, plural: str, body: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """POST an object; apiVersion and kind are filled in."""
+        return await self.call("POST", self.path(plural), {**kind_of(plural), **body}, **options)
+
+    async def get(self, plural: str, name: str, sub: str = "", **options: Any) -> dict[str, Any]:
+        """GET an object."""
+        return await self.call("GET", self.path(plural, name, sub), **options)
+
+    async def put(self, plural: str, name: str, body: Any, sub: str = "", **options: Any) -> dict[str, Any]:
+        """PUT an object."""
+        return await self.call("PUT", self.path(plural, name, sub), {**kind_of(plural), **body}, **options)
+
+    async def patch(
+        self, plural: str, name: str, body: Any, sub: str = "", content: str = MERGE, **options: Any
+    ) -> dict[str, Any]:
+        """PATCH an object; a merge patch by default."""
+        return await self.call("PATCH", self.path(plural, name, sub), body, content=content, **options)
+
+    async def delete(self, plural: str, name: str, body: Any = None, **options: Any) -> dict[str, Any]:
+        """DELETE an object, with options in the body."""
+        return await self.call("DELETE", self.path(plural, name), body, **options)
+
+    async def list(self, plural: str, query: Mapping[str, str] | None = None, **options: Any) -> dict[str, Any]:
+        """GET a collection."""
+        return await self.call("GET", self.path(plural), query=query, **options)
+
+    async def watch(self, plural: str, query: Mapping[str, str], events: int, *, quiet_after: float = 0.3) -> list[Any]:
+        """Watch a collection until so many events came, and a moment longer to see that no more come.
+
+        A watch that is refused or ended by the server is noted with what came before.
+        """
+        path = self.path(plural)
+        asked = f"WATCH {path}?" + "&".join(f"{k}={v}" for k, v in query.items())
+        request = HTTPRequest(
+            "GET",
+            path,
+            query=(("watch", "true"), *query.items()),
+            headers={"accept": JSON},
+            stream=True,
+            timeout=30,
+        )
+        response = await self._send(request)
+        if response.chunks is None:
+            self.transcript.append({"asked": asked, "status": response.status, "body": _decode(response.body)})
+            return []
+        seen: list[Any] = []
+        buffer = b""
+        iterator = response.chunks.__aiter__()
+        try:
+            while True:
+                limit = 20 if len(seen) < events else quiet_after
+                try:
+                    chunk = await asyncio.wait_for(anext(iterator), limit)
+                except (TimeoutError, StopAsyncIteration):
+                    break
+                buffer += chunk
+                *lines, buffer = buffer.split(b"\n")
+                seen.extend(json.loads(line) for line in lines if line)
+        finally:
+            await response.close()
+        self.transcript.append({"asked": asked, "status": response.status, "events": seen})
+        return seen
+
+    def normalized(self) -> list[dict[str, Any]]:
+        """Return the transcript with what two servers cannot share replaced."""
+        versions: set[int] = set()
+        _collect_versions(self.transcript, versions)
+        ranks = {str(version): f"rv{rank}" for rank, version in enumerate(sorted(versions), 1)}
+        uids: dict[str, str] = {}
+        return [_normalize(entry, ranks, uids) for entry in self.transcript]
+
+
+def kind_of(plural: str) -> dict[str, str]:
+    """Return apiVersion and kind of a plural name."""
+    core = {"configmaps": "ConfigMap", "secrets": "Secret", "events": "Event", "pods": "Pod"}
+    if plural in core:
+        return {"apiVersion": "v1", "kind": core[plural]}
+    kinds = {"widgets": "Widget", "gadgets": "Gadget", "clusterwidgets": "ClusterWidget"}
+    return {"apiVersion": f"{GROUP}/v1", "kind": kinds[plural]}
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace").strip()
+
+
+def _dig(value: Any, path: str) -> Any:
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _collect_versions(value: Any, found: set[int]) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key.endswith("resourceVersion") and isinstance(item, str) and item.isdigit():
+                found.add(int(item))
+            else:
+                _collect_versions(item, found)
+    elif isinstance(value, list):
+        for item in value:
+            _collect_versions(item, found)
+
+
+def _normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_normalize(item, ranks, uids) for item in value]
+    if isinstance(value, str):
+        return _RANDOM.sub(r"\1xxxxx", _NUMBERS.sub(r"\1\2N", value))
+    if not isinstance(value, dict):
+        return value
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        if key == "managedFields":
+            continue
+        if key.endswith("resourceVersion") and isinstance(item, str):
+            result[key] = ranks.get(item, item)
+        elif key.endswith("uid") and isinstance(item, str) and len(item) == 36:
+            result[key] = uids.setdefault(item, f"uid-{len(uids) + 1}")
+        elif key in _TIMES and isinstance(item, str):
+            result[key] = "<time>"
+        elif key.endswith("continue") and item:
+            result[key] = "<continue>"
+        else:
+            result[key] = _normalize(item, ranks, uids)
+    return result
