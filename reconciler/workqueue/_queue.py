@@ -1,0 +1,519 @@
+"""The work queue: one entry a key, one place in the order, one timer.
+
+How it works: `_entries` has one `Entry` for each key that is in hand, ready or waiting, and no other. Ready entries
+that are not in hand stand in `_order`, waiting ones in `_timers`; the loop has one timer, for the earliest of them.
+Workers that find nothing wait for a future, which only wakes them: a key stays in the order until a worker takes it, so
+that a worker which is cancelled in between has nothing to lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Generic
+
+from reconciler.clock import Clock, current_clock
+from reconciler.errors import ReconcilerError
+from reconciler.workqueue._entry import Entry, K
+from reconciler.workqueue._inbox import Inbox
+from reconciler.workqueue._item import QueueItem
+from reconciler.workqueue._limiters import ExponentialBackoff, RateLimiter, when_duplicate
+from reconciler.workqueue._metrics import QueueMetrics
+from reconciler.workqueue._order import ReadyOrder
+from reconciler.workqueue._reasons import named, with_reason, without_reason
+from reconciler.workqueue._reports import Explanation, QueueStatistics, Run
+from reconciler.workqueue._timers import Timers
+
+__all__ = ["QueueShutDown", "WorkQueue"]
+
+_LONGEST_SLEEP = 86_400.0
+"""Seconds for which the loop's timer is set at most; some loops cannot count further than their integers."""
+
+_TIMERS_A_TURN = 1000
+"""How many timers are served before the loop may do something else."""
+
+
+class QueueShutDown(ReconcilerError):
+    """Tell a worker that no key will come any more."""
+
+
+class WorkQueue(Generic[K]):
+    """Hand keys to workers: each to one at a time, as often as needed and no more.
+
+    For one event loop; it can be made, and added to, before there is one. What is guaranteed: the room's docstring.
+
+    Args:
+        name: for error messages and statistics. Defaults to ``""``.
+        rate_limiter: decides the delays of `add_rate_limited`. Defaults to ``ExponentialBackoff(0.005, 1000)``,
+            controller-runtime's default.
+        clock: source of monotonic time. Defaults to the clock in force.
+        metrics: told what happens. Defaults to nobody.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "",
+        rate_limiter: RateLimiter | None = None,
+        clock: Clock | None = None,
+        metrics: QueueMetrics | None = None,
+    ) -> None:
+        self._name = name
+        self._limiter = rate_limiter or ExponentialBackoff(0.005, 1000)
+        self._now: Callable[[], float] = (clock or current_clock()).monotonic
+        self._metrics = metrics
+        self._entries: dict[K, Entry[K]] = {}
+        self._order: ReadyOrder[K] = ReadyOrder()
+        self._timers: Timers[K] = Timers()
+        self._in_hand: set[Entry[K]] = set()
+        self._ready = 0  # entries that are ready, those in hand as well included
+        self._workers: deque[asyncio.Future[None]] = deque()
+        self._drainers: list[asyncio.Future[None]] = []
+        self._closing = False
+        self._stopped = False
+        self._adds = 0
+        self._hand_outs = 0
+        self._dropped_adds = 0
+        self._dropped_ready = 0
+        self._dropped_timers = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unbound = True  # something may wait for the loop to be known
+        self._handle: asyncio.TimerHandle | None = None
+        self._armed = math.inf  # the due time that the loop's timer is set for
+        self._inbox: Inbox[K] = Inbox(self._deliver, self._count_dropped)
+        if metrics is not None:
+            metrics.watch(self.statistics)
+        with contextlib.suppress(RuntimeError):  # made before there is a loop, it meets it in the first call of `get`
+            self._bind()
+
+    def __len__(self) -> int:
+        """Return how many keys are ready, those that run once more after the run in hand included."""
+        return self._ready
+
+    @property
+    def name(self) -> str:
+        """Return the name that the queue was given."""
+        return self._name
+
+    @property
+    def shutting_down(self) -> bool:
+        """Say whether a shutdown has begun, so that adds are dropped."""
+        return self._closing
+
+    # Adding
+
+    def add(self, key: K, *, after: float | None = None, priority: int = 0, reason: str = "") -> None:
+        """Make a key ready now, or after a delay; a key that is in hand runs once more afterwards.
+
+        A key has one timer: a plain add drops it, a delay keeps the earlier of two times, and on a key that is ready it
+        moves nothing, for the run that comes takes everything along. The highest priority given counts; a key that is
+        raised goes last in its new priority. Once a shutdown has begun, adds are dropped and counted; while it drains,
+        adds without delay to keys that are ready or in hand still hold.
+
+        Args:
+            key: what to hand out.
+            after: seconds; None, 0 or less is now.
+            priority: higher ones are handed out first. Defaults to 0.
+            reason: a word that tells why, for `run_of`, `retract` and `explain`. An add without one counts as a reason
+                of its own. A key remembers `MAX_REASONS` of them.
+
+        Raises:
+            ValueError: the delay is not finite.
+        """
+        if after is not None and not math.isfinite(after):
+            raise ValueError(f"after must be a finite number of seconds, not {after!r}")
+        entry = self._entries.get(key)
+        if self._closing and not self._still_holds(entry, after):
+            self._count_dropped(1)
+            return
+        if entry is None:
+            entry = self._entries[key] = Entry(key)
+        if entry.reasons is None:
+            entry.reasons = reason
+            entry.priority = priority
+        else:
+            entry.reasons = with_reason(entry.reasons, reason)
+            if priority > entry.priority:
+                self._raise(entry, priority)
+        if after is not None and after > 0:
+            self._delay(entry, self._now() + after)
+        elif not entry.ready:
+            self._make_ready(entry)
+
+    def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "") -> None:
+        """Add a key after the delay that the rate limiter says, which counts this as a failure.
+
+        A key that is ready, or waits by the rate limiter already, is a duplicate: its failure counts, but it is not
+        charged to what keys share (see `TokenBucket`).
+
+        Raises:
+            ValueError: the rate limiter answered a delay that is not finite.
+        """
+        entry = self._entries.get(key)
+        if self._closing and (entry is None or not entry.ready):
+            self._count_dropped(1)
+            return
+        duplicate = entry is not None and (entry.ready or entry.limited)
+        delay = when_duplicate(self._limiter, key) if duplicate else self._limiter.when(key)
+        self.add(key, after=delay, priority=priority, reason=reason)
+        self._entries[key].limited = True
+
+    def add_threadsafe(self, key: K, *, after: float | None = None, priority: int = 0, reason: str = "") -> None:
+        """Add a key from any thread; the same as `add` as soon as the loop gets to it.
+
+        Before the queue has met its loop the add waits for that; after the loop is closed it is dropped and counted.
+
+        Raises:
+            ValueError: the delay is not finite.
+        """
+        if after is not None and not math.isfinite(after):
+            raise ValueError(f"after must be a finite number of seconds, not {after!r}")
+        self._inbox.put(key, None if after is None else self._now() + after, priority, reason)
+
+    def retract(self, key: K, reason: str) -> bool:
+        """Take one reason back; with the last one goes the pending run, readiness and timer.
+
+        For a key in hand this concerns the run after the one in hand. Other reasons keep the run where it is: a timer
+        that a plain add has dropped does not come back.
+
+        Returns:
+            Whether the reason was pending.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
+            return False
+        found, entry.reasons = without_reason(entry.reasons, reason)
+        if found and entry.reasons is None:
+            self._withdraw(entry)
+            if entry.run_since is None:
+                del self._entries[key]
+            self._stop_if_drained()
+        return found
+
+    def forget(self, key: K) -> None:
+        """End the key's history with the rate limiter; what is pending stays pending."""
+        self._limiter.forget(key)
+
+    # Working
+
+    async def get(self) -> K:
+        """Wait for a key and take it in hand; give it back with `done`.
+
+        Cancellation leaves the queue as it was: the key goes to the next worker. A key that was returned is in hand, so
+        use `item` where something may come between.
+
+        Raises:
+            QueueShutDown: the queue is shut down and, if it drains, nothing is ready or in hand any more.
+        """
+        if self._unbound:
+            self._bind()
+        while not self._order.size:
+            if self._stopped:
+                raise QueueShutDown(f"work queue {self._name!r} is shut down")
+            await self._wait()
+        entry = self._order.pop()
+        now = self._now()
+        entry.run_since = now
+        entry.run_reasons = entry.reasons
+        entry.run_priority = entry.priority
+        entry.reasons = None
+        entry.ready = entry.limited = False
+        self._in_hand.add(entry)
+        self._ready -= 1
+        self._hand_outs += 1
+        if self._metrics is not None:
+            self._metrics.handed_out(entry.priority, now - entry.ready_at)
+        return entry.key
+
+    def done(self, key: K) -> None:
+        """Give a key back; if it was added meanwhile, it goes to the tail of its priority.
+
+        Raises:
+            ValueError: the key is not in hand.
+        """
+        entry = self._entries.get(key)
+        if entry is None or entry.run_since is None:
+            raise ValueError(f"{key!r} is not in hand: done is called once for each key that get returned")
+        now = self._now()
+        if self._metrics is not None:
+            self._metrics.finished(now - entry.run_since)
+        self._in_hand.discard(entry)
+        entry.run_since = None
+        if entry.ready:
+            entry.ready_at = now
+            self._order.push(entry)
+            self._wake()
+        elif entry.due is None:
+            del self._entries[key]
+        if self._closing:
+            self._stop_if_drained()
+
+    def item(self) -> QueueItem[K]:
+        """Return an ``async with`` block that takes a key on entry and gives it back on exit.
+
+        Cancellation while it waits leaves the queue as it was; inside the block it gives the key back.
+
+        Raises:
+            QueueShutDown: on entry, as `get` does.
+        """
+        return QueueItem(self.get, self.done)
+
+    # Looking
+
+    def run_of(self, key: K) -> Run[K] | None:
+        """Return what was handed out for a key that is in hand, None for others."""
+        entry = self._entries.get(key)
+        if entry is None or entry.run_since is None:
+            return None
+        return Run(key, named(entry.run_reasons), entry.run_priority, entry.run_since)
+
+    def reasons(self, key: K) -> frozenset[str]:
+        """Return the named reasons for which a key is to run; those of a run in hand are in `run_of`."""
+        entry = self._entries.get(key)
+        return frozenset() if entry is None else named(entry.reasons)
+
+    def retries(self, key: K) -> int:
+        """Return how many failures of a key the rate limiter has on record."""
+        return self._limiter.retries(key)
+
+    def keys(self) -> list[K]:
+        """Return all keys that are in hand, ready or waiting."""
+        return list(self._entries)
+
+    def explain(self, key: K) -> Explanation[K]:
+        """Tell where a key stands, since when and why."""
+        entry, now, failures = self._entries.get(key), self._now(), self._limiter.retries(key)
+        if entry is None:
+            return Explanation(key, failures=failures)
+        in_hand, pending = entry.run_since is not None, entry.reasons is not None
+        return Explanation(
+            key,
+            in_hand=None if entry.run_since is None else now - entry.run_since,
+            run_reasons=named(entry.run_reasons) if in_hand else frozenset(),
+            ready=now - entry.ready_at if entry.ready else None,
+            due=None if entry.due is None else max(0.0, entry.due - now),
+            priority=entry.priority if pending else None,
+            reasons=named(entry.reasons),
+            failures=failures,
+        )
+
+    def statistics(self) -> QueueStatistics:
+        """Return a snapshot of what the queue holds and did; may be called from any thread."""
+        now = self._now()
+        ages = [now - entry.run_since for entry in list(self._in_hand) if entry.run_since is not None]
+        return QueueStatistics(
+            name=self._name,
+            ready=self._ready,
+            waiting=len(self._timers),
+            in_hand=len(ages),
+            idle_workers=len(self._workers),
+            adds=self._adds,
+            hand_outs=self._hand_outs,
+            dropped_adds=self._dropped_adds,
+            dropped_ready=self._dropped_ready,
+            dropped_timers=self._dropped_timers,
+            longest_in_hand=max(ages, default=0.0),
+            unfinished=math.fsum(ages),
+            shutting_down=self._closing,
+        )
+
+    # Ending
+
+    async def shutdown(self, *, drain: bool = False) -> None:
+        """Take no more adds and let the workers go.
+
+        Without `drain`, ready keys are dropped and every `get` raises at once; keys in hand stay in their workers'
+        hands. With it, `get` goes on until nothing is ready and nothing in hand, and so long this call waits; a key
+        that is added while it is in hand still runs. Timers are dropped in both cases. What is dropped is counted in
+        the statistics.
+
+        May be called by several, and again: a shutdown without `drain` ends a draining one, and all who wait for it.
+        Whoever drains must leave the keys to workers, and must not hold one.
+
+        Cancellation stops the waiting, not the shutdown.
+
+        Args:
+            drain: wait for what is ready and in hand. Bound the time with `asyncio.timeout`, then shut down without.
+        """
+        self._bind()
+        self._inbox.take()
+        self._closing = True
+        self._drop_timers()
+        if drain:
+            self._stop_if_drained()
+        else:
+            self._stop()
+        if self._stopped:
+            return
+        drained = asyncio.get_running_loop().create_future()
+        self._drainers.append(drained)
+        try:
+            await drained
+        finally:
+            with contextlib.suppress(ValueError):
+                self._drainers.remove(drained)
+
+    # Inside
+
+    def _still_holds(self, entry: Entry[K] | None, after: float | None) -> bool:
+        """Say whether an add during a shutdown is covered by what was promised."""
+        if entry is None or self._stopped:
+            return False
+        return entry.ready or (entry.run_since is not None and (after is None or after <= 0))
+
+    def _delay(self, entry: Entry[K], due: float) -> None:
+        if self._metrics is not None:
+            self._metrics.delayed()
+        if not entry.ready and (entry.due is None or due < entry.due):
+            self._timers.set(entry, due)
+            if due < self._armed:
+                self._arm()
+
+    def _deliver(self, key: K, due: float | None, priority: int, reason: str) -> None:
+        self.add(key, after=None if due is None else due - self._now(), priority=priority, reason=reason)
+
+    def _make_ready(self, entry: Entry[K]) -> None:
+        if entry.due is not None:
+            self._timers.clear(entry)
+        entry.ready = True
+        entry.ready_at = self._now()
+        self._ready += 1
+        self._adds += 1
+        if self._metrics is not None:
+            self._metrics.added(entry.priority)
+        if entry.run_since is None:
+            self._order.push(entry)
+            if self._workers:
+                self._wake()
+
+    def _raise(self, entry: Entry[K], priority: int) -> None:
+        if entry.ready and self._metrics is not None:
+            self._metrics.raised(entry.priority, priority)
+        if entry.ready and entry.run_since is None:
+            self._order.remove(entry)
+            entry.priority = priority
+            self._order.push(entry)
+        else:
+            entry.priority = priority
+
+    def _withdraw(self, entry: Entry[K]) -> None:
+        """Make an entry neither ready nor waiting."""
+        entry.reasons = None
+        entry.limited = False
+        if entry.due is not None:
+            self._timers.clear(entry)
+        if entry.ready:
+            entry.ready = False
+            self._ready -= 1
+            if entry.run_since is None:
+                self._order.remove(entry)
+            if self._metrics is not None:
+                self._metrics.taken_back(entry.priority)
+
+    async def _wait(self) -> None:
+        """Wait until there may be something to do."""
+        self._bind()
+        woken = asyncio.get_running_loop().create_future()
+        self._workers.append(woken)
+        try:
+            await woken
+        except BaseException:
+            if woken.done() and not woken.cancelled():
+                self._wake()  # this wake-up was for somebody who can take a key
+            else:
+                with contextlib.suppress(ValueError):
+                    self._workers.remove(woken)
+            raise
+
+    def _wake(self) -> None:
+        while self._workers:
+            worker = self._workers.popleft()
+            if not worker.done():
+                worker.set_result(None)
+                return
+
+    def _drop_timers(self) -> None:
+        while (entry := self._timers.pop_due(math.inf)) is not None:
+            self._dropped_timers += 1
+            entry.reasons = None
+            entry.limited = False
+            if entry.run_since is None:
+                del self._entries[entry.key]
+            if self._metrics is not None:
+                self._metrics.dropped(1)
+        self._disarm()
+
+    def _stop_if_drained(self) -> None:
+        if self._closing and not self._ready and not self._in_hand:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Drop what is ready, let go of all who wait."""
+        self._stopped = True
+        for entry in [entry for entry in self._entries.values() if entry.ready]:
+            self._withdraw(entry)
+            if entry.run_since is None:
+                del self._entries[entry.key]
+            self._dropped_ready += 1
+            if self._metrics is not None:
+                self._metrics.dropped(1)
+        for waiter in (*self._workers, *self._drainers):
+            if not waiter.done():
+                waiter.set_result(None)
+        self._workers.clear()
+        self._drainers.clear()
+
+    def _count_dropped(self, adds: int) -> None:
+        self._dropped_adds += adds
+        if self._metrics is not None:
+            self._metrics.dropped(adds)
+
+    # The loop's timer
+
+    def _bind(self) -> None:
+        """Meet the loop that this runs in: take what other threads added, set the timer."""
+        loop = asyncio.get_running_loop()
+        if loop is self._loop and not self._unbound:
+            return
+        if loop is not self._loop:
+            self._disarm()
+            self._workers.clear()  # they waited in a loop that has ended
+            self._drainers.clear()
+            self._loop = loop
+            self._inbox.bind(loop)
+        self._unbound = False
+        self._arm()
+
+    def _arm(self) -> None:
+        """Set the loop's timer for the earliest entry; one that is set for an earlier time stays and does it then."""
+        due = self._timers.next_due()
+        if due is None or due >= self._armed:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._unbound = True  # the first worker sees to it
+            return
+        self._disarm()
+        self._armed = due
+        self._handle = loop.call_at(loop.time() + min(max(0.0, due - self._now()), _LONGEST_SLEEP), self._fire)
+
+    def _disarm(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = None
+        self._armed = math.inf
+
+    def _fire(self) -> None:
+        self._handle = None
+        self._armed = math.inf
+        now = self._now()
+        for _ in range(_TIMERS_A_TURN):
+            entry = self._timers.pop_due(now)
+            if entry is None:
+                break
+            self._make_ready(entry)
+        self._arm()

@@ -1,0 +1,529 @@
+"""One entry a key: in hand or not, ready or waiting, reasons, priority."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from reconciler.workqueue import MAX_REASONS, PATIENCE, Run, WorkQueue
+
+pytestmark = pytest.mark.virtual_time
+
+
+async def take(queue: WorkQueue[str]) -> str:
+    """Take a key that must be there now."""
+    async with asyncio.timeout(0):
+        return await queue.get()
+
+
+async def run(queue: WorkQueue[str]) -> str:
+    """Take a key that must be there now, and give it back."""
+    key = await take(queue)
+    queue.done(key)
+    return key
+
+
+async def run_all(queue: WorkQueue[str]) -> list[str]:
+    return [await run(queue) for _ in range(len(queue))]
+
+
+async def nothing_to_take(queue: WorkQueue[str]) -> bool:
+    try:
+        async with asyncio.timeout(0):
+            await queue.get()
+    except TimeoutError:
+        return True
+    return False
+
+
+# Exclusivity
+
+
+async def test_a_key_in_hand_is_not_handed_out_again() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    assert await take(queue) == "a"
+    queue.add("a")
+    assert await nothing_to_take(queue)
+
+
+async def test_other_keys_pass_one_that_is_in_hand() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await take(queue)
+    queue.add("a", priority=10)
+    queue.add("b")
+    assert await take(queue) == "b"
+
+
+async def test_added_while_in_hand_runs_once_more_after_done() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await take(queue)
+    queue.add("a")
+    queue.add("a")
+    queue.done("a")
+    assert await run(queue) == "a"
+    assert await nothing_to_take(queue)
+
+
+async def test_added_while_in_hand_goes_to_the_tail() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await take(queue)
+    queue.add("a")
+    queue.add("b")
+    queue.done("a")
+    assert await run_all(queue) == ["b", "a"]
+
+
+async def test_a_waiting_worker_gets_the_key_that_was_added_while_in_hand() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await take(queue)
+    waiting = asyncio.create_task(queue.get())
+    queue.add("a")
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    queue.done("a")
+    assert await waiting == "a"
+
+
+async def test_done_of_a_key_that_is_not_in_hand_is_an_error() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    with pytest.raises(ValueError, match="'a' is not in hand"):
+        queue.done("a")
+    queue.add("a")
+    with pytest.raises(ValueError, match="'a' is not in hand"):
+        queue.done("a")
+    assert len(queue) == 1
+
+
+async def test_item_gives_the_key_back_whatever_happens() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+
+    async def fail() -> None:
+        async with queue.item() as key:
+            assert queue.run_of(key) is not None
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    assert queue.run_of("a") is None
+    queue.add("a")
+    assert await run(queue) == "a"
+
+
+# Several adds, order
+
+
+async def test_several_adds_are_one_run() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for _ in range(3):
+        queue.add("a")
+    assert len(queue) == 1
+    assert await run_all(queue) == ["a"]
+
+
+async def test_first_in_first_out() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in "cabac":
+        queue.add(key)
+    assert await run_all(queue) == ["c", "a", "b"]
+
+
+async def test_a_run_that_is_over_leaves_nothing_behind() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", reason="x", priority=5)
+    await run(queue)
+    queue.add("a")
+    await take(queue)
+    assert queue.run_of("a") == Run("a", frozenset(), 0, asyncio.get_running_loop().time())
+    queue.done("a")
+    assert queue.keys() == []
+
+
+# Timers
+
+
+async def test_a_delay_makes_ready_at_its_time() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=1.5)
+    assert len(queue) == 0
+    assert await queue.get() == "a"
+    assert asyncio.get_running_loop().time() == 1.5
+
+
+async def test_a_delay_keeps_the_earlier_of_two_times() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("later first", after=20)
+    queue.add("later first", after=10)
+    queue.add("later last", after=11)
+    queue.add("later last", after=30)
+    loop = asyncio.get_running_loop()
+    assert [(await queue.get(), loop.time()) for _ in range(2)] == [("later first", 10), ("later last", 11)]
+    queue.done("later first")
+    queue.done("later last")
+    await asyncio.sleep(100)
+    assert len(queue) == 0
+
+
+async def test_a_plain_add_makes_ready_and_drops_the_timer() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=10)
+    queue.add("a")
+    assert await run(queue) == "a"
+    await asyncio.sleep(100)
+    assert len(queue) == 0
+
+
+async def test_a_delay_on_a_ready_key_changes_nothing() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    queue.add("b")
+    queue.add("a", after=10)
+    assert await run_all(queue) == ["a", "b"]
+    await asyncio.sleep(100)
+    assert len(queue) == 0
+
+
+async def test_a_delay_while_in_hand_counts_from_the_add() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await take(queue)
+    queue.add("a", after=10)
+    await asyncio.sleep(4)
+    queue.done("a")
+    assert len(queue) == 0
+    await queue.get()
+    assert asyncio.get_running_loop().time() == 10
+
+
+async def test_a_timer_that_ends_while_in_hand_runs_once_more_after_done() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await take(queue)
+    queue.add("a", after=1)
+    await asyncio.sleep(5)
+    assert await nothing_to_take(queue)
+    queue.done("a")
+    assert await run(queue) == "a"
+
+
+async def test_a_run_by_event_leaves_no_timer_of_before() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=10)
+    queue.add("a")
+    await take(queue)
+    queue.add("a", after=300)
+    queue.done("a")
+    await asyncio.sleep(299)
+    assert len(queue) == 0
+    await asyncio.sleep(1)
+    assert len(queue) == 1
+
+
+@pytest.mark.parametrize("after", [0, 0.0, -1])
+async def test_no_delay_is_now(after: float) -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=100)
+    queue.add("a", after=after)
+    assert await run(queue) == "a"
+
+
+@pytest.mark.parametrize("after", [math.nan, math.inf, -math.inf])
+async def test_a_delay_must_be_finite(after: float) -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    with pytest.raises(ValueError, match="finite"):
+        queue.add("a", after=after)
+    with pytest.raises(ValueError, match="finite"):
+        queue.add_threadsafe("a", after=after)
+    assert queue.keys() == []
+
+
+async def test_waiting_keys_become_ready_in_the_order_of_their_times() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key, after in {"c": 3, "a": 1, "b": 2}.items():
+        queue.add(key, after=after)
+    await asyncio.sleep(5)
+    assert await run_all(queue) == ["a", "b", "c"]
+
+
+async def test_more_timers_than_one_turn_serves_all_fire() -> None:
+    queue: WorkQueue[int] = WorkQueue()
+    for key in range(2500):
+        queue.add(key, after=1)
+    await asyncio.sleep(2)
+    assert len(queue) == 2500
+
+
+async def test_a_very_long_delay_is_kept() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=30 * 86_400)
+    await queue.get()
+    assert asyncio.get_running_loop().time() == 30 * 86_400
+
+
+async def test_the_loop_has_one_timer_for_any_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    armed: list[asyncio.TimerHandle] = []
+    call_at = loop.call_at
+
+    def counting(*args, **kwargs):
+        armed.append(call_at(*args, **kwargs))
+        return armed[-1]
+
+    monkeypatch.setattr(loop, "call_at", counting)
+    queue: WorkQueue[int] = WorkQueue()
+    for key in range(1000):
+        queue.add(key, after=1000 - key)
+    for key in range(1000, 2000):
+        queue.add(key, after=2000)
+    assert len(armed) == 1000, "a later time does not touch the timer"
+    assert [handle.cancelled() for handle in armed].count(False) == 1
+
+
+# Reasons
+
+
+async def test_a_run_knows_all_reasons_that_led_to_it() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=10, reason="timer")
+    queue.add("a", reason="event", priority=3)
+    queue.add("a", after=1, reason="resync")
+    queue.add("a")
+    assert queue.reasons("a") == {"timer", "event", "resync"}
+    await asyncio.sleep(2)
+    await take(queue)
+    assert queue.run_of("a") == Run("a", frozenset({"timer", "event", "resync"}), 3, 2.0)
+    assert queue.reasons("a") == frozenset()
+
+
+async def test_reasons_while_in_hand_belong_to_the_next_run() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", reason="first")
+    await take(queue)
+    queue.add("a", reason="second")
+    assert queue.reasons("a") == {"second"}
+    assert queue.run_of("a") == Run("a", frozenset({"first"}), 0, 0.0)
+
+
+async def test_retract_of_the_last_reason_takes_the_readiness() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", reason="event")
+    queue.add("b")
+    assert queue.retract("a", "event")
+    assert queue.keys() == ["b"]
+    assert await run_all(queue) == ["b"]
+
+
+async def test_retract_leaves_what_has_another_reason() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", reason="event")
+    queue.add("a", reason="owned")
+    queue.add("a", reason="channel")
+    assert queue.retract("a", "event")
+    assert queue.retract("a", "owned")
+    assert await run_all(queue) == ["a"]
+
+
+async def test_retract_leaves_an_add_that_gave_no_reason() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", reason="event")
+    queue.add("a")
+    queue.retract("a", "event")
+    assert queue.reasons("a") == frozenset()
+    assert len(queue) == 1
+    assert queue.retract("a", "")
+    assert len(queue) == 0
+
+
+async def test_retract_for_a_key_in_hand_drops_the_run_after_it() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", reason="event")
+    await take(queue)
+    queue.add("a", reason="echo")
+    assert queue.retract("a", "echo")
+    queue.done("a")
+    assert await nothing_to_take(queue)
+    assert queue.keys() == []
+
+
+async def test_retract_for_a_key_in_hand_leaves_foreign_reasons() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await take(queue)
+    queue.add("a", reason="echo")
+    queue.add("a", reason="foreign")
+    queue.retract("a", "echo")
+    queue.done("a")
+    assert await run(queue) == "a"
+
+
+async def test_a_delay_set_after_a_retract_holds() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await take(queue)
+    queue.add("a", reason="echo")
+    queue.retract("a", "echo")
+    queue.add("a", after=30, reason="requeue")
+    queue.done("a")
+    await queue.get()
+    assert asyncio.get_running_loop().time() == 30
+
+
+async def test_retract_takes_a_timer_without_other_reason() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=1, reason="resync")
+    assert queue.retract("a", "resync")
+    await asyncio.sleep(5)
+    assert len(queue) == 0
+    assert queue.keys() == []
+
+
+async def test_a_delayed_reason_on_a_ready_key_is_not_lost_by_a_retract() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", reason="event")
+    queue.add("a", after=10, reason="requeue")
+    queue.retract("a", "event")
+    assert await run(queue) == "a"
+
+
+async def test_retract_of_what_is_not_there_changes_nothing() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    assert not queue.retract("a", "event")
+    queue.add("a", reason="one")
+    assert not queue.retract("a", "event")
+    queue.add("a", reason="two")
+    assert not queue.retract("a", "event")
+    assert await take(queue) == "a"
+    assert not queue.retract("a", "one")
+    assert queue.run_of("a") is not None
+
+
+async def test_reasons_beyond_the_limit_still_hold_the_key() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for number in range(MAX_REASONS + 10):
+        queue.add("a", reason=str(number))
+    assert len(queue.reasons("a")) == MAX_REASONS
+    for number in range(MAX_REASONS + 10):
+        queue.retract("a", str(number))
+    assert await run(queue) == "a"
+
+
+# Priority
+
+
+async def test_higher_priorities_go_first_and_each_is_first_in_first_out() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key, priority in {"a": 0, "b": 10, "c": -100, "d": 10, "e": 0}.items():
+        queue.add(key, priority=priority)
+    assert await run_all(queue) == ["b", "d", "a", "e", "c"]
+
+
+async def test_a_priority_only_rises_and_a_raised_key_goes_last_in_its_new_priority() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    queue.add("b", priority=5)
+    queue.add("a", priority=5)
+    queue.add("b", priority=1)
+    assert await run_all(queue) == ["b", "a"]
+
+
+async def test_the_same_priority_keeps_the_place() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", priority=1)
+    queue.add("b", priority=1)
+    queue.add("a", priority=1)
+    assert await run_all(queue) == ["a", "b"]
+
+
+async def test_a_delayed_add_raises_a_ready_key() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    queue.add("b")
+    queue.add("b", after=10, priority=1)
+    assert await run_all(queue) == ["b", "a"]
+
+
+async def test_a_waiting_key_becomes_ready_with_its_highest_priority() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", after=1, priority=1)
+    queue.add("a", after=5, priority=7)
+    queue.add("b", priority=5)
+    await asyncio.sleep(2)
+    assert await run_all(queue) == ["a", "b"]
+
+
+async def test_the_priority_of_a_run_is_not_that_of_the_next() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", priority=10)
+    await take(queue)
+    queue.add("a", priority=-5)
+    queue.add("b")
+    queue.done("a")
+    assert await run_all(queue) == ["b", "a"]
+
+
+async def test_a_key_in_hand_is_raised_for_its_next_run() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await take(queue)
+    queue.add("a")
+    queue.add("b")
+    queue.add("a", priority=1)
+    queue.done("a")
+    assert await run_all(queue) == ["a", "b"]
+
+
+async def test_retracted_and_added_again_starts_at_the_tail_with_its_own_priority() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", reason="x", priority=3)
+    queue.add("b")
+    queue.retract("a", "x")
+    queue.add("a")
+    assert await run_all(queue) == ["b", "a"]
+
+
+async def test_a_low_priority_does_not_starve() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("high", priority=1)
+    queue.add("low")
+    order = []
+    for _ in range(PATIENCE + 2):
+        key = await take(queue)
+        order.append(key)
+        if key == "high":
+            queue.add("high", priority=1)
+        queue.done(key)
+    assert order.index("low") == PATIENCE
+    assert order.count("high") == PATIENCE + 1
+
+
+async def test_no_priority_starves_between_two_busy_ones() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("high", priority=1)
+    queue.add("middle")
+    queue.add("low", priority=-1)
+    seen = set()
+    for _ in range(2 * PATIENCE + 2):
+        key = await take(queue)
+        seen.add(key)
+        if key != "middle":
+            queue.add(key, priority=1 if key == "high" else -1)
+        queue.done(key)
+    assert seen == {"high", "middle", "low"}
+
+
+async def test_patience_counts_only_hand_outs_while_something_lower_waits() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for _ in range(2 * PATIENCE):
+        queue.add("high", priority=1)
+        await run(queue)
+    queue.add("low")
+    queue.add("high", priority=1)
+    assert await run(queue) == "high"
+    assert await run(queue) == "low"

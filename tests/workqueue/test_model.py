@@ -1,0 +1,324 @@
+"""The queue against a model that is as naive as it can be, on virtual time, in an order that hypothesis chooses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from reconciler.testing import virtual_time
+from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
+
+PATIENCE = 3
+KEYS = st.sampled_from("abcd")
+PRIORITIES = st.sampled_from([-100, 0, 0, 5])
+REASONS = st.sampled_from(["", "x", "y"])
+DELAYS = st.sampled_from([0.5, 1.0, 2.0, 7.0])
+
+
+@dataclass
+class Key:
+    """Everything that the rules say about one key."""
+
+    in_hand: bool = False
+    run_reasons: set[str] = field(default_factory=set)
+    ready: bool = False
+    due: float | None = None
+    reasons: set[str] = field(default_factory=set)
+    priority: int = 0
+    place: int = 0
+
+
+class Model:
+    """The rules in words of one syllable: look at all keys for everything."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.keys: dict[str, Key] = {key: Key() for key in "abcd"}
+        self.failures = dict.fromkeys("abcd", 0)
+        self.places = 0
+        self.passed = 0
+        self.closing = self.stopped = False
+        self.dropped_adds = self.dropped_ready = self.dropped_timers = 0
+
+    def place(self, key: Key) -> None:
+        self.places += 1
+        key.place = self.places
+
+    def make_ready(self, key: Key) -> None:
+        key.ready, key.due = True, None
+        if not key.in_hand:
+            self.place(key)
+
+    def add(self, name: str, after: float | None, priority: int, reason: str) -> None:
+        key = self.keys[name]
+        promised = key.ready or (key.in_hand and after is None)
+        if self.stopped or (self.closing and not promised):
+            self.dropped_adds += 1
+            return
+        raised = bool(key.reasons) and priority > key.priority
+        key.priority = max(priority, key.priority) if key.reasons else priority
+        key.reasons.add(reason)
+        if raised and key.ready and not key.in_hand:
+            self.place(key)
+        if key.ready:
+            return
+        if after is None:
+            self.make_ready(key)
+        elif key.due is None or self.time + after < key.due:
+            key.due = self.time + after
+
+    def add_rate_limited(self, name: str, priority: int, reason: str) -> None:
+        if self.closing and not self.keys[name].ready:
+            self.dropped_adds += 1
+            return
+        delay = min(8.0, 1.0 * 2 ** self.failures[name])
+        self.failures[name] += 1
+        self.add(name, delay, priority, reason)
+
+    def retract(self, name: str, reason: str) -> bool:
+        key = self.keys[name]
+        if reason not in key.reasons:
+            return False
+        key.reasons.remove(reason)
+        if not key.reasons:
+            key.ready, key.due = False, None
+        self.drained()
+        return True
+
+    def candidates(self) -> list[str]:
+        return [name for name, key in self.keys.items() if key.ready and not key.in_hand]
+
+    def hand_out(self) -> str:
+        ready = self.candidates()
+        top = max(self.keys[name].priority for name in ready)
+        lower = [name for name in ready if self.keys[name].priority < top]
+        choice = [name for name in ready if self.keys[name].priority == top]
+        if not lower:
+            self.passed = 0
+        elif self.passed < PATIENCE:
+            self.passed += 1
+        else:
+            self.passed = 0
+            choice = lower
+        name = min(choice, key=lambda name: self.keys[name].place)
+        key = self.keys[name]
+        key.in_hand, key.run_reasons, key.reasons, key.ready = True, key.reasons, set(), False
+        return name
+
+    def done(self, name: str) -> None:
+        key = self.keys[name]
+        key.in_hand = False
+        if key.ready:
+            self.place(key)
+        self.drained()
+
+    def advance(self, seconds: float) -> None:
+        until = self.time + seconds
+        while due := sorted((key.due, name) for name, key in self.keys.items() if key.due is not None):
+            first = due[0][0]
+            if first > until:
+                break
+            self.time = first
+            for _, name in (item for item in due if item[0] == first):
+                self.make_ready(self.keys[name])
+        self.time = until
+
+    def shutdown(self, *, drain: bool) -> None:
+        self.closing = True
+        for key in self.keys.values():
+            if key.due is not None:
+                key.due, key.reasons = None, set()
+                self.dropped_timers += 1
+        if drain:
+            self.drained()
+        else:
+            self.stop()
+
+    def drained(self) -> None:
+        if self.closing and not any(key.ready or key.in_hand for key in self.keys.values()):
+            self.stop()
+
+    def stop(self) -> None:
+        self.stopped = True
+        for key in self.keys.values():
+            if key.ready:
+                key.ready, key.reasons = False, set()
+                self.dropped_ready += 1
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Do the same to both, and compare."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = contextlib.ExitStack()
+        self.stack.enter_context(virtual_time())
+        self.stack.enter_context(mock.patch("reconciler.workqueue._order.PATIENCE", PATIENCE))
+        self.loop = asyncio.events.new_event_loop()
+        self.stack.callback(self.loop.close)
+        self.queue: WorkQueue[str] = self.run(self.make())
+        self.model = Model()
+        self.workers: list[asyncio.Task[str]] = []
+        self.drains: list[asyncio.Task[None]] = []
+        self.in_hand: list[str] = []
+
+    async def make(self) -> WorkQueue[str]:
+        return WorkQueue(rate_limiter=ExponentialBackoff(1, 8))
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(coroutine)
+
+    async def settle(self) -> None:
+        """Let workers take what is there; the model serves as many as wait."""
+        for _ in range(5):
+            await asyncio.sleep(0)
+        expected = []
+        while self.model.candidates() and len(expected) < len(self.workers):
+            expected.append(self.model.hand_out())
+        served = [worker for worker in self.workers if worker.done()]
+        if self.model.stopped:
+            assert len(served) == len(self.workers)
+        results = await asyncio.gather(*served, return_exceptions=True)
+        assert sorted(r for r in results if isinstance(r, str)) == sorted(expected)
+        assert all(isinstance(r, (str, QueueShutDown)) for r in results)
+        assert self.model.stopped or len(served) == len(expected)
+        self.workers = [worker for worker in self.workers if worker not in served]
+        self.in_hand += expected
+
+    def do(self, action: Any = None) -> Any:
+        async def main() -> Any:
+            result = action() if action is not None else None
+            await self.settle()
+            return result
+
+        return self.run(main())
+
+    @rule(key=KEYS, priority=PRIORITIES, reason=REASONS)
+    def add(self, key: str, priority: int, reason: str) -> None:
+        self.model.add(key, None, priority, reason)
+        self.do(lambda: self.queue.add(key, priority=priority, reason=reason))
+
+    @rule(key=KEYS, after=DELAYS, priority=PRIORITIES, reason=REASONS)
+    def add_after(self, key: str, after: float, priority: int, reason: str) -> None:
+        self.model.add(key, after, priority, reason)
+        self.do(lambda: self.queue.add(key, after=after, priority=priority, reason=reason))
+
+    @rule(key=KEYS, priority=PRIORITIES, reason=REASONS)
+    def add_threadsafe(self, key: str, priority: int, reason: str) -> None:
+        self.model.add(key, None, priority, reason)
+        self.do(lambda: self.queue.add_threadsafe(key, priority=priority, reason=reason))
+
+    @rule(key=KEYS, priority=PRIORITIES, reason=REASONS)
+    def add_rate_limited(self, key: str, priority: int, reason: str) -> None:
+        self.model.add_rate_limited(key, priority, reason)
+        self.do(lambda: self.queue.add_rate_limited(key, priority=priority, reason=reason))
+
+    @rule(key=KEYS, reason=REASONS)
+    def retract(self, key: str, reason: str) -> None:
+        expected = self.model.retract(key, reason)
+        assert self.do(lambda: self.queue.retract(key, reason)) == expected
+
+    @rule(key=KEYS)
+    def forget(self, key: str) -> None:
+        self.model.failures[key] = 0
+        self.queue.forget(key)
+
+    @rule()
+    def get(self) -> None:
+        async def main() -> None:
+            self.workers.append(asyncio.create_task(self.queue.get()))
+            await self.settle()
+
+        self.run(main())
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), key=KEYS)
+    def add_and_cancel_a_worker_in_the_same_moment(self, data: st.DataObject, key: str) -> None:
+        worker = data.draw(st.sampled_from(self.workers))
+
+        async def main() -> None:
+            self.queue.add(key)
+            worker.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await worker
+            self.workers.remove(worker)
+            await self.settle()
+
+        self.model.add(key, None, 0, "")
+        self.run(main())
+
+    @precondition(lambda self: self.in_hand)
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(self.in_hand))
+        self.in_hand.remove(key)
+        self.model.done(key)
+        self.do(lambda: self.queue.done(key))
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 3.0, 10.0]))
+    def advance(self, seconds: float) -> None:
+        async def main() -> None:
+            self.model.advance(seconds)
+            await asyncio.sleep(seconds)
+            await self.settle()
+
+        if not self.workers:  # with workers waiting, hand-outs would come in between
+            self.run(main())
+
+    @rule(drain=st.booleans())
+    @precondition(lambda self: len(self.drains) < 3)
+    def shutdown(self, drain: bool) -> None:
+        async def main() -> None:
+            self.drains.append(asyncio.create_task(self.queue.shutdown(drain=drain)))
+            await self.settle()
+
+        self.model.shutdown(drain=drain)
+        self.run(main())
+
+    @invariant()
+    def agree(self) -> None:
+        self.run(self.settle())
+        for name, key in self.model.keys.items():
+            seen = self.queue.explain(name)
+            assert (seen.in_hand is not None) == key.in_hand
+            assert (seen.ready is not None) == key.ready
+            assert seen.due == (None if key.due is None else key.due - self.model.time)
+            assert seen.reasons == key.reasons - {""}
+            assert seen.run_reasons == (key.run_reasons - {""} if key.in_hand else set())
+            assert seen.priority == (key.priority if key.reasons else None)
+            assert seen.failures == self.model.failures[name]
+        known = {name for name, key in self.model.keys.items() if key.in_hand or key.reasons}
+        assert set(self.queue.keys()) == known
+        statistics = self.queue.statistics()
+        assert len(self.queue) == sum(key.ready for key in self.model.keys.values())
+        assert statistics.waiting == sum(key.due is not None for key in self.model.keys.values())
+        assert (statistics.dropped_adds, statistics.dropped_ready, statistics.dropped_timers) == (
+            self.model.dropped_adds,
+            self.model.dropped_ready,
+            self.model.dropped_timers,
+        )
+        assert self.queue.shutting_down == self.model.closing
+        assert all(drain.done() for drain in self.drains) or not self.model.stopped
+        assert statistics.idle_workers == len(self.workers)
+
+    def teardown(self) -> None:
+        async def main() -> None:
+            for task in (*self.workers, *self.drains):
+                task.cancel()
+            await asyncio.gather(*self.workers, *self.drains, return_exceptions=True)
+
+        self.run(main())
+        self.stack.close()
+
+
+QueueMachine.TestCase.settings = settings(deadline=None, max_examples=120, stateful_step_count=40)
+TestQueueAgainstModel = QueueMachine.TestCase

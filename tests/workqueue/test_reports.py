@@ -1,0 +1,271 @@
+"""What the queue tells: explain, statistics, metrics, and how little it keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from reconciler.meta import Request
+from reconciler.workqueue import Explanation, ExponentialBackoff, QueueStatistics, WorkQueue
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Recorder:
+    """Take down every call."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.statistics: Callable[[], QueueStatistics] | None = None
+
+    def watch(self, statistics: Callable[[], QueueStatistics], /) -> None:
+        self.statistics = statistics
+
+    def added(self, priority: int, /) -> None:
+        self.calls.append(("added", priority))
+
+    def handed_out(self, priority: int, seconds: float, /) -> None:
+        self.calls.append(("handed_out", priority, seconds))
+
+    def finished(self, seconds: float, /) -> None:
+        self.calls.append(("finished", seconds))
+
+    def delayed(self) -> None:
+        self.calls.append(("delayed",))
+
+    def raised(self, before: int, after: int, /) -> None:
+        self.calls.append(("raised", before, after))
+
+    def taken_back(self, priority: int, /) -> None:
+        self.calls.append(("taken_back", priority))
+
+    def dropped(self, keys: int, /) -> None:
+        self.calls.append(("dropped", keys))
+
+
+# explain
+
+
+async def test_explain_of_a_key_that_is_not_queued() -> None:
+    queue: WorkQueue[Request] = WorkQueue()
+    explanation = queue.explain(Request("db1", "prod"))
+    assert explanation == Explanation(Request("db1", "prod"))
+    assert str(explanation) == "prod/db1: not queued"
+    assert queue.keys() == []
+
+
+async def test_explain_of_a_ready_key() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", priority=-100, reason="watch")
+    queue.add("a", reason="owned")
+    await asyncio.sleep(2.5)
+    explanation = queue.explain("a")
+    assert explanation == Explanation("a", ready=2.5, priority=0, reasons=frozenset({"watch", "owned"}))
+    assert str(explanation) == "a: ready for 2.5 s, priority 0 (owned, watch)"
+
+
+async def test_explain_of_a_key_in_backoff() -> None:
+    queue: WorkQueue[str] = WorkQueue(rate_limiter=ExponentialBackoff(10, 100))
+    queue.add_rate_limited("a", reason="retry")
+    await asyncio.sleep(4)
+    assert queue.explain("a") == Explanation("a", due=6, priority=0, reasons=frozenset({"retry"}), failures=1)
+    assert str(queue.explain("a")) == "a: waits 6 s more, priority 0 (retry); 1 failure"
+
+
+async def test_explain_of_a_key_in_hand_that_runs_again() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", reason="watch")
+    await queue.get()
+    await asyncio.sleep(1)
+    assert str(queue.explain("a")) == "a: in hand for 1 s (watch)"
+    queue.add("a", priority=5, reason="owned")
+    await asyncio.sleep(2)
+    assert queue.explain("a") == Explanation(
+        "a",
+        in_hand=3,
+        run_reasons=frozenset({"watch"}),
+        ready=2,
+        priority=5,
+        reasons=frozenset({"owned"}),
+    )
+    assert str(queue.explain("a")) == (
+        "a: in hand for 3 s (watch); runs again afterwards, added 2 s ago, priority 5 (owned)"
+    )
+    queue.done("a")
+    assert str(queue.explain("a")) == "a: ready for 0 s, priority 5 (owned)"
+
+
+async def test_explain_counts_failures() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add_rate_limited("a")
+    queue.add_rate_limited("a")
+    await queue.get()
+    assert str(queue.explain("a")) == "a: in hand for 0 s; 2 failures"
+
+
+# statistics
+
+
+async def test_statistics_count_what_is_held_and_done() -> None:
+    queue: WorkQueue[str] = WorkQueue(name="databases")
+    for key in "abc":
+        queue.add(key)
+    queue.add("d", after=10)
+    await queue.get()
+    await asyncio.sleep(1)
+    await queue.get()
+    queue.add("b")
+    await asyncio.sleep(2)
+    assert queue.statistics() == QueueStatistics(
+        name="databases",
+        ready=2,
+        waiting=1,
+        in_hand=2,
+        idle_workers=0,
+        adds=4,
+        hand_outs=2,
+        dropped_adds=0,
+        dropped_ready=0,
+        dropped_timers=0,
+        longest_in_hand=3,
+        unfinished=5,
+        shutting_down=False,
+    )
+    assert len(queue) == 2
+    assert sorted(queue.keys()) == ["a", "b", "c", "d"]
+
+
+async def test_statistics_count_workers_that_wait() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    workers = [asyncio.create_task(queue.get()) for _ in range(3)]
+    await asyncio.sleep(1)
+    assert queue.statistics().idle_workers == 3
+    workers[0].cancel()
+    await asyncio.sleep(1)
+    assert queue.statistics().idle_workers == 2
+    await queue.shutdown()
+    await asyncio.gather(*workers, return_exceptions=True)
+    assert queue.statistics().idle_workers == 0
+
+
+# metrics
+
+
+async def test_metrics_hear_the_life_of_a_key() -> None:
+    metrics = Recorder()
+    queue: WorkQueue[str] = WorkQueue(metrics=metrics)
+    queue.add("a", after=2)
+    queue.add("a", after=5)
+    await asyncio.sleep(3)
+    queue.add("a", priority=7)
+    await asyncio.sleep(1)
+    await queue.get()
+    queue.add("a")
+    await asyncio.sleep(4)
+    queue.done("a")
+    await asyncio.sleep(1)
+    await queue.get()
+    assert metrics.calls == [
+        ("delayed",),
+        ("delayed",),
+        ("added", 0),
+        ("raised", 0, 7),
+        ("handed_out", 7, 2),
+        ("added", 0),
+        ("finished", 4),
+        ("handed_out", 0, 1),
+    ]
+    assert metrics.statistics is not None
+    assert metrics.statistics() == queue.statistics()
+
+
+async def test_metrics_hear_what_does_not_run() -> None:
+    metrics = Recorder()
+    queue: WorkQueue[str] = WorkQueue(metrics=metrics)
+    queue.add("a", reason="x")
+    queue.retract("a", "x")
+    queue.add("b", priority=1)
+    queue.add("c", after=1)
+    await queue.shutdown()
+    queue.add("d")
+    assert Counter(call[0] for call in metrics.calls) == {"added": 2, "taken_back": 2, "delayed": 1, "dropped": 3}
+
+
+async def test_what_metrics_hear_adds_up_to_the_depth() -> None:
+    metrics = Recorder()
+    queue: WorkQueue[int] = WorkQueue(metrics=metrics)
+    for number in range(20):
+        queue.add(number % 7, priority=number % 3, reason=str(number % 2))
+        queue.retract(number % 5, "1")
+    in_hand = [await queue.get() for _ in range(3)]
+    queue.add(in_hand[0], priority=2)
+    depth: Counter[object] = Counter()
+    for name, *rest in metrics.calls:
+        if name == "added":
+            depth[rest[0]] += 1
+        elif name in ("handed_out", "taken_back"):
+            depth[rest[0]] -= 1
+        elif name == "raised":
+            depth[rest[0]] -= 1
+            depth[rest[1]] += 1
+    assert min(depth.values()) >= 0
+    assert depth.total() == len(queue)
+
+
+# What is kept
+
+
+def sizes(queue: WorkQueue[int]) -> dict[str, int]:
+    return {
+        "entries": len(queue._entries),
+        "heap": len(queue._timers._heap),
+        "levels": len(queue._order._levels),
+        "in order": sum(len(level) for level in queue._order._levels.values()),
+        "in hand": len(queue._in_hand),
+    }
+
+
+async def test_moved_and_dropped_timers_leave_nothing_behind() -> None:
+    queue: WorkQueue[int] = WorkQueue()
+    queue.add(-1, after=1e6)
+    for number in range(50_000):
+        key = number % 100
+        queue.add(key, after=1e6 - number, reason="timer")
+        if number % 3 == 0:
+            queue.retract(key, "timer")
+    assert sizes(queue)["heap"] < 400
+    for key in range(100):
+        queue.retract(key, "timer")
+    queue.add(-1)
+    queue.done(await queue.get())
+    assert set(sizes(queue).values()) <= {0, 1}
+
+
+async def test_raised_and_retracted_keys_leave_nothing_behind() -> None:
+    queue: WorkQueue[int] = WorkQueue()
+    for number in range(20_000):
+        queue.add(1, priority=number, reason="x")
+        if number % 2:
+            queue.retract(1, "x")
+    assert sizes(queue) == {"entries": 0, "heap": 0, "levels": 0, "in order": 0, "in hand": 0}
+
+
+async def test_priorities_used_once_are_not_kept() -> None:
+    queue: WorkQueue[int] = WorkQueue()
+    queue.add(-1, priority=-1)
+    for number in range(5000):
+        queue.add(number, priority=number)
+        queue.done(await queue.get())
+    assert sizes(queue)["levels"] <= 200
+
+
+async def test_runs_leave_nothing_behind() -> None:
+    queue: WorkQueue[int] = WorkQueue()
+    for number in range(20_000):
+        queue.add(number, after=None if number % 2 else 1, reason="x")
+        queue.add(number)
+        queue.done(await queue.get())
+    assert sizes(queue) == {"entries": 0, "heap": 0, "levels": 1, "in order": 0, "in hand": 0}
