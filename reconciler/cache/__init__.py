@@ -1,5 +1,55 @@
-"""Keep local copies of objects up to date, and read from them."""
+"""Keep local copies of objects up to date, tell who wants to know, and read from them.
 
+A `Cache` shares `Informer` objects; each mirrors one kind into a `Store` and tells handlers of each change. A
+`CachedClient` reads from there and writes to the server.
+
+It promises:
+
+* Nothing that the server or the network does ends a watch: every failure is followed by a delay with jitter, and then
+  by a resume or a new list, whichever is right for it.
+* The store never goes back: a list is consistent or not older than what is known, and a lower version of the same
+  object is left out. If the server's own versions fall, as after a restore of etcd, everything starts anew and says so.
+* The store has a change before a handler hears of it, and what a handler hears, replayed, gives the store. Deletions
+  that no event told of are found by the next list.
+* Objects are held as the bytes that came; a reader gets a copy of its own and cannot harm another one.
+* A process reads what it has written, before the watch tells of it.
+"""
+
+from reconciler.cache._cache import Cache, CacheStatistics
+from reconciler.cache._cached_client import CachedClient
+from reconciler.cache._errors import CacheNotSynced, NotCached
+from reconciler.cache._failures import Failure
+from reconciler.cache._handlers import Handler, HandlerRegistration
+from reconciler.cache._index import owner_uids
+from reconciler.cache._informer import Informer, InformerStatistics
 from reconciler.cache._object import CachedObject, CacheEvent, EventType, OwnerReference
+from reconciler.cache._overlay import OverlayStatistics
+from reconciler.cache._reflector import ReflectorStatistics
+from reconciler.cache._scope import Scope
+from reconciler.cache._store import Store, StoreStatistics
+from reconciler.cache._wire import Transform, cached_object
 
-__all__ = ["CacheEvent", "CachedObject", "EventType", "OwnerReference"]
+__all__ = [
+    "Cache",
+    "CacheEvent",
+    "CacheNotSynced",
+    "CacheStatistics",
+    "CachedClient",
+    "CachedObject",
+    "EventType",
+    "Failure",
+    "Handler",
+    "HandlerRegistration",
+    "Informer",
+    "InformerStatistics",
+    "NotCached",
+    "OverlayStatistics",
+    "OwnerReference",
+    "ReflectorStatistics",
+    "Scope",
+    "Store",
+    "StoreStatistics",
+    "Transform",
+    "cached_object",
+    "owner_uids",
+]

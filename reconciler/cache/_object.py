@@ -56,8 +56,8 @@ _decode_document = msgspec.json.Decoder(dict[str, Any]).decode
 class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True):
     """Hold one version of one object; never changes, and shares nothing that a reader could change.
 
-    It holds only strings, numbers, bytes and containers of them, so no reference cycle can go through it and the garbage
-    collector need not track it: a cache of 100,000 objects does not lengthen its passes.
+    It holds only strings, numbers, bytes and containers of them, so no reference cycle can go through it and the
+    garbage collector need not track it: a cache of 100,000 objects does not lengthen its passes.
 
     Attributes:
         request: name and namespace.

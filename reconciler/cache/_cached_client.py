@@ -1,0 +1,230 @@
+"""Read declared kinds from the cache and write to the server; what was written is read back at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from reconciler.cache._cache import Cache
+from reconciler.cache._errors import CacheNotSynced, NotCached
+from reconciler.cache._informer import Informer
+from reconciler.cache._object import CachedObject
+from reconciler.cache._overlay import OverlayExpired
+from reconciler.cache._selector import LabelSelector, format_labels, matches_fields, parse_fields
+from reconciler.client import Client, ListResult, Selector
+from reconciler.errors import NotFound
+from reconciler.meta import GroupVersionKind, Request, ResourceType, current_cycle
+from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from
+
+__all__ = ["CachedClient"]
+
+READ_TIMEOUT = 30.0
+"""Seconds that a read waits for the initial list of its kind."""
+
+R = TypeVar("R", bound=AnyResource)
+
+
+class CachedClient(Client):
+    """Be a `Client` whose `get` and `list` answer from a cache, without a request.
+
+    What comes back is a private copy; changing it changes nothing else. This process's own writes through this client
+    are seen at once, before the watch tells of them. Everything but `get` and `list` speaks to the server.
+
+    A kind that the cache does not hold is an error, not a request: a read that silently costs a request each time, or
+    starts a watch of the whole cluster, is found late. `live` reads from the server.
+
+    Args:
+        client: sends the requests.
+        cache: answers the reads.
+    """
+
+    def __init__(self, client: Client, cache: Cache) -> None:
+        self._share(client)
+        self._client = client
+        self._cache = cache
+
+    @property
+    def live(self) -> Client:
+        """Return the client that reads the server. Writes through it are not laid over the cache."""
+        return self._client
+
+    @overload
+    async def get(self, kind: type[R], name: str, namespace: str | None = None) -> R: ...
+    @overload
+    async def get(self, kind: str | GroupVersionKind, name: str, namespace: str | None = None) -> Unstructured: ...
+    async def get(self, kind: KindLike, name: str, namespace: str | None = None) -> AnyResource | Unstructured:
+        """Read one object from the cache.
+
+        Waits up to 30 s for the kind's initial list. Cancellation changes nothing.
+
+        Args:
+            kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
+            name: the object's name.
+            namespace: its namespace; None for cluster-scoped kinds.
+
+        Raises:
+            NotFound: the cache holds no such object.
+            NotCached: the kind, or the namespace, is not cached; `live` reads it.
+            CacheNotSynced: there is no initial list after 30 s.
+            ValueError: a namespaced kind without namespace.
+            InvalidObject: the object does not fit the class.
+        """
+        gvk = gvk_from(kind)
+        informer = await self._informer(gvk, namespace)
+        request = _request(informer.resource, name, namespace)
+        try:
+            cached = informer.overlay.get(request)
+        except OverlayExpired as expired:
+            await self._renew(informer, expired.requests)
+            cached = informer.overlay.get(request)
+        if cached is None:
+            raise _not_found(informer.resource, request)
+        cycle = current_cycle.get()
+        if cycle is not None:
+            cycle.saw(gvk, request, cached.uid, cached.version)
+        return from_document(kind, cached.decode())
+
+    @overload
+    async def list(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = 500,
+    ) -> ListResult[R]: ...
+    @overload
+    async def list(
+        self,
+        kind: str | GroupVersionKind,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = 500,
+    ) -> ListResult[Unstructured]: ...
+    async def list(
+        self,
+        kind: KindLike,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = 500,  # noqa: ARG002 - the cache has no pages
+    ) -> ListResult[Any]:
+        """Read objects from the cache, in the order of namespace and name.
+
+        Waits up to 30 s for the kind's initial list. Cancellation changes nothing.
+
+        Args:
+            kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
+            namespace: None for all that are cached, or for cluster-scoped kinds.
+            label_selector: text in the API's syntax, or a mapping of what must be equal.
+            field_selector: the same for ``metadata.name``, ``metadata.namespace``, and each field that the informer's
+                store has an index of, under the field's path.
+            limit: means nothing here.
+
+        Raises:
+            NotCached: the kind, the namespace, or a field of the selector is not cached; `live` reads it.
+            CacheNotSynced: there is no initial list after 30 s.
+            ValueError: a selector cannot be read.
+            InvalidObject: an object does not fit the class.
+        """
+        gvk = gvk_from(kind)
+        informer = await self._informer(gvk, namespace)
+        fields = parse_fields(format_labels(field_selector) or "")
+        try:
+            found = _by_fields(informer, namespace, fields)
+        except OverlayExpired as expired:
+            await self._renew(informer, expired.requests)
+            found = _by_fields(informer, namespace, fields)
+        labels = LabelSelector(format_labels(label_selector) or "")
+        selected = [cached for cached in found if labels.matches(cached.labels)]
+        selected.sort(key=lambda cached: (cached.namespace or "", cached.name))
+        self._report(gvk, selected)
+        return ListResult([from_document(kind, cached.decode()) for cached in selected], informer.version(namespace))
+
+    async def _informer(self, gvk: GroupVersionKind, namespace: str | None) -> Informer:
+        informer = self._cache.find(gvk, namespace)
+        if not informer.synced:
+            if not self._cache.started:
+                raise CacheNotSynced(f"{gvk} cannot be read before the cache is started; client.live can")
+            await informer.wait_synced(READ_TIMEOUT)
+        return informer
+
+    async def _renew(self, informer: Informer, requests: Sequence[Request]) -> None:
+        """Ask the server for what the watch has not told for too long, and believe the answer for as long again."""
+        for request in requests:
+            try:
+                found = await self._client.get(informer.gvk, *request)
+            except NotFound:
+                informer.overlay.deleted(request)
+            else:
+                informer.wrote("get", request, msgspec.json.encode(found.to_dict()))
+
+    @staticmethod
+    def _report(gvk: GroupVersionKind, found: Sequence[CachedObject]) -> None:
+        cycle = current_cycle.get()
+        if cycle is None or cycle.gvk != gvk:
+            return
+        for cached in found:
+            if cached.request == cycle.request:
+                cycle.saw(gvk, cached.request, cached.uid, cached.version)
+
+    def _wrote(self, rt: ResourceType, verb: str, request: Request, answer: bytes) -> None:
+        """Lay a write over the cache."""
+        self._cache.wrote(rt, verb, request, answer)
+
+
+def _request(resource: ResourceType, name: str, namespace: str | None) -> Request:
+    if resource.namespaced and not namespace:
+        raise ValueError(f"{resource.gvk.kind} {name!r} needs a namespace")
+    return Request(name, namespace if resource.namespaced else None)
+
+
+def _by_fields(
+    informer: Informer, namespace: str | None, fields: Sequence[tuple[str, str, str]]
+) -> Sequence[CachedObject]:
+    """Return what the fields of a selector leave: by an index where they need one, else by the key."""
+    namespace = namespace if informer.resource.namespaced else None
+    of_key = tuple(field for field in fields if field[0] in ("metadata.name", "metadata.namespace"))
+    indexed = [field for field in fields if field not in of_key]
+    found: Sequence[CachedObject] | None = None
+    for path, operator, value in indexed:
+        if operator != "=" or not informer.store.has_index(path):
+            raise NotCached(
+                f"{informer.gvk} cannot be selected by {path}{operator}{value} in the cache: add an index of that name "
+                "(informer.store.add_index) and ask for equality, or read it from the server with client.live"
+            )
+        matching = informer.overlay.by_index(path, value, namespace)
+        kept = {cached.request for cached in matching}
+        found = matching if found is None else [cached for cached in found if cached.request in kept]
+    if found is None:
+        found = informer.overlay.list(namespace)
+    return [cached for cached in found if matches_fields(of_key, cached.request)]
+
+
+def _not_found(resource: ResourceType, request: Request) -> NotFound:
+    group = resource.gvk.group
+    plural = f"{resource.plural}.{group}" if group else resource.plural
+    message = f'{plural} "{request.name}" not found'
+    details = {"name": request.name, "group": group, "kind": resource.plural}
+    return NotFound(
+        message,
+        status=404,
+        reason="NotFound",
+        body={
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": message,
+            "reason": "NotFound",
+            "details": {key: value for key, value in details.items() if value},
+            "code": 404,
+        },
+        request=f"get {request} from the cache",
+    )

@@ -1,0 +1,124 @@
+"""Turn what one reflector learns into changes of the store and events: the store first, the handlers second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from reconciler.cache._handlers import Handlers
+from reconciler.cache._object import CachedObject, CacheEvent, EventType
+from reconciler.cache._session import is_lower
+from reconciler.cache._store import WritableStore
+from reconciler.meta import Version
+
+__all__ = ["Feed"]
+
+_CHANGES_BETWEEN_YIELDS = 500
+
+
+class Feed:
+    """Be the sink of the reflector that watches one namespace, or all of them, for an informer.
+
+    Args:
+        namespace: what the reflector watches; None for all.
+        store: takes the objects.
+        handlers: hear of the changes.
+        selective: the watch has a selector, so an object that is reported as deleted may have left it alive.
+        on_filled: called after each complete list.
+        on_restart: called when versions have begun anew, before the handlers hear of the new state.
+
+    Attributes:
+        namespace: as given.
+        version: how far the watch has come; None before the first list. Every change up to it is in the store.
+        stale: how many objects and events were left out because the store had a newer version.
+    """
+
+    def __init__(
+        self,
+        namespace: str | None,
+        *,
+        store: WritableStore,
+        handlers: Handlers,
+        selective: bool,
+        on_filled: Callable[[], None],
+        on_restart: Callable[[], None],
+    ) -> None:
+        self.version: Version | None = None
+        self.stale = 0
+        self.namespace = namespace
+        self._store = store
+        self._handlers = handlers
+        self._selective = selective
+        self._on_filled = on_filled
+        self._on_restart = on_restart
+
+    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> None:
+        """Make the store equal to a list; what the list lacks has been deleted, unseen.
+
+        Cancellation stops between two objects; each of them is either as before or as in the list.
+        """
+        if restarted:
+            self._start_anew(objects, version)
+        else:
+            for number, change in enumerate(self._changes(objects), 1):
+                for event in change:
+                    self._handlers.tell(event)
+                if number % _CHANGES_BETWEEN_YIELDS == 0:
+                    await asyncio.sleep(0)
+        self.version = version
+        self._on_filled()
+
+    def apply(self, type: str, cached: CachedObject) -> None:
+        """Take an event of the watch."""
+        before = self._store.get(cached.request)
+        events = self._delete(before, cached) if type == "DELETED" else self._put(before, cached)
+        self.version = cached.version
+        for event in events:
+            self._handlers.tell(event)
+
+    def advance(self, version: Version) -> None:
+        """Take a bookmark."""
+        self.version = version
+
+    def _start_anew(self, objects: Sequence[CachedObject], version: Version) -> None:
+        """Replace everything before anybody hears of it: whoever is told must not find a version of the past."""
+        events = [event for change in self._changes(objects, restarted=True) for event in change]
+        self.version = version
+        self._on_restart()
+        for event in events:
+            self._handlers.tell(event)
+
+    def _changes(self, objects: Sequence[CachedObject], *, restarted: bool = False) -> Iterator[Iterable[CacheEvent]]:
+        """Bring the store to a list step by step, and yield the events of each step after it."""
+        for gone in self._store.missing(self.namespace, [cached.request for cached in objects]):
+            self._store.discard(gone.request)
+            yield (CacheEvent(EventType.DELETED, old=gone, final=False),)
+        for cached in objects:
+            yield self._put(self._store.get(cached.request), cached, force=restarted)
+
+    def _put(self, before: CachedObject | None, cached: CachedObject, *, force: bool = False) -> tuple[CacheEvent, ...]:
+        if before is None:
+            self._store.put(cached)
+            return (CacheEvent(EventType.ADDED, new=cached, initial=self.version is None),)
+        if not force and is_lower(cached.version, before.version):
+            self.stale += 1
+            return ()
+        if before.uid != cached.uid:
+            self._store.put(cached)
+            return (
+                CacheEvent(EventType.DELETED, old=before, final=False),
+                CacheEvent(EventType.ADDED, new=cached),
+            )
+        if cached.version == before.version and (not force or cached.data == before.data):
+            return ()
+        self._store.put(cached)
+        return (CacheEvent(EventType.UPDATED, old=before, new=cached),)
+
+    def _delete(self, before: CachedObject | None, cached: CachedObject) -> tuple[CacheEvent, ...]:
+        if before is None:
+            return ()
+        if before.uid != cached.uid or is_lower(cached.version, before.version):
+            self.stale += 1
+            return ()
+        self._store.discard(cached.request)
+        return (CacheEvent(EventType.DELETED, old=cached, final=not self._selective),)

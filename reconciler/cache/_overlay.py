@@ -1,0 +1,220 @@
+"""Lay this process's own writes over a store until the watch has passed them: read your writes.
+
+An entry holds the answer to a write. It is *passed*, and gone, as soon as the watch or a list has come to its version;
+no event has to be hooked for that, since both facts can be read from the store when the entry is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from reconciler.cache._object import CachedObject
+from reconciler.cache._store import Store
+from reconciler.clock import Clock, current_clock
+from reconciler.meta import Request, Version
+
+__all__ = ["Overlay", "OverlayExpired", "OverlayStatistics"]
+
+MAX_AGE = 60.0
+"""Seconds that an own write is believed without a word from the watch; then the server is asked."""
+
+CAPACITY = 10_000
+"""Entries of one informer: what 160 writes a second make in 60 s while the watch is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayStatistics:
+    """Count an overlay.
+
+    Attributes:
+        entries: own writes that the watch has not confirmed yet.
+        expired: entries that were still there after 60 s when they were read; each cost a live read.
+        dropped: entries that had to go because there were too many.
+    """
+
+    entries: int
+    expired: int
+    dropped: int
+
+
+class OverlayExpired(Exception):
+    """Tell a reader that the watch is over 60 s behind an own write: the server has to be asked."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        super().__init__(f"the watch is behind own writes of {', '.join(map(str, requests))}")
+        self.requests = requests
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    uid: str
+    version: Version | None  # of a deletion: a version that is not after it, None when none is known
+    cached: CachedObject | None  # None: deleted
+    basis: CachedObject | None  # what the store held at the time
+    since: float
+
+
+class Overlay:
+    """Hold the answers to own writes in front of a store.
+
+    Args:
+        store: what lies below.
+        progress: gives the version that the watch over a key's namespace has come to, None before the first list.
+        clock: measures ages. Default: the clock in force.
+    """
+
+    def __init__(
+        self, store: Store, progress: Callable[[Request], Version | None], *, clock: Clock | None = None
+    ) -> None:
+        self._store = store
+        self._progress = progress
+        self._clock = clock or current_clock()
+        self._entries: dict[Request, _Entry] = {}  # in the order of the writes
+        self._expired = 0
+        self._dropped = 0
+
+    def wrote(self, cached: CachedObject) -> None:
+        """Take the object that a write, or a live read, was answered with."""
+        self._put(cached.request, cached.uid, cached.version, cached)
+
+    def deleted(self, request: Request, uid: str = "") -> None:
+        """Take the deletion of an object.
+
+        Args:
+            request: its key.
+            uid: its uid; when the answer did not tell it, the one of the object that a reader would have seen.
+        """
+        entry = self._current(request)
+        seen = self._store.get(request) if entry is None else self._over(request, entry)
+        uid = uid or (seen.uid if seen is not None else "")
+        if uid:
+            self._put(request, uid, seen.version if seen is not None and seen.uid == uid else None, None)
+
+    def get(self, request: Request) -> CachedObject | None:
+        """Return what a reader sees under a key.
+
+        Raises:
+            OverlayExpired: the watch is too far behind.
+        """
+        entry = self._current(request)
+        if entry is None:
+            return self._store.get(request)
+        self._check_age({request: entry})
+        return self._over(request, entry)
+
+    def list(self, namespace: str | None = None) -> Sequence[CachedObject]:
+        """Return what a reader sees in a namespace, or in all.
+
+        Raises:
+            OverlayExpired: the watch is too far behind.
+        """
+        return self._merged(self._store.list(namespace), namespace, lambda _: True)
+
+    def by_index(self, name: str, value: str, namespace: str | None = None) -> Sequence[CachedObject]:
+        """Return what a reader sees by an index.
+
+        Raises:
+            OverlayExpired: the watch is too far behind.
+            ValueError: there is no such index.
+        """
+        index = self._store.index(name)
+        found = [cached for cached in index.find(value) if namespace is None or cached.namespace == namespace]
+        return self._merged(found, namespace, lambda cached: value in index.values_of(cached))
+
+    def clear(self) -> None:
+        """Forget everything: the server's versions have started anew."""
+        self._entries.clear()
+
+    def statistics(self) -> OverlayStatistics:
+        """Count the entries and what became of others."""
+        return OverlayStatistics(len(self._entries), self._expired, self._dropped)
+
+    def _put(self, request: Request, uid: str, version: Version | None, cached: CachedObject | None) -> None:
+        entry = _Entry(uid, version, cached, self._store.get(request), self._clock.monotonic())
+        existing = self._current(request)
+        if self._passed(request, entry) or (existing is not None and not _supersedes(entry, existing)):
+            return
+        self._entries.pop(request, None)
+        self._entries[request] = entry
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Forget passed entries that nobody reads: writes and the watch go in one order, so the oldest pass first."""
+        while self._entries:
+            request, entry = next(iter(self._entries.items()))
+            if not self._passed(request, entry):
+                if len(self._entries) <= CAPACITY:
+                    return
+                self._dropped += 1
+            del self._entries[request]
+
+    def _merged(
+        self, below: Sequence[CachedObject], namespace: str | None, belongs: Callable[[CachedObject], bool]
+    ) -> Sequence[CachedObject]:
+        entries = self._current_in(namespace)
+        if not entries:
+            return below
+        self._check_age(entries)
+        kept = [cached for cached in below if cached.request not in entries]
+        laid_over = (self._over(request, entry) for request, entry in entries.items())
+        return kept + [cached for cached in laid_over if cached is not None and belongs(cached)]
+
+    def _over(self, request: Request, entry: _Entry) -> CachedObject | None:
+        """Return what an entry shows; a deletion hides the object and what was before it, not its successor."""
+        if entry.cached is not None:
+            return entry.cached
+        below = self._store.get(request)
+        if below is None or below.uid == entry.uid:
+            return None
+        return None if entry.version is not None and _reached(entry.version, below.version) else below
+
+    def _current_in(self, namespace: str | None) -> dict[Request, _Entry]:
+        requests = [request for request in self._entries if namespace in (None, request.namespace)]
+        found = ((request, self._current(request)) for request in requests)
+        return {request: entry for request, entry in found if entry is not None}
+
+    def _current(self, request: Request) -> _Entry | None:
+        entry = self._entries.get(request)
+        if entry is not None and self._passed(request, entry):
+            del self._entries[request]
+            return None
+        return entry
+
+    def _passed(self, request: Request, entry: _Entry) -> bool:
+        progress = self._progress(request)
+        below = self._store.get(request)
+        if entry.cached is None:
+            # The watch shows no such object: it has seen the deletion, unless it has not even come to the creation.
+            gone = below is None or below.uid != entry.uid
+            had_it = entry.basis is not None and entry.basis.uid == entry.uid
+            reached = entry.version is None or (progress is not None and _reached(progress, entry.version))
+            return gone and progress is not None and (had_it or reached)
+        if isinstance(progress, int) and isinstance(entry.version, int):
+            return progress >= entry.version
+        # Opaque versions have no order: the next word about the key replaces the write.
+        return below is not entry.basis or (below is not None and below.version == entry.version)
+
+    def _check_age(self, entries: dict[Request, _Entry]) -> None:
+        now = self._clock.monotonic()
+        expired = [request for request, entry in entries.items() if now - entry.since > MAX_AGE]
+        if not expired:
+            return
+        for request in expired:
+            del self._entries[request]
+        self._expired += len(expired)
+        raise OverlayExpired(expired)
+
+
+def _reached(progress: Version, version: Version) -> bool:
+    """Say whether one version is surely not before another; opaque versions have no order."""
+    return isinstance(progress, int) and isinstance(version, int) and progress >= version
+
+
+def _supersedes(entry: _Entry, existing: _Entry) -> bool:
+    """Say whether an answer is later than one that came before it; answers may come in any order."""
+    if entry.cached is None:
+        return existing.uid == entry.uid or existing.cached is None
+    if existing.cached is None and existing.uid == entry.uid:
+        return False
+    return existing.version is None or entry.version is None or not _reached(existing.version, entry.version)

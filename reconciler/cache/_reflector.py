@@ -1,0 +1,360 @@
+"""Follow one kind in one namespace: list, watch from there, and get over everything that can go wrong.
+
+The states and what leads from one to the next::
+
+    no version ──▶ streamed list ──end mark──▶ watching (the same stream)
+        ▲  │            │ refused: pages from now on
+        │  │            │ broken: pages the next time
+        │  └──────▶ list in pages ───────────▶ watching ──410, ERROR, versions that fall──▶ no version
+        │                                       ▲    │
+        └── 410, anything else                  └────┘ end, cut, silence, 429, 5xx: the same version, no list
+
+Nothing but cancellation ends it. A list is consistent or not older than what is known: version ``"0"``, "whatever you
+have", is never asked for, since a lagging server would answer it with the past.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from reconciler.cache._failures import Failure, Pacer, WatchTrouble, action_on, is_behind
+from reconciler.cache._object import CachedObject
+from reconciler.cache._session import Counts, Filled, Position, Session, Sink, is_lower
+from reconciler.cache._stream import read_lines
+from reconciler.cache._wire import ListPage, WireReader, decode_list
+from reconciler.clock import Clock, current_clock
+from reconciler.errors import (
+    APIError,
+    BadRequest,
+    Expired,
+    Forbidden,
+    Invalid,
+    MethodNotAllowed,
+    NotAcceptable,
+    ServerError,
+    TooManyRequests,
+    Unauthorized,
+)
+from reconciler.http import HTTPResponse
+from reconciler.meta import ResourceType, Version, parse_version
+
+__all__ = ["Reflector", "ReflectorStatistics", "Source"]
+
+PAGE = 500
+"""Objects a page, as in client-go's pager."""
+
+WATCH_SECONDS = (300, 600)
+"""Bounds of the timeout asked for a watch, drawn anew each time so that watches do not end together; client-go's."""
+
+SHORTEST_WATCH = 1.0
+"""Seconds; a watch that ends earlier and without an event counts as a failure, as in client-go."""
+
+BEHIND_AT_MOST = 5
+"""Answers "I am behind" in a row before a consistent list decides whether the server's versions fell. The server waits
+3 s itself before it answers so, hence about 20 s."""
+
+_STREAM_REFUSED = (BadRequest, Invalid, MethodNotAllowed, NotAcceptable)
+_SAYS_NOTHING_OF_THE_VERSION = (ServerError, TooManyRequests, Unauthorized, Forbidden)
+_OBJECTS_BETWEEN_YIELDS = 500
+
+_logger = logging.getLogger("reconciler.cache")
+
+
+class Source(Protocol):
+    """Be what a reflector needs of a client: bytes, one request a call, typed errors."""
+
+    async def raw_list(
+        self,
+        rt: ResourceType,
+        namespace: str | None = None,
+        query: Sequence[tuple[str, str]] = (),
+        *,
+        metadata_only: bool = False,
+    ) -> bytes:
+        """Return one page of a list."""
+        ...
+
+    async def open_watch(
+        self,
+        rt: ResourceType,
+        namespace: str | None = None,
+        query: Sequence[tuple[str, str]] = (),
+        *,
+        metadata_only: bool = False,
+    ) -> HTTPResponse:
+        """Return an open watch, which the caller closes."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReflectorStatistics:
+    """Count what one reflector, or all those of an informer, did.
+
+    Attributes:
+        lists: complete lists, streamed ones included.
+        watches: streams opened.
+        events: lines read, bookmarks included.
+        bookmarks: how many of them.
+        failures: of every kind.
+        expired: versions that were compacted away (410).
+        silent: streams given up because nothing came.
+        behind: answers of a server that had not come to the version asked for.
+        stale_lists: lists thrown away because they were older than what was known.
+        restarts: times that the server's versions fell.
+    """
+
+    lists: int = 0
+    watches: int = 0
+    events: int = 0
+    bookmarks: int = 0
+    failures: int = 0
+    expired: int = 0
+    silent: int = 0
+    behind: int = 0
+    stale_lists: int = 0
+    restarts: int = 0
+
+
+class Reflector:
+    """Mirror the objects of one kind in one namespace, or in all, into a sink.
+
+    Args:
+        source: sends lists and watches.
+        resource: how the kind is served.
+        namespace: None for all, and for cluster-scoped kinds.
+        sink: takes what is learned.
+        reader: makes cached objects of raw ones.
+        selectors: query parameters that narrow list and watch.
+        metadata_only: ask for metadata alone.
+        clock: the clock in force by default.
+        rng: source of jitter and watch timeouts.
+
+    Attributes:
+        last_failure: what went wrong last; None while all is well.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        resource: ResourceType,
+        namespace: str | None,
+        *,
+        sink: Sink,
+        reader: WireReader,
+        selectors: Sequence[tuple[str, str]] = (),
+        metadata_only: bool = False,
+        clock: Clock | None = None,
+        rng: random.Random,
+    ) -> None:
+        self.last_failure: Failure | None = None
+        self._source = source
+        self._resource = resource
+        self._namespace = namespace
+        self._sink = sink
+        self._reader = reader
+        self._selectors = tuple(selectors)
+        self._metadata_only = metadata_only
+        self._clock = clock or current_clock()
+        self._rng = rng
+        self._pacer = Pacer(clock=self._clock, rng=rng)
+        self._counts = Counts()
+        self._position = Position()
+        self._verb = "list"
+        self._streams: bool | None = None  # whether the server knows streamed lists; None until one came or was refused
+        self._pages_next = False  # the next list comes in pages although the server may know streamed ones
+        self._whole_next = False  # the next list comes without pages
+        self._behind = 0
+
+    async def run(self) -> None:
+        """List and watch for ever. Cancellation ends it and closes the stream."""
+        while True:
+            try:
+                await self._step()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the mirror must go on
+                await asyncio.sleep(self._after(error))
+
+    def statistics(self) -> ReflectorStatistics:
+        """Count what was done."""
+        return ReflectorStatistics(**dataclasses.asdict(self._counts))
+
+    async def _step(self) -> None:
+        if self._position.current:
+            await self._watch()
+        elif self._streams is False or self._pages_next:
+            await self._list()
+        else:
+            await self._stream()
+
+    # lists
+
+    def _not_older(self) -> list[tuple[str, str]]:
+        """Return what makes a list not older than what is known; nothing, which means consistent, at the beginning."""
+        if self._position.exact or not self._position.version:
+            return []
+        return [("resourceVersion", str(self._position.version)), ("resourceVersionMatch", "NotOlderThan")]
+
+    async def _list(self) -> None:
+        self._verb = "list"
+        not_older = self._not_older()
+        query = [*self._selectors] if self._whole_next else [*self._selectors, ("limit", str(PAGE))]
+        objects: list[CachedObject] = []
+        page = await self._page([*query, *not_older], objects)
+        version = parse_version(page.metadata.resource_version)
+        try:
+            while page.metadata.continue_:
+                page = await self._page([*query, ("continue", page.metadata.continue_)], objects)
+        except Expired:
+            self._whole_next = True
+            raise
+        await self._filled(objects, version, exact=not not_older)
+
+    async def _page(self, query: Sequence[tuple[str, str]], objects: list[CachedObject]) -> ListPage:
+        body = await self._source.raw_list(self._resource, self._namespace, query, metadata_only=self._metadata_only)
+        try:
+            page = decode_list(body)
+        except msgspec.DecodeError as error:
+            raise WatchTrouble(f"the answer is no list ({error})", kind="garbled") from None
+        for number, raw in enumerate(page.items or (), 1):
+            cached = self._reader.read(raw)
+            if cached is not None:
+                objects.append(cached)
+            if number % _OBJECTS_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+        return page
+
+    async def _filled(self, objects: Sequence[CachedObject], version: Version, *, exact: bool) -> None:
+        position = self._position
+        fell = is_lower(version, position.version)
+        if fell and not exact:
+            self._counts.stale_lists += 1
+            raise WatchTrouble(
+                f"the list is of version {version}, but {position.version} is known already; it is left out",
+                kind="stale list",
+                lost=True,
+            )
+        if fell:
+            self._counts.restarts += 1
+            _logger.warning("%s: versions fell from %s to %s; starting anew", self._action, position.version, version)
+        await self._sink.replace(objects, version, restarted=fell)
+        self._counts.lists += 1
+        position.version = version or ""
+        position.current, position.exact = True, False
+        self._pages_next = self._whole_next = False
+        self._well()
+
+    async def _stream(self) -> None:
+        self._verb = "list"
+        not_older = self._not_older() or [("resourceVersionMatch", "NotOlderThan")]
+        exact = len(not_older) == 1
+
+        async def filled(objects: Sequence[CachedObject], version: Version) -> None:
+            await self._filled(objects, version, exact=exact)
+            self._streams, self._verb = True, "watch"
+
+        session = self._session(filled)
+        try:
+            await self._follow(session, [("sendInitialEvents", "true"), *not_older])
+            if session.initial is not None:
+                raise WatchTrouble("the stream ended before the initial events were complete", kind="incomplete")
+        except Exception as error:
+            if session.initial is None or not self._falls_back(error, session):
+                raise
+
+    def _falls_back(self, error: Exception, session: Session) -> bool:
+        """Decide what a failed streamed list means for the next one; say whether it is no failure at all."""
+        if isinstance(error, _STREAM_REFUSED):
+            _logger.info("%s: streamed lists are refused (%s); using pages", self._action, error)
+            self._streams = False
+            return True
+        silent = isinstance(error, WatchTrouble) and error.kind == "silent"
+        if silent and self._streams is None:
+            self._streams = False
+        if isinstance(error, APIError):
+            self._pages_next = not isinstance(error, (TooManyRequests, Expired)) and not is_behind(error)
+        else:
+            self._pages_next = session.opened
+        return False
+
+    # watches
+
+    async def _watch(self) -> None:
+        self._verb = "watch"
+        version = self._position.version
+        await self._follow(self._session(), [("resourceVersion", str(version))] if version else [])
+        if not version:
+            self._position.lose()  # a server that versions no lists: there is nothing to go on from
+
+    def _session(self, filled: Filled | None = None) -> Session:
+        return Session(
+            position=self._position,
+            sink=self._sink,
+            reader=self._reader,
+            counts=self._counts,
+            timeout=self._rng.randint(*WATCH_SECONDS),
+            filled=filled,
+        )
+
+    async def _follow(self, session: Session, query: Sequence[tuple[str, str]]) -> None:
+        began = self._clock.monotonic()
+        asked = [("allowWatchBookmarks", "true"), ("timeoutSeconds", str(session.timeout)), *query]
+        response = await self._source.open_watch(
+            self._resource, self._namespace, [*self._selectors, *asked], metadata_only=self._metadata_only
+        )
+        session.opened = True
+        self._counts.watches += 1
+        try:
+            if session.initial is None:
+                self._well()
+            await read_lines(response, session.silence, session.handle)
+        finally:
+            await response.close()
+        if not session.lines and self._clock.monotonic() - began < SHORTEST_WATCH:
+            raise WatchTrouble("the stream ended at once, without an event", kind="very short")
+
+    # failures
+
+    @property
+    def _action(self) -> str:
+        return action_on(self._verb, self._resource, self._namespace)
+
+    def _well(self) -> None:
+        self.last_failure = None
+        self._behind = 0
+
+    def _after(self, error: Exception) -> float:
+        """Draw the conclusions from a failure; return the seconds to wait."""
+        delay = self._pacer.delay(error)
+        if is_behind(error):
+            self._counts.behind += 1
+            self._behind += 1
+            if self._behind >= BEHIND_AT_MOST:
+                self._position.lose(exact=True)
+            _logger.debug("%s: the server is behind; next attempt in %.1f s", self._action, delay)
+            return delay
+        self._counts.failures += 1
+        self.last_failure = Failure(self._action, error, self._clock.now())
+        self._pacer.log(self.last_failure, delay)
+        self._reposition(error)
+        return delay
+
+    def _reposition(self, error: Exception) -> None:
+        position = self._position
+        if isinstance(error, Expired):
+            self._counts.expired += 1
+            # A list cannot expire by the version it must not be older than; if one did, ask without.
+            position.lose(exact=not position.current)
+        elif isinstance(error, WatchTrouble):
+            if error.kind == "silent":
+                self._counts.silent += 1
+                position.bookmarks_come = False
+            if error.lost:
+                position.lose(exact=True)
+        elif isinstance(error, APIError) and not isinstance(error, _SAYS_NOTHING_OF_THE_VERSION):
+            position.lose()

@@ -1,0 +1,209 @@
+"""Understand the lines of one watch and hand them on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from reconciler.cache._failures import WatchTrouble, is_behind
+from reconciler.cache._object import CachedObject
+from reconciler.cache._wire import Bookmark, WireReader, decode_line, read_bookmark
+from reconciler.errors import APIError, TooManyRequests, error_from_response
+from reconciler.meta import Request, Version, parse_version
+
+__all__ = ["Counts", "Filled", "Position", "Session", "Sink", "is_lower"]
+
+SILENCE_MARGIN = 10.0
+"""Seconds past its timeout after which a silent watch is dead: the server should have ended it."""
+
+BOOKMARK_SILENCE = 180.0
+"""Seconds of silence after which a watch is dead where bookmarks come: kube-apiserver 1.36 sends one a minute (60.1 s
+apart), so three are missing."""
+
+INITIAL_SILENCE = 10.0
+"""Seconds of silence before the end mark after which a server is taken for one that knows no streamed lists; client-go
+begins to warn at that point."""
+
+
+Filled = Callable[[Sequence[CachedObject], Version], Awaitable[None]]
+"""Take a complete list and its version."""
+
+
+class Sink(Protocol):
+    """Take what a reflector learns, in order."""
+
+    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> None:
+        """Take a complete list; `restarted` when the server's versions have begun anew below what was known."""
+        ...
+
+    def apply(self, type: str, cached: CachedObject) -> None:
+        """Take an event: ADDED, MODIFIED or DELETED."""
+        ...
+
+    def advance(self, version: Version) -> None:
+        """Take a bookmark: nothing else happened up to this version."""
+        ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """Count what one reflector did; `ReflectorStatistics` says what each is."""
+
+    lists: int = 0
+    watches: int = 0
+    events: int = 0
+    bookmarks: int = 0
+    failures: int = 0
+    expired: int = 0
+    silent: int = 0
+    behind: int = 0
+    stale_lists: int = 0
+    restarts: int = 0
+
+
+@dataclass(slots=True)
+class Position:
+    """Say how far a reflector has come.
+
+    Attributes:
+        version: the newest version heard of; outlives `current`. ``""`` for a server whose lists tell none.
+        current: whether a watch can go on from there; else a list is needed.
+        exact: the next list must be consistent, whatever is known.
+        bookmarks_come: the server was seen to send bookmarks by itself.
+    """
+
+    version: Version | None = None
+    current: bool = False
+    exact: bool = False
+    bookmarks_come: bool = False
+
+    def lose(self, *, exact: bool = False) -> None:
+        """Let the next step be a list."""
+        self.current = False
+        self.exact = self.exact or exact
+
+    def move(self, version: Version) -> None:
+        """Go on to the version of an event or a bookmark.
+
+        Raises:
+            WatchTrouble: versions go backwards, as they do when etcd was restored from a backup.
+        """
+        if self.version == "" or version == "":
+            return
+        if is_lower(version, self.version):
+            raise WatchTrouble(
+                f"an event of version {version} after {self.version}; was etcd restored?", kind="fallen", lost=True
+            )
+        self.version = version
+
+
+class Session:
+    """Be the reader of one stream.
+
+    Args:
+        position: moved by what is read.
+        sink: takes what is read.
+        reader: makes cached objects.
+        counts: counts it.
+        timeout: seconds that the server was asked to keep the stream open.
+        filled: takes the initial events when they are complete; None when the stream begins without them.
+
+    Attributes:
+        initial: the initial events so far; None once they are complete, or when there are none.
+        lines: how many were read.
+        opened: whether the server has opened the stream.
+        timeout: as given.
+    """
+
+    def __init__(
+        self,
+        *,
+        position: Position,
+        sink: Sink,
+        reader: WireReader,
+        counts: Counts,
+        timeout: int,
+        filled: Filled | None = None,
+    ) -> None:
+        self.initial: dict[Request, CachedObject] | None = {} if filled is not None else None
+        self.lines = 0
+        self.opened = False
+        self.timeout = timeout
+        self._filled = filled
+        self._position = position
+        self._sink = sink
+        self._reader = reader
+        self._counts = counts
+
+    def silence(self) -> float:
+        """Return the seconds without a byte after which the stream is dead."""
+        if self.initial is not None:
+            return INITIAL_SILENCE
+        return BOOKMARK_SILENCE if self._position.bookmarks_come else self.timeout + SILENCE_MARGIN
+
+    def handle(self, line: bytes) -> Awaitable[None] | None:
+        """Take a line; return what has to be awaited before the next one.
+
+        Raises:
+            APIError: the line is an error of the server's.
+            WatchTrouble: it is no event, or contradicts what came before.
+        """
+        self.lines += 1
+        self._counts.events += 1
+        try:
+            event = decode_line(line)
+            if event.type == "BOOKMARK":
+                return self._bookmark(read_bookmark(event.object))
+        except msgspec.DecodeError as error:
+            raise WatchTrouble(f"a line that is no event ({error})", kind="garbled", lost=True) from None
+        if event.type == "ERROR":
+            raise self._error(event.object)
+        cached = self._reader.read(event.object)
+        if cached is not None:
+            self._change(event.type, cached)
+        return None
+
+    def _change(self, type: str, cached: CachedObject) -> None:
+        if self.initial is None:
+            self._position.move(cached.version)
+            self._sink.apply(type, cached)
+        elif type == "DELETED":
+            self.initial.pop(cached.request, None)
+        else:
+            self.initial[cached.request] = cached
+
+    def _bookmark(self, bookmark: Bookmark) -> Awaitable[None] | None:
+        self._counts.bookmarks += 1
+        version = parse_version(bookmark.resource_version)
+        if self.initial is None:
+            self._position.bookmarks_come = True
+            self._position.move(version)
+            self._sink.advance(version)
+        elif bookmark.ends_initial_events and self._filled is not None:
+            objects, self.initial = list(self.initial.values()), None
+            return self._filled(objects, version)
+        return None
+
+    def _error(self, raw: msgspec.Raw) -> APIError:
+        try:
+            status: Any = msgspec.json.decode(raw)
+        except msgspec.DecodeError:
+            status = None
+        body = status if isinstance(status, dict) else {}
+        code, details = body.get("code"), body.get("details")
+        asked = details.get("retryAfterSeconds") if isinstance(details, dict) else None
+        error = error_from_response(
+            code if isinstance(code, int) else 500, body, retry_after=asked if isinstance(asked, (int, float)) else None
+        )
+        if not isinstance(error, TooManyRequests) and not is_behind(error):
+            # The server ended the watch for a reason of its own; the same watch might end in the same way for ever.
+            self._position.lose()
+        return error
+
+
+def is_lower(version: Version, than: Version | None) -> bool:
+    """Say whether a version is before another; opaque ones have no order."""
+    return isinstance(version, int) and isinstance(than, int) and version < than

@@ -1,0 +1,263 @@
+"""Turn what a server sends into cached objects, reading no more of it than the metadata.
+
+Lists and watch lines are taken apart as raw slices; each object is then copied out, because a slice would keep the
+whole response in memory for as long as one object lives (34 MB for 20,000 objects, measured).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from reconciler.cache._object import CachedObject, OwnerReference
+from reconciler.meta import GroupVersionKind, Request, gvk_of, name_of, parse_version
+
+__all__ = [
+    "LineSplitter",
+    "ListPage",
+    "Transform",
+    "WatchLine",
+    "WireReader",
+    "cached_object",
+    "decode_line",
+    "decode_list",
+    "read_bookmark",
+]
+
+Transform = Callable[[dict[str, Any]], dict[str, Any]]
+"""Change a decoded object before it is stored; may work in place. Name, namespace, uid, version stay the server's."""
+
+_MANAGED_FIELDS = b'"managedFields":'
+
+_logger = logging.getLogger("reconciler.cache")
+
+
+class _Metadata(msgspec.Struct, rename="camel", gc=False):
+    name: str = ""
+    namespace: str | None = None
+    uid: str = ""
+    resource_version: str = ""
+    generation: int | None = None
+    labels: dict[str, str] | None = None
+    finalizers: tuple[str, ...] | None = None
+    owner_references: tuple[OwnerReference, ...] | None = None
+    deletion_timestamp: str | None = None
+    creation_timestamp: str | None = None
+    managed_fields: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Head(msgspec.Struct, rename="camel", gc=False):
+    metadata: _Metadata
+    api_version: str = ""
+    kind: str = ""
+
+
+class _RawMetadata(msgspec.Struct, gc=False):
+    metadata: msgspec.Raw
+
+
+class ListMetadata(msgspec.Struct, rename="camel", gc=False):
+    """Hold the version of a list and the token of its next page."""
+
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class ListPage(msgspec.Struct, gc=False):
+    """Hold one page of a list, its items as slices of the response."""
+
+    metadata: ListMetadata = msgspec.field(default_factory=ListMetadata)
+    items: list[msgspec.Raw] | None = None
+
+
+class WatchLine(msgspec.Struct, gc=False):
+    """Hold one line of a watch: ADDED, MODIFIED, DELETED, BOOKMARK or ERROR, and its object as a slice."""
+
+    type: str
+    object: msgspec.Raw
+
+
+class Bookmark(msgspec.Struct, rename="camel", gc=False):
+    """Hold what a bookmark says: how far the watch has come, and perhaps that the initial events are complete."""
+
+    resource_version: str = ""
+    annotations: dict[str, str] | None = None
+
+    @property
+    def ends_initial_events(self) -> bool:
+        """Say whether a streamed list is complete with this bookmark."""
+        return (self.annotations or {}).get("k8s.io/initial-events-end") == "true"
+
+
+class _BookmarkObject(msgspec.Struct, gc=False):
+    metadata: Bookmark
+
+
+decode_list = msgspec.json.Decoder(ListPage).decode
+decode_line = msgspec.json.Decoder(WatchLine).decode
+_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_raw_metadata = msgspec.json.Decoder(_RawMetadata).decode
+_decode_bookmark = msgspec.json.Decoder(_BookmarkObject).decode
+
+
+def read_bookmark(raw: msgspec.Raw) -> Bookmark:
+    """Read the object of a BOOKMARK line.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+    """
+    return _decode_bookmark(raw).metadata
+
+
+class LineSplitter:
+    """Join chunks that split anywhere into lines of any length, each byte copied a bounded number of times."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take the next chunk; return the lines that it completes, empty ones left out."""
+        if b"\n" not in chunk:
+            self._parts.append(chunk)
+            return []
+        first, *lines = chunk.split(b"\n")
+        lines.insert(0, b"".join([*self._parts, first]))
+        self._parts = [lines.pop()]
+        return [line for line in lines if line]
+
+
+class WireReader:
+    """Make cached objects of one kind from raw JSON.
+
+    Args:
+        gvk: the kind; filled in where the items of a list leave it out.
+        metadata_only: keep apiVersion, kind and metadata alone.
+        managed_fields: keep ``metadata.managedFields``. Default False: they are often half of an object.
+        transform: applied to each decoded object. It costs a decode and an encode an object (about 10 µs for 2 KB).
+
+    Attributes:
+        unexpected: how many objects were dropped because they are of another kind or have no readable metadata.
+        transform_errors: how often `transform` failed; those objects are kept as they came.
+    """
+
+    def __init__(
+        self,
+        gvk: GroupVersionKind,
+        *,
+        metadata_only: bool = False,
+        managed_fields: bool = False,
+        transform: Transform | None = None,
+    ) -> None:
+        self._gvk = gvk
+        self._head = b'{"apiVersion":%b,"kind":%b,' % (
+            msgspec.json.encode(gvk.api_version),
+            msgspec.json.encode(gvk.kind),
+        )
+        self._kinds = {"", gvk.kind, "PartialObjectMetadata"} if metadata_only else {"", gvk.kind}
+        self._metadata_only = metadata_only
+        self._managed_fields = managed_fields
+        self._transform = transform
+        self.unexpected = 0
+        self.transform_errors = 0
+
+    def read(self, raw: msgspec.Raw | bytes) -> CachedObject | None:
+        """Return the object, or None when it is none of this kind."""
+        try:
+            head = _decode_head(raw)
+        except msgspec.DecodeError as error:
+            self._refuse(f"an object with metadata that cannot be read ({error})")
+            return None
+        if head.kind not in self._kinds or not head.metadata.name:
+            self._refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
+            return None
+        data = self._cut(raw, head)
+        if self._transform is not None:
+            return self._transformed(self._transform, head.metadata, data)
+        return _build(head.metadata, data)
+
+    def _cut(self, raw: msgspec.Raw | bytes, head: _Head) -> bytes:
+        if self._metadata_only:
+            data = b'%b"metadata":%b}' % (self._head, _decode_raw_metadata(raw).metadata)
+        elif not head.kind:
+            data = self._head + bytes(raw).lstrip()[1:]
+        else:
+            data = bytes(raw)
+        if head.metadata.managed_fields is msgspec.UNSET or self._managed_fields:
+            return data
+        return _without_managed_fields(data, bytes(head.metadata.managed_fields))
+
+    def _refuse(self, what: str) -> None:
+        self.unexpected += 1
+        level = logging.WARNING if self.unexpected == 1 else logging.DEBUG
+        _logger.log(level, "%s: the server sent %s; it is left out", self._gvk, what)
+
+    def _transformed(self, transform: Transform, metadata: _Metadata, data: bytes) -> CachedObject:
+        try:
+            document = transform(msgspec.json.decode(data))
+            _restore_identity(document, metadata, self._gvk)
+            data = msgspec.json.encode(document)
+            return _build(_decode_head(data).metadata, data)
+        except Exception:  # user code; an object that cannot be transformed must not be lost
+            self.transform_errors += 1
+            level = logging.WARNING if self.transform_errors == 1 else logging.DEBUG
+            request = Request(metadata.name, metadata.namespace)
+            _logger.log(level, "%s %s: the transform failed; kept as it came", self._gvk, request, exc_info=True)
+            return _build(metadata, data)
+
+
+def cached_object(document: Mapping[str, Any]) -> CachedObject:
+    """Make a cached object of a document, as an informer without transform would.
+
+    Raises:
+        ValueError: the document has no name, or its metadata is not that of a Kubernetes object.
+    """
+    found = WireReader(gvk_of(document)).read(msgspec.json.encode(document))
+    if found is None:
+        raise ValueError(f"{gvk_of(document)} {name_of(document)!r} is no object that a cache could hold")
+    return found
+
+
+def _build(metadata: _Metadata, data: bytes) -> CachedObject:
+    namespace = metadata.namespace
+    return CachedObject(
+        request=Request(metadata.name, sys.intern(namespace) if namespace else None),
+        uid=metadata.uid,
+        version=parse_version(metadata.resource_version),
+        data=data,
+        generation=metadata.generation,
+        finalizers=metadata.finalizers or (),
+        owner_references=metadata.owner_references or (),
+        deletion_timestamp=metadata.deletion_timestamp,
+        creation_timestamp=metadata.creation_timestamp,
+        _labels=metadata.labels,
+    )
+
+
+def _without_managed_fields(data: bytes, value: bytes) -> bytes:
+    """Cut the member out of the text; decode and encode only where its place is not beyond doubt.
+
+    A quote inside a JSON string is escaped, so the key's bytes are a key wherever they stand; if they stand once and
+    the value follows, that is the one in the metadata.
+    """
+    start = data.find(_MANAGED_FIELDS)
+    end = start + len(_MANAGED_FIELDS) + len(value)
+    if data.count(_MANAGED_FIELDS) == 1 and data[start + len(_MANAGED_FIELDS) : end] == value:
+        if data[end : end + 1] == b",":
+            return data[:start] + data[end + 1 :]
+        if data[start - 1 : start] == b",":
+            return data[: start - 1] + data[end:]
+    document = msgspec.json.decode(data)
+    del document["metadata"]["managedFields"]
+    return msgspec.json.encode(document)
+
+
+def _restore_identity(document: dict[str, Any], metadata: _Metadata, gvk: GroupVersionKind) -> None:
+    kept = document.setdefault("metadata", {})
+    kept |= {"name": metadata.name, "uid": metadata.uid, "resourceVersion": metadata.resource_version}
+    if metadata.namespace:
+        kept["namespace"] = metadata.namespace
+    document |= {"apiVersion": gvk.api_version, "kind": gvk.kind}
