@@ -1,0 +1,57 @@
+"""Write an object's status once per piece of work, however often it is spoken of in between.
+
+`StatusBatcher` records mutations, and sends at most one conditional patch at the end of its block. What it promises:
+
+* Nothing changed by meaning: no request. Something changed and no trouble: one write, no read. In trouble: at most one
+  write takes effect per flush; requests are bounded and counted.
+* Other writers' fields survive: a write is conditional on the version it was computed for, and replayed on a newer one.
+  A value that was decided on an older version never overwrites another writer's decision silently.
+* Nothing is counted twice: a lost answer is read back, and only what is the same twice as once is repeated.
+* What a server will not store is reported once a kind, and does not make the batcher write for ever.
+* What could not be saved goes to the running cycle, and out with the next one.
+
+It works over this library's client, over the official clients, and over anything with `StatusWriter`'s two methods.
+Importing it loads the standard library, msgspec, and the rooms meta, http, backoff, clock and errors.
+"""
+
+from reconciler.status._batcher import OnError, StatusBatcher
+from reconciler.status._errors import (
+    StatusConflict,
+    StatusContested,
+    StatusError,
+    StatusInvalid,
+    StatusNotOpen,
+    StatusOutcomeUnknown,
+    StatusRejected,
+    StatusSubresourceMissing,
+    StatusTooLarge,
+    StatusUnavailable,
+    UnknownStatusField,
+)
+from reconciler.status._mutations import Mutation
+from reconciler.status._statistics import StatusMetrics, StatusStatistics
+from reconciler.status._unsaved import Unsaved
+from reconciler.status._writer import StatusWriter, Strategy, SyncStatusWriter
+
+__all__ = [
+    "Mutation",
+    "OnError",
+    "StatusBatcher",
+    "StatusConflict",
+    "StatusContested",
+    "StatusError",
+    "StatusInvalid",
+    "StatusMetrics",
+    "StatusNotOpen",
+    "StatusOutcomeUnknown",
+    "StatusRejected",
+    "StatusStatistics",
+    "StatusSubresourceMissing",
+    "StatusTooLarge",
+    "StatusUnavailable",
+    "StatusWriter",
+    "Strategy",
+    "SyncStatusWriter",
+    "UnknownStatusField",
+    "Unsaved",
+]

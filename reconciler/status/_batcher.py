@@ -1,0 +1,406 @@
+"""Be the batcher: a block that records, and writes once at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Generator, Hashable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+from reconciler.clock import Clock, current_clock
+from reconciler.meta import uid_of, version_of
+from reconciler.status import _joining
+from reconciler.status._binding import bind
+from reconciler.status._documents import document_of, is_kind, presented
+from reconciler.status._drivers import drive, drive_blocking, outlast
+from reconciler.status._effects import Policy, Target
+from reconciler.status._errors import StatusNotOpen
+from reconciler.status._fields import StatusFields
+from reconciler.status._joining import Joint
+from reconciler.status._mutations import Merge, Mutation, Remove, Set
+from reconciler.status._recording import Recorder, S
+from reconciler.status._session import Pending, Session
+from reconciler.status._snapshot import Snapshot
+from reconciler.status._statistics import StatusMetrics, StatusStatistics
+from reconciler.status._writer import Strategy
+
+__all__ = ["OnError", "StatusBatcher"]
+
+OnError = Literal["flush", "ledgers", "discard"]
+"""What a block that ends with an exception writes: everything recorded, all but values that were set, or nothing."""
+
+FIELD_MANAGER = "kube-reconciler"
+
+_logger = logging.getLogger("reconciler.status")
+
+
+class StatusBatcher(Recorder[S]):
+    """Collect what a piece of work says about an object's status, and write it once.
+
+    ::
+
+        async with StatusBatcher(api, obj) as status:        # `with` over a blocking client
+            for channel in channels:
+                status.append("deliveryAttempts", await deliver(channel), keep_last=50)
+                status.increment("totalAttempts")
+
+    When the block ends, the new status is computed on the version that was read, compared by meaning, and sent as one
+    patch that is conditional on that version; nothing is sent if nothing changed. If somebody else wrote meanwhile, the
+    mutations are replayed on the newer version, so that their fields survive and counters add up. **Per flush at most
+    one write takes effect**, and one request is made unless the server refused it or its outcome is unknown.
+
+    The block's exception never hides behind one of the write: it carries a note of it. Cancellation waits for the
+    write, `flush_timeout` seconds at most. A batcher inside another one for the same object, client and strategy joins
+    it. When the process is killed between the work and the write, what was recorded is lost: see
+    docs/status-batcher.md for the two ways to live with that.
+
+    Args:
+        api: a `reconciler.Client`; an ApiClient or any ``*Api`` of kubernetes_asyncio or kubernetes.aio (``async
+            with``) or of kubernetes (``with``); or a `StatusWriter` or `SyncStatusWriter` of one's own.
+        obj_or_kind: the object as it was read: a dict, a Resource, an Unstructured or a client's model. Or its kind:
+            ``"example.com/v1/Database"``, or the class of a Resource. A kind, or an object without resourceVersion,
+            costs one read at the beginning.
+        name: the object's name, with a kind.
+        namespace: its namespace, with a kind.
+        strategy: ``"merge"`` (default), a merge patch; or ``"apply"``, server-side apply of all fields that this
+            manager owns, for statuses that several managers share.
+        on_error: what a block that ends with an exception writes. ``"flush"`` (default): everything recorded.
+            ``"ledgers"``: not what `set`, `merge` and `remove` recorded, which may be half a truth. ``"discard"``:
+            nothing.
+        subresource: ``"status"`` (default). ``"auto"`` writes the main resource of a kind that is served without it.
+            None always does.
+        join: whether to join a batcher that is open around this one. Default True.
+        token: a path of the status where each write leaves a random id, so that a write whose answer was lost can be
+            told from one that was not applied, also for increments. Default: none.
+        flush_timeout: seconds for one flush. Default 10. After it a request in flight counts as unknown. The attribute
+            of this name may be lowered while the block runs, for a shutdown.
+        max_conflicts: how many write requests one flush makes at most, and how many reads. Default 5.
+        field_manager: under which name an official client's writes are recorded. Default ``"kube-reconciler"``. Other
+            writers have their own.
+        clock: default: the clock in force.
+        rng: spreads pauses and makes ids. Default: seeded by the system.
+        metrics: hears of each flush. Default: nobody.
+
+    Raises:
+        TypeError: the client or the object is of no known form; or ``with`` and ``async with`` are exchanged.
+        ValueError: an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        api: Any,
+        obj_or_kind: Any,
+        *,
+        name: str | None = None,
+        namespace: str | None = None,
+        strategy: Strategy = "merge",
+        on_error: OnError = "flush",
+        subresource: str | None = "status",
+        join: bool = True,
+        token: str | Sequence[str] | None = None,
+        flush_timeout: float = 10.0,
+        max_conflicts: int = 5,
+        field_manager: str = FIELD_MANAGER,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        metrics: StatusMetrics | None = None,
+    ) -> None:
+        _check_options(strategy, on_error, flush_timeout, max_conflicts)
+        self.flush_timeout = flush_timeout
+        self._api = api
+        self._given = obj_or_kind
+        self._document = None if is_kind(obj_or_kind) else document_of(obj_or_kind)
+        self._binding = bind(
+            api,
+            obj_or_kind,
+            name=name,
+            namespace=namespace,
+            field_manager=field_manager,
+            timeout=flush_timeout,
+        )
+        writer = self._binding.writer
+        self._clock = clock or current_clock()
+        self._fields = StatusFields.of(obj_or_kind, str(writer.gvk))
+        self._policy = Policy(
+            strategy=strategy,
+            subresource=subresource,
+            limit=max_conflicts,
+            token=None if token is None else self._fields.path(token),
+            clock=self._clock,
+            rng=rng or random.SystemRandom(),
+        )
+        self._target = Target(
+            writer.gvk,
+            writer.request,
+            writer.identity,
+            str(getattr(writer, "field_manager", "") or ""),
+            lambda: getattr(writer, "warnings", ()),
+        )
+        self._on_error = on_error
+        self._join = join
+        self._metrics = metrics
+        self._session: Session | None = None
+        self._joint: Joint | None = None  # of this batcher, or of the one it joined
+        self._joined = False
+        self._mine: list[Mutation] = []  # recorded here while joined
+        self._running: asyncio.Task[None] | None = None  # the flush under way, on an event loop
+        self._turn = threading.Lock()  # the same for a blocking client
+
+    # What callers read.
+
+    @property
+    def current(self) -> dict[str, Any]:
+        """Return a private copy of the status, with everything recorded laid over it."""
+        return self._opened().current()
+
+    @property
+    def object(self) -> Any:
+        """Return the object at the newest version known: the one given, then the one in the last answer.
+
+        It has the form that was given: a Resource, an Unstructured, else a dict.
+        """
+        session = self._session
+        if session is not None and session.document is not None:
+            return presented(session.document, self._given)
+        return self._given if self._document is not None else None
+
+    @property
+    def written(self) -> bool | None:
+        """Say whether a write took effect: None before the end of the block, when that failed, and when joined."""
+        return None if self._session is None or self._joined else self._session.written
+
+    @property
+    def joined(self) -> bool:
+        """Say whether this batcher records into another one, which writes."""
+        return self._joined
+
+    def statistics(self) -> StatusStatistics:
+        """Return what was counted so far; when joined, what the outer batcher counted."""
+        return StatusStatistics.of(self._session.counts if self._session is not None else {})
+
+    def flush(self) -> Awaitable[None]:
+        """Write now what is recorded: a checkpoint, in the middle of the block.
+
+        It is conditional on the version read, or written by the last checkpoint, and never replays: what it says was
+        decided on that version. Over a blocking client it has ended when it returns; else await it. In a joined batcher
+        it is the outer's checkpoint.
+
+        Cancellation waits for the write, `flush_timeout` seconds at most.
+
+        Raises:
+            StatusConflict: the object is newer. What was recorded is not written, also not at the end of the block; it
+                is in the error's ``unsaved``, for `record`.
+            StatusError: the write failed; the same holds.
+        """
+        session = self._opened()
+        if not session.is_open:
+            raise StatusNotOpen(f"the status of {self._target} was flushed when the batcher's block ended.")
+        if self._joint is not None and self._joined:
+            return self._joint.flush()
+        if self._binding.is_async:
+            return self._flush(checkpoint=True)
+        self._flush_blocking(checkpoint=True)
+        return _Done()
+
+    # Entering and leaving.
+
+    async def __aenter__(self) -> Self:
+        if not self._binding.is_async:
+            raise TypeError(f"{self._client()} is a blocking client: write 'with StatusBatcher(…)', without async")
+        if not self._enter():
+            self._begin(await self._binding.writer.read(), Counter(reads=1))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        session = self._leave(error)
+        if session is None:
+            return
+        try:
+            await self._flush(checkpoint=False)
+        except Exception as failure:
+            if error is None:
+                raise
+            self._note(error, failure)
+        else:
+            session.written = bool(session.written)
+        finally:
+            if error is not None:
+                session.keep_failed()
+
+    def __enter__(self) -> Self:
+        if self._binding.is_async:
+            raise TypeError(f"{self._client()} is an asynchronous client: write 'async with StatusBatcher(…)'")
+        if not self._enter():
+            self._begin(self._binding.writer.read(), Counter(reads=1))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        session = self._leave(error)
+        if session is None:
+            return
+        try:
+            self._flush_blocking(checkpoint=False)
+        except Exception as failure:
+            if error is None:
+                raise
+            self._note(error, failure)
+        else:
+            session.written = bool(session.written)
+        finally:
+            if error is not None:
+                session.keep_failed()
+
+    def _enter(self) -> bool:
+        """Begin without I/O; False when the object has to be read first."""
+        if self._session is not None:
+            raise RuntimeError("a StatusBatcher is entered once; make another one")
+        document = self._document
+        outer = _joining.find(self._join_key(), uid_of(document or {})) if self._join else None
+        if outer is not None:
+            self._joint, self._session, self._joined = outer, outer.session, True
+            return True
+        if document is None or not version_of(document):
+            return False
+        self._begin(document, Counter())
+        return True
+
+    def _begin(self, document: Mapping[str, Any], counts: Counter[str]) -> None:
+        session = self._new_session(uid_of(self._document or {}), counts)
+        if document is not self._document:
+            session.document = dict(document)
+        session.open(Snapshot.of(document))
+        self._go_alone(session)
+
+    def _new_session(self, uid: str, counts: Counter[str]) -> Session:
+        return Session(self._target, self._policy, metrics=self._metrics, uid=uid, counts=counts)
+
+    def _go_alone(self, session: Session) -> None:
+        self._session = session
+        self._joint = Joint(self._join_key(), session, self.flush)
+        self._joined, self._mine = False, []
+        _joining.enter(self._joint)
+
+    def _join_key(self) -> Hashable:
+        policy, target = self._policy, self._target
+        return self._binding.is_async, target.kind, target.request, policy.strategy, policy.subresource
+
+    def _leave(self, error: BaseException | None) -> Session | None:
+        """End the recording; return the session if this batcher has to flush it."""
+        session = self._opened()
+        if error is not None and self._on_error != "flush":
+            session.withdraw(self._is_unwanted)
+        if self._joined:
+            return None
+        session.close()
+        if self._joint is not None:
+            _joining.leave(self._joint)
+            self._joint = None  # it refers back to this batcher, and nobody finds it any more
+        return session
+
+    def _is_unwanted(self, mutation: Mutation) -> bool:
+        if self._joined and not any(mutation is own for own in self._mine):
+            return False
+        return self._on_error == "discard" or isinstance(mutation, (Set, Merge, Remove))
+
+    def _record(self, mutation: Mutation) -> None:
+        session = self._opened()
+        try:
+            session.record(mutation)
+        except StatusNotOpen:
+            if not self._joined:
+                raise
+            # The outer block has ended while this one, in a task of its own, has not: go on alone.
+            alone = self._new_session(session.uid, Counter())
+            alone.follow(session)
+            self._go_alone(alone)
+            alone.record(mutation)
+        else:
+            if self._joined:
+                self._mine.append(mutation)
+
+    def _generation(self) -> int | None:
+        return self._opened().generation
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise StatusNotOpen(f"the status of {self._target} is recorded inside the batcher's block only.")
+        return self._session
+
+    # Flushing.
+
+    async def _flush(self, *, checkpoint: bool) -> None:
+        if self._running is not None and not self._running.done():
+            await outlast(asyncio.ensure_future(self._flush_in_turn(checkpoint=checkpoint)))
+            return
+        pending = self._opened().begin(checkpoint=checkpoint)
+        if pending is not None:
+            self._running = asyncio.ensure_future(self._send(pending))
+            await outlast(self._running)
+
+    async def _flush_in_turn(self, *, checkpoint: bool) -> None:
+        while self._running is not None and not self._running.done():
+            await asyncio.wait([self._running])
+        pending = self._opened().begin(checkpoint=checkpoint)
+        if pending is not None:
+            self._running = asyncio.current_task()
+            await self._send(pending)
+
+    async def _send(self, pending: Pending) -> None:
+        session = self._opened()
+        try:
+            flushed = await drive(pending, self._binding.writer, self.flush_timeout)
+        except BaseException as error:
+            session.fail(pending, error)
+            raise
+        finally:
+            self._running = None
+        session.finish(pending, flushed)
+
+    def _flush_blocking(self, *, checkpoint: bool) -> None:
+        session = self._opened()
+        with self._turn:
+            pending = session.begin(checkpoint=checkpoint)
+            if pending is None:
+                return
+            try:
+                flushed = drive_blocking(pending, self._binding.writer, self.flush_timeout, self._clock)
+            except BaseException as error:
+                session.fail(pending, error)
+                raise
+            session.finish(pending, flushed)
+
+    def _note(self, error: BaseException, failure: Exception) -> None:
+        """Attach the failure of the flush to the block's own error, which goes on."""
+        text = f"the status could not be written either: {failure}"
+        error.add_note(text)
+        _logger.warning("%s", text)
+
+    def _client(self) -> str:
+        return f"{type(self._api).__module__}.{type(self._api).__qualname__}"
+
+
+class _Done:
+    """Be awaitable, and have nothing left to wait for."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+def _check_options(strategy: object, on_error: object, flush_timeout: float, max_conflicts: int) -> None:
+    if strategy not in get_args(Strategy):
+        raise ValueError(f"strategy must be 'merge' or 'apply', not {strategy!r}")
+    if on_error not in get_args(OnError):
+        raise ValueError(f"on_error must be 'flush', 'ledgers' or 'discard', not {on_error!r}")
+    if not flush_timeout > 0:
+        raise ValueError(f"flush_timeout must be more than 0 seconds, not {flush_timeout!r}")
+    if max_conflicts < 1:
+        raise ValueError(f"max_conflicts must be 1 or more, not {max_conflicts!r}")

@@ -1,0 +1,71 @@
+"""Find out what kind of client a batcher was given, and make the writer for it.
+
+Clients are told by what they have and by the module they come from; none of their libraries is imported here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.status._documents import is_kind
+from reconciler.status._writer import StatusWriter, SyncStatusWriter
+
+__all__ = ["Binding", "bind"]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Be a writer, and say how to call it.
+
+    Attributes:
+        writer: a `StatusWriter` or a `SyncStatusWriter`.
+        is_async: whether it is the former, for ``async with``.
+    """
+
+    writer: Any
+    is_async: bool
+
+
+def bind(
+    api: Any,
+    obj_or_kind: object,
+    *,
+    name: str | None,
+    namespace: str | None,
+    field_manager: str,
+    timeout: float,
+) -> Binding:
+    """Make the writer for an object over a client.
+
+    Args:
+        api: a client of this library, a writer, or an ApiClient or ``*Api`` of an official client.
+        obj_or_kind: the object, or its kind.
+        name: the object's name, if a kind was given.
+        namespace: its namespace.
+        field_manager: for clients that do not have one.
+        timeout: seconds for one request over an official client.
+
+    Raises:
+        TypeError: the client is none of these, or object and name do not fit together.
+    """
+    if is_kind(obj_or_kind) != (name is not None):
+        raise TypeError(
+            "give an object, or a kind with name= and namespace="
+            if name is None
+            else "an object names itself: name= and namespace= go with a kind only"
+        )
+    if hasattr(api, "status_writer"):
+        return _of_writer(api.status_writer(obj_or_kind, name=name, namespace=namespace))
+    if all(hasattr(api, attribute) for attribute in ("read", "write", "request", "identity")):
+        return _of_writer(api)
+    raise TypeError(
+        f"StatusBatcher does not know the client {type(api).__module__}.{type(api).__qualname__}: give a "
+        "reconciler.Client, an ApiClient or an *Api of kubernetes, kubernetes.aio or kubernetes_asyncio, or a "
+        "StatusWriter"
+    )
+
+
+def _of_writer(writer: StatusWriter | SyncStatusWriter) -> Binding:
+    return Binding(writer, inspect.iscoroutinefunction(writer.write))

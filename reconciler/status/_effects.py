@@ -1,0 +1,135 @@
+"""Hold what a flush asks of its driver, what it is aimed at, and what comes out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from reconciler.backoff import Backoff
+from reconciler.clock import Clock
+from reconciler.meta import GroupVersionKind, Request, Version
+from reconciler.status._mutations import Path
+from reconciler.status._snapshot import Snapshot
+from reconciler.status._writer import Strategy
+
+__all__ = ["BACKOFF", "Effect", "Flow", "Flushed", "Policy", "Read", "Report", "Sleep", "Target", "Write"]
+
+BACKOFF = Backoff(base=0.01, factor=4, maximum=1.0, jitter=0.5)
+"""Before each repetition: about 10, 40, 160, 640 ms. client-go's RetryOnConflict starts at 10 ms as well; the spread
+keeps replicas that met once from meeting again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Ask for a consistent read of the whole object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Ask for one send of a body.
+
+    Attributes:
+        body: what to send.
+        strategy: how.
+        subresource: where; None is the main resource.
+    """
+
+    body: dict[str, Any]
+    strategy: Strategy
+    subresource: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Ask for a pause of so many seconds."""
+
+    seconds: float
+
+
+Effect = Read | Write | Sleep
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Name the object and the client.
+
+    Attributes:
+        gvk: the object's kind.
+        request: its name and namespace.
+        identity: server, client and field manager.
+        field_manager: under which writes are recorded; ``""`` when that is not known.
+        warnings: returns the ``Warning`` headers of the last answer.
+    """
+
+    gvk: GroupVersionKind
+    request: Request
+    identity: Hashable
+    field_manager: str
+    warnings: Callable[[], Sequence[str]]
+
+    @property
+    def kind(self) -> Hashable:
+        """Return what the memory of the kind is filed under."""
+        return self.identity, self.gvk
+
+    def __str__(self) -> str:
+        return f"{self.gvk} {self.request}"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Say how a batcher sends.
+
+    Attributes:
+        strategy: merge patch or apply.
+        subresource: ``"status"``; ``"auto"`` falls back to the main resource; None is the main resource.
+        limit: writes, and reads, that one flush makes at most.
+        token: where each write leaves a random id, so that a lost answer can be told.
+        clock: dates what is learned.
+        rng: spreads pauses and makes ids.
+        backoff: pauses between repetitions.
+    """
+
+    strategy: Strategy
+    subresource: str | None
+    limit: int
+    token: Path | None
+    clock: Clock
+    rng: random.Random
+    backoff: Backoff = BACKOFF
+
+
+class Report(NamedTuple):
+    """Tell the cycle of a write that was applied and answered."""
+
+    before: Version
+    after: Version
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """Hold how a flush ended without error.
+
+    Attributes:
+        written: whether a write took effect.
+        dropped: whether the object is gone, so that nothing could be written.
+        document: the whole object at the version now known; None when that is still the one given.
+        tip: that version.
+        considered: the status that the body may go on from; at most its own changes are newer than what it saw.
+        report: for the cycle; None when nothing may be concluded from the write.
+        trimmed: list entries that ``keep_last`` dropped.
+    """
+
+    written: bool
+    dropped: bool
+    document: dict[str, Any] | None
+    tip: Snapshot
+    considered: Mapping[str, Any]
+    report: Report | None = None
+    trimmed: int = 0
+
+
+Flow = Generator[Effect, Any, Flushed]

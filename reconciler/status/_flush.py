@@ -1,0 +1,429 @@
+"""Carry one flush from the recorded mutations to an answer, without doing any I/O.
+
+`Flush.run` is a generator of effects (`Read`, `Write`, `Sleep`); a driver, blocking or not, carries each out and sends
+the result, or throws the error, back in. So the semantics exist once:
+
+* A send is *applied* (2xx), *refused* (4xx, 429, connection not made) or *unknown* (no answer, any other 5xx).
+* Refused because of the resourceVersion: read again; under another uid nothing is written; else the mutations are
+  replayed on the newer version.
+* Unknown: read back before anything else. Still the old version: the same bytes again, since compare-and-swap makes a
+  late first copy harmless. A newer version that shows what was written: applied. Otherwise it cannot be told, and only
+  mutations that are the same twice as once are replayed. From then on a 409 may come of our own first copy, so it is
+  read back like an unknown outcome.
+* A checkpoint never replays.
+* At most `Policy.limit` writes and as many reads, whatever happens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from reconciler.errors import (
+    APIError,
+    Conflict,
+    NotFound,
+    NotSent,
+    ServerError,
+    TooManyRequests,
+    TransportError,
+)
+from reconciler.meta import equal, format_path, get_path, parse_version
+from reconciler.status._effects import BACKOFF, Effect, Flow, Flushed, Policy, Read, Report, Sleep, Target, Write
+from reconciler.status._errors import (
+    StatusConflict,
+    StatusContested,
+    StatusError,
+    StatusOutcomeUnknown,
+    StatusRejected,
+    StatusSubresourceMissing,
+    StatusUnavailable,
+)
+from reconciler.status._managed_fields import owned_by_others_only, owns
+from reconciler.status._memory import MEMORY
+from reconciler.status._mutations import Context, Mutation, apply_all, leaves
+from reconciler.status._refusals import is_final, is_unserved, refusal
+from reconciler.status._replay import sift
+from reconciler.status._snapshot import Snapshot
+from reconciler.status._wish import Wish, wish_for
+
+__all__ = ["Flush"]
+
+_logger = logging.getLogger("reconciler.status")
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """Send the same bytes once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Newer:
+    """Replay on this version."""
+
+    document: dict[str, Any]
+    snapshot: Snapshot
+
+
+_Step = Flushed | _Again | _Newer
+_Steps = Generator[Effect, Any, _Step]
+
+
+class Flush:
+    """Be one flush.
+
+    Args:
+        target: the object and the client.
+        policy: how to send.
+        counts: counters to add to; shared by all flushes of a batcher.
+        tip: the newest version known that the batcher may write on.
+        considered: the status that the mutations were recorded on.
+        mutations: in the order of their calls.
+        uid: of the object that the batcher was opened on; ``""`` accepts any.
+        checkpoint: raise on a conflict instead of replaying.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        policy: Policy,
+        counts: Counter[str],
+        *,
+        tip: Snapshot,
+        considered: Mapping[str, Any],
+        mutations: Sequence[Mutation],
+        uid: str,
+        checkpoint: bool = False,
+    ) -> None:
+        self.mutations = tuple(mutations)
+        self._target = target
+        self._policy = policy
+        self._counts = counts
+        self._tip = tip
+        self._considered = considered
+        self._uid = uid
+        self._checkpoint = checkpoint
+        self._mark = f"{policy.rng.getrandbits(64):016x}" if policy.token else ""
+        self._writes = 0
+        self._reads = 0
+        self._uncertain = False  # a send of this flush ended unknown
+        self._in_flight = False
+        self._last: Exception | None = None
+        self._contested: tuple[Mutation, ...] = ()
+        self._subresource = self._first_subresource()
+        self._document: dict[str, Any] | None = None
+
+    def run(self, computed: dict[str, Any] | None = None, context: Context | None = None) -> Flow:
+        """Yield effects until the flush has ended; none, when nothing is to be written.
+
+        Args:
+            computed: the result of the mutations on the version considered, if it is known already; taken over.
+            context: what applying them did besides.
+
+        Raises:
+            StatusError: it failed for good; `may_repeat` says what may be tried again later.
+        """
+        if self._is_foreign(self._tip):
+            return self._gone()
+        wish = self._first_wish(computed, context)
+        while wish.diff:
+            step = yield from self._send(wish)
+            if isinstance(step, Flushed):
+                return step
+            if isinstance(step, _Newer):
+                if self._is_foreign(step.snapshot):
+                    return self._gone()
+                self._document = step.document
+                wish = self._replayed(step.snapshot)
+        return self._unwritten(wish)
+
+    def abandoned(self) -> StatusError:
+        """Return the error for a flush whose time is up."""
+        if self._in_flight or self._uncertain:
+            return self._unknown("no answer came in time")
+        return StatusUnavailable(
+            f"the status of {self._target} was not written in time: {self._why()}.", unsaved=self.mutations
+        )
+
+    def may_repeat(self, mutation: Mutation) -> bool:
+        """Say whether a later flush may apply a mutation of this one: not contested, and not counted twice by it."""
+        unknown = self._in_flight or self._uncertain
+        return mutation not in self._contested and (mutation.idempotent or not unknown)
+
+    def _first_subresource(self) -> str | None:
+        if self._policy.subresource != "auto":
+            return self._policy.subresource
+        return None if MEMORY.lacks_subresource(self._target.kind) else "status"
+
+    def _first_wish(self, computed: dict[str, Any] | None, context: Context | None) -> Wish:
+        if self._considered is not self._tip.status and not equal(self._considered, self._tip.status):
+            return self._replayed(self._tip)
+        if computed is None:
+            computed, context = apply_all(self.mutations, self._tip.status)
+        return self._wish(self._tip, self.mutations, computed, context or Context())
+
+    def _wish(self, tip: Snapshot, mutations: Sequence[Mutation], computed: dict[str, Any], context: Context) -> Wish:
+        return wish_for(
+            self._target,
+            self._policy,
+            tip=tip,
+            mutations=mutations,
+            computed=computed,
+            context=context,
+            mark=self._mark,
+        )
+
+    def _replayed(self, tip: Snapshot) -> Wish:
+        sifted = sift(
+            self.mutations,
+            self._considered,
+            tip.status,
+            owned=partial(owns, tip.managed_fields, self._target.field_manager),
+        )
+        if sifted.contested:
+            self._contested = tuple(sifted.contested)
+            self._counts["contested"] += 1
+            paths = sorted(set(map(format_path, sifted.paths)))
+            raise StatusContested(
+                f"another writer changed {', '.join(paths)} of {self._target} since it was read. Decide again on what "
+                "is there now, or set(…, overwrite=True).",
+                paths=paths,
+                unsaved=self.mutations,
+            )
+        try:
+            computed, context = apply_all(sifted.kept, tip.status)
+        except Exception as error:
+            raise StatusContested(
+                f"what was recorded for {self._target} cannot be applied to another writer's version of it: {error}.",
+                unsaved=self.mutations,
+            ) from error
+        self._counts["replays"] += 1
+        return self._wish(tip, sifted.kept, computed, context)
+
+    # One send, and what its outcome means.
+
+    def _send(self, wish: Wish) -> _Steps:
+        while True:
+            try:
+                answer = yield from self._write(wish)
+            except (TransportError, APIError, OSError) as error:
+                self._last = error
+                step = yield from self._failed(wish, error)
+            else:
+                step = self._applied(wish, answer)
+            if not isinstance(step, _Again):
+                return step
+
+    def _write(self, wish: Wish) -> Generator[Effect, Any, dict[str, Any]]:
+        if self._writes >= self._policy.limit:
+            raise self._exhausted()
+        self._writes += 1
+        self._counts["attempts"] += 1
+        self._in_flight = True
+        try:
+            answer: dict[str, Any] = yield Write(wish.body, self._policy.strategy, self._subresource)
+        except Exception:  # and no other: what closes or cancels this generator leaves the request in flight
+            self._in_flight = False
+            raise
+        self._in_flight = False
+        return answer
+
+    def _failed(self, wish: Wish, error: TransportError | APIError | OSError) -> _Steps:
+        if isinstance(error, (NotSent, TooManyRequests)):
+            yield from self._pause(error)
+            return _Again()
+        if isinstance(error, Conflict):
+            return (yield from self._conflicted(wish, error))
+        if isinstance(error, NotFound):
+            return (yield from self._not_found(wish, error))
+        if isinstance(error, APIError) and not (isinstance(error, ServerError) and not is_final(error)):
+            raise self._refused(wish, error) from error
+        self._uncertain = True
+        self._counts["unknown"] += 1
+        return (yield from self._read_back(wish, error))
+
+    def _applied(self, wish: Wish, answer: dict[str, Any]) -> _Step:
+        stored = Snapshot.of(answer)
+        if self._subresource is None and wish.left_no_trace_in(stored.status):
+            return self._has_a_subresource(wish, answer, stored)
+        exact = equal(stored.status, wish.computed) and stored.generation == wish.tip.generation
+        self._learn(wish, stored)
+        report = None
+        if stored.version:
+            report = Report(parse_version(wish.tip.version), parse_version(stored.version), exact)
+        return Flushed(True, False, answer, stored, stored.status, report, wish.trimmed)
+
+    def _conflicted(self, wish: Wish, error: Conflict) -> _Steps:
+        if self._uncertain:
+            return (yield from self._read_back(wish, error))
+        self._counts["conflicts"] += 1
+        if self._checkpoint:
+            raise self._conflict("a checkpoint does not replay") from error
+        if self._writes >= self._policy.limit:
+            raise self._exhausted() from error
+        yield from self._pause(error)
+        document = yield from self._read(wish)
+        return self._gone() if document is None else _Newer(document, Snapshot.of(document))
+
+    def _read_back(self, wish: Wish, error: Exception) -> _Steps:
+        self._counts["read_backs"] += 1
+        yield from self._pause(error)
+        document = yield from self._read(wish)
+        if document is None:
+            return self._gone()
+        fresh = Snapshot.of(document)
+        if self._is_foreign(fresh):
+            return self._gone()
+        if fresh.version == wish.tip.version:
+            return _Again()
+        applied = self._was_applied(wish, fresh)
+        if applied:
+            return Flushed(True, False, document, fresh, wish.computed, None, wish.trimmed)
+        if applied is None and (self._checkpoint or not all(m.idempotent for m in wish.mutations)):
+            raise self._unknown("the answer was lost, and another writer has changed the object since") from error
+        if self._checkpoint:
+            raise self._conflict("a checkpoint does not replay") from error
+        return _Newer(document, fresh)
+
+    def _was_applied(self, wish: Wish, fresh: Snapshot) -> bool | None:
+        """Say whether a newer version shows that the write took effect; None when it cannot be told."""
+        token = self._policy.token
+        if token is not None:
+            mark = get_path(fresh.status, token)
+            if mark == self._mark:
+                return True
+            if equal(mark, get_path(wish.tip.status, token)):
+                return False
+        if not wish.is_shown_by(fresh.status):
+            return None
+        if all(m.idempotent for m in wish.mutations):
+            return True
+        # The same number can be another writer's sum. Where the server says who wrote it, believe the server.
+        manager = self._target.field_manager
+        foreign = manager and any(
+            owned_by_others_only(fresh.managed_fields, manager, path)
+            for path, _ in leaves(wish.diff)
+            if get_path(fresh.status, path) is not None
+        )
+        return None if foreign else True
+
+    def _not_found(self, wish: Wish, error: NotFound) -> _Steps:
+        if is_unserved(error):
+            raise self._refused(wish, error) from error
+        document = yield from self._read(wish)
+        if document is None or self._is_foreign(Snapshot.of(document)):
+            return self._gone()
+        if self._subresource is None:
+            raise self._refused(wish, error) from error
+        if self._policy.subresource != "auto":
+            raise StatusSubresourceMissing(
+                f"{self._target} is there, but its kind is served without the {self._subresource!r} subresource: the "
+                "status cannot be written there. Add 'subresources: {status: {}}' to this version in the CRD, or open "
+                "the batcher with subresource='auto'.",
+                unsaved=self.mutations,
+            ) from error
+        self._subresource = None
+        if MEMORY.note_subresource(self._target.kind, missing=True):
+            _logger.warning(
+                "%s is served without the status subresource: its status is written to the main resource, and each "
+                "write raises metadata.generation",
+                self._target.gvk,
+            )
+        return _Again()
+
+    def _has_a_subresource(self, wish: Wish, answer: dict[str, Any], stored: Snapshot) -> _Step:
+        if self._policy.subresource != "auto":
+            raise StatusRejected(
+                f"the server ignored the status in a write of the main resource of {self._target}: its kind has the "
+                "status subresource. Open the batcher with subresource='status', the default.",
+                unsaved=self.mutations,
+            )
+        MEMORY.note_subresource(self._target.kind, missing=False)
+        self._subresource = "status"
+        return _Again() if stored.version == wish.tip.version else _Newer(answer, stored)
+
+    # Reads, pauses, ends.
+
+    def _read(self, wish: Wish) -> Generator[Effect, Any, dict[str, Any] | None]:
+        """Read the object; None when it is not there."""
+        while self._reads < self._policy.limit:
+            self._reads += 1
+            self._counts["reads"] += 1
+            try:
+                document: dict[str, Any] = yield Read()
+            except NotFound:
+                return None
+            except (TransportError, ServerError, TooManyRequests, OSError) as error:
+                self._last = error
+                yield from self._pause(error)
+            except APIError as error:
+                if self._uncertain:
+                    raise self._unknown("it could not be read back") from error
+                raise self._refused(wish, error, reading=True) from error
+            else:
+                return document
+        raise self._exhausted()
+
+    def _pause(self, error: Exception) -> Generator[Effect, Any, None]:
+        delay = self._policy.backoff.delay(max(self._writes, self._reads) - 1, self._policy.rng)
+        wanted = getattr(error, "retry_after", None) or 0.0
+        # A server that sheds load is obeyed. After a failure the read back is due soon: the outcome hangs on it.
+        yield Sleep(max(delay, wanted if isinstance(error, TooManyRequests) else min(wanted, BACKOFF.maximum)))
+
+    def _is_foreign(self, snapshot: Snapshot) -> bool:
+        return bool(self._uid) and snapshot.uid != self._uid
+
+    def _gone(self) -> Flushed:
+        self._counts["dropped"] += 1
+        return Flushed(False, True, None, self._tip, self._considered)
+
+    def _unwritten(self, wish: Wish) -> Flushed:
+        self._counts["suppressed"] += 1
+        return Flushed(False, False, self._document, wish.tip, wish.tip.status, None, wish.trimmed)
+
+    def _learn(self, wish: Wish, stored: Snapshot) -> None:
+        pruned = MEMORY.learn(self._target.kind, wish.computed, wish.diff, stored.status, self._policy.clock)
+        if pruned:
+            self._counts["pruned"] += len(pruned)
+            _logger.warning(
+                "the server did not store %s of %s (%s); the CRD does not have it, and it is left out from now on",
+                ", ".join(f"status.{format_path(path)}" for path in pruned),
+                self._target.gvk,
+                "; ".join(f"Warning: {text}" for text in self._target.warnings()) or "no Warning header",
+            )
+
+    # Errors.
+
+    def _refused(self, wish: Wish, error: APIError, *, reading: bool = False) -> StatusError:
+        return refusal(error, str(self._target), wish.computed, self.mutations, reading=reading)
+
+    def _conflict(self, why: str) -> StatusConflict:
+        return StatusConflict(
+            f"{self._target} was changed by another writer after it was read, and {why}.", unsaved=self.mutations
+        )
+
+    def _unknown(self, why: str) -> StatusOutcomeUnknown:
+        return StatusOutcomeUnknown(
+            f"whether the status of {self._target} was written cannot be told: {why} ({self._why()}). Repeating it "
+            "could count twice.",
+            unsaved=self.mutations,
+        )
+
+    def _exhausted(self) -> StatusError:
+        tries = f"after {self._writes} writes and {self._reads} reads"
+        if self._uncertain:
+            return self._unknown(f"no usable answer {tries}")
+        if isinstance(self._last, Conflict):
+            return self._conflict(f"again each time, {tries}")
+        return StatusUnavailable(
+            f"the status of {self._target} was not written {tries}: {self._why()}.", unsaved=self.mutations
+        )
+
+    def _why(self) -> str:
+        if self._last is None:
+            return "nothing was answered"
+        return f"{type(self._last).__name__}: {self._last}"

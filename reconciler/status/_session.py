@@ -1,0 +1,293 @@
+"""Keep the state of one open batcher: what was read, what was recorded, what was sent. No I/O; safe in threads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.meta import Cycle, current_cycle, parse_version
+from reconciler.status._effects import Effect, Flow, Flushed, Policy, Sleep, Target
+from reconciler.status._errors import StatusConflict, StatusContested, StatusError, StatusNotOpen
+from reconciler.status._flush import Flush
+from reconciler.status._json import copy_json
+from reconciler.status._managed_fields import owns
+from reconciler.status._mutations import Context, Mutation, apply_all
+from reconciler.status._replay import sift
+from reconciler.status._snapshot import Snapshot
+from reconciler.status._statistics import StatusMetrics
+from reconciler.status._unsaved import Unsaved
+
+__all__ = ["Pending", "Session"]
+
+_logger = logging.getLogger("reconciler.status")
+
+
+@dataclass(slots=True)
+class Pending:
+    """Be a flush that was begun.
+
+    Attributes:
+        flush: the flush.
+        flow: its effects, begun.
+        effect: the first one.
+        checkpoint: whether it was asked for inside the block.
+        carried: how many of its mutations come from an earlier batcher; they are the first ones.
+        started: monotonic seconds.
+        before: the counters when it began.
+    """
+
+    flush: Flush
+    flow: Flow
+    effect: Effect
+    checkpoint: bool
+    carried: int
+    started: float
+    before: Mapping[str, int]
+
+
+class Session:
+    """Be the state between the beginning and the end of a batcher's block.
+
+    Args:
+        target: the object and the client.
+        policy: how to send.
+        metrics: hears of each flush.
+        uid: of the object that the batcher was given; ``""`` when it is known only from the first read.
+        counts: counters that were begun before the session, by the first read.
+    """
+
+    def __init__(
+        self, target: Target, policy: Policy, *, metrics: StatusMetrics | None, uid: str, counts: Counter[str]
+    ) -> None:
+        self.target = target
+        self.policy = policy
+        self.counts = counts
+        self.written: bool | None = None
+        self.document: dict[str, Any] | None = None  # the newest answer or read; None while it is the object given
+        self._metrics = metrics
+        self._uid = uid
+        self._cycle: Cycle | None = None
+        self._lock = threading.RLock()
+        self._open = False
+        self._tip = Snapshot("", "", None, {})
+        self._considered: Mapping[str, Any] = {}
+        self._carried: list[Mutation] = []
+        self._recorded: list[Mutation] = []
+        self._failed: list[Mutation] = []  # of a checkpoint, unless recorded again
+        self._working: dict[str, Any] | None = None  # considered, with carried and recorded applied; made when needed
+        self._context = Context()
+
+    @property
+    def uid(self) -> str:
+        """Return the uid of the object that may be written."""
+        return self._uid
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether mutations are accepted."""
+        return self._open
+
+    @property
+    def generation(self) -> int | None:
+        """Return the generation of the version that was read."""
+        return self._tip.generation
+
+    def open(self, tip: Snapshot) -> None:
+        """Begin on a version: tell the running cycle, and take over what an earlier one could not save."""
+        self._uid = self._uid or tip.uid
+        self._tip, self._considered = tip, tip.status
+        self._open = True
+        cycle = current_cycle.get()
+        if cycle is None or not self._is_of(cycle):
+            return
+        self._cycle = cycle
+        if tip.version:
+            cycle.saw(self.target.gvk, self.target.request, tip.uid, parse_version(tip.version))
+        unsaved = cycle.take_unsaved(self._uid)
+        if isinstance(unsaved, Unsaved):
+            self._carry(unsaved)
+
+    def follow(self, earlier: Session) -> None:
+        """Begin where a closed session ended; its cycle is not told, since the body of that has ended."""
+        self._uid, self.document = earlier.uid, earlier.document
+        self._tip, self._considered = earlier._tip, earlier._tip.status
+        self._open = True
+
+    def record(self, mutation: Mutation) -> None:
+        """Apply a mutation to the working status, and keep it.
+
+        Raises:
+            StatusNotOpen: the block has ended, or not begun.
+            PathError, TypeError: it cannot be applied; nothing was recorded.
+        """
+        with self._lock:
+            if not self._open:
+                raise StatusNotOpen(f"the status of {self.target} is recorded inside the batcher's block only.")
+            mutation.apply(self._work(), self._context)
+            self._recorded.append(mutation)
+            self._failed = [failed for failed in self._failed if failed is not mutation]
+
+    def withdraw(self, unwanted: Callable[[Mutation], bool]) -> None:
+        """Forget recorded mutations that have not been sent."""
+        with self._lock:
+            kept = [mutation for mutation in self._recorded if not unwanted(mutation)]
+            if len(kept) != len(self._recorded):
+                self._recorded, self._working = kept, None
+
+    def current(self) -> dict[str, Any]:
+        """Return a private copy of the status with everything recorded laid over it."""
+        with self._lock:
+            copied: dict[str, Any] = copy_json(self._work())
+            return copied
+
+    def close(self) -> None:
+        """Accept no more mutations."""
+        with self._lock:
+            self._open = False
+
+    def begin(self, *, checkpoint: bool) -> Pending | None:
+        """Take what is recorded into a flush; None when that ended without I/O.
+
+        Raises:
+            StatusContested: another writer changed what is to be set, which a checkpoint left to be found.
+        """
+        started, before = self.policy.clock.monotonic(), dict(self.counts)
+        with self._lock:
+            mutations, carried = (*self._carried, *self._recorded), len(self._carried)
+            computed, context = self._handed_over() if mutations else ({}, Context())
+            self._carried, self._recorded = [], []
+        flush = Flush(
+            self.target,
+            self.policy,
+            self.counts,
+            tip=self._tip,
+            considered=self._considered,
+            mutations=mutations,
+            uid=self._uid,
+            checkpoint=checkpoint,
+        )
+        pending = Pending(flush, flush.run(computed, context), Sleep(0), checkpoint, carried, started, before)
+        if not mutations:
+            self.counts["suppressed"] += 1
+            self._end(pending, "unchanged")
+            return None
+        try:
+            pending.effect = next(pending.flow)
+        except StopIteration as stop:
+            self.finish(pending, stop.value)
+            return None
+        except Exception as error:
+            self.fail(pending, error)
+            raise
+        return pending
+
+    def finish(self, pending: Pending, flushed: Flushed) -> None:
+        """Take over the result of a flush, and tell the cycle."""
+        with self._lock:
+            self._tip, self._considered, self._working = flushed.tip, flushed.considered, None
+        self.document = flushed.document or self.document
+        self.counts["trimmed"] += flushed.trimmed
+        if flushed.written:
+            self.written = True
+            self.counts["written"] += 1
+        if flushed.report is not None and self._cycle is not None:
+            self._cycle.wrote(self.target.gvk, self.target.request, flushed.tip.uid, **flushed.report._asdict())
+        if flushed.dropped:
+            _logger.info("%s is gone: what was recorded for its status is dropped", self.target)
+        self._end(pending, "written" if flushed.written else "gone" if flushed.dropped else "unchanged")
+
+    def fail(self, pending: Pending, error: BaseException) -> None:
+        """Take back a flush that failed for good.
+
+        After a checkpoint the caller's own mutations are in the error, and the caller's again; those of an earlier
+        cycle go out with the next flush. At the end of the block, all that may be tried again goes to the cycle.
+        """
+        self.counts["failed"] += 1
+        flush = pending.flush
+        carried = list(filter(flush.may_repeat, flush.mutations[: pending.carried]))
+        recorded = list(filter(flush.may_repeat, flush.mutations[pending.carried :]))
+        with self._lock:
+            self._working = None
+            if pending.checkpoint:
+                self._carried = carried
+                if not isinstance(error, (StatusConflict, StatusContested)):
+                    self._failed += recorded
+        if not pending.checkpoint:
+            self.keep([*self._failed, *carried, *recorded])
+        elif isinstance(error, StatusError):
+            error.unsaved = flush.mutations[pending.carried :]
+        self._end(pending, type(error).__name__)
+
+    def keep_failed(self) -> None:
+        """Leave to the cycle what a checkpoint could not save: the body did not handle its error."""
+        self.keep(self._failed)
+
+    def keep(self, mutations: Sequence[Mutation]) -> None:
+        """Leave mutations to the running cycle, if this is its object, for the next one."""
+        if mutations and self._cycle is not None:
+            self._cycle.keep_unsaved(self._uid, Unsaved.of(mutations, self._considered))
+
+    def _is_of(self, cycle: Cycle) -> bool:
+        # The version of the API names a form of the object, not another object.
+        own, cycles = self.target.gvk, cycle.gvk
+        return self.target.request == cycle.request and (own.group, own.kind) == (cycles.group, cycles.kind)
+
+    def _carry(self, unsaved: Unsaved) -> None:
+        manager, fields = self.target.field_manager, self._tip.managed_fields
+        sifted = sift(
+            unsaved.mutations, unsaved.considered, self._tip.status, owned=lambda path: owns(fields, manager, path)
+        )
+        self.counts["contested"] += len(sifted.contested)
+        try:
+            self._working, self._context = apply_all(sifted.kept, self._considered)
+        except Exception:
+            _logger.exception(
+                "what an earlier cycle recorded for %s cannot be applied any more and is dropped: %s",
+                self.target,
+                ", ".join(unsaved.paths),
+            )
+            self.counts["contested"] += len(sifted.kept)
+            return
+        self._carried = sifted.kept
+
+    def _work(self) -> dict[str, Any]:
+        if self._working is None:
+            self._working, self._context = apply_all((*self._carried, *self._recorded), self._considered)
+        return self._working
+
+    def _handed_over(self) -> tuple[dict[str, Any], Context]:
+        """Return the working status for a flush to keep; while the block is open, `current` goes on from a copy."""
+        computed, context = self._work(), self._context
+        if self._open:
+            self._working, self._context = copy_json(computed), Context()
+        else:
+            self._working = None
+        return computed, context
+
+    def _end(self, pending: Pending, outcome: str) -> None:
+        self.counts["flushes"] += 1
+        seconds = self.policy.clock.monotonic() - pending.started
+        attempts, reads, conflicts, replays = (
+            self.counts[name] - pending.before.get(name, 0) for name in ("attempts", "reads", "conflicts", "replays")
+        )
+        _logger.debug(
+            "status of %s: %s in %.3f s, %d writes, %d reads, %d conflicts",
+            self.target,
+            outcome,
+            seconds,
+            attempts,
+            reads,
+            conflicts,
+        )
+        if self._metrics is not None:
+            self._metrics.flushed(
+                written=outcome == "written",
+                suppressed=outcome == "unchanged",
+                conflicts=conflicts,
+                replays=replays,
+                seconds=seconds,
+            )

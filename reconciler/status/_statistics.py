@@ -1,0 +1,67 @@
+"""Count what batchers do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+__all__ = ["StatusMetrics", "StatusStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusStatistics:
+    """Count what one batcher did since it was opened.
+
+    Attributes:
+        flushes: ends of a block and checkpoints, with or without a request.
+        written: flushes whose write took effect.
+        suppressed: flushes that had nothing to write.
+        dropped: flushes that found the object gone, or another one under its name.
+        failed: flushes that raised.
+        attempts: write requests.
+        reads: read requests, those at opening and the ones counted as read backs included.
+        read_backs: times that a lost answer had to be looked for.
+        conflicts: writes refused because the object was newer, none of them of our own making.
+        replays: times that mutations were applied to a version that the caller had not seen.
+        unknown: writes whose answer was lost.
+        contested: times that another writer had changed a field which was to be set.
+        trimmed: list entries dropped by ``keep_last``.
+        pruned: fields found that the server does not store, each reported once.
+    """
+
+    flushes: int = 0
+    written: int = 0
+    suppressed: int = 0
+    dropped: int = 0
+    failed: int = 0
+    attempts: int = 0
+    reads: int = 0
+    read_backs: int = 0
+    conflicts: int = 0
+    replays: int = 0
+    unknown: int = 0
+    contested: int = 0
+    trimmed: int = 0
+    pruned: int = 0
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> StatusStatistics:
+        """Take the values out of counters."""
+        return cls(**{field.name: counts.get(field.name, 0) for field in fields(cls)})
+
+
+class StatusMetrics(Protocol):
+    """Hear of every flush; called on the thread that flushes, so it must be quick."""
+
+    def flushed(self, *, written: bool, suppressed: bool, conflicts: int, replays: int, seconds: float) -> None:
+        """Count one flush.
+
+        Args:
+            written: a write took effect.
+            suppressed: there was nothing to write. Neither of the two: it failed, or the object is gone.
+            conflicts: writes refused because the object was newer.
+            replays: times that mutations were applied to a newer version.
+            seconds: how long it took.
+        """
+        ...

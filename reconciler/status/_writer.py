@@ -1,0 +1,92 @@
+"""Say what a batcher needs of a client: one consistent read, and a write that is sent once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Literal, Protocol
+
+from reconciler.meta import GroupVersionKind, Request
+
+__all__ = ["StatusWriter", "Strategy", "SyncStatusWriter"]
+
+Strategy = Literal["merge", "apply"]
+"""How a status is sent: ``"merge"`` (RFC 7386 merge patch) or ``"apply"`` (server-side apply)."""
+
+
+class StatusWriter(Protocol):
+    """Read one object, and write its status, over an asynchronous client.
+
+    A writer may have two more attributes. ``field_manager`` (str): the manager that its writes are recorded under;
+    with it, fields that this manager owns are overwritten on a newer version, and ``strategy="apply"`` is possible.
+    ``warnings`` (sequence of str): the ``Warning`` headers of the last answer, named when the server dropped a field.
+    """
+
+    @property
+    def gvk(self) -> GroupVersionKind:
+        """Return the object's kind."""
+        ...
+
+    @property
+    def request(self) -> Request:
+        """Return the object's name and namespace."""
+        ...
+
+    @property
+    def identity(self) -> Hashable:
+        """Return what names server, client and field manager: only batchers of equal identity share a write."""
+        ...
+
+    async def read(self) -> dict[str, Any]:
+        """Return the whole object by a consistent GET (no ``resourceVersion`` parameter, no cache).
+
+        Raises:
+            APIError: the server's failure, typed.
+            TransportError: no answer.
+        """
+        ...
+
+    async def write(
+        self, body: dict[str, Any], *, strategy: Strategy = "merge", subresource: str | None = "status"
+    ) -> dict[str, Any]:
+        """Send a body once and return the object in the answer; no layer below repeats it.
+
+        Args:
+            body: a merge patch, or the applied configuration. It names the resourceVersion it is conditional on.
+            strategy: ``"merge"`` or ``"apply"``; the latter is sent with force.
+            subresource: None writes the main resource.
+
+        Raises:
+            NotSent: the connection could not be made.
+            OutcomeUnknown: it may have reached the server, but no answer came.
+            APIError: the server's failure, typed.
+        """
+        ...
+
+
+class SyncStatusWriter(Protocol):
+    """Read one object, and write its status, over a blocking client; otherwise the same as `StatusWriter`."""
+
+    @property
+    def gvk(self) -> GroupVersionKind:
+        """Return the object's kind."""
+        ...
+
+    @property
+    def request(self) -> Request:
+        """Return the object's name and namespace."""
+        ...
+
+    @property
+    def identity(self) -> Hashable:
+        """Return what names server, client and field manager: only batchers of equal identity share a write."""
+        ...
+
+    def read(self) -> dict[str, Any]:
+        """Return the whole object by a consistent GET."""
+        ...
+
+    def write(
+        self, body: dict[str, Any], *, strategy: Strategy = "merge", subresource: str | None = "status"
+    ) -> dict[str, Any]:
+        """Send a body once and return the object in the answer; no layer below repeats it."""
+        ...
