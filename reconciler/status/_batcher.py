@@ -146,6 +146,7 @@ class StatusBatcher(Recorder[S]):
         self._session: Session | None = None
         self._joint: Joint | None = None  # of this batcher, or of the one it joined
         self._joined = False
+        self._failure: Exception | None = None
         self._mine: list[Mutation] = []  # recorded here while joined
         self._running: asyncio.Task[None] | None = None  # the flush under way, on an event loop
         self._turn = threading.Lock()  # the same for a blocking client
@@ -172,6 +173,11 @@ class StatusBatcher(Recorder[S]):
     def written(self) -> bool | None:
         """Say whether a write took effect: None before the end of the block, when that failed, and when joined."""
         return None if self._session is None or self._joined else self._session.written
+
+    @property
+    def failure(self) -> Exception | None:
+        """Return what failed when the status was to be written after the block had raised, which was raised on."""
+        return self._failure
 
     @property
     def joined(self) -> bool:
@@ -378,6 +384,7 @@ class StatusBatcher(Recorder[S]):
             session.finish(pending, flushed)
 
     def _note(self, error: BaseException, failure: Exception) -> None:
+        self._failure = failure
         """Attach the failure of the flush to the block's own error, which goes on."""
         text = f"the status could not be written either: {failure}"
         error.add_note(text)
