@@ -384,8 +384,8 @@ class StatusBatcher(Recorder[S]):
             session.finish(pending, flushed)
 
     def _note(self, error: BaseException, failure: Exception) -> None:
-        self._failure = failure
         """Attach the failure of the flush to the block's own error, which goes on."""
+        self._failure = failure
         text = f"the status could not be written either: {failure}"
         error.add_note(text)
         _logger.warning("%s", text)
