@@ -1,0 +1,74 @@
+"""Run reconcilers: what wakes them, what they are handed, and what becomes of what they return.
+
+Subclass `ResourceReconciler` for objects of one kind, or `Reconciler` for bare keys; a `Controller` (made by
+``Manager.add_controller``) does the rest. It promises:
+
+* A key is reconciled by one worker at a time, and again if anything happened meanwhile that the cycle has not seen.
+* **The cycle's own status and finalizer writes do not wake it; every other change does**, also one that arrives at the
+  same moment, in the same event, or by a list after a lost watch. See `_echo`.
+* The outcome of the latest cycle owns the key's one timer; any run consumes it. Errors back off, per key.
+* Nothing that a reconcile does, short of ending the process, ends a worker: exceptions, timeouts and strange
+  cancellations are contained, counted and logged with the run's id and reasons.
+* Workers start when every handler has heard of everything that was there. When `Controller.stop` returns, no reconcile,
+  thread or flush is left.
+* Status mutations that could not be saved go out with the object's next cycle.
+"""
+
+from reconciler.controller._controller import Controller, ControllerStatistics
+from reconciler.controller._cycle import ReconcileRun, current_run
+from reconciler.controller._echo import EchoStatistics
+from reconciler.controller._errors import (
+    CacheSyncTimeout,
+    ControllerError,
+    NotBound,
+    ReconcileCancelled,
+    ReconcileTimeout,
+)
+from reconciler.controller._finalizer import ensure_finalizer, release_finalizer
+from reconciler.controller._metrics import ControllerMetrics, ReconcileResult
+from reconciler.controller._predicates import (
+    Predicate,
+    annotations_changed,
+    generation_changed,
+    labels_changed,
+    resource_version_changed,
+)
+from reconciler.controller._reconciler import Reconciler
+from reconciler.controller._resource_reconciler import ResourceReconciler
+from reconciler.controller._result import Outcome, Result
+from reconciler.controller._sources import LOW_PRIORITY
+from reconciler.controller._unsaved import UnsavedStatistics
+from reconciler.controller._watches import Mapper, OwnerMapper, Watch, controller_owner, every_owner
+
+__all__ = [
+    "LOW_PRIORITY",
+    "CacheSyncTimeout",
+    "Controller",
+    "ControllerError",
+    "ControllerMetrics",
+    "ControllerStatistics",
+    "EchoStatistics",
+    "Mapper",
+    "NotBound",
+    "Outcome",
+    "OwnerMapper",
+    "Predicate",
+    "ReconcileCancelled",
+    "ReconcileResult",
+    "ReconcileRun",
+    "ReconcileTimeout",
+    "Reconciler",
+    "ResourceReconciler",
+    "Result",
+    "UnsavedStatistics",
+    "Watch",
+    "annotations_changed",
+    "controller_owner",
+    "current_run",
+    "ensure_finalizer",
+    "every_owner",
+    "generation_changed",
+    "labels_changed",
+    "release_finalizer",
+    "resource_version_changed",
+]

@@ -1,0 +1,362 @@
+"""Put a controller together: informers to sources, sources to the queue, the queue to workers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler.cache import CacheEvent
+from reconciler.clock import Clock, current_clock
+from reconciler.controller import _reasons as reasons
+from reconciler.controller._echo import EchoStatistics, EchoTracker
+from reconciler.controller._errors import ControllerError
+from reconciler.controller._metrics import ControllerMetrics, NoMetrics
+from reconciler.controller._pool import Pool
+from reconciler.controller._reconciler import Binding, Reconciler, bind, call
+from reconciler.controller._resource_reconciler import ResourceReconciler
+from reconciler.controller._sources import PrimarySource
+from reconciler.controller._storm import StormAlarm
+from reconciler.controller._unsaved import UnsavedStatistics, UnsavedStore
+from reconciler.controller._watches import Watch, controller_owner
+from reconciler.controller._watching import Watching
+from reconciler.controller._worker import Counts, Workbench, Worker
+from reconciler.errors import ConfigurationError
+from reconciler.events import EventRecorder
+from reconciler.meta import Request
+from reconciler.objects import KindLike, gvk_from
+from reconciler.workqueue import QueueMetrics, QueueStatistics, RateLimiter, WorkQueue
+
+if TYPE_CHECKING:
+    from reconciler.cache import Cache, CachedClient
+
+__all__ = ["Controller", "ControllerStatistics"]
+
+SYNC_TIMEOUT = 120.0
+"""Seconds for which a watched kind may take to be listed; controller-runtime's number."""
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerStatistics:
+    """Count what a controller did since it was made.
+
+    Attributes:
+        name: the controller's name.
+        workers: how many there may be at a time.
+        active: how many are reconciling now.
+        reconciles: reconciles that ended; one that a shutdown cancelled counts in `cancelled` alone.
+        results: how many ended with each of ``success``, ``error``, ``requeue``, ``requeue_after``.
+        terminal_errors: how many ended with a `TerminalError`.
+        timeouts: how many did not end in time.
+        panics: how many raised what is no `Exception`.
+        cancelled: how many a shutdown cancelled.
+        storms: how many tight loops were reported.
+        echo: what the echo rule knows and did.
+        unsaved: status mutations that wait for a later cycle.
+        unmapped: versions of watched objects that an ``async`` mapper was too slow for.
+        queue: what the queue holds and did.
+    """
+
+    name: str
+    workers: int
+    active: int
+    reconciles: int
+    results: Counter[str]
+    terminal_errors: int
+    timeouts: int
+    panics: int
+    cancelled: int
+    storms: int
+    echo: EchoStatistics
+    unsaved: UnsavedStatistics
+    unmapped: int
+    queue: QueueStatistics
+
+
+class Controller:
+    """Run a reconciler for the objects of one kind, and for what concerns them.
+
+    Made by ``Manager.add_controller``; with a started `Cache` it works alone as well. It starts once.
+
+    Args:
+        reconciler: what to run; it belongs to this controller from now on.
+        cache: where the informers come from; whoever made it starts it.
+        client: reads through `cache`; what the reconciler gets as ``self.client``.
+        resource: the kind of the primary objects, which the keys name. Default: the kind of a `ResourceReconciler`.
+        name: in metrics, logs and the default finalizer: letters, digits and ``-._``, at most 63. Default: the kind in
+            lower case.
+        owns: kinds whose objects the primary ones own: a change wakes the owner that is marked as controller. An entry
+            may be a `Watch` with predicates, or with `every_owner` as its mapper.
+        watches: other kinds, each with a mapper to keys.
+        predicates: for events of the primary objects; all must say that an event matters. Default: everything matters.
+        workers: keys that are reconciled side by side. Default 1.
+        timeout: seconds per reconcile, after which it is cancelled, which counts as an error. Default: no limit.
+        rate_limiter: the back-off after errors. Default: exponential per key, from 5 ms to 1000 s.
+        wake_on_own_status: let the cycle's own status and finalizer writes wake the controller, as in
+            controller-runtime: for ported code that goes from step to step by its own events. Default False.
+        sync_timeout: seconds for each watched kind to be installed and listed at the start. Default 120.
+        clock: source of time. Default: the clock in force.
+        metrics: counts. Default: nobody; `statistics` is there anyway.
+        queue_metrics: counts what the queue does. Default: nobody.
+        events: records Kubernetes events; whoever made it runs it. Default: a recorder of the controller's own.
+
+    Raises:
+        ConfigurationError: an option cannot be used; the message says which, and why.
+        ControllerError: the reconciler belongs to another running controller.
+    """
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        *,
+        cache: Cache,
+        client: CachedClient,
+        resource: KindLike | None = None,
+        name: str | None = None,
+        owns: Sequence[KindLike | Watch] = (),
+        watches: Sequence[Watch] = (),
+        predicates: Sequence[Callable[[CacheEvent], bool]] = (),
+        workers: int = 1,
+        timeout: float | None = None,
+        rate_limiter: RateLimiter | None = None,
+        wake_on_own_status: bool = False,
+        sync_timeout: float = SYNC_TIMEOUT,
+        clock: Clock | None = None,
+        metrics: ControllerMetrics | None = None,
+        queue_metrics: QueueMetrics | None = None,
+        events: EventRecorder | None = None,
+    ) -> None:
+        kind = _kind_of(reconciler, resource)
+        self._name = name or gvk_from(kind).kind.lower()
+        self._workers = workers
+        _check(self._name, workers=workers, timeout=timeout)
+        clock = clock or current_clock()
+        self._reconciler = reconciler
+        self._metrics = metrics or NoMetrics()
+        self._queue: WorkQueue[Request] = WorkQueue(
+            name=self._name, rate_limiter=rate_limiter, clock=clock, metrics=queue_metrics
+        )
+        self._tracker: EchoTracker[Request] = EchoTracker(own_writes=not wake_on_own_status)
+        self._unsaved = UnsavedStore()
+        self._storm: StormAlarm[Request] = StormAlarm(clock=clock)
+        self._watching = Watching(
+            self._name,
+            kind,
+            [*map(_owned, owns), *watches],
+            cache=cache,
+            queue=self._queue,
+            source=PrimarySource(self._queue, self._tracker, self._unsaved, tuple(predicates), self._metrics),
+            tracker=self._tracker,
+            clock=clock,
+            timeout=sync_timeout,
+        )
+        self._bench = Workbench(
+            name=self._name,
+            gvk=gvk_from(kind),
+            queue=self._queue,
+            tracker=self._tracker,
+            unsaved=self._unsaved,
+            exists=self._watching.exists,
+            storm=self._storm,
+            metrics=self._metrics,
+            clock=clock,
+            timeout=timeout,
+            counts=Counts(),
+        )
+        self._pool = Pool(self._name, self._queue)
+        self._recorder = EventRecorder(client.live, source=self._name, clock=clock) if events is None else None
+        self._binding = Binding(
+            name=self._name,
+            kind=kind,
+            client=client,
+            events=events or self._recorder or EventRecorder(client.live, source=self._name),
+            clock=clock,
+            workers=workers,
+        )
+        bind(reconciler, self._binding)
+        self._recording: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
+        self._started = False
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        """Return the controller's name."""
+        return self._name
+
+    @property
+    def reconciler(self) -> Reconciler:
+        """Return what it runs."""
+        return self._reconciler
+
+    @property
+    def queue(self) -> WorkQueue[Request]:
+        """Return the queue, for ``explain`` and ``statistics``."""
+        return self._queue
+
+    async def warm_up(self) -> None:
+        """Watch and queue without reconciling: for a replica that waits to be elected. `start` does it otherwise.
+
+        Returns when the primary objects are listed; lists of other kinds may still be on the way. Called again, it
+        waits for the first call. Cancellation leaves the watches to `stop`.
+
+        Raises:
+            CacheSyncTimeout: the primary kind was not served or could not be listed in time.
+        """
+        if self._warming is None:
+            self._warming = asyncio.create_task(self._warm_up(), name=f"{self._name} warm-up")
+        await asyncio.shield(self._warming)
+
+    async def start(self) -> None:
+        """Start: watch, wait until every handler has heard of all that is there, then let the workers go.
+
+        Cancellation leaves it without workers; `stop` cleans up.
+
+        Raises:
+            ControllerError: it was started before, or the reconciler runs for another controller by now.
+            CacheSyncTimeout: a kind was not served or could not be listed in time.
+        """
+        if self._started or self._stopping.is_set():
+            raise ControllerError(f"controller {self._name!r} starts once; make another one")
+        self._started = True
+        bind(self._reconciler, self._binding)  # again: another controller may have taken it meanwhile
+        self._binding.loop = asyncio.get_running_loop()
+        if self._recorder is not None:
+            self._recording = asyncio.create_task(self._recorder.run(), name=f"{self._name} events")
+        await self.warm_up()
+        await self._watching.synced()
+        if self._stopping.is_set():
+            return
+        self._metrics.set_max_concurrent_reconciles(self._workers)
+        deadlines: dict[Request, float] = {}
+        self._pool.start([Worker(self._bench, self._reconcile, deadlines) for _ in range(self._workers)])
+
+    async def stop(self, *, grace: float = 30.0) -> None:
+        """Stop: no more events; finish what is ready and in hand while the grace lasts; cancel the rest.
+
+        Returns when every reconcile, thread and flush has ended, however long that takes. Harmless when it was not
+        started; called again, it waits for the first call. Cancellation cuts the grace short.
+
+        Args:
+            grace: seconds; 0 cancels at once. Default 30.
+        """
+        if self._stopping.is_set():
+            await self._stopped.wait()
+            return
+        self._stopping.set()
+        try:
+            if self._warming is not None:
+                self._warming.cancel()
+                await asyncio.wait({self._warming})
+            await self._watching.end()
+            await self._pool.stop(grace)
+        finally:
+            self._binding.close()
+            if self._recorder is not None:
+                await self._recorder.close()
+            if self._recording is not None:
+                await asyncio.wait({self._recording})
+            self._stopped.set()
+
+    async def run(self, *, grace: float = 30.0) -> None:
+        """Start, and work until `stop` is called or a worker fails.
+
+        Cancellation stops the controller, with the grace, and is raised afterwards.
+
+        Args:
+            grace: seconds that reconciles have to end, when it is cancelled or fails.
+
+        Raises:
+            ControllerError, CacheSyncTimeout: as `start`.
+        """
+        try:
+            await self.start()
+            await self.finished()
+        finally:
+            await self.stop(grace=grace)
+
+    async def finished(self) -> None:
+        """Wait until the workers have ended because of `stop`. Cancellation changes nothing.
+
+        Raises:
+            BaseException: what ended a worker otherwise, such as `SystemExit` in a reconcile.
+        """
+        await self._pool.finished()
+
+    def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
+        """Have a key run, for a reason of one's own; it runs whatever versions were considered. From any thread.
+
+        Args:
+            request: the key.
+            reason: what logs and metrics show, after the word ``enqueue``. Default: the word alone.
+            after: seconds; None is now.
+            priority: higher ones run first. Default 0.
+        """
+        told = reasons.detailed(reasons.ENQUEUE, reason)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._queue.add_threadsafe(request, after=after, priority=priority, reason=told)
+        else:
+            self._queue.add(request, after=after, priority=priority, reason=told)
+
+    def statistics(self) -> ControllerStatistics:
+        """Return the counts at this moment; may be called from any thread."""
+        counts = self._bench.counts
+        return ControllerStatistics(
+            name=self._name,
+            workers=self._workers,
+            active=counts.active,
+            reconciles=counts.reconciles,
+            results=Counter(counts.results),
+            terminal_errors=counts.terminal,
+            timeouts=counts.timed_out,
+            panics=counts.panicked,
+            cancelled=counts.cancelled,
+            storms=self._storm.storms,
+            echo=self._tracker.statistics(),
+            unsaved=self._unsaved.statistics(),
+            unmapped=self._watching.unmapped,
+            queue=self._queue.statistics(),
+        )
+
+    async def _reconcile(self, request: Request) -> object:
+        return await call(self._reconciler, self._reconciler.reconcile, request)
+
+    async def _warm_up(self) -> None:
+        self._binding.resource = await self._watching.begin()
+
+
+def _kind_of(reconciler: Reconciler, resource: KindLike | None) -> KindLike:
+    declared = type(reconciler).resource if isinstance(reconciler, ResourceReconciler) else None
+    if declared is not None and (resource is None or gvk_from(declared) == gvk_from(resource)):
+        return declared  # the class rather than its name: with it, objects are read as the override expects them
+    if resource is not None:
+        return resource
+    name = type(reconciler).__name__
+    what = "write ResourceReconciler[YourKind], or give" if isinstance(reconciler, ResourceReconciler) else "give"
+    raise ConfigurationError(f"{name} does not say which kind it is for: {what} resource=, such as 'v1/Node'")
+
+
+def _owned(kind: KindLike | Watch) -> Watch:
+    if not isinstance(kind, Watch):
+        return Watch(kind, mapper=controller_owner)
+    return kind if kind.mapper is not None else Watch(kind.kind, mapper=controller_owner, predicates=kind.predicates)
+
+
+def _check(name: str, *, workers: int, timeout: float | None) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"controller name {name!r}: use letters, digits and '-._', at most 63, e.g. 'database'"
+        )
+    if workers < 1:
+        raise ConfigurationError(f"controller {name!r}: workers must be 1 or more, not {workers!r}")
+    if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
+        raise ConfigurationError(f"controller {name!r}: timeout must be a number of seconds above 0, not {timeout!r}")

@@ -1,0 +1,81 @@
+"""Run the workers of one controller, and end them such that nothing of them is left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from reconciler.controller._worker import Worker
+from reconciler.meta import Request
+from reconciler.workqueue import WorkQueue
+
+__all__ = ["Pool"]
+
+_log = logging.getLogger("reconciler.controller")
+
+_SAY_AGAIN = 10.0
+"""Seconds between log lines about reconciles that do not end."""
+
+
+class Pool:
+    """Be a number of workers on one queue.
+
+    Args:
+        name: the controller's name.
+        queue: the controller's queue.
+    """
+
+    def __init__(self, name: str, queue: WorkQueue[Request]) -> None:
+        self._name = name
+        self._queue = queue
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, workers: Sequence[Worker]) -> None:
+        """Start the workers."""
+        self._tasks = [
+            asyncio.create_task(worker.work(), name=f"{self._name} worker {number}")
+            for number, worker in enumerate(workers)
+        ]
+
+    async def finished(self) -> None:
+        """Wait until all workers have ended. Cancellation changes nothing.
+
+        Raises:
+            BaseException: what ended a worker that was not asked to end; the others go on.
+        """
+        if self._tasks:
+            done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                if not task.cancelled():
+                    task.result()
+
+    async def stop(self, grace: float) -> None:
+        """Finish what is ready and in hand, as long as the grace lasts; then cancel what is in hand.
+
+        Returns when every worker, thread and flush has ended, however long that takes: who must not wait so long ends
+        the process. Cancellation cuts the grace short.
+
+        Args:
+            grace: seconds. 0 cancels at once.
+        """
+        draining = asyncio.create_task(self._queue.shutdown(drain=grace > 0))
+        running = {task for task in self._tasks if not task.done()}
+        try:
+            if running:
+                _, running = await asyncio.wait(running, timeout=grace)
+        finally:
+            await self._cut_off(running)
+            await draining
+
+    async def _cut_off(self, running: set[asyncio.Task[None]]) -> None:
+        await self._queue.shutdown()
+        for task in running:
+            task.cancel()
+        while running:
+            _, running = await asyncio.wait(running, timeout=_SAY_AGAIN)
+            if running:
+                _log.warning("%s: still waiting for the reconciles of %s to end", self._name, self._in_hand())
+
+    def _in_hand(self) -> str:
+        return ", ".join(str(key) for key in self._queue.keys() if self._queue.run_of(key)) or "nothing"  # noqa: SIM118 - a queue is no dict

@@ -1,0 +1,194 @@
+"""Be what a user subclasses: make the world as one object says, and say what is to happen next."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import concurrent.futures
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from reconciler.controller._cycle import ReconcileCycle, ReconcileRun, current_run
+from reconciler.controller._errors import ControllerError, NotBound
+from reconciler.controller._result import Outcome
+from reconciler.controller._threads import ThreadBridge, run_in_thread
+from reconciler.meta import Request, ResourceType, current_cycle
+
+if TYPE_CHECKING:
+    from reconciler.cache import CachedClient
+    from reconciler.clock import Clock
+    from reconciler.events import EventRecorder
+    from reconciler.objects import KindLike
+
+__all__ = ["Binding", "Reconciler", "bind", "binding_of", "call"]
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Binding:
+    """Be what a controller gives its reconciler.
+
+    Attributes:
+        name: the controller's name.
+        kind: the primary kind, as it was given.
+        client: reads of declared kinds from the cache, everything else from the server.
+        events: records Kubernetes events.
+        clock: source of time.
+        resource: how the primary kind is served; None until the controller has found out.
+        loop: the controller's event loop; None before it starts.
+        executor: runs plain functions; made at the first need.
+        workers: how many threads there may be.
+    """
+
+    name: str
+    kind: KindLike
+    client: CachedClient
+    events: EventRecorder
+    clock: Clock
+    workers: int
+    resource: ResourceType | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    executor: concurrent.futures.ThreadPoolExecutor | None = None
+
+    def threads(self) -> concurrent.futures.ThreadPoolExecutor:
+        """Return the controller's own executor: one thread a worker, so that none ever waits for one."""
+        if self.executor is None:
+            self.executor = concurrent.futures.ThreadPoolExecutor(self.workers, f"{self.name}-reconcile")
+        return self.executor
+
+    def close(self) -> None:
+        """Let the threads go, which are idle by now; the reconciler is free for another controller."""
+        if self.executor is not None:
+            self.executor.shutdown(wait=True)
+        self.executor = self.loop = None
+
+
+class Reconciler(abc.ABC):
+    """Reconcile by key: subclass it and implement `reconcile`.
+
+    A reconciler belongs to one controller, which calls it for one key at a time and for several keys side by side. It
+    looks at the state there is, not at what happened: it may be called without a change, and once for several.
+    """
+
+    _binding: Binding | None = None
+
+    @abc.abstractmethod
+    def reconcile(self, request: Request, /) -> Outcome | Awaitable[Outcome]:
+        """Make the world as the object says.
+
+        Override it with ``async def``, or with a plain ``def``, which runs in a thread of the controller's own; there,
+        `wait` runs an awaitable. When its time is up or the controller stops, an ``async`` one is cancelled; a thread
+        hears of it at its next `wait`, and its key stays in hand until it has ended.
+
+        Args:
+            request: name and namespace of the object, which may not exist any more.
+
+        Returns:
+            None to wait for the next event, or a `Result`.
+
+        Raises:
+            TerminalError: retrying cannot help; the key is forgotten until something changes.
+            Exception: anything else runs the key again with exponential back-off.
+        """
+
+    @property
+    def client(self) -> CachedClient:
+        """Return the client: reads of declared kinds come from the cache, writes and ``client.live`` go to the server.
+
+        Raises:
+            NotBound: the reconciler does not belong to a controller yet.
+        """
+        return binding_of(self, "client").client
+
+    @property
+    def events(self) -> EventRecorder:
+        """Return the recorder of Kubernetes events.
+
+        Raises:
+            NotBound: the reconciler does not belong to a controller yet.
+        """
+        return binding_of(self, "events").events
+
+    @property
+    def name(self) -> str:
+        """Return the controller's name.
+
+        Raises:
+            NotBound: the reconciler does not belong to a controller yet.
+        """
+        return binding_of(self, "name").name
+
+    @property
+    def run(self) -> ReconcileRun:
+        """Return the run in progress: its reasons, its id, which attempt it is.
+
+        Raises:
+            NotBound: used outside a reconcile.
+        """
+        run = current_run()
+        if run is None:
+            raise NotBound(f"{type(self).__name__}.run is there during a reconcile only")
+        return run
+
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        """Run an awaitable on the controller's event loop and return its result, in a plain ``def`` reconcile.
+
+        Raises:
+            ControllerError: called on the event loop, where ``await`` does it.
+            ReconcileCancelled: the reconcile's time is up, or the controller stops.
+            NotBound: the controller was not started.
+        """
+        cycle = current_cycle.get()
+        if isinstance(cycle, ReconcileCycle):
+            return cycle.bridge.wait(awaitable)
+        loop = binding_of(self, "wait").loop
+        if loop is None:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+            raise NotBound(f"{type(self).__name__}.wait needs a started controller, whose loop runs the awaitable")
+        return ThreadBridge(loop).wait(awaitable)
+
+
+def binding_of(reconciler: Reconciler, what: str) -> Binding:
+    """Return what a reconciler was given.
+
+    Raises:
+        NotBound: it does not belong to a controller; the message names what was asked for.
+    """
+    if reconciler._binding is None:  # noqa: SLF001 - beside `Reconciler`, so that subclasses have all names but one
+        kind = type(reconciler).__name__
+        raise NotBound(
+            f"{kind}.{what} is there once the reconciler belongs to a controller: manager.add_controller({kind}())"
+        )
+    return reconciler._binding  # noqa: SLF001
+
+
+def bind(reconciler: Reconciler, binding: Binding) -> None:
+    """Make a reconciler belong to a controller; to another one only while none is running it.
+
+    Raises:
+        ControllerError: it belongs to a running controller.
+    """
+    held = reconciler._binding  # noqa: SLF001
+    if held is not None and held.loop is not None:
+        raise ControllerError(
+            f"{type(reconciler).__name__} belongs to the running controller {held.name!r} already: "
+            "make an instance for each controller"
+        )
+    reconciler._binding = binding  # noqa: SLF001
+
+
+async def call(reconciler: Reconciler, override: Callable[..., Any], *args: Any) -> Any:
+    """Call what a subclass defines, be it ``async`` or plain.
+
+    Cancellation is raised when it has really ended, in a thread as well.
+    """
+    if inspect.iscoroutinefunction(override):
+        return await override(*args)
+    cycle = current_cycle.get()
+    bridge = cycle.bridge if isinstance(cycle, ReconcileCycle) else None
+    result = await run_in_thread(binding_of(reconciler, "reconcile").threads(), bridge, override, *args)
+    return await result if inspect.isawaitable(result) else result

@@ -1,0 +1,178 @@
+"""Carry one object through one cycle: read it, keep its finalizer, let the override work, write its status once.
+
+The order of the writes: the finalizer first, before anything is done that would need it; then the status, one write
+at most; for an object that may go, the removal of the finalizer last, since no write can follow it. All of them are
+conditional on the version read or the one before, and reported to the cycle, so that none wakes the controller.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from reconciler.controller._cycle import ReconcileCycle
+from reconciler.controller._finalizer import ensure_finalizer, release_finalizer
+from reconciler.controller._reconciler import Reconciler, binding_of, call
+from reconciler.controller._result import Outcome
+from reconciler.controller._verdict import checked
+from reconciler.errors import NotFound, NotServed, TerminalError
+from reconciler.meta import Request, current_cycle, has_finalizer, uid_of
+from reconciler.objects import AnyResource, Resource, from_document, gvk_from, to_document
+from reconciler.status import OnError, StatusBatcher, StatusError, Strategy
+
+__all__ = ["ResourceCycle"]
+
+_log = logging.getLogger("reconciler.controller")
+
+CORE_GROUP = "reconciler.dev"
+"""Stands for the empty group of the core kinds in the name of a finalizer, which must have a domain."""
+
+Override = Callable[[Any, StatusBatcher[Any]], Any]
+
+
+class ResourceCycle:
+    """Be one cycle of one object.
+
+    Args:
+        reconciler: whose cycle it is; bound to a controller.
+        request: the key.
+        finalizer: the finalizer's name; None for the default.
+        finalize: what cleans up; None when nothing has to be.
+    """
+
+    def __init__(
+        self, reconciler: Reconciler, request: Request, *, finalizer: str | None, finalize: Override | None
+    ) -> None:
+        binding = binding_of(reconciler, "client")
+        self._reconciler = reconciler
+        self._request = request
+        self._client = binding.client
+        self._kind = binding.kind
+        self._clock = binding.clock
+        self._finalizer = finalizer or f"{gvk_from(self._kind).group or CORE_GROUP}/{binding.name}"
+        self._finalize = finalize
+        cycle = current_cycle.get()
+        self._cycle = cycle if isinstance(cycle, ReconcileCycle) else None
+
+    async def run(
+        self, override: Override, *, strategy: Strategy, subresource: str | None, on_error: OnError
+    ) -> Outcome:
+        """Run the cycle. Cancellation cancels the override and waits for the flush."""
+        self._strategy, self._subresource, self._on_error = strategy, subresource, on_error
+        obj: Any
+        try:
+            obj = await self._client.get(self._kind, self._request.name, self._request.namespace)
+        except NotServed:
+            raise
+        except NotFound:
+            return None
+        obj = await self._save_blocked(obj)
+        if obj is None:
+            return None
+        document = to_document(obj)
+        if document["metadata"].get("deletionTimestamp"):
+            return await self._let_go(obj, document)
+        if self._finalize is not None:
+            obj = await ensure_finalizer(self._client, self._kind, obj, self._finalizer)
+            if obj is None:
+                return None
+        return await self._with_status(obj, override, stamp=True)
+
+    async def _let_go(self, obj: Any, document: dict[str, Any]) -> Outcome:
+        if not has_finalizer(document, self._finalizer):
+            return None
+        if self._finalize is not None:
+            batcher = self._batcher(obj)
+            outcome = await self._with_status(obj, self._finalize, stamp=False, batcher=batcher)
+            if outcome is not None:
+                return outcome
+            if batcher.written:
+                document = to_document(batcher.object)
+        await release_finalizer(self._client, self._kind, document, self._finalizer)
+        return None
+
+    async def _with_status(
+        self, obj: Any, override: Override, *, stamp: bool, batcher: StatusBatcher[Any] | None = None
+    ) -> Outcome:
+        """Call an override inside the cycle's batcher."""
+        batcher = batcher or self._batcher(obj)
+        outcome: Outcome = None
+        terminal: TerminalError | None = None
+        carries = self._cycle is not None and self._cycle.has_unsaved
+        try:
+            async with batcher as status:
+                if carries:
+                    obj = self._with_unsaved(obj, status)
+                try:
+                    outcome = checked(await call(self._reconciler, override, obj, status))
+                except TerminalError as error:
+                    terminal = error  # what it recorded is the whole truth, so the block ends well and writes it
+                if stamp:
+                    _stamp(obj, status)
+        except StatusError as error:
+            if terminal is not None:
+                error.add_note(f"the reconcile itself ended with: {terminal}")
+            self._block(obj, error)
+            raise
+        except Exception:
+            if isinstance(batcher.failure, StatusError):
+                self._block(obj, batcher.failure)
+            raise
+        if terminal is not None:
+            raise terminal
+        return outcome
+
+    async def _save_blocked(self, obj: Any) -> Any | None:
+        """Try again to write what the server refused, before anything is done whose result could not be written."""
+        if self._cycle is None or not self._cycle.unsaved_is_blocked(uid_of(to_document(obj))):
+            return obj
+        batcher = self._batcher(obj)
+        try:
+            async with batcher:
+                pass
+        except StatusError as error:
+            self._block(obj, error)
+            raise
+        self._cycle.unblock_unsaved()
+        return batcher.object
+
+    def _block(self, obj: Any, error: StatusError) -> None:
+        """Have the next cycles write first, if repeating cannot cure what is wrong; tell people about it once."""
+        if error.retryable or self._cycle is None or not self._cycle.block_unsaved(uid_of(to_document(obj))):
+            return
+        _log.error(
+            "the status of %s cannot be saved; it is not reconciled until that has succeeded: %s",
+            self._request,
+            error,
+            extra=self._cycle.run.log_fields(),
+        )
+        self._reconciler.events.warning(obj, "StatusNotSaved", str(error))
+
+    def _batcher(self, obj: Any) -> StatusBatcher[Any]:
+        return StatusBatcher(
+            self._client,
+            obj,
+            strategy=self._strategy,
+            subresource=self._subresource,
+            on_error=self._on_error,
+            clock=self._clock,
+        )
+
+    def _with_unsaved(self, obj: Any, status: StatusBatcher[Any]) -> Any:
+        """Return the object as the override is to see it: with what earlier cycles could not save in place."""
+        return from_document(self._kind, {**to_document(obj), "status": status.current})
+
+
+def _stamp(obj: Any, status: StatusBatcher[Any]) -> None:
+    """Record which generation the status is the outcome of."""
+    if isinstance(obj, Resource) and obj.generation is not None and _observes(type(obj)):
+        status.set("observedGeneration", obj.generation)
+
+
+def _observes(kind: type[AnyResource]) -> bool:
+    """Say whether the status model of a kind has the field ``observedGeneration``, under its name on the wire."""
+    return any(
+        "observedGeneration" in (name, field.serialization_alias)
+        for name, field in kind.status_model.model_fields.items()
+    )

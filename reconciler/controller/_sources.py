@@ -1,0 +1,234 @@
+"""Turn the events of an informer into keys in the queue.
+
+`PrimarySource` hears of the controller's own objects and holds the echo rule: an event of a version that was considered
+already is dropped before the queue. `MappedSource` hears of other kinds. Handlers run inside the cache's event
+delivery, so they only compute keys; an ``async`` mapper therefore has a queue and a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from reconciler.cache import CachedObject, CacheEvent, EventType
+from reconciler.clock import Clock
+from reconciler.controller import _reasons as reasons
+from reconciler.controller._echo import EchoTracker
+from reconciler.controller._metrics import ControllerMetrics
+from reconciler.controller._predicates import passes_all
+from reconciler.controller._unsaved import UnsavedStore
+from reconciler.controller._watches import Mapper, OwnerMapper, check_requests
+from reconciler.meta import Request, ResourceType
+from reconciler.objects import KindLike, from_document
+from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
+
+__all__ = ["LOW_PRIORITY", "AsyncMapping", "MappedSource", "PrimarySource"]
+
+LOW_PRIORITY = -100
+"""Of what is no fresh change: the initial list, resyncs, everything after a restart (controller-runtime's number)."""
+
+_MAX_VERSIONS = 100
+"""Versions of one object that wait for an ``async`` mapper; beyond it the oldest goes unmapped, and is counted."""
+
+_log = logging.getLogger("reconciler.controller")
+
+Predicates = Sequence[Callable[[CacheEvent], bool]]
+
+
+class PrimarySource:
+    """Queue the keys of the controller's own objects, except for echoes.
+
+    Args:
+        queue: the controller's queue.
+        tracker: the controller's echo tracker.
+        unsaved: the controller's store of unsaved mutations; forgets what is gone.
+        predicates: each says whether an event matters; all must.
+        metrics: hears of dropped echoes.
+    """
+
+    def __init__(
+        self,
+        queue: WorkQueue[Request],
+        tracker: EchoTracker[Request],
+        unsaved: UnsavedStore,
+        predicates: Predicates,
+        metrics: ControllerMetrics,
+    ) -> None:
+        self._queue = queue
+        self._tracker = tracker
+        self._unsaved = unsaved
+        self._predicates = predicates
+        self._metrics = metrics
+
+    def handle(self, event: CacheEvent) -> None:
+        """Take one event of the informer."""
+        key = event.object.request
+        gone = event.type is EventType.DELETED or _is_other_object(event)
+        if gone:
+            self._tracker.forget(key)
+            self._unsaved.forget(key)
+        if not _matters(self._predicates, event):
+            return
+        if gone:
+            self._queue.add(key, reason=reasons.DELETED)
+        elif event.type is EventType.RESYNC:
+            self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
+        elif self._tracker.admits(key, event.object.version):
+            self._queue.add(key, priority=_priority(event), reason=reasons.EVENT)
+        else:
+            self._metrics.echo_dropped()
+
+
+class MappedSource:
+    """Queue the keys that a mapper names for the objects of another kind.
+
+    Args:
+        kind: what is watched, as the watch names it: decides what a mapper gets.
+        mapper: see `Watch`.
+        predicates: each says whether an event matters; all must.
+        queue: the controller's queue.
+        primary: the kind that the keys are of.
+        reason: why the keys run (``"owned: Deployment"``).
+        clock: times the repetitions of a failed ``async`` mapper.
+    """
+
+    def __init__(
+        self,
+        kind: KindLike,
+        mapper: Mapper | OwnerMapper | None,
+        predicates: Predicates,
+        *,
+        queue: WorkQueue[Request],
+        primary: ResourceType,
+        reason: str,
+        clock: Clock,
+    ) -> None:
+        self._kind = kind
+        self._mapper = mapper
+        self._predicates = predicates
+        self._queue = queue
+        self._primary = primary
+        self._reason = reason
+        self.mapping = AsyncMapping(self._map_async, clock=clock) if _is_async(mapper) else None
+
+    def handle(self, event: CacheEvent) -> None:
+        """Take one event of the informer."""
+        if not _matters(self._predicates, event):
+            return
+        priority = _priority(event)
+        if self.mapping is not None:
+            for obj in _objects(event):
+                self.mapping.submit(obj, priority)
+            return
+        for obj in _objects(event):
+            try:
+                self._wake(self._map(obj), priority)
+            except Exception:  # noqa: BLE001 - user code must not end the event delivery
+                _log.exception("mapper %r failed on %s; the keys it would have named are not woken", self._mapper, obj)
+
+    def _map(self, obj: CachedObject) -> object:
+        if self._mapper is None:
+            return [obj.request]
+        if isinstance(self._mapper, OwnerMapper):
+            return self._mapper.map(obj, self._primary)
+        return self._mapper(from_document(self._kind, obj.decode()))
+
+    async def _map_async(self, obj: CachedObject, priority: int) -> None:
+        mapped = self._map(obj)
+        self._wake(await mapped if inspect.isawaitable(mapped) else mapped, priority)
+
+    def _wake(self, mapped: object, priority: int) -> None:
+        for request in check_requests(mapped, self._primary):
+            self._queue.add(request, priority=priority, reason=self._reason)
+
+
+class AsyncMapping:
+    """Call an ``async`` mapper outside the event delivery: one object after the other, again until it succeeds.
+
+    Every version of an object is mapped, since each may name other keys.
+
+    Args:
+        map_object: maps one object and queues the keys; gets the object and the priority.
+        clock: times the repetitions.
+    """
+
+    def __init__(self, map_object: Callable[[CachedObject, int], Any], *, clock: Clock) -> None:
+        self._map_object = map_object
+        self._queue: WorkQueue[Request] = WorkQueue(
+            name="mapper", rate_limiter=ExponentialBackoff(0.1, 60.0), clock=clock
+        )
+        self._versions: dict[Request, list[tuple[CachedObject, int]]] = {}
+        self._busy = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.dropped = 0
+
+    def submit(self, obj: CachedObject, priority: int) -> None:
+        """Have an object mapped soon."""
+        versions = self._versions.setdefault(obj.request, [])
+        versions.append((obj, priority))
+        if len(versions) > _MAX_VERSIONS:
+            del versions[0]
+            self.dropped += 1
+        self._queue.add(obj.request, priority=priority)
+        self._idle.clear()
+
+    async def run(self) -> None:
+        """Map what is submitted until `stop`. Cancellation leaves the rest unmapped."""
+        with contextlib.suppress(QueueShutDown):
+            while True:
+                async with self._queue.item() as key:
+                    await self._map_versions(key)
+                if not len(self._queue):
+                    self._idle.set()
+
+    async def settled(self) -> None:
+        """Wait until everything submitted so far was tried once. Cancellation changes nothing."""
+        await self._idle.wait()
+
+    async def stop(self) -> None:
+        """Take no more objects; `run` returns. Cancellation stops the waiting, not the stopping."""
+        await self._queue.shutdown()
+
+    async def _map_versions(self, key: Request) -> None:
+        versions = self._versions.pop(key, [])
+        while versions:
+            try:
+                await self._map_object(*versions[0])
+            except Exception:  # noqa: BLE001 - it is tried again
+                _log.exception("mapper failed on %s; it is called again later", key)
+                self._versions[key] = [*versions, *self._versions.get(key, ())][-_MAX_VERSIONS:]
+                self._queue.add_rate_limited(key)
+                return
+            del versions[0]
+        self._queue.forget(key)
+
+
+def _matters(predicates: Predicates, event: CacheEvent) -> bool:
+    try:
+        return passes_all(predicates, event)
+    except Exception:  # noqa: BLE001 - dropping the event could lose work
+        _log.exception("a predicate failed on %s; the event is taken to matter", event.object)
+        return True
+
+
+def _priority(event: CacheEvent) -> int:
+    unchanged = event.old is not None and event.new is not None and event.old.version == event.new.version
+    return LOW_PRIORITY if event.initial or unchanged or event.type is EventType.RESYNC else 0
+
+
+def _is_other_object(event: CacheEvent) -> bool:
+    return event.old is not None and event.new is not None and event.old.uid != event.new.uid
+
+
+def _objects(event: CacheEvent) -> list[CachedObject]:
+    objects = [obj for obj in (event.old, event.new) if obj is not None]
+    return objects[:1] if len(objects) == 2 and objects[0].version == objects[1].version else objects
+
+
+def _is_async(mapper: object) -> bool:
+    return inspect.iscoroutinefunction(mapper) or inspect.iscoroutinefunction(getattr(mapper, "__call__", None))  # noqa: B004 - objects with an async __call__

@@ -1,0 +1,93 @@
+"""Run one reconcile to its end and say how it ended, whatever it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from reconciler.controller._errors import ControllerError, ReconcileTimeout
+from reconciler.controller._metrics import ReconcileResult
+from reconciler.controller._result import Outcome, Result
+from reconciler.errors import TerminalError
+
+__all__ = ["Verdict", "checked", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Say how a reconcile ended.
+
+    Attributes:
+        outcome: what it returned; None as well when it failed.
+        error: what it raised; None when it returned.
+        timed_out: its time was up.
+        panicked: `error` is no `Exception`.
+    """
+
+    outcome: Outcome = None
+    error: BaseException | None = None
+    timed_out: bool = False
+    panicked: bool = False
+
+    @property
+    def terminal(self) -> bool:
+        """Say whether retrying cannot help."""
+        return self.error is not None and _is_terminal(self.error)
+
+    @property
+    def result(self) -> ReconcileResult:
+        """Return the word that the metrics count."""
+        if self.error is not None:
+            return "error"
+        if self.outcome is None:
+            return "success"
+        if self.outcome.again:
+            return "requeue"
+        return "success" if self.outcome.requeue_after is None else "requeue_after"
+
+
+async def judge(reconcile: Callable[[], Awaitable[object]], *, timeout: float | None) -> Verdict:  # noqa: ASYNC109 - a timeout is a verdict
+    """Run a reconcile as the whole of a task.
+
+    Cancellation of the task cancels the reconcile and is raised when that has ended. `KeyboardInterrupt` and
+    `SystemExit` pass; everything else becomes a verdict, so that one key cannot end a worker.
+
+    Args:
+        reconcile: starts it.
+        timeout: seconds after which it is cancelled, which counts as an error. None: no limit.
+    """
+    task = asyncio.current_task()
+    scope = asyncio.timeout(timeout)
+    try:
+        async with scope:
+            outcome = await reconcile()
+        if not scope.expired():
+            return Verdict(checked(outcome))
+        error: BaseException | None = None
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except asyncio.CancelledError as cancelled:
+        if task is not None and task.cancelling():
+            raise
+        error = ControllerError("the reconcile awaited something that was cancelled")
+        error.__cause__ = cancelled
+    except BaseException as raised:  # noqa: BLE001 - the verdict carries it to the log, the metrics and the back-off
+        error = raised
+    if scope.expired():
+        late = ReconcileTimeout(f"the reconcile did not end within {timeout:g} s")
+        late.__cause__ = error
+        return Verdict(error=late, timed_out=True)
+    return Verdict(error=error, panicked=not isinstance(error, Exception))
+
+
+def _is_terminal(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):  # of a TaskGroup: as long as one part may be cured, it is tried again
+        return all(_is_terminal(part) for part in error.exceptions)
+    return isinstance(error, TerminalError)
+
+
+def checked(outcome: object) -> Outcome:
+    if outcome is None or isinstance(outcome, Result):
+        return outcome
+    raise TypeError(f"a reconcile returns None or a Result, not {type(outcome).__name__}")

@@ -1,0 +1,94 @@
+"""Say which objects beside the primary ones wake a controller, and which keys they wake.
+
+A mapper turns a watched object into requests. `controller_owner` and `every_owner` read the owner references and need
+not decode the object; any other mapper is a function of the object, plain or ``async``. Both the old and the new object
+of an update are mapped, so that who was left is woken as well as who was joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+from reconciler.cache import CachedObject, CacheEvent
+from reconciler.meta import Request, ResourceType
+from reconciler.objects import KindLike
+
+__all__ = ["Mapper", "OwnerMapper", "Watch", "check_requests", "controller_owner", "every_owner"]
+
+Mapper = Callable[[Any], Iterable[Request] | Awaitable[Iterable[Request]]]
+"""Returns the keys to wake for an object of the watched kind: an instance of the Resource class, or an Unstructured."""
+
+
+class OwnerMapper:
+    """Wake the owners of an object that are of the controller's kind.
+
+    The version of the owner's API is not compared: references keep the one they were written with.
+
+    Args:
+        every: all owners of the kind, or only the one that is marked as controller.
+    """
+
+    def __init__(self, *, every: bool) -> None:
+        self._every = every
+
+    def map(self, obj: CachedObject, primary: ResourceType) -> list[Request]:
+        """Return the keys of an object's owners of the primary kind; a cluster-scoped owner has no namespace."""
+        namespace = obj.namespace if primary.namespaced else None
+        return [
+            Request(reference.name, namespace)
+            for reference in obj.owner_references
+            if reference.kind == primary.gvk.kind
+            and reference.group == primary.gvk.group
+            and (self._every or reference.controller)
+        ]
+
+    def __repr__(self) -> str:
+        return "every_owner" if self._every else "controller_owner"
+
+
+controller_owner = OwnerMapper(every=False)
+"""Wake the owner that is marked as controller: what ``owns=`` does."""
+
+every_owner = OwnerMapper(every=True)
+"""Wake every owner of the controller's kind, marked as controller or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Wake the controller for changes of another kind.
+
+    Attributes:
+        kind: ``"v1/ConfigMap"``, a GroupVersionKind or a Resource class.
+        mapper: from an object to the keys to wake. None: the key of the same name and namespace. A plain function is
+            called on the event loop and must be quick; an ``async`` one may read through the client, is called for one
+            object at a time, and is called again with back-off when it fails.
+        predicates: each gets the `CacheEvent` and says whether it matters; all must. Default: everything matters.
+    """
+
+    kind: KindLike
+    _: KW_ONLY
+    mapper: Mapper | OwnerMapper | None = None
+    predicates: Sequence[Callable[[CacheEvent], bool]] = ()
+
+
+def check_requests(requests: object, primary: ResourceType) -> list[Request]:
+    """Return what a mapper gave, each once.
+
+    Raises:
+        TypeError: it gave something else than requests.
+        ValueError: a request has a namespace and the primary kind none, or the other way round.
+    """
+    if isinstance(requests, (str, Request)) or not isinstance(requests, Iterable):
+        raise TypeError(f"a mapper returns an iterable of Request(name, namespace), not {type(requests).__name__}")
+    found = list(dict.fromkeys(requests))
+    for request in found:
+        if not isinstance(request, Request):
+            raise TypeError(f"a mapper returns Request(name, namespace), not {type(request).__name__}")
+        if bool(request.namespace) != primary.namespaced:
+            raise ValueError(
+                f"a mapper returned {request!r}, but objects of kind {primary.gvk.kind} "
+                + ("live in namespaces" if primary.namespaced else "have no namespace")
+            )
+    return found

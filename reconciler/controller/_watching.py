@@ -1,0 +1,161 @@
+"""Connect a controller's sources to the informers of the kinds it watches, and wait until those are listed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler.cache import CacheEvent, CacheNotSynced
+from reconciler.clock import Clock
+from reconciler.controller import _reasons as reasons
+from reconciler.controller._echo import EchoTracker
+from reconciler.controller._errors import CacheSyncTimeout
+from reconciler.controller._sources import LOW_PRIORITY, AsyncMapping, MappedSource, PrimarySource
+from reconciler.controller._watches import OwnerMapper, Watch
+from reconciler.meta import Request, ResourceType
+from reconciler.objects import KindLike, gvk_from
+from reconciler.workqueue import WorkQueue
+
+if TYPE_CHECKING:
+    from reconciler.cache import Cache, HandlerRegistration, Informer
+
+__all__ = ["Watching"]
+
+
+@dataclass(slots=True)
+class _Watched:
+    kind: KindLike
+    informer: Informer
+    registration: HandlerRegistration
+
+
+class Watching:
+    """Be the watches of one controller.
+
+    Args:
+        name: the controller's name.
+        kind: the primary kind.
+        watches: the other kinds.
+        cache: where the informers come from.
+        queue: the controller's queue.
+        source: takes the events of the primary kind.
+        tracker: the controller's echo tracker; forgets everything when the server's history went back.
+        clock: source of time.
+        timeout: seconds for each kind, from the beginning until its list is delivered.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: KindLike,
+        watches: Sequence[Watch],
+        *,
+        cache: Cache,
+        queue: WorkQueue[Request],
+        source: PrimarySource,
+        tracker: EchoTracker[Request],
+        clock: Clock,
+        timeout: float,
+    ) -> None:
+        self._name = name
+        self._kind = kind
+        self._watches = watches
+        self._cache = cache
+        self._queue = queue
+        self._source = source
+        self._tracker = tracker
+        self._clock = clock
+        self._timeout = timeout
+        self._watched: list[_Watched] = []
+        self._primary: Informer | None = None
+        self._mappings: list[AsyncMapping] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._deadline = 0.0
+
+    @property
+    def unmapped(self) -> int:
+        """Return how many versions of watched objects an ``async`` mapper was too slow for."""
+        return sum(mapping.dropped for mapping in self._mappings)
+
+    def exists(self, request: Request) -> bool:
+        """Say whether the cache holds a primary object."""
+        return self._primary is not None and request in self._primary.store
+
+    async def begin(self) -> ResourceType:
+        """Declare the informers and connect the handlers; return how the primary kind is served.
+
+        Handlers of other kinds are connected when the primary kind is known and listed: what they compute are its keys.
+        Cancellation leaves some connected; `end` disconnects them.
+
+        Raises:
+            CacheSyncTimeout: the primary kind was not served or could not be listed in time.
+        """
+        self._deadline = self._clock.monotonic() + self._timeout
+        primary = self._primary = await self._cache.informer(self._kind)
+        primary.on_restart(self._start_anew)
+        self._connect(self._kind, primary, self._source.handle)
+        others = [(watch, await self._cache.informer(watch.kind)) for watch in self._watches]
+        await self._listed(self._watched[0])
+        for watch, informer in others:
+            self._connect(watch.kind, informer, self._mapped(watch, primary.resource).handle)
+        return primary.resource
+
+    async def synced(self) -> None:
+        """Wait until every handler has heard of everything that was there. Cancellation changes nothing.
+
+        Raises:
+            CacheSyncTimeout: a kind was not served or could not be listed in time.
+        """
+        for watched in self._watched:
+            await self._listed(watched)
+        for mapping in self._mappings:
+            await mapping.settled()
+
+    async def end(self) -> None:
+        """Disconnect everything. Cancellation leaves mappers running, which then end by themselves."""
+        for watched in self._watched:
+            watched.registration.remove()
+        for mapping in self._mappings:
+            await mapping.stop()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _mapped(self, watch: Watch, primary: ResourceType) -> MappedSource:
+        word = reasons.OWNED if isinstance(watch.mapper, OwnerMapper) else reasons.WATCHED
+        source = MappedSource(
+            watch.kind,
+            watch.mapper,
+            watch.predicates,
+            queue=self._queue,
+            primary=primary,
+            reason=reasons.detailed(word, gvk_from(watch.kind).kind),
+            clock=self._clock,
+        )
+        if source.mapping is not None:
+            self._mappings.append(source.mapping)
+            self._tasks.append(asyncio.create_task(source.mapping.run(), name=f"{self._name} mapper of {watch.kind}"))
+        return source
+
+    def _connect(self, kind: KindLike, informer: Informer, handle: Callable[[CacheEvent], None]) -> None:
+        self._watched.append(_Watched(kind, informer, informer.add_handler(handle)))
+
+    async def _listed(self, watched: _Watched) -> None:
+        try:
+            await watched.informer.wait_synced(max(0.0, self._deadline - self._clock.monotonic()))
+        except CacheNotSynced as error:
+            raise CacheSyncTimeout(
+                f"controller {self._name!r}: {gvk_from(watched.kind)} could not be listed within {self._timeout:g} s. "
+                f"{watched.informer.problem}. Is the kind installed, is the cache started, and may this identity list "
+                "and watch it?"
+            ) from error
+
+    def _start_anew(self) -> None:
+        """Consider nothing as seen: versions that were known belong to a history that is gone."""
+        self._tracker.forget_all()
+        if self._primary is not None:
+            for obj in self._primary.store:
+                self._queue.add(obj.request, priority=LOW_PRIORITY, reason=reasons.RESTART)

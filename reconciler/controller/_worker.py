@@ -1,0 +1,233 @@
+"""Take keys in hand, reconcile them, and do with each what its outcome says.
+
+The order at the end of a cycle is what the echo rule rests on, and nothing comes between its steps: first what was
+considered rises and an event that is only an echo is taken back; then the outcome sets the key's timer or back-off, so
+that an echo cannot have swallowed it; then the key is given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from reconciler.clock import Clock
+from reconciler.controller import _reasons as reasons
+from reconciler.controller._cycle import ReconcileCycle, ReconcileRun
+from reconciler.controller._echo import EchoTracker
+from reconciler.controller._errors import ControllerError
+from reconciler.controller._metrics import ControllerMetrics
+from reconciler.controller._storm import StormAlarm
+from reconciler.controller._unsaved import UnsavedStore
+from reconciler.controller._verdict import Verdict, judge
+from reconciler.meta import GroupVersionKind, Request, current_cycle
+from reconciler.workqueue import QueueShutDown, Run, WorkQueue
+
+__all__ = ["Counts", "Workbench", "Worker"]
+
+_log = logging.getLogger("reconciler.controller")
+
+
+class Counts:
+    """Count what the workers did since the start. Plain integers, read by `Controller.statistics`."""
+
+    def __init__(self) -> None:
+        self.reconciles = 0
+        self.results: Counter[str] = Counter()
+        self.terminal = 0
+        self.timed_out = 0
+        self.panicked = 0
+        self.cancelled = 0
+        self.active = 0
+
+
+class Workbench(NamedTuple):
+    """Hold what the workers of a controller share.
+
+    Attributes:
+        name: the controller's name.
+        gvk: the primary kind.
+        queue: the controller's queue.
+        tracker: its echo tracker.
+        unsaved: its store of unsaved mutations.
+        exists: says whether the cache holds the primary object of a key.
+        storm: notices tight loops.
+        metrics: hears of every reconcile.
+        clock: source of time.
+        timeout: seconds per reconcile, or None.
+        counts: what statistics show.
+    """
+
+    name: str
+    gvk: GroupVersionKind
+    queue: WorkQueue[Request]
+    tracker: EchoTracker[Request]
+    unsaved: UnsavedStore
+    exists: Callable[[Request], bool]
+    storm: StormAlarm[Request]
+    metrics: ControllerMetrics
+    clock: Clock
+    timeout: float | None
+    counts: Counts
+
+
+class Worker:
+    """Reconcile one key after the other.
+
+    Args:
+        bench: shared with the controller's other workers.
+        reconcile: the reconciler's entry.
+        deadlines: for each key the monotonic second that its latest outcome asked for; shared with the other workers.
+    """
+
+    def __init__(
+        self, bench: Workbench, reconcile: Callable[[Request], Awaitable[object]], deadlines: dict[Request, float]
+    ) -> None:
+        self._bench = bench
+        self._reconcile = reconcile
+        self._deadlines = deadlines
+
+    async def work(self) -> None:
+        """Work until the queue is shut down.
+
+        Cancellation cancels the reconcile in progress and is raised when that has ended, its key given back.
+        """
+        queue = self._bench.queue
+        while True:
+            try:
+                key = await queue.get()
+            except QueueShutDown:
+                return
+            await self._cycle(key)
+
+    async def _cycle(self, key: Request) -> None:
+        bench = self._bench
+        run = bench.queue.run_of(key)
+        assert run is not None  # noqa: S101 - it was handed out one line ago
+        bench.tracker.hand_out(key)
+        described = ReconcileRun(
+            controller=bench.name,
+            request=key,
+            reconcile_id=str(uuid.uuid4()),
+            reasons=run.reasons,
+            attempt=bench.queue.retries(key),
+            priority=run.priority,
+        )
+        self._watch_for_storm(described)
+        cycle = ReconcileCycle(
+            bench.gvk,
+            described,
+            tracker=bench.tracker,
+            unsaved=bench.unsaved,
+            loop=asyncio.get_running_loop(),
+        )
+        verdict: Verdict | None = None
+        self._set_active(+1)
+        try:
+            verdict = await self._run(cycle)
+        finally:
+            cycle.end()
+            self._set_active(-1)
+            self._settle_echo(key)
+            if verdict is None:
+                bench.counts.cancelled += 1  # by the shutdown, which is no error and asks for no other run
+            else:
+                self._report(run, described, verdict)
+                self._settle_outcome(run, verdict)
+            bench.queue.done(key)
+
+    async def _run(self, cycle: ReconcileCycle) -> Verdict:
+        # A task and a context of its own: what a reconcile does to context variables or to its task's cancellation
+        # cannot reach the next key.
+        context = contextvars.copy_context()
+        context.run(current_cycle.set, cycle)
+        task = asyncio.get_running_loop().create_task(
+            judge(lambda: self._reconcile(cycle.request), timeout=self._bench.timeout),
+            name=f"reconcile {self._bench.name} {cycle.request}",
+            context=context,
+        )
+        try:
+            return await task
+        except asyncio.CancelledError:
+            worker = asyncio.current_task()
+            if worker is not None and worker.cancelling():
+                raise
+            return Verdict(error=ControllerError("the reconcile cancelled its own task"))
+
+    def _settle_echo(self, key: Request) -> None:
+        bench = self._bench
+        if not bench.tracker.finish(key) and bench.queue.retract(key, reasons.EVENT):
+            bench.metrics.echo_dropped()
+        if not bench.exists(key):  # what is known of it would stay for ever
+            bench.tracker.forget(key)
+
+    def _settle_outcome(self, run: Run[Request], verdict: Verdict) -> None:
+        queue, key, outcome = self._bench.queue, run.key, verdict.outcome
+        priority = run.priority if outcome is None or outcome.priority is None else outcome.priority
+        if verdict.error is not None:
+            if verdict.terminal:
+                queue.forget(key)
+            else:
+                queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY)
+            self._keep_deadline(key, priority)
+            return
+        queue.forget(key)
+        self._deadlines.pop(key, None)
+        if outcome is None:
+            return
+        if outcome.again:
+            queue.add(key, priority=priority, reason=reasons.AGAIN)
+        elif outcome.requeue_after is not None:
+            self._deadlines[key] = self._bench.clock.monotonic() + outcome.requeue_after
+            queue.add(key, after=outcome.requeue_after, priority=priority, reason=reasons.REQUEUE_AFTER)
+
+    def _keep_deadline(self, key: Request, priority: int) -> None:
+        """Set the timer of an earlier outcome again, which this run consumed and its error says nothing about."""
+        remaining = self._deadlines.get(key, 0.0) - self._bench.clock.monotonic()
+        if remaining > 0:
+            self._bench.queue.add(key, after=remaining, priority=priority, reason=reasons.REQUEUE_AFTER)
+        else:
+            self._deadlines.pop(key, None)
+
+    def _set_active(self, change: int) -> None:
+        self._bench.counts.active += change
+        self._bench.metrics.set_active_workers(self._bench.counts.active)
+
+    def _watch_for_storm(self, run: ReconcileRun) -> None:
+        storm = self._bench.storm.note(run.request, run.reasons)
+        if storm is not None:
+            self._bench.metrics.storm()
+            _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())
+
+    def _report(self, run: Run[Request], described: ReconcileRun, verdict: Verdict) -> None:
+        bench, seconds = self._bench, self._bench.clock.monotonic() - run.since
+        counts = bench.counts
+        counts.reconciles += 1
+        counts.results[verdict.result] += 1
+        counts.terminal += verdict.terminal
+        counts.timed_out += verdict.timed_out
+        counts.panicked += verdict.panicked
+        bench.metrics.reconciled(
+            verdict.result,
+            seconds,
+            {reasons.word(reason) for reason in run.reasons},
+            terminal=verdict.terminal,
+            timed_out=verdict.timed_out,
+            panicked=verdict.panicked,
+        )
+        if verdict.error is None:
+            _log.debug("reconciled in %.3f s: %s", seconds, verdict.outcome, extra=described.log_fields())
+        else:
+            _log.error(
+                "%s failed on %s: %s; %s",
+                bench.name,
+                described.request,
+                verdict.error,
+                "not retried" if verdict.terminal else "retried with back-off",
+                exc_info=verdict.error,
+                extra=described.log_fields(),
+            )

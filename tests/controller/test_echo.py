@@ -1,0 +1,257 @@
+"""Each row of the echo table, on the tracker alone."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from reconciler.controller._echo import EchoTracker
+
+
+@pytest.fixture
+def tracker() -> EchoTracker[str]:
+    return EchoTracker()
+
+
+def cycle(tracker: EchoTracker[str], *versions: int | str) -> bool:
+    """Run a cycle that reads the first version and writes the others, each on the one before."""
+    tracker.hand_out("k")
+    tracker.saw("k", versions[0])
+    for before, after in itertools.pairwise(versions):
+        tracker.wrote("k", before=before, after=after, exact=True)
+    return tracker.finish("k")
+
+
+def test_an_unknown_key_admits_every_event(tracker):
+    assert tracker.admits("k", 1)
+
+
+def test_the_version_read_is_considered_after_the_cycle(tracker):
+    cycle(tracker, 5)
+    assert not tracker.admits("k", 5)
+    assert not tracker.admits("k", 4)
+    assert tracker.admits("k", 6)
+
+
+def test_own_write_on_tip_is_considered_and_its_late_event_is_dropped(tracker):
+    cycle(tracker, 5, 6)
+    assert not tracker.admits("k", 6)
+    assert tracker.admits("k", 7)
+
+
+def test_event_before_the_answer_to_our_write_does_not_overtake(tracker):
+    tracker.hand_out("k")
+    tracker.saw("k", 5)
+    assert tracker.admits("k", 6)  # whose it is cannot be known yet
+    tracker.wrote("k", before=5, after=6, exact=True)
+    assert not tracker.finish("k")
+
+
+def test_event_after_the_answer_and_before_the_end_does_not_overtake(tracker):
+    tracker.hand_out("k")
+    tracker.saw("k", 5)
+    tracker.wrote("k", before=5, after=6, exact=True)
+    assert tracker.admits("k", 6)  # seen rises at the end of the cycle only
+    assert not tracker.finish("k")
+
+
+def test_foreign_change_while_in_hand_overtakes(tracker):
+    tracker.hand_out("k")
+    tracker.saw("k", 5)
+    tracker.admits("k", 6)
+    assert tracker.finish("k")
+
+
+def test_foreign_change_after_our_write_overtakes(tracker):
+    tracker.hand_out("k")
+    tracker.saw("k", 5)
+    tracker.wrote("k", before=5, after=6, exact=True)
+    tracker.admits("k", 6)
+    tracker.admits("k", 7)
+    assert tracker.finish("k")
+
+
+def test_event_of_the_version_read_does_not_overtake(tracker):
+    tracker.hand_out("k")
+    tracker.admits("k", 5)  # the cycle reads the store, which has it already
+    tracker.saw("k", 5)
+    assert not tracker.finish("k")
+
+
+def test_replay_on_a_foreign_version_is_not_own(tracker):
+    tracker.hand_out("k")
+    tracker.saw("k", 5)
+    tracker.wrote("k", before=6, after=7, exact=True)  # 6 is foreign: the write was replayed on it
+    tracker.finish("k")
+    assert tracker.admits("k", 7)  # as after a re-list that shows 7 alone
+
+
+def test_nothing_is_own_after_a_replay(tracker):
+    tracker.hand_out("k")
+    tracker.saw("k", 5)
+    tracker.wrote("k", before=6, after=7, exact=True)
+    tracker.wrote("k", before=7, after=8, exact=True)
+    tracker.finish("k")
+    assert tracker.admits("k", 8)
+
+
+def test_answer_that_differs_from_what_was_computed_is_not_own(tracker):
+    tracker.hand_out("k")
+    tracker.saw("k", 5)
+    tracker.wrote("k", before=5, after=6, exact=False)  # a webhook wrote into our version
+    tracker.finish("k")
+    assert tracker.admits("k", 6)
+
+
+def test_lost_answer_leaves_its_event_to_wake_once(tracker):
+    cycle(tracker, 5)
+    assert tracker.admits("k", 6)
+    cycle(tracker, 6)
+    assert not tracker.admits("k", 6)
+
+
+def test_no_op_write_changes_nothing(tracker):
+    cycle(tracker, 5, 5)
+    assert tracker.seen("k") == 5
+
+
+def test_the_lowest_version_read_is_the_basis(tracker):
+    tracker.hand_out("k")
+    tracker.saw("k", 7)
+    tracker.saw("k", 5)
+    tracker.saw("k", 9)
+    tracker.wrote("k", before=7, after=10, exact=True)
+    tracker.finish("k")
+    assert tracker.seen("k") == 5
+
+
+def test_reading_an_own_write_back_keeps_the_tip(tracker):
+    tracker.hand_out("k")
+    tracker.saw("k", 5)
+    tracker.wrote("k", before=5, after=6, exact=True)
+    tracker.saw("k", 6)
+    tracker.saw("k", 5)  # a helper still holds the object that the cycle began with
+    tracker.finish("k")
+    assert tracker.seen("k") == 6
+
+
+def test_write_without_a_read_is_not_own(tracker):
+    tracker.hand_out("k")
+    tracker.wrote("k", before=5, after=6, exact=True)
+    tracker.finish("k")
+    assert tracker.seen("k") is None
+
+
+def test_seen_never_falls(tracker):
+    cycle(tracker, 9)
+    cycle(tracker, 5)  # a read from a cache that is behind
+    assert tracker.seen("k") == 9
+
+
+def test_cycle_that_reads_nothing_teaches_nothing(tracker):
+    cycle(tracker, 5)
+    tracker.hand_out("k")
+    assert tracker.admits("k", 6)
+    assert tracker.finish("k")
+    assert tracker.seen("k") == 5
+
+
+def test_deletion_forgets_what_was_seen(tracker):
+    cycle(tracker, 5)
+    tracker.forget("k")
+    assert tracker.admits("k", 3)
+    assert tracker.statistics().known == 0
+
+
+def test_deletion_while_in_hand_leaves_no_memory_behind(tracker):
+    tracker.hand_out("k")
+    tracker.saw("k", 5)
+    tracker.forget("k")
+    tracker.wrote("k", before=5, after=6, exact=True)
+    tracker.finish("k")
+    assert tracker.statistics().known == 0
+    assert tracker.statistics().in_hand == 0
+
+
+def test_restored_backup_forgets_all_and_what_cycles_under_way_read(tracker):
+    cycle(tracker, 500)
+    tracker.hand_out("other")
+    tracker.saw("other", 600)
+    tracker.forget_all()
+    tracker.finish("other")
+    assert tracker.admits("k", 20)
+    assert tracker.admits("other", 21)
+
+
+def test_two_trackers_know_nothing_of_each_other(tracker):
+    cycle(tracker, 5, 6)
+    assert EchoTracker[str]().admits("k", 6)
+
+
+def test_without_own_writes_the_echo_wakes_as_in_controller_runtime():
+    tracker: EchoTracker[str] = EchoTracker(own_writes=False)
+    tracker.hand_out("k")
+    tracker.saw("k", 5)
+    tracker.wrote("k", before=5, after=6, exact=True)
+    tracker.admits("k", 6)
+    assert tracker.finish("k")
+    assert tracker.admits("k", 6)
+
+
+def test_drops_and_overtaken_cycles_are_counted(tracker):
+    cycle(tracker, 5)
+    tracker.admits("k", 5)
+    tracker.hand_out("k")
+    tracker.admits("k", 6)
+    tracker.finish("k")
+    assert (tracker.statistics().dropped, tracker.statistics().overtaken) == (1, 1)
+
+
+class TestOpaqueVersions:
+    """Where versions are no numbers only membership in the last cycle's chain counts."""
+
+    def test_versions_of_the_chain_are_dropped(self, tracker):
+        cycle(tracker, "a", "b", "c")
+        assert [tracker.admits("k", v) for v in "abc"] == [False, False, False]
+
+    def test_any_other_version_is_news_even_an_older_one(self, tracker):
+        cycle(tracker, "m")
+        assert tracker.admits("k", "a")
+        assert tracker.admits("k", "z")
+
+    def test_only_the_last_cycle_counts(self, tracker):
+        cycle(tracker, "a", "b")
+        cycle(tracker, "c")
+        assert tracker.admits("k", "b")
+        assert not tracker.admits("k", "c")
+
+    def test_event_before_the_answer_does_not_overtake(self, tracker):
+        tracker.hand_out("k")
+        tracker.saw("k", "a")
+        tracker.admits("k", "b")
+        tracker.wrote("k", before="a", after="b", exact=True)
+        assert not tracker.finish("k")
+
+    def test_foreign_event_among_own_ones_overtakes(self, tracker):
+        tracker.hand_out("k")
+        tracker.saw("k", "a")
+        tracker.admits("k", "x")
+        tracker.admits("k", "b")
+        tracker.wrote("k", before="a", after="b", exact=True)
+        assert tracker.finish("k")
+
+    def test_two_different_first_reads_teach_nothing(self, tracker):
+        tracker.hand_out("k")
+        tracker.saw("k", "b")
+        tracker.saw("k", "a")
+        tracker.finish("k")
+        assert tracker.admits("k", "a")
+        assert tracker.admits("k", "b")
+
+    def test_memory_of_a_cycle_is_bounded(self, tracker):
+        tracker.hand_out("k")
+        tracker.saw("k", "0")
+        for n in range(1000):
+            tracker.admits("k", f"v{n}")
+        assert tracker.finish("k")
