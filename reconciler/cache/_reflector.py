@@ -349,7 +349,7 @@ class Reflector:
         if isinstance(error, Expired):
             self._counts.expired += 1
             # A list cannot expire by the version it must not be older than; if one did, ask without.
-            position.lose(exact=not position.current)
+            position.lose(exact=self._verb == "list")
         elif isinstance(error, WatchTrouble):
             if error.kind == "silent":
                 self._counts.silent += 1

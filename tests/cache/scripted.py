@@ -1,0 +1,228 @@
+"""An API server that says exactly what a test has written down, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from reconciler.cache import CachedObject, cached_object
+from reconciler.cache._reflector import Reflector
+from reconciler.cache._wire import WireReader
+from reconciler.errors import error_from_response
+from reconciler.http import HTTPResponse
+from reconciler.meta import GroupVersionKind, ResourceType, Version
+
+GVK = GroupVersionKind("example.com", "v1", "Database")
+DATABASES = ResourceType(GVK, "databases", namespaced=True, subresources=frozenset({"status"}))
+
+
+def document(
+    name: str, version: int | str, *, uid: str | None = None, namespace: str = "prod", **more: Any
+) -> dict[str, Any]:
+    """Return an object; `more` are further top-level members, of which ``metadata`` is merged."""
+    metadata = {"name": name, "namespace": namespace, "uid": uid or f"uid-{name}", "resourceVersion": str(version)}
+    metadata |= more.pop("metadata", {})
+    return {"apiVersion": GVK.api_version, "kind": GVK.kind, "metadata": metadata, **more}
+
+
+def cached(name: str, version: int | str, **more: Any) -> CachedObject:
+    return cached_object(document(name, version, **more))
+
+
+def line(type: str, obj: dict[str, Any]) -> bytes:
+    return msgspec.json.encode({"type": type, "object": obj}) + b"\n"
+
+
+def added(name: str, version: int, **more: Any) -> bytes:
+    return line("ADDED", document(name, version, **more))
+
+
+def modified(name: str, version: int, **more: Any) -> bytes:
+    return line("MODIFIED", document(name, version, **more))
+
+
+def deleted(name: str, version: int, **more: Any) -> bytes:
+    return line("DELETED", document(name, version, **more))
+
+
+def bookmark(version: int, *, ends_initial: bool = False) -> bytes:
+    annotations = {"annotations": {"k8s.io/initial-events-end": "true"}} if ends_initial else {}
+    return line(
+        "BOOKMARK",
+        {"kind": GVK.kind, "apiVersion": GVK.api_version, "metadata": {"resourceVersion": str(version), **annotations}},
+    )
+
+
+def status(code: int, reason: str = "", message: str = "no", **details: Any) -> dict[str, Any]:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": code,
+        "reason": reason,
+        "message": message,
+        "details": details,
+    }
+
+
+def error_line(code: int, reason: str = "", message: str = "no", **details: Any) -> bytes:
+    return line("ERROR", status(code, reason, message, **details))
+
+
+def refused(
+    code: int, reason: str = "", message: str = "no", *, retry_after: float | None = None, **details: Any
+) -> Exception:
+    return error_from_response(code, status(code, reason, message, **details), retry_after=retry_after)
+
+
+HOLD = object()
+"""Let a stream stay open and silent."""
+
+
+@dataclass
+class Asked:
+    """One request, as it came."""
+
+    verb: str
+    namespace: str | None
+    query: dict[str, str]
+    at: float
+    metadata_only: bool = False
+    closed: bool = False
+
+    @property
+    def version(self) -> str | None:
+        return self.query.get("resourceVersion")
+
+    @property
+    def streams(self) -> bool:
+        return self.query.get("sendInitialEvents") == "true"
+
+
+@dataclass
+class Script:
+    """Answer lists and watches in the order written down; when that is used up, stay silent for ever."""
+
+    answers: deque[tuple[str, Any]] = field(default_factory=deque)
+    asked: list[Asked] = field(default_factory=list)
+
+    def list(self, *objects: dict[str, Any], version: int | str, token: str = "") -> None:
+        metadata = {"resourceVersion": str(version), **({"continue": token} if token else {})}
+        self.answers.append(
+            ("list", msgspec.json.encode({"kind": "DatabaseList", "metadata": metadata, "items": objects}))
+        )
+
+    def refuse_list(self, error: Exception) -> None:
+        self.answers.append(("list", error))
+
+    def watch(self, *parts: Any) -> None:
+        """Open a stream: bytes are chunks, numbers are seconds, an exception breaks it, HOLD keeps it open."""
+        self.answers.append(("watch", parts))
+
+    def refuse_watch(self, error: Exception) -> None:
+        self.answers.append(("watch", error))
+
+    def streamed(self, *names: str, version: int, then: Sequence[Any] = (HOLD,)) -> None:
+        """Open a stream with a complete list of objects, each of version 1 and up."""
+        initial = [added(name, number) for number, name in enumerate(names, 1)]
+        self.watch(*initial, bookmark(version, ends_initial=True), *then)
+
+    async def raw_list(
+        self,
+        rt: ResourceType,
+        namespace: str | None = None,
+        query: Sequence[tuple[str, str]] = (),
+        *,
+        metadata_only: bool = False,
+    ) -> bytes:
+        answer = await self._answer("list", namespace, query, metadata_only)
+        assert isinstance(answer, bytes)
+        return answer
+
+    async def open_watch(
+        self,
+        rt: ResourceType,
+        namespace: str | None = None,
+        query: Sequence[tuple[str, str]] = (),
+        *,
+        metadata_only: bool = False,
+    ) -> HTTPResponse:
+        parts = await self._answer("watch", namespace, query, metadata_only)
+        asked = self.asked[-1]
+
+        async def close() -> None:
+            asked.closed = True
+
+        return HTTPResponse(200, chunks=_chunks(parts), on_close=close)
+
+    async def resource_type(self, kind: object) -> ResourceType:
+        return DATABASES
+
+    async def _answer(
+        self, verb: str, namespace: str | None, query: Sequence[tuple[str, str]], metadata_only: bool
+    ) -> Any:
+        self.asked.append(Asked(verb, namespace, dict(query), asyncio.get_running_loop().time(), metadata_only))
+        if not self.answers:
+            await asyncio.Event().wait()
+        expected, answer = self.answers.popleft()
+        assert expected == verb, f"the script expects a {expected} now, but was asked to {verb}: {self.asked}"
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def _chunks(parts: Sequence[Any]) -> AsyncIterator[bytes]:
+    for part in parts:
+        if isinstance(part, bytes):
+            yield part
+        elif isinstance(part, Exception):
+            raise part
+        elif part is HOLD:
+            await asyncio.Event().wait()
+        else:
+            await asyncio.sleep(part)
+
+
+class Recorder:
+    """A sink that keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> None:
+        names = sorted(obj.name for obj in objects)
+        self.told.append(("restart" if restarted else "list", names, version))
+
+    def apply(self, type: str, cached: CachedObject) -> None:
+        self.told.append((type, cached.name, cached.version))
+
+    def advance(self, version: Version) -> None:
+        self.told.append(("BOOKMARK", version))
+
+
+class Mirror:
+    """A reflector on a script, and what it told."""
+
+    def __init__(self, script: Script, *, namespace: str | None = "prod", seed: int = 0) -> None:
+        self.sink = Recorder()
+        self.reflector = Reflector(
+            script, DATABASES, namespace, sink=self.sink, reader=WireReader(GVK), rng=random.Random(seed)
+        )
+
+    @property
+    def told(self) -> list[tuple[Any, ...]]:
+        return self.sink.told
+
+    async def run(self, seconds: float) -> None:
+        """Let it run for some (virtual) seconds."""
+        task = asyncio.create_task(self.reflector.run())
+        await asyncio.sleep(seconds)
+        assert not task.done(), task.exception()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,572 @@
+"""The reflector, stage by stage, against a server that says what is written down here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import pairwise
+
+import pytest
+
+from reconciler.errors import NotSent, OutcomeUnknown
+from tests.cache.scripted import (
+    HOLD,
+    Mirror,
+    Script,
+    added,
+    bookmark,
+    deleted,
+    document,
+    error_line,
+    line,
+    modified,
+    refused,
+)
+
+pytestmark = pytest.mark.virtual_time
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+def gaps(script: Script) -> list[float]:
+    return [later.at - earlier.at for earlier, later in pairwise(script.asked)]
+
+
+# lists
+
+
+async def test_the_first_list_is_streamed_and_consistent(script: Script) -> None:
+    script.streamed("a", "b", version=7)
+    mirror = Mirror(script)
+    await mirror.run(1)
+    assert mirror.told == [("list", ["a", "b"], 7)]
+    (asked,) = script.asked
+    assert asked.streams
+    assert asked.query["resourceVersionMatch"] == "NotOlderThan"
+    assert asked.query["allowWatchBookmarks"] == "true"
+    assert asked.version is None
+
+
+async def test_the_stream_goes_on_as_the_watch(script: Script) -> None:
+    script.streamed("a", version=7, then=[modified("a", 8), added("b", 9), deleted("a", 10), HOLD])
+    mirror = Mirror(script)
+    await mirror.run(1)
+    assert mirror.told == [("list", ["a"], 7), ("MODIFIED", "a", 8), ("ADDED", "b", 9), ("DELETED", "a", 10)]
+    assert len(script.asked) == 1
+
+
+@pytest.mark.parametrize("code", [400, 405, 422])
+async def test_a_refused_stream_falls_back_to_pages_without_delay_and_for_good(script: Script, code: int) -> None:
+    script.refuse_watch(refused(code))
+    script.list(document("a", 1), version=7)
+    script.watch(error_line(410, "Expired"))
+    script.list(document("a", 1), version=8)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert [asked.verb for asked in script.asked] == ["watch", "list", "watch", "list", "watch"]
+    assert [asked.streams for asked in script.asked] == [True, False, False, False, False]
+    assert script.asked[1].at == 0.0
+    assert script.asked[1].query == {"limit": "500"}
+    assert script.asked[2].version == "7"
+
+
+async def test_pages_are_followed(script: Script) -> None:
+    script.refuse_watch(refused(400))
+    script.list(document("a", 1), version=7, token="more")
+    script.list(document("b", 2), version=7)
+    mirror = Mirror(script)
+    await mirror.run(1)
+    assert mirror.told == [("list", ["a", "b"], 7)]
+    assert script.asked[2].query == {"limit": "500", "continue": "more"}
+
+
+async def test_a_page_that_expires_is_followed_by_a_list_without_pages(script: Script) -> None:
+    script.refuse_watch(refused(400))
+    script.list(document("a", 1), version=7, token="more")
+    script.refuse_list(refused(410, "Expired"))
+    script.list(document("a", 1), document("b", 2), version=9)
+    mirror = Mirror(script)
+    await mirror.run(5)
+    assert mirror.told == [("list", ["a", "b"], 9)]
+    assert script.asked[3].query == {}
+
+
+async def test_a_stream_cut_before_its_end_mark_is_followed_by_pages_once(script: Script) -> None:
+    script.watch(added("a", 1))
+    script.list(document("a", 1), version=7)
+    script.watch(error_line(410, "Expired"))
+    script.streamed("a", version=8)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 8)]
+    assert [asked.streams for asked in script.asked] == [True, False, False, True]
+
+
+async def test_a_server_that_knows_no_streamed_lists_is_found_by_its_silence(script: Script) -> None:
+    script.watch(added("a", 1), HOLD)
+    script.list(document("a", 1), version=7)
+    script.watch(error_line(410, "Expired"))
+    script.list(document("a", 1), version=8)
+    mirror = Mirror(script)
+    await mirror.run(60)
+    assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 8)]
+    assert script.asked[0].closed
+    assert 10 <= script.asked[1].at < 12
+
+
+async def test_later_lists_are_not_older_than_what_is_known(script: Script) -> None:
+    script.streamed("a", version=7, then=[modified("a", 8), error_line(410, "Expired")])
+    script.streamed("a", version=9, then=[bookmark(11), error_line(410, "Expired")])
+    script.refuse_watch(refused(400))
+    script.list(version=12)
+    mirror = Mirror(script)
+    await mirror.run(60)
+    later = [(asked.version, asked.query.get("resourceVersionMatch")) for asked in script.asked[1:4]]
+    assert later == [("8", "NotOlderThan"), ("11", "NotOlderThan"), ("11", "NotOlderThan")]
+
+
+async def test_version_zero_is_never_sent(script: Script) -> None:
+    script.refuse_watch(refused(400))
+    script.list(document("a", "0"), version=0)  # an aggregated API without versions
+    script.watch(added("a", 0), 5.0)
+    script.list(version="")
+    script.watch(HOLD)
+    mirror = Mirror(script)
+    await mirror.run(60)
+    assert [asked.verb for asked in script.asked] == ["watch", "list", "watch", "list", "watch"]
+    assert [asked.version for asked in script.asked] == [None] * 5
+
+
+async def test_a_list_that_is_no_list_is_a_failure(script: Script) -> None:
+    script.refuse_watch(refused(400))
+    script.answers.append(("list", b"<html>sign in</html>"))
+    script.list(version=7)
+    mirror = Mirror(script)
+    await mirror.run(5)
+    assert mirror.told == [("list", [], 7)]
+
+
+# versions
+
+
+async def test_events_and_bookmarks_advance_the_version(script: Script) -> None:
+    script.streamed("a", version=7, then=[modified("a", 8)])
+    script.watch(bookmark(20), 30.0)
+    script.watch(HOLD)
+    mirror = Mirror(script)
+    await mirror.run(60)
+    assert [asked.version for asked in script.asked] == [None, "8", "20"]
+    assert mirror.told[-1] == ("BOOKMARK", 20)
+
+
+async def test_a_normal_close_is_resumed_at_once_without_a_list(script: Script) -> None:
+    script.streamed("a", version=7, then=[300.0])
+    script.watch(300.0)
+    script.watch(HOLD)
+    mirror = Mirror(script)
+    await mirror.run(700)
+    assert [asked.verb for asked in script.asked] == ["watch"] * 3
+    assert [asked.version for asked in script.asked] == [None, "7", "7"]
+    assert [asked.at for asked in script.asked] == [0.0, 300.0, 600.0]
+    assert mirror.reflector.last_failure is None
+    assert mirror.reflector.statistics().failures == 0
+
+
+async def test_the_watch_timeout_is_drawn_from_five_to_ten_minutes(script: Script) -> None:
+    script.streamed("a", version=7, then=[2.0])
+    for _ in range(20):
+        script.watch(2.0)
+    await Mirror(script).run(100)
+    timeouts = {int(asked.query["timeoutSeconds"]) for asked in script.asked}
+    assert all(300 <= seconds <= 600 for seconds in timeouts)
+    assert len(timeouts) > 10
+
+
+async def test_a_list_older_than_what_is_known_is_left_out_and_asked_for_again_consistently(script: Script) -> None:
+    script.refuse_watch(refused(400))
+    script.list(document("a", 5), version=7)
+    script.watch(error_line(410, "Expired"))
+    script.list(version=6)
+    script.list(document("a", 5), version=9)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 9)]
+    assert [asked.version for asked in script.asked[3:5]] == ["7", None]
+    assert mirror.reflector.statistics().stale_lists == 1
+
+
+async def test_a_consistent_list_below_what_is_known_is_a_restart(script: Script) -> None:
+    script.streamed("a", version=70, then=[error_line(410, "Expired")])
+    script.watch(bookmark(3, ends_initial=True))  # an answer to "not older than 70": not to be believed yet
+    script.streamed("b", version=4)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert mirror.told == [("list", ["a"], 70), ("restart", ["b"], 4)]
+    assert script.asked[2].version is None
+    assert mirror.reflector.statistics().restarts == 1
+
+
+@pytest.mark.parametrize("fallen", [bookmark(5), modified("a", 5)])
+async def test_versions_that_fall_within_a_watch_are_settled_by_a_consistent_list(
+    script: Script, fallen: bytes
+) -> None:
+    script.streamed("a", version=70, then=[fallen, HOLD])
+    script.streamed("a", version=6)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert mirror.told == [("list", ["a"], 70), ("restart", ["a"], 6)]
+    assert script.asked[1].version is None
+
+
+TOO_LARGE = {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]}
+
+
+async def test_a_server_that_is_behind_is_waited_for_and_no_error(
+    script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    script.streamed("a", version=70, then=[error_line(410, "Expired")])
+    script.refuse_watch(
+        refused(504, "Timeout", "Too large resource version: 70, current: 60", retry_after=1, **TOO_LARGE)
+    )
+    script.refuse_watch(
+        refused(504, "Timeout", "Too large resource version: 70, current: 65", retry_after=1, **TOO_LARGE)
+    )
+    script.streamed("a", version=71)
+    caplog.clear()
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert [asked.version for asked in script.asked] == [None, "70", "70", "70"]
+    assert all(1 <= gap <= 1.1 for gap in gaps(script)[1:])
+    counts = mirror.reflector.statistics()
+    assert (counts.behind, counts.failures) == (2, 1)
+    assert "behind" not in "".join(record.message for record in caplog.records if record.levelno >= logging.WARNING)
+
+
+async def test_a_server_that_stays_behind_is_asked_for_a_consistent_list(script: Script) -> None:
+    script.streamed("a", version=70, then=[error_line(410, "Expired")])
+    for _ in range(5):
+        script.refuse_watch(refused(504, "Timeout", "Too large resource version", retry_after=1, **TOO_LARGE))
+    script.streamed("b", version=4)
+    mirror = Mirror(script)
+    await mirror.run(60)
+    assert script.asked[-1].version is None
+    assert mirror.told[-1] == ("restart", ["b"], 4)
+
+
+async def test_a_version_that_is_no_number_is_passed_on_as_it_is(script: Script) -> None:
+    script.refuse_watch(refused(400))
+    script.list(document("a", "x1"), version="opaque-1")
+    script.watch(modified("a", "x2"), 5.0)  # type: ignore[arg-type]
+    script.watch(HOLD)
+    await Mirror(script).run(30)
+    assert [asked.version for asked in script.asked[2:]] == ["opaque-1", "x2"]
+
+
+# 410
+
+
+async def test_410_inside_the_watch_lists_anew_at_once(script: Script) -> None:
+    script.streamed("a", version=7, then=[200.0, error_line(410, "Expired")])
+    script.streamed("a", version=9)
+    mirror = Mirror(script)
+    await mirror.run(300)
+    assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 9)]
+    assert gaps(script) == [200.0]
+    assert mirror.reflector.statistics().expired == 1
+
+
+async def test_410_as_the_answer_to_a_watch_lists_anew(script: Script) -> None:
+    script.streamed("a", version=7, then=[2.0])
+    script.refuse_watch(refused(410, "Expired"))
+    script.streamed("a", version=9)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 9)]
+
+
+async def test_410_as_the_answer_to_a_list_asks_without_a_version(script: Script) -> None:
+    script.refuse_watch(refused(400))
+    script.list(version=7)
+    script.watch(error_line(410, "Expired"))
+    script.refuse_list(refused(410, "Expired"))
+    script.list(version=9)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert [asked.version for asked in script.asked if asked.verb == "list"] == [None, "7", None]
+
+
+async def test_410_inside_the_initial_events_asks_without_a_version(script: Script) -> None:
+    script.streamed("a", version=7, then=[error_line(410, "Expired")])
+    script.watch(added("a", 1), error_line(410, "Expired"))
+    script.streamed("a", version=9)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert [asked.version for asked in script.asked] == [None, "7", None]
+    assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 9)]
+
+
+async def test_410_again_and_again_is_not_a_hot_loop(script: Script) -> None:
+    for version in range(7, 57):
+        script.streamed("a", version=version, then=[error_line(410, "Expired")])
+    await Mirror(script).run(60)
+    assert len(script.asked) <= 9
+
+
+# 429
+
+
+async def test_429_waits_as_long_as_told_and_keeps_the_version(script: Script) -> None:
+    script.streamed("a", version=7, then=[2.0])
+    script.refuse_watch(refused(429, "TooManyRequests", retry_after=20))
+    script.watch(HOLD)
+    await Mirror(script).run(60)
+    assert [asked.version for asked in script.asked] == [None, "7", "7"]
+    assert 20 <= gaps(script)[1] <= 22
+
+
+async def test_429_inside_the_watch_waits_as_long_as_told_and_keeps_the_version(script: Script) -> None:
+    script.streamed("a", version=7, then=[error_line(429, "TooManyRequests", retryAfterSeconds=20)])
+    script.watch(HOLD)
+    await Mirror(script).run(60)
+    assert [asked.version for asked in script.asked] == [None, "7"]
+    assert 20 <= gaps(script)[0] <= 22
+
+
+async def test_429_on_the_streamed_list_asks_for_the_same_again(script: Script) -> None:
+    script.refuse_watch(refused(429, "TooManyRequests", retry_after=5))
+    script.streamed("a", version=7)
+    await Mirror(script).run(60)
+    assert [asked.streams for asked in script.asked] == [True, True]
+    assert 5 <= gaps(script)[0] <= 5.5
+
+
+async def test_429_without_a_time_backs_off(script: Script) -> None:
+    for _ in range(100):
+        script.refuse_watch(refused(429, "TooManyRequests"))
+    await Mirror(script).run(10)
+    assert len(script.asked) <= 6
+
+
+# everything else that can go wrong
+
+FAILURES = [
+    NotSent("connection refused"),
+    OutcomeUnknown("connection reset"),
+    RuntimeError("a fault of our own"),
+    *(refused(code, retry_after=None) for code in (401, 403, 404, 409, 418, 429, 500, 502, 503, 504)),
+]
+
+
+@pytest.mark.parametrize(
+    "failure", FAILURES, ids=lambda error: f"{type(error).__name__}-{getattr(error, 'status', '')}"
+)
+async def test_every_failure_of_a_list_backs_off(script: Script, failure: Exception) -> None:
+    script.refuse_watch(refused(400))
+    for _ in range(100):
+        script.refuse_list(failure)
+    await Mirror(script).run(300)
+    assert 10 <= len(script.asked) <= 20
+    assert sum(asked.at < 1 for asked in script.asked) <= 3  # the refused stream, and two
+    assert max(gaps(script)) <= 45
+
+
+@pytest.mark.parametrize(
+    "failure", FAILURES, ids=lambda error: f"{type(error).__name__}-{getattr(error, 'status', '')}"
+)
+async def test_every_failure_of_a_watch_backs_off_and_is_survived(script: Script, failure: Exception) -> None:
+    script.streamed("a", version=7, then=[2.0])
+    script.refuse_watch(failure)
+    mirror = Mirror(script)
+    await mirror.run(2.3)  # the shortest delay is 0.4 s
+    assert len(script.asked) == 2
+    assert mirror.reflector.statistics().failures == 1
+
+
+@pytest.mark.parametrize(
+    "failure", [NotSent("refused"), OutcomeUnknown("reset"), refused(403), refused(500), refused(503)]
+)
+async def test_a_failure_that_says_nothing_of_the_version_keeps_it(script: Script, failure: Exception) -> None:
+    script.streamed("a", version=7, then=[2.0])
+    for _ in range(6):
+        script.refuse_watch(failure)
+    script.watch(HOLD)
+    await Mirror(script).run(300)
+    assert [asked.version for asked in script.asked] == [None, *["7"] * 7]
+
+
+@pytest.mark.parametrize("code", [400, 404, 422])
+async def test_a_watch_refused_for_what_it_asks_is_followed_by_a_list(script: Script, code: int) -> None:
+    script.streamed("a", version=7, then=[2.0])
+    script.refuse_watch(refused(code))
+    script.streamed("a", version=8)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 8)]
+
+
+async def test_a_lasting_403_costs_at_most_two_requests_in_the_first_second(script: Script) -> None:
+    for seed in range(50):
+        script = Script()
+        script.refuse_watch(refused(403, "Forbidden"))
+        for _ in range(100):
+            script.refuse_list(refused(403, "Forbidden"))
+        began = asyncio.get_running_loop().time()
+        await Mirror(script, seed=seed).run(1)
+        assert len(script.asked) <= 2
+        assert script.asked[0].at == began
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 409, 418, 500, 503, 504, 599, 0])
+async def test_an_error_event_of_any_code_never_kills(script: Script, code: int) -> None:
+    script.streamed("a", version=7, then=[2.0, error_line(code, message="etcd is tired")])
+    script.streamed("a", version=9, then=[modified("a", 10), HOLD])
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 9), ("MODIFIED", "a", 10)]
+    assert 2 < script.asked[1].at < 4
+
+
+@pytest.mark.parametrize("garbage", [b"<html>\n", b"{}\n", b'{"type":"ADDED"}\n', b'{"type":"ERROR","object":7}\n'])
+async def test_a_line_that_is_no_event_never_kills(script: Script, garbage: bytes) -> None:
+    script.streamed("a", version=7, then=[garbage, HOLD])
+    script.streamed("a", version=9)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 9)]
+
+
+async def test_objects_of_another_kind_are_left_out(script: Script) -> None:
+    script.streamed(
+        "a", version=7, then=[line("MODIFIED", document("b", 8) | {"kind": "Table"}), modified("a", 9), HOLD]
+    )
+    mirror = Mirror(script)
+    await mirror.run(5)
+    assert mirror.told == [("list", ["a"], 7), ("MODIFIED", "a", 9)]
+
+
+async def test_a_watch_that_ends_at_once_without_an_event_is_a_failure(script: Script) -> None:
+    script.streamed("a", version=7, then=[2.0])
+    for _ in range(100):
+        script.watch()
+    mirror = Mirror(script)
+    await mirror.run(60)
+    assert len(script.asked) <= 9
+    assert mirror.reflector.last_failure is not None
+    assert {asked.version for asked in script.asked[1:]} == {"7"}
+
+
+async def test_a_cut_stream_is_resumed_after_its_last_complete_line(script: Script) -> None:
+    whole, half = modified("a", 8), modified("a", 9)
+    script.streamed("a", version=7, then=[whole + half[:40], OutcomeUnknown("reset")])
+    script.watch(half[:10], half[10:], HOLD)
+    mirror = Mirror(script)
+    await mirror.run(30)
+    assert [asked.version for asked in script.asked] == [None, "8"]
+    assert mirror.told[1:] == [("MODIFIED", "a", 8), ("MODIFIED", "a", 9)]
+
+
+async def test_delays_double_to_thirty_seconds_with_jitter(script: Script) -> None:
+    script.streamed("a", version=7, then=[2.0])
+    for _ in range(100):
+        script.refuse_watch(refused(500))
+    await Mirror(script).run(600)
+    waits = gaps(script)[1:]
+    exact = [min(30.0, 0.8 * 2**n) for n in range(len(waits))]
+    assert all(0.5 * wanted <= wait <= 1.5 * wanted for wait, wanted in zip(waits, exact, strict=True))
+    assert len({round(wait / wanted, 3) for wait, wanted in zip(waits, exact, strict=True)}) > 5
+
+
+async def test_the_delay_starts_anew_after_two_healthy_minutes(script: Script) -> None:
+    script.streamed("a", version=7, then=[2.0])
+    for _ in range(6):
+        script.refuse_watch(refused(500))
+    script.watch(119.0, OutcomeUnknown("reset"))
+    script.watch(121.0, OutcomeUnknown("reset"))
+    script.watch(HOLD)
+    await Mirror(script).run(480)
+    after_119, after_121 = (
+        script.asked[-2].at - script.asked[-3].at - 119,
+        script.asked[-1].at - script.asked[-2].at - 121,
+    )
+    assert after_119 >= 15
+    assert after_121 <= 1.2
+
+
+# silence
+
+
+async def test_a_silent_watch_is_reopened_soon_after_its_timeout(script: Script) -> None:
+    script.streamed("a", version=7)
+    script.watch(HOLD)
+    mirror = Mirror(script)
+    await mirror.run(650)
+    timeout = int(script.asked[0].query["timeoutSeconds"])
+    assert timeout + 9 <= script.asked[1].at <= timeout + 13
+    assert script.asked[0].closed
+    assert script.asked[1].version == "7"
+    assert mirror.reflector.statistics().silent == 1
+
+
+async def test_silence_is_noticed_sooner_where_bookmarks_come(script: Script) -> None:
+    script.streamed("a", version=7, then=[60.0, bookmark(8), 60.0, bookmark(9), HOLD])
+    script.watch(HOLD)
+    mirror = Mirror(script)
+    await mirror.run(350)
+    assert 120 + 179 <= script.asked[1].at <= 120 + 183
+    assert script.asked[1].version == "9"
+
+
+async def test_a_slow_trickle_is_no_silence(script: Script) -> None:
+    script.streamed("a", version=7, then=[part for n in range(8, 30) for part in (100.0, modified("a", n))])
+    mirror = Mirror(script)
+    await mirror.run(2250)
+    assert len(script.asked) == 2
+    assert mirror.reflector.statistics().silent == 0
+
+
+# what is told
+
+
+async def test_the_first_failure_of_a_kind_is_a_warning_and_repeats_are_not(
+    script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "reconciler.cache")
+    script.refuse_watch(refused(403, "Forbidden", "databases is forbidden"))
+    for _ in range(4):
+        script.refuse_list(refused(403, "Forbidden", "databases is forbidden"))
+    script.refuse_list(refused(500, "InternalError"))
+    await Mirror(script).run(60)
+    levels = [
+        (record.levelno, "403" in record.message) for record in caplog.records if "next attempt" in record.message
+    ]
+    assert levels.count((logging.WARNING, True)) == 1
+    assert levels.count((logging.WARNING, False)) == 1
+    assert levels.count((logging.DEBUG, True)) == 4
+
+
+async def test_the_last_failure_says_what_was_tried_on_what_and_the_answer(script: Script) -> None:
+    script.refuse_watch(refused(403, "Forbidden", "no rights"))
+    script.refuse_list(refused(403, "Forbidden", "no rights"))
+    mirror = Mirror(script)
+    await mirror.run(2)
+    assert (
+        str(mirror.reflector.last_failure) == "list databases.example.com in namespace prod: 403 Forbidden: no rights"
+    )
+
+
+async def test_the_last_failure_is_forgotten_when_all_is_well_again(script: Script) -> None:
+    script.refuse_watch(NotSent("connection refused"))
+    script.streamed("a", version=7)
+    mirror = Mirror(script)
+    await mirror.run(5)
+    assert mirror.reflector.last_failure is None
+    assert mirror.reflector.statistics().failures == 1
+
+
+async def test_cancellation_closes_the_stream(script: Script) -> None:
+    script.streamed("a", version=7)
+    await Mirror(script).run(5)
+    assert script.asked[0].closed
