@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import threading
@@ -216,8 +215,11 @@ class EventRecorder:
     def _wake_up(self) -> None:
         # A loop that is gone has no worker to wake; the events stay counted as waiting.
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):
+            try:
                 self._loop.call_soon_threadsafe(self._wake.set)
+            except RuntimeError:
+                if not self._loop.is_closed():
+                    raise
 
     def _drop_all(self) -> None:
         with self._lock:

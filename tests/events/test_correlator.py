@@ -83,6 +83,27 @@ def test_counting_similar_events_starts_anew_after_600_quiet_seconds() -> None:
     assert tenth(600.1) == "m9"
 
 
+def test_a_slow_but_steady_stream_is_combined_too() -> None:
+    c = correlator()
+    messages = [decided(c.decide(occurrence(f"m{n}", at=n * 500))).message for n in range(12)]
+    assert [m.startswith("(combined") for m in messages] == [False] * 9 + [True] * 3
+
+
+def test_memory_of_messages_is_bounded() -> None:
+    c = correlator()
+    for n in range(500):
+        c.decide(occurrence(f"m{n}"))
+    (messages,) = c._messages._values.values()
+    assert len(messages.seen) < 10
+
+
+def test_a_long_quiet_time_saves_up_no_more_than_the_burst() -> None:
+    c = correlator()
+    c.decide(occurrence())
+    passed = [c.decide(occurrence(at=1e6)) is not None for _ in range(30)]
+    assert sum(passed) == 25
+
+
 def test_25_events_pass_at_once_and_then_one_every_300_seconds() -> None:
     c = correlator()
     passed = [c.decide(occurrence()) is not None for _ in range(30)]
@@ -114,6 +135,16 @@ def test_the_least_recently_used_entry_is_forgotten() -> None:
         c.decide(occurrence(name=name))
     assert decided(c.decide(occurrence(name="a"))).count == 3
     assert decided(c.decide(occurrence(name="b"))).count == 1
+
+
+def test_reading_an_entry_counts_as_use() -> None:
+    c = correlator(size=2)
+    for n in range(9):
+        c.decide(occurrence(f"m{n}", name="a"))
+    c.decide(occurrence(name="b"))
+    c.decide(occurrence("m0", name="a"))
+    c.decide(occurrence(name="c"))
+    assert decided(c.decide(occurrence("m9", name="a"))).message == "(combined from similar events): m9"
 
 
 @settings(deadline=None)

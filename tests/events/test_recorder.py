@@ -233,6 +233,18 @@ async def test_a_long_name_leaves_room_for_the_stamp(events: EventRecorder, serv
     assert len(server.only()["metadata"]["name"]) == 253
 
 
+async def test_a_name_cut_at_a_dot_stays_a_name(events: EventRecorder, server: Server) -> None:
+    events.normal(POD | {"metadata": {"name": "x" * 230 + "." * 23, "namespace": "prod"}}, "Started", "m")
+    await settle()
+    assert ".." not in server.only()["metadata"]["name"]
+
+
+async def test_a_message_that_is_no_text_of_utf8_is_mended(events: EventRecorder, server: Server) -> None:
+    events.normal(POD, "Started", "a\udc80b")
+    await settle()
+    assert server.only()["message"] == "a?b"
+
+
 @pytest.mark.parametrize("letter", ["x", "é", "😀"])
 async def test_a_message_is_cut_to_1024_bytes_between_letters(
     events: EventRecorder, server: Server, letter: str
@@ -346,6 +358,8 @@ async def test_a_full_queue_drops_and_counts(server: Server) -> None:
 
 
 async def test_events_from_threads(events: EventRecorder, server: Server) -> None:
+    asyncio.get_running_loop().set_debug(True)  # refuses calls of other threads that are not safe
+    await settle()
     threads = [threading.Thread(target=events.normal, args=(POD, "Started", f"{n}")) for n in range(5)]
     for thread in threads:
         thread.start()
