@@ -28,6 +28,7 @@ from reconciler.errors import (
     Conflict,
     NotFound,
     NotSent,
+    NotServed,
     ServerError,
     TooManyRequests,
     TransportError,
@@ -46,7 +47,7 @@ from reconciler.status._errors import (
 from reconciler.status._managed_fields import owned_by_others_only, owns
 from reconciler.status._memory import MEMORY
 from reconciler.status._mutations import Context, Mutation, apply_all, leaves
-from reconciler.status._refusals import is_final, is_unserved, refusal
+from reconciler.status._refusals import is_final, refusal
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._wish import Wish, wish_for
@@ -312,7 +313,7 @@ class Flush:
         return None if foreign else True
 
     def _not_found(self, wish: Wish, error: NotFound) -> _Steps:
-        if is_unserved(error):
+        if isinstance(error, NotServed):
             raise self._refused(wish, error) from error
         document = yield from self._read(wish)
         if document is None or self._is_foreign(Snapshot.of(document)):
@@ -355,6 +356,8 @@ class Flush:
             self._counts["reads"] += 1
             try:
                 document: dict[str, Any] = yield Read()
+            except NotServed as error:
+                raise self._refused(wish, error, reading=True) from error
             except NotFound:
                 return None
             except (TransportError, ServerError, TooManyRequests, OSError) as error:

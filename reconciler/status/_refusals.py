@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from reconciler.errors import APIError, Forbidden, Invalid, NotFound, RequestTooLarge, ServerError, Unauthorized
+from reconciler.errors import APIError, Forbidden, Invalid, NotServed, RequestTooLarge, ServerError, Unauthorized
 from reconciler.status._errors import StatusError, StatusInvalid, StatusRejected, StatusTooLarge, StatusUnavailable
 from reconciler.status._mutations import Mutation
 
-__all__ = ["is_final", "is_unserved", "refusal"]
+__all__ = ["is_final", "refusal"]
 
 _FINAL_MESSAGES = (
     "request is too large",
@@ -27,11 +27,6 @@ _MAX_SIZES = 3
 def is_final(error: ServerError) -> bool:
     """Say whether a 5xx is a refusal in truth, which repeating cannot cure."""
     return any(text in error.message for text in _FINAL_MESSAGES)
-
-
-def is_unserved(error: NotFound) -> bool:
-    """Say whether a 404 speaks of the path itself: the server's plain text, no Status object."""
-    return error.body is None and "page not found" in error.message
 
 
 def refusal(
@@ -70,7 +65,7 @@ def _advice(error: APIError, *, reading: bool) -> str:
     if isinstance(error, Forbidden):
         verbs = "get the resource" if reading else "patch the resource's 'status' subresource"
         return f"Its role must allow to {verbs}."
-    if isinstance(error, NotFound):
+    if isinstance(error, NotServed):
         return "The server does not serve this kind: install its CRD, and check group and version."
     return "Repeating it cannot help."
 

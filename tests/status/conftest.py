@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from reconciler.status._memory import MEMORY
+from tests.status.scripted import ScriptedServer
+
+
+@pytest.fixture
+def server() -> ScriptedServer:
+    return ScriptedServer()
+
+
+@pytest.fixture(autouse=True)
+def nothing_learned() -> Iterator[None]:
+    MEMORY.clear()
+    yield
+    MEMORY.clear()
