@@ -11,41 +11,20 @@ __all__ = ["QueueMetrics"]
 
 
 class QueueMetrics(Protocol):
-    """Count what one queue does.
+    """Measure how long the keys of one queue wait and are in hand.
 
-    The methods are called in the middle of the work: they must be quick, must not raise, and must not call the queue.
-    What is a state rather than an event (waiting keys, ages of runs) is read from the queue's statistics when somebody
-    asks, through `watch`.
+    All else is a count or a state, which the queue keeps anyway: it is read from its statistics when somebody asks. The
+    methods are called in the middle of the work: they must be quick and must not raise.
     """
 
     def watch(self, statistics: Callable[[], QueueStatistics], /) -> None:
-        """Take the function that tells the queue's state; called once, when the queue is made."""
+        """Take the function that tells the queue's counts and state; called once, when the queue is made."""
         ...
 
-    def added(self, priority: int, /) -> None:
-        """Hear that a key became ready. Adds that joined a run which was ready anyway are not told."""
-        ...
-
-    def handed_out(self, priority: int, seconds: float, /) -> None:
-        """Hear that a key was handed out, and how long it could have been before."""
+    def handed_out(self, seconds: float, /) -> None:
+        """Hear that a key was handed out, and how long before it could have been."""
         ...
 
     def finished(self, seconds: float, /) -> None:
         """Hear that a key was given back, and how long it was in hand."""
-        ...
-
-    def delayed(self) -> None:
-        """Hear of an add with a delay."""
-        ...
-
-    def raised(self, before: int, after: int, /) -> None:
-        """Hear that a ready key got a higher priority."""
-        ...
-
-    def taken_back(self, priority: int, /) -> None:
-        """Hear that a ready key will not run: its last reason was retracted, or a shutdown dropped it."""
-        ...
-
-    def dropped(self, keys: int, /) -> None:
-        """Hear how many keys a shutdown dropped, or how many adds came after it."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Generic
 
 from reconciler.workqueue._entry import Entry, K
@@ -71,6 +71,10 @@ class ReadyOrder(Generic[K]):
             level = self._longest_waiting()
         self.size -= 1
         return level.popitem(last=False)[0]
+
+    def sizes(self) -> Counter[int]:
+        """Return how many entries each priority has; may be called from any thread."""
+        return Counter({priority: len(level) for priority, level in list(self._levels.items()) if level})
 
     def _longest_waiting(self) -> OrderedDict[Entry[K], None]:
         """Return the level below the top whose first entry came first; something must wait there."""

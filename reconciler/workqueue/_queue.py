@@ -50,7 +50,7 @@ class WorkQueue(Generic[K]):
         rate_limiter: decides the delays of `add_rate_limited`. Defaults to ``ExponentialBackoff(0.005, 1000)``,
             controller-runtime's default.
         clock: source of monotonic time. Defaults to the clock in force.
-        metrics: told what happens. Defaults to nobody.
+        metrics: measures waits and runs. Defaults to nobody.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class WorkQueue(Generic[K]):
         self._stopped = False
         self._adds = 0
         self._hand_outs = 0
+        self._delayed_adds = 0
         self._dropped_adds = 0
         self._dropped_ready = 0
         self._dropped_timers = 0
@@ -225,7 +226,7 @@ class WorkQueue(Generic[K]):
         self._ready -= 1
         self._hand_outs += 1
         if self._metrics is not None:
-            self._metrics.handed_out(entry.priority, now - entry.ready_at)
+            self._metrics.handed_out(now - entry.ready_at)
         return entry.key
 
     def done(self, key: K) -> None:
@@ -303,15 +304,20 @@ class WorkQueue(Generic[K]):
     def statistics(self) -> QueueStatistics:
         """Return a snapshot of what the queue holds and did; may be called from any thread."""
         now = self._now()
-        ages = [now - entry.run_since for entry in list(self._in_hand) if entry.run_since is not None]
+        in_hand = list(self._in_hand)
+        ages = [now - entry.run_since for entry in in_hand if entry.run_since is not None]
+        by_priority = self._order.sizes()
+        by_priority.update(entry.priority for entry in in_hand if entry.ready)
         return QueueStatistics(
             name=self._name,
             ready=self._ready,
+            ready_by_priority=dict(by_priority),
             waiting=len(self._timers),
             in_hand=len(ages),
             idle_workers=len(self._workers),
             adds=self._adds,
             hand_outs=self._hand_outs,
+            delayed_adds=self._delayed_adds,
             dropped_adds=self._dropped_adds,
             dropped_ready=self._dropped_ready,
             dropped_timers=self._dropped_timers,
@@ -365,8 +371,7 @@ class WorkQueue(Generic[K]):
         return entry.ready or (entry.run_since is not None and (after is None or after <= 0))
 
     def _delay(self, entry: Entry[K], due: float) -> None:
-        if self._metrics is not None:
-            self._metrics.delayed()
+        self._delayed_adds += 1
         if not entry.ready and (entry.due is None or due < entry.due):
             self._timers.set(entry, due)
             if due < self._armed:
@@ -382,16 +387,12 @@ class WorkQueue(Generic[K]):
         entry.ready_at = self._now()
         self._ready += 1
         self._adds += 1
-        if self._metrics is not None:
-            self._metrics.added(entry.priority)
         if entry.run_since is None:
             self._order.push(entry)
             if self._workers:
                 self._wake()
 
     def _raise(self, entry: Entry[K], priority: int) -> None:
-        if entry.ready and self._metrics is not None:
-            self._metrics.raised(entry.priority, priority)
         if entry.ready and entry.run_since is None:
             self._order.remove(entry)
             entry.priority = priority
@@ -410,8 +411,6 @@ class WorkQueue(Generic[K]):
             self._ready -= 1
             if entry.run_since is None:
                 self._order.remove(entry)
-            if self._metrics is not None:
-                self._metrics.taken_back(entry.priority)
 
     async def _wait(self) -> None:
         """Wait until there may be something to do."""
@@ -442,8 +441,6 @@ class WorkQueue(Generic[K]):
             entry.limited = False
             if entry.run_since is None:
                 del self._entries[entry.key]
-            if self._metrics is not None:
-                self._metrics.dropped(1)
         self._disarm()
 
     def _stop_if_drained(self) -> None:
@@ -458,8 +455,6 @@ class WorkQueue(Generic[K]):
             if entry.run_since is None:
                 del self._entries[entry.key]
             self._dropped_ready += 1
-            if self._metrics is not None:
-                self._metrics.dropped(1)
         for waiter in (*self._workers, *self._drainers):
             if not waiter.done():
                 waiter.set_result(None)
@@ -468,8 +463,6 @@ class WorkQueue(Generic[K]):
 
     def _count_dropped(self, adds: int) -> None:
         self._dropped_adds += adds
-        if self._metrics is not None:
-            self._metrics.dropped(adds)
 
     # The loop's timer
 

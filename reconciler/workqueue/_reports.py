@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
@@ -79,11 +80,13 @@ class QueueStatistics:
     Attributes:
         name: the queue's name.
         ready: keys that are to run as soon as a worker is free, those that are in hand as well included.
+        ready_by_priority: the same, for each priority that has any.
         waiting: keys with a timer.
         in_hand: keys that workers hold.
         idle_workers: calls of `get` that wait.
         adds: how often a key became ready.
         hand_outs: how often a key was handed out.
+        delayed_adds: adds with a delay, those by the rate limiter included.
         dropped_adds: adds that came after the shutdown began.
         dropped_ready: ready keys that a shutdown dropped.
         dropped_timers: timers that a shutdown dropped.
@@ -94,11 +97,13 @@ class QueueStatistics:
 
     name: str
     ready: int
+    ready_by_priority: Mapping[int, int]
     waiting: int
     in_hand: int
     idle_workers: int
     adds: int
     hand_outs: int
+    delayed_adds: int
     dropped_adds: int
     dropped_ready: int
     dropped_timers: int
