@@ -1,0 +1,111 @@
+"""Format log records: one JSON object a line for machines, one line of text for people.
+
+Both add what is known of the reconcile that logged: from the record's ``extra`` (the library's own records carry it),
+else from the context (everybody else's).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from reconciler.meta import Request, current_cycle
+
+__all__ = ["JSONFormatter", "TextFormatter"]
+
+_STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
+_IN_BRACKETS = ("controller", "object_namespace", "object_name", "reconcile_id")
+
+
+class JSONFormatter(logging.Formatter):
+    """Write a record as one JSON object: time, level, logger, message, everything in ``extra``, and the reconcile.
+
+    Inside a reconcile ``controller``, ``object_namespace``, ``object_name`` and ``reconcile_id`` are added. An
+    exception is the text ``exception``. Values that JSON does not have are written as their ``str``.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for a record."""
+        fields = {
+            **_fields(record),
+            "time": _stamp(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if exception := _exception(self, record):
+            fields["exception"] = exception
+        order = ("time", "level", "logger", "message")
+        return _encode({name: fields[name] for name in (*order, *(name for name in fields if name not in order))})
+
+
+class TextFormatter(logging.Formatter):
+    """Write a record as a line for people: time, level, logger, reconcile in brackets, message, the rest of ``extra``.
+
+    ``2026-01-01T00:00:00.000Z INFO  reconciler.controller [database prod/db1 3f2a91c0] reconciled``
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for a record; an exception follows on lines of its own."""
+        fields = _fields(record)
+        controller, namespace, name, reconcile_id = (fields.pop(field, None) for field in _IN_BRACKETS)
+        key = str(Request(name, namespace)) if name else None
+        where = " ".join(str(part) for part in (controller, key, str(reconcile_id or "")[:8]) if part)
+        parts = [_stamp(record), f"{record.levelname:<5}", record.name]
+        parts += [f"[{where}]"] if where else []
+        parts += [record.getMessage()]
+        parts += [f"{name}={_plain(value)}" for name, value in fields.items()]
+        line = " ".join(parts)
+        exception = _exception(self, record)
+        return f"{line}\n{exception}" if exception else line
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what the record carries beside its message, the reconcile's fields first."""
+    extra = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    return {**_reconcile_fields(), **extra}
+
+
+def _reconcile_fields() -> Mapping[str, Any]:
+    cycle = current_cycle.get()
+    if cycle is None:
+        return {}
+    # A cycle's id and controller are no part of the protocol, which the rooms below the controller share.
+    known = {
+        "controller": getattr(cycle, "controller", None),
+        "object_namespace": cycle.request.namespace,
+        "object_name": cycle.request.name,
+        "reconcile_id": getattr(cycle, "reconcile_id", None),
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _stamp(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    parts = []
+    if record.exc_info and record.exc_info[0] is not None:
+        parts.append(formatter.formatException(record.exc_info))
+    elif record.exc_text:
+        parts.append(record.exc_text)
+    if record.stack_info:
+        parts.append(formatter.formatStack(record.stack_info))
+    return "\n".join(parts)
+
+
+def _encode(fields: Mapping[str, Any]) -> str:
+    try:
+        return msgspec.json.encode({name: _plain(value) for name, value in fields.items()}, enc_hook=str).decode()
+    except (TypeError, ValueError, UnicodeEncodeError, RecursionError):  # a log line must not be lost for its extra
+        return msgspec.json.encode({name: ascii(value) for name, value in fields.items()}).decode()
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, tuple) and hasattr(value, "_fields") else value

@@ -1,0 +1,272 @@
+"""Metrics as a scrape shows them: names, labels and buckets of controller-runtime, and numbers that are right."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from reconciler.telemetry import MetricsRegistry
+from reconciler.telemetry._families import MAX_LABELS
+from reconciler.workqueue import WorkQueue
+
+
+def samples(metrics: MetricsRegistry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    _, body = metrics.render()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in parse(body.decode())
+        for sample in family.samples
+    }
+
+
+def value(metrics: MetricsRegistry, name: str, /, **labels: str) -> float:
+    return samples(metrics)[name, tuple(sorted(labels.items()))]
+
+
+def bounds(metrics: MetricsRegistry, name: str) -> list[str]:
+    _, body = metrics.render()
+    lines = [line for line in body.decode().splitlines() if line.startswith(f"{name}_bucket")]
+    return [line.partition('le="')[2].partition('"')[0] for line in lines]
+
+
+def test_the_names_of_controller_runtime_are_there() -> None:
+    metrics = MetricsRegistry()
+    WorkQueue[str](metrics=metrics.queue("database"))
+    metrics.controller("database")
+    metrics.leader("operator")
+    metrics.requests.count("200", "GET", "10.0.0.1:443")
+    _, body = metrics.render()
+    families = [family for family in parse(body.decode()) if family.samples]
+    types = {family.name: (family.type, frozenset(family.samples[0].labels)) for family in families}
+    queue, controller = frozenset({"name", "controller"}), frozenset({"controller"})
+    expected = {
+        "workqueue_depth": ("gauge", queue | {"priority"}),
+        "workqueue_adds": ("counter", queue),
+        "workqueue_queue_duration_seconds": ("histogram", queue | {"le"}),
+        "workqueue_work_duration_seconds": ("histogram", queue | {"le"}),
+        "workqueue_unfinished_work_seconds": ("gauge", queue),
+        "workqueue_longest_running_processor_seconds": ("gauge", queue),
+        "workqueue_retries": ("counter", queue),
+        "controller_runtime_reconcile": ("counter", controller | {"result"}),
+        "controller_runtime_reconcile_errors": ("counter", controller),
+        "controller_runtime_terminal_reconcile_errors": ("counter", controller),
+        "controller_runtime_reconcile_panics": ("counter", controller),
+        "controller_runtime_reconcile_timeouts": ("counter", controller),
+        "controller_runtime_reconcile_time_seconds": ("histogram", controller | {"le"}),
+        "controller_runtime_max_concurrent_reconciles": ("gauge", controller),
+        "controller_runtime_active_workers": ("gauge", controller),
+        "leader_election_master_status": ("gauge", frozenset({"name"})),
+        "leader_election_slowpath": ("counter", frozenset({"name"})),
+        "rest_client_requests": ("counter", frozenset({"code", "method", "host"})),
+    }
+    assert {name: types.get(name) for name in expected} == expected
+    assert {"process_cpu_seconds", "python_info", "python_gc_collections"} <= types.keys()
+
+
+def test_counters_of_a_quiet_controller_are_there_as_zero() -> None:
+    metrics = MetricsRegistry()
+    metrics.controller("database")
+    for result in ("success", "error", "requeue", "requeue_after"):
+        assert value(metrics, "controller_runtime_reconcile_total", controller="database", result=result) == 0
+
+
+def test_the_buckets_are_those_of_client_go_and_controller_runtime() -> None:
+    metrics = MetricsRegistry()
+    WorkQueue[str](metrics=metrics.queue("database"))
+    metrics.controller("database")
+    expected = ["1e-08", "1e-07", "1e-06", "9.999999999999999e-06", "9.999999999999999e-05", "0.001", "0.01"]
+    assert bounds(metrics, "workqueue_queue_duration_seconds")[:5] == expected[:5]
+    assert len(bounds(metrics, "workqueue_work_duration_seconds")) == 13
+    reconcile = bounds(metrics, "controller_runtime_reconcile_time_seconds")
+    assert (len(reconcile), reconcile[0], reconcile[-2:]) == (41, "0.005", ["60.0", "+Inf"])
+
+
+@pytest.mark.virtual_time
+async def test_a_queue_is_measured() -> None:
+    metrics = MetricsRegistry()
+    queue: WorkQueue[str] = WorkQueue(metrics=metrics.queue("database"))
+    labels = {"name": "database", "controller": "database"}
+    for key in "abc":
+        queue.add(key)
+    queue.add("d", priority=-100)
+    queue.add("e", after=10)
+    await asyncio.sleep(0.5)
+    await queue.get()
+    await asyncio.sleep(2)
+    await queue.get()
+    await asyncio.sleep(1)
+    assert value(metrics, "workqueue_depth", priority="0", **labels) == 1
+    assert value(metrics, "workqueue_depth", priority="-100", **labels) == 1
+    assert value(metrics, "workqueue_adds_total", **labels) == 4
+    assert value(metrics, "workqueue_retries_total", **labels) == 1
+    assert value(metrics, "reconciler_workqueue_waiting", **labels) == 1
+    assert value(metrics, "workqueue_unfinished_work_seconds", **labels) == 4
+    assert value(metrics, "workqueue_longest_running_processor_seconds", **labels) == 3
+    assert value(metrics, "workqueue_queue_duration_seconds_sum", **labels) == 3
+    assert value(metrics, "workqueue_queue_duration_seconds_count", **labels) == 2
+    assert value(metrics, "workqueue_queue_duration_seconds_bucket", le="1.0", **labels) == 1
+    queue.done("a")
+    assert value(metrics, "workqueue_work_duration_seconds_sum", **labels) == 3
+    await queue.shutdown()
+    assert value(metrics, "reconciler_workqueue_dropped_total", **labels) == 3
+    assert value(metrics, "workqueue_depth", priority="-100", **labels) == 0
+
+
+@pytest.mark.virtual_time
+async def test_many_priorities_do_not_make_many_series() -> None:
+    metrics = MetricsRegistry()
+    queue: WorkQueue[int] = WorkQueue(metrics=metrics.queue("q"))
+    for number in range(100):
+        queue.add(number, priority=number)
+    for _ in range(2):
+        depth = {labels: number for (name, labels), number in samples(metrics).items() if name == "workqueue_depth"}
+        assert len(depth) == MAX_LABELS + 1
+        assert sum(depth.values()) == 100
+
+
+def test_a_controller_is_measured() -> None:
+    metrics = MetricsRegistry()
+    controller = metrics.controller("database")
+    controller.set_max_concurrent_reconciles(4)
+    controller.set_active_workers(3)
+    plain = {"terminal": False, "timed_out": False, "panicked": False}
+    controller.reconciled("success", 0.2, ["event"], **plain)
+    controller.reconciled("error", 3, ["retry", "owned"], terminal=True, timed_out=True, panicked=True)
+    controller.reconciled("requeue_after", 0.2, {"event"}, **plain)
+    controller.echo_dropped()
+    controller.storm()
+    name = {"controller": "database"}
+    assert value(metrics, "controller_runtime_reconcile_total", result="success", **name) == 1
+    assert value(metrics, "controller_runtime_reconcile_total", result="requeue_after", **name) == 1
+    assert value(metrics, "controller_runtime_reconcile_errors_total", **name) == 1
+    assert value(metrics, "controller_runtime_terminal_reconcile_errors_total", **name) == 1
+    assert value(metrics, "controller_runtime_reconcile_panics_total", **name) == 1
+    assert value(metrics, "controller_runtime_reconcile_timeouts_total", **name) == 1
+    assert value(metrics, "controller_runtime_reconcile_time_seconds_sum", **name) == pytest.approx(3.4)
+    assert value(metrics, "controller_runtime_reconcile_time_seconds_bucket", le="0.2", **name) == 2
+    assert value(metrics, "controller_runtime_max_concurrent_reconciles", **name) == 4
+    assert value(metrics, "controller_runtime_active_workers", **name) == 3
+    assert value(metrics, "reconciler_reconcile_reasons_total", reason="event", **name) == 2
+    assert value(metrics, "reconciler_reconcile_reasons_total", reason="owned", **name) == 1
+    assert value(metrics, "reconciler_echoes_dropped_total", **name) == 1
+    assert value(metrics, "reconciler_storms_total", **name) == 1
+
+
+def test_many_reasons_do_not_make_many_series() -> None:
+    metrics = MetricsRegistry()
+    controller = metrics.controller("database")
+    for number in range(100):
+        controller.reconciled("success", 0, [str(number)], terminal=False, timed_out=False, panicked=False)
+    assert len(controller.reasons) == MAX_LABELS + 1
+    assert sum(controller.reasons.values()) == 100
+
+
+def test_status_writes_are_counted_from_any_thread() -> None:
+    metrics = MetricsRegistry()
+    status = metrics.status("database")
+
+    def flush() -> None:
+        for _ in range(500):
+            status.flushed(written=True, suppressed=False, conflicts=1, replays=2, seconds=0.01)
+            status.flushed(written=False, suppressed=True, conflicts=0, replays=0, seconds=0)
+            status.flushed(written=False, suppressed=False, conflicts=0, replays=0, seconds=20)
+
+    threads = [threading.Thread(target=flush) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in ("written", "suppressed", "not_written"):
+        assert value(metrics, "reconciler_status_flushes_total", controller="database", result=result) == 2000
+    assert value(metrics, "reconciler_status_conflicts_total", controller="database") == 2000
+    assert value(metrics, "reconciler_status_replays_total", controller="database") == 4000
+    assert value(metrics, "reconciler_status_flush_seconds_count", controller="database") == 6000
+
+
+def test_leadership_and_requests_are_told() -> None:
+    metrics = MetricsRegistry()
+    leader = metrics.leader("operator")
+    assert value(metrics, "leader_election_master_status", name="operator") == 0
+    leader.leading = True
+    leader.slow_paths += 1
+    metrics.requests.count("409", "PATCH", "host")
+    metrics.requests.count("409", "PATCH", "host")
+    assert value(metrics, "leader_election_master_status", name="operator") == 1
+    assert value(metrics, "leader_election_slowpath_total", name="operator") == 1
+    assert value(metrics, "rest_client_requests_total", code="409", method="PATCH", host="host") == 2
+
+
+def test_a_name_asked_for_twice_is_the_same_counter_and_registries_are_apart() -> None:
+    one, two = MetricsRegistry(), MetricsRegistry()
+    assert one.controller("a") is one.controller("a")
+    assert one.queue("a") is one.queue("a")
+    one.controller("a").storm()
+    assert two.controller("a").storms == 0
+
+
+def test_collectors_of_the_user_are_scraped_too() -> None:
+    class Mine:
+        def collect(self):
+            family = CounterMetricFamily("mine", "My own.")
+            family.add_metric([], 42)
+            yield family
+
+    metrics = MetricsRegistry()
+    metrics.registry.register(Mine())
+    assert value(metrics, "mine_total") == 42
+
+
+def test_the_scrape_chooses_the_format() -> None:
+    metrics = MetricsRegistry()
+    metrics.controller("database")
+    kind, body = metrics.render("application/openmetrics-text; version=1.0.0")
+    assert kind.startswith("application/openmetrics-text")
+    assert any(family.name == "controller_runtime_reconcile" for family in parse_openmetrics(body.decode()))
+    kind, _ = metrics.render()
+    assert kind.startswith("text/plain")
+
+
+@pytest.mark.virtual_time
+async def test_a_scrape_in_a_thread_while_the_queue_works() -> None:
+    metrics = MetricsRegistry()
+    queue: WorkQueue[int] = WorkQueue(metrics=metrics.queue("q"))
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def scrape() -> None:
+        try:
+            while not stop.is_set():
+                list(metrics.collect())
+        except Exception as error:  # noqa: BLE001 - told to the test
+            errors.append(error)
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    for number in range(5000):
+        queue.add(number, priority=number % 50)
+        if number % 3:
+            key = await queue.get()
+            queue.add(key)
+            queue.done(key)
+    stop.set()
+    thread.join()
+    assert errors == []
+
+
+def test_the_counters_fit_the_protocols_of_the_rooms() -> None:
+    from reconciler.controller import ControllerMetrics
+    from reconciler.status import StatusMetrics
+    from reconciler.workqueue import QueueMetrics
+
+    metrics = MetricsRegistry()
+    queue: QueueMetrics = metrics.queue("a")
+    controller: ControllerMetrics = metrics.controller("a")
+    status: StatusMetrics = metrics.status("a")
+    for protocol, counters in ((QueueMetrics, queue), (ControllerMetrics, controller), (StatusMetrics, status)):
+        wanted = {name for name in vars(protocol) if not name.startswith("_")}
+        assert wanted <= set(dir(counters))
