@@ -83,3 +83,17 @@ def test_equal_items_do_not_trade_their_unknown_fields() -> None:
 def test_a_new_item_never_inherits_from_a_removed_one() -> None:
     document = [{"a": 1, "u1": 1}, {"a": 2, "u1": 2}]
     assert overlay(document, known_part(document), [{"a": 3}, {"a": 1}]) == [{"a": 3}, {"a": 1, "u1": 1}]
+
+
+def test_a_copy_of_an_item_does_not_copy_its_unknown_fields() -> None:
+    document = [{"a": 1, "u1": 1}]
+    assert overlay(document, known_part(document), [{"a": 2}, {"a": 1}, {"a": 1}]) == [
+        {"a": 2},
+        {"a": 1, "u1": 1},
+        {"a": 1},
+    ]
+
+
+def test_a_list_of_which_the_model_dropped_items_is_replaced_when_it_changes() -> None:
+    assert overlay(["x", "x", "y"], ["x", "y"], ["y", "z"]) == ["y", "z"]
+    assert overlay(["x", "x", "y"], ["x", "y"], ["x", "y"]) == ["x", "x", "y"]

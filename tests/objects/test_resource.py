@@ -253,6 +253,17 @@ class TestWritingBack:
         assert db.to_dict()["spec"] == {"size": 3}
         assert db.to_dict()["status"] == {}
 
+    def test_a_spec_of_defaults_is_as_present_as_it_was_read(self) -> None:
+        class AllDefaults(BaseModel):
+            size: int = 1
+
+        class Small(Resource[AllDefaults], group="example.com", version="v1"):
+            pass
+
+        absent = {"apiVersion": "example.com/v1", "kind": "Small", "metadata": {"name": "a"}}
+        assert Small.from_dict(absent).to_dict() == absent
+        assert Small.from_dict(absent | {"spec": {}}).to_dict() == absent | {"spec": {}}
+
     def test_a_list_emptied_is_written_and_one_never_there_is_not(self) -> None:
         db = Database.from_dict(document(spec={"size": 3, "tags": ["a"]}))
         db.spec.tags.clear()
