@@ -1,0 +1,499 @@
+"""The informer: events, handlers, restarts, resync, on a scripted server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType, Informer, Scope
+from reconciler.errors import NotServed
+from reconciler.meta import Request, ResourceType
+from tests.cache.scripted import DATABASES, GVK, HOLD, Script, added, bookmark, deleted, document, error_line, modified
+
+pytestmark = pytest.mark.virtual_time
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+def make(script: Script, **scope: Any) -> Informer:
+    async def resolve() -> ResourceType:
+        return DATABASES
+
+    return Informer(script, Scope(GVK, **scope), resolve=resolve, rng=random.Random(0))
+
+
+@asynccontextmanager
+async def running(informer: Informer, seconds: float = 1.0) -> AsyncIterator[None]:
+    task = asyncio.create_task(informer.run())
+    await asyncio.sleep(seconds)
+    try:
+        assert not task.done(), task.exception()
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def summary(event: CacheEvent) -> tuple[Any, ...]:
+    old, new = (None if obj is None else obj.version for obj in (event.old, event.new))
+    return (event.type.value, event.object.name, old, new)
+
+
+class Heard:
+    """A handler that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.events: list[CacheEvent] = []
+
+    def __call__(self, event: CacheEvent) -> None:
+        self.events.append(event)
+
+    @property
+    def summaries(self) -> list[tuple[Any, ...]]:
+        return [summary(event) for event in self.events]
+
+    def clear(self) -> None:
+        self.events.clear()
+
+    def replay(self) -> dict[Request, CachedObject]:
+        state: dict[Request, CachedObject] = {}
+        for event in self.events:
+            if event.type is EventType.DELETED:
+                del state[event.object.request]
+            elif event.type is EventType.ADDED:
+                assert event.object.request not in state
+                state[event.object.request] = event.object
+            else:
+                assert event.old is state[event.object.request]
+                state[event.object.request] = event.object
+        return state
+
+
+async def test_changes_become_events(script: Script) -> None:
+    script.streamed("a", version=7, then=[1.0, modified("a", 8), added("b", 9), deleted("a", 10), HOLD])
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 5):
+        assert heard.summaries == [
+            ("ADDED", "a", None, 1),
+            ("UPDATED", "a", 1, 8),
+            ("ADDED", "b", None, 9),
+            ("DELETED", "a", 10, None),
+        ]
+        assert [event.initial for event in heard.events] == [True, False, False, False]
+        assert heard.events[-1].final
+        assert heard.replay() == {obj.request: obj for obj in informer.store}
+        assert informer.version() == "10"
+
+
+async def test_the_store_has_a_change_before_a_handler_hears_of_it(script: Script) -> None:
+    script.streamed("a", version=7, then=[modified("a", 8), deleted("a", 9), HOLD])
+    informer = make(script)
+    seen: list[tuple[Any, ...]] = []
+
+    def handler(event: CacheEvent) -> None:
+        found = informer.store.get(event.object.request)
+        seen.append((event.type.value, None if found is None else found.version))
+
+    informer.add_handler(handler)
+    async with running(informer):
+        assert seen == [("ADDED", 1), ("UPDATED", 8), ("DELETED", None)]
+
+
+async def test_a_late_handler_hears_of_what_is_there(script: Script) -> None:
+    script.streamed("a", "b", version=7)
+    informer, heard = make(script), Heard()
+    async with running(informer):
+        registration = informer.add_handler(heard)
+        assert heard.summaries == [("ADDED", "a", None, 1), ("ADDED", "b", None, 2)]
+        assert all(event.initial for event in heard.events)
+        assert registration.synced
+
+
+async def test_a_registration_is_synced_when_its_initial_list_was_delivered(script: Script) -> None:
+    script.watch(5.0, added("a", 1), 5.0, bookmark(7, ends_initial=True), HOLD)
+    informer, heard = make(script), Heard()
+    registration = informer.add_handler(heard)
+    at: list[tuple[float, int]] = []
+
+    async def wait() -> None:
+        await registration.wait_synced()
+        at.append((asyncio.get_running_loop().time(), len(heard.events)))
+
+    waiter = asyncio.create_task(wait())
+    async with running(informer, 9):
+        assert not registration.synced
+        assert not informer.synced
+        await waiter
+        assert at == [(10.0, 1)]
+        assert registration.synced
+
+
+async def test_an_empty_list_is_synced_too(script: Script) -> None:
+    script.streamed(version=7)
+    informer = make(script)
+    async with running(informer):
+        assert informer.synced
+
+
+async def test_a_removed_handler_hears_nothing_more(script: Script) -> None:
+    script.streamed("a", version=7, then=[2.0, modified("a", 8), HOLD])
+    informer, heard = make(script), Heard()
+    registration = informer.add_handler(heard)
+    async with running(informer):
+        registration.remove()
+        registration.remove()
+        await asyncio.sleep(5)
+        assert len(heard.events) == 1
+
+
+async def test_a_handler_that_fails_hurts_nobody_and_is_counted(
+    script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    script.streamed("a", version=7, then=[modified("a", 8), modified("a", 9), HOLD])
+    informer, heard = make(script), Heard()
+
+    def broken(event: CacheEvent) -> None:
+        raise RuntimeError("broken")
+
+    registration = informer.add_handler(broken)
+    informer.add_handler(heard)
+    async with running(informer):
+        assert len(heard.events) == 3
+        assert registration.errors == 3
+        assert informer.statistics().handler_errors == 3
+        assert [record.levelno for record in caplog.records if "a handler failed" in record.message] == [logging.ERROR]
+
+
+async def test_a_relist_finds_deletions_with_the_last_known_object_not_final(script: Script) -> None:
+    script.streamed("a", "b", "c", version=7, then=[modified("b", 8), error_line(410, "Expired")])
+    script.watch(added("c", 9), added("d", 10), bookmark(11, ends_initial=True), HOLD)
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 5):
+        assert sorted(heard.summaries[4:]) == [
+            ("ADDED", "d", None, 10),
+            ("DELETED", "a", 1, None),
+            ("DELETED", "b", 8, None),
+            ("UPDATED", "c", 3, 9),
+        ]
+        assert [event.final for event in heard.events if event.type is EventType.DELETED] == [False, False]
+        assert not any(event.initial for event in heard.events[4:])
+        assert heard.replay() == {obj.request: obj for obj in informer.store}
+
+
+async def test_another_uid_under_a_name_is_a_deletion_and_a_creation(script: Script) -> None:
+    script.streamed("a", version=7, then=[1.0, modified("a", 8, uid="second"), error_line(410, "Expired")])
+    script.watch(added("a", 12, uid="third"), bookmark(12, ends_initial=True), HOLD)
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 5):
+        assert heard.summaries == [
+            ("ADDED", "a", None, 1),
+            ("DELETED", "a", 1, None),
+            ("ADDED", "a", None, 8),
+            ("DELETED", "a", 8, None),
+            ("ADDED", "a", None, 12),
+        ]
+        assert not any(event.final for event in heard.events if event.type is EventType.DELETED)
+        assert len(informer.store) == 1
+
+
+async def test_a_version_is_never_replaced_by_a_lower_one_of_the_same_uid(script: Script) -> None:
+    script.streamed("a", version=7, then=[modified("a", 8), error_line(410, "Expired")])
+    script.watch(added("a", 5), bookmark(9, ends_initial=True), HOLD)
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 5):
+        assert heard.summaries == [("ADDED", "a", None, 1), ("UPDATED", "a", 1, 8)]
+        assert informer.statistics().stale == 1
+        assert informer.synced
+
+
+async def test_the_same_version_again_is_no_event(script: Script) -> None:
+    script.streamed("a", version=7, then=[modified("a", 8), modified("a", 8), error_line(410, "Expired")])
+    script.watch(added("a", 8), bookmark(9, ends_initial=True), HOLD)
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 5):
+        assert len(heard.events) == 2
+
+
+async def test_a_deletion_of_what_is_not_there_is_no_event(script: Script) -> None:
+    script.streamed("a", version=7, then=[deleted("b", 8), deleted("a", 9, uid="an older incarnation"), HOLD])
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer):
+        assert len(heard.events) == 1
+        assert informer.statistics().stale == 1
+
+
+async def test_an_object_that_may_have_left_the_selector_is_not_finally_deleted(script: Script) -> None:
+    script.streamed("a", version=7, then=[deleted("a", 8), HOLD])
+    informer, heard = make(script, label_selector="app=web"), Heard()
+    informer.add_handler(heard)
+    async with running(informer):
+        assert heard.summaries[-1] == ("DELETED", "a", 8, None)
+        assert not heard.events[-1].final
+    assert script.asked[0].query["labelSelector"] == "app=web"
+
+
+async def test_several_namespaces_are_watched_each_by_itself(script: Script) -> None:
+    initial = [line_of("a", "x"), bookmark(7, ends_initial=True), HOLD]
+    script.watch(*initial)
+    script.watch(5.0, line_of("a", "y"), bookmark(5, ends_initial=True), 1.0, error_line(410, "Expired"))
+    script.watch(bookmark(9, ends_initial=True), HOLD)
+    informer, heard = make(script, namespaces=("x", "y")), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 3):
+        assert not informer.synced
+        await asyncio.sleep(5)
+        assert informer.synced
+        assert [asked.namespace for asked in script.asked] == ["x", "y", "y"]
+        assert [obj.namespace for obj in informer.store] == ["x"]
+        assert [(event.type.value, event.object.namespace) for event in heard.events] == [
+            ("ADDED", "x"),
+            ("ADDED", "y"),
+            ("DELETED", "y"),
+        ]
+        assert all(event.initial for event in heard.events[:2])
+        assert (informer.version("x"), informer.version("y"), informer.version()) == ("7", "9", "7")
+
+
+def line_of(name: str, namespace: str) -> bytes:
+    return added(name, 1, namespace=namespace)
+
+
+async def test_when_versions_fall_everything_starts_anew(script: Script) -> None:
+    script.streamed("a", "b", "c", version=70, then=[modified("a", 80, spec={"size": 8}), error_line(410, "Expired")])
+    script.watch(bookmark(6, ends_initial=True))
+    restored = [added("a", 3, spec={"size": 1}), added("b", 2), added("c", 4, uid="other"), added("d", 5)]
+    script.watch(*restored, bookmark(6, ends_initial=True), modified("a", 7), HOLD)
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 90)))
+    told: list[Any] = []
+
+    def restarted() -> None:
+        # By now readers must not find anything of the past.
+        told.append((informer.overlay.get(Request("a", "prod")), len(heard.events), informer.version()))
+
+    def broken() -> None:
+        raise RuntimeError("broken")
+
+    informer.on_restart(broken)
+    informer.on_restart(restarted)
+    async with running(informer, 30):
+        ((found, heard_before, version),) = told
+        assert (found.version, found.decode()["spec"]) == (3, {"size": 1})
+        assert heard_before == 4
+        assert version == "6"
+        assert heard.summaries[4:] == [
+            ("UPDATED", "a", 80, 3),
+            ("DELETED", "c", 3, None),
+            ("ADDED", "c", None, 4),
+            ("ADDED", "d", None, 5),
+            ("UPDATED", "a", 3, 7),
+        ]
+        assert heard.replay() == {obj.request: obj for obj in informer.store}
+        statistics = informer.statistics()
+        assert (statistics.reflectors.restarts, statistics.restart_errors, statistics.overlay.entries) == (1, 1, 0)
+
+
+async def test_there_is_no_resync_by_default(script: Script) -> None:
+    script.streamed("a", version=7, then=[part for n in range(2000) for part in (60.0, bookmark(8 + n))])
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 100_000):
+        assert len(heard.events) == 1
+
+
+async def test_a_resync_repeats_all_objects_with_jitter(script: Script) -> None:
+    script.streamed("a", "b", version=7)
+    informer = make(script)
+    at: list[tuple[float, str]] = []
+
+    def handler(event: CacheEvent) -> None:
+        if event.type is EventType.RESYNC:
+            assert event.old is event.new
+            at.append((asyncio.get_running_loop().time(), event.object.name))
+
+    informer.add_handler(handler)
+    informer.resync_every(100)
+    async with running(informer, 290):
+        assert [name for _, name in at] == ["a", "b"] * 2
+        times = [time for time, name in at if name == "a"]
+        assert 90 <= times[0] <= 110
+        assert 90 <= times[1] - times[0] <= 110
+        assert times[0] != times[1] - times[0]
+
+
+async def test_the_shortest_resync_period_counts_even_if_asked_for_later(script: Script) -> None:
+    script.streamed("a", version=7)
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    informer.resync_every(1000)
+    async with running(informer, 50):
+        informer.resync_every(10)
+        informer.resync_every(500)
+        informer.resync_every(None)
+        await asyncio.sleep(100)
+        assert 8 <= len(heard.events) - 1 <= 11
+    with pytest.raises(ValueError, match="must be more than 0 s"):
+        informer.resync_every(0)
+
+
+async def test_a_kind_that_is_not_served_yet_is_looked_for_with_back_off(script: Script) -> None:
+    script.streamed("a", version=7)
+    asked: list[float] = []
+
+    async def resolve() -> ResourceType:
+        asked.append(asyncio.get_running_loop().time())
+        if asked[-1] < 60:
+            raise NotServed("example.com/v1/Database is not served", status=404)
+        return DATABASES
+
+    informer = Informer(script, Scope(GVK), resolve=resolve, rng=random.Random(0))
+    async with running(informer, 30):
+        assert sum(at < 1 for at in asked) <= 2
+        assert 3 <= len(asked) <= 9
+        with pytest.raises(CacheNotSynced, match=r"not known yet: find out how example.com/v1/Database is served: 404"):
+            assert informer.resource
+        with pytest.raises(CacheNotSynced, match=r"not synced after 1 s: find out how .* is served: 404 Not Found"):
+            await informer.wait_synced(1)
+        await asyncio.sleep(90)
+        assert informer.synced
+        assert informer.resource == DATABASES
+        assert informer.last_error is None
+
+
+async def test_a_long_list_leaves_the_loop_to_others(script: Script) -> None:
+    names = [f"n{number}" for number in range(3000)]
+    script.streamed(*names, version=9000)
+    informer = make(script)
+    progress: list[int] = []
+    informer.add_handler(lambda event: None)
+
+    async def watch() -> None:
+        while not informer.synced:
+            progress.append(len(informer.store))
+            await asyncio.sleep(0)
+
+    watcher = asyncio.create_task(watch())
+    async with running(informer):
+        await watcher
+        assert len(informer.store) == 3000
+        assert len(set(progress)) > 3
+
+
+WRITES: list[tuple[str, str, dict[str, Any], list[str]]] = [
+    ("create", "b", document("b", 9), ["a", "b"]),
+    ("patch", "a", document("a", 9), ["a"]),
+    ("delete", "a", {"kind": "Status", "status": "Success", "details": {"uid": "uid-a"}}, []),
+    ("delete", "a", {"kind": "Status", "status": "Success"}, []),
+    ("delete", "a", document("a", 9), []),
+    ("delete", "a", document("a", 9, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}), []),
+    (
+        "delete",
+        "a",
+        document("a", 9, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["f"]}),
+        ["a"],
+    ),
+    (
+        "delete",
+        "a",
+        document("a", 9, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}),
+        ["a"],
+    ),
+    ("patch", "a", document("a", 9, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}), []),
+    ("patch", "a", {"kind": "Scale", "metadata": {"name": "a", "resourceVersion": "9"}}, ["a"]),
+    ("create", "a", {"kind": "Status", "status": "Success"}, ["a"]),
+]
+
+
+@pytest.mark.parametrize(("verb", "name", "answer", "names"), WRITES)
+async def test_answers_to_writes_are_understood(
+    script: Script, verb: str, name: str, answer: dict[str, Any], names: list[str]
+) -> None:
+    script.streamed("a", version=7)
+    informer = make(script)
+    async with running(informer):
+        informer.wrote(verb, Request(name, "prod"), msgspec.json.encode(answer))
+        assert sorted(obj.name for obj in informer.overlay.list()) == names
+        informer.wrote(verb, Request(name, "prod"), b"no JSON")
+
+
+@pytest.mark.parametrize(
+    ("scope", "laid_over"),
+    [
+        ({}, True),
+        ({"namespaces": ("prod",)}, True),
+        ({"namespaces": ("other",)}, False),
+        ({"label_selector": "app=web"}, True),
+        ({"label_selector": "app=db"}, False),
+        ({"field_selector": "metadata.name=b"}, True),
+        ({"field_selector": "metadata.name=a"}, False),
+        ({"field_selector": "spec.unknown=a"}, False),
+    ],
+)
+async def test_what_is_outside_selector_or_namespaces_is_not_laid_over(
+    script: Script, scope: dict[str, Any], laid_over: bool
+) -> None:
+    script.streamed(version=7)
+    informer = make(script, **scope)
+    async with running(informer):
+        answer = document("b", 9, metadata={"labels": {"app": "web"}})
+        informer.wrote("create", Request("b", "prod"), msgspec.json.encode(answer))
+        assert (informer.overlay.get(Request("b", "prod")) is not None) is laid_over
+
+
+async def test_an_overlay_goes_through_the_same_transform(script: Script) -> None:
+    def transform(doc: dict[str, Any]) -> dict[str, Any]:
+        doc["metadata"]["labels"] = {"seen": "yes"}
+        return doc
+
+    script.streamed(version=7)
+    informer = make(script, transform=transform, label_selector="app=web")
+    async with running(informer):
+        answer = document("b", 9, metadata={"labels": {"app": "web"}})
+        informer.wrote("create", Request("b", "prod"), msgspec.json.encode(answer))
+        found = informer.overlay.get(Request("b", "prod"))
+        assert found is not None
+        assert found.labels == {"seen": "yes"}
+
+
+async def test_metadata_alone_is_asked_for_and_laid_over(script: Script) -> None:
+    script.streamed("a", version=7)
+    informer = make(script, metadata_only=True)
+    async with running(informer):
+        assert script.asked[0].metadata_only
+        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 9, spec={"size": 1})))
+        found = informer.overlay.get(Request("a", "prod"))
+        assert found is not None
+        assert found.decode() == document("a", 9)
+
+
+async def test_statistics_sum_up(script: Script) -> None:
+    script.streamed("a", version=7, then=[modified("a", 8), bookmark(9), error_line(500, message="tired")])
+    script.streamed("a", version=10)
+    informer = make(script)
+    async with running(informer, 0.2):
+        statistics = informer.statistics()
+        assert statistics.scope == "example.com/v1/Database"
+        assert statistics.synced
+        assert (statistics.reflectors.lists, statistics.reflectors.watches, statistics.reflectors.failures) == (1, 1, 1)
+        assert (statistics.reflectors.events, statistics.reflectors.bookmarks) == (5, 2)
+        assert (statistics.store.objects, statistics.events) == (1, 2)
+        assert (
+            statistics.last_error == "watch databases.example.com in all namespaces: 500 Internal Server Error: tired"
+        )
