@@ -9,15 +9,23 @@ What it promises:
 * A warning of the server is logged once. No header and no body is ever logged.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from reconciler.client._client import Client
 from reconciler.client._listing import ListResult
 from reconciler.client._requests import FieldValidation, ObjectLike, PatchStrategy, Propagation, Query, Selector
 from reconciler.client._retry import RetryPolicy
 from reconciler.client._watching import WatchEvent
 
+if TYPE_CHECKING:
+    from reconciler.client._sockets import KubernetesAsyncioTransport
+
 __all__ = [
     "Client",
     "FieldValidation",
+    "KubernetesAsyncioTransport",
     "ListResult",
     "ObjectLike",
     "PatchStrategy",
@@ -27,3 +35,11 @@ __all__ = [
     "Selector",
     "WatchEvent",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name != "KubernetesAsyncioTransport":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from reconciler.client._sockets import KubernetesAsyncioTransport
+
+    return KubernetesAsyncioTransport

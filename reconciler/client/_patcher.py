@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, overload
 
-import msgspec
-
 from reconciler.client._base import ClientBase
 from reconciler.client._requests import (
     CONTENT_TYPES,
@@ -15,6 +13,7 @@ from reconciler.client._requests import (
     Own,
     PatchStrategy,
     applied,
+    encode,
     kind_of,
     object_path,
     patch_body,
@@ -175,7 +174,7 @@ class Patcher(ClientBase):
             "PATCH",
             object_path(rt, name_of(document), namespace_of(document), subresource),
             [*options, *([("force", "true")] if force else [])],
-            body=msgspec.json.encode(document),
+            body=encode(document),
             content_type=CONTENT_TYPES["apply"],
         )
         response = await self._execute(rt, request, Repeat.REFUSED)

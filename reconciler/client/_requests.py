@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
 import msgspec
+from pydantic import BaseModel
 
 from reconciler.meta import GroupVersionKind, ResourceType, gvk_of, set_controller_reference
 from reconciler.objects import AnyResource, KindLike, Unstructured, to_document
@@ -25,6 +26,7 @@ __all__ = [
     "applied",
     "collection_path",
     "delete_options",
+    "encode",
     "kind_of",
     "object_path",
     "pairs",
@@ -75,6 +77,26 @@ class ClientModel(Protocol):
 
 ObjectLike = Unstructured | dict[str, Any] | ClientModel
 """An object that is no `Resource`: what is read back is an `Unstructured`."""
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+
+
+def encode(value: object) -> bytes:
+    """Return a body as JSON; mappings of any type and pydantic models inside of it are written as objects.
+
+    Raises:
+        TypeError: something in it is no JSON.
+    """
+    return _encoder.encode(value)
 
 
 def kind_of(obj: AnyResource | ObjectLike, document: Mapping[str, Any]) -> KindLike:
@@ -161,7 +183,7 @@ def delete_options(
         options["preconditions"] = preconditions
     if dry_run:
         options["dryRun"] = ["All"]
-    return msgspec.json.encode(options)
+    return encode(options)
 
 
 def patch_body(
@@ -179,12 +201,12 @@ def patch_body(
         if resource_version:
             # Not "test", which the server answers with 422: a replaced version that is stale is answered with 409.
             operations.append({"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version})
-        return msgspec.json.encode(operations)
+        return encode(operations)
     if not isinstance(patch, Mapping):
         raise TypeError(f"a patch of strategy {strategy!r} is an object; a list of operations is of strategy 'json'")
     if resource_version:
         patch = {**patch, "metadata": {**(patch.get("metadata") or {}), "resourceVersion": resource_version}}
-    return msgspec.json.encode(patch)
+    return encode(patch)
 
 
 _KEPT_BY_THE_SERVER = frozenset(

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-
 from reconciler.client._answers import decode
-from reconciler.client._requests import CONTENT_TYPES, object_path, write_options
+from reconciler.client._requests import CONTENT_TYPES, encode, object_path, write_options
 from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.objects import KindLike, gvk_from
 
@@ -92,7 +90,7 @@ class ClientStatusWriter:
             "PATCH",
             object_path(rt, *self._request, subresource),
             options,
-            body=msgspec.json.encode(body),
+            body=encode(body),
             content_type=CONTENT_TYPES[strategy],
         )
         response = await connection.once(request)

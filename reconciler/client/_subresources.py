@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from reconciler.client._answers import decode
 from reconciler.client._base import ClientBase
-from reconciler.client._requests import object_path, write_options
+from reconciler.client._requests import encode, object_path, write_options
 from reconciler.client._retry import Repeat
 from reconciler.objects import KindLike, Unstructured
 
@@ -85,6 +83,6 @@ class Subresources(ClientBase):
         rt = await self.resource_type(kind)
         path = object_path(rt, name, namespace, subresource)
         options = write_options(dry_run=dry_run, field_manager=self._field_manager)
-        request = self._connection.request(method, path, options, body=msgspec.json.encode(body))
+        request = self._connection.request(method, path, options, body=encode(body))
         response = await self._execute(rt, request, Repeat.REFUSED)
         return Unstructured(decode(request, response))

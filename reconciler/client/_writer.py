@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
-import msgspec
-
 from reconciler.client._answers import decode, label
 from reconciler.client._base import ClientBase
 from reconciler.client._requests import (
@@ -13,6 +11,7 @@ from reconciler.client._requests import (
     ObjectLike,
     Own,
     collection_path,
+    encode,
     kind_of,
     object_path,
     write_options,
@@ -71,7 +70,7 @@ class Writer(ClientBase):
             raise ValueError(f"{rt.gvk.kind} {name!r} needs a namespace")
         options = write_options(dry_run=dry_run, field_manager=self._field_manager, field_validation=field_validation)
         path = collection_path(rt, namespace)
-        request = self._connection.request("POST", path, options, body=msgspec.json.encode(document))
+        request = self._connection.request("POST", path, options, body=encode(document))
         trail = Trail()
         try:
             response = await self._execute(rt, request, Repeat.UNKNOWN if name else Repeat.REFUSED, trail)
@@ -151,6 +150,6 @@ class Writer(ClientBase):
         rt = await self.resource_type(kind)
         options = write_options(dry_run=dry_run, field_manager=self._field_manager, field_validation=field_validation)
         path = object_path(rt, name_of(document), namespace_of(document), subresource)
-        request = self._connection.request("PUT", path, options, body=msgspec.json.encode(document))
+        request = self._connection.request("PUT", path, options, body=encode(document))
         response = await self._execute(rt, request, Repeat.REFUSED)
         return self._take(rt, kind, "update", request, response)

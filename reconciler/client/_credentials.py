@@ -1,0 +1,94 @@
+"""Keep credentials fresh: look at them from time to time, and when the server has refused them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from reconciler.clock import current_clock
+
+if TYPE_CHECKING:
+    from kubernetes_asyncio.client import Configuration
+
+__all__ = ["Credentials", "reason_of"]
+
+_LOOK_EVERY = 60.0
+"""Seconds between looks at credentials that can change, as in client-go for token files."""
+
+_RENEW_EVERY = 10.0
+"""Seconds between renewals that refused requests can cause at most."""
+
+_LONGEST = 200
+
+_logger = logging.getLogger("reconciler.client")
+
+
+class Credentials:
+    """Keep the credentials in a configuration fresh.
+
+    Args:
+        configuration: holds them for the transport.
+        reload: reads them anew into the configuration; called with whether those that are there were refused.
+        scheduled: whether they can change while nothing is refused. Then `look` becomes the configuration's
+            ``refresh_api_key_hook``.
+    """
+
+    def __init__(
+        self, configuration: Configuration, reload: Callable[[bool], Awaitable[None]], *, scheduled: bool
+    ) -> None:
+        self._configuration: Any = configuration
+        self._reload = reload
+        self._lock = asyncio.Lock()
+        self._looked = current_clock().monotonic()
+        self._renewed: float | None = None
+        self._changed = False
+        if scheduled:
+            self._configuration.refresh_api_key_hook = self.look
+
+    async def look(self, _: object = None) -> None:
+        """Read the credentials anew if it is time; those that are there stay if that fails.
+
+        A cancelled call is made up for by the next.
+        """
+        if current_clock().monotonic() - self._looked < _LOOK_EVERY:
+            return
+        async with self._lock:
+            if current_clock().monotonic() - self._looked >= _LOOK_EVERY:
+                await self._read(refused=False)
+                self._looked = current_clock().monotonic()
+
+    async def renew(self) -> bool:
+        """Read the credentials anew because they were refused; say whether they are others now.
+
+        Of many requests that are refused at once, one renews and all hear of it. A cancelled call leaves those that
+        were there.
+        """
+        async with self._lock:
+            now = current_clock().monotonic()
+            if self._renewed is None or now - self._renewed >= _RENEW_EVERY:
+                before = dict(self._configuration.api_key)
+                await self._read(refused=True)
+                self._changed = self._configuration.api_key != before
+                self._renewed = now
+            return self._changed
+
+    async def _read(self, *, refused: bool) -> None:
+        try:
+            await self._reload(refused)
+        except Exception as error:  # noqa: BLE001 - foreign code: plugins, files, identity providers
+            _logger.warning("the credentials could not be renewed: %s", reason_of(error))
+
+
+def reason_of(error: Exception) -> str:
+    """Say in one line, without secrets, why `kubernetes_asyncio` could not load a configuration.
+
+    Its texts quote whole entries of the file, except for those about plugins.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = str(error)
+    if text.startswith(("exec:", "oidc:", "Service ", "Cert file", "Token file")):
+        return " ".join(text.split())[:_LONGEST]
+    return type(error).__name__

@@ -1,0 +1,222 @@
+"""Carry requests over sockets: on the connections and the credentials of a kubernetes_asyncio ApiClient."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+import urllib.request
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+from yarl import URL
+
+from reconciler.client._answers import label
+from reconciler.clock import current_clock
+from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown, TransportError
+from reconciler.http import HTTPRequest, HTTPResponse
+
+if TYPE_CHECKING:
+    from kubernetes_asyncio.client import ApiClient
+
+__all__ = ["KubernetesAsyncioTransport", "refuse_virtual_time"]
+
+_READ_BUFFER = 2**21
+"""Bytes: a watch line holds a whole object, up to etcd's 1.5 MiB and more; small buffers would pause reading often."""
+
+_NOT_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.ClientHttpProxyError,
+)
+_LOST = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+def refuse_virtual_time() -> None:
+    """Raise if the clock in force is virtual.
+
+    Raises:
+        ConfigurationError: it is: sockets take real time, during which virtual time would run away.
+    """
+    if getattr(current_clock(), "virtual", False):
+        raise ConfigurationError(
+            "a client over sockets cannot run under virtual time, since the network takes real time: use the embedded "
+            "server in process, Client(server), or leave virtual time"
+        )
+
+
+class KubernetesAsyncioTransport:
+    """Send requests to the server of an ApiClient of ``kubernetes_asyncio``, with its credentials.
+
+    Connection pool, TLS, proxy and default headers are the ApiClient's; its models are not used. The Authorization
+    header is taken from its configuration for each request, so that its ``refresh_api_key_hook`` can renew it. Nothing
+    is ever sent twice. The ApiClient stays the caller's to close, after this.
+
+    Args:
+        api_client: made inside the running event loop.
+        connect_timeout: seconds to make a connection, TLS included; 10 by default.
+
+    Raises:
+        ConfigurationError: time is virtual.
+    """
+
+    def __init__(self, api_client: ApiClient, *, connect_timeout: float = 10.0) -> None:
+        refuse_virtual_time()
+        self._configuration: Any = api_client.configuration
+        rest: Any = api_client.rest_client
+        self._host = str(self._configuration.host).rstrip("/")
+        self._connect_timeout = connect_timeout
+        self._headers = {
+            key.lower(): value for key, value in api_client.default_headers.items() if key.lower() != "user-agent"
+        }
+        self._options: dict[str, Any] = {
+            "proxy": rest.proxy or _proxy_of_environment(URL(self._host)),
+            "proxy_headers": rest.proxy_headers,
+            "server_hostname": rest.server_hostname,
+            "allow_redirects": False,  # an Authorization header is for one server
+        }
+        # A session of our own on the same connections: the caller's keeps its ways. No trust_env, which would look up
+        # ~/.netrc in a thread for each request; no cookies.
+        self._session = aiohttp.ClientSession(
+            connector=rest.pool_manager.connector,
+            connector_owner=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=_READ_BUFFER,
+        )
+        # aiohttp sends GET, PUT and DELETE again when a kept connection dies under them; there is no public switch.
+        self._session._retry_connection = False  # noqa: SLF001 - see above
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the connections; they are closed with the ApiClient. Harmless when done already, or cancelled."""
+        await self._session.close()
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request once and return its answer, whatever its status.
+
+        A cancelled call drops the connection and may have been executed.
+
+        Raises:
+            NotSent: the connection could not be made: refused, no such host, TLS, time out; or the credentials could
+                not be renewed.
+            OutcomeUnknown: the request may have reached the server, but no answer came.
+            ConfigurationError: time is virtual, or the server's address is none.
+        """
+        refuse_virtual_time()
+        if self._session.closed:
+            raise NotSent(f"{label(request)}: the client is closed")
+        headers = {**self._headers, **request.headers, **await self._authorization(request)}
+        try:
+            if request.stream:
+                return await self._open(request, headers)
+            async with self._request(request, headers, request.timeout) as response:
+                return _answer(response, await response.read())
+        except aiohttp.InvalidURL:
+            raise ConfigurationError(f"{self._host!r} is no address of a server: write it as https://host") from None
+        except _NOT_SENT as error:
+            raise NotSent(f"{label(request)}: no connection to {self._host}: {_words(error)}") from error
+        except _LOST as error:
+            raise _unknown(request, error) from error
+
+    async def _open(self, request: HTTPRequest, headers: dict[str, str]) -> HTTPResponse:
+        async with asyncio.timeout(request.timeout):
+            response = await self._request(request, headers, None)
+            if not 200 <= response.status < 300:
+                async with response:
+                    return _answer(response, await response.read())
+
+        async def close() -> None:
+            response.close()
+
+        answer = _answer(response, b"")
+        answer.chunks, answer.on_close = _Chunks(request, response), close
+        return answer
+
+    def _request(
+        self, request: HTTPRequest, headers: dict[str, str], total: float | None
+    ) -> aiohttp.client._RequestContextManager:
+        # Waiting for a free connection counts as connecting. It must end before the total, which cannot tell whether
+        # something was sent.
+        waiting = self._connect_timeout if total is None else min(self._connect_timeout, 0.8 * total)
+        return self._session.request(
+            request.method,
+            URL(self._host + request.target, encoded=True),
+            data=request.body or None,
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=total, connect=waiting, sock_connect=waiting),
+            **self._options,
+        )
+
+    async def _authorization(self, request: HTTPRequest) -> dict[str, str]:
+        try:
+            value = await self._configuration.get_api_key_with_prefix("BearerToken")
+        except Exception as error:  # noqa: BLE001 - a hook is foreign code, and what it says may hold a token
+            raise NotSent(f"{label(request)}: the credentials could not be renewed ({type(error).__name__})") from None
+        return {"authorization": value.strip()} if value else {}
+
+
+class _Chunks:
+    """Be the body of a streaming answer, as it comes."""
+
+    def __init__(self, request: HTTPRequest, response: aiohttp.ClientResponse) -> None:
+        self._request = request
+        self._chunks = response.content.iter_any()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except _LOST as error:
+            raise _unknown(self._request, error) from error
+
+
+def _answer(response: aiohttp.ClientResponse, body: bytes) -> HTTPResponse:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    warnings = response.headers.getall("Warning", []) if "warning" in headers else ()
+    return HTTPResponse(response.status, headers, body, warnings=warnings)
+
+
+def _unknown(request: HTTPRequest, error: BaseException) -> TransportError:
+    if request.stream:
+        return OutcomeUnknown(f"{label(request)}: the stream broke: {_words(error)}")
+    hint = "" if request.method == "GET" else "; it may have been executed: read before repeating it"
+    return OutcomeUnknown(f"{label(request)}: no answer: {_words(error)}{hint}")
+
+
+def _words(error: BaseException) -> str:
+    """Say what went wrong in one line; aiohttp's own texts show the objects inside of it."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+        reason = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else str(cause)
+        return f"its certificate is not trusted ({reason}); check the certificate-authority in the configuration"
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+def _proxy_of_environment(url: URL) -> str | None:
+    """Return the proxy that HTTP_PROXY and its kin name for a server; never for this machine, as in Go."""
+    host = url.host or ""
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if local or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies().get(url.scheme)

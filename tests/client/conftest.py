@@ -1,0 +1,105 @@
+"""A transport that answers from a script and remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from reconciler.http import HTTPRequest, HTTPResponse
+
+APIS = {
+    "/api/v1": [
+        ("pods", "Pod", True),
+        ("pods/eviction", "Eviction", True),
+        ("nodes", "Node", False),
+        ("configmaps", "ConfigMap", True),
+    ],
+    "/apis/example.com/v1": [("databases", "Database", True), ("databases/status", "Database", True)],
+    "/apis/apps/v1": [
+        ("deployments", "Deployment", True),
+        ("deployments/scale", "Scale", True),
+        ("deployments/status", "Deployment", True),
+    ],
+}
+
+
+class Script:
+    """Answer discovery from a table, and everything else with the next step of a script."""
+
+    def __init__(self) -> None:
+        self.steps: deque[HTTPResponse | Exception] = deque()
+        self.requests: list[HTTPRequest] = []
+        self.discovered: list[str] = []
+        self.apis = {path: list(kinds) for path, kinds in APIS.items()}
+        self.broken: set[str] = set()
+        self.closed = 0
+
+    def answers(self, document: Any = None, status: int = 200, *, warnings: Any = (), **headers: str) -> Script:
+        """Answer with JSON; underscores in the names of headers become hyphens."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        body = json.dumps({} if document is None else document).encode()
+        self.steps.append(HTTPResponse(status, {"content-type": "application/json", **names}, body, warnings=warnings))
+        return self
+
+    def says(self, body: bytes, status: int = 200, **headers: str) -> Script:
+        self.steps.append(HTTPResponse(status, headers, body))
+        return self
+
+    def refuses(self, code: int, reason: str = "", message: str = "words", **details: Any) -> Script:
+        status = {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}
+        return self.answers({**status, "details": details}, code)
+
+    def fails(self, error: Exception) -> Script:
+        self.steps.append(error)
+        return self
+
+    def streams(self, *chunks: bytes, then: Exception | None = None) -> Script:
+        async def body() -> AsyncIterator[bytes]:
+            for chunk in chunks:
+                yield chunk
+            if then is not None:
+                raise then
+
+        async def close() -> None:
+            self.closed += 1
+
+        self.steps.append(HTTPResponse(200, {}, chunks=body(), on_close=close))
+        return self
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        if request.path in self.broken:
+            self.discovered.append(request.path)
+            return HTTPResponse(503, {}, b"service unavailable")
+        if request.path in self.apis:
+            self.discovered.append(request.path)
+            kinds = [{"name": name, "kind": kind, "namespaced": is_} for name, kind, is_ in self.apis[request.path]]
+            return HTTPResponse(200, {}, json.dumps({"kind": "APIResourceList", "resources": kinds}).encode())
+        if request.path.startswith("/apis/") and request.path.count("/") == 3:
+            self.discovered.append(request.path)
+            return HTTPResponse(404, {"content-type": "text/plain"}, b"404 page not found\n")
+        self.requests.append(request)
+        step = self.steps.popleft()
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    @property
+    def last(self) -> HTTPRequest:
+        return self.requests[-1]
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.last.body)
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(self.last.query)
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()

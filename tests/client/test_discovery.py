@@ -1,0 +1,111 @@
+"""How a client learns how kinds are served."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from reconciler import Model, Resource
+from reconciler.client import Client, RetryPolicy
+from reconciler.errors import NotServed, ServerUnavailable
+from reconciler.meta import GroupVersionKind
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Thing(Resource[Model], group="things.io", version="v1", plural="thingies"):
+    pass
+
+
+@pytest.fixture
+def client(script: Any) -> Client:
+    return Client(script, retry=RetryPolicy(attempts=1))
+
+
+async def test_a_class_needs_no_discovery(script: Any, client: Client) -> None:
+    assert await client.resource_type(Thing) is Thing.resource_type
+    assert script.discovered == []
+
+
+async def test_a_group_and_version_is_asked_once(script: Any, client: Client) -> None:
+    deployment = await client.resource_type("apps/v1/Deployment")
+    assert deployment.gvk == GroupVersionKind("apps", "v1", "Deployment")
+    assert (deployment.plural, deployment.namespaced) == ("deployments", True)
+    assert deployment.subresources == {"status", "scale"}
+    assert await client.resource_type("apps/v1/Deployment") is deployment
+    node = await client.resource_type("v1/Node")
+    assert (node.plural, node.namespaced, node.subresources) == ("nodes", False, frozenset())
+    assert (await client.resource_type("v1/Pod")).subresources == {"eviction"}
+    assert script.discovered == ["/apis/apps/v1", "/api/v1"]
+
+
+async def test_many_who_ask_at_once_cause_one_request(script: Any, client: Client) -> None:
+    await asyncio.gather(*(client.resource_type("v1/Node") for _ in range(20)))
+    assert script.discovered == ["/api/v1"]
+
+
+async def test_a_kind_installed_at_run_time_is_found(script: Any, client: Client) -> None:
+    for kind in ("things.io/v1/Gadget", "apps/v1/Gadget"):
+        with pytest.raises(NotServed):
+            await client.resource_type(kind)
+    script.apis["/apis/things.io/v1"] = [("gadgets", "Gadget", False)]
+    script.apis["/apis/apps/v1"].append(("gadgets", "Gadget", False))
+    assert (await client.resource_type("things.io/v1/Gadget")).plural == "gadgets"
+    assert (await client.resource_type("apps/v1/Gadget")).plural == "gadgets"
+
+
+async def test_misses_cost_a_request_a_second_in_the_long_run(script: Any, client: Client) -> None:
+    async def miss() -> None:
+        with pytest.raises(NotServed):
+            await client.resource_type("v1/Nope")
+
+    for _ in range(100):
+        await miss()
+    assert len(script.discovered) == 11
+    await asyncio.sleep(3.5)
+    for _ in range(100):
+        await miss()
+    assert len(script.discovered) == 14
+
+
+async def test_the_first_question_about_each_group_is_free(script: Any, client: Client) -> None:
+    for number in range(30):
+        script.apis[f"/apis/g{number}.io/v1"] = [("gadgets", "Gadget", False)]
+    for number in range(30):
+        await client.resource_type(f"g{number}.io/v1/Gadget")
+
+
+async def test_one_failing_group_breaks_nothing_else(script: Any, client: Client) -> None:
+    script.broken.add("/apis/metrics.k8s.io/v1")
+    with pytest.raises(ServerUnavailable, match=r"GET /apis/metrics\.k8s\.io/v1"):
+        await client.resource_type("metrics.k8s.io/v1/PodMetrics")
+    assert (await client.resource_type("v1/Node")).plural == "nodes"
+    script.broken.clear()
+    script.apis["/apis/metrics.k8s.io/v1"] = [("pods", "PodMetrics", True)]
+    assert (await client.resource_type("metrics.k8s.io/v1/PodMetrics")).plural == "pods"
+
+
+async def test_a_path_that_is_not_served_any_more_is_looked_up_anew(script: Any, client: Client) -> None:
+    script.answers({"kind": "Node"})
+    await client.get("v1/Node", "n")
+    script.apis["/api/v1"] = [("nodez", "Node", False)]
+    script.says(b"404 page not found", 404).answers({"kind": "Node"})
+    with pytest.raises(NotServed):
+        await client.get("v1/Node", "n")
+    await client.get("v1/Node", "n")
+    assert script.last.path == "/api/v1/nodez/n"
+
+
+async def test_the_error_helps_with_a_misspelt_kind(client: Client) -> None:
+    with pytest.raises(NotServed, match="apps/v1/Deploymnet is not served: apps/v1 has no such kind, but Deployment"):
+        await client.resource_type("apps/v1/Deploymnet")
+    with pytest.raises(
+        NotServed, match=r"the server serves no nope.io/v2; is the CustomResourceDefinition installed\?"
+    ):
+        await client.resource_type("nope.io/v2/Thing")
+    with pytest.raises(ValueError, match="names no kind"):
+        await client.resource_type("Deployment")
+    with pytest.raises(TypeError, match="names no kind"):
+        await client.resource_type(Resource)

@@ -1,0 +1,40 @@
+"""What importing the client costs, and what it shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import reconciler.client
+
+PROGRAM = """
+import sys
+{program}
+print(*sorted(name for name in ("aiohttp", "kubernetes_asyncio", "tenacity", "yaml") if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import reconciler.client",
+        "from reconciler import Client; Client.from_config(kubeconfig='/nowhere', context='x')",
+    ],
+)
+def test_nothing_heavy_is_loaded_before_a_client_is_opened(program: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(program=program)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_the_exported_names_are_what_is_visible() -> None:
+    names = reconciler.client.__all__
+    assert names == sorted(names)
+    assert all(getattr(reconciler.client, name) is not None for name in names)
+    visible = {name for name in vars(reconciler.client) if name.isidentifier() and not name.startswith("_")}
+    assert visible - set(names) <= {"TYPE_CHECKING", "annotations"}
+    with pytest.raises(AttributeError, match="no attribute 'Nope'"):
+        _ = reconciler.client.Nope  # type: ignore[attr-defined]

@@ -1,0 +1,404 @@
+"""What each verb sends, and what it makes of the answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kubernetes_asyncio.client
+import pytest
+
+from reconciler import Model, ObjectMeta, Resource, Unstructured
+from reconciler.client import Client
+from reconciler.errors import BadRequest, Conflict, NotFound, NotServed
+from reconciler.http import HTTPRequest
+from reconciler.meta import AlreadyOwned, GroupVersionKind, Request
+from reconciler.objects import InvalidObject
+
+
+class DatabaseSpec(Model):
+    size: int = 1
+
+
+class Database(Resource[DatabaseSpec], group="example.com", version="v1"):
+    pass
+
+
+DB_PATH = "/apis/example.com/v1/namespaces/prod/databases"
+STORED = {
+    "apiVersion": "example.com/v1",
+    "kind": "Database",
+    "metadata": {"name": "db1", "namespace": "prod", "uid": "u1", "resourceVersion": "7"},
+    "spec": {"size": 3, "unknown": "kept"},
+}
+CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "prod"}}
+
+
+@pytest.fixture
+def client(script: Any) -> Client:
+    return Client(script, field_manager="me")
+
+
+# get
+
+
+async def test_a_class_is_read_as_its_instance_and_needs_no_discovery(script: Any, client: Client) -> None:
+    script.answers(STORED)
+    db = await client.get(Database, "db1", "prod")
+    assert type(db) is Database
+    assert db.spec.size == 3
+    assert (script.last.method, script.last.path) == ("GET", f"{DB_PATH}/db1")
+    assert script.discovered == []
+
+
+@pytest.mark.parametrize("kind", ["v1/Node", GroupVersionKind("", "v1", "Node")])
+async def test_any_other_kind_is_read_as_unstructured(script: Any, client: Client, kind: Any) -> None:
+    script.answers({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n"}})
+    node = await client.get(kind, "n")
+    assert isinstance(node, Unstructured)
+    assert node.name == "n"
+    assert script.last.path == "/api/v1/nodes/n"
+
+
+async def test_headers_name_the_program_and_the_form(script: Any) -> None:
+    await Client(script.answers(STORED)).get(Database, "db1", "prod")
+    assert script.last.headers["user-agent"].startswith("kube-reconciler/")
+    assert script.last.headers["accept"] == "application/json"
+    await Client(script.answers(STORED), user_agent="db-operator/2").get(Database, "db1", "prod")
+    assert script.last.headers["user-agent"] == "db-operator/2"
+    assert script.last.timeout == 65
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+async def test_a_name_that_would_ask_for_something_else_is_refused_here(script: Any, client: Client, name: str) -> None:
+    with pytest.raises(ValueError, match="needs a name"):
+        await client.get(Database, name, "prod")
+    assert script.requests == []
+
+
+async def test_a_namespaced_object_needs_its_namespace(script: Any, client: Client) -> None:
+    with pytest.raises(ValueError, match="needs a namespace"):
+        await client.get(Database, "db1")
+    with pytest.raises(ValueError, match="needs a namespace"):
+        await client.create({**CONFIG_MAP, "metadata": {"name": "c"}})
+    assert script.requests == []
+
+
+async def test_names_are_encoded_in_the_path(script: Any, client: Client) -> None:
+    await Client(script.answers(STORED)).get(Database, "a/b?c", "p d")
+    assert script.last.path == "/apis/example.com/v1/namespaces/p%20d/databases/a%2Fb%3Fc"
+
+
+async def test_an_answer_that_does_not_fit_the_class_names_the_object(script: Any, client: Client) -> None:
+    script.answers({**STORED, "spec": {"size": "many"}})
+    with pytest.raises(InvalidObject, match=r"prod/db1 .*spec\.size"):
+        await client.get(Database, "db1", "prod")
+
+
+async def test_an_answer_that_is_no_json_is_an_error_that_shows_it(script: Any, client: Client) -> None:
+    script.says(b"<html>sign in</html>")
+    with pytest.raises(Exception, match="no JSON object but '<html>sign in</html>'"):
+        await client.get(Database, "db1", "prod")
+
+
+async def test_a_kind_that_is_not_served_is_told_from_an_object_that_is_not_there(script: Any, client: Client) -> None:
+    script.says(b"404 page not found\n", 404)
+    with pytest.raises(NotServed, match=f"GET {DB_PATH}/db1: 404: nothing is served"):
+        await client.get(Database, "db1", "prod")
+    script.refuses(404, "NotFound")
+    with pytest.raises(NotFound) as caught:
+        await client.get(Database, "db1", "prod")
+    assert not isinstance(caught.value, NotServed)
+
+
+async def test_what_is_no_transport_is_refused_with_a_hint() -> None:
+    with pytest.raises(TypeError, match="from_config"):
+        Client(object())  # type: ignore[arg-type]
+
+
+# create
+
+
+async def test_create_posts_the_document_to_the_collection(script: Any, client: Client) -> None:
+    script.answers(STORED, 201)
+    db = await client.create(
+        Database(metadata=ObjectMeta(name="db1", namespace="prod"), spec=DatabaseSpec(size=3)),
+        dry_run=True,
+        field_validation="Strict",
+    )
+    assert (db.uid, db.resource_version) == ("u1", "7")
+    assert (script.last.method, script.last.path) == ("POST", DB_PATH)
+    assert script.query == {"dryRun": "All", "fieldManager": "me", "fieldValidation": "Strict"}
+    assert script.last.headers["content-type"] == "application/json"
+    assert script.body["spec"] == {"size": 3}
+
+
+async def test_dicts_unstructured_and_generated_models_are_objects(script: Any, client: Client) -> None:
+    model = kubernetes_asyncio.client.V1ConfigMap(
+        api_version="v1",
+        kind="ConfigMap",
+        metadata=kubernetes_asyncio.client.V1ObjectMeta(name="c", namespace="prod"),
+        binary_data={"k": "v"},
+    )
+    for given in (CONFIG_MAP, Unstructured(CONFIG_MAP), model):
+        script.answers(CONFIG_MAP, 201)
+        created = await client.create(given)
+        assert isinstance(created, Unstructured)
+        assert script.last.path == "/api/v1/namespaces/prod/configmaps"
+    assert script.body["binaryData"] == {"k": "v"}
+
+
+async def test_an_object_without_kind_is_refused_here(script: Any, client: Client) -> None:
+    with pytest.raises(ValueError, match="lacks apiVersion or kind"):
+        await client.create({"metadata": {"name": "x"}})
+    with pytest.raises(TypeError, match="no Kubernetes object"):
+        await client.create("v1/ConfigMap")  # type: ignore[call-overload]
+
+
+# update
+
+
+async def test_update_of_a_typed_object_sends_the_document_read_with_the_changes_laid_over(
+    script: Any, client: Client
+) -> None:
+    script.answers(STORED).answers(STORED)
+    db = await client.get(Database, "db1", "prod")
+    db.spec.size = 5
+    await client.update(db)
+    assert (script.last.method, script.last.path) == ("PUT", f"{DB_PATH}/db1")
+    assert script.body["spec"] == {"size": 5, "unknown": "kept"}
+    assert script.body["metadata"]["resourceVersion"] == "7"
+
+
+async def test_update_of_the_status_goes_to_the_subresource(script: Any, client: Client) -> None:
+    script.answers(STORED)
+    await client.update({**STORED, "status": {}}, subresource="status")
+    assert script.last.path == f"{DB_PATH}/db1/status"
+
+
+# patch
+
+
+@pytest.mark.parametrize(
+    ("strategy", "patch", "content_type"),
+    [
+        ("merge", {"spec": {"size": 4}}, "application/merge-patch+json"),
+        ("strategic", {"spec": {"size": 4}}, "application/strategic-merge-patch+json"),
+        ("json", [{"op": "remove", "path": "/spec"}], "application/json-patch+json"),
+    ],
+)
+async def test_each_patch_has_its_content_type(
+    script: Any, client: Client, strategy: Any, patch: Any, content_type: str
+) -> None:
+    script.answers(STORED)
+    db = await client.patch(Database, "db1", "prod", patch=patch, strategy=strategy, subresource="status")
+    assert type(db) is Database
+    assert (script.last.method, script.last.path) == ("PATCH", f"{DB_PATH}/db1/status")
+    assert script.last.headers["content-type"] == content_type
+    assert script.body == patch
+
+
+async def test_a_patch_is_conditional_on_a_version_that_is_given(script: Any, client: Client) -> None:
+    given = {"metadata": {"labels": {"a": "b"}}}
+    await Client(script.answers(STORED)).patch(Database, "db1", "prod", patch=given, resource_version="7")
+    assert script.body == {"metadata": {"labels": {"a": "b"}, "resourceVersion": "7"}}
+    assert given == {"metadata": {"labels": {"a": "b"}}}
+    await Client(script.answers(STORED)).patch(Database, "db1", "prod", patch=[], strategy="json", resource_version="7")
+    assert script.body == [{"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}]
+
+
+async def test_a_patch_in_the_wrong_form_is_refused_here(client: Client) -> None:
+    with pytest.raises(TypeError, match="strategy 'merge'"):
+        await client.patch(Database, "db1", "prod", patch={}, strategy="json")
+    with pytest.raises(TypeError, match="strategy 'json'"):
+        await client.patch(Database, "db1", "prod", patch=[])
+
+
+async def test_large_integers_keep_their_precision(script: Any, client: Client) -> None:
+    script.answers(STORED)
+    await client.patch(Database, "db1", "prod", patch={"spec": {"a": 2**63 - 1, "b": 2**63 - 2}})
+    assert script.last.body == b'{"spec":{"a":9223372036854775807,"b":9223372036854775806}}'
+
+
+# apply
+
+
+async def test_apply_leaves_out_what_the_server_keeps_and_forces(script: Any, client: Client) -> None:
+    read = {
+        **STORED,
+        "metadata": {**STORED["metadata"], "managedFields": [{}], "generation": 2, "labels": {"a": "b"}},  # type: ignore[dict-item]
+    }
+    script.answers(STORED)
+    await client.apply(read)
+    assert (script.last.method, script.last.path) == ("PATCH", f"{DB_PATH}/db1")
+    assert script.last.headers["content-type"] == "application/apply-patch+yaml"
+    assert script.query == {"fieldManager": "me", "force": "true"}
+    assert script.body["metadata"] == {"name": "db1", "namespace": "prod", "labels": {"a": "b"}}
+    assert read["metadata"]["managedFields"] == [{}]
+
+
+async def test_apply_takes_manager_force_and_condition(script: Any, client: Client) -> None:
+    script.answers(STORED)
+    await client.apply(STORED, field_manager="other", force=False, resource_version="7", subresource="status")
+    assert script.query == {"fieldManager": "other"}
+    assert script.body["metadata"]["resourceVersion"] == "7"
+    assert script.last.path == f"{DB_PATH}/db1/status"
+
+
+async def test_apply_with_an_owner_sets_the_controller_reference(script: Any, client: Client) -> None:
+    owner = Database.from_dict(STORED)
+    script.answers(CONFIG_MAP)
+    await client.apply(CONFIG_MAP, owner=owner)
+    assert script.body["metadata"]["ownerReferences"] == [
+        {
+            "apiVersion": "example.com/v1",
+            "kind": "Database",
+            "name": "db1",
+            "uid": "u1",
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]
+    assert "ownerReferences" not in CONFIG_MAP["metadata"]
+    other = {**STORED, "metadata": {**STORED["metadata"], "uid": "u2"}}  # type: ignore[dict-item]
+    with pytest.raises(AlreadyOwned):
+        await client.apply(script.body, owner=other)
+
+
+# delete
+
+
+async def test_delete_by_name_sends_its_options(script: Any, client: Client) -> None:
+    script.answers({"kind": "Status", "status": "Success"})
+    gone = await client.delete(
+        Database, "db1", "prod", propagation="Foreground", grace_period=0, uid="u1", resource_version="7", dry_run=True
+    )
+    assert gone is None
+    assert (script.last.method, script.last.path) == ("DELETE", f"{DB_PATH}/db1")
+    assert script.body == {
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "propagationPolicy": "Foreground",
+        "gracePeriodSeconds": 0,
+        "preconditions": {"uid": "u1", "resourceVersion": "7"},
+        "dryRun": ["All"],
+    }
+
+
+async def test_delete_of_an_object_means_this_incarnation(script: Any, client: Client) -> None:
+    held = {**STORED, "metadata": {**STORED["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}  # type: ignore[dict-item]
+    script.answers(held)
+    db = await client.delete(Database.from_dict(STORED))
+    assert db is not None
+    assert db.metadata.deletion_timestamp is not None
+    assert script.body["preconditions"] == {"uid": "u1"}
+
+
+async def test_delete_needs_a_name(script: Any, client: Client) -> None:
+    with pytest.raises(ValueError, match="needs a name"):
+        await client.delete(Database)
+    assert script.requests == []
+
+
+async def test_delete_all_of_is_selective_and_in_one_namespace(script: Any, client: Client) -> None:
+    script.answers({"kind": "DatabaseList", "items": []})
+    await client.delete_all_of(
+        Database, "prod", label_selector={"a": "b", "c": "d"}, field_selector="metadata.name!=x", grace_period=1
+    )
+    assert (script.last.method, script.last.path) == ("DELETE", DB_PATH)
+    assert script.query == {"labelSelector": "a=b,c=d", "fieldSelector": "metadata.name!=x"}
+    with pytest.raises(ValueError, match="needs a namespace"):
+        await client.delete_all_of(Database)
+
+
+# subresources
+
+
+async def test_subresources_of_kinds_of_their_own(script: Any, client: Client) -> None:
+    scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": 2}}
+    path = "/apis/apps/v1/namespaces/prod/deployments/web/scale"
+    script.answers(scale).answers(scale).answers(scale).answers({"kind": "Status", "status": "Success"}, 201)
+    got = await client.get_subresource("apps/v1/Deployment", "web", "prod", subresource="scale")
+    assert got["spec"] == {"replicas": 2}
+    await client.update_subresource("apps/v1/Deployment", "web", "prod", subresource="scale", body=got)
+    assert (script.last.method, script.last.path, script.body) == ("PUT", path, scale)
+    patched = await client.patch(
+        "apps/v1/Deployment", "web", "prod", patch={"spec": {"replicas": 3}}, subresource="scale"
+    )
+    assert patched.gvk.kind == "Scale"
+    await client.create_subresource("v1/Pod", "p", "prod", subresource="eviction", body={"kind": "Eviction"})
+    assert (script.last.method, script.last.path) == ("POST", "/api/v1/namespaces/prod/pods/p/eviction")
+
+
+# the hook, the raw request, sharing
+
+
+class Listening(Client):
+    def __init__(self, other: Client) -> None:
+        self._share(other)
+        self.heard: list[tuple[str, Request, bytes]] = []
+
+    def _wrote(self, rt: Any, verb: str, request: Request, answer: bytes) -> None:
+        self.heard.append((verb, request, answer))
+
+
+async def test_a_subclass_shares_the_connection_and_hears_of_every_write(script: Any, client: Client) -> None:
+    listening = Listening(client)
+    assert listening.field_manager == "me"
+    for _ in range(4):
+        script.answers(STORED)
+    script.answers({"kind": "Status", "status": "Success"})
+    await listening.create(STORED)
+    await listening.update(STORED)
+    await listening.patch(Database, "db1", "prod", patch={})
+    await listening.apply(STORED)
+    await listening.delete(Database, "db1", "prod")
+    assert [verb for verb, _, _ in listening.heard] == ["create", "update", "patch", "apply", "delete"]
+    assert {request for _, request, _ in listening.heard} == {Request("db1", "prod")}
+    assert b'"resourceVersion": "7"' in listening.heard[0][2]
+
+
+async def test_dry_runs_reads_failures_and_other_subresources_are_not_heard_of(script: Any, client: Client) -> None:
+    listening = Listening(client)
+    script.answers(STORED).answers(STORED).answers({"kind": "Status"}).answers({"kind": "Scale", "metadata": {}})
+    script.refuses(409, "Conflict").answers(STORED)
+    await listening.create(STORED, dry_run=True)
+    await listening.patch(Database, "db1", "prod", patch={}, dry_run=True)
+    await listening.delete(STORED, dry_run=True)
+    await listening.patch("apps/v1/Deployment", "web", "prod", patch={}, subresource="scale")
+    with pytest.raises(Conflict):
+        await listening.update(STORED)
+    await listening.get(Database, "db1", "prod")
+    assert listening.heard == []
+
+
+async def test_live_is_the_client_itself(client: Client) -> None:
+    assert client.live is client
+
+
+async def test_send_is_raw(script: Any, client: Client) -> None:
+    script.refuses(400, "BadRequest")
+    response = await client.send(HTTPRequest("GET", "/version", headers={"accept": "text/plain"}))
+    assert response.status == 400
+    assert script.last.headers["accept"] == "text/plain"
+    assert "user-agent" in script.last.headers
+
+
+async def test_a_client_is_a_transport_for_another(script: Any, client: Client) -> None:
+    script.answers(STORED)
+    assert (await Client(client, user_agent="outer").get(Database, "db1", "prod")).name == "db1"
+    assert script.last.headers["user-agent"] == "outer"
+
+
+async def test_errors_name_verb_and_path_and_carry_the_status(script: Any, client: Client) -> None:
+    script.refuses(400, "BadRequest", "no such field", causes=[{"reason": "R", "message": "m", "field": "spec.x"}])
+    with pytest.raises(BadRequest, match=f"POST {DB_PATH}: 400 BadRequest: no such field") as caught:
+        await client.create(STORED)
+    assert caught.value.causes[0].field == "spec.x"
+
+
+async def test_models_inside_of_a_patch_are_written_as_on_the_wire(script: Any, client: Client) -> None:
+    script.answers(STORED)
+    await client.patch(Database, "db1", "prod", patch={"spec": DatabaseSpec(size=4)})
+    assert script.body == {"spec": {"size": 4}}
+    with pytest.raises(TypeError, match="object cannot be written as JSON"):
+        await client.patch(Database, "db1", "prod", patch={"spec": object()})
