@@ -157,6 +157,13 @@ def test_managed_fields_of_something_else_are_kept(where: str) -> None:
     assert read(doc).decode() == wanted
 
 
+def test_an_annotation_of_that_name_is_kept() -> None:
+    annotations = {"annotations": {"managedFields": "null"}}
+    for managed in (MANAGED, None):
+        doc = document("a", 1, metadata={**annotations, "managedFields": managed})
+        assert read(doc).decode() == document("a", 1, metadata=annotations)
+
+
 def test_managed_fields_inside_a_text_are_kept() -> None:
     note = '{"metadata":{"managedFields":[{"manager":"m"}]}}'
     doc = document("a", 1, metadata={"annotations": {"last": note}, "managedFields": MANAGED})
