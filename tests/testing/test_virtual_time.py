@@ -49,3 +49,18 @@ def test_the_block_around_asyncio_run_is_virtual() -> None:
         assert asyncio.run(main()) == (86_400, timedelta(days=1))
         assert current_clock() is clock
     assert current_clock() is not clock
+
+
+@pytest.mark.virtual_time
+async def test_a_timer_never_fires_before_its_time() -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(70.504339)
+    due = loop.time() + 60.0  # 130.50433900000002, between two ticks of the loop
+    looks = 0
+    while loop.time() < due and looks < 10:
+        woken = loop.create_future()
+        loop.call_at(due, woken.set_result, None)
+        await woken
+        looks += 1
+    assert looks == 1
+    assert loop.time() == pytest.approx(due)
