@@ -62,6 +62,30 @@ def test_an_object_over_the_limit_of_etcd_is_too_large_although_it_is_answered_w
     assert type(error_from_response(500, body)) is errors.RequestTooLarge
 
 
+def test_an_answer_that_is_no_status_object_keeps_its_text() -> None:
+    error = error_from_response(502, text="<html>bad gateway", retry_after=3.0)
+    assert (error.message, error.reason, error.body, error.retry_after) == ("<html>bad gateway", "", None, 3.0)
+    assert error_from_response(500).message == "no message"
+    assert error_from_response(500, [1]).body is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("details", [None, [], "text", {"causes": None}, {"causes": ["text", None]}])
+def test_details_of_another_shape_are_no_causes(details: object) -> None:
+    error = error_from_response(422, {"kind": "Status", "reason": "Invalid", "details": details})
+    assert error.causes == ()
+
+
+def test_causes_name_the_fields() -> None:
+    body = status(422, "Invalid", causes=[{"reason": "FieldValueInvalid", "message": "too big", "field": "spec.size"}])
+    assert error_from_response(422, body).causes == (errors.Cause("FieldValueInvalid", "too big", "spec.size"),)
+
+
+def test_a_missing_extra_is_one_line_with_the_command() -> None:
+    error = errors.MissingExtra("looptime", extra="testing", purpose="virtual time")
+    assert str(error) == "virtual time needs looptime: pip install 'kube-reconciler[testing]'"
+    assert (error.module, error.extra) == ("looptime", "testing")
+
+
 def test_the_exported_names_are_the_errors_of_the_module() -> None:
     own = vars(errors).items()
     classes = {name for name, value in own if isinstance(value, type) and value.__module__ == errors.__name__}
