@@ -1,0 +1,49 @@
+"""A client whose requests go through something."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.client import Client, RetryPolicy
+from reconciler.errors import ServerUnavailable
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Passing:
+    """Pass requests on and remember them."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.passed: list[str] = []
+
+    async def send(self, request: HTTPRequest) -> HTTPResponse:
+        self.passed.append(request.method)
+        return await self.transport.send(request)
+
+
+async def test_requests_pass_the_wrapper_and_everything_else_is_the_same(script) -> None:
+    client = Client(script, user_agent="mine", field_manager="me", retry=RetryPolicy(attempts=3, jitter=0))
+    passing: list[Passing] = []
+    through = client.through(lambda transport: passing.append(Passing(transport)) or passing[0])
+    document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "prod"}}
+    script.refuses(503).answers(document)
+    await through.get("v1/ConfigMap", "c", "prod")
+    assert passing[0].passed == ["GET", "GET"]
+    assert script.requests[-1].headers["user-agent"] == "mine"
+    assert through.field_manager == "me"
+    script.answers(document)
+    await client.get("v1/ConfigMap", "c", "prod")
+    assert passing[0].passed == ["GET", "GET"]
+    assert len(script.discovered) == 1, "what is known of kinds is shared"
+
+
+async def test_the_retry_policy_can_be_another_one(script) -> None:
+    client = Client(script)
+    once = client.through(lambda transport: transport, retry=RetryPolicy(attempts=1))
+    await client.resource_type("v1/ConfigMap")
+    script.refuses(503)
+    with pytest.raises(ServerUnavailable):
+        await once.get("v1/ConfigMap", "c", "prod")
+    assert len(script.requests) == 1
