@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "current_clock", "use_clock"]
+__all__ = ["Clock", "SystemClock", "boottime_of", "current_clock", "use_clock"]
 
 
 class Clock(Protocol):
@@ -28,11 +28,20 @@ class Clock(Protocol):
         ...
 
 
+def _boottime() -> float:
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return time.monotonic()
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class SystemClock:
     """Read the machine's clocks."""
 
     monotonic = staticmethod(time.monotonic)
     """Return seconds as asyncio's loops count them; the function itself, for the queue asks thrice a key."""
+
+    boottime = staticmethod(_boottime)
+    """Return seconds that go on while the machine is suspended; those of `monotonic` where there is no such clock."""
 
     def now(self) -> datetime:
         """Return the machine's wall time in UTC."""
@@ -46,6 +55,15 @@ _in_force: Clock = _system
 def current_clock() -> Clock:
     """Return the clock in force in this process."""
     return _in_force
+
+
+def boottime_of(clock: Clock) -> Callable[[], float]:
+    """Return the function that tells a clock's seconds, those counted in during which the machine was suspended.
+
+    For promises to other machines, such as a lease: their time goes on. A clock without ``boottime`` is never
+    suspended, and its `monotonic` is returned. The start is arbitrary: never compare the two.
+    """
+    return getattr(clock, "boottime", None) or clock.monotonic
 
 
 @contextlib.contextmanager

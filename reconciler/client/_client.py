@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -139,6 +140,20 @@ class Client(Watcher, Writer, Patcher, Deleter, Subresources):
         if not request.name:
             raise ValueError(f"{obj_or_kind!r} names a kind: give the object's name too")
         return ClientStatusWriter(self, kind, request)
+
+    def through(self, wrap: Callable[[Transport], Transport], *, retry: RetryPolicy | None = None) -> Client:
+        """Return a client like this one whose requests go through what `wrap` puts around its transport.
+
+        For what has to see or stop every request: counting, fencing, tests. Server, credentials and what is known of
+        kinds are shared; this client stays the one to enter and to leave.
+
+        Args:
+            wrap: takes the transport and returns another one, which sends over it.
+            retry: how often and how fast to repeat; this client's by default.
+        """
+        derived = Client(wrap(self._connection.transport), field_manager=self._field_manager)
+        derived._connection = self._connection.through(derived._connection.transport, retry)
+        return derived
 
     def _share(self, other: Client) -> None:
         """Use the connection of another client, what it knows of kinds, and its field manager; for subclasses."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -56,6 +57,13 @@ class Connection:
         self._clock = clock
         self._warnings = WarningLog()
         self._headers = {"accept": JSON, "user-agent": user_agent or f"kube-reconciler/{__version__}"}
+
+    def through(self, transport: Transport, retry: RetryPolicy | None = None) -> Connection:
+        """Return a connection that differs in its transport, and in its policy if one is given; the rest is shared."""
+        other = copy.copy(self)
+        other.transport = transport
+        other.retry = retry or self.retry
+        return other
 
     def monotonic(self) -> float:
         """Return the time that delays are measured in."""
