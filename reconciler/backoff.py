@@ -53,7 +53,7 @@ class Backoff:
         return exact * (1 + spread)
 
     def _uncapped(self, n: int) -> float:
-        if not self.base or self.factor == 1:
+        if not self.base:
             return self.base
         try:
             return self.base * self.factor**n

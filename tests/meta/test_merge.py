@@ -104,6 +104,15 @@ def test_the_diff_goes_down_into_objects_and_replaces_lists_whole() -> None:
     assert merge_diff(old, new) == {"spec": {"size": 2}, "list": [{"a": 1}, {"a": 3}], "gone": None}
 
 
+@pytest.mark.parametrize(("old", "new"), [(1, True), (0, False), (1, "1"), ("", None)])
+def test_a_field_changed_to_another_type_is_written(old: Any, new: Any) -> None:
+    assert merge_diff({"a": old}, {"a": new}) == {"a": new}
+
+
+def test_a_field_that_means_the_same_is_not_written() -> None:
+    assert merge_diff({"a": 1, "b": [{"c": None}]}, {"a": 1.0, "b": [{}], "d": None}) == {}
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     [
