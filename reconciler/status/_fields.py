@@ -70,7 +70,7 @@ class StatusFields:
     def model_values(self, model: Any) -> dict[str, Any]:
         """Return the fields that were set in a status model, a mapping or a dataclass, as JSON.
 
-        A model's own fields are not checked: it has them, or it read them.
+        What an instance of the status model holds is not checked: it has the fields, or it read them.
 
         Raises:
             TypeError: it is none of these.
@@ -78,7 +78,7 @@ class StatusFields:
         values = plain(model, "status")
         if not isinstance(values, dict):
             raise TypeError(f"a status is a model or a mapping, not a {type(model).__name__}; a path needs a value")
-        return values if hasattr(model, "model_fields") else self.members(values)
+        return values if self._model is not None and isinstance(model, self._model) else self.members(values)
 
     def _field(self, model: Any, key: str, path: Path) -> str | None:
         for name in model.model_fields:

@@ -261,9 +261,9 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 def _key_of(item: Any, key: PathLike) -> Path:
     members = (key,) if isinstance(key, str) else tuple(key)
+    if not members:
+        raise TypeError("a key names at least one member of an item")
     lacking = [member for member in members if not isinstance(item, Mapping) or item.get(member) is None]
-    if lacking or not members:
-        raise TypeError(
-            f"the key {', '.join(lacking) or '()'} is not in the item: every item of a keyed list has its key"
-        )
+    if lacking:
+        raise TypeError(f"the item has no {', '.join(lacking)}: every item of a keyed list has its key")
     return members

@@ -6,6 +6,7 @@ It is independent of the code under test where that matters: merge, comparison a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections import deque
 from collections.abc import Callable
@@ -42,10 +43,8 @@ def lost(error: Exception | None = None) -> Trouble:
     """The server executes the request, and the answer does not arrive."""
 
     def trouble(server: ScriptedServer, execute: Callable[[], Doc]) -> Doc:
-        try:
+        with contextlib.suppress(APIError):  # refused, and nobody hears of it
             execute()
-        except APIError:
-            pass  # refused, and nobody hears of it
         raise error or OutcomeUnknown("connection reset")
 
     return trouble
@@ -175,10 +174,8 @@ class ScriptedServer:
             entry[0] -= 1
             if entry[0] < 0:
                 self.delayed.remove(entry)
-                try:
+                with contextlib.suppress(APIError):
                     entry[1]()
-                except APIError:
-                    pass
 
     def _get(self) -> Doc:
         if not self.exists:

@@ -164,12 +164,17 @@ async def test_after_a_conflict_the_mutations_are_replayed_on_the_newer_version(
     assert (statistics.attempts, statistics.conflicts, statistics.replays, statistics.reads) == (2, 1, 1, 1)
 
 
+def record_both(status: StatusBatcher) -> None:
+    status.increment("total")
+    status.append("log", "secret")
+
+
 async def test_conflicts_are_bounded_and_the_error_carries_what_is_not_saved(server):
     server.on_write.extend(meanwhile(lambda s: s.annotate()) for _ in range(9))
+    status = batcher(server)
     with pytest.raises(StatusConflict, match=r"Not saved: increment total; append log\.") as caught:
-        async with batcher(server) as status:
-            status.increment("total")
-            status.append("log", "secret")
+        async with status:
+            record_both(status)
     assert len(server.writes) == 5
     assert server.reads == 4
     assert [m.verb for m in caught.value.unsaved] == ["increment", "append"]

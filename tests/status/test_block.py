@@ -1,0 +1,425 @@
+# ruff: noqa: PT012 - the block under test is what raises, at its end
+"""What the block does at its end: with an exception, with a cancellation, with a checkpoint in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from reconciler.status import (
+    StatusBatcher,
+    StatusConflict,
+    StatusError,
+    StatusNotOpen,
+    StatusOutcomeUnknown,
+    StatusRejected,
+    StatusUnavailable,
+)
+from tests.status.scripted import ScriptedServer, api_error, lost, meanwhile, never_arrived, refused
+
+pytestmark = pytest.mark.virtual_time
+
+
+def batcher(server: ScriptedServer, **options: Any) -> StatusBatcher:
+    return StatusBatcher(server.writer(), server.document(), **options)
+
+
+# An exception in the block.
+
+
+async def test_an_exception_in_the_block_flushes_what_was_recorded_and_comes_through(server):
+    with pytest.raises(ZeroDivisionError) as caught:
+        async with batcher(server) as status:
+            status.increment("total")
+            raise ZeroDivisionError
+    assert server.status == {"total": 1}
+    assert status.written is True
+    assert not hasattr(caught.value, "__notes__")
+    assert status.failure is None
+
+
+async def test_a_flush_that_fails_behind_an_exception_becomes_its_note(server, caplog):
+    server.on_write.append(refused(api_error(403, "Forbidden", "may not")))
+    with pytest.raises(ZeroDivisionError) as caught:
+        async with batcher(server) as status:
+            status.increment("total")
+            raise ZeroDivisionError
+    assert "could not be written either" in caught.value.__notes__[0]
+    assert "403 Forbidden" in caught.value.__notes__[0]
+    assert "could not be written either" in caplog.text
+    assert isinstance(status.failure, StatusRejected)
+
+
+async def test_on_error_discard_writes_nothing_of_a_failing_block(server):
+    with pytest.raises(ZeroDivisionError):
+        async with batcher(server, on_error="discard") as status:
+            status.increment("total")
+            raise ZeroDivisionError
+    assert server.writes == []
+    async with batcher(server, on_error="discard") as status:
+        status.increment("total")
+    assert server.status == {"total": 1}
+
+
+async def test_on_error_ledgers_writes_counters_lists_and_conditions_of_a_failing_block(server):
+    server.status = {"old": 1}
+    with pytest.raises(ZeroDivisionError):
+        async with batcher(server, on_error="ledgers") as status:
+            status.increment("total")
+            status.set(phase="Half")
+            status.append("log", 1)
+            status.upsert("ledger", {"id": 1}, key="id")
+            status.merge(sub={"a": 1})
+            status.remove("old")
+            status.set_condition("Ready", False, reason="Broken")
+            raise ZeroDivisionError
+    assert server.status.keys() == {"old", "total", "log", "ledger", "conditions"}
+
+
+# Cancellation.
+
+
+async def cancelled_in_the_block(server: ScriptedServer, times: int, **options: Any) -> StatusBatcher:
+    status = batcher(server, **options)
+    started = asyncio.Event()
+
+    async def work() -> None:
+        async with status:
+            status.increment("total")
+            started.set()
+            await asyncio.sleep(1000)
+
+    task = asyncio.create_task(work())
+    await started.wait()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0.1)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return status
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_cancellation_flushes_behind_a_shield_that_further_ones_do_not_break(server, times):
+    server.latency = 5.0
+    status = await cancelled_in_the_block(server, times)
+    assert server.status == {"total": 1}
+    assert status.written is True
+
+
+async def test_the_shield_is_bounded_in_time(server):
+    server.latency = 100.0
+    start = asyncio.get_running_loop().time()
+    status = await cancelled_in_the_block(server, 2)
+    assert asyncio.get_running_loop().time() - start == pytest.approx(10.0, abs=0.3)
+    assert status.written is None
+    assert status.statistics().failed == 1
+
+
+async def test_cancellation_during_the_flush_waits_for_it_and_passes_on(server):
+    server.latency = 5.0
+
+    async def work() -> None:
+        async with batcher(server) as status:
+            status.increment("total")
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert server.status == {"total": 1}
+
+
+async def test_cancellation_during_a_flush_that_fails_says_so_in_a_note(server):
+    server.latency = 5.0
+    server.on_write.append(refused(api_error(403, "Forbidden")))
+
+    async def work() -> None:
+        async with batcher(server) as status:
+            status.increment("total")
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert "403" in caught.value.__notes__[0]
+
+
+async def test_a_timeout_around_the_block_does_not_take_the_flushs_own_time(server):
+    server.latency = 3.0
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1), batcher(server) as status:
+            status.increment("total")
+            await status.flush()
+            pytest.fail("the timeout fired inside the flush and must not be lost")
+    assert server.status == {"total": 1}
+
+
+async def test_a_flush_whose_time_is_up_while_the_request_is_in_flight_is_unknown(server):
+    server.latency = 100.0
+    with pytest.raises(StatusOutcomeUnknown, match="no answer came in time"):
+        async with batcher(server, flush_timeout=2) as status:
+            status.increment("total")
+
+
+async def test_a_flush_whose_time_is_up_between_requests_was_surely_not_applied(server):
+    error = api_error(429)
+    error.retry_after = 1.5
+    server.on_write.extend([refused(error)] * 9)
+    with pytest.raises(StatusUnavailable, match="not written in time"):
+        async with batcher(server, flush_timeout=2) as status:
+            status.increment("total")
+    assert server.status == {}
+
+
+async def test_flush_timeout_may_be_lowered_while_the_block_runs(server):
+    server.latency = 100.0
+    start = asyncio.get_running_loop().time()
+    with pytest.raises(StatusOutcomeUnknown):
+        async with batcher(server) as status:
+            status.increment("total")
+            status.flush_timeout = 1.0
+    assert asyncio.get_running_loop().time() - start == pytest.approx(1.0)
+
+
+# Checkpoints.
+
+
+async def test_a_checkpoint_writes_what_is_recorded_and_the_end_writes_the_rest(server):
+    async with batcher(server) as status:
+        status.set(phase="Sending")
+        await status.flush()
+        assert server.status == {"phase": "Sending"}
+        assert status.written is True
+        assert status.object["metadata"]["resourceVersion"] == "101"
+        status.increment("total")
+        assert status.current == {"phase": "Sending", "total": 1}
+    assert server.status == {"phase": "Sending", "total": 1}
+    assert [w[0]["metadata"]["resourceVersion"] for w in server.writes] == ["100", "101"]
+    assert server.reads == 0
+    assert status.statistics().flushes == 2
+
+
+async def test_checkpoints_without_change_make_no_request(server):
+    async with batcher(server) as status:
+        await status.flush()
+        status.set(phase="A")
+        await status.flush()
+        await status.flush()
+        status.set(phase="A")
+    assert len(server.writes) == 1
+
+
+async def test_a_checkpoint_raises_on_a_conflict_instead_of_replaying(server):
+    server.status = {"total": 1}
+    server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(total=5))))
+    async with batcher(server) as status:
+        status.increment("total")
+        with pytest.raises(StatusConflict, match="a checkpoint does not replay") as caught:
+            await status.flush()
+        assert [m.verb for m in caught.value.unsaved] == ["increment"]
+        assert status.current == {"total": 1}
+    assert server.status == {"total": 5}, "what the checkpoint said is not said at the end either"
+    assert (len(server.writes), server.reads) == (1, 0)
+
+
+async def test_what_a_checkpoint_could_not_save_can_be_recorded_again(server):
+    server.status = {"total": 1}
+    server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(total=5))))
+    async with batcher(server) as status:
+        status.increment("total")
+        try:
+            await status.flush()
+        except StatusConflict as error:
+            status.record(*error.unsaved)
+    assert server.status == {"total": 6}
+
+
+async def test_a_checkpoint_whose_answer_is_lost_is_read_back_and_not_repeated_when_it_cannot_be_told(server):
+    server.on_write.append(lost())
+    async with batcher(server) as status:
+        status.increment("total")
+        await status.flush()
+        status.increment("total")
+    assert server.status == {"total": 2}
+    server.on_write.append(lambda s, execute: (s.annotate(), never_arrived()(s, execute))[0])
+    async with batcher(server) as status:
+        status.set(phase="A")
+        with pytest.raises(StatusOutcomeUnknown):
+            await status.flush()
+    assert server.status == {"total": 2}
+
+
+async def test_after_a_checkpoint_found_by_reading_back_a_foreign_change_in_it_is_still_contested(server):
+    """The read back brought another writer's change with it, which the body has not seen."""
+    server.status = {"phase": "New"}
+
+    def trouble(s: ScriptedServer, execute: Any) -> Any:
+        execute()
+        s.foreign(lambda d: d.update(phase="Cancelled"))
+        raise api_error(504)
+
+    server.on_write.append(trouble)
+    with pytest.raises(StatusError, match="changed phase"):
+        async with batcher(server) as status:
+            status.append("log", {"id": 1}, key="id")
+            await status.flush()
+            assert status.current["phase"] == "New"
+            status.set(phase="Done")
+    assert server.status == {"phase": "Cancelled", "log": [{"id": 1}]}
+
+
+async def test_what_is_recorded_while_a_checkpoint_is_under_way_goes_out_later(server):
+    server.latency = 5.0
+    async with batcher(server) as status:
+        status.append("log", 1)
+        checkpoint = asyncio.create_task(status.flush())
+        await asyncio.sleep(1)
+        status.append("log", 2)
+        assert status.current == {"log": [1, 2]}
+        await checkpoint
+        assert server.status == {"log": [1]}
+        assert status.current == {"log": [1, 2]}
+    assert server.status == {"log": [1, 2]}
+
+
+async def test_flushes_of_several_tasks_take_turns(server):
+    server.latency = 1.0
+    async with batcher(server) as status:
+        async with asyncio.TaskGroup() as group:
+            for number in range(5):
+                status.append("log", number)
+                group.create_task(status.flush())
+                await asyncio.sleep(0.3)
+        status.append("log", "end")
+    assert server.status == {"log": [0, 1, 2, 3, 4, "end"]}
+    assert status.statistics().conflicts == 0
+
+
+async def test_the_end_waits_for_a_checkpoint_that_a_task_left_under_way(server):
+    server.latency = 1.0
+    async with batcher(server) as status:
+        status.append("log", 1)
+        task = asyncio.create_task(status.flush())
+        await asyncio.sleep(0.1)
+        status.append("log", 2)
+    assert server.status == {"log": [1, 2]}
+    await task
+    assert status.statistics().conflicts == 0
+
+
+async def test_a_checkpoint_of_a_closed_batcher_is_refused(server):
+    async with batcher(server) as status:
+        pass
+    with pytest.raises(StatusNotOpen):
+        await status.flush()
+
+
+# Threads, logs, metrics, forms.
+
+
+async def test_recording_from_threads_loses_nothing(server):
+    async with batcher(server) as status:
+
+        def work(name: str) -> None:
+            for number in range(200):
+                status.increment("total")
+                status.append("log", f"{name}-{number}")
+
+        await asyncio.gather(*(asyncio.to_thread(work, name) for name in "abcd"))
+    assert server.status["total"] == 800
+    assert len(set(server.status["log"])) == 800
+    for name in "abcd":
+        mine = [entry for entry in server.status["log"] if entry.startswith(name)]
+        assert mine == [f"{name}-{n}" for n in range(200)], "in the order of the calls"
+
+
+def test_the_order_of_mutations_is_the_order_of_the_calls_over_threads():
+    server = ScriptedServer()
+    with StatusBatcher(server.blocking_writer(), server.document()) as status:
+        turn = threading.Barrier(2)
+
+        def other() -> None:
+            turn.wait()
+            status.append("log", "second")
+            turn.wait()
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        status.append("log", "first")
+        turn.wait()
+        turn.wait()
+        status.append("log", "third")
+        thread.join()
+    assert server.status["log"] == ["first", "second", "third"]
+
+
+async def test_each_flush_is_one_debug_line_without_values(server, caplog):
+    caplog.set_level(logging.DEBUG, "reconciler.status")
+    async with batcher(server) as status:
+        status.set(phase="secret")
+    lines = [r.getMessage() for r in caplog.records]
+    assert len(lines) == 1
+    assert lines[0].startswith("status of example.com/v1/Database prod/db1: written in 0.000 s, 1 writes, 0 reads")
+    assert "secret" not in caplog.text
+
+
+async def test_metrics_hear_of_every_flush(server):
+    heard: list[dict[str, Any]] = []
+
+    class Metrics:
+        def flushed(self, **values: Any) -> None:
+            heard.append(values)
+
+    server.on_write.append(meanwhile(lambda s: s.annotate()))
+    async with batcher(server, metrics=Metrics()) as status:
+        status.increment("total")
+        await_nothing = status.flush()
+        with pytest.raises(StatusConflict):
+            await await_nothing
+        status.increment("total")
+    server.on_write.append(meanwhile(lambda s: s.annotate()))
+    async with batcher(server, metrics=Metrics()) as status:
+        status.increment("total")
+    async with batcher(server, metrics=Metrics()) as status:
+        pass
+    kinds = [(h["written"], h["suppressed"], h["conflicts"], h["replays"]) for h in heard]
+    assert kinds == [
+        (False, False, 1, 0),
+        (True, False, 1, 1),
+        (True, False, 1, 1),
+        (False, True, 0, 0),
+    ]
+    assert all(h["seconds"] >= 0 for h in heard)
+
+
+async def test_the_wrong_kind_of_with_names_the_right_one(server):
+    with pytest.raises(TypeError, match="asynchronous client: write 'async with"), batcher(server):
+        pass
+    with pytest.raises(TypeError, match="blocking client: write 'with StatusBatcher"):
+        async with StatusBatcher(server.blocking_writer(), server.document()):
+            pass
+
+
+def test_an_unknown_client_is_named():
+    with pytest.raises(TypeError, match=r"does not know the client builtins\.object: give a reconciler\.Client"):
+        StatusBatcher(object(), {})
+
+
+def test_object_and_name_exclude_each_other():
+    server = ScriptedServer()
+    with pytest.raises(TypeError, match="a kind with name="):
+        StatusBatcher(server.writer(), "v1/Pod")
+    with pytest.raises(TypeError, match="names itself"):
+        StatusBatcher(server.writer(), server.document(), name="db1")
+
+
+async def test_an_object_of_no_known_form_is_named(server):
+    with pytest.raises(TypeError, match="int is no Kubernetes object"):
+        StatusBatcher(server.writer(), 3)

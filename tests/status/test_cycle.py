@@ -1,0 +1,337 @@
+# ruff: noqa: PT012 - the block under test is what raises, at its end
+"""What a batcher tells the running reconcile, and what goes from one cycle to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from reconciler.meta import GroupVersionKind, Request, current_cycle
+from reconciler.status import (
+    StatusBatcher,
+    StatusConflict,
+    StatusContested,
+    StatusError,
+    StatusOutcomeUnknown,
+    StatusRejected,
+    Unsaved,
+)
+from tests.status.scripted import GVK, KEY, ScriptedServer, api_error, lost, meanwhile, never_arrived, refused
+
+pytestmark = pytest.mark.virtual_time
+
+
+@dataclass
+class FakeCycle:
+    gvk: GroupVersionKind = GVK
+    request: Request = KEY
+    seen: list[Any] = field(default_factory=list)
+    writes: list[Any] = field(default_factory=list)
+    unsaved: dict[str, Any] = field(default_factory=dict)
+
+    def saw(self, gvk: Any, request: Any, uid: str, version: Any) -> None:
+        self.seen.append((uid, version))
+
+    def wrote(self, gvk: Any, request: Any, uid: str, *, before: Any, after: Any, exact: bool) -> None:
+        self.writes.append((before, after, exact))
+
+    def keep_unsaved(self, uid: str, mutations: object) -> None:
+        self.unsaved[uid] = mutations
+
+    def take_unsaved(self, uid: str) -> object | None:
+        return self.unsaved.pop(uid, None)
+
+
+@pytest.fixture
+def cycle() -> Iterator[FakeCycle]:
+    cycle = FakeCycle()
+    token = current_cycle.set(cycle)
+    yield cycle
+    current_cycle.reset(token)
+
+
+def batcher(server: ScriptedServer, **options: Any) -> StatusBatcher:
+    return StatusBatcher(server.writer(), server.document(), **options)
+
+
+# saw, wrote
+
+
+async def test_the_object_given_is_reported_as_seen_and_the_write_as_made_on_it(server, cycle):
+    async with batcher(server) as status:
+        status.set(phase="Ready")
+        assert cycle.seen == [("uid-1", 100)]
+    assert cycle.writes == [(100, 101, True)]
+
+
+async def test_an_object_opened_by_name_is_reported_as_it_was_read(server, cycle):
+    async with StatusBatcher(server.writer(), "example.com/v1/Database", name="db1", namespace="prod") as status:
+        status.set(phase="Ready")
+    assert (cycle.seen, cycle.writes) == ([("uid-1", 100)], [(100, 101, True)])
+
+
+async def test_checkpoints_are_a_chain_of_writes(server, cycle):
+    async with batcher(server) as status:
+        status.set(phase="A")
+        await status.flush()
+        status.set(phase="B")
+    assert cycle.writes == [(100, 101, True), (101, 102, True)]
+    assert cycle.seen == [("uid-1", 100)]
+
+
+async def test_a_replay_is_reported_on_the_version_it_was_made_on_and_the_read_for_it_is_not_considered(server, cycle):
+    server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(x=1))))
+    async with batcher(server) as status:
+        status.increment("total")
+    assert cycle.seen == [("uid-1", 100)]
+    assert cycle.writes == [(101, 102, True)]
+
+
+async def test_a_no_op_answer_has_the_version_it_was_sent_with(server, cycle):
+    server.unknown_fields = frozenset({"extra"})
+    async with batcher(server) as status:
+        status.set(extra=1)
+    assert cycle.writes == [(100, 100, False)]
+
+
+async def test_an_answer_with_another_status_is_not_exact(server, cycle):
+    server.unknown_fields = frozenset({"extra"})
+    for number in range(2):
+        async with batcher(server) as status:
+            status.set(extra=1, phase=str(number))
+    assert cycle.writes == [(100, 101, False), (101, 102, True)], "what is known to be left out is not computed"
+
+
+async def test_an_answer_with_another_generation_is_not_exact(server, cycle):
+    server.has_subresource = False
+    async with batcher(server, subresource=None) as status:
+        status.set(phase="Ready")
+    assert cycle.writes == [(100, 101, False)]
+
+
+async def test_a_write_found_by_reading_back_is_not_reported(server, cycle):
+    server.on_write.append(lost())
+    async with batcher(server) as status:
+        status.set(phase="Ready")
+    assert status.written
+    assert cycle.writes == []
+
+
+async def test_the_same_bytes_sent_again_and_answered_are_reported(server, cycle):
+    server.on_write.append(never_arrived())
+    async with batcher(server) as status:
+        status.set(phase="Ready")
+    assert cycle.writes == [(100, 101, True)]
+
+
+async def test_another_object_of_the_kind_is_not_reported(server, cycle):
+    cycle.request = Request("db2", "prod")
+    cycle.unsaved["uid-1"] = Unsaved((), {})
+    async with batcher(server) as status:
+        status.set(phase="Ready")
+    assert (cycle.seen, cycle.writes) == ([], [])
+    assert "uid-1" in cycle.unsaved
+
+
+async def test_another_version_of_the_api_is_the_same_object(server, cycle):
+    cycle.gvk = GroupVersionKind("example.com", "v2", "Database")
+    async with batcher(server) as status:
+        status.set(phase="Ready")
+    assert cycle.writes == [(100, 101, True)]
+
+
+async def test_one_that_goes_on_alone_after_the_block_is_not_the_cycles_any_more(server, cycle):
+    async with batcher(server):
+        inner = await batcher(server).__aenter__()
+    inner.set(phase="Late")
+    await inner.__aexit__(None, None, None)
+    assert server.status == {"phase": "Late"}
+    assert cycle.writes == []
+
+
+def test_a_blocking_batcher_reports_as_well(server, cycle):
+    with StatusBatcher(server.blocking_writer(), server.document()) as status:
+        status.set(phase="Ready")
+    assert (cycle.seen, cycle.writes) == ([("uid-1", 100)], [(100, 101, True)])
+
+
+# What could not be saved.
+
+
+async def fail_with(server: ScriptedServer, error: Exception, *calls: Any) -> None:
+    server.on_write.append(refused(error))
+    with pytest.raises(StatusError):
+        await write(server, *calls)
+
+
+async def write(server: ScriptedServer, *calls: Any, **options: Any) -> StatusBatcher:
+    async with batcher(server, **options) as status:
+        for call in calls:
+            call(status)
+    return status
+
+
+@pytest.mark.parametrize("code", [403, 413, 422])
+async def test_what_a_flush_could_not_save_is_in_place_in_the_next_cycle_and_goes_out_with_it(server, cycle, code):
+    await fail_with(server, api_error(code), lambda s: s.append("log", 1), lambda s: s.increment("total"))
+    unsaved = cycle.unsaved["uid-1"]
+    assert isinstance(unsaved, Unsaved)
+    assert unsaved.paths == ("log", "total")
+    assert len(unsaved) == 2
+    async with batcher(server) as status:
+        assert status.current == {"log": [1], "total": 1}
+        status.append("log", 2)
+    assert server.status == {"log": [1, 2], "total": 1}
+    assert cycle.unsaved == {}
+
+
+async def test_an_empty_block_saves_what_an_earlier_cycle_could_not(server, cycle):
+    await fail_with(server, api_error(403), lambda s: s.append("log", 1))
+    async with batcher(server) as status:
+        pass
+    assert status.written is True
+    assert server.status == {"log": [1]}
+
+
+async def test_what_fails_again_is_kept_again_with_what_came_since(server, cycle):
+    for number in range(3):
+        await fail_with(server, api_error(403), lambda s, n=number: s.append("log", n))
+    await write(server)
+    assert server.status == {"log": [0, 1, 2]}
+
+
+async def test_another_uid_does_not_get_it(server, cycle):
+    await fail_with(server, api_error(403), lambda s: s.append("log", 1))
+    server.recreate()
+    await write(server, lambda s: s.set(phase="New"))
+    assert server.status == {"phase": "New"}
+
+
+async def test_a_value_that_another_writer_set_meanwhile_is_not_overwritten_by_what_is_taken_up(server, cycle):
+    server.status = {"phase": "New"}
+    await fail_with(server, api_error(403), lambda s: s.set(phase="Retrying"), lambda s: s.append("log", 1))
+    server.foreign(lambda d: d.update(phase="Cancelled"))
+    status = await write(server)
+    assert server.status == {"phase": "Cancelled", "log": [1]}
+    assert status.statistics().contested == 1
+
+
+async def test_a_contested_value_is_not_kept_the_rest_is(server, cycle):
+    server.status = {"phase": "New"}
+    server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(phase="Cancelled"))))
+    with pytest.raises(StatusContested):
+        await write(server, lambda s: s.set(phase="Retrying"), lambda s: s.append("log", 1))
+    await write(server)
+    assert server.status == {"phase": "Cancelled", "log": [1]}
+
+
+async def test_after_an_unknown_outcome_only_what_is_the_same_twice_as_once_is_kept(server, cycle):
+    server.on_write.append(lambda s, execute: (s.annotate(), never_arrived()(s, execute))[0])
+    with pytest.raises(StatusOutcomeUnknown):
+        await write(server, lambda s: s.increment("total"), lambda s: s.append("log", {"id": 1}, key="id"))
+    await write(server)
+    assert server.status == {"log": [{"id": 1}]}
+
+
+async def test_what_was_in_flight_when_the_time_was_up_is_kept_by_the_same_rule(server, cycle):
+    server.latency = 100.0
+    with pytest.raises(StatusOutcomeUnknown):
+        await write(server, lambda s: s.increment("total"), lambda s: s.set(phase="Ready"))
+    assert [m.verb for m in cycle.unsaved["uid-1"].mutations] == ["set"]
+
+
+async def test_a_function_that_cannot_work_any_more_is_dropped_and_said_so(server, cycle, caplog):
+    server.status = {"queue": [1]}
+    await fail_with(server, api_error(403), lambda s: s.mutate(lambda d: d["queue"].pop(0)))
+    server.foreign(lambda d: d.pop("queue"))
+    status = await write(server, lambda s: s.set(phase="Ready"))
+    assert server.status == {"phase": "Ready"}
+    assert status.statistics().contested == 1
+    assert "cannot be applied any more" in caplog.text
+
+
+async def test_an_exception_in_the_body_does_not_hide_what_is_to_be_kept(server, cycle):
+    server.on_write.append(refused(api_error(403)))
+    with pytest.raises(ZeroDivisionError):
+        async with batcher(server) as status:
+            status.append("log", 1)
+            raise ZeroDivisionError
+    await write(server)
+    assert server.status == {"log": [1]}
+
+
+async def test_discarding_a_failing_body_does_not_discard_what_was_taken_up(server, cycle):
+    await fail_with(server, api_error(403), lambda s: s.append("log", 1))
+    with pytest.raises(ZeroDivisionError):
+        async with batcher(server, on_error="discard") as status:
+            status.append("log", 2)
+            raise ZeroDivisionError
+    assert server.status == {"log": [1]}
+
+
+async def test_a_checkpoint_that_conflicts_is_the_callers_again_but_not_what_was_taken_up(server, cycle):
+    await fail_with(server, api_error(403), lambda s: s.append("log", "earlier"))
+    server.on_write.append(meanwhile(lambda s: s.annotate()))
+    async with batcher(server) as status:
+        status.append("log", "intent")
+        with pytest.raises(StatusConflict) as caught:
+            await status.flush()
+        assert [m.item for m in caught.value.unsaved] == ["intent"]
+        assert status.current == {"log": ["earlier"]}
+    assert server.status == {"log": ["earlier"]}
+
+
+async def test_a_checkpoint_that_is_refused_and_not_handled_is_kept(server, cycle):
+    server.on_write.append(refused(api_error(403)))
+    with pytest.raises(StatusRejected):
+        async with batcher(server) as status:
+            status.append("log", 1)
+            await status.flush()
+    assert len(server.writes) == 1, "it is not tried again at once"
+    await write(server)
+    assert server.status == {"log": [1]}
+
+
+async def test_a_checkpoint_that_is_refused_and_recorded_again_is_not_kept_twice(server, cycle):
+    server.on_write.append(refused(api_error(403)))
+    with pytest.raises(ZeroDivisionError):
+        async with batcher(server) as status:
+            status.increment("total")
+            try:
+                await status.flush()
+            except StatusRejected as error:
+                status.record(*error.unsaved)
+            raise ZeroDivisionError
+    await write(server)
+    assert server.status == {"total": 1}
+
+
+async def test_a_checkpoint_that_is_refused_and_handled_is_the_callers(server, cycle):
+    server.on_write.append(refused(api_error(403)))
+    async with batcher(server) as status:
+        status.increment("total")
+        with pytest.raises(StatusRejected):
+            await status.flush()
+    await write(server)
+    assert server.status == {}
+
+
+async def test_what_is_kept_is_bounded_and_the_oldest_go(server, cycle, monkeypatch):
+    from reconciler.status import _unsaved
+
+    monkeypatch.setattr(_unsaved, "MAX_MUTATIONS", 3)
+    await fail_with(server, api_error(403), *[lambda s, n=n: s.append("log", n) for n in range(5)])
+    assert cycle.unsaved["uid-1"].dropped == 2
+    await write(server)
+    assert server.status == {"log": [2, 3, 4]}
+
+
+async def test_without_a_cycle_the_error_alone_carries_it(server):
+    server.on_write.append(refused(api_error(403)))
+    with pytest.raises(StatusRejected) as caught:
+        await write(server, lambda s: s.append("log", 1))
+    await write(server, lambda s: s.record(*caught.value.unsaved))
+    assert server.status == {"log": [1]}

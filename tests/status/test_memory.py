@@ -1,0 +1,196 @@
+"""Fields and values that a server does not store as they were sent: reported once, and not sent for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.clock import SystemClock
+from reconciler.meta import merge_diff
+from reconciler.status import StatusBatcher
+from reconciler.status import _memory as memory
+from reconciler.status._memory import MEMORY, RETRY_AFTER, KindMemory
+from tests.status.scripted import ScriptedServer
+
+
+class Time(SystemClock):
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def clock() -> Time:
+    return Time()
+
+
+def cycle(server: ScriptedServer, clock: Time, *calls: Any) -> StatusBatcher:
+    with StatusBatcher(server.blocking_writer(), server.document(), clock=clock) as status:
+        for call in calls:
+            call(status)
+    return status
+
+
+def test_pruned_fields_are_reported_once_and_the_batcher_converges(server, clock, caplog):
+    server.unknown_fields = frozenset({"conditions", "extra"})
+    writer = server.blocking_writer()
+    for number in range(3):
+        clock.time += 1
+        with StatusBatcher(writer, server.document(), clock=clock) as status:
+            status.set(phase="Ready")
+            status.set_condition("Ready", True, reason=f"Try{number}")
+            status.set("deep.extra", number + 1)
+            status.set("deep.known", 1)
+    assert len(server.writes) == 1
+    assert server.status == {"phase": "Ready", "deep": {"known": 1}}
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(told) == 1
+    assert "status.conditions" in told[0]
+    assert "status.deep.extra" in told[0]
+
+
+def test_the_warning_header_is_named(server, clock, caplog):
+    server.unknown_fields = frozenset({"extra"})
+
+    class Telling:
+        def __init__(self, inner: Any) -> None:
+            self.__dict__.update(gvk=inner.gvk, request=inner.request, identity=inner.identity, inner=inner)
+            self.read = inner.read
+            self.write = inner.write
+            self.warnings = inner.server.warnings
+
+    with StatusBatcher(Telling(server.blocking_writer()), server.document(), clock=clock) as status:
+        status.set(extra=1)
+    assert 'Warning: unknown field "status.extra"' in caplog.text
+    assert status.statistics().pruned == 1
+
+
+def test_other_changes_are_written_while_a_field_is_left_out(server, clock):
+    server.unknown_fields = frozenset({"extra"})
+    cycle(server, clock, lambda s: s.set(extra=1, a=1))
+    cycle(server, clock, lambda s: s.set(extra=2, a=2))
+    assert server.status == {"a": 2}
+    assert server.writes[-1][0]["status"] == {"a": 2}
+
+
+def test_a_field_unknown_in_list_items_does_not_stop_the_list(server, clock):
+    server.unknown_fields = frozenset({"extra"})
+    for number in range(3):
+        cycle(server, clock, lambda s, n=number: s.append("log", {"id": n, "extra": n + 1}))
+    cycle(server, clock, lambda s: s.upsert("log", {"id": 0, "extra": 5}, key="id"))
+    assert server.status == {"log": [{"id": 0}, {"id": 1}, {"id": 2}]}
+    assert len(server.writes) == 3
+
+
+def test_a_schema_that_was_extended_is_noticed_after_ten_minutes(server, clock):
+    server.unknown_fields = frozenset({"extra"})
+    cycle(server, clock, lambda s: s.set(extra=1, a=1))
+    server.unknown_fields = frozenset()
+    cycle(server, clock, lambda s: s.set(extra=1))
+    assert server.status == {"a": 1}
+    clock.time += RETRY_AFTER
+    cycle(server, clock, lambda s: s.set(extra=1))
+    assert server.status == {"a": 1, "extra": 1}
+
+
+def test_a_field_that_is_there_is_known_at_once(server, clock):
+    server.unknown_fields = frozenset({"extra"})
+    cycle(server, clock, lambda s: s.set(extra=1, a=1))
+    server.unknown_fields = frozenset()
+    server.foreign(lambda d: d.update(extra=7))
+    cycle(server, clock, lambda s: s.set(extra=8))
+    assert server.status == {"a": 1, "extra": 8}
+
+
+def test_a_pruned_field_is_never_removed_from_an_object_that_has_it(server, clock):
+    server.unknown_fields = frozenset({"extra"})
+    cycle(server, clock, lambda s: s.set(extra=1, a=1))
+    server.unknown_fields = frozenset()
+    server.foreign(lambda d: d.update(extra=7))
+    cycle(server, clock, lambda s: s.set(a=2))
+    assert server.status == {"a": 2, "extra": 7}
+
+
+def test_a_zero_that_the_server_leaves_out_does_not_make_the_field_unknown(server, clock):
+    server._pruned = lambda value, path="status": {k: v for k, v in value.items() if v != 0}
+    cycle(server, clock, lambda s: s.set(ready=0, other=1))
+    cycle(server, clock, lambda s: s.set(ready=0))
+    assert len(server.writes) == 1, "converged"
+    cycle(server, clock, lambda s: s.set(ready=3))
+    assert server.status == {"ready": 3, "other": 1}
+
+
+def test_a_list_that_the_server_fills_with_defaults_is_sent_once_for_the_same_wish(server, clock):
+    def with_defaults(value: Any, path: str = "status") -> Any:
+        return {k: [{"kind": "x", **i} for i in v] if k == "list" else v for k, v in value.items()}
+
+    server._pruned = with_defaults
+    for _ in range(3):
+        cycle(server, clock, lambda s: s.set(list=[{"a": 1}]))
+    assert len(server.writes) == 1
+    cycle(server, clock, lambda s: s.set(list=[{"a": 2}]))
+    cycle(server, clock, lambda s: s.set(list=[{"a": 2}]))
+    assert server.status == {"list": [{"kind": "x", "a": 2}]}
+    assert len(server.writes) == 2
+    cycle(server, clock, lambda s: s.set(list=[{"a": 1}]))
+    assert server.status == {"list": [{"kind": "x", "a": 1}]}
+    assert len(server.writes) == 3, "the other stored value makes the first wish a change again"
+
+
+def test_nulls_in_list_items_are_stored_without_and_are_no_difference(server, clock):
+    for _ in range(2):
+        cycle(server, clock, lambda s: s.set(list=[{"a": None, "b": 1}]))
+    assert len(server.writes) == 1
+
+
+def test_kinds_and_servers_do_not_share_what_was_learned(clock):
+    one, two = ScriptedServer(unknown_fields=frozenset({"extra"})), ScriptedServer()
+    cycle(one, clock, lambda s: s.set(extra=1))
+    cycle(two, clock, lambda s: s.set(extra=1))
+    assert two.status == {"extra": 1}
+
+
+def test_the_memory_is_bounded(monkeypatch, clock):
+    monkeypatch.setattr(memory, "MAX_KINDS", 3)
+    monkeypatch.setattr(memory, "MAX_PATHS", 4)
+    monkeypatch.setattr(memory, "MAX_PAIRS", 5)
+    known = KindMemory()
+    for kind in range(10):
+        for n in range(10):
+            wanted = {f"gone{n}": n + 1, "altered": n}
+            known.learn(kind, wanted, wanted, {"altered": n + 100}, clock)
+    assert len(known._kinds) == 3
+    for entry in known._kinds.values():
+        assert len(entry.pruned) <= 4
+        assert len(entry.reported) <= 4
+        assert len(entry.altered) <= 5
+
+
+json_values = st.recursive(
+    st.one_of(st.booleans(), st.integers(0, 3), st.sampled_from(["", "a"])),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from("abcd"), inner, max_size=3)),
+    max_leaves=8,
+)
+statuses = st.dictionaries(st.sampled_from("abcd"), json_values, max_size=4)
+
+
+@settings(deadline=None)
+@given(statuses, statuses, st.frozensets(st.sampled_from("abcd"), max_size=2))
+def test_whatever_a_server_prunes_the_second_same_wish_is_no_change(base, wish, unknown) -> None:
+    MEMORY.clear()
+    server = ScriptedServer(unknown_fields=unknown)
+    server.status = server._pruned(base)
+    clock = Time()
+    known = KindMemory()
+    diff = merge_diff(server.status, wish)
+    stored = server._pruned({**wish})
+    if diff:
+        known.learn("kind", wish, diff, stored, clock)
+    again = server._pruned({**wish}) if not diff else {**wish}
+    known.leave_out("kind", again, stored, clock)
+    assert merge_diff(stored, again) == {}

@@ -1,0 +1,163 @@
+"""Which recorded values may be repeated on a version that the caller has not seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.status import StatusBatcher, StatusContested
+from tests.status.scripted import ScriptedServer, meanwhile
+
+
+def replayed(status: dict[str, Any], foreign: Any, *calls: Any, manager: str = "other") -> dict[str, Any]:
+    """Record on one version, let another writer act, and return what is there in the end."""
+    server = ScriptedServer(status=status)
+    server.on_write.append(meanwhile(lambda s: s.foreign(foreign, manager)))
+    with StatusBatcher(server.blocking_writer(), server.document()) as batcher:
+        for call in calls:
+            call(batcher)
+    return server.status
+
+
+def contested(status: dict[str, Any], foreign: Any, *calls: Any) -> StatusContested:
+    server = ScriptedServer(status=status)
+    server.on_write.append(meanwhile(lambda s: s.foreign(foreign)))
+    with pytest.raises(StatusContested) as caught:
+        replay_on(server, calls)
+    after = {**status}
+    foreign(after)
+    assert server.status == after, "nothing of a contested flush is written"
+    return caught.value
+
+
+def replay_on(server: ScriptedServer, calls: Any) -> None:
+    with StatusBatcher(server.blocking_writer(), server.document()) as batcher:
+        for call in calls:
+            call(batcher)
+
+
+def test_a_set_over_another_writers_change_is_contested():
+    error = contested(
+        {"phase": "New"},
+        lambda d: d.update(phase="Cancelled"),
+        lambda s: s.increment("n"),
+        lambda s: s.set(phase="Done"),
+    )
+    assert error.paths == ("phase",)
+    assert [m.verb for m in error.unsaved] == ["increment", "set"]
+    assert error.retryable
+    assert "overwrite=True" in str(error)
+
+
+def test_a_field_that_another_writer_made_is_contested_too():
+    assert contested({}, lambda d: d.update(phase="Cancelled"), lambda s: s.set(phase="Done")).paths == ("phase",)
+
+
+def test_a_nested_path_is_contested_by_its_own_value_only():
+    status = {"a": {"b": 1, "c": 1}}
+    after = replayed(status, lambda d: d["a"].update(c=2), lambda s: s.set("a.b", 2))
+    assert after == {"a": {"b": 2, "c": 2}}
+    assert contested({"a": {"b": 1}}, lambda d: d.update(a={"b": 9}), lambda s: s.set("a.b", 2)).paths == ("a.b",)
+
+
+def test_a_set_of_a_whole_object_is_contested_by_a_change_inside():
+    assert contested({"a": {"b": 1}}, lambda d: d.update(a={"b": 2}), lambda s: s.set(a={"x": 1})).paths == ("a",)
+
+
+def test_removing_and_merging_are_contested_like_setting():
+    assert contested({"error": "x"}, lambda d: d.update(error="y"), lambda s: s.remove("error")).paths == ("error",)
+    merged = contested({"a": {"b": 1}}, lambda d: d.update(a={"b": 2}), lambda s: s.merge(a={"b": 3, "c": 1}))
+    assert merged.paths == ("a.b",)
+
+
+def test_a_path_that_leads_through_another_writers_value_is_contested():
+    assert contested({}, lambda d: d.update(a=1), lambda s: s.set("a.b", 2)).unsaved
+
+
+def test_what_nobody_else_changed_is_set_on_the_newer_version():
+    after = replayed({"phase": "New"}, lambda d: d.update(theirs=1), lambda s: s.set(phase="Done", more=1))
+    assert after == {"phase": "Done", "theirs": 1, "more": 1}
+
+
+def test_a_value_that_another_writer_set_as_well_is_no_contest():
+    after = replayed({"phase": "New"}, lambda d: d.update(phase="Done"), lambda s: s.set(phase="Done", n=1))
+    assert after == {"phase": "Done", "n": 1}
+
+
+def test_setting_what_was_there_asks_for_nothing_so_another_writers_change_stays():
+    after = replayed(
+        {"phase": "New", "a": {"b": 1, "c": 1}},
+        lambda d: (d.update(phase="Cancelled"), d["a"].update(b=2)),
+        lambda s: s.set(phase="New", n=1),
+        lambda s: s.merge(a={"b": 1, "c": 3}),
+    )
+    assert after == {"phase": "Cancelled", "n": 1, "a": {"b": 2, "c": 3}}
+
+
+def test_overwrite_true_writes_over_another_writers_change():
+    after = replayed(
+        {"phase": "New"}, lambda d: d.update(phase="Cancelled"), lambda s: s.set(phase="Done", overwrite=True)
+    )
+    assert after == {"phase": "Done"}
+
+
+def test_a_change_made_under_the_own_field_manager_is_overwritten():
+    after = replayed(
+        {"phase": "New"}, lambda d: d.update(phase="Old"), lambda s: s.set(phase="Done"), manager="kube-reconciler"
+    )
+    assert after == {"phase": "Done"}
+
+
+def test_overwrite_false_is_contested_even_then():
+    with pytest.raises(StatusContested):
+        replayed(
+            {"phase": "New"},
+            lambda d: d.update(phase="Old"),
+            lambda s: s.set(phase="Done", overwrite=False),
+            manager="kube-reconciler",
+        )
+
+
+def test_the_last_of_several_sets_counts():
+    after = replayed(
+        {"phase": "New"},
+        lambda d: d.update(phase="Done"),
+        lambda s: s.set(phase="Working"),
+        lambda s: s.set(phase="Done"),
+    )
+    assert after == {"phase": "Done"}
+
+
+def test_generations_are_never_contested_and_only_rise():
+    assert replayed(
+        {"observedGeneration": 1}, lambda d: d.update(observedGeneration=9), lambda s: s.set(observedGeneration=2, n=1)
+    ) == {"observedGeneration": 9, "n": 1}
+
+
+def test_lists_counters_conditions_and_functions_are_made_for_replay():
+    ready = {"type": "Ready", "status": "False", "reason": "No", "message": "", "observedGeneration": 1}
+    status = {"log": ["a"], "n": 1, "ledger": [{"id": 1}], "sum": 1}
+    after = replayed(
+        status,
+        lambda d: (
+            d["log"].append("b"),
+            d.update(n=5, sum=7, conditions=[{**ready, "lastTransitionTime": "2020-01-01T00:00:00Z"}]),
+            d["ledger"].append({"id": 2}),
+        ),
+        lambda s: s.append("log", "own"),
+        lambda s: s.increment("n"),
+        lambda s: s.upsert("ledger", {"id": 1, "x": 1}, key="id"),
+        lambda s: s.mutate(lambda d: d.update(sum=d["sum"] * 2)),
+        lambda s: s.set_condition("Ready", True, reason="Yes"),
+    )
+    assert after["log"] == ["a", "b", "own"]
+    assert after["n"] == 6
+    assert after["ledger"] == [{"id": 1, "x": 1}, {"id": 2}]
+    assert after["sum"] == 14
+    assert [(c["status"], c["reason"]) for c in after["conditions"]] == [("True", "Yes")]
+
+
+def test_a_function_that_cannot_work_on_the_newer_version_fails_the_flush():
+    error = contested({"queue": [1]}, lambda d: d.update(queue=[]), lambda s: s.mutate(lambda d: d["queue"].pop(0)))
+    assert isinstance(error.__cause__, IndexError)

@@ -1,0 +1,414 @@
+"""What each verb does to a status, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum
+from typing import Any
+
+import pytest
+
+from reconciler.meta import PathError
+from reconciler.status import StatusBatcher, StatusNotOpen
+from tests.status.scripted import ScriptedServer
+
+
+def recorded(status: dict[str, Any], *calls: Any, **options: Any) -> dict[str, Any]:
+    """Return what the server holds after a block with these calls."""
+    server = ScriptedServer(status=status)
+    with StatusBatcher(server.blocking_writer(), server.document(), **options) as batcher:
+        for call in calls:
+            call(batcher)
+    return server.status
+
+
+def refused(status: dict[str, Any], call: Any, error: type[Exception], match: str | None = None) -> None:
+    """The call raises, and the block goes on as if it had not been made."""
+    server = ScriptedServer(status=status)
+    with StatusBatcher(server.blocking_writer(), server.document()) as batcher:
+        with pytest.raises(error, match=match):
+            call(batcher)
+        assert batcher.current == status
+    assert server.writes == []
+
+
+# set
+
+
+def test_set_takes_keywords_a_path_or_a_mapping():
+    assert recorded({}, lambda s: s.set(phase="Ready", size=3)) == {"phase": "Ready", "size": 3}
+    assert recorded({}, lambda s: s.set("a.b.c", 1)) == {"a": {"b": {"c": 1}}}
+    assert recorded({}, lambda s: s.set(("a", "b.c/d"), 1)) == {"a": {"b.c/d": 1}}
+    assert recorded({}, lambda s: s.set({"phase": "Ready"})) == {"phase": "Ready"}
+
+
+def test_set_replaces_nested_values_whole():
+    assert recorded({"a": {"b": 1, "c": 2}, "l": [1, 2]}, lambda s: s.set(a={"b": 3}, l=[3])) == {
+        "a": {"b": 3},
+        "l": [3],
+    }
+
+
+def test_set_to_none_removes():
+    assert recorded({"error": "x", "a": 1}, lambda s: s.set(error=None)) == {"a": 1}
+
+
+def test_set_of_an_untyped_object_takes_names_as_they_are():
+    assert recorded({}, lambda s: s.set(total_size=1)) == {"total_size": 1}
+
+
+def test_a_field_named_overwrite_is_set_by_its_path():
+    assert recorded({}, lambda s: s.set("overwrite", 1)) == {"overwrite": 1}
+
+
+def test_a_field_may_have_any_other_name_of_an_argument():
+    assert recorded({}, lambda s: s.set(target=1, value=2, model=3, path=4, self=5)) == {
+        "target": 1,
+        "value": 2,
+        "model": 3,
+        "path": 4,
+        "self": 5,
+    }
+
+
+def test_observed_generation_only_rises():
+    assert recorded({"observedGeneration": 5}, lambda s: s.set(observedGeneration=4)) == {"observedGeneration": 5}
+    assert recorded({"observedGeneration": 5}, lambda s: s.set(observedGeneration=6)) == {"observedGeneration": 6}
+
+
+def test_set_needs_a_value_for_a_path():
+    refused({}, lambda s: s.set("phase"), TypeError, "needs a value")
+    refused({}, lambda s: s.set(3), TypeError, "a model or a mapping, not a int")
+
+
+def test_a_path_through_something_that_is_no_object_is_refused_at_the_call():
+    refused({"a": [1]}, lambda s: s.set("a.b", 1), PathError, "leads through 'a'")
+    refused({"a": 1}, lambda s: s.increment("a.b"), PathError, "leads through")
+    refused({"a": 1}, lambda s: s.append("a.b.c", 1), PathError, "leads through")
+    refused({}, lambda s: s.set("", 1), PathError, "is no path")
+    refused({}, lambda s: s.set("a..b", 1), PathError, "is no path")
+
+
+# Values.
+
+
+class Color(Enum):
+    RED = "red"
+
+
+@dataclass
+class Point:
+    x: int
+    when: datetime
+
+
+class Model:
+    """As much of a pydantic model as is looked at."""
+
+    def model_dump(self, *, mode: str, by_alias: bool, exclude_unset: bool) -> dict[str, Any]:
+        assert (mode, by_alias, exclude_unset) == ("json", True, True)
+        return {"wireName": 1}
+
+
+def test_values_become_json():
+    when = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=1)))
+    status = recorded(
+        {},
+        lambda s: s.set(
+            enum=Color.RED,
+            time=when,
+            micro=when.replace(microsecond=7),
+            data=Point(1, when),
+            model=Model(),
+            tuple=(1, 2),
+            set={"b", "a"},
+            none_inside={"a": None},
+            number=1.5,
+        ),
+    )
+    assert status == {
+        "enum": "red",
+        "time": "2026-01-02T02:04:05Z",
+        "micro": "2026-01-02T02:04:05.000007Z",
+        "data": {"x": 1, "when": "2026-01-02T03:04:05+01:00"},
+        "model": {"wireName": 1},
+        "tuple": [1, 2],
+        "set": ["a", "b"],
+        "none_inside": {},
+        "number": 1.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "match"),
+    [
+        (object(), TypeError, r"x is a object, which is no JSON"),
+        ({"a": [1, object()]}, TypeError, r"x\.a\[1\] is a object"),
+        ({1: 2}, TypeError, "only texts as keys"),
+        (math.nan, ValueError, "no finite number"),
+        (math.inf, ValueError, "no finite number"),
+        (datetime(2026, 1, 1), ValueError, r"without time zone; write datetime.now\(UTC\)"),  # noqa: DTZ001 - on purpose
+    ],
+)
+def test_a_value_that_json_cannot_say_is_refused_at_the_call(value, error, match):
+    refused({}, lambda s: s.set("x", value), error, match)
+
+
+def test_a_recorded_value_is_a_copy():
+    item: dict[str, Any] = {"a": [1]}
+
+    def calls(status: Any) -> None:
+        status.set(x=item)
+        status.append("l", item)
+        item["a"].append(2)
+        status.append("x.a", 3)
+
+    assert recorded({}, calls) == {"x": {"a": [1, 3]}, "l": [{"a": [1]}]}
+
+
+def test_current_is_a_copy_with_everything_recorded_laid_over():
+    server = ScriptedServer(status={"a": 1})
+    with StatusBatcher(server.blocking_writer(), server.document()) as status:
+        assert status.current == {"a": 1}
+        status.increment("a")
+        status.append("l", 1)
+        status.current["l"].append(2)
+        assert status.current == {"a": 2, "l": [1]}
+    assert status.current == {"a": 2, "l": [1]}
+
+
+# merge
+
+
+def test_merge_replaces_members_and_removes_by_null():
+    status = {"a": {"b": 1, "c": 2, "l": [1]}, "d": 1}
+    assert recorded(status, lambda s: s.merge("a", {"b": 3, "c": None, "l": [2]})) == {"a": {"b": 3, "l": [2]}, "d": 1}
+    assert recorded(status, lambda s: s.merge(a={"c": {"x": 1}})) == {"a": {"b": 1, "c": {"x": 1}, "l": [1]}, "d": 1}
+    assert recorded(status, lambda s: s.merge({"d": None}, e=1)) == {"a": status["a"], "e": 1}
+
+
+def test_merge_of_nothing_records_nothing():
+    assert recorded({"a": 1}, lambda s: s.merge({}), lambda s: s.merge()) == {"a": 1}
+
+
+def test_merge_takes_objects_only():
+    refused({}, lambda s: s.merge("a", 1), TypeError, "merge takes an object")
+    refused({}, lambda s: s.merge("a"), TypeError, "merge takes an object")
+
+
+# append, upsert
+
+
+def test_append_makes_the_list_and_keeps_the_last():
+    status = recorded({}, *[lambda s, n=n: s.append("a.log", n, keep_last=3) for n in range(5)])
+    assert status == {"a": {"log": [2, 3, 4]}}
+
+
+def test_what_keep_last_drops_is_counted_once_however_often_it_is_computed(server):
+    server.status = {"log": [1, 2, 3]}
+    server.on_write.append(lambda s, execute: (s.annotate(), execute())[1])
+    with StatusBatcher(server.blocking_writer(), server.document()) as status:
+        status.append("log", 4, keep_last=2)
+    assert server.status == {"log": [3, 4]}
+    assert status.statistics().trimmed == 2
+
+
+def test_append_with_a_key_adds_nothing_when_the_key_is_there():
+    item = {"channel": "a", "attempt": 1, "result": "ok"}
+    status = recorded(
+        {"log": [{"channel": "a", "attempt": 1}]},
+        lambda s: s.append("log", item, key=["channel", "attempt"]),
+        lambda s: s.append("log", {**item, "attempt": 2}, key=["channel", "attempt"]),
+        lambda s: s.append("log", {**item, "attempt": 2, "result": "no"}, key=["channel", "attempt"]),
+    )
+    assert status == {"log": [{"channel": "a", "attempt": 1}, {**item, "attempt": 2}]}
+
+
+def test_upsert_replaces_in_place_or_adds():
+    status = recorded(
+        {"channels": [{"name": "a", "n": 1, "old": True}, {"name": "b"}]},
+        lambda s: s.upsert("channels", {"name": "a", "n": 2}, key="name"),
+        lambda s: s.upsert("channels", {"name": "c"}, key="name"),
+    )
+    assert status == {"channels": [{"name": "a", "n": 2}, {"name": "b"}, {"name": "c"}]}
+
+
+def test_a_key_of_1_is_not_a_key_of_true():
+    status = recorded({"l": [{"id": True}]}, lambda s: s.upsert("l", {"id": 1}, key="id"))
+    assert status == {"l": [{"id": True}, {"id": 1}]}
+
+
+def test_lists_refuse_what_they_cannot_hold():
+    refused({"log": 1}, lambda s: s.append("log", 1), TypeError, "holds a int, not a list")
+    refused({"log": {}}, lambda s: s.upsert("log", {"a": 1}, key="a"), TypeError, "holds a dict, not a list")
+    refused({}, lambda s: s.append("log", 1, keep_last=0), ValueError, "keep_last must be 1 or more")
+    refused({}, lambda s: s.append("log", {"a": 1}, key="b"), TypeError, "the item has no b")
+    refused({}, lambda s: s.append("log", 1, key="b"), TypeError, "the item has no b")
+    refused({}, lambda s: s.upsert("log", {"a": 1}, key=()), TypeError, "at least one member")
+
+
+def test_a_null_list_is_an_empty_one():
+    assert recorded({"log": None}, lambda s: s.append("log", 1)) == {"log": [1]}
+
+
+# increment, remove
+
+
+def test_increment_counts_from_zero():
+    assert recorded({}, lambda s: s.increment("a.n"), lambda s: s.increment("a.n", 2)) == {"a": {"n": 3}}
+    assert recorded({"n": 1.5}, lambda s: s.increment("n", -0.5)) == {"n": 1.0}
+
+
+def test_increment_refuses_what_is_no_number():
+    refused({"n": "1"}, lambda s: s.increment("n"), TypeError, "holds a str, not a number")
+    refused({"n": True}, lambda s: s.increment("n"), TypeError, "holds a bool, not a number")
+    refused({}, lambda s: s.increment("n", True), TypeError, "not a bool")
+    refused({}, lambda s: s.increment("n", "1"), TypeError, "not a str")
+    refused({}, lambda s: s.increment("n", math.inf), ValueError, "finite")
+
+
+def test_remove_of_what_is_not_there_is_no_change():
+    assert recorded({"a": {"b": 1}, "c": 1}, lambda s: s.remove("a.b"), lambda s: s.remove("x.y")) == {"a": {}, "c": 1}
+
+
+# set_condition
+
+
+def test_the_transition_time_moves_only_when_the_status_flips():
+    earlier = "2020-01-01T00:00:00Z"
+    ready = {"type": "Ready", "status": "True", "reason": "A", "message": "a", "lastTransitionTime": earlier}
+    server = ScriptedServer(status={"conditions": [ready]}, generation=4)
+    with StatusBatcher(server.blocking_writer(), server.document()) as status:
+        status.set_condition("Ready", True, reason="B", message="b")
+        status.set_condition("Other", "Unknown", reason="C")
+    first, second = server.status["conditions"]
+    assert first == {**ready, "reason": "B", "message": "b", "observedGeneration": 4}
+    assert second["status"] == "Unknown"
+    assert second["observedGeneration"] == 4
+    assert second["lastTransitionTime"] != earlier
+    with StatusBatcher(server.blocking_writer(), server.document()) as status:
+        status.set_condition("Ready", False, reason="B", message="b")
+    assert server.status["conditions"][0]["lastTransitionTime"] != earlier
+
+
+def test_the_same_condition_again_is_no_change():
+    server = ScriptedServer()
+    for _ in range(2):
+        with StatusBatcher(server.blocking_writer(), server.document()) as status:
+            status.set_condition("Ready", True, reason="Done", message="1 of 1")
+    assert len(server.writes) == 1
+
+
+def test_a_condition_speaks_of_the_generation_that_was_read_and_never_goes_back():
+    ready = {"type": "Ready", "status": "True", "reason": "A", "message": "", "observedGeneration": 9}
+    server = ScriptedServer(
+        status={"conditions": [{**ready, "lastTransitionTime": "2020-01-01T00:00:00Z"}]}, generation=4
+    )
+    with StatusBatcher(server.blocking_writer(), server.document()) as status:
+        status.set_condition("Ready", True, reason="B")
+    assert server.status["conditions"][0]["observedGeneration"] == 9
+
+
+def test_a_condition_of_a_kind_without_generation_has_none():
+    server = ScriptedServer()
+    obj = server.document()
+    del obj["metadata"]["generation"]
+    with StatusBatcher(server.blocking_writer(), obj) as status:
+        status.set_condition("Ready", True, reason="B")
+    assert "observedGeneration" not in server.status["conditions"][0]
+
+
+def test_conditions_refuse_what_the_api_refuses():
+    refused({}, lambda s: s.set_condition("Ready", "yes", reason="A"), ValueError, "must be a bool")
+    refused({}, lambda s: s.set_condition("Ready", True, reason=""), ValueError, "needs a reason")
+    refused({"conditions": {}}, lambda s: s.set_condition("Ready", True, reason="A"), TypeError, "not a list")
+    refused({"conditions": [1]}, lambda s: s.set_condition("Ready", True, reason="A"), TypeError, "no objects")
+
+
+# mutate
+
+
+def test_mutate_changes_a_private_copy_and_what_it_returns_is_ignored():
+    seen = []
+    status = recorded({"queue": [1, 2]}, lambda s: s.mutate(lambda d: seen.append(d) or d["queue"].pop(0)))
+    assert status == {"queue": [2]}
+    seen[0]["queue"].append(9)
+    assert status == {"queue": [2]}
+
+
+def test_a_function_that_raises_is_not_recorded():
+    def halfway(status: dict[str, Any]) -> None:
+        status["x"] = 1
+        raise ZeroDivisionError
+
+    refused({"a": 1}, lambda s: s.mutate(halfway), ZeroDivisionError)
+
+
+def test_mutate_takes_plain_functions_only():
+    async def coroutine(status: dict[str, Any]) -> None: ...
+
+    refused({}, lambda s: s.mutate(coroutine), TypeError, "plain function")
+    refused({}, lambda s: s.mutate({"a": 1}), TypeError, "takes a function")
+    refused({}, lambda s: s.mutate(lambda d: d.update(x=object())), TypeError, "no JSON")
+
+
+def test_a_function_may_call_verbs_of_its_own_batcher_without_hanging():
+    def calls(status: Any) -> None:
+        status.mutate(lambda d: d.update(n=len(status.current)))
+
+    assert recorded({"a": 1}, calls) == {"a": 1, "n": 1}
+
+
+# Outside the block.
+
+
+def test_verbs_outside_the_block_are_refused():
+    server = ScriptedServer()
+    status = StatusBatcher(server.blocking_writer(), server.document())
+    with pytest.raises(StatusNotOpen):
+        status.set(a=1)
+    with pytest.raises(StatusNotOpen):
+        _ = status.current
+    with status:
+        pass
+    for call in (lambda: status.set(a=1), status.flush, lambda: status.increment("n")):
+        with pytest.raises(StatusNotOpen):
+            call()
+    assert server.writes == []
+
+
+def test_a_batcher_is_entered_once():
+    server = ScriptedServer()
+    status = StatusBatcher(server.blocking_writer(), server.document())
+    with status, pytest.raises(RuntimeError, match="entered once"):
+        status.__enter__()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"strategy": "update"}, "'merge' or 'apply'"),
+        ({"on_error": "ignore"}, "'flush', 'ledgers' or 'discard'"),
+        ({"flush_timeout": 0}, "more than 0 seconds"),
+        ({"flush_timeout": math.nan}, "more than 0 seconds"),
+        ({"max_conflicts": 0}, "1 or more"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, match):
+    server = ScriptedServer()
+    with pytest.raises(ValueError, match=match):
+        StatusBatcher(server.blocking_writer(), server.document(), **options)
+
+
+def test_the_time_of_a_condition_is_that_of_the_clock():
+    class Stopped:
+        def now(self) -> datetime:
+            return datetime(2030, 1, 1, tzinfo=UTC)
+
+        def monotonic(self) -> float:
+            return 0.0
+
+    status = recorded({}, lambda s: s.set_condition("Ready", True, reason="A"), clock=Stopped())
+    assert status["conditions"][0]["lastTransitionTime"] == "2030-01-01T00:00:00Z"
