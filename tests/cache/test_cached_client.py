@@ -1,0 +1,415 @@
+"""Cached reads, live writes, and what was written read back at once, on the embedded server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from reconciler.apiserver import APIServer
+from reconciler.cache import Cache, CachedClient, CacheNotSynced, NotCached
+from reconciler.client import Client
+from reconciler.errors import AlreadyExists, NotFound
+from reconciler.meta import GroupVersionKind, Request, Version, current_cycle
+from reconciler.objects import Model, ObjectMeta, Resource, Unstructured
+
+pytestmark = pytest.mark.virtual_time
+
+MAP = "v1/ConfigMap"
+
+
+class DatabaseSpec(Model):
+    size: int = 1
+    colours: list[str] = []
+
+
+class Database(Resource[DatabaseSpec], group="example.com", version="v1"):
+    """A database."""
+
+
+def config_map(name: str, namespace: str = "default", **more: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace, **more.pop("metadata", {})}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"key": "value"}, **more}
+
+
+def database(name: str, namespace: str = "default", *, labels: dict[str, str] | None = None, **spec: Any) -> Database:
+    return Database(metadata=ObjectMeta(name=name, namespace=namespace, labels=labels or {}), spec=DatabaseSpec(**spec))
+
+
+class World:
+    def __init__(self, server: APIServer) -> None:
+        self.server = server
+        self.live = Client(server)
+        self.cache = Cache(self.live)
+        self.client = CachedClient(self.live, self.cache)
+
+    async def declare(self, *kinds: Any, **options: Any) -> None:
+        for kind in kinds:
+            await self.cache.informer(kind, **options)
+        await self.cache.start()
+        await self.cache.wait_synced(30)
+        self.server.clear_requests()
+
+    def hold_watches(self) -> None:
+        """Let the watch fall behind: cut it and refuse to open it again."""
+        self.fault = self.server.faults.add(status=503, verb="watch", times=None)
+        self.server.cut_watches()
+
+    async def catch_up(self) -> None:
+        self.fault.remove()
+        await asyncio.sleep(120)
+
+    def reads(self) -> int:
+        """Return how many objects and collections were read, discovery left out."""
+        return sum(bool(asked.resource) for asked in self.server.requests(verb={"get", "list"}))
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with APIServer() as server:
+        await server.apply(Database)
+        world = World(server)
+        yield world
+        await world.cache.stop()
+
+
+async def test_reads_of_declared_kinds_cost_no_request(world: World) -> None:
+    await world.live.create(config_map("a"))
+    await world.declare(MAP)
+    for _ in range(10):
+        assert (await world.client.get(MAP, "a", "default"))["data"] == {"key": "value"}
+        assert len(await world.client.list(MAP, "default")) == 1
+    assert world.server.requests() == []
+
+
+async def test_reads_are_typed_and_equal_to_live_ones(world: World) -> None:
+    await world.live.create(database("a", size=3, labels={"x": "y"}))
+    await world.declare(Database, MAP)
+    cached, live = (
+        await world.client.get(Database, "a", "default"),
+        await world.client.live.get(Database, "a", "default"),
+    )
+    assert isinstance(cached, Database)
+    assert cached.spec.size == 3
+    stored = live.to_dict()
+    stored["metadata"].pop("managedFields", None)
+    assert cached.to_dict() == stored
+    await world.live.create(config_map("m"))
+    await asyncio.sleep(1)
+    found = await world.client.get(MAP, "m", "default")
+    assert isinstance(found, Unstructured)
+    assert found.gvk == GroupVersionKind.parse(MAP)
+
+
+async def test_a_reader_cannot_corrupt_the_cache(world: World) -> None:
+    await world.live.create(config_map("a"))
+    await world.declare(MAP)
+    mine = await world.client.get(MAP, "a", "default")
+    mine["data"]["key"] = "mine"
+    (listed,) = await world.client.list(MAP, "default")
+    listed["data"].clear()
+    assert (await world.client.get(MAP, "a", "default"))["data"] == {"key": "value"}
+
+
+async def test_an_undeclared_kind_is_an_error_that_names_client_live(world: World) -> None:
+    await world.declare(MAP)
+    with pytest.raises(NotCached, match=r"v1/Secret is not cached: declare it .* client\.live"):
+        await world.client.get("v1/Secret", "a", "default")
+    with pytest.raises(NotCached, match=r"client\.live"):
+        await world.client.list("v1/Secret")
+    assert world.client.live is world.live
+    with pytest.raises(NotFound):
+        await world.client.live.get("v1/Secret", "a", "default")
+
+
+async def test_a_missing_object_reads_as_on_the_server(world: World) -> None:
+    await world.declare(Database)
+    with pytest.raises(NotFound) as cached:
+        await world.client.get(Database, "a", "default")
+    with pytest.raises(NotFound) as live:
+        await world.client.live.get(Database, "a", "default")
+    assert (cached.value.status, cached.value.reason, cached.value.message) == (404, "NotFound", live.value.message)
+    assert cached.value.details == live.value.details
+
+
+async def test_a_namespaced_kind_needs_a_namespace_and_a_cluster_scoped_one_none(world: World) -> None:
+    await world.declare(MAP, "v1/Namespace")
+    with pytest.raises(ValueError, match="needs a namespace"):
+        await world.client.get(MAP, "a")
+    assert (await world.client.get("v1/Namespace", "default")).name == "default"
+    assert {"default", "kube-system"} <= {one.name for one in await world.client.list("v1/Namespace")}
+
+
+async def test_an_unknown_namespace_is_not_cached(world: World) -> None:
+    await world.server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}})
+    await world.live.create(config_map("a"))
+    await world.live.create(config_map("b", "other"))
+    await world.declare(MAP, namespaces=["default", "kube-system"])
+    with pytest.raises(
+        NotCached, match=r"not cached in namespace 'other', only in default, kube-system: .*client\.live"
+    ):
+        await world.client.get(MAP, "b", "other")
+    assert [found.name for found in await world.client.list(MAP)] == ["a"]
+
+
+async def test_metadata_alone_does_not_answer_reads(world: World) -> None:
+    await world.live.create(config_map("a"))
+    await world.declare(MAP, metadata_only=True)
+    with pytest.raises(NotCached, match=r"only metadata is cached"):
+        await world.client.get(MAP, "a", "default")
+
+
+async def test_a_read_before_the_start_says_so(world: World) -> None:
+    await world.cache.informer(MAP)
+    with pytest.raises(CacheNotSynced, match="cannot be read before the cache is started"):
+        await world.client.get(MAP, "a", "default")
+
+
+async def test_a_read_waits_for_the_initial_list(world: World) -> None:
+    await world.live.create(config_map("a"))
+    world.server.faults.add(verb="watch", resource="configmaps", latency=5)
+    await world.cache.informer(MAP)
+    await world.cache.start()
+    assert (await world.client.get(MAP, "a", "default")).name == "a"
+    assert asyncio.get_running_loop().time() >= 5
+
+
+async def test_a_read_of_a_kind_that_never_syncs_names_the_answer(world: World) -> None:
+    world.server.faults.add(status=403, resource="configmaps", times=None)
+    await world.cache.informer(MAP)
+    await world.cache.start()
+    with pytest.raises(
+        CacheNotSynced, match=r"not synced after 30 s: list configmaps in all namespaces: 403 Forbidden"
+    ):
+        await world.client.get(MAP, "a", "default")
+
+
+async def test_lists_are_selected_by_labels_and_sorted_by_key(world: World) -> None:
+    await world.server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "another"}})
+    for name, namespace, labels in (
+        ("b", "default", "web"),
+        ("a", "default", "web"),
+        ("c", "another", "web"),
+        ("d", "default", "db"),
+    ):
+        await world.live.create(config_map(name, namespace, metadata={"labels": {"app": labels}}))
+    await world.declare(MAP)
+    for selector in ({"app": "web"}, "app=web", "app in (web)", "app,app!=db"):
+        found = await world.client.list(MAP, label_selector=selector)
+        live = await world.live.list(MAP, label_selector=selector)
+        assert [one.name for one in found] == [one.name for one in live] == ["c", "a", "b"]
+    assert [one.name for one in await world.client.list(MAP, "default", label_selector={"app": "db"})] == ["d"]
+
+
+async def test_lists_are_selected_by_the_fields_of_the_key(world: World) -> None:
+    for name in "ab":
+        await world.live.create(config_map(name))
+    await world.declare(MAP)
+    assert [one.name for one in await world.client.list(MAP, field_selector="metadata.name=a")] == ["a"]
+    assert [one.name for one in await world.client.list(MAP, field_selector={"metadata.namespace": "x"})] == []
+    with pytest.raises(NotCached, match=r"cannot be selected by data\.key=value .*add_index.*client\.live"):
+        await world.client.list(MAP, field_selector="data.key=value")
+
+
+async def test_lists_are_selected_by_indexed_fields_own_writes_included(world: World) -> None:
+    for name, colours in (("a", ["red"]), ("b", ["red", "blue"]), ("c", [])):
+        await world.live.create(database(name, colours=colours, size=len(colours)))
+    informer = await world.cache.informer(Database)
+    informer.store.add_index("spec.colours", lambda doc: doc["spec"]["colours"])
+    informer.store.add_index("spec.size", lambda doc: [str(doc["spec"]["size"])])
+    await world.declare(Database)
+
+    async def names(selector: str) -> list[str]:
+        return [one.name for one in await world.client.list(Database, "default", field_selector=selector)]
+
+    assert await names("spec.colours=red") == ["a", "b"]
+    assert await names("spec.colours=red,spec.size=2") == ["b"]
+    assert await names("spec.colours=red,metadata.name=a") == ["a"]
+    world.hold_watches()
+    await world.client.patch(Database, "a", "default", patch={"spec": {"colours": ["green"]}})
+    await world.client.create(database("d", colours=["red"]))
+    await world.client.delete(Database, "b", "default")
+    assert await names("spec.colours=red") == ["d"]
+    assert await names("spec.colours=green") == ["a"]
+
+
+async def test_a_list_carries_the_version_that_the_watch_has_come_to(world: World) -> None:
+    made = await world.live.create(config_map("a"))
+    await world.declare(MAP)
+    assert (await world.client.list(MAP)).resource_version == made.resource_version
+
+
+async def test_the_least_narrow_informer_answers_and_a_sole_narrow_one_does(world: World) -> None:
+    for name, app in (("a", "web"), ("b", "db")):
+        await world.live.create(config_map(name, metadata={"labels": {"app": app}}))
+    await world.declare(MAP, label_selector="app=web")
+    assert [one.name for one in await world.client.list(MAP)] == ["a"]
+    await world.declare(MAP, label_selector="app=db")
+    with pytest.raises(NotCached, match=r"cached by several selectors .*app=web; .*app=db"):
+        await world.client.list(MAP)
+    await world.declare(MAP)
+    assert [one.name for one in await world.client.list(MAP)] == ["a", "b"]
+
+
+# read your writes
+
+
+async def test_every_write_is_read_back_before_the_watch_tells_of_it(world: World) -> None:
+    await world.declare(Database)
+    world.hold_watches()
+    client = world.client
+    await client.create(database("a", size=1))
+    assert (await client.get(Database, "a", "default")).spec.size == 1
+    mine = await client.get(Database, "a", "default")
+    mine.spec.size = 2
+    await client.update(mine)
+    assert (await client.get(Database, "a", "default")).spec.size == 2
+    await client.patch(Database, "a", "default", patch={"spec": {"size": 3}})
+    assert (await client.list(Database))[0].spec.size == 3
+    await client.apply(database("a", size=4))
+    assert (await client.get(Database, "a", "default")).spec.size == 4
+    await client.patch(Database, "a", "default", patch={"status": {"observedGeneration": 7}}, subresource="status")
+    assert (await client.get(Database, "a", "default")).status.observed_generation == 7
+    writer = client.status_writer(Database, "a", "default")
+    await writer.write({"status": {"observedGeneration": 8}})
+    assert (await client.get(Database, "a", "default")).status.observed_generation == 8
+    await client.delete(Database, "a", "default")
+    with pytest.raises(NotFound):
+        await client.get(Database, "a", "default")
+    assert len(await client.list(Database)) == 0
+    assert world.reads() == 0
+    await world.catch_up()
+    with pytest.raises(NotFound):
+        await client.get(Database, "a", "default")
+    assert world.cache.statistics().informers[0].overlay.entries == 0
+
+
+async def test_an_object_with_a_finalizer_is_seen_until_the_finalizer_goes(world: World) -> None:
+    await world.declare(MAP)
+    world.hold_watches()
+    await world.client.create(config_map("a", metadata={"finalizers": ["example.com/f"]}))
+    await world.client.delete(MAP, "a", "default")
+    dying = await world.client.get(MAP, "a", "default")
+    assert dying.to_dict()["metadata"]["deletionTimestamp"]
+    await world.client.patch(MAP, "a", "default", patch={"metadata": {"finalizers": None}})
+    with pytest.raises(NotFound):
+        await world.client.get(MAP, "a", "default")
+
+
+async def test_the_overlay_gives_way_to_what_others_wrote_later(world: World) -> None:
+    await world.live.create(database("a", size=1))
+    await world.declare(Database)
+    world.hold_watches()
+    await world.client.patch(Database, "a", "default", patch={"spec": {"size": 2}})
+    await world.live.patch(Database, "a", "default", patch={"spec": {"size": 3}})
+    assert (await world.client.get(Database, "a", "default")).spec.size == 2
+    await world.catch_up()
+    assert (await world.client.get(Database, "a", "default")).spec.size == 3
+
+
+@pytest.mark.parametrize("order", ["before", "after", "late"])
+async def test_an_own_write_never_reads_older_whatever_comes_first(order: Any) -> None:
+    async with APIServer(event_order=order) as server:
+        world = World(server)
+        await server.apply(Database)
+        await world.live.create(database("a", size=0))
+        await world.declare(Database)
+        for size in range(1, 20):
+            await world.client.patch(Database, "a", "default", patch={"spec": {"size": size}})
+            assert (await world.client.get(Database, "a", "default")).spec.size == size
+        await asyncio.sleep(1)
+        assert (await world.client.get(Database, "a", "default")).spec.size == 19
+        await world.cache.stop()
+
+
+async def test_a_dry_run_is_not_laid_over(world: World) -> None:
+    await world.declare(MAP)
+    await world.client.create(config_map("a"), dry_run=True)
+    with pytest.raises(NotFound):
+        await world.client.get(MAP, "a", "default")
+
+
+async def test_a_failed_write_changes_nothing(world: World) -> None:
+    await world.live.create(config_map("a"))
+    await world.declare(MAP)
+    with pytest.raises(AlreadyExists):
+        await world.client.create(config_map("a"))
+    assert world.cache.statistics().informers[0].overlay.entries == 0
+
+
+async def test_a_watch_more_than_a_minute_behind_costs_one_live_read_a_minute(world: World) -> None:
+    await world.live.create(database("a", size=1))
+    await world.declare(Database)
+    world.hold_watches()
+    await world.client.patch(Database, "a", "default", patch={"spec": {"size": 2}})
+    await world.live.patch(Database, "a", "default", patch={"spec": {"size": 3}})
+    await asyncio.sleep(61)
+    for _ in range(5):
+        assert (await world.client.get(Database, "a", "default")).spec.size == 3
+    assert world.reads() == 1
+    assert world.cache.statistics().informers[0].overlay.expired == 1
+    await world.live.delete(Database, "a", "default")
+    await asyncio.sleep(61)
+    for _ in range(5):
+        assert len(await world.client.list(Database)) == 0
+    assert world.reads() == 2
+
+
+async def test_an_etcd_restore_forgets_the_overlay(world: World) -> None:
+    for number in range(20):
+        await world.live.create(config_map(f"n{number}"))
+    await world.declare(MAP)
+    informer = await world.cache.informer(MAP)
+    restarted: list[float] = []
+    informer.on_restart(lambda: restarted.append(asyncio.get_running_loop().time()))
+    world.hold_watches()
+    await world.client.create(config_map("a"))
+    world.fault.remove()
+    await world.server.restart(wipe=True)
+    await world.live.create(config_map("b"))
+    await asyncio.sleep(200)
+    assert len(restarted) == 1
+    assert [one.name for one in await world.client.list(MAP)] == ["b"]
+    await world.client.create(config_map("c"))
+    assert [one.name for one in await world.client.list(MAP)] == ["b", "c"]
+
+
+# what a running reconcile hears
+
+
+class Cycle:
+    def __init__(self, gvk: GroupVersionKind, request: Request) -> None:
+        self.gvk = gvk
+        self.request = request
+        self.seen: list[tuple[GroupVersionKind, Request, str, Version]] = []
+
+    def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:
+        self.seen.append((gvk, request, uid, version))
+
+    def wrote(self, gvk: Any, request: Any, uid: Any, *, before: Any, after: Any, exact: Any) -> None:
+        raise AssertionError("a cached client does not report writes")
+
+    def keep_unsaved(self, uid: str, mutations: object) -> None:
+        raise AssertionError
+
+    def take_unsaved(self, uid: str) -> object | None:
+        raise AssertionError
+
+
+async def test_reads_inside_a_reconcile_report_the_version_that_was_seen(world: World) -> None:
+    made = await world.live.create(database("a"))
+    await world.live.create(database("b"))
+    await world.declare(Database)
+    cycle = Cycle(Database.gvk, Request("a", "default"))
+    token = current_cycle.set(cycle)
+    try:
+        await world.client.get(Database, "a", "default")
+        await world.client.list(Database)
+        written = await world.client.patch(Database, "a", "default", patch={"spec": {"size": 9}})
+        await world.client.get(Database, "a", "default")
+    finally:
+        current_cycle.reset(token)
+    first = (Database.gvk, Request("a", "default"), made.uid, int(made.resource_version or 0))
+    assert cycle.seen == [first, first, (*first[:3], int(written.resource_version or 0))]
