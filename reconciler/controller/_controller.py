@@ -29,6 +29,7 @@ from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.meta import Request
 from reconciler.objects import KindLike, gvk_from
+from reconciler.status import StatusMetrics
 from reconciler.workqueue import QueueMetrics, QueueStatistics, RateLimiter, WorkQueue
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Controller:
         clock: source of time. Default: the clock in force.
         metrics: counts. Default: nobody; `statistics` is there anyway.
         queue_metrics: counts what the queue does. Default: nobody.
+        status_metrics: hears of each flush of the cycles' batchers. Default: nobody.
         events: records Kubernetes events; whoever made it runs it. Default: a recorder of the controller's own.
 
     Raises:
@@ -130,6 +132,7 @@ class Controller:
         clock: Clock | None = None,
         metrics: ControllerMetrics | None = None,
         queue_metrics: QueueMetrics | None = None,
+        status_metrics: StatusMetrics | None = None,
         events: EventRecorder | None = None,
     ) -> None:
         kind = _kind_of(reconciler, resource)
@@ -178,6 +181,7 @@ class Controller:
             events=events or self._recorder or EventRecorder(client.live, source=self._name),
             clock=clock,
             workers=workers,
+            status_metrics=status_metrics,
         )
         bind(reconciler, self._binding)
         self._recording: asyncio.Task[None] | None = None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reconciler.clock import Clock
     from reconciler.events import EventRecorder
     from reconciler.objects import KindLike
+    from reconciler.status import StatusMetrics
 
 __all__ = ["Binding", "Reconciler", "bind", "binding_of", "call"]
 
@@ -41,6 +42,7 @@ class Binding:
         loop: the controller's event loop; None before it starts.
         executor: runs plain functions; made at the first need.
         workers: how many threads there may be.
+        status_metrics: hears of each flush of the cycles' batchers.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Binding:
     events: EventRecorder
     clock: Clock
     workers: int
+    status_metrics: StatusMetrics | None = None
     resource: ResourceType | None = None
     loop: asyncio.AbstractEventLoop | None = None
     executor: concurrent.futures.ThreadPoolExecutor | None = None

@@ -50,6 +50,7 @@ class ResourceCycle:
         self._client = binding.client
         self._kind = binding.kind
         self._clock = binding.clock
+        self._metrics = binding.status_metrics
         self._finalizer = finalizer or f"{gvk_from(self._kind).group or CORE_GROUP}/{binding.name}"
         self._finalize = finalize
         cycle = current_cycle.get()
@@ -157,6 +158,7 @@ class ResourceCycle:
             subresource=self._subresource,
             on_error=self._on_error,
             clock=self._clock,
+            metrics=self._metrics,
         )
 
     def _with_unsaved(self, obj: Any, status: StatusBatcher[Any]) -> Any:
