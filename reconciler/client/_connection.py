@@ -33,6 +33,9 @@ class _Renewing(Protocol):
 class Connection:
     """Carry the requests of one client, and of those that share it.
 
+    Attributes:
+        identity: names the server and the credentials; equal for connections made of one another.
+
     Args:
         transport: sends them.
         user_agent: the User-Agent header.
@@ -51,6 +54,7 @@ class Connection:
         rng: random.Random | None = None,
     ) -> None:
         self.transport = transport
+        self.identity = object()  # kept by `through`: the same server and the same credentials
         self.retry = retry or RetryPolicy()
         self.rng = rng or random.Random()  # noqa: S311 - jitter
         self.discovery = Discovery(self)
@@ -114,9 +118,16 @@ class Connection:
         try:
             return await self._exchange(request)
         except Unauthorized:
-            if not (isinstance(self.transport, _Renewing) and await self.transport.renew()):
+            if not await self.renew():
                 raise
         return await self._exchange(request)
+
+    async def renew(self) -> bool:
+        """Let the transport read its credentials anew, if it can; say whether they are others now.
+
+        A cancelled call leaves those that were there.
+        """
+        return isinstance(self.transport, _Renewing) and await self.transport.renew()
 
     async def _exchange(self, request: HTTPRequest) -> HTTPResponse:
         response = await self.send(request)

@@ -52,7 +52,7 @@ class ClientStatusWriter:
     @property
     def identity(self) -> Hashable:
         """Return what names server, client and field manager: equal for clients that share a connection."""
-        return (self._client._connection, self._client.field_manager)  # noqa: SLF001 - one room
+        return (self._client._connection.identity, self._client.field_manager)  # noqa: SLF001 - one room
 
     async def read(self) -> dict[str, Any]:
         """Return the whole object by a consistent GET. Cancellation has no effect on the server.

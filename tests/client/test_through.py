@@ -47,3 +47,11 @@ async def test_the_retry_policy_can_be_another_one(script) -> None:
     with pytest.raises(ServerUnavailable):
         await once.get("v1/ConfigMap", "c", "prod")
     assert len(script.requests) == 1
+
+
+async def test_batchers_of_both_clients_join(script) -> None:
+    client = Client(script)
+    through = client.through(lambda transport: transport)
+    one, two = (each.status_writer("v1/ConfigMap", "c", "prod").identity for each in (client, through))
+    assert one == two
+    assert Client(script).status_writer("v1/ConfigMap", "c", "prod").identity != one
