@@ -39,6 +39,14 @@ class ClientBase:
         """
         return await self._connection.send(request)
 
+    async def renew(self) -> bool:
+        """Read the credentials anew because the server refused them; say whether they are others now.
+
+        The client does it by itself; this is for a transport that is laid over the client, and for the client over it.
+        A cancelled call leaves the credentials that were there.
+        """
+        return await self._connection.renew()
+
     async def resource_type(self, kind: KindLike) -> ResourceType:
         """Return how a kind is served: by its class, else by discovery, which is asked once a group and version.
 

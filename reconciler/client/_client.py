@@ -11,13 +11,12 @@ from typing import Self
 from reconciler.client._configuration import ConfiguredTransport
 from reconciler.client._connection import Connection
 from reconciler.client._deleter import Deleter
-from reconciler.client._patcher import Patcher
+from reconciler.client._ensure import Ensurer
 from reconciler.client._requests import ObjectLike, split_kind_or_object
 from reconciler.client._retry import RetryPolicy
 from reconciler.client._status_writer import ClientStatusWriter
 from reconciler.client._subresources import Subresources
 from reconciler.client._watcher import Watcher
-from reconciler.client._writer import Writer
 from reconciler.clock import Clock
 from reconciler.http import Transport
 from reconciler.meta import Request, request_of
@@ -26,7 +25,7 @@ from reconciler.objects import AnyResource, KindLike
 __all__ = ["Client"]
 
 
-class Client(Watcher, Writer, Patcher, Deleter, Subresources):
+class Client(Watcher, Ensurer, Deleter, Subresources):
     """Speak to one API server; reads are consistent, writes are live, failures are typed.
 
     Kinds are given as a `Resource` class, whose instances are then returned, or as ``"group/version/Kind"``

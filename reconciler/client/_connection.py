@@ -54,6 +54,7 @@ class Connection:
         rng: random.Random | None = None,
     ) -> None:
         self.transport = transport
+        self._credentials: object = transport  # kept by `through`: what is put around it need not know of them
         self.identity = object()  # kept by `through`: the same server and the same credentials
         self.retry = retry or RetryPolicy()
         self.rng = rng or random.Random()  # noqa: S311 - jitter
@@ -127,7 +128,7 @@ class Connection:
 
         A cancelled call leaves those that were there.
         """
-        return isinstance(self.transport, _Renewing) and await self.transport.renew()
+        return isinstance(self._credentials, _Renewing) and await self._credentials.renew()
 
     async def _exchange(self, request: HTTPRequest) -> HTTPResponse:
         response = await self.send(request)

@@ -63,15 +63,14 @@ CONTENT_TYPES: Mapping[str, str] = {
 
 
 class ClientModel(Protocol):
-    """Be a generated model of ``kubernetes`` or ``kubernetes_asyncio``."""
-
-    @property
-    def attribute_map(self) -> Mapping[str, str]:
-        """Return the wire name of each attribute."""
-        ...
+    """Be a generated model of ``kubernetes`` or ``kubernetes_asyncio``, told by what their stubs have in common."""
 
     def to_dict(self) -> Any:
         """Return the model as a dict of Python's names."""
+        ...
+
+    def to_str(self) -> str:
+        """Return the model for people."""
         ...
 
 

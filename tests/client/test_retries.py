@@ -325,3 +325,19 @@ async def test_forbidden_stays_forbidden(script: Any, client: Client) -> None:
     script.refuses(403)
     with pytest.raises(Forbidden):
         await client.create(OBJECT)
+
+
+async def test_credentials_are_renewed_below_a_wrapper_and_below_another_client(script: Any) -> None:
+    class Wrapper:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        async def send(self, request: Any, /) -> Any:
+            return await self.inner.send(request)
+
+    transport = Renewing(script, changes=True)
+    client = Client(transport)
+    for over in (client.through(Wrapper), Client(client)):
+        script.refuses(401).answers(OBJECT)
+        await over.get("v1/ConfigMap", "c", "prod")
+    assert transport.renewed == 2
