@@ -100,15 +100,15 @@ class Feed:
         if before is None:
             self._store.put(cached)
             return (CacheEvent(EventType.ADDED, new=cached, initial=self.version is None),)
-        if not force and is_lower(cached.version, before.version):
-            self.stale += 1
-            return ()
         if before.uid != cached.uid:
             self._store.put(cached)
             return (
                 CacheEvent(EventType.DELETED, old=before, final=False),
                 CacheEvent(EventType.ADDED, new=cached),
             )
+        if not force and is_lower(cached.version, before.version):
+            self.stale += 1
+            return ()
         if cached.version == before.version and (not force or cached.data == before.data):
             return ()
         self._store.put(cached)
