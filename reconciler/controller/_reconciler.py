@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from reconciler.controller._cycle import ReconcileCycle, ReconcileRun, current_run
 from reconciler.controller._errors import ControllerError, NotBound
 from reconciler.controller._result import Outcome
-from reconciler.controller._threads import ThreadBridge, run_in_thread
+from reconciler.controller._threads import ThreadBridge, discard, run_in_thread
 from reconciler.meta import Request, ResourceType, current_cycle
 
 if TYPE_CHECKING:
@@ -147,10 +147,9 @@ class Reconciler(abc.ABC):
         cycle = current_cycle.get()
         if isinstance(cycle, ReconcileCycle):
             return cycle.bridge.wait(awaitable)
-        loop = binding_of(self, "wait").loop
+        loop = self._binding.loop if self._binding is not None else None
         if loop is None:
-            if inspect.iscoroutine(awaitable):
-                awaitable.close()
+            discard(awaitable)
             raise NotBound(f"{type(self).__name__}.wait needs a started controller, whose loop runs the awaitable")
         return ThreadBridge(loop).wait(awaitable)
 

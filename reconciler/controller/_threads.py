@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from reconciler.controller._errors import ControllerError, ReconcileCancelled
 
-__all__ = ["ThreadBridge", "run_in_thread"]
+__all__ = ["ThreadBridge", "discard", "run_in_thread"]
 
 T = TypeVar("T")
 
@@ -39,11 +39,11 @@ class ThreadBridge:
             ReconcileCancelled: the reconcile is to stop.
         """
         if _running_loop() is self._loop:
-            _discard(awaitable)
+            discard(awaitable)
             raise ControllerError("wait() is for plain `def` reconciles, which run in a thread; here, write await")
         with self._lock:
             if self._stopped:
-                _discard(awaitable)
+                discard(awaitable)
                 raise ReconcileCancelled("the reconcile is to stop: its time is up, or the controller stops")
             future = asyncio.run_coroutine_threadsafe(_coroutine(awaitable), self._loop)
             self._waits.add(future)
@@ -103,6 +103,7 @@ async def _coroutine(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def _discard(awaitable: Awaitable[Any]) -> None:
+def discard(awaitable: Awaitable[Any]) -> None:
+    """Drop an awaitable that will not be awaited, without Python's warning of that."""
     if inspect.iscoroutine(awaitable):
-        awaitable.close()  # else Python warns that it was never awaited
+        awaitable.close()

@@ -1,0 +1,280 @@
+"""The echo rule on the real rooms: own writes do not wake, foreign changes always do, in every order of events."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.controller import Result
+from reconciler.objects import ObjectMeta
+from tests.controller.conftest import Widget, WidgetReconciler, WidgetSpec, World, quiet
+
+ORDERS = pytest.mark.parametrize("event_order", ["before", "after", "late", "seeded"], indirect=True)
+pytestmark = pytest.mark.virtual_time
+
+
+@ORDERS
+async def test_own_status_write_does_not_wake(world: World) -> None:
+    reconciler = WidgetReconciler()
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    assert len(reconciler.runs) == 1
+    assert world.status_writes() == 1
+    assert (await world.read()).status.phase == "Ready"
+
+
+@ORDERS
+async def test_many_objects_are_reconciled_once_each(world: World) -> None:
+    reconciler = WidgetReconciler()
+    await world.start(reconciler, workers=4)
+    for number in range(50):
+        await world.widget(f"w{number}")
+    await quiet(60)
+    assert len(reconciler.runs) == 50
+    assert sum(world.status_writes(f"w{number}") for number in range(50)) == 50
+
+
+@ORDERS
+async def test_foreign_change_wakes_once(world: World) -> None:
+    reconciler = WidgetReconciler()
+    await world.start(reconciler)
+    await world.widget()
+    await quiet()
+    await world.resize(2)
+    await quiet(60)
+    assert reconciler.sizes == [1, 2]
+    assert world.status_writes() == 2
+
+
+@ORDERS
+async def test_foreign_change_during_the_body_is_reconciled(world: World) -> None:
+    async def body(reconciler, obj, status):
+        if len(reconciler.runs) == 1:
+            await world.resize(2)
+            await quiet(0.2)
+
+    reconciler = WidgetReconciler(body)
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    assert reconciler.sizes == [1, 2]
+    assert (await world.read()).status.seen_size == 2
+
+
+@ORDERS
+async def test_replay_after_a_conflict_is_not_own(world: World) -> None:
+    """The change arrives so late that the batcher finds it by the conflict, and replays on top of it."""
+
+    async def body(reconciler, obj, status):
+        if len(reconciler.runs) == 1:
+            await world.resize(2)
+
+    reconciler = WidgetReconciler(body)
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    assert reconciler.sizes[0] == 1
+    assert reconciler.sizes[-1] == 2
+    assert len(reconciler.runs) <= 3
+    assert (await world.read()).status.seen_size == 2
+
+
+@ORDERS
+async def test_relist_that_shows_only_our_replayed_version_loses_nothing(world: World) -> None:
+    """The watch breaks before the foreign change; what is listed afterwards is our own write on top of it."""
+
+    async def body(reconciler, obj, status):
+        if len(reconciler.runs) == 1:
+            world.server.faults.add(verb="watch", status=503, times=3)
+            world.server.cut_watches("widgets")
+            await world.resize(2)
+            world.server.compact()
+
+    reconciler = WidgetReconciler(body)
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(300)
+    assert reconciler.sizes[-1] == 2
+    assert (await world.read()).status.seen_size == 2
+
+
+@ORDERS
+async def test_foreign_status_write_at_the_same_moment_survives_and_wakes(world: World) -> None:
+    async def body(reconciler, obj, status):
+        if len(reconciler.runs) == 1:
+            await world.foreign.patch(Widget, "w", "ns", patch={"status": {"foreign": "kept"}}, subresource="status")
+
+    reconciler = WidgetReconciler(body)
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    stored = await world.read()
+    assert (stored.status.foreign, stored.status.phase) == ("kept", "Ready")
+    assert len(reconciler.runs) >= 2
+
+
+@ORDERS
+async def test_the_users_own_plain_patch_wakes(world: World) -> None:
+    async def body(reconciler, obj, status):
+        if obj.spec.size < 3:
+            await reconciler.client.patch(Widget, "w", "ns", patch={"spec": {"size": obj.spec.size + 1}})
+
+    reconciler = WidgetReconciler(body)
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    assert reconciler.sizes == [1, 2, 3]
+
+
+@ORDERS
+async def test_another_sources_reason_during_the_cycle_runs_once_more(world: World) -> None:
+    async def body(reconciler, obj, status):
+        if len(reconciler.runs) == 1:
+            controller.enqueue(obj.key, "told")
+
+    reconciler = WidgetReconciler(body)
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    assert [reasons for _, reasons in reconciler.runs] == [{"event"}, {"enqueue: told"}]
+
+
+@ORDERS
+async def test_lost_answer_wakes_at_most_once_and_writes_once(world: World) -> None:
+    reconciler = WidgetReconciler()
+    await world.start(reconciler)
+    world.server.faults.add(verb="patch", subresource="status", after_commit=True, lost=True)
+    await world.widget()
+    await quiet(60)
+    assert len(reconciler.runs) <= 2
+    assert world.status_writes() == 1
+    assert (await world.read()).status.phase == "Ready"
+
+
+@ORDERS
+async def test_unchanged_status_is_not_written_again(world: World) -> None:
+    reconciler = WidgetReconciler()
+    controller = await world.start(reconciler)
+    stored = await world.widget()
+    await quiet()
+    controller.enqueue(stored.key)
+    await quiet(60)
+    assert len(reconciler.runs) == 2
+    assert world.writes() == 1
+
+
+@ORDERS
+async def test_echo_does_not_consume_the_timer(world: World) -> None:
+    async def body(reconciler, obj, status):
+        status.increment("runs")
+        return Result(requeue_after=30)
+
+    reconciler = WidgetReconciler(body)
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(100)
+    start = reconciler.times[0]
+    assert [time - start for time in reconciler.times] == pytest.approx([0, 30, 60, 90], abs=0.5)
+    assert world.status_writes() == 4
+    assert [reasons for _, reasons in reconciler.runs[1:]] == [{"requeue_after"}] * 3
+
+
+@ORDERS
+async def test_foreign_event_consumes_the_timer_and_its_outcome_sets_the_next(world: World) -> None:
+    async def body(reconciler, obj, status):
+        return Result(requeue_after=30)
+
+    reconciler = WidgetReconciler(body)
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(10)
+    await world.resize(2)
+    await quiet(25)
+    assert len(reconciler.runs) == 2
+    await quiet(10)
+    assert len(reconciler.runs) == 3
+
+
+async def test_two_controllers_on_one_kind_are_news_to_each_other(world: World) -> None:
+    async def other_body(reconciler, obj, status):
+        status.set(foreign="other")
+
+    one = WidgetReconciler()
+    other = WidgetReconciler(other_body)
+    await world.start(one, name="one")
+    await world.start(other, name="other")
+    await world.widget()
+    await quiet(60)
+    stored = await world.read()
+    assert (stored.status.phase, stored.status.foreign) == ("Ready", "other")
+    assert 2 <= len(one.runs) + len(other.runs) <= 6
+
+
+async def test_a_cycles_write_to_another_object_of_its_kind_wakes_that(world: World) -> None:
+    async def body(reconciler, obj, status):
+        if obj.name == "parent" and len(reconciler.runs) == 1:
+            child = Widget(metadata=ObjectMeta(name="child", namespace="ns"), spec=WidgetSpec(size=5))
+            await reconciler.client.create(child)
+
+    reconciler = WidgetReconciler(body)
+    await world.start(reconciler)
+    await world.widget("parent")
+    await quiet(60)
+    assert reconciler.sizes == [1, 5]
+    assert (await world.read("child")).status.seen_size == 5
+
+
+@ORDERS
+async def test_wake_on_own_status_restores_the_echo(world: World) -> None:
+    reconciler = WidgetReconciler()
+    await world.start(reconciler, wake_on_own_status=True)
+    await world.widget()
+    await quiet(60)
+    assert len(reconciler.runs) == 2
+    assert world.status_writes() == 1
+
+
+@ORDERS
+async def test_what_is_known_of_deleted_objects_is_dropped(world: World) -> None:
+    reconciler = WidgetReconciler()
+    controller = await world.start(reconciler)
+    for number in range(20):
+        await world.widget(f"w{number}")
+    await quiet()
+    assert controller.statistics().echo.known == 20
+    for number in range(20):
+        await world.foreign.delete(Widget, f"w{number}", "ns")
+    await quiet(60)
+    statistics = controller.statistics()
+    assert (statistics.echo.known, statistics.echo.in_hand) == (0, 0)
+    assert not controller.queue.keys()
+
+
+@ORDERS
+async def test_recreated_object_is_reconciled(world: World) -> None:
+    reconciler = WidgetReconciler()
+    await world.start(reconciler)
+    await world.widget(size=1)
+    await quiet()
+    await world.foreign.delete(Widget, "w", "ns")
+    await world.widget(size=2)
+    await quiet(60)
+    assert reconciler.sizes == [1, 2]
+
+
+@ORDERS
+async def test_restored_backup_starts_anew(world: World) -> None:
+    reconciler = WidgetReconciler()
+    await world.start(reconciler)
+    for size in range(2, 12):
+        await (world.widget() if size == 2 else world.resize(size))
+    await quiet(10)
+    await world.server.restart(wipe=True)
+    await world.server.apply(Widget)
+    await world.server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}})
+    await world.widget(size=20)
+    await quiet(600)
+    assert reconciler.sizes[-1] == 20
+    await world.resize(21)
+    await quiet(10)
+    assert reconciler.sizes[-1] == 21

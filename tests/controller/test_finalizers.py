@@ -1,0 +1,240 @@
+"""The finalizer protocol: put on before the first run, cleaned up, let go; every write of it an echo."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.controller import Result, ensure_finalizer, release_finalizer
+from reconciler.errors import Conflict, NotFound
+from reconciler.objects import Unstructured
+from tests.controller.conftest import Widget, WidgetReconciler, World, quiet
+
+pytestmark = pytest.mark.virtual_time
+ORDERS = pytest.mark.parametrize("event_order", ["before", "after", "late", "seeded"], indirect=True)
+FINALIZER = "example.com/widget"
+
+
+class Finalizing(WidgetReconciler):
+    def __init__(self, body=None, outcomes=()) -> None:
+        super().__init__(body)
+        self.finalized: list[str] = []
+        self.outcomes = list(outcomes)
+
+    async def finalize(self, obj, status):
+        self.finalized.append(obj.name)
+        outcome = self.outcomes.pop(0) if self.outcomes else None
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+async def gone(world: World, name: str = "w") -> bool:
+    try:
+        await world.read(name)
+    except NotFound:
+        return True
+    return False
+
+
+@ORDERS
+async def test_finalizer_is_added_before_the_body_and_does_not_wake(world: World) -> None:
+    seen = []
+
+    async def body(reconciler, obj, status):
+        seen.append(obj.metadata.finalizers)
+
+    reconciler = Finalizing(body)
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    assert seen == [[FINALIZER]]
+    assert (await world.read()).metadata.finalizers == [FINALIZER]
+    assert len(reconciler.runs) == 1
+    assert [(r.subresource, r.status) for r in world.server.requests(verb="patch", name="w")] == [
+        ("", 200),
+        ("status", 200),
+    ]
+
+
+@ORDERS
+async def test_none_lets_the_object_go(world: World) -> None:
+    reconciler = Finalizing()
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet()
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(60)
+    assert await gone(world)
+    assert reconciler.finalized == ["w"]
+    assert controller.statistics().echo.known == 0
+
+
+@ORDERS
+async def test_result_keeps_the_object_and_runs_again(world: World) -> None:
+    reconciler = Finalizing(outcomes=[Result(requeue_after=10), Result(requeue_after=10)])
+    await world.start(reconciler)
+    await world.widget()
+    await quiet()
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(15)
+    assert reconciler.finalized == ["w", "w"]
+    assert not await gone(world)
+    await quiet(10)
+    assert reconciler.finalized == ["w"] * 3
+    assert await gone(world)
+
+
+async def test_error_keeps_the_object_and_backs_off(world: World) -> None:
+    reconciler = Finalizing(outcomes=[RuntimeError("no"), RuntimeError("no")])
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet()
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(60)
+    assert reconciler.finalized == ["w"] * 3
+    assert controller.statistics().results["error"] == 2
+    assert await gone(world)
+
+
+async def test_strange_return_value_does_not_let_the_object_go(world: World) -> None:
+    reconciler = Finalizing(outcomes=[True])
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet()
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(60)
+    assert reconciler.finalized == ["w", "w"]
+    assert controller.statistics().results["error"] == 1
+
+
+async def test_status_goes_out_before_the_removal_and_none_follows(world: World) -> None:
+    class Telling(Finalizing):
+        async def finalize(self, obj, status):
+            status.set(phase="Terminating")
+            return await super().finalize(obj, status)
+
+    await world.start(Telling())
+    await world.widget()
+    await quiet()
+    before = len(world.server.requests(verb="patch", name="w"))
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(60)
+    writes = world.server.requests(verb="patch", name="w")[before:]
+    assert [(w.subresource, w.status) for w in writes] == [("status", 200), ("", 200)]
+
+
+async def test_finalize_that_says_nothing_writes_no_status(world: World) -> None:
+    await world.start(Finalizing())
+    await world.widget()
+    await quiet()
+    before = world.status_writes()
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(60)
+    assert world.status_writes() == before
+
+
+async def test_reconciler_without_finalize_removes_its_own_finalizer(world: World) -> None:
+    reconciler = WidgetReconciler()
+    await world.start(reconciler)
+    await world.widget(finalizers=[FINALIZER, "other.io/theirs"])
+    await quiet()
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(60)
+    assert (await world.read()).metadata.finalizers == ["other.io/theirs"]
+    assert len(reconciler.runs) == 1  # the body is not for what is being deleted
+
+
+async def test_dying_object_without_our_finalizer_is_left_alone(world: World) -> None:
+    reconciler = Finalizing()
+    await world.widget(finalizers=["other.io/theirs"])
+    await world.foreign.delete(Widget, "w", "ns")
+    controller = await world.start(reconciler)
+    await quiet(60)
+    assert (reconciler.runs, reconciler.finalized) == ([], [])
+    assert controller.statistics().results == {"success": 1}
+    assert world.writes() == 0
+
+
+async def test_finalizer_can_be_named(world: World) -> None:
+    class Named(Finalizing):
+        finalizer = "my.io/cleanup"
+
+    await world.start(Named(), name="other")
+    await world.widget()
+    await quiet()
+    assert (await world.read()).metadata.finalizers == ["my.io/cleanup"]
+
+
+async def test_default_finalizer_has_the_group_and_the_controllers_name(world: World) -> None:
+    await world.start(Finalizing(), name="other")
+    await world.widget()
+    await quiet()
+    assert (await world.read()).metadata.finalizers == ["example.com/other"]
+
+
+async def test_conflict_reads_again_and_keeps_what_others_put_there(world: World) -> None:
+    obj = await world.widget()
+    await world.foreign.patch(Widget, "w", "ns", patch={"metadata": {"finalizers": ["other.io/theirs"]}})
+    answer = await ensure_finalizer(world.client, Widget, obj, FINALIZER)
+    assert answer.metadata.finalizers == ["other.io/theirs", FINALIZER]
+    stale = obj
+    stale.metadata.finalizers = [FINALIZER]
+    answer = await release_finalizer(world.client, Widget, stale, FINALIZER)
+    assert answer.metadata.finalizers == ["other.io/theirs"]
+
+
+async def test_write_after_a_conflict_is_not_own(world: World) -> None:
+    """What made it conflict was foreign: the cycle went on with an object that it had not read."""
+    reconciler = Finalizing()
+    await world.start(reconciler)
+    fault = world.server.faults.add(verb="patch", subresource="", name="w", status=409, latency=0.5)
+    await world.widget()
+    await quiet(0.2)
+    await world.resize(2)
+    await quiet(60)
+    assert fault.hits == 1
+    assert reconciler.sizes[-1] == 2
+    assert (await world.read()).status.observed_generation == 2
+
+
+async def test_conflicts_without_end_are_raised(world: World) -> None:
+    obj = await world.widget()
+    world.server.faults.add(verb="patch", status=409, times=None)
+    with pytest.raises(Conflict):
+        await ensure_finalizer(world.client, Widget, obj, FINALIZER)
+
+
+async def test_object_that_is_gone_or_dying_takes_no_finalizer(world: World) -> None:
+    obj = await world.widget(finalizers=["other.io/theirs"])
+    await world.foreign.delete(Widget, "w", "ns")
+    assert await ensure_finalizer(world.client, Widget, obj, FINALIZER) is None
+    await world.foreign.patch(Widget, "w", "ns", patch={"metadata": {"finalizers": None}})
+    assert await ensure_finalizer(world.client, Widget, obj, FINALIZER) is None
+    assert await release_finalizer(world.client, Widget, obj, "other.io/theirs") is None
+
+
+async def test_another_object_of_the_same_name_is_not_touched(world: World) -> None:
+    obj = await world.widget()
+    await world.foreign.delete(Widget, "w", "ns")
+    await world.widget()
+    assert await ensure_finalizer(world.client, Widget, obj, FINALIZER) is None
+    assert (await world.read()).metadata.finalizers == []
+
+
+async def test_helpers_work_on_plain_objects_too(world: World) -> None:
+    await world.widget()
+    obj = await world.client.get("example.com/v1/Widget", "w", "ns")
+    assert isinstance(obj, Unstructured)
+    answer = await ensure_finalizer(world.client, "example.com/v1/Widget", obj, FINALIZER)
+    assert answer["metadata"]["finalizers"] == [FINALIZER]
+    assert await ensure_finalizer(world.client, "example.com/v1/Widget", answer, FINALIZER) is answer
+
+
+async def test_lost_answer_to_the_finalizer_write_is_found_out_by_the_next_run(world: World) -> None:
+    reconciler = Finalizing()
+    await world.start(reconciler)
+    world.server.faults.add(verb="patch", subresource="", name="w", after_commit=True, lost=True)
+    await world.widget()
+    await quiet(60)
+    assert (await world.read()).metadata.finalizers == [FINALIZER]
+    assert (await world.read()).status.phase == "Ready"

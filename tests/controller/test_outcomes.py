@@ -1,0 +1,334 @@
+"""What becomes of a key after its reconcile: the outcome table."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from reconciler.controller import Result
+from reconciler.errors import TerminalError
+from reconciler.meta import Request
+from reconciler.workqueue import ExponentialBackoff
+from tests.controller.conftest import KeyReconciler, Widget, World, quiet
+
+pytestmark = pytest.mark.virtual_time
+
+KEY = Request("w", "ns")
+
+
+def failing(*errors: BaseException | None):
+    """Raise these, one a run; None returns; after the last one all is well."""
+    left = list(errors)
+
+    async def body(reconciler, request):
+        error = left.pop(0) if left else None
+        if error is not None:
+            raise error
+
+    return body
+
+
+async def started(world: World, body=None, **options):
+    reconciler = KeyReconciler(body)
+    controller = await world.start(reconciler, resource=Widget, **options)
+    return reconciler, controller
+
+
+async def test_none_waits_for_the_next_event(world: World) -> None:
+    reconciler, controller = await started(world)
+    await world.widget()
+    await quiet(3600)
+    assert len(reconciler.runs) == 1
+    assert controller.statistics().results == {"success": 1}
+    assert not controller.queue.keys()
+
+
+async def test_error_backs_off_exponentially(world: World) -> None:
+    reconciler, controller = await started(
+        world, failing(*[RuntimeError("no")] * 5), rate_limiter=ExponentialBackoff(1, 1000)
+    )
+    controller.enqueue(KEY)
+    await quiet(100)
+    assert reconciler.times == [0, 1, 3, 7, 15, 31]
+    assert controller.queue.retries(KEY) == 0
+    assert controller.statistics().results == {"error": 5, "success": 1}
+
+
+async def test_attempt_counts_failures_in_a_row(world: World) -> None:
+    attempts = []
+
+    async def body(reconciler, request):
+        attempts.append((reconciler.run.attempt, sorted(reconciler.run.reasons)))
+        if len(attempts) < 3:
+            raise RuntimeError("no")
+
+    _, controller = await started(world, body)
+    controller.enqueue(KEY)
+    await quiet()
+    controller.enqueue(KEY)
+    await quiet()
+    assert attempts == [(0, ["enqueue"]), (1, ["retry"]), (2, ["retry"]), (0, ["enqueue"])]
+
+
+async def test_event_during_back_off_runs_at_once_and_keeps_the_failures(world: World) -> None:
+    reconciler, controller = await started(
+        world, failing(*[RuntimeError("no")] * 2), rate_limiter=ExponentialBackoff(10, 1000)
+    )
+    controller.enqueue(KEY)
+    await quiet(1)
+    controller.enqueue(KEY)
+    await quiet(100)
+    assert reconciler.times == [0, 1, 21]
+
+
+async def test_terminal_error_is_not_retried_and_forgotten(world: World) -> None:
+    reconciler, controller = await started(world, failing(RuntimeError("no"), TerminalError("never")))
+    controller.enqueue(KEY)
+    await quiet(3600)
+    assert len(reconciler.runs) == 2
+    assert controller.queue.retries(KEY) == 0
+    assert controller.statistics().terminal_errors == 1
+
+
+async def test_group_of_terminal_errors_is_terminal_and_a_mixed_one_is_not(world: World) -> None:
+    reconciler, controller = await started(
+        world,
+        failing(
+            ExceptionGroup("mixed", [TerminalError("never"), OSError("perhaps")]),
+            ExceptionGroup("all", [TerminalError("never")]),
+        ),
+    )
+    controller.enqueue(KEY)
+    await quiet(3600)
+    assert len(reconciler.runs) == 2
+    assert controller.statistics().terminal_errors == 1
+
+
+async def test_requeue_after_forgets_failures_and_sets_the_timer(world: World) -> None:
+    async def body(reconciler, request):
+        if len(reconciler.runs) == 1:
+            raise RuntimeError("no")
+        return Result(requeue_after=10)
+
+    reconciler, controller = await started(world, body)
+    controller.enqueue(KEY)
+    await quiet(25)
+    assert reconciler.times == [0, 0.005, 10.005, 20.005]
+    assert controller.queue.retries(KEY) == 0
+    assert controller.statistics().results == {"error": 1, "requeue_after": 3}
+
+
+async def test_again_runs_once_more_now_behind_what_is_ready(world: World) -> None:
+    async def body(reconciler, request):
+        if request.name == "a" and len(reconciler.runs) == 1:
+            return Result(again=True)
+
+    reconciler, controller = await started(world, body)
+    for name in "ab":
+        controller.enqueue(Request(name, "ns"))
+    await quiet()
+    assert reconciler.keys == ["ns/a", "ns/b", "ns/a"]
+    assert reconciler.runs[2][2] == {"again"}
+    assert controller.statistics().results["requeue"] == 1
+
+
+async def test_error_leaves_the_timer_of_the_outcome_before(world: World) -> None:
+    """The back-off is far longer than what was left of the timer; the timer still fires."""
+
+    async def body(reconciler, request):
+        if len(reconciler.runs) == 1:
+            return Result(requeue_after=10)
+        if len(reconciler.runs) == 2:
+            raise RuntimeError("no")
+
+    reconciler, controller = await started(world, body, rate_limiter=ExponentialBackoff(500, 1000))
+    controller.enqueue(KEY)
+    await quiet(4)
+    controller.enqueue(KEY)
+    await quiet(1000)
+    assert reconciler.times == [0, 4, 10]
+
+
+async def test_terminal_error_leaves_the_timer_of_the_outcome_before(world: World) -> None:
+    async def body(reconciler, request):
+        if len(reconciler.runs) == 1:
+            return Result(requeue_after=10)
+        if len(reconciler.runs) == 2:
+            raise TerminalError("never")
+
+    reconciler, controller = await started(world, body)
+    controller.enqueue(KEY)
+    await quiet(4)
+    controller.enqueue(KEY)
+    await quiet(1000)
+    assert reconciler.times == [0, 4, 10]
+
+
+async def test_success_clears_the_timer_of_the_outcome_before(world: World) -> None:
+    async def body(reconciler, request):
+        return Result(requeue_after=10) if len(reconciler.runs) == 1 else None
+
+    reconciler, controller = await started(world, body)
+    controller.enqueue(KEY)
+    await quiet(4)
+    controller.enqueue(KEY)
+    await quiet(1000)
+    assert reconciler.times == [0, 4]
+
+
+async def test_priority_is_kept_through_errors_and_replaced_by_the_result(world: World) -> None:
+    priorities = []
+
+    async def body(reconciler, request):
+        priorities.append(reconciler.run.priority)
+        if len(priorities) == 1:
+            raise RuntimeError("no")
+        return Result(again=True, priority=7) if len(priorities) == 2 else None
+
+    _, controller = await started(world, body)
+    controller.enqueue(KEY, priority=3)
+    await quiet()
+    assert priorities == [3, 3, 7]
+
+
+async def test_timeout_cancels_and_counts_as_an_error(world: World) -> None:
+    ends = []
+
+    async def body(reconciler, request):
+        if len(reconciler.runs) == 1:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                ends.append(asyncio.get_running_loop().time())
+
+    reconciler, controller = await started(world, body, timeout=5)
+    controller.enqueue(KEY)
+    await quiet(100)
+    assert ends == [5]
+    assert reconciler.times == [0, 5.005]
+    statistics = controller.statistics()
+    assert (statistics.timeouts, statistics.results["error"]) == (1, 1)
+
+
+async def test_timeout_that_the_body_swallows_still_counts(world: World) -> None:
+    async def body(reconciler, request):
+        if len(reconciler.runs) == 1:
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                return Result(requeue_after=1)
+
+    _, controller = await started(world, body, timeout=5)
+    controller.enqueue(KEY)
+    await quiet(100)
+    assert controller.statistics().timeouts == 1
+
+
+async def test_the_bodys_own_timeout_is_a_plain_error(world: World) -> None:
+    async def body(reconciler, request):
+        if len(reconciler.runs) == 1:
+            async with asyncio.timeout(1):
+                await asyncio.sleep(100)
+
+    _, controller = await started(world, body, timeout=5)
+    controller.enqueue(KEY)
+    await quiet(100)
+    statistics = controller.statistics()
+    assert (statistics.timeouts, statistics.results["error"]) == (0, 1)
+
+
+class Strange(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [Strange("odd"), asyncio.CancelledError(), GeneratorExit()])
+async def test_no_exception_ends_a_worker(world: World, error: BaseException) -> None:
+    reconciler, controller = await started(world, failing(error))
+    controller.enqueue(KEY)
+    await quiet()
+    assert len(reconciler.runs) == 2
+    assert controller.statistics().results == {"error": 1, "success": 1}
+
+
+async def test_what_is_no_exception_counts_as_a_panic(world: World) -> None:
+    _, controller = await started(world, failing(Strange("odd"), RuntimeError("no")))
+    controller.enqueue(KEY)
+    await quiet()
+    assert controller.statistics().panics == 1
+
+
+async def test_reconcile_that_cancels_its_own_task_does_not_end_the_worker(world: World) -> None:
+    async def body(reconciler, request):
+        if len(reconciler.runs) == 1:
+            asyncio.current_task().cancel()
+            await asyncio.sleep(0)
+
+    reconciler, controller = await started(world, body)
+    controller.enqueue(KEY)
+    await quiet()
+    assert len(reconciler.runs) == 2
+    assert controller.statistics().results == {"error": 1, "success": 1}
+
+
+async def test_strange_return_value_is_an_error_that_says_so(world: World, caplog) -> None:
+    async def body(reconciler, request):
+        return {"requeue": True} if len(reconciler.runs) == 1 else None
+
+    _, controller = await started(world, body)
+    controller.enqueue(KEY)
+    await quiet()
+    assert controller.statistics().results["error"] == 1
+    assert "returns None or a Result, not dict" in caplog.text
+
+
+async def test_log_records_carry_id_reasons_and_attempt(world: World, caplog) -> None:
+    ids = []
+
+    async def body(reconciler, request):
+        ids.append(reconciler.run.reconcile_id)
+        if len(ids) == 1:
+            raise RuntimeError("no")
+
+    caplog.set_level(logging.DEBUG, "reconciler.controller")
+    _, controller = await started(world, body)
+    controller.enqueue(KEY)
+    await quiet()
+    failed = next(record for record in caplog.records if record.levelno == logging.ERROR)
+    passed = next(record for record in caplog.records if "reconciled in" in record.message)
+    assert failed.reconcile_id == ids[0] != ids[1] == passed.reconcile_id
+    assert (failed.reasons, failed.attempt, failed.controller) == (["enqueue"], 0, "widget")
+    assert (passed.reasons, passed.attempt) == (["retry"], 1)
+    assert (passed.object_name, passed.object_namespace) == ("w", "ns")
+
+
+async def test_context_variables_of_a_reconcile_do_not_reach_the_next(world: World) -> None:
+    import contextvars
+
+    variable = contextvars.ContextVar("variable", default="clean")
+    seen = []
+
+    async def body(reconciler, request):
+        seen.append(variable.get())
+        variable.set("dirty")
+
+    _, controller = await started(world, body)
+    for name in "ab":
+        controller.enqueue(Request(name, "ns"))
+    await quiet()
+    assert seen == ["clean", "clean"]
+
+
+async def test_tight_loop_is_reported_once_with_its_reasons(world: World, caplog) -> None:
+    async def body(reconciler, request):
+        await asyncio.sleep(0.1)
+        return Result(again=True) if len(reconciler.runs) < 50 else None
+
+    _, controller = await started(world, body)
+    controller.enqueue(KEY)
+    await quiet(60)
+    warnings = [record.message for record in caplog.records if "tight loop" in record.message]
+    assert len(warnings) == 1
+    assert "ns/w ran 11 times within 10 s, because of: again x10, enqueue x1" in warnings[0]
+    assert controller.statistics().storms == 1

@@ -1,0 +1,42 @@
+"""What a reconcile may return."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from reconciler.controller import Result
+
+
+@pytest.mark.parametrize("after", [0, 0.0, -1, math.nan, math.inf, -math.inf])
+def test_requeue_after_must_be_a_finite_number_above_zero(after):
+    with pytest.raises(ValueError, match="again=True"):
+        Result(requeue_after=after)
+
+
+def test_again_and_requeue_after_exclude_each_other():
+    with pytest.raises(ValueError, match="one of them"):
+        Result(again=True, requeue_after=1)
+
+
+def test_result_is_a_value():
+    assert Result(requeue_after=5) == Result(requeue_after=5)
+    assert Result() != Result(again=True)
+    with pytest.raises(AttributeError):
+        Result().again = True
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "merged"),
+    [
+        ([], None),
+        ([None, None], None),
+        ([Result(requeue_after=30), None, Result(requeue_after=5)], Result(requeue_after=5)),
+        ([Result(requeue_after=5), Result(again=True)], Result(again=True)),
+        ([Result(priority=3), Result(requeue_after=5, priority=1)], Result(requeue_after=5, priority=3)),
+        ([Result()], Result()),
+    ],
+)
+def test_merge_keeps_the_most_urgent_outcome(outcomes, merged):
+    assert Result.merge(*outcomes) == merged

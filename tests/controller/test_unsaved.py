@@ -1,0 +1,177 @@
+"""Status mutations that could not be saved: kept, applied first by the next cycle, and before the body when refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.controller import Reconciler, Result
+from reconciler.controller._unsaved import UnsavedStore
+from reconciler.meta import Request
+from reconciler.status import StatusBatcher
+from tests.controller.conftest import Widget, WidgetReconciler, World, quiet
+
+KEY = Request("w", "ns")
+
+
+class TestStore:
+    def test_gives_once(self):
+        store = UnsavedStore()
+        store.keep(KEY, "uid", "mutations")
+        assert KEY in store
+        assert store.take(KEY, "uid") == "mutations"
+        assert store.take(KEY, "uid") is None
+
+    def test_what_belongs_to_another_uid_is_dropped(self):
+        store = UnsavedStore()
+        store.keep(KEY, "old", "mutations")
+        assert store.take(KEY, "new") is None
+        assert store.take(KEY, "old") is None
+
+    def test_is_bounded_and_counts_what_it_drops(self):
+        store = UnsavedStore(limit=2)
+        for number in range(5):
+            store.keep(Request(f"w{number}", "ns"), "uid", number)
+            store.block(Request(f"w{number}", "ns"), "uid")
+        statistics = store.statistics()
+        assert (statistics.kept, statistics.blocked, statistics.dropped) == (2, 2, 3)
+        assert store.take(Request("w4", "ns"), "uid") == 4
+
+    def test_only_what_is_kept_can_be_blocked_and_it_is_news_once(self):
+        store = UnsavedStore()
+        assert not store.block(KEY, "uid")
+        store.keep(KEY, "uid", "mutations")
+        assert not store.block(KEY, "another")
+        assert store.block(KEY, "uid")
+        assert not store.block(KEY, "uid")
+        assert store.is_blocked(KEY, "uid")
+        assert not store.is_blocked(KEY, "another")
+
+    def test_stays_blocked_while_a_batcher_has_it_and_gives_it_back(self):
+        store = UnsavedStore()
+        store.keep(KEY, "uid", "mutations")
+        store.block(KEY, "uid")
+        store.take(KEY, "uid")
+        assert not store.is_blocked(KEY, "uid")
+        store.keep(KEY, "uid", "mutations")
+        assert store.is_blocked(KEY, "uid")
+        store.unblock(KEY)
+        assert not store.is_blocked(KEY, "uid")
+
+    def test_deletion_forgets(self):
+        store = UnsavedStore()
+        store.keep(KEY, "uid", "mutations")
+        store.block(KEY, "uid")
+        store.forget(KEY)
+        assert store.statistics().kept == store.statistics().blocked == 0
+
+
+async def deliver_once(reconciler, obj, status):
+    """Do what must not be done twice, and record that it is done."""
+    if not obj.status.runs:
+        reconciler.delivered = getattr(reconciler, "delivered", 0) + 1
+        status.increment("runs")
+
+
+@pytest.mark.virtual_time
+async def test_next_cycle_sees_what_was_not_saved_and_saves_it(world: World) -> None:
+    reconciler = WidgetReconciler(deliver_once)
+    world.server.faults.add(verb="patch", subresource="status", status=409, times=5)
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet(600)
+    assert reconciler.delivered == 1
+    assert len(reconciler.runs) == 2
+    assert (await world.read()).status.runs == 1
+    assert controller.statistics().unsaved.kept == 0
+
+
+@pytest.mark.virtual_time
+async def test_while_the_server_refuses_the_body_does_not_run(world: World) -> None:
+    reconciler = WidgetReconciler(deliver_once)
+    fault = world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet(600)
+    assert (len(reconciler.runs), reconciler.delivered) == (1, 1)
+    assert controller.statistics().unsaved.kept == controller.statistics().unsaved.blocked == 1
+    assert 5 < fault.hits < 30  # with back-off
+    fault.remove()
+    await quiet(1200)
+    assert reconciler.delivered == 1
+    assert (await world.read()).status.runs == 1
+    assert controller.statistics().unsaved.kept == controller.statistics().unsaved.blocked == 0
+    assert controller.queue.retries(KEY) == 0
+
+
+@pytest.mark.virtual_time
+async def test_refused_status_becomes_one_warning_event_and_a_log_line(world: World, caplog) -> None:
+    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    await world.start(WidgetReconciler())
+    await world.widget()
+    await quiet(600)
+    events = [e for e in await world.foreign.list("v1/Event", "ns") if e["reason"] == "StatusNotSaved"]
+    assert len(events) == 1
+    assert events[0]["type"] == "Warning"
+    assert "phase" in events[0]["message"]
+    assert len([r for r in caplog.records if "not reconciled until" in r.message]) == 1
+
+
+@pytest.mark.virtual_time
+async def test_refusal_behind_a_failing_body_blocks_too(world: World) -> None:
+    async def body(reconciler, obj, status):
+        status.increment("runs")
+        raise RuntimeError("no")
+
+    reconciler = WidgetReconciler(body)
+    world.server.faults.add(verb="patch", subresource="status", status=422, times=None)
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(600)
+    assert len(reconciler.runs) == 1
+
+
+@pytest.mark.virtual_time
+async def test_misuse_of_the_batcher_does_not_block_the_body(world: World) -> None:
+    async def body(reconciler, obj, status):
+        if len(reconciler.runs) == 1:
+            status.set(nonsense=1)
+
+    reconciler = WidgetReconciler(body)
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    assert len(reconciler.runs) == 2
+    assert (await world.read()).status.phase == "Ready"
+
+
+@pytest.mark.virtual_time
+async def test_deleted_object_leaves_nothing_behind(world: World) -> None:
+    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    controller = await world.start(WidgetReconciler())
+    await world.widget()
+    await quiet(60)
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(600)
+    assert controller.statistics().unsaved.kept == controller.statistics().unsaved.blocked == 0
+
+
+@pytest.mark.virtual_time
+async def test_plain_reconcilers_own_batcher_keeps_its_mutations_as_well(world: World) -> None:
+    class ByKey(Reconciler):
+        runs = 0
+
+        async def reconcile(self, request):
+            self.runs += 1
+            obj = await self.client.get(Widget, *request)
+            async with StatusBatcher(self.client, obj) as status:
+                if not status.current.get("runs"):
+                    status.increment("runs")
+            return None if self.runs > 1 else Result(requeue_after=1)
+
+    reconciler = ByKey()
+    world.server.faults.add(verb="patch", subresource="status", status=409, times=5)
+    await world.start(reconciler, resource=Widget)
+    await world.widget()
+    await quiet(600)
+    assert (await world.read()).status.runs == 1
+    assert reconciler.runs == 2
