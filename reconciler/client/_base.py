@@ -6,14 +6,14 @@ from typing import Any
 
 from reconciler.client._answers import decode
 from reconciler.client._connection import Connection
-from reconciler.client._requests import object_path
+from reconciler.client._requests import FieldValidation, object_path, write_options
 from reconciler.client._retry import Repeat, Trail
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import Request, ResourceType, request_of
 from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from, resource_type_from
 
-__all__ = ["ClientBase"]
+__all__ = ["ClientBase", "is_dry_run"]
 
 
 class ClientBase:
@@ -70,6 +70,20 @@ class ClientBase:
             answer: the object as stored; for delete, a Status where the server does not return the object.
         """
 
+    def _options(
+        self,
+        *,
+        dry_run: bool = False,
+        field_validation: FieldValidation | None = None,
+        field_manager: str | None = None,
+    ) -> list[tuple[str, str]]:
+        """Return the query parameters of a write."""
+        return write_options(
+            dry_run=dry_run or self._connection.dry_run,
+            field_manager=field_manager or self._field_manager,
+            field_validation=field_validation,
+        )
+
     async def _execute(
         self, rt: ResourceType, request: HTTPRequest, repeat: Repeat, trail: Trail | None = None
     ) -> HTTPResponse:
@@ -93,10 +107,11 @@ class ClientBase:
         document = decode(request, response)
         if document.get("kind", rt.gvk.kind) != rt.gvk.kind:
             return Unstructured(document)  # a subresource of a kind of its own
-        if not _is_dry_run(request):
+        if not is_dry_run(request):
             self._wrote(rt, verb, request_of(document), response.body)
         return from_document(kind, document)
 
 
-def _is_dry_run(request: HTTPRequest) -> bool:
+def is_dry_run(request: HTTPRequest) -> bool:
+    """Say whether a write was only checked."""
     return ("dryRun", "All") in request.query

@@ -43,6 +43,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         user_agent: ``kube-reconciler/<version>`` by default.
         field_manager: the name that writes are recorded under, ``"kube-reconciler"`` by default.
         retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
+        dry_run: let the server check and answer every write, but store nothing; False by default.
         clock: the clock in force by default.
         rng: source of the jitter; a fresh one by default.
 
@@ -57,6 +58,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         user_agent: str | None = None,
         field_manager: str = "kube-reconciler",
         retry: RetryPolicy | None = None,
+        dry_run: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -65,7 +67,9 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
                 f"{type(transport).__name__} is no transport, it has no 'send': give an APIServer or a "
                 "KubernetesAsyncioTransport(api_client), or make the client with Client.from_config()"
             )
-        self._connection = Connection(transport, user_agent=user_agent, retry=retry, clock=clock, rng=rng)
+        self._connection = Connection(
+            transport, user_agent=user_agent, retry=retry, dry_run=dry_run, clock=clock, rng=rng
+        )
         self._field_manager = field_manager
 
     @classmethod
@@ -77,6 +81,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         user_agent: str | None = None,
         field_manager: str = "kube-reconciler",
         retry: RetryPolicy | None = None,
+        dry_run: bool = False,
     ) -> Self:
         """Make a client for the cluster that the configuration names; read and connected in ``async with``.
 
@@ -90,12 +95,13 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
             user_agent: ``kube-reconciler/<version>`` by default.
             field_manager: the name that writes are recorded under, ``"kube-reconciler"`` by default.
             retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
+            dry_run: let the server check and answer every write, but store nothing; False by default.
 
         Raises:
             ConfigurationError: in ``async with``: nothing was found, or what was found cannot be used.
         """
         transport = ConfiguredTransport(kubeconfig=kubeconfig, context=context)
-        return cls(transport, user_agent=user_agent, field_manager=field_manager, retry=retry)
+        return cls(transport, user_agent=user_agent, field_manager=field_manager, retry=retry, dry_run=dry_run)
 
     async def __aenter__(self) -> Self:
         """Open what `from_config` promised. Cancellation leaves nothing open.

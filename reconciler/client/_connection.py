@@ -40,6 +40,7 @@ class Connection:
         transport: sends them.
         user_agent: the User-Agent header.
         retry: how often and how fast to repeat.
+        dry_run: every write is only checked.
         clock: the clock in force by default.
         rng: source of the jitter.
     """
@@ -50,6 +51,7 @@ class Connection:
         *,
         user_agent: str | None = None,
         retry: RetryPolicy | None = None,
+        dry_run: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class Connection:
         self._credentials: object = transport  # kept by `through`: what is put around it need not know of them
         self.identity = object()  # kept by `through`: the same server and the same credentials
         self.retry = retry or RetryPolicy()
+        self.dry_run = dry_run
         self.rng = rng or random.Random()  # noqa: S311 - jitter
         self.discovery = Discovery(self)
         self._clock = clock

@@ -96,6 +96,7 @@ class Deleter(ClientBase):
         if document is not None:
             name, namespace, uid = name_of(document), namespace_of(document), uid or uid_of(document)
         rt = await self.resource_type(kind)
+        dry_run = dry_run or self._connection.dry_run
         body = delete_options(
             dry_run=dry_run,
             propagation=propagation,
@@ -152,7 +153,9 @@ class Deleter(ClientBase):
         rt = await self.resource_type(kind)
         if rt.namespaced and not namespace:
             raise ValueError(f"deleting all of {rt.gvk.kind} needs a namespace: the API deletes in one at a time")
-        body = delete_options(dry_run=dry_run, propagation=propagation, grace_period=grace_period)
+        body = delete_options(
+            dry_run=dry_run or self._connection.dry_run, propagation=propagation, grace_period=grace_period
+        )
         query = selectors(label_selector, field_selector)
         request = self._connection.request("DELETE", collection_path(rt, namespace), query, body=body)
         await self._execute(rt, request, Repeat.REFUSED)

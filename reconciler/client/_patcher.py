@@ -17,7 +17,6 @@ from reconciler.client._requests import (
     kind_of,
     object_path,
     patch_body,
-    write_options,
 )
 from reconciler.client._retry import Repeat
 from reconciler.meta import GroupVersionKind, name_of, namespace_of
@@ -99,7 +98,7 @@ class Patcher(ClientBase):
         request = self._connection.request(
             "PATCH",
             object_path(rt, name, namespace, subresource),
-            write_options(dry_run=dry_run, field_manager=self._field_manager, field_validation=field_validation),
+            self._options(dry_run=dry_run, field_validation=field_validation),
             body=patch_body(patch, strategy, resource_version),
             content_type=CONTENT_TYPES[strategy],
         )
@@ -169,7 +168,7 @@ class Patcher(ClientBase):
         document = applied(to_document(obj), None if owner is None else to_document(owner), resource_version)
         kind = kind_of(obj, document)
         rt = await self.resource_type(kind)
-        options = write_options(dry_run=dry_run, field_manager=field_manager or self._field_manager)
+        options = self._options(dry_run=dry_run, field_manager=field_manager)
         request = self._connection.request(
             "PATCH",
             object_path(rt, name_of(document), namespace_of(document), subresource),

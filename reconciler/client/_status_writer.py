@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from reconciler.client._answers import decode
-from reconciler.client._requests import CONTENT_TYPES, encode, object_path, write_options
+from reconciler.client._base import ClientBase, is_dry_run
+from reconciler.client._requests import CONTENT_TYPES, encode, object_path
 from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.objects import KindLike, gvk_from
-
-if TYPE_CHECKING:
-    from reconciler.client._base import ClientBase
 
 __all__ = ["ClientStatusWriter"]
 
@@ -81,7 +79,7 @@ class ClientStatusWriter:
         """
         client = self._client
         rt = await client.resource_type(self._kind)
-        options = write_options(dry_run=False, field_manager=client.field_manager)
+        options = client._options()  # noqa: SLF001 - one room
         if strategy == "apply":
             options.append(("force", "true"))
             body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
@@ -96,5 +94,7 @@ class ClientStatusWriter:
         response = await connection.once(request)
         self.warnings = response.warnings
         answer = decode(request, response)
-        client._wrote(rt, strategy if strategy == "apply" else "patch", request_of(answer), response.body)  # noqa: SLF001 - one room
+        if not is_dry_run(request):
+            verb = "apply" if strategy == "apply" else "patch"
+            client._wrote(rt, verb, request_of(answer), response.body)  # noqa: SLF001 - one room
         return answer

@@ -7,7 +7,7 @@ from typing import Any
 
 from reconciler.client._answers import decode
 from reconciler.client._base import ClientBase
-from reconciler.client._requests import encode, object_path, write_options
+from reconciler.client._requests import encode, object_path
 from reconciler.client._retry import Repeat
 from reconciler.objects import KindLike, Unstructured
 
@@ -82,7 +82,7 @@ class Subresources(ClientBase):
     ) -> Unstructured:
         rt = await self.resource_type(kind)
         path = object_path(rt, name, namespace, subresource)
-        options = write_options(dry_run=dry_run, field_manager=self._field_manager)
+        options = self._options(dry_run=dry_run)
         request = self._connection.request(method, path, options, body=encode(body))
         response = await self._execute(rt, request, Repeat.REFUSED)
         return Unstructured(decode(request, response))

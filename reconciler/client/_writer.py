@@ -14,7 +14,6 @@ from reconciler.client._requests import (
     encode,
     kind_of,
     object_path,
-    write_options,
 )
 from reconciler.client._retry import Repeat, Trail
 from reconciler.errors import AlreadyExists, NotFound, OutcomeUnknown
@@ -68,7 +67,7 @@ class Writer(ClientBase):
         name, namespace = name_of(document), namespace_of(document)
         if rt.namespaced and not namespace:
             raise ValueError(f"{rt.gvk.kind} {name!r} needs a namespace")
-        options = write_options(dry_run=dry_run, field_manager=self._field_manager, field_validation=field_validation)
+        options = self._options(dry_run=dry_run, field_validation=field_validation)
         path = collection_path(rt, namespace)
         request = self._connection.request("POST", path, options, body=encode(document))
         trail = Trail()
@@ -148,7 +147,7 @@ class Writer(ClientBase):
         document = to_document(obj)
         kind = kind_of(obj, document)
         rt = await self.resource_type(kind)
-        options = write_options(dry_run=dry_run, field_manager=self._field_manager, field_validation=field_validation)
+        options = self._options(dry_run=dry_run, field_validation=field_validation)
         path = object_path(rt, name_of(document), namespace_of(document), subresource)
         request = self._connection.request("PUT", path, options, body=encode(document))
         response = await self._execute(rt, request, Repeat.REFUSED)

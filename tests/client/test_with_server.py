@@ -336,3 +336,19 @@ async def test_the_same_over_sockets(server: APIServer, tmp_path: Path) -> None:
         await client.delete(made)
         await client.wait_gone(Database, "db1", "default", timeout=10)
     assert len(server.requests(verb="create", resource="databases", user_agent="kube-reconciler/")) == 1
+
+
+@virtual
+async def test_a_dry_run_client_stores_nothing_whatever_it_writes(server: APIServer, client: Client) -> None:
+    db = await client.create(database(size=1))
+    dry = Client(server, dry_run=True)
+    before = server.statistics().resource_version
+    await dry.create(database("db2"))
+    db.spec.size = 9
+    assert (await dry.update(db)).spec.size == 9
+    await dry.patch(Database, "db1", "default", patch={"spec": {"size": 9}})
+    await dry.status_writer(db).write({"status": {"phase": "A"}})
+    await dry.delete(db)
+    await dry.delete_all_of(Database, "default")
+    assert server.statistics().resource_version == before
+    assert [(found.name, found.spec.size) for found in await client.list(Database)] == [("db1", 1)]
