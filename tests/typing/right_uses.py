@@ -1,0 +1,316 @@
+"""The public face, used as it is meant to be; mypy --strict and pyright accept every line.
+
+Only the type checkers read this file; `test_typing.py` runs them.
+"""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, assert_type
+
+import kubernetes_asyncio.client
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from reconciler import (
+    Client,
+    Condition,
+    ConditionedStatus,
+    Manager,
+    Model,
+    ObjectMeta,
+    Outcome,
+    Reconciler,
+    Request,
+    Resource,
+    ResourceReconciler,
+    Result,
+    StatusBatcher,
+    TerminalError,
+    Unstructured,
+    Watch,
+)
+from reconciler.apiserver import APIServer
+from reconciler.events import EventRecorder
+from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.notification import (
+    Channel,
+    ConsoleChannel,
+    DeferredDeliveryError,
+    FileChannel,
+    Message,
+    NotificationReconciler,
+    NotificationRequest,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+)
+from reconciler.objects import KindLike, PrinterColumn, generate_crd, rule, schema_extra
+from reconciler.testing import virtual_time
+from reconciler.workqueue import ExponentialBackoff, MaxOf, QueueShutDown, TokenBucket, WorkQueue
+
+
+class DatabaseSpec(Model):
+    size: int = Field(ge=1, le=100, description="Gigabytes")
+    storage_class: str | None = None
+
+
+class DatabaseStatus(ConditionedStatus):
+    phase: str | None = None
+
+
+class Database(Resource[DatabaseSpec, DatabaseStatus], group="example.com", version="v1", short_names=("db",)):
+    """A database (becomes the description in the CRD)."""
+
+
+class Range(BaseModel):
+    model_config = ConfigDict(json_schema_extra=schema_extra(rules=[rule("self.minimum <= self.maximum")]))
+
+    minimum: int
+    maximum: int
+    tags: list[str] = Field(default_factory=list, json_schema_extra=schema_extra(list_type="set"))
+
+
+class RangeStatus(BaseModel):
+    phase: str = ""
+
+
+class OneModel(
+    Resource[Range],
+    group="example.com",
+    version="v1beta1",
+    kind="Range",
+    plural="ranges",
+    singular="range",
+    scope="Cluster",
+    short_names=["rg"],
+    categories=("all",),
+    printer_columns=[PrinterColumn("Minimum", ".spec.minimum", priority=1)],
+    selectable_fields=(".spec.minimum",),
+    rules=[rule("self.metadata.name != 'x'", message="x is taken")],
+    storage=False,
+    served=True,
+):
+    pass
+
+
+class PlainStatus(Resource[Range, RangeStatus], group="example.com", version="v1"):
+    pass
+
+
+class NoModel(Resource, group="example.com", version="v1"):
+    pass
+
+
+def objects() -> None:
+    db = Database(metadata=ObjectMeta(name="db1", namespace="prod"), spec=DatabaseSpec(size=3))
+    assert_type(db.spec, DatabaseSpec)
+    assert_type(db.status, DatabaseStatus)
+    assert_type(db.status.phase, str | None)
+    assert_type(db.status.conditions, list[Condition])
+    assert_type(db.key, Request)
+    assert_type(db.namespace, str | None)
+    assert_type(Database.from_dict({}), Database)
+    assert_type(Database.crd(), dict[str, Any])
+    one = OneModel(metadata=ObjectMeta(name="a"), spec=Range(minimum=1, maximum=2))
+    assert_type(one.status, ConditionedStatus)
+    plain = PlainStatus(metadata=ObjectMeta(name="a"), spec=Range(minimum=1, maximum=2), status=RangeStatus(phase="x"))
+    assert_type(plain.status, RangeStatus)
+    kinds(Database, OneModel, PlainStatus, NoModel, "apps/v1/Deployment", Database.gvk)
+    generate_crd(Database, OneModel, PlainStatus, NoModel)
+
+
+def kinds(*kinds: KindLike) -> None: ...
+
+
+def deployment_for(db: Database) -> dict[str, Any]:
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": db.name}}
+
+
+class DatabaseReconciler(ResourceReconciler[Database]):
+    async def reconcile_object(self, db: Database, status: StatusBatcher[DatabaseStatus]) -> Outcome:
+        await self.client.apply(deployment_for(db), owner=db)
+        await self.client.live.get(Database, db.name, db.namespace)
+        status.set(DatabaseStatus(phase="Ready"))
+        status.set(phase="Ready")
+        status.set_condition("Ready", True, reason="Provisioned", message="1 of 1")
+        self.events.normal(db, "Provisioned", "1 of 1")
+        return Result(requeue_after=300)
+
+    async def finalize(self, db: Database, status: StatusBatcher[DatabaseStatus]) -> Outcome:
+        if db.spec.size > 10:
+            raise TerminalError("too big to delete")
+        return None
+
+
+class InAThread(ResourceReconciler[Database]):
+    def reconcile_object(self, obj: Database, batcher: StatusBatcher[DatabaseStatus]) -> Outcome:
+        found = self.wait(self.client.get("v1/ConfigMap", "a", obj.namespace))
+        assert_type(found, Unstructured)
+        return Result(again=True)
+
+    def finalize(self, obj: Database, batcher: StatusBatcher[DatabaseStatus]) -> Outcome:
+        return None
+
+
+class Untyped(ResourceReconciler):
+    async def reconcile_object(self, obj: Any, status: StatusBatcher) -> None:
+        status.set(phase="Ready")
+
+
+class Nodes(Reconciler):
+    async def reconcile(self, request: Request) -> Outcome:
+        return Result(requeue_after=1.5, priority=10)
+
+
+class NodesInAThread(Reconciler):
+    def reconcile(self, node: Request) -> Result:
+        return Result()
+
+
+async def main() -> None:
+    async with Client.from_config() as client:
+        manager = Manager(
+            client,
+            namespaces=["prod"],
+            leader_election="database-operator",
+            metrics="0.0.0.0:8080",
+            health="0.0.0.0:8081",
+        )
+        manager.add_controller(
+            DatabaseReconciler(),
+            owns=["apps/v1/Deployment"],
+            workers=4,
+            watches=[Watch("v1/ConfigMap", mapper=lambda cm: [Request(cm.name, "prod")])],
+        )
+        manager.add_controller(Nodes(), resource="v1/Node")
+        await manager.run()
+
+
+def names_of(databases: Sequence[Database]) -> list[str]:
+    return [db.name for db in databases]
+
+
+async def client_verbs(client: Client) -> None:
+    db = await client.get(Database, "db1", "prod")
+    assert_type(db, Database)
+    assert_type(await client.get("v1/Node", "n1"), Unstructured)
+    found = await client.list(Database, "prod", label_selector="a=b")
+    assert_type(found[0], Database)
+    names_of(found)
+    assert_type(found.resource_version, str)
+    assert_type(await client.create(db), Database)
+    await client.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}, dry_run=True)
+    assert_type(await client.update(db, subresource="status"), Database)
+    patched = await client.patch(Database, "db1", "prod", patch={"metadata": {"labels": {"a": "b"}}})
+    assert_type(patched, Database)
+    await client.patch(Database, "db1", "prod", patch=[{"op": "remove", "path": "/spec/a"}], strategy="json")
+    await client.apply(db, owner=db, force=True, subresource="status")
+    await client.delete(Database, "db1", "prod", propagation="Foreground")
+    await client.delete(db)
+    await client.delete_all_of(Database, "prod", label_selector={"a": "b"})
+    await client.wait_for(Database, "db1", "prod", until=lambda db: db.status.phase == "Ready", timeout=30)
+    await client.wait_for("v1/ConfigMap", "a", "prod", until=lambda cm: cm["data"] == {}, timeout=30)
+    async for event in client.watch(Database, "prod"):
+        assert_type(event.object, Database)
+    response = await client.send(HTTPRequest("GET", "/version"))
+    assert_type(response, HTTPResponse)
+
+
+async def deliver(channel: str) -> dict[str, Any]:
+    return {"channel": channel}
+
+
+async def batcher_over_anything(
+    client: Client, api: kubernetes_asyncio.client.ApiClient, custom: kubernetes_asyncio.client.CustomObjectsApi
+) -> None:
+    obj: dict[str, Any] = {}
+    async with StatusBatcher(api, obj) as status:
+        for channel in ["a", "b"]:
+            status.append("deliveryAttempts", await deliver(channel), keep_last=50)
+            status.increment("totalAttempts")
+        await status.flush()
+    assert_type(status.written, bool | None)
+    async with StatusBatcher(custom, "example.com/v1/Database", name="db1", namespace="prod") as status:
+        status.upsert("channels", {"name": "a"}, key="name")
+        status.remove("message")
+        status.merge(counts={"a": 1})
+        status.mutate(lambda current: current.setdefault("seen", 1))
+    typed: StatusBatcher[DatabaseStatus] = StatusBatcher(client, Database, name="db1", namespace="prod")
+    async with typed as batcher:
+        batcher.set(DatabaseStatus(phase="Ready"))
+
+
+def batcher_over_a_sync_client(api: Any) -> None:
+    with StatusBatcher(api, "example.com/v1/Database", name="db1", namespace="prod") as status:
+        status.set(phase="Ready")
+        status.mutate(lambda s: None)
+    assert_type(status.written, bool | None)
+
+
+@pytest.mark.virtual_time
+async def one_write() -> None:
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(Database)
+        manager = Manager(client)
+        manager.add_controller(DatabaseReconciler())
+        async with manager.running():
+            await client.create(Database(metadata=ObjectMeta(name="db1", namespace="prod"), spec=DatabaseSpec(size=3)))
+        assert len(server.requests(verb="patch", subresource="status", name="db1")) == 1
+        server.faults.add(status=409, times=2, verb="patch", subresource="status")
+        assert_type(server.url, str)
+
+
+def virtual() -> None:
+    with virtual_time():
+        asyncio.run(main())
+
+
+async def queue() -> AsyncIterator[str]:
+    q: WorkQueue[str] = WorkQueue(
+        rate_limiter=MaxOf(ExponentialBackoff(base=0.005, maximum=1000), TokenBucket(rate=10, burst=100))
+    )
+    q.add("a")
+    q.add("b", after=1.5, priority=10, reason="resync")
+    q.add_rate_limited("c")
+    q.forget("a")
+    assert_type(q.retries("c"), int)
+    assert_type(q.retract("b", "resync"), bool)
+    assert_type(len(q), int)
+    try:
+        async with q.item() as key:
+            assert_type(key, str)
+        yield await q.get()
+        q.done("a")
+    except QueueShutDown:
+        await q.shutdown(drain=True)
+    keys: WorkQueue[Request] = WorkQueue()
+    keys.add(Request("a", "b"))
+
+
+class Pager:
+    name = "pager"
+
+    async def deliver(self, message: Message) -> None:
+        if message.attempt > 3:
+            raise PermanentDeliveryError("no such number")
+        assert_type(message.idempotency_key, str)
+        raise RetryableDeliveryError("busy")
+
+
+def notifications(manager: Manager) -> None:
+    channels: list[Channel] = [ConsoleChannel(), FileChannel("/var/log/notifications"), Pager()]
+    manager.add_controller(NotificationReconciler(channels=channels), workers=10)
+    manager.add_controller(NotificationReconciler(channels=[ConsoleChannel(), Pager()]))
+    kinds(NotificationRequest)
+
+
+def classify(error: DeferredDeliveryError | PermanentDeliveryError | RetryableDeliveryError) -> None: ...
+
+
+def events(client: Client, db: Database) -> None:
+    recorder = EventRecorder(client, source="database-controller")
+    recorder.normal(db, "Made", "m")
+    recorder.warning({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}, "Failed", "m")

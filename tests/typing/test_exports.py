@@ -1,0 +1,125 @@
+"""What is public: sorted, visible, resolvable, and loaded when it is used."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import reconciler
+
+ROOMS = sorted(
+    f"reconciler.{module.name}" for module in pkgutil.iter_modules(reconciler.__path__) if module.name[0] != "_"
+)
+HEAVY = ["aiohttp", "kubernetes", "kubernetes_asyncio", "prometheus_client", "pydantic", "tenacity", "yaml"]
+EXTRAS = [
+    "aiolimiter",
+    "aiosmtplib",
+    "cel_expr_python",
+    "cyclopts",
+    "jsonpatch",
+    "jsonschema_rs",
+    "kubernetes",
+    "looptime",
+    "minijinja",
+    "opentelemetry",
+    "pydantic_settings",
+    "re2",
+    "rich",
+    "uvloop",
+    "watchfiles",
+]
+
+
+def in_a_fresh_interpreter(code: str) -> str:
+    """Run code and return what it printed."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def isort_order(name: str) -> tuple[int, str]:
+    """Sort as ruff's RUF022 does: constants, classes, the rest."""
+    rank = 0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2
+    return rank, name
+
+
+@pytest.mark.parametrize("module", ["reconciler", *ROOMS])
+def test_all_is_sorted_without_repetition_and_every_name_is_there(module: str) -> None:
+    loaded = importlib.import_module(module)
+    names = loaded.__all__
+    assert list(names) == sorted(set(names), key=isort_order)
+    for name in names:
+        assert getattr(loaded, name) is not None
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_class_and_function_has_a_docstring_of_its_own(room: str) -> None:
+    loaded = importlib.import_module(room)
+    for name in loaded.__all__:
+        value = getattr(loaded, name)
+        if inspect.isclass(value) or inspect.isroutine(value):
+            own = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+            assert own, f"{room}.{name}"
+
+
+def test_all_of_the_package_is_what_is_visible() -> None:
+    assert dir(reconciler) == sorted(reconciler.__all__)
+
+
+def test_type_checkers_see_the_same_names_as_the_interpreter() -> None:
+    tree = ast.parse(Path(reconciler.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = {
+        alias.name: statement.module
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert set(imported) == set(reconciler.__all__)
+    for name, home in imported.items():
+        assert home is not None
+        assert getattr(reconciler, name) is getattr(importlib.import_module(home), name)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'reconciler' has no attribute 'Reconciller'"):
+        getattr(reconciler, "Reconciller")  # noqa: B009 - a typo is what is tested
+
+
+def test_importing_the_package_loads_nothing_of_it() -> None:
+    loaded = in_a_fresh_interpreter("import sys, reconciler; print(*sorted(sys.modules))").split()
+    assert [name for name in loaded if name.startswith("reconciler")] == ["reconciler"]
+    assert not set(loaded) & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", ["TerminalError", "Request", "StatusBatcher"])
+def test_a_light_name_loads_no_heavy_library(name: str) -> None:
+    loaded = in_a_fresh_interpreter(f"import sys; from reconciler import {name}; print(*sys.modules)").split()
+    assert not set(loaded) & set(HEAVY)
+
+
+@pytest.mark.parametrize("room", ["backoff", "clock", "errors", "http", "meta", "status", "workqueue"])
+def test_a_light_room_loads_no_heavy_library(room: str) -> None:
+    loaded = in_a_fresh_interpreter(f"import sys, reconciler.{room}; print(*sys.modules)").split()
+    assert not set(loaded) & set(HEAVY)
+
+
+def test_every_room_can_be_imported_without_the_extras() -> None:
+    code = f"""
+import importlib, importlib.abc, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {EXTRAS!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+for room in {ROOMS!r}:
+    module = importlib.import_module(room)
+    for name in module.__all__:
+        getattr(module, name)
+"""
+    assert in_a_fresh_interpreter(code) == ""
