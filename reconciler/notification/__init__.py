@@ -24,6 +24,7 @@ from reconciler.notification._errors import (
 from reconciler.notification._file import FileChannel
 from reconciler.notification._log import LogChannel
 from reconciler.notification._message import Message
+from reconciler.notification._reconciler import NotificationReconciler, NotificationStatistics
 from reconciler.notification._resource import (
     ChannelStatus,
     DeliveryAttempt,
@@ -44,9 +45,11 @@ __all__ = [
     "FileChannel",
     "LogChannel",
     "Message",
+    "NotificationReconciler",
     "NotificationRequest",
     "NotificationRequestSpec",
     "NotificationRequestStatus",
+    "NotificationStatistics",
     "PermanentDeliveryError",
     "RetryPolicy",
     "RetryableDeliveryError",

@@ -177,9 +177,9 @@ def settle(
     new = status.model_copy(
         update={
             "channels": states,
-            "delivery_attempts": _merged(status.delivery_attempts, attempts),
-            "queued_at": status.queued_at or now,
-            **summarize(states, spec.retry_policy, now=now, completed=status.completion_time),
+            "delivery_attempts": [*status.delivery_attempts, *attempts],
+            "queued_at": status.queued_at or min([now, *(delivery.started for delivery in results.values())]),
+            **summarize(states, spec.retry_policy, now=now),
         }
     )
     waiting = [channel for channel in states if channel.state in _OPEN]
@@ -325,9 +325,3 @@ def _entry(delivery: Delivery, number: int) -> DeliveryAttempt:
         error=None if success else delivery.error or None,
         duration_seconds=round(delivery.seconds, 6),
     )
-
-
-def _merged(ledger: Sequence[DeliveryAttempt], attempts: Sequence[DeliveryAttempt]) -> list[DeliveryAttempt]:
-    """Return the ledger with `attempts`; an attempt has one entry, however often it is recorded."""
-    entries = {(entry.channel, entry.attempt): entry for entry in [*ledger, *attempts]}
-    return list(entries.values())

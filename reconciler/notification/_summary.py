@@ -26,16 +26,13 @@ class Summary(TypedDict):
     completion_time: datetime | None
 
 
-def summarize(
-    channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime, completed: datetime | None = None
-) -> Summary:
+def summarize(channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime) -> Summary:
     """Return phase, reason, message and counts for these states of all channels.
 
     Args:
         channels: every channel of the request; none at all is a failure, not a success.
         policy: for the words about attempts that are left.
-        now: becomes the completion time when the phase is terminal and none is known.
-        completed: the completion time, if it is known.
+        now: becomes the completion time when the phase is terminal.
     """
     delivered = [channel for channel in channels if channel.state == "Delivered"]
     failed = [channel for channel in channels if channel.state == "Failed"]
@@ -49,7 +46,7 @@ def summarize(
         total_attempts=sum(channel.attempts for channel in channels),
         successful_deliveries=len(delivered),
         failed_deliveries=len(failed) + len(tried),
-        completion_time=None if waiting else completed or now,
+        completion_time=None if waiting else now,
     )
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import stat
+import threading
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from reconciler.notification import (
     installed_channels,
 )
 from reconciler.notification import _channel as channel_module
+from reconciler.notification import _file as file_module
 
 
 def message(**changes: Any) -> Message:
@@ -121,6 +123,14 @@ async def test_file_mode_is_an_option(tmp_path: Path) -> None:
     await FileChannel(tmp_path, mode=0o644).deliver(message())
     (file,) = files(tmp_path)
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
+async def test_a_slow_disk_does_not_hold_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(file_module, "_write_whole", lambda *_: threads.append(threading.get_ident()))
+    await FileChannel(tmp_path).deliver(message())
+    assert len(threads) == 1
+    assert threads != [threading.get_ident()]
 
 
 async def test_file_names_differ_by_namespace_name_uid_and_attempt(tmp_path: Path) -> None:

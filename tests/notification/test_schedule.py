@@ -96,6 +96,7 @@ def test_the_seed_timeline_is_0_30_90_210_450_and_ends_with_the_last_attempt() -
     assert status.completion_time == at(450)
     assert (status.total_attempts, status.successful_deliveries, status.failed_deliveries) == (6, 1, 1)
     assert status.reason == "PartialDeliverySuccess"
+    assert all(channel.next_attempt_time is channel.delay_seconds is None for channel in status.channels)
 
 
 def test_the_wait_is_capped_by_the_policy() -> None:
@@ -156,6 +157,12 @@ def test_dues_within_a_second_run_together_and_the_first_one_waits() -> None:
     assert due(wanted, status, 30.999999) == []
     assert due(wanted, status, 31) == ["a", "b"]
     assert due(wanted, status, 31.5) == ["a", "b", "c"]
+
+
+def test_a_channel_that_was_not_tried_yet_waits_for_nobody() -> None:
+    wanted = spec("a", "b")
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
+    assert due(wanted, status, 29.5) == ["b"]
 
 
 def test_a_longer_retry_after_goes_before_the_back_off_and_a_shorter_one_does_not() -> None:
@@ -250,6 +257,13 @@ def test_a_terminal_phase_never_changes() -> None:
     assert plan(wanted, ("a", "b"), status, now=at(1e6)).due == ()
 
 
+def test_a_phase_that_somebody_else_made_terminal_ends_the_request() -> None:
+    wanted = spec("a")
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status.model_copy(update={"phase": "Failed"})
+    assert due(wanted, status, 100) == []
+    assert decide(wanted, status, result("a", OK, 100), now=100) == Decision(status)
+
+
 # Deferrals
 
 
@@ -270,12 +284,12 @@ def test_deferring_ends_after_24_hours_and_survives_a_restart() -> None:
     wanted = spec("a", maxAttempts=2)
     status, now, deferrals = NONE, 0.0, 0
     while status.total_attempts == 0:
-        decision = decide(wanted, status, result("a", DEFERRED, now, retry_after=7000.0), now=now)
+        decision = decide(wanted, status, result("a", DEFERRED, now, retry_after=3500.0), now=now)
         # What is stored is all that the next pass knows.
         status = NotificationRequestStatus.model_validate_json(decision.status.model_dump_json(by_alias=True))
         assert decision.next_due is not None
         before, now, deferrals = now, (decision.next_due - START).total_seconds(), deferrals + 1
-    assert (before, deferrals) == (86_400, 25)
+    assert (before, deferrals) == (86_400, 26)
     assert (status.channels[0].deferred_since, status.channels[0].reason) == (None, "AttemptFailed")
     assert status.delivery_attempts[0].result == "failure"
 
