@@ -9,7 +9,10 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.status._asyncio_client import AsyncioClientWriter
+from reconciler.status._blocking_client import BlockingClientWriter
 from reconciler.status._documents import is_kind
+from reconciler.status._official import Requests
 from reconciler.status._writer import StatusWriter, SyncStatusWriter
 
 __all__ = ["Binding", "bind"]
@@ -60,11 +63,30 @@ def bind(
         return _of_writer(api.status_writer(obj_or_kind, name=name, namespace=namespace))
     if all(hasattr(api, attribute) for attribute in ("read", "write", "request", "identity")):
         return _of_writer(api)
+    api_client = getattr(api, "api_client", api)
+    is_async = _is_async(api_client)
+    if is_async is not None:
+        requests = Requests(
+            api_client.configuration.host, obj_or_kind, name=name, namespace=namespace, field_manager=field_manager
+        )
+        make = AsyncioClientWriter if is_async else BlockingClientWriter
+        return Binding(make(api_client, requests, field_manager=field_manager, timeout=timeout), is_async)
     raise TypeError(
         f"StatusBatcher does not know the client {type(api).__module__}.{type(api).__qualname__}: give a "
         "reconciler.Client, an ApiClient or an *Api of kubernetes, kubernetes.aio or kubernetes_asyncio, or a "
         "StatusWriter"
     )
+
+
+def _is_async(api_client: Any) -> bool | None:
+    """Say which of the official clients this is: True, False, or None when it is none of them."""
+    for cls in type(api_client).__mro__:
+        if cls.__name__ == "ApiClient":
+            if cls.__module__.startswith(("kubernetes_asyncio.", "kubernetes.aio.")):
+                return True
+            if cls.__module__.startswith("kubernetes."):
+                return False
+    return None
 
 
 def _of_writer(writer: StatusWriter | SyncStatusWriter) -> Binding:

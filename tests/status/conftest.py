@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from reconciler.status import _official
 from reconciler.status._memory import MEMORY
 from tests.status.scripted import ScriptedServer
 
@@ -16,5 +17,6 @@ def server() -> ScriptedServer:
 @pytest.fixture(autouse=True)
 def nothing_learned() -> Iterator[None]:
     MEMORY.clear()
+    _official._plurals.clear()
     yield
     MEMORY.clear()

@@ -1,0 +1,134 @@
+"""Write a status over the blocking client ``kubernetes``."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from reconciler.errors import NotSent, OutcomeUnknown, TransportError
+from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.status._official import AUTH, CONTENT_TYPES, Requests, read_answer
+from reconciler.status._writer import Strategy
+
+__all__ = ["BlockingClientWriter"]
+
+
+class BlockingClientWriter:
+    """Be a `SyncStatusWriter` over an ApiClient with urllib3 below it.
+
+    Each request is sent once, whatever retries the client is configured with: the connection pool is asked directly,
+    with retries off for the request.
+
+    Args:
+        api_client: the ApiClient; its authentication, proxy and TLS settings are used.
+        requests: what to ask for.
+        field_manager: under which name writes are recorded.
+        timeout: seconds to connect, and to wait for an answer.
+
+    Attributes:
+        warnings: the ``Warning`` headers of the last answer.
+    """
+
+    def __init__(self, api_client: Any, requests: Requests, *, field_manager: str, timeout: float) -> None:
+        self._api_client = api_client
+        self._requests = requests
+        self._timeout = timeout
+        self.field_manager = field_manager
+        self.warnings: Sequence[str] = ()
+
+    @property
+    def gvk(self) -> GroupVersionKind:
+        """Return the object's kind."""
+        return self._requests.gvk
+
+    @property
+    def request(self) -> Request:
+        """Return the object's name and namespace."""
+        return self._requests.request
+
+    @property
+    def identity(self) -> Hashable:
+        """Return what names server, client and field manager."""
+        return self._api_client.configuration.host, id(self._api_client), self.field_manager
+
+    def read(self) -> dict[str, Any]:
+        """Return the whole object by a consistent GET.
+
+        Raises:
+            APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
+            ConfigurationError: the server does not serve the kind.
+        """
+        return self._send("GET", self._requests.path(self._served()))
+
+    def write(
+        self, body: dict[str, Any], *, strategy: Strategy = "merge", subresource: str | None = "status"
+    ) -> dict[str, Any]:
+        """Send a body once.
+
+        Raises:
+            APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
+            ConfigurationError: the server does not serve the kind.
+        """
+        return self._send(
+            "PATCH",
+            self._requests.path(self._served(), subresource),
+            query=self._requests.query(strategy),
+            headers={"Content-Type": CONTENT_TYPES[strategy]},
+            body=msgspec.json.encode(body),
+        )
+
+    def _served(self) -> ResourceType:
+        served = self._requests.served()
+        return served or self._requests.learn(self._send("GET", self._requests.discovery_path))
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> dict[str, Any]:
+        url, all_headers = self._addressed(method, path, query, {"Accept": "application/json", **(headers or {})})
+        try:
+            response = self._api_client.rest_client.pool_manager.request(
+                method, url, body=body, headers=all_headers, timeout=self._timeout, retries=False
+            )
+        except Exception as error:
+            without_answer = _without_answer(f"{method} {path}", error)
+            if without_answer is None:
+                raise
+            raise without_answer from error
+        answered = response.headers.items()
+        document, self.warnings = read_answer(f"{method} {path}", response.status, answered, response.data)
+        return document
+
+    def _addressed(
+        self, method: str, path: str, query: Sequence[tuple[str, str]], headers: dict[str, str]
+    ) -> tuple[str, Mapping[str, str]]:
+        """Return the URL, and the headers with the client's own and its credentials."""
+        client, parameters = self._api_client, list(query)
+        if hasattr(client, "param_serialize"):
+            _, url, headers, *_ = client.param_serialize(
+                method, path, query_params=parameters, header_params=headers, auth_settings=AUTH
+            )
+            return url, headers
+        headers = {**client.default_headers, **headers}
+        client.update_params_for_auth(headers, parameters, AUTH)
+        return f"{client.configuration.host}{path}" + (f"?{urlencode(parameters)}" if parameters else ""), headers
+
+
+def _without_answer(request: str, error: Exception) -> TransportError | None:
+    """Say what an error of the client means for the request; None when it is no error of the network."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    bad_certificate = any(isinstance(argument, ssl.SSLCertVerificationError) for argument in error.args)
+    if names & {"NewConnectionError", "ConnectTimeoutError"} or bad_certificate:
+        return NotSent(f"{request}: {error}")
+    if isinstance(error, OSError) or "HTTPError" in names:
+        return OutcomeUnknown(f"{request}: {type(error).__name__}: {error}")
+    return None
