@@ -1,0 +1,320 @@
+"""Put a process together: what a user makes, fills and runs."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from reconciler.cache import Cache, CachedClient, CacheEvent, CacheStatistics
+from reconciler.client import Client, RetryPolicy
+from reconciler.clock import Clock, current_clock
+from reconciler.controller import Controller, ControllerStatistics, Reconciler, ResourceReconciler, Watch
+from reconciler.errors import ConfigurationError
+from reconciler.http import Transport
+from reconciler.manager._election import LeaderElection, settled
+from reconciler.manager._endpoints import debug_queue, health, metrics
+from reconciler.manager._errors import ManagerError
+from reconciler.manager._health import Check, Checks
+from reconciler.manager._http import Address, Servers
+from reconciler.manager._leader import Elector
+from reconciler.manager._lifecycle import Entry, Lifecycle, State
+from reconciler.manager._runnables import Runnable, entry_of
+from reconciler.manager._signals import handled_signals
+from reconciler.manager._transports import Counted, Fenced
+from reconciler.manager._watchdog import Watchdog
+from reconciler.objects import KindLike, gvk_from
+from reconciler.telemetry import MetricsRegistry
+from reconciler.workqueue import RateLimiter
+
+__all__ = ["Manager", "ManagerStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerStatistics:
+    """Tell how a manager fares.
+
+    Attributes:
+        state: where it is in its life.
+        leading: whether this process leads; None without leader election.
+        controllers: each one's own figures, in the order in which they were added.
+        cache: what is cached.
+    """
+
+    state: State
+    leading: bool | None
+    controllers: tuple[ControllerStatistics, ...]
+    cache: CacheStatistics
+
+
+class Manager:
+    """Run controllers, and what belongs to them, from start to drained end. It runs once.
+
+    Args:
+        client: speaks to the server; whoever made it opens and closes it.
+        namespaces: what informers watch. Default: all namespaces.
+        leader_election: the lease's name, or a `LeaderElection` with times. Default: none, every replica works.
+        leader_election_namespace: where the lease is. Default: the pod's own namespace, or the one in `namespaces`.
+        metrics: ``host:port`` for ``/metrics`` and ``/debug/queue``; port 0 for a free one. Default: not served.
+        health: ``host:port`` for ``/healthz``, ``/readyz`` and ``/debug/queue``; may be the same. Default: not served.
+        grace_period: seconds that work in progress has to end when the manager stops, after which it is cancelled.
+            Default 30, controller-runtime's number.
+        clock: source of time. Default: the clock in force.
+        rng: spreads delays of cache and election. Default: a fresh one.
+
+    Attributes:
+        cache: the informers, for runnables that read stores; controllers declare their kinds by themselves.
+        client: reads of declared kinds come from the cache. With leader election, writes are refused while this process
+            does not lead.
+        metrics: all counters, and the Prometheus registry for collectors of your own.
+
+    Raises:
+        ConfigurationError: an option cannot be used; the message says which, and why.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        namespaces: Sequence[str] | None = None,
+        leader_election: str | LeaderElection | None = None,
+        leader_election_namespace: str | None = None,
+        metrics: str | None = None,
+        health: str | None = None,
+        grace_period: float = 30.0,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        if not (grace_period >= 0 and math.isfinite(grace_period)):
+            raise ConfigurationError(f"grace_period must be a number of seconds, 0 or more, not {grace_period!r}")
+        self._clock = clock or current_clock()
+        self._rng = rng or random.Random()  # noqa: S311 - spreads load
+        self.metrics = MetricsRegistry()
+        self._elector: Elector | None = None
+        if leader_election is not None:
+            election = settled(leader_election, namespace=leader_election_namespace, namespaces=namespaces)
+            self._elector = self._make_elector(client, election)
+        own = client.through(self._around)
+        try:
+            self.cache = Cache(own, namespaces=namespaces, clock=self._clock, rng=self._rng)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+        self.client = CachedClient(own, self.cache)
+        self._live, self._ready = Checks("healthz"), Checks("readyz")
+        self._servers = Servers(self._clock)
+        self._lifecycle = Lifecycle(
+            servers=self._servers, cache=self.cache, elector=self._elector, grace=grace_period, clock=self._clock
+        )
+        self._serve(metrics, health)
+
+    # Filling
+
+    def add_controller(
+        self,
+        reconciler: Reconciler,
+        *,
+        resource: KindLike | None = None,
+        name: str | None = None,
+        owns: Sequence[KindLike | Watch] = (),
+        watches: Sequence[Watch] = (),
+        predicates: Sequence[Callable[[CacheEvent], bool]] = (),
+        workers: int = 1,
+        timeout: float | None = None,
+        rate_limiter: RateLimiter | None = None,
+        wake_on_own_status: bool = False,
+        sync_timeout: float = 120.0,
+    ) -> Controller:
+        """Add a controller that runs a reconciler. Added while the manager runs, it starts at once.
+
+        Args:
+            reconciler: what to run; an instance for each controller.
+            resource: the kind of the primary objects. Default: the kind of a `ResourceReconciler`.
+            name: unique in this manager, for metrics, logs and the finalizer. Default: the kind in lower case.
+            owns: kinds whose objects the primary ones own.
+            watches: other kinds, each with a mapper to keys.
+            predicates: for events of the primary objects; all must say that an event matters. Default: every one does.
+            workers: keys that are reconciled side by side. Default 1.
+            timeout: seconds per reconcile, after which it is cancelled. Default: no limit.
+            rate_limiter: the back-off after errors. Default: exponential per key, from 5 ms to 1000 s.
+            wake_on_own_status: let the cycle's own status writes wake the controller, as controller-runtime does.
+                Default False.
+            sync_timeout: seconds for each watched kind to be installed and listed. Default 120.
+
+        Raises:
+            ConfigurationError: an option cannot be used, or the name is taken.
+            ManagerError: the manager stops.
+        """
+        self._lifecycle.check_open()
+        name = name or _default_name(reconciler, resource)
+        if name is not None and any(each.name == name for each in self._lifecycle.controllers):
+            raise ConfigurationError(f"there is a controller named {name!r} already: give this one another name=")
+        label = name or ""
+        controller = Controller(
+            reconciler,
+            cache=self.cache,
+            client=self.client,
+            resource=resource,
+            name=name,
+            owns=owns,
+            watches=watches,
+            predicates=predicates,
+            workers=workers,
+            timeout=timeout,
+            rate_limiter=rate_limiter,
+            wake_on_own_status=wake_on_own_status,
+            sync_timeout=sync_timeout,
+            clock=self._clock,
+            metrics=self.metrics.controller(label),
+            queue_metrics=self.metrics.queue(label),
+            status_metrics=self.metrics.status(label),
+        )
+        self._lifecycle.add_controller(controller)
+        return controller
+
+    def add(self, runnable: Runnable | Callable[[], Awaitable[object]], *, leader_only: bool = False) -> None:
+        """Add something that runs beside the controllers: it starts before them, and is cancelled after they stopped.
+
+        When it returns, nothing happens; when it raises, the manager stops and raises that. Added while the manager
+        runs, it starts at once.
+
+        Args:
+            runnable: an object with ``async def run(self)``, or an async function without arguments.
+            leader_only: run it with the controllers, while this process leads. Default False: on every replica.
+
+        Raises:
+            TypeError: it is none of the two.
+            ManagerError: the manager stops.
+        """
+        self._lifecycle.check_open()
+        name, call = entry_of(runnable)
+        self._lifecycle.add_runnable(Entry(name, call, leader_only))
+
+    def add_health_check(self, name: str, check: Check) -> None:
+        """Add a check to ``/healthz``: when it fails, Kubernetes restarts the process.
+
+        Args:
+            name: unique; served alone under ``/healthz/<name>``.
+            check: plain or ``async``, without arguments. It fails by raising, or by returning False.
+
+        Raises:
+            ValueError: the name is taken, empty, or holds a slash.
+        """
+        self._live.add(name, check)
+
+    def add_ready_check(self, name: str, check: Check) -> None:
+        """Add a check to ``/readyz``; arguments and errors are those of `add_health_check`."""
+        self._ready.add(name, check)
+
+    # Running
+
+    async def run(self) -> None:
+        """Run until SIGTERM, SIGINT or `stop`, then drain.
+
+        A second signal ends the process at once, with exit code 1. Cancellation drains as well and is raised then; a
+        second one cuts the grace period short.
+
+        Raises:
+            ManagerError: it was run before.
+            ConfigurationError: an address cannot be listened on.
+            CacheSyncTimeout: a kind could not be listed in time; the message says which, and what the server answered.
+            LeadershipLost: the lease was lost; end the process, and let Kubernetes start it anew.
+            GracePeriodExceeded: something had not ended in time; the message says what.
+            Exception: what a runnable raised.
+        """
+        with handled_signals(self.stop):
+            async with self._lifecycle:
+                await self._lifecycle.stop_asked()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Run during an ``async with`` block: started and synced on entry, drained on exit. No signals are handled.
+
+        With leader election the entry does not wait to be elected; controllers start when this process is.
+
+        A failure of a part cancels the block and is raised in its place. Cancellation drains as in `run`.
+
+        Raises:
+            Exception: as `run`.
+        """
+        async with self._lifecycle:
+            yield self
+
+    def stop(self) -> None:
+        """Ask `run` to drain and return."""
+        self._lifecycle.stop()
+
+    # Looking
+
+    def check_leader(self) -> None:
+        """Return if this process may act: it leads at this moment, or there is no leader election.
+
+        Call it right before an effect outside the cluster that two processes must not have at once; writes of `client`
+        are checked already. From any thread.
+
+        Raises:
+            NotLeader: it may not.
+        """
+        if self._elector is not None:
+            self._elector.check()
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Return ``http://host:port`` where metrics are served, None while they are not."""
+        return self._servers.url("metrics")
+
+    @property
+    def health_url(self) -> str | None:
+        """Return ``http://host:port`` where health is served, None while it is not."""
+        return self._servers.url("health")
+
+    def statistics(self) -> ManagerStatistics:
+        """Return a snapshot of all figures."""
+        return ManagerStatistics(
+            state=self._lifecycle.state,
+            leading=None if self._elector is None else self._elector.leading,
+            controllers=tuple(each.statistics() for each in self._lifecycle.controllers),
+            cache=self.cache.statistics(),
+        )
+
+    # Inside
+
+    def _make_elector(self, client: Client, election: LeaderElection) -> Elector:
+        return Elector(
+            # Its own retries are the election's; a request that is repeated behind its back would come too late.
+            client.through(lambda transport: Counted(transport, self.metrics.requests), retry=RetryPolicy(attempts=1)),
+            election,
+            counters=self.metrics.leader(election.name),
+            clock=self._clock,
+            rng=self._rng,
+            watchdog=Watchdog(self._clock),
+        )
+
+    def _around(self, transport: Transport) -> Transport:
+        counted = Counted(transport, self.metrics.requests)
+        return counted if self._elector is None else Fenced(counted, self._elector.check)
+
+    def _serve(self, metrics_address: str | None, health_address: str | None) -> None:
+        debug = {"/debug/queue": debug_queue(lambda: self._lifecycle.controllers, self._clock)}
+        self._ready.add("manager", self._is_running)
+        if self._elector is not None:
+            self._live.add("leader-election", self._elector.check_renewed)
+        if metrics_address is not None:
+            address = Address.parse("metrics", metrics_address)
+            self._servers.serve(address, {"/metrics": metrics(self.metrics), **debug})
+        if health_address is not None:
+            address = Address.parse("health", health_address)
+            checks = {"/healthz": health(self._live), "/readyz": health(self._ready)}
+            self._servers.serve(address, {**checks, **debug})
+
+    def _is_running(self) -> None:
+        if self._lifecycle.state != "running":
+            raise ManagerError(f"the manager is {self._lifecycle.state}")
+
+
+def _default_name(reconciler: Reconciler, resource: KindLike | None) -> str | None:
+    """Return the name that a controller gives itself; None where it will say what is missing."""
+    kind = resource or (reconciler.resource if isinstance(reconciler, ResourceReconciler) else None)
+    return None if kind is None else gvk_from(kind).kind.lower()
