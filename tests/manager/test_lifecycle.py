@@ -1,0 +1,571 @@
+"""Starting in order, stopping the other way round, and what happens when a part fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from reconciler import Manager
+from reconciler.apiserver import APIServer
+from reconciler.client import Client
+from reconciler.controller import CacheSyncTimeout, Result
+from reconciler.errors import ConfigurationError
+from reconciler.manager import GracePeriodExceeded, ManagerError
+from tests.manager.working import Working, config_map
+
+pytestmark = pytest.mark.virtual_time
+
+KIND = "v1/ConfigMap"
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def during(manager: Manager, block: Callable[[], Awaitable[None]]) -> None:
+    async with manager.running():
+        await block()
+
+
+class Crash(Exception):
+    """What a runnable fails with."""
+
+
+async def crash_after(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    raise Crash(f"after {seconds:g} s")
+
+
+# Start and end
+
+
+async def test_running_is_started_and_synced_on_entry_and_drained_on_exit(client: Client) -> None:
+    for name in "abc":
+        await client.create(config_map(name))
+    working = Working(lambda _: asyncio.sleep(5))
+    manager = Manager(client)
+    controller = manager.add_controller(working, resource=KIND)
+    assert manager.statistics().state == "new"
+    async with manager.running():
+        assert manager.statistics().state == "running"
+        assert controller.queue.statistics().adds == 3
+    assert working.ended == ["a", "b", "c"]
+    assert manager.statistics().state == "stopped"
+
+
+async def test_events_after_the_stop_began_are_not_reconciled(client: Client) -> None:
+    working = Working(lambda _: asyncio.sleep(5))
+    manager = Manager(client)
+    manager.add_controller(working, resource=KIND)
+    await client.create(config_map("a"))
+    async with manager.running():
+        await asyncio.sleep(1)
+        later = asyncio.create_task(create_later(client, "b", 1))
+    await later
+    assert working.started == ["a"]
+
+
+async def create_later(client: Client, name: str, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    await client.create(config_map(name))
+
+
+async def test_runnables_start_before_controllers_and_end_after_them(client: Client) -> None:
+    story: list[str] = []
+
+    async def consumer() -> None:
+        story.append("consumer starts")
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            story.append("consumer ends")
+
+    async def work(_: object) -> None:
+        story.append("reconcile starts")
+        await asyncio.sleep(5)
+        story.append("reconcile ends")
+
+    await client.create(config_map("a"))
+    manager = Manager(client)
+    manager.add_controller(Working(work), resource=KIND)
+    manager.add(consumer)
+    async with manager.running():
+        await asyncio.sleep(1)
+    assert story == ["consumer starts", "reconcile starts", "reconcile ends", "consumer ends"]
+
+
+async def test_the_cache_runs_as_long_as_anything_that_reads_it(client: Client) -> None:
+    found: list[bool] = []
+    await client.create(config_map("a"))
+
+    async def consumer() -> None:
+        informer = await manager.cache.informer(KIND)
+        await informer.wait_synced()
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            found.append(manager.cache.started)
+
+    manager = Manager(client)
+    manager.add(consumer)
+    async with manager.running():
+        await asyncio.sleep(1)
+    assert found == [True]
+    assert not manager.cache.started
+
+
+async def test_run_returns_after_stop_and_drains(client: Client) -> None:
+    await client.create(config_map("a"))
+    working = Working(lambda _: asyncio.sleep(5))
+    manager = Manager(client)
+    manager.add_controller(working, resource=KIND)
+    running = asyncio.create_task(manager.run())
+    await asyncio.sleep(1)
+    manager.stop()
+    await running
+    assert working.ended == ["a"]
+    assert now() == pytest.approx(5, abs=0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_ends_run_and_leaves_the_handlers_as_they_were(
+    client: Client, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
+    await client.create(config_map("a"))
+    working = Working(lambda _: asyncio.sleep(5))
+    manager = Manager(client)
+    manager.add_controller(working, resource=KIND)
+    running = asyncio.create_task(manager.run())
+    await asyncio.sleep(1)
+    os.kill(os.getpid(), number)
+    await running
+    assert working.ended == ["a"]
+    assert signal.getsignal(number) is before
+
+
+async def test_a_second_signal_exits_at_once_with_1(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    await client.create(config_map("a"))
+    manager = Manager(client)
+    manager.add_controller(Working(lambda _: asyncio.sleep(20)), resource=KIND)
+    running = asyncio.create_task(manager.run())
+    await asyncio.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(1)
+    assert exits == []
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(1)
+    assert exits == [1]
+    await running
+
+
+async def test_a_signal_during_a_start_that_hangs_ends_run(server: APIServer, client: Client) -> None:
+    server.faults.add(verb={"list", "watch"}, resource="configmaps", stall=True, times=None)
+    manager = Manager(client)
+    manager.add_controller(Working(), resource=KIND)
+    running = asyncio.create_task(manager.run())
+    await asyncio.sleep(1)
+    manager.stop()
+    await running
+    assert now() < 10
+
+
+async def test_a_manager_runs_once(client: Client) -> None:
+    manager = Manager(client)
+    async with manager.running():
+        with pytest.raises(ManagerError, match="runs once, and this one is running"):
+            await manager.run()
+    with pytest.raises(ManagerError, match="runs once, and this one is stopped"):
+        async with manager.running():
+            pass
+
+
+async def test_an_empty_manager_runs_and_stops(client: Client) -> None:
+    async with Manager(client).running() as manager:
+        assert manager.statistics().controllers == ()
+
+
+async def test_nothing_is_left_behind(client: Client) -> None:
+    await client.create(config_map("a"))
+    before = asyncio.all_tasks()
+    manager = Manager(client, leader_election="m", leader_election_namespace="default")
+    manager.add_controller(Working(), resource=KIND)
+    manager.add(lambda: asyncio.sleep(1000))
+    async with manager.running():
+        await asyncio.sleep(60)
+    assert asyncio.all_tasks() == before
+
+
+# The grace period
+
+
+async def test_work_that_outlives_the_grace_period_is_cancelled(client: Client) -> None:
+    await client.create(config_map("a"))
+    working = Working(lambda _: asyncio.sleep(1000))
+    manager = Manager(client, grace_period=20)
+    manager.add_controller(working, resource=KIND)
+    async with manager.running():
+        await asyncio.sleep(1)
+    assert working.cancelled == ["a"]
+    assert now() == pytest.approx(21, abs=0.1)
+
+
+async def test_a_grace_period_of_0_cancels_at_once(client: Client) -> None:
+    await client.create(config_map("a"))
+    working = Working(lambda _: asyncio.sleep(1000))
+    manager = Manager(client, grace_period=0)
+    manager.add_controller(working, resource=KIND)
+    async with manager.running():
+        await asyncio.sleep(1)
+    assert working.cancelled == ["a"]
+    assert now() == pytest.approx(1, abs=0.1)
+
+
+async def stubborn(_: object = None) -> None:
+    """Take a minute to end, however often it is cancelled."""
+    end = now() + 100
+    while now() < end:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(end - now())
+
+
+async def test_what_does_not_end_is_named(client: Client) -> None:
+    await client.create(config_map("a"))
+    manager = Manager(client, grace_period=5)
+    manager.add_controller(Working(stubborn), resource=KIND)
+    manager.add(stubborn)
+    with pytest.raises(GracePeriodExceeded) as raised:
+        async with manager.running():
+            await asyncio.sleep(1)
+    assert "grace period of 5 s" in str(raised.value)
+    assert "controller configmap (default/a in hand)" in str(raised.value)
+    assert "runnable stubborn" in str(raised.value)
+    assert now() < 60
+    await asyncio.sleep(100)
+
+
+async def test_a_second_cancellation_cuts_the_grace_period_short(client: Client) -> None:
+    await client.create(config_map("a"))
+    working = Working(lambda _: asyncio.sleep(1000))
+    manager = Manager(client)
+    manager.add_controller(working, resource=KIND)
+    running = asyncio.create_task(manager.run())
+    await asyncio.sleep(1)
+    running.cancel()
+    await asyncio.sleep(2)
+    assert not running.done()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert working.cancelled == ["a"]
+    assert now() == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize("grace", [-1, float("inf"), float("nan")])
+def test_the_grace_period_must_be_a_number(grace: float) -> None:
+    with pytest.raises(ConfigurationError, match="grace_period"):
+        Manager(Client(APIServer()), grace_period=grace)
+
+
+# Failures
+
+
+async def test_a_crash_cancels_the_block_and_is_raised_in_its_place(client: Client) -> None:
+    manager = Manager(client)
+    manager.add(lambda: crash_after(3))
+    ended = asyncio.Event()
+
+    async def block() -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            ended.set()
+
+    with pytest.raises(Crash, match="after 3 s"):
+        await during(manager, block)
+    assert ended.is_set()
+    assert now() == pytest.approx(3, abs=0.1)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(1)
+
+
+async def test_a_crash_is_raised_from_run_and_drains(client: Client) -> None:
+    await client.create(config_map("a"))
+    working = Working(lambda _: asyncio.sleep(10))
+    manager = Manager(client)
+    manager.add_controller(working, resource=KIND)
+    manager.add(lambda: crash_after(3))
+    with pytest.raises(Crash):
+        await manager.run()
+    assert working.ended == ["a"]
+
+
+async def test_a_crash_keeps_its_cause_and_context(client: Client) -> None:
+    async def crash() -> None:
+        await asyncio.sleep(1)
+        try:
+            raise KeyError("first")
+        except KeyError as error:
+            raise Crash from error
+
+    manager = Manager(client)
+    manager.add(crash)
+    with pytest.raises(Crash) as raised:
+        async with manager.running():
+            await asyncio.sleep(10)
+    assert isinstance(raised.value.__cause__, KeyError)
+    assert raised.value.__context__ is raised.value.__cause__
+
+
+async def test_a_crash_during_the_start_is_raised(server: APIServer, client: Client) -> None:
+    server.faults.add(verb={"list", "watch"}, resource="configmaps", stall=True, times=None)
+    manager = Manager(client)
+    manager.add_controller(Working(), resource=KIND)
+    manager.add(lambda: crash_after(3))
+    with pytest.raises(Crash):
+        async with manager.running():
+            pytest.fail("the block was entered")
+    assert now() < 20
+
+
+async def test_the_block_s_own_exception_goes_first_and_tells_of_the_crash(client: Client) -> None:
+    manager = Manager(client)
+    manager.add(lambda: crash_after(3))
+
+    async def block() -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            raise ValueError("own") from None
+
+    with pytest.raises(ValueError, match="own") as raised:
+        await during(manager, block)
+    assert any("after 3 s" in note for note in raised.value.__notes__)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_the_block_s_own_exception_drains_and_is_raised(client: Client) -> None:
+    await client.create(config_map("a"))
+    working = Working(lambda _: asyncio.sleep(10))
+    manager = Manager(client)
+    manager.add_controller(working, resource=KIND)
+
+    async def block() -> None:
+        await asyncio.sleep(1)
+        raise ValueError("own")
+
+    with pytest.raises(ValueError, match="own"):
+        await during(manager, block)
+    assert working.ended == ["a"]
+
+
+async def test_cancellation_from_elsewhere_is_not_swallowed(client: Client) -> None:
+    manager = Manager(client)
+    manager.add(lambda: crash_after(3))
+
+    async def block() -> None:
+        async with manager.running():
+            await asyncio.sleep(1000)
+
+    task = asyncio.create_task(block())
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_crash_and_an_exceeded_grace_period_are_both_told(client: Client) -> None:
+    await client.create(config_map("a"))
+    manager = Manager(client, grace_period=5)
+    manager.add_controller(Working(stubborn), resource=KIND)
+    manager.add(lambda: crash_after(3))
+    with pytest.raises(Crash) as raised:
+        await manager.run()
+    assert any("controller configmap" in note for note in raised.value.__notes__)
+    await asyncio.sleep(100)
+
+
+async def test_a_runnable_that_returns_or_is_cancelled_by_itself_ends_nothing(client: Client) -> None:
+    async def gives_up() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+
+    manager = Manager(client)
+    manager.add(lambda: asyncio.sleep(1))
+    manager.add(gives_up)
+    async with manager.running():
+        await asyncio.sleep(100)
+
+
+async def test_a_second_crash_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    async def crash_on_end() -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            raise OSError("the second")
+
+    manager = Manager(client)
+    manager.add(lambda: crash_after(3))
+    manager.add(crash_on_end)
+    with pytest.raises(Crash):
+        await manager.run()
+    assert "the second" in caplog.text
+
+
+async def test_a_crash_while_it_stops_is_raised(client: Client) -> None:
+    async def crash_on_end() -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            raise Crash
+
+    manager = Manager(client)
+    manager.add(crash_on_end)
+    with pytest.raises(Crash):
+        async with manager.running():
+            await asyncio.sleep(1)
+
+
+async def test_a_kind_that_cannot_be_listed_is_named_with_verb_and_answer(server: APIServer, client: Client) -> None:
+    server.faults.add(verb={"list", "watch"}, resource="configmaps", status=403, times=None)
+    manager = Manager(client)
+    manager.add_controller(Working(), resource=KIND, sync_timeout=30)
+    with pytest.raises(CacheSyncTimeout) as raised:
+        await manager.run()
+    text = str(raised.value)
+    assert "configmap" in text
+    assert "v1/ConfigMap" in text
+    assert "list" in text
+    assert "403" in text
+    assert now() == pytest.approx(30, abs=1)
+
+
+async def test_a_kind_that_is_not_served_is_named(client: Client) -> None:
+    manager = Manager(client)
+    manager.add_controller(Working(), resource="example.com/v1/Nothing", sync_timeout=5)
+    with pytest.raises(CacheSyncTimeout, match=r"example\.com/v1/Nothing"):
+        await manager.run()
+
+
+# What can be added, and when
+
+
+async def test_names_of_controllers_are_unique_in_a_manager(client: Client) -> None:
+    manager = Manager(client)
+    manager.add_controller(Working(), resource=KIND)
+    with pytest.raises(ConfigurationError, match="a controller named 'configmap' already"):
+        manager.add_controller(Working(), resource=KIND)
+    manager.add_controller(Working(), resource=KIND, name="second")
+    Manager(client).add_controller(Working(), resource=KIND)
+
+
+async def test_what_is_added_while_it_runs_starts_at_once(client: Client) -> None:
+    await client.create(config_map("a"))
+    working, ran = Working(), asyncio.Event()
+
+    async def runnable() -> None:
+        ran.set()
+
+    manager = Manager(client)
+    async with manager.running():
+        manager.add(runnable)
+        manager.add_controller(working, resource=KIND)
+        await asyncio.sleep(1)
+        assert ran.is_set()
+        assert working.ended == ["a"]
+    with pytest.raises(ManagerError, match="stopped"):
+        manager.add(runnable)
+    with pytest.raises(ManagerError, match="stopped"):
+        manager.add_controller(Working(), resource=KIND, name="late")
+
+
+async def test_a_controller_added_while_it_runs_that_cannot_sync_ends_it(client: Client) -> None:
+    manager = Manager(client)
+
+    async def block() -> None:
+        manager.add_controller(Working(), resource="example.com/v1/Nothing", sync_timeout=5)
+        await asyncio.sleep(100)
+
+    with pytest.raises(CacheSyncTimeout):
+        await during(manager, block)
+
+
+async def test_objects_with_run_and_async_functions_are_runnables(client: Client) -> None:
+    seen: list[str] = []
+
+    class Thing:
+        async def run(self) -> None:
+            seen.append("object")
+
+    class Callable_:
+        async def __call__(self) -> None:
+            seen.append("callable")
+
+    async def function() -> None:
+        seen.append("function")
+
+    manager = Manager(client)
+    for runnable in (Thing(), Callable_(), function):
+        manager.add(runnable)
+    async with manager.running():
+        await asyncio.sleep(1)
+    assert seen == ["object", "callable", "function"]
+
+
+async def test_what_cannot_run_is_refused_with_what_can(client: Client) -> None:
+    manager = Manager(client)
+
+    class Thing:
+        async def run(self) -> None: ...
+
+    with pytest.raises(TypeError, match="async def run"):
+        manager.add(42)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="async def run"):
+        manager.add(Thing)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"write add\(crash_after\), without \(\)"):
+        manager.add(crash_after(1))  # type: ignore[arg-type]
+
+
+async def test_namespaces_narrow_what_is_watched(server: APIServer, client: Client) -> None:
+    await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "prod"}})
+    await client.create(config_map("a"))
+    await client.create({**config_map("b"), "metadata": {"name": "b", "namespace": "prod"}})
+    working = Working()
+    manager = Manager(client, namespaces=["prod"])
+    manager.add_controller(working, resource=KIND)
+    async with manager.running():
+        await asyncio.sleep(1)
+    assert working.ended == ["b"]
+    with pytest.raises(ConfigurationError, match="namespaces"):
+        Manager(client, namespaces=[])
+
+
+async def test_controllers_work_with_options_of_the_manager(client: Client) -> None:
+    await client.create(config_map("a"))
+
+    async def again(_: object) -> Result:
+        return Result(requeue_after=10)
+
+    working = Working(again)
+    manager = Manager(client)
+    controller = manager.add_controller(working, resource=KIND, name="ten", workers=3, timeout=5)
+    async with manager.running():
+        await asyncio.sleep(25)
+    assert len(working.ended) == 3
+    assert controller.statistics().workers == 3
+    assert [each.name for each in manager.statistics().controllers] == ["ten"]
+    assert manager.statistics().leading is None
+    manager.check_leader()
