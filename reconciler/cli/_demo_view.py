@@ -86,7 +86,7 @@ def _table(rows: Sequence[Attempt]) -> Table:
             str(row.number),
             row.channel,
             Text(row.result, style=style),
-            _seconds(row.next_due) if row.next_due is not None else "-",
+            _due(row),
             str(row.status_writes),
             row.phase,
         )
@@ -94,11 +94,17 @@ def _table(rows: Sequence[Attempt]) -> Table:
 
 
 def _line(row: Attempt) -> str:
-    due = f"next due {_seconds(row.next_due)}" if row.next_due is not None else "nothing due"
+    writes = "1 status write " if row.status_writes == 1 else f"{row.status_writes} status writes"
     return (
-        f"{_seconds(row.at):>9}  {row.channel:<8} attempt {row.number}  {row.result:<8}  {due:<18}"
-        f"  {row.status_writes} status writes  {row.phase}"
+        f"{_seconds(row.at):>9}  {row.channel:<8} attempt {row.number}  {row.result:<8}  next due: {_due(row):<12}"
+        f"{writes}  {row.phase}"
     )
+
+
+def _due(row: Attempt) -> str:
+    if row.next_due is not None:
+        return _seconds(row.next_due)
+    return "not stored" if row.result == "failure" and row.phase == "Retrying" else "-"
 
 
 def _summary(facts: Facts) -> Table:
