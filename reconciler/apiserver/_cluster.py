@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from reconciler.apiserver._metadata import RANDOM_LETTERS
+from reconciler.apiserver._names import RANDOM_LETTERS
 from reconciler.apiserver._registry import Registry, Resource
 from reconciler.apiserver._storage import Revisions, Stored
 from reconciler.clock import Clock

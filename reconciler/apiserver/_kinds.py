@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["BUILT_IN", "KindInfo"]
+__all__ = ["BUILT_IN", "SELECTABLE", "KindInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,14 @@ class KindInfo:
         list_kind: the kind of lists, from the kind if empty.
         short_names: what kubectl also takes.
         categories: such as ``all``.
+        extra_subresources: what is served beside ``/status``.
+        stored_as: the group whose objects these are in another form; None for a kind of its own.
         status: whether ``/status`` is served and separate.
         generation: whether `metadata.generation` is kept.
         unconditional: whether a PUT may leave the resourceVersion out.
         create_on_update: whether a PUT creates what is not there.
-        path_names: names may only not be ``.``, ``..`` or hold ``/`` or ``%`` (RBAC), instead of DNS subdomains.
+        names: what names have to be: ``subdomain``, ``label``, ``label1035``, or ``path`` (anything but ``.``, ``..``
+            and what holds ``/`` or ``%``).
     """
 
     group: str
@@ -39,9 +43,9 @@ class KindInfo:
     generation: bool = False
     unconditional: bool = True
     create_on_update: bool = False
-    path_names: bool = False
-    label_names: bool = False
-    extra_subresources: tuple[str, ...] = field(default=())
+    names: str = "subdomain"
+    extra_subresources: tuple[str, ...] = ()
+    stored_as: str | None = None
 
     @property
     def list_name(self) -> str:
@@ -54,20 +58,20 @@ class KindInfo:
         return self.singular or self.kind.lower()
 
 
-def _kind(group: str, plural: str, kind: str, *short_names: str, **options: object) -> KindInfo:
-    namespaced = not options.pop("cluster", False)
-    return KindInfo(group, plural, kind, namespaced, short_names=short_names, **options)  # type: ignore[arg-type] - the table's keywords are KindInfo's
+def _kind(group: str, plural: str, kind: str, *short_names: str, cluster: bool = False, **options: Any) -> KindInfo:
+    return KindInfo(group, plural, kind, not cluster, short_names=short_names, **options)
 
 
 _ALL = ("all",)
 
 BUILT_IN: tuple[tuple[KindInfo, tuple[str, ...]], ...] = (
-    (_kind("", "namespaces", "Namespace", "ns", cluster=True, status=True, label_names=True), ("v1",)),
+    (_kind("", "namespaces", "Namespace", "ns", cluster=True, status=True, names="label"), ("v1",)),
     (_kind("", "configmaps", "ConfigMap", "cm"), ("v1",)),
     (_kind("", "secrets", "Secret"), ("v1",)),
     (_kind("", "events", "Event", "ev", create_on_update=True), ("v1",)),
+    (_kind("events.k8s.io", "events", "Event", "ev", create_on_update=True, stored_as=""), ("v1",)),
     (_kind("", "serviceaccounts", "ServiceAccount", "sa"), ("v1",)),
-    (_kind("", "services", "Service", "svc", categories=_ALL, status=True, label_names=True), ("v1",)),
+    (_kind("", "services", "Service", "svc", categories=_ALL, status=True, names="label1035"), ("v1",)),
     (_kind("", "endpoints", "Endpoints", "ep", create_on_update=True), ("v1",)),
     (
         _kind("", "pods", "Pod", "po", categories=_ALL, status=True, generation=True),
@@ -105,11 +109,11 @@ BUILT_IN: tuple[tuple[KindInfo, tuple[str, ...]], ...] = (
         ),
         ("v2", "v1"),
     ),
-    (_kind("rbac.authorization.k8s.io", "roles", "Role", path_names=True), ("v1",)),
-    (_kind("rbac.authorization.k8s.io", "rolebindings", "RoleBinding", path_names=True), ("v1",)),
-    (_kind("rbac.authorization.k8s.io", "clusterroles", "ClusterRole", cluster=True, path_names=True), ("v1",)),
+    (_kind("rbac.authorization.k8s.io", "roles", "Role", names="path"), ("v1",)),
+    (_kind("rbac.authorization.k8s.io", "rolebindings", "RoleBinding", names="path"), ("v1",)),
+    (_kind("rbac.authorization.k8s.io", "clusterroles", "ClusterRole", cluster=True, names="path"), ("v1",)),
     (
-        _kind("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding", cluster=True, path_names=True),
+        _kind("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding", cluster=True, names="path"),
         ("v1",),
     ),
     (_kind("storage.k8s.io", "storageclasses", "StorageClass", "sc", cluster=True), ("v1",)),
@@ -131,3 +135,37 @@ BUILT_IN: tuple[tuple[KindInfo, tuple[str, ...]], ...] = (
     ),
 )
 """Each built-in kind with its served versions, the preferred one first."""
+
+SELECTABLE: dict[tuple[str, str], tuple[str, ...]] = {
+    ("", "pods"): (
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.nominatedNodeName",
+    ),
+    ("", "events"): (
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ),
+    ("", "secrets"): ("type",),
+    ("", "nodes"): ("spec.unschedulable",),
+    ("", "namespaces"): ("status.phase",),
+    ("", "services"): ("spec.clusterIP", "spec.type"),
+    ("", "replicationcontrollers"): ("status.replicas",),
+    ("apps", "replicasets"): ("status.replicas",),
+    ("batch", "jobs"): ("status.successful",),
+}
+"""The fields by which the objects of built-in kinds can be selected, beside name and namespace."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.apiserver._cluster import Cluster
+from reconciler.apiserver._deletes import Deleter
 from reconciler.apiserver._registry import Endpoint, Resource
-from reconciler.apiserver._storage import Stored
-from reconciler.apiserver._writes import Writer
+from reconciler.apiserver._storage import Store, Stored
 
 __all__ = ["Lifecycle"]
 
@@ -20,13 +20,13 @@ class Lifecycle:
 
     Args:
         cluster: what is stored.
-        writer: deletes for it.
+        deleter: deletes for it.
     """
 
-    def __init__(self, cluster: Cluster, writer: Writer) -> None:
+    def __init__(self, cluster: Cluster, deleter: Deleter) -> None:
         self._cluster = cluster
-        self._writer = writer
-        self._dependents: dict[str, dict[tuple[str, str, str], Resource]] = {}
+        self._deleter = deleter
+        self._dependents: dict[str, dict[tuple[Store, str], Resource]] = {}
         self._uids: dict[str, tuple[Resource, str]] = {}
         self._in_namespace: dict[str, int] = {}
         cluster.consequences.append(self._follow)
@@ -48,7 +48,7 @@ class Lifecycle:
         if current is None:
             return
         before, after = _owner_uids(old), _owner_uids(new)
-        place = (info.group, info.plural, current.key)
+        place = (resource.store, current.key)
         for uid in before - after:
             held = self._dependents.get(uid, {})
             held.pop(place, None)
@@ -66,7 +66,7 @@ class Lifecycle:
 
     def _dependents_of(self, uid: str) -> list[tuple[Resource, Stored]]:
         found = []
-        for (_, _, key), resource in list(self._dependents.get(uid, {}).items()):
+        for (_, key), resource in list(self._dependents.get(uid, {}).items()):
             stored = resource.store.objects.get(key)
             if stored is not None:
                 found.append((resource, stored))
@@ -133,7 +133,7 @@ class Lifecycle:
         self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata})
 
     def _delete(self, resource: Resource, stored: Stored, options: dict[str, Any]) -> None:
-        self._writer.delete_stored(_any_endpoint(resource), stored, options)
+        self._deleter.delete_stored(_any_endpoint(resource), stored, options)
 
     # namespaces
 
@@ -150,10 +150,15 @@ class Lifecycle:
     def _finish_namespace(self, name: str) -> None:
         namespaces = self._cluster.registry.core("namespaces")
         stored = namespaces.store.objects.get(name)
-        if stored is None or self._in_namespace.get(name, 0) or stored.doc["metadata"].get("finalizers"):
+        if stored is None or self._in_namespace.get(name, 0):
             return
         self._in_namespace.pop(name, None)
-        self._cluster.remove(namespaces, stored)
+        doc = {**stored.doc, "spec": {}}
+        if stored.doc["metadata"].get("finalizers"):
+            if stored.doc.get("spec"):
+                self._cluster.replace(namespaces, stored, {**doc, "metadata": dict(doc["metadata"])})
+        else:
+            self._cluster.remove(namespaces, stored, doc)
 
     def _namespace_after(self, old: Stored) -> None:
         name = old.doc["metadata"].get("namespace")
@@ -183,8 +188,4 @@ def _blocks(dependent: Stored, uid: str) -> bool:
 
 
 def _any_endpoint(resource: Resource) -> Endpoint:
-    return (
-        resource.endpoints[resource.storage]
-        if resource.storage in resource.endpoints
-        else next(iter(resource.endpoints.values()))
-    )
+    return resource.endpoints.get(resource.storage) or next(iter(resource.endpoints.values()))

@@ -1,113 +1,160 @@
-"""Check and stamp `metadata`, by the rules that hold for every kind."""
+"""Read, check and compare `metadata`, by the rules that hold for every kind."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from reconciler.apiserver._kinds import KindInfo
+from reconciler.apiserver._names import LABEL_VALUE_MESSAGE, is_label_value, name_problems, qualified_name_problems
 from reconciler.apiserver._status import FieldError
+from reconciler.apiserver._text import go_json, go_type
 
-__all__ = ["RANDOM_LETTERS", "check_metadata", "check_metadata_update", "is_label", "is_subdomain"]
+__all__ = ["MalformedMetadata", "check_metadata", "check_metadata_update", "metadata_warnings", "read_metadata"]
 
-RANDOM_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-"""The alphabet of generated names."""
-
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_NAME_PART = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
-_LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
-
-_SUBDOMAIN_MESSAGE = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
-    "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
-    r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-)
-_LABEL_MESSAGE = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
-    "an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
-    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-)
-_NAME_PART_MESSAGE = (
-    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
-    "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
-    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-)
-_LABEL_VALUE_MESSAGE = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
-    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
-    "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-)
 _MAX_ANNOTATIONS = 256 * 1024
 
-
-def is_label(text: str) -> bool:
-    """Tell whether a text is an RFC 1123 label."""
-    return len(text) <= 63 and _LABEL.fullmatch(text) is not None
-
-
-def is_subdomain(text: str) -> bool:
-    """Tell whether a text is an RFC 1123 subdomain."""
-    return len(text) <= 253 and _SUBDOMAIN.fullmatch(text) is not None
-
-
-def name_problems(info: KindInfo, name: str) -> list[str]:
-    """Return what is wrong with a name, in the real server's words."""
-    if info.path_names:
-        return _path_name_problems(name)
-    if info.label_names:
-        problems = [] if len(name) <= 63 else ["must be no more than 63 bytes"]
-        return problems if _LABEL.fullmatch(name) else [*problems, _LABEL_MESSAGE]
-    problems = [] if len(name) <= 253 else ["must be no more than 253 bytes"]
-    return problems if _SUBDOMAIN.fullmatch(name) else [*problems, _SUBDOMAIN_MESSAGE]
+_STRINGS = frozenset(
+    {
+        "creationTimestamp",
+        "deletionTimestamp",
+        "generateName",
+        "name",
+        "namespace",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    }
+)
+_NUMBERS = frozenset({"deletionGracePeriodSeconds", "generation"})
+_MAPS = frozenset({"annotations", "labels"})
+_LISTS = {"finalizers": "string", "managedFields": "v1.ManagedFieldsEntry", "ownerReferences": "v1.OwnerReference"}
+_OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
 
 
-def _path_name_problems(name: str) -> list[str]:
-    if name in (".", ".."):
-        return [f"may not be '{name}'"]
-    return [f"may not contain '{mark}'" for mark in ("/", "%") if mark in name]
+class MalformedMetadata(Exception):
+    """Say in encoding/json's words why metadata cannot be read."""
 
 
-def _qualified_problems(key: str) -> list[str]:
-    parts = key.split("/")
-    if len(parts) > 2:
-        return [
-            "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
-            "alphanumeric character with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+def read_metadata(found: Any, unknown: list[str], *, where: str = "ObjectMeta.") -> dict[str, Any]:
+    """Return a private copy of metadata with nothing in it but what belongs there; empty members are left out.
+
+    Args:
+        found: what the document has under ``metadata``.
+        unknown: collects the paths of members that do not belong there.
+        where: how complaints name the place.
+
+    Raises:
+        MalformedMetadata: a member has the wrong type.
+    """
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise MalformedMetadata(f"json: cannot unmarshal {go_type(found)} into Go value of type v1.ObjectMeta")
+    metadata: dict[str, Any] = {}
+    for key, value in found.items():
+        if key in _STRINGS:
+            if value is not None and not isinstance(value, str):
+                raise _mismatch(value, where, key, "string")
+        elif key in _MAPS:
+            value = _read_map(value, where, key)  # noqa: PLW2901 - what is kept of it
+        elif key in _LISTS:
+            value = _read_list(value, where, key, unknown)  # noqa: PLW2901
+        elif key in _NUMBERS:
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise _mismatch(value, where, key, "int64")
+        else:
+            unknown.append(f"metadata.{key}")
+            continue
+        if value or value == 0:
+            metadata[key] = value
+    return metadata
+
+
+def _mismatch(value: Any, where: str, key: str, wanted: str) -> MalformedMetadata:
+    return MalformedMetadata(
+        f"json: cannot unmarshal {go_type(value)} into Go struct field {where}{key} of type {wanted}"
+    )
+
+
+def _read_map(value: Any, where: str, key: str) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise _mismatch(value, where, key, "map[string]string")
+    for member in value.values():
+        if not isinstance(member, str):
+            if member is None:
+                return {name: text or "" for name, text in value.items()}
+            raise _mismatch(member, where, key, "string")
+    return value
+
+
+def _read_list(value: Any, where: str, key: str, unknown: list[str]) -> Any:
+    if value is None:
+        return None
+    wanted = _LISTS[key]
+    if not isinstance(value, list):
+        raise _mismatch(value, where, key, f"[]{wanted}")
+    for item in value:
+        if not isinstance(item, str if wanted == "string" else dict):
+            raise _mismatch(item, where, key, wanted)
+    if key == "ownerReferences":
+        return _read_owners(value, unknown)
+    return value
+
+
+def _read_owners(owners: list[dict[str, Any]], unknown: list[str]) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+    for index, owner in enumerate(owners):
+        unknown.extend(f"metadata.ownerReferences[{index}].{key}" for key in owner if key not in _OWNER_FIELDS)
+        cleaned = {key: owner[key] for key in _OWNER_FIELDS if owner.get(key) is not None}
+        for key in ("apiVersion", "kind", "name", "uid"):
+            cleaned.setdefault(key, "")
+        if cleaned not in kept:
+            kept.append(cleaned)
+    return owners if kept == owners else kept
+
+
+def metadata_warnings(found: dict[str, Any], before: dict[str, Any] | None = None) -> list[str]:
+    """Return what the API server warns of in metadata as a client sent it."""
+    warnings = []
+    finalizers = found.get("finalizers")
+    if isinstance(finalizers, list) and finalizers and (before is None or finalizers != before.get("finalizers")):
+        warnings += [
+            f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name to avoid accidental conflicts with '
+            "other finalizer writers"
+            for name in finalizers
+            if isinstance(name, str) and "/" not in name and name not in ("orphan", "foregroundDeletion")
         ]
-    problems: list[str] = []
-    if len(parts) == 2:
-        prefix = parts[0]
-        if not prefix:
-            problems.append("prefix part must be non-empty")
-        elif not is_subdomain(prefix):
-            problems.append(f"prefix part {_SUBDOMAIN_MESSAGE}")
-    name = parts[-1]
-    if not name:
-        problems.append("name part must be non-empty")
-    elif len(name) > 63:
-        problems.append("name part must be no more than 63 bytes")
-    if not _NAME_PART.fullmatch(name):
-        problems.append(_NAME_PART_MESSAGE)
-    return problems
+    owners = found.get("ownerReferences")
+    if isinstance(owners, list) and len(owners) > 1:
+        uids = [owner.get("uid") for owner in owners if isinstance(owner, dict)]
+        twice = sorted({str(uid) for uid in uids if uids.count(uid) > 1})
+        if twice:
+            warnings.append(
+                ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and "
+                "may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
+                + ", ".join(twice)
+            )
+    return warnings
 
 
 def check_metadata(info: KindInfo, metadata: dict[str, Any]) -> list[FieldError]:
     """Return what is wrong with the metadata of an object about to be created."""
     name = metadata.get("name", "")
-    errors: list[FieldError] = []
     if not name:
-        errors.append(
-            FieldError("metadata.name", "Required value: name or generateName is required", "FieldValueRequired")
-        )
+        message = "Required value: name or generateName is required"
+        errors = [FieldError("metadata.name", message, "FieldValueRequired")]
     else:
-        errors += [
+        errors = [
             FieldError("metadata.name", f'Invalid value: "{name}": {problem}') for problem in name_problems(info, name)
         ]
     return errors + _check_maps(metadata)
 
 
 def _check_maps(metadata: dict[str, Any]) -> list[FieldError]:
+    if metadata.keys() <= _UNCHECKED:
+        return []
     return [
         *_check_labels(metadata.get("labels") or {}),
         *_check_annotations(metadata.get("annotations") or {}),
@@ -116,102 +163,97 @@ def _check_maps(metadata: dict[str, Any]) -> list[FieldError]:
     ]
 
 
+_UNCHECKED = (_STRINGS | _NUMBERS) | {"managedFields"}
+
+
 def _check_labels(labels: dict[str, str]) -> list[FieldError]:
     errors = []
     for key, value in labels.items():
-        errors += [
-            FieldError("metadata.labels", f'Invalid value: "{key}": {problem}') for problem in _qualified_problems(key)
-        ]
+        problems = [f'"{key}": {problem}' for problem in qualified_name_problems(key)]
         if len(value) > 63:
-            errors.append(FieldError("metadata.labels", f'Invalid value: "{value}": must be no more than 63 bytes'))
-        if not _LABEL_VALUE.fullmatch(value):
-            errors.append(FieldError("metadata.labels", f'Invalid value: "{value}": {_LABEL_VALUE_MESSAGE}'))
+            problems.append(f'"{value}": must be no more than 63 bytes')
+        if not is_label_value(value):
+            problems.append(f'"{value}": {LABEL_VALUE_MESSAGE}')
+        errors += [FieldError("metadata.labels", f"Invalid value: {problem}") for problem in problems]
     return errors
 
 
 def _check_annotations(annotations: dict[str, str]) -> list[FieldError]:
-    errors = []
-    size = 0
-    for key, value in annotations.items():
-        errors += [
-            FieldError("metadata.annotations", f'Invalid value: "{key}": {problem}')
-            for problem in _qualified_problems(key.lower())
-        ]
-        size += len(key) + len(value)
-    if size > _MAX_ANNOTATIONS:
-        errors.append(
-            FieldError(
-                "metadata.annotations", f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes", "FieldValueTooLong"
-            )
-        )
+    field = "metadata.annotations"
+    errors = [
+        FieldError(field, f'Invalid value: "{key}": {problem}')
+        for key in annotations
+        for problem in qualified_name_problems(key.lower())
+    ]
+    if sum(len(key) + len(value) for key, value in annotations.items()) > _MAX_ANNOTATIONS:
+        message = f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes"
+        errors.append(FieldError(field, message, "FieldValueTooLong"))
     return errors
 
 
 def _check_owners(owners: list[dict[str, Any]]) -> list[FieldError]:
+    field = "metadata.ownerReferences"
     errors = []
-    controllers = [owner for owner in owners if owner.get("controller")]
-    for index, owner in enumerate(owners):
-        for key, shown in (("apiVersion", "version"), ("kind", "kind"), ("name", "name"), ("uid", "uid")):
-            if not owner.get(key):
-                field = (
-                    f"metadata.ownerReferences[{index}].{key}"
-                    if key != "apiVersion"
-                    else f"metadata.ownerReferences[{index}].apiVersion"
-                )
-                errors.append(FieldError(field, f'Invalid value: "": {shown} must not be empty'))
+    for owner in owners:
+        errors += [
+            FieldError(f"{field}.{key}", f'Invalid value: "": {words}')
+            for key, words in _OWNER_NEEDS.items()
+            if not owner.get(key)
+        ]
+        if owner.get("kind") == "Event" and owner.get("apiVersion") in ("v1", "events.k8s.io/v1"):
+            group, _, version = owner["apiVersion"].rpartition("/")
+            message = f"{go_json(_in_order(owner), sort=False)}: {group}/{version}, Kind=Event is disallowed from being an owner"
+            errors.append(FieldError(field, f"Invalid value: {message}"))
+    controllers = [f"{owner.get('kind')}/{owner.get('name')}" for owner in owners if owner.get("controller")]
     if len(controllers) > 1:
-        errors.append(
-            FieldError(
-                "metadata.ownerReferences",
-                "Invalid value: null: Only one reference can have Controller set to true. Found "
-                f'"true" in references for {controllers[0].get("kind")}/{controllers[0].get("name")} and '
-                f"{controllers[1].get('kind')}/{controllers[1].get('name')}",
-            )
+        shown = f"[{','.join(go_json(_in_order(owner), sort=False) for owner in owners)}]"
+        message = (
+            f"Invalid value: {shown}: Only one reference can have Controller set to true. Found "
+            f'"true" in references for {controllers[0]} and {controllers[1]}'
         )
+        errors.append(FieldError(field, message))
     return errors
 
 
-_STANDARD_FINALIZERS = frozenset({"orphan", "foregroundDeletion", "kubernetes"})
+_OWNER_NEEDS = {
+    "apiVersion": "version must not be empty",
+    "kind": "must not be empty",
+    "name": "must not be empty",
+    "uid": "must not be empty",
+}
+
+
+def _in_order(owner: dict[str, Any]) -> dict[str, Any]:
+    return {key: owner[key] for key in _OWNER_FIELDS if key in owner}
 
 
 def _check_finalizers(finalizers: list[str]) -> list[FieldError]:
-    errors = []
-    for finalizer in finalizers:
-        errors += [
-            FieldError("metadata.finalizers", f'Invalid value: "{finalizer}": {problem}')
-            for problem in _qualified_problems(finalizer)
-        ]
-        if not errors and "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
-            errors.append(
-                FieldError(
-                    "metadata.finalizers",
-                    f'Invalid value: "{finalizer}": name is neither a standard finalizer name nor is it fully qualified',
-                )
-            )
-    return errors
+    return [
+        FieldError("metadata.finalizers", f'Invalid value: "{finalizer}": {problem}')
+        for finalizer in finalizers
+        for problem in qualified_name_problems(finalizer)
+    ]
 
 
-def check_metadata_update(info: KindInfo, metadata: dict[str, Any], before: dict[str, Any]) -> list[FieldError]:
-    """Return what is wrong with a change of metadata."""
-    errors: list[FieldError] = []
-    if not metadata.get("resourceVersion") and not info.unconditional:
-        errors.append(FieldError("metadata.resourceVersion", "Invalid value: 0: must be specified for an update"))
-    for key in ("name", "namespace", "uid", "creationTimestamp"):
-        if metadata.get(key) != before.get(key):
-            errors.append(
-                FieldError(f"metadata.{key}", f'Invalid value: "{metadata.get(key) or ""}": field is immutable')
-            )
+def check_metadata_update(metadata: dict[str, Any], before: dict[str, Any]) -> list[FieldError]:
+    """Return what is wrong with a change of metadata; what the server owns and the client left out is no change."""
+    errors = [
+        FieldError(f"metadata.{key}", f'Invalid value: "{metadata[key]}": field is immutable')
+        for key in ("uid", "deletionTimestamp")
+        if metadata.get(key) and metadata[key] != before.get(key)
+    ]
+    grace = metadata.get("deletionGracePeriodSeconds")
+    if grace is not None and grace != before.get("deletionGracePeriodSeconds"):
+        message = f"Invalid value: {grace}: field is immutable"
+        errors.append(FieldError("metadata.deletionGracePeriodSeconds", message))
     if before.get("deletionTimestamp"):
-        added = [name for name in metadata.get("finalizers") or [] if name not in (before.get("finalizers") or [])]
+        known = before.get("finalizers") or []
+        added = [f'"{name}"' for name in metadata.get("finalizers") or [] if name not in known]
         if added:
-            listed = ", ".join(f'"{name}"' for name in added)
-            errors.append(
-                FieldError(
-                    "metadata.finalizers",
-                    "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
-                    f"[]string{{{listed}}}",
-                    "FieldValueForbidden",
-                )
+            message = (
+                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
+                f"[]string{{{', '.join(added)}}}"
             )
+            errors.append(FieldError("metadata.finalizers", message, "FieldValueForbidden"))
     changed = {key: value for key, value in metadata.items() if value is not before.get(key)}
     return errors + _check_maps(changed)

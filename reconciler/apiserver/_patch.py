@@ -139,7 +139,8 @@ def _edit_member(document: dict[str, Any], head: str, rest: list[str], op: str, 
             raise PatchFailed(f"{op} operation does not apply: doc is missing path: /{'/'.join(path)}: missing value")
         changed[head] = _edit(changed[head], rest, op, value)
         return changed
-    if op != "add" and head not in changed:
+    # The server's library replaces members that are not there; only removing them is an error.
+    if op == "remove" and head not in changed:
         raise PatchFailed(f"{op} operation does not apply: doc is missing key: /{'/'.join(path)}: missing value")
     if op == "remove":
         del changed[head]

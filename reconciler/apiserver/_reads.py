@@ -19,12 +19,13 @@ from reconciler.apiserver._status import (
     Refusal,
     bad_request,
     expired,
-    invalid,
+    internal_error,
     not_found,
+    option_invalid,
     too_large_resource_version,
 )
 from reconciler.apiserver._storage import Store, Stored, encode
-from reconciler.apiserver._watch import Watch, error_frame
+from reconciler.apiserver._watch import Watch
 
 __all__ = ["Reader", "selector_of"]
 
@@ -49,10 +50,10 @@ def selector_of(call: Call) -> Selector:
     readers = call.endpoint.selectable
     for term in terms:
         if term.path not in _COMMON and term.path not in readers:
-            raise bad_request(
-                f'Unable to find "{call.endpoint.api_version}, Resource={call.endpoint.info.plural}" that match label '
-                f'selector "{labels}", field selector "{fields}": field label not supported: {term.path}'
-            )
+            if call.endpoint.resource.custom:
+                raise bad_request(f"field label not supported: {term.path}")
+            known = ", ".join(f'"{path}"' for path in (*_COMMON, *readers))
+            raise bad_request(f'"{term.path}" is not a known field selector: only {known}')
 
     def read(doc: dict[str, Any], path: str) -> str:
         return _COMMON[path](doc) if path in _COMMON else readers[path](doc)
@@ -83,7 +84,8 @@ class _Token:
             raw = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             return cls(int(raw["rv"]), str(raw["start"]))
         except (binascii.Error, ValueError, KeyError, TypeError, msgspec.DecodeError):
-            raise bad_request("continue key is not valid: illegal base64 or JSON") from None
+            problem = "illegal base64 data or no JSON object"
+            raise bad_request(f"invalid continue token: continue key is not valid: {problem}") from None
 
 
 class Reader:
@@ -103,7 +105,7 @@ class Reader:
             Refusal: 404, or 504 for a version in the future.
         """
         endpoint = call.endpoint
-        asked = _version(call)
+        asked = _watch_version(call)
         if asked:
             self._not_in_future(asked)
         key = endpoint.resource.key(call.namespace, call.name)
@@ -123,33 +125,36 @@ class Reader:
         """
         objects, rv, token = self._snapshot(call, stale)
         items, remaining, following = self._page(call, objects, rv, token)
-        metadata: dict[str, Any] = {"resourceVersion": str(rv)}
-        if following is not None:
-            metadata = {
-                "continue": following.text(),
-                **({"remainingItemCount": remaining} if remaining else {}),
-                **metadata,
-            }
         endpoint = call.endpoint
+        metadata: dict[str, Any] = {"continue": ""} if endpoint.resource.custom else {}
+        if following is not None:
+            metadata["continue"] = following.text()
+            if remaining:
+                metadata["remainingItemCount"] = remaining
+        metadata["resourceVersion"] = str(rv)
         head = encode({"apiVersion": endpoint.api_version, "kind": endpoint.info.list_name, "metadata": metadata})
         body = b",".join([endpoint.encode(item) for item in items])
         return b'%b,"items":[%b]}' % (head[:-1], body)
 
     def _snapshot(self, call: Call, stale: float | None) -> tuple[dict[str, Stored], int, _Token | None]:
         store, current = call.endpoint.store, self._cluster.revisions.current
-        asked, match = _version(call), call.query.get("resourceVersionMatch", "")
-        if text := call.query.get("continue", ""):
-            return self._continued(store, _Token.read(text))
-        _check_match(call, asked, match)
-        if asked:
+        match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
+        asked = _list_version(call)
+        _check_match(call, match, token=token)
+        if token:
+            if asked:
+                raise bad_request("specifying resource version is not allowed when using continue")
+            return self._continued(store, _Token.read(token))
+        if asked is not None:
             self._not_in_future(asked)
-        if match == "Exact" and asked is not None:
-            objects = store.at(asked)
-            if objects is None:
-                raise expired(f"The resourceVersion for the provided list is too old: {asked} ({store.floor})")
-            return objects, asked, None
-        if asked == 0 and stale is not None:
-            return self._past(store, stale), self._past_version(store, stale), None
+            # A limit without a match makes the real server read exactly the version asked for.
+            if asked and (match == "Exact" or (not match and _limit(call))):
+                objects = store.at(asked)
+                if objects is None or asked < self._cluster.revisions.compacted:
+                    raise expired(f"The resourceVersion for the provided list is too old: {asked} ({store.floor})")
+                return objects, asked, None
+            if asked == 0 and stale is not None:
+                return self._past(store, stale), self._past_version(store, stale), None
         return store.objects, current, None
 
     def _continued(self, store: Store, token: _Token) -> tuple[dict[str, Stored], int, _Token]:
@@ -164,7 +169,7 @@ class Reader:
         self, call: Call, objects: dict[str, Stored], rv: int, token: _Token | None
     ) -> tuple[list[Stored], int, _Token | None]:
         store, selector = call.endpoint.store, selector_of(call)
-        limit = _number(call.query.get("limit", ""), "limit")
+        limit = _limit(call)
         # A past snapshot is a dict of its own, whose order is not that of the keys.
         keys = store.keys(call.namespace) if objects is store.objects else store.order(objects, call.namespace)
         start = bisect.bisect_left(keys, token.start) if token is not None else 0
@@ -183,38 +188,38 @@ class Reader:
         """Return the stream of a watch; a version that history does not reach is told inside the stream.
 
         Raises:
-            Refusal: 400, 422 or 504 before the stream opens.
+            Refusal: 400, 422 or 500 before the stream opens.
         """
         store, selector = call.endpoint.store, selector_of(call)
-        asked = _version(call)
-        initial_events = self._initial_events(call, asked)
-        position = store.visible
-        initial: list[Stored] = []
+        initial_events = _initial_events(call)
+        asked, current = _watch_version(call), self._cluster.revisions.current
+        timeout = _number(call.query.get("timeoutSeconds", ""))
+        position, initial = store.visible, []
         failure: Refusal | None = None
-        if asked is None or asked == 0 or initial_events:
-            if asked:
-                self._not_in_future(asked)
-            if initial_events is not False:
-                position, initial = self._initial(call, selector, asked, stale)
-        else:
+        if asked is not None and asked > current:
+            failure = too_large_resource_version(asked, current) if initial_events else None
+        elif initial_events or (initial_events is None and not asked):
+            position, initial = self._initial(call, selector, asked, stale)
+        elif asked:
             found = store.position(asked)
-            if found is None:
-                failure = expired(f"too old resource version: {asked} ({store.floor})")
-            else:
-                position = found
+            failure = None if found is not None else expired(f"too old resource version: {asked} ({store.floor})")
+            position = position if found is None else found
+        bookmarks = truthy(call.query.get("allowWatchBookmarks", ""))
+        ends = bookmarks and (initial_events or (initial_events is None and asked == 0))
         watch = Watch(
             call.endpoint,
             call.namespace,
             selector,
             position=position,
+            after=asked or 0,
             initial=initial,
-            initial_done=self._cluster.revisions.current if initial_events and _bookmarks(call) else None,
-            bookmarks=_bookmarks(call),
-            timeout=float(_number(call.query.get("timeoutSeconds", ""), "timeoutSeconds")) or None,
+            initial_done=current if ends else None,
+            bookmarks=bookmarks,
+            timeout=float(timeout) or None,
             version=lambda: self._cluster.revisions.current,
         )
         if failure is not None:
-            watch.end(error_frame(failure))
+            watch.expire(failure)
         return watch
 
     def _initial(
@@ -227,32 +232,6 @@ class Reader:
             objects, position = self._past(store, stale), store.position(rv) or store.end
         keys = store.keys(call.namespace) if objects is store.objects else store.order(objects, call.namespace)
         return position, [objects[key] for key in keys if selector.empty or selector.matches(objects[key].doc)]
-
-    @staticmethod
-    def _initial_events(call: Call, asked: int | None) -> bool | None:
-        text = call.query.get("sendInitialEvents")
-        match = call.query.get("resourceVersionMatch", "")
-        errors: list[FieldError] = []
-        if text is None:
-            if match:
-                errors.append(
-                    FieldError(
-                        "resourceVersionMatch",
-                        "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                        "FieldValueForbidden",
-                    )
-                )
-        elif match != "NotOlderThan":
-            errors.append(
-                FieldError(
-                    "resourceVersionMatch",
-                    "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                    "FieldValueForbidden",
-                )
-            )
-        if errors:
-            raise invalid("ListOptions", "meta.k8s.io", "", errors)
-        return None if text is None else truthy(text)
 
     def _not_in_future(self, asked: int) -> None:
         current = self._cluster.revisions.current
@@ -270,47 +249,76 @@ class Reader:
         return store.at(self._past_version(store, seconds)) or {}
 
 
-def _bookmarks(call: Call) -> bool:
-    return truthy(call.query.get("allowWatchBookmarks", ""))
-
-
-def _version(call: Call) -> int | None:
-    text = call.query.get("resourceVersion", "")
-    if not text:
-        return None
-    if not text.isdigit():
-        raise invalid(
-            "ListOptions" if call.verb != "get" else "GetOptions",
-            "meta.k8s.io",
-            "",
-            [
-                FieldError(
-                    "resourceVersion", f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
-                )
-            ],
-        )
-    return int(text)
-
-
-def _check_match(call: Call, asked: int | None, match: str) -> None:
-    if not match:
-        return
-    if asked is None:
-        problem = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-    elif match not in ("Exact", "NotOlderThan"):
-        problem = f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""'
-    elif match == "Exact" and asked == 0:
-        problem = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+def _initial_events(call: Call) -> bool | None:
+    text, match = call.query.get("sendInitialEvents"), call.query.get("resourceVersionMatch", "")
+    problems = []
+    if text is None:
+        if match:
+            problems.append(
+                "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            )
     else:
-        return
-    reason = "FieldValueNotSupported" if problem.startswith("Unsupported") else "FieldValueForbidden"
-    raise invalid("ListOptions", "meta.k8s.io", "", [FieldError("resourceVersionMatch", problem, reason)])
+        if match != "NotOlderThan":
+            problems.append("Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        if match not in ("", "NotOlderThan"):
+            problems.append(f'Unsupported value: "{match}": supported values: "NotOlderThan"')
+    if call.query.get("continue"):
+        problems.append("Forbidden: resourceVersionMatch is forbidden when continue is provided")
+    _refuse_match(problems)
+    return None if text is None else truthy(text)
 
 
-def _number(text: str, name: str) -> int:
+def _refuse_match(problems: list[str]) -> None:
+    if problems:
+        reasons = ["FieldValueNotSupported" if text.startswith("Uns") else "FieldValueForbidden" for text in problems]
+        raise option_invalid(
+            "ListOptions",
+            *(FieldError("resourceVersionMatch", text, reason) for text, reason in zip(problems, reasons, strict=True)),
+        )
+
+
+def _check_match(call: Call, match: str, *, token: str) -> None:
+    asked = call.query.get("resourceVersion", "")
+    problems = []
+    if match:
+        if token:
+            problems.append("Forbidden: resourceVersionMatch is forbidden when continue is provided")
+        elif not asked:
+            problems.append("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
+        if match not in ("Exact", "NotOlderThan"):
+            problems.append(f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""')
+        if match == "Exact" and asked == "0":
+            problems.append('Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+    _refuse_match(problems)
+
+
+def _version_problem(text: str) -> str:
+    return f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+
+
+def _watch_version(call: Call) -> int | None:
+    text = call.query.get("resourceVersion", "")
+    if text and not text.isdigit():
+        raise internal_error(_version_problem(text))
+    return int(text) if text else None
+
+
+def _list_version(call: Call) -> int | None:
+    text = call.query.get("resourceVersion", "")
+    if text and not text.isdigit():
+        raise bad_request(f"invalid resource version: {_version_problem(text)}")
+    return int(text) if text else None
+
+
+def _limit(call: Call) -> int:
+    # The cache of the real server does not page what is read at version 0.
+    return 0 if call.query.get("resourceVersion") == "0" else max(0, _number(call.query.get("limit", "")))
+
+
+def _number(text: str) -> int:
     if not text:
         return 0
     try:
-        return max(0, int(text))
+        return int(text)
     except ValueError:
-        raise bad_request(f'{name}: strconv.ParseInt: parsing "{text}": invalid syntax') from None
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.apiserver._kinds import BUILT_IN, KindInfo
+from reconciler.apiserver._built_in import BuiltInContents, built_in_node
+from reconciler.apiserver._contents import Contents
+from reconciler.apiserver._event_forms import from_events_group, to_events_group
+from reconciler.apiserver._kinds import BUILT_IN, SELECTABLE, KindInfo
 from reconciler.apiserver._storage import Revisions, Store, Stored
 
-__all__ = ["Endpoint", "Registry", "Resource"]
+__all__ = ["Endpoint", "Registry", "Resource", "reader"]
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +40,7 @@ class Resource:
     @property
     def api_version(self) -> str:
         """Return the apiVersion of stored documents."""
-        return _api_version(self.info.group, self.storage)
+        return _api_version(self.info.group if self.info.stored_as is None else self.info.stored_as, self.storage)
 
 
 @dataclass(slots=True, eq=False)
@@ -48,13 +51,19 @@ class Endpoint:
         resource: the kind.
         version: the version's name.
         subresources: such as ``{"status"}``.
-        selectable: dotted paths that field selectors may name, beside name and namespace.
+        selectable: dotted paths that field selectors may name, beside name and namespace, and how to read them.
+        contents: what the version demands of its documents; None where nothing is known of them.
+        columns: what a table shows beside the name, as in ``additionalPrinterColumns``.
+        warning: what clients are warned of when they use the version; empty for nothing.
     """
 
     resource: Resource
     version: str
     subresources: frozenset[str] = frozenset()
     selectable: Mapping[str, Callable[[dict[str, Any]], str]] = field(default_factory=dict)
+    contents: Contents | BuiltInContents | None = None
+    columns: tuple[Mapping[str, Any], ...] = ()
+    warning: str = ""
     api_version: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,15 +81,19 @@ class Endpoint:
 
     def show(self, doc: dict[str, Any]) -> dict[str, Any]:
         """Return a stored document in this version."""
-        if self.version == self.resource.storage:
+        if self.api_version == self.resource.api_version:
             return doc
-        return {**doc, "apiVersion": self.api_version}
+        return to_events_group(doc) if self.info.stored_as is not None else {**doc, "apiVersion": self.api_version}
 
     def take(self, doc: dict[str, Any]) -> dict[str, Any]:
         """Return a document of this version as it is stored."""
-        if self.version == self.resource.storage:
+        if self.api_version == self.resource.api_version:
             return doc
-        return {**doc, "apiVersion": self.resource.api_version}
+        return (
+            from_events_group(doc)
+            if self.info.stored_as is not None
+            else {**doc, "apiVersion": self.resource.api_version}
+        )
 
     def encode(self, stored: Stored) -> bytes:
         """Return the JSON of a stored object in this version."""
@@ -89,6 +102,21 @@ class Endpoint:
 
 def _api_version(group: str, version: str) -> str:
     return f"{group}/{version}" if group else version
+
+
+def reader(path: str) -> Callable[[dict[str, Any]], str]:
+    """Return what reads the text at a dotted path of a stored document; empty when nothing is there."""
+    parts = path.split(".")
+
+    def read(doc: dict[str, Any]) -> str:
+        found: Any = doc
+        for part in parts:
+            found = found.get(part) if isinstance(found, dict) else None
+        if found is None:
+            return ""
+        return str(found).lower() if isinstance(found, bool) else str(found)
+
+    return read
 
 
 class Registry:
@@ -106,11 +134,22 @@ class Registry:
         self._history = history
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
         self._resources: dict[tuple[str, str], Resource] = {}
+        self._built_in = {(info.group, version) for info, versions in BUILT_IN for version in versions}
         for info, versions in BUILT_IN:
+            self._serve_built_in(info, versions)
+
+    def _serve_built_in(self, info: KindInfo, versions: tuple[str, ...]) -> None:
+        if info.stored_as is None:
             resource = self.add(info, storage=versions[0])
-            subresources = frozenset({"status"} if info.status else ())
-            for version in versions:
-                self.serve(Endpoint(resource, version, subresources | frozenset(info.extra_subresources)))
+        else:
+            origin = self._resources[info.stored_as, info.plural]
+            resource = Resource(info, origin.store, origin.storage)
+        subresources = frozenset((*(("status",) if info.status else ()), *info.extra_subresources))
+        for version in versions:
+            node = built_in_node(info.group, version, info.kind)
+            contents = None if node is None else BuiltInContents(node)
+            fields = {path: reader(path) for path in SELECTABLE.get((info.group, info.plural), ())}
+            self.serve(Endpoint(resource, version, subresources, fields, contents))
 
     def add(self, info: KindInfo, *, storage: str, custom: bool = False) -> Resource:
         """Make the store of a kind."""
@@ -138,6 +177,10 @@ class Registry:
     def endpoint(self, group: str, version: str, plural: str) -> Endpoint | None:
         """Return what serves a plural name, or None."""
         return self._endpoints.get((group, version, plural))
+
+    def is_built_in(self, group: str, version: str) -> bool:
+        """Tell whether a group and version belong to the server itself."""
+        return (group, version) in self._built_in
 
     def resource(self, group: str, plural: str) -> Resource | None:
         """Return a kind by its plural name, or None."""

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from reconciler.apiserver._registry import Endpoint, Registry
-from reconciler.apiserver._status import Refusal, bad_request, method_not_allowed, not_served
+from reconciler.apiserver._status import (
+    bad_request,
+    method_not_allowed,
+    no_such_resource,
+    not_found,
+    not_served,
+    verb_not_supported,
+)
 from reconciler.http import HTTPRequest
 
 __all__ = ["Call", "route", "truthy"]
@@ -69,40 +76,47 @@ def route(request: HTTPRequest, registry: Registry) -> Call | None:
     plural, name, subresource = rest[0], rest[1] if len(rest) > 1 else "", "/".join(rest[2:])
     endpoint = registry.endpoint(group, version, plural)
     if endpoint is None:
-        raise not_served()
-    query = dict(request.query)
-    verb = _verb(request.method, endpoint, namespace, name, subresource, query)
-    return Call(request, verb, endpoint, namespace, name, subresource, query)
+        raise no_such_resource() if registry.is_built_in(group, version) else not_served()
+    call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query))
+    call.verb = _custom_verb(call) if endpoint.resource.custom else _built_in_verb(call)
+    return call
 
 
-def _verb(
-    method: str, endpoint: Endpoint, namespace: str | None, name: str, subresource: str, query: Mapping[str, str]
-) -> str:
-    if namespace is not None and not endpoint.info.namespaced:
+def _built_in_verb(call: Call) -> str:
+    """Return the verb of a request to a built-in kind, whose handlers are registered path by path."""
+    info = call.endpoint.info
+    misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not info.namespaced)
+    if misplaced or (call.subresource and call.subresource not in call.endpoint.subresources):
+        raise no_such_resource()
+    verb = _table(call).get(call.request.method)
+    over_all = info.namespaced and call.namespace is None
+    if verb is None or (over_all and verb != "list"):
+        raise method_not_allowed()
+    return "watch" if verb == "list" and truthy(call.query.get("watch", "")) else verb
+
+
+def _custom_verb(call: Call) -> str:
+    """Return the verb of a request to a custom kind, which one handler serves whatever the path."""
+    info, method = call.endpoint.info, call.request.method
+    if info.namespaced != (call.namespace is not None) and not (info.namespaced and method == "GET" and not call.name):
         raise not_served()
-    if name and namespace is None and endpoint.info.namespaced:
-        raise not_served()
-    if subresource and subresource not in endpoint.subresources:
-        raise _no_subresource(endpoint, name)
-    table = _SUBRESOURCE if subresource else _OBJECT if name else _COLLECTION
-    verb = table.get(method)
+    if call.subresource:
+        if call.subresource not in call.endpoint.subresources:
+            raise not_found(info.plural, info.group, call.name)
+        if method in _UNSUPPORTED:
+            raise verb_not_supported(_UNSUPPORTED[method], info.plural, info.group)
+    if not call.name and method in ("PUT", "PATCH"):
+        raise bad_request("name must be provided")
+    if call.name and method == "POST":
+        return "create"
+    verb = _table(call).get(method)
     if verb is None:
         raise method_not_allowed()
-    if verb == "create" and endpoint.info.namespaced and namespace is None:
-        raise method_not_allowed()
-    if verb == "deletecollection" and endpoint.info.namespaced and namespace is None:
-        raise method_not_allowed()
-    if verb in ("get", "list") and truthy(query.get("watch", "")):
-        if verb == "get":
-            raise bad_request("watch is not served for one object: list with fieldSelector=metadata.name instead")
-        return "watch"
-    return verb
+    return "watch" if verb == "list" and truthy(call.query.get("watch", "")) else verb
 
 
-def _no_subresource(endpoint: Endpoint, name: str) -> Refusal:
-    if not endpoint.resource.custom:
-        return not_served()
-    # The real server says the same of a kind without the subresource as of an object that is not there.
-    from reconciler.apiserver._status import not_found
+_UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
 
-    return not_found(endpoint.info.plural, endpoint.info.group, name)
+
+def _table(call: Call) -> Mapping[str, str]:
+    return _SUBRESOURCE if call.subresource else _OBJECT if call.name else _COLLECTION

@@ -6,15 +6,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from reconciler.apiserver._status import bad_request
+from reconciler.apiserver._names import LABEL_VALUE_MESSAGE, is_label_value, qualified_name_problems
+from reconciler.apiserver._status import Refusal, bad_request
 
 __all__ = ["FieldTerm", "Selector", "parse_fields", "parse_labels"]
 
 LabelTerm = Callable[[Mapping[str, str]], bool]
 
 _TOKEN = re.compile(r"\s*(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
-_KEY = re.compile(r"(?:[a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_MARKS = frozenset({"=", "==", "!=", "<", ">", "(", ")", ",", "!"})
 
 
 class FieldTerm:
@@ -57,10 +57,7 @@ class Selector:
             for term in self._labels:
                 if not term(labels):
                     return False
-        for field in self._fields:
-            if (self._read(doc, field.path) == field.value) is field.negated:
-                return False
-        return True
+        return all((self._read(doc, field.path) == field.value) is not field.negated for field in self._fields)
 
 
 def parse_labels(text: str) -> list[LabelTerm]:
@@ -69,11 +66,7 @@ def parse_labels(text: str) -> list[LabelTerm]:
     Raises:
         Refusal: 400 when it cannot be read.
     """
-    parser = _Labels(text)
-    try:
-        return parser.terms()
-    except ValueError as error:
-        raise bad_request(f"unable to parse requirement: {error}") from None
+    return _Labels(text).terms()
 
 
 class _Labels:
@@ -84,13 +77,17 @@ class _Labels:
     def terms(self) -> list[LabelTerm]:
         if not self._tokens:
             return []
-        found = [self._term()]
-        while self._peek() == ",":
-            self._at += 1
+        found = []
+        while True:
+            if self._peek() not in ("!", "") and self._peek() in _MARKS:
+                raise bad_request(f"found '{self._peek()}', expected: !, identifier, or 'end of string'")
             found.append(self._term())
-        if self._peek():
-            raise ValueError(f"found '{self._peek()}', expected: ',' or 'end of string'")
-        return found
+            if not self._peek():
+                return found
+            if self._take() != ",":
+                raise bad_request(f"found '{self._tokens[self._at - 1]}', expected: ',' or 'end of string'")
+            if self._peek() != "!" and (not self._peek() or self._peek() in _MARKS):
+                raise bad_request(f"found '{self._peek()}', expected: identifier after ','")
 
     def _peek(self) -> str:
         return self._tokens[self._at] if self._at < len(self._tokens) else ""
@@ -101,36 +98,37 @@ class _Labels:
         return token
 
     def _term(self) -> LabelTerm:
-        if self._peek() == "!":
+        absent = self._peek() == "!"
+        if absent:
             self._at += 1
-            absent = self._key()
-            return lambda labels: absent not in labels
         key = self._key()
         operator = self._peek()
+        if absent:
+            return lambda labels: key not in labels
         if operator in ("", ","):
             return lambda labels: key in labels
         self._at += 1
-        if operator in ("=", "=="):
-            value = self._value()
+        if operator in ("=", "==", "!="):
+            value = self._value(key)
+            if operator == "!=":
+                return lambda labels: labels.get(key) != value
             return lambda labels: labels.get(key) == value
-        if operator == "!=":
-            value = self._value()
-            return lambda labels: labels.get(key) != value
         if operator in ("in", "notin"):
-            values = self._values()
+            values = self._values(key)
             if operator == "in":
                 return lambda labels: labels.get(key) in values
             return lambda labels: labels.get(key) not in values
         if operator in ("<", ">"):
             return self._comparison(key, operator)
-        raise ValueError(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
+        raise _requirement(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
 
     def _comparison(self, key: str, operator: str) -> LabelTerm:
         text = self._take()
         try:
             bound = int(text)
         except ValueError:
-            raise ValueError(f"for 'Gt', 'Lt' operators, the value must be an integer: found '{text}'") from None
+            problem = "for 'Gt', 'Lt' operators, the value must be an integer"
+            raise _requirement(f'values[0]: Invalid value: "{text}": {problem}') from None
 
         def holds(labels: Mapping[str, str]) -> bool:
             try:
@@ -142,39 +140,48 @@ class _Labels:
         return holds
 
     def _key(self) -> str:
-        token = self._take()
-        if not _KEY.fullmatch(token):
-            raise ValueError(f"found '{token}', expected: !, identifier, or 'end of string'")
-        return token
+        key = self._take()
+        if not key or key in _MARKS:
+            raise _requirement(f"found '{key}', expected: identifier")
+        for problem in qualified_name_problems(key):
+            raise _requirement(f'<nil>: Invalid value: "{key}": {problem}')
+        return key
 
-    def _value(self) -> str:
-        token = self._peek()
-        if token in ("", ","):
+    def _value(self, key: str) -> str:
+        value = self._peek()
+        if value in ("", ","):
             return ""
         self._at += 1
-        return self._checked(token)
+        return self._checked(key, value)
 
-    def _values(self) -> frozenset[str]:
-        if self._take() != "(":
-            raise ValueError("found no '(' after in or notin")
+    def _values(self, key: str) -> frozenset[str]:
+        opening = self._take()
+        if opening != "(":
+            raise _requirement(f"found '{opening}' expected: '('")
         found: set[str] = set()
         while True:
-            token = self._take()
-            if token in (",", ")"):
+            word = self._take()
+            if word in (",", ")"):
                 found.add("")
             else:
-                found.add(self._checked(token))
-                token = self._take()
-            if token == ")":
+                found.add(self._checked(key, word))
+                word = self._take()
+            if word == ")":
                 return frozenset(found)
-            if token != ",":
-                raise ValueError(f"found '{token}', expected: ',' or ')'")
+            if word != ",":
+                raise _requirement(f"found '{word}', expected: ',' or ')'")
 
     @staticmethod
-    def _checked(value: str) -> str:
-        if not _VALUE.fullmatch(value):
-            raise ValueError(f"values[0]: Invalid value: {value!r}: a valid label value must consist of alphanumerics")
+    def _checked(key: str, value: str) -> str:
+        if len(value) > 63:
+            raise _requirement(f'values[0][{key}]: Invalid value: "{value}": must be no more than 63 bytes')
+        if not is_label_value(value):
+            raise _requirement(f'values[0][{key}]: Invalid value: "{value}": {LABEL_VALUE_MESSAGE}')
         return value
+
+
+def _requirement(problem: str) -> Refusal:
+    return bad_request(f"unable to parse requirement: {problem}")
 
 
 def parse_fields(text: str) -> list[FieldTerm]:
@@ -190,6 +197,8 @@ def parse_fields(text: str) -> list[FieldTerm]:
         for operator, negated in (("!=", True), ("==", False), ("=", False)):
             path, met, value = term.partition(operator)
             if met:
+                if not path and not value:
+                    break
                 found.append(FieldTerm(path, _unescape(value), negated=negated))
                 break
         else:

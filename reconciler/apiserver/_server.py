@@ -9,11 +9,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-from reconciler.apiserver._admission import Admission
+from reconciler.apiserver._bodies import check_size
 from reconciler.apiserver._cluster import Cluster
 from reconciler.apiserver._definitions import Definitions
+from reconciler.apiserver._deletes import Deleter
 from reconciler.apiserver._discovery import Discovery
 from reconciler.apiserver._faults import EventOrder, Fault, Faults
 from reconciler.apiserver._files import documents_of
@@ -101,16 +102,17 @@ class APIServer:
     def _wipe(self) -> None:
         self._cluster = Cluster(self._clock, self._rng, history=self._history)
         self._reader = Reader(self._cluster)
-        self._writer = Writer(self._cluster, Admission())
-        self._lifecycle = Lifecycle(self._cluster, self._writer)
         self._definitions = Definitions(self._cluster)
+        self._writer = Writer(self._cluster, self._definitions.strategy)
+        self._deleter = Deleter(self._cluster)
+        self._lifecycle = Lifecycle(self._cluster, self._deleter)
         self._discovery = Discovery(self._cluster.registry)
         for name in ("default", "kube-system", "kube-public", "kube-node-lease"):
             self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
     # life
 
-    async def __aenter__(self) -> APIServer:
+    async def __aenter__(self) -> Self:
         self._open = True
         return self
 
@@ -298,16 +300,16 @@ class APIServer:
         return HTTPResponse(200, _JSON, chunks=watch, on_close=watch.aclose)
 
     def _write(self, request: HTTPRequest, call: Call) -> HTTPResponse:
-        writer = self._writer
+        check_size(request)
         verbs = {
-            "create": writer.create,
-            "update": writer.update,
-            "patch": writer.patch,
-            "delete": writer.delete,
-            "deletecollection": writer.delete_collection,
+            "create": self._writer.create,
+            "update": self._writer.update,
+            "patch": self._writer.patch,
+            "delete": self._deleter.delete,
+            "deletecollection": self._deleter.delete_collection,
         }
         written = verbs[call.verb](call)
-        body = encode(written.status) if written.stored is None else call.endpoint.encode(written.stored)
+        body = encode(written.document) if written.stored is None else call.endpoint.encode(written.stored)
         self._remember(request, call, written.code, "", written)
         headers, warnings = _JSON, [f'299 - "{_quoted(text)}"' for text in written.warnings]
         if warnings:

@@ -106,7 +106,6 @@ class Listener:
             self._server.close()
             self._server = None
         if self._web is not None:
-            self._web.pre_shutdown()  # idle connections end at once; only requests under way get the second
             await self._web.shutdown(timeout=1.0)
             self._web = None
         if self._socket is not None:

@@ -20,12 +20,16 @@ __all__ = [
     "internal_error",
     "invalid",
     "method_not_allowed",
+    "no_such_resource",
     "not_acceptable",
     "not_found",
     "not_served",
+    "option_invalid",
+    "patch_rejected",
     "qualified",
     "too_large_resource_version",
     "unsupported_media_type",
+    "verb_not_supported",
 ]
 
 
@@ -36,7 +40,7 @@ class Refusal(Exception):
         code: the HTTP status code.
         reason: the machine-readable reason.
         message: the words for people.
-        details: the Status's details, or None.
+        details: the Status's details; ``{}`` is shown, None is not.
         metadata: what stands in the Status's metadata, such as a fresh ``continue`` token.
         text: answer with this plain text instead of a Status.
     """
@@ -70,7 +74,7 @@ class Refusal(Exception):
         }
         if self.reason:
             document["reason"] = self.reason
-        if self.details:
+        if self.details is not None:
             document["details"] = self.details
         document["code"] = self.code
         return document
@@ -97,16 +101,18 @@ def qualified(plural: str, group: str) -> str:
     return f"{plural}.{group}" if group else plural
 
 
-def _details(name: str, group: str, kind: str, **more: Any) -> dict[str, Any]:
-    found = {"name": name, "group": group, "kind": kind, **more}
-    return {key: value for key, value in found.items() if value not in ("", None, [])}
+def _details(name: str, group: str, kind: str, causes: Sequence[FieldError] = ()) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": name, "group": group, "kind": kind}
+    found = {key: value for key, value in found.items() if value}
+    if causes:
+        found["causes"] = [error.cause() for error in causes]
+    return found
 
 
 def not_found(plural: str, group: str, name: str) -> Refusal:
     """Make the 404 for an object that is not there."""
-    return Refusal(
-        404, "NotFound", f'{qualified(plural, group)} "{name}" not found', details=_details(name, group, plural)
-    )
+    message = f'{qualified(plural, group)} "{name}" not found'
+    return Refusal(404, "NotFound", message, details=_details(name, group, plural))
 
 
 def not_served() -> Refusal:
@@ -114,14 +120,16 @@ def not_served() -> Refusal:
     return Refusal(404, "NotFound", "404 page not found", text="404 page not found\n")
 
 
-def already_exists(plural: str, group: str, name: str) -> Refusal:
+def no_such_resource() -> Refusal:
+    """Make the 404 for a resource that a built-in group does not have."""
+    return Refusal(404, "NotFound", "the server could not find the requested resource", details={})
+
+
+def already_exists(plural: str, group: str, name: str, *, deleting: bool = False) -> Refusal:
     """Make the 409 for a create under a name that is taken."""
-    return Refusal(
-        409,
-        "AlreadyExists",
-        f'{qualified(plural, group)} "{name}" already exists',
-        details=_details(name, group, plural),
-    )
+    prefix = "object is being deleted: " if deleting else ""
+    message = f'{prefix}{qualified(plural, group)} "{name}" already exists'
+    return Refusal(409, "AlreadyExists", message, details=_details(name, group, plural))
 
 
 _MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
@@ -129,24 +137,21 @@ _MODIFIED = "the object has been modified; please apply your changes to the late
 
 def conflict(plural: str, group: str, name: str, why: str = _MODIFIED) -> Refusal:
     """Make the 409 for a stale resourceVersion or a failed precondition."""
-    return Refusal(
-        409,
-        "Conflict",
-        f'Operation cannot be fulfilled on {qualified(plural, group)} "{name}": {why}',
-        details=_details(name, group, plural),
-    )
+    message = f'Operation cannot be fulfilled on {qualified(plural, group)} "{name}": {why}'
+    return Refusal(409, "Conflict", message, details=_details(name, group, plural))
 
 
 def invalid(kind: str, group: str, name: str, errors: Sequence[FieldError]) -> Refusal:
-    """Make the 422 that lists what validation found."""
-    texts = [str(error) for error in errors]
+    """Make the 422 that lists what validation found; the message says what is said twice once."""
+    texts = list(dict.fromkeys(str(error) for error in errors))
     summary = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-    return Refusal(
-        422,
-        "Invalid",
-        f'{qualified(kind, group)} "{name}" is invalid: {summary}',
-        details=_details(name, group, kind, causes=[error.cause() for error in errors]),
-    )
+    message = f'{qualified(kind, group)} "{name}" is invalid: {summary}'
+    return Refusal(422, "Invalid", message, details=_details(name, group, kind, errors))
+
+
+def option_invalid(options: str, *errors: FieldError) -> Refusal:
+    """Make the 422 for a parameter such as dryRun; `options` is a kind like ``ListOptions``."""
+    return invalid(options, "meta.k8s.io", "", errors)
 
 
 def bad_request(message: str) -> Refusal:
@@ -156,34 +161,36 @@ def bad_request(message: str) -> Refusal:
 
 def forbidden(plural: str, group: str, name: str, why: str, *, causes: Sequence[FieldError] = ()) -> Refusal:
     """Make the 403 of an admission rule."""
-    return Refusal(
-        403,
-        "Forbidden",
-        f'{qualified(plural, group)} "{name}" is forbidden: {why}',
-        details=_details(name, group, plural, causes=[error.cause() for error in causes]),
-    )
+    message = f'{qualified(plural, group)} "{name}" is forbidden: {why}'
+    return Refusal(403, "Forbidden", message, details=_details(name, group, plural, causes))
 
 
 def method_not_allowed() -> Refusal:
-    """Make the 405 for a verb that the resource does not support."""
-    return Refusal(
-        405, "MethodNotAllowed", "the server does not allow this method on the requested resource", details={}
-    )
+    """Make the 405 for a verb that the path does not support."""
+    message = "the server does not allow this method on the requested resource"
+    return Refusal(405, "MethodNotAllowed", message, details={})
+
+
+def verb_not_supported(verb: str, plural: str, group: str) -> Refusal:
+    """Make the 405 for a verb that a subresource of a custom resource does not support."""
+    message = f'{verb} is not supported on resources of kind "{qualified(plural, group)}"'
+    return Refusal(405, "MethodNotAllowed", message, details=_details("", group, plural))
 
 
 def not_acceptable(accepted: Iterable[str]) -> Refusal:
     """Make the 406 for an Accept header that names nothing the server can write."""
-    return Refusal(
-        406,
-        "NotAcceptable",
-        f"only the following media types are accepted: {', '.join(accepted)}",
-    )
+    return Refusal(406, "NotAcceptable", f"only the following media types are accepted: {', '.join(accepted)}")
 
 
 def unsupported_media_type(accepted: Iterable[str], hint: str = "") -> Refusal:
     """Make the 415 for a body in a form that the server does not read."""
     message = f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
     return Refusal(415, "UnsupportedMediaType", f"{message} ({hint})" if hint else message)
+
+
+def patch_rejected() -> Refusal:
+    """Make the answer that says nothing about what was wrong with a JSON patch."""
+    return Refusal(422, "Invalid", "the server rejected our request due to an error in our request", details={})
 
 
 def expired(message: str, *, metadata: dict[str, Any] | None = None) -> Refusal:
@@ -193,17 +200,15 @@ def expired(message: str, *, metadata: dict[str, Any] | None = None) -> Refusal:
 
 def too_large_resource_version(asked: int, current: int) -> Refusal:
     """Make the 504 for a version that lies in the future."""
+    causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
     return Refusal(
         504,
         "Timeout",
         f"Timeout: Too large resource version: {asked}, current: {current}",
-        details={
-            "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
-            "retryAfterSeconds": 1,
-        },
+        details={"causes": causes, "retryAfterSeconds": 1},
     )
 
 
-def internal_error(message: str, reason: str = "InternalError") -> Refusal:
-    """Make a 500."""
-    return Refusal(500, reason, message)
+def internal_error(message: str) -> Refusal:
+    """Make a 500; the real server gives it no reason."""
+    return Refusal(500, "", message)

@@ -136,6 +136,10 @@ class Store:
         self._record(Event(DELETED, gone, old, self._now()))
         return gone
 
+    def reshape(self, stored: Stored, doc: dict[str, Any]) -> None:
+        """Exchange the document of a version for the same in another shape; no version is made and no event."""
+        self.objects[stored.key] = Stored(stored.key, stored.rv, doc)
+
     def _record(self, event: Event) -> None:
         self._events.append(event)
         if len(self._events) > 2 * self._capacity:

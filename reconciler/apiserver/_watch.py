@@ -33,6 +33,7 @@ class Watch:
         namespace: None for all.
         selector: which objects are seen.
         position: where in the history to begin.
+        after: the version asked for; a watch that asks for one in the future sees nothing until it is passed.
         initial: objects to begin with, as ADDED.
         initial_done: the version of the bookmark that ends the initial objects; None for no such bookmark.
         bookmarks: whether to send bookmarks.
@@ -47,6 +48,7 @@ class Watch:
         selector: Selector,
         *,
         position: int,
+        after: int,
         initial: list[Stored],
         initial_done: int | None,
         bookmarks: bool,
@@ -58,6 +60,7 @@ class Watch:
         self._prefix = "" if namespace is None else f"{namespace}/"
         self._selector = selector
         self._position = position
+        self._after = after
         self._initial = initial
         self._initial_done = initial_done
         self._initial_at = 0
@@ -163,7 +166,7 @@ class Watch:
         return b"".join(frames)
 
     def _of(self, event: Event) -> bytes:
-        if self._prefix and not event.new.key.startswith(self._prefix):
+        if event.rv <= self._after or (self._prefix and not event.new.key.startswith(self._prefix)):
             return b""
         if self._selector.empty:
             return self._shared(event, event.type)

@@ -1,36 +1,33 @@
-"""Answer create, update, patch, delete and deletecollection.
+"""Answer create, update and patch.
 
 A write is checked and computed on the stored version and then committed, without a moment in between.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import msgspec
 
-from reconciler.apiserver._admission import Admission
 from reconciler.apiserver._bodies import (
     APPLY_PATCH,
     JSON_PATCH,
     MERGE_PATCH,
     STRATEGIC_PATCH,
+    check_options,
     decode,
-    is_dry_run,
     media_type,
-    read_body,
 )
-from reconciler.apiserver._cluster import Cluster, timestamp
+from reconciler.apiserver._cluster import Cluster
+from reconciler.apiserver._documents import read_document, take_patched
 from reconciler.apiserver._metadata import check_metadata, check_metadata_update
 from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
-from reconciler.apiserver._reads import selector_of
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._status import (
     FieldError,
-    Refusal,
     already_exists,
     bad_request,
     conflict,
@@ -38,23 +35,22 @@ from reconciler.apiserver._status import (
     internal_error,
     invalid,
     not_found,
+    patch_rejected,
     unsupported_media_type,
 )
 from reconciler.apiserver._storage import Stored, encode
+from reconciler.apiserver._strategies import Strategy
+from reconciler.apiserver._text import go_type
 
-__all__ = ["Writer", "Written"]
+__all__ = ["Writer", "Written", "same"]
 
 _MOST_BYTES = 1_572_864
 """etcd's limit for one request, 1.5 MiB."""
 
-_SERVER_OWNED = (
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
-    "selfLink",
-)
+_OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
+"""What only the server changes in metadata."""
+
+_MUST_BE_GIVEN = FieldError("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
 
 
 @dataclass(slots=True)
@@ -63,16 +59,16 @@ class Written:
 
     Attributes:
         code: the HTTP status.
-        stored: the version to answer with; None for a `status` answer.
-        status: a document to answer with instead.
-        before: the version before.
-        after: the version after.
+        stored: the version to answer with; None to answer with `document`.
+        document: another document to answer with.
+        before: the version before, if there was one.
+        after: the version after; the same object as `before` when nothing was changed.
         warnings: texts for Warning headers.
     """
 
     code: int
     stored: Stored | None = None
-    status: dict[str, Any] | None = None
+    document: dict[str, Any] | None = None
     before: Stored | None = None
     after: Stored | None = None
     warnings: list[str] = field(default_factory=list)
@@ -83,14 +79,12 @@ class Writer:
 
     Args:
         cluster: what is stored.
-        admission: checks contents.
+        strategies: tells what is special about a kind.
     """
 
-    def __init__(self, cluster: Cluster, admission: Admission) -> None:
+    def __init__(self, cluster: Cluster, strategies: Callable[[Endpoint], Strategy]) -> None:
         self._cluster = cluster
-        self._admission = admission
-
-    # create
+        self._strategies = strategies
 
     def create(self, call: Call) -> Written:
         """Create an object.
@@ -98,83 +92,65 @@ class Writer:
         Raises:
             Refusal: 400, 403, 404, 409, 415 or 422 as the real server does.
         """
-        doc = read_body(call.request)
-        return self.create_from(call, doc)
+        dry_run = check_options(call)
+        doc, warnings = read_document(call)
+        return self._create(call, doc, warnings, dry_run=dry_run)
 
-    def create_from(self, call: Call, doc: dict[str, Any]) -> Written:
-        """Create the object of a document."""
-        endpoint = call.endpoint
-        metadata = _checked_shape(call, doc)
-        if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
-        self._place(call, metadata)
+    def _create(self, call: Call, doc: dict[str, Any], warnings: list[str], *, dry_run: bool) -> Written:
+        endpoint, info = call.endpoint, call.endpoint.info
+        metadata = doc["metadata"]
+        _check_place(call, metadata)
         self._require_namespace(call, str(metadata.get("name", "")))
-        for attempt in range(8):
-            fresh = self._fresh(call, doc, metadata)
-            name = fresh["metadata"].get("name", "")
-            key = endpoint.resource.key(call.namespace, name)
+        if metadata.pop("resourceVersion", ""):
+            raise internal_error("resourceVersion should not be set on objects to be created")
+        generate = "" if metadata.get("name") else str(metadata.get("generateName", ""))
+        self._stamp(call, doc, metadata)
+        strategy = self._strategies(endpoint)
+        for _ in range(8 if generate else 1):
+            if generate:
+                metadata["name"] = generate[:58] + self._cluster.suffix()
+            key = endpoint.resource.key(call.namespace, metadata.get("name", ""))
             if key not in endpoint.store.objects:
                 break
-            if metadata.get("name") or attempt == 7:
-                raise already_exists(endpoint.info.plural, endpoint.info.group, name)
-        warnings = self._admission.admit_create(call, fresh)
-        errors = check_metadata(endpoint.info, fresh["metadata"]) + self._admission.check(call, fresh, None)
+        strategy.complete(doc, None)
+        errors = check_metadata(info, metadata) + strategy.check(doc, None) + _check_contents(call, doc, None)
         if errors:
-            raise invalid(endpoint.info.kind, endpoint.info.group, fresh["metadata"].get("name", ""), errors)
-        stored_form = endpoint.take(fresh)
+            raise invalid(info.kind, info.group, metadata.get("name", ""), errors)
+        taken = endpoint.store.objects.get(key)
+        if taken is not None:
+            deleting = "deletionTimestamp" in taken.doc["metadata"]
+            raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting)
+        warnings = warnings + strategy.warn(doc)
+        stored_form = endpoint.take(doc)
         _check_size(stored_form)
-        if is_dry_run(call):
+        if dry_run:
             return Written(201, Stored(key, 0, stored_form), warnings=warnings)
         new = self._cluster.insert(endpoint.resource, key, stored_form)
         return Written(201, new, after=new, warnings=warnings)
 
-    def _place(self, call: Call, metadata: dict[str, Any]) -> None:
-        namespace = metadata.get("namespace") or ""
-        if call.endpoint.info.namespaced:
-            if namespace and namespace != call.namespace:
-                raise bad_request(
-                    "the namespace of the provided object does not match the namespace sent on the request"
-                )
-            metadata["namespace"] = call.namespace
-        elif namespace:
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-
-    def _fresh(self, call: Call, doc: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
-        info = call.endpoint.info
-        stamped = {key: value for key, value in metadata.items() if key not in _SERVER_OWNED}
-        if not stamped.get("name") and stamped.get("generateName"):
-            stamped["name"] = stamped["generateName"][:58] + self._cluster.suffix()
-        stamped.pop("resourceVersion", None)
-        stamped["uid"] = self._cluster.uid()
-        stamped["creationTimestamp"] = self._cluster.now()
-        if info.generation:
-            stamped["generation"] = 1
-        fresh = {**doc, "metadata": stamped}
-        if "status" in call.endpoint.subresources and call.endpoint.resource.custom:
-            fresh.pop("status", None)
-        return fresh
+    def _stamp(self, call: Call, doc: dict[str, Any], metadata: dict[str, Any]) -> None:
+        for key in _OWNED:
+            metadata.pop(key, None)
+        metadata["uid"] = self._cluster.uid()
+        metadata["creationTimestamp"] = self._cluster.now()
+        if call.endpoint.info.generation:
+            metadata["generation"] = 1
+        if call.endpoint.resource.custom and "status" in call.endpoint.subresources:
+            doc.pop("status", None)
 
     def _require_namespace(self, call: Call, name: str) -> None:
-        if not call.endpoint.info.namespaced or call.namespace is None:
+        info, namespace = call.endpoint.info, call.namespace
+        if not info.namespaced or namespace is None:
             return
-        info = call.endpoint.info
-        found = self._cluster.registry.core("namespaces").store.objects.get(call.namespace)
+        found = self._cluster.registry.core("namespaces").store.objects.get(namespace)
         if found is None:
-            raise not_found("namespaces", "", call.namespace)
+            raise not_found("namespaces", "", namespace)
         if found.doc["metadata"].get("deletionTimestamp"):
-            raise forbidden(
-                info.plural,
-                info.group,
-                name,
-                f"unable to create new content in namespace {call.namespace} because it is being terminated",
-                causes=[
-                    FieldError(
-                        "metadata.namespace", f"namespace {call.namespace} is being terminated", "NamespaceTerminating"
-                    )
-                ],
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            cause = FieldError(
+                "metadata.namespace", f"namespace {namespace} is being terminated", "NamespaceTerminating"
             )
-
-    # update, patch
+            raise forbidden(info.plural, info.group, name, why, causes=[cause])
 
     def update(self, call: Call) -> Written:
         """Replace an object, or its status.
@@ -182,28 +158,24 @@ class Writer:
         Raises:
             Refusal: 400, 404, 409, 415 or 422 as the real server does.
         """
-        return self.update_from(call, read_body(call.request))
-
-    def update_from(self, call: Call, doc: dict[str, Any]) -> Written:
-        """Replace an object with a document."""
-        metadata = _checked_shape(call, doc)
-        if metadata.get("name") != call.name:
-            raise _name_mismatch(call, metadata.get("name") or "")
-        self._place(call, metadata)
+        dry_run = check_options(call)
         old = self._find(call)
+        doc, warnings = read_document(call, None if old is None else call.endpoint.show(old.doc))
+        metadata, info = doc["metadata"], call.endpoint.info
+        if not metadata.get("name"):
+            problem = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
+            raise bad_request(problem)
+        _check_place(call, metadata)
         if old is None:
-            if call.endpoint.info.create_on_update and not call.subresource:
-                return self.create_from(call, doc)
-            raise not_found(call.endpoint.info.plural, call.endpoint.info.group, call.name)
+            if info.create_on_update and not call.subresource:
+                return self._create(call, doc, warnings, dry_run=dry_run)
+            raise not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
         if uid and uid != old.uid:
-            raise conflict(
-                call.endpoint.info.plural,
-                call.endpoint.info.group,
-                call.name,
-                f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}",
-            )
-        return self._change(call, old, {**doc, "metadata": metadata})
+            raise conflict(info.plural, info.group, call.name, _uid_problem(call, uid, old.uid))
+        if not metadata.get("resourceVersion") and not info.unconditional:
+            raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
+        return self._change(call, old, doc, warnings, dry_run=dry_run)
 
     def patch(self, call: Call) -> Written:
         """Patch an object, or its status.
@@ -211,66 +183,61 @@ class Writer:
         Raises:
             Refusal: 400, 404, 409, 415 or 422 as the real server does.
         """
-        kind = media_type(call.request)
-        if kind not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH):
-            accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
-            raise unsupported_media_type(accepted if call.endpoint.resource.custom else [*accepted, STRATEGIC_PATCH])
+        kind, info = media_type(call.request), call.endpoint.info
+        accepted = [JSON_PATCH, MERGE_PATCH, *([] if call.endpoint.resource.custom else [STRATEGIC_PATCH]), APPLY_PATCH]
+        if kind not in accepted:
+            raise unsupported_media_type(accepted)
+        dry_run = check_options(call)
         if kind == APPLY_PATCH:
-            raise unsupported_media_type(
-                [JSON_PATCH, MERGE_PATCH], "the embedded API server does not do server-side apply yet"
-            )
-        if kind == STRATEGIC_PATCH and call.endpoint.resource.custom:
-            raise unsupported_media_type([JSON_PATCH, MERGE_PATCH, APPLY_PATCH])
+            hint = "the embedded API server does not do server-side apply"
+            raise unsupported_media_type(accepted[:-1], hint)
         old = self._find(call)
-        if old is None:
-            raise not_found(call.endpoint.info.plural, call.endpoint.info.group, call.name)
-        current = call.endpoint.show(old.doc)
         patch = decode(call.request.body)
-        doc = self._patched(call, kind, current, patch)
-        return self._change(call, old, {**doc, "metadata": dict(_metadata_of(doc))})
-
-    def _patched(self, call: Call, kind: str, current: dict[str, Any], patch: Any) -> dict[str, Any]:
-        info = call.endpoint.info
-        if kind == JSON_PATCH:
-            try:
-                doc = json_patch(current, patch)
-            except PatchFailed as error:
-                raise Refusal(
-                    422,
-                    "Invalid",
-                    f"the server rejected our request due to an error in our request: {error}",
-                    details={},
-                ) from None
-        else:
-            if not isinstance(patch, dict):
-                raise bad_request("a merge patch is a JSON object")
-            doc = merge_patch(current, patch)
-        if not isinstance(doc, dict) or not isinstance(doc.get("metadata"), dict):
-            raise bad_request("the patched object has no metadata")
-        if doc.get("apiVersion") != call.endpoint.api_version or doc.get("kind") != info.kind:
-            raise bad_request("the patch changes apiVersion or kind")
-        return doc
+        if kind == JSON_PATCH and not isinstance(patch, list):
+            wanted = "[]handlers.jsonPatchOp"
+            raise bad_request(
+                f"error decoding patch: json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
+            )
+        if kind != JSON_PATCH and not isinstance(patch, dict):
+            wanted = "map[string]interface {}"
+            raise bad_request(
+                f"error decoding patch: json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
+            )
+        if old is None:
+            raise not_found(info.plural, info.group, call.name)
+        before = call.endpoint.show(old.doc)
+        try:
+            patched = json_patch(before, patch) if kind == JSON_PATCH else merge_patch(before, patch)
+        except PatchFailed:
+            raise patch_rejected() from None
+        doc, warnings = take_patched(call, patched, before)
+        _check_place(call, doc["metadata"])
+        if not doc["metadata"].get("resourceVersion") and not info.unconditional:
+            raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
+        return self._change(call, old, doc, warnings, dry_run=dry_run)
 
     def _find(self, call: Call) -> Stored | None:
         resource = call.endpoint.resource
         return resource.store.objects.get(resource.key(call.namespace, call.name))
 
-    def _change(self, call: Call, old: Stored, doc: dict[str, Any]) -> Written:
+    def _change(self, call: Call, old: Stored, doc: dict[str, Any], warnings: list[str], *, dry_run: bool) -> Written:
         """Check a new content against the stored one and commit it; `doc` and its metadata are private."""
         endpoint, info = call.endpoint, call.endpoint.info
         before = endpoint.show(old.doc)
-        self._check_version(call, old, doc["metadata"])
+        _check_version(call, old, doc["metadata"])
         doc = _split(call, before, doc)
         metadata = doc["metadata"]
-        if not call.subresource:
-            errors = check_metadata_update(info, {**metadata}, before["metadata"])
-            _keep_owned(metadata, before["metadata"])
-        else:
-            errors = []
-        warnings = self._admission.admit_update(call, doc, before)
-        errors += self._admission.check(call, doc, before)
+        errors = [] if call.subresource else check_metadata_update(metadata, before["metadata"])
+        if endpoint.resource.custom:
+            # The real server checks the metadata of custom resources twice and lists both findings.
+            errors = errors * 2
+        _keep_owned(metadata, before["metadata"])
+        strategy = self._strategies(endpoint)
+        strategy.complete(doc, before)
+        errors += strategy.check(doc, before) + _check_contents(call, doc, before)
         if errors:
             raise invalid(info.kind, info.group, call.name, errors)
+        warnings = warnings + strategy.warn(doc)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
         if same(doc, before):
             return Written(200, old, before=old, after=old, warnings=warnings)
@@ -278,233 +245,106 @@ class Writer:
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
         stored_form = endpoint.take(doc)
         _check_size(stored_form)
-        if is_dry_run(call):
+        if dry_run:
             return Written(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
-        if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and _is_due(info.plural, metadata):
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and is_due(endpoint, stored_form):
+            # The answer is the object as it went, under the version that it had.
+            shown = Stored(old.key, old.rv, stored_form)
             gone = self._cluster.remove(endpoint.resource, old, stored_form)
-            return Written(200, gone, before=old, after=gone, warnings=warnings)
+            return Written(200, shown, before=old, after=gone, warnings=warnings)
         new = self._cluster.replace(endpoint.resource, old, stored_form)
         return Written(200, new, before=old, after=new, warnings=warnings)
-
-    def _check_version(self, call: Call, old: Stored, metadata: dict[str, Any]) -> None:
-        info, asked = call.endpoint.info, metadata.get("resourceVersion")
-        if not asked:
-            if not info.unconditional:
-                error = FieldError("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
-                raise invalid(info.kind, info.group, call.name, [error])
-            return
-        if not str(asked).isdigit():
-            raise internal_error(f'strconv.ParseUint: parsing "{asked}": invalid syntax', reason="")
-        if int(asked) != old.rv:
-            raise conflict(info.plural, info.group, call.name)
-
-    # delete
-
-    def delete(self, call: Call) -> Written:
-        """Delete an object, or mark it when finalizers hold it.
-
-        Raises:
-            Refusal: 400, 404 or 409 as the real server does.
-        """
-        options = self._delete_options(call)
-        old = self._find(call)
-        if old is None:
-            raise not_found(call.endpoint.info.plural, call.endpoint.info.group, call.name)
-        _check_preconditions(call, old, options.get("preconditions") or {})
-        written = self.delete_stored(call.endpoint, old, options, dry_run=is_dry_run(call, options))
-        if written.stored is None:
-            info = call.endpoint.info
-            details = {"name": call.name, "group": info.group, "kind": info.plural, "uid": old.uid}
-            written.status = {
-                "kind": "Status",
-                "apiVersion": "v1",
-                "metadata": {},
-                "status": "Success",
-                "details": {key: value for key, value in details.items() if value},
-            }
-        return written
-
-    def delete_stored(
-        self, endpoint: Endpoint, old: Stored, options: dict[str, Any], *, dry_run: bool = False
-    ) -> Written:
-        """Delete a stored object; `stored` of the result is None when it is gone."""
-        metadata = old.doc["metadata"]
-        finalizers = _finalizers_for(endpoint, list(metadata.get("finalizers") or []), options)
-        grace = _grace(endpoint, old.doc, options)
-        if not finalizers and grace == 0 and not _is_namespace(endpoint):
-            if dry_run:
-                return Written(200, before=old, after=old)
-            gone = self._cluster.remove(endpoint.resource, old)
-            return Written(200, before=old, after=gone)
-        marked = dict(metadata)
-        if finalizers != list(metadata.get("finalizers") or []):
-            marked["finalizers"] = finalizers
-        if not metadata.get("deletionTimestamp"):
-            marked["deletionTimestamp"] = timestamp(self._cluster.clock.now() + timedelta(seconds=grace))
-            marked["deletionGracePeriodSeconds"] = grace
-            if marked.get("generation"):
-                marked["generation"] += 1
-        if marked == metadata:
-            return Written(200, old, before=old, after=old)
-        doc = {**old.doc, "metadata": marked}
-        if _is_namespace(endpoint):
-            doc["status"] = {**(doc.get("status") or {}), "phase": "Terminating"}
-        if dry_run:
-            return Written(200, Stored(old.key, old.rv, doc), before=old, after=old)
-        new = self._cluster.replace(endpoint.resource, old, doc)
-        return Written(200, endpoint.store.objects.get(old.key, new), before=old, after=new)
-
-    def delete_collection(self, call: Call) -> Written:
-        """Delete all objects of a selection, each with a version of its own."""
-        options, selector, endpoint = self._delete_options(call), selector_of(call), call.endpoint
-        dry_run = is_dry_run(call, options)
-        chosen = [endpoint.store.objects[key] for key in endpoint.store.keys(call.namespace)]
-        chosen = [stored for stored in chosen if selector.matches(stored.doc)]
-        shown = []
-        for stored in chosen:
-            current = endpoint.store.objects.get(stored.key)
-            if current is not None:
-                written = self.delete_stored(endpoint, current, options, dry_run=dry_run)
-                shown.append(written.stored or current)
-        status = {
-            "apiVersion": endpoint.api_version,
-            "kind": endpoint.info.list_name,
-            "metadata": {"resourceVersion": str(self._cluster.revisions.current)},
-            "items": [msgspec.Raw(endpoint.encode(item)) for item in shown],
-        }
-        return Written(200, status=status)
-
-    @staticmethod
-    def _delete_options(call: Call) -> dict[str, Any]:
-        options = dict(read_body(call.request)) if call.request.body.strip() else {}
-        for key in ("propagationPolicy", "gracePeriodSeconds"):
-            if key in call.query and key not in options:
-                options[key] = int(call.query[key]) if key == "gracePeriodSeconds" else call.query[key]
-        return options
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Tell whether two documents are the same JSON; true is not 1."""
-    return one == other and msgspec.json.encode(one, order="deterministic") == msgspec.json.encode(
-        other, order="deterministic"
+    if one != other:
+        return False
+    deterministic = msgspec.json.Encoder(order="deterministic").encode
+    return deterministic(one) == deterministic(other)
+
+
+def is_due(endpoint: Endpoint, doc: dict[str, Any]) -> bool:
+    """Tell whether nothing but finalizers would hold a dying object: no grace period, no content of a namespace."""
+    if endpoint.info.group:
+        return True
+    if endpoint.info.plural == "namespaces":
+        return not (doc.get("spec") or {}).get("finalizers")
+    return endpoint.info.plural != "pods" or not doc["metadata"].get("deletionGracePeriodSeconds")
+
+
+def _check_place(call: Call, metadata: dict[str, Any]) -> None:
+    """Compare name and namespace with the path; fill the namespace in."""
+    namespace = metadata.get("namespace") or ""
+    if namespace and namespace != call.namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    if call.name and metadata.get("name") and metadata["name"] != call.name:
+        raise bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({call.name})"
+        )
+    if call.endpoint.info.namespaced:
+        metadata["namespace"] = call.namespace
+
+
+def _check_contents(call: Call, doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
+    contents = call.endpoint.contents
+    return [] if contents is None else contents.check(doc, before, call.subresource)
+
+
+def _check_version(call: Call, old: Stored, metadata: dict[str, Any]) -> None:
+    info, asked = call.endpoint.info, metadata.get("resourceVersion")
+    if not asked:
+        return
+    if not asked.isdigit():
+        raise internal_error(f'strconv.ParseUint: parsing "{asked}": invalid syntax')
+    if int(asked) != old.rv:
+        raise conflict(info.plural, info.group, call.name)
+
+
+def _uid_problem(call: Call, uid: str, stored: str) -> str:
+    info = call.endpoint.info
+    place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
+    return (
+        f"StorageError: invalid object, Code: 4, Key: /registry/{info.group or info.plural}/"
+        f"{info.plural + '/' if info.group else ''}{place}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: "
+        f"UID in precondition: {uid}, UID in object meta: {stored}"
     )
-
-
-def _metadata_of(doc: dict[str, Any]) -> dict[str, Any]:
-    metadata = doc.get("metadata")
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def _checked_shape(call: Call, doc: dict[str, Any]) -> dict[str, Any]:
-    """Return a private copy of the metadata of a document that claims to be of the right kind."""
-    info, endpoint = call.endpoint.info, call.endpoint
-    found_version, found_kind = doc.get("apiVersion") or endpoint.api_version, doc.get("kind") or info.kind
-    if endpoint.resource.custom and not (doc.get("apiVersion") and doc.get("kind")):
-        raise bad_request("Object 'Kind' is missing" if not doc.get("kind") else "Object 'apiVersion' is missing")
-    if found_version != endpoint.api_version:
-        raise bad_request(
-            f"the API version in the data ({found_version}) does not match the expected API version ({endpoint.api_version})"
-        )
-    if found_kind != info.kind:
-        raise bad_request(
-            f"{found_kind} in version {endpoint.version!r} cannot be handled as a {info.kind}: no kind is registered"
-        )
-    doc["apiVersion"], doc["kind"] = endpoint.api_version, info.kind
-    return dict(_metadata_of(doc))
-
-
-def _name_mismatch(call: Call, name: str) -> Refusal:
-    return bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
 
 
 def _split(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> dict[str, Any]:
     """Keep apart what the subresource and the object itself may change."""
     if call.subresource == "status":
-        metadata = dict(before["metadata"])
-        changed = {**before, "metadata": metadata}
+        changed = {**before, "metadata": dict(before["metadata"])}
         if "status" in doc:
             changed["status"] = doc["status"]
         else:
             changed.pop("status", None)
         return changed
     if "status" in call.endpoint.subresources:
-        kept = dict(doc)
         if "status" in before:
-            kept["status"] = before["status"]
+            doc["status"] = before["status"]
         else:
-            kept.pop("status", None)
-        return kept
+            doc.pop("status", None)
     return doc
 
 
 def _keep_owned(metadata: dict[str, Any], before: dict[str, Any]) -> None:
-    for key in _SERVER_OWNED:
+    for key in _OWNED:
         if key in before:
             metadata[key] = before[key]
         else:
             metadata.pop(key, None)
-    if not metadata.get("finalizers"):
-        metadata.pop("finalizers", None)
 
 
 def _desired_changed(endpoint: Endpoint, before: dict[str, Any], doc: dict[str, Any]) -> bool:
     apart = {"metadata", "status"} if "status" in endpoint.subresources else {"metadata"}
-    return any(
-        before.get(key) is not doc.get(key) and not same({"": before.get(key)}, {"": doc.get(key)})
-        for key in (before.keys() | doc.keys()) - apart
-    )
-
-
-def _is_namespace(endpoint: Endpoint) -> bool:
-    return endpoint.info.plural == "namespaces" and not endpoint.info.group
-
-
-def _is_due(plural: str, metadata: dict[str, Any]) -> bool:
-    return plural != "pods" or not metadata.get("deletionGracePeriodSeconds")
+    for key in (before.keys() | doc.keys()) - apart:
+        old, new = before.get(key), doc.get(key)
+        if old is not new and not same({"": old}, {"": new}):
+            return True
+    return False
 
 
 def _check_size(doc: dict[str, Any]) -> None:
     if len(encode(doc)) > _MOST_BYTES:
-        raise internal_error("etcdserver: request is too large", reason="")
-
-
-def _check_preconditions(call: Call, old: Stored, preconditions: dict[str, Any]) -> None:
-    info = call.endpoint.info
-    uid, rv = preconditions.get("uid"), preconditions.get("resourceVersion")
-    if uid and uid != old.uid:
-        why = f"the UID in the precondition ({uid}) does not match the UID in record ({old.uid}). The object might have been deleted and then recreated"
-        raise conflict(info.plural, info.group, call.name, why)
-    if rv and rv != str(old.rv):
-        why = f"the ResourceVersion in the precondition ({rv}) does not match the ResourceVersion in record ({old.rv}). The object might have been modified"
-        raise conflict(info.plural, info.group, call.name, why)
-
-
-def _finalizers_for(endpoint: Endpoint, finalizers: list[str], options: dict[str, Any]) -> list[str]:
-    policy = options.get("propagationPolicy")
-    if options.get("orphanDependents") is True:
-        policy = "Orphan"
-    if policy not in (None, "Orphan", "Foreground", "Background"):
-        error = FieldError(
-            "propagationPolicy",
-            f'Unsupported value: "{policy}": supported values: "Foreground", "Background", "Orphan", "nil"',
-            "FieldValueNotSupported",
-        )
-        raise invalid("DeleteOptions", "", "", [error])
-    if policy is None:
-        return finalizers
-    kept = [name for name in finalizers if name not in ("orphan", "foregroundDeletion")]
-    if policy == "Orphan":
-        kept.append("orphan")
-    elif policy == "Foreground":
-        kept.append("foregroundDeletion")
-    return kept
-
-
-def _grace(endpoint: Endpoint, doc: dict[str, Any], options: dict[str, Any]) -> int:
-    if endpoint.info.plural != "pods" or endpoint.info.group:
-        return 0
-    spec, status = doc.get("spec") or {}, doc.get("status") or {}
-    if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
-        return 0
-    asked = options.get("gracePeriodSeconds")
-    return int(asked if asked is not None else spec.get("terminationGracePeriodSeconds", 30))
+        raise internal_error("etcdserver: request is too large")

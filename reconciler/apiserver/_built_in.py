@@ -1,0 +1,256 @@
+"""Know the types of the built-in kinds, and read documents by them as the server's typed decoders do.
+
+The types stand in ``built_in.json``, which is made from the OpenAPI documents of a real API server.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+import msgspec
+
+from reconciler.apiserver._schema import ANYTHING, Node
+from reconciler.apiserver._status import FieldError
+from reconciler.apiserver._text import go_type
+
+__all__ = ["BuiltInContents", "Malformed", "built_in_node", "metadata_node"]
+
+
+class Malformed(Exception):
+    """Say in encoding/json's words why a document cannot be read."""
+
+
+_SCALARS = {
+    "s": ("string", ""),
+    "t": ("string", "date-time"),
+    "u": ("string", "micro-time"),
+    "y": ("string", "byte"),
+    "i": ("integer", "int32"),
+    "l": ("integer", "int64"),
+    "n": ("number", ""),
+    "b": ("boolean", ""),
+    "q": ("", "quantity"),
+    "o": ("", "int-or-string"),
+}
+_GO = {
+    "s": "string",
+    "t": "v1.Time",
+    "u": "v1.MicroTime",
+    "y": "[]uint8",
+    "i": "int32",
+    "l": "int64",
+    "n": "float64",
+    "b": "bool",
+}
+
+
+@functools.cache
+def _table() -> dict[str, dict[str, Any]]:
+    text = resources.files("reconciler.apiserver").joinpath("built_in.json").read_bytes()
+    table: dict[str, dict[str, Any]] = msgspec.json.decode(text)
+    return table
+
+
+@functools.cache
+def _type(name: str) -> Node:
+    """Return the node of a named type; types may hold themselves."""
+    node = _NODES.get(name)
+    if node is None:
+        node = _NODES[name] = Node("object")
+        package, _, kind = name.rpartition(".")
+        node.name = f"{package.rpartition('.')[2]}.{kind}"
+        members = _table()["types"][name]
+        node.map_type = "atomic" if members.get("|") == "atomic" else "granular"
+        for key, text in members.items():
+            if key != "|":
+                node.properties[key] = _member(text)
+    return node
+
+
+_NODES: dict[str, Node] = {}
+
+
+def _member(text: str) -> Node:
+    """Return the node of a member from its short form."""
+    form, *attributes = text.split("|")
+    node = _form(form)
+    for attribute in attributes:
+        word, _, rest = attribute.partition(":")
+        if word in ("set", "map"):
+            node.list_type, node.map_keys = word, tuple(rest.split(",")) if rest else ()
+        elif word == "atomic":
+            node.map_type = "atomic"
+        elif word == "merge":
+            node.merge, node.merge_key = True, rest
+    return node
+
+
+def _form(form: str) -> Node:
+    if form == "*":
+        return ANYTHING
+    if form.startswith("@"):
+        return _type(form[1:])
+    if form.startswith("?"):
+        loose = Node("")
+        loose.properties, loose.name = _type(form[2:]).properties, _type(form[2:]).name
+        return loose
+    if form.startswith("["):
+        node = Node("array")
+        node.items = _form(form[1:-1])
+        node.name = f"[]{_go(form[1:-1])}"
+        return node
+    if form.startswith("{"):
+        node = Node("object")
+        node.additional = _form(form[1:-1])
+        node.name = f"map[string]{_go(form[1:-1])}"
+        return node
+    kind, node_format = _SCALARS[form]
+    node = Node(kind)
+    node.format, node.int_or_string, node.name = node_format, form == "o", _GO.get(form, "")
+    return node
+
+
+def _go(form: str) -> str:
+    if form.startswith(("[", "{")):
+        return _form(form).name
+    return _type(form[1:]).name if form.startswith("@") else _GO.get(form, "interface {}")
+
+
+def built_in_node(group: str, version: str, kind: str) -> Node | None:
+    """Return the node of a built-in kind, or None when its type is not known."""
+    name = _table()["kinds"].get(f"{group}/{version}/{kind}")
+    return None if name is None else _type(name)
+
+
+def metadata_node() -> Node:
+    """Return the node of `metadata`."""
+    return _type("meta.v1.ObjectMeta")
+
+
+class BuiltInContents:
+    """Read documents of one built-in kind.
+
+    Args:
+        node: the type of the kind.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def settle(self, found: dict[str, Any], before: dict[str, Any] | None, unknown: list[str]) -> dict[str, Any]:
+        """Return a document without what the kind does not have; empty lists and maps are left out.
+
+        Raises:
+            Malformed: a member has the wrong type.
+        """
+        earlier: dict[str, Any] = before or {}
+        settled = {}
+        for key, value in found.items():
+            child = self.node.properties.get(key)
+            if child is None:
+                unknown.append(key)
+            elif key == "metadata" or value is earlier.get(key, _ABSENT):
+                settled[key] = value
+            elif value is not None:
+                kept = _read(value, child, key, key, self.node.name, unknown)
+                if not _is_empty(kept, child):
+                    settled[key] = kept
+        return settled
+
+    def check(self, _doc: dict[str, Any], _before: dict[str, Any] | None, _subresource: str) -> list[FieldError]:
+        """Find nothing wrong: values of built-in kinds are checked by their strategy."""
+        return []
+
+
+_ABSENT = object()
+
+
+def _read(value: Any, node: Node, path: str, struct_path: str, struct: str, unknown: list[str]) -> Any:
+    """Return a value of the type; `path` names places with indices, `struct_path` as Go does, without."""
+    if node is ANYTHING:
+        return value
+    if isinstance(value, dict) and (node.type == "object" or node.properties):
+        return _read_object(value, node, path, struct_path, struct, unknown)
+    if isinstance(value, list) and node.items is not None:
+        items = node.items
+        return [
+            _read(item, items, f"{path}[{index}]", struct_path, struct, unknown) for index, item in enumerate(value)
+        ]
+    return _read_scalar(value, node, struct_path, struct)
+
+
+def _read_object(
+    value: dict[str, Any], node: Node, path: str, struct_path: str, struct: str, unknown: list[str]
+) -> dict[str, Any]:
+    settled = {}
+    inner = struct if node.additional is not None else node.name.rpartition(".")[2]
+    for key, member in value.items():
+        child = node.properties.get(key) or node.additional
+        if child is None:
+            unknown.append(f"{path}.{key}")
+        elif member is not None:
+            deeper = struct_path if node.additional is not None else f"{struct_path}.{key}"
+            kept = _read(member, child, f"{path}.{key}", deeper, inner, unknown)
+            if node.additional is not None or not _is_empty(kept, child):
+                settled[key] = kept
+    return settled
+
+
+def _is_empty(value: Any, node: Node) -> bool:
+    return value in ({}, []) and (node.type == "array" or node.additional is not None)
+
+
+def _read_scalar(value: Any, node: Node, struct_path: str, struct: str) -> Any:
+    if node.format == "quantity":
+        if isinstance(value, str):
+            return value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return str(value)
+    elif node.int_or_string:
+        if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+    elif not node.type:
+        return value
+    elif _fits(value, node):
+        return _time(value, node.format) if node.format in ("date-time", "micro-time") else value
+    raise Malformed(
+        f"json: cannot unmarshal {_shown(value)} into Go struct field {struct.rpartition('.')[2]}.{struct_path} of type "
+        f"{node.name or 'string'}"
+    )
+
+
+def _shown(value: Any) -> str:
+    kind = go_type(value)
+    return f"number {value}" if isinstance(value, float) else kind
+
+
+def _fits(value: Any, node: Node) -> bool:
+    kind = node.type
+    if kind == "string":
+        return isinstance(value, str)
+    if kind == "boolean":
+        return isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    if kind == "integer":
+        return isinstance(value, int) and (node.format != "int32" or -(2**31) <= value < 2**31)
+    return kind == "number" and isinstance(value, (int, float))
+
+
+_FRACTION = re.compile(r"\.(\d+)")
+
+
+def _time(text: str, form: str) -> str:
+    """Return a time as metav1 writes it: in UTC, in whole seconds or in microseconds."""
+    short = _FRACTION.sub(lambda match: f".{match.group(1)[:6]:0<6}", text)
+    try:
+        moment = datetime.fromisoformat(short)
+    except ValueError:
+        layout = "2006-01-02T15:04:05.000000Z07:00" if form == "micro-time" else "2006-01-02T15:04:05Z07:00"
+        raise Malformed(f'parsing time "{text}" as "{layout}": cannot parse "{text}" as "2006"') from None
+    moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if form == "micro-time" else "%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,392 @@
+"""Compile and evaluate the CEL rules of a schema (``x-kubernetes-validations``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.apiserver._cel_places import Places, cel_name, find_places, with_conversions, with_optional_old
+from reconciler.apiserver._cel_tree import read_tree
+from reconciler.apiserver._schema import ANYTHING, Node
+from reconciler.apiserver._status import FieldError
+from reconciler.apiserver._text import go_json, quoted
+from reconciler.apiserver._validation import item_key
+from reconciler.errors import MissingExtra
+
+__all__ = ["RuleSet"]
+
+_REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
+_ABSENT = object()
+
+
+class _Refused(Exception):
+    """Say why a rule does not compile."""
+
+
+@dataclass(slots=True)
+class _Rule:
+    """Hold one compiled rule.
+
+    Attributes:
+        source: the rule as written.
+        program: the compiled expression.
+        message: what to say when it does not hold.
+        message_program: an expression that says it better, or None.
+        reason: the reason of the finding.
+        field: the path below the place, such as ``.spec``, that the finding is about.
+        transition: whether it compares with the value before.
+        optional: whether ``oldSelf`` is an optional.
+    """
+
+    source: str
+    program: Any
+    message: str
+    message_program: Any
+    reason: str
+    field: str
+    transition: bool
+    optional: bool
+
+
+class RuleSet:
+    """Hold the rules of a schema, compiled.
+
+    Args:
+        root: the schema.
+
+    Raises:
+        MissingExtra: there are rules and no engine for them is installed: rules are never left out.
+    """
+
+    def __init__(self, root: Node) -> None:
+        self._root = root
+        self._rules: dict[int, list[_Rule]] = {}
+        self._ruled: dict[int, bool] = {}
+        self._problems: list[tuple[str, FieldError]] = []
+        if _has_rules(root):
+            _require_engine()
+            self._compile(root, "", correlatable=True, uncorrelated="")
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def compile_errors(self, path: str) -> list[FieldError]:
+        """Return why rules cannot be accepted; the paths begin with `path`."""
+        found = []
+        for below, error in self._problems:
+            message = error.message.replace("{root}", path)
+            found.append(FieldError(f"{path}{below}{error.field}", message, error.reason))
+        return found
+
+    def errors(self, doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
+        """Return the rules that do not hold.
+
+        Args:
+            doc: a document that has the right shape.
+            before: the document that it replaces, or None.
+        """
+        return list(self._evaluate(doc, _ABSENT if before is None else before, self._root, ""))
+
+    # compiling
+
+    def _compile(self, node: Node, path: str, *, correlatable: bool, uncorrelated: str) -> bool:
+        here = False
+        if node.rules:
+            compiled = []
+            for index, rule in enumerate(node.rules):
+                place = f"{path}.x-kubernetes-validations[{index}]"
+                try:
+                    compiled.append(self._compile_rule(rule, node, place, correlatable, uncorrelated))
+                except _Refused:
+                    continue
+            self._rules[id(node)] = compiled
+            here = True
+        children = [(f".properties[{key}]", child, correlatable) for key, child in node.properties.items()]
+        if node.additional is not None:
+            children.append((".additionalProperties", node.additional, correlatable))
+        if node.items is not None:
+            children.append((".items", node.items, correlatable and node.list_type == "map"))
+        for step, child, still in children:
+            if child is not ANYTHING and child.watched:
+                lost = uncorrelated if still or uncorrelated else path
+                here = self._compile(child, path + step, correlatable=still, uncorrelated=lost) or here
+        self._ruled[id(node)] = here
+        return here
+
+    def _compile_rule(
+        self, rule: dict[str, Any], node: Node, place: str, correlatable: bool, uncorrelated: str
+    ) -> _Rule:
+        source = str(rule.get("rule") or "")
+        self._check_texts(rule, source, place)
+        try:
+            asked = with_optional_old(source) if rule.get("optionalOldSelf") else source
+            program, places = _compile_source(asked, node)
+        except _Refused as problem:
+            self._refuse(place, ".rule", f"Invalid value: {_shown(rule)}: {problem}")
+            raise
+        if program.return_type().name() not in ("BOOL", "DYN"):
+            message = f"Invalid value: {_shown(rule)}: cel expression must evaluate to a bool"
+            self._refuse(place, ".rule", message)
+        optional = rule.get("optionalOldSelf")
+        if places.uses_old and not correlatable:
+            message = (
+                f"Invalid value: {quoted(source)}: oldSelf cannot be used on the uncorrelatable portion of the schema "
+                f"within {{root}}{uncorrelated}"
+            )
+            self._refuse(place, ".rule", message)
+        if optional is not None and not places.uses_old:
+            message = f"Invalid value: {quoted(optional)}: may not be set if oldSelf is not used in rule"
+            self._refuse(place, ".optionalOldSelf", message)
+        message_program = None
+        if rule.get("messageExpression"):
+            try:
+                message_program, _ = _compile_source(str(rule["messageExpression"]), node)
+            except _Refused as problem:
+                message = f"Invalid value: {_shown(rule)}: messageExpression {problem}"
+                self._refuse(place, ".messageExpression", message)
+        return _Rule(
+            source,
+            program,
+            str(rule.get("message") or f"failed rule: {source.strip()}"),
+            message_program,
+            str(rule.get("reason") or "FieldValueInvalid"),
+            str(rule.get("fieldPath") or ""),
+            places.uses_old,
+            bool(optional),
+        )
+
+    def _check_texts(self, rule: dict[str, Any], source: str, place: str) -> None:
+        if not source.strip():
+            self._refuse(place, ".rule", "Required value: rule is not specified", "FieldValueRequired")
+            raise _Refused
+        message = str(rule.get("message") or "")
+        if "\n" in message.strip():
+            self._refuse(place, ".message", f"Invalid value: {quoted(message)}: must not contain line breaks")
+        elif not message and "\n" in source.strip() and not rule.get("messageExpression"):
+            text = "Required value: message must be specified if rule contains line breaks"
+            self._refuse(place, ".message", text, "FieldValueRequired")
+        reason = rule.get("reason")
+        if reason and reason not in _REASONS:
+            known = ", ".join(f'"{name}"' for name in _REASONS)
+            text = f"Unsupported value: {quoted(reason)}: supported values: {known}"
+            self._refuse(place, ".reason", text, "FieldValueNotSupported")
+        field = rule.get("fieldPath")
+        if field and not _is_path(str(field), self._node_of(place)):
+            self._refuse(place, ".fieldPath", f"Invalid value: {quoted(field)}: must be a valid path")
+
+    def _refuse(self, place: str, field: str, message: str, reason: str = "FieldValueInvalid") -> None:
+        self._problems.append((place, FieldError(field, message, reason)))
+
+    def _node_of(self, place: str) -> Node:
+        node = self._root
+        for step, key in re.findall(r"\.(properties|items|additionalProperties)(?:\[([^\]]*)\])?", place):
+            found = (
+                node.properties.get(key) if step == "properties" else node.items if step == "items" else node.additional
+            )
+            if found is None:
+                break
+            node = found
+        return node
+
+    # evaluating
+
+    def _evaluate(self, value: Any, before: Any, node: Node, path: str) -> Iterator[FieldError]:
+        if value is None or not self._ruled.get(id(node)):
+            return
+        for rule in self._rules.get(id(node), ()):
+            error = self._ask(rule, value, before, node, path)
+            if error is not None:
+                yield error
+        if isinstance(value, dict):
+            for key, member in value.items():
+                child = node.child(key)
+                if child is not None:
+                    old = before.get(key, _ABSENT) if isinstance(before, dict) else _ABSENT
+                    yield from self._evaluate(member, old, child, f"{path}.{key}" if path else key)
+        elif isinstance(value, list) and node.items is not None:
+            for index, item in enumerate(value):
+                old = _same_item(item, before, node)
+                yield from self._evaluate(item, old, node.items, f"{path}[{index}]")
+
+    def _ask(self, rule: _Rule, value: Any, before: Any, node: Node, path: str) -> FieldError | None:
+        had = before is not _ABSENT and before is not None
+        if rule.transition and not had and not rule.optional:
+            return None
+        if had and not rule.transition and before == value:
+            # What an update leaves as it was is not held against it.
+            return None
+        data: dict[str, Any] = {"self": to_cel(value, node)}
+        if rule.transition:
+            data["oldSelf"] = to_cel(before, node) if had else data["self"]
+            data["hadOldSelf"] = had
+        outcome = rule.program.eval(data=data)
+        if outcome.value() is True:
+            return None
+        failed = outcome.type().name() == "ERROR"
+        message = self._message(rule, data)
+        field = f"{path}{rule.field}" if path else rule.field.lstrip(".")
+        if failed:
+            message = f"rule evaluation error: {_engine_problem(str(outcome.value()))}"
+            return FieldError(path or "<nil>", f"Invalid value: {_value(value)}{message}")
+        return FieldError(field or "<nil>", _worded(rule, value, message), rule.reason)
+
+    @staticmethod
+    def _message(rule: _Rule, data: dict[str, Any]) -> str:
+        if rule.message_program is not None:
+            text = rule.message_program.eval(data=data).value()
+            if isinstance(text, str) and text.strip() and "\n" not in text.strip():
+                return text.strip()
+        return rule.message
+
+
+def _worded(rule: _Rule, value: Any, message: str) -> str:
+    if rule.reason == "FieldValueRequired":
+        return f"Required value: {message}"
+    if rule.reason == "FieldValueForbidden":
+        return f"Forbidden: {message}"
+    if rule.reason == "FieldValueDuplicate":
+        return f"Duplicate value: {_value(value).removesuffix(': ')}"
+    return f"Invalid value: {_value(value)}{message}"
+
+
+def _value(value: Any) -> str:
+    """Return how a finding shows a value; objects and lists are not shown."""
+    return "" if isinstance(value, (dict, list)) else f"{quoted(value)}: "
+
+
+def _engine_problem(text: str) -> str:
+    problem = text.partition(": ")[2] or text
+    missing = re.search(r'Key not found in map : "(.*)"', problem)
+    return f"no such key: {missing.group(1)}" if missing else problem.split(" [")[0]
+
+
+def _same_item(item: Any, before: Any, node: Node) -> Any:
+    if node.list_type != "map" or not isinstance(before, list):
+        return _ABSENT
+    wanted = item_key(item, node)
+    return next((old for old in before if item_key(old, node) == wanted), _ABSENT)
+
+
+def _has_rules(node: Node) -> bool:
+    if node.rules:
+        return True
+    below = [*node.properties.values(), node.items, node.additional]
+    return any(child is not None and child.watched and _has_rules(child) for child in below)
+
+
+def _require_engine() -> None:
+    try:
+        import cel_expr_python  # noqa: F401 - asked only whether it is there
+    except ModuleNotFoundError as error:
+        purpose = "a CustomResourceDefinition with CEL rules on the embedded API server"
+        raise MissingExtra("cel_expr_python", extra="apiserver", purpose=purpose) from error
+
+
+def _is_path(text: str, node: Node) -> bool:
+    if not text.startswith("."):
+        return False
+    for part in text[1:].split("."):
+        found = node.properties.get(part) if part else None
+        if found is None:
+            return False
+        node = found
+    return True
+
+
+def _compile_source(source: str, node: Node) -> tuple[Any, Places]:
+    environment = _environment(node)
+    try:
+        program = environment.compile(source)
+        places = find_places(read_tree(program.serialize()), source, node)
+        if places.undefined:
+            raise _Refused(_undefined(source, places))
+        if places.conversions:
+            program = environment.compile(with_conversions(source, places))
+    except RuntimeError as error:
+        text = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
+        raise _Refused(f"compilation failed: {text}") from None
+    return program, places
+
+
+def _undefined(source: str, places: Places) -> str:
+    lines = []
+    for position, name in places.undefined:
+        before = source[:position]
+        line, column = before.count("\n"), position - (before.rfind("\n") + 1)
+        shown = source.split("\n")[line]
+        lines.append(
+            f"ERROR: <input>:{line + 1}:{column + 1}: undefined field '{name}'\n | {shown}\n | {'.' * column}^"
+        )
+    return "compilation failed: " + "\n".join(lines)
+
+
+def _environment(node: Node) -> Any:
+    from cel_expr_python import cel
+    from cel_expr_python.ext import ext_encoders, ext_optional, ext_strings
+
+    from reconciler.apiserver._cel_functions import functions
+
+    kind = _cel_type(node)
+    return cel.NewEnv(
+        variables={"self": kind, "oldSelf": kind, "hadOldSelf": cel.Type.BOOL},
+        extensions=[functions(), ext_strings.ExtStrings(), ext_optional.ExtOptional(), ext_encoders.ExtEncoders()],
+    )
+
+
+def _cel_type(node: Node) -> Any:
+    from cel_expr_python import cel
+
+    kind = cel.Type
+    if (
+        node.nullable
+        or node.int_or_string
+        or (node.type == "string" and node.format in ("date-time", "date", "duration", "byte"))
+    ):
+        return kind.DYN
+    if node.type == "array":
+        return kind.List(_cel_type(node.items) if node.items is not None else kind.DYN)
+    if node.type == "object":
+        return kind.Map(kind.STRING, kind.DYN)
+    return {"string": kind.STRING, "integer": kind.INT, "number": kind.DOUBLE, "boolean": kind.BOOL}.get(
+        node.type, kind.DYN
+    )
+
+
+def to_cel(value: Any, node: Node | None) -> Any:
+    """Return a value as rules see it: numbers as doubles where the schema says number, members under their CEL names."""
+    if node is None or node is ANYTHING:
+        return value
+    if isinstance(value, dict):
+        named = {}
+        for key, member in value.items():
+            child = node.properties.get(key)
+            if child is not None:
+                name = cel_name(key)
+                if name is not None:
+                    named[name] = to_cel(member, child)
+            elif node.additional is not None:
+                named[key] = to_cel(member, node.additional)
+            elif node.preserve:
+                named[key] = member
+        return named
+    if isinstance(value, list):
+        return [to_cel(item, node.items) for item in value]
+    if node.type == "number" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def _shown(rule: dict[str, Any]) -> str:
+    return go_json(
+        {
+            "Rule": rule.get("rule") or "",
+            "Message": rule.get("message") or "",
+            "MessageExpression": rule.get("messageExpression") or "",
+            "Reason": rule.get("reason"),
+            "FieldPath": rule.get("fieldPath") or "",
+            "OptionalOldSelf": rule.get("optionalOldSelf"),
+        },
+        sort=False,
+    )

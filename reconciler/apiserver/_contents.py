@@ -1,0 +1,78 @@
+"""Hold what one served version demands of its documents: shape, values, rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.apiserver._cel import RuleSet
+from reconciler.apiserver._schema import Node, compile_schema, settle
+from reconciler.apiserver._status import FieldError
+from reconciler.apiserver._validation import SchemaValidator, duplicates, untouched
+
+__all__ = ["Contents"]
+
+
+class Contents:
+    """Prune, complete and validate documents of one served version of a custom kind.
+
+    Args:
+        schema: the ``openAPIV3Schema``.
+
+    Raises:
+        MissingExtra: a library that the schema needs is not installed.
+        ValueError: a pattern or rule cannot be compiled.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self.schema = schema
+        self.node: Node = compile_schema(schema, root=True)
+        self._validator = SchemaValidator(schema)
+        status = (schema.get("properties") or {}).get("status")
+        self._status_validator = SchemaValidator(status) if status else None
+        self._rules = RuleSet(self.node)
+
+    def rule_errors(self, path: str) -> list[FieldError]:
+        """Return why rules cannot be accepted; the paths begin with `path`."""
+        return self._rules.compile_errors(path)
+
+    def settle(self, found: dict[str, Any], before: dict[str, Any] | None, unknown: list[str]) -> dict[str, Any]:
+        """Return a document without what the schema does not know and with its defaults."""
+        settled: dict[str, Any] = settle(found, self.node, "", unknown, before)
+        return settled
+
+    def check(self, doc: dict[str, Any], before: dict[str, Any] | None, subresource: str) -> list[FieldError]:
+        """Return what is wrong with a document.
+
+        Values that an update leaves as they were are not held against it.
+        """
+        if subresource == "status":
+            status = doc.get("status")
+            findings = (
+                self._status_validator.findings(status, "status")
+                if self._status_validator and status is not None
+                else []
+            )
+            findings = [type(found)(("status", *found.path), found.error) for found in findings]
+        else:
+            findings = self._validator.findings(doc)
+            findings += duplicates(doc, self.node)
+        errors = [
+            found.error for found in findings if before is None or not untouched(found.path, doc, before, self.node)
+        ]
+        if not self._rules:
+            return errors
+        if any(error.reason in _BLOCKING for error in errors):
+            # Rules are asked only about values that have the right shape.
+            return [*errors, _NOT_ASKED]
+        return errors + self._rules.errors(doc, before)
+
+
+_BLOCKING = frozenset(
+    {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
+)
+_NOT_ASKED = FieldError(
+    "<nil>",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "
+    "errors to complete validation",
+)

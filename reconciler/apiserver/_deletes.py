@@ -1,0 +1,226 @@
+"""Answer delete and deletecollection: finalizers, grace, preconditions, propagation."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from reconciler.apiserver._bodies import check_options, read_object
+from reconciler.apiserver._cluster import Cluster, timestamp
+from reconciler.apiserver._definitions import CLEANUP
+from reconciler.apiserver._reads import selector_of
+from reconciler.apiserver._registry import Endpoint
+from reconciler.apiserver._routing import Call, truthy
+from reconciler.apiserver._status import FieldError, Refusal, bad_request, conflict, not_found, option_invalid
+from reconciler.apiserver._storage import Stored
+from reconciler.apiserver._writes import Written, is_due
+
+__all__ = ["Deleter"]
+
+_POLICIES = ("Foreground", "Background", "Orphan")
+
+
+class Deleter:
+    """Delete from a cluster.
+
+    Args:
+        cluster: what is stored.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def delete(self, call: Call) -> Written:
+        """Delete an object, or mark it when finalizers or a grace period hold it.
+
+        Raises:
+            Refusal: 400, 404, 409 or 422 as the real server does.
+        """
+        options = _options(call)
+        dry_run = check_options(call, options)
+        info, store = call.endpoint.info, call.endpoint.store
+        old = store.objects.get(call.endpoint.resource.key(call.namespace, call.name))
+        if old is None:
+            raise not_found(info.plural, info.group, call.name)
+        _check_preconditions(call, old, options.get("preconditions") or {})
+        written = self.delete_stored(call.endpoint, old, options, dry_run=dry_run)
+        if written.stored is None:
+            written.document = _success(call, old)
+        return written
+
+    def delete_stored(
+        self, endpoint: Endpoint, old: Stored, options: dict[str, Any], *, dry_run: bool = False
+    ) -> Written:
+        """Delete a stored object, or mark it; `stored` of the result is None when it is gone.
+
+        Args:
+            endpoint: any version of the kind.
+            old: the stored version.
+            options: the members of ``DeleteOptions``; preconditions are not looked at.
+            dry_run: change nothing.
+        """
+        metadata = old.doc["metadata"]
+        finalizers = _finalizers(list(metadata.get("finalizers") or ()), options)
+        if endpoint.info.plural == "customresourcedefinitions" and not metadata.get("deletionTimestamp"):
+            finalizers.append(CLEANUP)
+        grace = _grace(endpoint, old.doc, options)
+        if not finalizers and grace == 0 and is_due(endpoint, {**old.doc, "metadata": {}}):
+            if dry_run:
+                return Written(200, before=old, after=old)
+            gone = self._cluster.remove(endpoint.resource, old)
+            return Written(200, before=old, after=gone)
+        doc = self._marked(endpoint, old, finalizers, grace)
+        if doc is None:
+            return Written(200, old, before=old, after=old)
+        if dry_run:
+            return Written(200, Stored(old.key, old.rv, doc), before=old, after=old)
+        new = self._cluster.replace(endpoint.resource, old, doc)
+        return Written(200, new, before=old, after=new)
+
+    def _marked(self, endpoint: Endpoint, old: Stored, finalizers: list[str], grace: int) -> dict[str, Any] | None:
+        """Return the document with the marks of deletion, or None when it has them all."""
+        metadata = dict(old.doc["metadata"])
+        if finalizers != (metadata.get("finalizers") or []):
+            metadata["finalizers"] = finalizers
+            if not finalizers:
+                del metadata["finalizers"]
+        held = metadata.get("deletionGracePeriodSeconds")
+        if not metadata.get("deletionTimestamp") or (held is not None and grace < held):
+            if not metadata.get("deletionTimestamp") and metadata.get("generation"):
+                metadata["generation"] += 1
+            metadata["deletionTimestamp"] = timestamp(self._cluster.clock.now() + timedelta(seconds=grace))
+            metadata["deletionGracePeriodSeconds"] = grace
+        if metadata == old.doc["metadata"]:
+            return None
+        doc = {**old.doc, "metadata": metadata}
+        if endpoint.info.plural == "namespaces" and not endpoint.info.group:
+            doc["status"] = {**(doc.get("status") or {}), "phase": "Terminating"}
+        return doc
+
+    def delete_collection(self, call: Call) -> Written:
+        """Delete all objects of a selection, each with a version of its own; answer with what they were.
+
+        Raises:
+            Refusal: 400 or 422 as the real server does.
+        """
+        options = _options(call)
+        dry_run = check_options(call, options)
+        endpoint, selector = call.endpoint, selector_of(call)
+        rv = self._cluster.revisions.current
+        found = (endpoint.store.objects[key] for key in list(endpoint.store.keys(call.namespace)))
+        chosen = [stored for stored in found if selector.empty or selector.matches(stored.doc)]
+        for stored in chosen:
+            current = endpoint.store.objects.get(stored.key)
+            if current is not None and current.uid == stored.uid:
+                self.delete_stored(endpoint, current, options, dry_run=dry_run)
+        metadata = (
+            {"continue": "", "resourceVersion": str(rv)} if endpoint.resource.custom else {"resourceVersion": str(rv)}
+        )
+        document = {
+            "apiVersion": endpoint.api_version,
+            "kind": endpoint.info.list_name,
+            "metadata": metadata,
+            "items": [msgspec.Raw(endpoint.encode(item)) for item in chosen],
+        }
+        return Written(200, document=document)
+
+
+def _options(call: Call) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if call.request.body.strip():
+        options = dict(read_object(call.request, "DeleteOptions"))
+        kind = options.get("kind")
+        if kind not in (None, "", "DeleteOptions"):
+            version = options.get("apiVersion", "")
+            raise bad_request(
+                f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+            )
+    query = call.query
+    if "propagationPolicy" in query and not call.request.body:
+        options["propagationPolicy"] = query["propagationPolicy"]
+    if "gracePeriodSeconds" in query and not call.request.body:
+        try:
+            options["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
+        except ValueError:
+            raise bad_request(f'strconv.ParseInt: parsing "{query["gracePeriodSeconds"]}": invalid syntax') from None
+    if "orphanDependents" in query and not call.request.body:
+        options["orphanDependents"] = truthy(query["orphanDependents"])
+    _check_policy(options)
+    return options
+
+
+def _check_policy(options: dict[str, Any]) -> None:
+    policy, orphan = options.get("propagationPolicy"), options.get("orphanDependents")
+    if policy is not None and orphan is not None:
+        message = f'Invalid value: "{policy}": orphanDependents and deletionPropagation cannot be both set'
+        raise option_invalid("DeleteOptions", FieldError("propagationPolicy", message))
+    if policy is not None and policy not in _POLICIES:
+        known = ", ".join(f'"{name}"' for name in (*_POLICIES, "nil"))
+        message = f'Unsupported value: "{policy}": supported values: {known}'
+        raise option_invalid("DeleteOptions", FieldError("propagationPolicy", message, "FieldValueNotSupported"))
+    if orphan is not None:
+        options["propagationPolicy"] = "Orphan" if orphan else "Background"
+
+
+def _check_preconditions(call: Call, old: Stored, preconditions: dict[str, Any]) -> None:
+    info = call.endpoint.info
+    uid, rv = preconditions.get("uid"), preconditions.get("resourceVersion")
+    if uid is not None and uid != old.uid:
+        raise _unmet(
+            info.kind,
+            info.group,
+            call.name,
+            f"UID in the precondition ({uid}) does not match the UID",
+            old.uid,
+            "deleted and then recreated",
+        )
+    if rv is not None and rv != str(old.rv):
+        raise _unmet(
+            info.kind,
+            info.group,
+            call.name,
+            f"ResourceVersion in the precondition ({rv}) does not match the ResourceVersion",
+            str(old.rv),
+            "modified",
+        )
+
+
+def _unmet(kind: str, group: str, name: str, what: str, stored: str, might: str) -> Refusal:
+    return conflict(kind, group, name, f"the {what} in record ({stored}). The object might have been {might}")
+
+
+def _finalizers(finalizers: list[str], options: dict[str, Any]) -> list[str]:
+    policy = options.get("propagationPolicy")
+    if policy is None:
+        return finalizers
+    kept = [name for name in finalizers if name not in ("orphan", "foregroundDeletion")]
+    if policy == "Orphan":
+        kept.append("orphan")
+    elif policy == "Foreground":
+        kept.append("foregroundDeletion")
+    return kept
+
+
+def _grace(endpoint: Endpoint, doc: dict[str, Any], options: dict[str, Any]) -> int:
+    """Return the seconds that a pod on a node gets to end; nothing else gets any."""
+    if endpoint.info.plural != "pods" or endpoint.info.group:
+        return 0
+    spec, status = doc.get("spec") or {}, doc.get("status") or {}
+    if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
+        return 0
+    asked = options.get("gracePeriodSeconds")
+    return max(0, int(asked if asked is not None else spec.get("terminationGracePeriodSeconds", 30)))
+
+
+def _success(call: Call, old: Stored) -> dict[str, Any]:
+    info = call.endpoint.info
+    details = {"name": call.name, "group": info.group, "kind": info.plural, "uid": old.uid}
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {key: value for key, value in details.items() if value},
+    }

@@ -1,0 +1,134 @@
+"""Turn what a client sent into a document of the kind: checked in shape, pruned, completed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.apiserver._bodies import duplicate_fields, read_object
+from reconciler.apiserver._built_in import Malformed
+from reconciler.apiserver._metadata import MalformedMetadata, metadata_warnings, read_metadata
+from reconciler.apiserver._registry import Endpoint
+from reconciler.apiserver._routing import Call
+from reconciler.apiserver._status import FieldError, Refusal, bad_request, invalid
+from reconciler.apiserver._text import go_json, snippet
+
+__all__ = ["read_document", "take_patched"]
+
+
+def read_document(call: Call, before: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
+    """Return the document of a create or update and the warnings about it.
+
+    The document and its metadata are private to the caller; what lies deeper is not to be changed.
+
+    Args:
+        call: the request.
+        before: the stored document that an update replaces.
+
+    Raises:
+        Refusal: 400, 415 or 422 for what is no document of the kind.
+    """
+    info = call.endpoint.info
+    found = read_object(call.request, info.kind)
+    unknown = [] if call.query.get("fieldValidation") == "Ignore" else duplicate_fields(call.request.body, found)
+    twice = len(unknown)
+    _check_type(call, found)
+    return _complete(call, found, before, unknown, twice)
+
+
+def take_patched(call: Call, found: Any, before: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return what a patch made of a document, as `read_document` does.
+
+    Raises:
+        Refusal: 400 or 422.
+    """
+    info, endpoint = call.endpoint.info, call.endpoint
+    if not isinstance(found, dict):
+        raise bad_request(f"the patch leaves no object of kind {info.kind}")
+    version, kind = found.get("apiVersion"), found.get("kind")
+    for key, value, wanted in (("apiVersion", version, endpoint.api_version), ("kind", kind, info.kind)):
+        if value != wanted:
+            if not endpoint.resource.custom:
+                raise _not_registered(str(version or ""), str(kind or ""))
+            group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
+            error = FieldError(key, f'Invalid value: "{value}": must be {wanted}')
+            raise invalid(str(kind), group, call.name, [error])
+    return _complete(call, found, before, [], 0)
+
+
+def _check_type(call: Call, found: dict[str, Any]) -> None:
+    endpoint, info = call.endpoint, call.endpoint.info
+    version, kind = found.get("apiVersion"), found.get("kind")
+    if endpoint.resource.custom:
+        if not kind:
+            text = call.request.body.decode(errors="replace")
+            problem = f"Object 'Kind' is missing in '{text}' ({snippet(call.request.body)})"
+            raise bad_request(f"the object provided is unrecognized (must be of type {info.kind}): {problem}")
+    elif not (version and kind):
+        found["apiVersion"], found["kind"] = version or endpoint.api_version, kind or info.kind
+        version, kind = found["apiVersion"], found["kind"]
+    if version != endpoint.api_version:
+        raise bad_request(
+            f"the API version in the data ({version or ''}) does not match the expected API version "
+            f"({endpoint.api_version})"
+        )
+    if kind != info.kind:
+        if endpoint.resource.custom:
+            name = (found.get("metadata") or {}).get("name", "")
+            error = FieldError("kind", f'Invalid value: "{kind}": must be {info.kind}')
+            raise invalid(str(kind), info.group, name, [error])
+        raise _not_registered(str(version), str(kind))
+
+
+def _not_registered(version: str, kind: str) -> Refusal:
+    return bad_request(
+        f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/api/legacyscheme/scheme.go:30"'
+    )
+
+
+def _complete(
+    call: Call, found: dict[str, Any], before: dict[str, Any] | None, unknown: list[str], twice: int
+) -> tuple[dict[str, Any], list[str]]:
+    endpoint = call.endpoint
+    earlier_metadata = before["metadata"] if before is not None else None
+    raw = found.get("metadata")
+    metadata_unknown: list[str] = []
+    try:
+        metadata = (
+            dict(raw)
+            if raw is not None and raw is earlier_metadata
+            else read_metadata(raw, metadata_unknown, where=_where(endpoint))
+        )
+    except MalformedMetadata as error:
+        raise bad_request(_cannot_be_handled(endpoint, str(error))) from None
+    content_unknown: list[str] = []
+    try:
+        document = found if endpoint.contents is None else endpoint.contents.settle(found, before, content_unknown)
+    except Malformed as error:
+        raise bad_request(_cannot_be_handled(endpoint, str(error))) from None
+    problems = [f'duplicate field "{path}"' for path in unknown[:twice]]
+    problems += [f'unknown field "{path}"' for path in metadata_unknown + sorted(content_unknown)]
+    validation = call.query.get("fieldValidation", "")
+    if problems and validation == "Strict":
+        raise _strict(call, found, problems)
+    warnings = problems if validation != "Ignore" else []
+    if isinstance(raw, dict) and raw is not earlier_metadata:
+        warnings = warnings + metadata_warnings(raw, earlier_metadata)
+    return {**document, "metadata": metadata}, warnings
+
+
+def _where(endpoint: Endpoint) -> str:
+    return "ObjectMeta." if endpoint.resource.custom else "ObjectMeta.metadata."
+
+
+def _cannot_be_handled(endpoint: Endpoint, problem: str) -> str:
+    return (
+        f'{endpoint.info.kind} in version "{endpoint.version}" cannot be handled as a {endpoint.info.kind}: {problem}'
+    )
+
+
+def _strict(call: Call, found: dict[str, Any], problems: list[str]) -> Refusal:
+    text = f"strict decoding error: {', '.join(problems)}"
+    if call.verb != "patch":
+        return bad_request(_cannot_be_handled(call.endpoint, text))
+    shown = go_json(go_json(found))
+    return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {text}")])

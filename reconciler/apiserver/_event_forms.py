@@ -1,0 +1,28 @@
+"""Turn Events between the form of the core group, in which they are stored, and that of events.k8s.io."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["from_events_group", "to_events_group"]
+
+_NAMES = {
+    "involvedObject": "regarding",
+    "message": "note",
+    "source": "deprecatedSource",
+    "firstTimestamp": "deprecatedFirstTimestamp",
+    "lastTimestamp": "deprecatedLastTimestamp",
+    "count": "deprecatedCount",
+    "reportingComponent": "reportingController",
+}
+_BACK = {new: old for old, new in _NAMES.items()}
+
+
+def to_events_group(doc: dict[str, Any]) -> dict[str, Any]:
+    """Return an Event of the core group as one of events.k8s.io/v1."""
+    return {**{_NAMES.get(key, key): value for key, value in doc.items()}, "apiVersion": "events.k8s.io/v1"}
+
+
+def from_events_group(doc: dict[str, Any]) -> dict[str, Any]:
+    """Return an Event of events.k8s.io/v1 as one of the core group."""
+    return {**{_BACK.get(key, key): value for key, value in doc.items()}, "apiVersion": "v1"}

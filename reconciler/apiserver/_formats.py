@@ -1,0 +1,168 @@
+"""Check strings against the formats that a structural schema may name.
+
+The rules are those of the API server's own format registry, which are laxer in places than the RFCs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+__all__ = ["FORMATS", "INTEGER_RANGES"]
+
+INTEGER_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
+"""The numbers that integer formats allow."""
+
+_DATE = re.compile(r"[0-9]{4}-([0-9]{2})-([0-9]{2})")
+_TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?(z|[+-][0-9]{2}:[0-9]{2})")
+_DURATION = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+|0")
+_LONG_DURATION = re.compile(
+    r"(\d+)\s*(ns|nano\w*|us|µs|micro\w*|ms|milli\w*|s|sec\w*|m|min\w*|h|hr|hour\w*|d|day\w*|w|week\w*)"
+)
+_HOSTNAME = re.compile(
+    r"[a-zA-Z0-9]([-a-zA-Z0-9]{0,62}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]{0,62}[a-zA-Z0-9])?)*\.?"
+)
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5,7}[0-9A-Fa-f]{2}|([0-9A-Fa-f]{4}\.){2,3}[0-9A-Fa-f]{4}")
+_UUID = re.compile(r"(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?([0-9a-f])[0-9a-f]{3}-?([0-9a-f])[0-9a-f]{3}-?[0-9a-f]{12}")
+_HEX_COLOR = re.compile(r"#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
+_RGB = re.compile(r"rgb\(\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)")
+_SSN = re.compile(r"\d{3}[- ]?\d{2}[- ]?\d{4}")
+_OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+def _is_date(text: str) -> bool:
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return False
+    month, day = int(match.group(1)), int(match.group(2))
+    return 1 <= month <= 12 and 1 <= day <= _DAYS[month - 1]
+
+
+def _is_date_time(text: str) -> bool:
+    date, separator, time = text.lower().partition("t")
+    match = _TIME.fullmatch(time)
+    if not separator or match is None or not _is_date(date):
+        return False
+    return int(match.group(1)) <= 23 and int(match.group(2)) <= 59 and int(match.group(3)) <= 59
+
+
+def _is_duration(text: str) -> bool:
+    return _DURATION.fullmatch(text) is not None or _LONG_DURATION.fullmatch(text) is not None
+
+
+def _is_uri(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return bool(parts.scheme) or text.startswith("/")
+
+
+def _is_address(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
+
+
+def _is_cidr(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return "/" in text
+
+
+def _is_uuid(version: str) -> Callable[[str], bool]:
+    def check(text: str) -> bool:
+        match = _UUID.fullmatch(text)
+        if match is None or not version:
+            return match is not None
+        return match.group(1) == version and (version == "3" or match.group(2).lower() in "89ab")
+
+    return check
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return True
+
+
+def _is_rgb(text: str) -> bool:
+    match = _RGB.fullmatch(text)
+    return match is not None and all(int(part) <= 255 for part in match.groups())
+
+
+def _is_isbn(length: int) -> Callable[[str], bool]:
+    def check(text: str) -> bool:
+        digits = text.replace("-", "").replace(" ", "")
+        if (
+            len(digits) == 10
+            and length in (0, 10)
+            and digits[:9].isdigit()
+            and (digits[9].isdigit() or digits[9] == "X")
+        ):
+            total = sum((index + 1) * int(digit) for index, digit in enumerate(digits[:9]))
+            return (total + 10 * (10 if digits[9] == "X" else int(digits[9]))) % 11 == 0
+        if len(digits) == 13 and length in (0, 13) and digits.isdigit():
+            return sum(int(digit) * (3 if index % 2 else 1) for index, digit in enumerate(digits)) % 10 == 0
+        return False
+
+    return check
+
+
+def _is_card(text: str) -> bool:
+    digits = re.sub(r"[^0-9]+", "", text)
+    if not 13 <= len(digits) <= 19:
+        return False
+    total = 0
+    for index, digit in enumerate(reversed(digits)):
+        value = int(digit) * (2 if index % 2 else 1)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def _is_subdomain(text: str) -> bool:
+    return len(text) <= 253 and all(_LABEL.fullmatch(part) for part in text.split("."))
+
+
+FORMATS: dict[str, Callable[[str], bool]] = {
+    "bsonobjectid": lambda text: _OBJECT_ID.fullmatch(text) is not None,
+    "byte": _is_base64,
+    "cidr": _is_cidr,
+    "creditcard": _is_card,
+    "date": _is_date,
+    "date-time": _is_date_time,
+    "datetime": _is_date_time,
+    "duration": _is_duration,
+    "email": lambda text: _EMAIL.fullmatch(text) is not None,
+    "hexcolor": lambda text: _HEX_COLOR.fullmatch(text) is not None,
+    "hostname": lambda text: len(text) <= 255 and _HOSTNAME.fullmatch(text) is not None,
+    "ipv4": lambda text: _is_address(text, 4),
+    "ipv6": lambda text: _is_address(text, 6),
+    "isbn": _is_isbn(0),
+    "isbn10": _is_isbn(10),
+    "isbn13": _is_isbn(13),
+    "k8s-long-name": _is_subdomain,
+    "k8s-short-name": lambda text: _LABEL.fullmatch(text) is not None,
+    "mac": lambda text: _MAC.fullmatch(text) is not None,
+    "password": lambda _text: True,
+    "rgbcolor": _is_rgb,
+    "ssn": lambda text: _SSN.fullmatch(text) is not None,
+    "uri": _is_uri,
+    "uuid": _is_uuid(""),
+    "uuid3": _is_uuid("3"),
+    "uuid4": _is_uuid("4"),
+    "uuid5": _is_uuid("5"),
+}
+"""The formats that are checked; others mean nothing."""

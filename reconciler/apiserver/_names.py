@@ -1,0 +1,114 @@
+"""Check names, label keys and values by Kubernetes' rules and in its words."""
+
+from __future__ import annotations
+
+import re
+
+from reconciler.apiserver._kinds import KindInfo
+
+__all__ = [
+    "DNS_LABEL_1035_MESSAGE",
+    "LABEL_VALUE_MESSAGE",
+    "NAME_MESSAGE",
+    "RANDOM_LETTERS",
+    "SUBDOMAIN_MESSAGE",
+    "is_label_1035",
+    "is_label_value",
+    "is_subdomain",
+    "name_problems",
+    "qualified_name_problems",
+]
+
+RANDOM_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""The alphabet of generated names."""
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
+_LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
+
+SUBDOMAIN_MESSAGE = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+)
+_LABEL_MESSAGE = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
+    "an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+)
+DNS_LABEL_1035_MESSAGE = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
+    "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
+    "'[a-z]([-a-z0-9]*[a-z0-9])?')"
+)
+NAME_MESSAGE = (
+    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
+    "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+)
+LABEL_VALUE_MESSAGE = (
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
+    "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+)
+_QUALIFIED_MESSAGE = (
+    "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
+    "alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+)
+
+
+def is_label_1035(text: str) -> bool:
+    """Tell whether a text is a label that begins with a letter."""
+    return len(text) <= 63 and _LABEL_1035.fullmatch(text) is not None
+
+
+def is_subdomain(text: str) -> bool:
+    """Tell whether a text is an RFC 1123 subdomain."""
+    return len(text) <= 253 and _SUBDOMAIN.fullmatch(text) is not None
+
+
+def is_label_value(text: str) -> bool:
+    """Tell whether a text has the letters of a label's value; its length is another matter."""
+    return _LABEL_VALUE.fullmatch(text) is not None
+
+
+def name_problems(info: KindInfo, name: str) -> list[str]:
+    """Return what is wrong with an object's name."""
+    if info.names == "path":
+        return _path_name_problems(name)
+    pattern, most, message = {
+        "label": (_LABEL, 63, _LABEL_MESSAGE),
+        "label1035": (_LABEL_1035, 63, DNS_LABEL_1035_MESSAGE),
+    }.get(info.names, (_SUBDOMAIN, 253, SUBDOMAIN_MESSAGE))
+    problems = [] if len(name) <= most else [f"must be no more than {most} bytes"]
+    return problems if pattern.fullmatch(name) else [*problems, message]
+
+
+def _path_name_problems(name: str) -> list[str]:
+    if name in (".", ".."):
+        return [f"may not be '{name}'"]
+    return [f"may not contain '{mark}'" for mark in ("/", "%") if mark in name]
+
+
+def qualified_name_problems(key: str) -> list[str]:
+    """Return what is wrong with a key of labels or annotations, or with a finalizer."""
+    prefix, slash, name = key.partition("/")
+    if not slash:
+        prefix, name = "", key
+    elif "/" in name:
+        return [_QUALIFIED_MESSAGE]
+    problems: list[str] = []
+    if slash and not prefix:
+        problems.append("prefix part must be non-empty")
+    elif slash and not is_subdomain(prefix):
+        problems.append(f"prefix part {SUBDOMAIN_MESSAGE}")
+    if not name:
+        problems.append("name part must be non-empty")
+    elif len(name) > 63:
+        problems.append("name part must be no more than 63 bytes")
+    if not _NAME.fullmatch(name):
+        problems.append(NAME_MESSAGE)
+    return problems

@@ -1,0 +1,107 @@
+"""Know what is special about single built-in kinds: what the server adds to them and demands of them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.apiserver._kinds import KindInfo
+from reconciler.apiserver._status import FieldError
+
+__all__ = ["PLAIN", "Strategy", "strategy_of"]
+
+
+def _nothing(_doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
+    """Add nothing."""
+
+
+def _fine(_doc: dict[str, Any], _before: dict[str, Any] | None) -> list[FieldError]:
+    return []
+
+
+def _silent(_doc: dict[str, Any]) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """Hold what is special about a kind.
+
+    Attributes:
+        complete: completes a document in place, given the stored one on an update; it may replace members, not change them.
+        check: returns what is wrong with a document, given the stored one on an update.
+        warn: returns what clients are warned of in a document that is accepted.
+    """
+
+    complete: Callable[[dict[str, Any], dict[str, Any] | None], None] = _nothing
+    check: Callable[[dict[str, Any], dict[str, Any] | None], list[FieldError]] = _fine
+    warn: Callable[[dict[str, Any]], list[str]] = _silent
+
+
+PLAIN = Strategy()
+"""Nothing special."""
+
+
+def strategy_of(info: KindInfo) -> Strategy:
+    """Return what is special about a kind."""
+    return _STRATEGIES.get((info.group, info.plural), PLAIN)
+
+
+def _namespace(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
+    metadata = doc["metadata"]
+    metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata.get("name", "")}
+    doc["spec"] = {"finalizers": ["kubernetes"]} if before is None else before.get("spec", {})
+    if before is None:
+        doc["status"] = {"phase": "Active"}
+
+
+def _secret(doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
+    doc["type"] = doc.get("type") or "Opaque"
+    texts = doc.pop("stringData", None)
+    if texts:
+        data = {key: base64.b64encode(str(value).encode()).decode() for key, value in texts.items()}
+        doc["data"] = {**(doc.get("data") or {}), **data}
+
+
+def _immutable(*members: str) -> Callable[[dict[str, Any], dict[str, Any] | None], list[FieldError]]:
+    """Make the check of kinds whose content can be frozen with ``immutable: true``."""
+
+    def check(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
+        if before is None or not before.get("immutable"):
+            return []
+        message = "Forbidden: field is immutable when `immutable` is set"
+        changed = [key for key in members if doc.get(key) != before.get(key)]
+        if not doc.get("immutable"):
+            changed.insert(0, "immutable")
+        return [FieldError(key, message, "FieldValueForbidden") for key in changed]
+
+    return check
+
+
+def _check_secret(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
+    errors = _immutable("data")(doc, before)
+    if before is not None and doc.get("type") != before.get("type"):
+        errors.append(FieldError("type", f'Invalid value: "{doc.get("type")}": field is immutable'))
+    return errors
+
+
+def _check_lease(doc: dict[str, Any], _before: dict[str, Any] | None) -> list[FieldError]:
+    spec = doc.get("spec") or {}
+    errors = []
+    duration, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
+    if duration is not None and duration <= 0:
+        errors.append(FieldError("spec.leaseDurationSeconds", f"Invalid value: {duration}: must be greater than 0"))
+    if transitions is not None and transitions < 0:
+        message = f"Invalid value: {transitions}: must be greater than or equal to 0"
+        errors.append(FieldError("spec.leaseTransitions", message))
+    return errors
+
+
+_STRATEGIES = {
+    ("", "configmaps"): Strategy(check=_immutable("data", "binaryData")),
+    ("", "namespaces"): Strategy(complete=_namespace),
+    ("", "secrets"): Strategy(complete=_secret, check=_check_secret),
+    ("coordination.k8s.io", "leases"): Strategy(check=_check_lease),
+}
