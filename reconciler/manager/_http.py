@@ -136,11 +136,11 @@ class Servers:
             )
         from aiohttp import web
 
-        server.runner = web.ServerRunner(web.Server(_dispatcher(server.handlers), access_log=None))
-        await server.runner.setup()
-        site = web.TCPSite(
-            server.runner, address.host or None, address.port, shutdown_timeout=_SHUTDOWN_SECONDS, reuse_address=True
+        server.runner = web.ServerRunner(
+            web.Server(_dispatcher(server.handlers), access_log=None), shutdown_timeout=_SHUTDOWN_SECONDS
         )
+        await server.runner.setup()
+        site = web.TCPSite(server.runner, address.host or None, address.port, reuse_address=True)
         try:
             await site.start()
         except OSError as error:
@@ -175,6 +175,8 @@ def _why(error: OSError) -> str:
 
 
 def _url(address: Address, runner: web.ServerRunner) -> str:
-    port = runner.addresses[0][1]
+    # All interfaces are two sockets, and a free port is another one for each: the pair of IPv4 is meant.
+    bound = [name for name in runner.addresses if address.host or len(name) == 2] or runner.addresses
+    port = bound[0][1]
     host = address.host or "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,302 @@
+"""Health, readiness, metrics and the queue over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from reconciler import Manager
+from reconciler.apiserver import APIServer
+from reconciler.client import Client
+from reconciler.controller import Result
+from reconciler.errors import ConfigurationError
+from reconciler.workqueue import ExponentialBackoff
+from tests.manager.working import Working, config_map
+
+KIND = "v1/ConfigMap"
+
+
+@pytest_asyncio.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def get(http: aiohttp.ClientSession, url: str, **headers: str) -> tuple[int, str]:
+    async with http.get(url, headers=headers) as answer:
+        return answer.status, await answer.text()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - nothing tells of these moments
+        await asyncio.sleep(0)
+
+
+async def get_queue(http: aiohttp.ClientSession, url: str, query: str = "") -> list[dict[str, Any]]:
+    status, text = await get(http, f"{url}/debug/queue{query}")
+    assert status == 200
+    found: list[dict[str, Any]] = json.loads(text)["controllers"]
+    return found
+
+
+# Health
+
+
+async def test_healthz_and_readyz_answer_ok(client: Client, http: aiohttp.ClientSession) -> None:
+    manager = Manager(client, health="127.0.0.1:0")
+    assert manager.health_url is None
+    async with manager.running():
+        for path in ("healthz", "readyz", "healthz/ping", "readyz/ping", "readyz/manager", "healthz/"):
+            assert await get(http, f"{manager.health_url}/{path}") == (200, "ok")
+
+
+async def test_verbose_lists_the_checks(client: Client, http: aiohttp.ClientSession) -> None:
+    manager = Manager(client, health="127.0.0.1:0")
+    manager.add_health_check("database", lambda: None)
+    async with manager.running():
+        status, text = await get(http, f"{manager.health_url}/healthz?verbose")
+    assert (status, text) == (200, "[+]ping ok\n[+]database ok\nhealthz check passed\n")
+
+
+async def test_a_failing_check_is_500_and_its_reason_goes_to_the_log_once(
+    client: Client, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    healthy = False
+
+    async def check() -> None:
+        if not healthy:
+            raise ConnectionError("password=hunter2")
+
+    manager = Manager(client, health="127.0.0.1:0")
+    manager.add_ready_check("database", check)
+    async with manager.running():
+        with caplog.at_level(logging.INFO, "reconciler.manager"):
+            status, text = await get(http, f"{manager.health_url}/readyz")
+            assert status == 500
+            assert "[-]database failed: reason withheld\nreadyz check failed\n" in text
+            assert (await get(http, f"{manager.health_url}/readyz/database"))[0] == 500
+            assert await get(http, f"{manager.health_url}/readyz/ping") == (200, "ok")
+            assert await get(http, f"{manager.health_url}/readyz?exclude=database&exclude=unknown") == (200, "ok")
+            healthy = True
+            assert await get(http, f"{manager.health_url}/readyz") == (200, "ok")
+    assert [record.getMessage() for record in caplog.records if "check database" in record.getMessage()] == [
+        "readyz check database fails: ConnectionError: password=hunter2",
+        "readyz check database passes again",
+    ]
+
+
+async def test_a_check_fails_by_returning_false_too(client: Client, http: aiohttp.ClientSession) -> None:
+    manager = Manager(client, health="127.0.0.1:0")
+    manager.add_health_check("no", lambda: False)
+    async with manager.running():
+        assert (await get(http, f"{manager.health_url}/healthz"))[0] == 500
+
+
+@pytest.mark.virtual_time
+async def test_a_check_that_hangs_fails(client: Client) -> None:
+    from reconciler.manager._health import CHECK_TIMEOUT, Checks
+
+    checks = Checks("healthz")
+    checks.add("hangs", lambda: asyncio.sleep(1000))
+    (verdict,) = await checks.run(["hangs"])
+    assert verdict.reason == f"no answer within {CHECK_TIMEOUT:g} s"
+
+
+async def test_an_unknown_check_or_path_is_404(client: Client, http: aiohttp.ClientSession) -> None:
+    manager = Manager(client, health="127.0.0.1:0")
+    async with manager.running():
+        assert (await get(http, f"{manager.health_url}/healthz/unknown"))[0] == 404
+        assert (await get(http, f"{manager.health_url}/readyz/unknown?verbose"))[0] == 404
+        status, text = await get(http, f"{manager.health_url}/elsewhere")
+        assert (status, "/healthz" in text) == (404, True)
+        async with http.post(f"{manager.health_url}/healthz") as answer:
+            assert answer.status == 405
+        async with http.head(f"{manager.health_url}/healthz") as answer:
+            assert answer.status == 200
+
+
+async def test_names_of_checks_are_unique_and_have_no_slash(client: Client) -> None:
+    manager = Manager(client)
+    manager.add_health_check("a", lambda: None)
+    with pytest.raises(ValueError, match="already"):
+        manager.add_health_check("a", lambda: None)
+    with pytest.raises(ValueError, match="already"):
+        manager.add_ready_check("ping", lambda: None)
+    for name in ("", "a/b"):
+        with pytest.raises(ValueError, match="without '/'"):
+            manager.add_ready_check(name, lambda: None)
+
+
+async def test_a_manager_is_not_ready_while_it_starts_or_stops(
+    server: APIServer, client: Client, http: aiohttp.ClientSession
+) -> None:
+    fault = server.faults.add(verb={"list", "watch"}, resource="configmaps", status=503, times=None)
+    await client.create(config_map("a"))
+    stopping, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(_: object) -> None:
+        stopping.set()
+        await go_on.wait()
+
+    manager = Manager(client, health="127.0.0.1:0")
+    manager.add_controller(Working(work), resource=KIND)
+    running = asyncio.create_task(manager.run())
+    await until(lambda: manager.health_url is not None)
+    url = manager.health_url
+    assert (await get(http, f"{url}/readyz"))[0] == 500
+    assert (await get(http, f"{url}/healthz"))[0] == 200
+    fault.remove()
+    await stopping.wait()
+    await until(lambda: manager.statistics().state == "running")
+    assert (await get(http, f"{url}/readyz"))[0] == 200
+    manager.stop()
+    await until(lambda: manager.statistics().state == "stopping")
+    assert (await get(http, f"{url}/readyz"))[0] == 500
+    assert (await get(http, f"{url}/healthz"))[0] == 200
+    go_on.set()
+    await running
+
+
+# Metrics
+
+
+async def test_metrics_are_served(client: Client, http: aiohttp.ClientSession) -> None:
+    await client.create(config_map("a"))
+    done = asyncio.Event()
+
+    async def work(_: object) -> None:
+        done.set()
+
+    manager = Manager(client, metrics="127.0.0.1:0")
+    manager.add_controller(Working(work), resource=KIND)
+    async with manager.running():
+        await done.wait()
+        status, text = await get(http, f"{manager.metrics_url}/metrics")
+        assert status == 200
+        assert 'controller_runtime_max_concurrent_reconciles{controller="configmap"} 1.0' in text
+        assert 'workqueue_adds_total{controller="configmap",name="configmap"} 1.0' in text
+        assert 'rest_client_requests_total{code="200",host="",method="GET"}' in text
+        _, text = await get(http, f"{manager.metrics_url}/metrics", accept="application/openmetrics-text")
+        assert text.endswith("# EOF\n")
+        assert (await get(http, f"{manager.metrics_url}/healthz"))[0] == 404
+
+
+async def test_one_address_serves_both(client: Client, http: aiohttp.ClientSession) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    manager = Manager(client, metrics=address, health=address)
+    async with manager.running():
+        assert manager.metrics_url == f"http://{address}"
+        assert (await get(http, f"http://{address}/metrics"))[0] == 200
+        assert (await get(http, f"http://{address}/readyz"))[0] == 200
+
+
+async def test_nothing_listens_after_the_end(client: Client, http: aiohttp.ClientSession) -> None:
+    manager = Manager(client, metrics="127.0.0.1:0")
+    async with manager.running():
+        url = manager.metrics_url
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await get(http, f"{url}/metrics")
+
+
+# Addresses
+
+
+async def test_a_port_in_use_is_one_line_that_names_the_option(client: Client) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for option in ("metrics", "health"):
+            with pytest.raises(ConfigurationError) as raised:
+                await Manager(client, **{option: address}).run()  # type: ignore[arg-type]
+            text = str(raised.value)
+            assert text.startswith(f"{option}='{address}': cannot listen there: Address already in use")
+            assert "\n" not in text
+
+
+async def test_a_host_that_is_not_ours_names_the_option(client: Client) -> None:
+    with pytest.raises(ConfigurationError, match=r"health='192\.0\.2\.1:8081': cannot listen there"):
+        await Manager(client, health="192.0.2.1:8081").run()
+
+
+@pytest.mark.parametrize("address", ["8080", "localhost", "", "host:port", "1.2.3.4:99999", "::1:8080", "http://a:80"])
+def test_an_address_that_cannot_be_read_names_the_option(address: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"metrics='.*' is no address: write 'host:port'"):
+        Manager(Client(APIServer()), metrics=address)
+
+
+async def test_all_interfaces_and_ipv6_can_be_named(client: Client, http: aiohttp.ClientSession) -> None:
+    async with Manager(client, health=":0").running() as manager:
+        assert manager.health_url is not None
+        assert (await get(http, f"{manager.health_url}/healthz"))[0] == 200
+    if socket.has_ipv6:
+        try:
+            async with Manager(client, health="[::1]:0").running() as manager:
+                assert manager.health_url is not None
+                assert manager.health_url.startswith("http://[::1]:")
+                assert (await get(http, f"{manager.health_url}/healthz"))[0] == 200
+        except ConfigurationError:
+            pytest.skip("this machine has no IPv6 loopback")
+
+
+@pytest.mark.virtual_time
+async def test_under_virtual_time_an_address_is_refused_with_the_reason(client: Client) -> None:
+    with pytest.raises(ConfigurationError, match=r"metrics='127\.0\.0\.1:0': sockets do not work under virtual time"):
+        await Manager(client, metrics="127.0.0.1:0").run()
+
+
+# The queue
+
+
+async def test_the_queue_tells_who_waits_why_and_until_when(client: Client, http: aiohttp.ClientSession) -> None:
+    in_hand = asyncio.Event()
+
+    async def work(request: Any) -> Result | None:
+        if request.name == "z-in-hand":
+            in_hand.set()
+            await asyncio.sleep(1000)
+        if request.name == "fails":
+            raise ValueError("no")
+        return Result(requeue_after=3600)
+
+    for name in ("fails", "waits", "z-in-hand"):
+        await client.create(config_map(name))
+    manager = Manager(client, metrics="127.0.0.1:0", grace_period=0)
+    manager.add_controller(Working(work), resource=KIND, rate_limiter=ExponentialBackoff(60, 600))
+    async with manager.running():
+        await in_hand.wait()
+        (controller,) = await get_queue(http, manager.metrics_url or "")
+        assert controller["name"] == "configmap"
+        assert (controller["waiting"], controller["in_hand"], controller["ready"]) == (2, 1, 0)
+        keys = controller["keys"]
+        assert [key["name"] for key in keys] == ["z-in-hand", "fails", "waits"]
+        assert keys[0]["run_reasons"] == ["event"]
+        assert keys[0]["in_hand_seconds"] < 60
+        assert "due" not in keys[0]
+        assert (keys[1]["reasons"], keys[1]["failures"]) == (["retry"], 1)
+        assert (keys[2]["reasons"], keys[2]["namespace"]) == (["requeue_after"], "default")
+        assert 3500 < keys[2]["due_in_seconds"] < 3600
+        assert 3500 < (datetime.fromisoformat(keys[2]["due"]) - datetime.now(UTC)).total_seconds() < 3600
+        assert keys[2]["explanation"].startswith("default/waits: waits")
+
+        (controller,) = await get_queue(http, manager.metrics_url or "", "?name=waits&namespace=default")
+        assert [key["name"] for key in controller["keys"]] == ["waits"]
+        (controller,) = await get_queue(http, manager.metrics_url or "", "?limit=1")
+        assert (len(controller["keys"]), controller["keys_left_out"]) == (1, 2)
+        assert await get_queue(http, manager.metrics_url or "", "?controller=other") == []
+
+
+async def test_the_queue_is_served_with_health_alone_too(client: Client, http: aiohttp.ClientSession) -> None:
+    async with Manager(client, health="127.0.0.1:0").running() as manager:
+        assert await get_queue(http, manager.health_url or "") == []
