@@ -1,20 +1,208 @@
-"""Compute what a server-side apply has to say."""
+"""Compute what a server-side apply has to say: all that this manager owns, as it is to be.
+
+An apply that leaves out a field which its manager applied before gives the field up, and with its last owner the field
+goes. So each apply repeats what the manager owns, as ``managedFields`` of the version read tell, with the changes laid
+over it. Items of a list belong to managers one by one if the list is keyed (``listType=map``), which the trees of its
+owners show, or a mutation says by its key; any other list belongs to one manager whole.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler.meta import GroupVersionKind, Request
+import msgspec
+
+from reconciler.meta import GroupVersionKind, Request, equal, format_path
+from reconciler.status._json import copy_json
+from reconciler.status._managed_fields import Tree, field_trees
+from reconciler.status._mutations import Append, Mutation, Path, SetCondition, Upsert, same_key
 from reconciler.status._snapshot import Snapshot
 
-__all__ = ["applied_configuration"]
+__all__ = ["adopted", "applied_configuration", "refuse_for_apply"]
+
+ListKeys = dict[Path, Path]
+"""For each keyed list, the members that name an item."""
+
+
+def refuse_for_apply(mutation: Mutation, managed_fields: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what would take a list over that several managers share.
+
+    Raises:
+        ValueError: it adds to a list without a key, or to one that belongs to one manager whole.
+    """
+    if not isinstance(mutation, (Append, Upsert)):
+        return
+    where = format_path(mutation.path)
+    if not mutation.key:
+        raise ValueError(
+            f"append to {where!r} would take the whole list over from other managers: with strategy='apply' give key=, "
+            "and the list listType=map in the CRD; or use strategy='merge'"
+        )
+    for manager, tree in field_trees(managed_fields):
+        if _is_leaf(tree, mutation.path):
+            raise ValueError(
+                f"{where!r} belongs to {manager!r} whole, because the CRD does not give the list listType=map; with "
+                "strategy='apply' it cannot be shared: use strategy='merge'"
+            )
 
 
 def applied_configuration(
-    gvk: GroupVersionKind, request: Request, manager: str, *, tip: Snapshot, computed: dict[str, Any]
+    gvk: GroupVersionKind,
+    request: Request,
+    manager: str,
+    *,
+    tip: Snapshot,
+    computed: Mapping[str, Any],
+    mutations: Sequence[Mutation],
 ) -> dict[str, Any]:
-    """Return the configuration."""
+    """Return the configuration to apply so that a status becomes the computed one.
+
+    Args:
+        gvk: the object's kind.
+        request: its name and namespace.
+        manager: who applies.
+        tip: the version that it is conditional on.
+        computed: the whole status as it is to be.
+        mutations: what led there; their keys say which lists are keyed.
+    """
+    trees = list(field_trees(tip.managed_fields))
+    owned: dict[str, Any] = {}
+    keys: ListKeys = {m.path: m.key for m in mutations if isinstance(m, (Append, Upsert)) and m.key}
+    if any(isinstance(mutation, SetCondition) for mutation in mutations):
+        keys["conditions",] = ("type",)
+    for name, tree in trees:
+        _find_keys(tree, (), keys)
+        if name == manager:
+            owned = _united(owned, tree)
     metadata: dict[str, Any] = {"name": request.name, "resourceVersion": tip.version}
     if request.namespace:
         metadata["namespace"] = request.namespace
-    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata, "status": computed}
+    status = _said(tip.status, computed, owned, (), keys)
+    return {
+        "apiVersion": gvk.api_version,
+        "kind": gvk.kind,
+        "metadata": metadata,
+        "status": status if isinstance(status, dict) else {},
+    }
+
+
+def adopted(managed_fields: Sequence[Mapping[str, Any]], manager: str) -> list[dict[str, Any]] | None:
+    """Return managed fields in which what a manager wrote before counts as applied; None when there is nothing to do.
+
+    Fields that it owns by earlier patches would outlive an apply that leaves them out: the entries of its updates are
+    united with that of its applies (the rule of client-go's ``csaupgrade``).
+    """
+    updates = [entry for entry in managed_fields if _is_status_entry(entry, manager, "Update")]
+    if not updates:
+        return None
+    applies = [entry for entry in managed_fields if _is_status_entry(entry, manager, "Apply")]
+    tree: dict[str, Any] = {}
+    for entry in (*applies, *updates):
+        tree = _united(tree, entry["fieldsV1"])
+    united = {**(applies or updates)[0], "operation": "Apply", "fieldsV1": tree}
+    gone = [*applies, *updates]
+    others = [dict(entry) for entry in managed_fields if not any(entry is one for one in gone)]
+    return [*others, copy_json(united)]
+
+
+def _is_status_entry(entry: Mapping[str, Any], manager: str, operation: str) -> bool:
+    return (
+        entry.get("manager") == manager
+        and entry.get("operation") == operation
+        and "f:status" in (entry.get("fieldsV1") or {})
+    )
+
+
+def _said(old: Any, new: Any, tree: Tree | None, path: Path, keys: ListKeys) -> Any:
+    """Return the part of a value that is owned or changed; None when it is neither."""
+    if equal(old, new):
+        return None if tree is None else _owned_part(new, tree, keys.get(path))
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return _said_members(old, new, tree or {}, path, keys)
+    if isinstance(old, list) and isinstance(new, list) and path in keys:
+        return _said_items(old, new, tree or {}, path, keys)
+    return copy_json(new)
+
+
+def _said_members(
+    old: Mapping[str, Any], new: Mapping[str, Any], tree: Tree, path: Path, keys: ListKeys
+) -> dict[str, Any] | None:
+    said: dict[str, Any] = {}
+    for member, value in new.items():
+        part = _said(old.get(member), value, tree.get(f"f:{member}"), (*path, member), keys)
+        if part is not None:
+            said[member] = part
+    return said if said or not path or "." in tree else None
+
+
+def _said_items(old: list[Any], new: list[Any], tree: Tree, path: Path, keys: ListKeys) -> list[Any]:
+    said = []
+    for item in new:
+        before = next((other for other in old if same_key(other, item, keys[path])), None)
+        part = _said(before, item, _item_tree(tree, item, keys[path]), (*path, "*"), keys)
+        if part is not None:
+            said.append({**{member: item[member] for member in keys[path]}, **part})
+    return said
+
+
+def _owned_part(value: Any, tree: Tree, key: Path | None) -> Any:
+    """Return the part of a value that a tree covers; None when it covers nothing that is there."""
+    if not tree.keys() - {"."}:
+        return copy_json(value) if not tree or not value else None
+    if isinstance(value, Mapping):
+        parts = {name[2:]: _owned_part(value[name[2:]], sub, None) for name, sub in tree.items() if name[2:] in value}
+        owned = {name: part for name, part in parts.items() if part is not None}
+        return owned if owned or "." in tree else None
+    if isinstance(value, list):
+        return _owned_items(value, tree, key)
+    return copy_json(value)
+
+
+def _owned_items(items: list[Any], tree: Tree, key: Path | None) -> list[Any]:
+    owned = [copy_json(item) for item in items if f"v:{_encoded(item)}" in tree]
+    for item in items:
+        sub = _item_tree(tree, item, key) if key is not None else None
+        if sub is not None and key is not None:
+            part = _owned_part(item, sub, None)
+            owned.append({**{member: item[member] for member in key}, **(part or {})})
+    return owned
+
+
+def _item_tree(tree: Tree, item: Any, key: Path) -> Tree | None:
+    if not isinstance(item, Mapping):
+        return None
+    wanted = {member: item.get(member) for member in key}
+    for name, sub in tree.items():
+        if name.startswith("k:") and equal(msgspec.json.decode(name[2:]), wanted):
+            return dict(sub)
+    return None
+
+
+def _find_keys(tree: Tree, path: Path, keys: ListKeys) -> None:
+    for name, sub in tree.items():
+        if name.startswith("k:"):
+            keys.setdefault(path, tuple(msgspec.json.decode(name[2:])))
+            _find_keys(sub, (*path, "*"), keys)
+        elif name.startswith("f:"):
+            _find_keys(sub, (*path, name[2:]), keys)
+
+
+def _is_leaf(tree: Tree, path: Path) -> bool:
+    for member in path:
+        child = tree.get(f"f:{member}")
+        if not isinstance(child, Mapping):
+            return False
+        tree = child
+    return not tree
+
+
+def _united(left: Tree, right: Tree) -> dict[str, Any]:
+    united = dict(left)
+    for name, sub in right.items():
+        united[name] = _united(united.get(name, {}), sub)
+    return united
+
+
+def _encoded(value: Any) -> str:
+    return msgspec.json.encode(value, order="deterministic").decode()

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, get_args
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import uid_of, version_of
 from reconciler.status import _joining
+from reconciler.status._apply import refuse_for_apply
 from reconciler.status._binding import bind
 from reconciler.status._documents import document_of, is_kind, presented
 from reconciler.status._drivers import drive, drive_blocking, outlast
@@ -318,6 +319,8 @@ class StatusBatcher(Recorder[S]):
 
     def _record(self, mutation: Mutation) -> None:
         session = self._opened()
+        if self._policy.strategy == "apply":
+            refuse_for_apply(mutation, session.managed_fields)
         try:
             session.record(mutation)
         except StatusNotOpen:

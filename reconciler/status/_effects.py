@@ -119,7 +119,7 @@ class Flushed:
         document: the whole object at the version now known; None when that is still the one given.
         tip: that version.
         considered: the status that the body may go on from; at most its own changes are newer than what it saw.
-        report: for the cycle; None when nothing may be concluded from the write.
+        reports: for the cycle, one for each write of which something may be concluded.
         trimmed: list entries that ``keep_last`` dropped.
     """
 
@@ -128,7 +128,7 @@ class Flushed:
     document: dict[str, Any] | None
     tip: Snapshot
     considered: Mapping[str, Any]
-    report: Report | None = None
+    reports: tuple[Report, ...] = ()
     trimmed: int = 0
 
 

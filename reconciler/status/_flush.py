@@ -50,7 +50,7 @@ from reconciler.status._mutations import Context, Mutation, apply_all, leaves
 from reconciler.status._refusals import is_final, refusal
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
-from reconciler.status._wish import Wish, wish_for
+from reconciler.status._wish import Wish, adoption_of, wish_for
 
 __all__ = ["Flush"]
 
@@ -64,14 +64,22 @@ class _Again:
 
 @dataclass(frozen=True, slots=True)
 class _Newer:
-    """Replay on this version."""
+    """Go on with this version.
+
+    Attributes:
+        document: the whole object.
+        snapshot: the same.
+        seen: whether nobody else can have changed the status since the one before.
+    """
 
     document: dict[str, Any]
     snapshot: Snapshot
+    seen: bool = False
 
 
-_Step = Flushed | _Again | _Newer
+_Step = Flushed | _Newer
 _Steps = Generator[Effect, Any, _Step]
+_Sends = Generator[Effect, Any, _Step | _Again]
 
 
 class Flush:
@@ -117,6 +125,9 @@ class Flush:
         self._contested: tuple[Mutation, ...] = ()
         self._subresource = self._first_subresource()
         self._document: dict[str, Any] | None = None
+        self._read_owners = False
+        self._adopted = False
+        self._reports: tuple[Report, ...] = ()
 
     def run(self, computed: dict[str, Any] | None = None, context: Context | None = None) -> Flow:
         """Yield effects until the flush has ended; none, when nothing is to be written.
@@ -132,14 +143,13 @@ class Flush:
             return self._gone()
         wish = self._first_wish(computed, context)
         while wish.diff:
-            step = yield from self._send(wish)
+            step = yield from self._step(wish)
             if isinstance(step, Flushed):
                 return step
-            if isinstance(step, _Newer):
-                if self._is_foreign(step.snapshot):
-                    return self._gone()
-                self._document = step.document
-                wish = self._replayed(step.snapshot)
+            if self._is_foreign(step.snapshot):
+                return self._gone()
+            self._document = step.document
+            wish = self._again(wish, step.snapshot) if step.seen else self._replayed(step.snapshot)
         return self._unwritten(wish)
 
     def abandoned(self) -> StatusError:
@@ -205,7 +215,40 @@ class Flush:
         self._counts["replays"] += 1
         return self._wish(tip, sifted.kept, computed, context)
 
+    def _again(self, wish: Wish, fresh: Snapshot) -> Wish:
+        computed, context = apply_all(wish.mutations, fresh.status)
+        return self._wish(fresh, wish.mutations, computed, context)
+
     # One send, and what its outcome means.
+
+    def _step(self, wish: Wish) -> _Steps:
+        if self._policy.strategy == "apply":
+            prepared = yield from self._prepared(wish)
+            if prepared is not None:
+                return prepared
+        return (yield from self._send(wish))
+
+    def _prepared(self, wish: Wish) -> Generator[Effect, Any, _Step | None]:
+        """See to it that this manager's own fields are known, and owned by applies only; None when they are."""
+        if not wish.tip.managed_fields and not self._read_owners:
+            self._read_owners = True
+            document = yield from self._read(wish)
+            if document is None:
+                return self._gone()
+            fresh = Snapshot.of(document)
+            same = fresh.version == wish.tip.version
+            if self._checkpoint and not same:
+                raise self._conflict("a checkpoint does not replay")
+            return _Newer(document, fresh, seen=same)
+        adoption = None if self._adopted else adoption_of(self._target, wish.tip)
+        if adoption is None:
+            return None
+        self._adopted = True
+        step = yield from self._send(adoption)
+        if isinstance(step, Flushed) and step.document is not None:
+            self._reports = step.reports
+            return _Newer(step.document, step.tip, seen=equal(step.tip.status, wish.tip.status))
+        return step
 
     def _send(self, wish: Wish) -> _Steps:
         while True:
@@ -226,14 +269,14 @@ class Flush:
         self._counts["attempts"] += 1
         self._in_flight = True
         try:
-            answer: dict[str, Any] = yield Write(wish.body, self._policy.strategy, self._subresource)
+            answer: dict[str, Any] = yield Write(wish.body, wish.strategy, None if wish.to_main else self._subresource)
         except Exception:  # and no other: what closes or cancels this generator leaves the request in flight
             self._in_flight = False
             raise
         self._in_flight = False
         return answer
 
-    def _failed(self, wish: Wish, error: TransportError | APIError | OSError) -> _Steps:
+    def _failed(self, wish: Wish, error: TransportError | APIError | OSError) -> _Sends:
         if isinstance(error, (NotSent, TooManyRequests)):
             yield from self._pause(error)
             return _Again()
@@ -247,18 +290,18 @@ class Flush:
         self._counts["unknown"] += 1
         return (yield from self._read_back(wish, error))
 
-    def _applied(self, wish: Wish, answer: dict[str, Any]) -> _Step:
+    def _applied(self, wish: Wish, answer: dict[str, Any]) -> _Step | _Again:
         stored = Snapshot.of(answer)
         if self._subresource is None and wish.left_no_trace_in(stored.status):
             return self._has_a_subresource(wish, answer, stored)
         exact = equal(stored.status, wish.computed) and stored.generation == wish.tip.generation
         self._learn(wish, stored)
-        report = None
+        reports = self._reports
         if stored.version:
-            report = Report(parse_version(wish.tip.version), parse_version(stored.version), exact)
-        return Flushed(True, False, answer, stored, stored.status, report, wish.trimmed)
+            reports += (Report(parse_version(wish.tip.version), parse_version(stored.version), exact),)
+        return Flushed(True, False, answer, stored, stored.status, reports, wish.trimmed)
 
-    def _conflicted(self, wish: Wish, error: Conflict) -> _Steps:
+    def _conflicted(self, wish: Wish, error: Conflict) -> _Sends:
         if self._uncertain:
             return (yield from self._read_back(wish, error))
         self._counts["conflicts"] += 1
@@ -270,7 +313,7 @@ class Flush:
         document = yield from self._read(wish)
         return self._gone() if document is None else _Newer(document, Snapshot.of(document))
 
-    def _read_back(self, wish: Wish, error: Exception) -> _Steps:
+    def _read_back(self, wish: Wish, error: Exception) -> _Sends:
         self._counts["read_backs"] += 1
         yield from self._pause(error)
         document = yield from self._read(wish)
@@ -283,7 +326,7 @@ class Flush:
             return _Again()
         applied = self._was_applied(wish, fresh)
         if applied:
-            return Flushed(True, False, document, fresh, wish.computed, None, wish.trimmed)
+            return Flushed(True, False, document, fresh, wish.computed, self._reports, wish.trimmed)
         if applied is None and (self._checkpoint or not all(m.idempotent for m in wish.mutations)):
             raise self._unknown("the answer was lost, and another writer has changed the object since") from error
         if self._checkpoint:
@@ -312,19 +355,19 @@ class Flush:
         )
         return None if foreign else True
 
-    def _not_found(self, wish: Wish, error: NotFound) -> _Steps:
+    def _not_found(self, wish: Wish, error: NotFound) -> _Sends:
         if isinstance(error, NotServed):
             raise self._refused(wish, error) from error
         document = yield from self._read(wish)
         if document is None or self._is_foreign(Snapshot.of(document)):
             return self._gone()
-        if self._subresource is None:
+        if self._subresource is None or wish.to_main:
             raise self._refused(wish, error) from error
         if self._policy.subresource != "auto":
             raise StatusSubresourceMissing(
-                f"{self._target} is there, but its kind is served without the {self._subresource!r} subresource: the "
-                "status cannot be written there. Add 'subresources: {status: {}}' to this version in the CRD, or open "
-                "the batcher with subresource='auto'.",
+                f"{self._target} is there, but its kind is served without the {self._subresource!r} subresource: "
+                "the status cannot be written there. Add 'subresources: {status: {}}' to this version in the CRD, or "
+                "open the batcher with subresource='auto'.",
                 unsaved=self.mutations,
             ) from error
         self._subresource = None
@@ -336,7 +379,7 @@ class Flush:
             )
         return _Again()
 
-    def _has_a_subresource(self, wish: Wish, answer: dict[str, Any], stored: Snapshot) -> _Step:
+    def _has_a_subresource(self, wish: Wish, answer: dict[str, Any], stored: Snapshot) -> _Step | _Again:
         if self._policy.subresource != "auto":
             raise StatusRejected(
                 f"the server ignored the status in a write of the main resource of {self._target}: its kind has the "
@@ -386,7 +429,7 @@ class Flush:
 
     def _unwritten(self, wish: Wish) -> Flushed:
         self._counts["suppressed"] += 1
-        return Flushed(False, False, self._document, wish.tip, wish.tip.status, None, wish.trimmed)
+        return Flushed(False, False, self._document, wish.tip, wish.tip.status, self._reports, wish.trimmed)
 
     def _learn(self, wish: Wish, stored: Snapshot) -> None:
         pruned = MEMORY.learn(self._target.kind, wish.computed, wish.diff, stored.status, self._policy.clock)
@@ -402,7 +445,10 @@ class Flush:
     # Errors.
 
     def _refused(self, wish: Wish, error: APIError, *, reading: bool = False) -> StatusError:
-        return refusal(error, str(self._target), wish.computed, self.mutations, reading=reading)
+        verb = "get" if reading else "patch"
+        main = reading or wish.to_main or self._subresource is None
+        what = "the main resource" if main else f"the {self._subresource} subresource"
+        return refusal(error, str(self._target), wish.computed, self.mutations, need=f"{verb} {what}")
 
     def _conflict(self, why: str) -> StatusConflict:
         return StatusConflict(

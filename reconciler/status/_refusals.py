@@ -30,7 +30,7 @@ def is_final(error: ServerError) -> bool:
 
 
 def refusal(
-    error: APIError, subject: str, computed: Mapping[str, Any], mutations: Sequence[Mutation], *, reading: bool = False
+    error: APIError, subject: str, computed: Mapping[str, Any], mutations: Sequence[Mutation], *, need: str
 ) -> StatusError:
     """Return the error for a refused request.
 
@@ -39,12 +39,12 @@ def refusal(
         subject: which object.
         computed: the status that was asked for.
         mutations: what was recorded.
-        reading: whether it was a read that failed.
+        need: the verb and the resource that the request was about: ``"get the resource"``.
     """
-    tried = f"{'reading' if reading else 'writing the status of'} {subject} was refused with {error.status}"
+    tried = f"the request to {need} of {subject} was refused with {error.status}"
     if error.reason:
         tried += f" {error.reason}"
-    if isinstance(error, Invalid) and not reading:
+    if isinstance(error, Invalid):
         fields = tuple(cause.field for cause in error.causes if cause.field)
         what = f"these fields do not fit the schema: {', '.join(fields)}" if fields else error.message
         return StatusInvalid(
@@ -58,13 +58,12 @@ def refusal(
         )
     if isinstance(error, Unauthorized):
         return StatusUnavailable(f"{tried}: the credentials were not accepted.", unsaved=mutations)
-    return StatusRejected(f"{tried}: {error.message}. {_advice(error, reading=reading)}", unsaved=mutations)
+    return StatusRejected(f"{tried}: {error.message}. {_advice(error, need)}", unsaved=mutations)
 
 
-def _advice(error: APIError, *, reading: bool) -> str:
+def _advice(error: APIError, need: str) -> str:
     if isinstance(error, Forbidden):
-        verbs = "get the resource" if reading else "patch the resource's 'status' subresource"
-        return f"Its role must allow to {verbs}."
+        return f"The role must allow to {need}."
     if isinstance(error, NotServed):
         return "The server does not serve this kind: install its CRD, and check group and version."
     return "Repeating it cannot help."

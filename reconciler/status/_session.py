@@ -96,6 +96,11 @@ class Session:
         """Return the generation of the version that was read."""
         return self._tip.generation
 
+    @property
+    def managed_fields(self) -> Sequence[Mapping[str, Any]]:
+        """Return who owns what of the version that was read; empty when that is not known."""
+        return self._tip.managed_fields
+
     def open(self, tip: Snapshot) -> None:
         """Begin on a version: tell the running cycle, and take over what an earlier one could not save."""
         self._uid = self._uid or tip.uid
@@ -194,8 +199,9 @@ class Session:
         if flushed.written:
             self.written = True
             self.counts["written"] += 1
-        if flushed.report is not None and self._cycle is not None:
-            self._cycle.wrote(self.target.gvk, self.target.request, flushed.tip.uid, **flushed.report._asdict())
+        if self._cycle is not None:
+            for report in flushed.reports:
+                self._cycle.wrote(self.target.gvk, self.target.request, flushed.tip.uid, **report._asdict())
         if flushed.dropped:
             _logger.info("%s is gone: what was recorded for its status is dropped", self.target)
         self._end(pending, "written" if flushed.written else "gone" if flushed.dropped else "unchanged")

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.meta import equal, get_path, merge_diff, set_path
-from reconciler.status._apply import applied_configuration
+from reconciler.status._apply import adopted, applied_configuration
 from reconciler.status._effects import Policy, Target
 from reconciler.status._memory import MEMORY
 from reconciler.status._mutations import Context, Mutation, leaves
 from reconciler.status._snapshot import Snapshot
+from reconciler.status._writer import Strategy
 
-__all__ = ["Wish", "wish_for"]
+__all__ = ["Wish", "adoption_of", "wish_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Wish:
         diff: the merge patch from the one to the other; empty when nothing is to be written.
         body: what to send.
         trimmed: list entries that ``keep_last`` dropped.
+        strategy: how to send it.
+        to_main: whether to send it to the main resource in any case.
     """
 
     tip: Snapshot
@@ -35,6 +38,8 @@ class Wish:
     diff: dict[str, Any]
     body: dict[str, Any]
     trimmed: int
+    strategy: Strategy
+    to_main: bool = False
 
     def is_shown_by(self, status: Mapping[str, Any]) -> bool:
         """Say whether a status has the computed value in every path that is to be written."""
@@ -72,7 +77,22 @@ def wish_for(
         set_path(computed, policy.token, mark)
         diff = merge_diff(tip.status, computed)
     if policy.strategy == "apply" and diff:
-        body = applied_configuration(target.gvk, target.request, target.field_manager, tip=tip, computed=computed)
+        body = applied_configuration(
+            target.gvk, target.request, target.field_manager, tip=tip, computed=computed, mutations=mutations
+        )
     else:
         body = {"metadata": {"resourceVersion": tip.version}, "status": diff}
-    return Wish(tip, mutations, computed, diff, body, context.trimmed)
+    return Wish(tip, mutations, computed, diff, body, context.trimmed, policy.strategy)
+
+
+def adoption_of(target: Target, tip: Snapshot) -> Wish | None:
+    """Return the wish that makes earlier patches of this manager count as applied; None when there are none.
+
+    It changes nothing but the bookkeeping, and is conditional like every other. It goes to the main resource, because a
+    write of ``/status`` leaves the bookkeeping as it is (seen on kube-apiserver 1.36).
+    """
+    fields = adopted(tip.managed_fields, target.field_manager)
+    if fields is None:
+        return None
+    body = {"metadata": {"resourceVersion": tip.version, "managedFields": fields}}
+    return Wish(tip, (), tip.status, {}, body, 0, "merge", to_main=True)

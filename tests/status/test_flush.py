@@ -479,7 +479,7 @@ async def test_an_object_that_is_too_large_says_what_to_trim(server, error):
 
 async def test_403_says_what_the_role_needs(server):
     server.on_write.append(refused(api_error(403, "Forbidden", "may not patch")))
-    with pytest.raises(StatusRejected, match=r"may not patch.*'status' subresource"):
+    with pytest.raises(StatusRejected, match=r"may not patch.*must allow to patch the status subresource"):
         async with batcher(server) as status:
             status.set(phase="Ready")
     assert server.reads == 0
