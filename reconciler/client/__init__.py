@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.client._client import Client
+from reconciler.client._connection import ClientStatistics
 from reconciler.client._listing import ListResult
 from reconciler.client._requests import FieldValidation, ObjectLike, PatchStrategy, Propagation, Query, Selector
 from reconciler.client._retry import RetryPolicy
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Client",
+    "ClientStatistics",
     "FieldValidation",
     "KubernetesAsyncioTransport",
     "ListResult",

@@ -105,6 +105,9 @@ class WarningLog:
             if len(self._seen) > self._most:
                 self._seen.popitem(last=False)
 
+    def __len__(self) -> int:
+        return len(self._seen)
+
 
 def warning_text(header: str) -> str:
     """Return the text in a Warning header (RFC 7234: code, agent, quoted text); all of it if it has another form."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.client._answers import decode
-from reconciler.client._connection import Connection
+from reconciler.client._connection import ClientStatistics, Connection
 from reconciler.client._requests import FieldValidation, object_path, write_options
 from reconciler.client._retry import Repeat, Trail
 from reconciler.errors import NotServed
@@ -38,6 +38,10 @@ class ClientBase:
             OutcomeUnknown: it may have reached the server, but no answer came.
         """
         return await self._connection.send(request)
+
+    def statistics(self) -> ClientStatistics:
+        """Return what was counted so far, by this client and those that share its connection."""
+        return self._connection.statistics()
 
     async def renew(self) -> bool:
         """Read the credentials anew because the server refused them; say whether they are others now.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -14,10 +15,10 @@ from reconciler.client._answers import WarningLog, failure
 from reconciler.client._discovery import Discovery
 from reconciler.client._retry import Repeat, RetryPolicy, Trail, is_unknown, may_repeat
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import ReconcilerError, Unauthorized
+from reconciler.errors import ReconcilerError, TransportError, Unauthorized
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 
-__all__ = ["JSON", "TIMEOUT", "Connection", "accepted"]
+__all__ = ["JSON", "TIMEOUT", "ClientStatistics", "Connection", "accepted"]
 
 JSON = "application/json"
 
@@ -28,6 +29,25 @@ TIMEOUT = 65.0
 @runtime_checkable
 class _Renewing(Protocol):
     async def renew(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatistics:
+    """Count what a client did, together with those that share its connection.
+
+    Attributes:
+        requests: sent, repetitions included.
+        repetitions: of them, how many were sent because an earlier one failed.
+        unanswered: how many brought no answer.
+        refused: how many were answered with 400 and above.
+        warnings: different warnings of the server that are remembered, at most 256.
+    """
+
+    requests: int
+    repetitions: int
+    unanswered: int
+    refused: int
+    warnings: int
 
 
 class Connection:
@@ -64,6 +84,7 @@ class Connection:
         self.discovery = Discovery(self)
         self._clock = clock
         self._warnings = WarningLog()
+        self._counts: Counter[str] = Counter()
         self._headers = {"accept": JSON, "user-agent": user_agent or f"kube-reconciler/{__version__}"}
 
     def through(self, transport: Transport, retry: RetryPolicy | None = None) -> Connection:
@@ -104,7 +125,13 @@ class Connection:
         """Send once; return the answer whatever its status. A cancelled call may have been executed."""
         if "user-agent" not in request.headers:
             request = replace(request, headers={**self._headers, **request.headers})
-        response = await self.transport.send(request)
+        self._counts["requests"] += 1
+        try:
+            response = await self.transport.send(request)
+        except TransportError:
+            self._counts["unanswered"] += 1
+            raise
+        self._counts["refused"] += response.status >= 400
         if response.warnings:
             self._warnings.take(request, response.warnings)
         return response
@@ -175,7 +202,22 @@ class Connection:
         # Loading tenacity takes 50 ms, and most programs never need it.
         from reconciler.client._repeating import repeat as go_on
 
-        return await go_on(send, first, policy=self.retry, may_repeat=allowed, rng=self.rng)
+        async def again() -> HTTPResponse:
+            self._counts["repetitions"] += 1
+            return await send()
+
+        return await go_on(again, first, policy=self.retry, may_repeat=allowed, rng=self.rng)
+
+    def statistics(self) -> ClientStatistics:
+        """Return what was counted so far."""
+        counts = self._counts
+        return ClientStatistics(
+            requests=counts["requests"],
+            repetitions=counts["repetitions"],
+            unanswered=counts["unanswered"],
+            refused=counts["refused"],
+            warnings=len(self._warnings),
+        )
 
 
 def accepted(suffix: str, *, metadata_only: bool) -> str:

@@ -316,8 +316,11 @@ def plugin(tmp_path: Path, *, expires: str | None = None, fails: bool = False) -
     return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(script)}}
 
 
-async def test_an_exec_plugin_gives_the_token_and_runs_again_when_it_is_refused(tmp_path: Path, server: Server) -> None:
-    path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path))
+@pytest.mark.parametrize("expires", [None, "2999-01-01T00:00:00Z"])
+async def test_an_exec_plugin_gives_the_token_and_runs_again_when_it_is_refused(
+    tmp_path: Path, server: Server, expires: str | None
+) -> None:
+    path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, expires=expires))
     server.good |= {"token1", "token2"}
     async with Client.from_config(kubeconfig=path) as client:
         for _ in range(3):

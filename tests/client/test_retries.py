@@ -341,3 +341,20 @@ async def test_credentials_are_renewed_below_a_wrapper_and_below_another_client(
         script.refuses(401).answers(OBJECT)
         await over.get("v1/ConfigMap", "c", "prod")
     assert transport.renewed == 2
+
+
+async def test_what_a_client_did_is_counted(script: Any, client: Client) -> None:
+    script.fails(NotSent("refused")).refuses(429).answers(OBJECT, warnings=['299 - "old"']).refuses(404)
+    through = client.through(lambda inner: inner)
+    await client.update(OBJECT)
+    with pytest.raises(NotFound):
+        await through.update(OBJECT)
+    counted = client.statistics()
+    assert counted == through.statistics()
+    assert (counted.requests, counted.repetitions, counted.unanswered, counted.refused, counted.warnings) == (
+        5,  # discovery asked once
+        2,
+        1,
+        2,
+        1,
+    )

@@ -352,3 +352,14 @@ async def test_a_dry_run_client_stores_nothing_whatever_it_writes(server: APISer
     await dry.delete_all_of(Database, "default")
     assert server.statistics().resource_version == before
     assert [(found.name, found.spec.size) for found in await client.list(Database)] == [("db1", 1)]
+
+
+@virtual
+async def test_a_time_out_inside_of_until_is_not_the_wait_s(client: Client) -> None:
+    await client.create(database())
+
+    def until(db: Database) -> bool:
+        raise TimeoutError("mine")
+
+    with pytest.raises(TimeoutError, match=r"^mine$"):
+        await client.wait_for(Database, "db1", "default", until=until, timeout=30)
