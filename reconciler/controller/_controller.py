@@ -186,6 +186,7 @@ class Controller:
         bind(reconciler, self._binding)
         self._recording: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
+        self._listing: asyncio.Task[None] | None = None
         self._started = False
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -216,12 +217,13 @@ class Controller:
         """
         if self._warming is None:
             self._warming = asyncio.create_task(self._warm_up(), name=f"{self._name} warm-up")
-        await asyncio.shield(self._warming)
+        await _outcome(self._warming)
 
     async def start(self) -> None:
         """Start: watch, wait until every handler has heard of all that is there, then let the workers go.
 
-        Cancellation leaves it without workers; `stop` cleans up.
+        Returns without workers when `stop` is called meanwhile. Cancellation leaves it without workers; `stop` cleans
+        up, after a failure as well.
 
         Raises:
             ControllerError: it was started before, or the reconciler runs for another controller by now.
@@ -235,7 +237,9 @@ class Controller:
         if self._recorder is not None:
             self._recording = asyncio.create_task(self._recorder.run(), name=f"{self._name} events")
         await self.warm_up()
-        await self._watching.synced()
+        if not self._stopping.is_set():
+            self._listing = asyncio.create_task(self._watching.synced(), name=f"{self._name} listing")
+            await _outcome(self._listing)
         if self._stopping.is_set():
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
@@ -256,9 +260,10 @@ class Controller:
             return
         self._stopping.set()
         try:
-            if self._warming is not None:
-                self._warming.cancel()
-                await asyncio.wait({self._warming})
+            for task in (self._warming, self._listing):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait({task})
             await self._watching.end()
             await self._pool.stop(grace)
         finally:
@@ -336,6 +341,13 @@ class Controller:
 
     async def _warm_up(self) -> None:
         self._binding.resource = await self._watching.begin()
+
+
+async def _outcome(task: asyncio.Task[None]) -> None:
+    """Wait for a task that `stop` may cancel, which is no cancellation of the caller."""
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
 
 
 def _kind_of(reconciler: Reconciler, resource: KindLike | None) -> KindLike:

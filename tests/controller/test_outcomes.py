@@ -124,6 +124,7 @@ async def test_again_runs_once_more_now_behind_what_is_ready(world: World) -> No
     async def body(reconciler, request):
         if request.name == "a" and len(reconciler.runs) == 1:
             return Result(again=True)
+        return None
 
     reconciler, controller = await started(world, body)
     for name in "ab":
@@ -142,6 +143,7 @@ async def test_error_leaves_the_timer_of_the_outcome_before(world: World) -> Non
             return Result(requeue_after=10)
         if len(reconciler.runs) == 2:
             raise RuntimeError("no")
+        return None
 
     reconciler, controller = await started(world, body, rate_limiter=ExponentialBackoff(500, 1000))
     controller.enqueue(KEY)
@@ -157,6 +159,7 @@ async def test_terminal_error_leaves_the_timer_of_the_outcome_before(world: Worl
             return Result(requeue_after=10)
         if len(reconciler.runs) == 2:
             raise TerminalError("never")
+        return None
 
     reconciler, controller = await started(world, body)
     controller.enqueue(KEY)
@@ -219,6 +222,7 @@ async def test_timeout_that_the_body_swallows_still_counts(world: World) -> None
                 await asyncio.sleep(100)
             except asyncio.CancelledError:
                 return Result(requeue_after=1)
+        return None
 
     _, controller = await started(world, body, timeout=5)
     controller.enqueue(KEY)

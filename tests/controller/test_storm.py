@@ -1,0 +1,72 @@
+"""The alarm for tight loops."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from reconciler.controller._storm import StormAlarm
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.time, UTC)
+
+
+def test_eleventh_run_within_ten_seconds_is_a_storm():
+    clock = Clock()
+    alarm = StormAlarm[str](clock=clock)
+    for _ in range(10):
+        assert alarm.note("k", {"event"}) is None
+        clock.time += 0.9
+    storm = alarm.note("k", {"event", "owned: Pod"})
+    assert str(storm) == "k ran 11 times within 10 s, because of: event x11, owned: Pod x1"
+
+
+def test_ten_runs_within_ten_seconds_are_in_order():
+    clock = Clock()
+    alarm = StormAlarm[str](clock=clock)
+    for _ in range(100):
+        assert alarm.note("k", ()) is None
+        clock.time += 1.0
+
+
+def test_keys_are_counted_apart():
+    alarm = StormAlarm[int](clock=Clock())
+    assert not any(alarm.note(key, ()) for _ in range(10) for key in range(50))
+
+
+def test_a_key_is_reported_again_only_after_a_while():
+    clock = Clock()
+    alarm = StormAlarm[str](clock=clock, quiet=300)
+    reported = []
+    for _ in range(7000):
+        if alarm.note("k", ()):
+            reported.append(round(clock.time))
+        clock.time += 0.1
+    assert reported == [1, 301, 601]
+    assert alarm.storms == 3
+
+
+def test_interrupted_storms_are_quiet_as_long():
+    clock = Clock()
+    alarm = StormAlarm[str](clock=clock, quiet=300)
+    reported = 0
+    for _ in range(10):  # a burst each 30 s
+        reported += sum(alarm.note("k", ()) is not None for _ in range(20))
+        clock.time += 30
+    assert reported == 1
+
+
+def test_keys_that_rest_cost_nothing():
+    clock = Clock()
+    alarm = StormAlarm[int](clock=clock)
+    for key in range(1000):
+        alarm.note(key, ())
+        clock.time += 1
+    assert len(alarm) <= 11
