@@ -225,6 +225,25 @@ class Cache:
             started = "" if self.started else " (the cache is not started)"
             raise CacheNotSynced(f"the cache is not synced after {timeout:g} s{started}: {problems}") from None
 
+    async def refresh(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
+        """Bring every informer that exists now to a state that is not older than this call; see `Informer.refresh`.
+
+        Cancellation ends the waiting, not the lists.
+
+        Args:
+            timeout: seconds; None, the default, waits for ever.
+
+        Raises:
+            CacheNotSynced: it took longer.
+        """
+        informers = self.informers
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*(informer.refresh() for informer in informers))
+        except TimeoutError:
+            problems = "; ".join(informer.problem for informer in informers if informer.last_error is not None)
+            raise CacheNotSynced(f"the cache is not refreshed after {timeout:g} s: {problems or 'no answer'}") from None
+
     async def stop(self) -> None:
         """End all watches; what is cached can still be read, and grows old.
 

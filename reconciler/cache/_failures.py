@@ -132,4 +132,5 @@ class Pacer:
         kind = (type(error), detail)
         level = logging.DEBUG if kind in self._told else logging.WARNING
         self._told.add(kind)
-        _logger.log(level, "%s; next attempt in %.1f s", failure, delay)
+        unexpected = None if isinstance(error, ReconcilerError) else error
+        _logger.log(level, "%s; next attempt in %.1f s", failure, delay, exc_info=unexpected)

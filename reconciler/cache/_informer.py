@@ -182,6 +182,27 @@ class Informer:
         except TimeoutError:
             raise CacheNotSynced(f"not synced after {timeout:g} s: {self.problem}") from None
 
+    async def refresh(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
+        """Bring the store to a state that is not older than this call, by a consistent list.
+
+        For a moment after which another process has written for the last time, as on winning an election: a watch alone
+        may lag behind, and says how far it has come only once a minute. Cancellation ends the waiting, not the list.
+
+        Args:
+            timeout: seconds; None, the default, waits for ever.
+
+        Raises:
+            CacheNotSynced: it took longer.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                if self._reflectors:
+                    await asyncio.gather(*(reflector.refresh() for reflector in self._reflectors))
+                else:
+                    await self._synced.wait()
+        except TimeoutError:
+            raise CacheNotSynced(f"not refreshed after {timeout:g} s: {self.problem}") from None
+
     @property
     def last_error(self) -> Failure | None:
         """Return what went wrong last; None while all is well."""

@@ -171,14 +171,47 @@ class Reflector:
         self._pages_next = False  # the next list comes in pages although the server may know streamed ones
         self._whole_next = False  # the next list comes without pages
         self._behind = 0
+        self._task: asyncio.Task[None] | None = None
+        self._refreshing: list[asyncio.Future[None]] = []
+        self._interrupted = False
 
     async def run(self) -> None:
         """List and watch for ever. Cancellation ends it and closes the stream."""
+        self._task = task = asyncio.current_task()
         while True:
+            try:
+                await self._go_on()
+            except asyncio.CancelledError:
+                interrupted, self._interrupted = self._interrupted, False
+                if not interrupted or task is None or task.uncancel():
+                    raise
+
+    async def _go_on(self) -> None:
+        while True:
+            delay = 0.0
             try:
                 await self._step()
             except Exception as error:  # noqa: BLE001 - whatever it is, the mirror must go on
-                await asyncio.sleep(self._after(error))
+                delay = self._after(error)
+            if delay:
+                await asyncio.sleep(delay)
+
+    async def refresh(self) -> None:
+        """Wait for a consistent list that is begun after this call; it is begun at once.
+
+        Cancellation ends the waiting, not the list.
+        """
+        waiter = asyncio.get_running_loop().create_future()
+        self._refreshing.append(waiter)
+        self._position.lose(exact=True)
+        if self._task is not None and not self._interrupted:
+            self._interrupted = True
+            self._task.cancel()
+        try:
+            await waiter
+        finally:
+            if waiter in self._refreshing:
+                self._refreshing.remove(waiter)
 
     def statistics(self) -> ReflectorStatistics:
         """Count what was done."""
@@ -248,6 +281,14 @@ class Reflector:
         position.current, position.exact = True, False
         self._pages_next = self._whole_next = False
         self._well()
+        if exact:
+            self._end_refresh()
+
+    def _end_refresh(self) -> None:
+        waiting, self._refreshing = self._refreshing, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def _stream(self) -> None:
         self._verb = "list"
@@ -339,9 +380,10 @@ class Reflector:
             _logger.debug("%s: the server is behind; next attempt in %.1f s", self._action, delay)
             return delay
         self._counts.failures += 1
+        self._reposition(error)
         self.last_failure = Failure(self._action, error, self._clock.now())
         self._pacer.log(self.last_failure, delay)
-        self._reposition(error)
+        error.__traceback__ = None  # it would keep half a list alive for as long as the failure is remembered
         return delay
 
     def _reposition(self, error: Exception) -> None:

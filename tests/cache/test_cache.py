@@ -82,8 +82,9 @@ class Replay:
         assert self.state == {cached.request: cached for cached in self.informer.store}
 
 
-async def truth(client: Client, kind: str = MAP) -> dict[Request, str]:
-    return {Request(obj.name, obj.namespace): obj.resource_version or "" for obj in await client.list(kind)}
+async def truth(client: Client, kind: str = MAP, labels: str | None = None) -> dict[Request, str]:
+    found = await client.list(kind, label_selector=labels)
+    return {Request(obj.name, obj.namespace): obj.resource_version or "" for obj in found}
 
 
 def held(informer: Informer) -> dict[Request, str]:
@@ -254,6 +255,27 @@ async def test_a_resync_period_of_the_cache_holds_for_its_informers(client: Clie
         assert 4 <= informer.statistics().events - 1 <= 5
 
 
+async def test_after_a_refresh_nothing_older_is_read(server: APIServer, client: Client) -> None:
+    async with Cache(Client(server, user_agent="the cache"), namespaces=["default", "kube-system"]) as cache:
+        informer, other = await cache.informer(MAP), await cache.informer("v1/Namespace")
+        replay = Replay(informer)
+        await cache.wait_synced(5)
+        server.faults.add(stall=True, verb="watch", user_agent="the cache", times=3)
+        server.cut_watches()
+        await asyncio.sleep(5)
+        await client.create(config_map("a"))
+        await client.create(config_map("b", "kube-system"))
+        await asyncio.sleep(5)
+        assert len(informer.store) == 0
+        await cache.refresh(5)
+        assert held(informer) == await truth(client)
+        assert held(other) == await truth(client, "v1/Namespace")
+        replay.check()
+        server.faults.add(status=503, user_agent="the cache", times=None)
+        with pytest.raises(CacheNotSynced, match=r"not refreshed after 3 s: list .*: 503 ServiceUnavailable"):
+            await cache.refresh(3)
+
+
 # against faults
 
 FAULTS: dict[str, Callable[[APIServer], object]] = {
@@ -390,9 +412,10 @@ async def _step(server: APIServer, client: Client, rng: random.Random, step: Ste
     name = f"n{number}"
     exists = Request(name, "default") in await truth(client)
     if what == "put" and exists:
-        await client.patch(MAP, name, "default", patch={"data": {"key": str(rng.random())}})
+        labels = {"app": rng.choice(["web", "db"])}
+        await client.patch(MAP, name, "default", patch={"metadata": {"labels": labels}})
     elif what == "put":
-        await client.create(config_map(name))
+        await client.create(config_map(name, labels={"app": "web"}))
     elif what in ("delete", "recreate") and exists:
         await client.delete(MAP, name, "default")
         if what == "recreate":
@@ -419,11 +442,12 @@ def _fault(server: APIServer, what: str, number: int) -> None:
         server.faults.add(verb=("watch", "list")[number % 2], user_agent="the cache", **kinds[what])
 
 
-async def _settled(client: Client, informer: Informer, replay: Replay) -> None:
+async def _settled(client: Client, replays: list[Replay]) -> None:
     await asyncio.sleep(1500)
-    assert informer.synced
-    assert held(informer) == await truth(client)
-    replay.check()
+    for replay in replays:
+        assert replay.informer.synced
+        assert held(replay.informer) == await truth(client, labels=replay.informer.scope.label_selector)
+        replay.check()
 
 
 async def _anything(steps: list[Step], later: list[Step] | None, seed: int) -> None:
@@ -438,30 +462,31 @@ async def _anything(steps: list[Step], later: list[Step] | None, seed: int) -> N
                     {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"s{number}", "namespace": "default"}}
                 )
         async with Cache(Client(server, user_agent="the cache"), rng=rng) as cache:
-            informer = await cache.informer(MAP)
-            replay = Replay(informer)
+            scopes: list[dict[str, Any]] = [{}, {"label_selector": "app=web"}, {"namespaces": ["default"]}]
+            replays = [Replay(await cache.informer(MAP, **scope)) for scope in scopes]
             for step in steps:
                 await _step(server, client, rng, step)
-                replay.check()
+                replays[0].check()
             if later is not None:
-                await informer.wait_synced()
+                await cache.wait_synced()
                 await server.restart(wipe=True)
                 for step in later:
                     await _step(server, client, rng, step)
-                    replay.check()
+                    replays[0].check()
             server.faults.clear()
-            await _settled(client, informer, replay)
-            assert informer.statistics().reflectors.restarts == (later is not None)
+            await _settled(client, replays)
+            restarts = {replay.informer.statistics().reflectors.restarts for replay in replays}
+            assert restarts == {int(later is not None)}
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=50)
 @given(STEPS, st.integers(0, 5))
 def test_after_any_writes_compactions_and_faults_store_and_replay_are_the_server(steps: list[Step], seed: int) -> None:
     with virtual_time():
         asyncio.run(_anything(steps, None, seed))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(STEPS, STEPS, st.integers(0, 5))
 def test_after_the_loss_of_all_data_store_and_replay_are_the_server(
     steps: list[Step], later: list[Step], seed: int

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient, CacheNotSynced, NotCached
@@ -14,6 +16,7 @@ from reconciler.client import Client
 from reconciler.errors import AlreadyExists, NotFound
 from reconciler.meta import GroupVersionKind, Request, Version, current_cycle
 from reconciler.objects import Model, ObjectMeta, Resource, Unstructured
+from reconciler.testing import virtual_time
 
 pytestmark = pytest.mark.virtual_time
 
@@ -268,8 +271,6 @@ async def test_every_write_is_read_back_before_the_watch_tells_of_it(world: Worl
     assert (await client.get(Database, "a", "default")).spec.size == 2
     await client.patch(Database, "a", "default", patch={"spec": {"size": 3}})
     assert (await client.list(Database))[0].spec.size == 3
-    await client.apply(database("a", size=4))
-    assert (await client.get(Database, "a", "default")).spec.size == 4
     await client.patch(Database, "a", "default", patch={"status": {"observedGeneration": 7}}, subresource="status")
     assert (await client.get(Database, "a", "default")).status.observed_generation == 7
     writer = client.status_writer(Database, "a", "default")
@@ -374,6 +375,59 @@ async def test_an_etcd_restore_forgets_the_overlay(world: World) -> None:
     assert [one.name for one in await world.client.list(MAP)] == ["b"]
     await world.client.create(config_map("c"))
     assert [one.name for one in await world.client.list(MAP)] == ["b", "c"]
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "put", "put", "delete", "hold", "free", "cut", "compact", "wait"]), st.integers(0, 3)
+    ),
+    max_size=30,
+)
+
+
+async def _own_step(world: World, what: str, number: int) -> None:
+    name = f"n{number}"
+    exists = any(found.name == name for found in await world.live.list(MAP, "default"))
+    if what == "put" and not exists:
+        await world.client.create(config_map(name))
+    elif what == "put":
+        await world.client.patch(MAP, name, "default", patch={"data": {"key": str(asyncio.get_running_loop().time())}})
+    elif what == "delete" and exists:
+        await world.client.delete(MAP, name, "default")
+    elif what == "hold":
+        world.hold_watches()
+    elif what == "free":
+        world.server.faults.clear()
+    elif what == "cut":
+        world.server.cut_watches()
+    elif what == "compact":
+        world.server.compact()
+    elif what == "wait":
+        await asyncio.sleep((0.01, 1.0, 40.0, 400.0)[number])
+
+
+async def _sole_writer(steps: list[tuple[str, int]], seed: int) -> None:
+    async with APIServer(seed=seed, event_order="seeded") as server:
+        world = World(server)
+        await world.declare(MAP)
+        for what, number in steps:
+            await _own_step(world, what, number)
+            cached, live = await world.client.list(MAP), await world.live.list(MAP)
+            assert [(one.name, one.resource_version) for one in cached] == [
+                (one.name, one.resource_version) for one in live
+            ]
+        world.server.faults.clear()
+        await asyncio.sleep(1000)
+        await world.client.list(MAP)
+        assert world.cache.statistics().informers[0].overlay.entries == 0
+        await world.cache.stop()
+
+
+@settings(deadline=None, max_examples=50)
+@given(STEPS, st.integers(0, 5))
+def test_a_sole_writer_reads_what_the_server_holds(steps: list[tuple[str, int]], seed: int) -> None:
+    with virtual_time():
+        asyncio.run(_sole_writer(steps, seed))
 
 
 # what a running reconcile hears

@@ -399,6 +399,7 @@ async def test_a_long_list_leaves_the_loop_to_others(script: Script) -> None:
 WRITES: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("create", "b", document("b", 9), ["a", "b"]),
     ("patch", "a", document("a", 9), ["a"]),
+    ("apply", "b", document("b", 9), ["a", "b"]),
     ("delete", "a", {"kind": "Status", "status": "Success", "details": {"uid": "uid-a"}}, []),
     ("delete", "a", {"kind": "Status", "status": "Success"}, []),
     ("delete", "a", document("a", 9), []),

@@ -519,6 +519,16 @@ async def test_silence_is_noticed_sooner_where_bookmarks_come(script: Script) ->
     assert script.asked[1].version == "9"
 
 
+async def test_bookmarks_that_stop_coming_are_no_longer_counted_on(script: Script) -> None:
+    script.streamed("a", version=7, then=[60.0, bookmark(8), HOLD])
+    script.watch(HOLD)
+    script.watch(HOLD)
+    await Mirror(script).run(1000)
+    timeout = int(script.asked[1].query["timeoutSeconds"])
+    assert gaps(script)[0] < 60 + 185
+    assert timeout + 9 <= gaps(script)[1] <= timeout + 13
+
+
 async def test_a_slow_trickle_is_no_silence(script: Script) -> None:
     script.streamed("a", version=7, then=[part for n in range(8, 30) for part in (100.0, modified("a", n))])
     mirror = Mirror(script)
@@ -557,6 +567,17 @@ async def test_the_last_failure_says_what_was_tried_on_what_and_the_answer(scrip
     )
 
 
+async def test_a_fault_of_our_own_is_logged_with_its_traceback_and_pins_nothing(
+    script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    script.refuse_watch(RuntimeError("a fault of our own"))
+    mirror = Mirror(script)
+    await mirror.run(0.3)
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+    assert mirror.reflector.last_failure is not None
+    assert mirror.reflector.last_failure.error.__traceback__ is None
+
+
 async def test_the_last_failure_is_forgotten_when_all_is_well_again(script: Script) -> None:
     script.refuse_watch(NotSent("connection refused"))
     script.streamed("a", version=7)
@@ -570,3 +591,63 @@ async def test_cancellation_closes_the_stream(script: Script) -> None:
     script.streamed("a", version=7)
     await Mirror(script).run(5)
     assert script.asked[0].closed
+
+
+# refreshing
+
+
+async def test_a_refresh_interrupts_the_watch_for_a_consistent_list(script: Script) -> None:
+    script.streamed("a", version=7)
+    script.streamed("a", "b", version=9, then=[modified("a", 10), HOLD])
+    mirror = Mirror(script)
+    task = asyncio.create_task(mirror.reflector.run())
+    await asyncio.sleep(5)
+    await mirror.reflector.refresh()
+    assert mirror.told[:2] == [("list", ["a"], 7), ("list", ["a", "b"], 9)]
+    assert [asked.version for asked in script.asked] == [None, None]
+    assert script.asked[0].closed
+    await asyncio.sleep(5)
+    assert mirror.told[-1] == ("MODIFIED", "a", 10)
+    assert mirror.reflector.statistics().failures == 0
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_refresh_does_not_count_a_list_that_was_begun_before(script: Script) -> None:
+    script.watch(added("a", 1), 5.0, bookmark(7, ends_initial=True), HOLD)
+    script.streamed("b", version=9)
+    mirror = Mirror(script)
+    task = asyncio.create_task(mirror.reflector.run())
+    await asyncio.sleep(2)
+    first, second = asyncio.create_task(mirror.reflector.refresh()), asyncio.create_task(mirror.reflector.refresh())
+    await asyncio.gather(first, second)
+    assert mirror.told == [("list", ["b"], 9)]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_refresh_gets_over_failures(script: Script) -> None:
+    script.streamed("a", version=7)
+    script.refuse_watch(refused(503))
+    script.list(document("b", 1), version=9)
+    mirror = Mirror(script)
+    task = asyncio.create_task(mirror.reflector.run())
+    await asyncio.sleep(2)
+    await mirror.reflector.refresh()
+    assert mirror.told[-1] == ("list", ["b"], 9)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_cancellation_during_a_refresh_ends_the_reflector(script: Script) -> None:
+    script.streamed("a", version=7)
+    mirror = Mirror(script)
+    task = asyncio.create_task(mirror.reflector.run())
+    await asyncio.sleep(2)
+    refresh = asyncio.create_task(mirror.reflector.refresh())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    refresh.cancel()
