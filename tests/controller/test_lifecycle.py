@@ -362,6 +362,14 @@ async def test_metrics_hear_of_everything(world: World) -> None:
     assert again[1] == "success"
 
 
+async def test_status_metrics_hear_of_the_cycles_batchers(world: World) -> None:
+    metrics = Metrics()
+    await world.start(WidgetReconciler(), status_metrics=metrics)
+    await world.widget()
+    await quiet()
+    assert [name for name, *_ in metrics.calls] == ["flushed"]
+
+
 async def test_statistics_are_a_snapshot(world: World) -> None:
     controller = await world.start(WidgetReconciler(), workers=3)
     before = controller.statistics()
