@@ -161,7 +161,9 @@ class BuiltInContents:
                     settled[key] = kept
         return settled
 
-    def check(self, _doc: dict[str, Any], _before: dict[str, Any] | None, _subresource: str) -> list[FieldError]:
+    def check(
+        self, _doc: dict[str, Any], _before: dict[str, Any] | None, _subresource: str, *, blocked: bool
+    ) -> list[FieldError]:  # noqa: ARG002
         """Find nothing wrong: values of built-in kinds are checked by their strategy."""
         return []
 

@@ -10,7 +10,13 @@ from reconciler.apiserver._schema import Node, compile_schema, settle
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._validation import SchemaValidator, duplicates, untouched
 
-__all__ = ["Contents"]
+__all__ = ["BLOCKING", "Contents"]
+
+
+BLOCKING = frozenset(
+    {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
+)
+"""Findings after which rules are not asked any more."""
 
 
 class Contents:
@@ -41,10 +47,18 @@ class Contents:
         settled: dict[str, Any] = settle(found, self.node, "", unknown, before)
         return settled
 
-    def check(self, doc: dict[str, Any], before: dict[str, Any] | None, subresource: str) -> list[FieldError]:
+    def check(
+        self, doc: dict[str, Any], before: dict[str, Any] | None, subresource: str, *, blocked: bool
+    ) -> list[FieldError]:
         """Return what is wrong with a document.
 
         Values that an update leaves as they were are not held against it.
+
+        Args:
+            doc: the document, settled.
+            before: the stored document on an update.
+            subresource: the subresource that was written, or empty.
+            blocked: enough is wrong with it already to leave rules aside.
         """
         if subresource == "status":
             status = doc.get("status")
@@ -62,15 +76,12 @@ class Contents:
         ]
         if not self._rules:
             return errors
-        if any(error.reason in _BLOCKING for error in errors):
+        if blocked or any(error.reason in BLOCKING for error in errors):
             # Rules are asked only about values that have the right shape.
             return [*errors, _NOT_ASKED]
         return errors + self._rules.errors(doc, before)
 
 
-_BLOCKING = frozenset(
-    {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
-)
 _NOT_ASKED = FieldError(
     "<nil>",
     "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "

@@ -25,6 +25,8 @@ from reconciler.apiserver._status import (
     too_large_resource_version,
 )
 from reconciler.apiserver._storage import Store, Stored, encode
+from reconciler.apiserver._text import parse_problem
+from reconciler.apiserver._views import WholeView
 from reconciler.apiserver._watch import Watch
 
 __all__ = ["Reader", "selector_of"]
@@ -81,11 +83,20 @@ class _Token:
     @classmethod
     def read(cls, text: str) -> _Token:
         try:
-            raw = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-            return cls(int(raw["rv"]), str(raw["start"]))
-        except (binascii.Error, ValueError, KeyError, TypeError, msgspec.DecodeError):
-            problem = "illegal base64 data or no JSON object"
-            raise bad_request(f"invalid continue token: continue key is not valid: {problem}") from None
+            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        except (binascii.Error, ValueError):
+            raise _bad_token("illegal base64 data") from None
+        try:
+            found = msgspec.json.decode(raw)
+            return cls(int(found["rv"]), str(found["start"]))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise _bad_token(parse_problem(raw)) from None
+        except (ValueError, KeyError, TypeError):
+            raise _bad_token("incorrect encoded start resourceVersion (version meta.k8s.io/v1)") from None
+
+
+def _bad_token(problem: str) -> Refusal:
+    return bad_request(f"invalid continue token: continue key is not valid: {problem}")
 
 
 class Reader:
@@ -117,7 +128,7 @@ class Reader:
             raise not_found(endpoint.info.plural, endpoint.info.group, call.name)
         return found
 
-    def list(self, call: Call, stale: float | None = None) -> bytes:
+    def objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
         """Return the JSON of a list.
 
         Raises:
@@ -132,9 +143,7 @@ class Reader:
             if remaining:
                 metadata["remainingItemCount"] = remaining
         metadata["resourceVersion"] = str(rv)
-        head = encode({"apiVersion": endpoint.api_version, "kind": endpoint.info.list_name, "metadata": metadata})
-        body = b",".join([endpoint.encode(item) for item in items])
-        return b'%b,"items":[%b]}' % (head[:-1], body)
+        return view.many(endpoint, items, metadata)
 
     def _snapshot(self, call: Call, stale: float | None) -> tuple[dict[str, Stored], int, _Token | None]:
         store, current = call.endpoint.store, self._cluster.revisions.current
@@ -184,7 +193,7 @@ class Reader:
             found.append(stored)
         return found, 0, None
 
-    def watch(self, call: Call, stale: float | None = None) -> Watch:
+    def watch(self, call: Call, view: WholeView, stale: float | None = None) -> Watch:
         """Return the stream of a watch; a version that history does not reach is told inside the stream.
 
         Raises:
@@ -210,6 +219,7 @@ class Reader:
             call.endpoint,
             call.namespace,
             selector,
+            view,
             position=position,
             after=asked or 0,
             initial=initial,

@@ -25,6 +25,7 @@ from reconciler.apiserver._routing import Call, route
 from reconciler.apiserver._sockets import Listener
 from reconciler.apiserver._status import Refusal
 from reconciler.apiserver._storage import Store, encode
+from reconciler.apiserver._views import WholeView, negotiate, to_yaml
 from reconciler.apiserver._watch import Watch
 from reconciler.apiserver._writes import Writer, Written
 from reconciler.clock import Clock, current_clock
@@ -281,16 +282,23 @@ class APIServer:
 
     def _read(self, request: HTTPRequest, call: Call, fault: Fault | None) -> HTTPResponse:
         stale = fault.stale if fault is not None else None
-        body = (
-            self._reader.list(call, stale)
-            if call.verb == "list"
-            else call.endpoint.encode(self._reader.get(call, stale))
-        )
+        view, yaml = self._view(call)
+        if call.verb == "list":
+            body = self._reader.objects(call, view, stale)
+        else:
+            body = view.encode(call.endpoint, self._reader.get(call, stale))
         self._remember(request, call, 200, "", None)
-        return HTTPResponse(200, _JSON, body)
+        return _success(200, body, _warned(call, []), yaml=yaml)
+
+    def _view(self, call: Call) -> tuple[WholeView, bool]:
+        accept = call.request.headers.get("accept", "")
+        many = call.verb in ("list", "deletecollection")
+        kind = "unstructured.UnstructuredList" if call.endpoint.resource.custom else call.endpoint.info.list_name
+        return negotiate(accept, call.query.get("includeObject", ""), self._clock, many=many, kind=kind)
 
     def _watch(self, request: HTTPRequest, call: Call, fault: Fault | None) -> HTTPResponse:
-        watch = self._reader.watch(call, fault.stale if fault is not None else None)
+        view, _ = self._view(call)
+        watch = self._reader.watch(call, view, fault.stale if fault is not None else None)
         if fault is not None and fault.expired:
             watch.expire(fault.refusal(call))
         if fault is not None and fault.stall:
@@ -308,13 +316,11 @@ class APIServer:
             "delete": self._deleter.delete,
             "deletecollection": self._deleter.delete_collection,
         }
+        view, yaml = self._view(call)
         written = verbs[call.verb](call)
-        body = encode(written.document) if written.stored is None else call.endpoint.encode(written.stored)
+        body = encode(written.document) if written.stored is None else view.encode(call.endpoint, written.stored)
         self._remember(request, call, written.code, "", written)
-        headers, warnings = _JSON, [f'299 - "{_quoted(text)}"' for text in written.warnings]
-        if warnings:
-            headers = {**_JSON, "warning": warnings[0]}
-        return HTTPResponse(written.code, headers, body, warnings=warnings)
+        return _success(written.code, body, _warned(call, written.warnings), yaml=yaml)
 
     def _refuse(self, request: HTTPRequest, call: Call | None, refusal: Refusal) -> HTTPResponse:
         self._remember(request, call, refusal.code, refusal.reason, None)
@@ -556,6 +562,22 @@ def _refusal_response(refusal: Refusal) -> HTTPResponse:
     if retry_after is not None:
         headers["retry-after"] = str(retry_after)
     return HTTPResponse(refusal.code, headers, encode(refusal.status()))
+
+
+def _success(code: int, body: bytes, warnings: list[str], *, yaml: bool) -> HTTPResponse:
+    headers = _JSON
+    if yaml:
+        headers, body = {"content-type": "application/yaml"}, to_yaml(body)
+    if warnings:
+        headers = {**headers, "warning": warnings[0]}
+    return HTTPResponse(code, headers, body, warnings=warnings)
+
+
+def _warned(call: Call, texts: list[str]) -> list[str]:
+    """Return the Warning headers for texts, and for a version that should not be used any more."""
+    if call.endpoint.warning:
+        texts = [call.endpoint.warning, *texts]
+    return [f'299 - "{_quoted(text)}"' for text in texts]
 
 
 def _is_watch(call: Call | None) -> bool:

@@ -51,7 +51,7 @@ def go_type(value: Any) -> str:
 
 def parse_problem(body: bytes) -> str:
     """Return why a body is no JSON, in the words of encoding/json."""
-    text = body.decode(errors="replace")
+    text = body.decode("latin-1")
     try:
         json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
@@ -67,10 +67,15 @@ def parse_problem(body: bytes) -> str:
             expected = "after object key"
         elif error.msg.startswith("Extra data"):
             expected = "after top-level value"
-        return f"invalid character '{rest[0]}' {expected}"
+        return f"invalid character {_character(rest[0])} {expected}"
     except ValueError as error:
         return str(error)
     return "invalid JSON"
+
+
+def _character(letter: str) -> str:
+    """Return a letter in quotes as Go's strconv.Quote has it."""
+    return f"'{letter}'" if " " <= letter < "\x7f" or letter > "\xa0" else f"'\\u{ord(letter):04x}'"
 
 
 def _refuse_constant(name: str) -> None:

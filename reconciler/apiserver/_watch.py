@@ -16,6 +16,7 @@ from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._selectors import Selector
 from reconciler.apiserver._status import Refusal, expired
 from reconciler.apiserver._storage import ADDED, DELETED, MODIFIED, Event, Stored, encode
+from reconciler.apiserver._views import WholeView
 
 __all__ = ["BOOKMARK_SECONDS", "Watch", "error_frame"]
 
@@ -32,6 +33,7 @@ class Watch:
         endpoint: the kind and version.
         namespace: None for all.
         selector: which objects are seen.
+        view: how they are shown.
         position: where in the history to begin.
         after: the version asked for; a watch that asks for one in the future sees nothing until it is passed.
         initial: objects to begin with, as ADDED.
@@ -46,6 +48,7 @@ class Watch:
         endpoint: Endpoint,
         namespace: str | None,
         selector: Selector,
+        view: WholeView,
         *,
         position: int,
         after: int,
@@ -59,6 +62,7 @@ class Watch:
         self._store = endpoint.store
         self._prefix = "" if namespace is None else f"{namespace}/"
         self._selector = selector
+        self._view = view
         self._position = position
         self._after = after
         self._initial = initial
@@ -147,7 +151,7 @@ class Watch:
         self._initial_at += len(part)
         if self._initial_at >= len(self._initial):
             self._initial, self._initial_at = [], 0
-        return b"".join(_frame(ADDED, self._endpoint.encode(stored)) for stored in part)
+        return b"".join(_frame(ADDED, self._view.encode(self._endpoint, stored)) for stored in part)
 
     def _events(self) -> bytes:
         end = self._store.visible
@@ -179,7 +183,11 @@ class Watch:
         return b""
 
     def _shared(self, event: Event, type: str) -> bytes:
-        key = (type, self._endpoint.api_version)
+        """Return the frame of an event, made once for all watches of the same view."""
+        name = self._view.name
+        if name is None:
+            return _frame(type, self._content(event, type))
+        key = (type, self._endpoint.api_version + name)
         frame = event.frames.get(key)
         if frame is None:
             frame = event.frames[key] = _frame(type, self._content(event, type))
@@ -189,9 +197,10 @@ class Watch:
         if type == DELETED and event.type != DELETED and event.old is not None:
             # The object left the selector: the reader gets what it knew, under the version that made it leave.
             old = event.old.doc
-            metadata = {**old["metadata"], "resourceVersion": str(event.rv)}
-            return encode(self._endpoint.show({**old, "metadata": metadata}))
-        return self._endpoint.encode(event.new)
+            return self._view.content(
+                self._endpoint, {**old, "metadata": {**old["metadata"], "resourceVersion": str(event.rv)}}
+            )
+        return self._view.encode(self._endpoint, event.new)
 
     # bookmarks, time
 
@@ -206,7 +215,8 @@ class Watch:
         metadata: dict[str, Any] = {"resourceVersion": str(rv)}
         if annotations:
             metadata["annotations"] = annotations
-        document = {"kind": self._endpoint.info.kind, "apiVersion": self._endpoint.api_version, "metadata": metadata}
+        api_version, kind = self._view.kind_of(self._endpoint)
+        document = {"kind": kind, "apiVersion": api_version, "metadata": metadata}
         return _frame("BOOKMARK", encode(document))
 
     async def _wait(self) -> None:

@@ -21,6 +21,7 @@ from reconciler.apiserver._bodies import (
     media_type,
 )
 from reconciler.apiserver._cluster import Cluster
+from reconciler.apiserver._contents import BLOCKING
 from reconciler.apiserver._documents import read_document, take_patched
 from reconciler.apiserver._metadata import check_metadata, check_metadata_update
 from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
@@ -113,7 +114,8 @@ class Writer:
             if key not in endpoint.store.objects:
                 break
         strategy.complete(doc, None)
-        errors = check_metadata(info, metadata) + strategy.check(doc, None) + _check_contents(call, doc, None)
+        errors = check_metadata(info, metadata) + strategy.check(doc, None)
+        errors += _check_contents(call, doc, None, errors)
         if errors:
             raise invalid(info.kind, info.group, metadata.get("name", ""), errors)
         taken = endpoint.store.objects.get(key)
@@ -234,7 +236,8 @@ class Writer:
         _keep_owned(metadata, before["metadata"])
         strategy = self._strategies(endpoint)
         strategy.complete(doc, before)
-        errors += strategy.check(doc, before) + _check_contents(call, doc, before)
+        errors += strategy.check(doc, before)
+        errors += _check_contents(call, doc, before, errors)
         if errors:
             raise invalid(info.kind, info.group, call.name, errors)
         warnings = warnings + strategy.warn(doc)
@@ -286,9 +289,13 @@ def _check_place(call: Call, metadata: dict[str, Any]) -> None:
         metadata["namespace"] = call.namespace
 
 
-def _check_contents(call: Call, doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
+def _check_contents(
+    call: Call, doc: dict[str, Any], before: dict[str, Any] | None, errors: list[FieldError]
+) -> list[FieldError]:
     contents = call.endpoint.contents
-    return [] if contents is None else contents.check(doc, before, call.subresource)
+    if contents is None:
+        return []
+    return contents.check(doc, before, call.subresource, blocked=any(error.reason in BLOCKING for error in errors))
 
 
 def _check_version(call: Call, old: Stored, metadata: dict[str, Any]) -> None:
