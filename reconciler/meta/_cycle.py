@@ -19,7 +19,8 @@ __all__ = ["Cycle", "current_cycle"]
 class Cycle(Protocol):
     """Be one hand-out of one key by one controller.
 
-    Every method may be called from the event loop's thread only, and ignores objects other than the cycle's own.
+    Every method may be called from any thread, since a batcher over a blocking client lives in one, and ignores objects
+    other than the cycle's own.
     """
 
     @property
