@@ -277,7 +277,7 @@ class Reflector:
             _logger.warning("%s: versions fell from %s to %s; starting anew", self._action, position.version, version)
         await self._sink.replace(objects, version, restarted=fell)
         self._counts.lists += 1
-        position.version = version or ""
+        position.version = version
         position.current, position.exact = True, False
         self._pages_next = self._whole_next = False
         self._well()

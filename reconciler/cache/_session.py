@@ -69,7 +69,7 @@ class Position:
     """Say how far a reflector has come.
 
     Attributes:
-        version: the newest version heard of; outlives `current`. ``""`` for a server whose lists tell none.
+        version: the newest version heard of; outlives `current`. 0 or ``""`` for a server whose lists tell none.
         current: whether a watch can go on from there; else a list is needed.
         exact: the next list must be consistent, whatever is known.
         bookmarks_come: the server was seen to send bookmarks by itself.
@@ -91,7 +91,7 @@ class Position:
         Raises:
             WatchTrouble: versions go backwards, as they do when etcd was restored from a backup.
         """
-        if self.version == "" or version == "":
+        if not self.version or not version:
             return
         if is_lower(version, self.version):
             raise WatchTrouble(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 from reconciler.cache._failures import WatchTrouble
@@ -58,17 +59,17 @@ async def _read(
     splitter = LineSplitter()
     armed, handled = loop.time(), 0
     async for chunk in response.chunks:
-        now = loop.time()
-        if now - armed >= _REARM:
-            scope.reschedule(now + silence())
-            armed = now
         for line in splitter.feed(chunk):
             pending = handle(line)
             if pending is not None:
                 scope.reschedule(None)
                 await pending
-                armed = loop.time()
-                scope.reschedule(armed + silence())
+                armed = -math.inf
             handled += 1
             if handled % _LINES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
+        now = loop.time()
+        if now - armed >= _REARM:
+            # After the lines: a bookmark among them may have changed how long silence is borne.
+            scope.reschedule(now + silence())
+            armed = now
