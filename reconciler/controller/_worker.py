@@ -228,6 +228,11 @@ class Worker:
                 described.request,
                 verdict.error,
                 "not retried" if verdict.terminal else "retried with back-off",
-                exc_info=verdict.error,
+                exc_info=verdict.error if _is_worth_a_traceback(described.attempt) else None,
                 extra=described.log_fields(),
             )
+
+
+def _is_worth_a_traceback(attempt: int) -> bool:
+    """Say so of the 1st, 2nd, 4th, 8th … failure in a row: a key that fails for hours must not fill the log."""
+    return attempt & (attempt + 1) == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.controller import Result
+from reconciler.cache import EventType
+from reconciler.controller import Predicate, Result
 from reconciler.objects import ObjectMeta
 from tests.controller.conftest import Widget, WidgetReconciler, WidgetSpec, World, quiet
 
@@ -248,6 +249,16 @@ async def test_what_is_known_of_deleted_objects_is_dropped(world: World) -> None
     statistics = controller.statistics()
     assert (statistics.echo.known, statistics.echo.in_hand) == (0, 0)
     assert not controller.queue.keys()
+
+
+async def test_deleted_objects_are_forgotten_although_predicates_hide_it(world: World) -> None:
+    hidden = Predicate(lambda event: event.type is not EventType.DELETED)
+    controller = await world.start(WidgetReconciler(), predicates=[hidden])
+    await world.widget()
+    await quiet()
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(60)
+    assert controller.statistics().echo.known == 0
 
 
 @ORDERS

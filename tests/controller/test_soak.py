@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 
@@ -13,7 +14,6 @@ from reconciler.apiserver import APIServer
 from reconciler.controller import Result
 from reconciler.errors import APIError
 from reconciler.testing import virtual_time
-
 from tests.controller.conftest import Widget, WidgetReconciler, World
 
 NAMES = ("a", "b", "c")
@@ -94,10 +94,8 @@ async def live(steps, order: str, seed: int, workers: int) -> None:
         reconciler = Disturbed(random.Random(seed))
         controller = await world.start(reconciler, workers=workers)
         for action, name, number in steps:
-            try:
+            with contextlib.suppress(APIError):  # there is no such object, or there is one already
                 await disturb(world, controller, action, name, number)
-            except APIError:
-                pass  # there is no such object, or there is one already
         server.faults.clear()
         await asyncio.sleep(4000)
 
