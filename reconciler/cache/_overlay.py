@@ -128,7 +128,7 @@ class Overlay:
 
     def statistics(self) -> OverlayStatistics:
         """Count the entries and what became of others."""
-        return OverlayStatistics(len(self._entries), self._expired, self._dropped)
+        return OverlayStatistics(len(self._current_in(None)), self._expired, self._dropped)
 
     def _put(self, request: Request, uid: str, version: Version | None, cached: CachedObject | None) -> None:
         entry = _Entry(uid, version, cached, self._store.get(request), self._clock.monotonic())

@@ -58,6 +58,13 @@ async def test_the_stream_goes_on_as_the_watch(script: Script) -> None:
     assert len(script.asked) == 1
 
 
+async def test_changes_among_the_initial_events_are_part_of_the_list(script: Script) -> None:
+    script.watch(added("a", 1), added("b", 2), modified("a", 3), deleted("b", 4), bookmark(7, ends_initial=True), HOLD)
+    mirror = Mirror(script)
+    await mirror.run(1)
+    assert mirror.told == [("list", ["a"], 7)]
+
+
 @pytest.mark.parametrize("code", [400, 405, 422])
 async def test_a_refused_stream_falls_back_to_pages_without_delay_and_for_good(script: Script, code: int) -> None:
     script.refuse_watch(refused(code))
