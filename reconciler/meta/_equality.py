@@ -14,16 +14,34 @@ __all__ = ["equal", "without_nulls"]
 
 def equal(left: Any, right: Any) -> bool:
     """Say whether two JSON values mean the same."""
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        keys = left.keys() | right.keys()
-        return all(equal(left.get(key), right.get(key)) for key in keys)
-    if isinstance(left, list) and isinstance(right, list):
+    if left is right:
+        return True
+    kind = type(left)
+    if kind is not type(right):
+        return _equal_across_types(left, right)
+    if kind is dict:
+        return _equal_members(left, right)
+    if kind is list:
         return len(left) == len(right) and all(map(equal, left, right))
+    if isinstance(left, Mapping):
+        return _equal_members(left, right)
+    return bool(left == right)
+
+
+def _equal_members(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    for key, value in left.items():
+        other = right.get(key)
+        if value is not other and not equal(value, other):
+            return False
+    return all(key in left or right[key] is None for key in right)
+
+
+def _equal_across_types(left: Any, right: Any) -> bool:
     if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
+        return False
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         return left == right
-    return type(left) is type(right) and bool(left == right)
+    return isinstance(left, Mapping) and isinstance(right, Mapping) and _equal_members(left, right)
 
 
 def without_nulls(value: Any) -> Any:
