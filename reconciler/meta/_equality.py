@@ -11,6 +11,8 @@ from typing import Any
 
 __all__ = ["equal", "without_nulls"]
 
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
 
 def equal(left: Any, right: Any) -> bool:
     """Say whether two JSON values mean the same."""
@@ -33,7 +35,7 @@ def _equal_members(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
         other = right.get(key)
         if value is not other and not equal(value, other):
             return False
-    return all(key in left or right[key] is None for key in right)
+    return all(right[key] is None for key in right.keys() - left.keys())
 
 
 def _equal_across_types(left: Any, right: Any) -> bool:
@@ -46,6 +48,8 @@ def _equal_across_types(left: Any, right: Any) -> bool:
 
 def without_nulls(value: Any) -> Any:
     """Return a copy without null members of objects, at any depth; nulls that are list items stay."""
+    if type(value) in _SCALARS:
+        return value
     if isinstance(value, Mapping):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
