@@ -36,6 +36,9 @@ OnError = Literal["flush", "ledgers", "discard"]
 
 FIELD_MANAGER = "kube-reconciler"
 
+_STRATEGIES, _ON_ERROR = get_args(Strategy), get_args(OnError)
+_RNG = random.SystemRandom()
+
 _logger = logging.getLogger("reconciler.status")
 
 
@@ -125,14 +128,14 @@ class StatusBatcher(Recorder[S]):
         )
         writer = self._binding.writer
         self._clock = clock or current_clock()
-        self._fields = StatusFields.of(obj_or_kind, str(writer.gvk))
+        self._fields = StatusFields.of(obj_or_kind, writer.gvk)
         self._policy = Policy(
             strategy=strategy,
             subresource=subresource,
             limit=max_conflicts,
             token=None if token is None else self._fields.path(token),
             clock=self._clock,
-            rng=rng or random.SystemRandom(),
+            rng=rng or _RNG,
         )
         self._target = Target(
             writer.gvk,
@@ -406,9 +409,9 @@ class _Done:
 
 
 def _check_options(strategy: object, on_error: object, flush_timeout: float, max_conflicts: int) -> None:
-    if strategy not in get_args(Strategy):
+    if strategy not in _STRATEGIES:
         raise ValueError(f"strategy must be 'merge' or 'apply', not {strategy!r}")
-    if on_error not in get_args(OnError):
+    if on_error not in _ON_ERROR:
         raise ValueError(f"on_error must be 'flush', 'ledgers' or 'discard', not {on_error!r}")
     if not flush_timeout > 0:
         raise ValueError(f"flush_timeout must be more than 0 seconds, not {flush_timeout!r}")

@@ -34,7 +34,7 @@ def kind_of(kind: object) -> GroupVersionKind:
     raise TypeError(f"{kind!r} names no kind: give 'group/version/Kind', a GroupVersionKind or the class of a Resource")
 
 
-def document_of(obj: object) -> Mapping[str, Any]:
+def document_of(obj: Any) -> Mapping[str, Any]:
     """Return an object as a document, which is not to be changed.
 
     Of a Resource or an Unstructured it is the document it was read from, so that what the caller did to the object
@@ -48,6 +48,8 @@ def document_of(obj: object) -> Mapping[str, Any]:
     read_from = getattr(obj, "_document", None)
     if isinstance(read_from, Mapping):
         return read_from
+    if isinstance(obj, Mapping):
+        return obj
     if isinstance(getattr(obj, "attribute_map", None), Mapping):
         document: Mapping[str, Any] = _plain(obj)
         return document
@@ -61,9 +63,9 @@ def document_of(obj: object) -> Mapping[str, Any]:
     )
 
 
-def presented(document: dict[str, Any], obj_or_kind: object) -> Any:
+def presented(document: dict[str, Any], obj_or_kind: Any) -> Any:
     """Return a document in the form that the caller used: Resource, Unstructured, or else a dict of its own."""
-    cls = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
+    cls: Any = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
     if hasattr(cls, "from_dict") and hasattr(cls, "status_model"):
         return cls.from_dict(document)
     if cls.__name__ == "Unstructured" and cls.__module__.startswith("reconciler.objects"):

@@ -24,8 +24,9 @@ async def drive(pending: Pending, writer: StatusWriter, seconds: float) -> Flush
     Raises:
         StatusError: it failed, or its time is up.
     """
+    budget = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as budget:
+        async with budget:
             effect = pending.effect
             while True:
                 advance = await _carried_out(pending, effect, writer, budget.when() or 0.0)

@@ -35,12 +35,12 @@ class StatusFields:
         kind: the kind, for messages.
     """
 
-    def __init__(self, model: Any, kind: str) -> None:
+    def __init__(self, model: Any, kind: object) -> None:
         self._model = model if hasattr(model, "model_fields") else None
         self._kind = kind
 
     @classmethod
-    def of(cls, obj_or_kind: object, kind: str) -> StatusFields:
+    def of(cls, obj_or_kind: object, kind: object) -> StatusFields:
         """Find the status model of a typed object or its class; anything else takes every name."""
         typed = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
         return cls(getattr(typed, "status_model", None), kind)

@@ -294,8 +294,10 @@ class Flush:
         stored = Snapshot.of(answer)
         if self._subresource is None and wish.left_no_trace_in(stored.status):
             return self._has_a_subresource(wish, answer, stored)
-        exact = equal(stored.status, wish.computed) and stored.generation == wish.tip.generation
-        self._learn(wish, stored)
+        as_computed = equal(stored.status, wish.computed)
+        if not as_computed:
+            self._learn(wish, stored)
+        exact = as_computed and stored.generation == wish.tip.generation
         reports = self._reports
         if stored.version:
             reports += (Report(parse_version(wish.tip.version), parse_version(stored.version), exact),)

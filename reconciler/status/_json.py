@@ -19,10 +19,17 @@ __all__ = ["copy_json", "digest", "plain"]
 
 def copy_json(value: Any) -> Any:
     """Return a copy that shares no dict and no list with `value`."""
+    try:
+        return msgspec.to_builtins(value)
+    except TypeError:  # not plain JSON: an object of the caller's, or a mapping that is no dict
+        return _copy(value)
+
+
+def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: copy_json(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [copy_json(item) for item in value]
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copy(item) for item in value]
     return value
 
 

@@ -78,7 +78,7 @@ class KindMemory:
         stored: Mapping[str, Any],
         clock: Clock,
     ) -> list[Path]:
-        """Compare the status in an answer with the one computed; return the paths that are pruned, each once a process.
+        """Compare the status in an answer with the one computed, which differs; return newly found pruned paths.
 
         Args:
             kind: server and kind.
@@ -87,8 +87,6 @@ class KindMemory:
             stored: the status in the answer.
             clock: dates the finding.
         """
-        if equal(computed, stored):
-            return []
         with self._lock:
             known, now = self._entry(kind), clock.monotonic()
             news = self._learn_pruned(known, computed, stored, now)
