@@ -25,6 +25,8 @@ GROUP = "conformance.reconciler.dev"
 _TIMES = {"creationTimestamp", "deletionTimestamp", "time", "lastTransitionTime"}
 _NUMBERS = re.compile(r"(too old resource version: )\d+ \(\d+\)|(Too large resource version: )\d+, current: \d+")
 _RANDOM = re.compile(r"(generated-)[a-z0-9]{5}\b")
+_UID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+_ASKED_VERSION = re.compile(r"\bresourceVersion=(\d+)")
 
 
 class Api:
@@ -191,6 +193,8 @@ def _collect_versions(value: Any, found: set[int]) -> None:
         for key, item in value.items():
             if key.endswith("resourceVersion") and isinstance(item, str) and item.isdigit():
                 found.add(int(item))
+            elif key == "asked":
+                found.update(int(asked) for asked in _ASKED_VERSION.findall(item) if int(asked) > 1)
             else:
                 _collect_versions(item, found)
     elif isinstance(value, list):
@@ -202,7 +206,9 @@ def _normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str]) -> An
     if isinstance(value, list):
         return [_normalize(item, ranks, uids) for item in value]
     if isinstance(value, str):
-        return _RANDOM.sub(r"\1xxxxx", _NUMBERS.sub(r"\1\2N", value))
+        text = _RANDOM.sub(r"\1xxxxx", _NUMBERS.sub(r"\1\2N", value))
+        text = _ASKED_VERSION.sub(lambda found: f"resourceVersion={ranks.get(found[1], found[1])}", text)
+        return _UID.sub(lambda found: uids.setdefault(found[0], f"uid-{len(uids) + 1}"), text)
     if not isinstance(value, dict):
         return value
     result: dict[str, Any] = {}
@@ -211,8 +217,6 @@ def _normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str]) -> An
             continue
         if key.endswith("resourceVersion") and isinstance(item, str):
             result[key] = ranks.get(item, item)
-        elif key.endswith("uid") and isinstance(item, str) and len(item) == 36:
-            result[key] = uids.setdefault(item, f"uid-{len(uids) + 1}")
         elif key in _TIMES and isinstance(item, str):
             result[key] = "<time>"
         elif key.endswith("continue") and item:

@@ -312,8 +312,11 @@ async def _(api: Api) -> None:
 
 @case("5.01", "bounds, enums, patterns and lengths")
 async def _(api: Api) -> None:
-    await api.create("widgets", widget("a", size=0, ratio=0, mode="Slow", code="ABC"))
+    await api.create("widgets", widget("a", size=0))
     await api.create("widgets", widget("a", size=101))
+    await api.create("widgets", widget("a", ratio=0))
+    await api.create("widgets", widget("a", mode="Slow"))
+    await api.create("widgets", widget("a", code="ABC"))
     await api.create("widgets", widget("a", code="x"))
     await api.create("widgets", widget("a", code="toolong"))
 
@@ -383,8 +386,12 @@ async def _(api: Api) -> None:
 
 @case("5.12", "labels and annotations have a form")
 async def _(api: Api) -> None:
+    for labels in ({"bad key": "x"}, {"good": "bad value!"}):
+        body = widget("a")
+        body["metadata"]["labels"] = labels
+        await api.create("widgets", body)
     body = widget("a")
-    body["metadata"]["labels"] = {"bad key": "x", "good": "bad value!"}
+    body["metadata"]["annotations"] = {"bad key": "x"}
     await api.create("widgets", body)
 
 

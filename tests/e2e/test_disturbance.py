@@ -182,6 +182,7 @@ def check(story: Story, disturbances: Sequence[Disturbance]) -> None:
         ("pager", attempt) for attempt in range(1, 6)
     ]
     assert story.writes <= story.cycles
+    assert story.cycles <= 5 + 2 * len(disturbances), "it woke itself"
     faults = sum(1 for _, what in disturbances if what.startswith("status write"))
     assert story.writes <= 5 + faults
     if any(what.startswith("foreign condition") for _, what in disturbances):
