@@ -396,6 +396,22 @@ async def test_a_long_list_leaves_the_loop_to_others(script: Script) -> None:
         assert len(set(progress)) > 3
 
 
+async def test_a_backlog_of_events_leaves_the_loop_to_others(script: Script) -> None:
+    script.streamed("a", version=7, then=[b"".join(modified("a", 8 + number) for number in range(3000)), HOLD])
+    informer = make(script)
+    versions: set[str] = set()
+
+    async def watch() -> None:
+        while informer.version() != "3007":
+            versions.add(informer.version())
+            await asyncio.sleep(0)
+
+    watcher = asyncio.create_task(watch())
+    async with running(informer):
+        await watcher
+        assert len(versions) > 10
+
+
 WRITES: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("create", "b", document("b", 9), ["a", "b"]),
     ("patch", "a", document("a", 9), ["a"]),
