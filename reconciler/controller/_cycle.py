@@ -127,13 +127,13 @@ class ReconcileCycle:
         """Say whether an earlier cycle left something that this one's batcher takes over."""
         return self.request in self._unsaved
 
-    def unsaved_is_blocked(self, uid: str) -> bool:
+    def unsaved_is_blocked(self, uid: str, generation: int | None) -> bool:
         """Say whether what an earlier cycle left was refused by the server, and would be again."""
-        return self._unsaved.is_blocked(self.request, uid)
+        return self._unsaved.is_blocked(self.request, uid, generation)
 
-    def block_unsaved(self, uid: str) -> bool:
+    def block_unsaved(self, uid: str, generation: int | None) -> bool:
         """Note that the server refused what this cycle leaves; say whether that is news."""
-        return self._unsaved.block(self.request, uid)
+        return self._unsaved.block(self.request, uid, generation)
 
     def unblock_unsaved(self) -> None:
         """Note that what was refused before is saved by now."""

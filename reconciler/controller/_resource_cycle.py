@@ -18,7 +18,7 @@ from reconciler.controller._result import Outcome
 from reconciler.controller._verdict import checked
 from reconciler.errors import NotFound, NotServed, TerminalError
 from reconciler.meta import Request, current_cycle, has_finalizer, uid_of
-from reconciler.objects import AnyResource, Resource, from_document, gvk_from, to_document
+from reconciler.objects import AnyResource, InvalidObject, Resource, from_document, gvk_from, to_document
 from reconciler.status import OnError, StatusBatcher, StatusError, Strategy
 
 __all__ = ["ResourceCycle"]
@@ -53,6 +53,7 @@ class ResourceCycle:
         self._metrics = binding.status_metrics
         self._finalizer = finalizer or f"{gvk_from(self._kind).group or CORE_GROUP}/{binding.name}"
         self._finalize = finalize
+        self._may_go = False  # `finalize` has returned, and lets the object go
         cycle = current_cycle.get()
         self._cycle = cycle if isinstance(cycle, ReconcileCycle) else None
 
@@ -68,24 +69,30 @@ class ResourceCycle:
             raise
         except NotFound:
             return None
-        obj = await self._save_blocked(obj)
-        if obj is None:
-            return None
         document = to_document(obj)
         if document["metadata"].get("deletionTimestamp"):
             return await self._let_go(obj, document)
+        obj = await self._save_blocked(obj)
+        if obj is None:
+            return None
         if self._finalize is not None:
             obj = await ensure_finalizer(self._client, self._kind, obj, self._finalizer)
             if obj is None:
                 return None
-        return await self._with_status(obj, override, stamp=True)
+        return await self._with_status(obj, override)
 
     async def _let_go(self, obj: Any, document: dict[str, Any]) -> Outcome:
         if not has_finalizer(document, self._finalizer):
             return None
         if self._finalize is not None:
             batcher = self._batcher(obj)
-            outcome = await self._with_status(obj, self._finalize, stamp=False, batcher=batcher)
+            try:
+                outcome = await self._with_status(obj, self._finalize, dying=True, batcher=batcher)
+            except StatusError as error:
+                if error.retryable or not self._may_go:
+                    raise
+                _log.warning("%s goes without its last status: %s", self._request, error, extra=self._log_fields())
+                outcome = None
             if outcome is not None:
                 return outcome
             if batcher.written:
@@ -94,9 +101,12 @@ class ResourceCycle:
         return None
 
     async def _with_status(
-        self, obj: Any, override: Override, *, stamp: bool, batcher: StatusBatcher[Any] | None = None
+        self, obj: Any, override: Override, *, dying: bool = False, batcher: StatusBatcher[Any] | None = None
     ) -> Outcome:
-        """Call an override inside the cycle's batcher."""
+        """Call an override inside the cycle's batcher.
+
+        What cannot be written never keeps the next cycle of a dying object from its `finalize`.
+        """
         batcher = batcher or self._batcher(obj)
         outcome: Outcome = None
         terminal: TerminalError | None = None
@@ -107,26 +117,27 @@ class ResourceCycle:
                     obj = self._with_unsaved(obj, status)
                 try:
                     outcome = checked(await call(self._reconciler, override, obj, status))
+                    self._may_go = dying and outcome is None
                 except TerminalError as error:
                     terminal = error  # what it recorded is the whole truth, so the block ends well and writes it
-                if stamp:
+                if not dying:
                     _stamp(obj, status)
-        except StatusError as error:
-            if terminal is not None:
+        except Exception as error:
+            failure = error if isinstance(error, StatusError) else batcher.failure
+            if failure is error and terminal is not None:
                 error.add_note(f"the reconcile itself ended with: {terminal}")
-            self._block(obj, error)
+            if isinstance(failure, StatusError) and not dying:
+                self._block(obj, failure)
             raise
-        except Exception:
-            if isinstance(batcher.failure, StatusError):
-                self._block(obj, batcher.failure)
-            raise
+        if carries and self._cycle is not None:
+            self._cycle.unblock_unsaved()
         if terminal is not None:
             raise terminal
         return outcome
 
     async def _save_blocked(self, obj: Any) -> Any | None:
         """Try again to write what the server refused, before anything is done whose result could not be written."""
-        if self._cycle is None or not self._cycle.unsaved_is_blocked(uid_of(to_document(obj))):
+        if self._cycle is None or not self._cycle.unsaved_is_blocked(*_desired(obj)):
             return obj
         batcher = self._batcher(obj)
         try:
@@ -139,14 +150,18 @@ class ResourceCycle:
         return batcher.object
 
     def _block(self, obj: Any, error: StatusError) -> None:
-        """Have the next cycles write first, if repeating cannot cure what is wrong; tell people about it once."""
-        if error.retryable or self._cycle is None or not self._cycle.block_unsaved(uid_of(to_document(obj))):
+        """Have the next cycles of this generation write first, if repeating cannot cure the fault; tell people once.
+
+        A new generation is reconciled, with what is unsaved in place: it may be the cure, and its outcome goes out in
+        one write with the rest.
+        """
+        if error.retryable or self._cycle is None or not self._cycle.block_unsaved(*_desired(obj)):
             return
         _log.error(
-            "the status of %s cannot be saved; it is not reconciled until that has succeeded: %s",
+            "the status of %s cannot be saved; it is not reconciled until that has succeeded or its spec changes: %s",
             self._request,
             error,
-            extra=self._cycle.run.log_fields(),
+            extra=self._log_fields(),
         )
         self._reconciler.events.warning(obj, "StatusNotSaved", str(error))
 
@@ -162,8 +177,23 @@ class ResourceCycle:
         )
 
     def _with_unsaved(self, obj: Any, status: StatusBatcher[Any]) -> Any:
-        """Return the object as the override is to see it: with what earlier cycles could not save in place."""
-        return from_document(self._kind, {**to_document(obj), "status": status.current})
+        """Return the object as the override is to see it: with what earlier cycles could not save in place.
+
+        What does not even fit the model was no record of anything: the override sees the object as it is stored then.
+        """
+        try:
+            return from_document(self._kind, {**to_document(obj), "status": status.current})
+        except InvalidObject:
+            return obj
+
+    def _log_fields(self) -> dict[str, object]:
+        return self._cycle.run.log_fields() if self._cycle is not None else {}
+
+
+def _desired(obj: Any) -> tuple[str, int | None]:
+    """Return which object it is, and which generation of what is wanted of it."""
+    document = to_document(obj)
+    return uid_of(document), document["metadata"].get("generation")
 
 
 def _stamp(obj: Any, status: StatusBatcher[Any]) -> None:

@@ -43,7 +43,7 @@ class UnsavedStore:
     def __init__(self, *, limit: int = MAX_UNSAVED) -> None:
         self._limit = limit
         self._entries: OrderedDict[Request, tuple[str, object]] = OrderedDict()
-        self._blocked: dict[Request, str] = {}  # outlives the entry while a batcher has taken it
+        self._blocked: dict[Request, tuple[str, int | None]] = {}  # outlives the entry while a batcher has taken it
         self._dropped = 0
         self._lock = threading.Lock()
 
@@ -57,13 +57,13 @@ class UnsavedStore:
                 self._blocked.pop(oldest, None)
                 self._dropped += 1
 
-    def block(self, request: Request, uid: str) -> bool:
-        """Note that the server refused what is kept for an object; say whether that is news."""
+    def block(self, request: Request, uid: str, generation: int | None) -> bool:
+        """Note that the server refused what is kept for an object of a generation; say whether that is news."""
         with self._lock:
             if self._entries.get(request, ("",))[0] != uid:
                 return False
-            news = self._blocked.get(request) != uid
-            self._blocked[request] = uid
+            news = self._blocked.get(request) != (uid, generation)
+            self._blocked[request] = uid, generation
             return news
 
     def unblock(self, request: Request) -> None:
@@ -71,10 +71,13 @@ class UnsavedStore:
         with self._lock:
             self._blocked.pop(request, None)
 
-    def is_blocked(self, request: Request, uid: str) -> bool:
-        """Say whether something is kept for an object that the server refused."""
+    def is_blocked(self, request: Request, uid: str, generation: int | None) -> bool:
+        """Say whether something is kept for an object that the server refused, and the object asks for the same still.
+
+        A new generation may be what cures it, and has a right to be looked at.
+        """
         with self._lock:
-            return request in self._entries and self._blocked.get(request) == uid
+            return request in self._entries and self._blocked.get(request) == (uid, generation)
 
     def take(self, request: Request, uid: str) -> object | None:
         """Give the mutations of an object, once; those of an earlier object of the same name are dropped."""

@@ -31,36 +31,44 @@ class TestStore:
         store = UnsavedStore(limit=2)
         for number in range(5):
             store.keep(Request(f"w{number}", "ns"), "uid", number)
-            store.block(Request(f"w{number}", "ns"), "uid")
+            store.block(Request(f"w{number}", "ns"), "uid", 1)
         statistics = store.statistics()
         assert (statistics.kept, statistics.blocked, statistics.dropped) == (2, 2, 3)
         assert store.take(Request("w4", "ns"), "uid") == 4
 
     def test_only_what_is_kept_can_be_blocked_and_it_is_news_once(self):
         store = UnsavedStore()
-        assert not store.block(KEY, "uid")
+        assert not store.block(KEY, "uid", 1)
         store.keep(KEY, "uid", "mutations")
-        assert not store.block(KEY, "another")
-        assert store.block(KEY, "uid")
-        assert not store.block(KEY, "uid")
-        assert store.is_blocked(KEY, "uid")
-        assert not store.is_blocked(KEY, "another")
+        assert not store.block(KEY, "another", 1)
+        assert store.block(KEY, "uid", 1)
+        assert not store.block(KEY, "uid", 1)
+        assert store.is_blocked(KEY, "uid", 1)
+        assert not store.is_blocked(KEY, "another", 1)
 
     def test_stays_blocked_while_a_batcher_has_it_and_gives_it_back(self):
         store = UnsavedStore()
         store.keep(KEY, "uid", "mutations")
-        store.block(KEY, "uid")
+        store.block(KEY, "uid", 1)
         store.take(KEY, "uid")
-        assert not store.is_blocked(KEY, "uid")
+        assert not store.is_blocked(KEY, "uid", 1)
         store.keep(KEY, "uid", "mutations")
-        assert store.is_blocked(KEY, "uid")
+        assert store.is_blocked(KEY, "uid", 1)
         store.unblock(KEY)
-        assert not store.is_blocked(KEY, "uid")
+        assert not store.is_blocked(KEY, "uid", 1)
+
+    def test_blocks_one_generation(self):
+        store = UnsavedStore()
+        store.keep(KEY, "uid", "mutations")
+        assert store.block(KEY, "uid", 1)
+        assert not store.is_blocked(KEY, "uid", 2)
+        assert store.block(KEY, "uid", 2)
+        assert store.is_blocked(KEY, "uid", 2)
 
     def test_deletion_forgets(self):
         store = UnsavedStore()
         store.keep(KEY, "uid", "mutations")
-        store.block(KEY, "uid")
+        store.block(KEY, "uid", 1)
         store.forget(KEY)
         assert store.statistics().kept == store.statistics().blocked == 0
 
