@@ -1,4 +1,4 @@
-"""Give pytest the mark ``virtual_time`` (and, further down, the fixtures of this library).
+"""Give pytest the marks ``virtual_time`` and ``control_plane``, and the fixture ``control_plane``.
 
 Loaded by pytest through its entry point. Imports stay inside the hooks, so that a test run which uses nothing of this
 pays nothing.
@@ -8,19 +8,55 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-_MARK = "virtual_time: run the test and its async fixtures on a virtual clock, where sleeping takes no time"
+if TYPE_CHECKING:
+    from reconciler.testing.control_plane import ControlPlane
+
+_MARKS = (
+    "virtual_time: run the test and its async fixtures on a virtual clock, where sleeping takes no time",
+    "control_plane: the test needs a real kube-apiserver and is skipped without --control-plane",
+)
+_OPTION = "--control-plane"
+_SKIPPED = f"needs a real kube-apiserver: pytest {_OPTION}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs the tests which need a real control plane."""
+    parser.getgroup("kube-reconciler").addoption(
+        _OPTION,
+        action="store_true",
+        default=False,
+        help="run the tests marked control_plane, on a real etcd and kube-apiserver; fail if there are none",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks."""
-    config.addinivalue_line("markers", _MARK)
+    for mark in _MARKS:
+        config.addinivalue_line("markers", mark)
     # looptime's plugin asks for the current loop around every test. Before the first loop is set, Python up to 3.13
     # would make one for it, which nobody closes.
     asyncio.set_event_loop(None)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs a real control plane unless it is asked for."""
+    if config.getoption(_OPTION):
+        return
+    for item in items:
+        if item.get_closest_marker("control_plane") is not None:
+            item.add_marker(pytest.mark.skip(reason=_SKIPPED))
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """Say in the header what is not run."""
+    left_out = sum(item.get_closest_marker("control_plane") is not None for item in items)
+    if config.getoption(_OPTION) or not left_out:
+        return []
+    return [f"not run: {left_out} tests on a real kube-apiserver (pytest {_OPTION} runs them)"]
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
@@ -56,3 +92,21 @@ def _virtual_clock(request: pytest.FixtureRequest) -> Generator[None]:
 
     with use_clock(VirtualClock()):
         yield
+
+
+@pytest.fixture(scope="session")
+def control_plane(request: pytest.FixtureRequest) -> Generator[ControlPlane]:
+    """Give a running `ControlPlane`, one for the whole session, with an audit log that holds the bodies of requests.
+
+    Its binaries must be there already (``reconciler envtest build``): building them takes longer than a test may.
+    """
+    if not request.config.getoption(_OPTION):
+        pytest.skip(_SKIPPED)
+    from reconciler.testing.control_plane import BinariesMissing, ControlPlane, binaries_path
+
+    try:
+        binaries = binaries_path()
+    except BinariesMissing as error:
+        pytest.fail(str(error), pytrace=False)
+    with ControlPlane(binaries=binaries, audit_level="Request") as plane:
+        yield plane

@@ -1,0 +1,135 @@
+"""Find the binaries of a control plane, or build them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from reconciler.errors import ConfigurationError
+
+__all__ = ["BinariesMissing", "binaries_path", "build"]
+
+_log = logging.getLogger("reconciler.testing")
+
+_MODULE = Path(__file__).parent.parent / "envtest"
+_NEEDED = ("etcd", "kube-apiserver")
+_BUILT = (*_NEEDED, "kubectl")
+_HOW = "build them with 'reconciler envtest build', which needs Go, or set KUBEBUILDER_ASSETS to a directory with them"
+
+
+class BinariesMissing(ConfigurationError):
+    """Say that there is no etcd or kube-apiserver, and how to get them."""
+
+
+def binaries_path() -> Path:
+    """Return the directory that holds etcd and kube-apiserver.
+
+    It is ``KUBEBUILDER_ASSETS`` if that is set, else the user's cache
+    (``$XDG_CACHE_HOME/kube-reconciler/envtest/<hash of the versions>/bin``).
+
+    Raises:
+        BinariesMissing: they are not there.
+    """
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    directory = Path(assets) if assets else _cache() / "bin"
+    missing = [name for name in _NEEDED if not os.access(directory / name, os.X_OK)]
+    if not missing:
+        return directory
+    source = "KUBEBUILDER_ASSETS, " if assets else ""
+    raise BinariesMissing(f"no {' and no '.join(missing)} in {source}{directory}: {_HOW}")
+
+
+def build() -> Path:
+    """Build the binaries into the user's cache unless they are there; return their directory.
+
+    Takes some minutes and about 3 GB of Go's caches the first time. Who comes while another process builds waits for
+    it.
+
+    Raises:
+        BinariesMissing: Go is not installed, or the build failed; the message ends with the compiler's words.
+    """
+    cache = _cache()
+    if _is_built(cache / "bin"):
+        return cache / "bin"
+    go = shutil.which("go")
+    if go is None:
+        raise BinariesMissing(
+            "there is no Go to build etcd and kube-apiserver with: install it (https://go.dev/dl), "
+            "or set KUBEBUILDER_ASSETS to a directory with them"
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / "lock"):
+        if not _is_built(cache / "bin"):
+            _build(go, cache)
+    return cache / "bin"
+
+
+def find_or_build() -> Path:
+    """Return the directory of the binaries, building them if there are none and ``KUBEBUILDER_ASSETS`` is not set.
+
+    Raises:
+        BinariesMissing: they are not there and cannot be built.
+    """
+    return binaries_path() if os.environ.get("KUBEBUILDER_ASSETS") else build()
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    root = Path(home) if home else Path.home() / ".cache"
+    versions = hashlib.sha256((_MODULE / "go.mod").read_bytes() + (_MODULE / "go.sum").read_bytes()).hexdigest()
+    return root / "kube-reconciler" / "envtest" / versions[:16]
+
+
+def _is_built(directory: Path) -> bool:
+    return all(os.access(directory / name, os.X_OK) for name in _BUILT)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(go: str, cache: Path) -> None:
+    # The module is copied, since Go may write to it; the result appears under its name only when it is complete.
+    with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as scratch:
+        module, target = Path(scratch, "module"), Path(scratch, "bin")
+        module.mkdir()
+        for name in ("go.mod", "go.sum"):
+            shutil.copyfile(_MODULE / name, module / name)
+        _log.info("building etcd, kube-apiserver and kubectl into %s", cache)
+        version = _kubernetes_version((module / "go.mod").read_text())
+        flags = f"-s -w -X k8s.io/component-base/version.gitVersion={version}"
+        _run([go, "install", "-ldflags", flags, "tool"], module, _environment(target))
+        (target / "server").rename(target / "etcd")
+        shutil.rmtree(cache / "bin", ignore_errors=True)
+        target.rename(cache / "bin")
+
+
+def _environment(target: Path) -> Mapping[str, str]:
+    flags = f"{os.environ.get('GOFLAGS', '')} -mod=mod".strip()
+    return os.environ | {"GOBIN": str(target), "GOFLAGS": flags}
+
+
+def _kubernetes_version(module: str) -> str:
+    found = re.search(r"^require k8s\.io/kubernetes (v\S+)", module, re.MULTILINE)
+    if found is None:
+        raise BinariesMissing(f"{_MODULE / 'go.mod'} names no version of k8s.io/kubernetes: install the package anew")
+    return found[1]
+
+
+def _run(command: list[str], directory: Path, environment: Mapping[str, str]) -> None:
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    if done.returncode:
+        words = " | ".join(done.stderr.strip().splitlines()[-5:])
+        raise BinariesMissing(f"'{' '.join(command[:2])}' of the control plane failed: {words}")

@@ -1,0 +1,139 @@
+"""Finding and building the binaries of a control plane, with a Go that only pretends."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from reconciler.testing.control_plane import BinariesMissing, binaries_path, build
+from reconciler.testing.control_plane._binaries import find_or_build
+
+GO = """#!/bin/sh
+set -e
+echo "$PWD $*" >> "$CALLS"
+test -f go.mod && test -f go.sum
+test -n "$GOBIN" && mkdir -p "$GOBIN"
+for name in server kube-apiserver kubectl; do
+  printf '#!/bin/sh\\n' > "$GOBIN/$name"
+  chmod +x "$GOBIN/$name"
+done
+"""
+BROKEN_GO = """#!/bin/sh
+echo "go: no such module" >&2
+exit 1
+"""
+
+
+def program(path: Path, text: str = "#!/bin/sh\n") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pretend a Go, an empty cache and no KUBEBUILDER_ASSETS; return the file with Go's calls."""
+    program(tmp_path / "go" / "go", GO)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'go'}:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    monkeypatch.delenv("GOFLAGS", raising=False)
+    return tmp_path / "calls"
+
+
+def test_kubebuilder_assets_come_first(calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("etcd", "kube-apiserver"):
+        program(tmp_path / "assets" / name)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    assert binaries_path() == tmp_path / "assets"
+    assert find_or_build() == tmp_path / "assets"
+    assert not calls.exists()
+
+
+def test_incomplete_kubebuilder_assets_are_an_error_and_not_passed_over(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build()
+    program(tmp_path / "assets" / "etcd")
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    with pytest.raises(BinariesMissing, match=r"^no kube-apiserver in KUBEBUILDER_ASSETS, .*/assets: build them"):
+        binaries_path()
+    with pytest.raises(BinariesMissing):
+        find_or_build()
+
+
+def test_without_binaries_one_line_says_how_to_get_them(calls: Path) -> None:
+    with pytest.raises(BinariesMissing) as caught:
+        binaries_path()
+    text = str(caught.value)
+    assert text.startswith("no etcd and no kube-apiserver in ")
+    assert "'reconciler envtest build'" in text
+    assert "KUBEBUILDER_ASSETS" in text
+    assert "\n" not in text
+
+
+def test_without_go_one_line_says_how_to_get_either(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(BinariesMissing) as caught:
+        build()
+    assert "install it (https://go.dev/dl), or set KUBEBUILDER_ASSETS" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_they_are_built_into_the_user_s_cache_once(calls: Path, tmp_path: Path) -> None:
+    path = build()
+    assert path == find_or_build() == build() == binaries_path()
+    assert path.parent.parent == tmp_path / "cache" / "kube-reconciler" / "envtest"
+    assert sorted(p.name for p in path.iterdir()) == ["etcd", "kube-apiserver", "kubectl"]
+    (call,) = calls.read_text().splitlines()
+    assert call.endswith("install -ldflags -s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 tool")
+    assert sorted(p.name for p in path.parent.iterdir()) == ["bin", "lock"]
+
+
+def test_the_module_of_the_package_is_not_built_in(calls: Path) -> None:
+    build()
+    assert "/site-packages/" not in calls.read_text()
+    assert "/reconciler/testing/" not in calls.read_text()
+
+
+def test_who_comes_while_another_builds_waits_for_it(calls: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        paths = {future.result() for future in [pool.submit(build) for _ in range(4)]}
+    assert len(paths) == 1
+    assert len(calls.read_text().splitlines()) == 1
+
+
+def test_processes_wait_for_each_other_too(calls: Path) -> None:
+    command = [sys.executable, "-c", "from reconciler.testing.control_plane import build; build()"]
+    running = [subprocess.Popen(command, env=os.environ.copy()) for _ in range(2)]
+    assert [process.wait() for process in running] == [0, 0]
+    assert len(calls.read_text().splitlines()) == 1
+
+
+def test_a_failed_build_tells_the_compiler_s_words_and_leaves_nothing(calls: Path, tmp_path: Path) -> None:
+    program(tmp_path / "go" / "go", BROKEN_GO)
+    with pytest.raises(BinariesMissing, match=r"go install' of the control plane failed: go: no such module$"):
+        build()
+    with pytest.raises(BinariesMissing, match=r"^no etcd"):
+        binaries_path()
+    program(tmp_path / "go" / "go", GO)
+    assert build() == binaries_path()
+
+
+def test_flags_of_the_environment_are_kept(calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "go" / "go", GO.replace('echo "$PWD $*"', 'echo "$GOFLAGS"'))
+    monkeypatch.setenv("GOFLAGS", "-buildvcs=false")
+    build()
+    assert calls.read_text() == "-buildvcs=false -mod=mod\n"
+
+
+def test_the_cache_is_in_the_home_directory_by_default(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert build().is_relative_to(tmp_path / "home" / ".cache" / "kube-reconciler")

@@ -1,0 +1,90 @@
+"""The pytest plugin, as a project that uses it sees it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MARKED = """
+import pytest
+
+@pytest.mark.control_plane
+def test_real(control_plane):
+    assert control_plane.url
+
+def test_plain():
+    pass
+"""
+PLAIN = """
+import asyncio, gc
+import pytest
+
+def test_first():
+    pass
+
+@pytest.mark.virtual_time
+async def test_virtual():
+    await asyncio.sleep(3600)
+
+def test_last():
+    gc.collect()
+"""
+
+
+def pytest_in(directory: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    """Run pytest on a project of its own; return its exit code and output."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "KUBEBUILDER"))}
+    done = subprocess.run(
+        command, cwd=directory, env=variables | environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = auto\nfilterwarnings = error\naddopts = --strict-markers\n"
+        "asyncio_default_fixture_loop_scope = function\n"
+    )
+    return tmp_path
+
+
+def test_without_the_option_marked_tests_are_skipped_with_the_reason_and_the_header_says_so(project: Path) -> None:
+    (project / "test_it.py").write_text(MARKED)
+    code, output = pytest_in(project, "-rs")
+    assert code == 0
+    assert "1 passed, 1 skipped" in output
+    assert "needs a real kube-apiserver: pytest --control-plane" in output
+    head = output.partition("test_it.py")[0]
+    assert "not run: 1 tests on a real kube-apiserver (pytest --control-plane runs them)" in head
+
+
+def test_with_the_option_a_missing_binary_fails(project: Path, tmp_path: Path) -> None:
+    (project / "test_it.py").write_text(MARKED)
+    code, output = pytest_in(project, "--control-plane", KUBEBUILDER_ASSETS=str(tmp_path))
+    assert code == 1
+    assert "1 passed, 1 error" in output
+    assert "no etcd and no kube-apiserver in KUBEBUILDER_ASSETS" in output
+    assert "Traceback" not in output
+    assert "not run:" not in output
+
+
+def test_the_fixture_alone_skips_without_the_option(project: Path) -> None:
+    (project / "test_it.py").write_text("def test_real(control_plane):\n    pass\n")
+    code, output = pytest_in(project)
+    assert code == 0
+    assert "1 skipped" in output
+
+
+def test_a_project_without_such_tests_hears_nothing(project: Path) -> None:
+    (project / "test_it.py").write_text("def test_plain():\n    pass\n")
+    assert "kube-apiserver" not in pytest_in(project)[1]
+
+
+def test_plain_tests_around_virtual_ones_leave_no_loop_open(project: Path) -> None:
+    (project / "test_it.py").write_text(PLAIN)
+    code, output = pytest_in(project)
+    assert code == 0, output
