@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import uuid
+from collections.abc import AsyncIterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Union
 
 import pytest
+import pytest_asyncio
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from reconciler.client import Client
+from reconciler.errors import Invalid, NotFound
+from reconciler.meta import condition_is_true
 from reconciler.objects import (
+    AnyResource,
     ConditionedStatus,
     Model,
+    ObjectMeta,
     PrinterColumn,
     Resource,
     SchemaError,
+    Unstructured,
     generate_crd,
     rule,
     schema_extra,
 )
 from reconciler.objects._schema import structural_schema
+from reconciler.testing.control_plane import ControlPlane
 
 
 class Color(enum.Enum):
@@ -446,3 +456,107 @@ def test_a_plain_model_s_field_names_are_the_wire_names() -> None:
 
     assert list(structural_schema(Snake)["properties"]) == ["storage_class"]
     assert list(structural_schema(ConditionedStatus)["properties"]) == ["observedGeneration", "conditions"]
+
+
+@pytest_asyncio.fixture
+async def admin(control_plane: ControlPlane) -> AsyncIterator[Client]:
+    async with control_plane.client() as client:
+        yield client
+
+
+async def serve(client: Client, kind: type[AnyResource]) -> None:
+    """Create the CRD under Strict validation, and wait until the kind is served."""
+    await client.create(kind.crd(), field_validation="Strict")
+    crd = kind.crd()["metadata"]["name"]
+    await client.wait_for("apiextensions.k8s.io/v1/CustomResourceDefinition", crd, until=established, timeout=30)
+    for _ in range(500):
+        with contextlib.suppress(NotFound):
+            await client.list(kind)
+            return
+    raise AssertionError(f"{crd} is established and not served")
+
+
+def established(crd: Unstructured) -> bool:
+    return condition_is_true((crd.get("status") or {}).get("conditions") or [], "Established")
+
+
+@pytest.mark.control_plane
+async def test_a_real_server_takes_every_part_of_the_generated_crd(admin: Client) -> None:
+    await serve(admin, Rich)
+    await serve(admin, Small)
+    spec = RichSpec(
+        size=3,
+        name="abc",
+        ports=[Port(port_name="http", number=80)],
+        tags={"a", "b"},
+        start=datetime.fromisoformat("2026-01-01T00:00:00.5+00:00"),
+        wait=timedelta(hours=1),
+        free={"any": {"thing": [1, None]}},
+        mixed=[1, "two", {"three": 3}],
+        template={"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"x": 1}},
+    )
+    written = Rich(metadata=ObjectMeta(name="a", namespace="default"), spec=spec)
+    read = await admin.create(written, field_validation="Strict")
+    assert read.spec == spec
+    assert read.status == RichStatus()
+
+    minimal = {"apiVersion": "example.com/v1", "kind": "Rich", "metadata": {"name": "minimal", "namespace": "default"}}
+    filled_in = await admin.create(minimal | {"spec": {"size": 1, "name": "x"}}, field_validation="Strict")
+    assert filled_in["spec"] == {
+        "size": 1,
+        "name": "x",
+        "ratio": 0.5,
+        "color": "red",
+        "bounds": {"minimum": 1, "maximum": 3},
+        "surge": "25%",
+        "numbers": [1, 2],
+    }
+    small = await admin.create({"apiVersion": "example.com/v1", "kind": "Small", "metadata": {"name": "a"}})
+    assert small["spec"] == {"size": 1}
+
+    bad = {"size": 1, "name": "x", "ratio": 1.0, "bounds": {"minimum": 9, "maximum": 1}}
+    with pytest.raises(Invalid) as caught:
+        await admin.create(minimal | {"metadata": {"name": "forbidden", "namespace": "default"}, "spec": bad})
+    for words in ("should be less than 1", "minimum must not exceed maximum", "forbidden name"):
+        assert words in str(caught.value)
+    with pytest.raises(Invalid, match="is immutable"):
+        await admin.patch(Rich, "a", "default", patch={"spec": {"name": "other"}})
+
+    found = await admin.list(Rich, "default", field_selector={"spec.name": "abc"})
+    assert [one.name for one in found] == ["a"]
+
+    condition = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Up",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    status = {"phase": "A", "observedGeneration": 1, "conditions": [condition]}
+    stored = await admin.patch("example.com/v1/Rich", "a", "default", patch={"status": status}, subresource="status")
+    assert stored["status"] == status
+
+
+@pytest.mark.control_plane
+async def test_a_typed_update_on_a_real_server_loses_nothing_that_the_model_does_not_know(admin: Client) -> None:
+    class Known(BaseModel):
+        size: int
+
+    class Newer(BaseModel):
+        size: int
+        unknown: dict[str, Any] = {}
+
+    class NewerKind(Resource[Newer], group="example.com", version="v1", kind="Evolving"):
+        pass
+
+    class OlderKind(Resource[Known], group="example.com", version="v1", kind="Evolving"):
+        pass
+
+    await serve(admin, NewerKind)
+    made = NewerKind(metadata=ObjectMeta(name="a", namespace="default"), spec=Newer(size=1, unknown={"a": {"b": 1}}))
+    await admin.create(made)
+    old = await admin.get(OlderKind, "a", "default")
+    old.spec.size = 2
+    old.metadata.labels["touched"] = "yes"
+    await admin.update(old)
+    assert (await admin.get(NewerKind, "a", "default")).spec == Newer(size=2, unknown={"a": {"b": 1}})
