@@ -203,6 +203,17 @@ def check_options(call: Call, options: dict[str, Any] | None = None) -> bool:
         errors.append(FieldError("fieldValidation", message, "FieldValueNotSupported"))
     if len(query.get("fieldManager", "")) > 128:
         errors.append(FieldError("fieldManager", "Too long: may not be more than 128 bytes", "FieldValueTooLong"))
+    if call.verb == "patch":
+        errors += _patch_problems(call)
     if errors:
         raise option_invalid(kind, *errors)
     return bool(dry_run)
+
+
+def _patch_problems(call: Call) -> list[FieldError]:
+    apply = media_type(call.request) == APPLY_PATCH
+    if apply and not call.query.get("fieldManager"):
+        return [FieldError("fieldManager", "Required value: is required for apply patch", "FieldValueRequired")]
+    if not apply and call.query.get("force"):
+        return [FieldError("force", "Forbidden: may not be specified for non-apply patch", "FieldValueForbidden")]
+    return []

@@ -17,7 +17,7 @@ from reconciler.apiserver._schema import ANYTHING, Node
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_type
 
-__all__ = ["BuiltInContents", "Malformed", "built_in_node", "metadata_node"]
+__all__ = ["BuiltInContents", "Malformed", "built_in_node", "metadata_node", "place_of"]
 
 
 class Malformed(Exception):
@@ -131,6 +131,18 @@ def metadata_node() -> Node:
     return _type("meta.v1.ObjectMeta")
 
 
+def place_of(node: Node | None) -> Node:
+    """Return the place of whole documents of a kind: its members, and metadata with its own."""
+    place = Node("object")
+    if node is not None:
+        place.properties = dict(node.properties)
+        place.preserve = node.preserve
+    else:
+        place.preserve = True
+    place.properties["metadata"] = metadata_node()
+    return place
+
+
 class BuiltInContents:
     """Read documents of one built-in kind.
 
@@ -163,7 +175,7 @@ class BuiltInContents:
 
     def check(
         self, _doc: dict[str, Any], _before: dict[str, Any] | None, _subresource: str, *, blocked: bool
-    ) -> list[FieldError]:  # noqa: ARG002
+    ) -> list[FieldError]:
         """Find nothing wrong: values of built-in kinds are checked by their strategy."""
         return []
 

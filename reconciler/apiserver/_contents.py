@@ -62,11 +62,8 @@ class Contents:
         """
         if subresource == "status":
             status = doc.get("status")
-            findings = (
-                self._status_validator.findings(status, "status")
-                if self._status_validator and status is not None
-                else []
-            )
+            asked = self._status_validator is not None and "status" in doc
+            findings = self._status_validator.findings(status, "status") if asked else []
             findings = [type(found)(("status", *found.path), found.error) for found in findings]
         else:
             findings = self._validator.findings(doc)

@@ -10,6 +10,7 @@ from reconciler.apiserver._cluster import Cluster
 from reconciler.apiserver._contents import Contents
 from reconciler.apiserver._definition_checks import check_definition
 from reconciler.apiserver._kinds import KindInfo
+from reconciler.apiserver._managers import Key, Owners
 from reconciler.apiserver._registry import Endpoint, Resource, reader
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._storage import Stored
@@ -20,6 +21,16 @@ __all__ = ["CLEANUP", "Definitions"]
 
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """The finalizer of a definition that goes; it is taken when the last custom resource is gone."""
+
+
+_CONTROLLER = Key(
+    {
+        "manager": "kube-apiserver",
+        "operation": "Update",
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "subresource": "status",
+    }
+)
 
 
 class Definitions:
@@ -112,8 +123,12 @@ class Definitions:
             )
         ]
         status = {**(stored.doc.get("status") or {}), "acceptedNames": spec["names"], "conditions": conditions}
-        doc = {**stored.doc, "metadata": dict(stored.doc["metadata"]), "status": status}
-        self._cluster.replace(resource, stored, doc)
+        metadata = dict(stored.doc["metadata"])
+        owners = Owners(metadata.get("managedFields") or (), now)
+        place = next(iter(resource.endpoints.values())).place
+        owners.update(_CONTROLLER, {"status": {**status, "acceptedNames": {}, "conditions": []}}, {"status": status}, place)
+        metadata["managedFields"] = owners.entries()
+        self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata, "status": status})
 
     # withdrawing
 

@@ -35,7 +35,7 @@ def read_document(call: Call, before: dict[str, Any] | None = None) -> tuple[dic
     return _complete(call, found, before, unknown, twice)
 
 
-def take_patched(call: Call, found: Any, before: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def take_patched(call: Call, found: Any, before: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
     """Return what a patch made of a document, as `read_document` does.
 
     Raises:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.apiserver._built_in import BuiltInContents, built_in_node
+from reconciler.apiserver._built_in import BuiltInContents, built_in_node, place_of
 from reconciler.apiserver._contents import Contents
 from reconciler.apiserver._event_forms import from_events_group, to_events_group
 from reconciler.apiserver._kinds import BUILT_IN, SELECTABLE, KindInfo
+from reconciler.apiserver._schema import Node
 from reconciler.apiserver._storage import Revisions, Store, Stored
 
 __all__ = ["Endpoint", "Registry", "Resource", "reader"]
@@ -54,6 +55,7 @@ class Endpoint:
         selectable: dotted paths that field selectors may name, beside name and namespace, and how to read them.
         contents: what the version demands of its documents; None where nothing is known of them.
         columns: what a table shows beside the name, as in ``additionalPrinterColumns``.
+        place: the place of whole documents, for field ownership.
         warning: what clients are warned of when they use the version; empty for nothing.
     """
 
@@ -65,9 +67,11 @@ class Endpoint:
     columns: tuple[Mapping[str, Any], ...] = ()
     warning: str = ""
     api_version: str = field(init=False)
+    place: Node = field(init=False)
 
     def __post_init__(self) -> None:
         self.api_version = _api_version(self.resource.info.group, self.version)
+        self.place = place_of(None if self.contents is None else self.contents.node)
 
     @property
     def info(self) -> KindInfo:

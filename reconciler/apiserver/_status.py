@@ -13,6 +13,7 @@ __all__ = [
     "FieldError",
     "Refusal",
     "already_exists",
+    "apply_conflict",
     "bad_request",
     "conflict",
     "expired",
@@ -139,6 +140,30 @@ def conflict(plural: str, group: str, name: str, why: str = _MODIFIED) -> Refusa
     """Make the 409 for a stale resourceVersion or a failed precondition."""
     message = f'Operation cannot be fulfilled on {qualified(plural, group)} "{name}": {why}'
     return Refusal(409, "Conflict", message, details=_details(name, group, plural))
+
+
+def apply_conflict(conflicts: Sequence[tuple[str, Sequence[str]]]) -> Refusal:
+    """Make the 409 for an apply that would change what others own.
+
+    Args:
+        conflicts: each manager, as messages name it, and the paths of its fields.
+    """
+    causes = [
+        FieldError(path, f"conflict with {manager}", "FieldManagerConflict")
+        for manager, paths in conflicts
+        for path in paths
+    ]
+    if len(causes) == 1:
+        text = f"1 conflict: {causes[0].message}: {causes[0].field}"
+    else:
+        named = (f"conflicts with {manager}:\n{_bulleted(paths)}" for manager, paths in conflicts)
+        text = f"{len(causes)} conflicts: " + "\n".join(named)
+    details = {"causes": [cause.cause() for cause in causes]}
+    return Refusal(409, "Conflict", f"Apply failed with {text}", details=details)
+
+
+def _bulleted(paths: Sequence[str]) -> str:
+    return "\n".join(f"- {path}" for path in paths)
 
 
 def invalid(kind: str, group: str, name: str, errors: Sequence[FieldError]) -> Refusal:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.apiserver._applying import apply_new, apply_over, read_configuration
 from reconciler.apiserver._bodies import (
     APPLY_PATCH,
     JSON_PATCH,
@@ -23,6 +24,7 @@ from reconciler.apiserver._bodies import (
 from reconciler.apiserver._cluster import Cluster
 from reconciler.apiserver._contents import BLOCKING
 from reconciler.apiserver._documents import read_document, take_patched
+from reconciler.apiserver._managers import Owners, content_of, key_for
 from reconciler.apiserver._metadata import check_metadata, check_metadata_update
 from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
 from reconciler.apiserver._registry import Endpoint
@@ -95,6 +97,7 @@ class Writer:
         """
         dry_run = check_options(call)
         doc, warnings = read_document(call)
+        doc["metadata"].pop("managedFields", None)
         return self._create(call, doc, warnings, dry_run=dry_run)
 
     def _create(self, call: Call, doc: dict[str, Any], warnings: list[str], *, dry_run: bool) -> Written:
@@ -123,12 +126,38 @@ class Writer:
             deleting = "deletionTimestamp" in taken.doc["metadata"]
             raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting)
         warnings = warnings + strategy.warn(doc)
+        if not metadata.get("managedFields"):
+            owners = Owners((), self._cluster.now())
+            # The structs of built-in kinds are there even when they are empty, so they never count as added.
+            empty = {"metadata": {}} if endpoint.resource.custom else {"metadata": {}, "spec": {}, "status": {}}
+            owners.update(key_for(call, "Update"), empty, content_of(call, doc), endpoint.place)
+            metadata["managedFields"] = owners.entries()
+        if not metadata["managedFields"]:
+            del metadata["managedFields"]
         stored_form = endpoint.take(doc)
         _check_size(stored_form)
         if dry_run:
             return Written(201, Stored(key, 0, stored_form), warnings=warnings)
         new = self._cluster.insert(endpoint.resource, key, stored_form)
         return Written(201, new, after=new, warnings=warnings)
+
+    def _track(self, call: Call, before: dict[str, Any], doc: dict[str, Any], owners: Owners | None) -> None:
+        """Write down who owns what after a change; an apply has done so in `owners` already."""
+        metadata, known = doc["metadata"], before["metadata"].get("managedFields")
+        sent = metadata.pop("managedFields", None)
+        if owners is None:
+            if sent == [{}]:
+                return
+            entries = sent or known
+            if not entries:
+                # Nobody owns anything after a reset, until the first apply.
+                return
+            owners = Owners(entries, self._cluster.now())
+            old, new = content_of(call, before), content_of(call, doc)
+            owners.update(key_for(call, "Update"), old, new, call.endpoint.place)
+        found = owners.entries()
+        if found:
+            metadata["managedFields"] = known if found == known else found
 
     def _stamp(self, call: Call, doc: dict[str, Any], metadata: dict[str, Any]) -> None:
         for key in _OWNED:
@@ -190,10 +219,9 @@ class Writer:
         if kind not in accepted:
             raise unsupported_media_type(accepted)
         dry_run = check_options(call)
-        if kind == APPLY_PATCH:
-            hint = "the embedded API server does not do server-side apply"
-            raise unsupported_media_type(accepted[:-1], hint)
         old = self._find(call)
+        if kind == APPLY_PATCH:
+            return self._apply(call, old, dry_run=dry_run)
         patch = decode(call.request.body)
         if kind == JSON_PATCH and not isinstance(patch, list):
             wanted = "[]handlers.jsonPatchOp"
@@ -218,11 +246,41 @@ class Writer:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return self._change(call, old, doc, warnings, dry_run=dry_run)
 
+    def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> Written:
+        info = call.endpoint.info
+        config = read_configuration(call)
+        owners = Owners(_entries(old), self._cluster.now())
+        if old is None:
+            if call.subresource:
+                raise not_found(info.plural, info.group, call.name)
+            uid = config["metadata"].get("uid")
+            if uid:
+                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise conflict(info.plural, info.group, call.name, why)
+            config["metadata"]["managedFields"] = apply_new(call, config, owners)
+            config["metadata"].pop("resourceVersion", None)
+            doc, warnings = take_patched(call, config, None)
+            return self._create(call, doc, warnings, dry_run=dry_run)
+        before = call.endpoint.show(old.doc)
+        applied = apply_over(call, config, before, owners)
+        doc, warnings = take_patched(call, applied, before)
+        _check_place(call, doc["metadata"])
+        return self._change(call, old, doc, warnings, dry_run=dry_run, owners=owners)
+
     def _find(self, call: Call) -> Stored | None:
         resource = call.endpoint.resource
         return resource.store.objects.get(resource.key(call.namespace, call.name))
 
-    def _change(self, call: Call, old: Stored, doc: dict[str, Any], warnings: list[str], *, dry_run: bool) -> Written:
+    def _change(
+        self,
+        call: Call,
+        old: Stored,
+        doc: dict[str, Any],
+        warnings: list[str],
+        *,
+        dry_run: bool,
+        owners: Owners | None = None,
+    ) -> Written:
         """Check a new content against the stored one and commit it; `doc` and its metadata are private."""
         endpoint, info = call.endpoint, call.endpoint.info
         before = endpoint.show(old.doc)
@@ -242,6 +300,7 @@ class Writer:
             raise invalid(info.kind, info.group, call.name, errors)
         warnings = warnings + strategy.warn(doc)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
+        self._track(call, before, doc, owners)
         if same(doc, before):
             return Written(200, old, before=old, after=old, warnings=warnings)
         if info.generation and _desired_changed(endpoint, before, doc):
@@ -257,6 +316,10 @@ class Writer:
             return Written(200, shown, before=old, after=gone, warnings=warnings)
         new = self._cluster.replace(endpoint.resource, old, stored_form)
         return Written(200, new, before=old, after=new, warnings=warnings)
+
+
+def _entries(old: Stored | None) -> list[dict[str, Any]]:
+    return [] if old is None else list(old.doc["metadata"].get("managedFields") or ())
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -1,0 +1,166 @@
+"""Merge applied configurations into objects: server-side apply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reconciler.apiserver._fields import FieldSet, items_by_key, step_of
+from reconciler.apiserver._schema import ANYTHING, Node
+from reconciler.apiserver._text import go_json
+
+__all__ = ["merge", "prune", "type_problems"]
+
+
+def merge(live: Any, config: Any, node: Node) -> Any:
+    """Return a value with an applied one laid over it; parts that are not touched are shared."""
+    if node.map_type != "atomic" and isinstance(live, dict) and isinstance(config, dict):
+        merged = dict(live)
+        for key, value in config.items():
+            merged[key] = merge(live[key], value, node.child(key) or ANYTHING) if key in live else value
+        return merged
+    if node.list_type in ("set", "map") and isinstance(live, list) and isinstance(config, list):
+        return _merge_lists(live, config, node)
+    return config
+
+
+def _merge_lists(live: list[Any], config: list[Any], node: Node) -> list[Any]:
+    """Merge lists by key: the applied order where both have an item, and what is only live where it stood."""
+    old, new = items_by_key(live, node), items_by_key(config, node)
+    place = node.items or ANYTHING
+    left, right = list(old), list(new)
+    found: list[Any] = []
+    done: set[str] = set()
+    at, to = 0, 0
+    while at < len(left) or to < len(right):
+        if at < len(left) and left[at] in done:
+            at += 1
+        elif at < len(left) and left[at] not in new:
+            found.append(old[left[at]])
+            at += 1
+        elif to < len(right):
+            step = right[to]
+            found.append(merge(old[step], new[step], place) if step in old else new[step])
+            done.add(step)
+            to += 1
+    return found
+
+
+def prune(value: Any, last: FieldSet, managed: FieldSet, node: Node) -> Any:
+    """Return a value without what was applied last time and belongs to nobody any more.
+
+    An object or list that loses all it had becomes null, as the server's library has it.
+
+    Args:
+        value: the merged value.
+        last: what the manager owned before.
+        managed: what all managers own now.
+        node: the place of the value.
+    """
+    if isinstance(value, dict):
+        kept = _pruned_members(value, last, managed, node)
+        return kept if kept or not value else None
+    if isinstance(value, list) and node.list_type in ("set", "map"):
+        items = list(_pruned_items(value, last, managed, node))
+        return items if items or not value else None
+    return value
+
+
+def _pruned_members(value: dict[str, Any], last: FieldSet, managed: FieldSet, node: Node) -> dict[str, Any]:
+    kept = dict(value)
+    for step, below in last.items():
+        key = step[2:]
+        if step == "." or key not in kept:
+            continue
+        if step not in managed:
+            del kept[key]
+        elif below:
+            kept[key] = prune(kept[key], below, managed[step], node.child(key) or ANYTHING)
+    return kept
+
+
+def _pruned_items(value: list[Any], last: FieldSet, managed: FieldSet, node: Node) -> Iterator[Any]:
+    for item in value:
+        step = step_of(item, node)
+        below = last.get(step)
+        if below is None or step in managed:
+            yield prune(item, below, managed[step], node.items or ANYTHING) if below else item
+
+
+def type_problems(value: Any, node: Node, path: str = "") -> Iterator[str]:
+    """Yield where an applied configuration does not fit the schema, in the words of structured-merge-diff."""
+    if node is ANYTHING or value is None:
+        return
+    if node.type == "object" or node.properties:
+        yield from _object_problems(value, node, path)
+    elif node.type == "array":
+        yield from _list_problems(value, node, path)
+    else:
+        problem = _scalar_problem(value, node)
+        if problem:
+            yield f"{path}: {problem}"
+
+
+def _object_problems(value: Any, node: Node, path: str) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield f"{path}: expected map, got {_shown(value)}"
+        return
+    for key, member in value.items():
+        child = node.child(key)
+        if child is None:
+            if not node.preserve:
+                yield f"{path}.{key}: field not declared in schema"
+        else:
+            yield from type_problems(member, child, f"{path}.{key}")
+
+
+def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
+    if not isinstance(value, list):
+        yield f"{path}: expected list, got {_shown(value)}"
+        return
+    seen: set[str] = set()
+    for index, item in enumerate(value):
+        where = f"[{index}]"
+        if node.list_type == "map":
+            if not isinstance(item, dict):
+                yield f"{path}: element {index}: associative list with keys may not have non-map elements"
+                continue
+            step = step_of(item, node)
+            if step == "k:{}":
+                keys = go_json(list(node.map_keys)).replace('","', '" "')
+                yield (
+                    f"{path}: element {index}: associative list with keys has an element that omits all key fields {keys} "
+                    "(and doesn't have default values for any key fields)"
+                )
+                continue
+        if node.list_type in ("set", "map"):
+            step = step_of(item, node)
+            where = _bracketed(item, node)
+            if step in seen:
+                yield f"{path}: duplicate entries for key {where}"
+            seen.add(step)
+        if node.items is not None:
+            yield from type_problems(item, node.items, f"{path}{where}")
+
+
+def _bracketed(item: Any, node: Node) -> str:
+    if node.list_type == "set":
+        return f"[={go_json(item)}]"
+    keys = [f"{key}={go_json(item[key])}" for key in node.map_keys if key in item]
+    return f"[{','.join(keys)}]"
+
+
+def _scalar_problem(value: Any, node: Node) -> str:
+    if node.int_or_string or not node.type:
+        return "" if not isinstance(value, (dict, list)) else f"expected scalar, got {_shown(value)}"
+    if node.type in ("integer", "number"):
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return "" if fits else f"expected numeric (int or float), got {_shown(value)}"
+    if node.type == "boolean":
+        return "" if isinstance(value, bool) else f"expected boolean, got {_shown(value)}"
+    return "" if isinstance(value, str) else f"expected string, got {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    names: Mapping[type, str] = {str: "string", bool: "boolean", int: "int", float: "float", list: "list", dict: "map"}
+    return names.get(type(value), "null")

@@ -1,0 +1,132 @@
+"""Answer server-side apply: what a configuration makes of an object, and who owns what then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.apiserver._apply import merge, prune, type_problems
+from reconciler.apiserver._bodies import read_yaml
+from reconciler.apiserver._contents import Contents
+from reconciler.apiserver._fields import FieldSet, owned, paths, union
+from reconciler.apiserver._managers import Entry, Key, Owners, content_of, key_for
+from reconciler.apiserver._routing import Call, truthy
+from reconciler.apiserver._schema import Node
+from reconciler.apiserver._status import Refusal, apply_conflict, bad_request, internal_error, invalid
+
+__all__ = ["apply_new", "apply_over", "read_configuration"]
+
+_UNOWNED = "before-first-apply"
+"""The manager of what was there before anybody's ownership was kept."""
+
+
+def read_configuration(call: Call) -> dict[str, Any]:
+    """Return the configuration that a request applies; it and its metadata are private.
+
+    Raises:
+        Refusal: 400 for what is no object of the kind, 500 for one that does not fit the schema.
+    """
+    info, endpoint = call.endpoint.info, call.endpoint
+    try:
+        found = read_yaml(call.request.body)
+    except Refusal as problem:
+        raise bad_request(f"error decoding YAML: {problem.message}") from None
+    if not isinstance(found, dict) or not (found.get("apiVersion") and found.get("kind")):
+        raise bad_request("invalid object type: /, Kind=")
+    if found["apiVersion"] != endpoint.api_version or found["kind"] != info.kind:
+        raise bad_request(f"invalid object type: {found['apiVersion']}, Kind={found['kind']}")
+    metadata = dict(found.get("metadata") or {})
+    if metadata.get("managedFields") is not None:
+        raise bad_request("metadata.managedFields must be nil")
+    metadata.pop("managedFields", None)
+    name = metadata.setdefault("name", call.name)
+    if name != call.name:
+        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
+    config = {**found, "metadata": metadata}
+    problems = list(type_problems(content_of(call, config), endpoint.place))
+    if problems:
+        text = problems[0] if len(problems) == 1 else "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
+        kind = (
+            f"{info.group}/{endpoint.version}, Kind={info.kind}"
+            if not info.group
+            else f"{endpoint.api_version}, Kind={info.kind}"
+        )
+        place = f"{metadata.get('namespace', '')}/{name}"
+        raise internal_error(f"failed to create typed patch object ({place}; {kind}): {text}")
+    return config
+
+
+def apply_new(call: Call, config: dict[str, Any], owners: Owners) -> list[Entry]:
+    """Return the ownership of an object that an apply creates."""
+    place, content = call.endpoint.place, content_of(call, config)
+    owners.apply(key_for(call, "Apply"), _applied(content, place), {}, content, place)
+    return owners.entries()
+
+
+def apply_over(call: Call, config: dict[str, Any], before: dict[str, Any], owners: Owners) -> dict[str, Any]:
+    """Return what a configuration makes of an object, and write down in `owners` who owns what then.
+
+    Raises:
+        Refusal: 409 for fields that others own when the request does not force, 422 for what became null and may not.
+    """
+    info, place = call.endpoint.info, call.endpoint.place
+    key = key_for(call, "Apply")
+    live, content = content_of(call, before), content_of(call, config)
+    if not owners.sets and not before["metadata"].get("managedFields"):
+        unowned = {"manager": _UNOWNED, "operation": "Update", "apiVersion": call.endpoint.api_version}
+        owners.sets[Key(unowned)] = owned(_named(live), place, whole=True)
+    last = owners.sets.get(key, {})
+    fields = _applied(content, place)
+    managed = fields
+    for other, theirs in owners.sets.items():
+        if other != key:
+            managed = union(managed, theirs)
+    merged = prune(merge(live, content, place), last, managed, place) or {}
+    if "metadata" in live and not merged.get("metadata"):
+        merged["metadata"] = {}
+    if not truthy(call.query.get("force", "")):
+        found = owners.conflicts(key, live, merged, place)
+        if found:
+            raise apply_conflict([(str(other), list(paths(theirs))) for other, theirs in found.items()])
+    owners.apply(key, fields, live, merged, place)
+    doc = _assembled(call, config, before, merged)
+    if _holds_null(merged) and isinstance(call.endpoint.contents, Contents):
+        # What became empty became null, which a schema may not allow.
+        errors = call.endpoint.contents.check(doc, before, call.subresource, blocked=True)
+        if errors:
+            raise invalid(info.kind, info.group, call.name, errors)
+    return doc
+
+
+def _applied(content: dict[str, Any], place: Node) -> FieldSet:
+    """Return what a configuration owns."""
+    return owned(_named(content), place, whole=False)
+
+
+def _named(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key != "metadata" or value}
+
+
+def _holds_null(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(member is None or _holds_null(member) for member in value.values())
+    return isinstance(value, list) and any(map(_holds_null, value))
+
+
+def _assembled(call: Call, config: dict[str, Any], before: dict[str, Any], merged: dict[str, Any]) -> dict[str, Any]:
+    if call.subresource == "status":
+        kept = {key: value for key, value in before.items() if key != "status"}
+        return {**kept, **merged, "metadata": {**before["metadata"], **_identity(config)}}
+    owned_metadata = content_of(call, before).get("metadata", {})
+    metadata = {key: value for key, value in before["metadata"].items() if key not in owned_metadata}
+    doc = {**merged, "apiVersion": before["apiVersion"], "kind": before["kind"]}
+    if "status" in before:
+        doc.setdefault("status", before["status"])
+    doc["metadata"] = {**metadata, **merged.get("metadata", {}), **_identity(config)}
+    return doc
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a configuration says about which object it means."""
+    return {
+        key: config["metadata"][key] for key in ("uid", "namespace", "resourceVersion") if config["metadata"].get(key)
+    }

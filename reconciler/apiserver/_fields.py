@@ -1,0 +1,202 @@
+"""Compute with sets of fields in their wire form, FieldsV1.
+
+A set is a dict: a key names a step (``f:name``, ``k:{"key":"value"}``, ``v:value``), its value is the set below. A step
+with nothing below is a member; a step with something below is a member only if ``.`` is among it. Sets are never changed
+in place and may share parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from reconciler.apiserver._schema import ANYTHING, Node
+from reconciler.apiserver._text import go_json
+from reconciler.apiserver._validation import item_key
+
+__all__ = ["FieldSet", "compare", "difference", "intersection", "items_by_key", "owned", "paths", "step_of", "union"]
+
+FieldSet = dict[str, Any]
+
+_SELF = "."
+
+
+def _parts(fields: FieldSet) -> tuple[bool, FieldSet]:
+    """Return whether a step is a member itself, and what is below."""
+    if not fields:
+        return True, fields
+    if _SELF in fields:
+        return True, {step: below for step, below in fields.items() if step != _SELF}
+    return False, fields
+
+
+def _joined(member: bool, below: FieldSet) -> FieldSet | None:
+    """Return the set of a step, or None when there is nothing in it."""
+    if not below:
+        return {} if member else None
+    return {_SELF: {}, **below} if member else below
+
+
+def union(one: FieldSet, other: FieldSet) -> FieldSet:
+    """Return what is in either set; both are roots."""
+    found = dict(one)
+    for step, below in other.items():
+        mine = found.get(step)
+        if mine is None or mine is below:
+            found[step] = below
+        elif step != _SELF:
+            (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(below)
+            found[step] = _joined(my_self or its_self, union(my_below, its_below)) or {}
+    return found
+
+
+def difference(one: FieldSet, other: FieldSet) -> FieldSet:
+    """Return what is in the first set and not in the other; both are roots."""
+    found = {}
+    for step, mine in one.items():
+        its = other.get(step)
+        if its is None:
+            found[step] = mine
+            continue
+        (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(its)
+        left = _joined(my_self and not its_self, difference(my_below, its_below))
+        if left is not None:
+            found[step] = left
+    return found
+
+
+def intersection(one: FieldSet, other: FieldSet) -> FieldSet:
+    """Return what is in both sets; both are roots."""
+    found = {}
+    for step, mine in one.items():
+        its = other.get(step)
+        if its is None:
+            continue
+        (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(its)
+        both = _joined(my_self and its_self, intersection(my_below, its_below))
+        if both is not None:
+            found[step] = both
+    return found
+
+
+def paths(fields: FieldSet, prefix: str = "") -> Iterator[str]:
+    """Yield the members as the real server writes paths, members of a level before what lies below."""
+    deeper = []
+    for step, below in sorted(fields.items()):
+        member, rest = _parts(below)
+        path = f"{prefix}{_shown(step)}"
+        if member:
+            yield path
+        if rest:
+            deeper.append((path, rest))
+    for path, rest in deeper:
+        yield from paths(rest, path)
+
+
+def _shown(step: str) -> str:
+    kind, _, text = step.partition(":")
+    if kind == "f":
+        return f".{text}"
+    if kind == "v":
+        return f"[={text}]"
+    if kind == "k":
+        keys = msgspec.json.decode(text)
+        return f"[{','.join(f'{key}={go_json(value)}' for key, value in keys.items())}]"
+    return f"[{text}]"
+
+
+def step_of(item: Any, node: Node) -> str:
+    """Return the step that names an item of a list of type set or map."""
+    if node.list_type == "map":
+        return f"k:{go_json(item_key(item, node))}"
+    return f"v:{go_json(item)}"
+
+
+def items_by_key(items: list[Any], node: Node) -> dict[str, Any]:
+    """Return the items of a list of type set or map by their steps; of twins the first."""
+    found: dict[str, Any] = {}
+    for item in items:
+        found.setdefault(step_of(item, node), item)
+    return found
+
+
+def below(node: Node, key: str) -> Node:
+    """Return the place of a member; what no schema describes is anything."""
+    return node.child(key) or ANYTHING
+
+
+def is_granular_map(value: Any, node: Node) -> bool:
+    """Tell whether the members of an object are owned one by one."""
+    return isinstance(value, dict) and node.map_type != "atomic"
+
+
+def is_keyed_list(value: Any, node: Node) -> bool:
+    """Tell whether the items of a list are owned one by one."""
+    return isinstance(value, list) and node.list_type in ("set", "map")
+
+
+def _children(value: Any, node: Node) -> list[tuple[str, Any, Node]] | None:
+    """Return the steps, values and places below a value; None for a value that is owned as a whole."""
+    if is_granular_map(value, node):
+        return [(f"f:{key}", member, below(node, key)) for key, member in value.items()]
+    if is_keyed_list(value, node):
+        items = node.items or ANYTHING
+        return [(step, item, items) for step, item in items_by_key(value, node).items()]
+    return None
+
+
+def owned(value: Any, node: Node, *, whole: bool) -> FieldSet:
+    """Return the set below a value.
+
+    Args:
+        value: the value.
+        node: its place.
+        whole: objects and lists count themselves, as for what was added; without it only leaves and items of lists do,
+            as for what is applied.
+    """
+    children = _children(value, node)
+    if not children:
+        return {}
+    found = {}
+    for step, child, place in children:
+        inner = owned(child, place, whole=whole)
+        counts = whole or not step.startswith("f:")
+        found[step] = {_SELF: {}, **inner} if inner and counts else inner
+    return found
+
+
+def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
+    """Return the sets of what was added or modified, and of what was removed, below a value."""
+    changed: FieldSet = {}
+    removed: FieldSet = {}
+    old = {step: (value, place) for step, value, place in _children(before, node) or ()}
+    new = _children(after, node) or ()
+    for step, value, place in new:
+        if step not in old:
+            changed[step] = _with_self(owned(value, place, whole=True))
+            continue
+        earlier, _ = old.pop(step)
+        if earlier is value:
+            continue
+        if _children(value, place) is not None and _children(earlier, place) is not None:
+            below_changed, below_removed = compare(earlier, value, place)
+            if below_changed:
+                changed[step] = below_changed
+            if below_removed:
+                removed[step] = below_removed
+        elif value is None and isinstance(earlier, (dict, list)):
+            removed[step] = _with_self(owned(earlier, place, whole=True))
+        elif earlier != value or type(earlier) is not type(value):
+            changed[step] = _with_self(owned(value, place, whole=True))
+            gone = owned(earlier, place, whole=True)
+            if gone:
+                removed[step] = gone
+    for step, (value, place) in old.items():
+        removed[step] = _with_self(owned(value, place, whole=True))
+    return changed, removed
+
+
+def _with_self(fields: FieldSet) -> FieldSet:
+    return {_SELF: {}, **fields} if fields else fields

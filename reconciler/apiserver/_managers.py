@@ -1,0 +1,211 @@
+"""Keep ``metadata.managedFields``: who set which field, by which kind of request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reconciler.apiserver._fields import FieldSet, compare, difference, intersection, union
+from reconciler.apiserver._routing import Call
+from reconciler.apiserver._schema import Node
+
+__all__ = ["Entry", "Key", "Owners", "content_of", "key_for", "manager_of"]
+
+Entry = dict[str, Any]
+"""One entry of ``managedFields``."""
+
+_MOST_UPDATERS = 10
+"""How many entries of operation Update an object keeps; older ones are merged."""
+
+_UNTRACKED = frozenset(
+    {
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "generation",
+        "managedFields",
+        "name",
+        "namespace",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    }
+)
+"""The members of metadata that nobody owns."""
+
+
+def manager_of(call: Call) -> str:
+    """Return the name under which a request's changes are kept."""
+    asked = call.query.get("fieldManager", "")
+    if asked:
+        return asked
+    agent = call.request.headers.get("user-agent", "").partition("/")[0]
+    name = "".join(letter for letter in agent if letter.isprintable())
+    return name[:128] or "unknown"
+
+
+def content_of(call: Call, doc: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a document that a request can own: without status, or status alone.
+
+    Metadata is always there, so that it never counts as added itself.
+    """
+    if call.subresource == "status":
+        return {"status": doc["status"]} if "status" in doc else {}
+    apart = {"apiVersion", "kind", "metadata", *(("status",) if "status" in call.endpoint.subresources else ())}
+    content = {key: value for key, value in doc.items() if key not in apart}
+    metadata = doc.get("metadata") or {}
+    content["metadata"] = {key: value for key, value in metadata.items() if key not in _UNTRACKED}
+    return content
+
+
+class Owners:
+    """Hold who owns what in one object while a request changes it.
+
+    Args:
+        entries: the object's ``managedFields``.
+        now: the stamp for entries that change.
+    """
+
+    def __init__(self, entries: Sequence[Entry], now: str) -> None:
+        self._before = list(entries)
+        self._now = now
+        self._unstamped: Key | None = None
+        self.sets: dict[Key, FieldSet] = {}
+        for entry in entries:
+            key = Key(entry)
+            self.sets[key] = union(self.sets.get(key, {}), entry.get("fieldsV1") or {})
+
+    def update(self, key: Key, before: Any, after: Any, place: Node) -> None:
+        """Give a manager what its update changed, and take from the others what it changed or removed."""
+        changed, removed = compare(before, after, place)
+        if not changed and not removed:
+            return
+        self._take(key, changed, removed)
+        mine = union(difference(self.sets.get(key, {}), removed), changed)
+        self._set(key, mine)
+
+    def conflicts(self, key: Key, before: Any, after: Any, place: Node) -> dict[Key, FieldSet]:
+        """Return what other managers own of what an apply would change."""
+        changed, _ = compare(before, after, place)
+        found = {}
+        for other, fields in self.sets.items():
+            if other != key:
+                both = intersection(fields, changed)
+                if both:
+                    found[other] = both
+        return found
+
+    def apply(self, key: Key, fields: FieldSet, before: Any, after: Any, place: Node) -> None:
+        """Give a manager exactly what it applied, and take from the others what that changed or removed."""
+        changed, removed = compare(before, after, place)
+        self._take(key, changed, removed)
+        self._set(key, fields)
+        if not changed and not removed:
+            # Taking over what is there already does not count as a time of change.
+            self._unstamped = key
+
+    def _take(self, key: Key, changed: FieldSet, removed: FieldSet) -> None:
+        for other in list(self.sets):
+            if other != key:
+                self._set(other, difference(difference(self.sets[other], changed), removed))
+
+    def _set(self, key: Key, fields: FieldSet) -> None:
+        if fields:
+            self.sets[key] = fields
+        else:
+            self.sets.pop(key, None)
+
+    def entries(self) -> list[Entry]:
+        """Return the ``managedFields``; entries that did not change keep their stamps."""
+        earlier = {Key(entry): entry for entry in self._before}
+        found = []
+        for key, fields in self.sets.items():
+            known = earlier.get(key)
+            same = known is not None and known.get("fieldsV1") == fields
+            if same and known is not None:
+                found.append(known)
+            elif key == self._unstamped:
+                found.append(key.entry(fields, (known or {}).get("time", "")))
+            else:
+                found.append(key.entry(fields, self._now))
+        return _capped(sorted(found, key=_order), self._now)
+
+
+class Key:
+    """Identify a manager: the same name counts apart by operation, version and subresource."""
+
+    __slots__ = ("api_version", "manager", "operation", "subresource")
+
+    def __init__(self, entry: Mapping[str, Any]) -> None:
+        self.manager = str(entry.get("manager") or "")
+        self.operation = str(entry.get("operation") or "")
+        # An applier stays itself when it moves to another version.
+        self.api_version = str(entry.get("apiVersion") or "")
+        self.subresource = str(entry.get("subresource") or "")
+
+    def _identity(self) -> tuple[str, str, str, str]:
+        version = "" if self.operation == "Apply" else self.api_version
+        return (self.manager, self.operation, version, self.subresource)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __str__(self) -> str:
+        words = [f'"{self.manager}"']
+        if self.subresource:
+            words.append(f'with subresource "{self.subresource}"')
+        if self.operation == "Update":
+            words.append(f"using {self.api_version}")
+        return " ".join(words)
+
+    def entry(self, fields: FieldSet, now: str) -> Entry:
+        """Return the entry for ``managedFields``."""
+        found = {
+            "manager": self.manager,
+            "operation": self.operation,
+            "apiVersion": self.api_version,
+            "time": now,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": fields,
+            "subresource": self.subresource,
+        }
+        return {name: value for name, value in found.items() if value != ""}
+
+
+def key_for(call: Call, operation: str) -> Key:
+    """Return the identity under which a request's changes are kept."""
+    return Key(
+        {
+            "manager": manager_of(call),
+            "operation": operation,
+            "apiVersion": call.endpoint.api_version,
+            "subresource": call.subresource,
+        }
+    )
+
+
+def _order(entry: Entry) -> tuple[str, ...]:
+    return (
+        entry.get("operation", ""),
+        entry.get("time", ""),
+        entry.get("manager", ""),
+        entry.get("apiVersion", ""),
+        entry.get("subresource", ""),
+    )
+
+
+def _capped(entries: list[Entry], now: str) -> list[Entry]:
+    """Merge the oldest updaters when there are too many."""
+    updaters = [entry for entry in entries if entry.get("operation") == "Update"]
+    surplus = len(updaters) - _MOST_UPDATERS
+    if surplus <= 0:
+        return entries
+    merged: FieldSet = {}
+    for entry in updaters[: surplus + 1]:
+        merged = union(merged, entry.get("fieldsV1") or {})
+    ancient = Key({**updaters[0], "manager": "ancient-changes", "subresource": ""}).entry(merged, now)
+    kept = [entry for entry in entries if entry not in updaters[: surplus + 1]]
+    return sorted([*kept, ancient], key=_order)
