@@ -191,6 +191,7 @@ async def test_a_read_of_a_kind_that_never_syncs_names_the_answer(world: World) 
 
 async def test_lists_are_selected_by_labels_and_sorted_by_key(world: World) -> None:
     await world.server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "another"}})
+    await world.declare(MAP)
     for name, namespace, labels in (
         ("b", "default", "web"),
         ("a", "default", "web"),
@@ -198,7 +199,7 @@ async def test_lists_are_selected_by_labels_and_sorted_by_key(world: World) -> N
         ("d", "default", "db"),
     ):
         await world.live.create(config_map(name, namespace, metadata={"labels": {"app": labels}}))
-    await world.declare(MAP)
+    await asyncio.sleep(1)
     for selector in ({"app": "web"}, "app=web", "app in (web)", "app,app!=db"):
         found = await world.client.list(MAP, label_selector=selector)
         live = await world.live.list(MAP, label_selector=selector)
