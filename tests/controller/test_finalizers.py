@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from reconciler.controller import Result, ensure_finalizer, release_finalizer
+from reconciler.controller import ReconcileRun, Result, ensure_finalizer, release_finalizer
+from reconciler.controller._cycle import ReconcileCycle
+from reconciler.controller._echo import EchoTracker
+from reconciler.controller._unsaved import UnsavedStore
 from reconciler.errors import Conflict, NotFound
-from reconciler.objects import Unstructured
-from tests.controller.conftest import Widget, WidgetReconciler, World, quiet
+from reconciler.meta import Request, current_cycle, merge_patch
+from reconciler.objects import ObjectMeta, Unstructured
+from tests.controller.conftest import Widget, WidgetReconciler, WidgetSpec, World, quiet
 
 pytestmark = pytest.mark.virtual_time
 ORDERS = pytest.mark.parametrize("event_order", ["before", "after", "late", "seeded"], indirect=True)
@@ -238,3 +244,41 @@ async def test_lost_answer_to_the_finalizer_write_is_found_out_by_the_next_run(w
     await quiet(60)
     assert (await world.read()).metadata.finalizers == [FINALIZER]
     assert (await world.read()).status.phase == "Ready"
+
+
+class Webhook:
+    """A client whose server changes an object while it is written."""
+
+    def __init__(self, change: dict) -> None:
+        self.change = change
+
+    async def patch(self, kind, name, namespace, *, patch):
+        stored = Widget(metadata=ObjectMeta(name="w", namespace="ns"), spec=WidgetSpec()).to_dict()
+        stored["metadata"] |= {"uid": "u", "generation": 1} | patch["metadata"] | {"resourceVersion": "6"}
+        stored["metadata"]["managedFields"] = [{"manager": "somebody"}]
+        return Widget.from_dict(merge_patch(stored, self.change))
+
+
+@pytest.mark.parametrize(
+    ("change", "considered"),
+    [
+        ({}, 6),
+        ({"metadata": {"labels": {"injected": "yes"}}}, 5),
+        ({"spec": {"size": 9}}, 5),
+        ({"status": {"phase": "Theirs"}}, 5),
+        ({"metadata": {"generation": 2}}, 5),
+    ],
+)
+async def test_what_a_webhook_puts_into_the_finalizer_write_is_news(change: dict, considered: int) -> None:
+    tracker: EchoTracker[Request] = EchoTracker()
+    key = Request("w", "ns")
+    tracker.hand_out(key)
+    run = ReconcileRun("widget", key, "id", frozenset(), 0, 0)
+    cycle = ReconcileCycle(Widget.gvk, run, tracker=tracker, unsaved=UnsavedStore(), loop=asyncio.get_running_loop())
+    cycle.saw(Widget.gvk, key, "u", 5)
+    current_cycle.set(cycle)
+    document = Widget(metadata=ObjectMeta(name="w", namespace="ns"), spec=WidgetSpec()).to_dict()
+    document["metadata"] |= {"uid": "u", "resourceVersion": "5", "generation": 1}
+    await ensure_finalizer(Webhook(change), Widget, Widget.from_dict(document), FINALIZER)
+    tracker.finish(key)
+    assert tracker.seen(key) == considered

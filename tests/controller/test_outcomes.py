@@ -181,6 +181,22 @@ async def test_success_clears_the_timer_of_the_outcome_before(world: World) -> N
     assert reconciler.times == [0, 4]
 
 
+async def test_cleared_timer_does_not_come_back_with_a_later_error(world: World) -> None:
+    async def body(reconciler, request):
+        if len(reconciler.runs) == 1:
+            return Result(requeue_after=100)
+        if len(reconciler.runs) == 3:
+            raise RuntimeError("no")
+        return None
+
+    reconciler, controller = await started(world, body, rate_limiter=ExponentialBackoff(500, 1000))
+    for _ in range(3):
+        controller.enqueue(KEY)
+        await quiet(10)
+    await quiet(1000)
+    assert reconciler.times == [0, 10, 20, 520]
+
+
 async def test_priority_is_kept_through_errors_and_replaced_by_the_result(world: World) -> None:
     priorities = []
 

@@ -274,58 +274,6 @@ async def test_status_written_from_a_thread_does_not_wake(world: World) -> None:
     assert reconciler.keys == [KEY, FENCE]
 
 
-async def test_reports_of_a_thread_are_carried_to_the_loop() -> None:
-    """What a blocking batcher reports from its thread arrives before the thread's end does."""
-    from reconciler.controller._cycle import ReconcileCycle, ReconcileRun
-    from reconciler.controller._echo import EchoTracker
-    from reconciler.controller._unsaved import UnsavedStore
-    from reconciler.meta import GroupVersionKind
-
-    gvk = GroupVersionKind("example.com", "v1", "Widget")
-    tracker: EchoTracker[Request] = EchoTracker()
-    tracker.hand_out(KEY)
-    cycle = ReconcileCycle(
-        gvk,
-        ReconcileRun("widget", KEY, "id", frozenset(), 0, 0),
-        tracker=tracker,
-        unsaved=UnsavedStore(),
-        loop=asyncio.get_running_loop(),
-    )
-
-    def body():
-        cycle.saw(gvk, KEY, "uid", 5)
-        cycle.wrote(gvk, KEY, "uid", before=5, after=6, exact=True)
-        cycle.keep_unsaved("uid", "mutations")
-        return cycle.take_unsaved("uid")
-
-    assert await asyncio.get_running_loop().run_in_executor(None, body) == "mutations"
-    cycle.end()
-    tracker.finish(KEY)
-    assert tracker.seen(KEY) == 6
-
-
-async def test_reports_after_the_end_of_the_cycle_are_ignored() -> None:
-    from reconciler.controller._cycle import ReconcileCycle, ReconcileRun
-    from reconciler.controller._echo import EchoTracker
-    from reconciler.controller._unsaved import UnsavedStore
-    from reconciler.meta import GroupVersionKind
-
-    gvk = GroupVersionKind("example.com", "v1", "Widget")
-    tracker: EchoTracker[Request] = EchoTracker()
-    tracker.hand_out(KEY)
-    run = ReconcileRun("widget", KEY, "id", frozenset(), 0, 0)
-    loop = asyncio.get_running_loop()
-    earlier = ReconcileCycle(gvk, run, tracker=tracker, unsaved=UnsavedStore(), loop=loop)
-    earlier.saw(gvk, KEY, "uid", 5)
-    earlier.end()
-    tracker.finish(KEY)
-    tracker.hand_out(KEY)  # the next cycle of the key
-    earlier.saw(gvk, KEY, "uid", 3)
-    earlier.wrote(gvk, KEY, "uid", before=3, after=9, exact=True)
-    tracker.finish(KEY)
-    assert tracker.seen(KEY) == 5
-
-
 @pytest.fixture
 async def world():
     async with APIServer(seed=7) as server:

@@ -1,0 +1,107 @@
+"""What a cycle hears, and what it ignores."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from reconciler.controller import ReconcileRun
+from reconciler.controller._cycle import ReconcileCycle
+from reconciler.controller._echo import EchoTracker
+from reconciler.controller._unsaved import UnsavedStore
+from reconciler.meta import GroupVersionKind, Request
+
+GVK = GroupVersionKind("example.com", "v1", "Widget")
+KEY, OTHER = Request("w", "ns"), Request("other", "ns")
+
+
+@pytest.fixture
+def tracker() -> EchoTracker[Request]:
+    made: EchoTracker[Request] = EchoTracker()
+    made.hand_out(KEY)
+    return made
+
+
+@pytest.fixture
+async def cycle(tracker) -> ReconcileCycle:
+    run = ReconcileRun("widget", KEY, "id", frozenset({"event"}), 2, 0)
+    return ReconcileCycle(GVK, run, tracker=tracker, unsaved=UnsavedStore(), loop=asyncio.get_running_loop())
+
+
+async def test_reads_and_writes_of_the_own_object_are_heard(cycle, tracker) -> None:
+    cycle.saw(GVK, KEY, "u", 5)
+    cycle.wrote(GVK, KEY, "u", before=5, after=6, exact=True)
+    tracker.finish(KEY)
+    assert tracker.seen(KEY) == 6
+
+
+@pytest.mark.parametrize(
+    ("gvk", "request_"),
+    [
+        (GVK, OTHER),
+        (GVK, Request("w", "elsewhere")),
+        (GVK._replace(kind="Gadget"), KEY),
+        (GVK._replace(group="other.io"), KEY),
+    ],
+)
+async def test_other_objects_and_kinds_are_ignored(cycle, tracker, gvk, request_) -> None:
+    cycle.saw(GVK, KEY, "u", 5)
+    cycle.saw(gvk, request_, "u", 3)
+    cycle.wrote(gvk, request_, "u", before=5, after=6, exact=True)
+    tracker.finish(KEY)
+    assert tracker.seen(KEY) == 5
+    assert tracker.seen(OTHER) is None
+
+
+async def test_another_version_of_the_api_is_the_same_kind(cycle, tracker) -> None:
+    cycle.saw(GVK._replace(version="v1beta1"), KEY, "u", 5)
+    tracker.finish(KEY)
+    assert tracker.seen(KEY) == 5
+
+
+async def test_another_object_of_the_same_name_is_ignored(cycle, tracker) -> None:
+    cycle.saw(GVK, KEY, "u", 5)
+    cycle.saw(GVK, KEY, "another", 3)
+    cycle.wrote(GVK, KEY, "another", before=5, after=6, exact=True)
+    tracker.finish(KEY)
+    assert tracker.seen(KEY) == 5
+
+
+async def test_reports_after_the_end_are_ignored(cycle, tracker) -> None:
+    """They come from a task that outlived its cycle, while the next one has the key."""
+    cycle.saw(GVK, KEY, "u", 5)
+    cycle.end()
+    tracker.finish(KEY)
+    tracker.hand_out(KEY)
+    cycle.saw(GVK, KEY, "u", 3)
+    cycle.wrote(GVK, KEY, "u", before=3, after=9, exact=True)
+    tracker.finish(KEY)
+    assert tracker.seen(KEY) == 5
+
+
+async def test_reports_of_a_thread_are_carried_to_the_loop(cycle, tracker) -> None:
+    """What a blocking batcher reports from its thread arrives before the thread's end does."""
+
+    def body():
+        cycle.saw(GVK, KEY, "u", 5)
+        cycle.wrote(GVK, KEY, "u", before=5, after=6, exact=True)
+        cycle.keep_unsaved("u", "mutations")
+        return cycle.take_unsaved("u")
+
+    assert await asyncio.get_running_loop().run_in_executor(None, body) == "mutations"
+    cycle.end()
+    tracker.finish(KEY)
+    assert tracker.seen(KEY) == 6
+
+
+async def test_log_fields_tell_the_run(cycle) -> None:
+    assert cycle.run.log_fields() == {
+        "controller": "widget",
+        "object_namespace": "ns",
+        "object_name": "w",
+        "reconcile_id": "id",
+        "reasons": ["event"],
+        "attempt": 2,
+    }
+    assert (cycle.gvk, cycle.request, cycle.controller, cycle.reconcile_id) == (GVK, KEY, "widget", "id")
