@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import Invalid, NotFound
 from reconciler.meta import condition_is_true
@@ -458,9 +459,14 @@ def test_a_plain_model_s_field_names_are_the_wire_names() -> None:
     assert list(structural_schema(ConditionedStatus)["properties"]) == ["observedGeneration", "conditions"]
 
 
-@pytest_asyncio.fixture
-async def admin(control_plane: ControlPlane) -> AsyncIterator[Client]:
-    async with control_plane.client() as client:
+@pytest_asyncio.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.control_plane)])
+async def admin(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    if request.param == "embedded":
+        async with APIServer() as server, Client(server) as client:
+            yield client
+        return
+    plane: ControlPlane = request.getfixturevalue("control_plane")
+    async with plane.client() as client:
         yield client
 
 
@@ -480,8 +486,7 @@ def established(crd: Unstructured) -> bool:
     return condition_is_true((crd.get("status") or {}).get("conditions") or [], "Established")
 
 
-@pytest.mark.control_plane
-async def test_a_real_server_takes_every_part_of_the_generated_crd(admin: Client) -> None:
+async def test_a_server_takes_every_part_of_the_generated_crd(admin: Client) -> None:
     await serve(admin, Rich)
     await serve(admin, Small)
     spec = RichSpec(
@@ -537,8 +542,7 @@ async def test_a_real_server_takes_every_part_of_the_generated_crd(admin: Client
     assert stored["status"] == status
 
 
-@pytest.mark.control_plane
-async def test_a_typed_update_on_a_real_server_loses_nothing_that_the_model_does_not_know(admin: Client) -> None:
+async def test_a_typed_update_loses_nothing_that_the_model_does_not_know(admin: Client) -> None:
     class Known(BaseModel):
         size: int
 
