@@ -309,7 +309,7 @@ class StatusBatcher(Recorder[S]):
             session.withdraw(self._is_unwanted)
         if self._joined:
             return None
-        session.close()
+        session.close(in_error=error is not None)
         if self._joint is not None:
             _joining.leave(self._joint)
             self._joint = None  # it refers back to this batcher, and nobody finds it any more

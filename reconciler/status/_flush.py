@@ -122,7 +122,6 @@ class Flush:
         self._uncertain = False  # a send of this flush ended unknown
         self._in_flight = False
         self._last: Exception | None = None
-        self._contested: tuple[Mutation, ...] = ()
         self._subresource = self._first_subresource()
         self._document: dict[str, Any] | None = None
         self._read_owners = False
@@ -161,9 +160,8 @@ class Flush:
         )
 
     def may_repeat(self, mutation: Mutation) -> bool:
-        """Say whether a later flush may apply a mutation of this one: not contested, and not counted twice by it."""
-        unknown = self._in_flight or self._uncertain
-        return mutation not in self._contested and (mutation.idempotent or not unknown)
+        """Say whether a later flush may apply a mutation of this one without counting it twice."""
+        return mutation.idempotent or not (self._in_flight or self._uncertain)
 
     def _first_subresource(self) -> str | None:
         if self._policy.subresource != "auto":
@@ -196,7 +194,6 @@ class Flush:
             owned=partial(owns, tip.managed_fields, self._target.field_manager),
         )
         if sifted.contested:
-            self._contested = tuple(sifted.contested)
             self._counts["contested"] += 1
             paths = sorted(set(map(format_path, sifted.paths)))
             raise StatusContested(

@@ -149,10 +149,16 @@ class Session:
             copied: dict[str, Any] = copy_json(self._work())
             return copied
 
-    def close(self) -> None:
-        """Accept no more mutations."""
+    def close(self, *, in_error: bool) -> None:
+        """Accept no more mutations.
+
+        Args:
+            in_error: whether the block ended with an exception. If not, it handled every failed checkpoint.
+        """
         with self._lock:
             self._open = False
+            if not in_error:
+                self._failed = []
 
     def begin(self, *, checkpoint: bool) -> Pending | None:
         """Take what is recorded into a flush; None when that ended without I/O.
@@ -223,19 +229,17 @@ class Session:
                 if not isinstance(error, (StatusConflict, StatusContested)):
                     self._failed += recorded
         if not pending.checkpoint:
-            self.keep([*self._failed, *carried, *recorded])
+            self._failed += [*carried, *recorded]
+            self.keep_failed()
         elif isinstance(error, StatusError):
             error.unsaved = flush.mutations[pending.carried :]
         self._end(pending, type(error).__name__)
 
     def keep_failed(self) -> None:
-        """Leave to the cycle what a checkpoint could not save: the body did not handle its error."""
-        self.keep(self._failed)
-
-    def keep(self, mutations: Sequence[Mutation]) -> None:
-        """Leave mutations to the running cycle, if this is its object, for the next one."""
-        if mutations and self._cycle is not None:
-            self._cycle.keep_unsaved(self._uid, Unsaved.of(mutations, self._considered))
+        """Leave what could not be saved to the running cycle, if this is its object, for the next one."""
+        failed, self._failed = self._failed, []
+        if failed and self._cycle is not None:
+            self._cycle.keep_unsaved(self._uid, Unsaved.of(failed, self._considered))
 
     def _is_of(self, cycle: Cycle) -> bool:
         # The version of the API names a form of the object, not another object.

@@ -319,6 +319,31 @@ async def test_a_checkpoint_that_is_refused_and_handled_is_the_callers(server, c
     assert server.status == {}
 
 
+async def test_a_handled_checkpoint_is_the_callers_also_when_the_end_fails(server, cycle):
+    server.on_write.extend([refused(api_error(403)), refused(api_error(403))])
+    with pytest.raises(StatusRejected):
+        async with batcher(server) as status:
+            status.append("log", "checkpoint")
+            with pytest.raises(StatusRejected):
+                await status.flush()
+            status.append("log", "end")
+    await write(server)
+    assert server.status == {"log": ["end"]}
+
+
+async def test_what_a_checkpoint_and_the_end_could_not_save_is_kept_together(server, cycle):
+    server.on_write.extend([refused(api_error(403)), refused(api_error(403))])
+    with pytest.raises(ZeroDivisionError):
+        async with batcher(server) as status:
+            status.append("log", "checkpoint")
+            with pytest.raises(StatusRejected):
+                await status.flush()
+            status.append("log", "end")
+            raise ZeroDivisionError
+    await write(server)
+    assert server.status == {"log": ["checkpoint", "end"]}
+
+
 async def test_what_is_kept_is_bounded_and_the_oldest_go(server, cycle, monkeypatch):
     from reconciler.status import _unsaved
 

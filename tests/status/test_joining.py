@@ -192,6 +192,23 @@ async def test_one_that_joined_and_outlives_the_outer_block_goes_on_alone(server
     assert len(server.writes) == 2
 
 
+async def test_one_that_outlives_the_outer_block_does_not_lead_others_into_it(server):
+    go, joined = asyncio.Event(), asyncio.Event()
+
+    async def detached() -> None:
+        async with batcher(server):
+            joined.set()
+            await go.wait()
+            async with batcher(server) as another:
+                assert not another.joined
+
+    async with batcher(server):
+        task = asyncio.create_task(detached())
+        await joined.wait()
+    go.set()
+    await task
+
+
 async def test_nothing_joins_a_batcher_that_is_writing_its_end(server):
     server.latency = 2.0
     async with asyncio.TaskGroup() as group:

@@ -158,6 +158,11 @@ def test_lists_counters_conditions_and_functions_are_made_for_replay():
     assert [(c["status"], c["reason"]) for c in after["conditions"]] == [("True", "Yes")]
 
 
+def test_a_value_that_later_calls_change_is_replayed_as_it_was_recorded():
+    after = replayed({}, lambda d: d.update(theirs=1), lambda s: s.set(a={"log": [1]}), lambda s: s.append("a.log", 2))
+    assert after == {"theirs": 1, "a": {"log": [1, 2]}}
+
+
 def test_a_function_that_cannot_work_on_the_newer_version_fails_the_flush():
     error = contested({"queue": [1]}, lambda d: d.update(queue=[]), lambda s: s.mutate(lambda d: d["queue"].pop(0)))
     assert isinstance(error.__cause__, IndexError)
