@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from functools import partial
+from time import sleep
 from typing import Any
 
 from reconciler.clock import Clock
@@ -89,7 +89,7 @@ def _block_on(
         return writer.read()
     if isinstance(effect, Write):
         return writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
-    time.sleep(pause)
+    sleep(pause)
     return None
 
 

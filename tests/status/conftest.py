@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from reconciler.status import _official
+from reconciler.status import _drivers, _official
 from reconciler.status._memory import MEMORY
 from tests.status.scripted import ScriptedServer
 
@@ -20,3 +20,11 @@ def nothing_learned() -> Iterator[None]:
     _official._plurals.clear()
     yield
     MEMORY.clear()
+
+
+@pytest.fixture(autouse=True)
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What blocking batchers would have slept."""
+    pauses: list[float] = []
+    monkeypatch.setattr(_drivers, "sleep", pauses.append)
+    return pauses
