@@ -27,6 +27,7 @@ class ReconcileRun:
         reasons: why it runs: ``"event"``, ``"deleted"``, ``"owned: Deployment"``, ``"requeue_after"``, ``"retry"`` …
         attempt: failures of this key in a row before this run; 0 for a first try.
         priority: what the key was handed out with.
+        since: monotonic second of the hand-out.
     """
 
     controller: str
@@ -35,6 +36,7 @@ class ReconcileRun:
     reasons: frozenset[str]
     attempt: int
     priority: int
+    since: float = 0.0
 
     def log_fields(self) -> dict[str, object]:
         """Return what a log record of this run carries as ``extra``."""

@@ -25,7 +25,7 @@ from reconciler.controller._storm import StormAlarm
 from reconciler.controller._unsaved import UnsavedStore
 from reconciler.controller._verdict import Verdict, judge
 from reconciler.meta import GroupVersionKind, Request, current_cycle
-from reconciler.workqueue import QueueShutDown, Run, WorkQueue
+from reconciler.workqueue import QueueShutDown, WorkQueue
 
 __all__ = ["Counts", "Workbench", "Worker"]
 
@@ -43,6 +43,14 @@ class Counts:
         self.panicked = 0
         self.cancelled = 0
         self.active = 0
+
+    def add(self, verdict: Verdict) -> None:
+        """Count a reconcile that ended."""
+        self.reconciles += 1
+        self.results[verdict.result] += 1
+        self.terminal += verdict.terminal
+        self.timed_out += verdict.timed_out
+        self.panicked += verdict.panicked
 
 
 class Workbench(NamedTuple):
@@ -105,40 +113,45 @@ class Worker:
             await self._cycle(key)
 
     async def _cycle(self, key: Request) -> None:
+        try:
+            cycle = self._begin(key)
+            verdict: Verdict | None = None
+            try:
+                verdict = await self._run(cycle)
+            finally:
+                self._end(cycle, verdict)
+        finally:
+            self._bench.queue.done(key)
+
+    def _begin(self, key: Request) -> ReconcileCycle:
         bench = self._bench
-        run = bench.queue.run_of(key)
-        assert run is not None  # noqa: S101 - it was handed out one line ago
+        handed = bench.queue.run_of(key)
+        assert handed is not None  # noqa: S101 - it was handed out a moment ago
         bench.tracker.hand_out(key)
-        described = ReconcileRun(
+        run = ReconcileRun(
             controller=bench.name,
             request=key,
             reconcile_id=str(uuid.uuid4()),
-            reasons=run.reasons,
+            reasons=handed.reasons,
             attempt=bench.queue.retries(key),
-            priority=run.priority,
+            priority=handed.priority,
+            since=handed.since,
         )
-        self._watch_for_storm(described)
-        cycle = ReconcileCycle(
-            bench.gvk,
-            described,
-            tracker=bench.tracker,
-            unsaved=bench.unsaved,
-            loop=asyncio.get_running_loop(),
-        )
-        verdict: Verdict | None = None
+        self._watch_for_storm(run)
         self._set_active(+1)
-        try:
-            verdict = await self._run(cycle)
-        finally:
-            cycle.end()
-            self._set_active(-1)
-            self._settle_echo(key)
-            if verdict is None:
-                bench.counts.cancelled += 1  # by the shutdown, which is no error and asks for no other run
-            else:
-                self._report(run, described, verdict)
-                self._settle_outcome(run, verdict)
-            bench.queue.done(key)
+        return ReconcileCycle(
+            bench.gvk, run, tracker=bench.tracker, unsaved=bench.unsaved, loop=asyncio.get_running_loop()
+        )
+
+    def _end(self, cycle: ReconcileCycle, verdict: Verdict | None) -> None:
+        cycle.end()
+        self._set_active(-1)
+        self._settle_echo(cycle.request)
+        if verdict is None:
+            self._bench.counts.cancelled += 1  # by the shutdown, which is no error and asks for no other run
+        else:
+            self._report(cycle.run, verdict)
+            self._settle_outcome(cycle.run, verdict)
 
     async def _run(self, cycle: ReconcileCycle) -> Verdict:
         # A task and a context of its own: what a reconcile does to context variables or to its task's cancellation
@@ -165,8 +178,8 @@ class Worker:
         if not bench.exists(key):  # what is known of it would stay for ever
             bench.tracker.forget(key)
 
-    def _settle_outcome(self, run: Run[Request], verdict: Verdict) -> None:
-        queue, key, outcome = self._bench.queue, run.key, verdict.outcome
+    def _settle_outcome(self, run: ReconcileRun, verdict: Verdict) -> None:
+        queue, key, outcome = self._bench.queue, run.request, verdict.outcome
         priority = run.priority if outcome is None or outcome.priority is None else outcome.priority
         if verdict.error is not None:
             if verdict.terminal:
@@ -203,14 +216,9 @@ class Worker:
             self._bench.metrics.storm()
             _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())
 
-    def _report(self, run: Run[Request], described: ReconcileRun, verdict: Verdict) -> None:
+    def _report(self, run: ReconcileRun, verdict: Verdict) -> None:
         bench, seconds = self._bench, self._bench.clock.monotonic() - run.since
-        counts = bench.counts
-        counts.reconciles += 1
-        counts.results[verdict.result] += 1
-        counts.terminal += verdict.terminal
-        counts.timed_out += verdict.timed_out
-        counts.panicked += verdict.panicked
+        bench.counts.add(verdict)
         bench.metrics.reconciled(
             verdict.result,
             seconds,
@@ -219,18 +227,18 @@ class Worker:
             timed_out=verdict.timed_out,
             panicked=verdict.panicked,
         )
-        if verdict.error is None:
-            _log.debug("reconciled in %.3f s: %s", seconds, verdict.outcome, extra=described.log_fields())
-        else:
+        if verdict.error is not None:
             _log.error(
                 "%s failed on %s: %s; %s",
                 bench.name,
-                described.request,
+                run.request,
                 verdict.error,
                 "not retried" if verdict.terminal else "retried with back-off",
-                exc_info=verdict.error if _is_worth_a_traceback(described.attempt) else None,
-                extra=described.log_fields(),
+                exc_info=verdict.error if _is_worth_a_traceback(run.attempt) else None,
+                extra=run.log_fields(),
             )
+        elif _log.isEnabledFor(logging.DEBUG):
+            _log.debug("reconciled in %.3f s: %s", seconds, verdict.outcome, extra=run.log_fields())
 
 
 def _is_worth_a_traceback(attempt: int) -> bool:
