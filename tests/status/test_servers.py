@@ -1,0 +1,219 @@
+"""The facts that the batcher rests on, on the embedded API server and (``--control-plane``) on a real one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.objects import ConditionedStatus, Model, Resource
+from reconciler.status import StatusBatcher, StatusContested, StatusInvalid, StatusSubresourceMissing
+from reconciler.testing._cluster import Cluster
+
+OTHER = "other-manager"
+
+
+class Spec(Model):
+    size: int = 1
+
+
+class Status(ConditionedStatus):
+    phase: str | None = None
+    error: str | None = None
+    total: int | None = None
+    log: list[str] | None = None
+    deep: dict[str, str] | None = None
+
+
+class Database(Resource[Spec, Status], group="status.example.com", version="v1"):
+    """A database."""
+
+
+KIND = "status.example.com/v1/Database"
+
+
+@pytest.fixture
+async def obj(cluster: Cluster) -> dict[str, Any]:
+    await cluster.install(Database)
+    return await made(cluster, KIND)
+
+
+async def made(cluster: Cluster, kind: str, name: str = "db1") -> dict[str, Any]:
+    api_version, _, bare = kind.rpartition("/")
+    document = {
+        "apiVersion": api_version,
+        "kind": bare,
+        "metadata": {"name": name, "namespace": cluster.namespace},
+        "spec": {"size": 1},
+    }
+    return (await cluster.client.create(document)).to_dict()
+
+
+async def fresh(cluster: Cluster) -> dict[str, Any]:
+    return (await cluster.client.get(KIND, "db1", cluster.namespace)).to_dict()
+
+
+async def foreign(cluster: Cluster, status: dict[str, Any]) -> None:
+    await cluster.client.patch(KIND, "db1", cluster.namespace, patch={"status": status}, subresource="status")
+
+
+async def foreign_apply(cluster: Cluster, status: dict[str, Any]) -> None:
+    document = {
+        "apiVersion": Database.gvk.api_version,
+        "kind": "Database",
+        "metadata": {"name": "db1", "namespace": cluster.namespace},
+        "status": status,
+    }
+    await cluster.client.apply(document, field_manager=OTHER, subresource="status")
+
+
+async def test_one_write_and_an_exact_answer(cluster, obj):
+    async with StatusBatcher(cluster.client, obj) as status:
+        status.set(phase="A", total=1, log=["x"])
+        status.set_condition("Ready", True, reason="Done")
+        computed = status.current
+    assert cluster.writes(name="db1") == [200]
+    assert status.object["status"] == computed
+    assert status.object["metadata"]["generation"] == obj["metadata"]["generation"]
+    async with StatusBatcher(cluster.client, status.object) as status:
+        status.set(phase="A", total=1)
+        status.set_condition("Ready", True, reason="Done")
+    assert status.written is False
+    assert cluster.writes(name="db1") == [200]
+
+
+async def test_a_stale_version_is_refused_and_the_mutations_replayed(cluster, obj):
+    await foreign(cluster, {"total": 5, "log": ["theirs"]})
+    async with StatusBatcher(cluster.client, obj) as status:
+        status.increment("total")
+        status.append("log", "own")
+    assert (await fresh(cluster))["status"] == {"total": 6, "log": ["theirs", "own"]}
+    assert cluster.writes(name="db1") == [200, 409, 200]
+    assert status.statistics().conflicts == 1
+
+
+async def test_a_field_that_another_manager_set_is_contested_and_one_of_the_own_is_not(cluster, obj):
+    await foreign(cluster, {"phase": "Mine"})
+    async with StatusBatcher(cluster.client, obj) as status:
+        status.set(phase="Later")
+    assert (await fresh(cluster))["status"]["phase"] == "Later"
+    await foreign_apply(cluster, {"phase": "Theirs"})
+    with pytest.raises(StatusContested):
+        await write_phase(cluster, status.object)
+    assert (await fresh(cluster))["status"]["phase"] == "Theirs"
+
+
+async def write_phase(cluster: Cluster, document: Any) -> None:
+    async with StatusBatcher(cluster.client, document) as status:
+        status.set(phase="Again")
+
+
+async def test_a_recreated_object_is_not_written(cluster, obj):
+    await cluster.client.delete(KIND, "db1", cluster.namespace)
+    await made(cluster, KIND)
+    async with StatusBatcher(cluster.client, obj) as status:
+        status.set(phase="A")
+    assert status.statistics().dropped == 1
+    assert not (await fresh(cluster)).get("status")
+
+
+async def test_a_deleted_object_and_a_kind_without_the_subresource_answer_the_same_and_are_told_apart(cluster, obj):
+    crd = Database.crd()
+    crd["metadata"]["name"] = "plains.status.example.com"
+    crd["spec"]["names"] = {"plural": "plains", "singular": "plain", "kind": "Plain", "listKind": "PlainList"}
+    del crd["spec"]["versions"][0]["subresources"]
+    await cluster.install(crd)
+    plain = await made(cluster, "status.example.com/v1/Plain", "p1")
+    with pytest.raises(StatusSubresourceMissing):
+        await write_phase(cluster, plain)
+    async with StatusBatcher(cluster.client, plain, subresource="auto") as status:
+        status.set(phase="A")
+    assert status.object["status"] == {"phase": "A"}
+    assert status.object["metadata"]["generation"] == plain["metadata"]["generation"] + 1
+    await cluster.client.delete(KIND, "db1", cluster.namespace)
+    async with StatusBatcher(cluster.client, obj) as status:
+        status.set(phase="A")
+    assert status.statistics().dropped == 1
+
+
+async def test_unknown_fields_are_pruned_and_not_sent_again(cluster, obj, caplog):
+    async with StatusBatcher(cluster.client, obj) as status:
+        status.set(phase="A", extra=1)
+    async with StatusBatcher(cluster.client, status.object) as again:
+        again.set(phase="A", extra=2)
+    assert (await fresh(cluster))["status"] == {"phase": "A"}
+    assert cluster.writes(name="db1") == [200]
+    assert "status.extra" in caplog.text
+    assert "unknown field" in caplog.text
+
+
+async def test_a_value_of_the_wrong_type_names_its_field(cluster, obj):
+    with pytest.raises(StatusInvalid) as caught:
+        await write_total(cluster, obj)
+    assert caught.value.fields == ("status.total",)
+
+
+async def write_total(cluster: Cluster, document: Any) -> None:
+    async with StatusBatcher(cluster.client, document) as status:
+        status.set(total="many")
+
+
+async def test_nulls_in_list_items_are_no_difference(cluster, obj):
+    async with StatusBatcher(cluster.client, obj) as status:
+        status.set_condition("Ready", True, reason="Done")
+        status.mutate(lambda s: s["conditions"][0].update(observedGeneration=None))
+    async with StatusBatcher(cluster.client, status.object) as again:
+        again.mutate(lambda s: s["conditions"][0].update(observedGeneration=None))
+    assert cluster.writes(name="db1") == [200]
+
+
+async def test_apply_keeps_own_fields_and_leaves_those_of_others(cluster, obj):
+    async with StatusBatcher(cluster.client, obj) as status:
+        status.set(phase="A", error="x", total=1)
+        status.set("deep.mine", "1")
+    theirs = {
+        "type": "Theirs",
+        "status": "True",
+        "reason": "F",
+        "message": "",
+        "lastTransitionTime": "2020-01-01T00:00:00Z",
+    }
+    await foreign_apply(cluster, {"deep": {"theirs": "1"}, "conditions": [theirs]})
+    async with StatusBatcher(cluster.client, await fresh(cluster), strategy="apply") as status:
+        status.remove("error")
+        status.increment("total")
+        status.set_condition("Ready", True, reason="Done")
+    assert status.statistics().attempts == 2, "the patches before are adopted first"
+    async with StatusBatcher(cluster.client, status.object, strategy="apply") as status:
+        status.set(phase="B")
+    assert status.statistics().attempts == 1
+    after = (await fresh(cluster))["status"]
+    assert sorted(c["type"] for c in after.pop("conditions")) == ["Ready", "Theirs"]
+    assert after == {"phase": "B", "total": 2, "deep": {"mine": "1", "theirs": "1"}}
+
+
+async def test_apply_removes_an_own_item_and_an_own_field_of_a_shared_object(cluster, obj):
+    await foreign_apply(cluster, {"deep": {"theirs": "1"}})
+    async with StatusBatcher(cluster.client, await fresh(cluster), strategy="apply") as status:
+        status.set("deep.mine", "1")
+        status.set_condition("Ready", True, reason="Done")
+        status.set_condition("Other", True, reason="Done")
+    stripped = await fresh(cluster)
+    del stripped["metadata"]["managedFields"]
+    async with StatusBatcher(cluster.client, stripped, strategy="apply") as status:
+        status.remove("deep.mine")
+        status.mutate(lambda s: s.update(conditions=[c for c in s["conditions"] if c["type"] != "Other"]))
+    after = (await fresh(cluster))["status"]
+    assert [c["type"] for c in after["conditions"]] == ["Ready"]
+    assert after["deep"] == {"theirs": "1"}
+
+
+async def test_apply_is_conditional_and_replayed(cluster, obj):
+    async with StatusBatcher(cluster.client, obj, strategy="apply") as status:
+        status.increment("total")
+    stale = status.object
+    await foreign_apply(cluster, {"deep": {"theirs": "1"}})
+    async with StatusBatcher(cluster.client, stale, strategy="apply") as status:
+        status.increment("total")
+    assert (await fresh(cluster))["status"] == {"total": 2, "deep": {"theirs": "1"}}
+    assert status.statistics().conflicts == 1
