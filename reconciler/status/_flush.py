@@ -170,6 +170,8 @@ class Flush:
 
     def _first_wish(self, computed: dict[str, Any] | None, context: Context | None) -> Wish:
         if self._considered is not self._tip.status and not equal(self._considered, self._tip.status):
+            if self._checkpoint:
+                raise self._conflict("a checkpoint does not replay")
             return self._replayed(self._tip)
         if computed is None:
             computed, context = apply_all(self.mutations, self._tip.status)

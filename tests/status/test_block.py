@@ -275,6 +275,24 @@ async def test_after_a_checkpoint_found_by_reading_back_a_foreign_change_in_it_i
     assert server.status == {"phase": "Cancelled", "log": [{"id": 1}]}
 
 
+async def test_a_further_checkpoint_on_such_a_version_is_a_conflict(server):
+    def trouble(s: ScriptedServer, execute: Any) -> Any:
+        execute()
+        s.foreign(lambda d: d.update(theirs=1))
+        raise api_error(504)
+
+    server.on_write.append(trouble)
+    async with batcher(server) as status:
+        status.append("log", {"id": 1}, key="id")
+        await status.flush()
+        status.append("log", {"id": 2}, key="id")
+        with pytest.raises(StatusConflict):
+            await status.flush()
+        status.append("log", {"id": 3}, key="id")
+    assert server.status == {"theirs": 1, "log": [{"id": 1}, {"id": 3}]}
+    assert len(server.writes) == 2
+
+
 async def test_what_is_recorded_while_a_checkpoint_is_under_way_goes_out_later(server):
     server.latency = 5.0
     async with batcher(server) as status:

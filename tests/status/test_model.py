@@ -17,6 +17,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import NotSent
+from reconciler.meta import current_cycle
 from reconciler.status import (
     StatusBatcher,
     StatusConflict,
@@ -36,6 +37,7 @@ from tests.status.scripted import (
     refused,
     then,
 )
+from tests.status.test_cycle import FakeCycle
 
 START = {"total": 3, "log": ["start"], "ledger": [{"id": "start"}], "phase": "New", "theirs": 0}
 
@@ -287,3 +289,93 @@ def test_with_a_token_a_lost_answer_is_always_told(operations, troubles, seed) -
     assert error is None
     assert_own_is_there_once(server, own, foreign)
     assert server.applied <= 1
+
+
+@settings(deadline=None, max_examples=200)
+@given(own_operations, own_operations, st.lists(single_troubles, max_size=5), st.integers(0, 3))
+def test_a_checkpoint_is_written_once_or_not_at_all(first, second, troubles, seed) -> None:
+    server, foreign = ScriptedServer(status=copy.deepcopy(START)), Foreign()
+    before, after = Asked(), Asked()
+    server.on_write.extend(trouble_of(what, foreign) for what in troubles)
+    outcome: list[StatusError | None] = [None, None]
+
+    async def cycle() -> None:
+        try:
+            async with StatusBatcher(server.writer(), server.document(), rng=random.Random(seed)) as status:
+                record_totals(status, first, before)
+                try:
+                    await status.flush()
+                except StatusError as error:
+                    outcome[0] = error
+                record_totals(status, second, after)
+        except StatusError as error:
+            outcome[1] = error
+
+    with virtual_time():
+        asyncio.run(cycle())
+    server.on_write.clear()
+    for _ in range(5):
+        server._run_delayed()
+    event(f"{type(outcome[0]).__name__}, {type(outcome[1]).__name__}")
+    sums = {START["total"] + foreign.asked.total}
+    for asked, error in zip((before, after), outcome, strict=True):
+        possible = {True} if error is None else {True, False} if isinstance(error, StatusOutcomeUnknown) else {False}
+        sums = {total + asked.total * took_effect for total in sums for took_effect in possible}
+    assert server.status["total"] in sums
+    assert server.status["log"] == ["start", *foreign.asked.log]
+
+
+def record_totals(status: StatusBatcher[Any], operations: list[tuple[str, Any]], asked: Asked) -> None:
+    for verb, value in operations:
+        if verb in ("increment", "mutate"):
+            status.increment("total", value)
+            asked.total += value
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.tuples(own_operations, st.sampled_from(["ok", "403", "422", "conflict", "409 for ever", "exception"])),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_over_cycles_whatever_could_not_be_saved_is_saved_once_in_the_end(cycles) -> None:
+    server, foreign = ScriptedServer(status=copy.deepcopy(START)), Foreign()
+    everything, cycle = Asked(), FakeCycle()
+
+    async def one(number: int, operations: list[tuple[str, Any]], trouble: str) -> None:
+        plan = {
+            "403": [refused(api_error(403))],
+            "422": [refused(api_error(422))],
+            "conflict": [meanwhile(foreign.act("increment"))],
+            "409 for ever": [meanwhile(foreign.act("append"))] * 5,
+        }
+        server.on_write.extend(plan.get(trouble, []))
+        try:
+            async with StatusBatcher(server.writer(), server.document(), rng=random.Random(1)) as status:
+                for index, (verb, value) in enumerate(operations):
+                    if verb == "increment":
+                        status.increment("total", value)
+                        everything.total += value
+                    else:
+                        status.append("log", f"own-{number}-{index}")
+                        everything.log.append(f"own-{number}-{index}")
+                if trouble == "exception":
+                    raise ZeroDivisionError
+        except (StatusError, ZeroDivisionError):
+            pass
+        server.on_write.clear()
+
+    async def run_all() -> None:
+        token = current_cycle.set(cycle)
+        for number, (operations, trouble) in enumerate(cycles):
+            await one(number, operations, trouble)
+        await one(len(cycles), [], "ok")
+        current_cycle.reset(token)
+
+    with virtual_time():
+        asyncio.run(run_all())
+    assert server.status["total"] == START["total"] + everything.total + foreign.asked.total
+    assert [entry for entry in server.status["log"] if entry.startswith("own")] == everything.log
+    assert cycle.unsaved == {}
