@@ -39,8 +39,8 @@ class Definition:
 def plural_of(kind: str) -> str:
     """Return a kind's plural in lower case, by the rules of English.
 
-    That is s, es after a hiss, and ies for a y after a consonant. What the rules get wrong (``Mouse``, or a kind that is
-    a plural already) is given as ``plural=``.
+    That is s, es after a hiss, and ies for a y after a consonant. What the rules get wrong (``Mouse``, or a kind that
+    is a plural already) is given as ``plural=``.
     """
     word = kind.lower()
     if word.endswith(("s", "x", "z", "ch", "sh")):

@@ -124,6 +124,12 @@ def test_a_failed_build_tells_the_compiler_s_words_and_leaves_nothing(calls: Pat
     assert build() == binaries_path()
 
 
+def test_a_build_that_ends_without_words_tells_its_exit_code(calls: Path, tmp_path: Path) -> None:
+    program(tmp_path / "go" / "go", "#!/bin/sh\nexit 3\n")
+    with pytest.raises(BinariesMissing, match="failed: exit code 3"):
+        build()
+
+
 def test_flags_of_the_environment_are_kept(calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path / "go" / "go", GO.replace('echo "$PWD $*"', 'echo "$GOFLAGS"'))
     monkeypatch.setenv("GOFLAGS", "-buildvcs=false")

@@ -51,7 +51,7 @@ def binaries_path() -> Path:
 def build() -> Path:
     """Build the binaries into the user's cache unless they are there; return their directory.
 
-    Takes some minutes and about 3 GB of Go's caches the first time. Who comes while another process builds waits for
+    The first time it takes some minutes, or longer on a small machine. Who comes while another process builds waits for
     it.
 
     Raises:
@@ -131,5 +131,5 @@ def _kubernetes_version(module: str) -> str:
 def _run(command: list[str], directory: Path, environment: Mapping[str, str]) -> None:
     done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if done.returncode:
-        words = " | ".join(done.stderr.strip().splitlines()[-5:])
+        words = " | ".join(done.stderr.strip().splitlines()[-5:]) or f"exit code {done.returncode}"
         raise BinariesMissing(f"'{' '.join(command[:2])}' of the control plane failed: {words}")
