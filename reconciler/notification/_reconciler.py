@@ -22,7 +22,6 @@ from reconciler.notification._log import LogChannel
 from reconciler.notification._message import Message
 from reconciler.notification._record import record, record_refusal
 from reconciler.notification._resource import (
-    TERMINAL_PHASES,
     ChannelStatus,
     NotificationRequest,
     NotificationRequestStatus,
@@ -147,10 +146,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
         Cancellation records the deliveries that had ended; the others are no attempts and are made in a later run.
         """
-        before = NotificationRequestStatus.model_validate(status.current)
-        if before.phase in TERMINAL_PHASES:
-            self._known.pop(obj.uid, None)
-            return None
+        before = obj.status
         channels = channels_of(obj.spec, before)
         found = await self._plan(obj, channels, before)
         if not found.due:
@@ -183,10 +179,12 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         found: Plan,
         status: StatusBatcher[NotificationRequestStatus],
     ) -> Outcome:
-        self._count("early")
         if found.amend:
             return self._outcome(self._settle(obj, channels, before, (), status).next_due)
-        return Result(requeue_after=max(found.wait, _SHORTEST)) if found.wait is not None else None
+        if found.wait is None:
+            return None
+        self._count("early")
+        return Result(requeue_after=max(found.wait, _SHORTEST))
 
     async def _is_newest(self, obj: NotificationRequest, status: NotificationRequestStatus) -> bool:
         """Say whether nobody has gone further with the request than the version in hand tells.

@@ -11,7 +11,7 @@ import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from reconciler import Client
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient
-from reconciler.clock import current_clock
+from reconciler.clock import Clock, current_clock
 from reconciler.controller import Controller
 from reconciler.errors import APIError, Conflict, Invalid
 from reconciler.meta import format_micro_time, parse_time
@@ -36,6 +36,7 @@ from reconciler.notification import (
     PermanentDeliveryError,
     RetryableDeliveryError,
 )
+from reconciler.notification import _reconciler as reconciler_module
 from reconciler.testing import virtual_time
 
 TIMELINE = [0.0, 30.0, 90.0, 210.0, 450.0]
@@ -107,9 +108,9 @@ class World:
 
     @asynccontextmanager
     async def operator(
-        self, *channels: Any, workers: int = 1, grace: float = 30.0
+        self, *channels: Any, workers: int = 1, grace: float = 30.0, clock: Clock | None = None
     ) -> AsyncIterator[tuple[Controller, NotificationReconciler]]:
-        reconciler = NotificationReconciler(channels=channels)
+        reconciler = NotificationReconciler(channels=channels, clock=clock)
         async with Cache(self.client) as cache:
             client = CachedClient(self.client, cache)
             controller = Controller(reconciler, cache=cache, client=client, workers=workers)
@@ -340,6 +341,55 @@ async def test_a_request_that_is_being_deleted_is_not_delivered() -> None:
     assert console.calls == []
 
 
+@virtual
+async def test_a_run_that_comes_a_moment_early_waits_in_place() -> None:
+    pager = Recorder("pager", [DOWN, None])
+    async with world() as w, w.operator(pager) as (controller, reconciler):
+        await w.create("pager")
+        await asyncio.sleep(29.97)
+        await w.annotate("somebody")
+        await asyncio.sleep(100)
+        assert (controller.statistics().reconciles, reconciler.statistics().early) == (2, 0)
+    assert pager.calls == [0, 30]
+
+
+class Behind:
+    """A clock that is a day behind the one in force."""
+
+    def monotonic(self) -> float:
+        return current_clock().monotonic()
+
+    def now(self) -> datetime:
+        return current_clock().now() - timedelta(days=1)
+
+
+@virtual
+async def test_a_machine_whose_clock_is_behind_parks_a_request_for_no_more_than_one_delay() -> None:
+    pager = Recorder("pager", [DOWN, None])
+    async with world() as w:
+        async with w.operator(pager):
+            await w.create("pager")
+            await asyncio.sleep(10)
+        async with w.operator(pager, clock=Behind()):
+            for number in range(100):
+                await w.annotate(str(number))
+                await asyncio.sleep(1)
+    assert pager.calls == [0, 40]
+
+
+@virtual
+async def test_a_phase_that_is_behind_its_ledger_is_put_right_without_a_call() -> None:
+    pager = Recorder("pager")
+    async with world() as w:
+        await w.create("pager")
+        entry = {"channel": "pager", "attempt": 1, "timestamp": "2026-01-01T00:00:00Z", "result": "success"}
+        patch = {"status": {"phase": "Retrying", "deliveryAttempts": [entry]}}
+        await w.client.patch(NotificationRequest, "disk-full", "default", patch=patch, subresource="status")
+        async with w.operator(pager):
+            await asyncio.sleep(10)
+        assert ((await w.status())["phase"], pager.calls) == ("Sent", [])
+
+
 # Failing writes
 
 
@@ -442,7 +492,38 @@ async def test_b14_a_shutdown_in_the_middle_of_a_pass_records_what_was_delivered
     assert (status["phase"], status["totalAttempts"]) == ("Sent", 2)
 
 
+@virtual
+async def test_a_shutdown_before_anything_was_delivered_leaves_the_request_as_it_was() -> None:
+    slow = Recorder("slow", action=lambda: asyncio.sleep(25))
+    async with world() as w:
+        async with w.operator(slow, grace=2):
+            await w.create("slow")
+            await asyncio.sleep(1)
+        assert (await w.status(), w.writes, len(slow.calls)) == ({}, 0, 1)
+
+
 # A cache that lags behind
+
+
+@pytest.mark.parametrize("fate", ["deleted", "made anew", "being deleted"])
+@virtual
+async def test_a_request_that_is_gone_is_not_delivered_although_the_cache_still_has_it(fate: str) -> None:
+    pager = Recorder("pager", [DOWN])
+    async with world() as w:
+        doc = document(["pager"])
+        if fate == "being deleted":
+            doc["metadata"]["finalizers"] = ["example.com/hold"]
+        await w.client.create(NotificationRequest.from_dict(doc))
+        async with w.operator(pager):
+            await asyncio.sleep(10)
+        w.server.faults.add(verb="watch", resource="notificationrequests", stall=True, times=None)
+        async with w.operator(pager):
+            await asyncio.sleep(5)
+            await w.client.delete(NotificationRequest, "disk-full", "default")
+            if fate == "made anew":
+                await w.create("pager")
+            await asyncio.sleep(25)
+            assert pager.calls == [0]
 
 
 @virtual
@@ -476,13 +557,44 @@ async def test_a_new_leader_with_an_old_cache_does_not_send_what_was_sent_alread
 
 
 @virtual
+async def test_a_request_that_replaced_another_one_is_delivered_and_the_other_one_is_not() -> None:
+    pager = Recorder("pager")
+    async with world() as w, w.operator(pager):
+        w.server.faults.add(verb="get", resource="notificationrequests", latency=5)
+        await w.create("pager")
+        await asyncio.sleep(1)
+        await w.client.delete(NotificationRequest, "disk-full", "default")
+        second = await w.create("pager")
+        await asyncio.sleep(100)
+    assert [message.uid for message in pager.messages] == [second.uid]
+
+
+@virtual
 async def test_the_server_is_asked_once_for_each_request_and_not_at_every_attempt() -> None:
     pager = Recorder("pager", [DOWN])
     async with world() as w, w.operator(pager) as (_, reconciler):
         await w.create("pager")
         await asyncio.sleep(1000)
-        assert reconciler.statistics().live_reads == 1
+        found = reconciler.statistics()
+        assert (found.live_reads, found.failed, found.delivered, found.finished) == (1, 5, 0, 1)
     assert len(pager.calls) == 5
+
+
+@virtual
+async def test_what_is_remembered_of_requests_is_bounded_and_forgetting_costs_a_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reconciler_module, "KNOWN_LIMIT", 2)
+    pager = Recorder("pager", [DOWN, DOWN, DOWN, None])
+    async with world() as w, w.operator(pager) as (_, reconciler):
+        for number in range(3):
+            await w.create("pager", name=f"n-{number}")
+        await asyncio.sleep(1)
+        assert len(reconciler._known) == 2
+        await asyncio.sleep(100)
+        assert (len(reconciler._known), len(reconciler._wakes)) == (0, 0)
+        assert reconciler.statistics().live_reads > 3
+    assert len(pager.calls) == 6
 
 
 # What cannot work
