@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
 import ssl
 import urllib.request
@@ -136,6 +137,10 @@ class KubernetesAsyncioTransport:
                     return _answer(response, await response.read())
 
         async def close() -> None:
+            # There is nothing to say goodbye for in the middle of a stream. A TLS connection that is closed politely
+            # outlives this call, and then the event loop, with its socket open.
+            if response.connection is not None and response.connection.transport is not None:
+                response.connection.transport.abort()
             response.close()
 
         answer = _answer(response, b"")
@@ -151,7 +156,8 @@ class KubernetesAsyncioTransport:
         return self._session.request(
             request.method,
             URL(self._host + request.target, encoded=True),
-            data=request.body or None,
+            # A file object, since aiohttp warns of large bodies given as bytes; it is written in one piece anyway.
+            data=io.BytesIO(request.body) if request.body else None,
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=total, connect=waiting, sock_connect=waiting),
             **self._options,

@@ -1,5 +1,23 @@
-"""Test controllers: virtual time, a pytest plugin, and a real control plane to compare with."""
+"""Test controllers: virtual time, a pytest plugin, and a real control plane to compare with.
+
+The plugin (`reconciler.testing.plugin`) is loaded by pytest itself. `reconciler.testing.control_plane` finds, builds
+and starts a real etcd and kube-apiserver.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 from reconciler.testing._virtual_time import VirtualClock, new_virtual_loop, virtual_time
 
-__all__ = ["VirtualClock", "new_virtual_loop", "virtual_time"]
+if TYPE_CHECKING:
+    from reconciler.testing._cluster import Cluster
+
+__all__ = ["Cluster", "VirtualClock", "new_virtual_loop", "virtual_time"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Cluster":  # brings the API server and the client, which virtual time alone does not need
+        return importlib.import_module("reconciler.testing._cluster").Cluster
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,7 @@
-"""Give pytest the marks ``virtual_time`` and ``control_plane``, and the fixture ``control_plane``.
+"""Give pytest the marks ``virtual_time`` and ``control_plane``, and fixtures for API servers.
+
+``apiserver`` is an embedded server in the test's process and ``client`` speaks to it; ``control_plane`` is a real one,
+and ``cluster`` runs a test on both.
 
 Loaded by pytest through its entry point. Imports stay inside the hooks, so that a test run which uses nothing of this
 pays nothing.
@@ -7,12 +10,15 @@ pays nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from reconciler.apiserver import APIServer
+    from reconciler.client import Client
+    from reconciler.testing._cluster import Cluster
     from reconciler.testing.control_plane import ControlPlane
 
 _MARKS = (
@@ -110,3 +116,57 @@ def control_plane(request: pytest.FixtureRequest) -> Generator[ControlPlane]:
         pytest.fail(str(error), pytrace=False)
     with ControlPlane(binaries=binaries, audit_level="Request") as plane:
         yield plane
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for a cluster on the embedded server and on a real one."""
+    if "cluster" in metafunc.fixturenames:
+        real = pytest.param("real", marks=pytest.mark.control_plane)
+        metafunc.parametrize("_cluster_kind", ["embedded", real], indirect=True)
+
+
+@pytest.fixture
+def _cluster_kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+async def _cluster(_cluster_kind: str, request: pytest.FixtureRequest) -> AsyncGenerator[Cluster]:
+    """Give an API server with a namespace of its own; the test runs once on each of two servers.
+
+    On the embedded one always; on a real kube-apiserver with ``--control-plane``.
+    """
+    from reconciler.testing._cluster import embedded_cluster, real_cluster
+
+    if _cluster_kind == "embedded":
+        async with embedded_cluster() as cluster:
+            yield cluster
+    else:
+        async with real_cluster(request.getfixturevalue("control_plane")) as cluster:
+            yield cluster
+
+
+async def _apiserver() -> AsyncGenerator[APIServer]:
+    """Give an embedded API server; see `reconciler.apiserver.APIServer`."""
+    from reconciler.apiserver import APIServer
+
+    async with APIServer() as server:
+        yield server
+
+
+async def _client(apiserver: APIServer) -> AsyncGenerator[Client]:
+    """Give a client of the embedded server, without sockets."""
+    from reconciler.client import Client
+
+    async with Client(apiserver) as client:
+        yield client
+
+
+try:
+    import pytest_asyncio
+except ModuleNotFoundError:  # the fixtures are there for those who have it; the rest of the plugin needs it not
+    pass
+else:
+    cluster = pytest_asyncio.fixture(_cluster, name="cluster")
+    apiserver = pytest_asyncio.fixture(_apiserver, name="apiserver")
+    client = pytest_asyncio.fixture(_client, name="client")
