@@ -148,9 +148,9 @@ class Elector:
 
         Fails silently: then the lease expires. Cancellation leaves it to expire, too.
         """
-        self._ended = True
+        lost, self._ended = self._ended, True
         self._watchdog.disarm()
-        if not (self.elected.is_set() or self._under_way):
+        if lost or not (self.elected.is_set() or self._under_way):
             return
         with contextlib.suppress(*_FAILURES):
             async with asyncio.timeout(self._election.renew_deadline):
@@ -216,9 +216,8 @@ class Elector:
             if self._lease is not None and self.elected.is_set():
                 try:
                     return await self._write(self._lease)
-                except (Conflict, NotFound):
+                except APIError:
                     self._counters.slow_paths += 1
-                    self._lease = None
             return await self._look_and_take()
 
     async def _look_and_take(self) -> bool:
@@ -232,7 +231,7 @@ class Elector:
             self._observed, self._observed_at = record, self._now()
         if self.holder not in ("", self._identity):
             over = self._observed_at + float(record.get("leaseDurationSeconds") or 0)
-            if self.elected.is_set() or self._now() < over:
+            if self._now() < over:
                 return False
         return await self._write(lease)
 

@@ -1,0 +1,567 @@
+"""Leader election: who leads when, what is refused, what the lease shows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from reconciler import Manager
+from reconciler.apiserver import APIServer
+from reconciler.client import Client
+from reconciler.clock import current_clock
+from reconciler.errors import ConfigurationError
+from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.manager import LeaderElection, LeadershipLost, NotLeader
+from tests.manager.working import Working, config_map
+
+pytestmark = pytest.mark.virtual_time
+
+KIND = "v1/ConfigMap"
+LEASE = "coordination.k8s.io/v1/Lease"
+FAR = 1000.0
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def elects(identity: str, **times: float) -> LeaderElection:
+    return LeaderElection("operator", namespace="default", identity=identity, **times)
+
+
+def replica(server: APIServer, identity: str, working: Working | None = None, **options: Any) -> Manager:
+    """Make one of several processes; its requests carry its identity."""
+    times = options.pop("times", {})
+    manager = Manager(
+        Client(server, user_agent=identity),
+        leader_election=elects(identity, **times),
+        rng=random.Random(identity),
+        **options,
+    )
+    manager.add_controller(working or Working(), resource=KIND)
+    return manager
+
+
+async def record(client: Client) -> dict[str, Any]:
+    lease = await client.get(LEASE, "operator", "default")
+    spec: dict[str, Any] = lease.to_dict()["spec"]
+    return spec
+
+
+@contextlib.asynccontextmanager
+async def in_background(manager: Manager) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a manager beside the test, which goes on when it leads, or does not."""
+    task = asyncio.create_task(manager.run())
+    await asyncio.sleep(0.001)
+    try:
+        yield task
+    finally:
+        manager.stop()
+        await asyncio.wait({task})
+
+
+async def elected(manager: Manager) -> float:
+    """Wait until a manager leads; return how long that took."""
+    before = now()
+    while not manager.statistics().leading:  # noqa: ASYNC110 - nothing tells of this moment
+        await asyncio.sleep(0.01)
+    return now() - before
+
+
+# A lone process
+
+
+async def test_a_lone_process_leads_at_once_and_writes_the_lease(server: APIServer, client: Client) -> None:
+    working = Working()
+    await client.create(config_map("a"))
+    async with replica(server, "one", working).running() as manager:
+        await asyncio.sleep(1)
+        assert manager.statistics().leading
+        assert working.ended == ["a"]
+        assert await record(client) == {
+            "holderIdentity": "one",
+            "leaseDurationSeconds": 15,
+            "acquireTime": "2026-01-01T00:00:00.000000Z",
+            "renewTime": "2026-01-01T00:00:00.000000Z",
+            "leaseTransitions": 0,
+        }
+
+
+async def test_the_lease_is_renewed_every_two_seconds_without_reading_it(server: APIServer, client: Client) -> None:
+    async with replica(server, "one").running():
+        await asyncio.sleep(20.5)
+        found = await record(client)
+        assert (found["acquireTime"], found["renewTime"]) == (
+            "2026-01-01T00:00:00.000000Z",
+            "2026-01-01T00:00:20.000000Z",
+        )
+        assert len(server.requests(verb="update", resource="leases")) == 10
+        assert len(server.requests(verb="get", resource="leases", user_agent="one")) == 1
+
+
+async def test_a_clean_stop_releases_the_lease_after_the_workers_ended(server: APIServer, client: Client) -> None:
+    await client.create(config_map("a"))
+    working = Working(lambda _: asyncio.sleep(20))
+    async with replica(server, "one", working).running():
+        await asyncio.sleep(1)
+    assert working.ended == ["a"]
+    found = await record(client)
+    assert (found["holderIdentity"], found["leaseDurationSeconds"]) == ("", 1)
+    releases = server.requests(verb="update", resource="leases")
+    assert (releases[-1].time - releases[0].time).total_seconds() > 15, "it was renewed during the drain"
+
+
+async def test_the_lease_is_not_released_while_a_worker_works(server: APIServer, client: Client) -> None:
+    end = asyncio.Event()
+
+    async def stubborn(_: object) -> None:
+        while not end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await end.wait()
+
+    await client.create(config_map("a"))
+    manager = replica(server, "one", Working(stubborn), grace_period=5)
+    task = asyncio.create_task(manager.run())
+    await asyncio.sleep(1)
+    manager.stop()
+    await asyncio.wait({task})
+    assert "default/a in hand" in str(task.exception())
+    assert (await record(client))["holderIdentity"] == "one"
+    renewals = len(server.requests(verb="update", resource="leases"))
+    await asyncio.sleep(30)
+    assert len(server.requests(verb="update", resource="leases")) == renewals, "it is left to expire"
+    end.set()
+
+
+async def test_a_foreign_change_of_the_lease_is_no_loss(server: APIServer, client: Client) -> None:
+    async with replica(server, "one").running() as manager:
+        await asyncio.sleep(5)
+        await client.patch(LEASE, "operator", "default", patch={"metadata": {"labels": {"a": "b"}}})
+        await asyncio.sleep(60)
+        assert manager.statistics().leading
+        assert manager.metrics.leader("operator").slow_paths == 1
+        lease = await client.get(LEASE, "operator", "default")
+        assert lease.to_dict()["metadata"]["labels"] == {"a": "b"}
+
+
+async def test_a_deleted_lease_is_made_again(server: APIServer, client: Client) -> None:
+    async with replica(server, "one").running() as manager:
+        await asyncio.sleep(5)
+        await client.delete(LEASE, "operator", "default")
+        await asyncio.sleep(5)
+        assert manager.statistics().leading
+        assert (await record(client))["holderIdentity"] == "one"
+
+
+async def test_short_trouble_is_survived(server: APIServer, client: Client) -> None:
+    async with replica(server, "one").running() as manager:
+        await asyncio.sleep(5)
+        server.faults.add(resource="leases", status=503, times=3)
+        await asyncio.sleep(60)
+        assert manager.statistics().leading
+
+
+async def test_lost_answers_of_the_own_writes_do_not_confuse(server: APIServer, client: Client) -> None:
+    server.faults.add(resource="leases", verb="create", after_commit=True, lost=True)
+    async with replica(server, "one").running() as manager:
+        assert await elected(manager) < 5
+        server.faults.add(resource="leases", verb="update", after_commit=True, status=500, times=2)
+        await asyncio.sleep(60)
+        assert manager.statistics().leading
+        assert (await record(client))["leaseTransitions"] == 0
+
+
+async def test_metrics_tell_who_leads(server: APIServer) -> None:
+    async with replica(server, "one").running() as manager, replica(server, "two").running() as other:
+        await asyncio.sleep(10)
+        assert 'leader_election_master_status{name="operator"} 1.0' in manager.metrics.render()[1].decode()
+        assert 'leader_election_master_status{name="operator"} 0.0' in other.metrics.render()[1].decode()
+    assert not manager.metrics.leader("operator").leading
+
+
+# Two processes
+
+
+async def test_the_second_process_waits_and_runs_no_controller(server: APIServer, client: Client) -> None:
+    await client.create(config_map("a"))
+    working = Working()
+    async with replica(server, "one").running(), replica(server, "two", working).running() as second:
+        await asyncio.sleep(FAR)
+        assert second.statistics().leading is False
+        assert second.statistics().state == "running"
+        assert working.started == []
+
+
+async def test_after_a_release_the_standby_takes_over_soon(server: APIServer, client: Client) -> None:
+    await client.create(config_map("a"))
+    working = Working()
+    async with in_background(first := replica(server, "one")) as running:
+        await elected(first)
+        async with replica(server, "two", working).running() as second:
+            await asyncio.sleep(100)
+            first.stop()
+            await running
+            assert await elected(second) <= 4.5
+            await asyncio.sleep(1)
+            assert working.ended == ["a"]
+            assert (await record(client))["leaseTransitions"] == 1
+
+
+async def test_a_released_lease_is_taken_at_once_by_a_newcomer(server: APIServer) -> None:
+    async with replica(server, "one").running() as first:
+        await elected(first)
+    async with replica(server, "two").running() as second:
+        assert await elected(second) < 0.1
+
+
+async def test_a_silent_leader_is_followed_after_its_lease_and_not_before(server: APIServer, client: Client) -> None:
+    await client.create(config_map("a"))
+    async with in_background(first := replica(server, "one")) as running, replica(server, "two").running() as second:
+        await elected(first)
+        await asyncio.sleep(30.5 - now())
+        last = now() - 0.5
+        server.faults.add(user_agent="one", stall=True, times=None)
+        await asyncio.wait({running})
+        assert isinstance(running.exception(), LeadershipLost)
+        assert now() == pytest.approx(last + 10, abs=0.1)
+        await elected(second)
+        # The standby looks every 2 to 4.4 s, so it may have seen the last renewal that much later.
+        assert last + 15 <= now() <= last + 15 + 2 * 4.4 + 0.1
+        assert (await record(client))["leaseTransitions"] == 1
+        server.faults.clear()
+
+
+async def test_whether_a_lease_is_over_is_not_read_from_its_times(server: APIServer, client: Client) -> None:
+    """Another machine's clock may be years off: what counts is how long its record has not changed here."""
+    await client.create(
+        {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": "operator", "namespace": "default"},
+            "spec": {
+                "holderIdentity": "years ago",
+                "leaseDurationSeconds": 15,
+                "acquireTime": "2001-01-01T00:00:00.000000Z",
+                "renewTime": "2001-01-01T00:00:00.000000Z",
+            },
+        }
+    )
+    async with replica(server, "one").running() as manager:
+        assert 15 <= await elected(manager) <= 15 + 4.5
+
+
+async def test_the_duration_that_counts_is_the_holder_s(server: APIServer) -> None:
+    first = replica(server, "one", times={"lease_duration": 60, "renew_deadline": 40, "retry_period": 5})
+    async with in_background(first) as running:
+        await elected(first)
+        async with replica(server, "two").running() as second:
+            await asyncio.sleep(1)
+            server.faults.add(user_agent="one", stall=True, times=None)
+            assert 59 <= await elected(second) <= 60 + 2 * 4.4
+            assert running.done()
+            server.faults.clear()
+
+
+async def test_another_holder_seen_is_a_loss_at_once(server: APIServer, client: Client) -> None:
+    manager = replica(server, "one")
+    async with in_background(manager) as running:
+        await asyncio.sleep(5)
+        await client.patch(LEASE, "operator", "default", patch={"spec": {"holderIdentity": "usurper"}})
+        await asyncio.sleep(2.1)
+        assert isinstance(running.exception(), LeadershipLost)
+        assert "usurper has taken it" in str(running.exception())
+
+
+# Loss
+
+
+async def test_a_partitioned_leader_starts_no_write_after_the_deadline(server: APIServer, client: Client) -> None:
+    """The lease cannot be renewed, everything else goes through: what is sent is what the fence lets pass."""
+
+    async def work(request: Any) -> None:
+        while True:
+            await manager.client.patch(KIND, request.name, "default", patch={"data": {"at": str(now())}})
+            await asyncio.sleep(0.25)
+
+    await client.create(config_map("a"))
+    manager = replica(server, "one", Working(work))
+    async with in_background(manager) as running:
+        await asyncio.sleep(8.1)
+        server.faults.add(resource="leases", status=503, times=None)
+        await asyncio.wait({running})
+        assert isinstance(running.exception(), LeadershipLost)
+        writes = server.requests(verb="patch", resource="configmaps", user_agent="one")
+        start = writes[0].time
+        assert 17.5 <= (writes[-1].time - start).total_seconds() <= 18
+        assert now() == pytest.approx(18, abs=0.1), "no grace period"
+
+
+async def test_a_lost_leader_cancels_its_workers_before_the_block_has_taken_notice(
+    server: APIServer, client: Client
+) -> None:
+    await client.create(config_map("a"))
+    working = Working(lambda _: asyncio.sleep(FAR))
+    manager = replica(server, "one", working)
+
+    async def block() -> None:
+        async with manager.running():
+            try:
+                await asyncio.sleep(FAR)
+            finally:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(5)
+                assert working.cancelled == ["a"]
+
+    server.faults.add(resource="leases", verb="update", status=503, times=None)
+    with pytest.raises(LeadershipLost, match="not renewed within 10 s"):
+        await block()
+
+
+async def test_a_loss_during_the_drain_cuts_it_short(server: APIServer, client: Client) -> None:
+    await client.create(config_map("a"))
+    working = Working(lambda _: asyncio.sleep(FAR))
+    manager = replica(server, "one", working, grace_period=500)
+    async with in_background(manager) as running:
+        await asyncio.sleep(1)
+        manager.stop()
+        await asyncio.sleep(100)
+        assert not running.done()
+        server.faults.add(resource="leases", status=503, times=None)
+        await asyncio.wait({running})
+        assert isinstance(running.exception(), LeadershipLost)
+        assert working.cancelled == ["a"]
+        assert now() < 115
+        server.faults.clear()
+        assert (await record(client))["holderIdentity"] == "one", "a lease that was lost is not released"
+
+
+# Fence
+
+
+async def test_writes_of_a_process_that_does_not_lead_are_refused_and_reads_are_not(
+    server: APIServer, client: Client
+) -> None:
+    await client.create(config_map("a"))
+    async with replica(server, "one").running() as leader, replica(server, "two").running() as standby:
+        await asyncio.sleep(5)
+        await leader.client.patch(KIND, "a", "default", patch={"data": {"a": "b"}})
+        leader.check_leader()
+        with pytest.raises(NotLeader, match=r"two does not lead \(lease default/operator, one holds it\)"):
+            await standby.client.patch(KIND, "a", "default", patch={"data": {"a": "c"}})
+        with pytest.raises(NotLeader):
+            await standby.client.live.delete(KIND, "a", "default")
+        with pytest.raises(NotLeader):
+            standby.check_leader()
+        assert (await standby.client.live.get(KIND, "a", "default")).to_dict()["data"] == {"a": "b"}
+    assert server.requests(user_agent="two", resource="configmaps", verb={"patch", "delete"}) == []
+    with pytest.raises(NotLeader):
+        leader.check_leader()
+
+
+async def test_the_client_of_the_caller_is_not_fenced(server: APIServer, client: Client) -> None:
+    async with replica(server, "one").running():
+        manager = Manager(client, leader_election=elects("two"))
+        async with manager.running():
+            await client.create(config_map("a"))
+
+
+# Stopping before being elected
+
+
+async def test_a_standby_that_stops_never_leads_and_starts_nothing(server: APIServer, client: Client) -> None:
+    await client.create(config_map("a"))
+    working, ran = Working(), asyncio.Event()
+
+    async def only_leader() -> None:
+        ran.set()
+
+    async with replica(server, "one").running():
+        standby = replica(server, "two", working)
+        standby.add(only_leader, leader_only=True)
+        async with standby.running():
+            await asyncio.sleep(30)
+        assert (await record(client))["holderIdentity"] == "one"
+        await asyncio.sleep(60)
+    assert not ran.is_set()
+    assert working.started == []
+
+
+class Late:
+    """Let the answers to writes come late, after they have taken effect."""
+
+    def __init__(self, server: APIServer, seconds: float) -> None:
+        self._server = server
+        self.seconds = seconds
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        answer = await self._server.send(request)
+        if request.method != "GET":
+            await asyncio.sleep(self.seconds)
+        return answer
+
+
+async def test_an_attempt_under_way_when_it_stops_is_taken_back(server: APIServer, client: Client) -> None:
+    manager = Manager(Client(Late(server, 3)), leader_election=elects("one"))
+    async with manager.running():
+        await asyncio.sleep(1)
+        assert (await record(client))["holderIdentity"] == "one"
+        assert not manager.statistics().leading
+    assert (await record(client))["holderIdentity"] == ""
+
+
+async def test_the_deadline_counts_from_the_start_of_the_request_that_succeeded(server: APIServer) -> None:
+    late = Late(server, 0)
+    manager = Manager(Client(late, user_agent="one"), leader_election=elects("one"))
+    async with in_background(manager) as running:
+        await asyncio.sleep(9)
+        late.seconds = 4  # the renewal that starts at 10 is answered at 14
+        await asyncio.sleep(4)
+        server.faults.add(user_agent="one", stall=True, times=None)
+        await asyncio.wait({running})
+        assert now() == pytest.approx(20, abs=0.2)
+
+
+async def test_a_lease_that_somebody_else_took_is_not_released(server: APIServer, client: Client) -> None:
+    async with replica(server, "one").running():
+        await asyncio.sleep(4.5)
+        await client.patch(LEASE, "operator", "default", patch={"spec": {"holderIdentity": "usurper"}})
+    assert (await record(client))["holderIdentity"] == "usurper"
+
+
+async def test_a_standby_leaves_nothing_behind(server: APIServer) -> None:
+    async with replica(server, "one").running():
+        await asyncio.sleep(1)
+        before = asyncio.all_tasks()
+        async with replica(server, "two").running():
+            await asyncio.sleep(5)
+        assert asyncio.all_tasks() == before
+
+
+async def test_a_stop_while_the_controllers_start_ends_them(server: APIServer, client: Client) -> None:
+    before = asyncio.all_tasks()
+    server.faults.add(resource="configmaps", status=503, times=None)
+    working = Working()
+    async with replica(server, "one", working).running() as manager:
+        await elected(manager)
+        await asyncio.sleep(5)
+    assert asyncio.all_tasks() == before
+    server.faults.clear()
+    await client.create(config_map("a"))
+    await asyncio.sleep(100)
+    assert working.started == []
+
+
+class Jumping:
+    """The clock of a machine that was suspended: boot time has gone on, timers have not."""
+
+    virtual = True
+
+    def __init__(self) -> None:
+        self.suspended = 0.0
+
+    def monotonic(self) -> float:
+        return now()
+
+    def boottime(self) -> float:
+        return 1e6 + now() + self.suspended
+
+    def now(self) -> datetime:
+        return current_clock().now()
+
+
+async def test_after_a_suspension_no_write_passes_before_any_timer_has_fired(server: APIServer, client: Client) -> None:
+    """A step that was queued before the machine slept runs first when it wakes up."""
+    await client.create(config_map("a"))
+    clock = Jumping()
+    manager = Manager(Client(server, user_agent="one"), leader_election=elects("one"), clock=clock)
+    async with in_background(manager) as running:
+        await asyncio.sleep(5)
+        await manager.client.live.patch(KIND, "a", "default", patch={"data": {"a": "1"}})
+        clock.suspended = 9
+        with pytest.raises(NotLeader):
+            await manager.client.live.patch(KIND, "a", "default", patch={"data": {"a": "2"}})
+        await asyncio.wait({running})
+        assert isinstance(running.exception(), LeadershipLost)
+    assert len(server.requests(verb="patch", user_agent="one")) == 1
+
+
+async def test_runnables_of_the_leader_run_while_it_leads(server: APIServer) -> None:
+    story: list[str] = []
+
+    async def only_leader() -> None:
+        story.append("starts")
+        try:
+            await asyncio.sleep(FAR)
+        finally:
+            story.append("ends")
+
+    async with replica(server, "one").running() as first:
+        await elected(first)
+        second = replica(server, "two")
+        second.add(only_leader, leader_only=True)
+        second.add(lambda: asyncio.sleep(0))
+        async with second.running():
+            await asyncio.sleep(5)
+            assert story == []
+            first.add(only_leader, leader_only=True)
+            await asyncio.sleep(1)
+            assert story == ["starts"]
+    assert story == ["starts", "ends"]
+
+
+async def test_a_leader_that_cannot_sync_ends(server: APIServer, client: Client) -> None:
+    manager = replica(server, "one")
+    manager.add_controller(Working(), resource="example.com/v1/Nothing", sync_timeout=5)
+    with pytest.raises(Exception, match="could not be listed"):
+        await manager.run()
+    assert (await record(client))["holderIdentity"] == ""
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"lease_duration": 10.0},
+        {"renew_deadline": 15.0},
+        {"retry_period": 9.0},
+        {"retry_period": 0.0},
+        {"lease_duration": 0.9, "renew_deadline": 0.5, "retry_period": 0.1},
+        {"lease_duration": float("inf")},
+        {"renew_deadline": float("nan")},
+    ],
+)
+def test_times_that_do_not_fit_are_refused(times: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="do not fit"):
+        elects("one", **times)
+
+
+def test_a_lease_needs_a_name_and_a_namespace(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    client = Client(APIServer())
+    with pytest.raises(ConfigurationError, match="names no lease"):
+        Manager(client, leader_election="")
+    with pytest.raises(ConfigurationError, match="leader_election_namespace="):
+        Manager(client, leader_election="operator")
+    with pytest.raises(ConfigurationError, match="leader_election_namespace="):
+        Manager(client, leader_election="operator", namespaces=["a", "b"])
+    Manager(client, leader_election="operator", namespaces=["prod"])
+    Manager(client, leader_election="operator", leader_election_namespace="prod")
+    (tmp_path / "namespace").write_text("prod\n")
+    monkeypatch.setattr("reconciler.manager._election._POD_NAMESPACE", tmp_path / "namespace")
+    Manager(client, leader_election="operator")
+
+
+async def test_identities_are_unique(server: APIServer, client: Client) -> None:
+    holders = set()
+    for _ in range(2):
+        async with Manager(client, leader_election="operator", leader_election_namespace="default").running() as one:
+            await elected(one)
+            holders.add((await record(client))["holderIdentity"])
+    assert len(holders) == 2

@@ -1,0 +1,73 @@
+"""The thread that ends a process whose workers outlive its lease."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+
+import pytest
+
+from reconciler.clock import current_clock
+from reconciler.manager._watchdog import Watchdog
+
+LONG = 30.0
+
+
+class Hand:
+    """A clock that somebody moves."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def monotonic(self) -> float:
+        raise AssertionError("a lease goes on while the machine is suspended")
+
+    def boottime(self) -> float:
+        return self.time
+
+    def now(self) -> datetime:
+        raise NotImplementedError
+
+
+def test_it_ends_the_process_at_the_lease_s_end() -> None:
+    clock, ended = Hand(), threading.Event()
+    watchdog = Watchdog(clock, end=ended.set)
+    watchdog.extend(15.0)
+    watchdog.start()
+    clock.time = 14.9
+    assert not ended.wait(0.3)
+    clock.time = 15.0
+    assert ended.wait(LONG)
+
+
+def test_each_renewal_puts_the_end_off() -> None:
+    clock, ended = Hand(), threading.Event()
+    watchdog = Watchdog(clock, end=ended.set)
+    watchdog.extend(15.0)
+    watchdog.start()
+    watchdog.extend(25.0)
+    clock.time = 24.9
+    assert not ended.wait(0.3)
+    clock.time = 25.1
+    assert ended.wait(LONG)
+
+
+def test_disarmed_it_ends_nothing_and_its_thread_ends() -> None:
+    clock, ended = Hand(), threading.Event()
+    watchdog = Watchdog(clock, end=ended.set)
+    watchdog.extend(15.0)
+    watchdog.start()
+    watchdog.disarm()
+    clock.time = 100.0
+    assert watchdog._thread is not None
+    watchdog._thread.join(LONG)
+    assert not watchdog._thread.is_alive()
+    assert not ended.is_set()
+
+
+@pytest.mark.virtual_time
+async def test_under_virtual_time_there_is_no_thread() -> None:
+    watchdog = Watchdog(current_clock())
+    watchdog.extend(0.0)
+    watchdog.start()
+    assert watchdog._thread is None
