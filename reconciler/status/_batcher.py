@@ -404,8 +404,7 @@ class _Done:
     """Be awaitable, and have nothing left to wait for."""
 
     def __await__(self) -> Generator[None, None, None]:
-        return
-        yield
+        yield from ()
 
 
 def _check_options(strategy: object, on_error: object, flush_timeout: float, max_conflicts: int) -> None:
