@@ -11,6 +11,7 @@ import io
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.manager import Manager
 from reconciler.meta import parse_time
-from reconciler.notification import ConsoleChannel, FileChannel, NotificationReconciler, NotificationRequest
+from reconciler.notification import Channel, ConsoleChannel, FileChannel, NotificationReconciler, NotificationRequest
 
 __all__ = ["Attempt", "Facts", "play"]
 
@@ -106,7 +107,7 @@ async def play(
     with tempfile.TemporaryDirectory() as folder:
         occupied = Path(folder, "occupied")
         occupied.write_text("A regular file where the channel wants a directory.\n")
-        channels = [ConsoleChannel(stream=io.StringIO()), FileChannel(occupied / "notifications")]
+        channels: list[Channel] = [ConsoleChannel(stream=io.StringIO()), FileChannel(occupied / "notifications")]
         async with APIServer() as server, Client(server) as client:
             await server.apply(NotificationRequest)
             manager = Manager(client)
@@ -170,7 +171,7 @@ async def _follow(client: Client, server: APIServer, facts: Facts, on_attempt: C
             return
 
 
-def _next_due(status: dict[str, Any], channel: str, born: Any) -> float | None:
+def _next_due(status: dict[str, Any], channel: str, born: datetime) -> float | None:
     for state in status.get("channels") or ():
         if state.get("name") == channel and state.get("nextAttemptTime"):
             return round((parse_time(state["nextAttemptTime"]) - born).total_seconds(), 6)

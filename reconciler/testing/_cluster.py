@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import NotServed
+from reconciler.objects import Unstructured
 
 if TYPE_CHECKING:
     from reconciler.testing.control_plane import ControlPlane
@@ -99,7 +100,7 @@ async def _with_namespace(
 
 
 async def _install(client: Client, document: dict[str, Any]) -> None:
-    def replace(current: dict[str, Any]) -> None:
+    def replace(current: Unstructured) -> None:
         current["spec"] = document["spec"]
 
     await client.create_or_update(document, replace)
