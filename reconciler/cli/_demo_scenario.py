@@ -123,9 +123,9 @@ async def play(
                 ticker = asyncio.create_task(_tell_time(start, on_tick, tick))
                 try:
                     await _follow(client, server, facts, on_attempt)
-                    await _settle()
                 finally:
                     ticker.cancel()
+                await _settle()
                 facts.cycles = controller.statistics().reconciles
             facts.status_writes = len(server.requests(verb="patch", subresource="status"))
     return facts
