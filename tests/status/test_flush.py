@@ -408,6 +408,38 @@ async def test_an_object_deleted_after_a_lost_answer_is_gone(server):
     assert (status.written, status.statistics().dropped) == (False, 1)
 
 
+async def test_an_object_recreated_after_a_lost_answer_is_gone(server):
+    server.on_write.append(lambda s, execute: (s.recreate(), never_arrived()(s, execute))[0])
+    async with batcher(server) as status:
+        status.increment("total")
+    assert (server.status, status.statistics().dropped) == ({}, 1)
+
+
+async def test_a_checkpoint_that_a_token_shows_was_not_applied_is_a_conflict(server):
+    server.on_write.append(lambda s, execute: (s.annotate(), never_arrived()(s, execute))[0])
+    async with batcher(server, token="lastWrite") as status:
+        status.increment("total")
+        with pytest.raises(StatusConflict):
+            await status.flush()
+    assert server.status == {}
+
+
+async def test_a_read_after_a_conflict_that_is_refused_says_what_the_role_needs(server):
+    server.on_write.append(meanwhile(lambda s: s.annotate()))
+    server.on_read.append(refused(api_error(403, "Forbidden")))
+    with pytest.raises(StatusRejected, match="must allow to get the main resource"):
+        async with batcher(server) as status:
+            status.increment("total")
+
+
+async def test_an_object_deleted_while_a_conflict_is_looked_into_is_gone(server):
+    server.on_write.append(meanwhile(lambda s: s.annotate()))
+    server.on_read.append(meanwhile(lambda s: s.delete()))
+    async with batcher(server) as status:
+        status.increment("total")
+    assert status.statistics().dropped == 1
+
+
 async def test_a_read_back_that_is_refused_leaves_the_outcome_unknown(server):
     server.on_write.append(lost())
     server.on_read.append(refused(api_error(403, "Forbidden")))
