@@ -88,10 +88,10 @@ class Writer(ClientBase):
             response = await self._execute(rt, get, Repeat.UNKNOWN)
             stored = decode(get, response)
         except NotFound:
-            stored = {}
+            response, stored = None, {}
         wanted, found = controller_of(sent), controller_of(stored)
         ours = wanted is not None and found is not None and wanted.get("uid") == found.get("uid")
-        if ours and not merge_diff(stored, merge_patch(stored, sent)):
+        if response is not None and ours and not merge_diff(stored, merge_patch(stored, sent)):
             return response
         raise OutcomeUnknown(
             f"{label(request)}: the answer to the first attempt was lost, and now {name_of(sent)!r} exists: read it, "

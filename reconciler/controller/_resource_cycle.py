@@ -61,7 +61,9 @@ class ResourceCycle:
         self, override: Override, *, strategy: Strategy, subresource: str | None, on_error: OnError
     ) -> Outcome:
         """Run the cycle. Cancellation cancels the override and waits for the flush."""
-        self._strategy, self._subresource, self._on_error = strategy, subresource, on_error
+        self._strategy: Strategy = strategy
+        self._subresource = subresource
+        self._on_error: OnError = on_error
         obj: Any
         try:
             obj = await self._client.get(self._kind, self._request.name, self._request.namespace)

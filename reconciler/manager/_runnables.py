@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 __all__ = ["Runnable", "Supervisor", "entry_of", "first_failure"]
 
@@ -39,7 +39,8 @@ def entry_of(runnable: object) -> tuple[str, Callable[[], Awaitable[object]]]:
         if isinstance(runnable, Runnable):
             return type(runnable).__name__, runnable.run
         if callable(runnable):
-            return getattr(runnable, "__qualname__", type(runnable).__name__), runnable
+            name: str = getattr(runnable, "__qualname__", type(runnable).__name__)
+            return name, cast("Callable[[], Awaitable[object]]", runnable)
     raise TypeError(f"{runnable!r} cannot run: give an object with `async def run(self)`, or an async function")
 
 

@@ -71,8 +71,9 @@ class Deliverer:
 
     async def _call(self, channel: Channel, message: Message) -> tuple[Verdict, BaseException | None]:
         """Call the channel; raise only when this delivery itself was cancelled."""
+        scope = asyncio.timeout(self._timeout)
         try:
-            async with asyncio.timeout(self._timeout) as scope:
+            async with scope:
                 answer = channel.deliver(message)
                 # A plain `def` has delivered by now; to await its None would make a failure of it, and repeat it.
                 if inspect.isawaitable(answer):

@@ -72,6 +72,7 @@ def _exact(loop: asyncio.BaseEventLoop) -> asyncio.BaseEventLoop:
     """
 
     class ExactLoop(type(loop)):  # type: ignore[misc]  # mypy knows no class that is made at run time
+        _scheduled: list[asyncio.TimerHandle]
         reached = 0.0
 
         def time(self) -> float:
