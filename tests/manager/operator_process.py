@@ -1,0 +1,82 @@
+"""An operator in a process of its own, for the tests to signal, stop and starve. Tells on stdout what it does.
+
+Usage: operator_process.py KUBECONFIG MODE [leader]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+from reconciler.client import Client
+from reconciler.controller import Outcome, Reconciler
+from reconciler.manager import LeaderElection, Manager
+from reconciler.meta import Request
+
+LEASE = LeaderElection(
+    "operator", namespace="default", identity="child", lease_duration=2, renew_deadline=1.2, retry_period=0.3
+)
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - the test reads it
+
+
+class Slow(Reconciler):
+    async def reconcile(self, request: Request, /) -> Outcome:
+        tell("reconciling")
+        await asyncio.sleep(0.5)
+        tell("reconciled")
+        return None
+
+
+class Endless(Reconciler):
+    async def reconcile(self, request: Request, /) -> Outcome:
+        tell("reconciling")
+        await asyncio.sleep(600)
+        return None
+
+
+class Blocking(Reconciler):
+    """Block the event loop."""
+
+    async def reconcile(self, request: Request, /) -> Outcome:
+        tell("reconciling")
+        time.sleep(600)  # noqa: ASYNC251 - the fault that is tested
+        return None
+
+
+class Hung(Reconciler):
+    """Hang in a thread, deaf to everything."""
+
+    def reconcile(self, request: Request, /) -> Outcome:
+        tell("reconciling")
+        time.sleep(600)
+        return None
+
+
+class Writing(Reconciler):
+    """Write without pause, so that a step is always ready when the process wakes up."""
+
+    async def reconcile(self, request: Request, /) -> Outcome:
+        tell("reconciling")
+        number = 0
+        while True:
+            number += 1
+            await self.client.patch("v1/ConfigMap", request.name, request.namespace, patch={"data": {"n": str(number)}})
+
+
+MODES = {each.__name__.lower(): each for each in (Slow, Endless, Blocking, Hung, Writing)}
+
+
+async def main(kubeconfig: str, mode: str, leader: bool) -> None:
+    async with Client.from_config(kubeconfig=kubeconfig, user_agent="child") as client:
+        manager = Manager(client, leader_election=LEASE if leader else None)
+        manager.add_controller(MODES[mode](), resource="v1/ConfigMap")
+        await manager.run()
+    tell("left")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], "leader" in sys.argv[3:]))
