@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec.json
 
+from reconciler.errors import ConfigurationError
 from reconciler.notification._errors import RetryableDeliveryError
 from reconciler.notification._log import message_document
 from reconciler.notification._message import Message
@@ -24,7 +25,8 @@ class FileChannel:
     """Write each message as a JSON file of its own.
 
     The file is called ``<namespace>_<name>_<uid>_<attempt>.json`` and appears complete or not at all: it is written
-    beside its place and renamed. An attempt that is repeated because the process died replaces its own file.
+    beside its place and renamed, though not synced to the disk. An attempt that is repeated because the process died
+    replaces its own file.
 
     Args:
         directory: where the files go; made with its parents when it is missing.
@@ -36,6 +38,24 @@ class FileChannel:
         self.name = name
         self._directory = Path(directory)
         self._mode = mode
+
+    def check(self) -> None:
+        """Make the directory if it is missing, and try whether files can be written there.
+
+        For a start that should fail at once rather than at the first message. `deliver` does not need it.
+
+        Raises:
+            ConfigurationError: they cannot; the message says why.
+        """
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._directory):
+                pass
+        except OSError as error:
+            raise ConfigurationError(
+                f"the channel {self.name!r} cannot write into {self._directory}: {error.strerror or error}; "
+                "give it a directory that this account may write"
+            ) from error
 
     async def deliver(self, message: Message) -> None:
         """Write the message's file in a thread, so that a slow disk holds nobody up.

@@ -168,6 +168,14 @@ async def test_file_failures_are_retryable_and_leave_no_half_file(tmp_path: Path
     assert files(tmp_path / "dir") == [target]
 
 
+def test_a_directory_that_cannot_be_written_is_found_out_at_the_start(tmp_path: Path) -> None:
+    FileChannel(tmp_path / "a" / "b").check()
+    assert files(tmp_path / "a" / "b") == []
+    (tmp_path / "occupied").touch()
+    with pytest.raises(ConfigurationError, match=r"'file' cannot write into .*occupied"):
+        FileChannel(tmp_path / "occupied" / "n").check()
+
+
 # Registry
 
 

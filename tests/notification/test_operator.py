@@ -256,7 +256,7 @@ def test_restarts_at_any_instant_lose_no_due_time(lives: list[float]) -> None:
     with virtual_time():
         console, pager, phase = asyncio.run(main())
     assert (len(console), phase) == (1, "PartiallySent")
-    assert pager == pytest.approx(TIMELINE, abs=0.5)
+    assert pager == pytest.approx(TIMELINE, abs=0.01)
 
 
 @virtual
