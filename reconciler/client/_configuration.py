@@ -80,6 +80,11 @@ class ConfiguredTransport:
             await transport.close()
             await api_client.close()
 
+    @property
+    def host(self) -> str:
+        """Return the server's host and port, for metrics; ``""`` before it is open."""
+        return "" if self._transport is None else self._transport.host
+
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its answer. A cancelled call may have been executed.
 

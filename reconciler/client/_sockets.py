@@ -102,6 +102,11 @@ class KubernetesAsyncioTransport:
         """Let go of the connections; they are closed with the ApiClient. Harmless when done already, or cancelled."""
         await self._session.close()
 
+    @property
+    def host(self) -> str:
+        """Return the server's host and port, for metrics."""
+        return URL(self._host).authority
+
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its answer, whatever its status.
 

@@ -36,16 +36,16 @@ class Counted(_Around):
     def __init__(self, transport: Transport, counters: RequestCounters) -> None:
         super().__init__(transport)
         self._counters = counters
-        self._host = str(getattr(transport, "host", ""))
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request and count its answer; a cancelled one is not counted."""
+        # A transport inside the process has no host, one over sockets knows it when it is open.
         try:
             response = await self._transport.send(request)
         except TransportError:
-            self._counters.count("<error>", request.method, self._host)
+            self._counters.count("<error>", request.method, getattr(self._transport, "host", ""))
             raise
-        self._counters.count(str(response.status), request.method, self._host)
+        self._counters.count(str(response.status), request.method, getattr(self._transport, "host", ""))
         return response
 
 
