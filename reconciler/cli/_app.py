@@ -53,6 +53,9 @@ def run(
     namespace: Annotated[tuple[str, ...], Parameter(help="Watch only this namespace; can be repeated.")] = (),
     workers: Annotated[int, Parameter(help="Reconciles side by side, for each controller.")] = 4,
     leader_election: Annotated[str | None, Parameter(help="Name of the Lease; off unless given.")] = None,
+    leader_election_namespace: Annotated[
+        str | None, Parameter(help="Where the Lease is; defaults to the pod's namespace, or the only --namespace.")
+    ] = None,
     metrics: Annotated[str | None, Parameter(help="HOST:PORT of /metrics; off unless given.")] = None,
     health: Annotated[str | None, Parameter(help="HOST:PORT of /healthz and /readyz; off unless given.")] = None,
     notification_directory: Annotated[
@@ -63,8 +66,8 @@ def run(
 ) -> int:
     """Run reconcilers against a cluster until SIGTERM.
 
-    ATTR is a Reconciler (class or instance), a sequence of them, or a function that is given the Manager and adds
-    controllers to it.
+    ATTR is a Reconciler (class or instance), a sequence of them, or a function, plain or async, that is given the
+    Manager and adds controllers to it.
     """
     from reconciler.cli._run import RunOptions, run_target
 
@@ -76,6 +79,7 @@ def run(
             namespaces=namespace,
             workers=workers,
             leader_election=leader_election,
+            leader_election_namespace=leader_election_namespace,
             metrics=metrics,
             health=health,
             notification_directory=notification_directory,

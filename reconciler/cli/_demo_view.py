@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-
 from reconciler.cli._demo_scenario import Attempt, Facts
+from reconciler.errors import MissingExtra
+
+try:
+    from rich.console import Console, Group, RenderableType
+    from rich.live import Live
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+except ModuleNotFoundError as error:
+    raise MissingExtra("rich", extra="cli", purpose="the demo") from error
 
 __all__ = ["TimelineView"]
 

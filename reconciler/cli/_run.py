@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
-from reconciler.cli._targets import load_target
+from reconciler.cli._targets import load_target, told_in_a_line
 from reconciler.client import Client
 from reconciler.controller import Reconciler
 from reconciler.errors import ConfigurationError
@@ -28,6 +30,7 @@ class RunOptions:
     namespaces: Sequence[str]
     workers: int
     leader_election: str | None
+    leader_election_namespace: str | None
     metrics: str | None
     health: str | None
     notification_directory: Path | None
@@ -43,7 +46,7 @@ def run_target(target: str, options: RunOptions) -> int:
     return 0
 
 
-async def _run(add: Callable[[Manager], None], options: RunOptions) -> None:
+async def _run(add: Callable[[Manager], Awaitable[None]], options: RunOptions) -> None:
     async with Client.from_config(
         kubeconfig=str(options.kubeconfig) if options.kubeconfig else None, context=options.context
     ) as client:
@@ -51,29 +54,49 @@ async def _run(add: Callable[[Manager], None], options: RunOptions) -> None:
             client,
             namespaces=list(options.namespaces) or None,
             leader_election=options.leader_election,
+            leader_election_namespace=options.leader_election_namespace,
             metrics=options.metrics,
             health=options.health,
         )
-        add(manager)
+        await add(manager)
         await manager.run()
 
 
-def _adder(target: str, options: RunOptions) -> Callable[[Manager], None]:
+def _adder(target: str, options: RunOptions) -> Callable[[Manager], Awaitable[None]]:
     """Return the function that gives a manager its controllers."""
     found = _notification(options) if target == "notification" else load_target(target)
     reconcilers = [_instance(item, target) for item in _items(found)]
     if reconcilers:
 
-        def add(manager: Manager) -> None:
+        async def add(manager: Manager) -> None:
             for reconciler in reconcilers:
                 manager.add_controller(reconciler, workers=options.workers)
 
         return add
-    if not callable(found):
+    if isinstance(found, type) or not _takes_a_manager(found):
         raise ConfigurationError(
             f"{target!r} is {found!r}: name a Reconciler, a sequence of them, or a function that takes the Manager"
         )
-    return found
+
+    async def call(manager: Manager) -> None:
+        with told_in_a_line(f"{target!r} failed"):
+            added = found(manager)
+            if inspect.isawaitable(added):
+                await added
+
+    return call
+
+
+def _takes_a_manager(found: object) -> TypeGuard[Callable[[Manager], object]]:
+    if not callable(found):
+        return False
+    try:
+        inspect.signature(found).bind(None)
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # written in C, and nothing tells what it takes
+    return True
 
 
 def _items(found: object) -> Sequence[object]:
@@ -85,7 +108,8 @@ def _items(found: object) -> Sequence[object]:
 
 def _instance(item: object, target: str) -> Reconciler:
     if isinstance(item, type) and issubclass(item, Reconciler):
-        return item()
+        with told_in_a_line(f"{target!r}: {item.__name__} cannot be made without arguments"):
+            return item()
     if isinstance(item, Reconciler):
         return item
     raise ConfigurationError(f"{target!r} holds {item!r}, which is no Reconciler")
@@ -96,7 +120,9 @@ def _notification(options: RunOptions) -> Reconciler:
 
     channels: list[Channel] = [ConsoleChannel(), LogChannel()]
     if options.notification_directory is not None:
-        channels.append(FileChannel(options.notification_directory))
+        channel = FileChannel(options.notification_directory)
+        channel.check()
+        channels.append(channel)
     return NotificationReconciler(channels=channels)
 
 

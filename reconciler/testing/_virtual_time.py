@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from types import ModuleType
 from unittest import mock
 
 from reconciler.clock import use_clock
@@ -53,11 +54,15 @@ def new_virtual_loop() -> asyncio.AbstractEventLoop:
     Raises:
         MissingExtra: looptime is not installed.
     """
+    return _exact(_looptime().new_event_loop(start=0.0))
+
+
+def _looptime() -> ModuleType:
     try:
         import looptime
     except ModuleNotFoundError as error:
         raise MissingExtra("looptime", extra="testing", purpose="virtual time") from error
-    return _exact(looptime.new_event_loop(start=0.0))
+    return looptime
 
 
 _TICK = 1e-6
@@ -97,7 +102,11 @@ def virtual_time(epoch: datetime = EPOCH) -> Iterator[VirtualClock]:
 
     Args:
         epoch: the wall time at loop time 0, aware.
+
+    Raises:
+        MissingExtra: looptime is not installed.
     """
+    _looptime()  # before the block has made a coroutine that nobody would run
     clock = VirtualClock(epoch)
 
     def make() -> asyncio.AbstractEventLoop:

@@ -1,0 +1,229 @@
+"""Every mistake that a person can make is one line that says what to do; never a traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.cli import main
+
+OPERATOR = """
+from reconciler import Manager, Model, Reconciler, Resource, ResourceReconciler
+
+class Spec(Model):
+    size: int = 1
+
+class Thing(Resource[Spec], group="example.com", version="v1"):
+    "A thing."
+
+class Good(ResourceReconciler[Thing]):
+    async def reconcile_object(self, obj, status):
+        pass
+
+class Demanding(Good):
+    def __init__(self, colour):
+        pass
+
+class Unfinished(ResourceReconciler[Thing]):
+    pass
+
+class NoKind(Reconciler):
+    async def reconcile(self, request):
+        pass
+
+def no_parameters():
+    pass
+
+async def fails_later(manager: Manager):
+    manager.add_controller(Good())
+    raise LookupError("no such colour")
+"""
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a directory of modules, which is the current one; forget what was imported from it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    (tmp_path / "an_operator.py").write_text(OPERATOR)
+    (tmp_path / "no_python.py").write_text("this is no Python\n")
+    (tmp_path / "needs_more.py").write_text("\nimport no_such_library\n")
+    (tmp_path / "fails_itself.py").write_text("\n\nraise RuntimeError('the flag is missing')\n")
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> str:
+    """Write a kubeconfig that can be read, of a server that does not exist."""
+    path = tmp_path / "kubeconfig"
+    path.write_text(
+        '{"apiVersion": "v1", "kind": "Config", "current-context": "x",'
+        '"clusters": [{"name": "x", "cluster": {"server": "http://127.0.0.1:1"}}],'
+        '"users": [{"name": "x", "user": {"token": "t"}}],'
+        '"contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}]}'
+    )
+    return str(path)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) -> str:
+    """Run the command, which must fail with one line, and return the line."""
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    err = capsys.readouterr().err
+    assert exit_.value.code == code
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("reconciler: ")
+    return err
+
+
+@pytest.mark.parametrize("command", ["run", "crd"])
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("no_python:Thing", ["'no_python' cannot be imported", "SyntaxError", "no_python.py, line 1"]),
+        ("needs_more:Thing", ["'needs_more' cannot be imported", "'no_such_library'", "needs_more.py, line 2"]),
+        ("fails_itself:Thing", ["'fails_itself' cannot be imported", "the flag is missing", "fails_itself.py, line 3"]),
+        (".:Thing", ["cannot be imported"]),
+    ],
+)
+def test_module_that_cannot_be_imported(capsys, modules: Path, command: str, target: str, says: list[str]) -> None:
+    line = refused(capsys, command, target)
+    assert all(part in line for part in says), line
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("an_operator:Demanding", "Demanding cannot be made without arguments: TypeError"),
+        ("an_operator:Unfinished", "Unfinished cannot be made without arguments: TypeError"),
+        ("an_operator:no_parameters", "name a Reconciler"),
+        ("an_operator:NoKind", "does not say which kind it is for"),
+        ("an_operator:Thing", "name a Reconciler"),
+        ("an_operator:fails_later", "no such colour"),
+    ],
+)
+def test_target_that_cannot_be_run(capsys, modules: Path, kubeconfig: str, target: str, says: str) -> None:
+    assert says in refused(capsys, "run", target, "--kubeconfig", kubeconfig)
+
+
+@pytest.mark.parametrize("option", ["--metrics", "--health"])
+def test_address_in_use(capsys, modules: Path, kubeconfig: str, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        line = refused(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, option, address)
+    assert address in line
+    assert "Address already in use" in line
+    assert option[2:] in line
+
+
+@pytest.mark.parametrize("address", ["nonsense", ":99999", "127.0.0.1"])
+def test_address_that_is_none(capsys, modules: Path, kubeconfig: str, address: str) -> None:
+    line = refused(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, "--metrics", address)
+    assert "host:port" in line
+
+
+@pytest.mark.parametrize("arguments", [["--workers", "0"], ["--leader-election", ""], ["--namespace", ""]])
+def test_option_out_of_its_range(capsys, modules: Path, kubeconfig: str, arguments: list[str]) -> None:
+    refused(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, *arguments)
+
+
+def test_lease_without_namespace(capsys, modules: Path, kubeconfig: str) -> None:
+    arguments = ["run", "an_operator:Good", "--kubeconfig", kubeconfig, "--leader-election", "a-lease"]
+    assert "leader_election_namespace" in refused(capsys, *arguments)
+    # With it, the next mistake is the news.
+    line = refused(capsys, *arguments, "--leader-election-namespace", "default", "--metrics", "nonsense")
+    assert "host:port" in line
+
+
+def test_context_that_is_not_there(capsys, modules: Path, kubeconfig: str) -> None:
+    line = refused(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, "--context", "y")
+    assert "'y'" in line
+    assert "it knows x" in line
+
+
+def test_no_configuration_at_all(capsys, modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(modules))
+    line = refused(capsys, "run", "an_operator:Good")
+    assert "KUBECONFIG" in line
+
+
+def test_directory_that_cannot_be_written(capsys, modules: Path, kubeconfig: str) -> None:
+    (modules / "a-file").write_text("")
+    line = refused(
+        capsys, "run", "notification", "--kubeconfig", kubeconfig, "--notification-directory", "a-file/below"
+    )
+    assert "a-file/below" in line
+    assert "'file'" in line
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "99999999999"])
+def test_port_that_is_none(capsys, modules: Path, port: str) -> None:
+    line = refused(capsys, "apiserver", f"--port={port}")
+    assert "0 to 65535" in line
+
+
+def test_port_in_use(capsys, modules: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refused(capsys, "apiserver", "--port", str(port))
+    assert f"127.0.0.1:{port}" in line
+    assert "choose port 0" in line
+
+
+def test_kubeconfig_that_cannot_be_written(capsys, modules: Path) -> None:
+    line = refused(capsys, "apiserver", "--kubeconfig", str(modules))
+    assert "--kubeconfig" in line
+
+
+def test_document_that_is_no_object(capsys, modules: Path) -> None:
+    (modules / "broken.yaml").write_text("kind: [")
+    assert "broken.yaml" in refused(capsys, "apiserver", "broken.yaml")
+    (modules / "half.yaml").write_text("kind: Thing\n")
+    assert "half.yaml" in refused(capsys, "apiserver", "half.yaml")
+
+
+def test_environment_is_checked_like_the_command_line(capsys, modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECONCILER_RUN_WORKERS", "many")
+    assert "RECONCILER_RUN_WORKERS" in refused(capsys, "run", "an_operator:Good", code=2)
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "arguments"),
+    [
+        ("cyclopts", "cli", ["demo"]),
+        ("rich", "cli", ["demo"]),
+        ("looptime", "testing", ["demo"]),
+        ("jsonschema_rs", "apiserver", ["demo", "--output", "json"]),
+        ("cel_expr_python", "apiserver", ["apiserver", "notification"]),
+    ],
+)
+def test_missing_extra(module: str, extra: str, arguments: list[str], tmp_path: Path) -> None:
+    program = f"import sys; sys.modules[{module!r}] = None; from reconciler.cli import main; main({arguments})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"pip install 'kube-reconciler[{extra}]'" in done.stderr
+
+
+def test_command_that_needs_no_extra_but_the_command_line_works_without_others() -> None:
+    extras = ["looptime", "jsonschema_rs", "cel_expr_python", "jsonpatch", "kubernetes", "uvloop"]
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({extras}));"
+        "from reconciler.cli import main; main(['crd', 'notification'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "kind: CustomResourceDefinition" in done.stdout
