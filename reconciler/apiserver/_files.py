@@ -47,11 +47,17 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is no text in UTF-8") from error
     try:
         found = [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f": look at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise ConfigurationError(f"{path} is no YAML{where}") from error
     for document in found:
         if not isinstance(document, Mapping):
             raise ConfigurationError(f"{path} holds {document!r}, which is no object")
+        if not (document.get("apiVersion") and document.get("kind")):
+            raise ConfigurationError(f"{path} holds a document without apiVersion and kind: every object names its own")
     return found

@@ -77,10 +77,12 @@ class Listener:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((address, port))
             bound.listen(1024)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             bound.close()
+            # Python refuses by an OverflowError what is no port at all, before the system is asked.
+            why = error.strerror if isinstance(error, OSError) else "ports are numbers from 0 to 65535"
             raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {error.strerror}; stop what uses the port, or choose port 0 for a free one"
+                f"cannot listen on {host}:{port}: {why}; stop what uses the port, or choose port 0 for a free one"
             ) from error
         bound.setblocking(False)
         self._socket = bound
