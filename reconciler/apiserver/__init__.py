@@ -4,8 +4,8 @@
 demand it listens on loopback for kubectl and other programs. It behaves like a real API server where a controller can
 notice, lets requests fail on demand (`Faults`), and remembers what was asked (`LoggedRequest`).
 
-It promises: one answer follows from the requests before it, the seed and the clock alone; the cost of a request does not
-grow with the number of requests before it; what it keeps of the past is bounded and what it drops is counted.
+It promises: an answer follows from the requests before it, the seed and the clock alone; the cost of a request does
+not grow with the number of requests before it; what it keeps of the past is bounded and what it drops is counted.
 """
 
 from reconciler.apiserver._faults import EventOrder, Fault, Faults

@@ -129,8 +129,8 @@ def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
             if step == "k:{}":
                 keys = go_json(list(node.map_keys)).replace('","', '" "')
                 yield (
-                    f"{path}: element {index}: associative list with keys has an element that omits all key fields {keys} "
-                    "(and doesn't have default values for any key fields)"
+                    f"{path}: element {index}: associative list with keys has an element that omits all key fields "
+                    f"{keys} (and doesn't have default values for any key fields)"
                 )
                 continue
         if node.list_type in ("set", "map"):

@@ -5,11 +5,13 @@ The types stand in ``built_in.json``, which is made from the OpenAPI documents o
 
 from __future__ import annotations
 
+import base64
+import binascii
 import functools
 import re
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -168,13 +170,18 @@ class BuiltInContents:
             elif key == "metadata" or value is earlier.get(key, _ABSENT):
                 settled[key] = value
             elif value is not None:
-                kept = _read(value, child, key, key, self.node.name, unknown)
+                kept = _read(value, child, _Place(key, key, self.node.name), unknown)
                 if not _is_empty(kept, child):
                     settled[key] = kept
         return settled
 
     def check(
-        self, _doc: dict[str, Any], _before: dict[str, Any] | None, _subresource: str, *, blocked: bool
+        self,
+        _doc: dict[str, Any],
+        _before: dict[str, Any] | None,
+        _subresource: str,
+        *,
+        blocked: bool,  # noqa: ARG002 - there are no rules to leave aside
     ) -> list[FieldError]:
         """Find nothing wrong: values of built-in kinds are checked by their strategy."""
         return []
@@ -183,33 +190,40 @@ class BuiltInContents:
 _ABSENT = object()
 
 
-def _read(value: Any, node: Node, path: str, struct_path: str, struct: str, unknown: list[str]) -> Any:
-    """Return a value of the type; `path` names places with indices, `struct_path` as Go does, without."""
+class _Place(NamedTuple):
+    """Name a place: with indices, as Go does without them, and the Go type that the member belongs to."""
+
+    path: str
+    go_path: str
+    struct: str
+
+
+def _read(value: Any, node: Node, place: _Place, unknown: list[str]) -> Any:
+    """Return a value of the type."""
     if node is ANYTHING:
         return value
     if isinstance(value, dict) and (node.type == "object" or node.properties):
-        return _read_object(value, node, path, struct_path, struct, unknown)
+        return _read_object(value, node, place, unknown)
     if isinstance(value, list) and node.items is not None:
-        items = node.items
         return [
-            _read(item, items, f"{path}[{index}]", struct_path, struct, unknown) for index, item in enumerate(value)
+            _read(item, node.items, place._replace(path=f"{place.path}[{index}]"), unknown)
+            for index, item in enumerate(value)
         ]
-    return _read_scalar(value, node, struct_path, struct)
+    return _read_scalar(value, node, place)
 
 
-def _read_object(
-    value: dict[str, Any], node: Node, path: str, struct_path: str, struct: str, unknown: list[str]
-) -> dict[str, Any]:
+def _read_object(value: dict[str, Any], node: Node, place: _Place, unknown: list[str]) -> dict[str, Any]:
     settled = {}
-    inner = struct if node.additional is not None else node.name.rpartition(".")[2]
+    is_map = node.additional is not None
     for key, member in value.items():
         child = node.properties.get(key) or node.additional
+        path = f"{place.path}.{key}"
         if child is None:
-            unknown.append(f"{path}.{key}")
+            unknown.append(path)
         elif member is not None:
-            deeper = struct_path if node.additional is not None else f"{struct_path}.{key}"
-            kept = _read(member, child, f"{path}.{key}", deeper, inner, unknown)
-            if node.additional is not None or not _is_empty(kept, child):
+            inner = place._replace(path=path) if is_map else _Place(path, f"{place.go_path}.{key}", node.name)
+            kept = _read(member, child, inner, unknown)
+            if is_map or not _is_empty(kept, child):
                 settled[key] = kept
     return settled
 
@@ -218,7 +232,7 @@ def _is_empty(value: Any, node: Node) -> bool:
     return value in ({}, []) and (node.type == "array" or node.additional is not None)
 
 
-def _read_scalar(value: Any, node: Node, struct_path: str, struct: str) -> Any:
+def _read_scalar(value: Any, node: Node, place: _Place) -> Any:
     if node.format == "quantity":
         if isinstance(value, str):
             return value
@@ -230,11 +244,19 @@ def _read_scalar(value: Any, node: Node, struct_path: str, struct: str) -> Any:
     elif not node.type:
         return value
     elif _fits(value, node):
-        return _time(value, node.format) if node.format in ("date-time", "micro-time") else value
+        return _formatted(value, node.format)
+    struct, wanted = place.struct.rpartition(".")[2], node.name or "string"
     raise Malformed(
-        f"json: cannot unmarshal {_shown(value)} into Go struct field {struct.rpartition('.')[2]}.{struct_path} of type "
-        f"{node.name or 'string'}"
+        f"json: cannot unmarshal {_shown(value)} into Go struct field {struct}.{place.go_path} of type {wanted}"
     )
+
+
+def _formatted(value: Any, form: str) -> Any:
+    if form in ("date-time", "micro-time"):
+        return _time(value, form)
+    if form == "byte":
+        _check_base64(value)
+    return value
 
 
 def _shown(value: Any) -> str:
@@ -255,16 +277,31 @@ def _fits(value: Any, node: Node) -> bool:
     return kind == "number" and isinstance(value, (int, float))
 
 
+def _check_base64(text: str) -> None:
+    try:
+        base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        at = next((index for index, letter in enumerate(text) if letter not in _BASE64), len(text) // 4 * 4)
+        raise Malformed(f"illegal base64 data at input byte {at}") from None
+
+
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 _FRACTION = re.compile(r"\.(\d+)")
 
 
 def _time(text: str, form: str) -> str:
     """Return a time as metav1 writes it: in UTC, in whole seconds or in microseconds."""
+    micro = form == "micro-time"
+    fraction = _FRACTION.search(text)
     short = _FRACTION.sub(lambda match: f".{match.group(1)[:6]:0<6}", text)
     try:
         moment = datetime.fromisoformat(short)
     except ValueError:
-        layout = "2006-01-02T15:04:05.000000Z07:00" if form == "micro-time" else "2006-01-02T15:04:05Z07:00"
+        layout = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
         raise Malformed(f'parsing time "{text}" as "{layout}": cannot parse "{text}" as "2006"') from None
+    if micro and (fraction is None or len(fraction.group(1)) != 6):
+        rest = text[fraction.start() :] if fraction else text[19:]
+        layout = "2006-01-02T15:04:05.000000Z07:00"
+        raise Malformed(f'parsing time "{text}" as "{layout}": cannot parse "{rest}" as ".000000"')
     moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if form == "micro-time" else "%Y-%m-%dT%H:%M:%SZ")
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.apiserver._cel_engine import CelType, cel_types, new_environment, require_engine
+from reconciler.apiserver._cel_functions import functions
 from reconciler.apiserver._cel_places import Places, cel_name, find_places, with_conversions, with_optional_old
 from reconciler.apiserver._cel_tree import read_tree
 from reconciler.apiserver._schema import ANYTHING, Node
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_json, quoted
 from reconciler.apiserver._validation import item_key
-from reconciler.errors import MissingExtra
 
 __all__ = ["RuleSet"]
 
@@ -66,7 +67,7 @@ class RuleSet:
         self._ruled: dict[int, bool] = {}
         self._problems: list[tuple[str, FieldError]] = []
         if _has_rules(root):
-            _require_engine()
+            require_engine()
             self._compile(root, "", correlatable=True, uncorrelated="")
 
     def __bool__(self) -> bool:
@@ -276,14 +277,6 @@ def _has_rules(node: Node) -> bool:
     return any(child is not None and child.watched and _has_rules(child) for child in below)
 
 
-def _require_engine() -> None:
-    try:
-        import cel_expr_python  # noqa: F401 - asked only whether it is there
-    except ModuleNotFoundError as error:
-        purpose = "a CustomResourceDefinition with CEL rules on the embedded API server"
-        raise MissingExtra("cel_expr_python", extra="apiserver", purpose=purpose) from error
-
-
 def _is_path(text: str, node: Node) -> bool:
     if not text.startswith("."):
         return False
@@ -323,39 +316,27 @@ def _undefined(source: str, places: Places) -> str:
 
 
 def _environment(node: Node) -> Any:
-    from cel_expr_python import cel
-    from cel_expr_python.ext import ext_encoders, ext_optional, ext_strings
-
-    from reconciler.apiserver._cel_functions import functions
-
     kind = _cel_type(node)
-    return cel.NewEnv(
-        variables={"self": kind, "oldSelf": kind, "hadOldSelf": cel.Type.BOOL},
-        extensions=[functions(), ext_strings.ExtStrings(), ext_optional.ExtOptional(), ext_encoders.ExtEncoders()],
-    )
+    return new_environment({"self": kind, "oldSelf": kind, "hadOldSelf": cel_types().BOOL}, functions)
 
 
-def _cel_type(node: Node) -> Any:
-    from cel_expr_python import cel
-
-    kind = cel.Type
-    if (
-        node.nullable
-        or node.int_or_string
-        or (node.type == "string" and node.format in ("date-time", "date", "duration", "byte"))
-    ):
+def _cel_type(node: Node) -> CelType:
+    kind = cel_types()
+    if node.int_or_string or (node.type == "string" and node.format in ("date-time", "date", "duration", "byte")):
         return kind.DYN
     if node.type == "array":
         return kind.List(_cel_type(node.items) if node.items is not None else kind.DYN)
     if node.type == "object":
         return kind.Map(kind.STRING, kind.DYN)
-    return {"string": kind.STRING, "integer": kind.INT, "number": kind.DOUBLE, "boolean": kind.BOOL}.get(
-        node.type, kind.DYN
-    )
+    scalars = {"string": kind.STRING, "integer": kind.INT, "number": kind.DOUBLE, "boolean": kind.BOOL}
+    return scalars.get(node.type, kind.DYN)
 
 
 def to_cel(value: Any, node: Node | None) -> Any:
-    """Return a value as rules see it: numbers as doubles where the schema says number, members under their CEL names."""
+    """Return a value as rules see it.
+
+    What the schema calls a number is a double, and members stand under their CEL names.
+    """
     if node is None or node is ANYTHING:
         return value
     if isinstance(value, dict):

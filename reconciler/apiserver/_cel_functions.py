@@ -5,18 +5,20 @@ Values of the types that Kubernetes adds are maps with a tag, since the engine t
 
 from __future__ import annotations
 
-import functools
 import ipaddress
+import itertools
 import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from reconciler.apiserver._cel_engine import Overload, cel_types
+
 __all__ = ["functions"]
 
-_SUFFIXES = {
-    "": 1,
+_SUFFIXES: dict[str, Decimal] = {
+    "": Decimal(1),
     **{name: Decimal(10) ** power for name, power in (("n", -9), ("u", -6), ("m", -3), ("k", 3), ("M", 6), ("G", 9))},
     **{name: Decimal(10) ** power for name, power in (("T", 12), ("P", 15), ("E", 18))},
     **{name: Decimal(1024) ** (index + 1) for index, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))},
@@ -68,7 +70,7 @@ def _order(value: dict[str, Any]) -> Any:
 
 def _compare(one: dict[str, Any], other: dict[str, Any]) -> int:
     left, right = _order(one), _order(other)
-    return (left > right) - (left < right)
+    return int(left > right) - int(left < right)
 
 
 def _plus(sign: int) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
@@ -156,23 +158,14 @@ def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[An
     return of
 
 
-@functools.cache
-def functions() -> Any:
-    """Return the functions as an extension for `cel.NewEnv`."""
-    from cel_expr_python import cel
-
-    kind = cel.Type
-    text, yes, whole, real, any_, tagged = (
-        kind.STRING,
-        kind.BOOL,
-        kind.INT,
-        kind.DOUBLE,
-        kind.DYN,
-        kind.Map(kind.STRING, kind.DYN),
-    )
+def functions() -> list[Overload]:
+    """Return the functions for `new_environment`."""
+    kind = cel_types()
+    text, yes, whole, real, any_ = kind.STRING, kind.BOOL, kind.INT, kind.DOUBLE, kind.DYN
+    tagged = kind.Map(kind.STRING, kind.DYN)
     items, texts = kind.List(any_), kind.List(text)
-    table: list[tuple[str, bool, Any, list[Any], Callable[..., Any]]] = [
-        ("isSorted", True, yes, [items], lambda values: all(a <= b for a, b in zip(values, values[1:], strict=False))),
+    return [
+        ("isSorted", True, yes, [items], lambda values: all(a <= b for a, b in itertools.pairwise(values))),
         ("sum", True, any_, [items], sum),
         ("min", True, any_, [items], _extreme(min, "min")),
         ("max", True, any_, [items], _extreme(max, "max")),
@@ -228,9 +221,3 @@ def functions() -> Any:
         ("prefixLength", True, whole, [tagged], lambda value: _network(value).prefixlen),
         ("masked", True, tagged, [tagged], lambda value: {"cidr": str(_network(value))}),
     ]
-    overloads: dict[str, list[Any]] = {}
-    for name, member, result, parameters, implementation in table:
-        known = overloads.setdefault(name, [])
-        identity = f"k8s_{name.replace('.', '_')}_{len(known)}"
-        known.append(cel.Overload(identity, result, parameters, member, impl=implementation))
-    return cel.CelExtension("kubernetes", [cel.FunctionDecl(name, found) for name, found in overloads.items()])

@@ -24,7 +24,7 @@ Consequence = Callable[[Resource, Stored | None, Stored | None], None]
 
 def timestamp(moment: datetime) -> str:
     """Return a time as metav1 writes it: whole seconds, UTC."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.isoformat()[:19]}Z"
 
 
 class Cluster:

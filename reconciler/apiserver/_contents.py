@@ -62,8 +62,8 @@ class Contents:
         """
         if subresource == "status":
             status = doc.get("status")
-            asked = self._status_validator is not None and "status" in doc
-            findings = self._status_validator.findings(status, "status") if asked else []
+            validator = self._status_validator if "status" in doc else None
+            findings = [] if validator is None else validator.findings(status, "status")
             findings = [type(found)(("status", *found.path), found.error) for found in findings]
         else:
             findings = self._validator.findings(doc)

@@ -67,32 +67,11 @@ def _is_hoisted(versions: list[Mapping[str, Any]]) -> bool:
 
 
 def _check_names(doc: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[FieldError]:
-    names, group, name = spec.get("names") or {}, spec.get("group") or "", doc["metadata"].get("name", "")
-    if name != f"{names.get('plural') or ''}.{group}":
+    names, name = spec.get("names") or {}, doc["metadata"].get("name", "")
+    if name != f"{names.get('plural') or ''}.{spec.get('group') or ''}":
         yield _invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
-    if not group:
-        yield _required("spec.group")
-    elif not is_subdomain(group):
-        yield _invalid("spec.group", group, SUBDOMAIN_MESSAGE)
-    elif "." not in group:
-        yield _invalid("spec.group", group, "should be a domain with at least one dot")
-    elif _PROTECTED.search(group):
-        annotation = "api-approved.kubernetes.io"
-        if annotation not in (doc["metadata"].get("annotations") or {}):
-            link = "https://github.com/kubernetes/enhancements/pull/1111"
-            message = f'protected groups must have approval annotation "{annotation}", see {link}'
-            yield _required(f"metadata.annotations[{annotation}]", message)
-    scope = spec.get("scope")
-    if not scope:
-        yield _required("spec.scope")
-    elif scope not in ("Cluster", "Namespaced"):
-        message = f'Unsupported value: {quoted(scope)}: supported values: "Cluster", "Namespaced"'
-        yield FieldError("spec.scope", message, "FieldValueNotSupported")
-    if spec.get("preserveUnknownFields"):
-        message = (
-            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
-        )
-        yield _invalid("spec.preserveUnknownFields", True, message)
+    yield from _check_group(doc, spec.get("group") or "")
+    yield from _check_scope(spec)
     for key in ("plural", "singular", "kind", "listKind"):
         yield from _check_name(key, names.get(key) or "")
     if names.get("kind") and names.get("kind") == names.get("listKind"):
@@ -101,6 +80,32 @@ def _check_names(doc: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[Fi
         for index, text in enumerate(names.get(key) or ()):
             if not is_label_1035(text):
                 yield _invalid(f"spec.names.{key}[{index}]", text, DNS_LABEL_1035_MESSAGE)
+
+
+def _check_group(doc: Mapping[str, Any], group: str) -> Iterator[FieldError]:
+    annotation = "api-approved.kubernetes.io"
+    if not group:
+        yield _required("spec.group")
+    elif not is_subdomain(group):
+        yield _invalid("spec.group", group, SUBDOMAIN_MESSAGE)
+    elif "." not in group:
+        yield _invalid("spec.group", group, "should be a domain with at least one dot")
+    elif _PROTECTED.search(group) and annotation not in (doc["metadata"].get("annotations") or {}):
+        link = "https://github.com/kubernetes/enhancements/pull/1111"
+        message = f'protected groups must have approval annotation "{annotation}", see {link}'
+        yield _required(f"metadata.annotations[{annotation}]", message)
+
+
+def _check_scope(spec: Mapping[str, Any]) -> Iterator[FieldError]:
+    scope = spec.get("scope")
+    if not scope:
+        yield _required("spec.scope")
+    elif scope not in ("Cluster", "Namespaced"):
+        message = f'Unsupported value: {quoted(scope)}: supported values: "Cluster", "Namespaced"'
+        yield FieldError("spec.scope", message, "FieldValueNotSupported")
+    if spec.get("preserveUnknownFields"):
+        instead = "set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
+        yield _invalid("spec.preserveUnknownFields", True, f"cannot set to true, {instead}")
 
 
 def _check_name(key: str, text: str) -> Iterator[FieldError]:
@@ -138,11 +143,12 @@ def _check_versions(doc: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator
         yield _invalid("status.storedVersions", stored, f"must have the storage version {storage[-1]}")
     for index, name in enumerate(stored):
         if versions and name not in seen:
-            yield _invalid(
-                f"status.storedVersions[{index}]",
-                name,
-                f"missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions",
+            message = (
+                f"missing from spec.versions; {name} was previously a storage version, and must remain in "
+                f"spec.versions until a storage migration ensures no data remains persisted in {name} and removes "
+                f"{name} from status.storedVersions"
             )
+            yield _invalid(f"status.storedVersions[{index}]", name, message)
 
 
 def _internal(version: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,8 +203,8 @@ def _check_selectable(version: Mapping[str, Any], schema: Mapping[str, Any], pla
             yield _invalid(path, json_path, "is an invalid path: does not refer to a valid field")
         elif found.get("type") not in ("string", "boolean", "integer"):
             message = (
-                "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are "
-                "allowed."
+                "must point to a field of type string, boolean or integer. Enum string fields and strings with formats "
+                "are allowed."
             )
             yield _invalid(path, json_path, message)
 

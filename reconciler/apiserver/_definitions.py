@@ -11,7 +11,7 @@ from reconciler.apiserver._contents import Contents
 from reconciler.apiserver._definition_checks import check_definition
 from reconciler.apiserver._kinds import KindInfo
 from reconciler.apiserver._managers import Key, Owners
-from reconciler.apiserver._registry import Endpoint, Resource, reader
+from reconciler.apiserver._registry import Endpoint, Resource, ScalePaths, reader
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._strategies import Strategy, strategy_of
@@ -126,7 +126,9 @@ class Definitions:
         metadata = dict(stored.doc["metadata"])
         owners = Owners(metadata.get("managedFields") or (), now)
         place = next(iter(resource.endpoints.values())).place
-        owners.update(_CONTROLLER, {"status": {**status, "acceptedNames": {}, "conditions": []}}, {"status": status}, place)
+        owners.update(
+            _CONTROLLER, {"status": {**status, "acceptedNames": {}, "conditions": []}}, {"status": status}, place
+        )
         metadata["managedFields"] = owners.entries()
         self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata, "status": status})
 
@@ -251,7 +253,15 @@ def _endpoint(resource: Resource, version: dict[str, Any], contents: Contents) -
         contents,
         tuple(version.get("additionalPrinterColumns") or ()),
         warning,
+        _scale_paths(version),
     )
+
+
+def _scale_paths(version: Mapping[str, Any]) -> ScalePaths | None:
+    scale = (version.get("subresources") or {}).get("scale")
+    if not scale:
+        return None
+    return ScalePaths(scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath") or "")
 
 
 _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")

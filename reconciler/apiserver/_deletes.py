@@ -13,8 +13,9 @@ from reconciler.apiserver._definitions import CLEANUP
 from reconciler.apiserver._reads import selector_of
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call, truthy
-from reconciler.apiserver._status import FieldError, Refusal, bad_request, conflict, not_found, option_invalid
+from reconciler.apiserver._status import FieldError, bad_request, conflict, not_found, option_invalid
 from reconciler.apiserver._storage import Stored
+from reconciler.apiserver._views import WHOLE
 from reconciler.apiserver._writes import Written, is_due
 
 __all__ = ["Deleter"]
@@ -115,16 +116,10 @@ class Deleter:
             current = endpoint.store.objects.get(stored.key)
             if current is not None and current.uid == stored.uid:
                 self.delete_stored(endpoint, current, options, dry_run=dry_run)
-        metadata = (
-            {"continue": "", "resourceVersion": str(rv)} if endpoint.resource.custom else {"resourceVersion": str(rv)}
-        )
-        document = {
-            "apiVersion": endpoint.api_version,
-            "kind": endpoint.info.list_name,
-            "metadata": metadata,
-            "items": [msgspec.Raw(endpoint.encode(item)) for item in chosen],
-        }
-        return Written(200, document=document)
+        metadata = {"resourceVersion": str(rv)}
+        if endpoint.resource.custom:
+            metadata["continue"] = ""
+        return Written(200, document=msgspec.Raw(WHOLE.many(endpoint, chosen, metadata)))
 
 
 def _options(call: Call) -> dict[str, Any]:
@@ -166,29 +161,17 @@ def _check_policy(options: dict[str, Any]) -> None:
 
 def _check_preconditions(call: Call, old: Stored, preconditions: dict[str, Any]) -> None:
     info = call.endpoint.info
-    uid, rv = preconditions.get("uid"), preconditions.get("resourceVersion")
-    if uid is not None and uid != old.uid:
-        raise _unmet(
-            info.kind,
-            info.group,
-            call.name,
-            f"UID in the precondition ({uid}) does not match the UID",
-            old.uid,
-            "deleted and then recreated",
-        )
-    if rv is not None and rv != str(old.rv):
-        raise _unmet(
-            info.kind,
-            info.group,
-            call.name,
-            f"ResourceVersion in the precondition ({rv}) does not match the ResourceVersion",
-            str(old.rv),
-            "modified",
-        )
-
-
-def _unmet(kind: str, group: str, name: str, what: str, stored: str, might: str) -> Refusal:
-    return conflict(kind, group, name, f"the {what} in record ({stored}). The object might have been {might}")
+    for key, name, stored, might in (
+        ("uid", "UID", old.uid, "deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", str(old.rv), "modified"),
+    ):
+        asked = preconditions.get(key)
+        if asked is not None and asked != stored:
+            why = (
+                f"the {name} in the precondition ({asked}) does not match the {name} in record ({stored}). "
+                f"The object might have been {might}"
+            )
+            raise conflict(info.kind, info.group, call.name, why)
 
 
 def _finalizers(finalizers: list[str], options: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconciler.apiserver._openapi import OpenAPI
 from reconciler.apiserver._registry import Endpoint, Registry
 from reconciler.apiserver._status import not_served
 
@@ -25,6 +26,7 @@ VERSION = {
     "platform": "",
 }
 
+_Groups = dict[str, dict[str, list[Endpoint]]]
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
@@ -38,6 +40,7 @@ class Discovery:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._openapi = OpenAPI(registry)
 
     def answer(self, path: str, accept: str) -> tuple[Any, str]:
         """Return the document, or plain text, for a path, and its media type.
@@ -46,6 +49,8 @@ class Discovery:
             Refusal: 404 for a path that nothing serves.
         """
         parts = [part for part in path.split("/") if part]
+        if parts[:1] == ["openapi"]:
+            return self._described(parts[1:]), "application/json"
         if parts and parts[0] in ("healthz", "readyz", "livez"):
             return "ok", "text/plain; charset=utf-8"
         if parts == ["version"]:
@@ -57,25 +62,28 @@ class Discovery:
             raise not_served()
         return document, "application/json"
 
+    def _described(self, parts: list[str]) -> Any:
+        found: Any = None
+        if parts == ["v2"]:
+            found = self._openapi.swagger()
+        elif parts == ["v3"]:
+            found = self._openapi.index()
+        elif parts[:2] == ["v3", "api"] and len(parts) == 3:
+            found = self._openapi.document("", parts[2])
+        elif parts[:2] == ["v3", "apis"] and len(parts) == 4:
+            found = self._openapi.document(parts[2], parts[3])
+        if found is None:
+            raise not_served()
+        return found
+
     def _document(self, parts: list[str]) -> Any:
         if not parts:
-            return {"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/readyz", "/version"]}
+            return {"paths": list(_ROOT)}
         groups = self._registry.groups()
-        if parts == ["api"]:
-            return {
-                "kind": "APIVersions",
-                "versions": ["v1"],
-                "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}],
-            }
-        if parts == ["apis"]:
-            named = [_group(name, list(versions)) for name, versions in groups.items() if name]
-            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": named}
-        if parts == ["api", "v1"]:
-            return _resource_list("v1", groups[""]["v1"])
-        if len(parts) == 2 and parts[0] == "apis" and parts[1] in groups:
-            return {"kind": "APIGroup", "apiVersion": "v1", **_group(parts[1], list(groups[parts[1]]))}
-        if len(parts) == 3 and parts[0] == "apis" and parts[2] in groups.get(parts[1], {}):
-            return _resource_list(f"{parts[1]}/{parts[2]}", groups[parts[1]][parts[2]])
+        if parts[0] == "api":
+            return _APIS if parts == ["api"] else _core(parts, groups)
+        if parts[0] == "apis":
+            return _named(parts, groups)
         return None
 
     def _aggregated(self, *, core: bool) -> dict[str, Any]:
@@ -100,6 +108,31 @@ class Discovery:
             "metadata": {},
             "items": items,
         }
+
+
+_ROOT = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
+_APIS = {
+    "kind": "APIVersions",
+    "versions": ["v1"],
+    "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}],
+}
+
+
+def _core(parts: list[str], groups: _Groups) -> Any:
+    return _resource_list("v1", groups[""]["v1"]) if parts == ["api", "v1"] else None
+
+
+def _named(parts: list[str], groups: _Groups) -> Any:
+    """Answer the paths below ``/apis``."""
+    if len(parts) == 1:
+        named = [_group(name, list(versions)) for name, versions in groups.items() if name]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": named}
+    name = parts[1]
+    if len(parts) == 2 and name in groups:
+        return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, list(groups[name]))}
+    if len(parts) == 3 and parts[2] in groups.get(name, {}):
+        return _resource_list(f"{name}/{parts[2]}", groups[name][parts[2]])
+    return None
 
 
 def _group(name: str, versions: list[str]) -> dict[str, Any]:

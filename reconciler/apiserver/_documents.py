@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.apiserver._bodies import duplicate_fields, read_object
-from reconciler.apiserver._built_in import Malformed
+from reconciler.apiserver._built_in import Malformed, built_in_node
 from reconciler.apiserver._metadata import MalformedMetadata, metadata_warnings, read_metadata
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
@@ -48,7 +48,7 @@ def take_patched(call: Call, found: Any, before: dict[str, Any] | None) -> tuple
     for key, value, wanted in (("apiVersion", version, endpoint.api_version), ("kind", kind, info.kind)):
         if value != wanted:
             if not endpoint.resource.custom:
-                raise _not_registered(str(version or ""), str(kind or ""))
+                raise _foreign(call, str(version or ""), str(kind or ""))
             group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
             error = FieldError(key, f'Invalid value: "{value}": must be {wanted}')
             raise invalid(str(kind), group, call.name, [error])
@@ -66,50 +66,63 @@ def _check_type(call: Call, found: dict[str, Any]) -> None:
     elif not (version and kind):
         found["apiVersion"], found["kind"] = version or endpoint.api_version, kind or info.kind
         version, kind = found["apiVersion"], found["kind"]
+    if not endpoint.resource.custom:
+        if version != endpoint.api_version or kind != info.kind:
+            raise _foreign(call, str(version), str(kind))
+        return
     if version != endpoint.api_version:
         raise bad_request(
             f"the API version in the data ({version or ''}) does not match the expected API version "
             f"({endpoint.api_version})"
         )
     if kind != info.kind:
-        if endpoint.resource.custom:
-            name = (found.get("metadata") or {}).get("name", "")
-            error = FieldError("kind", f'Invalid value: "{kind}": must be {info.kind}')
-            raise invalid(str(kind), info.group, name, [error])
-        raise _not_registered(str(version), str(kind))
+        name = (found.get("metadata") or {}).get("name", "")
+        error = FieldError("kind", f'Invalid value: "{kind}": must be {info.kind}')
+        raise invalid(str(kind), info.group, name, [error])
 
 
-def _not_registered(version: str, kind: str) -> Refusal:
-    return bad_request(
-        f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/api/legacyscheme/scheme.go:30"'
-    )
+def _foreign(call: Call, version: str, kind: str) -> Refusal:
+    """Make the 400 for a document of another built-in kind, or of none."""
+    info = call.endpoint.info
+    known = built_in_node(*_parts(version), kind)
+    if known is None:
+        problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+    else:
+        internal = info.group.partition(".")[0] or "core"
+        problem = f"converting ({version.rpartition('/')[2]}.{kind}) to ({internal}.{info.kind}): unknown conversion"
+    return bad_request(f'{kind} in version "{version}" cannot be handled as a {info.kind}: {problem}')
+
+
+def _parts(version: str) -> tuple[str, str]:
+    group, _, name = version.rpartition("/")
+    return group, name
 
 
 def _complete(
     call: Call, found: dict[str, Any], before: dict[str, Any] | None, unknown: list[str], twice: int
 ) -> tuple[dict[str, Any], list[str]]:
     endpoint = call.endpoint
-    earlier_metadata = before["metadata"] if before is not None else None
+    earlier_metadata: dict[str, Any] | None = before["metadata"] if before is not None else None
     raw = found.get("metadata")
     metadata_unknown: list[str] = []
     try:
-        metadata = (
-            dict(raw)
-            if raw is not None and raw is earlier_metadata
-            else read_metadata(raw, metadata_unknown, where=_where(endpoint))
-        )
+        metadata: dict[str, Any]
+        if isinstance(raw, dict) and raw is earlier_metadata:
+            metadata = dict(raw)
+        else:
+            metadata = read_metadata(raw, metadata_unknown, where=_where(endpoint))
     except MalformedMetadata as error:
-        raise bad_request(_cannot_be_handled(endpoint, str(error))) from None
+        raise _malformed(call, found, str(error)) from None
     content_unknown: list[str] = []
     try:
         document = found if endpoint.contents is None else endpoint.contents.settle(found, before, content_unknown)
     except Malformed as error:
-        raise bad_request(_cannot_be_handled(endpoint, str(error))) from None
+        raise _malformed(call, found, str(error)) from None
     problems = [f'duplicate field "{path}"' for path in unknown[:twice]]
     problems += [f'unknown field "{path}"' for path in metadata_unknown + sorted(content_unknown)]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
-        raise _strict(call, found, problems)
+        raise _malformed(call, found, f"strict decoding error: {', '.join(problems)}")
     warnings = problems if validation != "Ignore" else []
     if isinstance(raw, dict) and raw is not earlier_metadata:
         warnings = warnings + metadata_warnings(raw, earlier_metadata)
@@ -126,9 +139,9 @@ def _cannot_be_handled(endpoint: Endpoint, problem: str) -> str:
     )
 
 
-def _strict(call: Call, found: dict[str, Any], problems: list[str]) -> Refusal:
-    text = f"strict decoding error: {', '.join(problems)}"
+def _malformed(call: Call, found: dict[str, Any], problem: str) -> Refusal:
+    """Make the refusal of a document that cannot be decoded: for a patch it shows what the patch made."""
     if call.verb != "patch":
-        return bad_request(_cannot_be_handled(call.endpoint, text))
+        return bad_request(_cannot_be_handled(call.endpoint, problem))
     shown = go_json(go_json(found))
-    return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {text}")])
+    return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])

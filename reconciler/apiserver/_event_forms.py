@@ -20,9 +20,13 @@ _BACK = {new: old for old, new in _NAMES.items()}
 
 def to_events_group(doc: dict[str, Any]) -> dict[str, Any]:
     """Return an Event of the core group as one of events.k8s.io/v1."""
-    return {**{_NAMES.get(key, key): value for key, value in doc.items()}, "apiVersion": "events.k8s.io/v1"}
+    shown = {_NAMES.get(key, key): value for key, value in doc.items() if value != ""}
+    return {**shown, "apiVersion": "events.k8s.io/v1"}
 
 
 def from_events_group(doc: dict[str, Any]) -> dict[str, Any]:
     """Return an Event of events.k8s.io/v1 as one of the core group."""
-    return {**{_BACK.get(key, key): value for key, value in doc.items()}, "apiVersion": "v1"}
+    stored = {_BACK.get(key, key): value for key, value in doc.items()}
+    for key in ("reportingComponent", "reportingInstance"):
+        stored.setdefault(key, "")
+    return {**stored, "apiVersion": "v1"}

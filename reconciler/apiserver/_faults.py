@@ -10,7 +10,7 @@ from typing import Any, Literal
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._status import Refusal
 
-__all__ = ["EventOrder", "Fault", "Faults"]
+__all__ = ["EventOrder", "Fault", "Faults", "Strike"]
 
 EventOrder = Literal["before", "after", "late", "seeded"]
 
@@ -71,6 +71,11 @@ class Fault:
         """Tell whether the answer is replaced by a failure."""
         return self.status is not None or self.expired
 
+    @property
+    def answers(self) -> bool:
+        """Tell whether it answers in the server's place, be it with silence."""
+        return self.refuses or self.lost or self.stall
+
     def refusal(self, call: Call | None) -> Refusal:
         """Return the failure to answer with."""
         code = 410 if self.expired and self.status is None else self.status or 500
@@ -121,7 +126,10 @@ def _read(call: Call, key: str) -> Any:
 
 
 class Faults:
-    """Hold the faults of a server; the first that matches a request strikes it.
+    """Hold the faults of a server.
+
+    All faults that match a request strike it together: latency adds up; of those that answer in the server's place one
+    strikes.
 
     Args:
         rng: decides about faults with a probability.
@@ -184,7 +192,8 @@ class Faults:
             stall: never answer (a client's timeout applies); a watch opens and stays silent.
             expired: 410; for a watch as an ERROR event, as the real server does.
             cut_watches: after the request was handled, break off all watches of its kind.
-            stale: for reads at resourceVersion "0": answer with the state this many seconds ago, as a lagging replica does.
+            stale: for reads at resourceVersion "0": answer with the state this many seconds ago, as a lagging replica
+                does.
             event_order: whether watches see the event of a write before its answer is given, after it, or late
                 (50 ms later); "seeded" draws one for each write.
         """
@@ -233,15 +242,42 @@ class Faults:
         """Tell whether a fault is in force."""
         return fault in self._active
 
-    def strike(self, call: Call | None, method: str, user_agent: str) -> Fault | None:
-        """Return the fault for a request and count the hit; None in most cases."""
-        for fault in self._active:
-            if not fault.strikes(call, method, user_agent):
+    def strike(self, call: Call | None, method: str, user_agent: str) -> Strike | None:
+        """Return what strikes a request and count the hits; None in most cases.
+
+        Of the faults that answer in the server's place the first one that matches strikes; the others wait.
+        """
+        if not self._active:
+            return None
+        found: list[Fault] = []
+        answering: Fault | None = None
+        for fault in list(self._active):
+            if (answering is not None and fault.answers) or not fault.strikes(call, method, user_agent):
                 continue
             if fault.probability < 1.0 and self._rng.random() >= fault.probability:
                 continue
             fault.hits += 1
             if fault.times is not None and fault.hits >= fault.times:
                 self._active.remove(fault)
-            return fault
-        return None
+            found.append(fault)
+            if fault.answers:
+                answering = fault
+        return Strike(found, answering) if found else None
+
+
+class Strike:
+    """Hold what one request is struck by: the effects of all its faults together.
+
+    Args:
+        faults: the faults.
+        answering: the one among them that answers in the server's place, or None.
+    """
+
+    __slots__ = ("answering", "cut_watches", "event_order", "latency", "stale")
+
+    def __init__(self, faults: list[Fault], answering: Fault | None) -> None:
+        self.answering = answering
+        self.latency = sum(fault.latency for fault in faults)
+        self.cut_watches = any(fault.cut_watches for fault in faults)
+        self.stale = next((fault.stale for fault in faults if fault.stale is not None), None)
+        self.event_order = next((fault.event_order for fault in faults if fault.event_order is not None), None)

@@ -1,13 +1,13 @@
 """Compute with sets of fields in their wire form, FieldsV1.
 
 A set is a dict: a key names a step (``f:name``, ``k:{"key":"value"}``, ``v:value``), its value is the set below. A step
-with nothing below is a member; a step with something below is a member only if ``.`` is among it. Sets are never changed
-in place and may share parts.
+with nothing below is a member; a step with something below is a member only if ``.`` is among it. Sets are never
+changed in place and may share parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -122,29 +122,24 @@ def items_by_key(items: list[Any], node: Node) -> dict[str, Any]:
     return found
 
 
-def below(node: Node, key: str) -> Node:
-    """Return the place of a member; what no schema describes is anything."""
-    return node.child(key) or ANYTHING
-
-
-def is_granular_map(value: Any, node: Node) -> bool:
-    """Tell whether the members of an object are owned one by one."""
-    return isinstance(value, dict) and node.map_type != "atomic"
-
-
-def is_keyed_list(value: Any, node: Node) -> bool:
-    """Tell whether the items of a list are owned one by one."""
-    return isinstance(value, list) and node.list_type in ("set", "map")
-
-
-def _children(value: Any, node: Node) -> list[tuple[str, Any, Node]] | None:
-    """Return the steps, values and places below a value; None for a value that is owned as a whole."""
-    if is_granular_map(value, node):
-        return [(f"f:{key}", member, below(node, key)) for key, member in value.items()]
-    if is_keyed_list(value, node):
+def _children(value: Any, node: Node) -> Iterable[tuple[str, Any, Node]]:
+    """Return the steps, values and places below a value; nothing for a value that is owned as a whole."""
+    if isinstance(value, dict):
+        if node.map_type == "atomic":
+            return ()
+        known, other = node.properties, node.additional or ANYTHING
+        return [(f"f:{key}", member, known.get(key, other)) for key, member in value.items()]
+    if isinstance(value, list) and node.list_type != "atomic":
         items = node.items or ANYTHING
         return [(step, item, items) for step, item in items_by_key(value, node).items()]
-    return None
+    return ()
+
+
+def _divides(value: Any, node: Node) -> bool:
+    """Tell whether the parts of a value are owned one by one."""
+    if isinstance(value, dict):
+        return node.map_type != "atomic"
+    return isinstance(value, list) and node.list_type != "atomic"
 
 
 def owned(value: Any, node: Node, *, whole: bool) -> FieldSet:
@@ -156,31 +151,29 @@ def owned(value: Any, node: Node, *, whole: bool) -> FieldSet:
         whole: objects and lists count themselves, as for what was added; without it only leaves and items of lists do,
             as for what is applied.
     """
-    children = _children(value, node)
-    if not children:
-        return {}
-    found = {}
-    for step, child, place in children:
-        inner = owned(child, place, whole=whole)
-        counts = whole or not step.startswith("f:")
-        found[step] = {_SELF: {}, **inner} if inner and counts else inner
+    found: FieldSet = {}
+    for step, child, place in _children(value, node):
+        inner = owned(child, place, whole=whole) if isinstance(child, (dict, list)) else _LEAF
+        found[step] = {_SELF: {}, **inner} if inner and (whole or not step.startswith("f:")) else inner
     return found
+
+
+_LEAF: FieldSet = {}
 
 
 def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
     """Return the sets of what was added or modified, and of what was removed, below a value."""
     changed: FieldSet = {}
     removed: FieldSet = {}
-    old = {step: (value, place) for step, value, place in _children(before, node) or ()}
-    new = _children(after, node) or ()
-    for step, value, place in new:
+    old = {step: value for step, value, _ in _children(before, node)}
+    for step, value, place in _children(after, node):
         if step not in old:
             changed[step] = _with_self(owned(value, place, whole=True))
             continue
-        earlier, _ = old.pop(step)
-        if earlier is value:
+        earlier = old.pop(step)
+        if earlier is value or (earlier == value and type(earlier) is type(value)):
             continue
-        if _children(value, place) is not None and _children(earlier, place) is not None:
+        if _divides(value, place) and _divides(earlier, place):
             below_changed, below_removed = compare(earlier, value, place)
             if below_changed:
                 changed[step] = below_changed
@@ -188,13 +181,15 @@ def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
                 removed[step] = below_removed
         elif value is None and isinstance(earlier, (dict, list)):
             removed[step] = _with_self(owned(earlier, place, whole=True))
-        elif earlier != value or type(earlier) is not type(value):
+        else:
             changed[step] = _with_self(owned(value, place, whole=True))
             gone = owned(earlier, place, whole=True)
             if gone:
                 removed[step] = gone
-    for step, (value, place) in old.items():
-        removed[step] = _with_self(owned(value, place, whole=True))
+    if old:
+        places = {step: place for step, _, place in _children(before, node)}
+    for step, value in old.items():
+        removed[step] = _with_self(owned(value, places[step], whole=True))
     return changed, removed
 
 

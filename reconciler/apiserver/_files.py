@@ -22,10 +22,10 @@ def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
     elif isinstance(thing, (str, Path)):
         for document in _read(Path(thing)):
             yield from _flat(document)
-    elif callable(getattr(thing, "crd", None)):
-        yield thing.crd()  # type: ignore[attr-defined] - asked just now
-    elif callable(getattr(thing, "to_dict", None)):
-        yield from _flat(thing.to_dict())  # type: ignore[attr-defined] - asked just now
+    elif callable(crd := getattr(thing, "crd", None)):
+        yield crd()
+    elif callable(to_dict := getattr(thing, "to_dict", None)):
+        yield from _flat(to_dict())
     else:
         raise ConfigurationError(
             f"{thing!r} cannot be applied: hand over a class with crd(), a document, or the path of a YAML or JSON file"
@@ -52,12 +52,9 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
     try:
         found = [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f": look at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise ConfigurationError(f"{path} is no YAML{where}") from error
+        problem = " ".join(str(error).split())
+        raise ConfigurationError(f"{path} is not YAML: {problem}") from error
     for document in found:
         if not isinstance(document, Mapping):
             raise ConfigurationError(f"{path} holds {document!r}, which is no object")
-        if not (document.get("apiVersion") and document.get("kind")):
-            raise ConfigurationError(f"{path} holds a document without apiVersion and kind: every object names its own")
     return found

@@ -48,6 +48,11 @@ class KindInfo:
     stored_as: str | None = None
 
     @property
+    def internal_group(self) -> str:
+        """Return the group by which findings of validation call the kind."""
+        return self.group if self.stored_as is None else self.stored_as
+
+    @property
     def list_name(self) -> str:
         """Return the kind of lists."""
         return self.list_kind or f"{self.kind}List"
@@ -89,11 +94,44 @@ BUILT_IN: tuple[tuple[KindInfo, tuple[str, ...]], ...] = (
         ("v1",),
     ),
     (
-        _kind("apps", "deployments", "Deployment", "deploy", categories=_ALL, status=True, generation=True),
+        _kind(
+            "apps",
+            "deployments",
+            "Deployment",
+            "deploy",
+            categories=_ALL,
+            status=True,
+            generation=True,
+            extra_subresources=("scale",),
+        ),
         ("v1",),
     ),
-    (_kind("apps", "replicasets", "ReplicaSet", "rs", categories=_ALL, status=True, generation=True), ("v1",)),
-    (_kind("apps", "statefulsets", "StatefulSet", "sts", categories=_ALL, status=True, generation=True), ("v1",)),
+    (
+        _kind(
+            "apps",
+            "replicasets",
+            "ReplicaSet",
+            "rs",
+            categories=_ALL,
+            status=True,
+            generation=True,
+            extra_subresources=("scale",),
+        ),
+        ("v1",),
+    ),
+    (
+        _kind(
+            "apps",
+            "statefulsets",
+            "StatefulSet",
+            "sts",
+            categories=_ALL,
+            status=True,
+            generation=True,
+            extra_subresources=("scale",),
+        ),
+        ("v1",),
+    ),
     (_kind("apps", "daemonsets", "DaemonSet", "ds", categories=_ALL, status=True, generation=True), ("v1",)),
     (_kind("batch", "jobs", "Job", categories=_ALL, status=True, generation=True), ("v1",)),
     (_kind("batch", "cronjobs", "CronJob", "cj", categories=_ALL, status=True, generation=True), ("v1",)),

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-__all__ = ["LoggedRequest", "RequestLog", "changed_paths"]
+from reconciler.apiserver._routing import Call
+from reconciler.apiserver._storage import Stored
+from reconciler.http import HTTPRequest
+
+__all__ = ["LoggedRequest", "RequestLog", "changed_paths", "logged"]
 
 _MOST_PATHS = 64
 
@@ -30,7 +34,8 @@ class LoggedRequest:
         namespace: the namespace in the path, or None.
         name: the object's name; for a create the name that was given to it. Empty for collections.
         subresource: empty for the object itself.
-        status: the HTTP status of the answer; 0 when the answer was withheld by a fault.
+        status: the HTTP status of the answer that was made, even if a fault withheld or replaced it afterwards; 0 when
+            a fault kept the request from being handled.
         reason: the reason of a refusal, or empty.
         before: the object's resourceVersion before, or None.
         after: the object's resourceVersion after, or None.
@@ -71,6 +76,65 @@ class LoggedRequest:
         versions = f", version {self.before} to {self.after}" if self.effective else ""
         paths = f", changed {' '.join(self.changed)}" if self.changed else ""
         return f"{self.verb} {what}{where}: {outcome}{versions}{paths}"
+
+
+def logged(
+    time: datetime,
+    request: HTTPRequest,
+    call: Call | None,
+    status: int,
+    reason: str,
+    *,
+    before: Stored | None,
+    after: Stored | None,
+) -> LoggedRequest:
+    """Return what is to be remembered of a request.
+
+    Args:
+        time: when it was answered.
+        request: the request.
+        call: what it asked of a kind; None for other paths.
+        status: the HTTP status of the answer.
+        reason: the reason of a refusal.
+        before: the version before a write.
+        after: the version after a write; the same object when nothing was changed.
+    """
+    agent, content = request.headers.get("user-agent", ""), request.headers.get("content-type", "")
+    if call is None:
+        verb = request.method.lower()
+        return LoggedRequest(
+            time,
+            verb,
+            request.method,
+            request.path,
+            status=status,
+            reason=reason,
+            user_agent=agent,
+            content_type=content,
+        )
+    info = call.endpoint.info
+    effective = after is not None and after is not before
+    return LoggedRequest(
+        time,
+        call.verb,
+        request.method,
+        request.path,
+        info.group,
+        call.endpoint.version,
+        info.plural,
+        info.kind,
+        call.namespace,
+        call.name or (after.doc["metadata"]["name"] if after is not None else ""),
+        call.subresource,
+        status,
+        reason,
+        before.rv if before is not None else None,
+        after.rv if after is not None else None,
+        effective,
+        changed_paths(before.doc, after.doc) if effective and before is not None and after is not None else (),
+        agent,
+        content,
+    )
 
 
 class RequestLog:
@@ -132,7 +196,7 @@ def _differences(before: Any, after: Any, path: str) -> Iterator[str]:
         return
     for key in before.keys() | after.keys() if before.keys() != after.keys() else before:
         old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
-        if old is not new:
+        if old is not new and (old != new or type(old) is not type(new)):
             yield from _differences(old, new, f"{path}/{key.replace('~', '~0').replace('/', '~1')}")
 
 

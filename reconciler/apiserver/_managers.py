@@ -52,6 +52,8 @@ def content_of(call: Call, doc: Mapping[str, Any]) -> dict[str, Any]:
     if call.subresource == "status":
         return {"status": doc["status"]} if "status" in doc else {}
     apart = {"apiVersion", "kind", "metadata", *(("status",) if "status" in call.endpoint.subresources else ())}
+    if call.endpoint.info.plural == "namespaces":
+        apart.add("spec")
     content = {key: value for key, value in doc.items() if key not in apart}
     metadata = doc.get("metadata") or {}
     content["metadata"] = {key: value for key, value in metadata.items() if key not in _UNTRACKED}

@@ -121,8 +121,8 @@ def metadata_warnings(found: dict[str, Any], before: dict[str, Any] | None = Non
     finalizers = found.get("finalizers")
     if isinstance(finalizers, list) and finalizers and (before is None or finalizers != before.get("finalizers")):
         warnings += [
-            f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name to avoid accidental conflicts with '
-            "other finalizer writers"
+            f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name to avoid accidental conflicts '
+            "with other finalizer writers"
             for name in finalizers
             if isinstance(name, str) and "/" not in name and name not in ("orphan", "foregroundDeletion")
         ]
@@ -132,8 +132,8 @@ def metadata_warnings(found: dict[str, Any], before: dict[str, Any] | None = Non
         twice = sorted({str(uid) for uid in uids if uids.count(uid) > 1})
         if twice:
             warnings.append(
-                ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and "
-                "may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
+                ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, "
+                "and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
                 + ", ".join(twice)
             )
     return warnings
@@ -202,8 +202,9 @@ def _check_owners(owners: list[dict[str, Any]]) -> list[FieldError]:
         ]
         if owner.get("kind") == "Event" and owner.get("apiVersion") in ("v1", "events.k8s.io/v1"):
             group, _, version = owner["apiVersion"].rpartition("/")
-            message = f"{go_json(_in_order(owner), sort=False)}: {group}/{version}, Kind=Event is disallowed from being an owner"
-            errors.append(FieldError(field, f"Invalid value: {message}"))
+            shown = go_json(_in_order(owner), sort=False)
+            message = f"Invalid value: {shown}: {group}/{version}, Kind=Event is disallowed from being an owner"
+            errors.append(FieldError(field, message))
     controllers = [f"{owner.get('kind')}/{owner.get('name')}" for owner in owners if owner.get("controller")]
     if len(controllers) > 1:
         shown = f"[{','.join(go_json(_in_order(owner), sort=False) for owner in owners)}]"

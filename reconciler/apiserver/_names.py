@@ -7,11 +7,13 @@ import re
 from reconciler.apiserver._kinds import KindInfo
 
 __all__ = [
+    "CONFIG_KEY_MESSAGE",
     "DNS_LABEL_1035_MESSAGE",
     "LABEL_VALUE_MESSAGE",
     "NAME_MESSAGE",
     "RANDOM_LETTERS",
     "SUBDOMAIN_MESSAGE",
+    "is_config_key",
     "is_label_1035",
     "is_label_value",
     "is_subdomain",
@@ -56,7 +58,8 @@ LABEL_VALUE_MESSAGE = (
 _QUALIFIED_MESSAGE = (
     "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
     "alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
-    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' "
+    "(e.g. 'example.com/MyName')"
 )
 
 
@@ -83,6 +86,8 @@ def name_problems(info: KindInfo, name: str) -> list[str]:
         "label": (_LABEL, 63, _LABEL_MESSAGE),
         "label1035": (_LABEL_1035, 63, DNS_LABEL_1035_MESSAGE),
     }.get(info.names, (_SUBDOMAIN, 253, SUBDOMAIN_MESSAGE))
+    if info.names != "subdomain" and "." in name:
+        return ["must not contain dots"]
     problems = [] if len(name) <= most else [f"must be no more than {most} bytes"]
     return problems if pattern.fullmatch(name) else [*problems, message]
 
@@ -112,3 +117,15 @@ def qualified_name_problems(key: str) -> list[str]:
     if not _NAME.fullmatch(name):
         problems.append(NAME_MESSAGE)
     return problems
+
+
+def is_config_key(text: str) -> bool:
+    """Tell whether a text can be a key of a ConfigMap or Secret."""
+    return _CONFIG_KEY.fullmatch(text) is not None and len(text) <= 253 and text not in (".", "..")
+
+
+_CONFIG_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+CONFIG_KEY_MESSAGE = (
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or "
+    "'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+)

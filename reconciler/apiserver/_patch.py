@@ -120,37 +120,34 @@ def _index(part: str, last: int) -> int:
 
 
 def _edit(document: Any, path: list[str], op: str, value: Any) -> Any:
+    """Return a document with one place added, replaced or removed; what lies beside the path is shared."""
     if not path:
         if op == "remove":
             raise PatchFailed("the whole document cannot be removed")
         return value
-    head, rest = path[0], path[1:]
     if isinstance(document, dict):
-        return _edit_member(document, head, rest, op, value, path)
+        return _edit_member(document, path, op, value)
     if isinstance(document, list):
-        return _edit_item(document, head, rest, op, value)
+        return _edit_item(document, path, op, value)
     raise PatchFailed(f"{op} operation does not apply: doc is missing path: /{'/'.join(path)}: missing value")
 
 
-def _edit_member(document: dict[str, Any], head: str, rest: list[str], op: str, value: Any, path: list[str]) -> Any:
-    changed = dict(document)
-    if rest:
-        if head not in changed:
-            raise PatchFailed(f"{op} operation does not apply: doc is missing path: /{'/'.join(path)}: missing value")
-        changed[head] = _edit(changed[head], rest, op, value)
-        return changed
-    # The server's library replaces members that are not there; only removing them is an error.
-    if op == "remove" and head not in changed:
+def _edit_member(document: dict[str, Any], path: list[str], op: str, value: Any) -> Any:
+    changed, head, rest = dict(document), path[0], path[1:]
+    # The server's library replaces members that are not there; only what lies below them has to be.
+    if head not in changed and (rest or op == "remove"):
         raise PatchFailed(f"{op} operation does not apply: doc is missing key: /{'/'.join(path)}: missing value")
-    if op == "remove":
+    if rest:
+        changed[head] = _edit(changed[head], rest, op, value)
+    elif op == "remove":
         del changed[head]
     else:
         changed[head] = value
     return changed
 
 
-def _edit_item(document: list[Any], head: str, rest: list[str], op: str, value: Any) -> Any:
-    changed = list(document)
+def _edit_item(document: list[Any], path: list[str], op: str, value: Any) -> Any:
+    changed, head, rest = list(document), path[0], path[1:]
     if not rest and op == "add":
         position = len(changed) if head == "-" else _index(head, len(changed))
         changed.insert(position, value)

@@ -203,7 +203,8 @@ class Reader:
         initial_events = _initial_events(call)
         asked, current = _watch_version(call), self._cluster.revisions.current
         timeout = _number(call.query.get("timeoutSeconds", ""))
-        position, initial = store.visible, []
+        position = store.visible
+        initial: list[Stored] = []
         failure: Refusal | None = None
         if asked is not None and asked > current:
             failure = too_large_resource_version(asked, current) if initial_events else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconciler.apiserver._built_in import BuiltInContents, built_in_node, place_of
 from reconciler.apiserver._contents import Contents
@@ -13,7 +13,7 @@ from reconciler.apiserver._kinds import BUILT_IN, SELECTABLE, KindInfo
 from reconciler.apiserver._schema import Node
 from reconciler.apiserver._storage import Revisions, Store, Stored
 
-__all__ = ["Endpoint", "Registry", "Resource", "reader"]
+__all__ = ["Endpoint", "Registry", "Resource", "ScalePaths", "reader"]
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +44,14 @@ class Resource:
         return _api_version(self.info.group if self.info.stored_as is None else self.info.stored_as, self.storage)
 
 
+class ScalePaths(NamedTuple):
+    """Say where the parts of a Scale stand in an object, as dotted paths; the selector's may be empty."""
+
+    spec: str
+    status: str
+    selector: str
+
+
 @dataclass(slots=True, eq=False)
 class Endpoint:
     """Hold one kind in one served version.
@@ -57,6 +65,7 @@ class Endpoint:
         columns: what a table shows beside the name, as in ``additionalPrinterColumns``.
         place: the place of whole documents, for field ownership.
         warning: what clients are warned of when they use the version; empty for nothing.
+        scale: where the parts of a Scale stand in a custom object; None for a kind without ``/scale``, or built in.
     """
 
     resource: Resource
@@ -66,6 +75,7 @@ class Endpoint:
     contents: Contents | BuiltInContents | None = None
     columns: tuple[Mapping[str, Any], ...] = ()
     warning: str = ""
+    scale: ScalePaths | None = None
     api_version: str = field(init=False)
     place: Node = field(init=False)
 
@@ -138,7 +148,7 @@ class Registry:
         self._history = history
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
         self._resources: dict[tuple[str, str], Resource] = {}
-        self._built_in = {(info.group, version) for info, versions in BUILT_IN for version in versions}
+        self._built_in = {info.group for info, _ in BUILT_IN}
         for info, versions in BUILT_IN:
             self._serve_built_in(info, versions)
 
@@ -183,8 +193,8 @@ class Registry:
         return self._endpoints.get((group, version, plural))
 
     def is_built_in(self, group: str, version: str) -> bool:
-        """Tell whether a group and version belong to the server itself."""
-        return (group, version) in self._built_in
+        """Tell whether a group belongs to the server itself; of the core group only version v1 is known at all."""
+        return group in self._built_in and (bool(group) or version == "v1")
 
     def resource(self, group: str, plural: str) -> Resource | None:
         """Return a kind by its plural name, or None."""

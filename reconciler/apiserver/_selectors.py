@@ -102,22 +102,20 @@ class _Labels:
         if absent:
             self._at += 1
         key = self._key()
-        operator = self._peek()
         if absent:
             return lambda labels: key not in labels
+        operator = self._peek()
         if operator in ("", ","):
             return lambda labels: key in labels
         self._at += 1
-        if operator in ("=", "==", "!="):
-            value = self._value(key)
-            if operator == "!=":
-                return lambda labels: labels.get(key) != value
-            return lambda labels: labels.get(key) == value
-        if operator in ("in", "notin"):
-            values = self._values(key)
-            if operator == "in":
-                return lambda labels: labels.get(key) in values
-            return lambda labels: labels.get(key) not in values
+        return self._requirement(key, operator)
+
+    def _requirement(self, key: str, operator: str) -> LabelTerm:
+        if operator in ("in", "notin", "=", "==", "!="):
+            values = self._values(key) if operator in ("in", "notin") else frozenset({self._value(key)})
+            if operator in ("notin", "!="):
+                return lambda labels: labels.get(key) not in values
+            return lambda labels: labels.get(key) in values
         if operator in ("<", ">"):
             return self._comparison(key, operator)
         raise _requirement(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")

@@ -34,7 +34,7 @@ class Listener:
         self._url = ""
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
-        self._web: web.Server[web.BaseRequest] | None = None
+        self._web: web.Server | None = None
         self._starting: asyncio.Task[None] | None = None
 
     @property
@@ -64,6 +64,8 @@ class Listener:
             asyncio.get_running_loop()
         except RuntimeError:
             raise ConfigurationError("listening needs a running event loop: use url inside 'async with'") from None
+        if not 0 <= port <= 65535:
+            raise ConfigurationError(f"there is no port {port}: choose one from 1 to 65535, or 0 for a free one")
         address = "127.0.0.1" if host == "localhost" else host
         try:
             loopback = ipaddress.ip_address(address).is_loopback
@@ -77,12 +79,11 @@ class Listener:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((address, port))
             bound.listen(1024)
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             bound.close()
-            # Python refuses by an OverflowError what is no port at all, before the system is asked.
-            why = error.strerror if isinstance(error, OSError) else "ports are numbers from 0 to 65535"
             raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {why}; stop what uses the port, or choose port 0 for a free one"
+                f"cannot listen on {host}:{port}: {error.strerror}; "
+                "stop what uses the port, or choose port 0 for a free one"
             ) from error
         bound.setblocking(False)
         self._socket = bound
@@ -95,6 +96,12 @@ class Listener:
         assert self._socket is not None  # noqa: S101 - bound by the caller
         self._web = web.Server(self._serve, access_log=None)
         self._server = await asyncio.get_running_loop().create_server(self._web, sock=self._socket, backlog=1024)
+
+    def break_off(self) -> None:
+        """Break all open connections off; go on listening."""
+        for connection in [] if self._web is None else self._web.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
 
     async def close(self) -> None:
         """Stop to listen and break open connections off.

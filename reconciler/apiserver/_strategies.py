@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.apiserver._kinds import KindInfo
+from reconciler.apiserver._names import CONFIG_KEY_MESSAGE, is_config_key
 from reconciler.apiserver._status import FieldError
 
 __all__ = ["PLAIN", "Strategy", "strategy_of"]
@@ -21,6 +22,10 @@ def _fine(_doc: dict[str, Any], _before: dict[str, Any] | None) -> list[FieldErr
     return []
 
 
+def _unfinished(_doc: dict[str, Any]) -> None:
+    """Add nothing."""
+
+
 def _silent(_doc: dict[str, Any]) -> list[str]:
     return []
 
@@ -30,14 +35,17 @@ class Strategy:
     """Hold what is special about a kind.
 
     Attributes:
-        complete: completes a document in place, given the stored one on an update; it may replace members, not change them.
+        complete: completes a document in place, given the stored one on an update; it may replace members, but not
+            change them.
         check: returns what is wrong with a document, given the stored one on an update.
+        finish: adds in place what nobody owns, after ownership was noted.
         warn: returns what clients are warned of in a document that is accepted.
     """
 
     complete: Callable[[dict[str, Any], dict[str, Any] | None], None] = _nothing
     check: Callable[[dict[str, Any], dict[str, Any] | None], list[FieldError]] = _fine
     warn: Callable[[dict[str, Any]], list[str]] = _silent
+    finish: Callable[[dict[str, Any]], None] = _unfinished
 
 
 PLAIN = Strategy()
@@ -80,8 +88,21 @@ def _immutable(*members: str) -> Callable[[dict[str, Any], dict[str, Any] | None
     return check
 
 
+def _check_keys(doc: dict[str, Any], *members: str) -> list[FieldError]:
+    return [
+        FieldError(f"{member}[{key}]", f'Invalid value: "{key}": {CONFIG_KEY_MESSAGE}')
+        for member in members
+        for key in doc.get(member) or ()
+        if not is_config_key(key)
+    ]
+
+
+def _check_config_map(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
+    return _check_keys(doc, "data", "binaryData") + _immutable("data", "binaryData")(doc, before)
+
+
 def _check_secret(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
-    errors = _immutable("data")(doc, before)
+    errors = _check_keys(doc, "data") + _immutable("data")(doc, before)
     if before is not None and doc.get("type") != before.get("type"):
         errors.append(FieldError("type", f'Invalid value: "{doc.get("type")}": field is immutable'))
     return errors
@@ -99,9 +120,50 @@ def _check_lease(doc: dict[str, Any], _before: dict[str, Any] | None) -> list[Fi
     return errors
 
 
+def _event(doc: dict[str, Any]) -> None:
+    """Fill in what Events always show, be it empty."""
+    for key in ("eventTime", "firstTimestamp", "lastTimestamp"):
+        doc.setdefault(key, None)
+    for key in ("reportingComponent", "reportingInstance"):
+        doc.setdefault(key, "")
+    doc.setdefault("source", {})
+
+
+def _check_event(doc: dict[str, Any], _before: dict[str, Any] | None) -> list[FieldError]:
+    place, about = doc["metadata"].get("namespace"), (doc.get("involvedObject") or {}).get("namespace") or "default"
+    if about == place:
+        return []
+    message = f'Invalid value: "{about}": does not match event.namespace'
+    return [FieldError("involvedObject.namespace", message)]
+
+
+def _new_event(doc: dict[str, Any]) -> None:
+    """Fill in what Events of events.k8s.io always show, be it empty."""
+    for key in ("eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"):
+        doc.setdefault(key, None)
+    doc.setdefault("deprecatedSource", {})
+
+
+def _check_new_event(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
+    if before is not None:
+        return []
+    errors = []
+    if not doc.get("eventTime"):
+        errors.append(FieldError("eventTime", "Required value", "FieldValueRequired"))
+    else:
+        needed = ("reportingController", "reportingInstance", "action", "reason")
+        errors += [FieldError(key, "Required value", "FieldValueRequired") for key in needed if not doc.get(key)]
+    if doc.get("type") not in ("Normal", "Warning"):
+        shown = doc.get("type") or ""
+        errors.append(FieldError("type", f'Invalid value: "{shown}": has invalid value: {shown}'))
+    return errors
+
+
 _STRATEGIES = {
-    ("", "configmaps"): Strategy(check=_immutable("data", "binaryData")),
+    ("", "configmaps"): Strategy(check=_check_config_map),
+    ("", "events"): Strategy(finish=_event, check=_check_event),
     ("", "namespaces"): Strategy(complete=_namespace),
     ("", "secrets"): Strategy(complete=_secret, check=_check_secret),
     ("coordination.k8s.io", "leases"): Strategy(check=_check_lease),
+    ("events.k8s.io", "events"): Strategy(finish=_new_event, check=_check_new_event),
 }

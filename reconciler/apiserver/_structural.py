@@ -224,10 +224,12 @@ def _check_branch(branch: Mapping[str, Any], path: str, outer: Mapping[str, Any]
     yield from _check_values(branch, path)
     for name, member in (branch.get("properties") or {}).items():
         known = (outer.get("properties") or {}).get(name)
-        if known is None and not isinstance(outer.get("additionalProperties"), Mapping):
-            if not outer.get("x-kubernetes-preserve-unknown-fields") and outer.get("properties"):
-                base = path.rsplit(".", 1)[0]
-                yield _required(f"{base}.properties[{name}]", f"because it is defined in {path}.properties[{name}]")
+        free = isinstance(outer.get("additionalProperties"), Mapping) or outer.get(
+            "x-kubernetes-preserve-unknown-fields"
+        )
+        if known is None and not free and outer.get("properties"):
+            base = path.rsplit(".", 1)[0]
+            yield _required(f"{base}.properties[{name}]", f"because it is defined in {path}.properties[{name}]")
         yield from _check_branch(member, f"{path}.properties[{name}]", known or {})
     if isinstance(branch.get("items"), Mapping):
         outer_items = outer.get("items")

@@ -10,8 +10,14 @@ __all__ = ["go_json", "go_type", "parse_problem", "quoted", "snippet"]
 
 def go_json(value: Any, *, sort: bool = True) -> str:
     """Return compact JSON with HTML characters escaped, and keys sorted unless a Go struct is shown."""
-    text = json.dumps(value, sort_keys=sort, separators=(",", ":"), ensure_ascii=False)
+    text = _SORTED.encode(value) if sort else _AS_IS.encode(value)
+    if "<" not in text and ">" not in text and "&" not in text:
+        return text
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+_SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_AS_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 def quoted(value: Any) -> str:

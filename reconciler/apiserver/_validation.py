@@ -121,7 +121,8 @@ def _worded(errors: Iterable[Any], root: str) -> Iterator[Finding]:
             yield Finding(path, found)
         if error.kind.name in ("oneOf", "anyOf"):
             # The real server goes on with the complaints of the branch that came closest.
-            yield from _worded(min(error.kind.context, key=len, default=[]), root)
+            branches: list[list[Any]] = sorted(error.kind.context, key=len)
+            yield from _worded(branches[0], root)
 
 
 def _path(parts: Sequence[str | int]) -> str:
@@ -300,8 +301,9 @@ def item_key(item: Any, node: Node) -> Any:
     for key in node.map_keys:
         if key in item:
             found[key] = item[key]
-        elif node.items is not None and (child := node.items.properties.get(key)) is not None:
-            if child.default is not NO_DEFAULT:
+        else:
+            child = None if node.items is None else node.items.properties.get(key)
+            if child is not None and child.default is not NO_DEFAULT:
                 found[key] = child.default
     return found
 

@@ -42,7 +42,15 @@ class WholeView:
     def many(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
         head = encode({"apiVersion": endpoint.api_version, "kind": endpoint.info.list_name, "metadata": metadata})
-        return _list(head, [self.encode(endpoint, item) for item in items])
+        if endpoint.resource.custom:
+            return _list(head, [self.encode(endpoint, item) for item in items])
+
+        # Items of typed lists do not name their kind.
+        def untyped(doc: dict[str, Any]) -> dict[str, Any]:
+            shown = endpoint.show(doc)
+            return {key: value for key, value in shown.items() if key not in ("apiVersion", "kind")}
+
+        return _list(head, [item.encoded(f"{endpoint.api_version}#item", untyped) for item in items])
 
 
 WHOLE = WholeView()
@@ -60,13 +68,13 @@ class MetadataView(WholeView):
 
     def encode(self, endpoint: Endpoint, stored: Stored) -> bytes:
         """Return the JSON of one object's metadata."""
-        return stored.encoded("#metadata", _only_metadata)
+        return stored.encoded(f"{endpoint.api_version}#metadata", _only_metadata)
 
     def content(self, endpoint: Endpoint, doc: dict[str, Any]) -> bytes:  # noqa: ARG002 - one form for all kinds
         """Return the JSON of a document's metadata."""
         return encode(_only_metadata(doc))
 
-    def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002
+    def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002 - one form for all kinds
         """Return apiVersion and kind of PartialObjectMetadata."""
         return _META, "PartialObjectMetadata"
 
@@ -221,7 +229,9 @@ def human_duration(passed: timedelta) -> str:
     return f"{days // 365}y"
 
 
-def negotiate(accept: str, include: str, clock: Clock, *, many: bool, kind: str) -> tuple[WholeView, bool]:
+def negotiate(
+    accept: str, include: str, clock: Clock, *, many: bool, kind: str, custom: bool
+) -> tuple[WholeView, bool]:
     """Return the view for an Accept header, and whether YAML is asked for.
 
     Args:
@@ -230,6 +240,7 @@ def negotiate(accept: str, include: str, clock: Clock, *, many: bool, kind: str)
         clock: tells how old things are.
         many: the answer is a list.
         kind: the kind of the answer, for messages.
+        custom: whether a custom kind is asked for, which words refusals.
 
     Raises:
         Refusal: 406 when nothing in the header can be written.
@@ -244,6 +255,9 @@ def negotiate(accept: str, include: str, clock: Clock, *, many: bool, kind: str)
         view = _view(options, include, clock, many=many, kind=kind)
         if view is not None:
             return view, media == "application/yaml"
+    if not custom:
+        offered = f"Available representations: {', '.join(_WRITTEN)}"
+        raise Refusal(406, "NotAcceptable", f"406: Not Acceptable\n\n{offered}", details={})
     raise not_acceptable(_WRITTEN)
 
 

@@ -31,6 +31,7 @@ from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._status import (
     FieldError,
+    Refusal,
     already_exists,
     bad_request,
     conflict,
@@ -42,6 +43,7 @@ from reconciler.apiserver._status import (
     unsupported_media_type,
 )
 from reconciler.apiserver._storage import Stored, encode
+from reconciler.apiserver._strategic import strategic_merge
 from reconciler.apiserver._strategies import Strategy
 from reconciler.apiserver._text import go_type
 
@@ -52,6 +54,9 @@ _MOST_BYTES = 1_572_864
 
 _OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
 """What only the server changes in metadata."""
+
+_STRUCTS: dict[str, Any] = {"metadata": {}, "spec": {}, "status": {}, "source": {}, "deprecatedSource": {}}
+"""What built-in kinds hold even when it is empty."""
 
 _MUST_BE_GIVEN = FieldError("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
 
@@ -71,7 +76,7 @@ class Written:
 
     code: int
     stored: Stored | None = None
-    document: dict[str, Any] | None = None
+    document: Any = None
     before: Stored | None = None
     after: Stored | None = None
     warnings: list[str] = field(default_factory=list)
@@ -120,7 +125,7 @@ class Writer:
         errors = check_metadata(info, metadata) + strategy.check(doc, None)
         errors += _check_contents(call, doc, None, errors)
         if errors:
-            raise invalid(info.kind, info.group, metadata.get("name", ""), errors)
+            raise invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
         taken = endpoint.store.objects.get(key)
         if taken is not None:
             deleting = "deletionTimestamp" in taken.doc["metadata"]
@@ -129,11 +134,12 @@ class Writer:
         if not metadata.get("managedFields"):
             owners = Owners((), self._cluster.now())
             # The structs of built-in kinds are there even when they are empty, so they never count as added.
-            empty = {"metadata": {}} if endpoint.resource.custom else {"metadata": {}, "spec": {}, "status": {}}
+            empty = {"metadata": {}} if endpoint.resource.custom else _STRUCTS
             owners.update(key_for(call, "Update"), empty, content_of(call, doc), endpoint.place)
             metadata["managedFields"] = owners.entries()
         if not metadata["managedFields"]:
             del metadata["managedFields"]
+        strategy.finish(doc)
         stored_form = endpoint.take(doc)
         _check_size(stored_form)
         if dry_run:
@@ -190,7 +196,7 @@ class Writer:
             Refusal: 400, 404, 409, 415 or 422 as the real server does.
         """
         dry_run = check_options(call)
-        old = self._find(call)
+        old = self.find(call)
         doc, warnings = read_document(call, None if old is None else call.endpoint.show(old.doc))
         metadata, info = doc["metadata"], call.endpoint.info
         if not metadata.get("name"):
@@ -206,7 +212,7 @@ class Writer:
             raise conflict(info.plural, info.group, call.name, _uid_problem(call, uid, old.uid))
         if not metadata.get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
-        return self._change(call, old, doc, warnings, dry_run=dry_run)
+        return self.change(call, old, doc, warnings, dry_run=dry_run)
 
     def patch(self, call: Call) -> Written:
         """Patch an object, or its status.
@@ -217,9 +223,11 @@ class Writer:
         kind, info = media_type(call.request), call.endpoint.info
         accepted = [JSON_PATCH, MERGE_PATCH, *([] if call.endpoint.resource.custom else [STRATEGIC_PATCH]), APPLY_PATCH]
         if kind not in accepted:
+            if not call.endpoint.resource.custom:
+                raise Refusal(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
             raise unsupported_media_type(accepted)
         dry_run = check_options(call)
-        old = self._find(call)
+        old = self.find(call)
         if kind == APPLY_PATCH:
             return self._apply(call, old, dry_run=dry_run)
         patch = decode(call.request.body)
@@ -237,14 +245,19 @@ class Writer:
             raise not_found(info.plural, info.group, call.name)
         before = call.endpoint.show(old.doc)
         try:
-            patched = json_patch(before, patch) if kind == JSON_PATCH else merge_patch(before, patch)
+            if kind == JSON_PATCH:
+                patched = json_patch(before, patch)
+            elif kind == STRATEGIC_PATCH:
+                patched = strategic_merge(before, patch, call.endpoint.place)
+            else:
+                patched = merge_patch(before, patch)
         except PatchFailed:
             raise patch_rejected() from None
         doc, warnings = take_patched(call, patched, before)
         _check_place(call, doc["metadata"])
         if not doc["metadata"].get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
-        return self._change(call, old, doc, warnings, dry_run=dry_run)
+        return self.change(call, old, doc, warnings, dry_run=dry_run)
 
     def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> Written:
         info = call.endpoint.info
@@ -265,13 +278,14 @@ class Writer:
         applied = apply_over(call, config, before, owners)
         doc, warnings = take_patched(call, applied, before)
         _check_place(call, doc["metadata"])
-        return self._change(call, old, doc, warnings, dry_run=dry_run, owners=owners)
+        return self.change(call, old, doc, warnings, dry_run=dry_run, owners=owners)
 
-    def _find(self, call: Call) -> Stored | None:
+    def find(self, call: Call) -> Stored | None:
+        """Return the stored version of the object that a request names, or None."""
         resource = call.endpoint.resource
         return resource.store.objects.get(resource.key(call.namespace, call.name))
 
-    def _change(
+    def change(
         self,
         call: Call,
         old: Stored,
@@ -288,19 +302,19 @@ class Writer:
         doc = _split(call, before, doc)
         metadata = doc["metadata"]
         errors = [] if call.subresource else check_metadata_update(metadata, before["metadata"])
-        if endpoint.resource.custom:
-            # The real server checks the metadata of custom resources twice and lists both findings.
-            errors = errors * 2
+        # The real server checks metadata twice and lists both findings.
+        errors = errors * 2
         _keep_owned(metadata, before["metadata"])
         strategy = self._strategies(endpoint)
         strategy.complete(doc, before)
         errors += strategy.check(doc, before)
         errors += _check_contents(call, doc, before, errors)
         if errors:
-            raise invalid(info.kind, info.group, call.name, errors)
+            raise invalid(info.kind, info.internal_group, call.name, errors)
         warnings = warnings + strategy.warn(doc)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
         self._track(call, before, doc, owners)
+        strategy.finish(doc)
         if same(doc, before):
             return Written(200, old, before=old, after=old, warnings=warnings)
         if info.generation and _desired_changed(endpoint, before, doc):
@@ -342,7 +356,9 @@ def is_due(endpoint: Endpoint, doc: dict[str, Any]) -> bool:
 def _check_place(call: Call, metadata: dict[str, Any]) -> None:
     """Compare name and namespace with the path; fill the namespace in."""
     namespace = metadata.get("namespace") or ""
-    if namespace and namespace != call.namespace:
+    if not call.endpoint.info.namespaced:
+        metadata.pop("namespace", None)
+    elif namespace and namespace != call.namespace:
         raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
     if call.name and metadata.get("name") and metadata["name"] != call.name:
         raise bad_request(
@@ -374,10 +390,10 @@ def _check_version(call: Call, old: Stored, metadata: dict[str, Any]) -> None:
 def _uid_problem(call: Call, uid: str, stored: str) -> str:
     info = call.endpoint.info
     place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
+    key = f"/registry/{info.group}/{info.plural}/{place}" if info.group else f"/registry/{info.plural}/{place}"
     return (
-        f"StorageError: invalid object, Code: 4, Key: /registry/{info.group or info.plural}/"
-        f"{info.plural + '/' if info.group else ''}{place}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: "
-        f"UID in precondition: {uid}, UID in object meta: {stored}"
+        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
+        f"failed: UID in precondition: {uid}, UID in object meta: {stored}"
     )
 
 
@@ -385,6 +401,9 @@ def _split(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> dict[str,
     """Keep apart what the subresource and the object itself may change."""
     if call.subresource == "status":
         changed = {**before, "metadata": dict(before["metadata"])}
+        if call.endpoint.info.group == "apps" and doc["metadata"].get("annotations"):
+            # Controllers of workloads keep notes of theirs beside the status.
+            changed["metadata"]["annotations"] = doc["metadata"]["annotations"]
         if "status" in doc:
             changed["status"] = doc["status"]
         else:

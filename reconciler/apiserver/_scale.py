@@ -1,0 +1,107 @@
+"""Serve ``/scale``: the number of replicas of an object as a document of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.apiserver._bodies import JSON_PATCH, check_options, decode, media_type, read_object
+from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
+from reconciler.apiserver._registry import Endpoint, ScalePaths
+from reconciler.apiserver._routing import Call
+from reconciler.apiserver._status import bad_request, not_found, patch_rejected
+from reconciler.apiserver._storage import Stored
+from reconciler.apiserver._writes import Writer, Written
+
+__all__ = ["Scaler", "scale_of"]
+
+_BUILT_IN = ScalePaths(".spec.replicas", ".status.replicas", "")
+
+
+def _paths(endpoint: Endpoint) -> ScalePaths:
+    return endpoint.scale or _BUILT_IN
+
+
+def _get(doc: Any, path: str) -> Any:
+    for part in path.lstrip(".").split("."):
+        doc = doc.get(part) if isinstance(doc, dict) else None
+    return doc
+
+
+def _put(doc: dict[str, Any], parts: list[str], value: Any) -> dict[str, Any]:
+    inner = doc.get(parts[0])
+    if len(parts) > 1:
+        value = _put(inner if isinstance(inner, dict) else {}, parts[1:], value)
+    return {**doc, parts[0]: value}
+
+
+def scale_of(endpoint: Endpoint, stored: Stored) -> dict[str, Any]:
+    """Return the Scale of a stored object."""
+    doc, paths = stored.doc, _paths(endpoint)
+    metadata = {
+        key: doc["metadata"][key]
+        for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+        if key in doc["metadata"]
+    }
+    status: dict[str, Any] = {"replicas": _get(doc, paths.status) or 0}
+    selector = _get(doc, paths.selector) if paths.selector else _selector(doc)
+    if selector:
+        status["selector"] = selector
+    replicas = _get(doc, paths.spec)
+    spec = {} if not replicas else {"replicas": replicas}
+    return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}
+
+
+def _selector(doc: dict[str, Any]) -> str:
+    selector = (doc.get("spec") or {}).get("selector") or {}
+    labels = selector.get("matchLabels", selector if "matchExpressions" not in selector else {})
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()) if isinstance(value, str))
+
+
+class Scaler:
+    """Write Scales.
+
+    Args:
+        writer: writes the objects behind them.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def write(self, call: Call) -> Written:
+        """Update or patch a Scale.
+
+        Raises:
+            Refusal: 400, 404, 409 or 422 as for the object itself.
+        """
+        dry_run = check_options(call)
+        endpoint, info = call.endpoint, call.endpoint.info
+        old = self._writer.find(call)
+        if old is None:
+            raise not_found(info.plural, info.group, call.name)
+        scale = self._asked(call, scale_of(endpoint, old))
+        replicas = (scale.get("spec") or {}).get("replicas", 0)
+        if isinstance(replicas, bool) or not isinstance(replicas, int):
+            raise bad_request('Scale in version "v1" cannot be handled as a Scale: spec.replicas must be an integer')
+        doc = _put(endpoint.show(old.doc), _paths(endpoint).spec.lstrip(".").split("."), replicas)
+        version = (scale.get("metadata") or {}).get("resourceVersion") or str(old.rv)
+        doc["metadata"] = {**doc["metadata"], "resourceVersion": version}
+        written = self._writer.change(call, old, doc, [], dry_run=dry_run)
+        if written.stored is not None:
+            written.document, written.stored = scale_of(endpoint, written.stored), None
+        return written
+
+    @staticmethod
+    def _asked(call: Call, current: dict[str, Any]) -> dict[str, Any]:
+        if call.verb == "update":
+            return read_object(call.request, "Scale")
+        patch = decode(call.request.body)
+        try:
+            if media_type(call.request) == JSON_PATCH:
+                patched = json_patch(current, patch)
+            else:
+                patched = merge_patch(current, patch)
+        except PatchFailed:
+            raise patch_rejected() from None
+        if not isinstance(patched, dict):
+            raise bad_request("the patch leaves no Scale")
+        return patched

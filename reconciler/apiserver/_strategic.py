@@ -1,0 +1,103 @@
+"""Apply strategic merge patches: lists of built-in kinds merge by the keys that their types name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from reconciler.apiserver._schema import ANYTHING, Node
+from reconciler.apiserver._status import Refusal, bad_request
+from reconciler.apiserver._text import go_json
+
+__all__ = ["strategic_merge"]
+
+_DIRECTIVE, _RETAIN = "$patch", "$retainKeys"
+_ORDER, _DELETE = "$setElementOrder/", "$deleteFromPrimitiveList/"
+
+
+def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str, Any]:
+    """Return an object with a strategic merge patch applied; what is not touched is shared.
+
+    Raises:
+        Refusal: 400 for a directive that is not known, or an item without its merge key.
+    """
+    directive = patch.get(_DIRECTIVE)
+    if directive == "replace":
+        return {key: value for key, value in patch.items() if key != _DIRECTIVE}
+    if directive == "delete":
+        return {}
+    if directive not in (None, "merge"):
+        raise bad_request(f"Unknown patch type: {directive}")
+    merged = dict(target) if isinstance(target, dict) else {}
+    if isinstance(retained := patch.get(_RETAIN), list):
+        merged = {key: value for key, value in merged.items() if key in retained}
+    for key, gone in patch.items():
+        name = key.removeprefix(_DELETE)
+        if name != key and isinstance(merged.get(name), list):
+            merged[name] = [item for item in merged[name] if item not in gone]
+            if not merged[name] and name not in patch:
+                del merged[name]
+    for key, value in patch.items():
+        if key in (_DIRECTIVE, _RETAIN) or key.startswith((_ORDER, _DELETE)):
+            continue
+        if value is None:
+            merged.pop(key, None)
+        else:
+            child = node.child(key) or ANYTHING
+            merged[key] = _merge_member(merged.get(key), value, child, patch.get(_ORDER + key))
+    return merged
+
+
+def _merge_member(old: Any, new: Any, node: Node, order: Any) -> Any:
+    if isinstance(new, dict):
+        return strategic_merge(old, new, node)
+    if isinstance(new, list) and node.merge:
+        if node.merge_key:
+            return _merge_objects(old if isinstance(old, list) else [], new, node, order)
+        items = old if isinstance(old, list) else []
+        added = [item for item in new if item not in items]
+        merged = _in_order([*items, *added], new, items, go_json)
+        return merged if order is None else _in_order(merged, order, items, go_json)
+    return new
+
+
+def _merge_objects(old: list[Any], new: list[Any], node: Node, order: Any) -> list[Any]:
+    key = node.merge_key
+    items = [item for item in new if isinstance(item, dict)]
+    if any(item == {_DIRECTIVE: "replace"} for item in items):
+        return [item for item in items if item != {_DIRECTIVE: "replace"}]
+
+    def name(item: Any) -> str:
+        if not isinstance(item, dict) or key not in item:
+            raise _no_key(key, item)
+        return go_json(item[key])
+
+    merged = {name(item): item for item in old}
+    changed = []
+    for item in items:
+        if item.get(_DIRECTIVE) == "delete":
+            merged.pop(name(item), None)
+        else:
+            merged[name(item)] = strategic_merge(merged.get(name(item), {}), item, node.items or ANYTHING)
+            changed.append(item)
+    wanted = changed if order is None else order
+    return _in_order(list(merged.values()), wanted, old, name)
+
+
+def _no_key(key: str, item: Any) -> Refusal:
+    return bad_request(f"map: {go_json(item)} does not contain declared merge key: {key}")
+
+
+def _in_order(items: list[Any], wanted: list[Any], before: list[Any], name: Callable[[Any], str]) -> list[Any]:
+    """Order items: those that are wanted in their order, the others where they stood, new ones first."""
+    by_name = {name(item): item for item in items}
+    known = {name(item): index for index, item in enumerate(before)}
+    left = [text for text in dict.fromkeys(map(name, wanted)) if text in by_name]
+    right = [text for text in by_name if text not in set(left)]
+    found: list[str] = []
+    while left or right:
+        if not right or (left and known.get(left[0], -1) < known.get(right[0], len(known))):
+            found.append(left.pop(0))
+        else:
+            found.append(right.pop(0))
+    return [by_name[text] for text in found]
