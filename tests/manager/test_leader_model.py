@@ -54,6 +54,7 @@ class Process:
 
     def start(self) -> None:
         self.incarnation += 1
+        self.ending = False
         name = f"process-{self.number}-{self.incarnation}"
         self.elector = Elector(
             Client(self.server, user_agent=f"agent-{self.number}", retry=RetryPolicy(attempts=1)),
@@ -66,6 +67,7 @@ class Process:
         self.task = asyncio.create_task(self.elector.run())
 
     async def end(self, *, release: bool) -> None:
+        self.ending = True
         self.task.cancel()
         with contextlib.suppress(asyncio.CancelledError, LeadershipLost):
             await self.task
@@ -75,7 +77,7 @@ class Process:
             self.elector.abandon()
 
     async def replace_if_lost(self) -> None:
-        if self.task.done():
+        if self.task.done() and not self.ending:
             await self.end(release=False)
             self.start()
 
