@@ -52,9 +52,12 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
     try:
         found = [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise ConfigurationError(f"{path} is not YAML: {problem}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f": look at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise ConfigurationError(f"{path} is no YAML{where}") from error
     for document in found:
         if not isinstance(document, Mapping):
             raise ConfigurationError(f"{path} holds {document!r}, which is no object")
+        if not (document.get("apiVersion") and document.get("kind")):
+            raise ConfigurationError(f"{path} holds a document without apiVersion and kind: every object names its own")
     return found

@@ -64,8 +64,6 @@ class Listener:
             asyncio.get_running_loop()
         except RuntimeError:
             raise ConfigurationError("listening needs a running event loop: use url inside 'async with'") from None
-        if not 0 <= port <= 65535:
-            raise ConfigurationError(f"there is no port {port}: choose one from 1 to 65535, or 0 for a free one")
         address = "127.0.0.1" if host == "localhost" else host
         try:
             loopback = ipaddress.ip_address(address).is_loopback
@@ -79,11 +77,12 @@ class Listener:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((address, port))
             bound.listen(1024)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             bound.close()
+            # Python refuses by an OverflowError what is no port at all, before the system is asked.
+            why = error.strerror if isinstance(error, OSError) else "ports are numbers from 0 to 65535"
             raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {error.strerror}; "
-                "stop what uses the port, or choose port 0 for a free one"
+                f"cannot listen on {host}:{port}: {why}; stop what uses the port, or choose port 0 for a free one"
             ) from error
         bound.setblocking(False)
         self._socket = bound
@@ -115,6 +114,8 @@ class Listener:
             self._server.close()
             self._server = None
         if self._web is not None:
+            # Idle connections end at once; only requests under way get the second.
+            self._web.pre_shutdown()
             await self._web.shutdown(timeout=1.0)
             self._web = None
         if self._socket is not None:
