@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,16 +14,15 @@ from reconciler.controller import _reasons as reasons
 from reconciler.controller._echo import EchoStatistics, EchoTracker
 from reconciler.controller._errors import ControllerError
 from reconciler.controller._metrics import ControllerMetrics, NoMetrics
+from reconciler.controller._options import check_numbers, kind_of, name_of, predicates_of, watches_of
 from reconciler.controller._pool import Pool
 from reconciler.controller._reconciler import Binding, Reconciler, bind, call
-from reconciler.controller._resource_reconciler import ResourceReconciler
 from reconciler.controller._sources import PrimarySource
 from reconciler.controller._storm import StormAlarm
 from reconciler.controller._unsaved import UnsavedStatistics, UnsavedStore
-from reconciler.controller._watches import Watch, controller_owner
+from reconciler.controller._watches import Watch
 from reconciler.controller._watching import Watching
 from reconciler.controller._worker import Counts, Workbench, Worker
-from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.meta import Request
 from reconciler.objects import KindLike, gvk_from
@@ -39,8 +36,6 @@ __all__ = ["Controller", "ControllerStatistics"]
 
 SYNC_TIMEOUT = 120.0
 """Seconds for which a watched kind may take to be listed; controller-runtime's number."""
-
-_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +130,10 @@ class Controller:
         status_metrics: StatusMetrics | None = None,
         events: EventRecorder | None = None,
     ) -> None:
-        kind = _kind_of(reconciler, resource)
-        self._name = name or gvk_from(kind).kind.lower()
+        kind = kind_of(reconciler, resource)
+        self._name = name_of(kind, name)
         self._workers = workers
-        _check(self._name, workers=workers, timeout=timeout)
+        check_numbers(self._name, workers=workers, timeout=timeout)
         clock = clock or current_clock()
         self._reconciler = reconciler
         self._metrics = metrics or NoMetrics()
@@ -148,13 +143,16 @@ class Controller:
         self._tracker: EchoTracker[Request] = EchoTracker(own_writes=not wake_on_own_status)
         self._unsaved = UnsavedStore()
         self._storm: StormAlarm[Request] = StormAlarm(clock=clock)
+        source = PrimarySource(
+            self._queue, self._tracker, self._unsaved, predicates_of(self._name, predicates), self._metrics
+        )
         self._watching = Watching(
             self._name,
             kind,
-            [*map(_owned, owns), *watches],
+            watches_of(self._name, owns, watches),
             cache=cache,
             queue=self._queue,
-            source=PrimarySource(self._queue, self._tracker, self._unsaved, tuple(predicates), self._metrics),
+            source=source,
             tracker=self._tracker,
             clock=clock,
             timeout=sync_timeout,
@@ -348,31 +346,3 @@ async def _outcome(task: asyncio.Task[None]) -> None:
     await asyncio.wait({task})
     if not task.cancelled():
         task.result()
-
-
-def _kind_of(reconciler: Reconciler, resource: KindLike | None) -> KindLike:
-    declared = type(reconciler).resource if isinstance(reconciler, ResourceReconciler) else None
-    if declared is not None and (resource is None or gvk_from(declared) == gvk_from(resource)):
-        return declared  # the class rather than its name: with it, objects are read as the override expects them
-    if resource is not None:
-        return resource
-    name = type(reconciler).__name__
-    what = "write ResourceReconciler[YourKind], or give" if isinstance(reconciler, ResourceReconciler) else "give"
-    raise ConfigurationError(f"{name} does not say which kind it is for: {what} resource=, such as 'v1/Node'")
-
-
-def _owned(kind: KindLike | Watch) -> Watch:
-    if not isinstance(kind, Watch):
-        return Watch(kind, mapper=controller_owner)
-    return kind if kind.mapper is not None else Watch(kind.kind, mapper=controller_owner, predicates=kind.predicates)
-
-
-def _check(name: str, *, workers: int, timeout: float | None) -> None:
-    if not _NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"controller name {name!r}: use letters, digits and '-._', at most 63, e.g. 'database'"
-        )
-    if workers < 1:
-        raise ConfigurationError(f"controller {name!r}: workers must be 1 or more, not {workers!r}")
-    if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
-        raise ConfigurationError(f"controller {name!r}: timeout must be a number of seconds above 0, not {timeout!r}")

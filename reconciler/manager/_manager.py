@@ -90,6 +90,11 @@ class Manager:
     ) -> None:
         if not (grace_period >= 0 and math.isfinite(grace_period)):
             raise ConfigurationError(f"grace_period must be a number of seconds, 0 or more, not {grace_period!r}")
+        if not isinstance(client, Client):
+            raise ConfigurationError(
+                f"a Manager takes a Client, not {client!r}: write Client({type(client).__name__.lower()}) for a "
+                "transport such as the embedded API server, or Client.from_config()"
+            )
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - spreads load
         self.metrics = MetricsRegistry()
@@ -317,4 +322,6 @@ class Manager:
 def _default_name(reconciler: Reconciler, resource: KindLike | None) -> str | None:
     """Return the name that a controller gives itself; None where it will say what is missing."""
     kind = resource or (reconciler.resource if isinstance(reconciler, ResourceReconciler) else None)
-    return None if kind is None else gvk_from(kind).kind.lower()
+    with contextlib.suppress(TypeError, ValueError):
+        return None if kind is None else gvk_from(kind).kind.lower()
+    return None

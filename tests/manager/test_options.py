@@ -1,0 +1,40 @@
+"""A mistake in what a manager is given is told at once, and says what to write."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler import Client, Manager
+from reconciler.apiserver import APIServer
+from reconciler.controller import Reconciler
+from reconciler.errors import ConfigurationError
+
+
+class ByKey(Reconciler):
+    async def reconcile(self, request):
+        pass
+
+
+async def test_transport_in_place_of_a_client() -> None:
+    async with APIServer() as server:
+        with pytest.raises(ConfigurationError, match=r"takes a Client.*Client\(apiserver\)"):
+            Manager(server)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("reconciler", "options", "message"),
+    [
+        (ByKey(), {"resource": "nodes"}, "resource: 'nodes' names no kind"),
+        (ByKey(), {}, "does not say which kind"),
+        (ByKey, {}, r"give an instance, ByKey\(\)"),
+        (ByKey, {"resource": "v1/Node"}, r"give an instance, ByKey\(\)"),
+        (ByKey(), {"resource": "v1/Node", "owns": "v1/Pod"}, "owns is a sequence"),
+    ],
+)
+async def test_controller_that_cannot_be_added(reconciler, options, message) -> None:
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client)
+        with pytest.raises(ConfigurationError, match=message):
+            manager.add_controller(reconciler, **options)
+        manager.add_controller(ByKey(), resource="v1/Node")  # nothing is left of the attempt
+        assert len(manager.statistics().controllers) == 1
