@@ -43,7 +43,7 @@ ENQUEUE = "enqueue"
 """`Controller.enqueue` was called."""
 
 REQUEUE_AFTER = "requeue_after"
-"""The delay that a reconcile asked for is over."""
+"""A reconcile asked for a delay. The next run takes it along, also one that something else wakes before it is over."""
 
 AGAIN = "again"
 """A reconcile asked to run once more."""
