@@ -163,10 +163,6 @@ class Elector:
         """Lead no more and leave the lease to expire; whatever still runs has until then to end."""
         self._ended = True
 
-    def all_stopped(self) -> None:
-        """Hear that no worker is left, so that nothing has to be ended by force."""
-        self._watchdog.disarm()
-
     @property
     def _deadline(self) -> float:
         return self._renewed_at + self._election.renew_deadline
