@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 from urllib.parse import quote
 
 import msgspec
@@ -191,8 +191,11 @@ def patch_body(
     """Return the body of a patch, conditional on a version if one is given.
 
     Raises:
+        ValueError: there is no such strategy.
         TypeError: an object where the strategy wants a list of operations, or the other way round.
     """
+    if strategy not in get_args(PatchStrategy):
+        raise ValueError(f"strategy must be 'merge', 'json' or 'strategic', not {strategy!r}; apply() applies")
     if strategy == "json":
         if isinstance(patch, Mapping):
             raise TypeError("a JSON Patch is a list of operations; an object is a patch of strategy 'merge'")

@@ -1,0 +1,16 @@
+"""What a caller gets wrong is told before a request is made."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.apiserver import APIServer
+from reconciler.client import Client
+
+
+@pytest.mark.parametrize("strategy", ["apply", "Merge", ""])
+async def test_patch_of_an_unknown_strategy(strategy: str) -> None:
+    async with APIServer() as server, Client(server) as client:
+        with pytest.raises(ValueError, match="'merge', 'json' or 'strategic'"):
+            await client.patch("v1/ConfigMap", "a", "default", patch={}, strategy=strategy)  # type: ignore[arg-type]
+        assert not server.requests(verb="patch")
