@@ -30,7 +30,8 @@ class CachedClient(Client):
     """Be a `Client` whose `get` and `list` answer from a cache, without a request.
 
     What comes back is a private copy; changing it changes nothing else. This process's own writes through this client
-    are seen at once, before the watch tells of them. Everything but `get` and `list` speaks to the server.
+    are seen at once, before the watch tells of them; all but `delete_all_of`, whose answer does not say what became of
+    each object. Everything but `get` and `list` speaks to the server.
 
     A kind that the cache does not hold is an error, not a request: a read that silently costs a request each time, or
     starts a watch of the whole cluster, is found late. `live` reads from the server.
