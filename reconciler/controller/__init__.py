@@ -7,8 +7,8 @@ Subclass `ResourceReconciler` for objects of one kind, or `Reconciler` for bare 
 * **The cycle's own status and finalizer writes do not wake it; every other change does**, also one that arrives at the
   same moment, in the same event, or by a list after a lost watch. See `_echo`.
 * The outcome of the latest cycle owns the key's one timer; any run consumes it. Errors back off, per key.
-* Nothing that a reconcile does, short of ending the process, ends a worker: exceptions, timeouts and strange
-  cancellations are contained, counted and logged with the run's id and reasons.
+* No exception, timeout or strange cancellation of a reconcile ends a worker; they are contained, counted and logged
+  with the run's id and reasons. What is no exception, such as `SystemExit`, is raised by `Controller.finished`.
 * Workers start when every handler has heard of everything that was there. When `Controller.stop` returns, no reconcile,
   thread or flush is left.
 * Status mutations that could not be saved go out with the object's next cycle.

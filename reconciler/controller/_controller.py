@@ -50,7 +50,7 @@ class ControllerStatistics:
         results: how many ended with each of ``success``, ``error``, ``requeue``, ``requeue_after``.
         terminal_errors: how many ended with a `TerminalError`.
         timeouts: how many did not end in time.
-        panics: how many raised what is no `Exception`.
+        panics: how many ended by a cancellation that nobody asked for.
         cancelled: how many a shutdown cancelled.
         storms: how many tight loops were reported.
         echo: what the echo rule knows and did.
@@ -293,7 +293,8 @@ class Controller:
         """Wait until the workers have ended because of `stop`. Cancellation changes nothing.
 
         Raises:
-            BaseException: what ended a worker otherwise, such as `SystemExit` in a reconcile.
+            BaseException: what ended a worker otherwise: what a reconcile raised and is no exception, such as
+                `SystemExit` or the outcome of ``pytest.fail``.
         """
         await self._pool.finished()
 

@@ -41,7 +41,7 @@ class ControllerMetrics(Protocol):
             reasons: the words of why it ran (``"event"``, ``"retry"``), few in number.
             terminal: it ended with a `TerminalError`.
             timed_out: its time was up.
-            panicked: it raised what is no `Exception`.
+            panicked: it ended by a cancellation that nobody asked for.
         """
         ...
 

@@ -22,11 +22,11 @@ class Verdict:
         outcome: what it returned; None as well when it failed.
         error: what it raised; None when it returned.
         timed_out: its time was up.
-        panicked: `error` is no `Exception`.
+        panicked: it ended by a cancellation that nobody asked for.
     """
 
     outcome: Outcome = None
-    error: BaseException | None = None
+    error: Exception | None = None
     timed_out: bool = False
     panicked: bool = False
 
@@ -50,8 +50,9 @@ class Verdict:
 async def judge(reconcile: Callable[[], Awaitable[object]], *, timeout: float | None) -> Verdict:  # noqa: ASYNC109 - a timeout is a verdict
     """Run a reconcile as the whole of a task.
 
-    Cancellation of the task cancels the reconcile and is raised when that has ended. `KeyboardInterrupt` and
-    `SystemExit` pass; everything else becomes a verdict, so that one key cannot end a worker.
+    Every exception becomes a verdict, so that one key cannot end a worker; so does a cancellation that nobody asked
+    this task for. What is no exception (`SystemExit`, pytest's outcomes) passes. Cancellation of the task cancels the
+    reconcile and is raised when that has ended.
 
     Args:
         reconcile: starts it.
@@ -59,26 +60,26 @@ async def judge(reconcile: Callable[[], Awaitable[object]], *, timeout: float | 
     """
     task = asyncio.current_task()
     scope = asyncio.timeout(timeout)
+    error: Exception | None = None
+    cancelled = False
     try:
         async with scope:
             outcome = await reconcile()
         if not scope.expired():
             return Verdict(checked(outcome))
-        error: BaseException | None = None
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except asyncio.CancelledError as cancelled:
+    except asyncio.CancelledError as cancellation:
         if task is not None and task.cancelling():
             raise
+        cancelled = True
         error = ControllerError("the reconcile awaited something that was cancelled")
-        error.__cause__ = cancelled
-    except BaseException as raised:  # noqa: BLE001 - the verdict carries it to the log, the metrics and the back-off
+        error.__cause__ = cancellation
+    except Exception as raised:  # noqa: BLE001 - the verdict carries it to the log, the metrics and the back-off
         error = raised
     if scope.expired():
         late = ReconcileTimeout(f"the reconcile did not end within {timeout:g} s")
         late.__cause__ = error
         return Verdict(error=late, timed_out=True)
-    return Verdict(error=error, panicked=not isinstance(error, Exception))
+    return Verdict(error=error, panicked=cancelled)
 
 
 def _is_terminal(error: BaseException) -> bool:

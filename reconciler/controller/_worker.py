@@ -118,6 +118,9 @@ class Worker:
             verdict: Verdict | None = None
             try:
                 verdict = await self._run(cycle)
+            except asyncio.CancelledError:
+                self._bench.counts.cancelled += 1  # by the shutdown, which is no error and asks for no other run
+                raise
             finally:
                 self._end(cycle, verdict)
         finally:
@@ -147,9 +150,7 @@ class Worker:
         cycle.end()
         self._set_active(-1)
         self._settle_echo(cycle.request)
-        if verdict is None:
-            self._bench.counts.cancelled += 1  # by the shutdown, which is no error and asks for no other run
-        else:
+        if verdict is not None:
             self._report(cycle.run, verdict)
             self._settle_outcome(cycle.run, verdict)
 
@@ -169,7 +170,7 @@ class Worker:
             worker = asyncio.current_task()
             if worker is not None and worker.cancelling():
                 raise
-            return Verdict(error=ControllerError("the reconcile cancelled its own task"))
+            return Verdict(error=ControllerError("the reconcile cancelled its own task"), panicked=True)
 
     def _settle_echo(self, key: Request) -> None:
         bench = self._bench
