@@ -195,7 +195,7 @@ def _check_changes(spec: Mapping[str, Any], before: Mapping[str, Any]) -> Iterat
 def _check_selectable(version: Mapping[str, Any], schema: Mapping[str, Any], place: str) -> Iterator[FieldError]:
     for index, field in enumerate(version.get("selectableFields") or ()):
         path = f"{place}.selectableFields[{index}].jsonPath"
-        json_path = field.get("jsonPath") or ""
+        json_path = str(field.get("jsonPath") or "")
         found: Any = schema
         for part in json_path.lstrip(".").split("."):
             found = (found.get("properties") or {}).get(part) if isinstance(found, Mapping) else None

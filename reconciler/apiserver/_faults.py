@@ -280,4 +280,6 @@ class Strike:
         self.latency = sum(fault.latency for fault in faults)
         self.cut_watches = any(fault.cut_watches for fault in faults)
         self.stale = next((fault.stale for fault in faults if fault.stale is not None), None)
-        self.event_order = next((fault.event_order for fault in faults if fault.event_order is not None), None)
+        self.event_order: EventOrder | None = next(
+            (fault.event_order for fault in faults if fault.event_order is not None), None
+        )

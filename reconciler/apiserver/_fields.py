@@ -186,8 +186,7 @@ def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
             gone = owned(earlier, place, whole=True)
             if gone:
                 removed[step] = gone
-    if old:
-        places = {step: place for step, _, place in _children(before, node)}
+    places = {step: place for step, _, place in _children(before, node)} if old else {}
     for step, value in old.items():
         removed[step] = _with_self(owned(value, places[step], whole=True))
     return changed, removed

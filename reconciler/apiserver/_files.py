@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from reconciler.errors import ConfigurationError
 
 __all__ = ["documents_of"]
+
+
+@runtime_checkable
+class _Defined(Protocol):
+    def crd(self) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class _Documented(Protocol):
+    def to_dict(self) -> Mapping[str, Any]: ...
 
 
 def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
@@ -22,10 +32,10 @@ def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
     elif isinstance(thing, (str, Path)):
         for document in _read(Path(thing)):
             yield from _flat(document)
-    elif callable(crd := getattr(thing, "crd", None)):
-        yield crd()
-    elif callable(to_dict := getattr(thing, "to_dict", None)):
-        yield from _flat(to_dict())
+    elif isinstance(thing, _Defined):
+        yield thing.crd()
+    elif isinstance(thing, _Documented):
+        yield from _flat(thing.to_dict())
     else:
         raise ConfigurationError(
             f"{thing!r} cannot be applied: hand over a class with crd(), a document, or the path of a YAML or JSON file"

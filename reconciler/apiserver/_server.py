@@ -193,7 +193,7 @@ class APIServer:
             raise OutcomeUnknown(f"{request.method} {request.path}: a fault withheld the answer")
         if early and refusal is not None:
             return self._remembered(request, call, Answer(refusal_response(refusal), refusal.reason))
-        order = strike.event_order or self._event_order
+        order: EventOrder = strike.event_order or self._event_order
         response = await self._ordered(
             request,
             call,

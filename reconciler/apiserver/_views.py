@@ -249,7 +249,8 @@ def negotiate(
         return WHOLE, False
     for clause in accept.split(","):
         media, *parameters = (part.strip() for part in clause.split(";"))
-        options = dict(parameter.partition("=")[::2] for parameter in parameters)
+        named = (parameter.partition("=") for parameter in parameters)
+        options = {name: value for name, _, value in named}
         if media not in ("application/json", "application/yaml", "*/*", "application/*"):
             continue
         view = _view(options, include, clock, many=many, kind=kind)

@@ -243,7 +243,8 @@ class Watch:
             self._timer.cancel()
             self._timer = None
         if due is not None:
-            self._timer = self._loop.call_at(due, _tick, weakref.ref(self))
+            watch: weakref.ref[Watch] = weakref.ref(self)
+            self._timer = self._loop.call_at(due, _tick, watch)
 
     def tick(self) -> None:
         """Look again because time has passed."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -115,10 +115,10 @@ class Writer:
         generate = "" if metadata.get("name") else str(metadata.get("generateName", ""))
         self._stamp(call, doc, metadata)
         strategy = self._strategies(endpoint)
-        for _ in range(8 if generate else 1):
-            if generate:
-                metadata["name"] = generate[:58] + self._cluster.suffix()
-            key = endpoint.resource.key(call.namespace, metadata.get("name", ""))
+        key = endpoint.resource.key(call.namespace, metadata.get("name", ""))
+        for _ in range(8 if generate else 0):
+            metadata["name"] = generate[:58] + self._cluster.suffix()
+            key = endpoint.resource.key(call.namespace, metadata["name"])
             if key not in endpoint.store.objects:
                 break
         strategy.complete(doc, None)
@@ -230,7 +230,7 @@ class Writer:
         old = self.find(call)
         if kind == APPLY_PATCH:
             return self._apply(call, old, dry_run=dry_run)
-        patch = decode(call.request.body)
+        patch: Any = decode(call.request.body)
         if kind == JSON_PATCH and not isinstance(patch, list):
             wanted = "[]handlers.jsonPatchOp"
             raise bad_request(
@@ -248,7 +248,7 @@ class Writer:
             if kind == JSON_PATCH:
                 patched = json_patch(before, patch)
             elif kind == STRATEGIC_PATCH:
-                patched = strategic_merge(before, patch, call.endpoint.place)
+                patched = strategic_merge(before, cast("dict[str, Any]", patch), call.endpoint.place)
             else:
                 patched = merge_patch(before, patch)
         except PatchFailed:

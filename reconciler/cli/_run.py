@@ -116,9 +116,16 @@ def _instance(item: object, target: str) -> Reconciler:
 
 
 def _notification(options: RunOptions) -> Reconciler:
-    from reconciler.notification import Channel, ConsoleChannel, FileChannel, LogChannel, NotificationReconciler
+    from reconciler.notification import (
+        Channel,
+        ConsoleChannel,
+        FileChannel,
+        LogChannel,
+        NotificationReconciler,
+        installed_channels,
+    )
 
-    channels: list[Channel] = [ConsoleChannel(), LogChannel()]
+    channels: list[Channel] = [ConsoleChannel(), LogChannel(), *installed_channels()]
     if options.notification_directory is not None:
         channel = FileChannel(options.notification_directory)
         channel.check()
