@@ -25,6 +25,7 @@ __all__ = [
     "JSON_PATCH",
     "MERGE_PATCH",
     "STRATEGIC_PATCH",
+    "YAML",
     "check_options",
     "check_size",
     "decode",
@@ -39,7 +40,8 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
-_JSON, _YAML, _PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
+YAML = "application/yaml"
+_JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
 _PROTOBUF_HINT = (
     "the embedded API server reads no protobuf: set the client's content type to application/json, for client-go "
     'rest.Config.ContentType = "application/json"'
@@ -89,12 +91,12 @@ def read_object(request: HTTPRequest, kind: str) -> dict[str, Any]:
         except (msgspec.DecodeError, UnicodeDecodeError):
             problem = f"json parse error: {parse_problem(request.body)} ({snippet(request.body)})"
             raise _unrecognized(kind, problem) from None
-    elif media == _YAML:
+    elif media == YAML:
         found = read_yaml(request.body)
     elif media == _PROTOBUF:
-        raise unsupported_media_type((_JSON, _YAML), _PROTOBUF_HINT)
+        raise unsupported_media_type((_JSON, YAML), _PROTOBUF_HINT)
     else:
-        raise unsupported_media_type((_JSON, _YAML, _PROTOBUF))
+        raise unsupported_media_type((_JSON, YAML, _PROTOBUF))
     if not isinstance(found, dict):
         what = {list: "array", str: "string", bool: "bool"}.get(type(found), "number")
         fields = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'

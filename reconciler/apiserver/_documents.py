@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.apiserver._bodies import duplicate_fields, read_object
+from reconciler.apiserver._bodies import YAML, duplicate_fields, media_type, read_object
 from reconciler.apiserver._built_in import Malformed, built_in_node
 from reconciler.apiserver._metadata import MalformedMetadata, metadata_warnings, read_metadata
 from reconciler.apiserver._registry import Endpoint
@@ -29,7 +29,8 @@ def read_document(call: Call, before: dict[str, Any] | None = None) -> tuple[dic
     """
     info = call.endpoint.info
     found = read_object(call.request, info.kind)
-    unknown = [] if call.query.get("fieldValidation") == "Ignore" else duplicate_fields(call.request.body, found)
+    ignored = call.query.get("fieldValidation") == "Ignore" or media_type(call.request) == YAML
+    unknown = [] if ignored else duplicate_fields(call.request.body, found)
     twice = len(unknown)
     _check_type(call, found)
     return _complete(call, found, before, unknown, twice)

@@ -160,7 +160,7 @@ class Reader:
             if asked and (match == "Exact" or (not match and _limit(call))):
                 objects = store.at(asked)
                 if objects is None or asked < self._cluster.revisions.compacted:
-                    raise expired(f"The resourceVersion for the provided list is too old: {asked} ({store.floor})")
+                    raise expired("The resourceVersion for the provided list is too old.")
                 return objects, asked, None
             if asked == 0 and stale is not None:
                 return self._past(store, stale), self._past_version(store, stale), None

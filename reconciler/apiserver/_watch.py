@@ -160,7 +160,7 @@ class Watch:
             stop = min(end, self._position + _FRAMES_AT_ONCE)
             events = self._store.events(self._position, stop)
             if events is None:
-                self._ending = b""
+                self._ending, self._position = b"", self._store.end
                 return error_frame(expired("The resourceVersion for the provided watch is too old."))
             self._position = stop
             for event in events:

@@ -4,10 +4,10 @@ Run it with the server's URL and a bearer token, when the built-in kinds follow 
 
     python tests/apiserver/generate_schemas.py https://127.0.0.1:6443 TOKEN
 
-The file says for each type which members it has, in a short form: ``s`` string, ``i`` int32, ``l`` int64, ``n``
-number, ``b`` boolean, ``q`` quantity, ``o`` int or string, ``t`` time, ``u`` time with microseconds, ``y`` bytes, ``*``
-anything, ``@Name`` another type, ``?@Name`` another type or anything but an object, ``[x]`` list, ``{x}`` map; after a
-bar how lists and maps merge: ``set``, ``map:keys``, ``atomic``, and ``merge:key`` for strategic merge patches.
+The file says for each type which members it has, in a short form: ``s`` string, ``i`` int32, ``l`` int64, ``n`` number,
+``b`` boolean, ``q`` quantity, ``o`` int or string, ``t`` time, ``u`` time with microseconds, ``y`` bytes, ``*``
+anything, ``@Name`` another type, ``?@Name`` another type or anything but an object, ``[x]`` list, ``{x}`` map. After a
+bar stands how lists and maps merge: ``set``, ``map:keys``, ``atomic``, and ``merge:key`` for strategic merge patches.
 """
 
 from __future__ import annotations

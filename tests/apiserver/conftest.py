@@ -1,0 +1,22 @@
+"""Give the tests a server with a kind of their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from reconciler.apiserver import APIServer
+from tests.apiserver.api import Api, definition
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[APIServer]:
+    async with APIServer() as running:
+        await running.apply(definition())
+        yield running
+
+
+@pytest.fixture
+def api(server: APIServer) -> Api:
+    return Api(server)

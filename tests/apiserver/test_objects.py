@@ -1,0 +1,254 @@
+"""What happens to versions, generation and status when objects are written."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.apiserver import APIServer
+from tests.apiserver.api import CONFIG_MAPS, JSON_PATCH, WIDGETS, Api, definition, widget
+
+pytestmark = pytest.mark.virtual_time
+
+
+async def test_a_new_object_gets_uid_version_generation_and_stamp(api: Api) -> None:
+    made = await api.post(WIDGETS, widget("a", meta={"uid": "mine", "generation": 9, "selfLink": "x"}))
+    metadata = made["metadata"]
+    assert made.status == 201
+    assert metadata["uid"] != "mine"
+    assert metadata["generation"] == 1
+    assert metadata["creationTimestamp"] == "2026-01-01T00:00:00Z"
+    assert "selfLink" not in metadata
+    assert int(made.version) > 0
+
+
+async def test_versions_are_one_counter_for_all_kinds(api: Api) -> None:
+    (one,) = await api.make("a")
+    two = await api.post(CONFIG_MAPS, {"metadata": {"name": "b"}})
+    assert int(two.version) == int(one.version) + 1
+
+
+async def test_status_is_not_taken_on_create(api: Api) -> None:
+    made = await api.post(WIDGETS, {**widget("a"), "status": {"phase": "Ready"}})
+    assert "status" not in made.body
+
+
+async def test_a_name_is_taken_once(api: Api) -> None:
+    await api.make("a")
+    again = await api.post(WIDGETS, widget("a"))
+    assert (again.status, again["reason"]) == (409, "AlreadyExists")
+    assert again["message"] == 'widgets.example.com "a" already exists'
+
+
+async def test_generated_names_are_reproducible_and_differ() -> None:
+    async def names() -> list[str]:
+        async with APIServer(seed=7) as server:
+            api = Api(server)
+            body = {"metadata": {"generateName": "job-"}}
+            return [(await api.post(CONFIG_MAPS, body))["metadata"]["name"] for _ in range(3)]
+
+    first, second = await names(), await names()
+    assert first == second
+    assert len(set(first)) == 3
+    assert all(len(name) == 9 and name.startswith("job-") for name in first)
+
+
+async def test_a_stale_version_conflicts_in_the_real_servers_words(api: Api) -> None:
+    (made,) = await api.make("a")
+    await api.patch(f"{WIDGETS}/a", {"spec": {"size": 2}})
+    for reply in (
+        await api.put(f"{WIDGETS}/a", widget("a", meta={"resourceVersion": made.version}, size=3)),
+        await api.patch(f"{WIDGETS}/a", {"metadata": {"resourceVersion": made.version}, "spec": {"size": 3}}),
+        await api.patch(f"{WIDGETS}/a/status", {"metadata": {"resourceVersion": made.version}, "status": {"n": 1}}),
+    ):
+        assert (reply.status, reply["reason"]) == (409, "Conflict")
+        assert reply["message"] == (
+            'Operation cannot be fulfilled on widgets.example.com "a": the object has been modified; '
+            "please apply your changes to the latest version and try again"
+        )
+        assert reply["details"] == {"name": "a", "group": "example.com", "kind": "widgets"}
+
+
+async def test_a_stale_version_conflicts_even_if_nothing_would_change(api: Api) -> None:
+    (made,) = await api.make("a")
+    await api.patch(f"{WIDGETS}/a/status", {"status": {"n": 1}})
+    same = await api.patch(f"{WIDGETS}/a/status", {"metadata": {"resourceVersion": made.version}, "status": {"n": 1}})
+    assert same.status == 409
+
+
+async def test_a_custom_object_is_not_replaced_without_a_version(api: Api) -> None:
+    await api.make("a")
+    reply = await api.put(f"{WIDGETS}/a", widget("a", size=2))
+    assert reply.status == 422
+    assert reply["details"]["kind"] == "widgets"
+    assert reply.causes == [("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")]
+
+
+async def test_a_config_map_is_replaced_without_a_version(api: Api) -> None:
+    await api.post(CONFIG_MAPS, {"metadata": {"name": "a"}, "data": {"x": "1"}})
+    reply = await api.put(f"{CONFIG_MAPS}/a", {"metadata": {"name": "a"}, "data": {"y": "2"}})
+    assert (reply.status, reply["data"]) == (200, {"y": "2"})
+
+
+@pytest.mark.parametrize("version", ["", None])
+async def test_an_empty_version_in_a_patch_is_invalid(api: Api, version: str | None) -> None:
+    await api.make("a")
+    reply = await api.patch(f"{WIDGETS}/a", {"metadata": {"resourceVersion": version}})
+    assert reply.status == 422
+
+
+async def test_a_broken_version_is_an_error_of_the_server(api: Api) -> None:
+    await api.make("a")
+    reply = await api.patch(f"{WIDGETS}/a", {"metadata": {"resourceVersion": "zz"}})
+    assert reply.status == 500
+    assert reply["message"] == 'strconv.ParseUint: parsing "zz": invalid syntax'
+    assert "reason" not in reply.body
+
+
+async def test_a_foreign_uid_means_something_else_for_every_verb(api: Api) -> None:
+    (made,) = await api.make("a")
+    status = await api.patch(f"{WIDGETS}/a/status", {"metadata": {"uid": "x"}, "status": {"phase": "P"}})
+    assert (status.status, status["status"]) == (200, {"phase": "P"})
+    main = await api.patch(f"{WIDGETS}/a", {"metadata": {"uid": "x"}})
+    assert main.status == 422
+    assert set(main.causes) == {("metadata.uid", 'Invalid value: "x": field is immutable')}
+    put = await api.put(f"{WIDGETS}/a", widget("a", meta={"uid": "x", "resourceVersion": made.version}))
+    assert put.status == 409
+    assert "Precondition failed: UID in precondition: x, UID in object meta:" in put["message"]
+
+
+async def test_a_write_without_change_keeps_the_version_and_makes_no_event(api: Api) -> None:
+    (made,) = await api.make("a")
+    stream = await api.watch(resourceVersion=made.version)
+    body = (await api.get(f"{WIDGETS}/a")).body
+    for reply in (
+        await api.patch(f"{WIDGETS}/a", {"spec": {"size": 1}}),
+        await api.patch(f"{WIDGETS}/a", {}),
+        await api.put(f"{WIDGETS}/a", body),
+        await api.patch(f"{WIDGETS}/a/status", {}),
+    ):
+        assert (reply.status, reply.version) == (200, made.version)
+    assert await stream.quiet()
+
+
+async def test_true_is_not_one(api: Api) -> None:
+    await api.post(WIDGETS, widget("a", any={"x": 1}))
+    changed = await api.patch(f"{WIDGETS}/a", {"spec": {"any": {"x": True}}})
+    assert changed["spec"]["any"]["x"] is True
+    assert changed["metadata"]["generation"] == 2
+
+
+async def test_a_whole_number_with_a_point_is_stored_as_go_stores_it(api: Api) -> None:
+    made = await api.post(
+        WIDGETS, b'{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"size":2.0}}'
+    )
+    assert made["spec"] == {"size": 2}
+    assert (await api.patch(f"{WIDGETS}/a", {"spec": {"size": 2}})).version == made.version
+
+
+async def test_generation_counts_changes_of_what_is_asked_for(api: Api) -> None:
+    await api.make("a")
+
+    async def after(path: str, body: object) -> int:
+        return int((await api.patch(path, body))["metadata"]["generation"])
+
+    assert await after(f"{WIDGETS}/a", {"spec": {"size": 2}}) == 2
+    assert await after(f"{WIDGETS}/a", {"metadata": {"labels": {"a": "b"}}}) == 2
+    assert await after(f"{WIDGETS}/a/status", {"status": {"n": 1}}) == 2
+    assert await after(f"{WIDGETS}/a", {"spec": {"size": 3}}) == 3
+
+
+async def test_without_the_status_subresource_status_is_a_field_like_any_other(server: APIServer, api: Api) -> None:
+    await server.apply(definition("Plain", subresources={}))
+    path = "/apis/example.com/v1/namespaces/default/plains"
+    await api.post(path, {**widget("a", kind="Plain"), "status": {"n": 1}})
+    changed = await api.patch(f"{path}/a", {"status": {"n": 2}})
+    assert (changed["status"], changed["metadata"]["generation"]) == ({"n": 2}, 2)
+    refused = await api.patch(f"{path}/a/status", {"status": {"n": 3}})
+    missing = await api.patch(f"{path}/zz/status", {"status": {"n": 3}})
+    assert refused.status == missing.status == 404
+    assert refused["message"] == 'plains.example.com "a" not found'
+
+
+async def test_status_and_the_rest_are_written_apart(api: Api) -> None:
+    await api.make("a")
+    await api.patch(
+        f"{WIDGETS}/a/status", {"status": {"phase": "P"}, "spec": {"size": 9}, "metadata": {"labels": {"x": "y"}}}
+    )
+    found = await api.patch(f"{WIDGETS}/a", {"status": {"phase": "Q"}, "metadata": {"annotations": {"x": "y"}}})
+    assert found["status"] == {"phase": "P"}
+    assert found["spec"] == {"size": 1}
+    assert "labels" not in found["metadata"]
+    assert found["metadata"]["annotations"] == {"x": "y"}
+
+
+async def test_a_put_of_status_takes_status_alone(api: Api) -> None:
+    (made,) = await api.make("a")
+    body = {**widget("a", meta={"resourceVersion": made.version, "labels": {"x": "y"}}, size=9), "status": {"n": 3}}
+    reply = await api.put(f"{WIDGETS}/a/status", body)
+    assert (reply["spec"], reply["status"]) == ({"size": 1}, {"n": 3})
+    assert "labels" not in reply["metadata"]
+    assert (await api.get(f"{WIDGETS}/a/status"))["status"] == {"n": 3}
+
+
+async def test_what_the_server_owns_cannot_be_changed(api: Api) -> None:
+    (made,) = await api.make("a")
+    patch = {"metadata": {"creationTimestamp": "2020-01-01T00:00:00Z", "generation": 77, "deletionTimestamp": None}}
+    reply = await api.patch(f"{WIDGETS}/a", patch)
+    assert reply.body == made.body
+    dying = await api.patch(f"{WIDGETS}/a", {"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}})
+    assert dying.status == 422
+
+
+async def test_a_patch_cannot_rename_or_move(api: Api) -> None:
+    await api.make("a")
+    renamed = await api.patch(f"{WIDGETS}/a", {"metadata": {"name": "b"}})
+    moved = await api.patch(f"{WIDGETS}/a", {"metadata": {"namespace": "b"}})
+    turned = await api.patch(f"{WIDGETS}/a", {"kind": "Gadget"})
+    assert renamed["message"] == "the name of the object (b) does not match the name on the URL (a)"
+    assert moved["message"] == "the namespace of the provided object does not match the namespace sent on the request"
+    assert turned["message"] == 'Gadget.example.com "a" is invalid: kind: Invalid value: "Gadget": must be Widget'
+
+
+async def test_a_dry_run_answers_and_stores_nothing(api: Api) -> None:
+    dry = await api.post(WIDGETS, widget("a"), dryRun="All")
+    assert dry.status == 201
+    assert "resourceVersion" not in dry["metadata"]
+    assert (await api.get(f"{WIDGETS}/a")).status == 404
+    (made,) = await api.make("a")
+    changed = await api.patch(f"{WIDGETS}/a", {"spec": {"size": 5}}, dryRun="All")
+    assert (changed["spec"], changed["metadata"]["generation"]) == ({"size": 5}, 2)
+    assert (await api.delete(f"{WIDGETS}/a", dryRun="All")).status == 200
+    assert (await api.get(f"{WIDGETS}/a")).body == made.body
+
+
+async def test_merge_patches_strip_nulls_inside_lists(api: Api) -> None:
+    await api.make("a")
+    patch = {"spec": {"any": {"list": [None, {"gone": None, "kept": 1}]}}}
+    assert (await api.patch(f"{WIDGETS}/a", patch))["spec"]["any"] == {"list": [None, {"kept": 1}]}
+
+
+async def test_a_failing_json_patch_test_is_invalid_and_says_nothing(api: Api) -> None:
+    await api.make("a")
+    reply = await api.patch(f"{WIDGETS}/a", [{"op": "test", "path": "/spec/size", "value": 9}], JSON_PATCH)
+    assert reply.status == 422
+    assert reply["message"] == "the server rejected our request due to an error in our request"
+
+
+async def test_an_object_over_etcds_limit_is_an_error_without_a_reason(api: Api) -> None:
+    large = await api.post(WIDGETS, widget("a", any={"x": "y" * 1_600_000}))
+    assert (large.status, large["message"], large.body.get("reason")) == (500, "etcdserver: request is too large", None)
+    larger = await api.post(WIDGETS, widget("a", any={"x": "y" * 3_200_000}))
+    assert (larger.status, larger["reason"]) == (413, "RequestEntityTooLarge")
+
+
+async def test_namespaced_objects_need_their_namespace(api: Api) -> None:
+    path = "/apis/example.com/v1/namespaces/nowhere/widgets"
+    reply = await api.post(path, widget("a"))
+    assert (reply.status, reply["message"]) == (404, 'namespaces "nowhere" not found')
+    assert (await api.get(path))["items"] == []
+
+
+async def test_warnings_come_as_headers(api: Api) -> None:
+    reply = await api.post(WIDGETS, widget("a", size=1, foo=1))
+    assert reply.warnings == ['299 - "unknown field \\"spec.foo\\""']
+    assert reply.headers["warning"] == reply.warnings[0]
