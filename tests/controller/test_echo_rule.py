@@ -7,7 +7,8 @@ import pytest
 from reconciler.cache import EventType
 from reconciler.controller import Predicate, Result
 from reconciler.objects import ObjectMeta
-from tests.controller.conftest import Widget, WidgetReconciler, WidgetSpec, World, quiet
+from reconciler.status import StatusBatcher
+from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, WidgetSpec, World, quiet
 
 ORDERS = pytest.mark.parametrize("event_order", ["before", "after", "late", "seeded"], indirect=True)
 pytestmark = pytest.mark.virtual_time
@@ -258,6 +259,24 @@ async def test_deleted_objects_are_forgotten_although_predicates_hide_it(world: 
     await quiet()
     await world.foreign.delete(Widget, "w", "ns")
     await quiet(60)
+    assert controller.statistics().echo.known == 0
+
+
+async def test_cycle_that_works_on_a_stale_copy_of_a_deleted_object_leaves_nothing(world: World) -> None:
+    kept = []
+
+    async def body(reconciler, request):
+        if not kept:
+            kept.append(await reconciler.client.get(Widget, *request))
+        async with StatusBatcher(reconciler.client, kept[0]) as status:
+            status.increment("runs")
+
+    controller = await world.start(KeyReconciler(body), resource=Widget)
+    await world.widget()
+    await quiet()
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(60)
+    assert controller.statistics().reconciles == 2
     assert controller.statistics().echo.known == 0
 
 
