@@ -200,8 +200,12 @@ def _desired(obj: Any) -> tuple[str, int | None]:
 
 def _stamp(obj: Any, status: StatusBatcher[Any]) -> None:
     """Record which generation the status is the outcome of."""
-    if isinstance(obj, Resource) and obj.generation is not None and _observes(type(obj)):
+    if not (isinstance(obj, Resource) and obj.generation is not None and _observes(type(obj))):
+        return
+    if status.observed_generation is not None:
         status.set("observedGeneration", obj.generation)
+    elif "observedGeneration" in status.current:  # from a time when this was not known: it would say "behind" for ever
+        status.remove("observedGeneration")
 
 
 def _observes(kind: type[AnyResource]) -> bool:

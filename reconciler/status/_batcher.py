@@ -184,6 +184,15 @@ class StatusBatcher(Recorder[S]):
         return self._failure
 
     @property
+    def observed_generation(self) -> int | None:
+        """Return the generation that was read, for a status that says what it has observed.
+
+        None for kinds without one, and where the status is written to the main resource: each write raises it there, so
+        that a status which named it would never come to rest.
+        """
+        return self._opened().generation
+
+    @property
     def joined(self) -> bool:
         """Say whether this batcher records into another one, which writes."""
         return self._joined
@@ -286,7 +295,7 @@ class StatusBatcher(Recorder[S]):
         session = self._new_session(uid_of(self._document or {}), counts)
         if document is not self._document:
             session.document = dict(document)
-        session.open(Snapshot.of(document))
+        session.open(Snapshot.of(document, whole=self._policy.may_write_main))
         self._go_alone(session)
 
     def _new_session(self, uid: str, counts: Counter[str]) -> Session:
@@ -339,7 +348,7 @@ class StatusBatcher(Recorder[S]):
                 self._mine.append(mutation)
 
     def _generation(self) -> int | None:
-        return self._opened().generation
+        return self.observed_generation
 
     def _opened(self) -> Session:
         if self._session is None:

@@ -100,6 +100,11 @@ class Policy:
     rng: random.Random
     backoff: Backoff = BACKOFF
 
+    @property
+    def may_write_main(self) -> bool:
+        """Say whether the status may be sent in a write of the main resource."""
+        return self.subresource != "status"
+
 
 class Report(NamedTuple):
     """Tell the cycle of a write that was applied and answered."""

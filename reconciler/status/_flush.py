@@ -234,7 +234,7 @@ class Flush:
             document = yield from self._read(wish)
             if document is None:
                 return self._gone()
-            fresh = Snapshot.of(document)
+            fresh = self._snapshot(document)
             same = fresh.version == wish.tip.version
             if self._checkpoint and not same:
                 raise self._conflict("a checkpoint does not replay")
@@ -290,17 +290,26 @@ class Flush:
         return (yield from self._read_back(wish, error))
 
     def _applied(self, wish: Wish, answer: dict[str, Any]) -> _Step | _Again:
-        stored = Snapshot.of(answer)
+        stored = self._snapshot(answer)
         if self._subresource is None and wish.left_no_trace_in(stored.status):
             return self._has_a_subresource(wish, answer, stored)
         as_computed = equal(stored.status, wish.computed)
         if not as_computed:
             self._learn(wish, stored)
-        exact = as_computed and stored.generation == wish.tip.generation
+        exact = as_computed and self._left_the_rest(wish, stored)
         reports = self._reports
         if stored.version:
             reports += (Report(parse_version(wish.tip.version), parse_version(stored.version), exact),)
         return Flushed(True, False, answer, stored, stored.status, reports, wish.trimmed)
+
+    def _left_the_rest(self, wish: Wish, stored: Snapshot) -> bool:
+        """Say whether a write changed nothing but the status.
+
+        The generation tells it, except in a write of the main resource, which raises the generation by itself.
+        """
+        if self._subresource is None:
+            return stored.rest == wish.tip.rest
+        return stored.generation == wish.tip.generation
 
     def _conflicted(self, wish: Wish, error: Conflict) -> _Sends:
         if self._uncertain:
@@ -312,7 +321,7 @@ class Flush:
             raise self._exhausted() from error
         yield from self._pause(error)
         document = yield from self._read(wish)
-        return self._gone() if document is None else _Newer(document, Snapshot.of(document))
+        return self._gone() if document is None else _Newer(document, self._snapshot(document))
 
     def _read_back(self, wish: Wish, error: Exception) -> _Sends:
         self._counts["read_backs"] += 1
@@ -320,7 +329,7 @@ class Flush:
         document = yield from self._read(wish)
         if document is None:
             return self._gone()
-        fresh = Snapshot.of(document)
+        fresh = self._snapshot(document)
         if self._is_foreign(fresh):
             return self._gone()
         if fresh.version == wish.tip.version:
@@ -360,7 +369,7 @@ class Flush:
         if isinstance(error, NotServed):
             raise self._refused(wish, error) from error
         document = yield from self._read(wish)
-        if document is None or self._is_foreign(Snapshot.of(document)):
+        if document is None or self._is_foreign(self._snapshot(document)):
             return self._gone()
         if self._subresource is None or wish.to_main:
             raise self._refused(wish, error) from error
@@ -420,6 +429,9 @@ class Flush:
         wanted = getattr(error, "retry_after", None) or 0.0
         # A server that sheds load is obeyed. After a failure the read back is due soon: the outcome hangs on it.
         yield Sleep(max(delay, wanted if isinstance(error, TooManyRequests) else min(wanted, BACKOFF.maximum)))
+
+    def _snapshot(self, document: dict[str, Any]) -> Snapshot:
+        return Snapshot.of(document, whole=self._policy.may_write_main)
 
     def _is_foreign(self, snapshot: Snapshot) -> bool:
         return bool(self._uid) and snapshot.uid != self._uid

@@ -15,6 +15,7 @@ from reconciler.status._errors import StatusConflict, StatusContested, StatusErr
 from reconciler.status._flush import Flush
 from reconciler.status._json import copy_json
 from reconciler.status._managed_fields import owns
+from reconciler.status._memory import MEMORY
 from reconciler.status._mutations import Context, Mutation, apply_all
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
@@ -93,8 +94,10 @@ class Session:
 
     @property
     def generation(self) -> int | None:
-        """Return the generation of the version that was read."""
-        return self._tip.generation
+        """Return the generation of the version that was read; None where each write of the status raises it."""
+        subresource = self.policy.subresource
+        raised = subresource is None or (subresource == "auto" and MEMORY.lacks_subresource(self.target.kind))
+        return None if raised else self._tip.generation
 
     @property
     def managed_fields(self) -> Sequence[Mapping[str, Any]]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.meta import uid_of, version_of
-from reconciler.status._json import copy_json
+from reconciler.status._json import copy_json, digest
 
 __all__ = ["Snapshot"]
+
+_MOVED = ("resourceVersion", "generation", "managedFields")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class Snapshot:
         generation: of its desired state; None for kinds without.
         status: ``{}`` when it has none. Not to be changed.
         managed_fields: as the server keeps them; empty when they were stripped.
+        rest: fingerprint of all that is neither status nor moved by every write; empty when it was not asked for.
     """
 
     version: str
@@ -29,10 +32,16 @@ class Snapshot:
     generation: int | None
     status: dict[str, Any]
     managed_fields: tuple[Mapping[str, Any], ...] = ()
+    rest: bytes = b""
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Snapshot:
-        """Take what is needed out of a whole object."""
+    def of(cls, document: Mapping[str, Any], *, whole: bool = False) -> Snapshot:
+        """Take what is needed out of a whole object.
+
+        Args:
+            document: the object.
+            whole: take the `rest` too, for writes of the whole object.
+        """
         metadata = document.get("metadata") or {}
         generation = metadata.get("generation")
         return cls(
@@ -41,4 +50,10 @@ class Snapshot:
             generation=generation if isinstance(generation, int) else None,
             status=copy_json(document.get("status") or {}),
             managed_fields=tuple(metadata.get("managedFields") or ()),
+            rest=_rest(document) if whole else b"",
         )
+
+
+def _rest(document: Mapping[str, Any]) -> bytes:
+    metadata = {k: v for k, v in (document.get("metadata") or {}).items() if k not in _MOVED}
+    return digest({**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata})

@@ -105,11 +105,59 @@ async def test_an_answer_with_another_status_is_not_exact(server, cycle):
     assert cycle.writes == [(100, 101, False), (101, 102, True)], "what is known to be left out is not computed"
 
 
+def webhook(change):
+    """Change the object while it is written, so that the answer is not what was sent."""
+
+    def trouble(_server, execute):
+        answer = execute()
+        change(answer)
+        return answer
+
+    return trouble
+
+
 async def test_an_answer_with_another_generation_is_not_exact(server, cycle):
+    server.on_write.append(webhook(lambda answer: answer["metadata"].update(generation=2)))
+    async with batcher(server) as status:
+        status.set(phase="Ready")
+    assert cycle.writes == [(100, 101, False)]
+
+
+async def test_a_write_of_the_main_resource_is_exact_although_it_raises_the_generation(server, cycle):
     server.has_subresource = False
     async with batcher(server, subresource=None) as status:
         status.set(phase="Ready")
-    assert cycle.writes == [(100, 101, False)]
+    assert server.generation == 2
+    assert cycle.writes == [(100, 101, True)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda answer: answer["spec"].update(size=2),
+        lambda answer: answer["metadata"].update(labels={"by": "webhook"}),
+        lambda answer: answer.update(data={}),
+        lambda answer: answer["status"].update(phase="Other"),
+    ],
+)
+async def test_a_write_of_the_main_resource_that_changed_more_is_not_exact(server, cycle, change):
+    server.has_subresource = False
+    async with batcher(server, subresource="auto") as status:
+        status.set(phase="Ready")
+    server.on_write.append(webhook(change))
+    async with batcher(server, subresource="auto") as status:
+        status.set(phase="Failed")
+    assert cycle.writes == [(100, 101, True), (101, 102, False)]
+
+
+async def test_no_generation_is_observed_where_each_write_raises_it(server, cycle):
+    server.has_subresource = False
+    async with batcher(server, subresource=None) as status:
+        assert status.observed_generation is None
+        status.set_condition("Ready", True, reason="Done")
+    assert "observedGeneration" not in server.status["conditions"][0]
+    async with batcher(server) as status:
+        assert status.observed_generation == 2
 
 
 async def test_a_write_found_by_reading_back_is_not_reported(server, cycle):

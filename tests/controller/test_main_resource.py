@@ -1,0 +1,105 @@
+"""Kinds without the status subresource: the write of the status raises the generation, and must still wake nobody."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from reconciler.apiserver import APIServer
+from tests.controller.conftest import Widget, WidgetReconciler, World, quiet
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Auto(WidgetReconciler):
+    status_subresource = "auto"
+
+
+class Main(WidgetReconciler):
+    status_subresource = None
+
+
+@pytest.fixture(params=["before", "after", "late"])
+async def world(request) -> AsyncIterator[World]:
+    """Serve widgets without ``/status``."""
+    definition = Widget.crd()
+    for version in definition["spec"]["versions"]:
+        del version["subresources"]
+    async with APIServer(event_order=request.param, seed=7) as server:
+        await server.apply(definition, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}})
+        made = World(server)
+        try:
+            yield made
+        finally:
+            await made.stop()
+
+
+async def count(reconciler, obj, status):
+    """Record something new in every run: with an echo it would never end."""
+    status.increment("runs")
+    status.set_condition("Ready", True, reason="Counted")
+
+
+@pytest.mark.parametrize("kind", [Auto, Main])
+async def test_own_write_of_the_main_resource_does_not_wake(world: World, kind) -> None:
+    reconciler = kind(count)
+    await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    assert len(reconciler.runs) == 1
+    assert (await world.read()).status.runs == 1
+
+
+@pytest.mark.parametrize("kind", [Auto, Main])
+async def test_foreign_change_in_the_same_moment_does_wake(world: World, kind) -> None:
+    async def body(reconciler, obj, status):
+        status.increment("runs")
+        if len(reconciler.runs) == 1:
+            await world.resize(2)
+
+    reconciler = kind(body)
+    await world.start(reconciler)
+    await world.widget(size=1)
+    await quiet(60)
+    assert reconciler.sizes[-1] == 2
+    assert (await world.read()).status.seen_size == 2
+
+
+async def test_foreign_change_inside_the_own_write_does_wake(world: World) -> None:
+    """A webhook that changes a label together with the status is a foreign change that carries our version."""
+    reconciler = Main()
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    assert len(reconciler.runs) == 1
+    send = world.server.send
+
+    async def with_webhook(request):
+        response = await send(request)
+        if request.method == "PATCH" and response.status == 200 and b'"labels"' not in response.body:
+            response.body = response.body.replace(b'"metadata":{', b'"metadata":{"labels":{"by":"webhook"},', 1)
+        return response
+
+    world.server.send = with_webhook
+    dropped = controller.statistics().echo.dropped
+    await world.resize(2)
+    await quiet(60)
+    assert controller.statistics().echo.dropped == dropped
+    assert len(reconciler.runs) == 3
+
+
+async def test_generation_is_not_recorded_where_each_write_raises_it(world: World) -> None:
+    reconciler = Auto(count)
+    await world.start(reconciler)
+    await world.widget("first")  # tells that there is no subresource
+    await quiet(10)
+    await world.widget("second")
+    await quiet(10)
+    status = (await world.read("second")).status
+    assert status.observed_generation is None
+    assert status.conditions[0].observed_generation is None
+    await world.resize(2, "first")
+    await quiet(10)
+    assert (await world.read("first")).status.observed_generation is None  # it would say "behind" for ever
+    assert (await world.read("first")).status.runs == 2
