@@ -32,6 +32,7 @@ class Key:
     run_reasons: set[str] = field(default_factory=set)
     ready: bool = False
     due: float | None = None
+    timer: int = 0  # when the timer was set: of two that are due at one moment the one set first comes first
     reasons: set[str] = field(default_factory=set)
     priority: int = 0
     place: int = 0
@@ -44,7 +45,7 @@ class Model:
         self.time = 0.0
         self.keys: dict[str, Key] = {key: Key() for key in "abcd"}
         self.failures = dict.fromkeys("abcd", 0)
-        self.places = 0
+        self.places = self.timers = 0
         self.passed = 0
         self.closing = self.stopped = False
         self.dropped_adds = self.dropped_ready = self.dropped_timers = 0
@@ -75,6 +76,8 @@ class Model:
             self.make_ready(key)
         elif key.due is None or self.time + after < key.due:
             key.due = self.time + after
+            self.timers += 1
+            key.timer = self.timers
 
     def add_rate_limited(self, name: str, priority: int, reason: str) -> None:
         if self.closing and not self.keys[name].ready:
@@ -123,13 +126,12 @@ class Model:
 
     def advance(self, seconds: float) -> None:
         until = self.time + seconds
-        while due := sorted((key.due, name) for name, key in self.keys.items() if key.due is not None):
-            first = due[0][0]
+        while due := sorted((key.due, key.timer, name) for name, key in self.keys.items() if key.due is not None):
+            first, _, name = due[0]
             if first > until:
                 break
             self.time = first
-            for _, name in (item for item in due if item[0] == first):
-                self.make_ready(self.keys[name])
+            self.make_ready(self.keys[name])
         self.time = until
 
     def shutdown(self, *, drain: bool) -> None:
