@@ -96,6 +96,7 @@ class APIServer:
 
     async def __aenter__(self) -> Self:
         self._open = True
+        self._listener.attach(asyncio.get_running_loop())
         return self
 
     async def __aexit__(

@@ -32,6 +32,7 @@ class Listener:
         self._handler = handler
         self._clock = clock
         self._url = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._web: web.Server | None = None
@@ -43,8 +44,19 @@ class Listener:
         if not self._url:
             self._bind("127.0.0.1", 0)
             # The socket takes connections from now on; the loop accepts them as soon as it runs.
-            self._starting = asyncio.get_running_loop().create_task(self._start())
+            self._begin()
         return self._url
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve on this loop, also when the first use of `url` is in another thread."""
+        self._loop = loop
+
+    def _begin(self) -> None:
+        loop = _running_loop()
+        if loop is not None and loop is self._loop:
+            self._starting = loop.create_task(self._start())
+        elif self._loop is not None:
+            self._loop.call_soon_threadsafe(self._begin)
 
     async def listen(self, host: str, port: int) -> str:
         """Listen on an address and return the URL."""
@@ -60,10 +72,8 @@ class Listener:
                 "sockets do not work under virtual time, because other programs' time is real: "
                 "hand the server itself to the client, or run without virtual time"
             )
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            raise ConfigurationError("listening needs a running event loop: use url inside 'async with'") from None
+        if self._loop is None:
+            raise ConfigurationError("listening needs a running event loop: use url inside 'async with'")
         address = "127.0.0.1" if host == "localhost" else host
         try:
             loopback = ipaddress.ip_address(address).is_loopback
@@ -107,6 +117,7 @@ class Listener:
 
         Cancellation leaves the socket closed and connections to the loop.
         """
+        self._loop = None
         if self._starting is not None:
             await self._starting
             self._starting = None
@@ -146,6 +157,13 @@ class Listener:
             _set_headers(response, answer)
             return response
         return await _stream(request, answer)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _set_headers(response: web.StreamResponse, answer: HTTPResponse) -> None:

@@ -1,0 +1,190 @@
+"""CustomResourceDefinitions that are refused, in the real server's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.apiserver import APIServer
+from tests.apiserver.api import DEFINITIONS, Api, definition
+
+pytestmark = pytest.mark.virtual_time
+
+HERE = "spec.validation.openAPIV3Schema.properties[spec].properties[a]"
+_ITEM = {"type": "object", "properties": {"k": {"type": "string"}}}
+
+_SCHEMAS: list[tuple[str, dict[str, Any], str]] = [
+    ("no type", {}, f"{HERE}.type: Required value: must not be empty for specified object fields"),
+    ("no items", {"type": "array"}, f"{HERE}.items: Required value: must be specified"),
+    ("reference", {"$ref": "#/x"}, f"{HERE}.$ref: Forbidden: $ref is not supported"),
+    (
+        "unique",
+        {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+        "uniqueItems: Forbidden: uniqueItems cannot",
+    ),
+    (
+        "both",
+        {"type": "object", "additionalProperties": {"type": "string"}, "properties": {"x": {"type": "string"}}},
+        "additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive",
+    ),
+    (
+        "type in anyOf",
+        {"type": "string", "anyOf": [{"type": "string"}]},
+        f"{HERE}.anyOf[0].type: Forbidden: must be empty to",
+    ),
+    ("other type", {"type": "foo"}, f'{HERE}.type: Unsupported value: "foo": supported values: "array", "boolean"'),
+    (
+        "default",
+        {"type": "integer", "default": "x"},
+        f'{HERE}.default: Invalid value: "string":  in body must be of type integer',
+    ),
+    (
+        "default not pruned",
+        {"type": "object", "properties": {"x": {"type": "string"}}, "default": {"y": 1}},
+        f'{HERE}.default: Invalid value: {{"y":1}}: must not have unknown fields',
+    ),
+    (
+        "preserve",
+        {"type": "object", "x-kubernetes-preserve-unknown-fields": False},
+        "Invalid value: false: must be true or undefined",
+    ),
+    (
+        "pattern",
+        {"type": "string", "pattern": "("},
+        "must be a valid regular expression, but isn't: error parsing regexp: missing closing )",
+    ),
+    (
+        "list type",
+        {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "x"},
+        'Unsupported value: "x": supported values: "atomic"',
+    ),
+    (
+        "no keys",
+        {"type": "array", "items": _ITEM, "x-kubernetes-list-type": "map"},
+        "x-kubernetes-list-map-keys: Required value: must not be empty",
+    ),
+    (
+        "optional key",
+        {"type": "array", "items": _ITEM, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]},
+        "so it must have a default or be a required property",
+    ),
+    (
+        "set of objects",
+        {"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "set"},
+        "must be atomic as item of a list",
+    ),
+    (
+        "embedded",
+        {"type": "object", "x-kubernetes-embedded-resource": True},
+        "must not be empty if x-kubernetes-embedded-resource is true",
+    ),
+    (
+        "two types",
+        {"type": ["string", "null"]},
+        "json: cannot unmarshal array into Go struct field JSONSchemaProps.spec.versions.schema",
+    ),
+    ("number", {"type": "integer", "exclusiveMinimum": 5}, "properties.properties.exclusiveMinimum of type bool"),
+]
+
+
+@pytest.mark.parametrize(("schema", "says"), [case[1:] for case in _SCHEMAS], ids=[case[0] for case in _SCHEMAS])
+async def test_a_schema_that_is_not_structural(api: Api, schema: dict[str, Any], says: str) -> None:
+    spec = {"type": "object", "properties": {"a": schema}}
+    reply = await api.post(DEFINITIONS, definition("Gadget", spec=spec))
+    assert reply.status in (400, 422)
+    assert says in reply["message"]
+    assert (await api.get("/apis/example.com/v1/gadgets")).status == 404
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    gadget = definition("Gadget")
+    gadget["spec"].update(changes)
+    return gadget
+
+
+_SPECS: list[tuple[str, dict[str, Any], str]] = [
+    ("name", {**definition("Gadget"), "metadata": {"name": "foo"}}, 'must be spec.names.plural+"."+spec.group'),
+    ("scope", changed(scope="Foo"), 'spec.scope: Unsupported value: "Foo": supported values: "Cluster", "Namespaced"'),
+    ("group", changed(group="X"), 'spec.group: Invalid value: "X": a lowercase RFC 1123 subdomain'),
+    ("protected", changed(group="foo.k8s.io"), "protected groups must have approval annotation"),
+    ("versions", changed(versions=[]), "must have exactly one version marked as storage version"),
+    (
+        "unknown fields",
+        changed(preserveUnknownFields=True),
+        "spec.preserveUnknownFields: Invalid value: true: cannot set to true",
+    ),
+    ("webhook", changed(conversion={"strategy": "Webhook"}), "required when strategy is set to Webhook"),
+    (
+        "schema",
+        definition("Gadget", schema={"properties": {"spec": {"type": "object"}}}),
+        "must not be empty at the root",
+    ),
+    (
+        "metadata",
+        definition(
+            "Gadget",
+            schema={
+                "type": "object",
+                "properties": {"metadata": {"type": "object", "properties": {"x": {"type": "string"}}}},
+            },
+        ),
+        "must not specify anything other than name and generateName",
+    ),
+    (
+        "column",
+        definition("Gadget", additionalPrinterColumns=[{"name": "A", "type": "x", "jsonPath": "spec"}]),
+        "must be one of boolean,date,integer,number,string",
+    ),
+    (
+        "selectable",
+        definition("Gadget", selectableFields=[{"jsonPath": ".spec.zz"}]),
+        "is an invalid path: does not refer to a valid field",
+    ),
+    (
+        "scale",
+        definition("Gadget", subresources={"scale": {"specReplicasPath": "x", "statusReplicasPath": ".spec"}}),
+        "must be a simple json path starting with .",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), [case[1:] for case in _SPECS], ids=[case[0] for case in _SPECS])
+async def test_a_definition_that_makes_no_sense(api: Api, body: dict[str, Any], says: str) -> None:
+    reply = await api.post(DEFINITIONS, body)
+    assert reply.status == 422
+    assert says in reply["message"]
+
+
+async def test_what_cannot_change(server: APIServer, api: Api) -> None:
+    place = f"{DEFINITIONS}/widgets.example.com"
+    scope = await api.patch(place, {"spec": {"scope": "Cluster"}})
+    assert scope.causes == [("spec.scope", 'Invalid value: "Cluster": field is immutable')]
+    kind = await api.patch(place, {"spec": {"names": {"kind": "Gizmo"}}})
+    assert ("spec.names.kind", 'Invalid value: "Gizmo": field is immutable') in kind.causes
+
+
+async def test_unknown_keywords_and_formats_are_warned_of(api: Api) -> None:
+    spec = {"type": "object", "properties": {"a": {"type": "string", "format": "odd", "foo": 1}}}
+    reply = await api.post(DEFINITIONS, definition("Gadget", spec=spec))
+    place = "spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.a.foo"
+    assert reply.warnings == [f'299 - "unknown field \\"{place}\\""', '299 - "unrecognized format \\"odd\\""']
+
+
+async def test_a_changed_definition_is_served_at_once(server: APIServer, api: Api) -> None:
+    place = f"{DEFINITIONS}/widgets.example.com"
+    before = await api.get(place)
+    spec = {"type": "object", "properties": {"other": {"type": "string"}}}
+    await server.apply(definition(spec=spec))
+    after = await api.get(place)
+    assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
+    made = await api.post(
+        "/apis/example.com/v1/namespaces/default/widgets",
+        {
+            "apiVersion": "example.com/v1",
+            "kind": "Widget",
+            "metadata": {"name": "a"},
+            "spec": {"other": "x", "size": 1},
+        },
+    )
+    assert made["spec"] == {"other": "x"}

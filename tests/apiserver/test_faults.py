@@ -1,0 +1,259 @@
+"""Faults: refused, delayed, lost and stale, for exactly the requests that they are meant for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from reconciler.apiserver import APIServer
+from reconciler.errors import NotSent, OutcomeUnknown
+from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api
+
+pytestmark = pytest.mark.virtual_time
+
+
+async def test_a_fault_strikes_so_many_requests_and_counts_them(server: APIServer, api: Api) -> None:
+    await api.make("a")
+    fault = server.faults.add(status=409, times=2, verb="patch", subresource="status")
+    for expected in (409, 409, 200):
+        assert (await api.patch(f"{WIDGETS}/a/status", {"status": {"n": 1}})).status == expected
+    assert fault.hits == 2
+    assert not fault.active
+
+
+async def test_a_refusal_reads_like_the_real_thing(server: APIServer, api: Api) -> None:
+    await api.make("a")
+    server.faults.add(status=409, verb="patch")
+    conflict = await api.patch(f"{WIDGETS}/a", {})
+    assert conflict["message"].startswith(
+        'Operation cannot be fulfilled on widgets.example.com "a": the object has been'
+    )
+    assert conflict["details"] == {"name": "a", "group": "example.com", "kind": "widgets"}
+    server.faults.add(status=429, retry_after=7)
+    busy = await api.get(f"{WIDGETS}/a")
+    assert (busy["reason"], busy.headers["retry-after"]) == ("TooManyRequests", "7")
+    assert busy["details"]["retryAfterSeconds"] == 7
+    server.faults.add(status=403, reason="Odd", message="because")
+    odd = await api.get(f"{WIDGETS}/a")
+    assert (odd["reason"], odd["message"]) == ("Odd", "because")
+
+
+@pytest.mark.parametrize(
+    ("match", "struck"),
+    [
+        ({"verb": "get"}, True),
+        ({"verb": "list"}, False),
+        ({"verb": {"get", "list"}}, True),
+        ({"resource": "widgets"}, True),
+        ({"resource": "configmaps"}, False),
+        ({"kind": "Widget"}, True),
+        ({"group": "example.com"}, True),
+        ({"name": "a"}, True),
+        ({"name": "b"}, False),
+        ({"namespace": "default"}, True),
+        ({"namespace": "other"}, False),
+        ({"subresource": ""}, True),
+        ({"subresource": "status"}, False),
+        ({"method": "GET"}, True),
+        ({"method": "PUT"}, False),
+        ({"user_agent": "tests"}, True),
+        ({"user_agent": "other"}, False),
+    ],
+)
+async def test_a_fault_matches_by(server: APIServer, api: Api, match: dict, struck: bool) -> None:
+    await api.make("a")
+    server.faults.add(status=500, times=None, **match)
+    assert ((await api.get(f"{WIDGETS}/a")).status == 500) is struck
+
+
+async def test_a_fault_that_is_removed_strikes_no_more(server: APIServer, api: Api) -> None:
+    fault = server.faults.add(status=503, times=None)
+    assert (await api.get(WIDGETS)).status == 503
+    fault.remove()
+    fault.remove()
+    assert (await api.get(WIDGETS)).status == 200
+    server.faults.add(status=503, times=None)
+    server.faults.clear()
+    assert (await api.get(WIDGETS)).status == 200
+
+
+async def test_paths_that_belong_to_no_kind_are_struck_by_method(server: APIServer, api: Api) -> None:
+    server.faults.add(status=503, method="GET")
+    assert (await api.get("/version")).status == 503
+
+
+async def test_after_commit_the_write_has_landed(server: APIServer, api: Api) -> None:
+    await api.make("a")
+    server.faults.add(status=500, after_commit=True, verb="patch")
+    assert (await api.patch(f"{WIDGETS}/a", {"spec": {"size": 5}})).status == 500
+    assert (await api.get(f"{WIDGETS}/a"))["spec"] == {"size": 5}
+    (entry,) = server.requests(verb="patch")
+    assert (entry.status, entry.effective) == (200, True)
+
+
+@pytest.mark.parametrize(("after", "size"), [(False, 1), (True, 5)])
+async def test_a_lost_answer_is_an_unknown_outcome(server: APIServer, api: Api, after: bool, size: int) -> None:
+    await api.make("a")
+    server.faults.add(lost=True, after_commit=after, verb="patch")
+    with pytest.raises(OutcomeUnknown):
+        await api.patch(f"{WIDGETS}/a", {"spec": {"size": 5}})
+    assert (await api.get(f"{WIDGETS}/a"))["spec"] == {"size": size}
+
+
+async def test_latency_adds_up_and_respects_the_clients_patience(server: APIServer, api: Api) -> None:
+    loop = asyncio.get_running_loop()
+    server.faults.add(latency=1.5, times=None)
+    server.faults.add(latency=0.5, status=503, times=1)
+    assert (await api.get(WIDGETS)).status == 503
+    assert loop.time() == 2.0
+    with pytest.raises(OutcomeUnknown, match=r"no answer within 1\.0 s"):
+        await api.get(WIDGETS, patience=1.0)
+    assert loop.time() == 3.0
+
+
+async def test_of_faults_that_answer_one_strikes_at_a_time(server: APIServer, api: Api) -> None:
+    first = server.faults.add(status=500, times=1)
+    second = server.faults.add(status=503, times=1)
+    assert [(await api.get(WIDGETS)).status for _ in range(3)] == [500, 503, 200]
+    assert (first.hits, second.hits) == (1, 1)
+
+
+async def test_a_stalled_request_never_answers(server: APIServer, api: Api) -> None:
+    server.faults.add(stall=True, verb="list")
+    with pytest.raises(OutcomeUnknown):
+        await api.get(WIDGETS, patience=30.0)
+    assert asyncio.get_running_loop().time() == 30.0
+    server.faults.add(stall=True, verb="list")
+    waiting = asyncio.create_task(api.get(WIDGETS))
+    await asyncio.sleep(1)
+    await server.close()
+    with pytest.raises(OutcomeUnknown, match="closed before it answered"):
+        await waiting
+    with pytest.raises(NotSent):
+        await api.get(WIDGETS)
+
+
+async def test_a_stalled_watch_is_open_and_silent(server: APIServer, api: Api) -> None:
+    server.faults.add(stall=True, verb="watch")
+    stream = await api.watch(allowWatchBookmarks="true")
+    await api.make("a")
+    assert await stream.quiet(600)
+
+
+async def test_expired_ends_a_watch_with_an_error_and_refuses_a_list(server: APIServer, api: Api) -> None:
+    await api.make("a")
+    server.faults.add(expired=True, verb="watch")
+    (event,) = await (await api.watch()).all()
+    assert (event["type"], event["object"]["code"], event["object"]["reason"]) == ("ERROR", 410, "Expired")
+    server.faults.add(expired=True, verb="list")
+    assert (await api.get(WIDGETS))["reason"] == "Expired"
+
+
+async def test_watches_are_cut_by_a_fault_or_by_hand(server: APIServer, api: Api) -> None:
+    stream, other = await api.watch(), await api.watch(CONFIG_MAPS)
+    server.faults.add(cut_watches=True, verb="create", resource="widgets")
+    reader = asyncio.create_task(stream.all())
+    await asyncio.sleep(1)
+    await api.make("a")
+    assert await reader == []
+    assert server.cut_watches("configmaps") == 1
+    assert server.cut_watches() == 0
+    assert await other.all() == []
+
+
+async def test_stale_reads_at_version_zero(server: APIServer, api: Api) -> None:
+    await api.make("a")
+    await asyncio.sleep(10)
+    await api.patch(f"{WIDGETS}/a", {"spec": {"size": 5}})
+    await api.make("b")
+    server.faults.add(stale=5.0, times=None)
+    assert (await api.get(WIDGETS, resourceVersion="0")).names == ["a"]
+    assert (await api.get(f"{WIDGETS}/a", resourceVersion="0"))["spec"] == {"size": 1}
+    assert (await api.get(WIDGETS)).names == ["a", "b"]
+    stream = await api.watch(resourceVersion="0")
+    events = [(event["type"], event["object"]["metadata"]["name"]) for event in await stream.take(3)]
+    assert events == [("ADDED", "a"), ("MODIFIED", "a"), ("ADDED", "b")]
+
+
+async def _order(server: APIServer, api: Api, name: str) -> list[str]:
+    """Return in which order the answer to a write and its event are seen."""
+    stream = await api.watch(resourceVersion=(await api.get(WIDGETS)).version)
+    seen: list[str] = []
+
+    async def read() -> None:
+        await stream.next()
+        seen.append("event")
+
+    reader = asyncio.create_task(read())
+    await asyncio.sleep(1)
+    await api.make(name)
+    seen.append("answer")
+    await reader
+    await stream.close()
+    return seen
+
+
+async def test_the_event_of_a_write_is_seen_before_or_after_its_answer(server: APIServer, api: Api) -> None:
+    loop = asyncio.get_running_loop()
+    assert await _order(server, api, "a") == ["answer", "event"]
+    server.faults.add(event_order="before", verb="create")
+    assert await _order(server, api, "b") == ["event", "answer"]
+    server.faults.add(event_order="late", verb="create")
+    before = loop.time()
+    assert await _order(server, api, "c") == ["answer", "event"]
+    assert loop.time() - before == pytest.approx(1.05)
+
+
+async def test_events_stay_in_order_when_one_is_late(server: APIServer, api: Api) -> None:
+    stream = await api.watch()
+    server.faults.add(event_order="late", verb="create", name=None, times=1)
+    await api.make("a")
+    await api.make("b")
+    names = [event["object"]["metadata"]["name"] for event in await stream.take(2)]
+    assert names == ["a", "b"]
+
+
+async def test_a_seed_draws_both_orders_and_always_the_same() -> None:
+    async def orders() -> list[list[str]]:
+        async with APIServer(seed=3, event_order="seeded") as server:
+            from tests.apiserver.api import definition
+
+            await server.apply(definition())
+            api = Api(server)
+            return [await _order(server, api, f"n{index}") for index in range(12)]
+
+    first = await orders()
+    assert ["event", "answer"] in first
+    assert ["answer", "event"] in first
+    assert first == await orders()
+
+
+async def test_chance_is_reproducible() -> None:
+    async def hits() -> list[int]:
+        async with APIServer(seed=5) as server:
+            server.faults.add(status=503, times=None, probability=0.5)
+            return [(await Api(server).get(CONFIG_MAPS)).status for _ in range(20)]
+
+    first = await hits()
+    assert set(first) == {200, 503}
+    assert first == await hits()
+
+
+async def test_a_restart_keeps_data_and_loses_history(server: APIServer, api: Api) -> None:
+    (made,) = await api.make("a")
+    await api.make("b")
+    stream = await api.watch()
+    await server.restart()
+    assert await stream.all() == []
+    assert (await api.get(WIDGETS)).names == ["a", "b"]
+    (event,) = await (await api.watch(resourceVersion=made.version)).all()
+    assert event["object"]["code"] == 410
+
+
+async def test_a_restart_without_data_starts_versions_anew(server: APIServer, api: Api) -> None:
+    (made,) = await api.make("a")
+    await server.restart(wipe=True)
+    assert (await api.get(WIDGETS)).status == 404
+    fresh = await api.post(CONFIG_MAPS, {"metadata": {"name": "a"}})
+    assert int(fresh.version) < int(made.version)

@@ -1,0 +1,252 @@
+"""Over sockets: official clients, kopf and kubectl's way of asking."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import stat
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import kubernetes
+import kubernetes_asyncio
+import pytest
+
+from reconciler.apiserver import APIServer
+from reconciler.errors import ConfigurationError
+from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition, widget
+
+
+@pytest.fixture
+async def session(server: APIServer) -> Any:
+    headers = {"authorization": f"Bearer {server.token}"}
+    async with aiohttp.ClientSession(server.url, headers=headers) as opened:
+        yield opened
+
+
+async def test_without_the_token_nobody_gets_in(server: APIServer) -> None:
+    async with aiohttp.ClientSession(server.url) as session:
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            async with session.get("/api", headers=headers) as answer:
+                assert answer.status == 401
+                assert (await answer.json())["reason"] == "Unauthorized"
+        async with session.get("/wrong/api") as answer:
+            assert answer.status == 401
+        async with session.get(f"/{server.token}/api") as answer:
+            assert answer.status == 200
+
+
+async def test_the_token_differs_from_server_to_server() -> None:
+    assert APIServer(seed=1).token != APIServer(seed=1).token
+
+
+async def test_objects_come_and_go(server: APIServer, session: aiohttp.ClientSession) -> None:
+    async with session.post(WIDGETS, json=widget("a", foo=1)) as answer:
+        assert answer.status == 201
+        assert answer.headers.getall("warning") == ['299 - "unknown field \\"spec.foo\\""']
+    async with session.get(f"{WIDGETS}?labelSelector=a%3Db&limit=5") as answer:
+        assert (await answer.json())["items"] == []
+    async with session.get("/nowhere") as answer:
+        assert (answer.status, await answer.text()) == (404, "404 page not found\n")
+
+
+async def test_a_watch_streams_and_its_end_frees_it(server: APIServer, session: aiohttp.ClientSession) -> None:
+    async with session.get(f"{WIDGETS}?watch=1") as answer:
+        await session.post(WIDGETS, json=widget("a"))
+        event = json.loads(await answer.content.readline())
+        assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "a")
+        assert server.statistics().watches == 1
+    await session.post(WIDGETS, json=widget("b"))
+    for _ in range(1000):
+        if server.statistics().watches == 0:
+            break
+        await asyncio.sleep(0.01)
+    assert server.statistics().watches == 0
+
+
+async def test_a_lost_answer_cuts_the_connection(server: APIServer, session: aiohttp.ClientSession) -> None:
+    server.faults.add(lost=True, after_commit=True, verb="create")
+    with pytest.raises(aiohttp.ClientError):
+        await session.post(WIDGETS, json=widget("a"))
+    async with session.get(f"{WIDGETS}/a") as answer:
+        assert answer.status == 200
+
+
+async def test_a_restart_breaks_connections_off(server: APIServer, session: aiohttp.ClientSession) -> None:
+    async with session.get(f"{WIDGETS}?watch=1") as answer:
+        await server.restart()
+        with pytest.raises(aiohttp.ClientError):
+            await answer.content.read()
+    async with session.get(WIDGETS) as answer:
+        assert answer.status == 200
+
+
+async def test_a_kubeconfig_is_for_its_owner_only(server: APIServer, tmp_path: Path) -> None:
+    path = server.write_kubeconfig(tmp_path / "kubeconfig")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    content = json.loads(path.read_text())
+    assert content["clusters"][0]["cluster"]["server"] == f"{server.url}/{server.token}"
+    path.chmod(0o644)
+    server.write_kubeconfig(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_the_url_is_bound_at_its_first_use_and_stays(server: APIServer) -> None:
+    url = server.url
+    assert url.startswith("http://127.0.0.1:")
+    assert server.url == url
+    with pytest.raises(ConfigurationError, match=f"listens on {url} already"):
+        await server.listen()
+
+
+@pytest.mark.virtual_time
+async def test_under_virtual_time_there_are_no_sockets(server: APIServer) -> None:
+    with pytest.raises(ConfigurationError, match="virtual time"):
+        _ = server.url
+    with pytest.raises(ConfigurationError, match="virtual time"):
+        await server.listen()
+
+
+async def test_outside_the_block_there_is_nothing_to_listen_with() -> None:
+    with pytest.raises(ConfigurationError, match="inside 'async with'"):
+        _ = APIServer().url
+
+
+async def test_the_first_use_of_the_url_may_be_in_a_thread(server: APIServer) -> None:
+    def fetch() -> int:
+        with urllib.request.urlopen(f"{server.url}/{server.token}/healthz") as answer:
+            return int(answer.status)
+
+    assert await asyncio.to_thread(fetch) == 200
+
+
+async def test_kubernetes_asyncio_works_unchanged(server: APIServer, tmp_path: Path) -> None:
+    path = server.write_kubeconfig(tmp_path / "kubeconfig")
+    configuration = kubernetes_asyncio.client.Configuration()
+    await kubernetes_asyncio.config.load_kube_config(str(path), client_configuration=configuration)
+    async with kubernetes_asyncio.client.ApiClient(configuration) as client:
+        core = kubernetes_asyncio.client.CoreV1Api(client)
+        custom = kubernetes_asyncio.client.CustomObjectsApi(client)
+        version = await kubernetes_asyncio.client.VersionApi(client).get_code()
+        assert (version.major, version.minor) == ("1", "36")
+        made = await core.create_namespaced_config_map("default", {"metadata": {"name": "a"}, "data": {"x": "1"}})
+        assert made.metadata.uid
+        watch = kubernetes_asyncio.watch.Watch()
+        seen = []
+        async for event in watch.stream(core.list_namespaced_config_map, "default", timeout_seconds=5):
+            seen.append((event["type"], event["object"].metadata.name))
+            watch.stop()
+        assert seen == [("ADDED", "a")]
+        await custom.create_namespaced_custom_object("example.com", "v1", "default", "widgets", widget("w"))
+        patched = await custom.patch_namespaced_custom_object_status(
+            "example.com",
+            "v1",
+            "default",
+            "widgets",
+            "w",
+            {"status": {"phase": "P"}},
+            _content_type="application/merge-patch+json",
+        )
+        assert patched["status"] == {"phase": "P"}
+        lease = {"metadata": {"name": "l"}, "spec": {"holderIdentity": "me", "leaseDurationSeconds": 15}}
+        held = await kubernetes_asyncio.client.CoordinationV1Api(client).create_namespaced_lease("default", lease)
+        assert held.spec.holder_identity == "me"
+        with pytest.raises(kubernetes_asyncio.client.ApiException) as refused:
+            await custom.get_namespaced_custom_object("example.com", "v1", "default", "widgets", "zz")
+        assert refused.value.status == 404
+
+
+async def test_the_synchronous_client_works_from_a_thread(server: APIServer, tmp_path: Path) -> None:
+    path = server.write_kubeconfig(tmp_path / "kubeconfig")
+
+    def work() -> list[str]:
+        client = kubernetes.config.new_client_from_config(str(path))
+        core = kubernetes.client.CoreV1Api(client)
+        core.create_namespaced_config_map("default", {"metadata": {"name": "a"}})
+        names = [item.metadata.name for item in core.list_namespaced_config_map("default").items]
+        kinds = kubernetes.client.ApiextensionsV1Api(client).list_custom_resource_definition().items
+        return names + [kind.spec.names.kind for kind in kinds]
+
+    assert await asyncio.to_thread(work) == ["a", "Widget"]
+
+
+async def test_kubectls_links_lead_through_the_token(server: APIServer) -> None:
+    def fetch(path: str) -> Any:
+        with urllib.request.urlopen(f"{server.url}{path}") as answer:
+            return json.load(answer)
+
+    index = await asyncio.to_thread(fetch, f"/{server.token}/openapi/v3")
+    link = index["paths"]["apis/example.com/v1"]["serverRelativeURL"]
+    document = await asyncio.to_thread(fetch, link)
+    assert "com.example.v1.Widget" in document["components"]["schemas"]
+
+
+async def test_a_controller_on_kopf_works_unchanged(tmp_path: Path) -> None:
+    import kopf
+
+    plain = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"type": "object", "properties": {"spec": plain, "status": plain}}
+    async with APIServer() as server:
+        await server.apply(definition(schema=schema))
+        path = server.write_kubeconfig(tmp_path / "kubeconfig")
+        registry = kopf.OperatorRegistry()
+        handled = asyncio.Event()
+
+        @kopf.on.login(registry=registry)
+        def login(**_: Any) -> Any:
+            import yaml
+
+            content = yaml.safe_load(path.read_text())
+            return kopf.ConnectionInfo(server=content["clusters"][0]["cluster"]["server"], token=server.token)
+
+        @kopf.on.create("example.com", "v1", "widgets", registry=registry, id="create")
+        async def create(spec: Any, **_: Any) -> dict[str, Any]:
+            handled.set()
+            return {"doubled": spec["size"] * 2}
+
+        stop, ready = asyncio.Event(), asyncio.Event()
+        settings = kopf.OperatorSettings()
+        settings.posting.enabled = False
+        operator = asyncio.create_task(
+            kopf.operator(
+                registry=registry,
+                settings=settings,
+                clusterwide=True,
+                standalone=True,
+                stop_flag=stop,
+                ready_flag=ready,
+            )
+        )
+        await asyncio.wait_for(ready.wait(), 20)
+        api = Api(server)
+        await api.post(WIDGETS, widget("a", size=4))
+        await asyncio.wait_for(handled.wait(), 20)
+        for _ in range(500):
+            found = await api.get(f"{WIDGETS}/a")
+            if (found.body.get("status") or {}).get("create"):
+                break
+            await asyncio.sleep(0.02)
+        assert found["status"]["create"] == {"doubled": 8}
+        stop.set()
+        await asyncio.wait_for(operator, 20)
+        assert server.requests(verb="watch", resource="widgets")
+
+
+def test_no_secret_stands_in_what_is_printed() -> None:
+    server = APIServer()
+    assert server.token not in repr(server)
+
+
+async def test_protobuf_is_refused(session: aiohttp.ClientSession) -> None:
+    headers = {"content-type": "application/vnd.kubernetes.protobuf"}
+    async with session.post(CONFIG_MAPS, data=b"k8s\0", headers=headers) as answer:
+        assert answer.status == 415
+
+
+async def test_a_body_over_etcds_limit_arrives_and_is_refused(session: aiohttp.ClientSession) -> None:
+    body = io.BytesIO(json.dumps({"metadata": {"name": "a"}, "data": {"x": "y" * 2_000_000}}).encode())
+    async with session.post(CONFIG_MAPS, data=body, headers={"content-type": "application/json"}) as answer:
+        assert (answer.status, (await answer.json())["message"]) == (500, "etcdserver: request is too large")
