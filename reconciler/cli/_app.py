@@ -58,6 +58,7 @@ def run(
     ] = None,
     metrics: Annotated[str | None, Parameter(help="HOST:PORT of /metrics; off unless given.")] = None,
     health: Annotated[str | None, Parameter(help="HOST:PORT of /healthz and /readyz; off unless given.")] = None,
+    grace_period: Annotated[float, Parameter(help="Seconds that work in progress has to end after SIGTERM.")] = 30.0,
     notification_directory: Annotated[
         Path | None, Parameter(help="Where the channel 'file' writes; the channel is off unless given.")
     ] = None,
@@ -82,6 +83,7 @@ def run(
             leader_election_namespace=leader_election_namespace,
             metrics=metrics,
             health=health,
+            grace_period=grace_period,
             notification_directory=notification_directory,
             log_format=log_format,
             log_level=log_level,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from reconciler.cli._targets import load_target, told_in_a_line
 from reconciler.client import Client
 from reconciler.controller import Reconciler
 from reconciler.errors import ConfigurationError
-from reconciler.manager import Manager
+from reconciler.manager import GracePeriodExceeded, Manager
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
 __all__ = ["RunOptions", "run_target"]
@@ -33,6 +34,7 @@ class RunOptions:
     leader_election_namespace: str | None
     metrics: str | None
     health: str | None
+    grace_period: float
     notification_directory: Path | None
     log_format: str
     log_level: str
@@ -57,9 +59,15 @@ async def _run(add: Callable[[Manager], Awaitable[None]], options: RunOptions) -
             leader_election_namespace=options.leader_election_namespace,
             metrics=options.metrics,
             health=options.health,
+            grace_period=options.grace_period,
         )
         await add(manager)
-        await manager.run()
+        try:
+            await manager.run()
+        except GracePeriodExceeded as error:
+            # What has not ended, a thread above all, would hold the process for as long as it likes.
+            print(f"reconciler: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 def _adder(target: str, options: RunOptions) -> Callable[[Manager], Awaitable[None]]:

@@ -133,7 +133,9 @@ def test_address_that_is_none(capsys, modules: Path, kubeconfig: str, address: s
     assert "host:port" in line
 
 
-@pytest.mark.parametrize("arguments", [["--workers", "0"], ["--leader-election", ""], ["--namespace", ""]])
+@pytest.mark.parametrize(
+    "arguments", [["--workers", "0"], ["--leader-election", ""], ["--namespace", ""], ["--grace-period", "-1"]]
+)
 def test_option_out_of_its_range(capsys, modules: Path, kubeconfig: str, arguments: list[str]) -> None:
     refused(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, *arguments)
 
