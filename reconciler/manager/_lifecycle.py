@@ -228,6 +228,7 @@ class Lifecycle:
         await first_failure(
             [asyncio.create_task(each.start(), name=f"start of controller {each.name}") for each in controllers]
         )
+        _log.info("started the controllers %s", ", ".join(each.name for each in controllers) or "(none)")
         for each in controllers:
             self._supervisor.start(f"controller {each.name}", each.finished())
 

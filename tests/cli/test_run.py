@@ -75,6 +75,7 @@ async def run_until_reconciled(directory: Path, target: str, *options: str) -> t
 async def test_sigterm_drains_and_exits_with_0(tmp_path: Path) -> None:
     code, err = await run_until_reconciled(tmp_path, "an_operator:maps")
     assert code == 0
+    assert "started the controllers configmap" in err
     assert "SIGTERM: draining" in err
     assert "Traceback" not in err
 
