@@ -194,14 +194,14 @@ class TestTheRealOne:
     async def test_it_serves_and_remembers_who_asked(self, control_plane: ControlPlane) -> None:
         async with control_plane.client() as client:
             await client.create(
-                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}}
+                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "remembered", "namespace": "default"}}
             )
-            await client.get("v1/ConfigMap", "a", "default")
-        (created,) = control_plane.audit(verb="create", resource="configmaps", name="a")
+            await client.get("v1/ConfigMap", "remembered", "default")
+        (created,) = control_plane.audit(verb="create", resource="configmaps", name="remembered")
         assert (created.code, created.user, created.subresource) == (201, "admin", "")
         assert created.request_object is not None
-        assert created.request_object["metadata"]["name"] == "a"
-        assert len(control_plane.audit(verb="get", resource="configmaps", namespace="default", user="admin")) == 1
+        assert created.request_object["metadata"]["name"] == "remembered"
+        assert len(control_plane.audit(verb="get", resource="configmaps", name="remembered", user="admin")) == 1
         assert control_plane.audit(resource="configmaps", subresource="status") == []
 
     async def test_no_secret_is_in_the_audit_log(self, control_plane: ControlPlane) -> None:
