@@ -44,7 +44,7 @@ YAML = "application/yaml"
 _JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
 _PROTOBUF_HINT = (
     "the embedded API server reads no protobuf: set the client's content type to application/json, for client-go "
-    'rest.Config.ContentType = "application/json"'
+    'rest.Config.ContentType = "application/json"; with kubectl, apply a file instead of `kubectl create KIND`'
 )
 _MOST_BYTES = 3 * 1024 * 1024
 _INT64 = 2**63
