@@ -105,7 +105,7 @@ class KubernetesAsyncioTransport:
     @property
     def host(self) -> str:
         """Return the server's host and port, for metrics."""
-        return URL(self._host).authority
+        return URL(self._host).host_port_subcomponent or ""
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its answer, whatever its status.
@@ -130,7 +130,9 @@ class KubernetesAsyncioTransport:
         except aiohttp.InvalidURL:
             raise ConfigurationError(f"{self._host!r} is no address of a server: write it as https://host") from None
         except _NOT_SENT as error:
-            raise NotSent(f"{label(request)}: no connection to {self._host}: {_words(error)}") from error
+            # The origin alone: an address may hold a password before the host, and a token in its path.
+            origin = URL(self._host).origin()
+            raise NotSent(f"{label(request)}: no connection to {origin}: {_words(error)}") from error
         except _LOST as error:
             raise _unknown(request, error) from error
 

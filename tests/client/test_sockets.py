@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 import struct
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -239,6 +240,17 @@ async def test_a_host_that_does_not_exist_was_not_sent() -> None:
         transport._host = "http://no-such-host.invalid"
         with pytest.raises(NotSent, match=r"no connection to http://no-such-host\.invalid"):
             await transport.send(HTTPRequest("GET", "/x"))
+
+
+async def test_what_is_secret_in_an_address_is_told_to_nobody() -> None:
+    async with transport_to(1) as transport:
+        transport._host = "http://user:password@127.0.0.1:1/token"
+        with pytest.raises(NotSent) as raised:
+            await transport.send(HTTPRequest("GET", "/x"))
+        told = "".join(traceback.format_exception(raised.value)) + transport.host
+    assert "http://127.0.0.1:1:" in told
+    assert "password" not in told
+    assert "token" not in told
 
 
 async def test_an_address_that_is_none_is_a_configuration_error() -> None:
