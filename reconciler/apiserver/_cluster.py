@@ -13,6 +13,7 @@ from typing import Any
 
 from reconciler.apiserver._names import RANDOM_LETTERS
 from reconciler.apiserver._registry import Registry, Resource
+from reconciler.apiserver._status import internal_error
 from reconciler.apiserver._storage import Revisions, Stored
 from reconciler.clock import Clock
 
@@ -25,6 +26,10 @@ Consequence = Callable[[Resource, Stored | None, Stored | None], None]
 def timestamp(moment: datetime) -> str:
     """Return a time as metav1 writes it: whole seconds, UTC."""
     return f"{moment.isoformat()[:19]}Z"
+
+
+_MOST_BYTES = 1_572_864
+"""etcd's limit for one object, 1.5 MiB."""
 
 
 class Cluster:
@@ -56,29 +61,45 @@ class Cluster:
         return timestamp(self.clock.now())
 
     def insert(self, resource: Resource, key: str, doc: dict[str, Any]) -> Stored:
-        """Store a new object; `doc` and its metadata become the store's own."""
-        rv = self.revisions.next()
-        doc["metadata"]["resourceVersion"] = str(rv)
-        new = resource.store.put(key, rv, doc)
+        """Store a new object; `doc` and its metadata become the store's own.
+
+        Raises:
+            Refusal: 500 for an object over etcd's limit; nothing was stored.
+        """
+        new = self._version(resource, key, doc)
+        resource.store.put(new)
         self._follow(resource, None, new)
         return new
 
     def replace(self, resource: Resource, old: Stored, doc: dict[str, Any]) -> Stored:
-        """Store a new version of an object; `doc` and its metadata become the store's own."""
-        rv = self.revisions.next()
-        doc["metadata"]["resourceVersion"] = str(rv)
-        new = resource.store.put(old.key, rv, doc)
+        """Store a new version of an object; `doc` and its metadata become the store's own.
+
+        Raises:
+            Refusal: 500 for an object over etcd's limit; nothing was stored.
+        """
+        new = self._version(resource, old.key, doc)
+        resource.store.put(new)
         self._follow(resource, old, new)
         return new
 
     def remove(self, resource: Resource, old: Stored, doc: dict[str, Any] | None = None) -> Stored:
         """Remove an object; return its last content under the version of the deletion."""
-        rv = self.revisions.next()
         last = dict(doc or old.doc)
-        last["metadata"] = {**last["metadata"], "resourceVersion": str(rv)}
-        gone = resource.store.remove(old.key, rv, last)
+        last["metadata"] = dict(last["metadata"])
+        gone = self._version(resource, old.key, last, limit=None)
+        resource.store.remove(gone)
         self._follow(resource, old, None)
         return gone
+
+    def _version(self, resource: Resource, key: str, doc: dict[str, Any], limit: int | None = _MOST_BYTES) -> Stored:
+        rv = self.revisions.current + 1
+        doc["metadata"]["resourceVersion"] = str(rv)
+        new = Stored(key, rv, doc)
+        size = new.measure(resource.api_version)
+        if limit is not None and size > limit:
+            raise internal_error("etcdserver: request is too large")
+        self.revisions.current = rv
+        return new
 
     def _follow(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
         for consequence in self.consequences:

@@ -149,8 +149,7 @@ class Listener:
         try:
             answer = await self._handler(asked)
         except OutcomeUnknown:
-            if request.transport is not None:
-                request.transport.abort()
+            # A handler that is cancelled makes aiohttp close the connection without an answer.
             raise asyncio.CancelledError from None
         if answer.chunks is None:
             response = web.Response(status=answer.status, body=answer.body)

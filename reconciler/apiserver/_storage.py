@@ -23,17 +23,16 @@ DELETED = "DELETED"
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
+_MOST_BYTES = 64 * 1024 * 1024
+"""How many bytes of old versions of one kind are kept for watches and paged lists, whatever their number."""
+
+
 class Revisions:
     """Count the writes of a server: the one resourceVersion of all its kinds."""
 
     def __init__(self) -> None:
         self.current = 1
         self.compacted = 0
-
-    def next(self) -> int:
-        """Return the version of the write that is being made."""
-        self.current += 1
-        return self.current
 
 
 class Stored:
@@ -43,15 +42,22 @@ class Stored:
         key: ``namespace/name``, or the name of a cluster-scoped object; etcd's order is the order of these.
         rv: the resourceVersion as an integer.
         doc: the document in the storage version. Never changed.
+        size: the bytes of its JSON, once measured.
     """
 
-    __slots__ = ("_bytes", "doc", "key", "rv")
+    __slots__ = ("_bytes", "doc", "key", "rv", "size")
 
     def __init__(self, key: str, rv: int, doc: dict[str, Any]) -> None:
         self.key = key
         self.rv = rv
         self.doc = doc
+        self.size = 0
         self._bytes: dict[str, bytes] = {}
+
+    def measure(self, view: str) -> int:
+        """Return the bytes of the JSON in the storage version, which is made for readers by the way."""
+        self.size = len(self.encoded(view, _as_it_is))
+        return self.size
 
     def encoded(self, view: str, convert: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
         """Return the JSON in one served version, made once."""
@@ -70,6 +76,10 @@ class Stored:
         """Return the uid."""
         uid: str = self.doc["metadata"]["uid"]
         return uid
+
+
+def _as_it_is(doc: dict[str, Any]) -> dict[str, Any]:
+    return doc
 
 
 class Event:
@@ -112,29 +122,26 @@ class Store:
         self._keys: list[str] = []
         self._events: list[Event] = []
         self._first = 0
+        self._weight = 0
         self._floor = revisions.current
         self._listeners: dict[int, Callable[[], None]] = {}
         self._held: list[int] = []
 
     # writing
 
-    def put(self, key: str, rv: int, doc: dict[str, Any]) -> Stored:
+    def put(self, new: Stored) -> None:
         """Store a new version of an object and record the event."""
-        new = Stored(key, rv, doc)
-        old = self.objects.get(key)
-        self.objects[key] = new
+        old = self.objects.get(new.key)
+        self.objects[new.key] = new
         if old is None:
-            bisect.insort(self._keys, key)
+            bisect.insort(self._keys, new.key)
         self._record(Event(ADDED if old is None else MODIFIED, new, old, self._now()))
-        return new
 
-    def remove(self, key: str, rv: int, last: dict[str, Any]) -> Stored:
-        """Remove an object; `last` is its final content under the version of the deletion."""
-        old = self.objects.pop(key)
-        del self._keys[bisect.bisect_left(self._keys, key)]
-        gone = Stored(key, rv, last)
+    def remove(self, gone: Stored) -> None:
+        """Remove an object; `gone` is its final content under the version of the deletion."""
+        old = self.objects.pop(gone.key)
+        del self._keys[bisect.bisect_left(self._keys, gone.key)]
         self._record(Event(DELETED, gone, old, self._now()))
-        return gone
 
     def reshape(self, stored: Stored, doc: dict[str, Any]) -> None:
         """Exchange the document of a version for the same in another shape; no version is made and no event."""
@@ -142,8 +149,11 @@ class Store:
 
     def _record(self, event: Event) -> None:
         self._events.append(event)
+        self._weight += event.new.size
         if len(self._events) > 2 * self._capacity:
             self._forget(len(self._events) - self._capacity)
+        while self._weight > _MOST_BYTES and len(self._events) > 1:
+            self._forget(len(self._events) // 2)
         if not self._held:
             self._tell()
 
@@ -156,6 +166,7 @@ class Store:
         if count <= 0:
             return
         self._floor = self._events[count - 1].rv
+        self._weight -= sum(event.new.size for event in self._events[:count])
         del self._events[:count]
         self._first += count
         self.dropped += count

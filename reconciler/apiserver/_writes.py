@@ -42,15 +42,12 @@ from reconciler.apiserver._status import (
     patch_rejected,
     unsupported_media_type,
 )
-from reconciler.apiserver._storage import Stored, encode
+from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._strategic import strategic_merge
 from reconciler.apiserver._strategies import Strategy
 from reconciler.apiserver._text import go_type
 
 __all__ = ["Writer", "Written", "same"]
-
-_MOST_BYTES = 1_572_864
-"""etcd's limit for one request, 1.5 MiB."""
 
 _OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
 """What only the server changes in metadata."""
@@ -141,7 +138,6 @@ class Writer:
             del metadata["managedFields"]
         strategy.finish(doc)
         stored_form = endpoint.take(doc)
-        _check_size(stored_form)
         if dry_run:
             return Written(201, Stored(key, 0, stored_form), warnings=warnings)
         new = self._cluster.insert(endpoint.resource, key, stored_form)
@@ -320,7 +316,6 @@ class Writer:
         if info.generation and _desired_changed(endpoint, before, doc):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
         stored_form = endpoint.take(doc)
-        _check_size(stored_form)
         if dry_run:
             return Written(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and is_due(endpoint, stored_form):
@@ -432,8 +427,3 @@ def _desired_changed(endpoint: Endpoint, before: dict[str, Any], doc: dict[str, 
         if old is not new and not same({"": old}, {"": new}):
             return True
     return False
-
-
-def _check_size(doc: dict[str, Any]) -> None:
-    if len(encode(doc)) > _MOST_BYTES:
-        raise internal_error("etcdserver: request is too large")

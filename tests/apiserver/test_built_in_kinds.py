@@ -140,6 +140,7 @@ async def test_events_have_two_forms(api: Api) -> None:
     assert (made["eventTime"], made["reportingComponent"]) == (None, "")
     shown = await api.get(f"{NEW_EVENTS}/a")
     assert (shown["regarding"], shown["note"], shown["deprecatedCount"]) == (about, "m", 1)
+    assert "reportingController" not in shown.body
     new = {
         "metadata": {"name": "b"},
         "regarding": about,

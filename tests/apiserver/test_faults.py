@@ -214,6 +214,16 @@ async def test_events_stay_in_order_when_one_is_late(server: APIServer, api: Api
     assert names == ["a", "b"]
 
 
+async def test_a_late_event_is_not_there_for_new_readers_either(server: APIServer, api: Api) -> None:
+    version = (await api.get(WIDGETS)).version
+    server.faults.add(event_order="late", verb="create")
+    await api.make("a")
+    assert (await api.get(WIDGETS)).names == ["a"]
+    stream = await api.watch(resourceVersion=version)
+    assert await stream.quiet(0.04)
+    assert (await stream.next())["type"] == "ADDED"
+
+
 async def test_a_seed_draws_both_orders_and_always_the_same() -> None:
     async def orders() -> list[list[str]]:
         async with APIServer(seed=3, event_order="seeded") as server:

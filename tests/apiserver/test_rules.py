@@ -150,6 +150,25 @@ async def test_a_transition_rule_is_asked_on_updates_only() -> None:
         assert (await api.patch(f"{WIDGETS}/a", {"spec": {"x": "3"}})).status == 200
 
 
+async def test_a_transition_rule_says_nothing_about_new_values() -> None:
+    server, api = await serving({"x": {"type": "integer", **rules({"rule": "self > oldSelf", "message": "grows"})}})
+    async with server:
+        assert (await api.post(WIDGETS, widget("a", x=1))).status == 201
+        assert (await api.patch(f"{WIDGETS}/a", {"spec": {"x": 0}})).status == 422
+        assert (await api.patch(f"{WIDGETS}/a", {"spec": {"x": 2}})).status == 200
+
+
+async def test_a_rule_is_not_asked_again_about_what_an_update_leaves_alone() -> None:
+    server, api = await serving({"x": {"type": "integer"}, "y": {"type": "integer"}})
+    async with server:
+        await api.post(WIDGETS, widget("a", x=1, y=1))
+        strict = {"x": {"type": "integer", **rules("self > 5")}, "y": {"type": "integer"}}
+        await server.apply(definition(spec={"type": "object", "properties": strict}))
+        assert (await api.patch(f"{WIDGETS}/a", {"spec": {"y": 2}})).status == 200
+        assert (await api.patch(f"{WIDGETS}/a", {"spec": {"x": 2}})).status == 422
+        assert (await api.patch(f"{WIDGETS}/a", {"spec": {"x": 6}})).status == 200
+
+
 async def test_with_optional_old_self_it_is_asked_on_creates_too() -> None:
     rule = {
         "rule": "oldSelf.hasValue() ? self > oldSelf.value() : self == 1",

@@ -163,6 +163,14 @@ async def test_history_is_bounded_and_a_slow_reader_is_told() -> None:
         assert seen(await fresh.take(1)) == [("ADDED", "new")]
 
 
+async def test_history_is_bounded_in_bytes_too(server: APIServer, api: Api) -> None:
+    await api.post(CONFIG_MAPS, {"metadata": {"name": "a"}})
+    text = "y" * 1_000_000
+    for index in range(100):
+        await api.patch(f"{CONFIG_MAPS}/a", {"data": {"x": f"{index}{text}"}})
+    assert 30 <= server.statistics().events_dropped < 100
+
+
 async def test_frames_are_encoded_once_for_all_watches(api: Api) -> None:
     streams = [await api.watch() for _ in range(3)]
     await api.make("a")
