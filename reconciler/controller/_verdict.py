@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from reconciler.controller._errors import ControllerError, ReconcileTimeout
+from reconciler.controller._errors import ReconcileTimeout
 from reconciler.controller._metrics import ReconcileResult
 from reconciler.controller._result import Outcome, Result
 from reconciler.errors import TerminalError
@@ -50,36 +50,27 @@ class Verdict:
 async def judge(reconcile: Callable[[], Awaitable[object]], *, timeout: float | None) -> Verdict:  # noqa: ASYNC109 - a timeout is a verdict
     """Run a reconcile as the whole of a task.
 
-    Every exception becomes a verdict, so that one key cannot end a worker; so does a cancellation that nobody asked
-    this task for. What is no exception (`SystemExit`, pytest's outcomes) passes. Cancellation of the task cancels the
-    reconcile and is raised when that has ended.
+    Every exception becomes a verdict, so that one key cannot end a worker. What is no exception (`SystemExit`, pytest's
+    outcomes) passes. Cancellation of the task cancels the reconcile and is raised when that has ended.
 
     Args:
         reconcile: starts it.
         timeout: seconds after which it is cancelled, which counts as an error. None: no limit.
     """
-    task = asyncio.current_task()
-    scope = asyncio.timeout(timeout)
     error: Exception | None = None
-    cancelled = False
+    scope = asyncio.timeout(timeout)
     try:
         async with scope:
             outcome = await reconcile()
         if not scope.expired():
             return Verdict(checked(outcome))
-    except asyncio.CancelledError as cancellation:
-        if task is not None and task.cancelling():
-            raise
-        cancelled = True
-        error = ControllerError("the reconcile awaited something that was cancelled")
-        error.__cause__ = cancellation
     except Exception as raised:  # noqa: BLE001 - the verdict carries it to the log, the metrics and the back-off
         error = raised
     if scope.expired():
         late = ReconcileTimeout(f"the reconcile did not end within {timeout:g} s")
         late.__cause__ = error
         return Verdict(error=late, timed_out=True)
-    return Verdict(error=error, panicked=cancelled)
+    return Verdict(error=error)
 
 
 def _is_terminal(error: BaseException) -> bool:

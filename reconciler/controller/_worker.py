@@ -166,11 +166,13 @@ class Worker:
         )
         try:
             return await task
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancellation:
             worker = asyncio.current_task()
             if worker is not None and worker.cancelling():
                 raise
-            return Verdict(error=ControllerError("the reconcile cancelled its own task"), panicked=True)
+            error = ControllerError("the reconcile was cancelled, and not by the controller: it awaited what was")
+            error.__cause__ = cancellation
+            return Verdict(error=error, panicked=True)
 
     def _settle_echo(self, key: Request) -> None:
         bench = self._bench

@@ -205,6 +205,7 @@ async def test_events_after_the_stop_wake_nobody(world: World) -> None:
     await quiet(60)
     assert reconciler.runs == []
     assert not controller.queue.keys()
+    assert [informer.handlers for informer in world.cache.statistics().informers] == [0]
 
 
 async def test_run_works_until_it_is_stopped(world: World) -> None:

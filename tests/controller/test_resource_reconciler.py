@@ -146,6 +146,19 @@ async def test_observed_generation_is_recorded_by_success_and_terminal_error_alo
     assert (await world.read()).status.observed_generation == 3
 
 
+async def test_strange_return_value_is_an_error_and_no_outcome(world: World) -> None:
+    async def body(reconciler, obj, status):
+        if len(reconciler.runs) == 1:
+            return {"requeue": True}
+        await asyncio.sleep(3600)
+        return None
+
+    await world.start(WidgetReconciler(body))
+    await world.widget()
+    await quiet(10)
+    assert (await world.read()).status.observed_generation is None
+
+
 async def test_kind_without_the_field_gets_no_observed_generation(world: World) -> None:
     class BareStatus(Model):
         phase: str | None = None
