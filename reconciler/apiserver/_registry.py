@@ -66,6 +66,7 @@ class Endpoint:
         place: the place of whole documents, for field ownership.
         warning: what clients are warned of when they use the version; empty for nothing.
         scale: where the parts of a Scale stand in a custom object; None for a kind without ``/scale``, or built in.
+        served: False once it was withdrawn, which ends its watches.
     """
 
     resource: Resource
@@ -76,6 +77,7 @@ class Endpoint:
     columns: tuple[Mapping[str, Any], ...] = ()
     warning: str = ""
     scale: ScalePaths | None = None
+    served: bool = True
     api_version: str = field(init=False)
     place: Node = field(init=False)
 
@@ -178,7 +180,9 @@ class Registry:
         self._endpoints[endpoint.info.group, endpoint.version, endpoint.info.plural] = endpoint
 
     def unserve(self, endpoint: Endpoint) -> None:
-        """Stop to serve a kind in one version."""
+        """Stop to serve a kind in one version; its watches end when they have shown what happened before."""
+        endpoint.served = False
+        endpoint.store.wake()
         del endpoint.resource.endpoints[endpoint.version]
         del self._endpoints[endpoint.info.group, endpoint.version, endpoint.info.plural]
 

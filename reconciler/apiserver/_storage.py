@@ -155,9 +155,10 @@ class Store:
         while self._weight > _MOST_BYTES and len(self._events) > 1:
             self._forget(len(self._events) // 2)
         if not self._held:
-            self._tell()
+            self.wake()
 
-    def _tell(self) -> None:
+    def wake(self) -> None:
+        """Let every watch look again."""
         listeners, self._listeners = self._listeners, {}
         for listener in listeners.values():
             listener()
@@ -239,7 +240,7 @@ class Store:
     def release(self, position: int) -> None:
         """Show the events that `hold` hid."""
         self._held.remove(position)
-        self._tell()
+        self.wake()
 
     def notify(self, key: int, listener: Callable[[], None]) -> None:
         """Call `listener` once at the next event; `key` takes it back."""

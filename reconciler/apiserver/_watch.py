@@ -91,6 +91,8 @@ class Watch:
             chunk = None if self.stalled else self._next()
             if chunk:
                 return chunk
+            if not self._endpoint.served and self._position >= self._store.end:
+                self.end()
             if self._ending is not None:
                 chunk, self._closed = self._ending, True
                 if chunk:
