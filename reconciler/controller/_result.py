@@ -18,7 +18,8 @@ class Result:
     Attributes:
         requeue_after: seconds until the key runs again if nothing wakes it earlier; more than 0. None for no timer.
         again: run once more now, after the keys that are ready already. A controller's own status write does not wake
-            it, so a reconcile that works in steps says this. Excludes `requeue_after`.
+            it, so a reconcile that works in steps says this. Once the controller stops, no further step begins.
+            Excludes `requeue_after`.
         priority: the priority of the run asked for; a higher one goes first. None keeps that of this run, which stays
             with the key through errors as well.
 

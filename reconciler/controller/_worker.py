@@ -196,7 +196,8 @@ class Worker:
         if outcome is None:
             return
         if outcome.again:
-            queue.add(key, priority=priority, reason=reasons.AGAIN)
+            if not queue.shutting_down:  # like a delay, it waits for the next process, which runs every key
+                queue.add(key, priority=priority, reason=reasons.AGAIN)
         elif outcome.requeue_after is not None:
             self._deadlines[key] = self._bench.clock.monotonic() + outcome.requeue_after
             queue.add(key, after=outcome.requeue_after, priority=priority, reason=reasons.REQUEUE_AFTER)
