@@ -141,14 +141,6 @@ def _find(text: str, pattern: str) -> str:
     return match.group(0) if match else ""
 
 
-def _index(items: list[Any], wanted: Any) -> int:
-    return items.index(wanted) if wanted in items else -1
-
-
-def _last_index(items: list[Any], wanted: Any) -> int:
-    return len(items) - 1 - items[::-1].index(wanted) if wanted in items else -1
-
-
 def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[Any]], Any]:
     def of(items: list[Any]) -> Any:
         if not items:

@@ -47,7 +47,7 @@ from reconciler.apiserver._strategic import strategic_merge
 from reconciler.apiserver._strategies import Strategy
 from reconciler.apiserver._text import go_type
 
-__all__ = ["Writer", "Written", "same"]
+__all__ = ["Writer", "Written", "is_due", "same"]
 
 _OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
 """What only the server changes in metadata."""
