@@ -55,20 +55,25 @@ class Core:
         clock: gives stamps and ages.
         rng: gives uids and generated names.
         history: how many events each kind keeps at least.
+        provision_namespaces: make namespaces that objects are created in.
     """
 
-    def __init__(self, clock: Clock, rng: random.Random, *, history: int) -> None:
+    def __init__(self, clock: Clock, rng: random.Random, *, history: int, provision_namespaces: bool) -> None:
         self._clock = clock
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
         definitions = Definitions(self.cluster)
-        self._writer = Writer(self.cluster, definitions.strategy)
+        provide = self._make_namespace if provision_namespaces else None
+        self._writer = Writer(self.cluster, definitions.strategy, provide)
         self._deleter = Deleter(self.cluster)
         self._scaler = Scaler(self._writer)
         self._lifecycle = Lifecycle(self.cluster, self._deleter)
         self._discovery = Discovery(self.cluster.registry)
         for name in _NAMESPACES:
-            self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+            self._make_namespace(name)
+
+    def _make_namespace(self, name: str) -> None:
+        self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
     def understand(self, request: HTTPRequest) -> Call | None:
         """Return what a request asks of a kind; None for paths that belong to no kind.

@@ -64,6 +64,9 @@ class APIServer:
         log: how many requests are remembered; 10,000 by default.
         event_order: whether watches see the event of a write before its answer is given, after (the default), late or
             "seeded", one of them drawn for each write. A real server shows both orders.
+        provision_namespaces: make the namespace of an object that is created where there is none, as a real server does
+            with the admission plugin NamespaceAutoProvision; True by default, so that a test need not. False answers
+            404, as a real server without that plugin.
 
     Attributes:
         faults: what goes wrong; see `Faults.add`.
@@ -77,11 +80,13 @@ class APIServer:
         history: int = 4096,
         log: int = 10_000,
         event_order: EventOrder = "after",
+        provision_namespaces: bool = True,
     ) -> None:
         self._clock = clock or current_clock()
         self._rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._history = history
         self._event_order: EventOrder = event_order
+        self._provision_namespaces = provision_namespaces
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
         self._log = RequestLog(log)
         self._answered = 0
@@ -90,7 +95,10 @@ class APIServer:
         self._listener = Listener(self._serve_socket, self._clock)
         self._stalled: set[asyncio.Future[None]] = set()
         self.faults = Faults(self._rng)
-        self._core = Core(self._clock, self._rng, history=history)
+        self._core = self._new_core()
+
+    def _new_core(self) -> Core:
+        return Core(self._clock, self._rng, history=self._history, provision_namespaces=self._provision_namespaces)
 
     # life
 
@@ -127,7 +135,7 @@ class APIServer:
         self.cut_watches()
         self._listener.break_off()
         if wipe:
-            self._core = Core(self._clock, self._rng, history=self._history)
+            self._core = self._new_core()
         else:
             self.compact()
         await asyncio.sleep(0)

@@ -5,6 +5,7 @@ A write is checked and computed on the stored version and then committed, withou
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -46,6 +47,7 @@ from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._strategic import strategic_merge
 from reconciler.apiserver._strategies import Strategy
 from reconciler.apiserver._text import go_type
+from reconciler.errors import APIError
 
 __all__ = ["Writer", "Written", "is_due", "same"]
 
@@ -85,11 +87,18 @@ class Writer:
     Args:
         cluster: what is stored.
         strategies: tells what is special about a kind.
+        provide_namespace: makes a namespace that an object is created in and that is not there; None refuses.
     """
 
-    def __init__(self, cluster: Cluster, strategies: Callable[[Endpoint], Strategy]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        strategies: Callable[[Endpoint], Strategy],
+        provide_namespace: Callable[[str], None] | None = None,
+    ) -> None:
         self._cluster = cluster
         self._strategies = strategies
+        self._provide_namespace = provide_namespace
 
     def create(self, call: Call) -> Written:
         """Create an object.
@@ -175,7 +184,11 @@ class Writer:
         info, namespace = call.endpoint.info, call.namespace
         if not info.namespaced or namespace is None:
             return
-        found = self._cluster.registry.core("namespaces").store.objects.get(namespace)
+        namespaces = self._cluster.registry.core("namespaces").store.objects
+        if namespace not in namespaces and self._provide_namespace is not None:
+            with contextlib.suppress(APIError):  # no name for a namespace: then it is not found
+                self._provide_namespace(namespace)
+        found = namespaces.get(namespace)
         if found is None:
             raise not_found("namespaces", "", namespace)
         if found.doc["metadata"].get("deletionTimestamp"):

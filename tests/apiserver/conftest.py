@@ -12,7 +12,7 @@ from tests.apiserver.api import Api, definition
 
 @pytest.fixture
 async def server() -> AsyncIterator[APIServer]:
-    async with APIServer() as running:
+    async with APIServer(provision_namespaces=False) as running:
         await running.apply(definition())
         yield running
 

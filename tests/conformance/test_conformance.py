@@ -37,7 +37,7 @@ def golden(case: Case) -> Any:
 
 @BY_NUMBER
 async def test_the_embedded_server_answers_like_the_real_one(case: Case) -> None:
-    async with APIServer() as server:
+    async with APIServer(provision_namespaces=False) as server:
         await server.apply(*DEFINITIONS)
 
         async def compact() -> None:

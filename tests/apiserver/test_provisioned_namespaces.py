@@ -1,0 +1,42 @@
+"""A namespace that an object is created in is made on the way, unless the server is told otherwise."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler import Client
+from reconciler.apiserver import APIServer
+from reconciler.errors import NotFound
+
+pytestmark = pytest.mark.virtual_time
+
+
+def config_map(namespace: str) -> dict[str, object]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": namespace}}
+
+
+async def test_the_namespace_of_a_created_or_applied_object_is_made() -> None:
+    async with APIServer() as server, Client(server) as client:
+        await client.create(config_map("prod"))
+        await client.apply(config_map("stage"))
+        names = {namespace.name for namespace in await client.list("v1/Namespace")}
+    assert {"prod", "stage"} <= names
+
+
+async def test_what_is_no_name_for_a_namespace_is_not_found() -> None:
+    async with APIServer() as server, Client(server) as client:
+        with pytest.raises(NotFound, match="namespaces"):
+            await client.create(config_map("Not_A_Name"))
+
+
+async def test_reading_makes_no_namespace() -> None:
+    async with APIServer() as server, Client(server) as client:
+        with pytest.raises(NotFound):
+            await client.get("v1/ConfigMap", "a", "prod")
+        assert "prod" not in {namespace.name for namespace in await client.list("v1/Namespace")}
+
+
+async def test_a_server_that_provisions_nothing_refuses_as_a_real_one_does() -> None:
+    async with APIServer(provision_namespaces=False) as server, Client(server) as client:
+        with pytest.raises(NotFound, match='namespaces "prod" not found'):
+            await client.create(config_map("prod"))
