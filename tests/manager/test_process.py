@@ -110,7 +110,7 @@ async def test_a_blocked_loop_or_a_hung_thread_does_not_outlive_the_lease(
         assert "the lease has ended and workers have not stopped" in await operator.errors()
 
 
-async def test_a_process_that_was_stopped_past_its_lease_gets_no_write_accepted(
+async def test_a_process_that_was_stopped_past_its_lease_begins_no_further_write(
     server: APIServer, tmp_path: Path
 ) -> None:
     async with child(server, tmp_path, "writing", "leader") as operator, Client(server) as client:
@@ -128,7 +128,9 @@ async def test_a_process_that_was_stopped_past_its_lease_gets_no_write_accepted(
             before = len(writes(server))
             operator.process.send_signal(signal.SIGCONT)
             assert await operator.ends() in (1, 70)
-            assert len(writes(server)) == before
+            # One write can have passed the fence when the process was stopped and not reached the socket: the window that
+            # time-based leases leave. Any more would have passed it after the lease was over.
+            assert len(writes(server)) - before <= 1
 
 
 def writes(server: APIServer) -> list[object]:
