@@ -128,8 +128,8 @@ async def test_a_process_that_was_stopped_past_its_lease_begins_no_further_write
             before = len(writes(server))
             operator.process.send_signal(signal.SIGCONT)
             assert await operator.ends() in (1, 70)
-            # One write can have passed the fence when the process was stopped and not reached the socket: the window that
-            # time-based leases leave. Any more would have passed it after the lease was over.
+            # One write can have passed the fence when the process was stopped and not reached the socket: the window
+            # that time-based leases leave. Any more would have passed it after the lease was over.
             assert len(writes(server)) - before <= 1
 
 
