@@ -35,6 +35,7 @@ class Api:
     Attributes:
         ns: the namespace of the case, made for it alone.
         transcript: what was asked and answered so far.
+        with_owners: whether managedFields belong to the answers that are compared.
     """
 
     def __init__(self, send: Send, ns: str, compact: Callable[[], Awaitable[None]]) -> None:
@@ -42,16 +43,14 @@ class Api:
         self.ns = ns
         self.compact = compact
         self.transcript: list[dict[str, Any]] = []
+        self.with_owners = False
 
     def path(self, plural: str, name: str = "", sub: str = "") -> str:
-        """Return the path of a kind of the suite's group in the case's namespace, or of a core kind."""
-        if plural in {"configmaps", "secrets", "events", "pods"}:
-            base = f"/api/v1/namespaces/{self.ns}/{plural}"
-        elif plural == "clusterwidgets":
-            base = f"/apis/{GROUP}/v1/{plural}"
-        else:
-            base = f"/apis/{GROUP}/v1/namespaces/{self.ns}/{plural}"
-        return "/".join(part for part in (base, name, sub) if part)
+        """Return the path of a kind of the suite's group in the case's namespace, or of a built-in kind."""
+        group_version, _, namespaced = resource(plural)
+        base = f"/apis/{group_version}" if "/" in group_version else f"/api/{group_version}"
+        place = f"namespaces/{self.ns}" if namespaced else ""
+        return "/".join(part for part in (base, place, re.split(r"[.:]", plural)[0], name, sub) if part)
 
     async def call(
         self,
@@ -112,6 +111,22 @@ class Api:
         """PATCH an object; a merge patch by default."""
         return await self.call("PATCH", self.path(plural, name, sub), body, content=content, **options)
 
+    async def apply(
+        self,
+        plural: str,
+        name: str,
+        body: Any,
+        manager: str = "one",
+        *,
+        sub: str = "",
+        force: bool = False,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Apply on the server's side."""
+        query = {"fieldManager": manager, **({"force": "true"} if force else {}), **options.pop("query", {})}
+        document = {**kind_of(plural), **body} if isinstance(body, dict) else body
+        return await self.call("PATCH", self.path(plural, name, sub), document, content=APPLY, query=query, **options)
+
     async def delete(self, plural: str, name: str, body: Any = None, **options: Any) -> dict[str, Any]:
         """DELETE an object, with options in the body."""
         return await self.call("DELETE", self.path(plural, name), body, **options)
@@ -163,16 +178,53 @@ class Api:
         _collect_versions(self.transcript, versions)
         ranks = {str(version): f"rv{rank}" for rank, version in enumerate(sorted(versions), 1)}
         uids: dict[str, str] = {}
-        return [_normalize(entry, ranks, uids) for entry in self.transcript]
+        return [_normalize(entry, ranks, uids, owners=self.with_owners) for entry in self.transcript]
+
+
+_BUILT_IN = """
+v1 configmaps ConfigMap | v1 secrets Secret | v1 events Event | v1 pods Pod | v1 services Service
+v1 serviceaccounts ServiceAccount | v1 replicationcontrollers ReplicationController | v1 resourcequotas ResourceQuota
+v1 limitranges LimitRange | v1 persistentvolumeclaims PersistentVolumeClaim | v1 endpoints Endpoints
+v1 podtemplates PodTemplate | v1 namespaces Namespace * | v1 nodes Node * | v1 persistentvolumes PersistentVolume *
+apps/v1 deployments Deployment | apps/v1 replicasets ReplicaSet | apps/v1 statefulsets StatefulSet
+apps/v1 daemonsets DaemonSet | apps/v1 controllerrevisions ControllerRevision | batch/v1 jobs Job
+batch/v1 cronjobs CronJob | coordination.k8s.io/v1 leases Lease | events.k8s.io/v1 events.events.k8s.io Event
+policy/v1 poddisruptionbudgets PodDisruptionBudget | autoscaling/v2 horizontalpodautoscalers HorizontalPodAutoscaler
+networking.k8s.io/v1 ingresses Ingress | networking.k8s.io/v1 networkpolicies NetworkPolicy
+networking.k8s.io/v1 ingressclasses IngressClass * | discovery.k8s.io/v1 endpointslices EndpointSlice
+rbac.authorization.k8s.io/v1 roles Role | rbac.authorization.k8s.io/v1 rolebindings RoleBinding
+rbac.authorization.k8s.io/v1 clusterroles ClusterRole * | storage.k8s.io/v1 storageclasses StorageClass *
+rbac.authorization.k8s.io/v1 clusterrolebindings ClusterRoleBinding *
+scheduling.k8s.io/v1 priorityclasses PriorityClass *
+apiextensions.k8s.io/v1 customresourcedefinitions CustomResourceDefinition *
+"""
+_OWN = f"{GROUP}/v1 widgets Widget | {GROUP}/v1 gadgets Gadget | {GROUP}/v1 clusterwidgets ClusterWidget *"
+
+
+def _table() -> dict[str, tuple[str, str, bool]]:
+    rows = (row.split() for line in (*_BUILT_IN.strip().splitlines(), _OWN) for row in line.split("|"))
+    return {plural: (group_version, kind, not cluster) for group_version, plural, kind, *cluster in rows}
+
+
+_RESOURCES = _table()
+
+
+def resource(plural: str) -> tuple[str, str, bool]:
+    """Return apiVersion, kind, and whether objects live in namespaces, of a plural name.
+
+    A plural name that is not known belongs to the suite's group: ``rules:Rule`` names its kind, ``rules:Rule:v2`` its
+    version too.
+    """
+    if plural in _RESOURCES:
+        return _RESOURCES[plural]
+    _, kind, *version = plural.split(":")
+    return f"{GROUP}/{version[0] if version else 'v1'}", kind, True
 
 
 def kind_of(plural: str) -> dict[str, str]:
     """Return apiVersion and kind of a plural name."""
-    core = {"configmaps": "ConfigMap", "secrets": "Secret", "events": "Event", "pods": "Pod"}
-    if plural in core:
-        return {"apiVersion": "v1", "kind": core[plural]}
-    kinds = {"widgets": "Widget", "gadgets": "Gadget", "clusterwidgets": "ClusterWidget"}
-    return {"apiVersion": f"{GROUP}/v1", "kind": kinds[plural]}
+    group_version, kind, _ = resource(plural)
+    return {"apiVersion": group_version, "kind": kind}
 
 
 def _decode(body: bytes) -> Any:
@@ -202,9 +254,9 @@ def _collect_versions(value: Any, found: set[int]) -> None:
             _collect_versions(item, found)
 
 
-def _normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str]) -> Any:
+def _normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str], *, owners: bool = False) -> Any:
     if isinstance(value, list):
-        return [_normalize(item, ranks, uids) for item in value]
+        return [_normalize(item, ranks, uids, owners=owners) for item in value]
     if isinstance(value, str):
         text = _RANDOM.sub(r"\1xxxxx", _NUMBERS.sub(r"\1\2N", value))
         text = _ASKED_VERSION.sub(lambda found: f"resourceVersion={ranks.get(found[1], found[1])}", text)
@@ -213,7 +265,7 @@ def _normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str]) -> An
         return value
     result: dict[str, Any] = {}
     for key, item in value.items():
-        if key == "managedFields":
+        if key == "managedFields" and not owners:
             continue
         if key.endswith("resourceVersion") and isinstance(item, str):
             result[key] = ranks.get(item, item)
@@ -222,5 +274,8 @@ def _normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str]) -> An
         elif key.endswith("continue") and item:
             result[key] = "<continue>"
         else:
-            result[key] = _normalize(item, ranks, uids)
+            result[key] = _normalize(item, ranks, uids, owners=owners)
+    if owners and isinstance(result.get("managedFields"), list):
+        # Times have seconds, so that the order of what happened within one is left to chance.
+        result["managedFields"].sort(key=lambda entry: json.dumps(entry, sort_keys=True))
     return result

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from reconciler.apiserver import APIServer
-from reconciler.http import HTTPRequest, HTTPResponse
-from tests.conformance.api import GROUP, Api
+from reconciler.http import HTTPRequest
+from tests.conformance.api import Api
 from tests.conformance.cases import CASES, Case
 from tests.conformance.definitions import DEFINITIONS
 
@@ -35,10 +35,11 @@ def golden(case: Case) -> Any:
     return json.loads((GOLDEN / f"{case.slug}.json").read_text())["answers"]
 
 
+@pytest.mark.virtual_time
 @BY_NUMBER
 async def test_the_embedded_server_answers_like_the_real_one(case: Case) -> None:
     async with APIServer(provision_namespaces=False) as server:
-        await server.apply(*DEFINITIONS)
+        await server.apply(*DEFINITIONS, *case.definitions)
 
         async def compact() -> None:
             server.compact()
@@ -57,6 +58,7 @@ async def test_the_real_server_still_answers_like_this(
         """Nothing to do: a real server's watch cache begins long after version 1."""
 
     async with real_server() as send:
+        await install(send, *case.definitions)
         api = await prepare(send, case, compact)
         await case.body(api)
     answers = api.normalized()
@@ -72,35 +74,37 @@ def test_there_are_enough_cases_and_each_has_its_golden_answer() -> None:
     assert len({case.number for case in CASES}) == len(CASES)
 
 
+async def install(send: Any, *definitions: dict[str, Any]) -> None:
+    """Create definitions on the real server, or find them there, and wait until it serves their kinds."""
+    for definition in definitions:
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        headers = {"content-type": "application/json"}
+        made = await send(HTTPRequest("POST", path, headers=headers, body=json.dumps(definition).encode()))
+        assert made.status in (201, 409), made.body
+    for definition in definitions:
+        spec = definition["spec"]
+        paths = [
+            f"/apis/{spec['group']}/{version['name']}/{spec['names']['plural']}"
+            for version in spec["versions"]
+            if version["served"]
+        ]
+        for _ in range(200):
+            if all([(await send(HTTPRequest("GET", path))).status == 200 for path in paths]):
+                break
+            await asyncio.sleep(0.1)
+        else:
+            raise AssertionError(f"{spec['names']['kind']} was not served within 20 s")
+
+
 @pytest.fixture(scope="session")
 def real_server(control_plane: Any) -> Any:
     """Install the suite's kinds on the real server once; give a way to open a connection to it."""
 
-    async def install() -> None:
+    async def prepared() -> None:
         async with control_plane.client() as client:
-            for definition in DEFINITIONS:
-                response = await client.send(
-                    HTTPRequest(
-                        "POST",
-                        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-                        headers={"content-type": "application/json"},
-                        body=json.dumps(definition).encode(),
-                    )
-                )
-                assert response.status == 201, response.body
-            for _ in range(200):
-                served: HTTPResponse = await client.send(HTTPRequest("GET", f"/apis/{GROUP}/v1"))
-                if served.status == 200 and len(json.loads(served.body)["resources"]) >= 4:
-                    lists = [
-                        await client.send(HTTPRequest("GET", f"/apis/{GROUP}/v1/{d['spec']['names']['plural']}"))
-                        for d in DEFINITIONS
-                    ]
-                    if all(answer.status == 200 for answer in lists):
-                        return
-                await asyncio.sleep(0.1)
-            raise AssertionError("the suite's kinds were not served within 20 s")
+            await install(client.send, *DEFINITIONS)
 
-    asyncio.run(install())
+    asyncio.run(prepared())
     return lambda: _Sender(control_plane)
 
 

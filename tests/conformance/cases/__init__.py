@@ -1,0 +1,11 @@
+"""What a controller can notice of an API server, case by case; each theme has a module and a number."""
+
+import importlib
+import pkgutil
+
+from tests.conformance.cases._case import CASES, Case
+
+__all__ = ["CASES", "Case"]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

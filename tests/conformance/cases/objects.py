@@ -1,0 +1,260 @@
+"""Identity, conflicts, status and no-op writes (1 to 4)."""
+
+from __future__ import annotations
+
+from tests.conformance.api import GROUP, Api
+from tests.conformance.cases._case import case, version, widget
+
+# 1 identity and versions
+
+
+@case("1.01", "create fills in uid, version, generation and time")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"))
+    await api.get("widgets", "a")
+
+
+@case("1.02", "create of an existing name is AlreadyExists")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.create("widgets", widget("a", size=2))
+
+
+@case("1.03", "create with a resourceVersion is refused")
+async def _(api: Api) -> None:
+    body = widget("a")
+    body["metadata"]["resourceVersion"] = "7"
+    await api.create("widgets", body)
+
+
+@case("1.04", "generateName makes a name")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", {"metadata": {"generateName": "generated-"}, "spec": {"size": 1}})
+    assert len(made["metadata"]["name"]) == len("generated-") + 5
+
+
+@case("1.05", "an object without any name is refused")
+async def _(api: Api) -> None:
+    await api.create("widgets", {"metadata": {}, "spec": {"size": 1}})
+
+
+@case("1.06", "names follow RFC 1123")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("Not_A_Name"))
+
+
+@case("1.07", "create in a missing namespace is NotFound")
+async def _(api: Api) -> None:
+    await api.call(
+        "POST",
+        f"/apis/{GROUP}/v1/namespaces/nowhere/widgets",
+        {"apiVersion": f"{GROUP}/v1", "kind": "Widget", **widget("a")},
+    )
+
+
+@case("1.08", "a namespace in the body that differs from the path is refused")
+async def _(api: Api) -> None:
+    body = widget("a")
+    body["metadata"]["namespace"] = "other"
+    await api.create("widgets", body)
+
+
+@case("1.09", "versions rise over kinds and are strings")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"))
+    await api.create("gadgets", widget("a"))
+    await api.patch("widgets", "a", {"spec": {"size": 2}})
+    await api.list("widgets")
+
+
+@case("1.10", "client-set server fields are ignored on create")
+async def _(api: Api) -> None:
+    body = widget("a")
+    body["metadata"] |= {
+        "uid": "11111111-2222-3333-4444-555555555555",
+        "creationTimestamp": "2001-01-01T00:00:00Z",
+        "generation": 9,
+        "deletionTimestamp": "2001-01-01T00:00:00Z",
+    }
+    made = await api.create("widgets", body)
+    assert made["metadata"]["uid"] != "11111111-2222-3333-4444-555555555555"
+
+
+@case("1.11", "cluster-scoped objects have no namespace")
+async def _(api: Api) -> None:
+    await api.create("clusterwidgets", widget("one-of-a-kind"))
+    await api.get("clusterwidgets", "one-of-a-kind")
+    await api.delete("clusterwidgets", "one-of-a-kind")
+
+
+@case("1.12", "kind and apiVersion must fit the path")
+async def _(api: Api) -> None:
+    await api.call("POST", api.path("widgets"), {"apiVersion": f"{GROUP}/v1", "kind": "Gadget", **widget("a")})
+    await api.call("POST", api.path("widgets"), {"apiVersion": "other.io/v1", "kind": "Widget", **widget("a")})
+
+
+# 2 conflicts
+
+
+@case("2.01", "PUT with a stale version conflicts")
+async def _(api: Api) -> None:
+    first = await api.create("widgets", widget("a"), quiet=True)
+    await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
+    first["spec"]["size"] = 3
+    await api.put("widgets", "a", first)
+
+
+@case("2.02", "PUT without a version is refused for custom resources")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.put("widgets", "a", widget("a", size=2))
+
+
+@case("2.03", "PUT without a version overwrites a ConfigMap")
+async def _(api: Api) -> None:
+    await api.create("configmaps", {"metadata": {"name": "a"}, "data": {"k": "1"}}, quiet=True)
+    await api.put("configmaps", "a", {"metadata": {"name": "a"}, "data": {"k": "2"}})
+
+
+@case("2.04", "a merge patch with a stale version conflicts")
+async def _(api: Api) -> None:
+    first = await api.create("widgets", widget("a"), quiet=True)
+    await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
+    await api.patch("widgets", "a", {"metadata": {"resourceVersion": version(first)}, "spec": {"size": 3}})
+
+
+@case("2.05", "a stale version in a status patch conflicts, also when nothing would change")
+async def _(api: Api) -> None:
+    first = await api.create("widgets", widget("a"), quiet=True)
+    await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status", quiet=True)
+    stale = {"metadata": {"resourceVersion": version(first)}, "status": {"phase": "X"}}
+    await api.patch("widgets", "a", stale, "status")
+
+
+@case("2.06", "a version of the future conflicts")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.patch("widgets", "a", {"metadata": {"resourceVersion": "99999999"}, "status": {"phase": "X"}}, "status")
+
+
+@case("2.07", "the version of a predecessor conflicts")
+async def _(api: Api) -> None:
+    first = await api.create("widgets", widget("a"), quiet=True)
+    await api.delete("widgets", "a", quiet=True)
+    await api.create("widgets", widget("a"), quiet=True)
+    stale = {"metadata": {"resourceVersion": version(first)}, "status": {"phase": "X"}}
+    await api.patch("widgets", "a", stale, "status")
+
+
+@case("2.08", "a foreign uid is accepted by a status patch and refused by one of the main resource")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    foreign = "11111111-2222-3333-4444-555555555555"
+    await api.patch("widgets", "a", {"metadata": {"uid": foreign}, "status": {"phase": "X"}}, "status", keep=["status"])
+    await api.patch("widgets", "a", {"metadata": {"uid": foreign}, "spec": {"size": 2}})
+
+
+@case("2.09", "a foreign uid in a PUT is a failed precondition")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"), quiet=True)
+    made["metadata"]["uid"] = "11111111-2222-3333-4444-555555555555"
+    response = await api.put("widgets", "a", made, quiet=False, keep=["none"])
+    assert response["code"] == 409
+
+
+@case("2.10", "an empty or broken version in a patch is refused")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.patch("widgets", "a", {"metadata": {"resourceVersion": "soon"}, "spec": {"size": 2}})
+
+
+# 3 status and generation
+
+
+@case("3.01", "a write of the main resource leaves status alone")
+async def _(api: Api) -> None:
+    await api.create("widgets", {**widget("a"), "status": {"phase": "Born"}})
+    await api.patch("widgets", "a", {"spec": {"size": 2}, "status": {"phase": "Lie"}})
+
+
+@case("3.02", "a status write leaves spec, labels and annotations alone")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.patch(
+        "widgets",
+        "a",
+        {"metadata": {"labels": {"x": "y"}}, "spec": {"size": 9}, "status": {"phase": "Ready"}},
+        "status",
+    )
+
+
+@case("3.03", "a PUT of status takes only status")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"), quiet=True)
+    made["spec"]["size"] = 9
+    made["status"] = {"phase": "Ready"}
+    await api.put("widgets", "a", made, "status")
+
+
+@case("3.04", "generation counts changes of spec, not of status or metadata")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    keep = ["metadata.generation"]
+    await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status", keep=keep)
+    await api.patch("widgets", "a", {"metadata": {"labels": {"x": "y"}}}, keep=keep)
+    await api.patch("widgets", "a", {"metadata": {"annotations": {"x": "y"}}}, keep=keep)
+    await api.patch("widgets", "a", {"spec": {"size": 2}}, keep=keep)
+
+
+@case("3.05", "without the status subresource status counts for generation")
+async def _(api: Api) -> None:
+    await api.create("gadgets", widget("a"), quiet=True)
+    await api.patch("gadgets", "a", {"status": {"phase": "X"}}, keep=["metadata.generation", "status"])
+
+
+@case("3.06", "a status write to a kind without the subresource is NotFound, like a missing object")
+async def _(api: Api) -> None:
+    await api.create("gadgets", widget("a"), quiet=True)
+    await api.patch("gadgets", "a", {"status": {"phase": "X"}}, "status")
+    await api.patch("gadgets", "absent", {"status": {"phase": "X"}}, "status")
+
+
+@case("3.07", "the status of a missing object is NotFound")
+async def _(api: Api) -> None:
+    await api.patch("widgets", "absent", {"status": {"phase": "X"}}, "status")
+    await api.get("widgets", "absent")
+
+
+@case("3.08", "the status subresource can be read")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.get("widgets", "a", "status")
+
+
+# 4 no-op writes
+
+
+@case("4.01", "a patch that changes nothing keeps the version")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"))
+    await api.patch("widgets", "a", {"spec": {"size": 1}})
+
+
+@case("4.02", "a status patch that changes nothing keeps the version")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status")
+    await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status")
+
+
+@case("4.03", "a PUT that changes nothing keeps the version and brings no event")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"))
+    await api.put("widgets", "a", made)
+    await api.watch("widgets", {"resourceVersion": version(made)}, 0)
+
+
+@case("4.04", "a dry run stores nothing")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), query={"dryRun": "All"}, keep=["spec"])
+    await api.get("widgets", "a")
