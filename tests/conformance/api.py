@@ -24,7 +24,7 @@ APPLY = "application/apply-patch+yaml"
 GROUP = "conformance.reconciler.dev"
 _TIMES = {"creationTimestamp", "deletionTimestamp", "time", "lastTransitionTime"}
 _NUMBERS = re.compile(r"(too old resource version: )\d+ \(\d+\)|(Too large resource version: )\d+, current: \d+")
-_RANDOM = re.compile(r"(generated-)[a-z0-9]{5}\b")
+_RANDOM = re.compile(r"(generated-(?:[0-9]+-)?)[a-z0-9]{5}\b")
 _UID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 _ASKED_VERSION = re.compile(r"\bresourceVersion=(\d+)")
 
@@ -178,7 +178,7 @@ class Api:
         _collect_versions(self.transcript, versions)
         ranks = {str(version): f"rv{rank}" for rank, version in enumerate(sorted(versions), 1)}
         uids: dict[str, str] = {}
-        return [_normalize(entry, ranks, uids, owners=self.with_owners) for entry in self.transcript]
+        return [normalize(entry, ranks, uids, owners=self.with_owners) for entry in self.transcript]
 
 
 _BUILT_IN = """
@@ -254,9 +254,17 @@ def _collect_versions(value: Any, found: set[int]) -> None:
             _collect_versions(item, found)
 
 
-def _normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str], *, owners: bool = False) -> Any:
+def normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str], *, owners: bool = False) -> Any:
+    """Return a value with versions, uids, times, generated names and tokens replaced.
+
+    Args:
+        value: any JSON.
+        ranks: what stands for each version.
+        uids: what stands for each uid; those that appear for the first time are added.
+        owners: keep ``metadata.managedFields``, in an order of its own.
+    """
     if isinstance(value, list):
-        return [_normalize(item, ranks, uids, owners=owners) for item in value]
+        return [normalize(item, ranks, uids, owners=owners) for item in value]
     if isinstance(value, str):
         text = _RANDOM.sub(r"\1xxxxx", _NUMBERS.sub(r"\1\2N", value))
         text = _ASKED_VERSION.sub(lambda found: f"resourceVersion={ranks.get(found[1], found[1])}", text)
@@ -264,7 +272,7 @@ def _normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str], *, ow
     if not isinstance(value, dict):
         return value
     result: dict[str, Any] = {}
-    for key, item in value.items():
+    for key, item in sorted(value.items()):
         if key == "managedFields" and not owners:
             continue
         if key.endswith("resourceVersion") and isinstance(item, str):
@@ -274,7 +282,7 @@ def _normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str], *, ow
         elif key.endswith("continue") and item:
             result[key] = "<continue>"
         else:
-            result[key] = _normalize(item, ranks, uids, owners=owners)
+            result[key] = normalize(item, ranks, uids, owners=owners)
     if owners and isinstance(result.get("managedFields"), list):
         # Times have seconds, so that the order of what happened within one is left to chance.
         result["managedFields"].sort(key=lambda entry: json.dumps(entry, sort_keys=True))
