@@ -10,6 +10,7 @@ from reconciler.apiserver._registry import Endpoint, Registry
 from reconciler.apiserver._status import (
     bad_request,
     method_not_allowed,
+    needs_a_node,
     no_such_resource,
     not_found,
     not_served,
@@ -82,9 +83,15 @@ def route(request: HTTPRequest, registry: Registry) -> Call | None:
     return call
 
 
+_OF_A_NODE = {"pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}), "nodes": frozenset({"proxy"})}
+"""What a kubelet serves behind the real server."""
+
+
 def _built_in_verb(call: Call) -> str:
     """Return the verb of a request to a built-in kind, whose handlers are registered path by path."""
     info = call.endpoint.info
+    if call.subresource in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
+        raise needs_a_node(info.plural, call.name, call.subresource)
     misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not info.namespaced)
     if misplaced or (call.subresource and call.subresource not in call.endpoint.subresources):
         raise no_such_resource()

@@ -21,6 +21,7 @@ __all__ = [
     "internal_error",
     "invalid",
     "method_not_allowed",
+    "needs_a_node",
     "no_such_resource",
     "not_acceptable",
     "not_found",
@@ -124,6 +125,12 @@ def not_served() -> Refusal:
 def no_such_resource() -> Refusal:
     """Make the 404 for a resource that a built-in group does not have."""
     return Refusal(404, "NotFound", "the server could not find the requested resource", details={})
+
+
+def needs_a_node(plural: str, name: str, subresource: str) -> Refusal:
+    """Make the 501 for what a kubelet would answer."""
+    message = f'the embedded API server has no nodes, so it cannot serve "{subresource}" of {plural} "{name}"'
+    return Refusal(501, "NotImplemented", message, details=_details(name, "", plural))
 
 
 def already_exists(plural: str, group: str, name: str, *, deleting: bool = False) -> Refusal:
