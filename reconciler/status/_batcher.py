@@ -64,7 +64,8 @@ class StatusBatcher(Recorder[S]):
 
     Args:
         api: a `reconciler.Client`; an ApiClient or any ``*Api`` of kubernetes_asyncio or kubernetes.aio (``async
-            with``) or of kubernetes (``with``); or a `StatusWriter` or `SyncStatusWriter` of one's own.
+            with``) or of kubernetes (``with``); the ``patch`` of a kopf handler (either), with its ``body``; or a
+            `StatusWriter` or `SyncStatusWriter` of one's own.
         obj_or_kind: the object as it was read: a dict, a Resource, an Unstructured or a client's model. Or its kind:
             ``"example.com/v1/Database"``, or the class of a Resource. A kind, or an object without resourceVersion,
             costs one read at the beginning.
@@ -175,7 +176,10 @@ class StatusBatcher(Recorder[S]):
 
     @property
     def written(self) -> bool | None:
-        """Say whether a write took effect: None before the end of the block, when that failed, and when joined."""
+        """Say whether a write took effect: None before the end of the block, when that failed, and when joined.
+
+        Inside kopf it is False if nothing changed, and else None, since kopf writes later.
+        """
         return None if self._session is None or self._joined else self._session.written
 
     @property
@@ -220,6 +224,11 @@ class StatusBatcher(Recorder[S]):
             raise StatusNotOpen(f"the status of {self._target} was flushed when the batcher's block ended.")
         if self._joint is not None and self._joined:
             return self._joint.flush()
+        if self._binding.kopf is not None:
+            raise TypeError(
+                "inside kopf nothing is written before the handlers of the cycle have ended: for a checkpoint open "
+                "the batcher over a client, with the same body"
+            )
         if self._binding.is_async:
             return self._flush(checkpoint=True)
         self._flush_blocking(checkpoint=True)
@@ -228,7 +237,7 @@ class StatusBatcher(Recorder[S]):
     # Entering and leaving.
 
     async def __aenter__(self) -> Self:
-        if not self._binding.is_async:
+        if self._binding.is_async is False:
             raise TypeError(f"{self._client()} is a blocking client: write 'with StatusBatcher(…)', without async")
         if not self._enter():
             self._begin(await self._binding.writer.read(), Counter(reads=1))
@@ -253,7 +262,7 @@ class StatusBatcher(Recorder[S]):
                 session.keep_failed()
 
     def __enter__(self) -> Self:
-        if self._binding.is_async:
+        if self._binding.is_async is True:
             raise TypeError(f"{self._client()} is an asynchronous client: write 'async with StatusBatcher(…)'")
         if not self._enter():
             self._begin(self._binding.writer.read(), Counter(reads=1))
@@ -281,7 +290,7 @@ class StatusBatcher(Recorder[S]):
         """Begin without I/O; False when the object has to be read first."""
         if self._session is not None:
             raise RuntimeError("a StatusBatcher is entered once; make another one")
-        document = self._document
+        document = self._document if self._binding.kopf is None else self._binding.kopf.document()
         outer = _joining.find(self._join_key(), uid_of(document or {})) if self._join else None
         if outer is not None:
             self._joint, self._session, self._joined = outer, outer.session, True
@@ -322,6 +331,10 @@ class StatusBatcher(Recorder[S]):
         if self._joint is not None:
             _joining.leave(self._joint)
             self._joint = None  # it refers back to this batcher, and nobody finds it any more
+        if self._binding.kopf is not None:
+            if mutations := session.hand_over():
+                self._binding.kopf.take(mutations, self._target, self._policy, session.counts)
+            return None
         return session
 
     def _is_unwanted(self, mutation: Mutation) -> bool:

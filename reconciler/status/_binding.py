@@ -12,6 +12,7 @@ from typing import Any
 from reconciler.status._asyncio_client import AsyncioClientWriter
 from reconciler.status._blocking_client import BlockingClientWriter
 from reconciler.status._documents import is_kind
+from reconciler.status._kopf import KopfPatch, is_kopf_patch
 from reconciler.status._official import Requests
 from reconciler.status._writer import StatusWriter, SyncStatusWriter
 
@@ -24,11 +25,13 @@ class Binding:
 
     Attributes:
         writer: a `StatusWriter` or a `SyncStatusWriter`.
-        is_async: whether it is the former, for ``async with``.
+        is_async: whether it is the former, for ``async with``. None: both kinds of block are right.
+        kopf: the writer again, if kopf is to do the writing.
     """
 
     writer: Any
-    is_async: bool
+    is_async: bool | None
+    kopf: KopfPatch | None = None
 
 
 def bind(
@@ -43,7 +46,7 @@ def bind(
     """Make the writer for an object over a client.
 
     Args:
-        api: a client of this library, a writer, or an ApiClient or ``*Api`` of an official client.
+        api: a client of this library, a writer, an ApiClient or ``*Api`` of an official client, or kopf's patch.
         obj_or_kind: the object, or its kind.
         name: the object's name, if a kind was given.
         namespace: its namespace.
@@ -59,6 +62,9 @@ def bind(
             if name is None
             else "an object names itself: name= and namespace= go with a kind only"
         )
+    if is_kopf_patch(api):
+        patch = KopfPatch(api, obj_or_kind)
+        return Binding(patch, None, patch)
     if hasattr(api, "status_writer"):
         return _of_writer(api.status_writer(obj_or_kind, name=name, namespace=namespace))
     if all(hasattr(api, attribute) for attribute in ("read", "write", "request", "identity")):
@@ -73,8 +79,8 @@ def bind(
         return Binding(make(api_client, requests, field_manager=field_manager, timeout=timeout), is_async)
     raise TypeError(
         f"StatusBatcher does not know the client {type(api).__module__}.{type(api).__qualname__}: give a "
-        "reconciler.Client, an ApiClient or an *Api of kubernetes, kubernetes.aio or kubernetes_asyncio, or a "
-        "StatusWriter"
+        "reconciler.Client, an ApiClient or an *Api of kubernetes, kubernetes.aio or kubernetes_asyncio, the patch of "
+        "a kopf handler, or a StatusWriter"
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.meta import Cycle, current_cycle, parse_version
+from reconciler.meta import Cycle, current_cycle, equal, parse_version
 from reconciler.status._effects import Effect, Flow, Flushed, Policy, Sleep, Target
 from reconciler.status._errors import StatusConflict, StatusContested, StatusError, StatusNotOpen
 from reconciler.status._flush import Flush
@@ -162,6 +162,19 @@ class Session:
             self._open = False
             if not in_error:
                 self._failed = []
+
+    def hand_over(self) -> Sequence[Mutation]:
+        """Take out what is recorded, for somebody else to write; nothing when it would change nothing."""
+        with self._lock:
+            mutations, changes = tuple(self._recorded), not equal(self._work(), self._considered)
+            self._recorded, self._working = [], None
+        self.counts["flushes"] += 1
+        self.counts["trimmed"] += self._context.trimmed
+        if not changes:
+            self.counts["suppressed"] += 1
+            self.written = False
+        _logger.debug("status of %s: %s", self.target, f"{len(mutations)} mutations" if changes else "unchanged")
+        return mutations if changes else ()
 
     def begin(self, *, checkpoint: bool) -> Pending | None:
         """Take what is recorded into a flush; None when that ended without I/O.
