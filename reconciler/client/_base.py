@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from reconciler.client._answers import decode
 from reconciler.client._connection import ClientStatistics, Connection
-from reconciler.client._requests import FieldValidation, object_path, write_options
-from reconciler.client._retry import Repeat, Trail
+from reconciler.client._defaults import Defaults
+from reconciler.client._requests import FieldValidation, collection_path, object_path, write_options
+from reconciler.client._retry import Repeat, Trail, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import Request, ResourceType, request_of
+from reconciler.meta import Request, ResourceType, namespace_of, request_of
 from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from, resource_type_from
 
-__all__ = ["ClientBase", "is_dry_run"]
+__all__ = ["ClientBase", "Write"]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Hold what is known of a write before it is sent.
+
+    Attributes:
+        rt: how the kind is served.
+        verb: create, update, patch, apply or delete.
+        key: the object's name and namespace; the name is empty where the server makes one up.
+        stores: False for a dry run.
+    """
+
+    rt: ResourceType
+    verb: str
+    key: Request
+    stores: bool = True
 
 
 class ClientBase:
-    """Know the connection, the field manager and how kinds are served."""
+    """Know the connection, the options of all calls, and how kinds are served."""
 
     _connection: Connection
-    _field_manager: str
+    _defaults: Defaults
 
     @property
     def field_manager(self) -> str:
         """Return the name that writes are recorded under in ``metadata.managedFields``."""
-        return self._field_manager
+        return self._defaults.field_manager
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once, as it is, and return the answer whatever its status.
@@ -74,6 +94,14 @@ class ClientBase:
             answer: the object as stored; for delete, a Status where the server does not return the object.
         """
 
+    def _unsure(self, rt: ResourceType, request: Request) -> None:
+        """Hear of every write that may have been made although no answer says so; for a cache to override.
+
+        Args:
+            rt: how the kind is served.
+            request: the object's name and namespace.
+        """
+
     def _options(
         self,
         *,
@@ -83,10 +111,30 @@ class ClientBase:
     ) -> list[tuple[str, str]]:
         """Return the query parameters of a write."""
         return write_options(
-            dry_run=dry_run or self._connection.dry_run,
-            field_manager=field_manager or self._field_manager,
-            field_validation=field_validation,
+            dry_run=dry_run or self._defaults.dry_run,
+            field_manager=field_manager or self._defaults.field_manager,
+            field_validation=field_validation or self._defaults.field_validation,
         )
+
+    def _object_path(self, rt: ResourceType, name: str, namespace: str | None, subresource: str | None = None) -> str:
+        return object_path(rt, name, self._defaults.place(rt, namespace), subresource)
+
+    def _collection_path(self, rt: ResourceType, namespace: str | None) -> str:
+        return collection_path(rt, self._defaults.place(rt, namespace))
+
+    def _key(self, rt: ResourceType, name: str, namespace: str | None) -> Request:
+        """Return an object's key: without namespace for a cluster-scoped kind, whatever the caller said."""
+        return Request(name, self._defaults.place(rt, namespace) if rt.namespaced else None)
+
+    def _write(self, rt: ResourceType, verb: str, key: Request, *, dry_run: bool) -> Write:
+        return Write(rt, verb, key, stores=not (dry_run or self._defaults.dry_run))
+
+    def _placed(self, rt: ResourceType, document: dict[str, Any]) -> dict[str, Any]:
+        """Return an object's document with its namespace, which the client may know where the object does not."""
+        namespace = self._defaults.place(rt, namespace_of(document))
+        if namespace == namespace_of(document):
+            return document
+        return {**document, "metadata": {**(document.get("metadata") or {}), "namespace": namespace}}
 
     async def _execute(
         self, rt: ResourceType, request: HTTPRequest, repeat: Repeat, trail: Trail | None = None
@@ -97,25 +145,35 @@ class ClientBase:
             self._connection.discovery.forget(rt.gvk)
             raise
 
+    async def _execute_write(
+        self, write: Write, request: HTTPRequest, repeat: Repeat, trail: Trail | None = None
+    ) -> HTTPResponse:
+        """Send a write of an object, and let `_unsure` hear of it if nobody can tell what came of it."""
+        try:
+            return await self._execute(write.rt, request, repeat, trail)
+        except BaseException as error:
+            self._failed(write, error)
+            raise
+
+    def _failed(self, write: Write, error: BaseException) -> None:
+        if write.stores and write.key.name and (is_unknown(error) or isinstance(error, asyncio.CancelledError)):
+            self._unsure(write.rt, write.key)
+
     async def _get_live(
         self, kind: KindLike, name: str, namespace: str | None, subresource: str | None = None
     ) -> dict[str, Any]:
         rt = await self.resource_type(kind)
-        request = self._connection.request("GET", object_path(rt, name, namespace, subresource))
+        request = self._connection.request("GET", self._object_path(rt, name, namespace, subresource))
         return decode(request, await self._execute(rt, request, Repeat.UNKNOWN))
 
     def _take(
-        self, rt: ResourceType, kind: KindLike, verb: str, request: HTTPRequest, response: HTTPResponse
+        self, write: Write, kind: KindLike, request: HTTPRequest, response: HTTPResponse
     ) -> AnyResource | Unstructured:
-        """Read the answer to a write, and let `_wrote` hear of it if it is the object and was stored."""
+        """Read the answer to a write, and let it be known what was stored, or that the answer does not say."""
         document = decode(request, response)
-        if document.get("kind", rt.gvk.kind) != rt.gvk.kind:
-            return Unstructured(document)  # a subresource of a kind of its own
-        if not is_dry_run(request):
-            self._wrote(rt, verb, request_of(document), response.body)
-        return from_document(kind, document)
-
-
-def is_dry_run(request: HTTPRequest) -> bool:
-    """Say whether a write was only checked."""
-    return ("dryRun", "All") in request.query
+        own = document.get("kind", write.rt.gvk.kind) == write.rt.gvk.kind
+        if write.stores and own:
+            self._wrote(write.rt, write.verb, request_of(document), response.body)
+        elif write.stores and write.key.name:
+            self._unsure(write.rt, write.key)  # a subresource of a kind of its own may have changed its object
+        return from_document(kind, document) if own else Unstructured(document)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from reconciler.client._configuration import ConfiguredTransport
 from reconciler.client._connection import Connection
+from reconciler.client._defaults import Defaults
 from reconciler.client._deleter import Deleter
 from reconciler.client._ensure import Ensurer
-from reconciler.client._requests import ObjectLike, split_kind_or_object
+from reconciler.client._requests import FieldValidation, ObjectLike, split_kind_or_object
 from reconciler.client._retry import RetryPolicy
 from reconciler.client._status_writer import ClientStatusWriter
 from reconciler.client._subresources import Subresources
@@ -43,6 +46,8 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         user_agent: ``kube-reconciler/<version>`` by default.
         field_manager: the name that writes are recorded under, ``"kube-reconciler"`` by default.
         retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
+        field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``; its own
+            default, ``"Warn"``, unless given here or with a call.
         dry_run: let the server check and answer every write, but store nothing; False by default.
         clock: the clock in force by default.
         rng: source of the jitter; a fresh one by default.
@@ -58,6 +63,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         user_agent: str | None = None,
         field_manager: str = "kube-reconciler",
         retry: RetryPolicy | None = None,
+        field_validation: FieldValidation | None = None,
         dry_run: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -67,10 +73,8 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
                 f"{type(transport).__name__} is no transport, it has no 'send': give an APIServer or a "
                 "KubernetesAsyncioTransport(api_client), or make the client with Client.from_config()"
             )
-        self._connection = Connection(
-            transport, user_agent=user_agent, retry=retry, dry_run=dry_run, clock=clock, rng=rng
-        )
-        self._field_manager = field_manager
+        self._connection = Connection(transport, user_agent=user_agent, retry=retry, clock=clock, rng=rng)
+        self._defaults = Defaults(field_manager, field_validation, dry_run)
 
     @classmethod
     def from_config(
@@ -81,6 +85,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         user_agent: str | None = None,
         field_manager: str = "kube-reconciler",
         retry: RetryPolicy | None = None,
+        field_validation: FieldValidation | None = None,
         dry_run: bool = False,
     ) -> Self:
         """Make a client for the cluster that the configuration names; read and connected in ``async with``.
@@ -95,13 +100,21 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
             user_agent: ``kube-reconciler/<version>`` by default.
             field_manager: the name that writes are recorded under, ``"kube-reconciler"`` by default.
             retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
+            field_validation: what the server does about unknown fields; its own default if None.
             dry_run: let the server check and answer every write, but store nothing; False by default.
 
         Raises:
             ConfigurationError: in ``async with``: nothing was found, or what was found cannot be used.
         """
         transport = ConfiguredTransport(kubeconfig=kubeconfig, context=context)
-        return cls(transport, user_agent=user_agent, field_manager=field_manager, retry=retry, dry_run=dry_run)
+        return cls(
+            transport,
+            user_agent=user_agent,
+            field_manager=field_manager,
+            retry=retry,
+            field_validation=field_validation,
+            dry_run=dry_run,
+        )
 
     async def __aenter__(self) -> Self:
         """Open what `from_config` promised. Cancellation leaves nothing open.
@@ -156,11 +169,60 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
             wrap: takes the transport and returns another one, which sends over it.
             retry: how often and how fast to repeat; this client's by default.
         """
-        derived = Client(wrap(self._connection.transport), field_manager=self._field_manager)
+        derived = Client(wrap(self._connection.transport))
         derived._connection = self._connection.through(derived._connection.transport, retry)
+        derived._defaults = self._defaults
+        return derived
+
+    def with_options(
+        self,
+        *,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
+        dry_run: bool = False,
+    ) -> Self:
+        """Return a client like this one with other options for all calls that do not say otherwise.
+
+        Everything else is shared, a cache included; this client stays the one to enter and to leave.
+
+        Args:
+            field_manager: the name that writes are recorded under; this client's by default.
+            field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``; this
+                client's by default.
+            dry_run: let the server check and answer every write, but store nothing. Neither a call nor a client made
+                of this one can undo it.
+        """
+        return self._with(
+            replace(
+                self._defaults,
+                field_manager=field_manager or self._defaults.field_manager,
+                field_validation=field_validation or self._defaults.field_validation,
+                dry_run=dry_run or self._defaults.dry_run,
+            )
+        )
+
+    def in_namespace(self, namespace: str) -> Self:
+        """Return a client like this one for one namespace: it fills the namespace in, and refuses any other.
+
+        Lists, watches and `delete_all_of` are confined to the namespace; objects and names of cluster-scoped kinds pass
+        as they are. Everything else is shared, a cache included.
+
+        Raises:
+            ValueError: no namespace, or this client is for another one. From the verbs: an object or a call names
+                another namespace; nothing was sent then.
+        """
+        if not namespace:
+            raise ValueError("in_namespace needs the name of a namespace")
+        if self._defaults.namespace not in (None, namespace):
+            raise ValueError(f"this client is for namespace {self._defaults.namespace!r}, not for {namespace!r}")
+        return self._with(replace(self._defaults, namespace=namespace))
+
+    def _with(self, defaults: Defaults) -> Self:
+        derived = copy.copy(self)
+        derived._defaults = defaults  # noqa: SLF001 - of this class
         return derived
 
     def _share(self, other: Client) -> None:
-        """Use the connection of another client, what it knows of kinds, and its field manager; for subclasses."""
+        """Use the connection of another client, what it knows of kinds, and its options; for subclasses."""
         self._connection = other._connection
-        self._field_manager = other._field_manager
+        self._defaults = other._defaults

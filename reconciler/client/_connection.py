@@ -60,7 +60,6 @@ class Connection:
         transport: sends them.
         user_agent: the User-Agent header.
         retry: how often and how fast to repeat.
-        dry_run: every write is only checked.
         clock: the clock in force by default.
         rng: source of the jitter.
     """
@@ -71,7 +70,6 @@ class Connection:
         *,
         user_agent: str | None = None,
         retry: RetryPolicy | None = None,
-        dry_run: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -79,7 +77,6 @@ class Connection:
         self._credentials: object = transport  # kept by `through`: what is put around it need not know of them
         self.identity = object()  # kept by `through`: the same server and the same credentials
         self.retry = retry or RetryPolicy()
-        self.dry_run = dry_run
         self.rng = rng or random.Random()  # noqa: S311 - jitter
         self.discovery = Discovery(self)
         self._clock = clock

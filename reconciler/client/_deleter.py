@@ -10,15 +10,13 @@ from reconciler.client._requests import (
     ObjectLike,
     Propagation,
     Selector,
-    collection_path,
     delete_options,
-    object_path,
     selectors,
     split_kind_or_object,
 )
 from reconciler.client._retry import Repeat, Trail
 from reconciler.errors import Conflict, NotFound, OutcomeUnknown
-from reconciler.meta import GroupVersionKind, Request, name_of, namespace_of, uid_of
+from reconciler.meta import GroupVersionKind, ResourceType, name_of, namespace_of, uid_of
 from reconciler.objects import AnyResource, KindLike, Unstructured, from_document
 
 __all__ = ["Deleter"]
@@ -96,30 +94,32 @@ class Deleter(ClientBase):
         if document is not None:
             name, namespace, uid = name_of(document), namespace_of(document), uid or uid_of(document)
         rt = await self.resource_type(kind)
-        dry_run = dry_run or self._connection.dry_run
+        write = self._write(rt, "delete", self._key(rt, name or "", namespace), dry_run=dry_run)
         body = delete_options(
-            dry_run=dry_run,
+            dry_run=not write.stores,
             propagation=propagation,
             grace_period=grace_period,
             uid=uid,
             resource_version=resource_version,
         )
-        path = object_path(rt, name or "", namespace)
+        path = self._object_path(rt, name or "", namespace)
         request = self._connection.request("DELETE", path, body=body)
         trail = Trail()
         try:
-            response = await self._execute(rt, request, Repeat.UNKNOWN if uid else Repeat.REFUSED, trail)
+            response = await self._execute_write(write, request, Repeat.UNKNOWN if uid else Repeat.REFUSED, trail)
         except (NotFound, Conflict) as error:
             if not trail.unknown:
                 raise
+            if write.stores:
+                self._unsure(rt, write.key)
             if isinstance(error, Conflict) and resource_version:
                 raise OutcomeUnknown(
                     f"{label(request)}: the answer to an attempt was lost, and now it is refused: {error.message}"
                 ) from error
             return None  # this incarnation is gone, which is what was asked for
         answer = decode(request, response)
-        if not dry_run:
-            self._wrote(rt, "delete", Request(name or "", namespace if rt.namespaced else None), response.body)
+        if write.stores:
+            self._wrote(rt, "delete", write.key, response.body)
         return from_document(kind, answer) if answer.get("kind") == rt.gvk.kind else None
 
     async def delete_all_of(
@@ -151,11 +151,24 @@ class Deleter(ClientBase):
             NotSent: the connection could not be made.
         """
         rt = await self.resource_type(kind)
+        namespace = self._defaults.place(rt, namespace)
         if rt.namespaced and not namespace:
             raise ValueError(f"deleting all of {rt.gvk.kind} needs a namespace: the API deletes in one at a time")
-        body = delete_options(
-            dry_run=dry_run or self._connection.dry_run, propagation=propagation, grace_period=grace_period
-        )
+        dry_run = dry_run or self._defaults.dry_run
+        body = delete_options(dry_run=dry_run, propagation=propagation, grace_period=grace_period)
         query = selectors(label_selector, field_selector)
-        request = self._connection.request("DELETE", collection_path(rt, namespace), query, body=body)
-        await self._execute(rt, request, Repeat.REFUSED)
+        request = self._connection.request("DELETE", self._collection_path(rt, namespace), query, body=body)
+        try:
+            await self._execute(rt, request, Repeat.REFUSED)
+        finally:
+            # Whatever the answer: some may be gone, and some held by their finalizers.
+            if not dry_run:
+                self._deleted_all(rt, namespace if rt.namespaced else None)
+
+    def _deleted_all(self, rt: ResourceType, namespace: str | None) -> None:
+        """Hear of every deletion of many objects, however it ended; for a cache to override.
+
+        Args:
+            rt: how the kind is served.
+            namespace: where; None for a cluster-scoped kind.
+        """

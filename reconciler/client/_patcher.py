@@ -15,11 +15,10 @@ from reconciler.client._requests import (
     applied,
     encode,
     kind_of,
-    object_path,
     patch_body,
 )
 from reconciler.client._retry import Repeat
-from reconciler.meta import GroupVersionKind, name_of, namespace_of
+from reconciler.meta import GroupVersionKind, request_of
 from reconciler.objects import AnyResource, KindLike, Unstructured, to_document
 
 __all__ = ["Patcher"]
@@ -42,6 +41,7 @@ class Patcher(ClientBase):
         subresource: Own | None = None,
         resource_version: str | None = None,
         dry_run: bool = False,
+        field_manager: str | None = None,
         field_validation: FieldValidation | None = None,
     ) -> R: ...
     @overload
@@ -56,6 +56,7 @@ class Patcher(ClientBase):
         subresource: str | None = None,
         resource_version: str | None = None,
         dry_run: bool = False,
+        field_manager: str | None = None,
         field_validation: FieldValidation | None = None,
     ) -> Unstructured: ...
     async def patch(
@@ -69,6 +70,7 @@ class Patcher(ClientBase):
         subresource: str | None = None,
         resource_version: str | None = None,
         dry_run: bool = False,
+        field_manager: str | None = None,
         field_validation: FieldValidation | None = None,
     ) -> AnyResource | Unstructured:
         """Change parts of an object, and return what is stored. A cancelled call may have done it.
@@ -84,6 +86,7 @@ class Patcher(ClientBase):
             resource_version: refuse with `Conflict` unless this version is the stored one. Without it, the patch lands
                 on whatever is stored.
             dry_run: let the server check, default and answer, but store nothing.
+            field_manager: the name that the write is recorded under; the client's by default.
             field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``.
 
         Raises:
@@ -97,13 +100,14 @@ class Patcher(ClientBase):
         rt = await self.resource_type(kind)
         request = self._connection.request(
             "PATCH",
-            object_path(rt, name, namespace, subresource),
-            self._options(dry_run=dry_run, field_validation=field_validation),
+            self._object_path(rt, name, namespace, subresource),
+            self._options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation),
             body=patch_body(patch, strategy, resource_version),
             content_type=CONTENT_TYPES[strategy],
         )
-        response = await self._execute(rt, request, Repeat.REFUSED)
-        return self._take(rt, kind, "patch", request, response)
+        write = self._write(rt, "patch", self._key(rt, name, namespace), dry_run=dry_run)
+        response = await self._execute_write(write, request, Repeat.REFUSED)
+        return self._take(write, kind, request, response)
 
     @overload
     async def apply(
@@ -165,16 +169,19 @@ class Patcher(ClientBase):
             OutcomeUnknown: it may have been done, but no answer came. Never repeated.
             NotSent: the connection could not be made.
         """
-        document = applied(to_document(obj), None if owner is None else to_document(owner), resource_version)
+        document = to_document(obj)
         kind = kind_of(obj, document)
         rt = await self.resource_type(kind)
+        document = self._placed(rt, document)
+        document = applied(document, None if owner is None else to_document(owner), resource_version)
         options = self._options(dry_run=dry_run, field_manager=field_manager)
         request = self._connection.request(
             "PATCH",
-            object_path(rt, name_of(document), namespace_of(document), subresource),
+            self._object_path(rt, *request_of(document), subresource),
             [*options, *([("force", "true")] if force else [])],
             body=encode(document),
             content_type=CONTENT_TYPES["apply"],
         )
-        response = await self._execute(rt, request, Repeat.REFUSED)
-        return self._take(rt, kind, "apply", request, response)
+        write = self._write(rt, "apply", request_of(document), dry_run=dry_run)
+        response = await self._execute_write(write, request, Repeat.REFUSED)
+        return self._take(write, kind, request, response)

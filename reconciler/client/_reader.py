@@ -9,7 +9,7 @@ from reconciler.client._answers import decode
 from reconciler.client._base import ClientBase
 from reconciler.client._connection import accepted
 from reconciler.client._listing import ListResult
-from reconciler.client._requests import Query, Selector, collection_path, pairs, selectors
+from reconciler.client._requests import Query, Selector, pairs, selectors
 from reconciler.client._retry import Repeat
 from reconciler.errors import Expired
 from reconciler.meta import GroupVersionKind, ResourceType
@@ -116,7 +116,7 @@ class Reader(ClientBase):
         token = ""
         while True:
             page = [*query, ("continue", token)] if token else query
-            request = self._connection.request("GET", collection_path(rt, namespace), page)
+            request = self._connection.request("GET", self._collection_path(rt, namespace), page)
             document = decode(request, await self._execute(rt, request, Repeat.UNKNOWN))
             items += document.get("items") or ()
             metadata = document.get("metadata") or {}
@@ -140,6 +140,9 @@ class Reader(ClientBase):
             TransportError: no answer.
         """
         request = self._connection.request(
-            "GET", collection_path(rt, namespace), pairs(query), accept=accepted("List", metadata_only=metadata_only)
+            "GET",
+            self._collection_path(rt, namespace),
+            pairs(query),
+            accept=accepted("List", metadata_only=metadata_only),
         )
         return (await self._connection.once(request)).body

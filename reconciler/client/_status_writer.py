@@ -6,8 +6,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 from reconciler.client._answers import decode
-from reconciler.client._base import ClientBase, is_dry_run
-from reconciler.client._requests import CONTENT_TYPES, encode, object_path
+from reconciler.client._base import ClientBase
+from reconciler.client._requests import CONTENT_TYPES, encode
 from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.objects import KindLike, gvk_from
 
@@ -49,8 +49,9 @@ class ClientStatusWriter:
 
     @property
     def identity(self) -> Hashable:
-        """Return what names server, client and field manager: equal for clients that share a connection."""
-        return (self._client._connection.identity, self._client.field_manager)  # noqa: SLF001 - one room
+        """Return what names server, client, field manager and dry run: equal for clients that share a connection."""
+        client = self._client
+        return (client._connection.identity, client.field_manager, client._defaults.dry_run)  # noqa: SLF001 - one room
 
     async def read(self) -> dict[str, Any]:
         """Return the whole object by a consistent GET. Cancellation has no effect on the server.
@@ -86,15 +87,20 @@ class ClientStatusWriter:
         connection = client._connection  # noqa: SLF001 - one room
         request = connection.request(
             "PATCH",
-            object_path(rt, *self._request, subresource),
+            client._object_path(rt, *self._request, subresource),  # noqa: SLF001 - one room
             options,
             body=encode(body),
             content_type=CONTENT_TYPES[strategy],
         )
-        response = await connection.once(request)
+        verb = "apply" if strategy == "apply" else "patch"
+        write = client._write(rt, verb, self._request, dry_run=False)  # noqa: SLF001 - one room
+        try:
+            response = await connection.once(request)
+        except BaseException as error:
+            client._failed(write, error)  # noqa: SLF001 - one room
+            raise
         self.warnings = response.warnings
         answer = decode(request, response)
-        if not is_dry_run(request):
-            verb = "apply" if strategy == "apply" else "patch"
+        if write.stores:
             client._wrote(rt, verb, request_of(answer), response.body)  # noqa: SLF001 - one room
         return answer

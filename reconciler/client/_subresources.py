@@ -1,21 +1,24 @@
-"""Read and write subresources that are no part of the object: scale, eviction, token, binding."""
+"""Read and write subresources that are no part of the object: scale, eviction, token, binding, approval."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.client._answers import decode
-from reconciler.client._base import ClientBase
-from reconciler.client._requests import encode, object_path
+from reconciler.client._base import ClientBase, Write
+from reconciler.client._requests import CONTENT_TYPES, ClientModel, FieldValidation, encode
 from reconciler.client._retry import Repeat
-from reconciler.objects import KindLike, Unstructured
+from reconciler.http import HTTPRequest
+from reconciler.objects import AnyResource, KindLike, Unstructured, to_document
 
-__all__ = ["Subresources"]
+__all__ = ["Body", "Subresources"]
+
+Body = Mapping[str, Any] | AnyResource | ClientModel
+"""What is sent to a subresource: a document, or a model of it."""
 
 
 class Subresources(ClientBase):
-    """Speak to subresources by their names. ``"status"`` and ``"scale"`` are also served by `patch`."""
+    """Speak to subresources by their names. `patch` serves any of them too, `update` and `apply` the status."""
 
     async def get_subresource(
         self, kind: KindLike, name: str, namespace: str | None = None, *, subresource: str
@@ -34,10 +37,22 @@ class Subresources(ClientBase):
         namespace: str | None = None,
         *,
         subresource: str,
-        body: Mapping[str, Any],
+        body: Body,
         dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
     ) -> Unstructured:
         """POST to a subresource: ``"eviction"``, ``"token"``, ``"binding"``. A cancelled call may have done it.
+
+        Args:
+            kind: the kind of the object, not of the body.
+            name: the object's name.
+            namespace: its namespace; None for cluster-scoped kinds.
+            subresource: its name in the path.
+            body: an Eviction, a TokenRequest, a Binding.
+            dry_run: let the server check and answer, but do nothing.
+            field_manager: the client's by default.
+            field_validation: the client's by default.
 
         Raises:
             TooManyRequests: an eviction that a disruption budget forbids, not repeated; or overload.
@@ -46,7 +61,16 @@ class Subresources(ClientBase):
             OutcomeUnknown: it may have been done, but no answer came. Never repeated.
             NotSent: the connection could not be made.
         """
-        return await self._write_subresource("POST", kind, name, namespace, subresource, body=body, dry_run=dry_run)
+        rt = await self.resource_type(kind)
+        request = self._connection.request(
+            "POST",
+            self._object_path(rt, name, namespace, subresource),
+            self._options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation),
+            body=_encoded(body),
+        )
+        return await self._send_write(
+            self._write(rt, "update", self._key(rt, name, namespace), dry_run=dry_run), request
+        )
 
     async def update_subresource(
         self,
@@ -55,10 +79,22 @@ class Subresources(ClientBase):
         namespace: str | None = None,
         *,
         subresource: str,
-        body: Mapping[str, Any],
+        body: Body,
         dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
     ) -> Unstructured:
-        """PUT to a subresource of a kind of its own, as ``"scale"``. A cancelled call may have done it.
+        """PUT to a subresource, as ``"scale"`` or ``"approval"``. A cancelled call may have done it.
+
+        Args:
+            kind: the kind of the object, not of the body.
+            name: the object's name.
+            namespace: its namespace; None for cluster-scoped kinds.
+            subresource: its name in the path.
+            body: a Scale; for ``"approval"`` and the like the whole object. A resourceVersion in it is the condition.
+            dry_run: let the server check and answer, but do nothing.
+            field_manager: the client's by default.
+            field_validation: the client's by default.
 
         Raises:
             Conflict: the resourceVersion in the body is not the stored one.
@@ -67,22 +103,67 @@ class Subresources(ClientBase):
             OutcomeUnknown: it may have been done, but no answer came. Never repeated.
             NotSent: the connection could not be made.
         """
-        return await self._write_subresource("PUT", kind, name, namespace, subresource, body=body, dry_run=dry_run)
+        rt = await self.resource_type(kind)
+        request = self._connection.request(
+            "PUT",
+            self._object_path(rt, name, namespace, subresource),
+            self._options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation),
+            body=_encoded(body),
+        )
+        return await self._send_write(
+            self._write(rt, "update", self._key(rt, name, namespace), dry_run=dry_run), request
+        )
 
-    async def _write_subresource(
+    async def apply_subresource(
         self,
-        method: str,
         kind: KindLike,
         name: str,
-        namespace: str | None,
-        subresource: str,
+        namespace: str | None = None,
         *,
-        body: Mapping[str, Any],
-        dry_run: bool,
+        subresource: str,
+        body: Body,
+        force: bool = True,
+        dry_run: bool = False,
+        field_manager: str | None = None,
     ) -> Unstructured:
+        """Apply to a subresource of a kind of its own, as ``"scale"``. A cancelled call may have done it.
+
+        Args:
+            kind: the kind of the object, not of the body.
+            name: the object's name.
+            namespace: its namespace; None for cluster-scoped kinds.
+            subresource: its name in the path; for ``"status"`` there is `apply`.
+            body: the fields that this manager wants to own, with apiVersion and kind.
+            force: take over fields that other managers own (default); else `FieldManagerConflict` is raised.
+            dry_run: let the server check and answer, but do nothing.
+            field_manager: the client's by default.
+
+        Raises:
+            FieldManagerConflict: without force, another manager owns a field.
+            NotFound: there is no such object or subresource.
+            APIError: another failure, typed.
+            OutcomeUnknown: it may have been done, but no answer came. Never repeated.
+            NotSent: the connection could not be made.
+        """
         rt = await self.resource_type(kind)
-        path = object_path(rt, name, namespace, subresource)
-        options = self._options(dry_run=dry_run)
-        request = self._connection.request(method, path, options, body=encode(body))
-        response = await self._execute(rt, request, Repeat.REFUSED)
-        return Unstructured(decode(request, response))
+        options = self._options(dry_run=dry_run, field_manager=field_manager)
+        request = self._connection.request(
+            "PATCH",
+            self._object_path(rt, name, namespace, subresource),
+            [*options, *([("force", "true")] if force else [])],
+            body=_encoded(body),
+            content_type=CONTENT_TYPES["apply"],
+        )
+        return await self._send_write(
+            self._write(rt, "apply", self._key(rt, name, namespace), dry_run=dry_run), request
+        )
+
+    async def _send_write(self, write: Write, request: HTTPRequest) -> Unstructured:
+        response = await self._execute_write(write, request, Repeat.REFUSED)
+        answer = self._take(write, write.rt.gvk, request, response)
+        assert isinstance(answer, Unstructured)  # noqa: S101 - no class was asked for
+        return answer
+
+
+def _encoded(body: Body) -> bytes:
+    return encode(body if isinstance(body, Mapping) else to_document(body))

@@ -14,7 +14,7 @@ import msgspec
 from reconciler.backoff import Backoff
 from reconciler.client._connection import accepted
 from reconciler.client._reader import Reader
-from reconciler.client._requests import Query, Selector, collection_path, object_path, pairs, selectors
+from reconciler.client._requests import Query, Selector, pairs, selectors
 from reconciler.client._watching import EventReader, WatchEvent
 from reconciler.errors import Expired, ServerError, TooManyRequests, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -58,7 +58,7 @@ class Watcher(Reader):
         asked = [(name, value) for name, value in pairs(query) if name != "watch"]
         return self._connection.request(
             "GET",
-            collection_path(rt, namespace),
+            self._collection_path(rt, namespace),
             [("watch", "true"), *asked],
             accept=accepted("", metadata_only=metadata_only),
             stream=True,
@@ -229,7 +229,7 @@ class Watcher(Reader):
         self, kind: KindLike, name: str, namespace: str | None
     ) -> AsyncGenerator[AnyResource | Unstructured | None, None]:
         """Yield each state of one object, None while there is none, for ever."""
-        object_path(await self.resource_type(kind), name, namespace)
+        self._object_path(await self.resource_type(kind), name, namespace)
         selector = {"metadata.name": name}
         failures = 0
         while True:

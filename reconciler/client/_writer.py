@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any, TypeVar, overload
 
 from reconciler.client._answers import decode, label
-from reconciler.client._base import ClientBase
+from reconciler.client._base import ClientBase, Write
 from reconciler.client._requests import (
     FieldValidation,
     ObjectLike,
     Own,
-    collection_path,
     encode,
     kind_of,
-    object_path,
 )
 from reconciler.client._retry import Repeat, Trail
 from reconciler.errors import AlreadyExists, NotFound, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import ResourceType, controller_of, merge_diff, merge_patch, name_of, namespace_of
+from reconciler.meta import controller_of, merge_diff, merge_patch, name_of, namespace_of, request_of
 from reconciler.objects import AnyResource, Unstructured, to_document
 
 __all__ = ["Writer"]
@@ -30,16 +28,29 @@ class Writer(ClientBase):
     """Write to the server; what is returned is its answer."""
 
     @overload
-    async def create(self, obj: R, *, dry_run: bool = False, field_validation: FieldValidation | None = None) -> R: ...
+    async def create(
+        self,
+        obj: R,
+        *,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
+    ) -> R: ...
     @overload
     async def create(
-        self, obj: ObjectLike, *, dry_run: bool = False, field_validation: FieldValidation | None = None
+        self,
+        obj: ObjectLike,
+        *,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
     ) -> Unstructured: ...
     async def create(
         self,
         obj: AnyResource | ObjectLike,
         *,
         dry_run: bool = False,
+        field_manager: str | None = None,
         field_validation: FieldValidation | None = None,
     ) -> AnyResource | Unstructured:
         """Store a new object and return it as stored. A cancelled call may have stored it.
@@ -51,6 +62,7 @@ class Writer(ClientBase):
         Args:
             obj: a Resource, an Unstructured, a dict, or a model of an official client.
             dry_run: let the server check, default and answer, but store nothing.
+            field_manager: the name that the write is recorded under; the client's by default.
             field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``.
 
         Raises:
@@ -64,28 +76,31 @@ class Writer(ClientBase):
         document = to_document(obj)
         kind = kind_of(obj, document)
         rt = await self.resource_type(kind)
+        document = self._placed(rt, document)
         name, namespace = name_of(document), namespace_of(document)
         if rt.namespaced and not namespace:
             raise ValueError(f"{rt.gvk.kind} {name!r} needs a namespace")
-        options = self._options(dry_run=dry_run, field_validation=field_validation)
-        path = collection_path(rt, namespace)
+        options = self._options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation)
+        path = self._collection_path(rt, namespace)
         request = self._connection.request("POST", path, options, body=encode(document))
+        write = self._write(rt, "create", request_of(document), dry_run=dry_run)
         trail = Trail()
         try:
-            response = await self._execute(rt, request, Repeat.UNKNOWN if name else Repeat.REFUSED, trail)
+            repeat = Repeat.UNKNOWN if name else Repeat.REFUSED
+            response = await self._execute_write(write, request, repeat, trail)
         except AlreadyExists as error:
             if not trail.unknown:
                 raise
-            response = await self._created_before(rt, request, document, error)
-        return self._take(rt, kind, "create", request, response)
+            response = await self._created_before(write, request, document, error)
+        return self._take(write, kind, request, response)
 
     async def _created_before(
-        self, rt: ResourceType, request: HTTPRequest, sent: dict[str, Any], error: AlreadyExists
+        self, write: Write, request: HTTPRequest, sent: dict[str, Any], error: AlreadyExists
     ) -> HTTPResponse:
         """Return the stored object if an attempt whose answer was lost provably made it."""
-        get = self._connection.request("GET", object_path(rt, name_of(sent), namespace_of(sent)))
+        get = self._connection.request("GET", self._object_path(write.rt, *write.key))
         try:
-            response = await self._execute(rt, get, Repeat.UNKNOWN)
+            response = await self._execute(write.rt, get, Repeat.UNKNOWN)
             stored = decode(get, response)
         except NotFound:
             response, stored = None, {}
@@ -93,6 +108,8 @@ class Writer(ClientBase):
         ours = wanted is not None and found is not None and wanted.get("uid") == found.get("uid")
         if response is not None and ours and not merge_diff(stored, merge_patch(stored, sent)):
             return response
+        if write.stores:
+            self._unsure(write.rt, write.key)
         raise OutcomeUnknown(
             f"{label(request)}: the answer to the first attempt was lost, and now {name_of(sent)!r} exists: read it, "
             "and compare, to learn whether it was stored by that attempt or by somebody else"
@@ -105,6 +122,7 @@ class Writer(ClientBase):
         *,
         subresource: Own | None = None,
         dry_run: bool = False,
+        field_manager: str | None = None,
         field_validation: FieldValidation | None = None,
     ) -> R: ...
     @overload
@@ -114,6 +132,7 @@ class Writer(ClientBase):
         *,
         subresource: Own | None = None,
         dry_run: bool = False,
+        field_manager: str | None = None,
         field_validation: FieldValidation | None = None,
     ) -> Unstructured: ...
     async def update(
@@ -122,6 +141,7 @@ class Writer(ClientBase):
         *,
         subresource: Own | None = None,
         dry_run: bool = False,
+        field_manager: str | None = None,
         field_validation: FieldValidation | None = None,
     ) -> AnyResource | Unstructured:
         """Replace an object by another version of it, and return what is stored. A cancelled call may have done it.
@@ -133,6 +153,7 @@ class Writer(ClientBase):
             obj: a Resource, an Unstructured, a dict, or a model of an official client.
             subresource: ``"status"`` writes the status alone; None everything else.
             dry_run: let the server check, default and answer, but store nothing.
+            field_manager: the name that the write is recorded under; the client's by default.
             field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``.
 
         Raises:
@@ -147,8 +168,10 @@ class Writer(ClientBase):
         document = to_document(obj)
         kind = kind_of(obj, document)
         rt = await self.resource_type(kind)
-        options = self._options(dry_run=dry_run, field_validation=field_validation)
-        path = object_path(rt, name_of(document), namespace_of(document), subresource)
+        document = self._placed(rt, document)
+        options = self._options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation)
+        write = self._write(rt, "update", request_of(document), dry_run=dry_run)
+        path = self._object_path(rt, *write.key, subresource)
         request = self._connection.request("PUT", path, options, body=encode(document))
-        response = await self._execute(rt, request, Repeat.REFUSED)
-        return self._take(rt, kind, "update", request, response)
+        response = await self._execute_write(write, request, Repeat.REFUSED)
+        return self._take(write, kind, request, response)

@@ -103,6 +103,5 @@ async def test_the_client_hears_of_the_write(script: Any, client: Client) -> Non
     await client.status_writer(DB).write({})
     await client.status_writer(DB).write({}, strategy="apply")
     script.answers(DB)
-    client._connection.dry_run = True
-    await client.status_writer(DB).write({})
+    await client.with_options(dry_run=True).status_writer(DB).write({})
     assert heard == [("patch", Request("db1", "prod")), ("apply", Request("db1", "prod"))]
