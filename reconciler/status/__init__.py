@@ -10,6 +10,8 @@
 * What a server will not store is reported once a kind, and does not make the batcher write for ever.
 * What could not be saved goes to the running cycle, and out with the next one.
 
+`guard` is the tool before it: it finds the controller that writes more than once a cycle, over any client.
+
 It works over this library's client, over the official clients, and over anything with `StatusWriter`'s two methods.
 Importing it loads the standard library, msgspec, and the rooms meta, http, backoff, clock and errors.
 """
@@ -26,14 +28,17 @@ from reconciler.status._errors import (
     StatusSubresourceMissing,
     StatusTooLarge,
     StatusUnavailable,
+    TooManyStatusWrites,
     UnknownStatusField,
 )
+from reconciler.status._guard import GuardStatistics, StatusWrite, StatusWrites, guard
 from reconciler.status._mutations import Mutation
 from reconciler.status._statistics import StatusMetrics, StatusStatistics
 from reconciler.status._unsaved import Unsaved
 from reconciler.status._writer import StatusWriter, Strategy, SyncStatusWriter
 
 __all__ = [
+    "GuardStatistics",
     "Mutation",
     "OnError",
     "StatusBatcher",
@@ -49,9 +54,13 @@ __all__ = [
     "StatusSubresourceMissing",
     "StatusTooLarge",
     "StatusUnavailable",
+    "StatusWrite",
     "StatusWriter",
+    "StatusWrites",
     "Strategy",
     "SyncStatusWriter",
+    "TooManyStatusWrites",
     "UnknownStatusField",
     "Unsaved",
+    "guard",
 ]

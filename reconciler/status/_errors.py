@@ -13,6 +13,10 @@ The tree, under `reconciler.errors.ReconcilerError`::
     ├── StatusSubresourceMissing    the kind is served without ``/status``
     ├── StatusNotOpen               used outside its block
     └── UnknownStatusField          recording a field that the status model does not have
+
+and, of the guard::
+
+    TooManyStatusWrites             a cycle wrote a status more than once; an AssertionError as well
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ __all__ = [
     "StatusSubresourceMissing",
     "StatusTooLarge",
     "StatusUnavailable",
+    "TooManyStatusWrites",
     "UnknownStatusField",
     "describe",
 ]
@@ -122,6 +127,10 @@ class UnknownStatusField(StatusError, ValueError):
     """Say that the kind's status model has no such field, so that the server would drop it."""
 
     retryable = False
+
+
+class TooManyStatusWrites(ReconcilerError, AssertionError):
+    """Say that a guarded cycle wrote an object's status more than once, and where from."""
 
 
 def describe(mutations: Sequence[Mutation]) -> str:
