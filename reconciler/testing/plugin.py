@@ -1,7 +1,7 @@
 """Give pytest the marks ``virtual_time`` and ``control_plane``, and fixtures for API servers.
 
 ``apiserver`` is an embedded server in the test's process and ``client`` speaks to it; ``control_plane`` is a real one,
-and ``cluster`` runs a test on both.
+and ``cluster`` runs a test on both. ``status_guard`` fails a test in which a cycle writes a status more than once.
 
 Loaded by pytest through its entry point. Imports stay inside the hooks, so that a test run which uses nothing of this
 pays nothing.
@@ -18,6 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from reconciler.apiserver import APIServer
     from reconciler.client import Client
+    from reconciler.status import guard
     from reconciler.testing._cluster import Cluster
     from reconciler.testing.control_plane import ControlPlane
 
@@ -98,6 +99,36 @@ def _virtual_clock(request: pytest.FixtureRequest) -> Generator[None]:
 
     with use_clock(VirtualClock()):
         yield
+
+
+@pytest.fixture
+def status_guard() -> Generator[guard]:
+    """Fail the test if a cycle writes an object's status more than once, over whatever client; give the `guard`.
+
+    A test that runs several cycles of one object within a second marks each: ``with status_guard.cycle(obj):``.
+    """
+    from reconciler.status import guard
+
+    watching = guard.install(fail=True)
+    yield watching
+    watching.uninstall()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that has passed as soon as it ends, if its ``status_guard`` has found something."""
+    result = yield
+    watching = getattr(item, "funcargs", {}).get("status_guard")
+    if watching is None:
+        return result
+    from reconciler.status import TooManyStatusWrites, guard
+
+    if isinstance(watching, guard):
+        try:
+            watching.check()
+        except TooManyStatusWrites as error:
+            pytest.fail(str(error), pytrace=False)
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -88,3 +88,49 @@ def test_plain_tests_around_virtual_ones_leave_no_loop_open(project: Path) -> No
     (project / "test_it.py").write_text(PLAIN)
     code, output = pytest_in(project)
     assert code == 0, output
+
+
+GUARDED = """
+import pytest
+from reconciler.objects import Model, ObjectMeta, Resource
+
+class Spec(Model):
+    size: int = 1
+
+class Thing(Resource[Spec], group="example.com", version="v1"):
+    pass
+
+@pytest.fixture
+async def thing(apiserver, client):
+    await apiserver.apply(Thing)
+    return await client.create(Thing(metadata=ObjectMeta(name="t", namespace="default"), spec=Spec()))
+
+async def write(client, generation):
+    body = {"status": {"observedGeneration": generation}}
+    await client.patch(Thing, "t", "default", patch=body, subresource="status")
+
+async def test_once(client, thing, status_guard):
+    await write(client, 1)
+
+async def test_twice(client, thing, status_guard):
+    await write(client, 1)
+    await write(client, 2)
+
+async def test_two_cycles(client, thing, status_guard):
+    for generation in (1, 2):
+        with status_guard.cycle(thing):
+            await write(client, generation)
+
+async def test_not_guarded(client, thing):
+    await write(client, 1)
+    await write(client, 2)
+"""
+
+
+def test_the_status_guard_fails_the_test_whose_cycle_writes_twice_and_shows_both_stacks(project: Path) -> None:
+    (project / "test_it.py").write_text(GUARDED)
+    code, output = pytest_in(project)
+    assert code == 1
+    assert "1 failed, 3 passed" in output
+    assert "2 status writes to things.example.com default/t in one cycle" in output
+    assert output.count("in test_twice\n") >= 2
