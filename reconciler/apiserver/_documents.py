@@ -9,6 +9,7 @@ from reconciler.apiserver._built_in import Malformed, built_in_node
 from reconciler.apiserver._metadata import MalformedMetadata, metadata_warnings, read_metadata
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
+from reconciler.apiserver._skeletons import filled
 from reconciler.apiserver._status import FieldError, Refusal, bad_request, invalid
 from reconciler.apiserver._text import go_json, snippet
 
@@ -127,7 +128,7 @@ def _complete(
     warnings = problems if validation != "Ignore" else []
     if isinstance(raw, dict) and raw is not earlier_metadata:
         warnings = warnings + metadata_warnings(raw, earlier_metadata)
-    return {**document, "metadata": metadata}, warnings
+    return filled({**document, "metadata": metadata}, endpoint.skeleton), warnings
 
 
 def _where(endpoint: Endpoint) -> str:

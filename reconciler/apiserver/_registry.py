@@ -11,6 +11,7 @@ from reconciler.apiserver._contents import Contents
 from reconciler.apiserver._event_forms import from_events_group, to_events_group
 from reconciler.apiserver._kinds import BUILT_IN, SELECTABLE, KindInfo
 from reconciler.apiserver._schema import Node
+from reconciler.apiserver._skeletons import skeleton_of
 from reconciler.apiserver._storage import Revisions, Store, Stored
 
 __all__ = ["Endpoint", "Registry", "Resource", "ScalePaths", "reader"]
@@ -67,6 +68,7 @@ class Endpoint:
         warning: what clients are warned of when they use the version; empty for nothing.
         scale: where the parts of a Scale stand in a custom object; None for a kind without ``/scale``, or built in.
         served: False once it was withdrawn, which ends its watches.
+        skeleton: what its documents hold even when they are empty.
     """
 
     resource: Resource
@@ -78,6 +80,7 @@ class Endpoint:
     warning: str = ""
     scale: ScalePaths | None = None
     served: bool = True
+    skeleton: dict[str, Any] = field(default_factory=lambda: {"metadata": {}})
     api_version: str = field(init=False)
     place: Node = field(init=False)
 
@@ -165,7 +168,8 @@ class Registry:
             node = built_in_node(info.group, version, info.kind)
             contents = None if node is None else BuiltInContents(node)
             fields = {path: reader(path) for path in SELECTABLE.get((info.group, info.plural), ())}
-            self.serve(Endpoint(resource, version, subresources, fields, contents))
+            skeleton = skeleton_of(info, version)
+            self.serve(Endpoint(resource, version, subresources, fields, contents, skeleton=skeleton))
 
     def add(self, info: KindInfo, *, storage: str, custom: bool = False) -> Resource:
         """Make the store of a kind."""

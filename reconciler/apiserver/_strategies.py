@@ -73,6 +73,30 @@ def _secret(doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
         doc["data"] = {**(doc.get("data") or {}), **data}
 
 
+def _pod(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
+    if before is None:
+        doc["status"] = {"phase": "Pending", "qosClass": _quality(doc.get("spec") or {})}
+
+
+def _quality(spec: dict[str, Any]) -> str:
+    """Return the class by which a node serves a pod, from what its containers request."""
+    containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+    parts = [container.get("resources") or {} for container in containers]
+    requests, limits = ([part.get(key) or {} for part in parts] for key in ("requests", "limits"))
+    if not any(requests) and not any(limits):
+        return "BestEffort"
+    guaranteed = all(
+        {"cpu", "memory"} <= most.keys() and all(most.get(key, asked) == asked for key, asked in least.items())
+        for least, most in zip(requests, limits, strict=True)
+    )
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _pending(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
+    if before is None:
+        doc["status"] = {"phase": "Pending"}
+
+
 def _immutable(*members: str) -> Callable[[dict[str, Any], dict[str, Any] | None], list[FieldError]]:
     """Make the check of kinds whose content can be frozen with ``immutable: true``."""
 
@@ -126,7 +150,6 @@ def _event(doc: dict[str, Any]) -> None:
         doc.setdefault(key, None)
     for key in ("reportingComponent", "reportingInstance"):
         doc.setdefault(key, "")
-    doc.setdefault("source", {})
 
 
 def _check_event(doc: dict[str, Any], _before: dict[str, Any] | None) -> list[FieldError]:
@@ -141,7 +164,6 @@ def _new_event(doc: dict[str, Any]) -> None:
     """Fill in what Events of events.k8s.io always show, be it empty."""
     for key in ("eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"):
         doc.setdefault(key, None)
-    doc.setdefault("deprecatedSource", {})
 
 
 def _check_new_event(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
@@ -163,6 +185,9 @@ _STRATEGIES = {
     ("", "configmaps"): Strategy(check=_check_config_map),
     ("", "events"): Strategy(finish=_event, check=_check_event),
     ("", "namespaces"): Strategy(complete=_namespace),
+    ("", "persistentvolumeclaims"): Strategy(complete=_pending),
+    ("", "persistentvolumes"): Strategy(complete=_pending),
+    ("", "pods"): Strategy(complete=_pod),
     ("", "secrets"): Strategy(complete=_secret, check=_check_secret),
     ("coordination.k8s.io", "leases"): Strategy(check=_check_lease),
     ("events.k8s.io", "events"): Strategy(finish=_new_event, check=_check_new_event),

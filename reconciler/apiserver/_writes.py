@@ -30,6 +30,7 @@ from reconciler.apiserver._metadata import check_metadata, check_metadata_update
 from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
+from reconciler.apiserver._skeletons import filled
 from reconciler.apiserver._status import (
     FieldError,
     Refusal,
@@ -54,8 +55,8 @@ __all__ = ["Writer", "Written", "is_due", "same"]
 _OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
 """What only the server changes in metadata."""
 
-_STRUCTS: dict[str, Any] = {"metadata": {}, "spec": {}, "status": {}, "source": {}, "deprecatedSource": {}}
-"""What built-in kinds hold even when it is empty."""
+_BORN_WITH_STATUS = frozenset({"customresourcedefinitions", "namespaces", "nodes"})
+"""Kinds that keep the status which they are created with, or whose strategy makes it."""
 
 _MUST_BE_GIVEN = FieldError("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
 
@@ -140,8 +141,7 @@ class Writer:
         if not metadata.get("managedFields"):
             owners = Owners((), self._cluster.now())
             # The structs of built-in kinds are there even when they are empty, so they never count as added.
-            empty = {"metadata": {}} if endpoint.resource.custom else _STRUCTS
-            owners.update(key_for(call, "Update"), empty, content_of(call, doc), endpoint.place)
+            owners.update(key_for(call, "Update"), endpoint.skeleton, content_of(call, doc), endpoint.place)
             metadata["managedFields"] = owners.entries()
         if not metadata["managedFields"]:
             del metadata["managedFields"]
@@ -177,8 +177,10 @@ class Writer:
         metadata["creationTimestamp"] = self._cluster.now()
         if call.endpoint.info.generation:
             metadata["generation"] = 1
-        if call.endpoint.resource.custom and "status" in call.endpoint.subresources:
+        if "status" in call.endpoint.subresources and call.endpoint.info.plural not in _BORN_WITH_STATUS:
             doc.pop("status", None)
+            if "status" in call.endpoint.skeleton:
+                doc["status"] = filled({}, call.endpoint.skeleton["status"])
 
     def _require_namespace(self, call: Call, name: str) -> None:
         info, namespace = call.endpoint.info, call.namespace

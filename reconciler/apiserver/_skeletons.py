@@ -1,0 +1,71 @@
+"""Know what the documents of built-in kinds hold even where nobody set it: structs and numbers that Go always writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.apiserver._built_in import built_in_node
+from reconciler.apiserver._kinds import KindInfo
+
+__all__ = ["filled", "skeleton_of"]
+
+_TEMPLATE: dict[str, Any] = {"metadata": {}, "spec": {"containers": None}}
+_SKELETONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("", "pods"): {"spec": {"containers": None}},
+    ("", "events"): {"source": {}},
+    ("", "replicationcontrollers"): {"status": {"replicas": 0}},
+    ("", "services"): {"status": {"loadBalancer": {}}},
+    ("apps", "deployments"): {"spec": {"selector": None, "strategy": {}, "template": _TEMPLATE}},
+    ("apps", "replicasets"): {"spec": {"selector": None, "template": _TEMPLATE}, "status": {"replicas": 0}},
+    ("apps", "statefulsets"): {
+        "spec": {"selector": None, "template": _TEMPLATE, "updateStrategy": {}},
+        "status": {"availableReplicas": 0, "replicas": 0},
+    },
+    ("apps", "daemonsets"): {
+        "spec": {"selector": None, "template": _TEMPLATE, "updateStrategy": {}},
+        "status": dict.fromkeys(
+            ("currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"), 0
+        ),
+    },
+    ("batch", "jobs"): {"spec": {"template": _TEMPLATE}},
+    ("batch", "cronjobs"): {"spec": {"jobTemplate": {"metadata": {}, "spec": {"template": _TEMPLATE}}}},
+    ("events.k8s.io", "events"): {"deprecatedSource": {}},
+    ("networking.k8s.io", "ingresses"): {"status": {"loadBalancer": {}}},
+    ("policy", "poddisruptionbudgets"): {
+        "status": dict.fromkeys(("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"), 0)
+    },
+}
+_APART = frozenset({"customresourcedefinitions"})
+"""Kinds that are completed elsewhere."""
+
+
+def skeleton_of(info: KindInfo, version: str) -> dict[str, Any]:
+    """Return what an empty document of a built-in kind holds beside its type; null for what has to be set.
+
+    Args:
+        info: the kind.
+        version: the version of the document.
+    """
+    node = None if info.plural in _APART else built_in_node(info.group, version, info.kind)
+    found: dict[str, Any] = {"metadata": {}}
+    for key in ("spec", "status"):
+        child = node.properties.get(key) if node is not None else None
+        if child is not None and child.properties:
+            found[key] = {}
+    return found | _SKELETONS.get((info.group, info.plural), {})
+
+
+def filled(document: dict[str, Any], skeleton: dict[str, Any]) -> dict[str, Any]:
+    """Return a document with what is missing of a skeleton, apart from nulls; parts that are whole are shared."""
+    missing = {}
+    for key, empty in skeleton.items():
+        if empty is None:
+            continue
+        value = document.get(key)
+        if value is None:
+            missing[key] = filled({}, empty) if isinstance(empty, dict) else empty
+        elif isinstance(empty, dict) and isinstance(value, dict):
+            whole = filled(value, empty)
+            if whole is not value:
+                missing[key] = whole
+    return {**document, **missing} if missing else document
