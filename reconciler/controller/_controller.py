@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconciler.cache import CacheEvent
+from reconciler.cache import CachedClient, CacheEvent
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import _reasons as reasons
-from reconciler.controller._echo import EchoStatistics, EchoTracker
+from reconciler.controller._custom_sources import CustomSources, SourceLike, sources_of
+from reconciler.controller._declared import Declared
+from reconciler.controller._echo import EchoTracker
 from reconciler.controller._errors import ControllerError
 from reconciler.controller._metrics import ControllerMetrics, NoMetrics
+from reconciler.controller._needs import needs_of
 from reconciler.controller._options import check_numbers, kind_of, name_of, predicates_of, watches_of
+from reconciler.controller._permissions import AccessRule, access_rules
 from reconciler.controller._pool import Pool
 from reconciler.controller._reconciler import Binding, Reconciler, bind, call
 from reconciler.controller._sources import PrimarySource
+from reconciler.controller._statistics import ControllerStatistics
 from reconciler.controller._storm import StormAlarm
-from reconciler.controller._unsaved import UnsavedStatistics, UnsavedStore
+from reconciler.controller._unsaved import UnsavedStore
 from reconciler.controller._watches import Watch
 from reconciler.controller._watching import Watching
 from reconciler.controller._worker import Counts, Workbench, Worker
@@ -27,52 +31,15 @@ from reconciler.events import EventRecorder
 from reconciler.meta import Request
 from reconciler.objects import KindLike, gvk_from
 from reconciler.status import StatusMetrics
-from reconciler.workqueue import QueueMetrics, QueueStatistics, RateLimiter, WorkQueue
+from reconciler.workqueue import QueueMetrics, RateLimiter, WorkQueue
 
 if TYPE_CHECKING:
-    from reconciler.cache import Cache, CachedClient
+    from reconciler.cache import Cache
 
-__all__ = ["Controller", "ControllerStatistics"]
+__all__ = ["Controller"]
 
 SYNC_TIMEOUT = 120.0
 """Seconds for which a watched kind may take to be listed; controller-runtime's number."""
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerStatistics:
-    """Count what a controller did since it was made.
-
-    Attributes:
-        name: the controller's name.
-        workers: how many there may be at a time.
-        active: how many are reconciling now.
-        reconciles: reconciles that ended; one that a shutdown cancelled counts in `cancelled` alone.
-        results: how many ended with each of ``success``, ``error``, ``requeue``, ``requeue_after``.
-        terminal_errors: how many ended with a `TerminalError`.
-        timeouts: how many did not end in time.
-        panics: how many ended by a cancellation that nobody asked for.
-        cancelled: how many a shutdown cancelled.
-        storms: how many tight loops were reported.
-        echo: what the echo rule knows and did.
-        unsaved: status mutations that wait for a later cycle.
-        unmapped: versions of watched objects that an ``async`` mapper was too slow for.
-        queue: what the queue holds and did.
-    """
-
-    name: str
-    workers: int
-    active: int
-    reconciles: int
-    results: Counter[str]
-    terminal_errors: int
-    timeouts: int
-    panics: int
-    cancelled: int
-    storms: int
-    echo: EchoStatistics
-    unsaved: UnsavedStatistics
-    unmapped: int
-    queue: QueueStatistics
 
 
 class Controller:
@@ -90,10 +57,13 @@ class Controller:
         owns: kinds whose objects the primary ones own: a change wakes the owner that is marked as controller. An entry
             may be a `Watch` with predicates, or with `every_owner` as its mapper.
         watches: other kinds, each with a mapper to keys.
+        sources: what else wakes keys: a `ChannelSource`, or an async function that is given `Enqueue`.
         predicates: for events of the primary objects; all must say that an event matters. Default: everything matters.
         workers: keys that are reconciled side by side. Default 1.
         timeout: seconds per reconcile, after which it is cancelled, which counts as an error. Default: no limit.
         rate_limiter: the back-off after errors. Default: exponential per key, from 5 ms to 1000 s.
+        debounce: seconds that a fresh change waits, so that those which follow join its run; a later change does not
+            prolong it. Default: none.
         wake_on_own_status: let the cycle's own status and finalizer writes wake the controller, as in
             controller-runtime: for ported code that goes from step to step by its own events. Default False.
         sync_timeout: seconds for each watched kind to be installed and listed at the start. Default 120.
@@ -102,6 +72,7 @@ class Controller:
         queue_metrics: counts what the queue does. Default: nobody.
         status_metrics: hears of each flush of the cycles' batchers. Default: nobody.
         events: records Kubernetes events; whoever made it runs it. Default: a recorder of the controller's own.
+        check_leader: raises unless this process may act, for `Reconciler.check_leader`. Default: it always may.
 
     Raises:
         ConfigurationError: an option cannot be used; the message says which, and why.
@@ -118,10 +89,12 @@ class Controller:
         name: str | None = None,
         owns: Sequence[KindLike | Watch] = (),
         watches: Sequence[Watch] = (),
+        sources: Sequence[SourceLike] = (),
         predicates: Sequence[Callable[[CacheEvent], bool]] = (),
         workers: int = 1,
         timeout: float | None = None,
         rate_limiter: RateLimiter | None = None,
+        debounce: float | None = None,
         wake_on_own_status: bool = False,
         sync_timeout: float = SYNC_TIMEOUT,
         clock: Clock | None = None,
@@ -129,11 +102,12 @@ class Controller:
         queue_metrics: QueueMetrics | None = None,
         status_metrics: StatusMetrics | None = None,
         events: EventRecorder | None = None,
+        check_leader: Callable[[], None] | None = None,
     ) -> None:
         kind = kind_of(reconciler, resource)
         self._name = name_of(kind, name)
         self._workers = workers
-        check_numbers(self._name, workers=workers, timeout=timeout)
+        check_numbers(self._name, workers=workers, timeout=timeout, debounce=debounce)
         clock = clock or current_clock()
         self._reconciler = reconciler
         self._metrics = metrics or NoMetrics()
@@ -144,18 +118,27 @@ class Controller:
         self._unsaved = UnsavedStore()
         self._storm: StormAlarm[Request] = StormAlarm(clock=clock)
         source = PrimarySource(
-            self._queue, self._tracker, self._unsaved, predicates_of(self._name, predicates), self._metrics
+            self._queue,
+            self._tracker,
+            self._unsaved,
+            predicates_of(self._name, predicates),
+            self._metrics,
+            debounce=debounce,
         )
+        every_watch = watches_of(self._name, owns, watches)
+        self._access = access_rules(needs_of(reconciler, kind, every_watch))
+        self._sources = CustomSources(self._name, sources_of(self._name, sources), self._queue)
         self._watching = Watching(
             self._name,
             kind,
-            watches_of(self._name, owns, watches),
+            every_watch,
             cache=cache,
             queue=self._queue,
             source=source,
             tracker=self._tracker,
             clock=clock,
             timeout=sync_timeout,
+            debounce=debounce,
         )
         self._bench = Workbench(
             name=self._name,
@@ -175,11 +158,12 @@ class Controller:
         self._binding = Binding(
             name=self._name,
             kind=kind,
-            client=client,
+            client=client if reconciler.permissions is None else self._declared(client, cache),
             events=events or self._recorder or EventRecorder(client.live, source=self._name),
             clock=clock,
             workers=workers,
             status_metrics=status_metrics,
+            check_leader=check_leader,
         )
         bind(reconciler, self._binding)
         self._recording: asyncio.Task[None] | None = None
@@ -203,6 +187,11 @@ class Controller:
     def queue(self) -> WorkQueue[Request]:
         """Return the queue, for ``explain`` and ``statistics``."""
         return self._queue
+
+    @property
+    def access(self) -> Sequence[AccessRule]:
+        """Return what it must be allowed to do; the manager makes roles of it."""
+        return self._access
 
     async def warm_up(self) -> None:
         """Watch and queue without reconciling: for a replica that waits to be elected. `start` does it otherwise.
@@ -262,6 +251,7 @@ class Controller:
                 if task is not None:
                     task.cancel()
                     await asyncio.wait({task})
+            await self._sources.stop()
             await self._watching.end()
             await self._pool.stop(grace)
         finally:
@@ -294,9 +284,9 @@ class Controller:
 
         Raises:
             BaseException: what ended a worker otherwise: what a reconcile raised and is no exception, such as
-                `SystemExit` or the outcome of ``pytest.fail``.
+                `SystemExit` or the outcome of ``pytest.fail``. And what a source raised.
         """
-        await self._pool.finished()
+        await self._pool.finished(self._sources.tasks)
 
     def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
         """Have a key run, for a reason of one's own; it runs whatever versions were considered. From any thread.
@@ -339,7 +329,12 @@ class Controller:
         return await call(self._reconciler, self._reconciler.reconcile, request)
 
     async def _warm_up(self) -> None:
-        self._binding.resource = await self._watching.begin()
+        primary = self._binding.resource = await self._watching.begin()
+        self._sources.start(primary)
+
+    def _declared(self, client: CachedClient, cache: Cache) -> CachedClient:
+        name = type(self._reconciler).__name__
+        return CachedClient(client.live.through(lambda sends: Declared(sends, name=name, rules=self._access)), cache)
 
 
 async def _outcome(task: asyncio.Task[None]) -> None:

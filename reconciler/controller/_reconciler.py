@@ -6,12 +6,13 @@ import abc
 import asyncio
 import concurrent.futures
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler.controller._cycle import ReconcileCycle, ReconcileRun, current_run
 from reconciler.controller._errors import ControllerError, NotBound
+from reconciler.controller._permissions import Permission
 from reconciler.controller._result import Outcome
 from reconciler.controller._threads import ThreadBridge, discard, run_in_thread
 from reconciler.meta import Request, ResourceType, current_cycle
@@ -43,6 +44,7 @@ class Binding:
         executor: runs plain functions; made at the first need.
         workers: how many threads there may be.
         status_metrics: hears of each flush of the cycles' batchers.
+        check_leader: raises unless this process may act; None where nobody else could.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Binding:
     clock: Clock
     workers: int
     status_metrics: StatusMetrics | None = None
+    check_leader: Callable[[], None] | None = None
     resource: ResourceType | None = None
     loop: asyncio.AbstractEventLoop | None = None
     executor: concurrent.futures.ThreadPoolExecutor | None = None
@@ -74,7 +77,14 @@ class Reconciler(abc.ABC):
 
     A reconciler belongs to one controller, which calls it for one key at a time and for several keys side by side. It
     looks at the state there is, not at what happened: it may be called without a change, and once for several.
+
+    Attributes:
+        permissions: what it does to objects beyond what its watches and its status need, each a `Permission`. The roles
+            of ``reconciler manifests`` hold them, and a request that they do not cover is warned of when it is made.
+            Default None: nothing is declared, and nothing is compared.
     """
+
+    permissions: ClassVar[Sequence[Permission] | None] = None
 
     _binding: Binding | None = None
 
@@ -135,6 +145,20 @@ class Reconciler(abc.ABC):
         if run is None:
             raise NotBound(f"{type(self).__name__}.run is there during a reconcile only")
         return run
+
+    def check_leader(self) -> None:
+        """Return if this process may act: it leads at this moment, or its manager has no leader election.
+
+        Call it right before an effect outside the cluster that two processes must not have at once; writes of `client`
+        are checked already. From any thread.
+
+        Raises:
+            NotLeader: it may not.
+            NotBound: the reconciler does not belong to a controller yet.
+        """
+        check = binding_of(self, "check_leader").check_leader
+        if check is not None:
+            check()
 
     def wait(self, awaitable: Awaitable[T]) -> T:
         """Run an awaitable on the controller's event loop and return its result, in a plain ``def`` reconcile.

@@ -6,13 +6,12 @@ import contextlib
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
-from reconciler.cache import Cache, CachedClient, CacheEvent, CacheStatistics
+from reconciler.cache import Cache, CachedClient, CacheEvent
 from reconciler.client import Client, RetryPolicy
 from reconciler.clock import Clock, current_clock
-from reconciler.controller import Controller, ControllerStatistics, Reconciler, ResourceReconciler, Watch
+from reconciler.controller import Controller, Reconciler, ResourceReconciler, SourceLike, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.http import Transport
 from reconciler.manager._election import LeaderElection, settled
@@ -21,33 +20,18 @@ from reconciler.manager._errors import ManagerError
 from reconciler.manager._health import Check, Checks
 from reconciler.manager._http import Address, Servers
 from reconciler.manager._leader import Elector
-from reconciler.manager._lifecycle import Entry, Lifecycle, State
+from reconciler.manager._lifecycle import Entry, Lifecycle
+from reconciler.manager._rbac import rbac_documents
 from reconciler.manager._runnables import Runnable, entry_of
 from reconciler.manager._signals import handled_signals
+from reconciler.manager._statistics import ManagerStatistics
 from reconciler.manager._transports import Counted, Fenced
 from reconciler.manager._watchdog import Watchdog
 from reconciler.objects import KindLike, gvk_from
 from reconciler.telemetry import MetricsRegistry
 from reconciler.workqueue import RateLimiter
 
-__all__ = ["Manager", "ManagerStatistics"]
-
-
-@dataclass(frozen=True, slots=True)
-class ManagerStatistics:
-    """Tell how a manager fares.
-
-    Attributes:
-        state: where it is in its life.
-        leading: whether this process leads; None without leader election.
-        controllers: each one's own figures, in the order in which they were added.
-        cache: what is cached.
-    """
-
-    state: State
-    leading: bool | None
-    controllers: tuple[ControllerStatistics, ...]
-    cache: CacheStatistics
+__all__ = ["Manager"]
 
 
 class Manager:
@@ -98,10 +82,12 @@ class Manager:
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - spreads load
         self.metrics = MetricsRegistry()
+        self._namespaces = namespaces
+        self._election: LeaderElection | None = None
         self._elector: Elector | None = None
         if leader_election is not None:
-            election = settled(leader_election, namespace=leader_election_namespace, namespaces=namespaces)
-            self._elector = self._make_elector(client, election)
+            self._election = settled(leader_election, namespace=leader_election_namespace, namespaces=namespaces)
+            self._elector = self._make_elector(client, self._election)
         own = client.through(self._around)
         try:
             self.cache = Cache(own, namespaces=namespaces, clock=self._clock, rng=self._rng)
@@ -125,10 +111,12 @@ class Manager:
         name: str | None = None,
         owns: Sequence[KindLike | Watch] = (),
         watches: Sequence[Watch] = (),
+        sources: Sequence[SourceLike] = (),
         predicates: Sequence[Callable[[CacheEvent], bool]] = (),
         workers: int = 1,
         timeout: float | None = None,
         rate_limiter: RateLimiter | None = None,
+        debounce: float | None = None,
         wake_on_own_status: bool = False,
         sync_timeout: float = 120.0,
     ) -> Controller:
@@ -140,10 +128,12 @@ class Manager:
             name: unique in this manager, for metrics, logs and the finalizer. Default: the kind in lower case.
             owns: kinds whose objects the primary ones own.
             watches: other kinds, each with a mapper to keys.
+            sources: what else wakes keys: a `ChannelSource`, or an async function that is given `Enqueue`.
             predicates: for events of the primary objects; all must say that an event matters. Default: every one does.
             workers: keys that are reconciled side by side. Default 1.
             timeout: seconds per reconcile, after which it is cancelled. Default: no limit.
             rate_limiter: the back-off after errors. Default: exponential per key, from 5 ms to 1000 s.
+            debounce: seconds that a fresh change waits for others to join its run. Default: none.
             wake_on_own_status: let the cycle's own status writes wake the controller, as controller-runtime does.
                 Default False.
             sync_timeout: seconds for each watched kind to be installed and listed. Default 120.
@@ -165,16 +155,19 @@ class Manager:
             name=name,
             owns=owns,
             watches=watches,
+            sources=sources,
             predicates=predicates,
             workers=workers,
             timeout=timeout,
             rate_limiter=rate_limiter,
+            debounce=debounce,
             wake_on_own_status=wake_on_own_status,
             sync_timeout=sync_timeout,
             clock=self._clock,
             metrics=self.metrics.controller(label),
             queue_metrics=self.metrics.queue(label),
             status_metrics=self.metrics.status(label),
+            check_leader=self.check_leader,
         )
         self._lifecycle.add_controller(controller)
         return controller
@@ -264,6 +257,32 @@ class Manager:
         """
         if self._elector is not None:
             self._elector.check()
+
+    @property
+    def controllers(self) -> tuple[Controller, ...]:
+        """Return the controllers, in the order in which they were added."""
+        return tuple(self._lifecycle.controllers)
+
+    def rbac(self, name: str, *, namespace: str = "default") -> list[dict[str, Any]]:
+        """Return the service account, roles and bindings that this manager and its controllers need, as documents.
+
+        They hold what the controllers watch, the writes of the framework, and what each reconciler declares in
+        `Reconciler.permissions`; with `namespaces`, roles in these in place of a cluster role.
+
+        Args:
+            name: of the service account, and the beginning of all other names.
+            namespace: where the service account is. Default ``"default"``.
+
+        Raises:
+            ConfigurationError: a name cannot be one.
+        """
+        return rbac_documents(
+            [each.access for each in self._lifecycle.controllers],
+            name=name,
+            namespace=namespace,
+            namespaces=self._namespaces,
+            lease=self._election,
+        )
 
     @property
     def metrics_url(self) -> str | None:

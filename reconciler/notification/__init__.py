@@ -14,27 +14,25 @@ Read on: `_resource` (the kind), `_schedule` (all decisions, as pure functions),
 """
 
 from reconciler.notification._channel import Channel, ChannelRegistry, installed_channels
-from reconciler.notification._console import ConsoleChannel
 from reconciler.notification._errors import (
     DeferredDeliveryError,
     DeliveryError,
     PermanentDeliveryError,
     RetryableDeliveryError,
+    UnknownDeliveryError,
 )
-from reconciler.notification._file import FileChannel
-from reconciler.notification._log import LogChannel
-from reconciler.notification._message import Message
+from reconciler.notification._message import Link, Message
 from reconciler.notification._reconciler import NotificationReconciler, NotificationStatistics
-from reconciler.notification._resource import (
-    ChannelStatus,
-    DeliveryAttempt,
-    NotificationRequest,
-    NotificationRequestSpec,
-    NotificationRequestStatus,
-    RetryPolicy,
-)
+from reconciler.notification._recorded import Observer, Recorded
+from reconciler.notification._redaction import Redactor
+from reconciler.notification._resolution import Resolution, Router
+from reconciler.notification._resource import NotificationRequest
+from reconciler.notification._spec import ActionLink, NotificationRequestSpec, RetryPolicy
+from reconciler.notification._status import ChannelStatus, DeliveryAttempt, NotificationRequestStatus
+from reconciler.notification.channels import ConsoleChannel, FileChannel, LogChannel
 
 __all__ = [
+    "ActionLink",
     "Channel",
     "ChannelRegistry",
     "ChannelStatus",
@@ -43,6 +41,7 @@ __all__ = [
     "DeliveryAttempt",
     "DeliveryError",
     "FileChannel",
+    "Link",
     "LogChannel",
     "Message",
     "NotificationReconciler",
@@ -50,8 +49,14 @@ __all__ = [
     "NotificationRequestSpec",
     "NotificationRequestStatus",
     "NotificationStatistics",
+    "Observer",
     "PermanentDeliveryError",
+    "Recorded",
+    "Redactor",
+    "Resolution",
     "RetryPolicy",
     "RetryableDeliveryError",
+    "Router",
+    "UnknownDeliveryError",
     "installed_channels",
 ]

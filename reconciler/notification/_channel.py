@@ -38,10 +38,12 @@ class Channel(Protocol):
         """Deliver one message: return when it was delivered, raise when not.
 
         May be called for several messages at the same time, and is cancelled at shutdown or when it takes too long.
-        Cancellation leaves behind whatever has already been sent; a cancelled delivery is not counted as an attempt.
+        Cancellation leaves behind whatever has already been sent. A delivery that is cancelled at shutdown is no
+        attempt, unless it called ``message.mark_sent()`` before.
 
         Raises:
-            RetryableDeliveryError: another attempt may succeed; so does any exception not named here.
+            RetryableDeliveryError: it was not delivered, and another attempt may succeed.
+            UnknownDeliveryError: it may have been delivered: no answer came. So says any exception not named here.
             PermanentDeliveryError: no further attempt can.
             DeferredDeliveryError: it was not tried; come back later.
         """

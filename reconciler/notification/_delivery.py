@@ -9,9 +9,14 @@ from collections.abc import Sequence
 
 from reconciler.clock import Clock, current_clock
 from reconciler.notification._channel import Channel, ChannelRegistry
-from reconciler.notification._errors import DeferredDeliveryError, PermanentDeliveryError, RetryableDeliveryError
+from reconciler.notification._errors import (
+    DeferredDeliveryError,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+    UnknownDeliveryError,
+)
 from reconciler.notification._message import Message
-from reconciler.notification._redaction import describe
+from reconciler.notification._redaction import Redactor
 from reconciler.notification._schedule import Delivery, Verdict
 
 __all__ = ["Deliverer"]
@@ -27,13 +32,21 @@ class Deliverer:
         channels: where to find the channels.
         timeout: seconds that one delivery may take; then it is a failed attempt.
         max_concurrent: most deliveries at a time, over all requests.
+        redactor: takes secrets out of the texts of errors.
         clock: defaults to `current_clock()` at each use.
     """
 
     def __init__(
-        self, channels: ChannelRegistry, *, timeout: float, max_concurrent: int, clock: Clock | None = None
+        self,
+        channels: ChannelRegistry,
+        *,
+        timeout: float,
+        max_concurrent: int,
+        redactor: Redactor | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._channels = channels
+        self._redactor = redactor or Redactor()
         self._timeout = timeout
         self._slots = asyncio.Semaphore(max_concurrent)
         self._clock = clock
@@ -41,8 +54,8 @@ class Deliverer:
     async def deliver(self, messages: Sequence[Message], results: list[Delivery]) -> None:
         """Deliver all messages at the same time and put each result into `results` when it is known.
 
-        Cancellation is passed on to the deliveries and waits for them. `results` then holds those that had ended; the
-        others are no attempts.
+        Cancellation is passed on to the deliveries and waits for them. `results` then holds those that had ended, and
+        as unknown those that had been sent; the others are no attempts.
         """
         async with asyncio.TaskGroup() as group:
             for message in messages:
@@ -56,7 +69,14 @@ class Deliverer:
         async with self._slots:
             clock = self._clock or current_clock()
             started, began = clock.now(), clock.monotonic()
-            verdict, error = await self._call(channel, message)
+            cancelled: BaseException | None = None
+            try:
+                verdict, error = await self._call(channel, message)
+            except asyncio.CancelledError as stop:
+                if not message.is_sent:
+                    raise
+                cancelled = stop
+                verdict, error = Verdict.UNKNOWN, UnknownDeliveryError("stopped while waiting for the answer")
             results.append(
                 Delivery(
                     channel=message.channel,
@@ -64,10 +84,12 @@ class Deliverer:
                     started=started,
                     ended=clock.now(),
                     seconds=clock.monotonic() - began,
-                    error="" if error is None else describe(error),
+                    error="" if error is None else self._redactor.describe(error),
                     retry_after=_retry_after(error),
                 )
             )
+            if cancelled is not None:
+                raise cancelled
 
     async def _call(self, channel: Channel, message: Message) -> tuple[Verdict, BaseException | None]:
         """Call the channel; raise only when this delivery itself was cancelled."""
@@ -84,7 +106,7 @@ class Deliverer:
             if _cancelled():
                 raise asyncio.CancelledError from error
             if scope.expired():
-                return Verdict.RETRYABLE, RetryableDeliveryError(f"no answer within {self._timeout:g} s")
+                return Verdict.UNKNOWN, UnknownDeliveryError(f"no answer within {self._timeout:g} s")
             return _verdict(error), error
         return Verdict.DELIVERED, None
 
@@ -112,7 +134,9 @@ def _verdict(error: BaseException) -> Verdict:
         return Verdict.PERMANENT
     if isinstance(error, DeferredDeliveryError):
         return Verdict.DEFERRED
-    return Verdict.RETRYABLE
+    if isinstance(error, RetryableDeliveryError):
+        return Verdict.RETRYABLE
+    return Verdict.UNKNOWN if isinstance(error, UnknownDeliveryError) else Verdict.UNTYPED
 
 
 def _retry_after(error: BaseException | None) -> float | None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from reconciler.errors import ReconcilerError
 
-__all__ = ["DeferredDeliveryError", "DeliveryError", "PermanentDeliveryError", "RetryableDeliveryError"]
+__all__ = [
+    "DeferredDeliveryError",
+    "DeliveryError",
+    "PermanentDeliveryError",
+    "RetryableDeliveryError",
+    "UnknownDeliveryError",
+]
 
 
 class DeliveryError(ReconcilerError):
@@ -15,7 +21,10 @@ class DeliveryError(ReconcilerError):
 
 
 class RetryableDeliveryError(DeliveryError):
-    """Say that another attempt may succeed. Every exception of a type not named here counts as this one.
+    """Say that it was not delivered, and another attempt may succeed.
+
+    Every exception of a type not named here counts as this one; under ``delivery: AtMostOnce`` as
+    `UnknownDeliveryError`, since nobody said that the message did not arrive.
 
     Args:
         message: what happened.
@@ -30,6 +39,13 @@ class RetryableDeliveryError(DeliveryError):
 
 class PermanentDeliveryError(DeliveryError):
     """Say that no further attempt can succeed: the channel ends at once."""
+
+
+class UnknownDeliveryError(DeliveryError):
+    """Say that the message may have been delivered: it was sent, and no answer came.
+
+    Tried again as after `RetryableDeliveryError`, except under ``delivery: AtMostOnce``, where it ends the channel.
+    """
 
 
 class DeferredDeliveryError(DeliveryError):

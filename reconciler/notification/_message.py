@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-__all__ = ["Message"]
+__all__ = ["Link", "Message"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """Point to where a reader can act.
+
+    Attributes:
+        service: what it leads to, such as ``"grafana"``.
+        url: the address, http or https.
+        label: what the link is called.
+    """
+
+    service: str
+    url: str
+    label: str
+
+
+class _Mark:
+    """Be set or not."""
+
+    __slots__ = ("is_set",)
+
+    def __init__(self) -> None:
+        self.is_set = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """Be one message for one channel.
+    """Be one message for one channel. Its texts are redacted.
 
     Attributes:
         name: of the NotificationRequest.
@@ -21,6 +46,9 @@ class Message:
         body: the text.
         channel: the name of the channel that is to deliver it.
         attempt: 1 for the first attempt on this channel.
+        recipients: whom the request names for this kind of channel; empty to use those that the channel has.
+        extensions: attributes of the sender's own.
+        links: where a reader can act.
     """
 
     name: str
@@ -32,6 +60,10 @@ class Message:
     body: str
     channel: str
     attempt: int = 1
+    recipients: tuple[str, ...] = ()
+    extensions: Mapping[str, str] = field(default_factory=dict)
+    links: tuple[Link, ...] = ()
+    _sent: _Mark = field(default_factory=_Mark, init=False, repr=False, compare=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -41,3 +73,16 @@ class Message:
         (``Idempotency-Key``, a dedup key) then shows the message once.
         """
         return f"{self.uid}/{self.channel}"
+
+    @property
+    def is_sent(self) -> bool:
+        """Say whether the receiver may have the message, by `mark_sent`."""
+        return self._sent.is_set
+
+    def mark_sent(self) -> None:
+        """Note that the receiver may have the message from now on: call it right before the bytes that deliver it.
+
+        A delivery that is cancelled before was no attempt; one that is cancelled after it is an attempt whose outcome
+        is unknown.
+        """
+        self._sent.is_set = True

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import Outcome, ResourceReconciler, Result
-from reconciler.errors import NotFound
-from reconciler.meta import Request, equal
+from reconciler.errors import Conflict, NotFound
+from reconciler.meta import Request
+from reconciler.notification._announcer import Announcer
 from reconciler.notification._channel import Channel, ChannelRegistry, installed_channels
-from reconciler.notification._console import ConsoleChannel
 from reconciler.notification._delivery import Deliverer
-from reconciler.notification._log import LogChannel
-from reconciler.notification._message import Message
-from reconciler.notification._record import record, record_refusal
-from reconciler.notification._resource import (
-    ChannelStatus,
-    NotificationRequest,
-    NotificationRequestStatus,
+from reconciler.notification._message import Link, Message
+from reconciler.notification._newest import Newest
+from reconciler.notification._record import (
+    record,
+    record_intents,
+    record_refusal,
+    record_resolution,
+    withdraw_intents,
 )
-from reconciler.notification._schedule import Decision, Delivery, Plan, channels_of, plan, settle
+from reconciler.notification._recorded import Observer, Outbox, Recorded
+from reconciler.notification._redaction import Redactor
+from reconciler.notification._resolution import Router, attributes_of
+from reconciler.notification._resource import NotificationRequest
+from reconciler.notification._schedule import Decision, Delivery, Plan, channels_of, intend, plan, settle
+from reconciler.notification._status import TERMINAL_PHASES, ChannelStatus, NotificationRequestStatus
+from reconciler.notification.channels import ConsoleChannel, LogChannel
 from reconciler.objects import InvalidObject
 from reconciler.status import OnError, StatusBatcher
 
@@ -40,9 +45,6 @@ STALE_RETRY = 1.0
 """Seconds until a request is looked at again whose newest version this process has not seen yet. The event that brings
 it comes first, as a rule."""
 
-KNOWN_LIMIT = 100_000
-"""Requests whose progress is remembered; one that was forgotten costs one more read from the server."""
-
 _SHORTEST = 0.001
 """Least seconds that a requeue may have."""
 
@@ -53,12 +55,13 @@ class NotificationStatistics:
 
     Attributes:
         delivered: attempts that delivered.
-        failed: attempts that failed.
+        failed: attempts that failed, or of which nobody knows the outcome.
         deferred: deliveries that were put off without an attempt.
         early: runs that came before anything was due, and did nothing.
         stale: runs that were put off because the server had a newer version.
         live_reads: reads from the server before a first delivery.
         finished: requests that reached a terminal phase.
+        expired: finished requests that were deleted by their ``ttlSecondsAfterFinished``.
     """
 
     delivered: int = 0
@@ -68,6 +71,7 @@ class NotificationStatistics:
     stale: int = 0
     live_reads: int = 0
     finished: int = 0
+    expired: int = 0
 
 
 class NotificationReconciler(ResourceReconciler[NotificationRequest]):
@@ -79,8 +83,12 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         manager.add_controller(reconciler, workers=10)
 
     Args:
-        channels: what ``spec.channels`` can name. Defaults to console, log and what `installed_channels` finds.
-        timeout: seconds that one delivery may take; then it is a failed attempt. Give a controller timeout, if any,
+        channels: what ``spec.channels`` can name. Defaults to console, log and what `installed_channels` finds. A
+            `ChannelRegistry` is used as it is, so that channels can come and go.
+        router: resolves requests that name no channels. Default: none, and such a request ends Failed.
+        observers: hear of each pass once its status is written: audit, metrics. The events are told anyway.
+        redactor: takes secrets out of everything that leaves. Default: what has the form of one.
+        timeout: seconds that one delivery may take; then its outcome is unknown. Give a controller timeout, if any,
             that is longer: a reconcile that is cancelled has made no attempt, so it would be repeated for ever.
         max_concurrent: most deliveries at a time over all requests.
         rng: source of the jitter; pass a seeded one for repeatable delays.
@@ -96,8 +104,11 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     def __init__(
         self,
-        channels: Iterable[Channel] | None = None,
+        channels: Iterable[Channel] | ChannelRegistry | None = None,
         *,
+        router: Router | None = None,
+        observers: Iterable[Observer] = (),
+        redactor: Redactor | None = None,
         timeout: float = 30.0,
         max_concurrent: int = 64,
         rng: random.Random | None = None,
@@ -108,17 +119,23 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             raise ValueError(f"timeout and max_concurrent must be above 0, not {timeout!r} and {max_concurrent!r}")
         if channels is None:
             channels = [ConsoleChannel(), LogChannel(), *installed_channels()]
-        self.channels = ChannelRegistry(channels)
-        self._deliverer = Deliverer(self.channels, timeout=timeout, max_concurrent=max_concurrent, clock=clock)
+        self.channels = channels if isinstance(channels, ChannelRegistry) else ChannelRegistry(channels)
+        self._router = router
+        self._redactor = redactor or Redactor()
+        self._deliverer = Deliverer(
+            self.channels, timeout=timeout, max_concurrent=max_concurrent, redactor=self._redactor, clock=clock
+        )
+        self._outbox = Outbox([Announcer(lambda: self.events), *observers])
+        self._newest = Newest()
         self._rng = rng
         self._clock = clock
-        self._known: OrderedDict[str, _Progress] = OrderedDict()
         self._wakes: dict[Request, datetime] = {}
+        self._open: dict[Request, tuple[str, StatusBatcher[NotificationRequestStatus]]] = {}
         self._counts: dict[str, int] = {}
 
     def statistics(self) -> NotificationStatistics:
         """Return the counts at this moment."""
-        return NotificationStatistics(**self._counts)
+        return NotificationStatistics(**self._counts, live_reads=self._newest.reads)
 
     async def reconcile(self, request: Request, /) -> Outcome:
         """Reconcile a key; a request that its model refuses ends Failed, since no repetition makes it valid.
@@ -136,6 +153,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             return None
         finally:
             next_due = self._wakes.pop(request, None)
+            self._commit(request)
         # The controller counts a delay from here. The status write has taken its time since the delay was reckoned.
         return outcome if next_due is None or outcome is None else self._outcome(next_due)
 
@@ -144,24 +162,51 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     ) -> Outcome:
         """Run one pass: deliver what is due, or wait for the rest of the time.
 
-        Cancellation records the deliveries that had ended; the others are no attempts and are made in a later run.
+        Cancellation records the deliveries that had ended or been sent; the others are no attempts and are made in a
+        later run.
         """
+        self._open[obj.key] = obj.uid, status
         before = obj.status
+        if before.phase in TERMINAL_PHASES:
+            return await self._retire(obj)
+        if obj.spec.channels is None and not before.channels:
+            if not await self._is_newest(obj, before):
+                return Result(requeue_after=STALE_RETRY)
+            before = await self._freeze(obj, status)
         channels = channels_of(obj.spec, before)
         found = await self._plan(obj, channels, before)
         if not found.due:
             return self._wait(obj, channels, before, found, status)
         if not await self._is_newest(obj, before):
-            self._count("stale")
             return Result(requeue_after=STALE_RETRY)
+        self.check_leader()
         results: list[Delivery] = []
+        intents = () if obj.spec.delivery == "AtLeastOnce" else intend(found.due, now=self._now())
+        if intents:
+            record_intents(status, intents)
+            await status.flush()
+            self.check_leader()
         try:
-            await self._deliverer.deliver([_message(obj, channel) for channel in found.due], results)
+            await self._deliverer.deliver([self._message(obj, channel) for channel in found.due], results)
         except BaseException:
+            withdraw_intents(status, intents, kept={delivery.channel for delivery in results})
             if results:
                 self._settle(obj, channels, before, results, status)
             raise
-        return self._outcome(self._settle(obj, channels, before, results, status).next_due)
+        return self._next(obj, self._settle(obj, channels, before, results, status))
+
+    # The steps of a pass
+
+    async def _freeze(
+        self, obj: NotificationRequest, status: StatusBatcher[NotificationRequestStatus]
+    ) -> NotificationRequestStatus:
+        """Resolve the channels and write them before the first call, so that no other configuration is ever asked."""
+        resolution = self._router.resolve(attributes_of(obj)) if self._router is not None else None
+        after = record_resolution(status, obj.status, resolution, now=self._now())
+        if after.channels:
+            await status.flush()
+            self._newest.remember(obj.uid, after)
+        return after
 
     async def _plan(self, obj: NotificationRequest, channels: Sequence[str], status: NotificationRequestStatus) -> Plan:
         """Say what is due; what is due in a moment is waited for."""
@@ -180,30 +225,17 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         status: StatusBatcher[NotificationRequestStatus],
     ) -> Outcome:
         if found.amend:
-            return self._outcome(self._settle(obj, channels, before, (), status).next_due)
+            return self._next(obj, self._settle(obj, channels, before, (), status))
         if found.wait is None:
             return None
         self._count("early")
         return Result(requeue_after=max(found.wait, _SHORTEST))
 
     async def _is_newest(self, obj: NotificationRequest, status: NotificationRequestStatus) -> bool:
-        """Say whether nobody has gone further with the request than the version in hand tells.
-
-        A cache can lag behind, after a fail-over above all, and a delivery cannot be taken back. What this process
-        recorded last needs no question; anything else costs one read from the server.
-        """
-        if self._known.get(obj.uid) == _progress(status):
+        if await self._newest.is_newest(self.client, obj, status):
             return True
-        self._count("live_reads")
-        try:
-            newest = await self.client.live.get(NotificationRequest, obj.name, obj.namespace)
-        except NotFound:
-            return False
-        if newest.uid != obj.uid or newest.metadata.deletion_timestamp is not None:
-            return False
-        return newest.resource_version == obj.resource_version or equal(
-            newest.to_dict().get("status"), obj.to_dict().get("status")
-        )
+        self._count("stale")
+        return False
 
     def _settle(
         self,
@@ -216,66 +248,107 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         decision = settle(obj.spec, channels, before, results, now=self._now(), rng=self._rng)
         if decision.next_due is not None:
             self._wakes[obj.key] = decision.next_due
+            self._newest.remember(obj.uid, decision.status)
+        else:
+            self._newest.forget(obj.uid)
         record(status, before, decision)
-        self._remember(obj, decision, {delivery.channel for delivery in results})
-        self._tell(obj, before, decision.status)
+        tried = {delivery.channel for delivery in results}
+        made = Recorded(
+            request=obj,
+            before=before,
+            after=decision.status,
+            attempts=decision.attempts,
+            deferred=tuple(
+                channel.name
+                for channel in decision.status.channels
+                if channel.name in tried and channel.reason == "Deferred"
+            ),
+        )
+        self._outbox.add(made)
+        self._count_in(made)
         return decision
 
-    def _remember(self, obj: NotificationRequest, decision: Decision, tried: AbstractSet[str]) -> None:
-        for attempt in decision.attempts:
-            self._count("delivered" if attempt.result == "success" else "failed")
-        for channel in decision.status.channels:
-            if channel.name in tried and channel.reason == "Deferred":
-                self._count("deferred")
-        if decision.next_due is None:
-            self._count("finished")
-            self._known.pop(obj.uid, None)
-            return
-        self._known[obj.uid] = _progress(decision.status)
-        self._known.move_to_end(obj.uid)
-        if len(self._known) > KNOWN_LIMIT:
-            self._known.popitem(last=False)
+    async def _retire(self, obj: NotificationRequest) -> Outcome:
+        """Delete a request whose time after its end is over; wait for it otherwise.
 
-    def _tell(
-        self, obj: NotificationRequest, before: NotificationRequestStatus, after: NotificationRequestStatus
-    ) -> None:
-        """Emit an Event when the phase changed; a repeated run of the same pass changes nothing any more."""
-        if after.phase == before.phase:
-            return
-        tell = self.events.warning if after.phase in {"Failed", "PartiallySent"} else self.events.normal
-        tell(obj, after.reason or "", after.message or "")
-
-    def _outcome(self, next_due: datetime | None) -> Outcome:
-        if next_due is None:
+        The deletion is conditional on the version read from the server: a request that somebody touched since is
+        looked at again.
+        """
+        ttl, ended = obj.spec.ttl_seconds_after_finished, obj.status.completion_time
+        if ttl is None or ended is None:
             return None
+        expires = ended + timedelta(seconds=ttl)
+        if expires > self._now():
+            return self._outcome(expires)
+        try:
+            newest = await self.client.live.get(NotificationRequest, obj.name, obj.namespace)
+            if newest.uid != obj.uid or newest.status.completion_time != ended:
+                return Result(requeue_after=STALE_RETRY)
+            await self.client.delete(
+                NotificationRequest,
+                obj.name,
+                obj.namespace,
+                uid=newest.uid,
+                resource_version=newest.resource_version,
+                propagation="Background",
+            )
+        except NotFound:
+            return None
+        except Conflict:
+            return Result(requeue_after=STALE_RETRY)
+        self._count("expired")
+        return None
+
+    # What others hear
+
+    def _commit(self, request: Request) -> None:
+        """Tell of what is durable now; what could not be written is told with the cycle that writes it."""
+        uid, status = self._open.pop(request, ("", None))
+        if status is not None and status.written and status.failure is None:
+            self._outbox.commit(uid)
+
+    def _count_in(self, made: Recorded) -> None:
+        for attempt in made.attempts:
+            self._count("delivered" if attempt.result == "success" else "failed")
+        for _ in made.deferred:
+            self._count("deferred")
+        if made.finished:
+            self._count("finished")
+
+    def _count(self, what: str) -> None:
+        self._counts[what] = self._counts.get(what, 0) + 1
+
+    # Small things
+
+    def _next(self, obj: NotificationRequest, decision: Decision) -> Outcome:
+        if decision.next_due is not None:
+            return self._outcome(decision.next_due)
+        ttl = obj.spec.ttl_seconds_after_finished
+        return None if ttl is None else Result(requeue_after=max(float(ttl), _SHORTEST))
+
+    def _outcome(self, next_due: datetime) -> Outcome:
         return Result(requeue_after=max((next_due - self._now()).total_seconds(), _SHORTEST))
 
     def _now(self) -> datetime:
         return (self._clock or current_clock()).now()
 
-    def _count(self, what: str) -> None:
-        self._counts[what] = self._counts.get(what, 0) + 1
-
-
-_Progress = frozenset[tuple[str, str, int, datetime | None]]
-"""What tells how far the channels of a request are; it never comes back to an earlier value."""
-
-
-def _progress(status: NotificationRequestStatus) -> _Progress:
-    return frozenset(
-        (channel.name, channel.state, channel.attempts, channel.next_attempt_time) for channel in status.channels
-    )
-
-
-def _message(obj: NotificationRequest, channel: ChannelStatus) -> Message:
-    return Message(
-        name=obj.name,
-        namespace=obj.namespace or "",
-        uid=obj.uid,
-        type=obj.spec.type,
-        priority=obj.spec.priority,
-        subject=obj.spec.subject,
-        body=obj.spec.body,
-        channel=channel.name,
-        attempt=channel.attempts + 1,
-    )
+    def _message(self, obj: NotificationRequest, channel: ChannelStatus) -> Message:
+        clean, spec = self._redactor.redact, obj.spec
+        kind = channel.name.partition(":")[0]
+        return Message(
+            name=obj.name,
+            namespace=obj.namespace or "",
+            uid=obj.uid,
+            type=spec.type,
+            priority=spec.priority,
+            subject=clean(spec.subject),
+            body=clean(spec.body),
+            channel=channel.name,
+            attempt=channel.attempts + 1,
+            recipients=tuple((spec.recipients or {}).get(kind, ())),
+            extensions={key: clean(value) for key, value in (spec.extensions or {}).items()},
+            links=tuple(
+                Link(service=link.service, url=clean(link.url), label=clean(link.label))
+                for link in spec.action_links or ()
+            ),
+        )

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
 
 from reconciler.meta import format_micro_time
-from reconciler.notification._resource import TERMINAL_PHASES, NotificationRequestStatus
+from reconciler.notification._resolution import Resolution
 from reconciler.notification._schedule import Decision
+from reconciler.notification._status import (
+    TERMINAL_PHASES,
+    ChannelStatus,
+    DeliveryAttempt,
+    NotificationRequestStatus,
+)
 from reconciler.objects import InvalidObject
 from reconciler.status import StatusBatcher
 
-__all__ = ["record", "record_refusal"]
+__all__ = ["record", "record_intents", "record_refusal", "record_resolution", "withdraw_intents"]
 
 _DERIVED = (
     "phase",
@@ -35,6 +43,9 @@ def record(
     Attempts and channels go by their keys, so that recording them again on another version adds nothing twice.
     """
     after = decision.status
+    if before.phase is None and not before.channels and after.channels:
+        names = ", ".join(channel.name for channel in after.channels)
+        _record_routing(status, "ChannelsNamed", f"the request names its channels: {names}", resolved=True)
     for attempt in decision.attempts:
         status.upsert("deliveryAttempts", _document(attempt), key=("channel", "attempt"))
     stored = {channel.name: channel for channel in before.channels}
@@ -44,6 +55,68 @@ def record(
     # What follows from the ledger is this operator's to say: a foreign value in it must not keep an attempt unsaved.
     status.set(overwrite=True, **after.model_dump(mode="json", include=set(_DERIVED), exclude_none=True))
     _record_condition(status, after.phase or "", after.reason or "", after.message or "")
+
+
+def record_resolution(
+    status: StatusBatcher[NotificationRequestStatus],
+    before: NotificationRequestStatus,
+    resolution: Resolution | None,
+    *,
+    now: datetime,
+) -> NotificationRequestStatus:
+    """Record which channels a request goes to, and return the status with them.
+
+    They are recorded without reason or order of attempts: nothing was tried yet. A request that reaches no channel
+    stays as it is, but for the condition that says why.
+
+    Args:
+        status: the cycle's batcher.
+        before: the status that the cycle began with.
+        resolution: where routing sends the request; None when there is no routing.
+        now: becomes ``queuedAt``.
+    """
+    if resolution is None:
+        _record_routing(
+            status, "NoRouting", "the request names no channels, and this operator has no routing: set spec.channels"
+        )
+        return before
+    receivers = ", ".join(resolution.receivers) or "none"
+    if not resolution.channels:
+        _record_routing(status, "NoChannels", f"receivers {receivers}: they have no channels")
+        return before
+    channels = [ChannelStatus(name=name, reason="Routed") for name in resolution.channels]
+    for channel in channels:
+        status.upsert("channels", _document(channel), key="name")
+    status.set(queued_at=format_micro_time(now))
+    _record_routing(
+        status, "RoutingRuleMatched", f"receivers {receivers}: channels {', '.join(resolution.channels)}", resolved=True
+    )
+    return before.model_copy(update={"channels": channels, "queued_at": now})
+
+
+def record_intents(status: StatusBatcher[NotificationRequestStatus], intents: Sequence[DeliveryAttempt]) -> None:
+    """Record attempts that are about to be made; each result takes the place of its intent."""
+    for intent in intents:
+        status.upsert("deliveryAttempts", _document(intent), key=("channel", "attempt"))
+
+
+def withdraw_intents(
+    status: StatusBatcher[NotificationRequestStatus], intents: Sequence[DeliveryAttempt], *, kept: AbstractSet[str]
+) -> None:
+    """Take back the intents of calls that were stopped before anything was sent, but for the channels in `kept`."""
+    unused = {(intent.channel, intent.attempt) for intent in intents if intent.channel not in kept}
+    if not unused:
+        return
+
+    def without(document: dict[str, Any]) -> None:
+        ledger = document.get("deliveryAttempts", [])
+        document["deliveryAttempts"] = [
+            entry
+            for entry in ledger
+            if entry.get("result") != "unknown" or (entry.get("channel"), entry.get("attempt")) not in unused
+        ]
+
+    status.mutate(without)
 
 
 def record_refusal(status: StatusBatcher[NotificationRequestStatus], error: InvalidObject, *, now: datetime) -> None:
@@ -59,6 +132,12 @@ def record_refusal(status: StatusBatcher[NotificationRequestStatus], error: Inva
 
 def _record_condition(status: StatusBatcher[NotificationRequestStatus], phase: str, reason: str, message: str) -> None:
     status.set_condition("Ready", phase in {"Sent", "PartiallySent"}, reason=reason, message=message)
+
+
+def _record_routing(
+    status: StatusBatcher[NotificationRequestStatus], reason: str, message: str, *, resolved: bool = False
+) -> None:
+    status.set_condition("RoutingResolved", resolved, reason=reason, message=message)
 
 
 def _document(model: BaseModel) -> dict[str, Any]:

@@ -7,14 +7,18 @@ or an event goes through here first. Rules only know forms, so a channel should 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 
 from reconciler.notification._errors import DeliveryError
 
-__all__ = ["ERROR_LIMIT", "describe", "redact"]
+__all__ = ["ERROR_LIMIT", "Redactor", "describe", "redact"]
 
 ERROR_LIMIT = 512
 """Most characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a
 quarter of the 1.5 MiB that etcd takes for an object."""
+
+LEAST_SECRET = 4
+"""Fewest characters of a known secret that is replaced: a shorter one would be found in every other word."""
 
 _SCAN_LIMIT = 16_384
 _PLACEHOLDER = "[REDACTED]"
@@ -55,7 +59,28 @@ def redact(text: str) -> str:
     return text
 
 
-def describe(error: BaseException) -> str:
+class Redactor:
+    """Take out what has the form of a secret, and the secrets that are known, whatever their form.
+
+    Args:
+        secrets: returns the secret values that are known at this moment; asked at each use, since they rotate.
+    """
+
+    def __init__(self, secrets: Callable[[], Iterable[str]] = tuple) -> None:
+        self._secrets = secrets
+
+    def redact(self, text: str) -> str:
+        """Return the text without secrets. The longest known value goes first, as one may contain another."""
+        for secret in sorted({value for value in self._secrets() if len(value) >= LEAST_SECRET}, key=len, reverse=True):
+            text = text.replace(secret, _PLACEHOLDER)
+        return redact(text)
+
+    def describe(self, error: BaseException) -> str:
+        """Return an error as a text for a status; see `describe`."""
+        return describe(error, self.redact)
+
+
+def describe(error: BaseException, redact: Callable[[str], str] = redact) -> str:
     """Return an error as a text for a status: redacted first, then cut to `ERROR_LIMIT` characters.
 
     Errors that a channel did not raise on purpose are named by their type. Never raises, whatever the exception does.

@@ -5,6 +5,8 @@ and `settle` (the new status and the next due time). What holds for every input:
 
 * a channel that delivered is never due again, and a request in a terminal phase is never changed again;
 * no channel is tried more often than ``maxAttempts``;
+* an attempt that was counted before its call (`intend`) and has no result is never taken for one that was not made:
+  under ``Bounded`` it is spent, under ``AtMostOnce`` the channel ends ``Unknown``;
 * every channel has its own due time, drawn once, counted from the end of its attempt and stored: whoever comes early
   (an event, a restart, a foreign write) is told to wait for the rest;
 * the phase is decided on sets of channels, and becomes terminal with the last attempt, not one back-off later.
@@ -20,17 +22,17 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from reconciler.backoff import Backoff
-from reconciler.notification._resource import (
+from reconciler.notification._spec import NotificationRequestSpec, RetryPolicy
+from reconciler.notification._status import (
     TERMINAL_PHASES,
+    AttemptResult,
     ChannelStatus,
     DeliveryAttempt,
-    NotificationRequestSpec,
     NotificationRequestStatus,
-    RetryPolicy,
 )
 from reconciler.notification._summary import summarize
 
-__all__ = ["Decision", "Delivery", "Plan", "Verdict", "channels_of", "plan", "settle"]
+__all__ = ["Decision", "Delivery", "Plan", "Verdict", "channels_of", "intend", "plan", "settle"]
 
 TOGETHER = timedelta(seconds=1)
 """Channels that are due within this time of the first one run with it, so that they cost one cycle and one write."""
@@ -55,6 +57,8 @@ class Verdict(Enum):
     RETRYABLE = "retryable"
     PERMANENT = "permanent"
     DEFERRED = "deferred"
+    UNKNOWN = "unknown"  # the receiver may have the message
+    UNTYPED = "untyped error"  # the channel did not say whether it has
     UNKNOWN_CHANNEL = "unknown channel"
 
 
@@ -88,8 +92,8 @@ class Plan:
     Attributes:
         due: the channels to try now; empty when it is too early or everything has ended.
         wait: seconds until channels are due; None when some are, or none will be.
-        amend: whether the stored status is to be settled although nothing is due: a due time of a wrong clock, or a
-            phase that is behind its channels.
+        amend: whether the stored status is to be settled although nothing is due: a due time of a wrong clock, an
+            attempt without a result, or a phase that is behind its channels.
     """
 
     due: tuple[ChannelStatus, ...] = ()
@@ -114,7 +118,7 @@ class Decision:
 
 def channels_of(spec: NotificationRequestSpec, status: NotificationRequestStatus) -> tuple[str, ...]:
     """Return the request's channels, each once: those that it names, and those that its status was made with."""
-    return tuple(dict.fromkeys([*spec.channels, *(channel.name for channel in status.channels)]))
+    return tuple(dict.fromkeys([*(spec.channels or ()), *(channel.name for channel in status.channels)]))
 
 
 def plan(
@@ -132,13 +136,28 @@ def plan(
         return Plan()
     known = _progress(channels, status, spec.retry_policy)
     waiting = [channel for channel in known if channel.state in _OPEN]
-    if not waiting:
+    interrupted = _interrupted(status)
+    ready = [channel for channel in waiting if channel.name not in interrupted]
+    if not ready:
         return Plan(amend=True)
-    anchored = [_anchored(channel, now) for channel in waiting]
+    anchored = [_anchored(channel, now) for channel in ready]
     moment = _next_due(anchored, now)
     if moment > now:
-        return Plan(wait=(moment - now).total_seconds(), amend=anchored != waiting)
+        return Plan(wait=(moment - now).total_seconds(), amend=anchored != waiting)  # an interrupted one differs too
     return Plan(due=tuple(channel for channel in anchored if _due_time(channel, now) <= now))
+
+
+def intend(due: Sequence[ChannelStatus], *, now: datetime) -> tuple[DeliveryAttempt, ...]:
+    """Return the entries that count attempts before their calls; each stands until its result takes its place.
+
+    Args:
+        due: the channels that are about to be tried.
+        now: the time.
+    """
+    return tuple(
+        DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
+        for channel in due
+    )
 
 
 def settle(
@@ -162,7 +181,7 @@ def settle(
     """
     if status.phase in TERMINAL_PHASES:
         return Decision(status)
-    results = {delivery.channel: delivery for delivery in deliveries}
+    results = {**_interrupted(status), **{delivery.channel: delivery for delivery in deliveries}}
     attempts: list[DeliveryAttempt] = []
     states: list[ChannelStatus] = []
     for channel in _progress(channels, status, spec.retry_policy):
@@ -170,9 +189,9 @@ def settle(
         if channel.state not in _OPEN or delivery is None:
             states.append(_anchored(channel, now))
             continue
-        after = _advance(channel, delivery, spec.retry_policy, rng)
+        after = _advance(channel, delivery, spec, rng)
         if after.attempts > channel.attempts:
-            attempts.append(_entry(delivery, after.attempts))
+            attempts.append(_entry(delivery, after))
         states.append(after)
     new = status.model_copy(
         update={
@@ -191,7 +210,10 @@ _NOTHING_DUE: dict[str, None] = {"delay_seconds": None, "next_attempt_time": Non
 
 
 def _progress(channels: Sequence[str], status: NotificationRequestStatus, policy: RetryPolicy) -> list[ChannelStatus]:
-    """Return the state of each channel; where the ledger knows more than the stored state, the ledger is right."""
+    """Return the state of each channel; where the ledger knows more than the stored state, the ledger is right.
+
+    An attempt without a result does not count here: `_interrupted` makes a delivery of it, which does.
+    """
     stored = {channel.name: channel for channel in status.channels}
     made: dict[str, int] = {}
     delivered: set[str] = set()
@@ -199,6 +221,8 @@ def _progress(channels: Sequence[str], status: NotificationRequestStatus, policy
         made[attempt.channel] = max(made.get(attempt.channel, 0), attempt.attempt)
         if attempt.result == "success":
             delivered.add(attempt.channel)
+    for name in _interrupted(status):
+        made[name] -= 1
     result = []
     for name in channels:
         channel = stored.get(name) or ChannelStatus(name=name)
@@ -210,6 +234,26 @@ def _progress(channels: Sequence[str], status: NotificationRequestStatus, policy
             channel = channel.model_copy(update={"state": "Failed", "reason": "AttemptsExhausted", **_NOTHING_DUE})
         result.append(channel)
     return result
+
+
+def _interrupted(status: NotificationRequestStatus) -> dict[str, Delivery]:
+    """Return what became of attempts that were counted before their calls, and of which nobody wrote a result."""
+    counted = {channel.name: channel.attempts for channel in status.channels}
+    last: dict[str, DeliveryAttempt] = {}
+    for attempt in status.delivery_attempts:
+        if attempt.channel not in last or attempt.attempt > last[attempt.channel].attempt:
+            last[attempt.channel] = attempt
+    return {
+        name: Delivery(
+            channel=name,
+            verdict=Verdict.UNKNOWN,
+            started=attempt.timestamp,
+            ended=attempt.timestamp,
+            error="the process ended before it could write the result",
+        )
+        for name, attempt in last.items()
+        if attempt.result == "unknown" and attempt.attempt > counted.get(name, 0)
+    }
 
 
 def _anchored(channel: ChannelStatus, now: datetime) -> ChannelStatus:
@@ -240,20 +284,23 @@ def _next_due(waiting: Sequence[ChannelStatus], now: datetime) -> datetime:
 
 
 def _advance(
-    channel: ChannelStatus, delivery: Delivery, policy: RetryPolicy, rng: random.Random | None
+    channel: ChannelStatus, delivery: Delivery, spec: NotificationRequestSpec, rng: random.Random | None
 ) -> ChannelStatus:
     """Return a channel's state after a delivery."""
+    policy = spec.retry_policy
     match delivery.verdict:
         case Verdict.DELIVERED:
             return _ended(channel, delivery, "Delivered", "Delivered", spent=1)
         case Verdict.PERMANENT:
             return _ended(channel, delivery, "Failed", "PermanentError", spent=1)
+        case Verdict.UNKNOWN | Verdict.UNTYPED if spec.delivery == "AtMostOnce":
+            return _ended(channel, delivery, "Unknown", "OutcomeUnknown", spent=1)
         case Verdict.UNKNOWN_CHANNEL if channel.reason is None:
             return _ended(channel, delivery, "Failed", "UnknownChannel", spent=0)
         # One that was known when the request began may come back: another process, another configuration.
         case Verdict.UNKNOWN_CHANNEL | Verdict.DEFERRED:
             return _deferred(channel, delivery, policy, rng)
-        case Verdict.RETRYABLE:
+        case Verdict.RETRYABLE | Verdict.UNKNOWN | Verdict.UNTYPED:
             return _failed(channel, delivery, policy, rng)
 
 
@@ -315,13 +362,18 @@ def _waiting(channel: ChannelStatus, delivery: Delivery, delay: float) -> Channe
     )
 
 
-def _entry(delivery: Delivery, number: int) -> DeliveryAttempt:
-    success = delivery.verdict is Verdict.DELIVERED
+def _entry(delivery: Delivery, after: ChannelStatus) -> DeliveryAttempt:
     return DeliveryAttempt(
         channel=delivery.channel,
-        attempt=number,
+        attempt=after.attempts,
         timestamp=delivery.started,
-        result="success" if success else "failure",
-        error=None if success else delivery.error or None,
+        result=_result(delivery, after),
+        error=None if delivery.verdict is Verdict.DELIVERED else delivery.error or None,
         duration_seconds=round(delivery.seconds, 6),
     )
+
+
+def _result(delivery: Delivery, after: ChannelStatus) -> AttemptResult:
+    if delivery.verdict is Verdict.DELIVERED:
+        return "success"
+    return "unknown" if delivery.verdict is Verdict.UNKNOWN or after.state == "Unknown" else "failure"

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import TypedDict
 
 from reconciler.meta import format_micro_time
-from reconciler.notification._resource import ChannelStatus, Phase, RetryPolicy
+from reconciler.notification._spec import RetryPolicy
+from reconciler.notification._status import ChannelStatus, Phase
 
 __all__ = ["Summary", "summarize"]
 
@@ -35,7 +36,7 @@ def summarize(channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: da
         now: becomes the completion time when the phase is terminal.
     """
     delivered = [channel for channel in channels if channel.state == "Delivered"]
-    failed = [channel for channel in channels if channel.state == "Failed"]
+    failed = [channel for channel in channels if channel.state in {"Failed", "Unknown"}]
     waiting = [channel for channel in channels if channel.state in {"Pending", "Retrying"}]
     tried = [channel for channel in waiting if channel.attempts]
     phase, reason = _phase(delivered, failed, waiting)
@@ -60,15 +61,18 @@ def _phase(
     if delivered and not failed:
         return "Sent", "AllDeliveriesSucceeded"
     if delivered:
-        return "PartiallySent", "PartialDeliverySuccess"
+        unknown = any(channel.state == "Unknown" for channel in failed)
+        return "PartiallySent", "DeliveryUnknown" if unknown else "PartialDeliverySuccess"
     return "Failed", _reason_of_failure({channel.reason for channel in failed})
 
 
 def _reason_of_failure(reasons: set[str | None]) -> str:
     if not reasons:
-        return "NoChannels"
+        return "NoChannelsResolved"
     if reasons == {"UnknownChannel"}:
         return "UnknownChannel"
+    if "OutcomeUnknown" in reasons:
+        return "DeliveryUnknown"
     return "MaxRetriesExhausted" if "AttemptsExhausted" in reasons else "AllDeliveriesFailed"
 
 
@@ -93,6 +97,8 @@ def _names(channels: Sequence[ChannelStatus]) -> str:
 
 
 def _gave_up(channel: ChannelStatus) -> str:
+    if channel.state == "Unknown":
+        return "may have delivered, and is not tried again"
     if not channel.attempts:
         return "was not tried"
     return "failed after 1 attempt" if channel.attempts == 1 else f"failed after {channel.attempts} attempts"

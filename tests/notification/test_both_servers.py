@@ -48,6 +48,7 @@ async def test_the_server_fills_in_the_defaults(cluster: Cluster) -> None:
             "maxBackoffSeconds": 480,
             "jitter": 0.1,
         },
+        "delivery": "AtLeastOnce",
     }
 
 

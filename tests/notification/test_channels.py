@@ -25,7 +25,7 @@ from reconciler.notification import (
     installed_channels,
 )
 from reconciler.notification import _channel as channel_module
-from reconciler.notification import _file as file_module
+from reconciler.notification.channels import _file as file_module
 
 
 def message(**changes: Any) -> Message:

@@ -17,6 +17,7 @@ from reconciler.notification import (
     Message,
     PermanentDeliveryError,
     RetryableDeliveryError,
+    UnknownDeliveryError,
 )
 from reconciler.notification._delivery import Deliverer
 from reconciler.notification._schedule import Delivery, Verdict
@@ -101,18 +102,17 @@ async def test_no_more_than_max_concurrent_deliveries_run_at_a_time() -> None:
         (RetryableDeliveryError("503"), Verdict.RETRYABLE),
         (PermanentDeliveryError("404"), Verdict.PERMANENT),
         (DeferredDeliveryError("open", retry_after=30), Verdict.DEFERRED),
-        (OSError(13, "Permission denied"), Verdict.RETRYABLE),
-        (ValueError("permanent failure"), Verdict.RETRYABLE),
-        (TimeoutError(), Verdict.RETRYABLE),
-        (SystemExit(3), Verdict.RETRYABLE),
-        (asyncio.CancelledError(), Verdict.RETRYABLE),
-        (ExceptionGroup("several", [ValueError()]), Verdict.RETRYABLE),
-        (BaseException("odd"), Verdict.RETRYABLE),
+        (UnknownDeliveryError("no answer"), Verdict.UNKNOWN),
+        (OSError(13, "Permission denied"), Verdict.UNTYPED),
+        (ValueError("permanent failure"), Verdict.UNTYPED),
+        (TimeoutError(), Verdict.UNTYPED),
+        (SystemExit(3), Verdict.UNTYPED),
+        (asyncio.CancelledError(), Verdict.UNTYPED),
+        (ExceptionGroup("several", [ValueError()]), Verdict.UNTYPED),
+        (BaseException("odd"), Verdict.UNTYPED),
     ],
 )
-async def test_the_type_of_the_error_decides_and_an_unknown_one_is_retryable(
-    error: BaseException, verdict: Verdict
-) -> None:
+async def test_the_type_of_the_error_decides_never_its_text(error: BaseException, verdict: Verdict) -> None:
     assert (await only(error)).verdict is verdict
 
 
@@ -139,10 +139,10 @@ async def test_retry_after_is_passed_on_and_nonsense_is_not() -> None:
         assert result.retry_after == kept
 
 
-async def test_a_delivery_that_takes_too_long_is_a_failed_attempt() -> None:
+async def test_a_delivery_that_takes_too_long_is_an_attempt_whose_outcome_nobody_knows() -> None:
     slow = Scripted("slow", sleeping(1e6))
     result = (await delivered(slow, timeout=7.5))["slow"]
-    assert (result.verdict, result.seconds, result.error) == (Verdict.RETRYABLE, 7.5, "no answer within 7.5 s")
+    assert (result.verdict, result.seconds, result.error) == (Verdict.UNKNOWN, 7.5, "no answer within 7.5 s")
 
 
 async def test_a_channel_that_is_a_plain_function_has_delivered_when_it_returns() -> None:

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,122 +18,20 @@ from hypothesis import strategies as st
 
 from reconciler import Client
 from reconciler.apiserver import APIServer
-from reconciler.cache import Cache, CachedClient
-from reconciler.clock import Clock, current_clock
-from reconciler.controller import Controller
+from reconciler.clock import current_clock
 from reconciler.errors import APIError, Conflict, Invalid
 from reconciler.meta import format_micro_time, parse_time
 from reconciler.notification import (
     ConsoleChannel,
     DeferredDeliveryError,
     FileChannel,
-    Message,
-    NotificationReconciler,
     NotificationRequest,
     PermanentDeliveryError,
     RetryableDeliveryError,
 )
-from reconciler.notification import _reconciler as reconciler_module
+from reconciler.notification import _newest as newest_module
 from reconciler.testing import virtual_time
-
-TIMELINE = [0.0, 30.0, 90.0, 210.0, 450.0]
-DOWN = ConnectionError("no route to host")
-
-virtual = pytest.mark.virtual_time
-
-
-@dataclass
-class Recorder:
-    """A channel that notes when it is called, and does what it is told: the errors in order, the last one for ever."""
-
-    name: str
-    errors: list[BaseException | None] = field(default_factory=list)
-    action: Callable[[], Awaitable[None]] | None = None
-    calls: list[float] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
-
-    async def deliver(self, message: Message) -> None:
-        self.calls.append(round(asyncio.get_running_loop().time(), 6))
-        self.messages.append(message)
-        if self.action is not None:
-            await self.action()
-        error = self.errors[min(len(self.calls), len(self.errors)) - 1] if self.errors else None
-        if error is not None:
-            raise error
-
-
-def document(channels: Iterable[str], *, name: str = "disk-full", **policy: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "notify.reconciler.dev/v1alpha1",
-        "kind": "NotificationRequest",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "type": "Escalation",
-            "priority": "High",
-            "subject": "Disk almost full",
-            "body": "93 %",
-            "channels": list(channels),
-            "retryPolicy": {"jitter": 0, **policy},
-        },
-    }
-
-
-@dataclass
-class World:
-    """A server with the kind, a client, and what the tests look at."""
-
-    server: APIServer
-    client: Client
-
-    async def create(self, *channels: str, name: str = "disk-full", **policy: Any) -> NotificationRequest:
-        request = NotificationRequest.from_dict(document(channels, name=name, **policy))
-        return await self.client.create(request)
-
-    async def status(self, name: str = "disk-full") -> dict[str, Any]:
-        found = await self.client.get(NotificationRequest, name, "default")
-        return found.to_dict().get("status") or {}
-
-    async def annotate(self, value: str) -> None:
-        patch = {"metadata": {"annotations": {"seen-by": value}}}
-        await self.client.patch(NotificationRequest, "disk-full", "default", patch=patch)
-
-    @property
-    def writes(self) -> int:
-        """Status writes that took effect."""
-        found = self.server.requests(verb="patch", subresource="status", resource="notificationrequests")
-        return sum(1 for request in found if request.effective)
-
-    @asynccontextmanager
-    async def operator(
-        self, *channels: Any, workers: int = 1, grace: float = 30.0, clock: Clock | None = None
-    ) -> AsyncIterator[tuple[Controller, NotificationReconciler]]:
-        reconciler = NotificationReconciler(channels=channels, clock=clock)
-        async with Cache(self.client) as cache:
-            client = CachedClient(self.client, cache)
-            controller = Controller(reconciler, cache=cache, client=client, workers=workers)
-            await controller.start()
-            try:
-                yield controller, reconciler
-            finally:
-                await controller.stop(grace=grace)
-
-
-@asynccontextmanager
-async def world() -> AsyncIterator[World]:
-    async with APIServer() as server, Client(server) as client:
-        await server.apply(NotificationRequest)
-        yield World(server, client)
-
-
-def offsets(status: dict[str, Any], channel: str) -> list[float]:
-    """When the attempts on a channel began, by the ledger, in seconds since the first cycle."""
-    start = parse_time(status["queuedAt"])
-    return [
-        (parse_time(entry["timestamp"]) - start).total_seconds()
-        for entry in status["deliveryAttempts"]
-        if entry["channel"] == channel
-    ]
-
+from tests.notification.world import DOWN, TIMELINE, Recorder, World, document, offsets, virtual, world
 
 # The timeline
 
@@ -469,7 +364,11 @@ async def test_a_foreign_status_field_survives_and_the_attempt_too() -> None:
         status = await w.status()
     assert pager.calls == [0]
     assert status["phase"] == "Sent"
-    assert {condition["type"] for condition in status["conditions"]} == {"Acknowledged", "Ready"}
+    assert {condition["type"] for condition in status["conditions"]} == {
+        "Acknowledged",
+        "Ready",
+        "RoutingResolved",
+    }
 
 
 # Shutdown
@@ -584,15 +483,15 @@ async def test_the_server_is_asked_once_for_each_request_and_not_at_every_attemp
 async def test_what_is_remembered_of_requests_is_bounded_and_forgetting_costs_a_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reconciler_module, "KNOWN_LIMIT", 2)
+    monkeypatch.setattr(newest_module, "KNOWN_LIMIT", 2)
     pager = Recorder("pager", [DOWN, DOWN, DOWN, None])
     async with world() as w, w.operator(pager) as (_, reconciler):
         for number in range(3):
             await w.create("pager", name=f"n-{number}")
         await asyncio.sleep(1)
-        assert len(reconciler._known) == 2
+        assert len(reconciler._newest._known) == 2
         await asyncio.sleep(100)
-        assert (len(reconciler._known), len(reconciler._wakes)) == (0, 0)
+        assert (len(reconciler._newest._known), len(reconciler._wakes)) == (0, 0)
         assert reconciler.statistics().live_reads > 3
     assert len(pager.calls) == 6
 
@@ -760,9 +659,9 @@ async def test_the_condition_ready_follows_the_phase() -> None:
     async with world() as w, w.operator(pager):
         await w.create("pager")
         await asyncio.sleep(1)
-        (waiting,) = (await w.status())["conditions"]
+        waiting = await w.condition("Ready")
         await asyncio.sleep(60)
-        (sent,) = (await w.status())["conditions"]
+        sent = await w.condition("Ready")
     assert (waiting["type"], waiting["status"], waiting["reason"]) == ("Ready", "False", "AllDeliveriesRetrying")
     assert (sent["status"], sent["reason"], sent["observedGeneration"]) == ("True", "AllDeliveriesSucceeded", 1)
 

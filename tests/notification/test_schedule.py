@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.notification import NotificationRequestSpec, NotificationRequestStatus, RetryPolicy
-from reconciler.notification._resource import TERMINAL_PHASES, DeliveryAttempt
 from reconciler.notification._schedule import Decision, Delivery, Verdict, channels_of, plan, settle
+from reconciler.notification._status import TERMINAL_PHASES, DeliveryAttempt
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NONE = NotificationRequestStatus()
@@ -230,7 +230,7 @@ def test_the_same_channel_twice_is_once() -> None:
 def test_no_channel_at_all_is_a_failure_and_not_a_success() -> None:
     wanted = spec("a")
     decision = settle(wanted, (), NONE, now=START)
-    assert (decision.status.phase, decision.status.reason) == ("Failed", "NoChannels")
+    assert (decision.status.phase, decision.status.reason) == ("Failed", "NoChannelsResolved")
 
 
 def test_a_channel_that_nobody_knows_fails_without_an_attempt() -> None:

@@ -12,8 +12,8 @@ import msgspec.json
 
 from reconciler.errors import ConfigurationError
 from reconciler.notification._errors import RetryableDeliveryError
-from reconciler.notification._log import message_document
 from reconciler.notification._message import Message
+from reconciler.notification.channels._log import message_document
 
 __all__ = ["FileChannel"]
 

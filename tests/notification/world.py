@@ -1,0 +1,127 @@
+"""What the tests of the operator share: a server with the kind, an operator on it, and channels that do as told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from reconciler import Client
+from reconciler.apiserver import APIServer
+from reconciler.cache import Cache, CachedClient
+from reconciler.controller import Controller
+from reconciler.meta import parse_time
+from reconciler.notification import Message, NotificationReconciler, NotificationRequest
+
+TIMELINE = [0.0, 30.0, 90.0, 210.0, 450.0]
+DOWN = ConnectionError("no route to host")
+
+virtual = pytest.mark.virtual_time
+
+
+@dataclass
+class Recorder:
+    """A channel that notes when it is called, and does what it is told: the errors in order, the last one for ever."""
+
+    name: str
+    errors: list[BaseException | None] = field(default_factory=list)
+    action: Callable[[], Awaitable[None]] | None = None
+    calls: list[float] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+
+    async def deliver(self, message: Message) -> None:
+        self.calls.append(round(asyncio.get_running_loop().time(), 6))
+        self.messages.append(message)
+        if self.action is not None:
+            await self.action()
+        error = self.errors[min(len(self.calls), len(self.errors)) - 1] if self.errors else None
+        if error is not None:
+            raise error
+
+
+def document(
+    channels: Sequence[str], *, name: str = "disk-full", spec: dict[str, Any] | None = None, **policy: Any
+) -> dict[str, Any]:
+    """A request, exact in its waits; no channels leaves them to the routing."""
+    return {
+        "apiVersion": "notify.reconciler.dev/v1alpha1",
+        "kind": "NotificationRequest",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "type": "Escalation",
+            "priority": "High",
+            "subject": "Disk almost full",
+            "body": "93 %",
+            **({"channels": list(channels)} if channels else {}),
+            "retryPolicy": {"jitter": 0, **policy},
+            **(spec or {}),
+        },
+    }
+
+
+@dataclass
+class World:
+    """A server with the kind, a client, and what the tests look at."""
+
+    server: APIServer
+    client: Client
+
+    async def create(
+        self, *channels: str, name: str = "disk-full", spec: dict[str, Any] | None = None, **policy: Any
+    ) -> NotificationRequest:
+        request = NotificationRequest.from_dict(document(channels, name=name, spec=spec, **policy))
+        return await self.client.create(request)
+
+    async def status(self, name: str = "disk-full") -> dict[str, Any]:
+        found = await self.client.get(NotificationRequest, name, "default")
+        return found.to_dict().get("status") or {}
+
+    async def condition(self, type: str, name: str = "disk-full") -> dict[str, Any]:
+        (found,) = (each for each in (await self.status(name))["conditions"] if each["type"] == type)
+        return found
+
+    async def annotate(self, value: str) -> None:
+        patch = {"metadata": {"annotations": {"seen-by": value}}}
+        await self.client.patch(NotificationRequest, "disk-full", "default", patch=patch)
+
+    @property
+    def writes(self) -> int:
+        """Status writes that took effect."""
+        found = self.server.requests(verb="patch", subresource="status", resource="notificationrequests")
+        return sum(1 for request in found if request.effective)
+
+    @asynccontextmanager
+    async def operator(
+        self, *channels: Any, workers: int = 1, grace: float = 30.0, **options: Any
+    ) -> AsyncIterator[tuple[Controller, NotificationReconciler]]:
+        """Run the operator; `options` are the reconciler's."""
+        reconciler = NotificationReconciler(channels=channels, **options)
+        async with Cache(self.client) as cache:
+            client = CachedClient(self.client, cache)
+            controller = Controller(reconciler, cache=cache, client=client, workers=workers)
+            await controller.start()
+            try:
+                yield controller, reconciler
+            finally:
+                await controller.stop(grace=grace)
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(NotificationRequest)
+        yield World(server, client)
+
+
+def offsets(status: dict[str, Any], channel: str) -> list[float]:
+    """When the attempts on a channel began, by the ledger, in seconds since the first cycle."""
+    start = parse_time(status["queuedAt"])
+    return [
+        (parse_time(entry["timestamp"]) - start).total_seconds()
+        for entry in status["deliveryAttempts"]
+        if entry["channel"] == channel
+    ]
