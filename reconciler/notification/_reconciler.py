@@ -189,11 +189,12 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         try:
             await self._deliverer.deliver([self._message(obj, channel) for channel in found.due], results)
         except BaseException:
-            withdraw_intents(status, intents, kept={delivery.channel for delivery in results})
-            if results:
-                self._settle(obj, channels, before, results, status)
+            made = self._settle(obj, channels, before, results, status).attempts if results else ()
+            withdraw_intents(status, intents, unless=made)
             raise
-        return self._next(obj, self._settle(obj, channels, before, results, status))
+        decision = self._settle(obj, channels, before, results, status)
+        withdraw_intents(status, intents, unless=decision.attempts)
+        return self._next(obj, decision)
 
     # The steps of a pass
 

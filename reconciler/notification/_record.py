@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
@@ -101,18 +100,21 @@ def record_intents(status: StatusBatcher[NotificationRequestStatus], intents: Se
 
 
 def withdraw_intents(
-    status: StatusBatcher[NotificationRequestStatus], intents: Sequence[DeliveryAttempt], *, kept: AbstractSet[str]
+    status: StatusBatcher[NotificationRequestStatus],
+    intents: Sequence[DeliveryAttempt],
+    *,
+    unless: Sequence[DeliveryAttempt],
 ) -> None:
-    """Take back the intents of calls that were stopped before anything was sent, but for the channels in `kept`."""
-    unused = {(intent.channel, intent.attempt) for intent in intents if intent.channel not in kept}
+    """Take back the intents of attempts that were not made: the call was put off, or stopped before it was sent."""
+    made = {(attempt.channel, attempt.attempt) for attempt in unless}
+    unused = {(intent.channel, intent.attempt) for intent in intents} - made
     if not unused:
         return
 
     def without(document: dict[str, Any]) -> None:
-        ledger = document.get("deliveryAttempts", [])
         document["deliveryAttempts"] = [
             entry
-            for entry in ledger
+            for entry in document.get("deliveryAttempts", [])
             if entry.get("result") != "unknown" or (entry.get("channel"), entry.get("attempt")) not in unused
         ]
 

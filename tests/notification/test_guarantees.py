@@ -1,0 +1,334 @@
+"""What each delivery guarantee, the frozen channel set, the fence and the ttl promise a user."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from reconciler.errors import NotFound
+from reconciler.manager import NotLeader
+from reconciler.notification import (
+    DeferredDeliveryError,
+    NotificationRequest,
+    Recorded,
+    Resolution,
+    RetryableDeliveryError,
+    UnknownDeliveryError,
+)
+from tests.notification.world import DOWN, Recorder, World, virtual, world
+
+BUSY = RetryableDeliveryError("503")
+LOST = UnknownDeliveryError("no answer")
+
+
+async def killed_during_the_call(w: World, guarantee: str, **policy: object) -> None:
+    """Run the operator until its first call, and end it there without a trace of what became of the call."""
+    reached = asyncio.Event()
+
+    async def hang() -> None:
+        reached.set()
+        await asyncio.sleep(1e6)
+
+    pager = Recorder("pager", action=hang)
+    async with w.operator(pager, grace=0.0):
+        await w.create("pager", spec={"delivery": guarantee}, **policy)
+        await reached.wait()
+        w.server.faults.add(status=403, verb="patch", subresource="status")
+    w.server.faults.clear()
+    assert len(pager.calls) == 1
+
+
+@virtual
+async def test_at_least_once_makes_a_call_again_whose_result_died_with_the_process() -> None:
+    pager = Recorder("pager")
+    async with world() as w:
+        await killed_during_the_call(w, "AtLeastOnce")
+        async with w.operator(pager):
+            await asyncio.sleep(1000)
+        status = await w.status()
+    assert (len(pager.calls), status["phase"], status["totalAttempts"]) == (1, "Sent", 1)
+
+
+@virtual
+async def test_bounded_counts_the_call_that_died_and_waits_as_after_a_failure() -> None:
+    pager = Recorder("pager", [BUSY])
+    async with world() as w:
+        await killed_during_the_call(w, "Bounded", maxAttempts=3)
+        begun = asyncio.get_running_loop().time()
+        async with w.operator(pager):
+            await asyncio.sleep(1000)
+        status = await w.status()
+    assert len(pager.calls) == 2
+    assert pager.calls[0] - begun == pytest.approx(30, abs=0.1)
+    assert (status["phase"], status["totalAttempts"]) == ("Failed", 3)
+    assert [entry["result"] for entry in status["deliveryAttempts"]] == ["unknown", "failure", "failure"]
+
+
+@virtual
+async def test_at_most_once_never_repeats_a_call_whose_result_is_not_known() -> None:
+    pager = Recorder("pager")
+    async with world() as w:
+        await killed_during_the_call(w, "AtMostOnce")
+        async with w.operator(pager):
+            await asyncio.sleep(1000)
+        status = await w.status()
+    assert pager.calls == []
+    assert (status["phase"], status["reason"]) == ("Failed", "DeliveryUnknown")
+    (channel,) = status["channels"]
+    assert (channel["state"], channel["reason"], channel["attempts"]) == ("Unknown", "OutcomeUnknown", 1)
+    assert "may have delivered" in status["message"]
+
+
+@virtual
+@pytest.mark.parametrize("error", [LOST, DOWN, TimeoutError()])
+async def test_at_most_once_ends_with_an_error_that_does_not_say_that_nothing_arrived(error: BaseException) -> None:
+    pager, other = Recorder("pager", [error]), Recorder("other")
+    async with world() as w, w.operator(pager, other):
+        await w.create("pager", "other", spec={"delivery": "AtMostOnce"})
+        await asyncio.sleep(1000)
+        status = await w.status()
+    assert (len(pager.calls), len(other.calls)) == (1, 1)
+    assert (status["phase"], status["reason"]) == ("PartiallySent", "DeliveryUnknown")
+
+
+@virtual
+async def test_at_most_once_tries_again_what_was_refused_or_put_off() -> None:
+    pager = Recorder("pager", [BUSY, DeferredDeliveryError("open", retry_after=5), None])
+    async with world() as w, w.operator(pager):
+        await w.create("pager", spec={"delivery": "AtMostOnce"})
+        await asyncio.sleep(1000)
+        status = await w.status()
+    assert (len(pager.calls), status["phase"], status["totalAttempts"]) == (3, "Sent", 2)
+    assert [entry["result"] for entry in status["deliveryAttempts"]] == ["failure", "success"]
+
+
+@virtual
+@pytest.mark.parametrize(("guarantee", "writes"), [("AtLeastOnce", 3), ("Bounded", 6), ("AtMostOnce", 6)])
+async def test_an_intent_costs_one_more_write_a_cycle(guarantee: str, writes: int) -> None:
+    pager, other = Recorder("pager", [BUSY, BUSY, None]), Recorder("other")
+    async with world() as w, w.operator(pager, other):
+        await w.create("pager", "other", spec={"delivery": guarantee})
+        await asyncio.sleep(1000)
+        assert (await w.status())["phase"] == "Sent"
+        assert w.writes == writes
+
+
+@virtual
+async def test_an_intent_that_another_writer_came_before_is_not_followed_by_a_call() -> None:
+    async with world() as w:
+        w.server.faults.add(status=409, times=1, verb="patch", subresource="status")
+        pager = Recorder("pager")
+        async with w.operator(pager):
+            await w.create("pager", spec={"delivery": "Bounded"})
+            await asyncio.sleep(100)
+        status = await w.status()
+    assert (len(pager.calls), status["phase"], status["totalAttempts"]) == (1, "Sent", 1)
+
+
+@virtual
+async def test_b14_a_stop_before_anything_was_sent_is_no_attempt_under_any_guarantee() -> None:
+    for guarantee in ("AtLeastOnce", "Bounded", "AtMostOnce"):
+        async with world() as w:
+            first = Recorder("pager", action=lambda: asyncio.sleep(1e6))
+            async with w.operator(first, grace=0.0):
+                await w.create("pager", spec={"delivery": guarantee})
+                await asyncio.sleep(1)
+            assert not (await w.status()).get("deliveryAttempts")
+            second = Recorder("pager")
+            async with w.operator(second):
+                await asyncio.sleep(100)
+            status = await w.status()
+        assert (len(second.calls), status["phase"], status["totalAttempts"]) == (1, "Sent", 1)
+
+
+@virtual
+async def test_a_stop_after_the_message_was_sent_is_an_attempt_that_nobody_knows_the_outcome_of() -> None:
+    for guarantee, calls, phase in (("AtLeastOnce", 1, "Sent"), ("Bounded", 1, "Sent"), ("AtMostOnce", 0, "Failed")):
+        async with world() as w:
+            first = Recorder("pager", action=lambda: asyncio.sleep(1e6))
+            async with w.operator(first, grace=0.0):
+                await w.create("pager", spec={"delivery": guarantee})
+                await asyncio.sleep(1)
+                first.messages[0].mark_sent()
+            (entry,) = (await w.status())["deliveryAttempts"]
+            assert entry["result"] == "unknown"
+            second = Recorder("pager")
+            async with w.operator(second):
+                await asyncio.sleep(100)
+            assert (len(second.calls), (await w.status())["phase"]) == (calls, phase)
+
+
+# Routing
+
+
+class Table:
+    """A router that can be told something else at any time."""
+
+    def __init__(self, *channels: str) -> None:
+        self.channels = channels
+        self.asked: list[Mapping[str, str]] = []
+
+    def resolve(self, attributes: Mapping[str, str]) -> Resolution:
+        self.asked.append(attributes)
+        return Resolution(receivers=("oncall",), channels=tuple(dict.fromkeys(self.channels)))
+
+
+@virtual
+async def test_routing_is_asked_once_and_its_answer_is_written_before_the_first_call() -> None:
+    table = Table("pager", "pager", "other")
+    seen: list[object] = []
+
+    async with world() as w:
+
+        async def look() -> None:
+            seen.append([channel["name"] for channel in (await w.status())["channels"]])
+
+        pager, other = Recorder("pager", [DOWN, None], action=look), Recorder("other")
+        async with w.operator(pager, other, router=table):
+            await w.create(spec={"extensions": {"team": "storage", "type": "forged"}})
+            await asyncio.sleep(1000)
+            status, condition = await w.status(), await w.condition("RoutingResolved")
+        writes = w.writes
+    assert seen == [["pager", "other"]] * 2
+    assert [dict(asked) for asked in table.asked] == [
+        {"team": "storage", "type": "Escalation", "priority": "High", "namespace": "default", "name": "disk-full"}
+    ]
+    assert (len(pager.calls), len(other.calls), status["phase"], writes) == (2, 1, "Sent", 3)
+    assert (condition["status"], condition["reason"]) == ("True", "RoutingRuleMatched")
+
+
+@virtual
+async def test_b7_a_routing_that_changes_during_retries_neither_adds_nor_loses_a_channel() -> None:
+    table = Table("console", "file")
+    console, file, log = Recorder("console"), Recorder("file", [DOWN]), Recorder("log", [DOWN])
+    async with world() as w, w.operator(console, file, log, router=table):
+        await w.create()
+        await asyncio.sleep(10)
+        table.channels = ("log",)
+        await asyncio.sleep(1000)
+        status = await w.status()
+    assert (len(console.calls), len(file.calls), len(log.calls)) == (1, 5, 0)
+    assert status["phase"] == "PartiallySent"
+
+
+@virtual
+@pytest.mark.parametrize(("router", "reason"), [(None, "NoRouting"), (Table(), "NoChannels")])
+async def test_a_request_that_reaches_no_channel_has_failed_and_says_why(router: Table | None, reason: str) -> None:
+    async with world() as w, w.operator(Recorder("pager"), router=router):
+        await w.create()
+        await asyncio.sleep(100)
+        status, condition = await w.status(), await w.condition("RoutingResolved")
+        assert w.writes == 1
+    assert (status["phase"], status["reason"]) == ("Failed", "NoChannelsResolved")
+    assert (condition["status"], condition["reason"]) == ("False", reason)
+
+
+@virtual
+async def test_a_routed_channel_that_is_gone_before_its_first_call_is_waited_for() -> None:
+    async with world() as w:
+        async with w.operator(Recorder("other"), router=Table("pager")):
+            await w.create()
+            await asyncio.sleep(30)
+            (channel,) = (await w.status())["channels"]
+            assert (channel["state"], channel["reason"], channel["attempts"]) == ("Pending", "Deferred", 0)
+        pager = Recorder("pager")
+        async with w.operator(pager):
+            await asyncio.sleep(100)
+        assert (len(pager.calls), (await w.status())["phase"]) == (1, "Sent")
+
+
+# The fence, and what others hear
+
+
+@virtual
+async def test_a_process_that_does_not_lead_makes_no_call() -> None:
+    pager = Recorder("pager")
+    async with world() as w, w.operator(pager) as (_, reconciler):
+        binding = reconciler._binding
+        assert binding is not None
+
+        def refuse() -> None:
+            raise NotLeader("the lease was lost")
+
+        binding.check_leader = refuse
+        await w.create("pager")
+        await asyncio.sleep(100)
+        assert pager.calls == []
+        binding.check_leader = None
+        await asyncio.sleep(1000)
+        assert len(pager.calls) == 1
+
+
+class Notes:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.records: list[Recorded] = []
+
+    def recorded(self, record: Recorded) -> None:
+        self.records.append(record)
+        raise RuntimeError("an observer must not harm anybody")
+
+    @property
+    def attempts(self) -> list[tuple[str, int, str]]:
+        return [(each.channel, each.attempt, each.result) for note in self.records for each in note.attempts]
+
+
+@virtual
+async def test_others_hear_of_an_attempt_after_its_write_and_once() -> None:
+    notes, pager = Notes(), Recorder("pager", [BUSY, None])
+    async with world() as w:
+        w.server.faults.add(status=403, times=3, verb="patch", subresource="status")
+        async with w.operator(pager, observers=[notes]):
+            await w.create("pager")
+            await asyncio.sleep(0.05)
+            assert (len(pager.calls), notes.attempts) == (1, [])
+            await asyncio.sleep(1000)
+            assert (await w.status())["phase"] == "Sent"
+    assert notes.attempts == [("pager", 1, "failure"), ("pager", 2, "success")]
+    assert [note.finished for note in notes.records] == [False, True]
+
+
+# Retention
+
+
+@virtual
+async def test_a_finished_request_is_deleted_after_its_ttl_and_not_before() -> None:
+    async with world() as w, w.operator(Recorder("pager", [BUSY, None])) as (_, reconciler):
+        await w.create("pager", spec={"ttlSecondsAfterFinished": 100})
+        await w.create("pager", name="kept")
+        await asyncio.sleep(129)
+        await w.annotate("somebody")
+        assert (await w.status())["phase"] == "Sent"
+        await asyncio.sleep(2)
+        with pytest.raises(NotFound):
+            await w.status()
+        assert (await w.status("kept"))["phase"] == "Sent"
+        assert reconciler.statistics().expired == 1
+
+
+@virtual
+async def test_a_ttl_that_ended_while_no_operator_ran_is_kept_at_the_next_start() -> None:
+    async with world() as w:
+        async with w.operator(Recorder("pager")):
+            await w.create("pager", spec={"ttlSecondsAfterFinished": 60})
+            await asyncio.sleep(1)
+        await asyncio.sleep(1000)
+        assert (await w.status())["phase"] == "Sent"
+        async with w.operator(Recorder("pager")):
+            await asyncio.sleep(1)
+            assert len(await w.client.list(NotificationRequest, "default")) == 0
+
+
+@virtual
+async def test_a_request_that_was_deleted_is_cancelled() -> None:
+    pager = Recorder("pager", [BUSY])
+    async with world() as w, w.operator(pager) as (controller, _):
+        await w.create("pager")
+        await asyncio.sleep(40)
+        await w.client.delete(NotificationRequest, "disk-full", "default")
+        await asyncio.sleep(10_000)
+        assert controller.statistics().results["error"] == 0
+    assert pager.calls == [0, 30]
