@@ -14,7 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.client._client import Client
+from reconciler.client._conflicts import retry_on_conflict
 from reconciler.client._connection import ClientStatistics
+from reconciler.client._ensure import Written
 from reconciler.client._listing import ListResult
 from reconciler.client._requests import FieldValidation, ObjectLike, PatchStrategy, Propagation, Query, Selector
 from reconciler.client._retry import RetryPolicy
@@ -36,6 +38,8 @@ __all__ = [
     "RetryPolicy",
     "Selector",
     "WatchEvent",
+    "Written",
+    "retry_on_conflict",
 ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.client._answers import decode
-from reconciler.client._connection import ClientStatistics, Connection
+from reconciler.client._connection import ClientStatistics, Connection, accepted
 from reconciler.client._defaults import Defaults
 from reconciler.client._requests import FieldValidation, collection_path, object_path, write_options
 from reconciler.client._retry import Repeat, Trail, is_unknown
@@ -160,10 +160,20 @@ class ClientBase:
             self._unsure(write.rt, write.key)
 
     async def _get_live(
-        self, kind: KindLike, name: str, namespace: str | None, subresource: str | None = None
+        self,
+        kind: KindLike,
+        name: str,
+        namespace: str | None,
+        subresource: str | None = None,
+        *,
+        metadata_only: bool = False,
     ) -> dict[str, Any]:
         rt = await self.resource_type(kind)
-        request = self._connection.request("GET", self._object_path(rt, name, namespace, subresource))
+        request = self._connection.request(
+            "GET",
+            self._object_path(rt, name, namespace, subresource),
+            accept=accepted("", metadata_only=metadata_only),
+        )
         return decode(request, await self._execute(rt, request, Repeat.UNKNOWN))
 
     def _take(

@@ -14,6 +14,7 @@ from reconciler._version import __version__
 from reconciler.client._answers import WarningLog, failure
 from reconciler.client._discovery import Discovery
 from reconciler.client._retry import Repeat, RetryPolicy, Trail, is_unknown, may_repeat
+from reconciler.client._settled import Settled
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError, TransportError, Unauthorized
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -79,6 +80,7 @@ class Connection:
         self.retry = retry or RetryPolicy()
         self.rng = rng or random.Random()  # noqa: S311 - jitter
         self.discovery = Discovery(self)
+        self.settled = Settled()
         self._clock = clock
         self._warnings = WarningLog()
         self._counts: Counter[str] = Counter()

@@ -24,12 +24,31 @@ _BURST = 10
 _PER_SECOND = 1.0
 
 
+class _Group:
+    """Hold what is known of one group and version.
+
+    Attributes:
+        kinds: by their names; None before the first answer.
+        began: when the newest answer was asked for, counted by the questions of the whole client.
+        lock: held while it is asked.
+        tokens: questions that may be asked at once.
+        filled: when they were counted.
+    """
+
+    def __init__(self) -> None:
+        self.kinds: _Kinds | None = None
+        self.began = -1
+        self.lock = asyncio.Lock()
+        self.tokens = float(_BURST)
+        self.filled = 0.0
+
+
 class Discovery:
     """Remember how kinds are served.
 
-    Each group and version is asked by itself, so that one that fails hurts nobody else. A kind that is not in what was
-    fetched is asked for again, so that a CustomResourceDefinition installed meanwhile is found; such misses cost at
-    most one request a second in the long run, beyond which the answer is given from memory.
+    Each group and version is asked by itself, so that one that fails hurts nobody else. That a kind is *not* served is
+    never answered from memory: it may have been installed a moment ago. Who asks for kinds of one group and version
+    that are not there waits for his turn instead: ten questions at once, and one a second in the long run.
 
     Args:
         connection: fetches the documents.
@@ -37,10 +56,8 @@ class Discovery:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._groups: dict[tuple[str, str], _Kinds] = {}
-        self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._tokens = float(_BURST)
-        self._filled = 0.0
+        self._groups: defaultdict[tuple[str, str], _Group] = defaultdict(_Group)
+        self._questions = 0
 
     async def find(self, gvk: GroupVersionKind) -> ResourceType:
         """Return how a kind is served. Cancellation leaves what was known before.
@@ -50,48 +67,47 @@ class Discovery:
             APIError: discovery of its group failed otherwise.
             TransportError: no answer.
         """
-        found = self._known(gvk)
+        group = self._groups[gvk.group, gvk.version]
+        found = (group.kinds or {}).get(gvk.kind)
         if found is not None:
             return found
-        async with self._locks[gvk.group, gvk.version]:
-            found = self._known(gvk)
-            if found is None:
-                await self._refresh(gvk)
-                found = self._known(gvk)
+        self._questions += 1
+        question = self._questions
+        async with group.lock:
+            # An answer that was asked for after this call began is as good as one of its own.
+            if group.began < question:
+                await self._ask(group, gvk)
+            found = (group.kinds or {}).get(gvk.kind)
         if found is None:
             raise self._not_served(gvk)
         return found
 
     def forget(self, gvk: GroupVersionKind) -> None:
         """Ask again for a kind when it is next needed: what was known of it proved wrong."""
-        self._groups.get((gvk.group, gvk.version), {}).pop(gvk.kind, None)
+        (self._groups[gvk.group, gvk.version].kinds or {}).pop(gvk.kind, None)
 
-    def _known(self, gvk: GroupVersionKind) -> ResourceType | None:
-        return self._groups.get((gvk.group, gvk.version), {}).get(gvk.kind)
-
-    async def _refresh(self, gvk: GroupVersionKind) -> None:
-        if (gvk.group, gvk.version) in self._groups and not self._may_ask_again():
-            return
+    async def _ask(self, group: _Group, gvk: GroupVersionKind) -> None:
+        await asyncio.sleep(self._wait(group))
+        self._questions += 1
+        began = self._questions
         request = self._connection.request("GET", _path(gvk))
         try:
             response = await self._connection.execute(request, Repeat.UNKNOWN)
         except NotServed:
-            self._groups[gvk.group, gvk.version] = {}
-            return
-        resources = decode(request, response).get("resources") or ()
-        self._groups[gvk.group, gvk.version] = _kinds(gvk, resources)
+            group.kinds = {}
+        else:
+            group.kinds = _kinds(gvk, decode(request, response).get("resources") or ())
+        group.began = began
 
-    def _may_ask_again(self) -> bool:
+    def _wait(self, group: _Group) -> float:
+        """Take a token; return the seconds until it is there."""
         now = self._connection.monotonic()
-        self._tokens = min(_BURST, self._tokens + max(0.0, now - self._filled) * _PER_SECOND)
-        self._filled = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        group.tokens = min(_BURST, group.tokens + max(0.0, now - group.filled) * _PER_SECOND) - 1
+        group.filled = now
+        return max(0.0, -group.tokens / _PER_SECOND)
 
     def _not_served(self, gvk: GroupVersionKind) -> NotServed:
-        kinds = self._groups.get((gvk.group, gvk.version), {})
+        kinds = self._groups[gvk.group, gvk.version].kinds
         if not kinds:
             hint = f"the server serves no {gvk.api_version}; is the CustomResourceDefinition installed?"
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from reconciler.client._base import ClientBase
 from reconciler.client._requests import (
@@ -18,7 +18,8 @@ from reconciler.client._requests import (
     patch_body,
 )
 from reconciler.client._retry import Repeat
-from reconciler.meta import GroupVersionKind, request_of
+from reconciler.client._settled import own_part
+from reconciler.meta import GroupVersionKind, merge_diff, request_of, uid_of, version_of
 from reconciler.objects import AnyResource, KindLike, Unstructured, to_document
 
 __all__ = ["Patcher"]
@@ -110,6 +111,91 @@ class Patcher(ClientBase):
         return self._take(write, kind, request, response)
 
     @overload
+    async def patch_from(
+        self,
+        base: R,
+        changed: R,
+        *,
+        optimistic_lock: bool = False,
+        subresource: Own | None = None,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
+    ) -> R: ...
+    @overload
+    async def patch_from(
+        self,
+        base: Unstructured | dict[str, Any],
+        changed: Unstructured | dict[str, Any],
+        *,
+        optimistic_lock: bool = False,
+        subresource: Own | None = None,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
+    ) -> Unstructured: ...
+    async def patch_from(
+        self,
+        base: AnyResource | Unstructured | dict[str, Any],
+        changed: AnyResource | Unstructured | dict[str, Any],
+        *,
+        optimistic_lock: bool = False,
+        subresource: Own | None = None,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
+    ) -> AnyResource | Unstructured:
+        """Send what differs between two states of an object as a merge patch; nothing if they mean the same.
+
+        A cancelled call may have done it.
+
+        Args:
+            base: the object as it was read.
+            changed: the same object with changes: a copy that was changed in place.
+            optimistic_lock: refuse with `Conflict` unless the stored version is still that of `base`. Without it the
+                members that changed are set whatever else happened; lists are replaced whole.
+            subresource: ``"status"`` sends what differs in the status alone; None everything else, and the status of a
+                kind that has no such subresource.
+            dry_run: let the server check, default and answer, but store nothing.
+            field_manager: the name that the write is recorded under; the client's by default.
+            field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``.
+
+        Returns:
+            What is stored; `changed` itself if there was nothing to send.
+
+        Raises:
+            ValueError: these are two objects, or `optimistic_lock` is wanted and `base` has no version.
+            Conflict: with `optimistic_lock`, the object changed meanwhile.
+            NotFound: there is no such object.
+            Invalid: validation refused the result.
+            APIError: another failure, typed.
+            OutcomeUnknown: it may have been done, but no answer came. Never repeated.
+            NotSent: the connection could not be made.
+        """
+        before, after = to_document(base), to_document(changed)
+        kind = kind_of(changed, after)
+        rt = await self.resource_type(kind)
+        before, after = self._placed(rt, before), self._placed(rt, after)
+        version = _lock(before, after, optimistic_lock=optimistic_lock)
+        apart = "status" in rt.subresources
+        patch = merge_diff(
+            _part(before, subresource, status_apart=apart), _part(after, subresource, status_apart=apart)
+        )
+        if not patch:
+            return Unstructured(after) if isinstance(changed, dict) else changed
+        answer: AnyResource | Unstructured = await self.patch(
+            cast("Any", kind),
+            *request_of(after),
+            patch=patch,
+            subresource=subresource,
+            resource_version=version,
+            dry_run=dry_run,
+            field_manager=field_manager,
+            field_validation=field_validation,
+        )
+        return answer
+
+    @overload
     async def apply(
         self,
         obj: R,
@@ -185,3 +271,18 @@ class Patcher(ClientBase):
         write = self._write(rt, "apply", request_of(document), dry_run=dry_run)
         response = await self._execute_write(write, request, Repeat.REFUSED)
         return self._take(write, kind, request, response)
+
+
+def _lock(before: Mapping[str, Any], after: Mapping[str, Any], *, optimistic_lock: bool) -> str | None:
+    """Return the version that a patch from one state to the other is conditional on, if it is."""
+    if request_of(before) != request_of(after) or (uid_of(after) and uid_of(before) != uid_of(after)):
+        raise ValueError(f"{request_of(before)} and {request_of(after)} are not two states of one object")
+    if optimistic_lock and not version_of(before):
+        raise ValueError(f"{request_of(before)} has no resourceVersion to lock on: give it as it was read")
+    return version_of(before) if optimistic_lock else None
+
+
+def _part(document: Mapping[str, Any], subresource: str | None, *, status_apart: bool) -> dict[str, Any]:
+    if subresource:
+        return {subresource: document.get(subresource)}
+    return {key: value for key, value in own_part(document).items() if not (status_apart and key == "status")}

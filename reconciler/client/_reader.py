@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from reconciler.client._answers import decode
@@ -13,7 +14,7 @@ from reconciler.client._requests import Query, Selector, pairs, selectors
 from reconciler.client._retry import Repeat
 from reconciler.errors import Expired
 from reconciler.meta import GroupVersionKind, ResourceType
-from reconciler.objects import AnyResource, KindLike, Unstructured, from_document
+from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from
 
 __all__ = ["Reader"]
 
@@ -21,6 +22,12 @@ R = TypeVar("R", bound=AnyResource)
 
 _PAGE = 500
 """Objects a page, as in client-go's pager."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    items: Sequence[dict[str, Any]]
+    version: str
 
 
 class Reader(ClientBase):
@@ -98,31 +105,126 @@ class Reader(ClientBase):
         """
         return await self._list_live(kind, namespace, selectors(label_selector, field_selector), limit)
 
+    @overload
+    def list_pages(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = _PAGE,
+    ) -> AsyncGenerator[ListResult[R], None]: ...
+    @overload
+    def list_pages(
+        self,
+        kind: str | GroupVersionKind,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = _PAGE,
+    ) -> AsyncGenerator[ListResult[Unstructured], None]: ...
+    async def list_pages(
+        self,
+        kind: KindLike,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = _PAGE,
+    ) -> AsyncGenerator[ListResult[Any], None]:
+        """Read all objects of a kind from the server page by page, without holding them all.
+
+        All pages show the version of the first. Leave early to read no more; cancellation has no effect on the server.
+
+        Args:
+            kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
+            namespace: None for all namespaces, or for cluster-scoped kinds.
+            label_selector: text in the API's syntax, or a mapping of what must be equal.
+            field_selector: the same for fields.
+            limit: objects a page at most, 500 by default.
+
+        Raises:
+            Expired: the version was given up while the pages were read, usually after five minutes: begin anew. Unlike
+                `list`, which does so by itself, this has handed out part of the objects already.
+            NotServed: there is no such kind.
+            APIError: another failure, typed.
+            TransportError: no answer, after all attempts.
+            InvalidObject: an object does not fit the class.
+        """
+        rt = await self.resource_type(kind)
+        async for page in self._pages(rt, namespace, selectors(label_selector, field_selector), limit):
+            yield ListResult([from_document(kind, document) for document in page.items], page.version)
+
+    async def get_metadata(self, kind: KindLike, name: str, namespace: str | None = None) -> Unstructured:
+        """Read an object's metadata alone from the server: no spec, status or data travels.
+
+        Otherwise the same as `get`; what is returned has apiVersion and kind of the object. Such a part can be given to
+        `delete` and named in `patch`. Cancellation has no effect on the server.
+        """
+        document = await self._get_live(kind, name, namespace, metadata_only=True)
+        return _metadata_of(gvk_from(kind), document)
+
+    async def list_metadata(
+        self,
+        kind: KindLike,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = _PAGE,
+    ) -> ListResult[Unstructured]:
+        """Read the metadata alone of all objects of a kind from the server; otherwise the same as `list`.
+
+        Cancellation has no effect on the server.
+        """
+        rt = await self.resource_type(kind)
+        query = selectors(label_selector, field_selector)
+        documents, version = await self._all_pages(rt, namespace, query, limit, metadata_only=True)
+        return ListResult([_metadata_of(rt.gvk, document) for document in documents], version)
+
     async def _list_live(
         self, kind: KindLike, namespace: str | None, query: Query, limit: int = _PAGE
     ) -> ListResult[Any]:
         rt = await self.resource_type(kind)
-        try:
-            documents, version = await self._pages(rt, namespace, pairs(query), limit)
-        except Expired:
-            documents, version = await self._pages(rt, namespace, pairs(query), 0)
+        documents, version = await self._all_pages(rt, namespace, pairs(query), limit)
         return ListResult([from_document(kind, document) for document in documents], version)
 
-    async def _pages(
-        self, rt: ResourceType, namespace: str | None, query: Query, limit: int
+    async def _all_pages(
+        self, rt: ResourceType, namespace: str | None, query: Query, limit: int, *, metadata_only: bool = False
     ) -> tuple[Sequence[dict[str, Any]], str]:
-        items: list[dict[str, Any]] = []
+        async def read(limit: int) -> tuple[Sequence[dict[str, Any]], str]:
+            items: list[dict[str, Any]] = []
+            version = ""
+            async for page in self._pages(rt, namespace, query, limit, metadata_only=metadata_only):
+                items += page.items
+                version = page.version
+            return items, version
+
+        try:
+            return await read(limit)
+        except Expired:
+            return await read(0)
+
+    async def _pages(
+        self, rt: ResourceType, namespace: str | None, query: Query, limit: int, *, metadata_only: bool = False
+    ) -> AsyncGenerator[_Page, None]:
         query = [*pairs(query), *([("limit", str(limit))] if limit else [])]
         token = ""
         while True:
-            page = [*query, ("continue", token)] if token else query
-            request = self._connection.request("GET", self._collection_path(rt, namespace), page)
+            request = self._connection.request(
+                "GET",
+                self._collection_path(rt, namespace),
+                [*query, ("continue", token)] if token else query,
+                accept=accepted("List", metadata_only=metadata_only),
+            )
             document = decode(request, await self._execute(rt, request, Repeat.UNKNOWN))
-            items += document.get("items") or ()
             metadata = document.get("metadata") or {}
+            yield _Page(document.get("items") or (), str(metadata.get("resourceVersion") or ""))
             token = metadata.get("continue") or ""
             if not token:
-                return items, str(metadata.get("resourceVersion") or "")
+                return
 
     async def raw_list(
         self, rt: ResourceType, namespace: str | None = None, query: Query = (), *, metadata_only: bool = False
@@ -146,3 +248,8 @@ class Reader(ClientBase):
             accept=accepted("List", metadata_only=metadata_only),
         )
         return (await self._connection.once(request)).body
+
+
+def _metadata_of(gvk: GroupVersionKind, document: dict[str, Any]) -> Unstructured:
+    """Return the metadata under the object's own kind; a server that knows no such form has sent the whole object."""
+    return Unstructured({"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": document.get("metadata") or {}})

@@ -15,6 +15,7 @@ from reconciler.objects import Resource as _Resource
 
 __all__ = [
     "CONTENT_TYPES",
+    "KEPT_BY_THE_SERVER",
     "ClientModel",
     "FieldValidation",
     "ObjectLike",
@@ -81,6 +82,8 @@ ObjectLike = Unstructured | dict[str, Any] | ClientModel
 def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
+    if hasattr(value, "attribute_map"):
+        return to_document(value)
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True, exclude_none=True)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
@@ -90,7 +93,7 @@ _encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def encode(value: object) -> bytes:
-    """Return a body as JSON; mappings of any type and pydantic models inside of it are written as objects.
+    """Return a body as JSON; mappings of any type and models inside of it are written as objects.
 
     Raises:
         TypeError: something in it is no JSON.
@@ -211,7 +214,7 @@ def patch_body(
     return encode(patch)
 
 
-_KEPT_BY_THE_SERVER = frozenset(
+KEPT_BY_THE_SERVER = frozenset(
     {
         "creationTimestamp",
         "deletionGracePeriodSeconds",
@@ -223,6 +226,7 @@ _KEPT_BY_THE_SERVER = frozenset(
         "uid",
     }
 )
+"""Members of the metadata that only the server writes."""
 
 
 def applied(
@@ -235,7 +239,7 @@ def applied(
         ValueError: the owner was never stored, or cannot own it.
     """
     metadata = document.get("metadata") or {}
-    kept = {key: value for key, value in metadata.items() if key not in _KEPT_BY_THE_SERVER}
+    kept = {key: value for key, value in metadata.items() if key not in KEPT_BY_THE_SERVER}
     result = {**document, "metadata": kept}
     if owner is not None:
         set_controller_reference(result, owner)

@@ -48,6 +48,11 @@ class ClientStatusWriter:
         return self._client.field_manager
 
     @property
+    def server(self) -> Hashable:
+        """Return what names the server and the credentials."""
+        return self._client._connection.identity  # noqa: SLF001 - one room
+
+    @property
     def identity(self) -> Hashable:
         """Return what names server, client, field manager and dry run: equal for clients that share a connection."""
         client = self._client

@@ -61,13 +61,39 @@ async def test_misses_cost_a_request_a_second_in_the_long_run(script: Any, clien
         with pytest.raises(NotServed):
             await client.resource_type("v1/Nope")
 
-    for _ in range(100):
+    began = asyncio.get_running_loop().time()
+    for _ in range(10):
         await miss()
-    assert len(script.discovered) == 11
-    await asyncio.sleep(3.5)
-    for _ in range(100):
+    assert asyncio.get_running_loop().time() == began
+    for _ in range(60):
         await miss()
-    assert len(script.discovered) == 14
+    assert asyncio.get_running_loop().time() - began == pytest.approx(60, abs=0.1)
+    assert len(script.discovered) == 70
+
+
+async def test_that_a_kind_is_missing_is_never_told_from_memory(script: Any, client: Client) -> None:
+    for _ in range(50):
+        with pytest.raises(NotServed):
+            await client.resource_type("example.com/v1/Late")
+    script.apis["/apis/example.com/v1"].append(("lates", "Late", True))
+    assert (await client.resource_type("example.com/v1/Late")).plural == "lates"
+
+
+async def test_misses_of_one_group_delay_no_other(script: Any, client: Client) -> None:
+    for _ in range(30):
+        with pytest.raises(NotServed):
+            await client.resource_type("v1/Nope")
+    began = asyncio.get_running_loop().time()
+    await client.resource_type("v1/Node")
+    with pytest.raises(NotServed):
+        await client.resource_type("apps/v1/Nope")
+    assert asyncio.get_running_loop().time() == began
+
+
+async def test_many_who_miss_at_once_cost_one_request(script: Any, client: Client) -> None:
+    missed = await asyncio.gather(*(client.resource_type("v1/Nope") for _ in range(20)), return_exceptions=True)
+    assert [type(error) for error in missed] == [NotServed] * 20
+    assert len(script.discovered) == 1
 
 
 async def test_the_first_question_about_each_group_is_free(script: Any, client: Client) -> None:
