@@ -1,6 +1,7 @@
 """An operator in one file: a kind, its reconciler, and the process that runs it.
 
 reconciler crd examples.database_operator:Database | kubectl apply -f -
+reconciler manifests examples.database_operator:add_controllers | kubectl apply -f -
 python examples/database_operator.py
 """
 
@@ -22,6 +23,7 @@ from reconciler import (
     Result,
     StatusBatcher,
 )
+from reconciler.controller import Permission
 
 
 class DatabaseSpec(Model):
@@ -44,6 +46,8 @@ class Database(Resource[DatabaseSpec, DatabaseStatus], group="example.com", vers
 
 class DatabaseReconciler(ResourceReconciler[Database]):
     """Keep one Deployment a Database and tell how it fares."""
+
+    permissions = (Permission("apps/v1/Deployment", "apply"),)
 
     async def reconcile_object(self, db: Database, status: StatusBatcher[DatabaseStatus]) -> Outcome:
         """Apply the Deployment; its own status decides ours."""
@@ -77,11 +81,16 @@ def deployment_for(db: Database) -> dict[str, Any]:
     }
 
 
+def add_controllers(manager: Manager) -> None:
+    """Give a manager what this operator runs; ``reconciler run`` and ``reconciler manifests`` call it, too."""
+    manager.add_controller(DatabaseReconciler(), owns=["apps/v1/Deployment"], workers=4)
+
+
 async def main() -> None:
     """Run until SIGTERM."""
     async with Client.from_config() as client:
         manager = Manager(client)
-        manager.add_controller(DatabaseReconciler(), owns=["apps/v1/Deployment"], workers=4)
+        add_controllers(manager)
         await manager.run()
 
 

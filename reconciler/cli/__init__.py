@@ -1,4 +1,4 @@
-"""Be what a person types: ``reconciler demo | run | crd | apiserver | envtest``.
+"""Be what a person types: ``reconciler demo | run | crd | manifests | apiserver | envtest``.
 
 Exit codes: 0 done, 1 it failed (one line on standard error says what and what to do), 2 the command line was wrong, 130
 interrupted. Each command imports what it needs, so that one without extras still works.
@@ -6,6 +6,7 @@ interrupted. Each command imports what it needs, so that one without extras stil
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _dispatch(arguments: Sequence[str] | None) -> int:

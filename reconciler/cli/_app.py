@@ -105,6 +105,40 @@ def crd(
 
 
 @app.command
+def manifests(
+    target: Annotated[str, Parameter(help="MODULE:ATTR, as of 'reconciler run'.")],
+    /,
+    *,
+    name: Annotated[
+        str | None, Parameter(help="Name of the service account and the roles; defaults to the module's.")
+    ] = None,
+    install_namespace: Annotated[str, Parameter(help="Where the operator runs: the service account's.")] = "default",
+    namespace: Annotated[tuple[str, ...], Parameter(help="Watch only this namespace; can be repeated.")] = (),
+    leader_election: Annotated[str | None, Parameter(help="Name of the Lease; off unless given.")] = None,
+    leader_election_namespace: Annotated[
+        str | None, Parameter(help="Where the Lease is; defaults to --install-namespace.")
+    ] = None,
+    output: Annotated[Literal["yaml", "json"], Parameter(help="Form of the documents.")] = "yaml",
+) -> int:
+    """Print the service account, roles and bindings that an operator needs. Needs no cluster.
+
+    The roles hold what the controllers watch, their status, finalizers and events, the Lease, and what the reconcilers
+    declare in 'permissions'. Give --namespace and --leader-election as to 'reconciler run'.
+    """
+    from reconciler.cli._manifests import print_manifests
+
+    return print_manifests(
+        target,
+        name=name,
+        install_namespace=install_namespace,
+        namespaces=namespace,
+        leader_election=leader_election,
+        leader_election_namespace=leader_election_namespace,
+        as_json=output == "json",
+    )
+
+
+@app.command
 def apiserver(
     *crds: Annotated[str, Parameter(help="MODULE:CLASS, a YAML file, or 'notification': installed at the start.")],
     port: Annotated[int, Parameter(help="Port on the loopback interface; 0 takes a free one.")] = 0,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
 
-from reconciler.cli._targets import load_target, told_in_a_line
+from reconciler.cli._adder import adder_of
+from reconciler.cli._targets import load_target
 from reconciler.client import Client
 from reconciler.controller import Reconciler
-from reconciler.errors import ConfigurationError
 from reconciler.manager import GracePeriodExceeded, Manager
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
@@ -43,7 +41,8 @@ class RunOptions:
 def run_target(target: str, options: RunOptions) -> int:
     """Run what `target` names until SIGTERM; return the exit code."""
     _configure_logging(options)
-    add = _adder(target, options)
+    found = _notification(options) if target == "notification" else load_target(target)
+    add = adder_of(found, target, workers=options.workers)
     asyncio.run(_run(add, options))
     return 0
 
@@ -68,59 +67,6 @@ async def _run(add: Callable[[Manager], Awaitable[None]], options: RunOptions) -
             # What has not ended, a thread above all, would hold the process for as long as it likes.
             print(f"reconciler: {error}", file=sys.stderr, flush=True)
             os._exit(1)
-
-
-def _adder(target: str, options: RunOptions) -> Callable[[Manager], Awaitable[None]]:
-    """Return the function that gives a manager its controllers."""
-    found = _notification(options) if target == "notification" else load_target(target)
-    reconcilers = [_instance(item, target) for item in _items(found)]
-    if reconcilers:
-
-        async def add(manager: Manager) -> None:
-            for reconciler in reconcilers:
-                manager.add_controller(reconciler, workers=options.workers)
-
-        return add
-    if isinstance(found, type) or not _takes_a_manager(found):
-        raise ConfigurationError(
-            f"{target!r} is {found!r}: name a Reconciler, a sequence of them, or a function that takes the Manager"
-        )
-
-    async def call(manager: Manager) -> None:
-        with told_in_a_line(f"{target!r} failed"):
-            added = found(manager)
-            if inspect.isawaitable(added):
-                await added
-
-    return call
-
-
-def _takes_a_manager(found: object) -> TypeGuard[Callable[[Manager], object]]:
-    if not callable(found):
-        return False
-    try:
-        inspect.signature(found).bind(None)
-    except TypeError:
-        return False
-    except ValueError:
-        return True  # written in C, and nothing tells what it takes
-    return True
-
-
-def _items(found: object) -> Sequence[object]:
-    if isinstance(found, (list, tuple)):
-        return found
-    is_class = isinstance(found, type) and issubclass(found, Reconciler)
-    return [found] if is_class or isinstance(found, Reconciler) else []
-
-
-def _instance(item: object, target: str) -> Reconciler:
-    if isinstance(item, type) and issubclass(item, Reconciler):
-        with told_in_a_line(f"{target!r}: {item.__name__} cannot be made without arguments"):
-            return item()
-    if isinstance(item, Reconciler):
-        return item
-    raise ConfigurationError(f"{target!r} holds {item!r}, which is no Reconciler")
 
 
 def _notification(options: RunOptions) -> Reconciler:

@@ -14,7 +14,8 @@ Subclass `ResourceReconciler` for objects of one kind, or `Reconciler` for bare 
 * Status mutations that could not be saved go out with the object's next cycle.
 """
 
-from reconciler.controller._controller import Controller, ControllerStatistics
+from reconciler.controller._controller import Controller
+from reconciler.controller._custom_sources import ChannelSource, Enqueue, Source, SourceLike
 from reconciler.controller._cycle import ReconcileRun, current_run
 from reconciler.controller._echo import EchoStatistics
 from reconciler.controller._errors import (
@@ -26,6 +27,7 @@ from reconciler.controller._errors import (
 )
 from reconciler.controller._finalizer import ensure_finalizer, release_finalizer
 from reconciler.controller._metrics import ControllerMetrics, ReconcileResult
+from reconciler.controller._permissions import AccessRule, Permission, Verb
 from reconciler.controller._predicates import (
     Predicate,
     annotations_changed,
@@ -36,22 +38,28 @@ from reconciler.controller._predicates import (
 from reconciler.controller._reconciler import Reconciler
 from reconciler.controller._resource_reconciler import ResourceReconciler
 from reconciler.controller._result import Outcome, Result
-from reconciler.controller._sources import LOW_PRIORITY
+from reconciler.controller._sources import FAN_OUT, LOW_PRIORITY
+from reconciler.controller._statistics import ControllerStatistics
 from reconciler.controller._unsaved import UnsavedStatistics
 from reconciler.controller._watches import Mapper, OwnerMapper, Watch, controller_owner, every_owner
 
 __all__ = [
+    "FAN_OUT",
     "LOW_PRIORITY",
+    "AccessRule",
     "CacheSyncTimeout",
+    "ChannelSource",
     "Controller",
     "ControllerError",
     "ControllerMetrics",
     "ControllerStatistics",
     "EchoStatistics",
+    "Enqueue",
     "Mapper",
     "NotBound",
     "Outcome",
     "OwnerMapper",
+    "Permission",
     "Predicate",
     "ReconcileCancelled",
     "ReconcileResult",
@@ -60,7 +68,10 @@ __all__ = [
     "Reconciler",
     "ResourceReconciler",
     "Result",
+    "Source",
+    "SourceLike",
     "UnsavedStatistics",
+    "Verb",
     "Watch",
     "annotations_changed",
     "controller_owner",

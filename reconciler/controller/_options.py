@@ -84,7 +84,7 @@ def predicates_of(
     return found
 
 
-def check_numbers(name: str, *, workers: object, timeout: object) -> None:
+def check_numbers(name: str, *, workers: object, timeout: object, debounce: object = None) -> None:
     """Check what is counted or measured.
 
     Raises:
@@ -92,8 +92,11 @@ def check_numbers(name: str, *, workers: object, timeout: object) -> None:
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigurationError(f"controller {name!r}: workers must be 1 or more, not {workers!r}")
-    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0 and math.isfinite(timeout)):
-        raise ConfigurationError(f"controller {name!r}: timeout must be a number of seconds above 0, not {timeout!r}")
+    for option, seconds in (("timeout", timeout), ("debounce", debounce)):
+        if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0 and math.isfinite(seconds)):
+            raise ConfigurationError(
+                f"controller {name!r}: {option} must be a number of seconds above 0, not {seconds!r}"
+            )
 
 
 def _entries(name: str, option: str, given: Any, of: str) -> Iterable[Any]:

@@ -38,14 +38,15 @@ class Pool:
             for number, worker in enumerate(workers)
         ]
 
-    async def finished(self) -> None:
-        """Wait until all workers have ended. Cancellation changes nothing.
+    async def finished(self, others: Sequence[asyncio.Task[None]] = ()) -> None:
+        """Wait until all workers, and others that run beside them, have ended. Cancellation changes nothing.
 
         Raises:
-            BaseException: what ended a worker that was not asked to end; the others go on.
+            BaseException: what ended one that was not asked to end; the rest go on.
         """
-        if self._tasks:
-            done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        tasks = [*self._tasks, *others]
+        if tasks:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 if not task.cancelled():
                     task.result()

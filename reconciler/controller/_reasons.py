@@ -16,6 +16,7 @@ __all__ = [
     "RESTART",
     "RESYNC",
     "RETRY",
+    "SOURCE",
     "WATCHED",
     "detailed",
     "word",
@@ -38,6 +39,9 @@ OWNED = "owned"
 
 WATCHED = "watched"
 """A mapper named the key for a change of another object."""
+
+SOURCE = "source"
+"""A source of the controller's own named the key."""
 
 ENQUEUE = "enqueue"
 """`Controller.enqueue` was called."""

@@ -26,10 +26,14 @@ from reconciler.meta import Request, ResourceType
 from reconciler.objects import KindLike, from_document
 from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
 
-__all__ = ["LOW_PRIORITY", "AsyncMapping", "MappedSource", "PrimarySource"]
+__all__ = ["FAN_OUT", "LOW_PRIORITY", "AsyncMapping", "MappedSource", "PrimarySource"]
 
 LOW_PRIORITY = -100
-"""Of what is no fresh change: the initial list, resyncs, everything after a restart (controller-runtime's number)."""
+"""Of what is not urgent: the initial list, resyncs, everything after a restart, one change that wakes more keys than
+`FAN_OUT`. The number is controller-runtime's."""
+
+FAN_OUT = 10
+"""More keys than these, named for one object at once, run at low priority: one change is to hold up nobody else."""
 
 _MAX_VERSIONS = 100
 """Versions of one object that wait for an ``async`` mapper; beyond it the oldest goes unmapped, and is counted."""
@@ -48,6 +52,7 @@ class PrimarySource:
         unsaved: the controller's store of unsaved mutations; forgets what is gone.
         predicates: each says whether an event matters; all must.
         metrics: hears of dropped echoes.
+        debounce: seconds that a fresh change waits for others to join its run; None for none.
     """
 
     def __init__(
@@ -57,12 +62,15 @@ class PrimarySource:
         unsaved: UnsavedStore,
         predicates: Predicates,
         metrics: ControllerMetrics,
+        *,
+        debounce: float | None = None,
     ) -> None:
         self._queue = queue
         self._tracker = tracker
         self._unsaved = unsaved
         self._predicates = predicates
         self._metrics = metrics
+        self._debounce = debounce
 
     def handle(self, event: CacheEvent) -> None:
         """Take one event of the informer."""
@@ -74,11 +82,12 @@ class PrimarySource:
         if not _matters(self._predicates, event):
             return
         if gone:
-            self._queue.add(key, reason=reasons.DELETED)
+            self._queue.add(key, after=self._debounce, reason=reasons.DELETED)
         elif event.type is EventType.RESYNC:
             self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
         elif self._tracker.admits(key, event.object.version):
-            self._queue.add(key, priority=_priority(event), reason=reasons.EVENT)
+            after = None if event.initial else self._debounce
+            self._queue.add(key, after=after, priority=_priority(event), reason=reasons.EVENT)
         else:
             self._metrics.echo_dropped()
 
@@ -94,6 +103,7 @@ class MappedSource:
         primary: the kind that the keys are of.
         reason: why the keys run (``"owned: Deployment"``).
         clock: times the repetitions of a failed ``async`` mapper.
+        debounce: seconds that a fresh change waits for others to join its run; None for none.
     """
 
     def __init__(
@@ -106,6 +116,7 @@ class MappedSource:
         primary: ResourceType,
         reason: str,
         clock: Clock,
+        debounce: float | None = None,
     ) -> None:
         self._kind = kind
         self._mapper = mapper
@@ -113,6 +124,7 @@ class MappedSource:
         self._queue = queue
         self._primary = primary
         self._reason = reason
+        self._debounce = debounce
         self.mapping = AsyncMapping(self._map_async, clock=clock) if _is_async(mapper) else None
 
     def handle(self, event: CacheEvent) -> None:
@@ -142,8 +154,12 @@ class MappedSource:
         self._wake(await mapped if inspect.isawaitable(mapped) else mapped, priority)
 
     def _wake(self, mapped: object, priority: int) -> None:
-        for request in check_requests(mapped, self._primary):
-            self._queue.add(request, priority=priority, reason=self._reason)
+        requests = check_requests(mapped, self._primary)
+        after = self._debounce if priority > LOW_PRIORITY else None
+        if len(requests) > FAN_OUT:
+            priority = min(priority, LOW_PRIORITY)
+        for request in requests:
+            self._queue.add(request, after=after, priority=priority, reason=self._reason)
 
 
 class AsyncMapping:

@@ -73,22 +73,22 @@ class Watch:
     predicates: Sequence[Callable[[CacheEvent], bool]] = ()
 
 
-def check_requests(requests: object, primary: ResourceType) -> list[Request]:
-    """Return what a mapper gave, each once.
+def check_requests(requests: object, primary: ResourceType, *, who: str = "a mapper") -> list[Request]:
+    """Return what a mapper, or whoever else, gave, each once.
 
     Raises:
         TypeError: it gave something else than requests.
         ValueError: a request has a namespace and the primary kind none, or the other way round.
     """
     if isinstance(requests, (str, Request)) or not isinstance(requests, Iterable):
-        raise TypeError(f"a mapper returns an iterable of Request(name, namespace), not {type(requests).__name__}")
+        raise TypeError(f"{who} returns an iterable of Request(name, namespace), not {type(requests).__name__}")
     found = list(dict.fromkeys(requests))
     for request in found:
         if not isinstance(request, Request):
-            raise TypeError(f"a mapper returns Request(name, namespace), not {type(request).__name__}")
+            raise TypeError(f"{who} gives Request(name, namespace), not {type(request).__name__}")
         if bool(request.namespace) != primary.namespaced:
             raise ValueError(
-                f"a mapper returned {request!r}, but objects of kind {primary.gvk.kind} "
+                f"{who} gave {request!r}, but objects of kind {primary.gvk.kind} "
                 + ("live in namespaces" if primary.namespaced else "have no namespace")
             )
     return found

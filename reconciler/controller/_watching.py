@@ -44,6 +44,7 @@ class Watching:
         tracker: the controller's echo tracker; forgets everything when the server's history went back.
         clock: source of time.
         timeout: seconds for each kind, from the beginning until its list is delivered.
+        debounce: seconds that a change of another kind waits for more to join its run; None for none.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Watching:
         tracker: EchoTracker[Request],
         clock: Clock,
         timeout: float,
+        debounce: float | None = None,
     ) -> None:
         self._name = name
         self._kind = kind
@@ -68,6 +70,7 @@ class Watching:
         self._tracker = tracker
         self._clock = clock
         self._timeout = timeout
+        self._debounce = debounce
         self._watched: list[_Watched] = []
         self._primary: Informer | None = None
         self._mappings: list[AsyncMapping] = []
@@ -134,6 +137,7 @@ class Watching:
             primary=primary,
             reason=reasons.detailed(word, gvk_from(watch.kind).kind),
             clock=self._clock,
+            debounce=self._debounce,
         )
         if source.mapping is not None:
             self._mappings.append(source.mapping)

@@ -13,8 +13,9 @@ A `Manager` promises:
 
 from reconciler.manager._election import LeaderElection
 from reconciler.manager._errors import GracePeriodExceeded, LeadershipLost, ManagerError, NotLeader
-from reconciler.manager._manager import Manager, ManagerStatistics
+from reconciler.manager._manager import Manager
 from reconciler.manager._runnables import Runnable
+from reconciler.manager._statistics import ManagerStatistics
 
 __all__ = [
     "GracePeriodExceeded",

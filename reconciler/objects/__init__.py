@@ -9,6 +9,7 @@ from reconciler.objects._crd import generate_crd
 from reconciler.objects._declaration import Definition
 from reconciler.objects._extras import PrinterColumn, Rule, rule, schema_extra
 from reconciler.objects._model import Condition, ConditionedStatus, Model, ObjectMeta, OwnerReference
+from reconciler.objects._presumed import is_built_in, presumed_resource_type
 from reconciler.objects._resource import AnyResource, InvalidObject, Resource
 from reconciler.objects._schema import SchemaError
 from reconciler.objects._unstructured import Unstructured
@@ -31,6 +32,8 @@ __all__ = [
     "from_document",
     "generate_crd",
     "gvk_from",
+    "is_built_in",
+    "presumed_resource_type",
     "resource_type_from",
     "rule",
     "schema_extra",

@@ -1,0 +1,49 @@
+"""Count what a controller did: a snapshot that does not change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from reconciler.controller._echo import EchoStatistics
+from reconciler.controller._unsaved import UnsavedStatistics
+from reconciler.workqueue import QueueStatistics
+
+__all__ = ["ControllerStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerStatistics:
+    """Count what a controller did since it was made.
+
+    Attributes:
+        name: the controller's name.
+        workers: how many there may be at a time.
+        active: how many are reconciling now.
+        reconciles: reconciles that ended; one that a shutdown cancelled counts in `cancelled` alone.
+        results: how many ended with each of ``success``, ``error``, ``requeue``, ``requeue_after``.
+        terminal_errors: how many ended with a `TerminalError`.
+        timeouts: how many did not end in time.
+        panics: how many ended by a cancellation that nobody asked for.
+        cancelled: how many a shutdown cancelled.
+        storms: how many tight loops were reported.
+        echo: what the echo rule knows and did.
+        unsaved: status mutations that wait for a later cycle.
+        unmapped: versions of watched objects that an ``async`` mapper was too slow for.
+        queue: what the queue holds and did.
+    """
+
+    name: str
+    workers: int
+    active: int
+    reconciles: int
+    results: Counter[str]
+    terminal_errors: int
+    timeouts: int
+    panics: int
+    cancelled: int
+    storms: int
+    echo: EchoStatistics
+    unsaved: UnsavedStatistics
+    unmapped: int
+    queue: QueueStatistics

@@ -1,0 +1,121 @@
+"""Make a service account, roles and bindings of what controllers need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from reconciler.controller import AccessRule
+from reconciler.errors import ConfigurationError
+from reconciler.manager._election import LeaderElection
+
+__all__ = ["rbac_documents"]
+
+_API = "rbac.authorization.k8s.io"
+
+_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
+
+Document = dict[str, Any]
+
+
+def rbac_documents(
+    controllers: Iterable[Sequence[AccessRule]],
+    *,
+    name: str,
+    namespace: str,
+    namespaces: Sequence[str] | None,
+    lease: LeaderElection | None,
+) -> list[Document]:
+    """Return the documents: the service account, the cluster role if one is needed, roles by namespace, each bound.
+
+    Args:
+        controllers: the rules of each.
+        name: of the service account and of the cluster role.
+        namespace: where the service account is.
+        namespaces: what the manager watches; None for all.
+        lease: what is elected on; None for nothing.
+
+    Raises:
+        ConfigurationError: a name cannot be one.
+    """
+    for what, text in (("name", name), ("namespace", namespace)):
+        if not _NAME.fullmatch(text):
+            raise ConfigurationError(f"the service account's {what} {text!r} is none: use lower case, digits and '-'")
+    cluster, local = _placed(_with_events(controllers), namespaces)
+    if lease is not None:
+        local.setdefault(lease.namespace or namespace, []).extend(_of_the_lease(lease.name))
+    account = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    documents = [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}]
+    documents += _bound("ClusterRole", {"name": name}, cluster, account) if cluster else []
+    for where, rules in local.items():
+        documents += _bound("Role", {"name": name, "namespace": where}, rules, account)
+    return documents
+
+
+def _with_events(controllers: Iterable[Sequence[AccessRule]]) -> list[AccessRule]:
+    """Return all rules; where objects have no namespace, their events are in ``default``."""
+    rules: list[AccessRule] = []
+    for of_one in controllers:
+        rules += of_one
+        if of_one and not of_one[0].namespaced:  # the first rule is about the primary kind
+            rules += [
+                AccessRule(rule.group, rule.resource, rule.verbs, namespace="default")
+                for rule in of_one
+                if (rule.group, rule.resource) == ("", "events")
+            ]
+    return rules
+
+
+def _of_the_lease(name: str) -> list[AccessRule]:
+    resource = "coordination.k8s.io", "leases"
+    # What is created has no name yet when it is authorized, so this verb cannot be tied to one.
+    return [AccessRule(*resource, ("create",)), AccessRule(*resource, ("get", "update"), names=(name,))]
+
+
+def _placed(
+    rules: Sequence[AccessRule], namespaces: Sequence[str] | None
+) -> tuple[list[AccessRule], dict[str, list[AccessRule]]]:
+    """Return the rules that hold everywhere, and those that hold in one namespace."""
+    cluster: list[AccessRule] = []
+    local: dict[str, list[AccessRule]] = {}
+    for rule in rules:
+        if rule.namespaced and namespaces is not None:
+            for namespace in (rule.namespace,) if rule.namespace else namespaces:
+                local.setdefault(namespace, []).append(rule)
+        elif rule.namespace is None:
+            cluster.append(rule)
+    return cluster, local
+
+
+def _bound(kind: str, metadata: Document, rules: Sequence[AccessRule], account: Document) -> list[Document]:
+    """Return a role and its binding to the service account."""
+    role = {"apiVersion": f"{_API}/v1", "kind": kind, "metadata": metadata, "rules": _merged(rules)}
+    reference = {"apiGroup": _API, "kind": kind, "name": metadata["name"]}
+    binding = {
+        "apiVersion": f"{_API}/v1",
+        "kind": f"{kind}Binding",
+        "metadata": dict(metadata),
+        "roleRef": reference,
+        "subjects": [dict(account)],
+    }
+    return [role, binding]
+
+
+def _merged(rules: Sequence[AccessRule]) -> list[Mapping[str, Any]]:
+    """Return one rule for all resources of a group that are treated alike, in the order in which they were named."""
+    verbs: dict[tuple[str, str, tuple[str, ...]], set[str]] = {}
+    for rule in rules:
+        verbs.setdefault((rule.group, rule.resource, rule.names), set()).update(rule.verbs)
+    alike: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for (group, resource, names), allowed in verbs.items():
+        alike.setdefault((group, names, tuple(sorted(allowed))), []).append(resource)
+    return [
+        {
+            "apiGroups": [group],
+            "resources": resources,
+            **({"resourceNames": list(names)} if names else {}),
+            "verbs": list(allowed),
+        }
+        for (group, names, allowed), resources in alike.items()
+    ]

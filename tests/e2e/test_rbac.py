@@ -1,0 +1,210 @@
+"""The example operator on a real kube-apiserver with RBAC: it runs with exactly the printed roles, not with less."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.database_operator import Database, DatabaseReconciler, DatabaseSpec, add_controllers
+from reconciler import Client, Manager, ObjectMeta
+from reconciler.cli import main
+from reconciler.controller import CacheSyncTimeout
+from reconciler.errors import AlreadyExists
+from reconciler.manager import LeaderElection
+from reconciler.testing.control_plane import ControlPlane
+
+pytestmark = pytest.mark.control_plane
+
+TARGET = "examples.database_operator:add_controllers"
+DEPLOYMENT = "apps/v1/Deployment"
+LONG = 30.0
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Installed:
+    """Hold an operator that was installed with roles: who installed it, and the client of its service account."""
+
+    admin: Client
+    operator: Client
+    user: str
+    namespace: str
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(LONG):
+        while not await condition():  # noqa: ASYNC110 - what is awaited has no event to wait for
+            await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def installed(
+    plane: ControlPlane,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    *options: str,
+    without: tuple[str, str] | None = None,
+) -> AsyncIterator[Installed]:
+    """Apply what the command prints, all of it or without some verbs of one resource, and log in as the operator."""
+    number = next(_numbers)
+    name, namespace = f"database-operator-{number}", f"rbac-{number}"
+    arguments = [
+        "manifests",
+        TARGET,
+        f"--name={name}",
+        f"--install-namespace={namespace}",
+        "--output=json",
+        "--leader-election=database-operator",
+        *(option.format(namespace=namespace) for option in options),
+    ]
+    with pytest.raises(SystemExit):
+        await asyncio.to_thread(main, arguments)
+    documents = json.loads(capsys.readouterr().out)["items"]
+    async with plane.client() as admin:
+        with contextlib.suppress(AlreadyExists):
+            await admin.create(Database.crd())
+        await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        for document in documents:
+            await admin.create(_less(document, *without) if without else document)
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        answer = await admin.create_subresource("v1/ServiceAccount", name, namespace, subresource="token", body=request)
+        kubeconfig = plane.kubeconfig()
+        kubeconfig["users"][0]["user"] = {"token": answer.to_dict()["status"]["token"]}
+        path = tmp_path / f"{name}.kubeconfig"
+        path.write_text(json.dumps(kubeconfig))
+
+        async def served() -> bool:  # the authorizer learns of roles by a watch of its own, and of kinds likewise
+            review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "metadata": {}}
+            rules = await operator.create(review | {"spec": {"namespace": namespace}})
+            return any("databases" in rule.get("resources", ()) for rule in rules.to_dict()["status"]["resourceRules"])
+
+        async with Client.from_config(kubeconfig=path) as operator:
+            await until(served)
+            yield Installed(admin, operator, f"system:serviceaccount:{namespace}:{name}", namespace)
+
+
+def _less(document: dict[str, Any], verbs: str, resource: str) -> dict[str, Any]:
+    rules = [
+        rule
+        | {"verbs": [verb for verb in rule["verbs"] if verb not in verbs.split() or resource not in rule["resources"]]}
+        for rule in document.get("rules", ())
+    ]
+    return document | {"rules": [rule for rule in rules if rule["verbs"]]} if rules else document
+
+
+async def create_database(admin: Client, namespace: str) -> None:
+    await admin.create(Database(metadata=ObjectMeta(name="db1", namespace=namespace), spec=DatabaseSpec(size=3)))
+
+
+def election(namespace: str) -> LeaderElection:
+    return LeaderElection("database-operator", namespace=namespace)
+
+
+@pytest.mark.parametrize("options", [(), ("--namespace={namespace}",)], ids=["cluster", "namespace"])
+async def test_the_example_runs_with_the_printed_roles(
+    control_plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    async with installed(control_plane, tmp_path, capsys, *options) as it:
+        manager = Manager(
+            it.operator,
+            namespaces=[it.namespace] if options else None,
+            leader_election=election(it.namespace),
+        )
+        add_controllers(manager)
+        async with manager.running():
+            await create_database(it.admin, it.namespace)
+            await it.admin.wait_for(
+                Database, "db1", it.namespace, until=lambda db: db.status.phase == "Provisioning", timeout=LONG
+            )
+            await it.admin.patch(
+                DEPLOYMENT,
+                "db1",
+                it.namespace,
+                patch={"status": {"replicas": 1, "readyReplicas": 1, "availableReplicas": 1}},
+                subresource="status",
+            )
+            await it.admin.wait_for(
+                Database, "db1", it.namespace, until=lambda db: db.status.phase == "Ready", timeout=LONG
+            )
+        asked = [record for record in control_plane.audit() if record.user == it.user]
+        assert {record.code for record in asked} & {401, 403} == set()
+        used = {(record.verb, f"{record.resource}/{record.subresource}".rstrip("/")) for record in asked}
+        assert used >= {
+            ("watch", "databases"),
+            ("patch", "databases/status"),
+            ("watch", "deployments"),
+            ("patch", "deployments"),
+            ("create", "leases"),
+        }
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "says"),
+    [
+        ("watch", "databases", 'cannot watch resource "databases" in API group "example.com"'),
+        ("watch", "deployments", 'cannot watch resource "deployments" in API group "apps"'),
+        ("patch", "databases/status", 'cannot patch resource "databases/status" in API group "example.com"'),
+        ("patch", "deployments", 'cannot patch resource "deployments" in API group "apps"'),
+        ("create", "deployments", 'cannot create resource "deployments" in API group "apps"'),
+    ],
+)
+async def test_a_verb_that_is_missing_is_named_in_the_log(
+    control_plane: ControlPlane,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    verb: str,
+    resource: str,
+    says: str,
+) -> None:
+    async with installed(control_plane, tmp_path, capsys, without=(verb, resource)) as it:
+        manager = Manager(it.operator)
+        add_controllers(manager)
+        with caplog.at_level(logging.WARNING, "reconciler"):
+            async with manager.running():
+                await create_database(it.admin, it.namespace)
+
+                async def said() -> bool:
+                    return any(says in record.getMessage() for record in caplog.records)
+
+                await until(said)
+
+
+@pytest.mark.parametrize("kind", ["databases", "deployments"])
+async def test_a_kind_that_may_not_be_listed_or_watched_is_named_by_the_start(
+    control_plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    async with installed(control_plane, tmp_path, capsys, without=("list watch", kind)) as it:
+        manager = Manager(it.operator)
+        manager.add_controller(DatabaseReconciler(), owns=[DEPLOYMENT], sync_timeout=2)
+        with pytest.raises(CacheSyncTimeout, match=f'cannot (list|watch) resource "{kind}"'):
+            async with manager.running():
+                await asyncio.sleep(LONG)
+
+
+async def test_a_lease_that_may_not_be_made_is_named_in_the_log(
+    control_plane: ControlPlane,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with installed(control_plane, tmp_path, capsys, without=("create", "leases")) as it:
+        manager = Manager(it.operator, leader_election=election(it.namespace))
+        add_controllers(manager)
+        with caplog.at_level(logging.WARNING, "reconciler.manager"):
+            async with manager.running():
+
+                async def said() -> bool:
+                    return any('cannot create resource "leases"' in each.getMessage() for each in caplog.records)
+
+                await until(said)
