@@ -48,7 +48,7 @@ class ClientStatusWriter:
         return self._client.field_manager
 
     @property
-    def server(self) -> Hashable:
+    def server_identity(self) -> Hashable:
         """Return what names the server and the credentials."""
         return self._client._connection.identity  # noqa: SLF001 - one room
 

@@ -29,10 +29,11 @@ def merge_patch(target: Any, patch: Any) -> Any:
 def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Return the smallest merge patch that turns `old` into `new`; ``{}`` when they mean the same.
 
-    Lists are replaced whole. Null members of `new` count as absent, which is how a server stores them.
+    Its members are in the order of `new`, those that are removed after them. Lists are replaced whole. Null members of
+    `new` count as absent, which is how a server stores them.
     """
     patch: dict[str, Any] = {}
-    for key in old.keys() | new.keys():
+    for key in (*new, *(key for key in old if key not in new)):
         before, after = old.get(key), new.get(key)
         if equal(before, after):
             continue

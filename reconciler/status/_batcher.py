@@ -144,6 +144,7 @@ class StatusBatcher(Recorder[S]):
             writer.identity,
             str(getattr(writer, "field_manager", "") or ""),
             lambda: getattr(writer, "warnings", ()),
+            getattr(writer, "server_identity", None),
         )
         self._on_error = on_error
         self._join = join
@@ -318,7 +319,8 @@ class StatusBatcher(Recorder[S]):
 
     def _join_key(self) -> Hashable:
         policy, target = self._policy, self._target
-        return self._binding.is_async, target.kind, target.request, policy.strategy, policy.subresource
+        identity = target.identity, target.gvk, target.request
+        return self._binding.is_async, identity, policy.strategy, policy.subresource
 
     def _leave(self, error: BaseException | None) -> Session | None:
         """End the recording; return the session if this batcher has to flush it."""

@@ -51,6 +51,11 @@ class BlockingClientWriter:
         return self._requests.request
 
     @property
+    def server_identity(self) -> Hashable:
+        """Return the server's URL."""
+        return str(self._api_client.configuration.host)
+
+    @property
     def identity(self) -> Hashable:
         """Return what names server, client and field manager."""
         return self._api_client.configuration.host, id(self._api_client), self.field_manager

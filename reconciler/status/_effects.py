@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from reconciler.backoff import Backoff
 from reconciler.clock import Clock
@@ -14,7 +14,7 @@ from reconciler.status._mutations import Path
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._writer import Strategy
 
-__all__ = ["BACKOFF", "Effect", "Flow", "Flushed", "Policy", "Read", "Report", "Sleep", "Target", "Write"]
+__all__ = ["BACKOFF", "Effect", "Flow", "Flushed", "Outcome", "Policy", "Read", "Report", "Sleep", "Target", "Write"]
 
 BACKOFF = Backoff(base=0.01, factor=4, maximum=1.0, jitter=0.5)
 """Before each repetition: about 10, 40, 160, 640 ms. client-go's RetryOnConflict starts at 10 ms as well; the spread
@@ -61,6 +61,7 @@ class Target:
         identity: server, client and field manager.
         field_manager: under which writes are recorded; ``""`` when that is not known.
         warnings: returns the ``Warning`` headers of the last answer.
+        server: names the server alone, if that is known.
     """
 
     gvk: GroupVersionKind
@@ -68,11 +69,12 @@ class Target:
     identity: Hashable
     field_manager: str
     warnings: Callable[[], Sequence[str]]
+    server: Hashable = None
 
     @property
     def kind(self) -> Hashable:
-        """Return what the memory of the kind is filed under."""
-        return self.identity, self.gvk
+        """Return what the memory of the kind is filed under: a program may make a client for each object."""
+        return self.identity if self.server is None else self.server, self.gvk
 
     def __str__(self) -> str:
         return f"{self.gvk} {self.request}"
@@ -114,26 +116,30 @@ class Report(NamedTuple):
     exact: bool
 
 
+Outcome = Literal["written", "unchanged", "ignored", "gone"]
+"""A write took effect; there was nothing to write; the server stored nothing of what was sent; the object is gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flushed:
     """Hold how a flush ended without error.
 
     Attributes:
-        written: whether a write took effect.
-        dropped: whether the object is gone, so that nothing could be written.
+        outcome: see `Outcome`.
         document: the whole object at the version now known; None when that is still the one given.
         tip: that version.
         considered: the status that the body may go on from; at most its own changes are newer than what it saw.
         reports: for the cycle, one for each write of which something may be concluded.
+        fields: paths that the write named.
         trimmed: list entries that ``keep_last`` dropped.
     """
 
-    written: bool
-    dropped: bool
+    outcome: Outcome
     document: dict[str, Any] | None
     tip: Snapshot
     considered: Mapping[str, Any]
     reports: tuple[Report, ...] = ()
+    fields: Sequence[Path] = ()
     trimmed: int = 0
 
 

@@ -28,6 +28,7 @@ from reconciler.meta import format_path
 from reconciler.status._mutations import Mutation
 
 __all__ = [
+    "MAX_NAMED",
     "StatusConflict",
     "StatusContested",
     "StatusError",
@@ -43,8 +44,8 @@ __all__ = [
     "describe",
 ]
 
-_MAX_NAMED = 12
-"""How many mutations a message names; the rest is a number."""
+MAX_NAMED = 12
+"""How many mutations or fields a message names."""
 
 
 class StatusError(ReconcilerError):
@@ -135,6 +136,6 @@ class TooManyStatusWrites(ReconcilerError, AssertionError):
 
 def describe(mutations: Sequence[Mutation]) -> str:
     """Name mutations by verb and path, without their values: a status may hold what a log must not."""
-    named = [f"{m.verb} {', '.join(map(format_path, m.paths))}".rstrip() for m in mutations[:_MAX_NAMED]]
+    named = [f"{m.verb} {', '.join(map(format_path, m.paths))}".rstrip() for m in mutations[:MAX_NAMED]]
     more = len(mutations) - len(named)
     return "; ".join(named) + (f"; and {more} more" if more else "")

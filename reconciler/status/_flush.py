@@ -34,7 +34,19 @@ from reconciler.errors import (
     TransportError,
 )
 from reconciler.meta import equal, format_path, get_path, parse_version
-from reconciler.status._effects import BACKOFF, Effect, Flow, Flushed, Policy, Read, Report, Sleep, Target, Write
+from reconciler.status._effects import (
+    BACKOFF,
+    Effect,
+    Flow,
+    Flushed,
+    Outcome,
+    Policy,
+    Read,
+    Report,
+    Sleep,
+    Target,
+    Write,
+)
 from reconciler.status._errors import (
     StatusConflict,
     StatusContested,
@@ -46,7 +58,7 @@ from reconciler.status._errors import (
 )
 from reconciler.status._managed_fields import owned_by_others_only, owns
 from reconciler.status._memory import MEMORY
-from reconciler.status._mutations import Context, Mutation, apply_all, leaves
+from reconciler.status._mutations import Context, Mutation, apply_all
 from reconciler.status._refusals import is_final, refusal
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
@@ -300,7 +312,9 @@ class Flush:
         reports = self._reports
         if stored.version:
             reports += (Report(parse_version(wish.tip.version), parse_version(stored.version), exact),)
-        return Flushed(True, False, answer, stored, stored.status, reports, wish.trimmed)
+        # Without another version nothing was stored: the server pruned all that was sent, or it was there already.
+        outcome: Outcome = "ignored" if stored.version and stored.version == wish.tip.version else "written"
+        return Flushed(outcome, answer, stored, stored.status, reports, wish.fields, wish.trimmed)
 
     def _left_the_rest(self, wish: Wish, stored: Snapshot) -> bool:
         """Say whether a write changed nothing but the status.
@@ -336,7 +350,7 @@ class Flush:
             return _Again()
         applied = self._was_applied(wish, fresh)
         if applied:
-            return Flushed(True, False, document, fresh, wish.computed, self._reports, wish.trimmed)
+            return Flushed("written", document, fresh, wish.computed, self._reports, wish.fields, wish.trimmed)
         if applied is None and (self._checkpoint or not all(m.idempotent for m in wish.mutations)):
             raise self._unknown("the answer was lost, and another writer has changed the object since") from error
         if self._checkpoint:
@@ -360,7 +374,7 @@ class Flush:
         manager = self._target.field_manager
         foreign = manager and any(
             owned_by_others_only(fresh.managed_fields, manager, path)
-            for path, _ in leaves(wish.diff)
+            for path in wish.fields
             if get_path(fresh.status, path) is not None
         )
         return None if foreign else True
@@ -437,12 +451,10 @@ class Flush:
         return bool(self._uid) and snapshot.uid != self._uid
 
     def _gone(self) -> Flushed:
-        self._counts["dropped"] += 1
-        return Flushed(False, True, None, self._tip, self._considered)
+        return Flushed("gone", None, self._tip, self._considered)
 
     def _unwritten(self, wish: Wish) -> Flushed:
-        self._counts["suppressed"] += 1
-        return Flushed(False, False, self._document, wish.tip, wish.tip.status, self._reports, wish.trimmed)
+        return Flushed("unchanged", self._document, wish.tip, wish.tip.status, self._reports, trimmed=wish.trimmed)
 
     def _learn(self, wish: Wish, stored: Snapshot) -> None:
         pruned = MEMORY.learn(self._target.kind, wish.computed, wish.diff, stored.status, self._policy.clock)

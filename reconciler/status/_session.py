@@ -7,22 +7,30 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from reconciler.meta import Cycle, current_cycle, equal, parse_version
-from reconciler.status._effects import Effect, Flow, Flushed, Policy, Sleep, Target
-from reconciler.status._errors import StatusConflict, StatusContested, StatusError, StatusNotOpen
+from reconciler.meta import Cycle, current_cycle, equal, format_path, parse_version
+from reconciler.status._effects import Effect, Flow, Flushed, Outcome, Policy, Sleep, Target
+from reconciler.status._errors import MAX_NAMED, StatusConflict, StatusContested, StatusError, StatusNotOpen
 from reconciler.status._flush import Flush
 from reconciler.status._json import copy_json
 from reconciler.status._managed_fields import owns
 from reconciler.status._memory import MEMORY
-from reconciler.status._mutations import Context, Mutation, apply_all
+from reconciler.status._mutations import Context, Mutation, Path, apply_all
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._statistics import StatusMetrics
 from reconciler.status._unsaved import Unsaved
 
 __all__ = ["Pending", "Session"]
+
+_COUNTED_AS = {
+    "written": "written",
+    "unchanged": "suppressed",
+    "ignored": "ignored",
+    "gone": "dropped",
+    "failed": "failed",
+}
 
 _logger = logging.getLogger("reconciler.status")
 
@@ -199,7 +207,6 @@ class Session:
         )
         pending = Pending(flush, flush.run(computed, context), Sleep(0), checkpoint, carried, started, before)
         if not mutations:
-            self.counts["suppressed"] += 1
             self._end(pending, "unchanged")
             return None
         try:
@@ -218,15 +225,15 @@ class Session:
             self._tip, self._considered, self._working = flushed.tip, flushed.considered, None
         self.document = flushed.document or self.document
         self.counts["trimmed"] += flushed.trimmed
-        if flushed.written:
+        self.counts["fields"] += len(flushed.fields)
+        if flushed.outcome == "written":
             self.written = True
-            self.counts["written"] += 1
         if self._cycle is not None:
             for report in flushed.reports:
                 self._cycle.wrote(self.target.gvk, self.target.request, flushed.tip.uid, **report._asdict())
-        if flushed.dropped:
+        if flushed.outcome == "gone":
             _logger.info("%s is gone: what was recorded for its status is dropped", self.target)
-        self._end(pending, "written" if flushed.written else "gone" if flushed.dropped else "unchanged")
+        self._end(pending, flushed.outcome, fields=flushed.fields)
 
     def fail(self, pending: Pending, error: BaseException) -> None:
         """Take back a flush that failed for good.
@@ -234,7 +241,6 @@ class Session:
         After a checkpoint the caller's own mutations are in the error, and the caller's again; those of an earlier
         cycle go out with the next flush. At the end of the block, all that may be tried again goes to the cycle.
         """
-        self.counts["failed"] += 1
         flush = pending.flush
         carried = list(filter(flush.may_repeat, flush.mutations[: pending.carried]))
         recorded = list(filter(flush.may_repeat, flush.mutations[pending.carried :]))
@@ -249,7 +255,7 @@ class Session:
             self.keep_failed()
         elif isinstance(error, StatusError):
             error.unsaved = flush.mutations[pending.carried :]
-        self._end(pending, type(error).__name__)
+        self._end(pending, "failed", error)
 
     def keep_failed(self) -> None:
         """Leave what could not be saved to the running cycle, if this is its object, for the next one."""
@@ -294,20 +300,30 @@ class Session:
             self._working = None
         return computed, context
 
-    def _end(self, pending: Pending, outcome: str) -> None:
+    def _end(
+        self,
+        pending: Pending,
+        outcome: Outcome | Literal["failed"],
+        error: BaseException | None = None,
+        fields: Sequence[Path] = (),
+    ) -> None:
         self.counts["flushes"] += 1
+        self.counts[_COUNTED_AS[outcome]] += 1
         seconds = self.policy.clock.monotonic() - pending.started
         attempts, reads, conflicts, replays = (
             self.counts[name] - pending.before.get(name, 0) for name in ("attempts", "reads", "conflicts", "replays")
         )
         _logger.debug(
-            "status of %s: %s in %.3f s, %d writes, %d reads, %d conflicts",
+            "status of %s: %s in %.3f s, %d writes, %d reads, %d conflicts, %d replays, %d fields%s",
             self.target,
-            outcome,
+            outcome if error is None else type(error).__name__,
             seconds,
             attempts,
             reads,
             conflicts,
+            replays,
+            len(fields),
+            _Named(fields),
         )
         if self._metrics is not None:
             self._metrics.flushed(
@@ -315,5 +331,17 @@ class Session:
                 suppressed=outcome == "unchanged",
                 conflicts=conflicts,
                 replays=replays,
+                fields=len(fields),
                 seconds=seconds,
             )
+
+
+class _Named:
+    """Name fields when a log line is really made; the names, never the values."""
+
+    def __init__(self, fields: Sequence[Path]) -> None:
+        self._fields = fields
+
+    def __str__(self) -> str:
+        named = [format_path(path) for path in self._fields[:MAX_NAMED]]
+        return (": " + ", ".join(named) if named else "") + (", …" if len(self._fields) > MAX_NAMED else "")

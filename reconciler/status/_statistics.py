@@ -17,6 +17,7 @@ class StatusStatistics:
         flushes: ends of a block and checkpoints, with or without a request.
         written: flushes whose write took effect.
         suppressed: flushes that had nothing to write.
+        ignored: flushes whose write was answered with success, and nothing of it was stored: the CRD lacks the fields.
         dropped: flushes that found the object gone, or another one under its name.
         failed: flushes that raised.
         attempts: write requests.
@@ -26,6 +27,7 @@ class StatusStatistics:
         replays: times that mutations were applied to a version that the caller had not seen.
         unknown: writes whose answer was lost.
         contested: times that another writer had changed a field which was to be set.
+        fields: paths that those writes named.
         trimmed: list entries dropped by ``keep_last``.
         pruned: fields found that the server does not store, each reported once.
     """
@@ -33,6 +35,7 @@ class StatusStatistics:
     flushes: int = 0
     written: int = 0
     suppressed: int = 0
+    ignored: int = 0
     dropped: int = 0
     failed: int = 0
     attempts: int = 0
@@ -42,6 +45,7 @@ class StatusStatistics:
     replays: int = 0
     unknown: int = 0
     contested: int = 0
+    fields: int = 0
     trimmed: int = 0
     pruned: int = 0
 
@@ -54,14 +58,18 @@ class StatusStatistics:
 class StatusMetrics(Protocol):
     """Hear of every flush; called on the thread that flushes, so it must be quick."""
 
-    def flushed(self, *, written: bool, suppressed: bool, conflicts: int, replays: int, seconds: float) -> None:
+    def flushed(
+        self, *, written: bool, suppressed: bool, conflicts: int, replays: int, fields: int, seconds: float
+    ) -> None:
         """Count one flush.
 
         Args:
             written: a write took effect.
-            suppressed: there was nothing to write. Neither of the two: it failed, or the object is gone.
+            suppressed: there was nothing to write. Neither of the two: it failed, the object is gone, or the server
+                stored nothing of what was sent.
             conflicts: writes refused because the object was newer.
             replays: times that mutations were applied to a newer version.
+            fields: paths that the write named; 0 when there was none.
             seconds: how long it took.
         """
         ...

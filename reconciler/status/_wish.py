@@ -10,7 +10,7 @@ from reconciler.meta import equal, get_path, merge_diff, set_path
 from reconciler.status._apply import adopted, applied_configuration
 from reconciler.status._effects import Policy, Target
 from reconciler.status._memory import MEMORY
-from reconciler.status._mutations import Context, Mutation, leaves
+from reconciler.status._mutations import Context, Mutation, Path, leaves
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._writer import Strategy
 
@@ -41,9 +41,14 @@ class Wish:
     strategy: Strategy
     to_main: bool = False
 
+    @property
+    def fields(self) -> Sequence[Path]:
+        """Return the paths that are to be written."""
+        return [path for path, _ in leaves(self.diff)]
+
     def is_shown_by(self, status: Mapping[str, Any]) -> bool:
         """Say whether a status has the computed value in every path that is to be written."""
-        return all(equal(get_path(status, path), get_path(self.computed, path)) for path, _ in leaves(self.diff))
+        return all(equal(get_path(status, path), get_path(self.computed, path)) for path in self.fields)
 
     def left_no_trace_in(self, status: Mapping[str, Any]) -> bool:
         """Say whether a status is still the old one, although there was something to write."""

@@ -16,9 +16,11 @@ Strategy = Literal["merge", "apply"]
 class StatusWriter(Protocol):
     """Read one object, and write its status, over an asynchronous client.
 
-    A writer may have two more attributes. ``field_manager`` (str): the manager that its writes are recorded under;
+    A writer may have three more attributes. ``field_manager`` (str): the manager that its writes are recorded under;
     with it, fields that this manager owns are overwritten on a newer version, and ``strategy="apply"`` is possible.
     ``warnings`` (sequence of str): the ``Warning`` headers of the last answer, named when the server dropped a field.
+    ``server_identity`` (hashable): names the server, for what is remembered of its kinds; without it that is filed
+    under ``identity``.
     """
 
     @property

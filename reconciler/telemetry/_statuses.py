@@ -27,16 +27,20 @@ class StatusCounters:
         self.results = {"written": 0, "suppressed": 0, "not_written": 0}
         self.conflicts = 0
         self.replays = 0
+        self.fields = 0
         self.seconds = Histogram(STATUS_BUCKETS)
         self._lock = threading.Lock()
 
-    def flushed(self, *, written: bool, suppressed: bool, conflicts: int, replays: int, seconds: float) -> None:
-        """Hear of one flush: a write, nothing to write, or neither, which is a failure or a deleted object."""
+    def flushed(
+        self, *, written: bool, suppressed: bool, conflicts: int, replays: int, fields: int, seconds: float
+    ) -> None:
+        """Hear of one flush: a write that took effect, nothing to write, or neither."""
         result = "written" if written else "suppressed" if suppressed else "not_written"
         with self._lock:
             self.results[result] += 1
             self.conflicts += conflicts
             self.replays += replays
+            self.fields += fields
             self.seconds.observe(seconds)
 
 
@@ -45,7 +49,7 @@ def status_families(statuses: Sequence[StatusCounters]) -> Iterable[Metric]:
     label = ("controller",)
     yield counter(
         "reconciler_status_flushes",
-        "Ends of batches and checkpoints: written, suppressed because nothing changed, or not_written after a failure",
+        "Ends of batches and checkpoints: written, suppressed because nothing changed, or not_written",
         ("controller", "result"),
         [((s.name, result), number) for s in statuses for result, number in s.results.items()],
     )
@@ -60,6 +64,12 @@ def status_families(statuses: Sequence[StatusCounters]) -> Iterable[Metric]:
         "Times that recorded mutations were applied to a newer version of the object",
         label,
         [((s.name,), s.replays) for s in statuses],
+    )
+    yield counter(
+        "reconciler_status_fields",
+        "Fields that status writes named",
+        label,
+        [((s.name,), s.fields) for s in statuses],
     )
     yield histogram(
         "reconciler_status_flush_seconds",

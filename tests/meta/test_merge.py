@@ -98,6 +98,12 @@ def test_the_diff_holds_nulls_only_to_delete(old: Any, new: Any) -> None:
     check(merge_diff(old, new), old)
 
 
+def test_the_diff_is_in_the_order_of_the_new_document() -> None:
+    old = dict.fromkeys("hgfedcba", 1)
+    new = dict.fromkeys("xaebyc", 2)
+    assert list(merge_diff(old, new)) == list("xaebychgfd")
+
+
 def test_the_diff_goes_down_into_objects_and_replaces_lists_whole() -> None:
     old = {"spec": {"size": 1, "keep": True}, "list": [{"a": 1}, {"a": 2}], "gone": 1}
     new = {"spec": {"size": 2, "keep": True}, "list": [{"a": 1}, {"a": 3, "n": None}]}

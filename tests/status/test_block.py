@@ -382,10 +382,31 @@ async def test_each_flush_is_one_debug_line_without_values(server, caplog):
     caplog.set_level(logging.DEBUG, "reconciler.status")
     async with batcher(server) as status:
         status.set(phase="secret")
-    lines = [r.getMessage() for r in caplog.records]
-    assert len(lines) == 1
-    assert lines[0].startswith("status of example.com/v1/Database prod/db1: written in 0.000 s, 1 writes, 0 reads")
-    assert "secret" not in caplog.text
+        status.set(["a.b", "c"], "secret")
+    server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(theirs=1))))
+    async with batcher(server) as status:
+        status.set(phase="secret 2")
+    async with batcher(server) as status:
+        status.set(phase="secret 2")
+    async with batcher(server) as status:
+        status.mutate(lambda s: s.update({f"k{n:02}": "secret" for n in range(14)}))
+    server.on_write.append(refused(api_error(403)))
+    with pytest.raises(StatusRejected):
+        await batcher_that_sets(server, phase="secret 3")
+    what = "status of example.com/v1/Database prod/db1: "
+    assert [r.getMessage().removeprefix(what).replace(" in 0.000 s", "") for r in caplog.records] == [
+        "written, 1 writes, 0 reads, 0 conflicts, 0 replays, 2 fields: phase, [a.b].c",
+        f"written in {caplog.records[1].args[2]:.3f} s, 2 writes, 1 reads, 1 conflicts, 1 replays, 1 fields: phase",
+        "unchanged, 0 writes, 0 reads, 0 conflicts, 0 replays, 0 fields",
+        f"written, 1 writes, 0 reads, 0 conflicts, 0 replays, 14 fields: {', '.join(f'k{n:02}' for n in range(12))}, …",
+        "StatusRejected, 1 writes, 0 reads, 0 conflicts, 0 replays, 0 fields",
+    ]
+    assert "secret" not in "".join(r.getMessage() for r in caplog.records)
+
+
+async def batcher_that_sets(server: ScriptedServer, **fields: Any) -> None:
+    async with batcher(server) as status:
+        status.set(**fields)
 
 
 async def test_metrics_hear_of_every_flush(server):
@@ -407,12 +428,16 @@ async def test_metrics_hear_of_every_flush(server):
         status.increment("total")
     async with batcher(server, metrics=Metrics()) as status:
         pass
-    kinds = [(h["written"], h["suppressed"], h["conflicts"], h["replays"]) for h in heard]
+    server.unknown_fields = frozenset({"extra"})
+    async with batcher(server, metrics=Metrics()) as status:
+        status.set(extra=1)
+    kinds = [(h["written"], h["suppressed"], h["conflicts"], h["replays"], h["fields"]) for h in heard]
     assert kinds == [
-        (False, False, 1, 0),
-        (True, False, 1, 1),
-        (True, False, 1, 1),
-        (False, True, 0, 0),
+        (False, False, 1, 0, 0),
+        (True, False, 1, 1, 1),
+        (True, False, 1, 1, 1),
+        (False, True, 0, 0, 0),
+        (False, False, 0, 0, 1),
     ]
     assert all(h["seconds"] >= 0 for h in heard)
 

@@ -155,6 +155,27 @@ def test_kinds_and_servers_do_not_share_what_was_learned(clock):
     assert two.status == {"extra": 1}
 
 
+def test_a_write_of_which_the_server_stores_nothing_is_no_write(server, clock):
+    server.unknown_fields = frozenset({"extra"})
+    status = cycle(server, clock, lambda s: s.set(extra=1))
+    assert status.written is False
+    statistics = status.statistics()
+    assert (statistics.attempts, statistics.written, statistics.suppressed, statistics.ignored) == (1, 0, 0, 1)
+    status = cycle(server, clock, lambda s: s.set(extra=1, phase="Ready"))
+    assert (status.written, status.statistics().written) == (True, 1)
+
+
+def test_what_was_learned_over_one_client_is_known_to_another_of_the_same_server(server, clock, caplog):
+    server.unknown_fields = frozenset({"extra"})
+    for manager in ("one", "two"):
+        writer = server.blocking_writer(manager)
+        writer.server_identity = "https://host"
+        with StatusBatcher(writer, server.document(), clock=clock) as status:
+            status.set(extra=1)
+    assert len(server.writes) == 1
+    assert len(caplog.records) == 1
+
+
 def test_the_memory_is_bounded(monkeypatch, clock):
     monkeypatch.setattr(memory, "MAX_KINDS", 3)
     monkeypatch.setattr(memory, "MAX_PATHS", 4)

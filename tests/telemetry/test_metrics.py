@@ -172,9 +172,9 @@ def test_status_writes_are_counted_from_any_thread() -> None:
 
     def flush() -> None:
         for _ in range(500):
-            status.flushed(written=True, suppressed=False, conflicts=1, replays=2, seconds=0.01)
-            status.flushed(written=False, suppressed=True, conflicts=0, replays=0, seconds=0)
-            status.flushed(written=False, suppressed=False, conflicts=0, replays=0, seconds=20)
+            status.flushed(written=True, suppressed=False, conflicts=1, replays=2, fields=3, seconds=0.01)
+            status.flushed(written=False, suppressed=True, conflicts=0, replays=0, fields=0, seconds=0)
+            status.flushed(written=False, suppressed=False, conflicts=0, replays=0, fields=0, seconds=20)
 
     threads = [threading.Thread(target=flush) for _ in range(4)]
     for thread in threads:
@@ -185,6 +185,7 @@ def test_status_writes_are_counted_from_any_thread() -> None:
         assert value(metrics, "reconciler_status_flushes_total", controller="database", result=result) == 2000
     assert value(metrics, "reconciler_status_conflicts_total", controller="database") == 2000
     assert value(metrics, "reconciler_status_replays_total", controller="database") == 4000
+    assert value(metrics, "reconciler_status_fields_total", controller="database") == 6000
     assert value(metrics, "reconciler_status_flush_seconds_count", controller="database") == 6000
 
 
