@@ -12,6 +12,7 @@ from reconciler.apiserver._managers import Entry, Key, Owners, content_of, key_f
 from reconciler.apiserver._routing import Call, truthy
 from reconciler.apiserver._schema import Node
 from reconciler.apiserver._status import Refusal, apply_conflict, bad_request, internal_error, invalid
+from reconciler.apiserver._text import go_type
 
 __all__ = ["apply_new", "apply_over", "read_configuration"]
 
@@ -30,10 +31,12 @@ def read_configuration(call: Call) -> dict[str, Any]:
         found = read_yaml(call.request.body)
     except Refusal as problem:
         raise bad_request(f"error decoding YAML: {problem.message}") from None
-    if not isinstance(found, dict) or not (found.get("apiVersion") and found.get("kind")):
-        raise bad_request("invalid object type: /, Kind=")
-    if found["apiVersion"] != endpoint.api_version or found["kind"] != info.kind:
-        raise bad_request(f"invalid object type: {found['apiVersion']}, Kind={found['kind']}")
+    if not isinstance(found, dict):
+        wanted = f"cannot unmarshal {go_type(found)} into Go value of type map[string]interface {{}}"
+        raise bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: json: {wanted}")
+    version, kind = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
+    if version != endpoint.api_version or kind != info.kind:
+        raise bad_request(f"invalid object type: {version if '/' in version else f'/{version}'}, Kind={kind}")
     metadata = dict(found.get("metadata") or {})
     if metadata.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler.apiserver._defaults import completion_of
 from reconciler.apiserver._schema import ANYTHING, Node
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_type
@@ -23,7 +24,20 @@ __all__ = ["BuiltInContents", "Malformed", "built_in_node", "metadata_node", "pl
 
 
 class Malformed(Exception):
-    """Say in encoding/json's words why a document cannot be read."""
+    """Say in encoding/json's words why a document cannot be read.
+
+    Args:
+        problem: the words.
+        restoring: the words of the library by which strategic merge patches are read; the same unless given.
+
+    Attributes:
+        member: the member of the document that is to blame.
+    """
+
+    def __init__(self, problem: str, restoring: str = "") -> None:
+        super().__init__(problem)
+        self.restoring = restoring or problem
+        self.member = ""
 
 
 _SCALARS = {
@@ -65,6 +79,7 @@ def _type(name: str) -> Node:
         node = _NODES[name] = Node("object")
         package, _, kind = name.rpartition(".")
         node.name = f"{package.rpartition('.')[2]}.{kind}"
+        node.complete = completion_of(name)
         members = _table()["types"][name]
         node.map_type = "atomic" if members.get("|") == "atomic" else "granular"
         for key, text in members.items():
@@ -98,7 +113,8 @@ def _form(form: str) -> Node:
         return _type(form[1:])
     if form.startswith("?"):
         loose = Node("")
-        loose.properties, loose.name = _type(form[2:]).properties, _type(form[2:]).name
+        named = _type(form[2:])
+        loose.properties, loose.name, loose.complete = named.properties, named.name, named.complete
         return loose
     if form.startswith("["):
         node = Node("array")
@@ -170,10 +186,14 @@ class BuiltInContents:
             elif key == "metadata" or value is earlier.get(key, _ABSENT):
                 settled[key] = value
             elif value is not None:
-                kept = _read(value, child, _Place(key, key, self.node.name), unknown)
+                try:
+                    kept = _read(value, child, _Place(key, key, self.node.name), unknown)
+                except Malformed as problem:
+                    problem.member = key
+                    raise
                 if not _is_empty(kept, child):
                     settled[key] = kept
-        return settled
+        return settled if self.node.complete is None else self.node.complete(settled)
 
     def check(
         self,
@@ -220,12 +240,14 @@ def _read_object(value: dict[str, Any], node: Node, place: _Place, unknown: list
         path = f"{place.path}.{key}"
         if child is None:
             unknown.append(path)
+        elif member is None and is_map and child.type == "string" and not child.format:
+            settled[key] = ""
         elif member is not None:
             inner = place._replace(path=path) if is_map else _Place(path, f"{place.go_path}.{key}", node.name)
             kept = _read(member, child, inner, unknown)
             if is_map or not _is_empty(kept, child):
                 settled[key] = kept
-    return settled
+    return settled if node.complete is None else node.complete(settled)
 
 
 def _is_empty(value: Any, node: Node) -> bool:
@@ -247,8 +269,21 @@ def _read_scalar(value: Any, node: Node, place: _Place) -> Any:
         return _formatted(value, node.format)
     struct, wanted = place.struct.rpartition(".")[2], node.name or "string"
     raise Malformed(
-        f"json: cannot unmarshal {_shown(value)} into Go struct field {struct}.{place.go_path} of type {wanted}"
+        f"json: cannot unmarshal {_shown(value, node)} into Go struct field {struct}.{place.go_path} of type {wanted}",
+        _restoring(value, node),
     )
+
+
+_REFLECTED = {str: "string", bool: "bool", int: "int64", float: "float64", list: "slice", dict: "map"}
+
+
+def _restoring(value: Any, node: Node) -> str:
+    found = _REFLECTED.get(type(value), "nil")
+    if node.type == "array":
+        return f"cannot restore slice from {found}"
+    if node.type == "object":
+        return f"cannot restore map from {found}" if node.additional else f"cannot restore struct from: {found}"
+    return ""
 
 
 def _formatted(value: Any, form: str) -> Any:
@@ -259,9 +294,11 @@ def _formatted(value: Any, form: str) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, node: Node) -> str:
     kind = go_type(value)
-    return f"number {value}" if isinstance(value, float) else kind
+    # A number of the right kind that does not fit is shown.
+    fits = isinstance(value, float) or (kind == "number" and node.type == "integer")
+    return f"number {value}" if fits else kind
 
 
 def _fits(value: Any, node: Node) -> bool:

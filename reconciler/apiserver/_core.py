@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,8 @@ class Core:
                 return self._watch(call, stale, expired)
             return self._read(call, stale) if call.verb in ("get", "list") else self._write(call)
         except Refusal as refusal:
-            return Answer(refusal_response(refusal), refusal.reason)
+            noted = [] if call is None else _warned(call, call.noted)
+            return Answer(refusal_response(refusal, noted), refusal.reason)
         except MissingExtra as error:
             return Answer(refusal_response(internal_error(str(error))))
 
@@ -211,15 +212,17 @@ def _error(refusal: Refusal, request: str) -> APIError:
     return error_from_response(refusal.code, refusal.status(), request=request)
 
 
-def refusal_response(refusal: Refusal) -> HTTPResponse:
-    """Return the answer that a refusal is."""
+def refusal_response(refusal: Refusal, warnings: Sequence[str] = ()) -> HTTPResponse:
+    """Return the answer that a refusal is, with the values of Warning headers."""
     if refusal.text is not None:
         return HTTPResponse(refusal.code, {"content-type": "text/plain; charset=utf-8"}, refusal.text.encode())
     headers = dict(_JSON)
     retry_after = (refusal.details or {}).get("retryAfterSeconds")
     if retry_after is not None:
         headers["retry-after"] = str(retry_after)
-    return HTTPResponse(refusal.code, headers, encode(refusal.status()))
+    if warnings:
+        headers["warning"] = warnings[0]
+    return HTTPResponse(refusal.code, headers, encode(refusal.status()), warnings=warnings)
 
 
 def _success(code: int, body: bytes, warnings: list[str], *, yaml: bool) -> HTTPResponse:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.apiserver._bodies import YAML, duplicate_fields, media_type, read_object
+from reconciler.apiserver._bodies import STRATEGIC_PATCH, YAML, decode, duplicate_fields, media_type, read_object
 from reconciler.apiserver._built_in import Malformed, built_in_node
 from reconciler.apiserver._metadata import MalformedMetadata, metadata_warnings, read_metadata
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._skeletons import filled
 from reconciler.apiserver._status import FieldError, Refusal, bad_request, invalid
-from reconciler.apiserver._text import go_json, snippet
+from reconciler.apiserver._text import go_json, go_type, go_value, quoted, snippet
 
 __all__ = ["read_document", "take_patched"]
 
@@ -92,7 +92,8 @@ def _foreign(call: Call, version: str, kind: str) -> Refusal:
     else:
         internal = info.group.partition(".")[0] or "core"
         problem = f"converting ({version.rpartition('/')[2]}.{kind}) to ({internal}.{info.kind}): unknown conversion"
-    return bad_request(f'{kind} in version "{version}" cannot be handled as a {info.kind}: {problem}')
+    shown = version.rpartition("/")[2]
+    return bad_request(f'{kind} in version "{shown}" cannot be handled as a {info.kind}: {problem}')
 
 
 def _parts(version: str) -> tuple[str, str]:
@@ -103,32 +104,43 @@ def _parts(version: str) -> tuple[str, str]:
 def _complete(
     call: Call, found: dict[str, Any], before: dict[str, Any] | None, unknown: list[str], twice: int
 ) -> tuple[dict[str, Any], list[str]]:
-    endpoint = call.endpoint
+    endpoint, info = call.endpoint, call.endpoint.info
     earlier_metadata: dict[str, Any] | None = before["metadata"] if before is not None else None
     raw = found.get("metadata")
     metadata_unknown: list[str] = []
+    metadata: dict[str, Any] = {}
+    malformed: dict[str, str] = {}
     try:
-        metadata: dict[str, Any]
         if isinstance(raw, dict) and raw is earlier_metadata:
             metadata = dict(raw)
         else:
             metadata = read_metadata(raw, metadata_unknown, where=_where(endpoint))
     except MalformedMetadata as error:
-        raise _malformed(call, found, str(error)) from None
+        malformed["metadata"] = str(error)
+        if not isinstance(raw, dict) and not endpoint.resource.custom:
+            member = f"Go struct field {info.kind}.metadata"
+            malformed["metadata"] = f"json: cannot unmarshal {go_type(raw)} into {member} of type v1.ObjectMeta"
     content_unknown: list[str] = []
     try:
-        document = found if endpoint.contents is None else endpoint.contents.settle(found, before, content_unknown)
+        whole = filled(found, endpoint.skeleton)
+        document = whole if endpoint.contents is None else endpoint.contents.settle(whole, before, content_unknown)
     except Malformed as error:
-        raise _malformed(call, found, str(error)) from None
+        strategic = media_type(call.request) == STRATEGIC_PATCH
+        malformed[error.member] = error.restoring if strategic else str(error)
+    if malformed:
+        # A decoder tells of what comes first; what a patch made is written in the order of the alphabet.
+        order = sorted(found) if call.verb == "patch" else list(found)
+        raise _malformed(call, found, malformed[min(malformed, key=order.index)])
     problems = [f'duplicate field "{path}"' for path in unknown[:twice]]
     problems += [f'unknown field "{path}"' for path in metadata_unknown + sorted(content_unknown)]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         raise _malformed(call, found, f"strict decoding error: {', '.join(problems)}")
     warnings = problems if validation != "Ignore" else []
+    call.noted = warnings
     if isinstance(raw, dict) and raw is not earlier_metadata:
         warnings = warnings + metadata_warnings(raw, earlier_metadata)
-    return filled({**document, "metadata": metadata}, endpoint.skeleton), warnings
+    return {**document, "metadata": metadata}, warnings
 
 
 def _where(endpoint: Endpoint) -> str:
@@ -145,5 +157,9 @@ def _malformed(call: Call, found: dict[str, Any], problem: str) -> Refusal:
     """Make the refusal of a document that cannot be decoded: for a patch it shows what the patch made."""
     if call.verb != "patch":
         return bad_request(_cannot_be_handled(call.endpoint, problem))
-    shown = go_json(go_json(found))
+    if media_type(call.request) == STRATEGIC_PATCH:
+        # The library behind these shows the patch itself.
+        shown = quoted(go_value(decode(call.request.body)))
+    else:
+        shown = go_json(go_json(found))
     return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])

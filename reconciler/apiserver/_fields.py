@@ -153,8 +153,12 @@ def owned(value: Any, node: Node, *, whole: bool) -> FieldSet:
     """
     found: FieldSet = {}
     for step, child, place in _children(value, node):
+        if not child and isinstance(child, list) and place.list_type != "atomic":
+            # A list that merges owns its items alone, so an empty one owns nothing.
+            continue
         inner = owned(child, place, whole=whole) if isinstance(child, (dict, list)) else _LEAF
-        found[step] = {_SELF: {}, **inner} if inner and (whole or not step.startswith("f:")) else inner
+        counts = whole or place is ANYTHING or not step.startswith("f:")
+        found[step] = {_SELF: {}, **inner} if inner and counts else inner
     return found
 
 
@@ -179,6 +183,9 @@ def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
                 changed[step] = below_changed
             if below_removed:
                 removed[step] = below_removed
+        elif earlier is None and _divides(value, place):
+            # It was there, though empty: what it holds is new, not it itself.
+            changed[step] = owned(value, place, whole=True)
         elif value is None and isinstance(earlier, (dict, list)):
             removed[step] = _with_self(owned(earlier, place, whole=True))
         else:

@@ -9,7 +9,14 @@ from reconciler.apiserver._names import LABEL_VALUE_MESSAGE, is_label_value, nam
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_json, go_type
 
-__all__ = ["MalformedMetadata", "check_metadata", "check_metadata_update", "metadata_warnings", "read_metadata"]
+__all__ = [
+    "MalformedMetadata",
+    "check_metadata",
+    "check_metadata_update",
+    "check_standard_finalizers",
+    "metadata_warnings",
+    "read_metadata",
+]
 
 _MAX_ANNOTATIONS = 256 * 1024
 
@@ -141,15 +148,38 @@ def metadata_warnings(found: dict[str, Any], before: dict[str, Any] | None = Non
 
 def check_metadata(info: KindInfo, metadata: dict[str, Any]) -> list[FieldError]:
     """Return what is wrong with the metadata of an object about to be created."""
-    name = metadata.get("name", "")
+    name, prefix = metadata.get("name", ""), metadata.get("generateName", "")
+    errors = []
+    if prefix:
+        # A dash at the end is none of the name that is made of it.
+        begun = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
+        errors = [
+            FieldError("metadata.generateName", f'Invalid value: "{prefix}": {problem}')
+            for problem in name_problems(info, begun)
+        ]
     if not name:
         message = "Required value: name or generateName is required"
-        errors = [FieldError("metadata.name", message, "FieldValueRequired")]
+        errors.append(FieldError("metadata.name", message, "FieldValueRequired"))
     else:
-        errors = [
+        errors += [
             FieldError("metadata.name", f'Invalid value: "{name}": {problem}') for problem in name_problems(info, name)
         ]
     return errors + _check_maps(metadata)
+
+
+def check_standard_finalizers(metadata: dict[str, Any]) -> list[FieldError]:
+    """Return which finalizers of a built-in kind are neither known nor qualified."""
+    errors = []
+    for index, name in enumerate(metadata.get("finalizers") or ()):
+        problems = qualified_name_problems(name)
+        if "/" not in name and name not in _STANDARD_FINALIZERS:
+            problems.append("name is neither a standard finalizer name nor is it fully qualified")
+        field = f"metadata.finalizers[{index}]"
+        errors += [FieldError(field, f'Invalid value: "{name}": {problem}') for problem in problems]
+    return errors
+
+
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
 def _check_maps(metadata: dict[str, Any]) -> list[FieldError]:

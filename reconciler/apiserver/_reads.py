@@ -151,9 +151,10 @@ class Reader:
         asked = _list_version(call)
         _check_match(call, match, token=token)
         if token:
+            found = _Token.read(token)
             if asked:
                 raise bad_request("specifying resource version is not allowed when using continue")
-            return self._continued(store, _Token.read(token))
+            return self._continued(store, found)
         if asked is not None:
             self._not_in_future(asked)
             # A limit without a match makes the real server read exactly the version asked for.
@@ -185,11 +186,11 @@ class Reader:
         found: list[Stored] = []
         for index in range(start, len(keys)):
             stored = objects[keys[index]]
-            if not selector.empty and not selector.matches(stored.doc):
-                continue
             if limit and len(found) == limit:
                 remaining = len(keys) - index if selector.empty else 0
                 return found, remaining, _Token(rv, keys[index])
+            if not selector.empty and not selector.matches(stored.doc):
+                continue
             found.append(stored)
         return found, 0, None
 
@@ -215,7 +216,7 @@ class Reader:
             failure = None if found is not None else expired(f"too old resource version: {asked} ({store.floor})")
             position = position if found is None else found
         bookmarks = truthy(call.query.get("allowWatchBookmarks", ""))
-        ends = bookmarks and (initial_events or (initial_events is None and asked == 0))
+        ends = bookmarks and (initial_events or (initial_events is None and not asked))
         watch = Watch(
             call.endpoint,
             call.namespace,
@@ -281,11 +282,12 @@ def _initial_events(call: Call) -> bool | None:
 
 def _refuse_match(problems: list[str]) -> None:
     if problems:
-        reasons = ["FieldValueNotSupported" if text.startswith("Uns") else "FieldValueForbidden" for text in problems]
-        raise option_invalid(
-            "ListOptions",
-            *(FieldError("resourceVersionMatch", text, reason) for text, reason in zip(problems, reasons, strict=True)),
-        )
+        raise option_invalid("ListOptions", *_match_errors(problems))
+
+
+def _match_errors(problems: list[str]) -> list[FieldError]:
+    reasons = ["FieldValueNotSupported" if text.startswith("Uns") else "FieldValueForbidden" for text in problems]
+    return [FieldError("resourceVersionMatch", text, reason) for text, reason in zip(problems, reasons, strict=True)]
 
 
 def _check_match(call: Call, match: str, *, token: str) -> None:
@@ -300,6 +302,10 @@ def _check_match(call: Call, match: str, *, token: str) -> None:
             problems.append(f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""')
         if match == "Exact" and asked == "0":
             problems.append('Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+    if "sendInitialEvents" in call.query:
+        words = "Forbidden: sendInitialEvents is forbidden for list"
+        why = FieldError("sendInitialEvents", words, "FieldValueForbidden")
+        raise option_invalid("ListOptions", *_match_errors(problems), why)
     _refuse_match(problems)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from reconciler.apiserver._registry import Endpoint, Registry
@@ -33,6 +33,7 @@ class Call:
         name: empty for collections.
         subresource: empty for the object itself.
         query: the last value of each parameter.
+        noted: warnings about what was sent, which come with a refusal too.
     """
 
     request: HTTPRequest
@@ -42,6 +43,7 @@ class Call:
     name: str
     subresource: str
     query: Mapping[str, str]
+    noted: list[str] = field(default_factory=list)
 
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}

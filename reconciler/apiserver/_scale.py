@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.apiserver._bodies import JSON_PATCH, check_options, decode, media_type, read_object
+from reconciler.apiserver._bodies import (
+    APPLY_PATCH,
+    JSON_PATCH,
+    MERGE_PATCH,
+    STRATEGIC_PATCH,
+    check_options,
+    decode,
+    media_type,
+    read_object,
+)
 from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
 from reconciler.apiserver._registry import Endpoint, ScalePaths
 from reconciler.apiserver._routing import Call
-from reconciler.apiserver._status import bad_request, not_found, patch_rejected
+from reconciler.apiserver._status import bad_request, not_found, patch_rejected, unsupported_media_type
 from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._writes import Writer, Written
 
@@ -73,8 +82,10 @@ class Scaler:
         Raises:
             Refusal: 400, 404, 409 or 422 as for the object itself.
         """
-        dry_run = check_options(call)
         endpoint, info = call.endpoint, call.endpoint.info
+        if call.verb == "patch" and endpoint.resource.custom and media_type(call.request) == STRATEGIC_PATCH:
+            raise unsupported_media_type([JSON_PATCH, MERGE_PATCH, APPLY_PATCH])
+        dry_run = check_options(call)
         old = self._writer.find(call)
         if old is None:
             raise not_found(info.plural, info.group, call.name)

@@ -1,4 +1,4 @@
-"""Know what the documents of built-in kinds hold even where nobody set it: structs and numbers that Go always writes."""
+"""Know what documents of built-in kinds hold even where nobody set it: structs and numbers that Go always writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from reconciler.apiserver._built_in import built_in_node
 from reconciler.apiserver._kinds import KindInfo
 
-__all__ = ["filled", "skeleton_of"]
+__all__ = ["filled", "shown_empty", "skeleton_of"]
 
 _TEMPLATE: dict[str, Any] = {"metadata": {}, "spec": {"containers": None}}
 _SKELETONS: dict[tuple[str, str], dict[str, Any]] = {
@@ -35,6 +35,8 @@ _SKELETONS: dict[tuple[str, str], dict[str, Any]] = {
         "status": dict.fromkeys(("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"), 0)
     },
 }
+_COUNTED = frozenset({"deployments", "replicasets", "statefulsets"})
+"""Kinds whose empty objects have no replicas, which shows in bookmarks."""
 _APART = frozenset({"customresourcedefinitions"})
 """Kinds that are completed elsewhere."""
 
@@ -53,6 +55,14 @@ def skeleton_of(info: KindInfo, version: str) -> dict[str, Any]:
         if child is not None and child.properties:
             found[key] = {}
     return found | _SKELETONS.get((info.group, info.plural), {})
+
+
+def shown_empty(info: KindInfo, skeleton: dict[str, Any]) -> dict[str, Any]:
+    """Return what a bookmark shows of an object beside its metadata."""
+    shown = {key: value for key, value in skeleton.items() if key != "metadata"}
+    if info.group == "apps" and info.plural in _COUNTED:
+        shown["spec"] = {"replicas": 0, **shown["spec"]}
+    return shown
 
 
 def filled(document: dict[str, Any], skeleton: dict[str, Any]) -> dict[str, Any]:

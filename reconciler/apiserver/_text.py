@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["go_json", "go_type", "parse_problem", "quoted", "snippet"]
+__all__ = ["go_json", "go_type", "go_value", "parse_problem", "quoted", "snippet"]
 
 
 def go_json(value: Any, *, sort: bool = True) -> str:
@@ -53,6 +53,17 @@ def go_type(value: Any) -> str:
     if isinstance(value, list):
         return "array"
     return "object" if isinstance(value, dict) else "null"
+
+
+def go_value(value: Any) -> str:
+    """Return a value as Go's ``%v`` shows it: ``map[a:1 b:[x y]]``."""
+    if isinstance(value, dict):
+        return f"map[{' '.join(f'{key}:{go_value(value[key])}' for key in sorted(value))}]"
+    if isinstance(value, list):
+        return f"[{' '.join(map(go_value, value))}]"
+    if value is None:
+        return "<nil>"
+    return value if isinstance(value, str) else quoted(value)
 
 
 def parse_problem(body: bytes) -> str:

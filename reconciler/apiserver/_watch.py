@@ -14,7 +14,7 @@ from typing import Any
 
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._selectors import Selector
-from reconciler.apiserver._skeletons import filled
+from reconciler.apiserver._skeletons import shown_empty
 from reconciler.apiserver._status import Refusal, expired
 from reconciler.apiserver._storage import ADDED, DELETED, MODIFIED, Event, Stored, encode
 from reconciler.apiserver._views import WholeView
@@ -221,7 +221,7 @@ class Watch:
         api_version, kind = self._view.kind_of(self._endpoint)
         document = {"kind": kind, "apiVersion": api_version, "metadata": metadata}
         if kind == self._endpoint.info.kind:
-            document = filled(document, self._endpoint.skeleton)
+            document |= shown_empty(self._endpoint.info, self._endpoint.skeleton)
         return _frame("BOOKMARK", encode(document))
 
     async def _wait(self) -> None:

@@ -26,7 +26,7 @@ from reconciler.apiserver._cluster import Cluster
 from reconciler.apiserver._contents import BLOCKING
 from reconciler.apiserver._documents import read_document, take_patched
 from reconciler.apiserver._managers import Owners, content_of, key_for
-from reconciler.apiserver._metadata import check_metadata, check_metadata_update
+from reconciler.apiserver._metadata import check_metadata, check_metadata_update, check_standard_finalizers
 from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
@@ -112,7 +112,10 @@ class Writer:
         doc["metadata"].pop("managedFields", None)
         return self._create(call, doc, warnings, dry_run=dry_run)
 
-    def _create(self, call: Call, doc: dict[str, Any], warnings: list[str], *, dry_run: bool) -> Written:
+    def _create(
+        self, call: Call, doc: dict[str, Any], warnings: list[str], *, dry_run: bool, owned: bool = False
+    ) -> Written:
+        """Check and commit a new object; `owned` tells that ownership was noted already."""
         endpoint, info = call.endpoint, call.endpoint.info
         metadata = doc["metadata"]
         _check_place(call, metadata)
@@ -129,7 +132,10 @@ class Writer:
             if key not in endpoint.store.objects:
                 break
         strategy.complete(doc, None)
-        errors = check_metadata(info, metadata) + strategy.check(doc, None)
+        errors = check_metadata(info, metadata)
+        if not endpoint.resource.custom:
+            errors += check_standard_finalizers(metadata)
+        errors += strategy.check(doc, None)
         errors += _check_contents(call, doc, None, errors)
         if errors:
             raise invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
@@ -138,13 +144,13 @@ class Writer:
             deleting = "deletionTimestamp" in taken.doc["metadata"]
             raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting)
         warnings = warnings + strategy.warn(doc)
-        if not metadata.get("managedFields"):
+        if not owned:
             owners = Owners((), self._cluster.now())
             # The structs of built-in kinds are there even when they are empty, so they never count as added.
             owners.update(key_for(call, "Update"), endpoint.skeleton, content_of(call, doc), endpoint.place)
             metadata["managedFields"] = owners.entries()
-        if not metadata["managedFields"]:
-            del metadata["managedFields"]
+        if not metadata.get("managedFields"):
+            metadata.pop("managedFields", None)
         strategy.finish(doc)
         stored_form = endpoint.take(doc)
         if dry_run:
@@ -241,6 +247,8 @@ class Writer:
         old = self.find(call)
         if kind == APPLY_PATCH:
             return self._apply(call, old, dry_run=dry_run)
+        if old is None:
+            raise not_found(info.plural, info.group, call.name)
         patch: Any = decode(call.request.body)
         if kind == JSON_PATCH and not isinstance(patch, list):
             wanted = "[]handlers.jsonPatchOp"
@@ -252,8 +260,6 @@ class Writer:
             raise bad_request(
                 f"error decoding patch: json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
             )
-        if old is None:
-            raise not_found(info.plural, info.group, call.name)
         before = call.endpoint.show(old.doc)
         try:
             if kind == JSON_PATCH:
@@ -272,11 +278,11 @@ class Writer:
 
     def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> Written:
         info = call.endpoint.info
+        if old is None and call.subresource:
+            raise not_found(info.plural, info.group, call.name)
         config = read_configuration(call)
         owners = Owners(_entries(old), self._cluster.now())
         if old is None:
-            if call.subresource:
-                raise not_found(info.plural, info.group, call.name)
             uid = config["metadata"].get("uid")
             if uid:
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
@@ -284,7 +290,7 @@ class Writer:
             config["metadata"]["managedFields"] = apply_new(call, config, owners)
             config["metadata"].pop("resourceVersion", None)
             doc, warnings = take_patched(call, config, None)
-            return self._create(call, doc, warnings, dry_run=dry_run)
+            return self._create(call, doc, warnings, dry_run=dry_run, owned=True)
         before = call.endpoint.show(old.doc)
         applied = apply_over(call, config, before, owners)
         doc, warnings = take_patched(call, applied, before)
@@ -315,6 +321,8 @@ class Writer:
         errors = [] if call.subresource else check_metadata_update(metadata, before["metadata"])
         # The real server checks metadata twice and lists both findings.
         errors = errors * 2
+        if not endpoint.resource.custom and not call.subresource:
+            errors += check_standard_finalizers(metadata)
         _keep_owned(metadata, before["metadata"])
         strategy = self._strategies(endpoint)
         strategy.complete(doc, before)
