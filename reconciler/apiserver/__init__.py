@@ -2,14 +2,27 @@
 
 `APIServer` turns requests into answers without sockets, so that whole controllers run against it under virtual time; on
 demand it listens on loopback for kubectl and other programs. It behaves like a real API server where a controller can
-notice, lets requests fail on demand (`Faults`), and remembers what was asked (`LoggedRequest`).
+notice, lets requests fail on demand (`Faults`), and remembers what was asked and by whom (`RequestLog`).
 
 It promises: an answer follows from the requests before it, the seed and the clock alone; the cost of a request does
 not grow with the number of requests before it; what it keeps of the past is bounded and what it drops is counted.
 """
 
+from reconciler.apiserver._chaos import Chaos
 from reconciler.apiserver._faults import EventOrder, Fault, Faults
 from reconciler.apiserver._log import LoggedRequest
+from reconciler.apiserver._request_log import Incident, RequestLog, Writes
 from reconciler.apiserver._server import APIServer, ServerStatistics
 
-__all__ = ["APIServer", "EventOrder", "Fault", "Faults", "LoggedRequest", "ServerStatistics"]
+__all__ = [
+    "APIServer",
+    "Chaos",
+    "EventOrder",
+    "Fault",
+    "Faults",
+    "Incident",
+    "LoggedRequest",
+    "RequestLog",
+    "ServerStatistics",
+    "Writes",
+]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from reconciler.apiserver._chaos import Chaos, let_loose
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._status import Refusal
+from reconciler.http import HTTPRequest
 
 __all__ = ["EventOrder", "Fault", "Faults", "Strike"]
 
@@ -46,15 +49,17 @@ class Fault:
     message: str | None = None
     times: int | None = 1
     probability: float = 1.0
-    latency: float = 0.0
+    latency: float | tuple[float, float] = 0.0
     retry_after: float | None = None
     after_commit: bool = False
     lost: bool = False
     stall: bool = False
     expired: bool = False
     cut_watches: bool = False
+    stall_watches: bool = False
     stale: float | None = None
     event_order: EventOrder | None = None
+    rng: random.Random | None = field(default=None, repr=False)
     hits: int = 0
 
     def remove(self) -> None:
@@ -97,18 +102,41 @@ class Fault:
             details=details or None,
         )
 
-    def strikes(self, call: Call | None, method: str, user_agent: str) -> bool:
+    @property
+    def effect(self) -> str:
+        """Return what it does to a request, in few words."""
+        said = []
+        if self.latency:
+            said.append("delayed")
+        if self.refuses:
+            said.append(str(self.status or 410) + (" after it took effect" if self.after_commit else ""))
+        if self.lost:
+            said.append("answer lost" + (" after it took effect" if self.after_commit else ""))
+        said += [word for word in _EFFECTS if getattr(self, word.replace(" ", "_"))]
+        if self.stale is not None:
+            said.append(f"{self.stale} s stale")
+        if self.event_order is not None:
+            said.append(f"event {self.event_order}")
+        return ", ".join(said)
+
+    def strikes(self, call: Call | None, request: HTTPRequest) -> bool:
         """Tell whether a request is one of those that it is meant for."""
         for key, wanted in self.match.items():
             if key == "user_agent":
-                if wanted not in user_agent:
+                if wanted not in request.headers.get("user-agent", ""):
                     return False
             elif key == "method":
-                if wanted != method:
+                if not _equal(request.method, wanted):
+                    return False
+            elif key == "path":
+                if not fnmatchcase(request.path, wanted):
                     return False
             elif call is None or not _equal(_read(call, key), wanted):
                 return False
         return True
+
+
+_EFFECTS = ("stall", "cut watches", "stall watches")
 
 
 def _equal(found: Any, wanted: Any) -> bool:
@@ -155,16 +183,19 @@ class Faults:
         namespace: str | None = None,
         subresource: str | None = None,
         method: str | None = None,
+        path: str | None = None,
         user_agent: str | None = None,
-        latency: float = 0.0,
+        latency: float | tuple[float, float] = 0.0,
         retry_after: float | None = None,
         after_commit: bool = False,
         lost: bool = False,
         stall: bool = False,
         expired: bool = False,
         cut_watches: bool = False,
+        stall_watches: bool = False,
         stale: float | None = None,
         event_order: EventOrder | None = None,
+        rng: random.Random | None = None,
     ) -> Fault:
         """Strike the next requests that match.
 
@@ -178,7 +209,8 @@ class Faults:
             name: the object's name.
             namespace: the namespace.
             subresource: ``"status"``; ``""`` for requests to the object itself.
-            method: the HTTP method; with it alone, paths that belong to no kind are struck as well.
+            method: the HTTP method; with it or `path` alone, paths that belong to no kind are struck as well.
+            path: the path without query, as a shell pattern: ``"/apis/example.com/*"``.
             user_agent: a part of the User-Agent header.
             times: how many requests are struck, 1 by default; None for all until `Fault.remove`.
             probability: of striking a request that matches, drawn from the server's seeded generator.
@@ -186,16 +218,18 @@ class Faults:
             reason: the reason of the Status.
             message: the message of the Status.
             retry_after: seconds for the Retry-After header and ``retryAfterSeconds``.
-            latency: seconds to wait before the request is handled.
+            latency: seconds to wait before the request is handled; a pair draws from that span.
             after_commit: handle the request first, so that a write takes effect, and then let its answer fail.
             lost: give no answer: in process `OutcomeUnknown` is raised, over sockets the connection is cut.
             stall: never answer (a client's timeout applies); a watch opens and stays silent.
             expired: 410; for a watch as an ERROR event, as the real server does.
             cut_watches: after the request was handled, break off all watches of its kind.
+            stall_watches: after the request was handled, let all watches of its kind stay open and say nothing more.
             stale: for reads at resourceVersion "0": answer with the state this many seconds ago, as a lagging replica
                 does.
             event_order: whether watches see the event of a write before its answer is given, after it, or late
                 (50 ms later); "seeded" draws one for each write.
+            rng: what `probability` is drawn from instead.
         """
         match = {
             "verb": verb,
@@ -206,6 +240,7 @@ class Faults:
             "namespace": namespace,
             "subresource": subresource,
             "method": method,
+            "path": path,
             "user_agent": user_agent,
         }
         fault = Fault(
@@ -223,11 +258,35 @@ class Faults:
             stall=stall,
             expired=expired,
             cut_watches=cut_watches,
+            stall_watches=stall_watches,
             stale=stale,
             event_order=event_order,
+            rng=rng,
         )
         self._active.append(fault)
         return fault
+
+    def chaos(
+        self, *, seed: int = 0, rate: float = 0.1, latency: float = 0.0, without: Sequence[str] = (), **match: Any
+    ) -> Chaos:
+        """Let anything go wrong by chance, until `Chaos.stop` or the end of a ``with`` block.
+
+        About `rate` of the requests are refused (409, 429, 500, 503), lost, answered with a failure after the write has
+        landed, or take their watchers' streams away; a watch may begin with 410. Twice as often a read at version "0"
+        is up to two seconds stale, and the event of a write comes before its answer or 50 ms after it.
+
+        Args:
+            seed: of all that is drawn; 0 by default.
+            rate: the share of the requests, from 0 to 1; 0.1 by default.
+            latency: half of the requests take up to so many seconds longer; 0 by default.
+            without: what is not to happen: "409", "410", "429", "500", "503", "lost", "500 after the write",
+                "lost after the write", "cut watches", "stale", "event early", "event late", "latency".
+            match: which requests may be struck, as for `add`: ``user_agent="my-operator"`` spares the test's client.
+
+        Raises:
+            ValueError: for a rate that is no share, or for something in `without` that chaos does not have.
+        """
+        return let_loose(self, seed=seed, rate=rate, latency=latency, without=without, match=match)
 
     def clear(self) -> None:
         """Take all faults away."""
@@ -242,7 +301,7 @@ class Faults:
         """Tell whether a fault is in force."""
         return fault in self._active
 
-    def strike(self, call: Call | None, method: str, user_agent: str) -> Strike | None:
+    def strike(self, call: Call | None, request: HTTPRequest) -> Strike | None:
         """Return what strikes a request and count the hits; None in most cases.
 
         Of the faults that answer in the server's place the first one that matches strikes; the others wait.
@@ -252,9 +311,9 @@ class Faults:
         found: list[Fault] = []
         answering: Fault | None = None
         for fault in list(self._active):
-            if (answering is not None and fault.answers) or not fault.strikes(call, method, user_agent):
+            if (answering is not None and fault.answers) or not fault.strikes(call, request):
                 continue
-            if fault.probability < 1.0 and self._rng.random() >= fault.probability:
+            if fault.probability < 1.0 and (fault.rng or self._rng).random() >= fault.probability:
                 continue
             fault.hits += 1
             if fault.times is not None and fault.hits >= fault.times:
@@ -262,7 +321,7 @@ class Faults:
             found.append(fault)
             if fault.answers:
                 answering = fault
-        return Strike(found, answering) if found else None
+        return Strike(found, answering, self._rng) if found else None
 
 
 class Strike:
@@ -271,15 +330,21 @@ class Strike:
     Args:
         faults: the faults.
         answering: the one among them that answers in the server's place, or None.
+        rng: draws latencies.
     """
 
-    __slots__ = ("answering", "cut_watches", "event_order", "latency", "stale")
+    __slots__ = ("answering", "cut_watches", "effect", "event_order", "latency", "stale", "stall_watches")
 
-    def __init__(self, faults: list[Fault], answering: Fault | None) -> None:
+    def __init__(self, faults: list[Fault], answering: Fault | None, rng: random.Random) -> None:
         self.answering = answering
-        self.latency = sum(fault.latency for fault in faults)
+        self.latency = sum(
+            (fault.rng or rng).uniform(*fault.latency) if isinstance(fault.latency, tuple) else fault.latency
+            for fault in faults
+        )
         self.cut_watches = any(fault.cut_watches for fault in faults)
+        self.stall_watches = any(fault.stall_watches for fault in faults)
         self.stale = next((fault.stale for fault in faults if fault.stale is not None), None)
         self.event_order: EventOrder | None = next(
             (fault.event_order for fault in faults if fault.event_order is not None), None
         )
+        self.effect = ", ".join(fault.effect for fault in faults)

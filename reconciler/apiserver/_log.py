@@ -1,20 +1,26 @@
-"""Remember the requests that were answered: bounded, what was dropped is counted."""
+"""Say what one request was and what came of it."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from reconciler.apiserver._managers import manager_of
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._storage import Stored
 from reconciler.http import HTTPRequest
 
-__all__ = ["LoggedRequest", "RequestLog", "changed_paths", "logged"]
+__all__ = ["WRITES", "LoggedRequest", "changed_paths", "logged"]
 
 _MOST_PATHS = 64
+_MOST_LETTERS = 256
+"""How much of a path or a header is kept, so that a log of so many requests has a bound in bytes too."""
+
+WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+CYCLE_HEADER = "x-reconcile-id"
+"""A client may say by it which of its cycles a request belongs to; the server does nothing else with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,10 @@ class LoggedRequest:
             (resourceVersion, generation, managedFields); at most 64.
         user_agent: the User-Agent header.
         content_type: the Content-Type header.
+        field_manager: of a write: under which name its fields are managed; the parameter ``fieldManager``, or what the
+            server makes of the User-Agent.
+        cycle: the X-Reconcile-Id header, by which a client may say which of its cycles the request belongs to.
+        fault: what a fault did to the request, or empty.
     """
 
     time: datetime
@@ -65,6 +75,27 @@ class LoggedRequest:
     changed: tuple[str, ...] = ()
     user_agent: str = ""
     content_type: str = ""
+    field_manager: str = ""
+    cycle: str = ""
+    fault: str = ""
+
+    @property
+    def writes(self) -> bool:
+        """Tell whether it asked for a change: any verb but get, list and watch."""
+        return self.verb in WRITES
+
+    @property
+    def who(self) -> str:
+        """Return the User-Agent, and the field manager where the User-Agent does not begin with it."""
+        agent, manager = self.user_agent or "nobody", self.field_manager
+        return agent if not manager or agent.startswith(manager) else f"{agent} as {manager}"
+
+    def __str__(self) -> str:
+        """Return one line: when, what, who, outcome, what changed, and what a fault did."""
+        what, _, outcome = self.summary().partition(": ")
+        moment = self.time.isoformat(sep=" ", timespec="milliseconds").partition("+")[0]
+        fault = f" [fault: {self.fault}]" if self.fault else ""
+        return f"{moment} {what} by {self.who}: {outcome}{fault}"
 
     def summary(self) -> str:
         """Return one line for people: verb, what, outcome."""
@@ -73,7 +104,9 @@ class LoggedRequest:
             what = f"{what}/{self.subresource}"
         where = f" in {self.namespace}" if self.namespace else ""
         outcome = f"{self.status} {self.reason}".rstrip() if self.status else "no answer"
-        versions = f", version {self.before} to {self.after}" if self.effective else ""
+        versions = ""
+        if self.effective:
+            versions = f", version {self.after}" if self.before is None else f", version {self.before} to {self.after}"
         paths = f", changed {' '.join(self.changed)}" if self.changed else ""
         return f"{self.verb} {what}{where}: {outcome}{versions}{paths}"
 
@@ -87,6 +120,7 @@ def logged(
     *,
     before: Stored | None,
     after: Stored | None,
+    fault: str = "",
 ) -> LoggedRequest:
     """Return what is to be remembered of a request.
 
@@ -98,19 +132,21 @@ def logged(
         reason: the reason of a refusal.
         before: the version before a write.
         after: the version after a write; the same object when nothing was changed.
+        fault: what a fault did to it.
     """
-    agent, content = request.headers.get("user-agent", ""), request.headers.get("content-type", "")
+    headers = request.headers
+    agent, content = headers.get("user-agent", "")[:_MOST_LETTERS], headers.get("content-type", "")[:_MOST_LETTERS]
     if call is None:
-        verb = request.method.lower()
         return LoggedRequest(
             time,
-            verb,
+            request.method.lower(),
             request.method,
-            request.path,
+            request.path[:_MOST_LETTERS],
             status=status,
             reason=reason,
             user_agent=agent,
             content_type=content,
+            fault=fault,
         )
     info = call.endpoint.info
     effective = after is not None and after is not before
@@ -134,43 +170,10 @@ def logged(
         changed_paths(before.doc, after.doc) if effective and before is not None and after is not None else (),
         agent,
         content,
+        manager_of(call)[:_MOST_LETTERS] if call.verb in WRITES else "",
+        headers.get(CYCLE_HEADER, "")[:_MOST_LETTERS],
+        fault,
     )
-
-
-class RequestLog:
-    """Keep the last requests.
-
-    Args:
-        capacity: how many are kept.
-
-    Attributes:
-        dropped: how many older ones were let go.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._entries: deque[LoggedRequest] = deque(maxlen=capacity)
-        self.dropped = 0
-
-    def add(self, entry: LoggedRequest) -> None:
-        """Remember a request."""
-        if len(self._entries) == self._entries.maxlen:
-            self.dropped += 1
-        self._entries.append(entry)
-
-    def clear(self) -> None:
-        """Forget all requests."""
-        self._entries.clear()
-
-    def find(self, **wanted: Any) -> list[LoggedRequest]:
-        """Return the requests whose attributes equal all of `wanted` that are not None; oldest first."""
-        tests = [(name, value) for name, value in wanted.items() if value is not None]
-        return [entry for entry in self._entries if all(_meets(getattr(entry, name), value) for name, value in tests)]
-
-
-def _meets(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, (list, tuple, set, frozenset)):
-        return found in wanted
-    return bool(found == wanted)
 
 
 _BOOKKEEPING = frozenset({"/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"})
@@ -181,7 +184,7 @@ def changed_paths(before: Any, after: Any) -> tuple[str, ...]:
     found: list[str] = []
     for path in _differences(before, after, ""):
         if path not in _BOOKKEEPING:
-            found.append(path)
+            found.append(path[:_MOST_LETTERS])
             if len(found) == _MOST_PATHS:
                 break
     return tuple(found)

@@ -5,29 +5,26 @@ from __future__ import annotations
 import asyncio
 import hmac
 import random
-import weakref
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from reconciler.apiserver._core import Answer, Core, refusal_response
-from reconciler.apiserver._faults import EventOrder, Faults, Strike
+from reconciler.apiserver._core import Core, refusal_response
+from reconciler.apiserver._faults import EventOrder
 from reconciler.apiserver._files import documents_of
-from reconciler.apiserver._log import LoggedRequest, RequestLog, logged
-from reconciler.apiserver._routing import Call
+from reconciler.apiserver._front import Front
+from reconciler.apiserver._log import LoggedRequest
+from reconciler.apiserver._request_log import RequestLog
 from reconciler.apiserver._sockets import Listener
 from reconciler.apiserver._status import Refusal
 from reconciler.apiserver._storage import Store, encode
-from reconciler.apiserver._watch import Watch
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import NotSent, OutcomeUnknown
+from reconciler.errors import NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
 __all__ = ["APIServer", "ServerStatistics"]
-
-_LATE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +82,12 @@ class APIServer:
         self._clock = clock or current_clock()
         self._rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._history = history
-        self._event_order: EventOrder = event_order
         self._provision_namespaces = provision_namespaces
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
-        self._log = RequestLog(log)
-        self._answered = 0
         self._open = False
-        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._listener = Listener(self._serve_socket, self._clock)
-        self._stalled: set[asyncio.Future[None]] = set()
-        self.faults = Faults(self._rng)
-        self._core = self._new_core()
+        self._front = Front(self._new_core(), self._clock, self._rng, log=log, event_order=event_order)
+        self.faults = self._front.faults
 
     def _new_core(self) -> Core:
         return Core(self._clock, self._rng, history=self._history, provision_namespaces=self._provision_namespaces)
@@ -118,10 +110,7 @@ class APIServer:
         Cancellation may leave sockets to the event loop, which closes them.
         """
         self._open = False
-        self.cut_watches()
-        for stalled in self._stalled:
-            if not stalled.done():
-                stalled.set_result(None)
+        self._front.close()
         await self._listener.close()
 
     async def restart(self, *, wipe: bool = False) -> None:
@@ -135,17 +124,15 @@ class APIServer:
         self.cut_watches()
         self._listener.break_off()
         if wipe:
-            self._core = self._new_core()
+            self._front.core = self._new_core()
         else:
-            self.compact()
+            self._front.compact()
+        self._front.note("the server restarted" + (" and lost its data" if wipe else ""))
         await asyncio.sleep(0)
 
     def compact(self) -> None:
         """Forget all history: watches from older versions and continue tokens then are answered with 410."""
-        cluster = self._core.cluster
-        cluster.revisions.compacted = cluster.revisions.current
-        for resource in cluster.registry.resources():
-            resource.store.compact(cluster.revisions.current)
+        self._front.compact()
 
     def cut_watches(self, resource: str | None = None) -> int:
         """Break watches off in the middle.
@@ -156,12 +143,18 @@ class APIServer:
         Returns:
             how many were cut.
         """
-        chosen = [
-            watch for watch in self._watches if not watch.closed and (resource is None or watch.plural == resource)
-        ]
-        for watch in chosen:
-            watch.cut()
-        return len(chosen)
+        return self._front.cut_watches(resource)
+
+    def stall_watches(self, resource: str | None = None) -> int:
+        """Let open watches stay open and say nothing more, not even bookmarks, until their timeout ends them.
+
+        Args:
+            resource: the plural name of the kind; None for all.
+
+        Returns:
+            how many fell silent.
+        """
+        return self._front.stall_watches(resource)
 
     # requests
 
@@ -178,104 +171,14 @@ class APIServer:
             raise NotSent("the embedded API server is not running: use it inside 'async with'")
         # One turn of the loop, as any transport takes: a client that asks in a loop must not starve the others.
         await asyncio.sleep(0)
-        try:
-            call = self._core.understand(request)
-        except Refusal as refusal:
-            return self._remembered(request, None, Answer(refusal_response(refusal), refusal.reason))
-        strike = self.faults.strike(call, request.method, request.headers.get("user-agent", ""))
-        if strike is None:
-            return await self._ordered(request, call, self._event_order)
-        return await self._struck(request, call, strike)
-
-    async def _struck(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
-        """Answer a request under faults."""
-        if strike.latency:
-            await self._delay(request, strike.latency)
-        fault, watching = strike.answering, call is not None and call.verb == "watch"
-        if fault is not None and fault.stall and not watching:
-            await self._stall(request, call)
-        refusal = fault.refusal(call) if fault is not None and fault.refuses else None
-        ends_watch = watching and fault is not None and fault.expired
-        early = fault is not None and not fault.after_commit and not ends_watch
-        if early and fault is not None and fault.lost:
-            self._remembered(request, call, Answer(HTTPResponse(0)))
-            raise OutcomeUnknown(f"{request.method} {request.path}: a fault withheld the answer")
-        if early and refusal is not None:
-            return self._remembered(request, call, Answer(refusal_response(refusal), refusal.reason))
-        order: EventOrder = strike.event_order or self._event_order
-        response = await self._ordered(
-            request,
-            call,
-            order,
-            stale=strike.stale,
-            expired=refusal if ends_watch else None,
-            stall=fault is not None and fault.stall,
-        )
-        if strike.cut_watches and call is not None:
-            self.cut_watches(call.endpoint.info.plural)
-        if fault is not None and fault.after_commit:
-            if fault.lost:
-                raise OutcomeUnknown(f"{request.method} {request.path}: a fault withheld the answer")
-            if refusal is not None:
-                return refusal_response(refusal)
-        return response
-
-    async def _delay(self, request: HTTPRequest, seconds: float) -> None:
-        if request.timeout is not None and request.timeout < seconds:
-            await asyncio.sleep(request.timeout)
-            raise OutcomeUnknown(f"{request.method} {request.path}: no answer within {request.timeout} s")
-        await asyncio.sleep(seconds)
-
-    async def _stall(self, request: HTTPRequest, call: Call | None) -> None:
-        stalled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._stalled.add(stalled)
-        try:
-            await asyncio.wait_for(stalled, request.timeout)
-        except TimeoutError:
-            raise OutcomeUnknown(f"{request.method} {request.path}: no answer within {request.timeout} s") from None
-        finally:
-            self._stalled.discard(stalled)
-            self._remembered(request, call, Answer(HTTPResponse(0)))
-        raise OutcomeUnknown(f"{request.method} {request.path}: the server was closed before it answered")
-
-    async def _ordered(
-        self,
-        request: HTTPRequest,
-        call: Call | None,
-        order: EventOrder,
-        *,
-        stale: float | None = None,
-        expired: Refusal | None = None,
-        stall: bool = False,
-    ) -> HTTPResponse:
-        """Answer a request and let its event be seen before the answer, after it, or late."""
-        if call is None or call.verb in ("get", "list", "watch"):
-            answer = self._core.answer(request, call, stale=stale, expired=expired)
-            if answer.watch is not None:
-                answer.watch.stalled = stall
-                self._watches.add(answer.watch)
-            return self._remembered(request, call, answer)
-        if order == "seeded":
-            order = self._rng.choice(("before", "after", "late"))
-        store = call.endpoint.store
-        position = store.end
-        if order == "late":
-            store.hold(position)
-            asyncio.get_running_loop().call_later(_LATE_SECONDS, store.release, position)
-        response = self._remembered(request, call, self._core.answer(request, call))
-        if order == "before" and store.end != position:
-            await _let_others_run()
-        return response
+        return await self._front.answer(request)
 
     # what was asked
 
-    def _remembered(self, request: HTTPRequest, call: Call | None, answer: Answer) -> HTTPResponse:
-        self._answered += 1
-        written = answer.written
-        before, after = (None, None) if written is None else (written.before, written.after)
-        status = answer.response.status
-        self._log.add(logged(self._clock.now(), request, call, status, answer.reason, before=before, after=after))
-        return answer.response
+    @property
+    def log(self) -> RequestLog:
+        """Return what is remembered of requests: `RequestLog.writes`, `RequestLog.cycles`, `RequestLog.timeline`."""
+        return self._front.log
 
     def requests(
         self,
@@ -305,7 +208,7 @@ class APIServer:
             user_agent: a part of the User-Agent header.
             effective: whether storage was changed.
         """
-        found = self._log.find(
+        found = self.log.find(
             verb=verb,
             kind=kind,
             resource=resource,
@@ -323,18 +226,18 @@ class APIServer:
 
     def clear_requests(self) -> None:
         """Forget the remembered requests."""
-        self._log.clear()
+        self.log.clear()
 
     def statistics(self) -> ServerStatistics:
         """Return the counts of this moment."""
-        cluster = self._core.cluster
+        cluster = self._front.core.cluster
         stores: set[Store] = {resource.store for resource in cluster.registry.resources()}
         return ServerStatistics(
             objects=sum(len(store.objects) for store in stores),
             resource_version=cluster.revisions.current,
-            watches=sum(1 for watch in self._watches if not watch.closed),
-            requests=self._answered,
-            requests_dropped=self._log.dropped,
+            watches=self._front.watches,
+            requests=self._front.answered,
+            requests_dropped=self.log.dropped,
             events_dropped=sum(store.dropped for store in stores),
         )
 
@@ -356,7 +259,7 @@ class APIServer:
         """
         for thing in things:
             for document in documents_of(thing):
-                self._core.apply(document)
+                self._front.core.apply(document)
         await asyncio.sleep(0)
 
     # sockets
@@ -433,9 +336,3 @@ class APIServer:
         if not hmac.compare_digest(request.headers.get("authorization", ""), f"Bearer {self._token}"):
             return refusal_response(Refusal(401, "Unauthorized", "Unauthorized"))
         return await self.send(request)
-
-
-async def _let_others_run() -> None:
-    # A reader needs a few turns of the loop to take a frame and act on it.
-    for _ in range(8):
-        await asyncio.sleep(0)

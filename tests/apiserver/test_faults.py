@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.apiserver import APIServer
 from reconciler.errors import NotSent, OutcomeUnknown
-from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api
+from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition
 
 pytestmark = pytest.mark.virtual_time
 
@@ -227,8 +227,6 @@ async def test_a_late_event_is_not_there_for_new_readers_either(server: APIServe
 async def test_a_seed_draws_both_orders_and_always_the_same() -> None:
     async def orders() -> list[list[str]]:
         async with APIServer(seed=3, event_order="seeded") as server:
-            from tests.apiserver.api import definition
-
             await server.apply(definition())
             api = Api(server)
             return [await _order(server, api, f"n{index}") for index in range(12)]
@@ -267,3 +265,125 @@ async def test_a_restart_without_data_starts_versions_anew(server: APIServer, ap
     assert (await api.get(WIDGETS)).status == 404
     fresh = await api.post(CONFIG_MAPS, {"metadata": {"name": "a"}})
     assert int(fresh.version) < int(made.version)
+
+
+async def test_a_fault_matches_by_path(server: APIServer, api: Api) -> None:
+    await api.make("a")
+    server.faults.add(status=500, times=None, path="/apis/example.com/*/status")
+    assert (await api.get(f"{WIDGETS}/a")).status == 200
+    assert (await api.get(f"{WIDGETS}/a/status")).status == 500
+    server.faults.add(status=503, path="/openapi/*")
+    assert (await api.get("/openapi/v3")).status == 503
+
+
+async def test_latency_is_drawn_from_a_span(server: APIServer, api: Api) -> None:
+    loop = asyncio.get_running_loop()
+    server.faults.add(latency=(1.0, 2.0), times=None)
+    taken = []
+    for _ in range(20):
+        before = loop.time()
+        await api.get(WIDGETS)
+        taken.append(loop.time() - before)
+    assert 1.0 <= min(taken) < 1.4
+    assert 1.6 < max(taken) <= 2.0
+
+
+async def test_open_watches_fall_silent_and_stay_open(server: APIServer, api: Api) -> None:
+    stream, other = await api.watch(), await api.watch(CONFIG_MAPS)
+    server.faults.add(stall_watches=True, verb="create", resource="widgets")
+    await api.make("a")
+    assert await stream.quiet(600)
+    assert server.statistics().watches == 2
+    assert server.stall_watches("configmaps") == 1
+    assert server.stall_watches() == 0
+    await api.post(CONFIG_MAPS, {"metadata": {"name": "b"}})
+    assert await other.quiet(600)
+    again = await api.watch()
+    assert (await again.next())["object"]["metadata"]["name"] == "a"
+
+
+async def test_a_silent_watch_ends_at_its_timeout(server: APIServer, api: Api) -> None:
+    stream = await api.watch(timeoutSeconds=30)
+    server.stall_watches()
+    await api.make("a")
+    assert await stream.all() == []
+    assert asyncio.get_running_loop().time() == 30.0
+
+
+@pytest.mark.parametrize(("age", "names"), [(0.0, ["a", "b", "c"]), (5.0, ["a", "b"]), (15.0, ["a"]), (25.0, [])])
+async def test_a_stale_read_is_never_older_than_it_says(
+    server: APIServer, api: Api, age: float, names: list[str]
+) -> None:
+    for name in ("a", "b", "c"):
+        await asyncio.sleep(10)
+        await api.make(name)
+    server.faults.add(stale=age)
+    assert (await api.get(WIDGETS, resourceVersion="0")).names == names
+
+
+async def test_after_a_wipe_an_old_version_hears_nothing_until_it_is_overtaken(server: APIServer, api: Api) -> None:
+    await api.make(*(f"old{number}" for number in range(20)))
+    old = (await api.get(WIDGETS)).version
+    await server.restart(wipe=True)
+    await server.apply(definition())
+    assert (await api.get(WIDGETS, resourceVersion=old)).status == 504
+    stream = await api.watch(resourceVersion=old)
+    number = 0
+    while int((await api.get(WIDGETS)).version) < int(old):
+        await api.make(f"new{number}")
+        number += 1
+    assert await stream.quiet(1)
+    await api.make("later")
+    assert (await stream.next())["object"]["metadata"]["name"] == "later"
+    # Nothing tells the reader what it has missed: the version is a valid one again.
+    resumed = await api.watch(resourceVersion=old)
+    assert [event["object"]["metadata"]["name"] for event in await resumed.take(1)] == ["later"]
+
+
+async def _under_chaos(seed: int, **options: object) -> tuple[list[object], dict[str, int]]:
+    async with APIServer(seed=1) as server:
+        await server.apply(definition())
+        api, seen = Api(server), []
+        await api.make("a")
+        with server.faults.chaos(seed=seed, **options) as chaos:  # type: ignore[arg-type]
+            for number in range(300):
+                try:
+                    await api.get(f"{WIDGETS}/a", resourceVersion="0")
+                    reply = await api.patch(f"{WIDGETS}/a", {"spec": {"replicas": number}})
+                    seen.append(reply.status)
+                    await (await api.send("GET", WIDGETS, watch="1")).close()
+                except OutcomeUnknown:
+                    seen.append("unknown")
+            hits = chaos.hits
+        assert (await api.get(f"{WIDGETS}/a")).status == 200
+        assert not any(fault.active for fault in chaos.faults.values())
+        return seen, hits
+
+
+async def test_chaos_lets_everything_go_wrong_and_is_reproducible() -> None:
+    seen, hits = await _under_chaos(7, rate=0.3, latency=0.1)
+    assert all(hits.values()), hits
+    assert {200, 409, 429, 500, 503, "unknown"} <= set(seen)
+    assert 300 * 0.4 < seen.count(200) < 300
+    assert (seen, hits) == await _under_chaos(7, rate=0.3, latency=0.1)
+    assert (seen, hits) != await _under_chaos(8, rate=0.3, latency=0.1)
+
+
+async def test_chaos_strikes_only_whom_it_is_meant_for(server: APIServer, api: Api) -> None:
+    with server.faults.chaos(rate=1.0, without=["lost"], user_agent="operator") as chaos:
+        await api.make(*(f"n{number}" for number in range(50)))
+        assert not any(chaos.hits.values())
+        assert (await api.get(WIDGETS)).status == 200
+        refused = [await api.get(WIDGETS, agent="operator/1") for _ in range(50)]
+    assert any(reply.status >= 429 for reply in refused)
+    assert (await api.get(WIDGETS, agent="operator/1")).status == 200
+
+
+async def test_chaos_leaves_out_what_is_not_wanted(server: APIServer, api: Api) -> None:
+    chaos = server.faults.chaos(rate=1.0, verb="get", without=["lost", "stale", "429"])
+    assert set(chaos.faults) == {"500", "503"}
+    assert chaos.faults["500"].match == {"verb": ("get",)}
+    with pytest.raises(ValueError, match="chaos has no thunder: it has 500, 503"):
+        server.faults.chaos(without=["thunder"])
+    with pytest.raises(ValueError, match="from 0 to 1, not 5"):
+        server.faults.chaos(rate=5)

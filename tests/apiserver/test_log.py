@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
 from reconciler.apiserver._log import changed_paths
-from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api
+from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition
 
 pytestmark = pytest.mark.virtual_time
 
@@ -94,6 +96,136 @@ async def test_the_log_is_bounded_and_counts_what_it_drops() -> None:
         assert (statistics.requests, statistics.requests_dropped) == (12, 7)
         server.clear_requests()
         assert server.requests() == []
+
+
+async def test_a_write_prints_as_one_line(server: APIServer, api: Api) -> None:
+    await asyncio.sleep(90)
+    await api.make("a")
+    await api.patch(f"{WIDGETS}/a/status", {"status": {"phase": "P"}}, agent="operator/1", fieldManager="status-writer")
+    server.faults.add(status=409, verb="patch")
+    await api.patch(f"{WIDGETS}/a", {"spec": {"size": 2}}, agent="operator/1")
+    await api.delete(f"{WIDGETS}/a", agent="operator/1")
+    await api.get(f"{WIDGETS}/a")
+    writes = server.log.writes("Widget", "a")
+    first, second = writes[0].after, writes[1].after
+    assert str(writes).splitlines() == [
+        f"2026-01-01 00:01:30.000 create widgets/a in default by tests/1.0: 201, version {first}",
+        (
+            "2026-01-01 00:01:30.000 patch widgets/a/status in default by operator/1 as status-writer: "
+            f"200, version {first} to {second}, changed /status"
+        ),
+        "2026-01-01 00:01:30.000 patch widgets/a in default by operator/1: 409 Conflict [fault: 409]",
+        f"2026-01-01 00:01:30.000 delete widgets/a in default by operator/1: 200, version {second} to {second + 1}",
+    ]
+    assert repr(writes) == f"<4 writes\n{writes}>"
+    assert (str(server.log.writes("Widget", "b")), repr(server.log.writes("Widget", "b"))) == (
+        "no writes",
+        "<no writes>",
+    )
+
+
+class Widget:
+    @staticmethod
+    def crd() -> dict:
+        return definition()
+
+
+async def test_writes_are_found_by_kind_object_writer_and_effect(server: APIServer, api: Api) -> None:
+    await api.make("a", "b")
+    await api.patch(f"{WIDGETS}/a/status", {"status": {"n": 1}}, agent="operator/1", fieldManager="me")
+    await api.patch(f"{WIDGETS}/a/status", {"status": {"n": 1}}, agent="operator/1")
+    await api.post(CONFIG_MAPS, {"metadata": {"name": "a"}})
+    log = server.log
+
+    def count(*of: object, **wanted: object) -> int:
+        return len(log.writes(*of, **wanted))  # type: ignore[arg-type]
+
+    for kind in (Widget, "Widget", "widgets", "example.com/v1/Widget"):
+        assert count(kind) == 4
+    assert count("example.com/v2/Widget") == count("other.com/v1/Widget") == 0
+    assert count("v1/ConfigMap") == count("configmaps", "a", "default") == 1
+    assert count(None, "a") == 4
+    assert count(namespace="other") == 0
+    assert count(Widget, "a", subresource="status") == 2
+    assert count(Widget, subresource="") == 2
+    assert count(Widget, effective=False) == 1
+    assert count(by="operator") == 2
+    assert count(by="me") == 1
+    assert (len(log), [entry.verb for entry in log].count("create")) == (5, 3)
+    with pytest.raises(TypeError, match="5 is no kind"):
+        log.writes(5)
+
+
+async def test_writes_are_grouped_into_cycles(server: APIServer, api: Api) -> None:
+    await api.make("a", "b")
+
+    async def write(name: str, agent: str, count: int) -> None:
+        for _ in range(count):
+            await api.patch(f"{WIDGETS}/{name}/status", {"status": {"n": len(server.log)}}, agent=agent)
+            await asyncio.sleep(0.3)
+
+    await write("a", "operator/1", 3)
+    await write("b", "operator/1", 1)
+    await write("a", "other/1", 1)
+    await asyncio.sleep(60)
+    await write("a", "operator/1", 2)
+
+    def counts(**wanted: object) -> list[int]:
+        return [len(cycle) for cycle in server.log.cycles(Widget, subresource="status", **wanted)]  # type: ignore[arg-type]
+
+    assert counts() == [3, 1, 1, 2]
+    assert counts(name="a", by="operator") == [3, 2]
+    assert counts(name="a", by="operator", gap=0.2) == [1] * 5
+    assert counts(name="a", by="operator", gap=600) == [5]
+
+
+async def test_a_client_may_say_which_writes_belong_to_one_cycle(server: APIServer, api: Api) -> None:
+    await api.make("a")
+    for number, cycle in enumerate(["x", "x", "y", "x"]):
+        await api.patch(f"{WIDGETS}/a", {"spec": {"replicas": number}}, headers={"x-reconcile-id": cycle})
+        await asyncio.sleep(5)
+    assert [len(cycle) for cycle in server.log.cycles(Widget, "a")] == [1, 3, 1]
+
+
+async def test_the_timeline_tells_of_writes_faults_and_incidents_in_order(server: APIServer, api: Api) -> None:
+    stream = await api.watch()
+    await api.make("a")
+    await api.get(f"{WIDGETS}/a")
+    server.faults.add(verb="get", latency=2.0)
+    await api.get(f"{WIDGETS}/a")
+    server.cut_watches()
+    await api.make("b")
+    server.compact()
+    await server.restart()
+    await server.restart(wipe=True)
+    await stream.close()
+    told = [line.partition(" ")[2] for line in server.log.timeline()]
+    version = server.log.writes("widgets", "b")[0].after
+    assert told == [
+        f"00:00:00.000 create widgets/a in default by tests/1.0: 201, version {version - 1}",
+        "00:00:02.000 get widgets/a in default by tests/1.0: 200 [fault: delayed]",
+        "00:00:02.000 1 watches of all kinds were cut",
+        f"00:00:02.000 create widgets/b in default by tests/1.0: 201, version {version}",
+        f"00:00:02.000 history up to version {version} was forgotten",
+        f"00:00:02.000 history up to version {version} was forgotten",
+        "00:00:02.000 the server restarted",
+        "00:00:02.000 the server restarted and lost its data",
+    ]
+    assert len(server.log.timeline("widgets", "b")) == 6
+    assert server.log.timeline(most=1) == ["(7 earlier lines are left out)", server.log.timeline()[-1]]
+
+
+async def test_what_is_kept_of_one_request_is_bounded(server: APIServer, api: Api) -> None:
+    await api.make("a")
+    long = "k" * 5000
+    await api.patch(f"{WIDGETS}/a", {"spec": {"any": {f"{long}{n}": n for n in range(100)}}}, agent="a" * 5000)
+    await api.patch(f"{WIDGETS}/a", {"spec": {"any": {f"{long}{n}": n + 1 for n in range(100)}}})
+    await api.get(f"/{long}")
+    entry = server.log.writes("widgets", "a", effective=True)[-1]
+    assert len(entry.changed) == 64
+    for remembered in server.log:
+        held = [remembered.user_agent, remembered.field_manager, *remembered.changed]
+        assert all(len(text) <= 256 for text in held)
 
 
 _documents = st.dictionaries(
