@@ -26,6 +26,7 @@ from reconciler.cache._object import CachedObject, CacheEvent, EventType, OwnerR
 from reconciler.cache._overlay import OverlayStatistics
 from reconciler.cache._reflector import ReflectorStatistics
 from reconciler.cache._scope import Scope
+from reconciler.cache._selector import LabelSelector
 from reconciler.cache._store import Store, StoreStatistics
 from reconciler.cache._wire import Transform, cached_object
 
@@ -42,6 +43,7 @@ __all__ = [
     "HandlerRegistration",
     "Informer",
     "InformerStatistics",
+    "LabelSelector",
     "NotCached",
     "OverlayStatistics",
     "OwnerReference",

@@ -33,6 +33,7 @@ from reconciler.controller._predicates import (
     annotations_changed,
     generation_changed,
     labels_changed,
+    labels_match,
     resource_version_changed,
 )
 from reconciler.controller._reconciler import Reconciler
@@ -80,6 +81,7 @@ __all__ = [
     "every_owner",
     "generation_changed",
     "labels_changed",
+    "labels_match",
     "release_finalizer",
     "resource_version_changed",
 ]

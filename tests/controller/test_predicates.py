@@ -10,6 +10,7 @@ from reconciler.controller import (
     annotations_changed,
     generation_changed,
     labels_changed,
+    labels_match,
     resource_version_changed,
 )
 from reconciler.controller._predicates import passes_all
@@ -65,12 +66,45 @@ def test_generation_changed_passes_the_mark_of_deletion():
     assert generation_changed(update(obj(1, generation=1), dying))
 
 
+@pytest.mark.parametrize("predicate", CHANGES, ids=repr)
+def test_another_object_of_the_same_name_is_no_update(predicate):
+    same = {"generation": 1, "resourceVersion": "1"}
+    assert not predicate(update(obj(**same), obj(**same)))
+    assert predicate(update(obj(**same), obj(**same, uid="another")))
+
+
+def test_labels_match_passes_what_is_selected_or_was():
+    web, bare = obj(labels={"app": "web", "tier": "a"}), obj()
+    for predicate in (labels_match("app=web, tier in (a,b)"), labels_match({"app": "web"})):
+        assert predicate(CacheEvent(EventType.ADDED, new=web))
+        assert predicate(CacheEvent(EventType.DELETED, old=web))
+        assert predicate(update(web, bare))  # it has left
+        assert predicate(update(bare, web))
+        assert not predicate(update(bare, bare))
+        assert not predicate(CacheEvent(EventType.ADDED, new=bare))
+    with pytest.raises(ValueError, match="no label requirement"):
+        labels_match("app in web")
+
+
+def test_events_are_passed_by_type():
+    ignores_deletions = ~Predicate.of_types(EventType.DELETED)
+    assert repr(ignores_deletions) == "~of_types(DELETED)"
+    assert not ignores_deletions(CacheEvent(EventType.DELETED, old=obj()))
+    assert ignores_deletions(CacheEvent(EventType.ADDED, new=obj()))
+
+
 def test_predicates_combine():
     yes = Predicate(lambda event: True, name="yes")
     no = Predicate(lambda event: False, name="no")
     event = CacheEvent(EventType.ADDED, new=obj())
     assert [(yes & no)(event), (yes | no)(event), (~no)(event)] == [False, True, True]
     assert repr((yes & ~no) | no) == "((yes & ~no) | no)"
+
+    def plain(event) -> bool:
+        return False
+
+    assert not (yes & plain)(event)
+    assert repr(yes | plain) == "(yes | plain)"
 
 
 def test_predicate_of_the_object_judges_the_new_one_and_the_last_of_a_deletion():

@@ -1,0 +1,186 @@
+"""The roles that ``reconciler manifests`` prints, as a person reads them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reconciler.cli import main
+
+OPERATOR = '''
+from reconciler import Reconciler, ResourceReconciler
+from reconciler.controller import Permission
+
+class Maps(Reconciler):
+    """Declares nothing, and says no kind."""
+    async def reconcile(self, request):
+        pass
+
+class Nodes(ResourceReconciler, resource="v1/Node"):
+    permissions = (Permission("example.com/v1/Rack", "get"), Permission("v1/Pod", "delete"))
+    async def reconcile_object(self, obj, status):
+        pass
+
+def both(manager):
+    manager.add_controller(Maps(), resource="v1/ConfigMap", owns=["v1/Secret"])
+    manager.add_controller(Nodes())
+
+async def both_async(manager):
+    both(manager)
+
+async def asks(manager):
+    await manager.client.live.get("v1/Namespace", "default")
+
+def nobody(manager):
+    pass
+
+def broken(manager):
+    raise KeyError("password")
+
+instance = Nodes()
+pair = [Nodes, instance]
+'''
+
+
+@pytest.fixture(autouse=True)
+def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rack_operator.py").write_text(OPERATOR)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "rack_operator", raising=False)
+
+
+def manifests(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(["manifests", *arguments])
+    output = capsys.readouterr()
+    assert "Traceback" not in output.err
+    return (exit_.value.code if isinstance(exit_.value.code, int) else 0), output.out, output.err
+
+
+def documents(text: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the documents by kind and namespace."""
+    return {(each["kind"], each["metadata"].get("namespace", "")): each for each in yaml.safe_load_all(text)}
+
+
+def allowed(role: dict[str, Any]) -> dict[str, str]:
+    return {resource: " ".join(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+
+
+def test_a_cluster_role_for_all_namespaces(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = manifests(capsys, "rack_operator:both")
+    found = documents(out)
+    assert code == 0
+    assert list(found) == [("ServiceAccount", "default"), ("ClusterRole", ""), ("ClusterRoleBinding", "")]
+    assert allowed(found["ClusterRole", ""]) == {
+        "configmaps": "get list watch",
+        "configmaps/finalizers": "update",
+        "secrets": "get list watch",
+        "events": "create patch",
+        "nodes": "get list watch",
+        "nodes/status": "patch",
+        "racks": "get",
+        "pods": "delete",
+    }
+    assert {each["metadata"]["name"] for each in found.values()} == {"rack-operator"}
+    binding = found["ClusterRoleBinding", ""]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "rack-operator", "namespace": "default"}]
+    assert binding["roleRef"]["name"] == "rack-operator"
+    maps, racks = err.splitlines()
+    assert "Maps declares no permissions" in maps
+    assert "racks of example.com" in racks
+
+
+def test_roles_for_the_namespaces_that_are_watched(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = manifests(
+        capsys,
+        "rack_operator:both_async",
+        "--namespace=prod",
+        "--namespace=test",
+        "--install-namespace=operators",
+        "--name=racks",
+        "--leader-election=rack-lock",
+    )
+    found = documents(out)
+    assert code == 0
+    assert [key for key in found if not key[0].endswith("Binding")] == [
+        ("ServiceAccount", "operators"),
+        ("ClusterRole", ""),
+        ("Role", "prod"),
+        ("Role", "test"),
+        ("Role", "default"),
+        ("Role", "operators"),
+    ]
+    assert allowed(found["ClusterRole", ""]) == {"nodes": "get list watch", "nodes/status": "patch"}
+    assert allowed(found["Role", "prod"]) == allowed(found["Role", "test"])
+    assert allowed(found["Role", "prod"])["secrets"] == "get list watch"
+    assert allowed(found["Role", "default"]) == {"events": "create patch"}  # those of nodes are there
+    assert found["Role", "operators"]["rules"] == [
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": ["rack-lock"],
+            "verbs": ["get", "update"],
+        },
+    ]
+    assert found["RoleBinding", "prod"]["subjects"] == [
+        {"kind": "ServiceAccount", "name": "racks", "namespace": "operators"}
+    ]
+
+
+@pytest.mark.parametrize("attribute", ["Nodes", "instance"])
+def test_a_reconciler_or_its_class_is_an_operator(capsys: pytest.CaptureFixture[str], attribute: str) -> None:
+    code, out, _ = manifests(capsys, f"rack_operator:{attribute}")
+    assert code == 0
+    assert allowed(documents(out)["ClusterRole", ""])["nodes/status"] == "patch"
+
+
+def test_json_is_one_list(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = manifests(capsys, "rack_operator:Nodes", "--output=json")
+    assert code == 0
+    assert [item["kind"] for item in json.loads(out)["items"]] == [
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rack_operator:Nobody"], "has no 'Nobody'"),
+        (["rack_operator:nobody"], "no controller was added"),
+        (["rack_operator:asks"], "GET /api/v1: there is no cluster while manifests are made"),
+        (["rack_operator:broken"], "KeyError"),
+        (["rack_operator:pair"], "already"),
+        (["rack_operator:Maps"], "does not say which kind it is for"),
+        (["rack_operator:Nodes", "--name=Rack_Operator"], "'Rack_Operator' is none"),
+        (["rack_operator:Nodes", "--install-namespace=A"], "'A' is none"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    code, out, err = manifests(capsys, *arguments)
+    assert code == 1
+    assert out == ""
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    program = "from reconciler.cli import main; main(['manifests', 'rack_operator:both'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()

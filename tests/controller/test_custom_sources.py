@@ -1,0 +1,172 @@
+"""Keys that are woken by what is no object in the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from reconciler.controller import ChannelSource
+from reconciler.errors import ConfigurationError
+from reconciler.meta import Request
+from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
+
+pytestmark = pytest.mark.virtual_time
+
+
+async def test_what_comes_out_of_a_queue_wakes_its_key_with_the_sources_reason(world: World) -> None:
+    queue: asyncio.Queue[object] = asyncio.Queue()
+    queue.put_nowait(Request("early", "ns"))  # before the start, and not lost
+    reconciler = KeyReconciler()
+    await world.start(reconciler, resource=Widget, sources=[ChannelSource(queue, name="builds")])
+    await quiet()
+    late = await world.widget("late")
+    await quiet()
+    queue.put_nowait(late)
+    await quiet()
+    assert [(str(request), set(reasons)) for _, request, reasons in reconciler.runs] == [
+        ("ns/early", {"source: builds"}),
+        ("ns/late", {"event"}),
+        ("ns/late", {"source: builds"}),
+    ]
+
+
+async def test_a_version_that_was_considered_runs_again_for_a_source(world: World) -> None:
+    queue: asyncio.Queue[Request] = asyncio.Queue()
+    reconciler = WidgetReconciler()
+    await world.start(reconciler, sources=[ChannelSource(queue)])
+    await world.widget()
+    await quiet()
+    queue.put_nowait(Request("w", "ns"))
+    await quiet()
+    assert [set(reasons) for _, reasons in reconciler.runs] == [{"event"}, {"source: channel"}]
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_a_mapper_names_the_keys_of_an_item(world: World, kind: str) -> None:
+    async def stream():
+        for app in ("a", "b"):
+            yield {"app": app}
+
+    async def mapped(item) -> list[Request]:
+        await asyncio.sleep(1)
+        return [Request(item["app"], "ns"), Request("all", "ns")]
+
+    mapper = mapped if kind == "async" else lambda item: [Request(item["app"], "ns"), Request("all", "ns")]
+    reconciler = KeyReconciler()
+    await world.start(reconciler, resource=Widget, sources=[ChannelSource(stream(), mapper=mapper)])
+    await quiet(5)
+    assert set(reconciler.keys) == {"ns/a", "ns/b", "ns/all"}
+
+
+async def test_a_mapper_that_fails_drops_its_item_and_no_other(world: World, caplog) -> None:
+    queue: asyncio.Queue[object] = asyncio.Queue()
+    for item in ("no key", Request("w"), Request("w", "ns")):
+        queue.put_nowait(item)
+    reconciler = KeyReconciler()
+    await world.start(reconciler, resource=Widget, sources=[ChannelSource(queue)])
+    with caplog.at_level(logging.ERROR, "reconciler.controller"):
+        await quiet()
+    assert reconciler.keys == ["ns/w"]
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "source 'channel' failed on no key",
+        "source 'channel' failed on w",
+    ]
+
+
+async def test_a_function_is_a_source(world: World) -> None:
+    async def ticks(enqueue) -> None:
+        while True:
+            enqueue(Request("w", "ns"))
+            enqueue(Request("later", "ns"), after=5)
+            await asyncio.sleep(10)
+
+    reconciler = KeyReconciler()
+    await world.start(reconciler, resource=Widget, sources=[ticks])
+    await quiet(11)
+    assert [(str(request), set(reasons)) for _, request, reasons in reconciler.runs] == [
+        ("ns/w", {"source: ticks"}),
+        ("ns/later", {"source: ticks"}),
+        ("ns/w", {"source: ticks"}),
+    ]
+
+
+async def test_sources_run_before_the_workers_and_end_with_the_controller(world: World) -> None:
+    ended = []
+
+    class Beats:
+        async def run(self, enqueue, /) -> None:
+            try:
+                while True:
+                    enqueue(Request("w", "ns"))
+                    await asyncio.sleep(1)
+            finally:
+                ended.append(True)
+
+    reconciler = KeyReconciler()
+    controller = world.controller(reconciler, resource=Widget, sources=[Beats()])
+    await world.cache.start()
+    await controller.warm_up()
+    await quiet()
+    assert controller.queue.reasons(Request("w", "ns")) == {"source: Beats"}
+    assert reconciler.runs == []
+    await controller.start()
+    await quiet()
+    assert reconciler.keys[:1] == ["ns/w"]
+    await controller.stop()
+    runs = len(reconciler.runs)
+    await quiet(10)
+    assert ended == [True]
+    assert len(reconciler.runs) == runs
+
+
+async def test_a_source_that_ends_is_no_failure(world: World) -> None:
+    async def once(enqueue) -> None:
+        enqueue(Request("w", "ns"))
+
+    reconciler = KeyReconciler()
+    controller = await world.start(reconciler, resource=Widget, sources=[once])
+    finished = asyncio.create_task(controller.finished())
+    await quiet(10)
+    assert reconciler.keys == ["ns/w"]
+    assert not finished.done()
+    await controller.stop()
+    await finished
+
+
+async def test_a_source_that_fails_ends_the_controller_with_what_it_raised(world: World, caplog) -> None:
+    async def breaks(enqueue) -> None:
+        await asyncio.sleep(5)
+        raise ConnectionError("the broker is gone")
+
+    controller = world.controller(WidgetReconciler(), sources=[breaks])
+    await world.cache.start()
+    with caplog.at_level(logging.ERROR, "reconciler.controller"), pytest.raises(ConnectionError, match="broker"):
+        await controller.run()
+    assert "source 'breaks' of widget failed" in caplog.text
+
+
+async def test_a_source_that_names_an_impossible_key_is_told_so(world: World) -> None:
+    async def wrong(enqueue) -> None:
+        enqueue(Request("w"))
+
+    controller = world.controller(WidgetReconciler(), sources=[wrong])
+    await world.cache.start()
+    with pytest.raises(ValueError, match=r"a source gave .* objects of kind Widget live in namespaces"):
+        await controller.run()
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [ChannelSource(asyncio.Queue()), "builds", 5, [asyncio.Queue()], [object()]],
+    ids=lambda each: str(type(each)),
+)
+async def test_what_is_no_source_is_refused(world: World, sources) -> None:
+    with pytest.raises(ConfigurationError, match="sources"):
+        world.controller(WidgetReconciler(), sources=sources)
+
+
+def test_a_channel_of_nothing_that_streams_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="async iterable"):
+        ChannelSource([Request("w", "ns")])  # type: ignore[arg-type]
