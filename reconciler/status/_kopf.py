@@ -57,7 +57,7 @@ class KopfPatch:
         original = getattr(patch, "_original", None)
         if original is not None and uid_of(original) != uid_of(document):
             raise TypeError(
-                "this patch and this body are of different objects: kopf's patch writes the handled object only. For "
+                "kopf's patch writes the handled object only: give the body that the handler was given, whole. For "
                 "another object give StatusBatcher a client"
             )
         if not version_of(document):

@@ -88,6 +88,7 @@ class StatusFunction:
         self._groups: list[_Group] = []
         self._sent: list[_Sent] = []
         self._tries: Counter[str] = Counter()
+        self._called = False
 
     def __repr__(self) -> str:
         """Say what it is, without a value: kopf logs it."""
@@ -114,10 +115,11 @@ class StatusFunction:
             metadata: Mapping[str, Any] = body.get("metadata") or {}
             fields = tuple(metadata.get("managedFields") or ())
             status: Mapping[str, Any] = body.get("status") or {}
-            again = bool(self._sent)
-            if again:
+            again, self._called = self._called, True
+            if self._sent:
                 self._look_back(status, fields)
-            self._count_the_try(str(metadata.get("resourceVersion") or ""), again=again)
+            if self._groups:
+                self._count_the_try(str(metadata.get("resourceVersion") or ""))
             computed = self._computed(status, fields)
             paths = [path for path, _ in leaves(merge_diff(status, computed))]
             if paths:
@@ -153,10 +155,10 @@ class StatusFunction:
             if get_path(status, path) is not None
         )
 
-    def _count_the_try(self, version: str, *, again: bool) -> None:
+    def _count_the_try(self, version: str) -> None:
         limit = self._policy.limit
         self._tries[version] += 1
-        if not again or not self._groups or (len(self._tries) <= limit and self._tries[version] <= limit):
+        if len(self._tries) <= limit and self._tries[version] <= limit:
             return
         _logger.error(
             "kopf could not write the status of %s in %d tries. Either another writer was faster each time, or the "

@@ -1,0 +1,185 @@
+"""What a batcher takes inside kopf, what it refuses, and what its function does when kopf calls it again."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import kopf
+import pytest
+from kopf._cogs.structs.bodies import Body
+from kopf._cogs.structs.patches import Patch
+
+from reconciler.status import StatusBatcher, StatusNotOpen
+
+
+def raw(**status: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "example.com/v1",
+        "kind": "Database",
+        "metadata": {"name": "db1", "namespace": "prod", "uid": "u1", "resourceVersion": "5", "generation": 2},
+        "spec": {},
+        **({"status": status} if status else {}),
+    }
+
+
+def handler_arguments(**status: Any) -> tuple[Any, Any]:
+    body = Body(raw(**status))
+    return Patch(body=body), body
+
+
+def newer(version: str, manager: str = "kopf", **status: Any) -> dict[str, Any]:
+    document = raw(**status)
+    document["metadata"]["resourceVersion"] = version
+    fields = {f"f:{name}": {} for name in status}
+    document["metadata"]["managedFields"] = [{"manager": manager, "fieldsV1": {"f:status": fields}}]
+    return document
+
+
+def called(patch: Any, document: dict[str, Any]) -> dict[str, Any]:
+    """Let kopf's patch compute its operations, and return the body that it would ask for."""
+    result = copy.deepcopy(document)
+    for function in patch.fns:
+        function(result)
+    return result
+
+
+def test_one_function_is_left_and_it_changes_the_status_only():
+    patch, body = handler_arguments(total=1)
+    with StatusBatcher(patch, body) as status:
+        status.increment("total")
+        status.set("deep.phase", "A")
+    assert dict(patch) == {}
+    assert len(patch.fns) == 1
+    assert sorted(patch.as_json_patch(), key=lambda op: op["path"]) == [
+        {"op": "add", "path": "/status/deep", "value": {"phase": "A"}},
+        {"op": "replace", "path": "/status/total", "value": 2},
+    ]
+
+
+def test_nothing_is_left_when_nothing_changed_by_meaning():
+    patch, body = handler_arguments(total=1.0, log=[{"a": None}])
+    with StatusBatcher(patch, body) as status:
+        status.set(total=1, log=[{}])
+    assert not patch, "kopf delays its sleeping handlers when there is something in the patch"
+    assert status.written is False
+    assert status.statistics().suppressed == 1
+
+
+def test_a_change_of_type_is_a_change():
+    patch, body = handler_arguments(ready=1)
+    with StatusBatcher(patch, body) as status:
+        status.set(ready=True)
+    assert patch.as_json_patch() == [{"op": "replace", "path": "/status/ready", "value": True}]
+
+
+def test_the_body_of_another_object_is_refused():
+    patch, body = handler_arguments()
+    other = raw()
+    other["metadata"]["uid"] = "u2"
+    with pytest.raises(TypeError, match="writes the handled object only"):
+        StatusBatcher(patch, other)
+    with pytest.raises(TypeError, match="writes the handled object only"):
+        StatusBatcher(patch, body.status)
+
+
+def test_a_kind_is_refused():
+    patch, _ = handler_arguments()
+    with pytest.raises(TypeError, match=r"StatusBatcher\(patch, body\)"):
+        StatusBatcher(patch, "example.com/v1/Database", name="db1", namespace="prod")
+
+
+def test_what_only_a_client_can_do_is_refused():
+    patch, body = handler_arguments()
+    with pytest.raises(ValueError, match="strategy='apply' needs a client"):
+        StatusBatcher(patch, body, strategy="apply")
+    with StatusBatcher(patch, body) as status, pytest.raises(TypeError, match="for a checkpoint open the batcher over"):
+        status.flush()
+
+
+def test_a_kopf_without_functions_in_its_patch_is_named():
+    old = type("Patch", (dict,), {"__module__": "kopf._cogs.structs.patches"})()
+    with pytest.raises(TypeError, match=r"needs kopf 1\.44 or newer"):
+        StatusBatcher(old, raw())
+
+
+def test_the_patch_is_known_by_its_public_name():
+    assert issubclass(Patch, kopf.Patch)
+
+
+def test_recording_ends_with_the_block():
+    patch, body = handler_arguments()
+    with StatusBatcher(patch, body) as status:
+        status.set(phase="A")
+    with pytest.raises(StatusNotOpen):
+        status.set(phase="B")
+
+
+def test_what_kopf_logs_of_it_names_no_value():
+    patch, body = handler_arguments()
+    with StatusBatcher(patch, body) as status:
+        status.set(password="hunter2")
+    assert repr(patch.fns) == "[<status of example.com/v1/Database prod/db1: set>]"
+
+
+def test_called_again_on_a_newer_version_it_is_replayed():
+    patch, body = handler_arguments(total=1)
+    with StatusBatcher(patch, body) as status:
+        status.increment("total")
+    assert called(patch, raw(total=1))["status"] == {"total": 2}
+    assert called(patch, newer("6", "other", total=7))["status"] == {"total": 8}
+    assert status.statistics().conflicts == 1
+
+
+def test_called_again_on_its_own_result_it_changes_nothing():
+    patch, body = handler_arguments(total=1)
+    with StatusBatcher(patch, body) as status:
+        status.increment("total")
+    called(patch, raw(total=1))
+    assert called(patch, newer("6", total=2))["status"] == {"total": 2}
+
+
+def test_the_same_sum_of_another_writer_is_told_by_who_owns_it():
+    patch, body = handler_arguments(total=1)
+    with StatusBatcher(patch, body) as status:
+        status.increment("total")
+    called(patch, raw(total=1))
+    assert called(patch, newer("6", "other", total=2))["status"] == {"total": 3}
+
+
+def test_a_token_tells_it_under_another_writers_change():
+    patch, body = handler_arguments(total=1)
+    with StatusBatcher(patch, body, token="mark") as status:
+        status.increment("total")
+    mark = called(patch, raw(total=1))["status"]["mark"]
+    assert called(patch, newer("6", "other", total=9, mark=mark))["status"] == {"total": 9, "mark": mark}
+
+
+def test_what_came_after_the_lost_answer_is_still_written():
+    patch, body = handler_arguments(total=1)
+    with StatusBatcher(patch, body) as status:
+        status.increment("total")
+    called(patch, raw(total=1))
+    with StatusBatcher(patch, body) as status:
+        status.append("log", "later")
+    assert called(patch, newer("6", total=2))["status"] == {"total": 2, "log": ["later"]}
+
+
+def test_kopf_is_woken_when_a_repetition_finds_nothing_to_write():
+    patch, body = handler_arguments(total=1)
+    with StatusBatcher(patch, body) as status:
+        status.increment("total")
+    called(patch, raw(total=1))
+    stored = newer("6", total=2)
+    assert called(patch, stored) == stored, "this object has nothing of kopf's"
+    stored["metadata"]["annotations"] = {"my.example.com/kopf-managed": "yes", "my.example.com/work": "{}"}
+    assert "my.example.com/touch-dummy" in called(patch, stored)["metadata"]["annotations"]
+
+
+def test_a_mutation_that_does_not_fit_another_writers_version_never_stops_kopf(caplog):
+    patch, body = handler_arguments()
+    with StatusBatcher(patch, body) as status:
+        status.append("log", "own")
+        status.increment("total")
+    assert called(patch, newer("6", "other", log="text"))["status"] == {"log": "text", "total": 1}
+    assert "append of log cannot be applied" in caplog.text
