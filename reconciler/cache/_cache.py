@@ -190,6 +190,18 @@ class Cache:
             if informer.gvk == resource.gvk:
                 informer.wrote(verb, request, answer)
 
+    def doubt(self, resource: ResourceType, request: Request) -> None:
+        """Take it that this process may have written an object; see `Overlay.doubt`."""
+        for informer in self._informers.values():
+            if informer.gvk == resource.gvk and informer.covers(request.namespace):
+                informer.overlay.doubt(request)
+
+    def doubt_all(self, resource: ResourceType, namespace: str | None) -> None:
+        """Take it that this process may have written any object of a namespace; see `Overlay.doubt_all`."""
+        for informer in self._informers.values():
+            if informer.gvk == resource.gvk and informer.covers(namespace):
+                informer.overlay.doubt_all(namespace)
+
     async def start(self) -> None:
         """Start all informers; returns before they are synced. Harmless when they run already.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -15,7 +15,7 @@ from reconciler.cache._overlay import OverlayExpired
 from reconciler.cache._selector import LabelSelector, format_labels, matches_fields, parse_fields
 from reconciler.client import Client, ListResult, Selector
 from reconciler.errors import NotFound
-from reconciler.meta import GroupVersionKind, Request, ResourceType, current_cycle
+from reconciler.meta import GroupVersionKind, Request, ResourceType, current_cycle, parse_version
 from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from
 
 __all__ = ["CachedClient"]
@@ -24,14 +24,38 @@ READ_TIMEOUT = 30.0
 """Seconds that a read waits for the initial list of its kind."""
 
 R = TypeVar("R", bound=AnyResource)
+T = TypeVar("T")
 
 
-class CachedClient(Client):
+class HeardClient(Client):
+    """Be a `Client` whose writes a cache hears of.
+
+    Args:
+        client: sends the requests.
+        cache: lays the writes over what it holds.
+    """
+
+    def __init__(self, client: Client, cache: Cache) -> None:
+        self._share(client)
+        self._cache = cache
+
+    def _wrote(self, rt: ResourceType, verb: str, request: Request, answer: bytes) -> None:
+        self._cache.wrote(rt, verb, request, answer)
+
+    def _unsure(self, rt: ResourceType, request: Request) -> None:
+        self._cache.doubt(rt, request)
+
+    def _deleted_all(self, rt: ResourceType, namespace: str | None) -> None:
+        self._cache.doubt_all(rt, namespace)
+
+
+class CachedClient(HeardClient):
     """Be a `Client` whose `get` and `list` answer from a cache, without a request.
 
-    What comes back is a private copy; changing it changes nothing else. This process's own writes through this client
-    are seen at once, before the watch tells of them; all but `delete_all_of`, whose answer does not say what became of
-    each object. Everything but `get` and `list` speaks to the server.
+    What comes back is a private copy; changing it changes nothing else. This process's own writes through this client,
+    and through its `live`, are seen at once, before the watch tells of them. Where the answer to a write does not say
+    what is stored (it was lost, `delete_all_of` deleted many, ``"scale"`` changed the object behind it), the next read
+    of what may have changed asks the server, once. Everything but `get` and `list` speaks to the server.
 
     A kind that the cache does not hold is an error, not a request: a read that silently costs a request each time, or
     starts a watch of the whole cluster, is found late. `live` reads from the server.
@@ -41,15 +65,10 @@ class CachedClient(Client):
         cache: answers the reads.
     """
 
-    def __init__(self, client: Client, cache: Cache) -> None:
-        self._share(client)
-        self._client = client
-        self._cache = cache
-
     @property
     def live(self) -> Client:
-        """Return the client that reads the server. Writes through it are not laid over the cache."""
-        return self._client
+        """Return the client that reads the server. Writes through it are laid over the cache like those of this one."""
+        return HeardClient(self, self._cache)
 
     @overload
     async def get(self, kind: type[R], name: str, namespace: str | None = None) -> R: ...
@@ -73,13 +92,9 @@ class CachedClient(Client):
             InvalidObject: the object does not fit the class.
         """
         gvk = gvk_from(kind)
-        informer = await self._informer(gvk, namespace)
+        informer, namespace = await self._informer(gvk, namespace)
         request = _request(informer.resource, name, namespace)
-        try:
-            cached = informer.overlay.get(request)
-        except OverlayExpired as expired:
-            await self._renew(informer, expired.requests)
-            cached = informer.overlay.get(request)
+        cached = await self._read(informer, lambda: informer.overlay.get(request))
         if cached is None:
             raise _not_found(informer.resource, request)
         cycle = current_cycle.get()
@@ -135,36 +150,65 @@ class CachedClient(Client):
             InvalidObject: an object does not fit the class.
         """
         gvk = gvk_from(kind)
-        informer = await self._informer(gvk, namespace)
+        informer, namespace = await self._informer(gvk, namespace)
         fields = parse_fields(format_labels(field_selector) or "")
-        try:
-            found = _by_fields(informer, namespace, fields)
-        except OverlayExpired as expired:
-            await self._renew(informer, expired.requests)
-            found = _by_fields(informer, namespace, fields)
+        found = await self._read(informer, lambda: _by_fields(informer, namespace, fields))
         labels = LabelSelector(format_labels(label_selector) or "")
         selected = [cached for cached in found if labels.matches(cached.labels)]
         selected.sort(key=lambda cached: (cached.namespace or "", cached.name))
         self._report(gvk, selected)
         return ListResult([from_document(kind, cached.decode()) for cached in selected], informer.version(namespace))
 
-    async def _informer(self, gvk: GroupVersionKind, namespace: str | None) -> Informer:
-        informer = self._cache.find(gvk, namespace)
+    async def _informer(self, gvk: GroupVersionKind, namespace: str | None) -> tuple[Informer, str | None]:
+        """Return what answers a read, when it is ready, and the namespace to read in."""
+        informer = self._cache.find(gvk, namespace or self._defaults.namespace)
         if not informer.synced:
             if not self._cache.started:
                 raise CacheNotSynced(f"{gvk} cannot be read before the cache is started; client.live can")
             await informer.wait_synced(READ_TIMEOUT)
-        return informer
+        return informer, self._defaults.place(informer.resource, namespace)
 
-    async def _renew(self, informer: Informer, requests: Sequence[Request]) -> None:
-        """Ask the server for what the watch has not told for too long, and believe the answer for as long again."""
-        for request in requests:
+    async def _read(self, informer: Informer, read: Callable[[], T]) -> T:
+        """Read from the overlay; what the watch has not told for too long, and what is in doubt, from the server."""
+        while True:
             try:
-                found = await self._client.get(informer.gvk, *request)
-            except NotFound:
-                informer.overlay.deleted(request)
+                return read()
+            except OverlayExpired as expired:
+                # Another write may come into doubt meanwhile, hence the loop; each turn settles what it met.
+                for namespace, doubt in expired.namespaces.items():
+                    await self._renew_all(informer, namespace, doubt)
+                for request, entry in expired.objects.items():
+                    await self._renew(informer, request, entry)
+
+    async def _renew(self, informer: Informer, request: Request, entry: object) -> None:
+        """Ask the server for one object, and believe the answer until the watch has passed it."""
+        overlay, before = informer.overlay, informer.overlay.seen(request)
+        # Not a get: whoever may list and watch need not be allowed to get.
+        found = await self.live.list(informer.gvk, request.namespace, field_selector={"metadata.name": request.name})
+        overlay.settled(request, entry)
+        for one in found:
+            informer.wrote("get", request, msgspec.json.encode(one.to_dict()))
+        if not found and before is not None:
+            overlay.deleted(request, before.uid)
+
+    async def _renew_all(self, informer: Informer, namespace: str | None, doubt: object) -> None:
+        """Ask the server for all objects of a namespace, and believe the answer until the watch has passed it."""
+        overlay, scope = informer.overlay, informer.scope
+        found = await self.live.list(
+            informer.gvk, namespace, label_selector=scope.label_selector, field_selector=scope.field_selector
+        )
+        overlay.settled(namespace, doubt)
+        present = {one.key for one in found}
+        version = parse_version(found.resource_version)
+        for cached in overlay.seen_in(namespace):
+            if cached.request in present:
+                continue
+            if isinstance(version, int) and isinstance(cached.version, int) and cached.version <= version:
+                overlay.deleted(cached.request, cached.uid)
             else:
-                informer.wrote("get", request, msgspec.json.encode(found.to_dict()))
+                overlay.doubt(cached.request)  # it may be newer than the list
+        for one in found:
+            informer.wrote("get", one.key, msgspec.json.encode(one.to_dict()))
 
     @staticmethod
     def _report(gvk: GroupVersionKind, found: Sequence[CachedObject]) -> None:
@@ -174,10 +218,6 @@ class CachedClient(Client):
         for cached in found:
             if cached.request == cycle.request:
                 cycle.saw(gvk, cached.request, cached.uid, cached.version)
-
-    def _wrote(self, rt: ResourceType, verb: str, request: Request, answer: bytes) -> None:
-        """Lay a write over the cache."""
-        self._cache.wrote(rt, verb, request, answer)
 
 
 def _request(resource: ResourceType, name: str, namespace: str | None) -> Request:

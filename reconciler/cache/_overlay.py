@@ -2,12 +2,16 @@
 
 An entry holds the answer to a write. It is *passed*, and gone, as soon as the watch or a list has come to its version;
 no event has to be hooked for that, since both facts can be read from the store when the entry is looked at.
+
+Where no answer tells what is stored now (the answer was lost, many objects were deleted at once, a subresource was
+written), the entry holds a *doubt*: the next reader has to ask the server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from reconciler.cache._object import CachedObject
 from reconciler.cache._store import Store
@@ -29,7 +33,7 @@ class OverlayStatistics:
 
     Attributes:
         entries: own writes that the watch has not confirmed yet.
-        expired: entries that were still there after 60 s when they were read; each cost a live read.
+        expired: how often a reader met one that was 60 s old, or in doubt; each cost a live read.
         dropped: entries that had to go because there were too many.
     """
 
@@ -39,14 +43,25 @@ class OverlayStatistics:
 
 
 class OverlayExpired(Exception):
-    """Tell a reader that the watch is over 60 s behind an own write: the server has to be asked."""
+    """Tell a reader that the server has to be asked: the watch is over 60 s behind an own write, or one is in doubt.
 
-    def __init__(self, requests: Sequence[Request]) -> None:
-        super().__init__(f"the watch is behind own writes of {', '.join(map(str, requests))}")
-        self.requests = requests
+    Attributes:
+        objects: the keys of which to read the object.
+        namespaces: those of which to read everything; None stands for a cluster-scoped kind.
+    """
+
+    def __init__(self, objects: Mapping[Request, object], namespaces: Mapping[str | None, object]) -> None:
+        super().__init__(f"own writes of {[*map(str, objects), *map(str, namespaces)]} are not confirmed")
+        self.objects = objects
+        self.namespaces = namespaces
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Doubt:
+    since: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Entry:
     uid: str
     version: Version | None  # of a deletion: a version that is not after it, None when none is known
@@ -70,7 +85,8 @@ class Overlay:
         self._store = store
         self._progress = progress
         self._clock = clock or current_clock()
-        self._entries: dict[Request, _Entry] = {}  # in the order of the writes
+        self._entries: dict[Request, _Entry | _Doubt] = {}  # in the order of the writes
+        self._doubts: dict[str | None, _Doubt] = {}  # of whole namespaces
         self._expired = 0
         self._dropped = 0
 
@@ -85,55 +101,86 @@ class Overlay:
             request: its key.
             uid: its uid; when the answer did not tell it, the one of the object that a reader would have seen.
         """
-        entry = self._current(request)
-        seen = self._store.get(request) if entry is None else self._over(request, entry)
+        seen = self.seen(request)
         uid = uid or (seen.uid if seen is not None else "")
         if uid:
             self._put(request, uid, seen.version if seen is not None and seen.uid == uid else None, None)
+
+    def doubt(self, request: Request) -> None:
+        """Take it that an object may have been written: nobody knows what is stored until the server is asked."""
+        self._entries.pop(request, None)
+        self._entries[request] = _Doubt(self._clock.monotonic())
+        self._shrink()
+
+    def doubt_all(self, namespace: str | None) -> None:
+        """Take it that any object of a namespace may have been written; None for those of a cluster-scoped kind."""
+        self._doubts[namespace] = _Doubt(self._clock.monotonic())
+
+    def settled(self, key: Request | str | None, what: object) -> None:
+        """Take it that the server was asked about a key or a namespace that `OverlayExpired` told of.
+
+        What was written meanwhile stays.
+        """
+        held: dict[Any, Any] = self._entries if isinstance(key, Request) else self._doubts
+        if held.get(key) is what:
+            del held[key]
+
+    def seen(self, request: Request) -> CachedObject | None:
+        """Return what a reader would see under a key if nothing were too old or in doubt."""
+        entry = self._current(request)
+        return self._store.get(request) if entry is None else self._over(request, entry)
+
+    def seen_in(self, namespace: str | None) -> Sequence[CachedObject]:
+        """Return what a reader would see in a namespace, or in all, if nothing were too old or in doubt."""
+        return self._merged(self._store.list(namespace), self._current_in(namespace), lambda _: True)
 
     def get(self, request: Request) -> CachedObject | None:
         """Return what a reader sees under a key.
 
         Raises:
-            OverlayExpired: the watch is too far behind.
+            OverlayExpired: the watch is too far behind, or it is in doubt.
         """
         entry = self._current(request)
-        if entry is None:
-            return self._store.get(request)
-        self._check_age({request: entry})
-        return self._over(request, entry)
+        self._check({} if entry is None else {request: entry}, request.namespace)
+        return self._store.get(request) if entry is None else self._over(request, entry)
 
     def list(self, namespace: str | None = None) -> Sequence[CachedObject]:
         """Return what a reader sees in a namespace, or in all.
 
         Raises:
-            OverlayExpired: the watch is too far behind.
+            OverlayExpired: the watch is too far behind, or something is in doubt.
         """
-        return self._merged(self._store.list(namespace), namespace, lambda _: True)
+        entries = self._current_in(namespace)
+        self._check(entries, namespace)
+        return self._merged(self._store.list(namespace), entries, lambda _: True)
 
     def by_index(self, name: str, value: str, namespace: str | None = None) -> Sequence[CachedObject]:
         """Return what a reader sees by an index.
 
         Raises:
-            OverlayExpired: the watch is too far behind.
+            OverlayExpired: the watch is too far behind, or something is in doubt.
             ValueError: there is no such index.
         """
         index = self._store.index(name)
         found = [cached for cached in index.find(value) if namespace is None or cached.namespace == namespace]
-        return self._merged(found, namespace, lambda cached: value in index.values_of(cached))
+        entries = self._current_in(namespace)
+        self._check(entries, namespace)
+        return self._merged(found, entries, lambda cached: value in index.values_of(cached))
 
     def clear(self) -> None:
         """Forget everything: the server's versions have started anew."""
         self._entries.clear()
+        self._doubts.clear()
 
     def statistics(self) -> OverlayStatistics:
         """Count the entries and what became of others."""
-        return OverlayStatistics(len(self._current_in(None)), self._expired, self._dropped)
+        self._forget_old_doubts()
+        return OverlayStatistics(len(self._current_in(None)) + len(self._doubts), self._expired, self._dropped)
 
     def _put(self, request: Request, uid: str, version: Version | None, cached: CachedObject | None) -> None:
         entry = _Entry(uid, version, cached, self._store.get(request), self._clock.monotonic())
         existing = self._current(request)
-        if self._passed(request, entry) or (existing is not None and not _supersedes(entry, existing)):
+        if self._passed(request, entry) or (isinstance(existing, _Entry) and not _supersedes(entry, existing)):
             return
         self._entries.pop(request, None)
         self._entries[request] = entry
@@ -150,18 +197,21 @@ class Overlay:
             del self._entries[request]
 
     def _merged(
-        self, below: Sequence[CachedObject], namespace: str | None, belongs: Callable[[CachedObject], bool]
+        self,
+        below: Sequence[CachedObject],
+        entries: Mapping[Request, _Entry | _Doubt],
+        belongs: Callable[[CachedObject], bool],
     ) -> Sequence[CachedObject]:
-        entries = self._current_in(namespace)
         if not entries:
             return below
-        self._check_age(entries)
         kept = [cached for cached in below if cached.request not in entries]
         laid_over = (self._over(request, entry) for request, entry in entries.items())
         return kept + [cached for cached in laid_over if cached is not None and belongs(cached)]
 
-    def _over(self, request: Request, entry: _Entry) -> CachedObject | None:
+    def _over(self, request: Request, entry: _Entry | _Doubt) -> CachedObject | None:
         """Return what an entry shows; a deletion hides the object and what was before it, not its successor."""
+        if isinstance(entry, _Doubt):
+            return self._store.get(request)
         if entry.cached is not None:
             return entry.cached
         below = self._store.get(request)
@@ -169,19 +219,22 @@ class Overlay:
             return None
         return None if entry.version is not None and _reached(entry.version, below.version) else below
 
-    def _current_in(self, namespace: str | None) -> dict[Request, _Entry]:
+    def _current_in(self, namespace: str | None) -> dict[Request, _Entry | _Doubt]:
         requests = [request for request in self._entries if namespace in (None, request.namespace)]
         found = ((request, self._current(request)) for request in requests)
         return {request: entry for request, entry in found if entry is not None}
 
-    def _current(self, request: Request) -> _Entry | None:
+    def _current(self, request: Request) -> _Entry | _Doubt | None:
         entry = self._entries.get(request)
         if entry is not None and self._passed(request, entry):
             del self._entries[request]
             return None
         return entry
 
-    def _passed(self, request: Request, entry: _Entry) -> bool:
+    def _passed(self, request: Request, entry: _Entry | _Doubt) -> bool:
+        if isinstance(entry, _Doubt):
+            # No word of the watch says that it is the one about the write; but by then it has surely been there.
+            return self._age(entry) > MAX_AGE
         progress = self._progress(request)
         below = self._store.get(request)
         if entry.cached is None:
@@ -195,15 +248,26 @@ class Overlay:
         # Opaque versions have no order: the next word about the key replaces the write.
         return below is not entry.basis or (below is not None and below.version == entry.version)
 
-    def _check_age(self, entries: dict[Request, _Entry]) -> None:
-        now = self._clock.monotonic()
-        expired = [request for request, entry in entries.items() if now - entry.since > MAX_AGE]
-        if not expired:
+    def _check(self, entries: Mapping[Request, _Entry | _Doubt], namespace: str | None) -> None:
+        if not entries and not self._doubts:
             return
-        for request in expired:
-            del self._entries[request]
-        self._expired += len(expired)
-        raise OverlayExpired(expired)
+        objects = {
+            request: entry
+            for request, entry in entries.items()
+            if isinstance(entry, _Doubt) or self._age(entry) > MAX_AGE
+        }
+        self._forget_old_doubts()
+        namespaces = {name: doubt for name, doubt in self._doubts.items() if namespace in (None, name)}
+        if objects or namespaces:
+            self._expired += len(objects) + len(namespaces)
+            raise OverlayExpired(objects, namespaces)
+
+    def _forget_old_doubts(self) -> None:
+        for name in [name for name, doubt in self._doubts.items() if self._age(doubt) > MAX_AGE]:
+            del self._doubts[name]
+
+    def _age(self, entry: _Entry | _Doubt) -> float:
+        return self._clock.monotonic() - entry.since
 
 
 def _reached(progress: Version, version: Version) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient, CacheNotSynced, NotCached
 from reconciler.client import Client
-from reconciler.errors import AlreadyExists, NotFound
+from reconciler.errors import AlreadyExists, Forbidden, NotFound, OutcomeUnknown, ServerError
 from reconciler.meta import GroupVersionKind, Request, Version, current_cycle
 from reconciler.objects import Model, ObjectMeta, Resource, Unstructured
 from reconciler.testing import virtual_time
@@ -122,7 +123,8 @@ async def test_an_undeclared_kind_is_an_error_that_names_client_live(world: Worl
         await world.client.get("v1/Secret", "a", "default")
     with pytest.raises(NotCached, match=r"client\.live"):
         await world.client.list("v1/Secret")
-    assert world.client.live is world.live
+    assert (await world.client.live.list("v1/Secret")).resource_version
+    assert world.client.live.live.live is not world.client
     with pytest.raises(NotFound):
         await world.client.live.get("v1/Secret", "a", "default")
 
@@ -359,6 +361,153 @@ async def test_a_watch_more_than_a_minute_behind_costs_one_live_read_a_minute(wo
     assert world.reads() == 2
 
 
+# what no answer tells
+
+
+async def test_writes_through_live_are_read_back_too(world: World) -> None:
+    await world.declare(Database)
+    world.hold_watches()
+    live = world.client.live
+    await live.create(database("a", size=1))
+    assert (await world.client.get(Database, "a", "default")).spec.size == 1
+    await live.with_options(field_manager="x").patch(Database, "a", "default", patch={"spec": {"size": 2}})
+    assert (await world.client.get(Database, "a", "default")).spec.size == 2
+    await world.client.in_namespace("default").delete(Database, "a")
+    with pytest.raises(NotFound):
+        await world.client.get(Database, "a", "default")
+    assert world.reads() == 0
+
+
+async def test_what_delete_all_of_deleted_is_gone_for_readers_and_what_a_finalizer_holds_is_not(world: World) -> None:
+    for name in "abc":
+        await world.live.create(config_map(name, metadata={"labels": {"app": "web" if name != "c" else "db"}}))
+    await world.live.create(config_map("d", "other"))
+    held = config_map("held", metadata={"finalizers": ["example.com/f"], "labels": {"app": "web"}})
+    await world.live.create(held)
+    await world.declare(MAP)
+    world.hold_watches()
+    await world.client.create(config_map("e", metadata={"labels": {"app": "web"}}))
+    await world.client.delete_all_of(MAP, "default", label_selector="app=web")
+    assert [one.name for one in await world.client.list(MAP)] == ["c", "held", "d"]
+    assert (await world.client.get(MAP, "held", "default")).to_dict()["metadata"]["deletionTimestamp"]
+    with pytest.raises(NotFound):
+        await world.client.get(MAP, "a", "default")
+    assert world.reads() == 1
+    await world.client.create(config_map("a"))
+    assert (await world.client.get(MAP, "a", "default")).name == "a"
+    await world.catch_up()
+    assert [one.name for one in await world.client.list(MAP)] == ["a", "c", "held", "d"]
+    assert world.cache.statistics().informers[0].overlay.entries == 0
+
+
+async def test_a_dry_run_of_delete_all_of_leaves_no_doubt(world: World) -> None:
+    await world.live.create(config_map("a"))
+    await world.declare(MAP)
+    await world.client.delete_all_of(MAP, "default", dry_run=True)
+    assert (await world.client.get(MAP, "a", "default")).name == "a"
+    assert world.reads() == 0
+
+
+@pytest.mark.parametrize("landed", [True, False])
+@pytest.mark.parametrize("fault", [{"lost": True}, {"status": 500}])
+@pytest.mark.parametrize("verb", ["create", "update", "patch", "apply", "delete", "status"])
+async def test_after_a_write_whose_outcome_is_unknown_the_next_read_asks_the_server_once(
+    world: World, verb: str, fault: Any, landed: bool
+) -> None:
+    made = await world.live.create(database("a", size=1))
+    await world.declare(Database)
+    world.hold_watches()
+    calls: dict[str, Any] = {
+        "create": lambda: world.client.create(database("b", size=2)),
+        "update": lambda: world.client.update(made.to_dict() | {"spec": {"size": 2}}),
+        "patch": lambda: world.client.patch(Database, "a", "default", patch={"spec": {"size": 2}}),
+        "apply": lambda: world.client.apply(database("a", size=2)),
+        "delete": lambda: world.client.delete(Database, "a", "default"),
+        "status": lambda: world.client.status_writer(made).write({"status": {"observedGeneration": 2}}),
+    }
+    verbs = {"status": "patch", "apply": "patch"}
+    strike = world.server.faults.add(verb=verbs.get(verb, verb), times=None, after_commit=landed, **fault)
+    with pytest.raises((OutcomeUnknown, ServerError)):
+        await calls[verb]()
+    strike.remove()
+    world.server.clear_requests()
+    for _ in range(3):
+        cached, live = await world.client.list(Database), await world.live.list(Database)
+        assert [one.resource_version for one in cached] == [one.resource_version for one in live]
+    assert world.reads() == 3 + 1
+
+
+async def test_after_a_cancelled_write_the_next_read_asks_the_server(world: World) -> None:
+    await world.live.create(database("a", size=1))
+    await world.declare(Database)
+    world.hold_watches()
+    world.server.faults.add(latency=5, verb="patch", after_commit=True)
+    write = asyncio.create_task(world.client.patch(Database, "a", "default", patch={"spec": {"size": 2}}))
+    await asyncio.sleep(1)
+    write.cancel()
+    await asyncio.gather(write, return_exceptions=True)
+    live = await world.live.get(Database, "a", "default")
+    assert (await world.client.get(Database, "a", "default")).spec.size == live.spec.size
+
+
+async def test_after_a_write_to_a_subresource_the_next_read_asks_the_server(world: World) -> None:
+    spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}}}
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "default"}}
+    await world.live.create({**deployment, "spec": spec})
+    await world.declare("apps/v1/Deployment")
+    world.hold_watches()
+    scale = {"spec": {"replicas": 3}}
+    await world.client.patch("apps/v1/Deployment", "d", "default", patch=scale, subresource="scale")
+    for _ in range(3):
+        assert (await world.client.get("apps/v1/Deployment", "d", "default"))["spec"]["replicas"] == 3
+    assert world.reads() == 1
+
+
+async def test_a_doubt_that_cannot_be_settled_is_no_older_answer(world: World) -> None:
+    await world.live.create(database("a", size=1))
+    await world.declare(Database)
+    world.hold_watches()
+    world.server.faults.add(lost=True, verb="patch", after_commit=True)
+    with pytest.raises(OutcomeUnknown):
+        await world.client.patch(Database, "a", "default", patch={"spec": {"size": 2}})
+    refusal = world.server.faults.add(status=403, verb="list", times=None)
+    for _ in range(2):
+        with pytest.raises(Forbidden):
+            await world.client.get(Database, "a", "default")
+    refusal.remove()
+    assert (await world.client.get(Database, "a", "default")).spec.size == 2
+
+
+async def test_a_doubt_that_nobody_asks_about_is_forgotten_after_a_minute(world: World) -> None:
+    await world.declare(Database)
+    world.server.faults.add(lost=True, verb="create", times=None)
+    with pytest.raises(OutcomeUnknown):
+        await world.client.create(database("a"))
+    await world.client.delete_all_of(Database, "default")
+    assert world.cache.statistics().informers[0].overlay.entries == 2
+    await asyncio.sleep(61)
+    assert world.cache.statistics().informers[0].overlay.entries == 0
+    world.server.clear_requests()
+    assert len(await world.client.list(Database)) == 0
+    assert world.reads() == 0
+
+
+async def test_a_cached_client_of_one_namespace_reads_there(world: World) -> None:
+    for namespace in ("prod", "test"):
+        await world.live.create(database("a", namespace))
+    await world.live.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}})
+    await world.declare(Database, "v1/Node")
+    prod = world.client.in_namespace("prod")
+    assert (await prod.get(Database, "a")).namespace == "prod"
+    assert [one.namespace for one in await prod.list(Database)] == ["prod"]
+    assert (await prod.get("v1/Node", "n")).name == "n"
+    assert len(await prod.list("v1/Node")) == 1
+    for read in (prod.get(Database, "a", "test"), prod.list(Database, "test")):
+        with pytest.raises(ValueError, match="for namespace 'prod', not for Database in 'test'"):
+            await read
+    assert world.reads() == 0
+
+
 async def test_an_etcd_restore_forgets_the_overlay(world: World) -> None:
     for number in range(20):
         await world.live.create(config_map(f"n{number}"))
@@ -380,7 +529,10 @@ async def test_an_etcd_restore_forgets_the_overlay(world: World) -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["put", "put", "put", "delete", "hold", "free", "cut", "compact", "wait"]), st.integers(0, 3)
+        st.sampled_from(
+            ["put", "put", "put", "delete", "hold", "free", "cut", "compact", "wait", "live", "lose", "wipe", "held"]
+        ),
+        st.integers(0, 3),
     ),
     max_size=30,
 )
@@ -389,20 +541,31 @@ STEPS = st.lists(
 async def _own_step(world: World, what: str, number: int) -> None:
     name = f"n{number}"
     exists = any(found.name == name for found in await world.live.list(MAP, "default"))
-    if what == "put" and not exists:
+    if what in ("hold", "free", "cut", "compact"):
+        {
+            "hold": world.hold_watches,
+            "free": world.server.faults.clear,
+            "cut": world.server.cut_watches,
+            "compact": world.server.compact,
+        }[what]()
+    elif what == "put" and not exists:
         await world.client.create(config_map(name))
     elif what == "put":
         await world.client.patch(MAP, name, "default", patch={"data": {"key": str(asyncio.get_running_loop().time())}})
+    elif what == "live":
+        await world.client.live.apply(config_map(name, data={"key": str(asyncio.get_running_loop().time())}))
+    elif what == "held":
+        finalizers = ["example.com/f"] if number % 2 else None
+        await world.client.live.apply(config_map(name, metadata={"finalizers": finalizers}))
+    elif what == "lose":
+        landed = bool(number % 2)
+        world.server.faults.add(verb={"create", "patch", "delete"}, times=1, lost=True, after_commit=landed)
+        with contextlib.suppress(OutcomeUnknown):
+            await _own_step(world, ("put", "put", "delete", "live")[number], number)
+    elif what == "wipe":
+        await world.client.delete_all_of(MAP, "default")
     elif what == "delete" and exists:
         await world.client.delete(MAP, name, "default")
-    elif what == "hold":
-        world.hold_watches()
-    elif what == "free":
-        world.server.faults.clear()
-    elif what == "cut":
-        world.server.cut_watches()
-    elif what == "compact":
-        world.server.compact()
     elif what == "wait":
         await asyncio.sleep((0.01, 1.0, 40.0, 400.0)[number])
 

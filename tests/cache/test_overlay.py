@@ -229,8 +229,11 @@ def test_after_a_minute_the_server_is_asked_and_it_is_counted(world: World, read
     world.clock.time = 60.1
     with pytest.raises(OverlayExpired) as caught:
         read(world.overlay)
-    assert caught.value.requests == [A]
+    assert list(caught.value.objects) == [A]
     assert world.overlay.statistics().expired == 1
+    with pytest.raises(OverlayExpired):  # until somebody has asked
+        read(world.overlay)
+    world.overlay.settled(A, caught.value.objects[A])
     assert world.version() == 10
 
 
