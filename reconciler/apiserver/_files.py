@@ -8,12 +8,16 @@ from typing import Any, Protocol, runtime_checkable
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["documents_of"]
+__all__ = ["Defined", "documents_of"]
 
 
 @runtime_checkable
-class _Defined(Protocol):
-    def crd(self) -> Mapping[str, Any]: ...
+class Defined(Protocol):
+    """Have a CustomResourceDefinition."""
+
+    def crd(self) -> Mapping[str, Any]:
+        """Return the definition."""
+        ...
 
 
 @runtime_checkable
@@ -32,7 +36,7 @@ def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
     elif isinstance(thing, (str, Path)):
         for document in _read(Path(thing)):
             yield from _flat(document)
-    elif isinstance(thing, _Defined):
+    elif isinstance(thing, Defined):
         yield thing.crd()
     elif isinstance(thing, _Documented):
         yield from _flat(thing.to_dict())

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from reconciler.apiserver._files import Defined
 from reconciler.apiserver._log import LoggedRequest
 
 __all__ = ["Incident", "RequestLog", "Writes"]
@@ -143,9 +144,10 @@ class RequestLog:
     ) -> list[Writes]:
         """Return the writes that `writes` returns, grouped into cycles: one object, one writer, one run of work.
 
-        A client that sends a header ``X-Reconcile-Id`` says itself which writes belong together. Those of any other
-        belong together as long as none comes more than `gap` seconds after the one before it; a controller that wakes
-        itself at once is therefore seen as one cycle with many writes, which is what it amounts to.
+        This library's client says by a header ``X-Reconcile-Id`` which writes belong together, and so may any other;
+        then it is exact. Writes without it belong together as long as none comes more than `gap` seconds after the one
+        before it; a controller that wakes itself at once is then seen as one cycle with many writes, which is what it
+        amounts to.
 
         ::
 
@@ -228,9 +230,8 @@ class _Named:
 def _named(kind: object) -> _Named | None:
     if kind is None:
         return None
-    crd = getattr(kind, "crd", None)
-    if callable(crd):
-        spec = crd()["spec"]
+    if isinstance(kind, Defined):
+        spec = kind.crd()["spec"]
         return _Named(spec["names"]["kind"], spec["group"], None)
     if not isinstance(kind, str):
         raise TypeError(f"{kind!r} is no kind: give a class with crd(), a kind, a plural name, or 'group/version/Kind'")

@@ -18,10 +18,14 @@ from reconciler.client._settled import Settled
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError, TransportError, Unauthorized
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.meta import current_cycle
 
 __all__ = ["JSON", "TIMEOUT", "ClientStatistics", "Connection", "accepted"]
 
 JSON = "application/json"
+
+_CYCLE_HEADER = "x-reconcile-id"
+"""The real server ignores it; the log of the embedded one reads it."""
 
 TIMEOUT = 65.0
 """Seconds for one exchange: a little over the API server's own limit (``--request-timeout``, 60 s), to hear its 504."""
@@ -112,8 +116,14 @@ class Connection:
         accept: str = JSON,
         stream: bool = False,
     ) -> HTTPRequest:
-        """Make a request with the headers and the timeout of this client."""
+        """Make a request with the headers and the timeout of this client.
+
+        Inside a reconcile it carries the reconcile's id in a header, by which a log of requests can be read in cycles.
+        """
         headers = self._headers
+        cycle = getattr(current_cycle.get(), "reconcile_id", None)
+        if cycle is not None:
+            headers = {**headers, _CYCLE_HEADER: cycle}
         if body or accept is not JSON:
             headers = {**headers, "accept": accept}
         if body:
