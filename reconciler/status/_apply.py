@@ -16,7 +16,7 @@ import msgspec
 from reconciler.meta import GroupVersionKind, Request, equal, format_path
 from reconciler.status._json import copy_json
 from reconciler.status._managed_fields import Tree, field_trees
-from reconciler.status._mutations import Append, Mutation, Path, SetCondition, Upsert, same_key
+from reconciler.status._mutations import Append, Mutation, Path, RemoveItem, SetCondition, Upsert, same_key
 from reconciler.status._snapshot import Snapshot
 
 __all__ = ["adopted", "applied_configuration", "refuse_for_apply"]
@@ -31,10 +31,10 @@ def refuse_for_apply(mutation: Mutation, managed_fields: Sequence[Mapping[str, A
     Raises:
         ValueError: it adds to a list without a key, or to one that belongs to one manager whole.
     """
-    if not isinstance(mutation, (Append, Upsert)):
+    if not isinstance(mutation, (Append, Upsert, RemoveItem)):
         return
     where = format_path(mutation.path)
-    if not mutation.key:
+    if not isinstance(mutation, RemoveItem) and not mutation.key:
         raise ValueError(
             f"append to {where!r} would take the whole list over from other managers: with strategy='apply' give key=, "
             "and the list listType=map in the CRD; or use strategy='merge'"

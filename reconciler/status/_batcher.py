@@ -22,7 +22,7 @@ from reconciler.status._effects import Policy, Target
 from reconciler.status._errors import StatusNotOpen
 from reconciler.status._fields import StatusFields
 from reconciler.status._joining import Joint
-from reconciler.status._mutations import Merge, Mutation, Remove, Set
+from reconciler.status._mutations import DECISIONS, Mutation
 from reconciler.status._recording import Recorder, S
 from reconciler.status._session import Pending, Session
 from reconciler.status._snapshot import Snapshot
@@ -79,6 +79,10 @@ class StatusBatcher(Recorder[S]):
         subresource: ``"status"`` (default). ``"auto"`` writes the main resource of a kind that is served without it.
             None always does.
         join: whether to join a batcher that is open around this one. Default True.
+        conditional: whether a write is refused when the object is newer than the version that was read. Default True.
+            False overwrites other writers' changes of the fields that are written, without a word; takes only `set`,
+            `merge` and `remove`, since what depends on what is there needs the condition; and may write into an object
+            of the same name that was made meanwhile. In a controller its event is never taken for an echo.
         token: a path of the status where each write leaves a random id, so that a write whose answer was lost can be
             told from one that was not applied, also for increments. Default: none.
         flush_timeout: seconds for one flush. Default 10. After it a request in flight counts as unknown. The attribute
@@ -106,6 +110,7 @@ class StatusBatcher(Recorder[S]):
         on_error: OnError = "flush",
         subresource: str | None = "status",
         join: bool = True,
+        conditional: bool = True,
         token: str | Sequence[str] | None = None,
         flush_timeout: float = 10.0,
         max_conflicts: int = 5,
@@ -114,7 +119,7 @@ class StatusBatcher(Recorder[S]):
         rng: random.Random | None = None,
         metrics: StatusMetrics | None = None,
     ) -> None:
-        _check_options(strategy, on_error, flush_timeout, max_conflicts)
+        _check_options(strategy, on_error, flush_timeout, max_conflicts, conditional=conditional)
         self.flush_timeout = flush_timeout
         self._api = api
         self._given = obj_or_kind
@@ -127,6 +132,8 @@ class StatusBatcher(Recorder[S]):
             field_manager=field_manager,
             timeout=flush_timeout,
         )
+        if self._binding.kopf is not None and strategy == "apply":
+            raise ValueError("inside kopf the write is kopf's, a JSON patch: strategy='apply' needs a client")
         writer = self._binding.writer
         self._clock = clock or current_clock()
         self._fields = StatusFields.of(obj_or_kind, writer.gvk)
@@ -137,6 +144,7 @@ class StatusBatcher(Recorder[S]):
             token=None if token is None else self._fields.path(token),
             clock=self._clock,
             rng=rng or _RNG,
+            conditional=conditional,
         )
         self._target = Target(
             writer.gvk,
@@ -320,7 +328,7 @@ class StatusBatcher(Recorder[S]):
     def _join_key(self) -> Hashable:
         policy, target = self._policy, self._target
         identity = target.identity, target.gvk, target.request
-        return self._binding.is_async, identity, policy.strategy, policy.subresource
+        return self._binding.is_async, identity, policy.strategy, policy.subresource, policy.conditional
 
     def _leave(self, error: BaseException | None) -> Session | None:
         """End the recording; return the session if this batcher has to flush it."""
@@ -342,12 +350,17 @@ class StatusBatcher(Recorder[S]):
     def _is_unwanted(self, mutation: Mutation) -> bool:
         if self._joined and not any(mutation is own for own in self._mine):
             return False
-        return self._on_error == "discard" or isinstance(mutation, (Set, Merge, Remove))
+        return self._on_error == "discard" or isinstance(mutation, DECISIONS)
 
     def _record(self, mutation: Mutation) -> None:
         session = self._opened()
         if self._policy.strategy == "apply":
             refuse_for_apply(mutation, session.managed_fields)
+        if not self._policy.conditional and not isinstance(mutation, DECISIONS):
+            raise TypeError(
+                f"{mutation.verb} depends on what is there, so its write must be conditional: a batcher with "
+                "conditional=False takes set, merge and remove of fields only"
+            )
         try:
             session.record(mutation)
         except StatusNotOpen:
@@ -431,9 +444,13 @@ class _Done:
         yield from ()
 
 
-def _check_options(strategy: object, on_error: object, flush_timeout: float, max_conflicts: int) -> None:
+def _check_options(
+    strategy: object, on_error: object, flush_timeout: float, max_conflicts: int, *, conditional: bool
+) -> None:
     if strategy not in _STRATEGIES:
         raise ValueError(f"strategy must be 'merge' or 'apply', not {strategy!r}")
+    if strategy == "apply" and not conditional:
+        raise ValueError("conditional=False goes with strategy='merge': an apply repeats what was read before")
     if on_error not in _ON_ERROR:
         raise ValueError(f"on_error must be 'flush', 'ledgers' or 'discard', not {on_error!r}")
     if not flush_timeout > 0:

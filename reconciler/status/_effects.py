@@ -91,6 +91,7 @@ class Policy:
         token: where each write leaves a random id, so that a lost answer can be told.
         clock: dates what is learned.
         rng: spreads pauses and makes ids.
+        conditional: whether each write names the version that it was computed for.
         backoff: pauses between repetitions.
     """
 
@@ -100,6 +101,7 @@ class Policy:
     token: Path | None
     clock: Clock
     rng: random.Random
+    conditional: bool = True
     backoff: Backoff = BACKOFF
 
     @property

@@ -11,6 +11,7 @@ the result, or throws the error, back in. So the semantics exist once:
   mutations that are the same twice as once are replayed. From then on a 409 may come of our own first copy, so it is
   read back like an unknown outcome.
 * A checkpoint never replays.
+* An unconditional write overwrites whatever is there, so it is repeated without a look.
 * At most `Policy.limit` writes and as many reads, whatever happens.
 """
 
@@ -58,13 +59,15 @@ from reconciler.status._errors import (
 )
 from reconciler.status._managed_fields import owned_by_others_only, owns
 from reconciler.status._memory import MEMORY
-from reconciler.status._mutations import Context, Mutation, apply_all
+from reconciler.status._mutations import DECISIONS, Context, Mutation, apply_all
 from reconciler.status._refusals import is_final, refusal
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._wish import Wish, adoption_of, wish_for
 
 __all__ = ["Flush"]
+
+_MAY_COUNT_TWICE = "Repeating it could count twice."
 
 _logger = logging.getLogger("reconciler.status")
 
@@ -128,6 +131,8 @@ class Flush:
         self._considered = considered
         self._uid = uid
         self._checkpoint = checkpoint
+        # What depends on what is there is conditional in any case: an earlier cycle may have left such.
+        self._conditional = policy.conditional or not all(isinstance(m, DECISIONS) for m in mutations)
         self._mark = f"{policy.rng.getrandbits(64):016x}" if policy.token else ""
         self._writes = 0
         self._reads = 0
@@ -198,6 +203,7 @@ class Flush:
             computed=computed,
             context=context,
             mark=self._mark,
+            conditional=self._conditional,
         )
 
     def _replayed(self, tip: Snapshot) -> Wish:
@@ -291,7 +297,7 @@ class Flush:
         if isinstance(error, (NotSent, TooManyRequests)):
             yield from self._pause(error)
             return _Again()
-        if isinstance(error, Conflict):
+        if isinstance(error, Conflict) and self._conditional:
             return (yield from self._conflicted(wish, error))
         if isinstance(error, NotFound):
             return (yield from self._not_found(wish, error))
@@ -299,6 +305,9 @@ class Flush:
             raise self._refused(wish, error) from error
         self._uncertain = True
         self._counts["unknown"] += 1
+        if not self._conditional:
+            yield from self._pause(error)
+            return _Again()
         return (yield from self._read_back(wish, error))
 
     def _applied(self, wish: Wish, answer: dict[str, Any]) -> _Step | _Again:
@@ -310,7 +319,13 @@ class Flush:
             self._learn(wish, stored)
         exact = as_computed and self._left_the_rest(wish, stored)
         reports = self._reports
-        if stored.version:
+        if self._is_foreign(stored):
+            _logger.warning(
+                "%s was deleted and made again meanwhile; its status was written into the new object, which only a "
+                "conditional write avoids",
+                self._target,
+            )
+        if stored.version and self._conditional:
             reports += (Report(parse_version(wish.tip.version), parse_version(stored.version), exact),)
         # Without another version nothing was stored: the server pruned all that was sent, or it was there already.
         outcome: Outcome = "ignored" if stored.version and stored.version == wish.tip.version else "written"
@@ -482,8 +497,8 @@ class Flush:
 
     def _unknown(self, why: str) -> StatusOutcomeUnknown:
         return StatusOutcomeUnknown(
-            f"whether the status of {self._target} was written cannot be told: {why} ({self._why()}). Repeating it "
-            "could count twice.",
+            f"whether the status of {self._target} was written cannot be told: {why} ({self._why()}). "
+            + ("Repeating it is harmless." if all(map(self.may_repeat, self.mutations)) else _MAY_COUNT_TWICE),
             unsaved=self.mutations,
         )
 

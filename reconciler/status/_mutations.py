@@ -27,6 +27,7 @@ from reconciler.meta import (
 from reconciler.status._json import copy_json, plain
 
 __all__ = [
+    "DECISIONS",
     "Append",
     "Context",
     "Increment",
@@ -35,6 +36,7 @@ __all__ = [
     "Mutation",
     "Path",
     "Remove",
+    "RemoveItem",
     "Set",
     "SetCondition",
     "Upsert",
@@ -146,12 +148,19 @@ class Append(_OnePath):
         item: what to add.
         keep_last: how many entries the list may have afterwards; the oldest go. None: no bound.
         key: members that name an item; one with the same values in the list already means that nothing is added.
+        dropped_path: of a number to which is added how many entries went over the bound.
     """
 
     verb: ClassVar[str] = "append"
     item: Any = field(repr=False)
     keep_last: int | None = None
     key: Path | None = None
+    dropped_path: Path | None = None
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """Return the list's path, and that of the count of what was dropped."""
+        return (self.path,) if self.dropped_path is None else (self.path, self.dropped_path)
 
     @property
     def idempotent(self) -> bool:  # type: ignore[override]  # computed here, fixed elsewhere
@@ -164,10 +173,12 @@ class Append(_OnePath):
         if self.key is not None and any(same_key(item, self.item, self.key) for item in items):
             return
         items = [*items, copy_json(self.item)]
-        if self.keep_last is not None and len(items) > self.keep_last:
-            context.trimmed += len(items) - self.keep_last
-            items = items[len(items) - self.keep_last :]
-        set_path(status, self.path, items)
+        over = 0 if self.keep_last is None else max(0, len(items) - self.keep_last)
+        before = None if self.dropped_path is None else _number_at(status, self.dropped_path)
+        set_path(status, self.path, items[over:])
+        if over and self.dropped_path is not None and before is not None:
+            set_path(status, self.dropped_path, before + over)
+        context.trimmed += over
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +212,7 @@ class Increment(_OnePath):
 
     def apply(self, status: dict[str, Any], _context: Context, /) -> None:
         """Add to the number at the path."""
-        current = get_path(status, self.path)
-        if current is None:
-            current = 0
-        if isinstance(current, bool) or not isinstance(current, (int, float)):
-            raise TypeError(f"{format_path(self.path)!r} holds a {type(current).__name__}, not a number to increment")
-        set_path(status, self.path, current + self.by)
+        set_path(status, self.path, _number_at(status, self.path) + self.by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +224,21 @@ class Remove(_OnePath):
     def apply(self, status: dict[str, Any], _context: Context, /) -> None:
         """Remove the member."""
         delete_path(status, self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveItem(_OnePath):
+    """Remove the items of a list that have certain members; others stay."""
+
+    verb: ClassVar[str] = "remove an item of"
+    members: Mapping[str, Any] = field(repr=False)
+
+    def apply(self, status: dict[str, Any], _context: Context, /) -> None:
+        """Remove every item whose members have these values."""
+        items = _list_at(status, self.path)
+        kept = [item for item in items if not same_key(item, self.members, tuple(self.members))]
+        if len(kept) < len(items):
+            set_path(status, self.path, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +313,10 @@ class Mutate(Mutation):
         status.update(fresh)
 
 
+DECISIONS = (Set, Merge, Remove)
+"""Mutations that say what a field is to be, whatever it is; the others depend on what is there."""
+
+
 def apply_all(mutations: Iterable[Mutation], status: Mapping[str, Any]) -> tuple[dict[str, Any], Context]:
     """Return a new status with mutations applied in order, and what else they did."""
     result: dict[str, Any] = copy_json(status)
@@ -326,6 +351,16 @@ def _list_at(status: dict[str, Any], path: Path) -> list[Any]:
         return []
     if not isinstance(value, list):
         raise TypeError(f"{format_path(path)!r} holds a {type(value).__name__}, not a list")
+    return value
+
+
+def _number_at(status: dict[str, Any], path: Path) -> int | float:
+    value = get_path(status, path)
+    if value is None:
+        _check_way(status, path)
+        return 0
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{format_path(path)!r} holds a {type(value).__name__}, not a number to increment")
     return value
 
 

@@ -18,6 +18,7 @@ from reconciler.status._mutations import (
     Mutation,
     Path,
     Remove,
+    RemoveItem,
     Set,
     SetCondition,
     Upsert,
@@ -140,7 +141,14 @@ class Recorder(ABC, Generic[S]):
             self._record(Merge((), members))
 
     def append(
-        self, path: PathLike, item: object, /, *, keep_last: int | None = None, key: PathLike | None = None
+        self,
+        path: PathLike,
+        item: object,
+        /,
+        *,
+        keep_last: int | None = None,
+        count_dropped: PathLike | None = None,
+        key: PathLike | None = None,
     ) -> None:
         """Add an item to the end of a list, which is made if it is not there.
 
@@ -152,19 +160,24 @@ class Recorder(ABC, Generic[S]):
             keep_last: how many entries to keep; the oldest go, counted in ``statistics().trimmed``. Default: all. Give
                 one, or another bound: an object may have about 1.5 MiB. What limits attempts must not live in such a
                 list; keep a counter beside it.
+            count_dropped: a number of the status to which is added how many entries were dropped, so that readers of
+                the object see that the list is not all. Default: none.
             key: one or more members that name an item (``"attempt"``, or ``["channel", "attempt"]``). If the list has
                 an item with the same values, nothing is added.
 
         Raises:
             UnknownStatusField: the kind's status model has no such field.
-            TypeError: there is something else than a list, or the item lacks the key.
-            ValueError: keep_last is less than 1.
+            TypeError: there is something else than a list or a number, or the item lacks the key.
+            ValueError: keep_last is less than 1, or missing with `count_dropped`.
         """
         if keep_last is not None and keep_last < 1:
             raise ValueError(f"keep_last must be 1 or more, not {keep_last}; remove() empties a list")
+        if count_dropped is not None and keep_last is None:
+            raise ValueError("count_dropped counts what keep_last drops: give both")
         keys = self._fields.path(path)
         value = plain(item, ".".join(keys))
-        self._record(Append(keys, value, keep_last, None if key is None else _key_of(value, key)))
+        counter = None if count_dropped is None else self._fields.path(count_dropped)
+        self._record(Append(keys, value, keep_last, None if key is None else _key_of(value, key), counter))
 
     def upsert(self, path: PathLike, item: Mapping[str, Any] | Any, /, *, key: PathLike) -> None:
         """Replace the item of a list that has the same key, in its place; add it to the end if there is none.
@@ -202,13 +215,34 @@ class Recorder(ABC, Generic[S]):
             raise ValueError("increment adds a finite number")
         self._record(Increment(self._fields.path(path), by))
 
-    def remove(self, path: PathLike, /) -> None:
-        """Remove a field, if it is there. Contested like `set`.
+    def remove(self, path: PathLike, /, *, item: Mapping[str, Any] | None = None) -> None:
+        """Remove a field, or items of a list, if they are there.
+
+        ::
+
+            status.remove("error")
+            status.remove("channels", item={"name": "mail"})
+            status.remove("conditions", item={"type": "Degraded"})
+
+        The removal of a field is contested like `set`; that of items leaves other writers' items alone.
+
+        Args:
+            path: of the field, or of the list.
+            item: members and their values; every item of the list that has them goes. Default: the whole field goes.
 
         Raises:
             UnknownStatusField: the kind's status model has no such field.
+            TypeError: with `item`, there is something else than a list.
+            ValueError: `item` is empty.
         """
-        self._record(Remove(self._fields.path(path)))
+        keys = self._fields.path(path)
+        if item is None:
+            self._record(Remove(keys))
+            return
+        members = plain(item, ".".join(keys))
+        if not isinstance(members, dict) or not members:
+            raise ValueError("item names the members of the items to remove: {'name': 'mail'}; without it all go")
+        self._record(RemoveItem(keys, members))
 
     def set_condition(self, type: str, status: bool | str, *, reason: str, message: str = "") -> None:
         """Set one of ``conditions`` by the rules of metav1.Condition.

@@ -64,6 +64,7 @@ def wish_for(
     computed: dict[str, Any],
     context: Context,
     mark: str,
+    conditional: bool = True,
 ) -> Wish:
     """Make the wish for a computed status, which is taken over.
 
@@ -74,6 +75,7 @@ def wish_for(
         mutations: what was applied.
         computed: the result.
         context: what applying them did besides.
+        conditional: whether the body names the version.
         mark: the id to leave at the policy's token path, if it has one and there is something to write.
     """
     MEMORY.leave_out(target.kind, computed, tip.status, policy.clock)
@@ -86,7 +88,7 @@ def wish_for(
             target.gvk, target.request, target.field_manager, tip=tip, computed=computed, mutations=mutations
         )
     else:
-        body = {"metadata": {"resourceVersion": tip.version}, "status": diff}
+        body = {"metadata": {"resourceVersion": tip.version}, "status": diff} if conditional else {"status": diff}
     return Wish(tip, mutations, computed, diff, body, context.trimmed, policy.strategy)
 
 

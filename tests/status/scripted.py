@@ -185,8 +185,9 @@ class ScriptedServer:
     def _patch(self, body: Doc, subresource: str | None, manager: str) -> Doc:
         if not self.exists or (subresource == "status" and not self.has_subresource):
             raise api_error(404, "NotFound", 'databases "db1" not found', name="db1")
-        assert "uid" not in body["metadata"], "a uid in a patch is no precondition"
-        if body["metadata"]["resourceVersion"] != str(self.version):
+        metadata = body.get("metadata", {})
+        assert "uid" not in metadata, "a uid in a patch is no precondition"
+        if metadata.get("resourceVersion", str(self.version)) != str(self.version):
             raise api_error(409, "Conflict", "the object has been modified")
         self.warnings.clear()
         if subresource is None and self.has_subresource:

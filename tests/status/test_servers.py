@@ -108,6 +108,14 @@ async def write_phase(cluster: Cluster, document: Any) -> None:
         status.set(phase="Again")
 
 
+async def test_an_unconditional_write_is_not_refused_and_leaves_other_fields(cluster, obj):
+    await foreign(cluster, {"total": 5, "phase": "Theirs"})
+    async with StatusBatcher(cluster.client, obj, conditional=False) as status:
+        status.set(phase="Own")
+    assert (await fresh(cluster))["status"] == {"total": 5, "phase": "Own"}
+    assert cluster.writes(name="db1") == [200, 200]
+
+
 async def test_a_recreated_object_is_not_written(cluster, obj):
     await cluster.client.delete(KIND, "db1", cluster.namespace)
     await made(cluster, KIND)

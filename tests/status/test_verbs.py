@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.meta import PathError
 from reconciler.status import StatusBatcher, StatusNotOpen
-from tests.status.scripted import ScriptedServer
+from tests.status.scripted import ScriptedServer, lost, meanwhile
 
 
 def recorded(status: dict[str, Any], *calls: Any, **options: Any) -> dict[str, Any]:
@@ -215,6 +215,30 @@ def test_what_keep_last_drops_is_counted_once_however_often_it_is_computed(serve
     assert status.statistics().trimmed == 2
 
 
+def test_what_keep_last_drops_can_be_counted_in_the_status():
+    appends = [lambda s, n=n: s.append("log", n, keep_last=3, count_dropped="dropped.log") for n in range(5)]
+    assert recorded({}, *appends) == {"log": [2, 3, 4], "dropped": {"log": 2}}
+    assert recorded({"log": [8, 9], "dropped": {"log": 7}}, *appends) == {"log": [2, 3, 4], "dropped": {"log": 11}}
+    assert recorded({}, appends[0]) == {"log": [0]}
+
+
+def test_the_count_of_what_was_dropped_adds_up_over_a_conflict(server):
+    server.status = {"log": ["a", "b"], "dropped": 3}
+    server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(log=["a", "b", "c"], dropped=5))))
+    with StatusBatcher(server.blocking_writer(), server.document()) as status:
+        status.append("log", "own", keep_last=2, count_dropped="dropped")
+    assert server.status == {"log": ["c", "own"], "dropped": 7}
+    assert status.statistics().trimmed == 2
+
+
+def test_a_count_of_what_was_dropped_needs_a_bound_and_a_number():
+    with pytest.raises(ValueError, match="give both"):
+        recorded({}, lambda s: s.append("log", 1, count_dropped="dropped"))
+    status = {"log": [1], "dropped": "many"}
+    with pytest.raises(TypeError, match="'dropped' holds a str, not a number"):
+        recorded(status, lambda s: s.append("log", 2, keep_last=1, count_dropped="dropped"))
+
+
 def test_append_with_a_key_adds_nothing_when_the_key_is_there():
     item = {"channel": "a", "attempt": 1, "result": "ok"}
     status = recorded(
@@ -274,6 +298,34 @@ def test_remove_of_what_is_not_there_is_no_change():
 
 
 # set_condition
+
+
+def test_items_of_a_list_are_removed_by_their_members():
+    status = {"list": [{"name": "a", "n": 1}, {"name": "b", "n": True}, {"name": "a", "n": 2}, "a"]}
+    assert recorded(status, lambda s: s.remove("list", item={"name": "a"})) == {"list": [{"name": "b", "n": True}, "a"]}
+    assert recorded(status, lambda s: s.remove("list", item={"name": "a", "n": 2}))["list"][0] == status["list"][0]
+    assert recorded(status, lambda s: s.remove("list", item={"n": 1}))["list"][0] == status["list"][1]
+    assert recorded(status, lambda s: s.remove("list", item={"name": "c"})) == status
+    assert recorded({}, lambda s: s.remove("list", item={"name": "c"})) == {}
+
+
+def test_removing_an_item_leaves_what_others_added_and_may_be_repeated(server):
+    server.status = {"list": [{"name": "a"}, {"name": "b"}]}
+    server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d["list"].append({"name": "theirs"}))))
+    server.on_write.append(lost())
+    server.on_read.append(meanwhile(lambda s: None))
+    server.on_read.append(meanwhile(lambda s: s.foreign(lambda d: d["list"].append({"name": "more"}))))
+    with StatusBatcher(server.blocking_writer(), server.document()) as status:
+        status.remove("list", item={"name": "a"})
+    assert [item["name"] for item in server.status["list"]] == ["b", "theirs", "more"]
+
+
+def test_removing_items_refuses_what_is_no_list_and_what_names_nothing():
+    with pytest.raises(TypeError, match="'a' holds a int, not a list"):
+        recorded({"a": 1}, lambda s: s.remove("a", item={"name": "x"}))
+    for item in ({}, "x"):
+        with pytest.raises(ValueError, match="item names the members"):
+            recorded({}, lambda s, i=item: s.remove("a", item=i))
 
 
 def test_the_transition_time_moves_only_when_the_status_flips():
