@@ -7,7 +7,7 @@ from typing import Any
 
 from reconciler.apiserver._fields import FieldSet, items_by_key, step_of
 from reconciler.apiserver._schema import ANYTHING, Node
-from reconciler.apiserver._text import go_json
+from reconciler.apiserver._text import go_json, go_value, quoted
 
 __all__ = ["merge", "prune", "type_problems"]
 
@@ -103,7 +103,7 @@ def type_problems(value: Any, node: Node, path: str = "") -> Iterator[str]:
 
 def _object_problems(value: Any, node: Node, path: str) -> Iterator[str]:
     if not isinstance(value, dict):
-        yield f"{path}: expected map, got {_shown(value)}"
+        yield f"{path}: expected map, got {_boxed(value)}"
         return
     for key, member in value.items():
         child = node.child(key)
@@ -116,7 +116,7 @@ def _object_problems(value: Any, node: Node, path: str) -> Iterator[str]:
 
 def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
     if not isinstance(value, list):
-        yield f"{path}: expected list, got {_shown(value)}"
+        yield f"{path}: expected list, got {_boxed(value)}"
         return
     seen: set[str] = set()
     for index, item in enumerate(value):
@@ -152,15 +152,26 @@ def _bracketed(item: Any, node: Node) -> str:
 
 def _scalar_problem(value: Any, node: Node) -> str:
     if node.int_or_string or not node.type:
-        return "" if not isinstance(value, (dict, list)) else f"expected scalar, got {_shown(value)}"
+        return "" if not isinstance(value, (dict, list)) else f"expected scalar, got {_boxed(value)}"
     if node.type in ("integer", "number"):
         fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return "" if fits else f"expected numeric (int or float), got {_shown(value)}"
+        return "" if fits else f"expected numeric (int or float), got {_GO_TYPES.get(type(value), '<nil>')}"
     if node.type == "boolean":
-        return "" if isinstance(value, bool) else f"expected boolean, got {_shown(value)}"
-    return "" if isinstance(value, str) else f"expected string, got {_shown(value)}"
+        return "" if isinstance(value, bool) else f"expected boolean, got {_boxed(value)}"
+    shown = f"&value.valueUnstructured{{Value:{quoted(value)}}}"
+    return "" if isinstance(value, str) else f"expected string, got {shown}"
 
 
-def _shown(value: Any) -> str:
-    names: Mapping[type, str] = {str: "string", bool: "boolean", int: "int", float: "float", list: "list", dict: "map"}
-    return names.get(type(value), "null")
+def _boxed(value: Any) -> str:
+    """Return a value as the server's library shows the box that it holds it in."""
+    return f"&{{{go_value(value)}}}"
+
+
+_GO_TYPES: Mapping[type, str] = {
+    bool: "bool",
+    dict: "map[string]interface {}",
+    float: "float64",
+    int: "int64",
+    list: "[]interface {}",
+    str: "string",
+}

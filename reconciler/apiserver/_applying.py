@@ -31,6 +31,7 @@ def read_configuration(call: Call) -> dict[str, Any]:
         found = read_yaml(call.request.body)
     except Refusal as problem:
         raise bad_request(f"error decoding YAML: {problem.message}") from None
+    found = {} if found is None else found
     if not isinstance(found, dict):
         wanted = f"cannot unmarshal {go_type(found)} into Go value of type map[string]interface {{}}"
         raise bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: json: {wanted}")
@@ -62,6 +63,7 @@ def apply_new(call: Call, config: dict[str, Any], owners: Owners) -> list[Entry]
     """Return the ownership of an object that an apply creates."""
     place, content = call.endpoint.place, content_of(call, config)
     owners.apply(key_for(call, "Apply"), _applied(content, place), {}, content, place)
+    _check_nulls(call, content, config, None)
     return owners.entries()
 
 
@@ -71,7 +73,7 @@ def apply_over(call: Call, config: dict[str, Any], before: dict[str, Any], owner
     Raises:
         Refusal: 409 for fields that others own when the request does not force, 422 for what became null and may not.
     """
-    info, place = call.endpoint.info, call.endpoint.place
+    place = call.endpoint.place
     key = key_for(call, "Apply")
     live, content = content_of(call, before), content_of(call, config)
     if not owners.sets and not before["metadata"].get("managedFields"):
@@ -92,12 +94,18 @@ def apply_over(call: Call, config: dict[str, Any], before: dict[str, Any], owner
             raise apply_conflict([(str(other), list(paths(theirs))) for other, theirs in found.items()])
     owners.apply(key, fields, live, merged, place)
     doc = _assembled(call, config, before, merged)
-    if _holds_null(merged) and isinstance(call.endpoint.contents, Contents):
-        # What became empty became null, which a schema may not allow.
-        errors = call.endpoint.contents.check(doc, before, call.subresource, blocked=True)
+    # What became empty became null, which a schema may not allow.
+    _check_nulls(call, merged, doc, before)
+    return doc
+
+
+def _check_nulls(call: Call, content: dict[str, Any], doc: dict[str, Any], before: dict[str, Any] | None) -> None:
+    """Refuse nulls where the schema has none; they are not pruned from what is applied."""
+    info, contents = call.endpoint.info, call.endpoint.contents
+    if _holds_null(content) and isinstance(contents, Contents):
+        errors = contents.check(doc, before, call.subresource, blocked=True)
         if errors:
             raise invalid(info.kind, info.group, call.name, errors)
-    return doc
 
 
 def _applied(content: dict[str, Any], place: Node) -> FieldSet:

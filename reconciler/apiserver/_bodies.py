@@ -205,11 +205,23 @@ def check_options(call: Call, options: dict[str, Any] | None = None) -> bool:
         errors.append(FieldError("fieldValidation", message, "FieldValueNotSupported"))
     if len(query.get("fieldManager", "")) > 128:
         errors.append(FieldError("fieldManager", "Too long: may not be more than 128 bytes", "FieldValueTooLong"))
+    errors += _unprintable(query.get("fieldManager", ""))
     if call.verb == "patch":
         errors += _patch_problems(call)
     if errors:
         raise option_invalid(kind, *errors)
     return bool(dry_run)
+
+
+def _unprintable(manager: str) -> list[FieldError]:
+    return [
+        FieldError(
+            "fieldManager",
+            f"Invalid value: {json.dumps(manager)}: invalid character U+{ord(letter):04X} (at position {index})",
+        )
+        for index, letter in enumerate(manager)
+        if not letter.isprintable()
+    ][:1]
 
 
 def _patch_problems(call: Call) -> list[FieldError]:

@@ -153,8 +153,8 @@ def owned(value: Any, node: Node, *, whole: bool) -> FieldSet:
     """
     found: FieldSet = {}
     for step, child, place in _children(value, node):
-        if not child and isinstance(child, list) and place.list_type != "atomic":
-            # A list that merges owns its items alone, so an empty one owns nothing.
+        if not whole and not child and isinstance(child, list) and place.list_type != "atomic":
+            # Of a list that merges an applier owns the items alone, so of an empty one nothing.
             continue
         inner = owned(child, place, whole=whole) if isinstance(child, (dict, list)) else _LEAF
         counts = whole or place is ANYTHING or not step.startswith("f:")

@@ -6,7 +6,7 @@ whatever needs no change, so parts that were settled when they were stored cost 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 __all__ = ["ANYTHING", "METADATA_FIELDS", "NO_DEFAULT", "Node", "compile_schema", "settle"]
@@ -45,6 +45,7 @@ class Node:
         embedded: whether the object is a Kubernetes object itself.
         nullable: whether null stays.
         default: what is filled in, or `NO_DEFAULT`.
+        complete: completes an object of a built-in type with the defaults of its members, or None.
         list_type: atomic, set or map.
         map_keys: the members that name an item of a list of type map.
         map_type: granular or atomic.
@@ -58,6 +59,7 @@ class Node:
 
     __slots__ = (
         "additional",
+        "complete",
         "default",
         "defaults",
         "embedded",
@@ -87,6 +89,7 @@ class Node:
         self.preserve = False
         self.embedded = False
         self.nullable = False
+        self.complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None
         self.default: Any = NO_DEFAULT
         self.defaults: list[tuple[str, Node]] = []
         self.list_type = "atomic"

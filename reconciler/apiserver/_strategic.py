@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from reconciler.apiserver._schema import ANYTHING, Node
-from reconciler.apiserver._status import Refusal, bad_request
-from reconciler.apiserver._text import go_json
+from reconciler.apiserver._status import Refusal, bad_request, internal_error
+from reconciler.apiserver._text import go_json, go_value
 
 __all__ = ["strategic_merge"]
 
@@ -19,7 +19,8 @@ def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str,
     """Return an object with a strategic merge patch applied; what is not touched is shared.
 
     Raises:
-        Refusal: 400 for a directive that is not known, or an item without its merge key.
+        Refusal: 400 or 500, as the real server has it, for a directive that makes no sense or an item without its
+            merge key.
     """
     directive = patch.get(_DIRECTIVE)
     if directive == "replace":
@@ -27,9 +28,12 @@ def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str,
     if directive == "delete":
         return {}
     if directive not in (None, "merge"):
-        raise bad_request(f"Unknown patch type: {directive}")
+        raise internal_error(f"unknown patch type: {directive} in map: {go_value(patch)}")
     merged = dict(target) if isinstance(target, dict) else {}
-    if isinstance(retained := patch.get(_RETAIN), list):
+    retained = patch.get(_RETAIN)
+    if retained is not None:
+        if not isinstance(retained, list):
+            raise bad_request("invalid patch format of retainKeys")
         merged = {key: value for key, value in merged.items() if key in retained}
     for key, gone in patch.items():
         name = key.removeprefix(_DELETE)
@@ -80,12 +84,23 @@ def _merge_objects(old: list[Any], new: list[Any], node: Node, order: Any) -> li
         else:
             merged[name(item)] = strategic_merge(merged.get(name(item), {}), item, node.items or ANYTHING)
             changed.append(item)
+    if order is not None:
+        _check_order(changed, order, name)
     wanted = changed if order is None else order
     return _in_order(list(merged.values()), wanted, old, name)
 
 
 def _no_key(key: str, item: Any) -> Refusal:
-    return bad_request(f"map: {go_json(item)} does not contain declared merge key: {key}")
+    return internal_error(f"map: {go_value(item)} does not contain declared merge key: {key}")
+
+
+def _check_order(changed: list[Any], order: list[Any], name: Callable[[Any], str]) -> None:
+    """Refuse an order in which what is patched does not stand as it does in the patch."""
+    listed = iter([name(item) for item in order])
+    if not all(name(item) in listed for item in changed):
+        raise internal_error(
+            f"The order in patch list:\n{go_value(changed)}\n doesn't match $setElementOrder list:\n{go_value(order)}\n"
+        )
 
 
 def _in_order(items: list[Any], wanted: list[Any], before: list[Any], name: Callable[[Any], str]) -> list[Any]:

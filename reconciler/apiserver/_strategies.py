@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.apiserver._allocations import complete_job, complete_pod, complete_service
 from reconciler.apiserver._kinds import KindInfo
 from reconciler.apiserver._names import CONFIG_KEY_MESSAGE, is_config_key
 from reconciler.apiserver._status import FieldError
@@ -73,25 +74,6 @@ def _secret(doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
         doc["data"] = {**(doc.get("data") or {}), **data}
 
 
-def _pod(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
-    if before is None:
-        doc["status"] = {"phase": "Pending", "qosClass": _quality(doc.get("spec") or {})}
-
-
-def _quality(spec: dict[str, Any]) -> str:
-    """Return the class by which a node serves a pod, from what its containers request."""
-    containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
-    parts = [container.get("resources") or {} for container in containers]
-    requests, limits = ([part.get(key) or {} for part in parts] for key in ("requests", "limits"))
-    if not any(requests) and not any(limits):
-        return "BestEffort"
-    guaranteed = all(
-        {"cpu", "memory"} <= most.keys() and all(most.get(key, asked) == asked for key, asked in least.items())
-        for least, most in zip(requests, limits, strict=True)
-    )
-    return "Guaranteed" if guaranteed else "Burstable"
-
-
 def _pending(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
     if before is None:
         doc["status"] = {"phase": "Pending"}
@@ -122,7 +104,12 @@ def _check_keys(doc: dict[str, Any], *members: str) -> list[FieldError]:
 
 
 def _check_config_map(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
-    return _check_keys(doc, "data", "binaryData") + _immutable("data", "binaryData")(doc, before)
+    both = [
+        FieldError(f"data[{key}]", f'Invalid value: "{key}": duplicate of key present in binaryData')
+        for key in doc.get("data") or ()
+        if key in (doc.get("binaryData") or ())
+    ]
+    return both + _check_keys(doc, "data", "binaryData") + _immutable("data", "binaryData")(doc, before)
 
 
 def _check_secret(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
@@ -187,8 +174,10 @@ _STRATEGIES = {
     ("", "namespaces"): Strategy(complete=_namespace),
     ("", "persistentvolumeclaims"): Strategy(complete=_pending),
     ("", "persistentvolumes"): Strategy(complete=_pending),
-    ("", "pods"): Strategy(complete=_pod),
+    ("", "pods"): Strategy(complete=complete_pod),
     ("", "secrets"): Strategy(complete=_secret, check=_check_secret),
+    ("", "services"): Strategy(complete=complete_service),
+    ("batch", "jobs"): Strategy(complete=complete_job),
     ("coordination.k8s.io", "leases"): Strategy(check=_check_lease),
     ("events.k8s.io", "events"): Strategy(finish=_new_event, check=_check_new_event),
 }

@@ -134,7 +134,7 @@ async def test_a_stale_version_conflicts_and_a_foreign_uid_does_too(api: Api) ->
         ({"tags": ["a", "a"]}, '.spec.tags: duplicate entries for key [="a"]'),
         ({"items": [{"k": "a"}, {"k": "a"}]}, '.spec.items: duplicate entries for key [k="a"]'),
         ({"items": [{"v": 1}]}, ".spec.items: element 0: associative list with keys has an element that omits all key"),
-        ({"nest": 1}, ".spec.nest: expected map, got int"),
+        ({"nest": 1}, ".spec.nest: expected map, got &{1}"),
     ],
 )
 async def test_a_configuration_that_does_not_fit_is_an_error_of_the_server(
