@@ -559,9 +559,10 @@ async def _own_step(world: World, what: str, number: int) -> None:
         await world.client.live.apply(config_map(name, metadata={"finalizers": finalizers}))
     elif what == "lose":
         landed = bool(number % 2)
-        world.server.faults.add(verb={"create", "patch", "delete"}, times=1, lost=True, after_commit=landed)
+        fault = world.server.faults.add(verb={"create", "patch", "delete"}, lost=True, after_commit=landed)
         with contextlib.suppress(OutcomeUnknown):
             await _own_step(world, ("put", "put", "delete", "live")[number], number)
+        fault.remove()
     elif what == "wipe":
         await world.client.delete_all_of(MAP, "default")
     elif what == "delete" and exists:
