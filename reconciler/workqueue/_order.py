@@ -72,6 +72,11 @@ class ReadyOrder(Generic[K]):
         self.size -= 1
         return level.popitem(last=False)[0]
 
+    def shrink(self) -> None:
+        """Give back the room of the largest backlog there was; nothing may be in the order."""
+        self._levels.clear()
+        self._priorities.clear()
+
     def sizes(self) -> Counter[int]:
         """Return how many entries each priority has; may be called from any thread."""
         return Counter({priority: len(level) for priority, level in list(self._levels.items()) if level})

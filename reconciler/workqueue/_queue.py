@@ -415,6 +415,9 @@ class WorkQueue(Generic[K]):
     async def _wait(self) -> None:
         """Wait until there may be something to do."""
         self._bind()
+        self._order.shrink()
+        if not self._entries:
+            self._entries.clear()  # deleting one after the other keeps the room of all
         woken = asyncio.get_running_loop().create_future()
         self._workers.append(woken)
         try:
