@@ -59,6 +59,7 @@ class ChannelRegistry:
 
     def __init__(self, channels: Iterable[Channel] = ()) -> None:
         self._channels: dict[str, Channel] = {}
+        self._owned: dict[str, frozenset[str]] = {}
         for channel in channels:
             self.register(channel)
 
@@ -72,6 +73,32 @@ class ChannelRegistry:
         if channel.name in self._channels:
             raise ConfigurationError(f"two channels are called {channel.name!r}: give one of them another name")
         self._channels[channel.name] = channel
+
+    def replace(self, owner: str, channels: Iterable[Channel]) -> None:
+        """Put an owner's channels in the place of those it had, in one step.
+
+        Deliveries that have begun end on the channel that they began on.
+
+        Args:
+            owner: whose they are.
+            channels: all of its channels.
+
+        Raises:
+            ConfigurationError: see the class; then nothing has changed.
+        """
+        before = self._owned.get(owner, frozenset())
+        others = {name: channel for name, channel in self._channels.items() if name not in before}
+        found = ChannelRegistry(channels)
+        for name in found:
+            if name in others:
+                raise ConfigurationError(f"two channels are called {name!r}: give one of them another name")
+        self._owned[owner] = frozenset(found)
+        self._channels = {**others, **found._channels}
+
+    def names(self, *, but: str | None = None) -> list[str]:
+        """Return the names in order; without those of the owner `but`."""
+        left_out = self._owned.get(but, frozenset()) if but is not None else frozenset()
+        return [name for name in self if name not in left_out]
 
     def get(self, name: str) -> Channel | None:
         """Return the channel of a name, or None."""

@@ -204,6 +204,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         """Resolve the channels and write them before the first call, so that no other configuration is ever asked."""
         resolution = self._router.resolve(attributes_of(obj)) if self._router is not None else None
         after = record_resolution(status, obj.status, resolution, now=self._now())
+        if resolution is not None and resolution.problem:
+            self.events.warning(obj, "RoutingConfigurationRefused", resolution.problem)
         if after.channels:
             await status.flush()
             self._newest.remember(obj.uid, after)

@@ -22,6 +22,9 @@ from reconciler.status import StatusBatcher
 
 __all__ = ["record", "record_intents", "record_refusal", "record_resolution", "withdraw_intents"]
 
+_MESSAGE_LIMIT = 4096
+"""Most characters of the message of a condition; the API takes 32,768."""
+
 _DERIVED = (
     "phase",
     "reason",
@@ -81,15 +84,17 @@ def record_resolution(
         return before
     receivers = ", ".join(resolution.receivers) or "none"
     if not resolution.channels:
-        _record_routing(status, "NoChannels", f"receivers {receivers}: they have no channels")
+        why = resolution.problem or f"receivers {receivers}: they have no channels"
+        _record_routing(status, "RoutingFailed" if resolution.problem else "NoChannels", why)
         return before
     channels = [ChannelStatus(name=name, reason="Routed") for name in resolution.channels]
     for channel in channels:
         status.upsert("channels", _document(channel), key="name")
     status.set(queued_at=format_micro_time(now))
-    _record_routing(
-        status, "RoutingRuleMatched", f"receivers {receivers}: channels {', '.join(resolution.channels)}", resolved=True
-    )
+    message = f"receivers {receivers}: channels {', '.join(resolution.channels)}"
+    if resolution.problem:
+        message += f"; by an older routing configuration, since the newest is refused: {resolution.problem}"
+    _record_routing(status, "StaleRouting" if resolution.problem else "RoutingRuleMatched", message, resolved=True)
     return before.model_copy(update={"channels": channels, "queued_at": now})
 
 
@@ -139,7 +144,7 @@ def _record_condition(status: StatusBatcher[NotificationRequestStatus], phase: s
 def _record_routing(
     status: StatusBatcher[NotificationRequestStatus], reason: str, message: str, *, resolved: bool = False
 ) -> None:
-    status.set_condition("RoutingResolved", resolved, reason=reason, message=message)
+    status.set_condition("RoutingResolved", resolved, reason=reason, message=message[:_MESSAGE_LIMIT])
 
 
 def _document(model: BaseModel) -> dict[str, Any]:

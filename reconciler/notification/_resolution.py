@@ -18,10 +18,12 @@ class Resolution:
     Attributes:
         receivers: names of the receivers that were reached, in order, each once.
         channels: names of their channels, in order, each once; empty when they have none.
+        problem: why a newer configuration of the routing is not in force; None when it is the newest.
     """
 
     receivers: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient
 from reconciler.controller import Controller
 from reconciler.meta import parse_time
-from reconciler.notification import Message, NotificationReconciler, NotificationRequest
+from reconciler.notification import ChannelRegistry, Message, NotificationReconciler, NotificationRequest
 
 TIMELINE = [0.0, 30.0, 90.0, 210.0, 450.0]
 DOWN = ConnectionError("no route to host")
@@ -69,6 +69,7 @@ class World:
 
     server: APIServer
     client: Client
+    cache: Cache = field(init=False)
 
     async def create(
         self, *channels: str, name: str = "disk-full", spec: dict[str, Any] | None = None, **policy: Any
@@ -96,11 +97,17 @@ class World:
 
     @asynccontextmanager
     async def operator(
-        self, *channels: Any, workers: int = 1, grace: float = 30.0, **options: Any
+        self,
+        *channels: Any,
+        registry: ChannelRegistry | None = None,
+        workers: int = 1,
+        grace: float = 30.0,
+        **options: Any,
     ) -> AsyncIterator[tuple[Controller, NotificationReconciler]]:
         """Run the operator; `options` are the reconciler's."""
-        reconciler = NotificationReconciler(channels=channels, **options)
+        reconciler = NotificationReconciler(channels=registry or channels, **options)
         async with Cache(self.client) as cache:
+            self.cache = cache
             client = CachedClient(self.client, cache)
             controller = Controller(reconciler, cache=cache, client=client, workers=workers)
             await controller.start()

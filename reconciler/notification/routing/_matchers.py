@@ -1,0 +1,236 @@
+"""Read and apply matchers in Alertmanager's notation: ``team = "storage"``, ``priority !~ "Low|Medium"``.
+
+Alertmanager knows two notations, a classic one and a stricter one that takes any label name, and reads a text by both
+during its migration: the classic reading wins where both read it. That is done here too, so that a text means the same
+in both programs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from reconciler.errors import MissingExtra
+
+__all__ = ["Matcher", "MatcherError", "Operator", "parse_matchers"]
+
+Operator = Literal["=", "!=", "=~", "!~"]
+"""Equal, not equal, matches the whole value, does not match the whole value."""
+
+
+class MatcherError(ValueError):
+    """Say what is wrong with a matcher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """Compare one attribute; one that is absent counts as the empty text.
+
+    Attributes:
+        name: the attribute.
+        operator: how it is compared.
+        value: with what; an expression in RE2's syntax that must match the whole value, for ``=~`` and ``!~``.
+
+    Raises:
+        MatcherError: the expression cannot be read.
+        MissingExtra: RE2 is not installed.
+    """
+
+    name: str
+    operator: Operator
+    value: str
+    _expression: Any = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.operator in ("=~", "!~"):
+            object.__setattr__(self, "_expression", _compiled(self.value))
+
+    def matches(self, attributes: Mapping[str, str]) -> bool:
+        """Say whether these attributes match."""
+        value = attributes.get(self.name, "")
+        match self.operator:
+            case "=":
+                return value == self.value
+            case "!=":
+                return value != self.value
+            case "=~":
+                return self._expression.fullmatch(value) is not None
+            case "!~":
+                return self._expression.fullmatch(value) is None
+
+    def __str__(self) -> str:
+        escaped = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'{self.name}{self.operator}"{escaped}"'
+
+
+def parse_matchers(text: str) -> tuple[Matcher, ...]:
+    """Read one matcher, or several with commas between them, in braces or not.
+
+    Raises:
+        MatcherError: it is none; the message says what was expected where.
+        MissingExtra: RE2 is not installed.
+    """
+    try:
+        strict: tuple[Matcher, ...] | None = tuple(_strict(text))
+        problem: MatcherError | None = None
+    except MatcherError as error:
+        strict, problem = None, error
+    try:
+        classic = tuple(_classic(text))
+    except MatcherError:
+        if problem is not None:
+            raise problem from None
+        assert strict is not None  # noqa: S101 - one of the two was read
+        return strict
+    return classic
+
+
+# The stricter notation
+
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<operator>=~|!=|!~|=)|(?P<sign>[{},])|(?P<quoted>"(?:[^"\\]|\\.)*")|
+    (?P<plain>[^\s{}!=~,\\"'`]+)|(?P<end>\Z)|(?P<wrong>.))""",
+    re.DOTALL | re.VERBOSE,
+)
+_ESCAPE = re.compile(
+    r"""\\(?:(?P<plain>[abfnrtv\\"])|x(?P<byte>[0-9a-fA-F]{2})|(?P<octal>[0-3][0-7]{2})
+    |u(?P<short>[0-9a-fA-F]{4})|U(?P<long>[0-9a-fA-F]{8})|(?P<wrong>.?))""",
+    re.DOTALL | re.VERBOSE,
+)
+_ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"'}
+
+
+class _Tokens:
+    """Hand out the tokens of a text one by one."""
+
+    def __init__(self, text: str) -> None:
+        self._found: Iterator[tuple[str, str, int]] = self._scan(text)
+        self.next = next(self._found)
+
+    def take(self, *wanted: str, expected: str) -> str:
+        """Return the next token, which must be of a wanted kind, or a wanted sign."""
+        kind, value, column = self.next
+        if kind not in wanted and value not in wanted:
+            raise MatcherError(
+                f"column {column}: expected {expected}, found {value!r}"
+                if value
+                else f"{expected} is missing at the end"
+            )
+        self.next = next(self._found, ("end", "", column))
+        return value
+
+    def at(self, *wanted: str) -> bool:
+        """Say whether the next token is of a kind, or a sign."""
+        return self.next[0] in wanted or self.next[1] in wanted
+
+    @staticmethod
+    def _scan(text: str) -> Iterator[tuple[str, str, int]]:
+        position = 0
+        while True:
+            found = _TOKEN.match(text, position)
+            assert found is not None  # noqa: S101 - the last two branches take everything
+            kind = found.lastgroup or "end"
+            yield kind, found.group(kind), found.start(kind) + 1
+            if kind == "end":
+                return
+            position = found.end()
+
+
+def _strict(text: str) -> Iterator[Matcher]:
+    tokens = _Tokens(text)
+    braced = tokens.at("{")
+    if braced:
+        tokens.take("{", expected="'{'")
+    while not tokens.at("}", "end"):
+        yield _strict_matcher(tokens)
+        if tokens.at("}", "end"):
+            break
+        tokens.take(",", expected="',' or the end")
+    if braced:
+        tokens.take("}", expected="'}'")
+    tokens.take("end", expected="the end")
+
+
+def _strict_matcher(tokens: _Tokens) -> Matcher:
+    name = _unquoted(tokens.take("quoted", "plain", expected="a name"))
+    operator = _operator(tokens.take("operator", expected="one of =, !=, =~, !~"))
+    return Matcher(name, operator, _unquoted(tokens.take("quoted", "plain", expected="a value")))
+
+
+def _unquoted(token: str) -> str:
+    if not token.startswith('"'):
+        return token
+
+    def plain(found: re.Match[str]) -> str:
+        if found["wrong"] is not None:
+            raise MatcherError(f"{found.group()} in {token} is no escape: write \\\\ for a backslash")
+        if found["plain"]:
+            return _ESCAPED[found["plain"]]
+        code = int(found["octal"], 8) if found["octal"] else int(found["byte"] or found["short"] or found["long"], 16)
+        try:
+            return chr(code)
+        except (ValueError, OverflowError):
+            raise MatcherError(f"{found.group()} in {token} is no character") from None
+
+    if "\n" in token:
+        raise MatcherError(f"{token} runs over a line end: write \\n")
+    return _ESCAPE.sub(plain, token[1:-1])
+
+
+def _operator(text: str) -> Operator:
+    for operator in get_args(Operator):
+        if text == operator:
+            return operator  # type: ignore[no-any-return]
+    raise MatcherError(f"{text!r} is no operator")
+
+
+# The classic notation
+
+_CLASSIC = re.compile(r"^\s*([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(=~|=|!=|!~)\s*(.*?)\s*\Z", re.DOTALL | re.ASCII)
+_CLASSIC_PART = re.compile(r'((?:\\.|"(?:\\.|[^"\\])*"|[^",\\])*)(,|\Z)', re.DOTALL)
+_CLASSIC_ESCAPE = re.compile(r'\\([n"\\])')
+
+
+def _classic(text: str) -> Iterator[Matcher]:
+    text = text.removeprefix("{").removesuffix("}")
+    position = 0
+    while position <= len(text):
+        found = _CLASSIC_PART.match(text, position)
+        if found is None:
+            raise MatcherError("a quote is not closed")
+        if not (found[2] == "" and not found[1].strip()):
+            yield _classic_matcher(found[1])
+        position = found.end() if found[2] else len(text) + 1
+
+
+def _classic_matcher(text: str) -> Matcher:
+    found = _CLASSIC.match(text)
+    if found is None:
+        raise MatcherError(f"{text!r} is no matcher")
+    name, operator, value = found.groups()
+    quoted = value.startswith('"')
+    if quoted:
+        if not re.fullmatch(r'"(?:\\.|[^"\\])*"', value, re.DOTALL):
+            raise MatcherError(f"the value {value} is not closed")
+        value = value[1:-1]
+    elif re.search(r'(?<!\\)(?:\\\\)*"', value):
+        raise MatcherError(f"the value {value} has a quote inside")
+    return Matcher(
+        name, _operator(operator), re.sub(r'\\([n"\\])', lambda each: "\n" if each[1] == "n" else each[1], value)
+    )
+
+
+def _compiled(expression: str) -> Any:
+    try:
+        import re2  # type: ignore[import-untyped]
+    except ImportError:
+        raise MissingExtra("google-re2", extra="notification", purpose="a matcher with an expression") from None
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(f"(?:{expression})", options)
+    except re2.error as error:
+        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
+        raise MatcherError(f"the expression {expression!r} cannot be read: {reason}") from None

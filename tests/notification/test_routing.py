@@ -1,0 +1,313 @@
+"""What a person who writes routing rules sees: where they lead, every mistake at once, and a safe exchange."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from reconciler.errors import ConfigurationError
+from reconciler.notification import ChannelRegistry
+from reconciler.notification.routing import (
+    ConfigMapSource,
+    FileSource,
+    ReceiverConfig,
+    RoutingConfigError,
+    RoutingTable,
+    read_routing,
+)
+from tests.notification.world import Recorder, virtual, world
+
+GOOD = """\
+route:
+  receiver: everybody
+  routes:
+    - matchers: ['priority = Critical']
+      receiver: oncall
+      continue: true
+    - matchers: ['team =~ "stor.*"', 'env != dev']
+      receiver: storage
+receivers:
+  - name: everybody
+    channels: [console]
+  - name: oncall
+    pager_configs: [{number: 7}]
+  - name: storage
+    channels: [console, log]
+    pager_configs: [{number: 1}, {number: 2}]
+"""
+
+
+class PagerConfig(ReceiverConfig):
+    number: int
+
+
+KINDS = {"pager": PagerConfig}
+
+
+class Pager:
+    def __init__(self, name: str, number: int) -> None:
+        self.name = name
+        self.number = number
+
+    async def deliver(self, message: object) -> None: ...
+
+
+def built(name: str, config: ReceiverConfig) -> Pager:
+    assert isinstance(config, PagerConfig)
+    return Pager(name, config.number)
+
+
+def table() -> tuple[RoutingTable, ChannelRegistry]:
+    registry = ChannelRegistry([Recorder("console"), Recorder("log")])
+    return RoutingTable(registry, kinds=KINDS, build=built), registry
+
+
+def problems(text: str, channels: list[str] | None = None) -> list[str]:
+    with pytest.raises(RoutingConfigError) as caught:
+        read_routing(text, name="routing.yaml", kinds=KINDS, channels=channels)
+    assert str(caught.value).startswith("the routing configuration routing.yaml cannot be used:\n")
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_request_reaches_every_receiver_that_its_attributes_lead_to() -> None:
+    routing, _ = table()
+    routing.load(GOOD)
+    assert routing.resolve({"priority": "Low"}).channels == ("console",)
+    assert routing.resolve({"priority": "Critical"}).channels == ("pager:oncall",)
+    found = routing.resolve({"priority": "Critical", "team": "storage"})
+    assert found.receivers == ("oncall", "storage")
+    assert found.channels == ("pager:oncall", "console", "log", "pager:storage:0", "pager:storage:1")
+    assert routing.resolve({"priority": "Low", "team": "storage", "env": "dev"}).receivers == ("everybody",)
+
+
+def test_b4_a_channel_that_two_receivers_share_is_used_once() -> None:
+    routing, _ = table()
+    routing.load(
+        "route: {receiver: a, routes: [{receiver: a, continue: true}, {receiver: b}]}\n"
+        "receivers: [{name: a, channels: [console]}, {name: b, channels: [console]}]\n"
+    )
+    assert routing.resolve({}).channels == ("console",)
+
+
+def test_every_mistake_is_told_at_once_with_its_line() -> None:
+    text = """\
+route:
+  receiver: nobody
+  matchers: [a=b]
+  continue: true
+  routes:
+    - matchers: ['team =~ (']
+      reciever: oncall
+    - matchers: ['= x', 7]
+      receiver: gone
+      continue: perhaps
+    - match_re: {env: '['}
+    - 5
+receivers:
+  - name: oncall
+    pager_configs: [{number: seven}, {nummer: 7}]
+    fax_configs: []
+  - name: oncall
+    channels: [telegraph, '-']
+  - channels: [console]
+  - name: ''
+extra: 1
+"""
+    found = problems(text, channels=["console", "log"])
+    expected = [
+        ("line 2: route.receiver:", "no receiver is called 'nobody'"),
+        ("line 3: route.matchers:", "matches everything"),
+        ("line 4: route.continue:", "nothing lies behind"),
+        ("line 6: route.routes[0].matchers[0]:", "cannot be read: missing"),
+        ("line 7: route.routes[0].reciever:", "no such key"),
+        ("line 8: route.routes[1].matchers[0]:", "expected a name, found '='"),
+        ("line 8: route.routes[1].matchers[1]:", "not 7"),
+        ("line 9: route.routes[1].receiver:", "no receiver is called 'gone'; there are: oncall"),
+        ("line 10: route.routes[1].continue:", "not 'perhaps'"),
+        ("line 11: route.routes[2].match_re.env:", "cannot be read"),
+        ("line 12: route.routes[3]:", "a route is a mapping"),
+        ("line 15: receivers[0].pager_configs[0].number:", "valid integer"),
+        ("line 15: receivers[0].pager_configs[1].number:", "Field required"),
+        ("line 15: receivers[0].pager_configs[1].nummer:", "Extra inputs"),
+        ("line 16: receivers[0].fax_configs:", "name, channels, pager_configs"),
+        ("line 17: receivers[1].name:", "two receivers are called 'oncall'"),
+        ("line 18: receivers[1].channels[0]:", "no channel is called 'telegraph' here; there are: console, log"),
+        ("line 18: receivers[1].channels[1]:", "no name of a channel"),
+        ("line 19: receivers[2]:", "needs a name"),
+        ("line 20: receivers[3]:", "needs a name"),
+        ("line 21: extra:", "no such key"),
+    ]
+    assert len(found) == len(expected), "\n".join(found)
+    for problem, (place, words) in zip(found, expected, strict=True):
+        assert problem.startswith(place)
+        assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "it is empty"),
+        ("just words", "it is empty"),
+        ("route: [", "not YAML: "),
+        ("route: {receiver: a}\nroute: {receiver: b}\nreceivers: [{name: a}]", "the key 'route' stands twice"),
+        ("receivers: [{name: a}]", "the root route is missing"),
+        ("route: {receiver: a}", "receivers: at least one is needed"),
+        ("route: {routes: []}\nreceivers: [{name: a}]", "the root route needs a receiver"),
+        ("route: {receiver: a}\nreceivers: {name: a}", "a list, not"),
+        ("route: {receiver: 'ü b'}\nreceivers: [{name: 'ü b', pager_configs: [{number: 1}]}]", "letters, digits"),
+        ("a: &a [*a]", ""),
+    ],
+)
+def test_what_is_no_configuration_is_refused_in_plain_words(text: str, words: str) -> None:
+    assert any(words in problem for problem in problems(text))
+
+
+def test_files_of_alertmanager_are_taken_with_what_only_it_needs() -> None:
+    config = read_routing(
+        "route: {receiver: a, group_by: [x], group_wait: 30s, routes: [{repeat_interval: 4h, match: {team: x}}]}\n"
+        "receivers: [{name: a}]",
+        kinds={},
+    )
+    assert config.route.receivers({"team": "x"}) == ("a",)
+
+
+# Exchange
+
+
+def test_a_bad_configuration_leaves_the_old_one_in_force_with_its_channels() -> None:
+    routing, registry = table()
+    routing.load(GOOD)
+    before = list(registry)
+    with pytest.raises(RoutingConfigError):
+        routing.load(GOOD.replace("receiver: oncall", "receiver: nobody"), name="f")
+    assert routing.resolve({"priority": "Critical"}).channels == ("pager:oncall",)
+    assert list(registry) == before
+    assert "no receiver is called 'nobody'" in (routing.resolve({}).problem or "")
+    statistics = routing.statistics()
+    assert (statistics.loaded, statistics.refused, statistics.receivers) == (1, 1, 3)
+    routing.load(GOOD)
+    assert routing.resolve({}).problem is None
+
+
+def test_channels_come_and_go_with_the_configuration_and_the_operators_own_stay() -> None:
+    routing, registry = table()
+    routing.load(GOOD)
+    assert list(registry) == ["console", "log", "pager:oncall", "pager:storage:0", "pager:storage:1"]
+    routing.load(GOOD.replace("number: 7", "number: 8").replace(", {number: 2}", ""))
+    assert list(registry) == ["console", "log", "pager:oncall", "pager:storage"]
+    found = registry.get("pager:oncall")
+    assert isinstance(found, Pager)
+    assert found.number == 8
+    assert routing.load(GOOD.replace("number: 7", "number: 8").replace(", {number: 2}", "")) is False
+
+
+def test_a_channel_that_cannot_be_made_refuses_the_whole_configuration() -> None:
+    def fails(name: str, config: ReceiverConfig) -> Pager:
+        raise ConfigurationError(f"{name}: no such number")
+
+    registry = ChannelRegistry([Recorder("console"), Recorder("log")])
+    routing = RoutingTable(registry, kinds=KINDS, build=fails)
+    with pytest.raises(ConfigurationError, match="no such number"):
+        routing.load(GOOD)
+    assert (routing.config, list(registry)) == (None, ["console", "log"])
+
+
+def test_what_the_operator_checks_is_a_mistake_like_others() -> None:
+    registry = ChannelRegistry([Recorder("console"), Recorder("log")])
+    routing = RoutingTable(registry, kinds=KINDS, build=built, check=lambda config: ["credential x is missing"])
+    with pytest.raises(RoutingConfigError, match="credential x is missing"):
+        routing.load(GOOD)
+
+
+# Sources
+
+
+@virtual
+async def test_a_file_is_followed_and_one_that_vanishes_changes_nothing(tmp_path: Path) -> None:
+    routing, _ = table()
+    file = tmp_path / "routing.yaml"
+    source = FileSource(file, routing, interval=5)
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        source.load()
+    file.write_text(GOOD)
+    source.load()
+    follow = asyncio.create_task(source.run())
+    try:
+        file.write_text(GOOD.replace("priority = Critical", "priority = High"))
+        await asyncio.sleep(6)
+        assert routing.resolve({"priority": "High"}).receivers == ("oncall",)
+        file.write_text("route: nonsense")
+        await asyncio.sleep(6)
+        assert routing.resolve({"priority": "High"}).receivers == ("oncall",)
+        file.unlink()
+        await asyncio.sleep(6)
+        file.write_text(GOOD)
+        await asyncio.sleep(6)
+        assert routing.resolve({"priority": "High"}).receivers == ("everybody",)
+        assert routing.statistics().loaded == 3
+    finally:
+        follow.cancel()
+
+
+@virtual
+async def test_a_mounted_config_map_is_followed_through_its_symbolic_link(tmp_path: Path) -> None:
+    routing, _ = table()
+    for version, text in (("v1", GOOD), ("v2", GOOD.replace("= Critical", "= High"))):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "routing.yaml").write_text(text)
+    (tmp_path / "..data").symlink_to("v1")
+    (tmp_path / "routing.yaml").symlink_to("..data/routing.yaml")
+    source = FileSource(tmp_path / "routing.yaml", routing)
+    source.load()
+    follow = asyncio.create_task(source.run())
+    (tmp_path / "..new").symlink_to("v2")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    await asyncio.sleep(6)
+    follow.cancel()
+    assert routing.resolve({"priority": "High"}).receivers == ("oncall",)
+
+
+@virtual
+async def test_a_config_map_is_followed_and_a_bad_one_shows_on_the_requests() -> None:
+    async with world() as w:
+        await w.client.create(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "rules", "namespace": "default"},
+                "data": {"routing.yaml": GOOD},
+            }
+        )
+        registry = ChannelRegistry([Recorder("console"), Recorder("log")])
+        routing = RoutingTable(registry, kinds=KINDS, build=built)
+        async with w.operator(registry=registry, router=routing) as _:
+            source = ConfigMapSource(w.cache, "default", "rules", routing)
+            follow = asyncio.create_task(source.run())
+            await asyncio.sleep(1)
+            await w.create(name="first")
+            await asyncio.sleep(1)
+            first = await w.condition("RoutingResolved", "first")
+            assert (first["reason"], first["message"]) == (
+                "RoutingRuleMatched",
+                "receivers everybody: channels console",
+            )
+            await w.client.patch(
+                "v1/ConfigMap", "rules", "default", patch={"data": {"routing.yaml": "route: {receiver: x}"}}
+            )
+            await asyncio.sleep(1)
+            await w.create(name="second")
+            await asyncio.sleep(1)
+            second = await w.condition("RoutingResolved", "second")
+            assert (second["status"], second["reason"]) == ("True", "StaleRouting")
+            assert "no receiver is called 'x'" in second["message"]
+            assert (await w.status("second"))["phase"] == "Sent"
+            await w.client.delete("v1/ConfigMap", "rules", "default")
+            await asyncio.sleep(1)
+            await w.create(name="third")
+            await asyncio.sleep(1)
+            assert (await w.status("third"))["phase"] == "Sent"
+            events = [event.to_dict() for event in await w.client.list("v1/Event", "default")]
+            follow.cancel()
+        assert "RoutingConfigurationRefused" in {event["reason"] for event in events}
