@@ -1,42 +1,70 @@
-"""A hand-written loop on kubernetes_asyncio, with the one change that stops its status storm: the batcher.
+"""A hand-written loop on `kubernetes_asyncio`, before and after: python examples/batcher_kubernetes_asyncio.py.
 
-python examples/batcher_kubernetes_asyncio.py default
+It needs no cluster: the embedded API server is the cluster, and counts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from demo_cluster import GROUP, NAME, PLURAL, VERSION, cluster
 from kubernetes_asyncio import client, config, watch
 
 from reconciler import StatusBatcher
 
-GROUP, VERSION, PLURAL = "example.com", "v1", "databases"
+
+async def before(api: client.CustomObjectsApi, message: dict[str, Any]) -> None:
+    """Tell of every step at once: a write each, and each write wakes the loop again."""
+    where = (GROUP, VERSION, message["metadata"]["namespace"], PLURAL, message["metadata"]["name"])
+    merge = {"_content_type": "application/merge-patch+json"}
+    attempts = []
+    for attempt in range(1, 6):
+        attempts.append({"attempt": attempt, "result": await deliver(message, attempt)})
+        status = {"attempts": attempts, "total": len(attempts)}
+        await api.patch_namespaced_custom_object_status(*where, {"status": status}, **merge)
+    await api.patch_namespaced_custom_object_status(*where, {"status": {"phase": "Sent"}}, **merge)
 
 
-async def work_on(api: client.CustomObjectsApi, obj: dict[str, Any]) -> None:
-    """Do three steps; whatever they say goes out as one write when the block ends."""
-    async with StatusBatcher(api, obj) as status:
-        for step in ("network", "volume", "process"):
-            status.append("steps", {"name": step, "result": "done"}, keep_last=20)
-            status.increment("totalSteps")
-        status.set(phase="Ready")
-        status.set_condition("Ready", True, reason="StepsDone", message="3 of 3")
+async def after(api: client.CustomObjectsApi, message: dict[str, Any]) -> None:
+    """Say the same; one write when the block ends."""
+    async with StatusBatcher(api, message) as status:
+        for attempt in range(1, 6):
+            status.append("attempts", {"attempt": attempt, "result": await deliver(message, attempt)}, keep_last=50)
+            status.increment("total")
+        status.set(phase="Sent")
 
 
-async def main(namespace: str) -> None:
-    """Watch databases and work on each that is not ready."""
-    await config.load_kube_config()
-    async with client.ApiClient() as api_client:
+async def deliver(message: dict[str, Any], attempt: int) -> str:
+    """Stand for the work."""
+    return "accepted" if attempt == 5 else f"{message['spec']['text']}: not now"
+
+
+async def controller(work: Callable[[client.CustomObjectsApi, dict[str, Any]], Awaitable[None]], namespace: str) -> int:
+    """Work on every message that is not sent; return how often the loop was woken until it came to rest."""
+    woken = 0
+    async with client.ApiClient() as api_client, watch.Watch() as watching:
         api = client.CustomObjectsApi(api_client)
-        stream = watch.Watch().stream(api.list_namespaced_custom_object, GROUP, VERSION, namespace, PLURAL)
-        async for event in stream:
-            obj = event["object"]
-            if event["type"] != "DELETED" and (obj.get("status") or {}).get("phase") != "Ready":
-                await work_on(api, obj)
+        async for event in watching.stream(api.list_namespaced_custom_object, GROUP, VERSION, namespace, PLURAL):
+            woken += 1
+            message = await api.get_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, NAME)
+            if message.get("status", {}).get("phase") != "Sent":
+                await work(api, message)
+            if event["object"].get("status", {}).get("phase") == "Sent":
+                break
+    return woken
+
+
+async def main() -> None:
+    """Run the loop with either, and print the counts."""
+    with cluster() as demo:
+        await config.load_kube_config(demo.kubeconfig)
+        for work in (before, after):
+            demo.make(namespace=work.__name__)
+            woken = await controller(work, namespace=work.__name__)
+            demo.report(work.__name__, f"woken {woken} times")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "default"))
+    asyncio.run(main())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from kubernetes_asyncio import client as k8s
-from kubernetes_asyncio import config as k8s_config
 
 from reconciler import Client, Manager, ObjectMeta
 from reconciler.apiserver import APIServer
@@ -45,32 +45,46 @@ async def test_the_database_operator_follows_its_deployment() -> None:
         assert len(server.requests(verb="patch", resource="databases", subresource="status")) == 2
 
 
-async def test_the_batcher_in_a_kubernetes_asyncio_loop_writes_once(tmp_path: Path) -> None:
-    example = importlib.import_module("examples.batcher_kubernetes_asyncio")
-    operator = importlib.import_module("examples.database_operator")
-    crd = operator.Database.crd()
-    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    schema["properties"]["status"]["x-kubernetes-preserve-unknown-fields"] = True
-    async with APIServer() as server:
-        await server.apply(crd)
-        kubeconfig = tmp_path / "kubeconfig"
-        server.write_kubeconfig(kubeconfig)
-        await k8s_config.load_kube_config(str(kubeconfig))
-        async with k8s.ApiClient() as api_client:
-            api = k8s.CustomObjectsApi(api_client)
-            address = (example.GROUP, example.VERSION, "default", example.PLURAL)
-            body = {
-                "apiVersion": "example.com/v1",
-                "kind": "Database",
-                "metadata": {"name": "db1"},
-                "spec": {"size": 1},
-            }
-            obj = await api.create_namespaced_custom_object(*address, body)
-            await example.work_on(api, obj)
-            found = await api.get_namespaced_custom_object(*address, "db1")
-        assert found["status"]["totalSteps"] == 3
-        assert len(found["status"]["steps"]) == 3
-        assert len(server.requests(verb="patch", subresource="status", name="db1")) == 1
+@pytest.mark.parametrize("client", ["kubernetes", "kubernetes_aio", "kubernetes_asyncio", "reconciler_client"])
+def test_the_batcher_in_a_loop_writes_once_where_the_loop_wrote_six_times(client: str) -> None:
+    assert printed_by(f"batcher_{client}.py") == [
+        "before: 6 status writes, woken 7 times",
+        "after:  1 status write, woken 2 times",
+    ]
+
+
+def test_the_batcher_in_kopf_writes_once_and_adds_no_request_to_those_of_kopf() -> None:
+    assert printed_by("batcher_kopf.py") == [
+        "before: 6 status writes, and 1 of kopf's annotations",
+        "after:  1 status write, and 1 of kopf's annotations",
+    ]
+
+
+def test_a_killed_worker_does_not_repeat_what_has_a_key() -> None:
+    assert printed_by("idempotency_key.py") == [
+        "before: 1 status write, recorded when killed: 0, in the end: 1, mails sent: 2",
+        "after:  1 status write, recorded when killed: 0, in the end: 1, mails sent: 1",
+    ]
+
+
+def test_a_killed_worker_does_not_repeat_what_it_said_it_would_do() -> None:
+    assert printed_by("intent_first.py") == [
+        "before: 1 status write, recorded when killed: nothing, in the end: done, times done: 2",
+        "after:  2 status writes, recorded when killed: intended, in the end: unknown, times done: 1",
+    ]
+
+
+def printed_by(example: str) -> list[str]:
+    """Run an example as a reader would, and return what it prints; a warning is a failure."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / example)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
 
 
 @pytest.mark.virtual_time
