@@ -11,6 +11,7 @@ from reconciler.meta._finalizers import add_finalizer, has_finalizer, remove_fin
 from reconciler.meta._merge import merge_diff, merge_patch
 from reconciler.meta._owners import AlreadyOwned, controller_of, owner_reference, set_controller_reference
 from reconciler.meta._paths import PathError, delete_path, format_path, get_path, parse_path, set_path
+from reconciler.meta._quantity import parse_quantity
 from reconciler.meta._reference import (
     GroupVersionKind,
     Request,
@@ -53,6 +54,7 @@ __all__ = [
     "namespace_of",
     "owner_reference",
     "parse_path",
+    "parse_quantity",
     "parse_time",
     "parse_version",
     "remove_condition",

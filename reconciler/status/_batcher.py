@@ -21,6 +21,7 @@ from reconciler.status._drivers import drive, drive_blocking, outlast
 from reconciler.status._effects import Policy, Target
 from reconciler.status._errors import StatusNotOpen
 from reconciler.status._fields import StatusFields
+from reconciler.status._forms import StatusForms
 from reconciler.status._joining import Joint
 from reconciler.status._mutations import DECISIONS, Mutation
 from reconciler.status._recording import Recorder, S
@@ -145,6 +146,7 @@ class StatusBatcher(Recorder[S]):
             clock=self._clock,
             rng=rng or _RNG,
             conditional=conditional,
+            forms=StatusForms.of(obj_or_kind),
         )
         self._target = Target(
             writer.gvk,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from reconciler.meta import GroupVersionKind, format_micro_time
-from reconciler.status._json import copy_json
+from reconciler.meta import GroupVersionKind
+from reconciler.status._json import copy_json, written_time
 
 __all__ = ["document_of", "is_kind", "kind_of", "presented"]
 
@@ -84,5 +84,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, datetime):
-        return format_micro_time(value)
+        return written_time(value)
     return copy_json(value)

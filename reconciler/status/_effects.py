@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from reconciler.backoff import Backoff
 from reconciler.clock import Clock
 from reconciler.meta import GroupVersionKind, Request, Version
+from reconciler.status._forms import StatusForms
 from reconciler.status._mutations import Path
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._writer import Strategy
@@ -92,6 +93,7 @@ class Policy:
         clock: dates what is learned.
         rng: spreads pauses and makes ids.
         conditional: whether each write names the version that it was computed for.
+        forms: what the kind's model says of texts that mean the same; None for untyped kinds.
         backoff: pauses between repetitions.
     """
 
@@ -102,6 +104,7 @@ class Policy:
     clock: Clock
     rng: random.Random
     conditional: bool = True
+    forms: StatusForms | None = None
     backoff: Backoff = BACKOFF
 
     @property

@@ -14,7 +14,7 @@ import msgspec
 
 from reconciler.meta import format_micro_time, format_time
 
-__all__ = ["copy_json", "digest", "plain"]
+__all__ = ["copy_json", "digest", "plain", "written_time"]
 
 
 def copy_json(value: Any) -> Any:
@@ -81,6 +81,11 @@ def _key(key: object, where: str) -> str:
 def _time(moment: datetime, where: str) -> str:
     if moment.tzinfo is None:
         raise ValueError(f"{where} is a datetime without time zone; write datetime.now(UTC)")
+    return written_time(moment)
+
+
+def written_time(moment: datetime) -> str:
+    """Write a time as the API does: in UTC, with six digits of the second unless it is whole."""
     return format_micro_time(moment) if moment.microsecond else format_time(moment)
 
 

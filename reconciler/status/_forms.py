@@ -1,0 +1,137 @@
+"""Keep the stored form of a value where the kind's model says that another form means the same.
+
+An untyped status is compared as JSON: whether a text is a time is a guess. A model knows: a field of type ``datetime``
+is a time, whatever offset and fractions it is written with; a ``Decimal`` is a number; a field with
+``schema_extra(format="quantity")`` is a quantity. Models are those of a `reconciler.Resource` and the generated ones of
+the official clients; none of their libraries is loaded here.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from reconciler.meta import equal, parse_quantity, parse_time
+
+__all__ = ["StatusForms"]
+
+_CONTAINER = re.compile(r"(?P<kind>list|dict)\[(?:str, ?)?(?P<item>.+)\]")
+
+
+class StatusForms:
+    """Know the forms of a typed kind's status.
+
+    Args:
+        annotation: of the status: a model, or the name of one.
+        module: where the classes are that are given by name; None when none are.
+    """
+
+    def __init__(self, annotation: Any, module: str | None = None) -> None:
+        self._annotation = annotation
+        self._module = module
+
+    @classmethod
+    def of(cls, obj_or_kind: object) -> StatusForms | None:
+        """Find the status model of a typed object or its class; None for untyped ones."""
+        typed: Any = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
+        if hasattr(typed, "status_model"):
+            return cls(typed.status_model)
+        if isinstance(fields := getattr(typed, "model_fields", None), Mapping) and "status" in fields:
+            return cls(fields["status"].annotation)
+        if isinstance(types := getattr(typed, "openapi_types", None), Mapping) and "status" in types:
+            return cls(types["status"], typed.__module__.rpartition(".")[0])
+        return None
+
+    def keep(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the wanted status, with the stored form of what means the same."""
+        kept: dict[str, Any] = self._kept(self._annotation, "", stored, wanted)
+        return kept
+
+    def _kept(self, annotation: Any, form: str, stored: Any, wanted: Any) -> Any:
+        if equal(stored, wanted):
+            return stored
+        annotation, form = self._resolved(annotation, form)
+        if isinstance(stored, str) and isinstance(wanted, str):
+            read = _READERS.get(form or _name_of(annotation))
+            return stored if read is not None and _same(read, stored, wanted) else wanted
+        if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
+            return {
+                key: self._kept(*_member_of(annotation, key), stored.get(key), item) for key, item in wanted.items()
+            }
+        if isinstance(stored, list) and isinstance(wanted, list):
+            pairs = zip(stored, wanted, strict=False)
+            return [*(self._kept(_item_of(annotation), "", *pair) for pair in pairs), *wanted[len(stored) :]]
+        return wanted
+
+    def _resolved(self, annotation: Any, form: str) -> tuple[Any, str]:
+        """Return what an annotation is apart from None and notes, and the format that the notes give."""
+        while True:
+            arguments, origin = get_args(annotation), get_origin(annotation)
+            if isinstance(annotation, str):
+                by_name = None if self._module is None else getattr(sys.modules.get(self._module), annotation, None)
+                return (annotation if by_name is None else by_name), form
+            if origin is Annotated:
+                form = next(filter(None, map(_format_of, arguments[1:])), form)
+                annotation = arguments[0]
+            elif origin in (Union, UnionType):
+                others = [argument for argument in arguments if argument is not NoneType]
+                if len(others) != 1:
+                    return None, form
+                annotation = others[0]
+            else:
+                return annotation, form
+
+
+def _member_of(annotation: Any, key: str) -> tuple[Any, str]:
+    """Return annotation and format of a member of an object."""
+    fields = getattr(annotation, "model_fields", None)
+    if isinstance(fields, Mapping):
+        for name, field in fields.items():
+            if key in (name, field.serialization_alias or field.alias):
+                return field.annotation, _format_of(field)
+        return None, ""
+    names = getattr(annotation, "attribute_map", None)
+    if isinstance(names, Mapping):
+        return next((annotation.openapi_types[name] for name, wire in names.items() if wire == key), None), ""
+    return _item_of(annotation), ""
+
+
+def _format_of(note: Any) -> str:
+    extra = getattr(note, "json_schema_extra", None)
+    return str(extra.get("format", "")) if isinstance(extra, Mapping) else ""
+
+
+def _name_of(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else str(getattr(annotation, "__name__", ""))
+
+
+def _item_of(annotation: Any) -> Any:
+    """Return the annotation of the items of a list, or of the values of a dict."""
+    if isinstance(annotation, str):
+        found = _CONTAINER.fullmatch(annotation)
+        return None if found is None else found["item"]
+    arguments = get_args(annotation)
+    return arguments[-1] if arguments else None
+
+
+def _same(read: Callable[[str], object], left: str, right: str) -> bool:
+    try:
+        return read(left) == read(right)
+    except (ValueError, ArithmeticError):
+        return False
+
+
+def _decimal(text: str) -> object:
+    from decimal import Decimal
+
+    return Decimal(text)
+
+
+_READERS: Mapping[str, Callable[[str], object]] = {
+    "datetime": parse_time,
+    "Decimal": _decimal,
+    "quantity": parse_quantity,
+}
