@@ -9,9 +9,11 @@ import weakref
 from reconciler.apiserver._core import Answer, Core, refusal_response
 from reconciler.apiserver._faults import EventOrder, Faults, Strike
 from reconciler.apiserver._log import logged
+from reconciler.apiserver._registry import Resource
 from reconciler.apiserver._request_log import Incident, RequestLog
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._status import Refusal
+from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._watch import Watch
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
@@ -40,7 +42,6 @@ class Front:
     """
 
     def __init__(self, core: Core, clock: Clock, rng: random.Random, *, log: int, event_order: EventOrder) -> None:
-        self.core = core
         self.faults = Faults(rng)
         self.log = RequestLog(log)
         self.answered = 0
@@ -49,6 +50,16 @@ class Front:
         self._event_order: EventOrder = event_order
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._stalled: set[asyncio.Future[None]] = set()
+        self._commits: list[tuple[Resource, Stored | None, Stored | None]] = []
+        self.replace_core(core)
+
+    def replace_core(self, core: Core) -> None:
+        """Answer from another core from now on."""
+        self.core = core
+        core.cluster.consequences.insert(0, self._committed)  # before those that commit in turn
+
+    def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+        self._commits.append((resource, old, new))
 
     async def answer(self, request: HTTPRequest) -> HTTPResponse:
         """Answer one request; a cancelled call may have had its effect.
@@ -148,7 +159,23 @@ class Front:
         status, now = answer.response.status, self._clock.now()
         fault = "" if strike is None else strike.effect
         self.log.add(logged(now, request, call, status, answer.reason, before=before, after=after, fault=fault))
+        if self._commits:
+            self.tell_commits("by the server", before, after)
         return answer.response
+
+    def tell_commits(self, whose: str, before: Stored | None = None, after: Stored | None = None) -> None:
+        """Remember what was stored and removed since the last time, but for a request's own write."""
+        commits, self._commits = self._commits, []
+        for resource, old, new in commits:
+            stored = new or old
+            if stored is None or stored is after or (new is None and old is before):
+                continue
+            done = "removed" if new is None else "created" if old is None else "changed"
+            info, metadata = resource.info, stored.doc["metadata"]
+            namespace, name = metadata.get("namespace"), metadata["name"]
+            where = f" in {namespace}" if namespace else ""
+            what = f"{info.plural}/{name}{where} was {done} {whose}"
+            self.log.note(Incident(self._clock.now(), what, info.group, info.plural, info.kind, namespace, name))
 
     # watches, and what happens beside requests
 

@@ -22,15 +22,25 @@ _MOST_INCIDENTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Hold what happened to the server beside requests: watches were cut, history was forgotten, it restarted.
+    """Hold what happened beside requests: watches were cut, the server restarted, it removed what had lost its owner.
 
     Attributes:
         time: when.
         what: one line.
+        group: the API group of the object that it happened to; empty for what is about the server.
+        resource: its plural name; empty for what is about the server.
+        kind: its kind.
+        namespace: its namespace, or None.
+        name: its name.
     """
 
     time: datetime
     what: str
+    group: str = ""
+    resource: str = ""
+    kind: str = ""
+    namespace: str | None = None
+    name: str = ""
 
     def __str__(self) -> str:
         """Return one line: when and what."""
@@ -187,22 +197,26 @@ class RequestLog:
             most: how many of the newest lines; 200 by default. A line in front says how many were left out.
         """
         wanted = _named(kind)
-        lines: list[str] = []
-        incidents = iter([*self._incidents, (self._added + 1, None)])
-        before, incident = next(incidents)
-        for number, entry in enumerate(self._entries, self._added - len(self._entries)):
-            while incident is not None and before <= number:
-                lines.append(str(incident))
-                before, incident = next(incidents)
-            if not (entry.writes or entry.fault) or (wanted is not None and not wanted.names(entry)):
-                continue
-            if (name is None or entry.name == name) and (namespace is None or entry.namespace == namespace):
-                lines.append(str(entry))
-        while incident is not None:
-            lines.append(str(incident))
-            before, incident = next(incidents)
-        left_out = len(lines) - most
-        return lines if left_out <= 0 else [f"({left_out} earlier lines are left out)", *lines[-most:]]
+
+        def told(entry: LoggedRequest | Incident) -> bool:
+            return (
+                (wanted is None or wanted.names(entry))
+                and (name is None or entry.name == name)
+                and (namespace is None or entry.namespace == namespace)
+            )
+
+        first = self._added - len(self._entries)
+        # An incident stands before the request that came next.
+        lines = [(before, 0, str(found)) for before, found in self._incidents if not found.resource or told(found)]
+        lines += [
+            (number, 1, str(entry))
+            for number, entry in enumerate(self._entries, first)
+            if (entry.writes or entry.fault) and told(entry)
+        ]
+        lines.sort(key=lambda line: line[:2])
+        texts = [text for _, _, text in lines]
+        left_out = len(texts) - most
+        return texts if left_out <= 0 else [f"({left_out} earlier lines are left out)", *texts[-most:]]
 
 
 def _meets(found: Any, wanted: Any) -> bool:
@@ -219,12 +233,10 @@ class _Named:
     group: str | None
     version: str | None
 
-    def names(self, entry: LoggedRequest) -> bool:
-        return (
-            self.kind in (entry.kind, entry.resource)
-            and (self.group is None or entry.group == self.group)
-            and (self.version is None or entry.version == self.version)
-        )
+    def names(self, entry: LoggedRequest | Incident) -> bool:
+        if self.kind not in (entry.kind, entry.resource) or self.group not in (None, entry.group):
+            return False
+        return isinstance(entry, Incident) or self.version in (None, entry.version)
 
 
 def _named(kind: object) -> _Named | None:

@@ -124,7 +124,7 @@ class APIServer:
         self.cut_watches()
         self._listener.break_off()
         if wipe:
-            self._front.core = self._new_core()
+            self._front.replace_core(self._new_core())
         else:
             self._front.compact()
         self._front.note("the server restarted" + (" and lost its data" if wipe else ""))
@@ -260,6 +260,7 @@ class APIServer:
         for thing in things:
             for document in documents_of(thing):
                 self._front.core.apply(document)
+                self._front.tell_commits("by apply()")
         await asyncio.sleep(0)
 
     # sockets

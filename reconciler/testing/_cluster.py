@@ -13,6 +13,7 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import NotServed
 from reconciler.objects import Unstructured
+from reconciler.testing._timeline import audit_lines
 
 if TYPE_CHECKING:
     from reconciler.testing.control_plane import ControlPlane
@@ -75,6 +76,17 @@ class Cluster:
             return [entry.status for entry in logged if entry.verb in {"patch", "update"}]
         audited = self.server.audit(name=name, namespace=self.namespace, subresource=subresource)
         return [record.code for record in audited if record.verb in {"patch", "update"}]
+
+    def timeline(self) -> list[str]:
+        """Return what happened to the objects in this test's namespace, a line each, oldest first.
+
+        Writes with who, answer and what changed; on the embedded server also the faults that struck, and what happened
+        to the server itself. On the real one it is read from the audit log, which knows what a patch has sent instead.
+        A test that fails has this in its report.
+        """
+        if isinstance(self.server, APIServer):
+            return self.server.log.timeline(namespace=self.namespace)
+        return audit_lines(self.server.audit(namespace=self.namespace))
 
 
 @contextlib.asynccontextmanager

@@ -66,6 +66,24 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     return [f"not run: {left_out} tests on a real kube-apiserver (pytest {_OPTION} runs them)"]
 
 
+_STARTED = pytest.StashKey[float]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report of a failed test what happened on its API servers."""
+    report = yield
+    if report.when == "setup":
+        item.stash[_STARTED] = call.start
+    if report.failed and report.when != "teardown" and call.excinfo is not None:
+        from reconciler.testing._timeline import sections
+
+        report.sections.extend(sections(item, call.excinfo, item.stash[_STARTED]))
+    return report
+
+
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_asyncio_loop_factories(
     config: pytest.Config,  # noqa: ARG001 - hooks are called by name

@@ -202,6 +202,8 @@ async def test_the_timeline_tells_of_writes_faults_and_incidents_in_order(server
     told = [line.partition(" ")[2] for line in server.log.timeline()]
     version = server.log.writes("widgets", "b")[0].after
     assert told == [
+        "00:00:00.000 customresourcedefinitions/widgets.example.com was created by apply()",
+        "00:00:00.000 customresourcedefinitions/widgets.example.com was changed by apply()",
         f"00:00:00.000 create widgets/a in default by tests/1.0: 201, version {version - 1}",
         "00:00:02.000 get widgets/a in default by tests/1.0: 200 [fault: delayed]",
         "00:00:02.000 1 watches of all kinds were cut",
@@ -212,7 +214,27 @@ async def test_the_timeline_tells_of_writes_faults_and_incidents_in_order(server
         "00:00:02.000 the server restarted and lost its data",
     ]
     assert len(server.log.timeline("widgets", "b")) == 6
-    assert server.log.timeline(most=1) == ["(7 earlier lines are left out)", server.log.timeline()[-1]]
+    assert server.log.timeline(most=1) == ["(9 earlier lines are left out)", server.log.timeline()[-1]]
+
+
+async def test_the_timeline_tells_what_the_server_did_to_objects_by_itself(server: APIServer, api: Api) -> None:
+    (owner,) = await api.make("a")
+    reference = {"apiVersion": "example.com/v1", "kind": "Widget", "name": "a", "uid": owner["metadata"]["uid"]}
+    await api.post(CONFIG_MAPS, {"metadata": {"name": "child", "ownerReferences": [reference]}})
+    await api.delete(f"{WIDGETS}/a")
+    await api.make("b")
+    await api.delete(WIDGETS)
+    told = [line.split(" ", 2)[2].partition(":")[0] for line in server.log.timeline()[2:]]
+    assert told == [
+        "create widgets/a in default by tests/1.0",
+        "create configmaps/child in default by tests/1.0",
+        "delete widgets/a in default by tests/1.0",
+        "configmaps/child in default was removed by the server",
+        "create widgets/b in default by tests/1.0",
+        "deletecollection widgets in default by tests/1.0",
+        "widgets/b in default was removed by the server",
+    ]
+    assert len(server.log.timeline("ConfigMap", "child")) == 2
 
 
 async def test_what_is_kept_of_one_request_is_bounded(server: APIServer, api: Api) -> None:
