@@ -46,7 +46,8 @@ def read_configuration(call: Call) -> dict[str, Any]:
     if name != call.name:
         raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
     config = {**found, "metadata": metadata}
-    problems = list(type_problems(content_of(call, config), endpoint.place))
+    content = {key: value for key, value in config.items() if key not in ("apiVersion", "kind")}
+    problems = list(type_problems(content, endpoint.place))
     if problems:
         text = problems[0] if len(problems) == 1 else "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
         kind = (
@@ -124,13 +125,15 @@ def _holds_null(value: Any) -> bool:
 
 
 def _assembled(call: Call, config: dict[str, Any], before: dict[str, Any], merged: dict[str, Any]) -> dict[str, Any]:
-    if call.subresource == "status":
+    if call.subresource == "status" and call.endpoint.resource.custom:
         kept = {key: value for key, value in before.items() if key != "status"}
         return {**kept, **merged, "metadata": {**before["metadata"], **_identity(config)}}
     owned_metadata = content_of(call, before).get("metadata", {})
     metadata = {key: value for key, value in before["metadata"].items() if key not in owned_metadata}
     doc = {**merged, "apiVersion": before["apiVersion"], "kind": before["kind"]}
-    if "status" in before:
+    if call.subresource == "status":
+        doc = {key: value for key, value in before.items() if key != "status"} | doc
+    elif "status" in before:
         doc.setdefault("status", before["status"])
     doc["metadata"] = {**metadata, **merged.get("metadata", {}), **_identity(config)}
     return doc

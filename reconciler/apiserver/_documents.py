@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from reconciler.apiserver._bodies import STRATEGIC_PATCH, YAML, decode, duplicate_fields, media_type, read_object
+from reconciler.apiserver._bodies import (
+    APPLY_PATCH,
+    STRATEGIC_PATCH,
+    YAML,
+    decode,
+    duplicate_fields,
+    media_type,
+    read_object,
+)
 from reconciler.apiserver._built_in import Malformed, built_in_node
 from reconciler.apiserver._metadata import MalformedMetadata, metadata_warnings, read_metadata
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._skeletons import filled
-from reconciler.apiserver._status import FieldError, Refusal, bad_request, invalid
+from reconciler.apiserver._status import FieldError, Refusal, bad_request, internal_error, invalid
 from reconciler.apiserver._text import go_json, go_type, go_value, quoted, snippet
 
 __all__ = ["read_document", "take_patched"]
+
+_ROOT = re.compile(r"[.\[]")
 
 
 def read_document(call: Call, before: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
@@ -132,7 +143,13 @@ def _complete(
         order = sorted(found) if call.verb == "patch" else list(found)
         raise _malformed(call, found, malformed[min(malformed, key=order.index)])
     problems = [f'duplicate field "{path}"' for path in unknown[:twice]]
-    problems += [f'unknown field "{path}"' for path in metadata_unknown + sorted(content_unknown)]
+    if endpoint.resource.custom:
+        unknown = metadata_unknown + sorted(content_unknown)
+    else:
+        # A typed decoder meets them in the order of the document.
+        order = sorted(found) if call.verb == "patch" else list(found)
+        unknown = sorted(content_unknown + metadata_unknown, key=lambda path: order.index(_ROOT.split(path)[0]))
+    problems += [f'unknown field "{path}"' for path in unknown]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         raise _malformed(call, found, f"strict decoding error: {', '.join(problems)}")
@@ -157,6 +174,14 @@ def _malformed(call: Call, found: dict[str, Any], problem: str) -> Refusal:
     """Make the refusal of a document that cannot be decoded: for a patch it shows what the patch made."""
     if call.verb != "patch":
         return bad_request(_cannot_be_handled(call.endpoint, problem))
+    if media_type(call.request) == APPLY_PATCH:
+        group, version = call.endpoint.info.group, call.endpoint.version
+        kind = f"{group}/{version}, Kind={call.endpoint.info.kind}"
+        place = f"{(found.get('metadata') or {}).get('namespace', '')}/{call.name}"
+        return internal_error(
+            f"failed to convert new object ({place}; {kind}) to proper version: unable to convert unstructured object "
+            f"to {kind}: error decoding from json: {problem}"
+        )
     if media_type(call.request) == STRATEGIC_PATCH:
         # The library behind these shows the patch itself.
         shown = quoted(go_value(decode(call.request.body)))

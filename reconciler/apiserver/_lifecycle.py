@@ -123,8 +123,7 @@ class Lifecycle:
         if kept:
             self._edit(resource, current, "finalizers", kept)
         else:
-            doc = {**current.doc, "metadata": {k: v for k, v in current.doc["metadata"].items() if k != "finalizers"}}
-            self._cluster.remove(resource, current, doc)
+            self._cluster.remove(resource, current)
 
     def _edit(self, resource: Resource, stored: Stored, field: str, value: list[Any]) -> None:
         metadata = {**stored.doc["metadata"], field: value}

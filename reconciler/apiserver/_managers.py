@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.apiserver._fields import FieldSet, compare, difference, intersection, union
+from reconciler.apiserver._metadata import FIXED_BESIDE_STATUS
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._schema import Node
 
@@ -45,19 +46,29 @@ def manager_of(call: Call) -> str:
 
 
 def content_of(call: Call, doc: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a document that a request can own: without status, or status alone.
+    """Return the part of a document that a request can own: without status, or status and what is written beside it.
 
     Metadata is always there, so that it never counts as added itself.
     """
+    info = call.endpoint.info
+    untracked = _UNTRACKED
     if call.subresource == "status":
-        return {"status": doc["status"]} if "status" in doc else {}
+        content = {"status": doc["status"]} if "status" in doc else {}
+        if call.endpoint.resource.custom:
+            return content
+        untracked = untracked | set(FIXED_BESIDE_STATUS.get((info.group, info.plural), ()))
+    else:
+        content = _beside_metadata(call, doc)
+    metadata = doc.get("metadata") or {}
+    content["metadata"] = {key: value for key, value in metadata.items() if key not in untracked}
+    return content
+
+
+def _beside_metadata(call: Call, doc: Mapping[str, Any]) -> dict[str, Any]:
     apart = {"apiVersion", "kind", "metadata", *(("status",) if "status" in call.endpoint.subresources else ())}
     if call.endpoint.info.plural == "namespaces":
         apart.add("spec")
-    content = {key: value for key, value in doc.items() if key not in apart}
-    metadata = doc.get("metadata") or {}
-    content["metadata"] = {key: value for key, value in metadata.items() if key not in _UNTRACKED}
-    return content
+    return {key: value for key, value in doc.items() if key not in apart}
 
 
 class Owners:

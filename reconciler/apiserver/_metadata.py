@@ -10,10 +10,12 @@ from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_json, go_type
 
 __all__ = [
+    "FIXED_BESIDE_STATUS",
     "MalformedMetadata",
     "check_metadata",
     "check_metadata_update",
     "check_standard_finalizers",
+    "metadata_beside_status",
     "metadata_warnings",
     "read_metadata",
 ]
@@ -165,6 +167,20 @@ def check_metadata(info: KindInfo, metadata: dict[str, Any]) -> list[FieldError]
             FieldError("metadata.name", f'Invalid value: "{name}": {problem}') for problem in name_problems(info, name)
         ]
     return errors + _check_maps(metadata)
+
+
+def metadata_beside_status(info: KindInfo, metadata: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata that a write to the status of a built-in kind leaves; private to the caller."""
+    kept = dict(metadata)
+    for key in FIXED_BESIDE_STATUS.get((info.group, info.plural), ()):
+        kept.pop(key, None)
+        if key in before:
+            kept[key] = before[key]
+    return kept
+
+
+FIXED_BESIDE_STATUS = {("", "pods"): ("ownerReferences",), ("apps", "deployments"): ("labels",)}
+"""What writes to the status of a kind do not change in metadata."""
 
 
 def check_standard_finalizers(metadata: dict[str, Any]) -> list[FieldError]:

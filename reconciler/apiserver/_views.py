@@ -82,6 +82,8 @@ class MetadataView(WholeView):
         """Return the JSON of a list."""
         shown = {key: value for key, value in metadata.items() if value != ""}
         head = encode({"kind": "PartialObjectMetadataList", "apiVersion": _META, "metadata": shown})
+        if not items:
+            return b'%b,"items":null}' % head[:-1]
         return _list(head, [self.encode(endpoint, item) for item in items])
 
 
@@ -164,7 +166,7 @@ _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"
 
 
 def _definition(column: Mapping[str, Any], endpoint: Endpoint) -> dict[str, Any]:
-    described = f"Column of {endpoint.info.kind}: the value at {column['jsonPath']}."
+    described = f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"
     return {
         "name": column["name"],
         "type": column["type"],

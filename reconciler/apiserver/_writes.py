@@ -26,7 +26,12 @@ from reconciler.apiserver._cluster import Cluster
 from reconciler.apiserver._contents import BLOCKING
 from reconciler.apiserver._documents import read_document, take_patched
 from reconciler.apiserver._managers import Owners, content_of, key_for
-from reconciler.apiserver._metadata import check_metadata, check_metadata_update, check_standard_finalizers
+from reconciler.apiserver._metadata import (
+    check_metadata,
+    check_metadata_update,
+    check_standard_finalizers,
+    metadata_beside_status,
+)
 from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
@@ -318,10 +323,11 @@ class Writer:
         _check_version(call, old, doc["metadata"])
         doc = _split(call, before, doc)
         metadata = doc["metadata"]
-        errors = [] if call.subresource else check_metadata_update(metadata, before["metadata"])
+        whole = not call.subresource or (call.subresource == "status" and not endpoint.resource.custom)
+        errors = check_metadata_update(metadata, before["metadata"]) if whole else []
         # The real server checks metadata twice and lists both findings.
         errors = errors * 2
-        if not endpoint.resource.custom and not call.subresource:
+        if not endpoint.resource.custom and whole:
             errors += check_standard_finalizers(metadata)
         _keep_owned(metadata, before["metadata"])
         strategy = self._strategies(endpoint)
@@ -342,9 +348,9 @@ class Writer:
         if dry_run:
             return Written(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and is_due(endpoint, stored_form):
-            # The answer is the object as it went, under the version that it had.
+            # The answer is the object as it went, under the version that it had; watches see what was stored.
             shown = Stored(old.key, old.rv, stored_form)
-            gone = self._cluster.remove(endpoint.resource, old, stored_form)
+            gone = self._cluster.remove(endpoint.resource, old)
             return Written(200, shown, before=old, after=gone, warnings=warnings)
         new = self._cluster.replace(endpoint.resource, old, stored_form)
         return Written(200, new, before=old, after=new, warnings=warnings)
@@ -419,9 +425,9 @@ def _split(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> dict[str,
     """Keep apart what the subresource and the object itself may change."""
     if call.subresource == "status":
         changed = {**before, "metadata": dict(before["metadata"])}
-        if call.endpoint.info.group == "apps" and doc["metadata"].get("annotations"):
-            # Controllers of workloads keep notes of theirs beside the status.
-            changed["metadata"]["annotations"] = doc["metadata"]["annotations"]
+        if not call.endpoint.resource.custom:
+            # Controllers of built-in kinds keep notes of theirs beside the status.
+            changed["metadata"] = metadata_beside_status(call.endpoint.info, doc["metadata"], before["metadata"])
         if "status" in doc:
             changed["status"] = doc["status"]
         else:
