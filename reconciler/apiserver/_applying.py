@@ -92,7 +92,7 @@ def apply_over(call: Call, config: dict[str, Any], before: dict[str, Any], owner
     if not truthy(call.query.get("force", "")):
         found = owners.conflicts(key, live, merged, place)
         if found:
-            raise apply_conflict([(str(other), list(paths(theirs))) for other, theirs in found.items()])
+            raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
     owners.apply(key, fields, live, merged, place)
     doc = _assembled(call, config, before, merged)
     # What became empty became null, which a schema may not allow.
@@ -141,6 +141,8 @@ def _assembled(call: Call, config: dict[str, Any], before: dict[str, Any], merge
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
     """Return what a configuration says about which object it means."""
-    return {
-        key: config["metadata"][key] for key in ("uid", "namespace", "resourceVersion") if config["metadata"].get(key)
-    }
+    metadata = config["metadata"]
+    found = {key: metadata[key] for key in ("uid", "namespace") if metadata.get(key)}
+    if metadata.get("resourceVersion") is not None:
+        found["resourceVersion"] = metadata["resourceVersion"]
+    return found

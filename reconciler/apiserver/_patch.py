@@ -65,11 +65,22 @@ def _apply(document: Any, operation: Any) -> Any:
         return _edit(document, path, op, operation.get("value"))
     if op in ("move", "copy"):
         source = _pointer(operation.get("from", ""))
-        value = _read(document, source)
         if op == "move":
+            value = _read(document, source)
             document = _edit(document, source, "remove", None)
+        else:
+            value = _copied(document, source)
         return _edit(document, path, "add", value)
     raise PatchFailed(f"unexpected kind: {op}")
+
+
+def _copied(document: Any, path: list[str]) -> Any:
+    """Return a copied value; of a member that is not there the server's library copies null."""
+    if path:
+        parent = _read(document, path[:-1])
+        if isinstance(parent, dict) and path[-1] not in parent:
+            return None
+    return _read(document, path)
 
 
 def _test(document: Any, path: list[str], operation: dict[str, Any]) -> None:

@@ -43,10 +43,13 @@ def selector_of(call: Call) -> Selector:
     """Return the selector of a list, watch or deletecollection.
 
     Raises:
-        Refusal: 400 when it cannot be read or names a field that cannot be selected by.
+        Refusal: 400 when it cannot be read or names a field that cannot be selected by, 422 for options beside it that
+            do not fit together.
     """
     labels, fields = call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
+    wanted = parse_labels(labels) if labels else []
     terms = parse_fields(fields) if fields else []
+    _check_options(call)
     if call.name:
         terms += parse_fields(f"metadata.name={call.name}")
     readers = call.endpoint.selectable
@@ -60,7 +63,15 @@ def selector_of(call: Call) -> Selector:
     def read(doc: dict[str, Any], path: str) -> str:
         return _COMMON[path](doc) if path in _COMMON else readers[path](doc)
 
-    return Selector(parse_labels(labels) if labels else [], terms, read)
+    return Selector(wanted, terms, read)
+
+
+def _check_options(call: Call) -> None:
+    """Check the options of a list or watch against one another, as is done once selectors are read."""
+    if call.verb == "watch":
+        _initial_events(call)
+    else:
+        _check_match(call)
 
 
 _COMMON: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -134,8 +145,9 @@ class Reader:
         Raises:
             Refusal: 400, 410 or 504 as the real server does.
         """
+        selector = selector_of(call)
         objects, rv, token = self._snapshot(call, stale)
-        items, remaining, following = self._page(call, objects, rv, token)
+        items, remaining, following = self._page(call, selector, objects, rv, token)
         endpoint = call.endpoint
         metadata: dict[str, Any] = {"continue": ""} if endpoint.resource.custom else {}
         if following is not None:
@@ -149,7 +161,6 @@ class Reader:
         store, current = call.endpoint.store, self._cluster.revisions.current
         match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
         asked = _list_version(call)
-        _check_match(call, match, token=token)
         if token:
             found = _Token.read(token)
             if asked:
@@ -176,10 +187,9 @@ class Reader:
         return objects, token.rv, token
 
     def _page(
-        self, call: Call, objects: dict[str, Stored], rv: int, token: _Token | None
+        self, call: Call, selector: Selector, objects: dict[str, Stored], rv: int, token: _Token | None
     ) -> tuple[list[Stored], int, _Token | None]:
-        store, selector = call.endpoint.store, selector_of(call)
-        limit = _limit(call)
+        store, limit = call.endpoint.store, _limit(call)
         # A past snapshot is a dict of its own, whose order is not that of the keys.
         keys = store.keys(call.namespace) if objects is store.objects else store.order(objects, call.namespace)
         start = bisect.bisect_left(keys, token.start) if token is not None else 0
@@ -290,8 +300,9 @@ def _match_errors(problems: list[str]) -> list[FieldError]:
     return [FieldError("resourceVersionMatch", text, reason) for text, reason in zip(problems, reasons, strict=True)]
 
 
-def _check_match(call: Call, match: str, *, token: str) -> None:
-    asked = call.query.get("resourceVersion", "")
+def _check_match(call: Call) -> None:
+    asked, match = call.query.get("resourceVersion", ""), call.query.get("resourceVersionMatch", "")
+    token = call.query.get("continue", "")
     problems = []
     if match:
         if token:

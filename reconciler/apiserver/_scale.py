@@ -17,8 +17,9 @@ from reconciler.apiserver._bodies import (
 from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
 from reconciler.apiserver._registry import Endpoint, ScalePaths
 from reconciler.apiserver._routing import Call
-from reconciler.apiserver._status import bad_request, not_found, patch_rejected, unsupported_media_type
+from reconciler.apiserver._status import FieldError, Refusal, bad_request, invalid, not_found, patch_rejected, unsupported_media_type
 from reconciler.apiserver._storage import Stored
+from reconciler.apiserver._text import go_type
 from reconciler.apiserver._writes import Writer, Written
 
 __all__ = ["Scaler", "scale_of"]
@@ -44,8 +45,16 @@ def _put(doc: dict[str, Any], parts: list[str], value: Any) -> dict[str, Any]:
 
 
 def scale_of(endpoint: Endpoint, stored: Stored) -> dict[str, Any]:
-    """Return the Scale of a stored object."""
+    """Return the Scale of a stored object.
+
+    Raises:
+        Refusal: 500 for a custom object that says nothing of replicas, as the real server has it.
+    """
     doc, paths = stored.doc, _paths(endpoint)
+    if endpoint.resource.custom and _get(doc, paths.spec) is None:
+        problem = f'the spec replicas field "{paths.spec}" does not exist'
+        causes = {"causes": [{"message": problem}]}
+        raise Refusal(500, "InternalError", f"Internal error occurred: {problem}", details=causes)
     metadata = {
         key: doc["metadata"][key]
         for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
@@ -92,7 +101,8 @@ class Scaler:
         scale = self._asked(call, scale_of(endpoint, old))
         replicas = (scale.get("spec") or {}).get("replicas", 0)
         if isinstance(replicas, bool) or not isinstance(replicas, int):
-            raise bad_request('Scale in version "v1" cannot be handled as a Scale: spec.replicas must be an integer')
+            problem = f"cannot unmarshal {go_type(replicas)} into Go struct field ScaleSpec.spec.replicas of type int32"
+            raise bad_request(f'Scale in version "v1" cannot be handled as a Scale: json: {problem}')
         doc = _put(endpoint.show(old.doc), _paths(endpoint).spec.lstrip(".").split("."), replicas)
         version = (scale.get("metadata") or {}).get("resourceVersion") or str(old.rv)
         doc["metadata"] = {**doc["metadata"], "resourceVersion": version}

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
+from reconciler.apiserver._apply import type_problems
 from reconciler.apiserver._applying import apply_new, apply_over, read_configuration
 from reconciler.apiserver._bodies import (
     APPLY_PATCH,
@@ -128,6 +129,7 @@ class Writer:
         if metadata.pop("resourceVersion", ""):
             raise internal_error("resourceVersion should not be set on objects to be created")
         generate = "" if metadata.get("name") else str(metadata.get("generateName", ""))
+        traceable = _is_traceable(call, doc, {})
         self._stamp(call, doc, metadata)
         strategy = self._strategies(endpoint)
         key = endpoint.resource.key(call.namespace, metadata.get("name", ""))
@@ -149,7 +151,7 @@ class Writer:
             deleting = "deletionTimestamp" in taken.doc["metadata"]
             raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting)
         warnings = warnings + strategy.warn(doc)
-        if not owned:
+        if not owned and traceable:
             owners = Owners((), self._cluster.now())
             # The structs of built-in kinds are there even when they are empty, so they never count as added.
             owners.update(key_for(call, "Update"), endpoint.skeleton, content_of(call, doc), endpoint.place)
@@ -300,6 +302,8 @@ class Writer:
         applied = apply_over(call, config, before, owners)
         doc, warnings = take_patched(call, applied, before)
         _check_place(call, doc["metadata"])
+        if not doc["metadata"].get("resourceVersion") and not info.unconditional:
+            raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return self.change(call, old, doc, warnings, dry_run=dry_run, owners=owners)
 
     def find(self, call: Call) -> Stored | None:
@@ -321,6 +325,7 @@ class Writer:
         endpoint, info = call.endpoint, call.endpoint.info
         before = endpoint.show(old.doc)
         _check_version(call, old, doc["metadata"])
+        traceable = owners is not None or _is_traceable(call, doc, before)
         doc = _split(call, before, doc)
         metadata = doc["metadata"]
         whole = not call.subresource or (call.subresource == "status" and not endpoint.resource.custom)
@@ -338,11 +343,14 @@ class Writer:
             raise invalid(info.kind, info.internal_group, call.name, errors)
         warnings = warnings + strategy.warn(doc)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
-        self._track(call, before, doc, owners)
+        if traceable:
+            self._track(call, before, doc, owners)
+        else:
+            metadata.pop("managedFields", None)
         strategy.finish(doc)
         if same(doc, before):
             return Written(200, old, before=old, after=old, warnings=warnings)
-        if info.generation and _desired_changed(endpoint, before, doc):
+        if info.generation and (_desired_changed(endpoint, before, doc) or _notes_count(call, before, doc)):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
         stored_form = endpoint.take(doc)
         if dry_run:
@@ -354,6 +362,22 @@ class Writer:
             return Written(200, shown, before=old, after=gone, warnings=warnings)
         new = self._cluster.replace(endpoint.resource, old, stored_form)
         return Written(200, new, before=old, after=new, warnings=warnings)
+
+
+def _is_traceable(call: Call, doc: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Tell whether the owners of fields can be kept: not if what the request may not change is of the wrong type.
+
+    What it may change is checked elsewhere. The real server then forgets all owners.
+    """
+    if not call.endpoint.resource.custom or "status" not in call.endpoint.subresources:
+        return True
+    apart = {"apiVersion", "kind", "metadata"}
+    if call.subresource == "status":
+        ignored = {key: value for key, value in doc.items() if key not in apart and key != "status"}
+    else:
+        ignored = {"status": doc["status"]} if "status" in doc else {}
+    ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
+    return all("duplicate entries" in problem for problem in type_problems(ignored, call.endpoint.place))
 
 
 def _entries(old: Stored | None) -> list[dict[str, Any]]:
@@ -447,6 +471,13 @@ def _keep_owned(metadata: dict[str, Any], before: dict[str, Any]) -> None:
             metadata[key] = before[key]
         else:
             metadata.pop(key, None)
+
+
+def _notes_count(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> bool:
+    """Tell whether annotations were changed that count for generation, as those of Deployments do."""
+    if call.endpoint.info.plural != "deployments" or call.endpoint.info.group != "apps" or call.subresource:
+        return False
+    return (before["metadata"].get("annotations") or {}) != (doc["metadata"].get("annotations") or {})
 
 
 def _desired_changed(endpoint: Endpoint, before: dict[str, Any], doc: dict[str, Any]) -> bool:
