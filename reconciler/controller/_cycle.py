@@ -62,6 +62,7 @@ class ReconcileCycle:
         run: what runs.
         tracker: the controller's echo tracker.
         unsaved: the controller's store of unsaved mutations.
+        stopping: says whether the controller is to stop.
         loop: the controller's event loop; the caller runs on it.
     """
 
@@ -72,6 +73,7 @@ class ReconcileCycle:
         *,
         tracker: EchoTracker[Request],
         unsaved: UnsavedStore,
+        stopping: Callable[[], bool] = lambda: False,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._gvk = gvk
@@ -79,6 +81,7 @@ class ReconcileCycle:
         self.bridge = ThreadBridge(loop)
         self._tracker = tracker
         self._unsaved = unsaved
+        self._stopping = stopping
         self._loop = loop
         self._thread = threading.get_ident()
         self._uid: str | None = None
@@ -93,6 +96,11 @@ class ReconcileCycle:
     def request(self) -> Request:
         """Return the key in hand."""
         return self.run.request
+
+    @property
+    def stopping(self) -> bool:
+        """Say whether the controller is to stop."""
+        return self._stopping()
 
     @property
     def reconcile_id(self) -> str:

@@ -143,7 +143,12 @@ class Worker:
         self._watch_for_storm(run)
         self._set_active(+1)
         return ReconcileCycle(
-            bench.gvk, run, tracker=bench.tracker, unsaved=bench.unsaved, loop=asyncio.get_running_loop()
+            bench.gvk,
+            run,
+            tracker=bench.tracker,
+            unsaved=bench.unsaved,
+            stopping=lambda: bench.queue.shutting_down,
+            loop=asyncio.get_running_loop(),
         )
 
     def _end(self, cycle: ReconcileCycle, verdict: Verdict | None) -> None:

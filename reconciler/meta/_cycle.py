@@ -33,6 +33,11 @@ class Cycle(Protocol):
         """Return the key in hand."""
         ...
 
+    @property
+    def stopping(self) -> bool:
+        """Say whether the controller is to stop, so that nobody should wait long for anything."""
+        ...
+
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:
         """Hear that the cycle read an object at a version."""
         ...

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import threading
 from collections import Counter
 from collections.abc import Awaitable, Generator, Hashable, Mapping, Sequence
 from types import TracebackType
@@ -17,15 +16,15 @@ from reconciler.status import _joining
 from reconciler.status._apply import refuse_for_apply
 from reconciler.status._binding import bind
 from reconciler.status._documents import document_of, is_kind, presented
-from reconciler.status._drivers import drive, drive_blocking, outlast
 from reconciler.status._effects import Policy, Target
 from reconciler.status._errors import StatusNotOpen
 from reconciler.status._fields import StatusFields
+from reconciler.status._flushing import AsyncFlusher, BlockingFlusher
 from reconciler.status._forms import StatusForms
 from reconciler.status._joining import Joint
 from reconciler.status._mutations import DECISIONS, Mutation
 from reconciler.status._recording import Recorder, S
-from reconciler.status._session import Pending, Session
+from reconciler.status._session import Session
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._statistics import StatusMetrics, StatusStatistics
 from reconciler.status._writer import Strategy
@@ -86,8 +85,9 @@ class StatusBatcher(Recorder[S]):
             of the same name that was made meanwhile. In a controller its event is never taken for an echo.
         token: a path of the status where each write leaves a random id, so that a write whose answer was lost can be
             told from one that was not applied, also for increments. Default: none.
-        flush_timeout: seconds for one flush. Default 10. After it a request in flight counts as unknown. The attribute
-            of this name may be lowered while the block runs, for a shutdown.
+        flush_timeout: seconds for one flush. Default 10; 2 at most once a controller of this library that is to stop
+            has cancelled the reconcile. After it a request in flight counts as unknown. The attribute of this name may
+            be lowered while the block runs.
         max_conflicts: how many write requests one flush makes at most, and how many reads. Default 5.
         field_manager: under which name an official client's writes are recorded. Default ``"kube-reconciler"``. Other
             writers have their own.
@@ -164,8 +164,8 @@ class StatusBatcher(Recorder[S]):
         self._joined = False
         self._failure: Exception | None = None
         self._mine: list[Mutation] = []  # recorded here while joined
-        self._running: asyncio.Task[None] | None = None  # the flush under way, on an event loop
-        self._turn = threading.Lock()  # the same for a blocking client
+        self._flusher = AsyncFlusher(writer)
+        self._blocking_flusher = BlockingFlusher(writer, self._clock)
 
     # What callers read.
 
@@ -241,8 +241,8 @@ class StatusBatcher(Recorder[S]):
                 "the batcher over a client, with the same body"
             )
         if self._binding.is_async:
-            return self._flush(checkpoint=True)
-        self._flush_blocking(checkpoint=True)
+            return self._flusher.flush(session, self.flush_timeout, checkpoint=True)
+        self._blocking_flusher.flush(session, self.flush_timeout, checkpoint=True)
         return _Done()
 
     # Entering and leaving.
@@ -261,7 +261,8 @@ class StatusBatcher(Recorder[S]):
         if session is None:
             return
         try:
-            await self._flush(checkpoint=False)
+            cancelled = isinstance(error, asyncio.CancelledError)
+            await self._flusher.flush(session, self.flush_timeout, checkpoint=False, cancelled=cancelled)
         except Exception as failure:
             if error is None:
                 raise
@@ -286,7 +287,7 @@ class StatusBatcher(Recorder[S]):
         if session is None:
             return
         try:
-            self._flush_blocking(checkpoint=False)
+            self._blocking_flusher.flush(session, self.flush_timeout, checkpoint=False)
         except Exception as failure:
             if error is None:
                 raise
@@ -384,49 +385,6 @@ class StatusBatcher(Recorder[S]):
         if self._session is None:
             raise StatusNotOpen(f"the status of {self._target} is recorded inside the batcher's block only.")
         return self._session
-
-    # Flushing.
-
-    async def _flush(self, *, checkpoint: bool) -> None:
-        if self._running is not None and not self._running.done():
-            await outlast(asyncio.ensure_future(self._flush_in_turn(checkpoint=checkpoint)))
-            return
-        pending = self._opened().begin(checkpoint=checkpoint)
-        if pending is not None:
-            self._running = asyncio.ensure_future(self._send(pending))
-            await outlast(self._running)
-
-    async def _flush_in_turn(self, *, checkpoint: bool) -> None:
-        while self._running is not None and not self._running.done():
-            await asyncio.wait([self._running])
-        pending = self._opened().begin(checkpoint=checkpoint)
-        if pending is not None:
-            self._running = asyncio.current_task()
-            await self._send(pending)
-
-    async def _send(self, pending: Pending) -> None:
-        session = self._opened()
-        try:
-            flushed = await drive(pending, self._binding.writer, self.flush_timeout)
-        except BaseException as error:
-            session.fail(pending, error)
-            raise
-        finally:
-            self._running = None
-        session.finish(pending, flushed)
-
-    def _flush_blocking(self, *, checkpoint: bool) -> None:
-        session = self._opened()
-        with self._turn:
-            pending = session.begin(checkpoint=checkpoint)
-            if pending is None:
-                return
-            try:
-                flushed = drive_blocking(pending, self._binding.writer, self.flush_timeout, self._clock)
-            except BaseException as error:
-                session.fail(pending, error)
-                raise
-            session.finish(pending, flushed)
 
     def _note(self, error: BaseException, failure: Exception) -> None:
         """Attach the failure of the flush to the block's own error, which goes on."""

@@ -16,15 +16,14 @@ from reconciler.status._writer import StatusWriter, SyncStatusWriter
 __all__ = ["drive", "drive_blocking", "outlast"]
 
 
-async def drive(pending: Pending, writer: StatusWriter, seconds: float) -> Flushed:
-    """Run a flush on the event loop within a budget of seconds.
+async def drive(pending: Pending, writer: StatusWriter, budget: asyncio.Timeout) -> Flushed:
+    """Run a flush on the event loop within its time, which may be shortened meanwhile.
 
     Cancellation leaves the request in flight, its outcome unknown.
 
     Raises:
         StatusError: it failed, or its time is up.
     """
-    budget = asyncio.timeout(seconds)
     try:
         async with budget:
             effect = pending.effect
@@ -93,10 +92,10 @@ def _block_on(
     return None
 
 
-async def outlast(task: asyncio.Task[None]) -> None:
+async def outlast(task: asyncio.Task[None], *, on_cancel: Callable[[], None]) -> None:
     """Wait for a task that is not cancelled with the caller, however often that is; then pass the cancellation on.
 
-    The task has to bound its own time. Raises what it raised.
+    The task has to bound its own time; `on_cancel` may shorten it. Raises what it raised.
     """
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -104,6 +103,7 @@ async def outlast(task: asyncio.Task[None]) -> None:
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
             cancelled = cancelled or error
+            on_cancel()
     if cancelled is None:
         task.result()
         return

@@ -31,6 +31,7 @@ class FakeCycle:
     seen: list[Any] = field(default_factory=list)
     writes: list[Any] = field(default_factory=list)
     unsaved: dict[str, Any] = field(default_factory=dict)
+    stopping: bool = False
 
     def saw(self, gvk: Any, request: Any, uid: str, version: Any) -> None:
         self.seen.append((uid, version))

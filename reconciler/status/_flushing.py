@@ -1,0 +1,117 @@
+"""Run the flushes of one batcher: one after the other, behind a shield, and each within its time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from reconciler.clock import Clock
+from reconciler.meta import current_cycle
+from reconciler.status._drivers import drive, drive_blocking, outlast
+from reconciler.status._session import Pending, Session
+
+__all__ = ["SHUTDOWN_TIMEOUT", "AsyncFlusher", "BlockingFlusher"]
+
+SHUTDOWN_TIMEOUT = 2.0
+"""Seconds for a flush from when its controller, which is to stop, has cancelled the reconcile."""
+
+
+class AsyncFlusher:
+    """Run flushes over an asynchronous client.
+
+    Args:
+        writer: a `StatusWriter`.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        self._running: asyncio.Task[None] | None = None
+        self._budget: asyncio.Timeout | None = None  # of the flush under way
+        self._hurried = False
+
+    async def flush(self, session: Session, seconds: float, *, checkpoint: bool, cancelled: bool = False) -> None:
+        """Write what a session recorded. Cancellation waits for the write, and is raised then.
+
+        Args:
+            session: the batcher's.
+            seconds: for the flush.
+            checkpoint: raise on a conflict instead of replaying.
+            cancelled: whether the block ended with a cancellation.
+
+        Raises:
+            StatusError: it failed.
+        """
+        if cancelled:
+            self._hurry()
+        if self._running is not None and not self._running.done():
+            task = asyncio.ensure_future(self._in_turn(session, seconds, checkpoint=checkpoint))
+            await outlast(task, on_cancel=self._hurry)
+            return
+        pending = session.begin(checkpoint=checkpoint)
+        if pending is not None:
+            self._running = asyncio.ensure_future(self._send(session, pending, seconds))
+            await outlast(self._running, on_cancel=self._hurry)
+
+    async def _in_turn(self, session: Session, seconds: float, *, checkpoint: bool) -> None:
+        while self._running is not None and not self._running.done():
+            await asyncio.wait([self._running])
+        pending = session.begin(checkpoint=checkpoint)
+        if pending is not None:
+            self._running = asyncio.current_task()
+            await self._send(session, pending, seconds)
+
+    async def _send(self, session: Session, pending: Pending, seconds: float) -> None:
+        self._budget = asyncio.timeout(min(seconds, SHUTDOWN_TIMEOUT) if self._hurried else seconds)
+        try:
+            flushed = await drive(pending, self._writer, self._budget)
+        except BaseException as error:
+            session.fail(pending, error)
+            raise
+        finally:
+            self._running = self._budget = None
+        session.finish(pending, flushed)
+
+    def _hurry(self) -> None:
+        """Shorten the time of the flush if the cancellation is that of a controller that stops."""
+        cycle = current_cycle.get()
+        if cycle is None or not cycle.stopping or self._hurried:
+            return
+        self._hurried = True
+        budget, until = self._budget, asyncio.get_running_loop().time() + SHUTDOWN_TIMEOUT
+        if budget is not None and not budget.expired() and (budget.when() or until) > until:
+            budget.reschedule(until)
+
+
+class BlockingFlusher:
+    """Run flushes over a blocking client; threads take turns.
+
+    Args:
+        writer: a `SyncStatusWriter`.
+        clock: measures the time.
+    """
+
+    def __init__(self, writer: Any, clock: Clock) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._turn = threading.Lock()
+
+    def flush(self, session: Session, seconds: float, *, checkpoint: bool) -> None:
+        """Write what a session recorded.
+
+        Raises:
+            StatusError: it failed.
+        """
+        cycle = current_cycle.get()
+        if cycle is not None and cycle.stopping:  # no cancellation comes through to a thread that waits for a request
+            seconds = min(seconds, SHUTDOWN_TIMEOUT)
+        with self._turn:
+            pending = session.begin(checkpoint=checkpoint)
+            if pending is None:
+                return
+            try:
+                flushed = drive_blocking(pending, self._writer, seconds, self._clock)
+            except BaseException as error:
+                session.fail(pending, error)
+                raise
+            session.finish(pending, flushed)
