@@ -57,9 +57,13 @@ class Cluster:
         }
         self._run(self._client.create(document))
 
+    def message(self, namespace: str) -> dict[str, Any]:
+        """Return the message."""
+        return self._run(self._client.get(KIND, NAME, namespace)).to_dict()
+
     def status(self, namespace: str) -> dict[str, Any]:
         """Return the status of the message."""
-        return self._run(self._client.get(KIND, NAME, namespace)).to_dict().get("status") or {}
+        return self.message(namespace).get("status") or {}
 
     def wait(self, namespace: str, until: Callable[[dict[str, Any]], bool]) -> None:
         """Wait for a status of the message."""
@@ -71,9 +75,13 @@ class Cluster:
 
     def report(self, namespace: str, *more: str) -> None:
         """Print how often the status was written, and what else there is to tell."""
-        writes = self._server.requests(verb=("patch", "update"), namespace=namespace, subresource="status")
-        count = f"{len(writes)} status write{'' if len(writes) == 1 else 's'}"
+        writes = self.status_writes(namespace)
+        count = f"{writes} status write{'' if writes == 1 else 's'}"
         print(f"{namespace + ':':8}{', '.join([count, *more])}", flush=True)
+
+    def status_writes(self, namespace: str) -> int:
+        """Return how often the status was written."""
+        return len(self._server.requests(verb=("patch", "update"), namespace=namespace, subresource="status"))
 
     def other_writes(self, namespace: str) -> int:
         """Return how often something else than the status was written."""
