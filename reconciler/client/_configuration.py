@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reconciler.client._answers import label
 from reconciler.client._credentials import Credentials, reason_of
 from reconciler.client._kubeconfig import Kubeconfig, default_path, paths_in
+from reconciler.client._logins import Login, Plain, login_of
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
 if TYPE_CHECKING:
-    from kubernetes_asyncio.client import ApiClient, Configuration
-
-    from reconciler.client._sockets import KubernetesAsyncioTransport
+    from kubernetes_asyncio.client import ApiClient
 
 __all__ = ["ConfiguredTransport"]
 
@@ -31,6 +31,9 @@ _CONNECTIONS = 256
 """Connections at most: HTTP/1.1 needs one for each watch and for each request under way."""
 
 
+_logger = logging.getLogger("reconciler.client")
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """Hold where the configuration comes from: files, or none of them for the pod's service account."""
@@ -39,8 +42,66 @@ class _Source:
     paths: Sequence[Path] = ()
 
 
+class _Connections:
+    """Be the connections made with one set of certificates.
+
+    Attributes:
+        retired: others are used for new requests; these end with the last request under way.
+        closed: they have ended.
+    """
+
+    def __init__(self, api_client: ApiClient) -> None:
+        from reconciler.client._sockets import KubernetesAsyncioTransport
+
+        self.transport = KubernetesAsyncioTransport(api_client)
+        self.retired = False
+        self.closed = False
+        self._api_client = api_client
+        self._under_way = 0
+
+    async def send(self, request: HTTPRequest) -> HTTPResponse:
+        self._under_way += 1
+        response: HTTPResponse | None = None
+        try:
+            response = await self.transport.send(request)
+        finally:
+            if response is None or response.chunks is None:
+                await self._done()
+        if response.chunks is not None:
+            response.on_close = self._closing(response.on_close)
+        return response
+
+    def _closing(self, close: Callable[[], Awaitable[None]] | None) -> Callable[[], Awaitable[None]]:
+        async def closing() -> None:
+            try:
+                if close is not None:
+                    await close()
+            finally:
+                await self._done()
+
+        return closing
+
+    async def _done(self) -> None:
+        self._under_way -= 1
+        if self.retired:
+            await self.retire()
+
+    async def retire(self) -> None:
+        self.retired = True
+        if not self._under_way:
+            await self.close()
+
+    async def close(self) -> None:
+        self.closed = True
+        await self.transport.close()
+        await self._api_client.close()
+
+
 class ConfiguredTransport:
     """Find, read and open a configuration when told to, and send requests over it.
+
+    Certificates that change, the client's or the authority's, are taken for all new requests; those under way, watches
+    included, end on the connections that they began on.
 
     Args:
         kubeconfig: path of a file; searched for by default.
@@ -50,9 +111,10 @@ class ConfiguredTransport:
     def __init__(self, *, kubeconfig: str | os.PathLike[str] | None = None, context: str | None = None) -> None:
         self._kubeconfig = kubeconfig
         self._context = context
-        self._api_client: ApiClient | None = None
-        self._credentials: Credentials | None = None
-        self._transport: KubernetesAsyncioTransport | None = None
+        self._loaded: _Loaded | None = None
+        self._certificates: object = None
+        self._open: _Connections | None = None
+        self._retired: list[_Connections] = []
 
     async def open(self) -> None:
         """Read the configuration; connections are made with the first request. Cancellation leaves nothing open.
@@ -60,30 +122,39 @@ class ConfiguredTransport:
         Raises:
             ConfigurationError: nothing was found, it cannot be used, or time is virtual.
         """
-        if self._transport is not None:
+        if self._open is not None:
             return
-        from reconciler.client._sockets import KubernetesAsyncioTransport, refuse_virtual_time
+        from reconciler.client._sockets import refuse_virtual_time
 
         refuse_virtual_time()
         source = _find(self._kubeconfig, self._context)
         load = _load_kubeconfig if source.paths else _load_service_account
-        configuration, self._credentials = await load(source, self._context)
-        configuration.connection_pool_maxsize = _CONNECTIONS
-        self._api_client = _api_client(configuration, source)
-        self._transport = KubernetesAsyncioTransport(self._api_client)
+        self._loaded = await load(source, self._context)
+        try:
+            self._open = self._connections(self._loaded)
+        except BaseException:
+            self._loaded.close()
+            raise
+
+    def _connections(self, loaded: _Loaded) -> _Connections:
+        connections = _Connections(_api_client(loaded))
+        self._certificates = loaded.credentials.certificates
+        return connections
 
     async def close(self) -> None:
         """Close all connections; harmless when none is open. Cancellation may leave some to the event loop."""
-        transport, self._transport = self._transport, None
-        api_client, self._api_client = self._api_client, None
-        if transport is not None and api_client is not None:
-            await transport.close()
-            await api_client.close()
+        connections, self._open = self._open, None
+        everything = [*self._retired, *([connections] if connections else [])]
+        self._retired = []
+        if self._loaded is not None:
+            self._loaded.close()
+        for one in everything:
+            await one.close()
 
     @property
     def host(self) -> str:
         """Return the server's host and port, for metrics; ``""`` before it is open."""
-        return "" if self._transport is None else self._transport.host
+        return "" if self._open is None else self._open.transport.host
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its answer. A cancelled call may have been executed.
@@ -92,16 +163,32 @@ class ConfiguredTransport:
             NotSent: not open, or the connection could not be made.
             OutcomeUnknown: it may have reached the server, but no answer came.
         """
-        if self._transport is None:
+        if self._open is not None and self._loaded is not None:
+            await self._loaded.credentials.look()
+            await self._follow_certificates()
+        if self._open is None:
             raise NotSent(f"{label(request)}: the client is not open: use 'async with Client.from_config() as client'")
-        return await self._transport.send(request)
+        return await self._open.send(request)
 
     async def renew(self) -> bool:
         """Read the credentials anew because they were refused; say whether they are others now.
 
         A cancelled call leaves those that were there.
         """
-        return self._credentials is not None and await self._credentials.renew()
+        return self._loaded is not None and await self._loaded.credentials.renew()
+
+    async def _follow_certificates(self) -> None:
+        loaded, before = self._loaded, self._open
+        if loaded is None or before is None or loaded.credentials.certificates == self._certificates:
+            return
+        try:
+            self._open = self._connections(loaded)
+        except ConfigurationError as error:
+            self._certificates = loaded.credentials.certificates  # said once; the next ones may be better
+            _logger.warning("new certificates are left out: %s", error)
+            return
+        self._retired = [one for one in self._retired if not one.closed] + [before]
+        await before.retire()
 
 
 def _find(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> _Source:
@@ -125,61 +212,75 @@ def _find(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> _So
     )
 
 
-async def _load_kubeconfig(source: _Source, context: str | None) -> tuple[Configuration, Credentials]:
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """Hold a configuration, what keeps it fresh, and what to call it in messages."""
+
+    configuration: Any
+    credentials: Credentials
+    subject: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    close: Callable[[], None] = lambda: None
+
+
+async def _load_kubeconfig(source: _Source, context: str | None) -> _Loaded:
     kubeconfig = Kubeconfig(source.paths, source.subject)
-    name, _, user = kubeconfig.choose(context)
+    name, cluster, user = kubeconfig.choose(context)
     from kubernetes_asyncio.client import Configuration
-    from kubernetes_asyncio.config import load_kube_config
+    from kubernetes_asyncio.config.kube_config import KubeConfigLoader
 
     configuration = Configuration()
+    headers = kubeconfig.impersonation(user)
+    login: Login = Plain(user)
+
+    async def reload(refused: bool) -> None:
+        document = kubeconfig.document(name, cluster, await login.entries(refused=refused))
+        await KubeConfigLoader(document, active_context=name).load_and_set(configuration)
+
     try:
-        # persist_config would write refreshed OIDC tokens back into the file, and fails at that.
-        loader: Any = await load_kube_config(
-            os.pathsep.join(map(str, kubeconfig.paths)), name, configuration, persist_config=False
-        )
+        login = login_of(user)
+        await reload(False)
     except Exception as error:  # noqa: BLE001 - foreign code: plugins, files, identity providers
+        login.close()
         raise ConfigurationError(
             f"{source.subject}: the credentials of user {user.name!r} cannot be loaded: {reason_of(error)}"
         ) from None
-    plugin = "exec" in user.value
-
-    async def reload(refused: bool) -> None:
-        if plugin and refused:
-            # What it gave is thought to be good until its expiry.
-            loader.__dict__.pop("exec_plugin_expiry", None)
-        await loader.load_and_set(configuration)
-
-    # A plugin that names no expiry is asked again only when what it gave is refused, as in kubectl.
-    expires = hasattr(loader, "exec_plugin_expiry") if plugin else True
-    changes = expires and any(key in user.value for key in ("exec", "auth-provider", "tokenFile"))
-    return configuration, Credentials(configuration, reload, scheduled=changes)
+    scheduled = login.changes or bool(cluster.value.get("certificate-authority"))
+    credentials = Credentials(configuration, reload, scheduled=scheduled)
+    return _Loaded(configuration, credentials, source.subject, headers, login.close)
 
 
-async def _load_service_account(source: _Source, _: str | None) -> tuple[Configuration, Credentials]:
+async def _load_service_account(source: _Source, _: str | None) -> _Loaded:
     from kubernetes_asyncio.client import Configuration
     from kubernetes_asyncio.config.incluster_config import InClusterConfigLoader
 
     configuration = Configuration()
-    loader = InClusterConfigLoader(str(SERVICE_ACCOUNT / "token"), str(SERVICE_ACCOUNT / "ca.crt"))
-    try:
-        loader.load_and_set(configuration)
-    except Exception as error:  # noqa: BLE001 - foreign code
-        raise ConfigurationError(f"{source.subject} cannot be used: {reason_of(error)}") from None
+    loader = InClusterConfigLoader(
+        str(SERVICE_ACCOUNT / "token"), str(SERVICE_ACCOUNT / "ca.crt"), try_refresh_token=False
+    )
 
     async def reload(_: bool) -> None:
         loader.load_and_set(configuration)
 
-    # The loader's own hook reads the token file once a minute.
-    return configuration, Credentials(configuration, reload, scheduled=False)
+    try:
+        await reload(False)
+    except Exception as error:  # noqa: BLE001 - foreign code
+        raise ConfigurationError(f"{source.subject} cannot be used: {reason_of(error)}") from None
+    return _Loaded(configuration, Credentials(configuration, reload, scheduled=True), source.subject)
 
 
-def _api_client(configuration: Any, source: _Source) -> ApiClient:
+def _api_client(loaded: _Loaded) -> ApiClient:
     from kubernetes_asyncio.client import ApiClient
 
+    loaded.configuration.connection_pool_maxsize = _CONNECTIONS
     try:
-        return ApiClient(configuration)
+        api_client = ApiClient(loaded.configuration)
     except (ssl.SSLError, OSError, ValueError) as error:
-        raise ConfigurationError(f"{source.subject}: {_tls_problem(configuration)} ({reason_of(error)})") from None
+        problem = _tls_problem(loaded.configuration)
+        raise ConfigurationError(f"{loaded.subject}: {problem} ({reason_of(error)})") from None
+    for name, value in loaded.headers.items():
+        api_client.set_default_header(name, value)
+    return api_client
 
 
 def _tls_problem(configuration: Any) -> str:

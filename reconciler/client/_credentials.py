@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reconciler.clock import current_clock
+from reconciler.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import Configuration
@@ -31,8 +33,10 @@ class Credentials:
     Args:
         configuration: holds them for the transport.
         reload: reads them anew into the configuration; called with whether those that are there were refused.
-        scheduled: whether they can change while nothing is refused. Then `look` becomes the configuration's
-            ``refresh_api_key_hook``.
+        scheduled: whether they can change while nothing is refused.
+
+    Attributes:
+        certificates: what connections are made with, certificate authority included; other ones need new connections.
     """
 
     def __init__(
@@ -40,19 +44,19 @@ class Credentials:
     ) -> None:
         self._configuration: Any = configuration
         self._reload = reload
+        self._scheduled = scheduled
         self._lock = asyncio.Lock()
         self._looked = current_clock().monotonic()
         self._renewed: float | None = None
         self._changed = False
-        if scheduled:
-            self._configuration.refresh_api_key_hook = self.look
+        self.certificates = self._read_certificates()
 
-    async def look(self, _: object = None) -> None:
+    async def look(self) -> None:
         """Read the credentials anew if it is time; those that are there stay if that fails.
 
         A cancelled call is made up for by the next.
         """
-        if current_clock().monotonic() - self._looked < _LOOK_EVERY:
+        if not self._scheduled or current_clock().monotonic() - self._looked < _LOOK_EVERY:
             return
         async with self._lock:
             if current_clock().monotonic() - self._looked >= _LOOK_EVERY:
@@ -68,27 +72,34 @@ class Credentials:
         async with self._lock:
             now = current_clock().monotonic()
             if self._renewed is None or now - self._renewed >= _RENEW_EVERY:
-                before = dict(self._configuration.api_key)
+                before = (dict(self._configuration.api_key), self.certificates)
                 await self._read(refused=True)
-                self._changed = self._configuration.api_key != before
+                self._changed = (self._configuration.api_key, self.certificates) != before
                 self._renewed = now
             return self._changed
 
     async def _read(self, *, refused: bool) -> None:
         try:
             await self._reload(refused)
+            self.certificates = self._read_certificates()
         except Exception as error:  # noqa: BLE001 - foreign code: plugins, files, identity providers
             _logger.warning("the credentials could not be renewed: %s", reason_of(error))
 
+    def _read_certificates(self) -> tuple[bytes, ...]:
+        """Return the contents, since files are rotated in place. They hold no more than three small files."""
+        configuration = self._configuration
+        paths = (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file)
+        return tuple(Path(path).read_bytes() if path else b"" for path in paths)
+
 
 def reason_of(error: Exception) -> str:
-    """Say in one line, without secrets, why `kubernetes_asyncio` could not load a configuration.
+    """Say in one line, without secrets, why a configuration could not be loaded.
 
-    Its texts quote whole entries of the file, except for those about plugins.
+    The texts of `kubernetes_asyncio` quote whole entries of the file, except for those about plugins.
     """
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = str(error)
-    if text.startswith(("exec:", "oidc:", "Service ", "Cert file", "Token file")):
+    if isinstance(error, ConfigurationError) or text.startswith(("exec:", "Service ", "Cert file", "Token file")):
         return " ".join(text.split())[:_LONGEST]
     return type(error).__name__

@@ -85,7 +85,41 @@ class Kubeconfig:
         user = self._referred(contexts[name], "user")
         self._check_cluster(cluster)
         self._check_user(user)
-        return name, cluster, user
+        return name, cluster, _absolute(user)
+
+    def document(self, name: str, cluster: Entry, user: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a kubeconfig of one context, whose paths do not depend on where a file lies.
+
+        Args:
+            name: the context's.
+            cluster: its cluster.
+            user: its user's entries, with such paths already.
+        """
+        return {
+            "current-context": name,
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "clusters": [{"name": name, "cluster": _absolute(cluster).value}],
+            "users": [{"name": name, "user": dict(user)}],
+        }
+
+    def impersonation(self, user: Entry) -> dict[str, str]:
+        """Return the headers for acting as somebody else, which a user's entry may ask for.
+
+        Raises:
+            ConfigurationError: it asks for more than can be said: several groups, or further attributes.
+        """
+        groups = user.value.get("as-groups") or []
+        if len(groups) > 1 or user.value.get("as-user-extra"):
+            raise ConfigurationError(
+                f"{self._subject}: user {user.name!r} acts as somebody else with several as-groups or with "
+                "as-user-extra, which is not supported: leave all but 'as', 'as-uid' and one group out"
+            )
+        given = {
+            "Impersonate-User": user.value.get("as"),
+            "Impersonate-Uid": user.value.get("as-uid"),
+            "Impersonate-Group": groups[0] if groups else None,
+        }
+        return {name: str(value) for name, value in given.items() if value}
 
     def _referred(self, context: Entry, what: str) -> Entry:
         name = str(context.value.get(what) or "")
@@ -109,8 +143,7 @@ class Kubeconfig:
     def _check_user(self, user: Entry) -> None:
         for key in ("client-certificate", "client-key"):
             self._check_file(user, "user", key)
-        if "token" not in user.value:
-            self._check_file(user, "user", "tokenFile", data=False)
+        self._check_file(user, "user", "tokenFile", data=False)
 
     def _check_file(self, entry: Entry, what: str, key: str, *, data: bool = True) -> None:
         """Check that a file, or the base64 text that may stand in its place, can be read."""
@@ -126,6 +159,17 @@ class Kubeconfig:
                 path.read_bytes()
             except OSError as error:
                 raise ConfigurationError(f"{subject} cannot be read: {path}: {error.strerror}") from None
+
+
+def _absolute(entry: Entry) -> Entry:
+    """Return an entry with absolute paths; a token file counts more than a token, as in client-go."""
+    value = dict(entry.value)
+    for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
+        if value.get(key):
+            value[key] = str((entry.folder / Path(str(value[key])).expanduser()).absolute())
+    if value.get("tokenFile"):
+        value.pop("token", None)
+    return Entry(entry.name, value, entry.folder)
 
 
 def _load(path: Path) -> Mapping[str, Any]:

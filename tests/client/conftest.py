@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reconciler.client import _configuration
 from reconciler.http import HTTPRequest, HTTPResponse
 
 APIS = {
@@ -103,3 +105,11 @@ class Script:
 @pytest.fixture
 def script() -> Script:
     return Script()
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(_configuration, "SERVICE_ACCOUNT", tmp_path / "serviceaccount")

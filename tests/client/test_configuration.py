@@ -2,122 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
-import ssl
-import stat
-import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
-import yaml
-from aiohttp import web
 
-from reconciler.client import Client, RetryPolicy, _configuration, _credentials
-from reconciler.errors import ConfigurationError, NotSent, Unauthorized
+from reconciler.client import Client
+from reconciler.errors import NotSent
 from reconciler.http import HTTPRequest
-
-SECRET = "hunter2-secret"
+from tests.client.kubeconfigs import SECRET, change, in_pod, kubeconfig, problem
 
 # kubernetes_asyncio calls it, where Python 3.12 and later disapprove.
-pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")
-
-
-@pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(_configuration, "SERVICE_ACCOUNT", tmp_path / "serviceaccount")
-
-
-def kubeconfig(
-    path: Path, *, server: str = "http://127.0.0.1:1", name: str = "main", current: str | None = "main", **user: Any
-) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    document: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": name, "cluster": {"server": server}}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-        "users": [{"name": name, "user": user or {"token": SECRET}}],
-    }
-    if current is not None:
-        document["current-context"] = current
-    path.write_text(yaml.safe_dump(document))
-    return path
-
-
-def change(path: Path, section: str, **values: Any) -> None:
-    document = yaml.safe_load(path.read_text())
-    document[section][0][section.removesuffix("s")] |= values
-    path.write_text(yaml.safe_dump(document))
-
-
-def in_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, token: str | None = SECRET) -> Path:
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
-    folder = tmp_path / "serviceaccount"
-    folder.mkdir()
-    (folder / "ca.crt").write_bytes(trustme.CA().cert_pem.bytes())
-    if token is not None:
-        (folder / "token").write_text(token)
-    return folder
+pytestmark = [
+    pytest.mark.usefixtures("bare_environment"),
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning"),
+]
 
 
 async def host_of(client: Client) -> str:
     async with client:
-        return str(client._connection.transport._transport._host)  # type: ignore[attr-defined]
-
-
-async def problem(**options: Any) -> str:
-    """Return what opening a client raises, which is one line without secrets."""
-    with pytest.raises(ConfigurationError) as caught:
-        async with Client.from_config(**options):
-            pass
-    text = str(caught.value)
-    assert "\n" not in text
-    assert SECRET not in text
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None or caught.value.__suppress_context__
-    return text
-
-
-class Server:
-    """Answer with 200 to the tokens that are good, else with 401, and remember which came."""
-
-    def __init__(self) -> None:
-        self.good: set[str] = set()
-        self.tokens: list[str] = []
-        self.url = ""
-
-    async def handle(self, request: web.Request) -> web.Response:
-        token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        self.tokens.append(token)
-        if token in self.good:
-            return web.json_response({"kind": "Thing", "apiVersion": "v1", "metadata": {"name": "n"}})
-        return web.json_response({"kind": "Status", "code": 401, "reason": "Unauthorized"}, status=401)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    server = Server()
-    runner = web.ServerRunner(web.Server(server.handle))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield server
-    await runner.cleanup()
-
-
-async def ask(client: Client) -> None:
-    request = client._connection.request("GET", "/api/v1/things/n")
-    await client._connection.once(request)
+        return str(client._connection.transport._open.transport._host)  # type: ignore[attr-defined]
 
 
 # where it looks
@@ -238,12 +144,24 @@ async def test_certificates_that_are_none(tmp_path: Path) -> None:
     assert "the certificate authority cannot be used" in await problem(kubeconfig=path)
 
 
-async def test_incomplete_users_show_no_secret(tmp_path: Path) -> None:
-    path = kubeconfig(
-        tmp_path / "config",
-        **{"auth-provider": {"name": "oidc", "config": {"refresh-token": SECRET}}},
-    )
-    assert "the credentials of user 'main' cannot be loaded: ConfigException" in await problem(kubeconfig=path)
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [
+        ({"refresh-token": SECRET}, "oidc: the id-token has expired, and there is no idp-issuer-url: log in again"),
+        ({"client-secret": SECRET}, "oidc: there is neither an id-token nor a refresh-token"),
+        ({"id-token": SECRET}, "oidc: the id-token is no JSON Web Token"),
+        ({"id-token": f"a.{SECRET}.c"}, "oidc: the id-token is no JSON Web Token"),
+    ],
+)
+async def test_incomplete_users_show_no_secret(tmp_path: Path, provider: Any, words: str) -> None:
+    path = kubeconfig(tmp_path / "config", **{"auth-provider": {"name": "oidc", "config": provider}})
+    assert f"the credentials of user 'main' cannot be loaded: {words}" in await problem(kubeconfig=path)
+
+
+async def test_an_impersonation_that_cannot_be_done_is_refused_not_left_out(tmp_path: Path) -> None:
+    for more in ({"as-groups": ["a", "b"]}, {"as-user-extra": {"a": ["b"]}}):
+        path = kubeconfig(tmp_path / "config", token=SECRET, **{"as": "jane", **more})
+        assert "user 'main' acts as somebody else with several as-groups" in await problem(kubeconfig=path)
 
 
 async def test_a_service_account_that_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,150 +176,3 @@ async def test_a_service_account_that_is_broken(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.virtual_time
 async def test_under_virtual_time_opening_says_why_it_does_not_work(tmp_path: Path) -> None:
     assert "cannot run under virtual time" in await problem(kubeconfig=kubeconfig(tmp_path / "config"))
-
-
-# credentials
-
-
-async def test_a_token_is_sent(tmp_path: Path, server: Server) -> None:
-    server.good.add(SECRET)
-    async with Client.from_config(kubeconfig=kubeconfig(tmp_path / "config", server=server.url)) as client:
-        await ask(client)
-    assert server.tokens == [SECRET]
-
-
-async def test_a_token_file_is_read_again_after_a_minute(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "token").write_text("one\n")
-    server.good |= {"one", "two"}
-    path = kubeconfig(tmp_path / "config", server=server.url, tokenFile="token")
-    async with Client.from_config(kubeconfig=path) as client:
-        await ask(client)
-        (tmp_path / "token").write_text("two\n")
-        await ask(client)
-        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
-        await ask(client)
-    assert server.tokens == ["one", "one", "two"]
-
-
-async def test_a_token_of_the_service_account_that_is_refused_is_read_again(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = in_pod(monkeypatch, tmp_path, token="one")
-    async with Client.from_config() as client:
-        client._connection.transport._transport._host = server.url  # type: ignore[attr-defined]
-        (folder / "token").write_text("two")
-        server.good.add("two")
-        await ask(client)
-    assert server.tokens == ["one", "two"]
-
-
-def plugin(tmp_path: Path, *, expires: str | None = None, fails: bool = False) -> dict[str, Any]:
-    """Write an exec plugin that counts its runs and gives token1, token2…"""
-    script = tmp_path / "plugin"
-    status = f'"expirationTimestamp": "{expires}", ' if expires else ""
-    script.write_text(
-        f"#!{sys.executable}\n"
-        "import pathlib, sys\n"
-        f"runs = pathlib.Path({str(tmp_path / 'runs')!r})\n"
-        "count = int(runs.read_text()) + 1 if runs.exists() else 1\n"
-        "runs.write_text(str(count))\n"
-        f"if {fails!r}: sys.exit('please log in')\n"
-        'print(\'{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {'
-        f"{status}"
-        '"token": "token%d"}}\' % count)\n'
-    )
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(script)}}
-
-
-@pytest.mark.parametrize("expires", [None, "2999-01-01T00:00:00Z"])
-async def test_an_exec_plugin_gives_the_token_and_runs_again_when_it_is_refused(
-    tmp_path: Path, server: Server, expires: str | None
-) -> None:
-    path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, expires=expires))
-    server.good |= {"token1", "token2"}
-    async with Client.from_config(kubeconfig=path) as client:
-        for _ in range(3):
-            await ask(client)
-        server.good.remove("token1")
-        await asyncio.gather(*(ask(client) for _ in range(5)))
-        await ask(client)
-    assert (tmp_path / "runs").read_text() == "2"
-    assert server.tokens.count("token2") == 6
-
-
-async def test_an_exec_plugin_runs_again_when_its_token_expires(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
-    server.good |= {f"token{number}" for number in range(9)}
-    (tmp_path / "far").mkdir()
-    far = kubeconfig(tmp_path / "a", server=server.url, **plugin(tmp_path / "far", expires="2999-01-01T00:00:00Z"))
-    async with Client.from_config(kubeconfig=far) as client:
-        await ask(client)
-        await ask(client)
-    assert (tmp_path / "far" / "runs").read_text() == "1"
-    past = kubeconfig(tmp_path / "b", server=server.url, **plugin(tmp_path, expires="2001-01-01T00:00:00Z"))
-    async with Client.from_config(kubeconfig=past) as client:
-        await ask(client)
-        await ask(client)
-    assert server.tokens[-2:] == ["token2", "token3"]
-
-
-async def test_a_plugin_that_fails_later_leaves_the_token_that_is_there(
-    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path))
-    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
-        plugin(tmp_path, fails=True)
-        for _ in range(3):
-            with pytest.raises(Unauthorized):
-                await ask(client)
-    assert server.tokens == ["token1"] * 3
-    assert (tmp_path / "runs").read_text() == "2"
-    messages = [record.getMessage() for record in caplog.records if record.name == "reconciler.client"]
-    assert messages == ["the credentials could not be renewed: exec: process returned 1. please log in"]
-
-
-async def test_a_plugin_that_cannot_run_is_named(tmp_path: Path) -> None:
-    path = kubeconfig(tmp_path / "config", **plugin(tmp_path, fails=True))
-    assert "user 'main' cannot be loaded: exec: process returned 1. please log in" in await problem(kubeconfig=path)
-    command = str(tmp_path / "no-such-plugin")
-    change(path, "users", exec={"apiVersion": "client.authentication.k8s.io/v1", "command": command})
-    assert f"{command}: No such file or directory" in await problem(kubeconfig=path)
-
-
-async def test_client_certificates_are_shown(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    mine = authority.issue_cert("client@example.com")
-
-    def data(*blobs: trustme.Blob) -> str:
-        return base64.b64encode(b"".join(blob.bytes() for blob in blobs)).decode()
-
-    path = kubeconfig(
-        tmp_path / "config",
-        server="https://127.0.0.1:1",
-        **{"client-certificate-data": data(*mine.cert_chain_pems), "client-key-data": data(mine.private_key_pem)},
-    )
-    change(path, "clusters", **{"certificate-authority-data": data(authority.cert_pem)})
-    seen: list[Any] = []
-
-    async def handle(request: web.BaseRequest) -> web.Response:
-        assert request.transport is not None
-        seen.append(request.transport.get_extra_info("peercert"))
-        return web.json_response({})
-
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.verify_mode = ssl.CERT_REQUIRED
-    authority.configure_trust(tls)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    runner = web.ServerRunner(web.Server(handle))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-    change(path, "clusters", server=f"https://127.0.0.1:{runner.addresses[0][1]}")
-    async with Client.from_config(kubeconfig=path) as client:
-        await ask(client)
-    await runner.cleanup()
-    assert seen[0]["subjectAltName"] == (("email", "client@example.com"),)

@@ -1,0 +1,165 @@
+"""Turn a user of a kubeconfig into what `kubernetes_asyncio` reads: run its plugin, refresh its token.
+
+Its loader runs plugins and refreshes OIDC tokens too, but forgets when a certificate expires, takes no certificate
+beside a token, and asks the identity provider without checking its certificate; so both are done here, and the loader
+gets their results.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from reconciler.client._kubeconfig import Entry
+from reconciler.clock import current_clock
+from reconciler.errors import ConfigurationError
+
+__all__ = ["ExecPlugin", "Login", "Plain", "expires_soon", "login_of"]
+
+SKEW = timedelta(seconds=70)
+"""How long before its expiry a credential is replaced: a little more than the time between two looks at it."""
+
+
+class Login(Protocol):
+    """Be one way to get credentials.
+
+    Attributes:
+        changes: whether credentials can change while none is refused.
+    """
+
+    changes: bool
+
+    async def entries(self, *, refused: bool) -> Mapping[str, Any]:
+        """Return the user's entries for the loader: tokens and certificates only.
+
+        A cancelled call leaves what was there.
+
+        Args:
+            refused: the last ones were refused; whatever their expiry says, they are no good.
+        """
+        ...
+
+    def close(self) -> None:
+        """Remove what was written to disk."""
+        ...
+
+
+def login_of(user: Entry) -> Login:
+    """Return how a user gets credentials."""
+    if "exec" in user.value:
+        return ExecPlugin(user)
+    provider = user.value.get("auth-provider")
+    if isinstance(provider, Mapping) and provider.get("name") == "oidc":
+        # It speaks HTTP, and loads aiohttp for that.
+        from reconciler.client._oidc import OIDC
+
+        return OIDC(user, provider.get("config") or {})
+    return Plain(user)
+
+
+def expires_soon(expiry: datetime | None) -> bool:
+    """Say whether a credential has to be replaced now; never, if it names no expiry."""
+    return expiry is not None and current_clock().now() >= expiry - SKEW
+
+
+class Plain:
+    """Have tokens, passwords and certificates as they stand in the file, or in files that it names."""
+
+    def __init__(self, user: Entry) -> None:
+        self._entries = user.value
+        files = ("tokenFile", "client-certificate", "client-key", "auth-provider")
+        self.changes = any(user.value.get(key) for key in files)
+
+    async def entries(self, *, refused: bool) -> Mapping[str, Any]:  # noqa: ARG002 - the files are read each time
+        """Return what the file says; the loader reads the files that it names anew each time."""
+        return self._entries
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class ExecPlugin:
+    """Run a credential plugin, and keep what it gives until it expires or is refused.
+
+    As in client-go, a plugin that names no expiry is run again only when what it gave was refused.
+    """
+
+    def __init__(self, user: Entry) -> None:
+        self.changes = True
+        self._user = user
+        self._given: dict[str, Any] | None = None
+        self._expiry: datetime | None = None
+        self._files: list[Any] = []
+
+    async def entries(self, *, refused: bool) -> Mapping[str, Any]:
+        """Return what the plugin gave; run it if that is no good any more."""
+        if self._given is None or refused or expires_soon(self._expiry):
+            await self._run()
+        return self._given or {}
+
+    async def _run(self) -> None:
+        from kubernetes_asyncio.config.exec_provider import ExecProvider
+        from kubernetes_asyncio.config.kube_config import ConfigNode
+
+        status = await ExecProvider(ConfigNode("exec", self._configuration())).run()
+        token, certificate, key = (status.get(name) for name in ("token", "clientCertificateData", "clientKeyData"))
+        if not token and not certificate:
+            raise ConfigurationError("exec: the plugin gave neither a token nor a client certificate")
+        if bool(certificate) != bool(key):
+            raise ConfigurationError("exec: the plugin gave a client certificate or its key, but not both")
+        given = {"token": token} if token else {}
+        if certificate:
+            given |= self._written(certificate, key)
+        self._given, self._expiry = given, _time(status.get("expirationTimestamp"))
+
+    def _configuration(self) -> dict[str, Any]:
+        configuration = dict(self._user.value["exec"])
+        command = str(configuration.get("command") or "")
+        # As in client-go: with a slash it is a path, and a relative one starts from the folder of the kubeconfig.
+        if os.sep in command and not Path(command).is_absolute():
+            configuration["command"] = str(self._user.folder / command)
+        return configuration
+
+    def _written(self, certificate: str, key: str) -> dict[str, str]:
+        """Write both to files, the only form that the ssl module takes; only the owner can read them."""
+        files = [tempfile.NamedTemporaryFile(suffix=".pem") for _ in range(2)]  # noqa: SIM115 - closed when replaced
+        for file, content in zip(files, (certificate, key), strict=True):
+            file.write(content.encode())
+            file.flush()
+        self.close()
+        self._files = files
+        return {"client-certificate": files[0].name, "client-key": files[1].name}
+
+    def close(self) -> None:
+        """Remove the files."""
+        for file in self._files:
+            file.close()
+        self._files = []
+
+
+def _time(text: Any) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        raise ConfigurationError(f"exec: the plugin gave an expirationTimestamp that is no time: {text!r}") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def decoded(data: Any) -> bytes:
+    """Return what a member ``…-data`` holds.
+
+    Raises:
+        ConfigurationError: it is no base64.
+    """
+    try:
+        return base64.b64decode(str(data), validate=True)
+    except binascii.Error:
+        raise ConfigurationError("oidc: idp-certificate-authority-data is no base64: copy it anew") from None

@@ -1,0 +1,135 @@
+"""Get tokens from an OpenID Connect provider with a refresh token."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote_plus
+
+import aiohttp
+import msgspec
+
+from reconciler.client._kubeconfig import Entry
+from reconciler.client._logins import decoded, expires_soon
+from reconciler.errors import ConfigurationError
+
+__all__ = ["OIDC"]
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
+
+
+class _Claims(msgspec.Struct):
+    exp: float | None = None
+
+
+class OIDC:
+    """Hold the tokens of a user of an identity provider; ask for new ones before the present one expires.
+
+    New tokens are kept in memory, not written back to the kubeconfig.
+
+    Args:
+        user: the entry in the kubeconfig.
+        config: the part of it that is about the provider.
+
+    Raises:
+        ConfigurationError: something that is needed is missing.
+    """
+
+    def __init__(self, user: Entry, config: Mapping[str, Any]) -> None:
+        self.changes = True
+        self._user = user
+        self._config = {key: str(value) for key, value in config.items() if value}
+        if "id-token" not in self._config and "refresh-token" not in self._config:
+            raise ConfigurationError("oidc: there is neither an id-token nor a refresh-token: log in again")
+        self._id_token = self._config.get("id-token", "")
+        self._refresh_token = self._config.get("refresh-token", "")
+
+    async def entries(self, *, refused: bool) -> Mapping[str, Any]:
+        """Return the token as the loader reads it. A cancelled call leaves the tokens that were there."""
+        if not self._id_token or expires_soon(_expiry(self._id_token)) or (refused and self._refresh_token):
+            await self._refresh()
+        return {"token": self._id_token}
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    async def _refresh(self) -> None:
+        missing = [key for key in ("refresh-token", "idp-issuer-url", "client-id") if not self._config.get(key)]
+        if missing:
+            raise ConfigurationError(f"oidc: the id-token has expired, and there is no {missing[0]}: log in again")
+        try:
+            answer = await self._ask()
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
+            # Not its text, which may hold the address with what is secret in it.
+            raise ConfigurationError(f"oidc: the identity provider gave no token ({_reason(error)})") from None
+        token = answer.get("id_token")
+        if not isinstance(token, str) or not token:
+            raise ConfigurationError("oidc: the answer of the identity provider holds no id_token: log in again")
+        self._id_token = token
+        # Most providers keep the refresh token, and then need not say it.
+        self._refresh_token = answer.get("refresh_token") or self._refresh_token
+
+    async def _ask(self) -> dict[str, Any]:
+        client_id, secret = self._config["client-id"], self._config.get("client-secret", "")
+        form = {"grant_type": "refresh_token", "refresh_token": self._refresh_token}
+        headers = {"accept": "application/json"}
+        if secret:
+            headers["authorization"] = _basic(client_id, secret)
+        else:
+            form["client_id"] = client_id
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._tls()),
+            headers=headers,
+            raise_for_status=True,
+            trust_env=True,
+            timeout=_TIMEOUT,
+        ) as session:
+            issuer = self._config["idp-issuer-url"].rstrip("/")
+            async with session.get(f"{issuer}/.well-known/openid-configuration") as response:
+                endpoint = _object(await response.read()).get("token_endpoint")
+            if not isinstance(endpoint, str):
+                raise ConfigurationError("oidc: the identity provider names no token_endpoint")
+            async with session.post(endpoint, data=form) as response:
+                return _object(await response.read())
+
+    def _tls(self) -> ssl.SSLContext:
+        data, file = (self._config.get(f"idp-certificate-authority{suffix}") for suffix in ("-data", ""))
+        try:
+            if data:
+                return ssl.create_default_context(cadata=decoded(data).decode())
+            return ssl.create_default_context(cafile=str(self._user.folder / file) if file else None)
+        except (OSError, ValueError):
+            raise ConfigurationError(
+                "oidc: idp-certificate-authority cannot be used: it must be a certificate in PEM form"
+            ) from None
+
+
+def _basic(client_id: str, secret: str) -> str:
+    """Return the header that names a client (RFC 6749, section 2.3.1: both parts are form-encoded first)."""
+    return "Basic " + base64.b64encode(f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()).decode()
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    return msgspec.json.decode(body, type=dict[str, Any])
+
+
+def _expiry(token: str) -> datetime | None:
+    """Return when a token expires; None when it does not say.
+
+    Raises:
+        ConfigurationError: it is no JSON Web Token.
+    """
+    parts = token.split(".")
+    try:
+        claims = msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=_Claims)
+    except (IndexError, binascii.Error, msgspec.DecodeError):
+        raise ConfigurationError("oidc: the id-token is no JSON Web Token: log in again") from None
+    return None if claims.exp is None else datetime.fromtimestamp(claims.exp, UTC)
+
+
+def _reason(error: Exception) -> str:
+    return f"{error.status} {error.message}" if isinstance(error, aiohttp.ClientResponseError) else type(error).__name__

@@ -1,0 +1,598 @@
+"""Credentials: what is sent, and how tokens, plugins, identity providers and certificates are followed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import ssl
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from aiohttp import web
+
+from reconciler.client import Client, RetryPolicy, _credentials
+from reconciler.errors import NotSent, Unauthorized
+from tests.client.kubeconfigs import SECRET, change, in_pod, kubeconfig, problem
+
+pytestmark = [
+    pytest.mark.usefixtures("bare_environment"),
+    # kubernetes_asyncio calls it, where Python 3.12 and later disapprove.
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning"),
+]
+
+
+class Server:
+    """Answer with 200 to the tokens that are good, else with 401, and remember which came."""
+
+    def __init__(self) -> None:
+        self.good: set[str] = set()
+        self.good_if: Any = self.good.__contains__
+        self.headers: Any = {}
+        self.tokens: list[str] = []
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        self.tokens.append(token)
+        self.headers = request.headers
+        if self.good_if(token):
+            return web.json_response({"kind": "Thing", "apiVersion": "v1", "metadata": {"name": "n"}})
+        return web.json_response({"kind": "Status", "code": 401, "reason": "Unauthorized"}, status=401)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    runner = web.ServerRunner(web.Server(server.handle))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield server
+    await runner.cleanup()
+
+
+async def ask(client: Client) -> None:
+    request = client._connection.request("GET", "/api/v1/things/n")
+    await client._connection.once(request)
+
+
+async def test_a_token_is_sent(tmp_path: Path, server: Server) -> None:
+    server.good.add(SECRET)
+    async with Client.from_config(kubeconfig=kubeconfig(tmp_path / "config", server=server.url)) as client:
+        await ask(client)
+    assert server.tokens == [SECRET]
+
+
+async def test_a_token_file_is_read_again_after_a_minute(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("one\n")
+    server.good |= {"one", "two"}
+    path = kubeconfig(tmp_path / "config", server=server.url, tokenFile="token")
+    async with Client.from_config(kubeconfig=path) as client:
+        await ask(client)
+        (tmp_path / "token").write_text("two\n")
+        await ask(client)
+        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        await ask(client)
+    assert server.tokens == ["one", "one", "two"]
+
+
+async def test_a_token_of_the_service_account_that_is_refused_is_read_again(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = in_pod(monkeypatch, tmp_path, token="one")
+    async with Client.from_config() as client:
+        client._connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
+        (folder / "token").write_text("two")
+        server.good.add("two")
+        await ask(client)
+    assert server.tokens == ["one", "two"]
+
+
+def plugin(tmp_path: Path, *, expires: str | None = None, fails: bool = False) -> dict[str, Any]:
+    """Write an exec plugin that counts its runs and gives token1, token2…"""
+    script = tmp_path / "plugin"
+    status = f'"expirationTimestamp": "{expires}", ' if expires else ""
+    script.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, sys\n"
+        f"runs = pathlib.Path({str(tmp_path / 'runs')!r})\n"
+        "count = int(runs.read_text()) + 1 if runs.exists() else 1\n"
+        "runs.write_text(str(count))\n"
+        f"if {fails!r}: sys.exit('please log in')\n"
+        'print(\'{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {'
+        f"{status}"
+        '"token": "token%d"}}\' % count)\n'
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(script)}}
+
+
+@pytest.mark.parametrize("expires", [None, "2999-01-01T00:00:00Z"])
+async def test_an_exec_plugin_gives_the_token_and_runs_again_when_it_is_refused(
+    tmp_path: Path, server: Server, expires: str | None
+) -> None:
+    path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, expires=expires))
+    server.good |= {"token1", "token2"}
+    async with Client.from_config(kubeconfig=path) as client:
+        for _ in range(3):
+            await ask(client)
+        server.good.remove("token1")
+        await asyncio.gather(*(ask(client) for _ in range(5)))
+        await ask(client)
+    assert (tmp_path / "runs").read_text() == "2"
+    assert server.tokens.count("token2") == 6
+
+
+async def test_an_exec_plugin_runs_again_when_its_token_expires(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    server.good |= {f"token{number}" for number in range(9)}
+    (tmp_path / "far").mkdir()
+    far = kubeconfig(tmp_path / "a", server=server.url, **plugin(tmp_path / "far", expires="2999-01-01T00:00:00Z"))
+    async with Client.from_config(kubeconfig=far) as client:
+        await ask(client)
+        await ask(client)
+    assert (tmp_path / "far" / "runs").read_text() == "1"
+    past = kubeconfig(tmp_path / "b", server=server.url, **plugin(tmp_path, expires="2001-01-01T00:00:00Z"))
+    async with Client.from_config(kubeconfig=past) as client:
+        await ask(client)
+        await ask(client)
+    assert server.tokens[-2:] == ["token2", "token3"]
+
+
+async def test_a_plugin_that_fails_later_leaves_the_token_that_is_there(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path))
+    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+        plugin(tmp_path, fails=True)
+        for _ in range(3):
+            with pytest.raises(Unauthorized):
+                await ask(client)
+    assert server.tokens == ["token1"] * 3
+    assert (tmp_path / "runs").read_text() == "2"
+    messages = [record.getMessage() for record in caplog.records if record.name == "reconciler.client"]
+    assert messages == ["the credentials could not be renewed: exec: process returned 1. please log in"]
+
+
+async def test_a_plugin_that_cannot_run_is_named(tmp_path: Path) -> None:
+    path = kubeconfig(tmp_path / "config", **plugin(tmp_path, fails=True))
+    assert "user 'main' cannot be loaded: exec: process returned 1. please log in" in await problem(kubeconfig=path)
+    command = str(tmp_path / "no-such-plugin")
+    change(path, "users", exec={"apiVersion": "client.authentication.k8s.io/v1", "command": command})
+    assert f"{command}: No such file or directory" in await problem(kubeconfig=path)
+
+
+async def test_a_token_file_that_is_refused_is_read_again_at_once(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "token").write_text("one")
+    path = kubeconfig(tmp_path / "config", server=server.url, tokenFile="token", token="counts less, as in client-go")
+    async with Client.from_config(kubeconfig=path) as client:
+        (tmp_path / "token").write_text("two")
+        server.good.add("two")
+        await ask(client)
+    assert server.tokens == ["one", "two"]
+
+
+async def test_a_token_file_that_is_gone_for_a_moment_leaves_the_token_that_is_there(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    (tmp_path / "token").write_text("one")
+    server.good |= {"one", "two"}
+    async with Client.from_config(
+        kubeconfig=kubeconfig(tmp_path / "config", server=server.url, tokenFile="token")
+    ) as client:
+        (tmp_path / "token").unlink()
+        await ask(client)
+        (tmp_path / "token").write_text("two")
+        await ask(client)
+    assert server.tokens == ["one", "two"]
+    assert "the credentials could not be renewed: " in caplog.text
+
+
+async def test_the_token_of_the_service_account_is_read_again_after_a_minute(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = in_pod(monkeypatch, tmp_path, token="one")
+    server.good |= {"one", "two"}
+    async with Client.from_config() as client:
+        client._connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
+        await ask(client)
+        (folder / "token").write_text("two")
+        await ask(client)
+        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        await ask(client)
+    assert server.tokens == ["one", "one", "two"]
+
+
+async def test_a_user_who_acts_as_another_says_so_with_each_request(tmp_path: Path, server: Server) -> None:
+    server.good.add(SECRET)
+    user = {"token": SECRET, "as": "jane", "as-uid": "7", "as-groups": ["dev"]}
+    async with Client.from_config(kubeconfig=kubeconfig(tmp_path / "config", server=server.url, **user)) as client:
+        await ask(client)
+    assert [server.headers[f"Impersonate-{what}"] for what in ("User", "Uid", "Group")] == ["jane", "7", "dev"]
+
+
+async def test_a_name_and_password_are_sent(tmp_path: Path, server: Server) -> None:
+    user = kubeconfig(tmp_path / "config", server=server.url, username="u", password=SECRET)
+    async with Client.from_config(kubeconfig=user) as client:
+        with pytest.raises(Unauthorized):
+            await ask(client)
+    assert base64.b64decode(server.tokens[0].removeprefix("Basic ")).decode() == f"u:{SECRET}"
+
+
+async def test_a_plugin_with_a_relative_path_lies_beside_the_kubeconfig(tmp_path: Path, server: Server) -> None:
+    server.good.add("token1")
+    given = plugin(tmp_path)
+    given["exec"]["command"] = "./plugin"
+    async with Client.from_config(kubeconfig=kubeconfig(tmp_path / "config", server=server.url, **given)) as client:
+        await ask(client)
+    assert server.tokens == ["token1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ({}, "exec: the plugin gave neither a token nor a client certificate"),
+        ({"clientCertificateData": SECRET}, "exec: the plugin gave a client certificate or its key, but not both"),
+        ({"token": SECRET, "expirationTimestamp": "soon"}, "an expirationTimestamp that is no time: 'soon'"),
+    ],
+)
+async def test_what_a_plugin_gives_and_cannot_be_used_is_named(tmp_path: Path, status: Any, words: str) -> None:
+    assert words in await problem(kubeconfig=kubeconfig(tmp_path / "config", **static_plugin(tmp_path, status)))
+
+
+# an identity provider
+
+
+def jwt(number: int, *, expires_in: float) -> str:
+    def part(document: Any) -> str:
+        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
+
+    return f"{part({'alg': 'none'})}.{part({'exp': time.time() + expires_in, 'n': number})}.signature"
+
+
+class Provider:
+    """An OpenID Connect provider that gives a new token each time it is asked with the right refresh token."""
+
+    def __init__(self, *, expires_in: float = 3600, rotates: bool = True) -> None:
+        self.url = ""
+        self.asked: list[dict[str, Any]] = []
+        self.given: list[str] = []
+        self.refresh_token = "refresh0"
+        self.expires_in = expires_in
+        self.rotates = rotates
+        self.status = 200
+
+    async def __call__(self, request: web.BaseRequest) -> web.Response:
+        if request.path == "/.well-known/openid-configuration":
+            return web.json_response({"issuer": self.url, "token_endpoint": f"{self.url}/token"})
+        form = dict(await request.post())
+        self.asked.append({**form, "authorization": request.headers.get("authorization")})
+        if form["refresh_token"] != self.refresh_token or self.status != 200:
+            return web.json_response({"error": "invalid_grant", "secret": SECRET}, status=400)
+        token = jwt(len(self.asked), expires_in=self.expires_in)
+        self.given.append(token)
+        if not self.rotates:
+            return web.json_response({"id_token": token, "token_type": "Bearer"})
+        self.refresh_token = f"refresh{len(self.asked)}"
+        return web.json_response({"id_token": token, "refresh_token": self.refresh_token})
+
+
+async def serve(handler: Any, tls: ssl.SSLContext | None = None) -> tuple[web.ServerRunner, str]:
+    runner = web.ServerRunner(web.Server(handler))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    return runner, f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    provider = Provider()
+    runner, provider.url = await serve(provider)
+    yield provider
+    await runner.cleanup()
+
+
+def oidc(provider: Provider, **more: str) -> dict[str, Any]:
+    config = {"idp-issuer-url": provider.url, "client-id": "me", "client-secret": SECRET, "refresh-token": "refresh0"}
+    return {"auth-provider": {"name": "oidc", "config": {**config, **more}}}
+
+
+async def test_an_oidc_token_that_is_good_is_sent_as_it_is(tmp_path: Path, server: Server, provider: Provider) -> None:
+    token = jwt(0, expires_in=3600)
+    server.good.add(token)
+    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **{"id-token": token}))
+    async with Client.from_config(kubeconfig=path) as client:
+        await ask(client)
+    assert (server.tokens, provider.asked) == ([token], [])
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+async def test_an_oidc_token_is_refreshed_when_it_expires_and_again_when_that_expires(
+    tmp_path: Path, server: Server, provider: Provider, monkeypatch: pytest.MonkeyPatch, *, rotates: bool
+) -> None:
+    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    provider.rotates, provider.expires_in = rotates, 30
+    old = jwt(0, expires_in=-5)
+    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **{"id-token": old}))
+    before = path.read_text()
+    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+        for expires_in in (30, 3600, 3600):
+            provider.expires_in = expires_in
+            with pytest.raises(Unauthorized):
+                await ask(client)
+            server.tokens.clear()
+        server.good.add(provider.given[-1])
+        asked = len(provider.asked)
+        await ask(client)
+        await ask(client)
+    assert len(provider.asked) == asked
+    assert server.tokens == [provider.given[-1]] * 2
+    assert provider.asked[0]["authorization"] == "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
+    assert path.read_text() == before
+
+
+async def test_an_oidc_token_that_is_refused_is_refreshed_at_once(
+    tmp_path: Path, server: Server, provider: Provider
+) -> None:
+    revoked = jwt(0, expires_in=3600)
+    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **{"id-token": revoked}))
+    async with Client.from_config(kubeconfig=path) as client:
+        server.good_if = lambda token: token in provider.given
+        await asyncio.gather(*(ask(client) for _ in range(5)))
+    assert len(provider.asked) == 1
+    assert server.tokens.count(provider.given[0]) == 5
+
+
+async def test_a_public_oidc_client_names_itself_in_the_form(
+    tmp_path: Path, server: Server, provider: Provider
+) -> None:
+    path = kubeconfig(tmp_path / "config", **oidc(provider, **{"client-secret": ""}))
+    async with Client.from_config(kubeconfig=path):
+        pass
+    assert (provider.asked[0]["client_id"], provider.asked[0]["authorization"]) == ("me", None)
+
+
+async def test_a_provider_that_refuses_is_named_without_secrets(tmp_path: Path, provider: Provider) -> None:
+    provider.status = 400
+    path = kubeconfig(tmp_path / "config", **oidc(provider))
+    assert "oidc: the identity provider gave no token (400 Bad Request)" in await problem(kubeconfig=path)
+    provider.url = "http://127.0.0.1:1"
+    path = kubeconfig(tmp_path / "config", **oidc(provider))
+    assert "oidc: the identity provider gave no token (ClientConnectorError)" in await problem(kubeconfig=path)
+
+
+@pytest.mark.parametrize("form", ["data", "file", "none"])
+async def test_the_certificate_of_an_identity_provider_is_checked(tmp_path: Path, server: Server, form: str) -> None:
+    authority = trustme.CA()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    provider = Provider()
+    runner, provider.url = await serve(provider, tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "idp.crt"))
+    trusted = {
+        "data": {"idp-certificate-authority-data": base64.b64encode(authority.cert_pem.bytes()).decode()},
+        "file": {"idp-certificate-authority": "idp.crt"},
+        "none": {},
+    }
+    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **trusted[form]))
+    if form == "none":
+        assert "gave no token (ClientConnectorCertificateError)" in await problem(kubeconfig=path)
+    else:
+        async with Client.from_config(kubeconfig=path) as client:
+            server.good.add(provider.given[0])
+            await ask(client)
+    await runner.cleanup()
+    assert bool(provider.asked) is (form != "none")
+
+
+# certificates
+
+
+class TLSServer:
+    """A server that wants client certificates of its authority, and remembers whose came; those revoked get a 401."""
+
+    def __init__(self) -> None:
+        self.authority = trustme.CA()
+        self.seen: list[str] = []
+        self.revoked: set[str] = set()
+        self.held = asyncio.Event()
+        self.url = ""
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        name = request.transport.get_extra_info("peercert")["subjectAltName"][0][1]
+        self.seen.append(name)
+        if name in self.revoked:
+            return web.json_response({"kind": "Status", "code": 401, "reason": "Unauthorized"}, status=401)
+        if request.query.get("watch"):
+            stream = web.StreamResponse()
+            await stream.prepare(request)
+            await stream.write(b'{"type":"BOOKMARK","object":{}}\n')
+            await self.held.wait()
+            await stream.write(b'{"type":"BOOKMARK","object":{"last":true}}\n')
+            return stream
+        return web.json_response({"kind": "Thing", "apiVersion": "v1", "metadata": {"name": "n"}})
+
+    def context(self) -> ssl.SSLContext:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.verify_mode = ssl.CERT_REQUIRED
+        self.authority.configure_trust(tls)
+        self.authority.issue_cert("127.0.0.1").configure_cert(tls)
+        return tls
+
+    def certificate(self, name: str) -> tuple[bytes, bytes]:
+        mine = self.authority.issue_cert(name)
+        return b"".join(blob.bytes() for blob in mine.cert_chain_pems), mine.private_key_pem.bytes()
+
+
+@pytest.fixture
+async def tls_server() -> AsyncIterator[TLSServer]:
+    server = TLSServer()
+    runner, server.url = await serve(server, server.context())
+    yield server
+    server.held.set()
+    await runner.cleanup()
+
+
+def trusting(path: Path, server: TLSServer) -> Path:
+    change(
+        path, "clusters", **{"certificate-authority-data": base64.b64encode(server.authority.cert_pem.bytes()).decode()}
+    )
+    return path
+
+
+def static_plugin(tmp_path: Path, status: Any) -> dict[str, Any]:
+    """Write an exec plugin that gives what stands in a file."""
+    (tmp_path / "status").write_text(json.dumps(status))
+    script = tmp_path / "plugin"
+    head = '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": '
+    script.write_text(
+        f"#!{sys.executable}\nimport pathlib\n"
+        f"print({head!r} + pathlib.Path({str(tmp_path / 'status')!r}).read_text() + '}}')\n"
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(script)}}
+
+
+def certificate_status(server: TLSServer, name: str, **more: str) -> dict[str, str]:
+    certificate, key = server.certificate(name)
+    return {"clientCertificateData": certificate.decode(), "clientKeyData": key.decode(), **more}
+
+
+def modes(paths: list[str]) -> list[int]:
+    return [stat.S_IMODE(Path(path).stat().st_mode) for path in paths if Path(path).exists()]
+
+
+async def test_client_certificates_are_shown(tmp_path: Path, tls_server: TLSServer) -> None:
+    certificate, key = (base64.b64encode(pem).decode() for pem in tls_server.certificate("client@example.com"))
+    user = {"client-certificate-data": certificate, "client-key-data": key}
+    path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **user), tls_server)
+    async with Client.from_config(kubeconfig=path) as client:
+        await ask(client)
+    assert tls_server.seen == ["client@example.com"]
+
+
+async def test_a_certificate_of_a_plugin_that_is_refused_is_replaced_without_restart(
+    tmp_path: Path, tls_server: TLSServer
+) -> None:
+    given = static_plugin(tmp_path, certificate_status(tls_server, "one@example.com"))
+    path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **given), tls_server)
+    async with Client.from_config(kubeconfig=path) as client:
+        await ask(client)
+        (tmp_path / "status").write_text(json.dumps(certificate_status(tls_server, "two@example.com")))
+        await ask(client)
+        tls_server.revoked.add("one@example.com")
+        await asyncio.gather(*(ask(client) for _ in range(5)))
+        loaded: Any = client._connection.transport._loaded  # type: ignore[attr-defined]
+        files = [loaded.configuration.cert_file, loaded.configuration.key_file]
+        assert modes(files) == [0o600, 0o600]
+    assert tls_server.seen[:2] == ["one@example.com"] * 2
+    assert tls_server.seen.count("two@example.com") == 5
+    assert modes(files) == []
+
+
+async def test_a_certificate_of_a_plugin_is_replaced_before_it_expires(
+    tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    soon = certificate_status(tls_server, "one@example.com", expirationTimestamp="2001-01-01T00:00:00Z")
+    given = static_plugin(tmp_path, soon)
+    path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **given), tls_server)
+    async with Client.from_config(kubeconfig=path) as client:
+        await ask(client)
+        late = certificate_status(tls_server, "two@example.com", expirationTimestamp="2999-01-01T00:00:00Z")
+        (tmp_path / "status").write_text(json.dumps(late))
+        await ask(client)
+        (tmp_path / "status").write_text("a plugin that is not run is not asked")
+        await ask(client)
+    assert tls_server.seen == ["one@example.com", "two@example.com", "two@example.com"]
+
+
+async def test_a_plugin_may_give_a_token_and_a_certificate(tmp_path: Path, tls_server: TLSServer) -> None:
+    given = static_plugin(tmp_path, certificate_status(tls_server, "one@example.com", token=SECRET))
+    path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **given), tls_server)
+    async with Client.from_config(kubeconfig=path) as client:
+        await ask(client)
+        configuration = client._connection.transport._loaded.configuration  # type: ignore[attr-defined]
+        assert await configuration.get_api_key_with_prefix("BearerToken") == f"Bearer {SECRET}"
+    assert tls_server.seen == ["one@example.com"]
+
+
+async def test_certificate_files_that_change_are_followed_and_streams_under_way_go_on(
+    tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def issue(name: str) -> None:
+        for path, pem in zip((tmp_path / "tls.crt", tmp_path / "tls.key"), tls_server.certificate(name), strict=True):
+            path.write_bytes(pem)
+
+    issue("one@example.com")
+    files = {"client-certificate": "tls.crt", "client-key": "tls.key"}
+    path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **files), tls_server)
+    async with Client.from_config(kubeconfig=path) as client:
+        transport: Any = client._connection.transport
+        watch = await client._connection.once(
+            client._connection.request("GET", "/api/v1/things", [("watch", "true")], stream=True)
+        )
+        chunks = aiter(watch.chunks)  # type: ignore[arg-type]
+        await anext(chunks)
+        issue("two@example.com")
+        await ask(client)
+        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        await ask(client)
+        (old,) = transport._retired
+        assert not old.closed
+        tls_server.held.set()
+        assert b"last" in await anext(chunks)
+        await watch.close()
+        assert old.closed
+        await watch.close()
+    assert tls_server.seen == ["one@example.com", "one@example.com", "two@example.com"]
+
+
+async def test_new_certificates_that_cannot_be_used_leave_the_connections_that_are_there(
+    tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    for name, pem in zip(("tls.crt", "tls.key"), tls_server.certificate("one@example.com"), strict=True):
+        (tmp_path / name).write_bytes(pem)
+    files = {"client-certificate": "tls.crt", "client-key": "tls.key"}
+    path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **files), tls_server)
+    async with Client.from_config(kubeconfig=path) as client:
+        (tmp_path / "tls.crt").write_text("half of a certif")
+        with caplog.at_level(logging.WARNING):
+            await ask(client)
+            await ask(client)
+    assert tls_server.seen == ["one@example.com"] * 2
+    assert caplog.text.count("new certificates are left out") == 1
+
+
+async def test_a_certificate_authority_that_changes_is_followed(
+    tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.crt"))
+    for name, pem in zip(("tls.crt", "tls.key"), tls_server.certificate("one@example.com"), strict=True):
+        (tmp_path / name).write_bytes(pem)
+    files = {"client-certificate": "tls.crt", "client-key": "tls.key"}
+    path = kubeconfig(tmp_path / "config", server=tls_server.url, **files)
+    change(path, "clusters", **{"certificate-authority": "ca.crt"})
+    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(NotSent, match="not trusted"):
+            await ask(client)
+        tls_server.authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
+        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        await ask(client)
+    assert tls_server.seen == ["one@example.com"]
