@@ -11,7 +11,7 @@ from reconciler.apiserver._cel_engine import CelType, cel_types, new_environment
 from reconciler.apiserver._cel_functions import functions
 from reconciler.apiserver._cel_places import Places, cel_name, find_places, with_conversions, with_optional_old
 from reconciler.apiserver._cel_tree import read_tree
-from reconciler.apiserver._schema import ANYTHING, Node
+from reconciler.apiserver._schema import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_json, quoted
 from reconciler.apiserver._validation import item_key
@@ -81,6 +81,19 @@ class RuleSet:
             found.append(FieldError(f"{path}{below}{error.field}", message, error.reason))
         return found
 
+    def default_errors(self, path: str) -> list[FieldError]:
+        """Return which defaults the rules forbid; the paths begin with `path`."""
+        return list(self._default_errors(self._root, path)) if self else []
+
+    def _default_errors(self, node: Node, path: str) -> Iterator[FieldError]:
+        if node.default is not NO_DEFAULT and self._ruled.get(id(node)):
+            for error in self._evaluate(node.default, _ABSENT, node, ""):
+                below = "" if error.field == "<nil>" else f".{error.field}"
+                yield FieldError(f"{path}.default{below}", error.message, error.reason)
+        for step, child in _below(node):
+            if child.watched:
+                yield from self._default_errors(child, path + step)
+
     def errors(self, doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
         """Return the rules that do not hold.
 
@@ -104,13 +117,9 @@ class RuleSet:
                     continue
             self._rules[id(node)] = compiled
             here = True
-        children = [(f".properties[{key}]", child, correlatable) for key, child in node.properties.items()]
-        if node.additional is not None:
-            children.append((".additionalProperties", node.additional, correlatable))
-        if node.items is not None:
-            children.append((".items", node.items, correlatable and node.list_type == "map"))
-        for step, child, still in children:
-            if child is not ANYTHING and child.watched:
+        for step, child in _below(node):
+            still = correlatable and (step != ".items" or node.list_type == "map")
+            if child.watched:
                 lost = uncorrelated if still or uncorrelated else path
                 here = self._compile(child, path + step, correlatable=still, uncorrelated=lost) or here
         self._ruled[id(node)] = here
@@ -127,7 +136,7 @@ class RuleSet:
         except _Refused as problem:
             self._refuse(place, ".rule", f"Invalid value: {_shown(rule)}: {problem}")
             raise
-        if program.return_type().name() not in ("BOOL", "DYN"):
+        if program.return_type().name() not in ("BOOL", "DYN") or places.result not in ("", "bool"):
             message = f"Invalid value: {_shown(rule)}: cel expression must evaluate to a bool"
             self._refuse(place, ".rule", message)
         optional = rule.get("optionalOldSelf")
@@ -143,7 +152,10 @@ class RuleSet:
         message_program = None
         if rule.get("messageExpression"):
             try:
-                message_program, _ = _compile_source(str(rule["messageExpression"]), node)
+                message_program, found = _compile_source(str(rule["messageExpression"]), node)
+                if message_program.return_type().name() not in ("STRING", "DYN") or found.result not in ("", "string"):
+                    message = f"Invalid value: {_shown(rule)}: messageExpression must evaluate to a string"
+                    self._refuse(place, ".messageExpression", message)
             except _Refused as problem:
                 message = f"Invalid value: {_shown(rule)}: messageExpression {problem}"
                 self._refuse(place, ".messageExpression", message)
@@ -163,7 +175,9 @@ class RuleSet:
             self._refuse(place, ".rule", "Required value: rule is not specified", "FieldValueRequired")
             raise _Refused
         message = str(rule.get("message") or "")
-        if "\n" in message.strip():
+        if message and not message.strip():
+            self._refuse(place, ".message", f"Invalid value: {quoted(message)}: must be non-empty if specified")
+        elif "\n" in message.strip():
             self._refuse(place, ".message", f"Invalid value: {quoted(message)}: must not contain line breaks")
         elif not message and "\n" in source.strip() and not rule.get("messageExpression"):
             text = "Required value: message must be specified if rule contains line breaks"
@@ -205,7 +219,10 @@ class RuleSet:
                 child = node.child(key)
                 if child is not None:
                     old = before.get(key, _ABSENT) if isinstance(before, dict) else _ABSENT
-                    yield from self._evaluate(member, old, child, f"{path}.{key}" if path else key)
+                    place = f"{path}.{key}" if path else key
+                    if key not in node.properties:
+                        place = f"{path}[{key}]"
+                    yield from self._evaluate(member, old, child, place)
         elif isinstance(value, list) and node.items is not None:
             for index, item in enumerate(value):
                 old = _same_item(item, before, node)
@@ -229,8 +246,9 @@ class RuleSet:
         message = self._message(rule, data)
         field = f"{path}{rule.field}" if path else rule.field.lstrip(".")
         if failed:
-            message = f"rule evaluation error: {_engine_problem(str(outcome.value()))}"
-            return FieldError(path or "<nil>", f"Invalid value: {_value(value)}{message}")
+            problem = _engine_problem(str(outcome.value()))
+            message = f"Invalid value: {_kind(value)}: {problem} evaluating rule: {rule.message}"
+            return FieldError(path or "<nil>", message)
         return FieldError(field or "<nil>", _worded(rule, value, message), rule.reason)
 
     @staticmethod
@@ -248,13 +266,19 @@ def _worded(rule: _Rule, value: Any, message: str) -> str:
     if rule.reason == "FieldValueForbidden":
         return f"Forbidden: {message}"
     if rule.reason == "FieldValueDuplicate":
-        return f"Duplicate value: {_value(value).removesuffix(': ')}"
+        shown = _value(value).removesuffix(": ")
+        return f"Duplicate value: {shown}" if shown else "Duplicate value"
     return f"Invalid value: {_value(value)}{message}"
 
 
 def _value(value: Any) -> str:
     """Return how a finding shows a value; objects and lists are not shown."""
     return "" if isinstance(value, (dict, list)) else f"{quoted(value)}: "
+
+
+def _kind(value: Any) -> str:
+    """Return how a failed evaluation shows a value: the kind of an object or list, or the value itself."""
+    return {dict: '"object"', list: '"array"'}.get(type(value)) or quoted(value)
 
 
 def _engine_problem(text: str) -> str:
@@ -268,6 +292,16 @@ def _same_item(item: Any, before: Any, node: Node) -> Any:
         return _ABSENT
     wanted = item_key(item, node)
     return next((old for old in before if item_key(old, node) == wanted), _ABSENT)
+
+
+def _below(node: Node) -> Iterator[tuple[str, Node]]:
+    """Yield the places below a place that rules may stand at, with the step in a schema's path."""
+    for key, child in node.properties.items():
+        if child is not ANYTHING:
+            yield f".properties[{key}]", child
+    for step, other in ((".additionalProperties", node.additional), (".items", node.items)):
+        if other is not None and other is not ANYTHING:
+            yield step, other
 
 
 def _has_rules(node: Node) -> bool:
@@ -295,6 +329,8 @@ def _compile_source(source: str, node: Node) -> tuple[Any, Places]:
         places = find_places(read_tree(program.serialize()), source, node)
         if places.undefined:
             raise _Refused(_undefined(source, places))
+        if places.mismatched:
+            raise _Refused(_mismatched(source, places))
         if places.conversions:
             program = environment.compile(with_conversions(source, places))
     except RuntimeError as error:
@@ -304,14 +340,22 @@ def _compile_source(source: str, node: Node) -> tuple[Any, Places]:
 
 
 def _undefined(source: str, places: Places) -> str:
+    return _pointed(source, [(position, f"undefined field '{name}'") for position, name in places.undefined])
+
+
+def _mismatched(source: str, places: Places) -> str:
+    says = "found no matching overload for '{}' applied to '{}'"
+    return _pointed(source, [(position, says.format(name, kinds)) for position, name, kinds in places.mismatched])
+
+
+def _pointed(source: str, problems: list[tuple[int, str]]) -> str:
+    """Return complaints with the lines that they are about."""
     lines = []
-    for position, name in places.undefined:
+    for position, problem in problems:
         before = source[:position]
         line, column = before.count("\n"), position - (before.rfind("\n") + 1)
         shown = source.split("\n")[line]
-        lines.append(
-            f"ERROR: <input>:{line + 1}:{column + 1}: undefined field '{name}'\n | {shown}\n | {'.' * column}^"
-        )
+        lines.append(f"ERROR: <input>:{line + 1}:{column + 1}: {problem}\n | {shown}\n | {'.' * column}^")
     return "compilation failed: " + "\n".join(lines)
 
 

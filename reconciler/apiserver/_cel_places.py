@@ -60,17 +60,21 @@ class Places:
         undefined: members that the schema does not have, with the position of each.
         conversions: spans of the source that stand for more than strings, with the format.
         uses_old: whether the rule compares with the value before.
+        mismatched: operators between types that do not go together, with the position and the types of each.
+        result: the type of the whole where a member of the schema is it, or empty.
     """
 
     undefined: list[tuple[int, str]] = field(default_factory=list)
     conversions: list[tuple[int, int, str]] = field(default_factory=list)
     uses_old: bool = False
+    mismatched: list[tuple[int, str, str]] = field(default_factory=list)
+    result: str = ""
 
 
 def find_places(tree: Tree, source: str, node: Node) -> Places:
     """Follow a rule whose ``self`` is a place of a schema."""
     walker = _Walker(tree, source)
-    walker.place(tree.root, {"self": node, "oldSelf": node})
+    walker.found.result = _cel_kind(tree.root, walker.place(tree.root, {"self": node, "oldSelf": node}))
     walker.found.uses_old = any(expr.kind == "ident" and expr.name == "oldSelf" for expr in tree.root.walk())
     return walker.found
 
@@ -119,6 +123,8 @@ class _Walker:
 
     def _call(self, expr: Expr, places: list[Node | None]) -> Node | None:
         first = places[0]
+        if expr.name in _ALIKE and len(places) == 2:
+            self._compare(expr, *(_cel_kind(part, place) for part, place in zip(expr.parts, places, strict=True)))
         if expr.name == "_[_]" and first is not None:
             return first.items or first.additional
         if expr.name == "_?._" and first is not None and first.properties:
@@ -126,6 +132,25 @@ class _Walker:
         if expr.name == "_?_:_":
             return places[1]
         return None
+
+    def _compare(self, expr: Expr, left: str, right: str) -> None:
+        ordered = expr.name in _ORDERED and {left, right} <= {"int", "uint", "double"}
+        if left and right and left != right and not ordered:
+            self.found.mismatched.append((self._positions.get(expr.id, 0), expr.name, f"({left}, {right})"))
+
+
+_ORDERED = frozenset({"_<_", "_<=_", "_>_", "_>=_"})
+_ALIKE = _ORDERED | {"_==_", "_!=_", "_+_", "_-_", "_*_", "_/_", "_%_"}
+"""The operators whose sides have to be of one type; numbers of different types can be ordered."""
+
+
+def _cel_kind(expr: Expr, place: Node | None) -> str:
+    """Return the scalar type of an expression, or empty where it is none or not known."""
+    if expr.kind == "const":
+        return expr.name
+    if place is None or place.int_or_string or place.format in _CONVERTED or expr.test:
+        return ""
+    return {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}.get(place.type, "")
 
 
 def _member(owner: Node, name: str) -> Node | None:

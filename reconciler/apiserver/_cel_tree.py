@@ -19,7 +19,8 @@ class Expr:
     Attributes:
         kind: const, ident, select, call, list, struct or comprehension.
         id: what positions are kept under.
-        name: the identifier, the member selected, the function called, or the variable of a comprehension.
+        name: the identifier, the member selected, the function called, the variable of a comprehension, or the type of
+            a constant.
         parts: the expressions below; for a comprehension range, start, condition, step and result.
         test: the selection only asks whether the member is there.
         text: the value of a constant string.
@@ -121,8 +122,12 @@ def _expr(message: bytes) -> Expr:
     return expr
 
 
+_CONSTANTS = {2: "bool", 3: "int", 4: "uint", 5: "double", 6: "string", 7: "bytes"}
+
+
 def _const(expr: Expr, message: bytes) -> None:
     for number, value in _fields(message):
+        expr.name = _CONSTANTS.get(number, "")
         if number == 6 and isinstance(value, bytes):
             expr.text = value.decode()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reconciler.apiserver._cel import RuleSet
-from reconciler.apiserver._schema import Node, compile_schema, settle
+from reconciler.apiserver._schema import Node, compile_schema, pruned, settle
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._validation import SchemaValidator, duplicates, untouched
 
@@ -39,13 +39,18 @@ class Contents:
         self._rules = RuleSet(self.node)
 
     def rule_errors(self, path: str) -> list[FieldError]:
-        """Return why rules cannot be accepted; the paths begin with `path`."""
-        return self._rules.compile_errors(path)
+        """Return why rules cannot be accepted, or which defaults they forbid; the paths begin with `path`."""
+        return self._rules.compile_errors(path) or self._rules.default_errors(path)
 
     def settle(self, found: dict[str, Any], before: dict[str, Any] | None, unknown: list[str]) -> dict[str, Any]:
         """Return a document without what the schema does not know and with its defaults."""
         settled: dict[str, Any] = settle(found, self.node, "", unknown, before)
         return settled
+
+    def pruned(self, doc: dict[str, Any]) -> dict[str, Any]:
+        """Return a document of another version without what the schema does not know."""
+        kept: dict[str, Any] = pruned(doc, self.node)
+        return kept
 
     def check(
         self, doc: dict[str, Any], before: dict[str, Any] | None, subresource: str, *, blocked: bool

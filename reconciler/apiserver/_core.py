@@ -15,7 +15,7 @@ from reconciler.apiserver._discovery import Discovery
 from reconciler.apiserver._lifecycle import Lifecycle
 from reconciler.apiserver._reads import Reader
 from reconciler.apiserver._routing import Call, route
-from reconciler.apiserver._scale import Scaler, scale_of
+from reconciler.apiserver._scale import Scaler, read_scale
 from reconciler.apiserver._status import Refusal, internal_error, method_not_allowed
 from reconciler.apiserver._storage import encode
 from reconciler.apiserver._views import WholeView, negotiate, to_yaml
@@ -120,7 +120,7 @@ class Core:
         else:
             found = self._reader.get(call, stale)
             if call.subresource == "scale":
-                body = encode(scale_of(call.endpoint, found))
+                body = encode(read_scale(call.endpoint, found))
             else:
                 body = view.encode(call.endpoint, found)
         return Answer(_success(200, body, _warned(call, []), yaml=yaml))

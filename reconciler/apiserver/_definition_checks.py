@@ -35,8 +35,10 @@ def check_definition(
         MissingExtra: a library that a schema needs is not installed; such a definition is never half-enforced.
     """
     spec = doc["spec"]
-    errors = [*_check_names(doc, spec), *_check_versions(doc, spec), *_check_conversion(spec)]
-    if before is not None:
+    errors = [*_check_names(spec), *_check_versions(doc, spec), *_check_conversion(spec)]
+    if before is None:
+        errors = [*_check_name(doc, spec), *_check_group(doc, spec.get("group") or ""), *errors]
+    else:
         errors += _check_changes(spec, before["spec"])
     versions = [version for version in spec.get("versions") or () if isinstance(version, Mapping)]
     hoisted = _is_hoisted(versions)
@@ -66,14 +68,17 @@ def _is_hoisted(versions: list[Mapping[str, Any]]) -> bool:
     return all(part == parts[0] for part in parts)
 
 
-def _check_names(doc: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[FieldError]:
+def _check_name(doc: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[FieldError]:
     names, name = spec.get("names") or {}, doc["metadata"].get("name", "")
     if name != f"{names.get('plural') or ''}.{spec.get('group') or ''}":
         yield _invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
-    yield from _check_group(doc, spec.get("group") or "")
+
+
+def _check_names(spec: Mapping[str, Any]) -> Iterator[FieldError]:
+    names = spec.get("names") or {}
     yield from _check_scope(spec)
     for key in ("plural", "singular", "kind", "listKind"):
-        yield from _check_name(key, names.get(key) or "")
+        yield from _check_word(key, names.get(key) or "")
     if names.get("kind") and names.get("kind") == names.get("listKind"):
         yield _invalid("spec.names.listKind", names["listKind"], "kind and listKind may not be the same")
     for key in ("shortNames", "categories"):
@@ -108,7 +113,7 @@ def _check_scope(spec: Mapping[str, Any]) -> Iterator[FieldError]:
         yield _invalid("spec.preserveUnknownFields", True, f"cannot set to true, {instead}")
 
 
-def _check_name(key: str, text: str) -> Iterator[FieldError]:
+def _check_word(key: str, text: str) -> Iterator[FieldError]:
     if not text:
         yield _required(f"spec.names.{key}")
     elif not is_label_1035(text.lower() if "ind" in key else text):
@@ -120,19 +125,22 @@ def _check_name(key: str, text: str) -> Iterator[FieldError]:
 
 def _check_versions(doc: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[FieldError]:
     versions = spec.get("versions") or []
-    seen: set[str] = set()
+    shown = go_json([_internal(version) for version in versions], sort=False)
+    names = [version.get("name") or "" for version in versions]
+    seen = set(names)
+    if len(seen) < len(names):
+        yield FieldError("spec.versions", f"Invalid value: {shown}: must contain unique version names")
     for index, version in enumerate(versions):
-        name = version.get("name") or ""
-        if name in seen:
-            yield _invalid("spec.versions", name, "must contain unique version names")
-        seen.add(name)
+        name = names[index]
+        if version.get("deprecationWarning") and not version.get("deprecated"):
+            message = "can only be set for deprecated versions"
+            yield _invalid(f"spec.versions[{index}].deprecationWarning", version["deprecationWarning"], message)
         if not is_label_1035(name):
             yield _invalid(f"spec.versions[{index}].name", name, DNS_LABEL_1035_MESSAGE)
             if index == 0:
                 yield _invalid("spec.version", name, DNS_LABEL_1035_MESSAGE)
     storage = [version.get("name") for version in versions if version.get("storage")]
     if len(storage) != 1:
-        shown = go_json([_internal(version) for version in versions], sort=False)
         yield FieldError(
             "spec.versions", f"Invalid value: {shown}: must have exactly one version marked as storage version"
         )
@@ -196,6 +204,9 @@ def _check_selectable(version: Mapping[str, Any], schema: Mapping[str, Any], pla
     for index, field in enumerate(version.get("selectableFields") or ()):
         path = f"{place}.selectableFields[{index}].jsonPath"
         json_path = str(field.get("jsonPath") or "")
+        if not json_path:
+            yield _required(path)
+            continue
         found: Any = schema
         for part in json_path.lstrip(".").split("."):
             found = (found.get("properties") or {}).get(part) if isinstance(found, Mapping) else None

@@ -96,6 +96,8 @@ class Deleter:
         if metadata == old.doc["metadata"]:
             return None
         doc = {**old.doc, "metadata": metadata}
+        if endpoint.info.plural == "customresourcedefinitions" and CLEANUP in finalizers:
+            doc["status"] = _terminating(doc.get("status") or {}, self._cluster.now())
         if endpoint.info.plural == "namespaces" and not endpoint.info.group:
             doc["status"] = {**(doc.get("status") or {}), "phase": "Terminating"}
         return doc
@@ -120,6 +122,19 @@ class Deleter:
         if endpoint.resource.custom:
             metadata["continue"] = ""
         return Written(200, document=msgspec.Raw(WHOLE.many(endpoint, chosen, metadata)))
+
+
+def _terminating(status: dict[str, Any], now: str) -> dict[str, Any]:
+    """Return the status of a definition that goes."""
+    condition = {
+        "type": "Terminating",
+        "status": "True",
+        "lastTransitionTime": now,
+        "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    }
+    others = [each for each in status.get("conditions") or () if each.get("type") != "Terminating"]
+    return {**status, "conditions": [*others, condition]}
 
 
 def _options(call: Call) -> dict[str, Any]:

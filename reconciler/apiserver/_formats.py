@@ -24,16 +24,17 @@ _LONG_DURATION = re.compile(
     r"(\d+)\s*(ns|nano\w*|us|µs|micro\w*|ms|milli\w*|s|sec\w*|m|min\w*|h|hr|hour\w*|d|day\w*|w|week\w*)"
 )
 _HOSTNAME = re.compile(
-    r"[a-zA-Z0-9]([-a-zA-Z0-9]{0,62}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]{0,62}[a-zA-Z0-9])?)*\.?"
+    r"[a-zA-Z0-9](-?[a-zA-Z0-9]{0,62})?|([a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,63}"
 )
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5,7}[0-9A-Fa-f]{2}|([0-9A-Fa-f]{4}\.){2,3}[0-9A-Fa-f]{4}")
 _UUID = re.compile(r"(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?([0-9a-f])[0-9a-f]{3}-?([0-9a-f])[0-9a-f]{3}-?[0-9a-f]{12}")
 _HEX_COLOR = re.compile(r"#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
 _RGB = re.compile(r"rgb\(\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)")
-_SSN = re.compile(r"\d{3}[- ]?\d{2}[- ]?\d{4}")
+_SSN = re.compile(r"\d{3}[- ]\d{2}[- ]\d{4}")
 _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LEADING = re.compile(r"(?<![0-9])0+([0-9])")
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
@@ -66,8 +67,11 @@ def _is_uri(text: str) -> bool:
 
 
 def _is_address(text: str, version: int) -> bool:
+    if "%" in text:
+        return False
     try:
-        return ipaddress.ip_address(text).version == version
+        # As Go's older parser has it, zeros may lead.
+        return ipaddress.ip_address(_LEADING.sub(r"\1", text) if version == 4 else text).version == version
     except ValueError:
         return False
 

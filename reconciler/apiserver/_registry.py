@@ -102,17 +102,21 @@ class Endpoint:
         """Return a stored document in this version."""
         if self.api_version == self.resource.api_version:
             return doc
-        return to_events_group(doc) if self.info.stored_as is not None else {**doc, "apiVersion": self.api_version}
+        if self.info.stored_as is not None:
+            return to_events_group(doc)
+        kept = self.contents.pruned(doc) if isinstance(self.contents, Contents) else doc
+        return {**kept, "apiVersion": self.api_version}
 
     def take(self, doc: dict[str, Any]) -> dict[str, Any]:
         """Return a document of this version as it is stored."""
         if self.api_version == self.resource.api_version:
             return doc
-        return (
-            from_events_group(doc)
-            if self.info.stored_as is not None
-            else {**doc, "apiVersion": self.resource.api_version}
-        )
+        if self.info.stored_as is not None:
+            return from_events_group(doc)
+        stored = {**doc, "apiVersion": self.resource.api_version}
+        other = self.resource.endpoints.get(self.resource.storage)
+        # What is stored has the shape and the defaults of the version that it is stored in.
+        return stored if other is None or other.contents is None else other.contents.settle(stored, None, [])
 
     def encode(self, stored: Stored) -> bytes:
         """Return the JSON of a stored object in this version."""

@@ -17,12 +17,20 @@ from reconciler.apiserver._bodies import (
 from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
 from reconciler.apiserver._registry import Endpoint, ScalePaths
 from reconciler.apiserver._routing import Call
-from reconciler.apiserver._status import FieldError, Refusal, bad_request, invalid, not_found, patch_rejected, unsupported_media_type
+from reconciler.apiserver._status import (
+    FieldError,
+    Refusal,
+    bad_request,
+    invalid,
+    not_found,
+    patch_rejected,
+    unsupported_media_type,
+)
 from reconciler.apiserver._storage import Stored
-from reconciler.apiserver._text import go_type
+from reconciler.apiserver._text import go_json, go_type
 from reconciler.apiserver._writes import Writer, Written
 
-__all__ = ["Scaler", "scale_of"]
+__all__ = ["Scaler", "read_scale"]
 
 _BUILT_IN = ScalePaths(".spec.replicas", ".status.replicas", "")
 
@@ -45,16 +53,8 @@ def _put(doc: dict[str, Any], parts: list[str], value: Any) -> dict[str, Any]:
 
 
 def scale_of(endpoint: Endpoint, stored: Stored) -> dict[str, Any]:
-    """Return the Scale of a stored object.
-
-    Raises:
-        Refusal: 500 for a custom object that says nothing of replicas, as the real server has it.
-    """
+    """Return the Scale of a stored object."""
     doc, paths = stored.doc, _paths(endpoint)
-    if endpoint.resource.custom and _get(doc, paths.spec) is None:
-        problem = f'the spec replicas field "{paths.spec}" does not exist'
-        causes = {"causes": [{"message": problem}]}
-        raise Refusal(500, "InternalError", f"Internal error occurred: {problem}", details=causes)
     metadata = {
         key: doc["metadata"][key]
         for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
@@ -67,6 +67,20 @@ def scale_of(endpoint: Endpoint, stored: Stored) -> dict[str, Any]:
     replicas = _get(doc, paths.spec)
     spec = {} if not replicas else {"replicas": replicas}
     return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}
+
+
+def read_scale(endpoint: Endpoint, stored: Stored) -> dict[str, Any]:
+    """Return the Scale of a stored object to who asks for it.
+
+    Raises:
+        Refusal: 500 for a custom object that says nothing of replicas, as the real server has it.
+    """
+    path = _paths(endpoint).spec
+    if endpoint.resource.custom and _get(stored.doc, path) is None:
+        problem = f'the spec replicas field "{path}" does not exist'
+        causes = {"causes": [{"message": problem}]}
+        raise Refusal(500, "InternalError", f"Internal error occurred: {problem}", details=causes)
+    return scale_of(endpoint, stored)
 
 
 def _selector(doc: dict[str, Any]) -> str:
@@ -106,7 +120,10 @@ class Scaler:
         doc = _put(endpoint.show(old.doc), _paths(endpoint).spec.lstrip(".").split("."), replicas)
         version = (scale.get("metadata") or {}).get("resourceVersion") or str(old.rv)
         doc["metadata"] = {**doc["metadata"], "resourceVersion": version}
-        written = self._writer.change(call, old, doc, [], dry_run=dry_run)
+        negative = replicas < 0 and call.endpoint.resource.custom
+        problem = f"Invalid value: {replicas}: should be a non-negative integer"
+        errors = [FieldError(_paths(endpoint).spec, problem)] if negative else []
+        written = self._writer.change(call, old, doc, [], dry_run=dry_run, findings=errors)
         if written.stored is not None:
             written.document, written.stored = scale_of(endpoint, written.stored), None
         return written
@@ -126,3 +143,10 @@ class Scaler:
         if not isinstance(patched, dict):
             raise bad_request("the patch leaves no Scale")
         return patched
+
+
+def _no_number(call: Call, scale: dict[str, Any], replicas: Any) -> Refusal:
+    problem = f"json: cannot unmarshal {go_type(replicas)} into Go struct field ScaleSpec.spec.replicas of type int32"
+    if call.verb == "update":
+        return bad_request(f'Scale in version "v1" cannot be handled as a Scale: {problem}')
+    return invalid("", "", "", [FieldError("patch", f"Invalid value: {go_json(go_json(scale))}: {problem}")])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["ANYTHING", "METADATA_FIELDS", "NO_DEFAULT", "Node", "compile_schema", "settle"]
+__all__ = ["ANYTHING", "METADATA_FIELDS", "NO_DEFAULT", "Node", "compile_schema", "pruned", "settle"]
 
 METADATA_FIELDS = frozenset(
     {
@@ -183,6 +183,27 @@ def settle(value: Any, node: Node, path: str, unknown: list[str], before: Any = 
         return _settle_object(value, node, path, unknown, before)
     if isinstance(value, list) and node.items is not None:
         return _settle_list(value, node.items, path, unknown, before)
+    return value
+
+
+def pruned(value: Any, node: Node) -> Any:
+    """Return a value without what the schema does not know; what needs no change is shared."""
+    if node is ANYTHING:
+        return value
+    if isinstance(value, dict):
+        kept: dict[str, Any] = {}
+        changed = False
+        for key, member in value.items():
+            child = node.child(key)
+            if child is None and not node.preserve:
+                changed = True
+                continue
+            kept[key] = inner = member if child is None else pruned(member, child)
+            changed = changed or inner is not member
+        return kept if changed else value
+    if isinstance(value, list) and node.items is not None:
+        items = [pruned(item, node.items) for item in value]
+        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
     return value
 
 

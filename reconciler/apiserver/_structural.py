@@ -140,6 +140,8 @@ def _pattern_problem(pattern: str) -> str:
     except re.error as error:
         if "missing )" in error.msg or "unterminated subpattern" in error.msg:
             return f"error parsing regexp: missing closing ): `{pattern}`"
+        if "unterminated character set" in error.msg:
+            return f"error parsing regexp: missing closing ]: `{pattern[error.pos or 0 :]}`"
         return f"error parsing regexp: {error.msg}: `{pattern}`"
     return ""
 
@@ -151,7 +153,7 @@ def _check_extensions(schema: Mapping[str, Any], path: str) -> Iterator[FieldErr
         yield from _check_embedded(schema, path)
     map_type = schema.get("x-kubernetes-map-type")
     if map_type and map_type not in ("granular", "atomic"):
-        message = f'Unsupported value: {quoted(map_type)}: supported values: "granular", "atomic"'
+        message = f'Unsupported value: {quoted(map_type)}: supported values: "atomic", "granular"'
         yield FieldError(f"{path}.x-kubernetes-map-type", message, "FieldValueNotSupported")
     list_type = schema.get("x-kubernetes-list-type")
     keys = schema.get("x-kubernetes-list-map-keys")
@@ -223,14 +225,8 @@ def _check_branch(branch: Mapping[str, Any], path: str, outer: Mapping[str, Any]
         yield _forbidden(f"{path}.{key}", "must be empty to be structural")
     yield from _check_values(branch, path)
     for name, member in (branch.get("properties") or {}).items():
-        known = (outer.get("properties") or {}).get(name)
-        free = isinstance(outer.get("additionalProperties"), Mapping) or outer.get(
-            "x-kubernetes-preserve-unknown-fields"
-        )
-        if known is None and not free and outer.get("properties"):
-            base = path.rsplit(".", 1)[0]
-            yield _required(f"{base}.properties[{name}]", f"because it is defined in {path}.properties[{name}]")
-        yield from _check_branch(member, f"{path}.properties[{name}]", known or {})
+        known = (outer.get("properties") or {}).get(name) or {}
+        yield from _check_branch(member, f"{path}.properties[{name}]", known)
     if isinstance(branch.get("items"), Mapping):
         outer_items = outer.get("items")
         yield from _check_branch(

@@ -79,7 +79,7 @@ class SchemaValidator:
 
 def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return a schema in JSON Schema draft 4, without Kubernetes' own keywords."""
-    plain: dict[str, Any] = {key: schema[key] for key in _KEPT if key in schema}
+    plain: dict[str, Any] = {key: schema[key] for key in _KEPT if key in schema and _makes_sense(key, schema[key])}
     kind = schema.get("type")
     types = ["integer", "string"] if schema.get("x-kubernetes-int-or-string") else [kind] if kind else []
     if types:
@@ -104,6 +104,13 @@ def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     if schema.get("x-kubernetes-embedded-resource"):
         plain["required"] = [*plain.get("required", ()), "apiVersion", "kind"]
     return plain
+
+
+def _makes_sense(key: str, value: Any) -> bool:
+    """Tell whether a bound can be compiled; the real server accepts the others and does not look at them."""
+    if key == "multipleOf":
+        return bool(value > 0)
+    return not key.startswith(("max", "min")) or key in ("maximum", "minimum") or value >= 0
 
 
 def _worded(errors: Iterable[Any], root: str) -> Iterator[Finding]:

@@ -131,7 +131,7 @@ class TableView(WholeView):
 
     def _table(self, endpoint: Endpoint, docs: list[dict[str, Any]], metadata: Mapping[str, Any]) -> dict[str, Any]:
         columns = endpoint.columns or (_AGE,)
-        definitions = [_NAME, *(_definition(column, endpoint) for column in columns)]
+        definitions = [_NAME, *(_definition(column) for column in columns)]
         rows = [{"cells": self._cells(columns, doc), "object": self._object(endpoint, doc)} for doc in docs]
         return {
             "kind": "Table",
@@ -165,7 +165,7 @@ _NAME = {"name": "Name", "type": "string", "format": "name", "description": "Nam
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Time since creation."}
 
 
-def _definition(column: Mapping[str, Any], endpoint: Endpoint) -> dict[str, Any]:
+def _definition(column: Mapping[str, Any]) -> dict[str, Any]:
     described = f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"
     return {
         "name": column["name"],

@@ -6,7 +6,7 @@ A write is checked and computed on the stored version and then committed, withou
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -320,8 +320,12 @@ class Writer:
         *,
         dry_run: bool,
         owners: Owners | None = None,
+        findings: Sequence[FieldError] = (),
     ) -> Written:
-        """Check a new content against the stored one and commit it; `doc` and its metadata are private."""
+        """Check a new content against the stored one and commit it; `doc` and its metadata are private.
+
+        `findings` are what is known to be wrong with it already.
+        """
         endpoint, info = call.endpoint, call.endpoint.info
         before = endpoint.show(old.doc)
         _check_version(call, old, doc["metadata"])
@@ -339,6 +343,7 @@ class Writer:
         strategy.complete(doc, before)
         errors += strategy.check(doc, before)
         errors += _check_contents(call, doc, before, errors)
+        errors += findings
         if errors:
             raise invalid(info.kind, info.internal_group, call.name, errors)
         warnings = warnings + strategy.warn(doc)
@@ -348,11 +353,11 @@ class Writer:
         else:
             metadata.pop("managedFields", None)
         strategy.finish(doc)
-        if same(doc, before):
-            return Written(200, old, before=old, after=old, warnings=warnings)
-        if info.generation and (_desired_changed(endpoint, before, doc) or _notes_count(call, before, doc)):
-            metadata["generation"] = before["metadata"].get("generation", 0) + 1
         stored_form = endpoint.take(doc)
+        if same(doc, before) or same(stored_form, old.doc):
+            return Written(200, old, before=old, after=old, warnings=warnings)
+        if info.generation and (_desired_changed(endpoint, old.doc, stored_form) or _notes_count(call, before, doc)):
+            metadata["generation"] = before["metadata"].get("generation", 0) + 1
         if dry_run:
             return Written(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and is_due(endpoint, stored_form):
