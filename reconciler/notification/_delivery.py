@@ -134,9 +134,9 @@ def _verdict(error: BaseException) -> Verdict:
         return Verdict.PERMANENT
     if isinstance(error, DeferredDeliveryError):
         return Verdict.DEFERRED
-    if isinstance(error, RetryableDeliveryError):
+    if isinstance(error, RetryableDeliveryError) and not error.doubtful:
         return Verdict.RETRYABLE
-    return Verdict.UNKNOWN if isinstance(error, UnknownDeliveryError) else Verdict.UNTYPED
+    return Verdict.UNKNOWN if isinstance(error, UnknownDeliveryError) else Verdict.DOUBTFUL
 
 
 def _retry_after(error: BaseException | None) -> float | None:

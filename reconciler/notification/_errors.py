@@ -30,11 +30,14 @@ class RetryableDeliveryError(DeliveryError):
         message: what happened.
         retry_after: seconds that the receiver asked to wait, or None. The wait is this or the back-off, whichever is
             longer; more than an hour counts as an hour.
+        doubtful: whether the receiver may have acted on the message although it says that it failed, as behind an HTTP
+            500. Under ``delivery: AtMostOnce`` it is not tried again then. Default False.
     """
 
-    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str = "", *, retry_after: float | None = None, doubtful: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.doubtful = doubtful
 
 
 class PermanentDeliveryError(DeliveryError):

@@ -58,7 +58,7 @@ class Verdict(Enum):
     PERMANENT = "permanent"
     DEFERRED = "deferred"
     UNKNOWN = "unknown"  # the receiver may have the message
-    UNTYPED = "untyped error"  # the channel did not say whether it has
+    DOUBTFUL = "doubtful"  # it failed, and nobody says that the receiver has not got it
     UNKNOWN_CHANNEL = "unknown channel"
 
 
@@ -293,14 +293,14 @@ def _advance(
             return _ended(channel, delivery, "Delivered", "Delivered", spent=1)
         case Verdict.PERMANENT:
             return _ended(channel, delivery, "Failed", "PermanentError", spent=1)
-        case Verdict.UNKNOWN | Verdict.UNTYPED if spec.delivery == "AtMostOnce":
+        case Verdict.UNKNOWN | Verdict.DOUBTFUL if spec.delivery == "AtMostOnce":
             return _ended(channel, delivery, "Unknown", "OutcomeUnknown", spent=1)
         case Verdict.UNKNOWN_CHANNEL if channel.reason is None:
             return _ended(channel, delivery, "Failed", "UnknownChannel", spent=0)
         # One that was known when the request began may come back: another process, another configuration.
         case Verdict.UNKNOWN_CHANNEL | Verdict.DEFERRED:
             return _deferred(channel, delivery, policy, rng)
-        case Verdict.RETRYABLE | Verdict.UNKNOWN | Verdict.UNTYPED:
+        case Verdict.RETRYABLE | Verdict.UNKNOWN | Verdict.DOUBTFUL:
             return _failed(channel, delivery, policy, rng)
 
 

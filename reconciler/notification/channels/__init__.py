@@ -1,7 +1,35 @@
-"""Deliver messages: one module a medium. What a channel is stands in `reconciler.notification._channel`."""
+"""Deliver messages: one module a medium. What a channel is stands in `reconciler.notification._channel`.
 
+``console``, ``log`` and ``file`` serve as they are. ``webhook``, ``slack`` and ``email`` are made from the receivers of
+a routing configuration, each inside its receiver's limits (`_guarded`): a rate, a number at a time, a circuit breaker.
+"""
+
+from reconciler.notification.channels._breaker import BreakerState, CircuitBreaker
+from reconciler.notification.channels._configured import RECEIVER_KINDS, ReceiverChannels
 from reconciler.notification.channels._console import ConsoleChannel
+from reconciler.notification.channels._document import message_document
+from reconciler.notification.channels._email import EmailChannel, EmailConfig
 from reconciler.notification.channels._file import FileChannel
+from reconciler.notification.channels._guarded import GuardedChannel, GuardedConfig
 from reconciler.notification.channels._log import LogChannel
+from reconciler.notification.channels._slack import SlackChannel, SlackConfig
+from reconciler.notification.channels._webhook import WebhookChannel, WebhookConfig
 
-__all__ = ["ConsoleChannel", "FileChannel", "LogChannel"]
+__all__ = [
+    "RECEIVER_KINDS",
+    "BreakerState",
+    "CircuitBreaker",
+    "ConsoleChannel",
+    "EmailChannel",
+    "EmailConfig",
+    "FileChannel",
+    "GuardedChannel",
+    "GuardedConfig",
+    "LogChannel",
+    "ReceiverChannels",
+    "SlackChannel",
+    "SlackConfig",
+    "WebhookChannel",
+    "WebhookConfig",
+    "message_document",
+]

@@ -13,7 +13,7 @@ import msgspec.json
 from reconciler.errors import ConfigurationError
 from reconciler.notification._errors import RetryableDeliveryError
 from reconciler.notification._message import Message
-from reconciler.notification.channels._log import message_document
+from reconciler.notification.channels._document import message_document
 
 __all__ = ["FileChannel"]
 

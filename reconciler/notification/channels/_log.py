@@ -7,15 +7,13 @@ import logging
 import msgspec.json
 
 from reconciler.notification._message import Message
+from reconciler.notification.channels._document import message_document
 
 __all__ = ["LogChannel"]
 
 
 class LogChannel:
-    """Log each message as one JSON object in one line, at level INFO.
-
-    The keys are ``notification``, ``namespace``, ``uid``, ``type``, ``priority``, ``subject``, ``body``, ``channel``,
-    ``attempt`` and ``idempotencyKey``.
+    """Log each message as one JSON object in one line, at level INFO; its keys are those of `message_document`.
 
     Args:
         logger: where to log. Defaults to the logger ``reconciler.notification.delivered``.
@@ -29,19 +27,3 @@ class LogChannel:
     async def deliver(self, message: Message) -> None:
         """Log the message at once, so cancellation cannot split it."""
         self._logger.info("%s", msgspec.json.encode(message_document(message)).decode())
-
-
-def message_document(message: Message) -> dict[str, str | int]:
-    """Return a message as JSON, with the keys that `LogChannel` tells."""
-    return {
-        "notification": message.name,
-        "namespace": message.namespace,
-        "uid": message.uid,
-        "type": message.type,
-        "priority": message.priority,
-        "subject": message.subject,
-        "body": message.body,
-        "channel": message.channel,
-        "attempt": message.attempt,
-        "idempotencyKey": message.idempotency_key,
-    }

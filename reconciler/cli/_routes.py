@@ -1,0 +1,63 @@
+"""Say where routing rules lead."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from reconciler.errors import ConfigurationError
+from reconciler.notification import NotificationRequest
+from reconciler.notification.channels import RECEIVER_KINDS
+from reconciler.notification.routing import RoutingConfig, read_routing
+
+__all__ = ["test_routes"]
+
+
+def test_routes(file: Path, attributes: Sequence[str], *, request: Path | None, as_json: bool) -> int:
+    """Print the receivers and channels that a request reaches; for a file that cannot be used, every mistake in it."""
+    config = _config(file)
+    given = {**(_attributes_of(request) if request is not None else {}), **_pairs(attributes)}
+    receivers = config.route.receivers(given)
+    channels = tuple(dict.fromkeys(name for each in receivers for name in config.receivers[each].channel_names))
+    if as_json:
+        answer = {"attributes": given, "receivers": receivers, "channels": channels}
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer)).decode() + "\n")
+        return 0
+    for name in receivers:
+        reached = ", ".join(config.receivers[name].channel_names) or "no channels: nobody would be told"
+        sys.stdout.write(f"{name}: {reached}\n")
+    return 0
+
+
+def _config(file: Path) -> RoutingConfig:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} cannot be read: {error}") from error
+    return read_routing(text, name=str(file), kinds=RECEIVER_KINDS)
+
+
+def _pairs(attributes: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in attributes:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigurationError(f"{text!r} is no attribute: write NAME=VALUE, such as priority=Critical")
+        pairs[name] = value
+    return pairs
+
+
+def _attributes_of(file: Path) -> dict[str, str]:
+    """Return what routing can match of a request in a file."""
+    from reconciler.notification import attributes_of
+
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        request = NotificationRequest.from_dict(document)
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{file} is no NotificationRequest: {error}") from error
+    return attributes_of(request)

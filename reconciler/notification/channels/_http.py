@@ -1,0 +1,228 @@
+"""Send a message in one HTTP request, and say by the answer what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import math
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from reconciler.clock import current_clock
+from reconciler.notification._errors import (
+    DeferredDeliveryError,
+    DeliveryError,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+    UnknownDeliveryError,
+)
+from reconciler.notification._message import Message
+from reconciler.notification.channels._addresses import check_literal, guarded_resolver
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["HTTPOptions", "HTTPSender"]
+
+ANSWER_LIMIT = 2_048
+"""Most bytes of an answer that are read, for the error text; the rest is not, and the connection is closed."""
+
+_RETRYABLE = frozenset({408, 425, 500, 501, 502, 503, 504})
+_DOUBTFUL = frozenset({500, 502, 504})
+"""Answers behind which the message may have been acted upon: the receiver broke down, or a gateway lost it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HTTPOptions:
+    """Say how requests are made.
+
+    Attributes:
+        timeout: seconds for a request as a whole. Default 10.
+        ca_file: PEM file of the authorities to trust in place of the system's.
+        proxy: URL of a proxy. Default: what ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` say.
+        allow_local_addresses: whether loopback and link-local addresses may be reached. Default False.
+    """
+
+    timeout: float = 10.0
+    ca_file: str | None = None
+    proxy: str | None = None
+    allow_local_addresses: bool = False
+
+
+class HTTPSender:
+    """Send requests over kept connections; made inside a running loop at the first use, closed by `close`.
+
+    Redirects are not followed: they would lead a secret, or a message, to somebody else.
+
+    Args:
+        options: how requests are made.
+    """
+
+    def __init__(self, options: HTTPOptions) -> None:
+        self._options = options
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def send(
+        self, message: Message, url: str, body: bytes, headers: Mapping[str, str], *, method: str = "POST"
+    ) -> None:
+        """Send a body, and return when the receiver says that it has it.
+
+        Cancellation closes the connection; what was sent stays sent, and is marked on the message.
+
+        Raises:
+            PermanentDeliveryError: the URL cannot be used, or the answer says that no repetition will help.
+            DeferredDeliveryError: 429.
+            RetryableDeliveryError: 408, 425, 5xx, or nobody could be reached.
+            UnknownDeliveryError: the connection was lost after the message was sent.
+        """
+        import aiohttp
+
+        self._check(url)
+        try:
+            async with self._opened().request(
+                method,
+                url,
+                data=body,
+                headers=dict(headers),
+                allow_redirects=False,
+                proxy=self._options.proxy,
+                trace_request_ctx=message,
+            ) as response:
+                await _judge(response)
+        except DeliveryError:
+            raise
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise _failure(error, message, self._options) from error
+
+    async def close(self) -> None:
+        """Close the connections. Cancellation leaves them to the loop."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _check(self, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+            host = parts.hostname
+            _ = parts.port
+        except ValueError:
+            raise PermanentDeliveryError("the URL cannot be read") from None
+        if parts.scheme not in {"http", "https"} or not host:
+            raise PermanentDeliveryError("the URL of a receiver begins with http:// or https:// and names a host")
+        if not self._options.allow_local_addresses:
+            check_literal(host)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._session.closed or self._loop is not loop:
+            self._session, self._loop = self._new_session(), loop
+        return self._session
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_mark)
+        local = self._options.allow_local_addresses
+        connector = aiohttp.TCPConnector(
+            ssl=ssl.create_default_context(cafile=self._options.ca_file),
+            resolver=None if local else guarded_resolver(),
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=self._options.timeout),
+            trust_env=self._options.proxy is None,
+            trace_configs=[trace],
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+
+async def _mark(_session: Any, context: Any, _parameters: Any) -> None:
+    message = getattr(context, "trace_request_ctx", None)
+    if isinstance(message, Message):
+        message.mark_sent()
+
+
+async def _judge(response: aiohttp.ClientResponse) -> None:
+    status = response.status
+    if 200 <= status < 300:
+        return
+    text = await _beginning(response)
+    said = f"HTTP {status}" + (f": {text}" if text else "")
+    if status == 429:
+        raise DeferredDeliveryError(said, retry_after=_retry_after(response) or 60.0)
+    if status in _RETRYABLE or status >= 500:
+        raise RetryableDeliveryError(said, retry_after=_retry_after(response), doubtful=status in _DOUBTFUL)
+    if 300 <= status < 400:
+        raise PermanentDeliveryError(f"HTTP {status}: redirects are not followed; give the address that it leads to")
+    raise PermanentDeliveryError(said)
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> str:
+    """Return the first words of an answer; how it goes on matters to nobody."""
+    import aiohttp
+
+    try:
+        found = await response.content.read(ANSWER_LIMIT)
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return ""
+    finally:
+        response.close()
+    return " ".join(found.decode("utf-8", "replace").split())[:256]
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    """Return the seconds that ``Retry-After`` asks for, written as a number or as a date."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+    seconds = (when - current_clock().now()).total_seconds()
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
+
+
+def _failure(error: BaseException, message: Message, options: HTTPOptions) -> DeliveryError:
+    """Return what a lost connection means: nothing was delivered, or nobody knows.
+
+    The texts of the library quote the URL, which may be a secret; so they are not used.
+    """
+    import aiohttp
+
+    refused = next((each for each in _causes(error) if isinstance(each, DeliveryError)), None)
+    if refused is not None:
+        return refused
+    if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)):
+        inner = getattr(error, "certificate_error", error)
+        reason = getattr(inner, "verify_message", "") or type(inner).__name__
+        return RetryableDeliveryError(f"the receiver's certificate is not trusted: {reason}")
+    if isinstance(error, TimeoutError):
+        what = f"no answer within {options.timeout:g} s"
+    elif isinstance(error, (aiohttp.ClientConnectorDNSError, aiohttp.ClientConnectorError)):
+        what = f"cannot connect: {_reason(error.os_error)}"
+    elif isinstance(error, (aiohttp.InvalidURL, ValueError)):
+        return PermanentDeliveryError("the URL or a header cannot be used")
+    else:
+        what = f"the connection was lost: {_reason(error)}"
+    return UnknownDeliveryError(what) if message.is_sent else RetryableDeliveryError(what)
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -1,0 +1,95 @@
+"""Deliver to Slack by an incoming webhook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec.json
+from pydantic import Field
+
+from reconciler.notification._credentials import Credentials
+from reconciler.notification._message import Message
+from reconciler.notification.channels._http import HTTPSender
+from reconciler.notification.channels._mrkdwn import chunks, escape, mrkdwn
+from reconciler.notification.channels._webhook import HTTPConfig
+
+__all__ = ["SlackChannel", "SlackConfig", "slack_payload"]
+
+HEADER_LIMIT = 150
+SECTION_LIMIT = 3_000
+SECTIONS = 10
+"""Slack's limits for a header and a section, and how many sections a message gets; it takes 50 blocks in all."""
+
+FALLBACK_LIMIT = 300
+"""Characters of the text that is shown where blocks are not, such as in the pop-up on a phone."""
+
+_EMOJI = {"Critical": "🚨", "High": "⚠️", "Medium": "ℹ️", "Low": "💬"}  # noqa: RUF001 - the sign is meant
+
+
+class SlackConfig(HTTPConfig):
+    """Say how an incoming webhook of Slack is called; its address is a secret, so give `url_credential`."""
+
+    rate_per_minute: float | None = Field(default=60.0, gt=0)
+    """Slack takes one message a second for each webhook."""
+
+
+class SlackChannel:
+    """Post messages as blocks: a header, the body as mrkdwn, links as buttons, and what it is about.
+
+    Args:
+        name: the channel's name.
+        config: the webhook.
+        credentials: looked up at each request.
+    """
+
+    def __init__(self, name: str, config: SlackConfig, credentials: Credentials) -> None:
+        self.name = name
+        self._config = config
+        self._credentials = credentials
+        self._sender = HTTPSender(config.options())
+
+    async def deliver(self, message: Message) -> None:
+        """Post the message. Cancellation closes the connection; what was sent stays sent.
+
+        Raises:
+            DeliveryError: by what Slack answers; see `HTTPSender.send`.
+        """
+        body = msgspec.json.encode(slack_payload(message))
+        headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "kube-reconciler"}
+        await self._sender.send(message, self._config.address(self._credentials), body, headers)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._sender.close()
+
+
+def slack_payload(message: Message) -> dict[str, Any]:
+    """Return what is posted for a message, within Slack's limits whatever the message is."""
+    subject = " ".join(message.subject.split())
+    header = _shortened(f"{_EMOJI.get(message.priority, '📢')} {subject}", HEADER_LIMIT)
+    blocks: list[dict[str, Any]] = [{"type": "header", "text": {"type": "plain_text", "text": header, "emoji": True}}]
+    if len(header) < len(subject):
+        blocks.append(_section(f"*{escape(subject)}*"))
+    blocks += [_section(part) for part in chunks(mrkdwn(message.body), SECTION_LIMIT, most=SECTIONS)]
+    if message.links:
+        buttons = [
+            {
+                "type": "button",
+                "text": {"type": "plain_text", "text": _shortened(link.label, 75)},
+                "url": link.url,
+                "action_id": f"link-{number}",
+            }
+            for number, link in enumerate(message.links)
+        ]
+        blocks.append({"type": "actions", "elements": buttons})
+    about = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
+    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escape(about)}]})
+    return {"text": escape(_shortened(f"[{message.priority}] {subject}", FALLBACK_LIMIT)), "blocks": blocks}
+
+
+def _section(text: str) -> dict[str, Any]:
+    return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
