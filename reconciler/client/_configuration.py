@@ -61,13 +61,14 @@ class _Connections:
 
     async def send(self, request: HTTPRequest) -> HTTPResponse:
         self._under_way += 1
-        response: HTTPResponse | None = None
+        streams = False
         try:
             response = await self.transport.send(request)
+            streams = response.chunks is not None
         finally:
-            if response is None or response.chunks is None:
+            if not streams:
                 await self._done()
-        if response.chunks is not None:
+        if streams:
             response.on_close = self._closing(response.on_close)
         return response
 
