@@ -24,7 +24,7 @@ from reconciler.apiserver._status import (
     option_invalid,
     too_large_resource_version,
 )
-from reconciler.apiserver._storage import Store, Stored, encode
+from reconciler.apiserver._storage import Snapshot, Store, Stored, encode
 from reconciler.apiserver._text import parse_problem
 from reconciler.apiserver._views import WholeView
 from reconciler.apiserver._watch import Watch
@@ -133,7 +133,7 @@ class Reader:
         key = endpoint.resource.key(call.namespace, call.name)
         objects = endpoint.store.objects
         if asked == 0 and stale is not None:
-            objects = self._past(endpoint.store, stale)
+            objects = self._past(endpoint.store, stale).objects
         found = objects.get(key)
         if found is None:
             raise not_found(endpoint.info.plural, endpoint.info.group, call.name)
@@ -157,7 +157,7 @@ class Reader:
         metadata["resourceVersion"] = str(rv)
         return view.many(endpoint, items, metadata)
 
-    def _snapshot(self, call: Call, stale: float | None) -> tuple[dict[str, Stored], int, _Token | None]:
+    def _snapshot(self, call: Call, stale: float | None) -> tuple[Snapshot, int, _Token | None]:
         store, current = call.endpoint.store, self._cluster.revisions.current
         match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
         asked = _list_version(call)
@@ -170,34 +170,34 @@ class Reader:
             self._not_in_future(asked)
             # A limit without a match makes the real server read exactly the version asked for.
             if asked and (match == "Exact" or (not match and _limit(call))):
-                objects = store.at(asked)
-                if objects is None or asked < self._cluster.revisions.compacted:
+                snapshot = store.at(asked)
+                if snapshot is None or asked < self._cluster.revisions.compacted:
                     raise expired("The resourceVersion for the provided list is too old.")
-                return objects, asked, None
+                return snapshot, asked, None
             if asked == 0 and stale is not None:
                 return self._past(store, stale), self._past_version(store, stale), None
-        return store.objects, current, None
+        return store.now, current, None
 
-    def _continued(self, store: Store, token: _Token) -> tuple[dict[str, Stored], int, _Token]:
+    def _continued(self, store: Store, token: _Token) -> tuple[Snapshot, int, _Token]:
         if token.rv < 0:
-            return store.objects, self._cluster.revisions.current, token
-        objects = store.at(token.rv)
-        if objects is None or token.rv < self._cluster.revisions.compacted:
+            return store.now, self._cluster.revisions.current, token
+        snapshot = store.at(token.rv)
+        if snapshot is None or token.rv < self._cluster.revisions.compacted:
             raise expired(_CONTINUE_EXPIRED, metadata={"continue": _Token(-1, token.start).text()})
-        return objects, token.rv, token
+        return snapshot, token.rv, token
 
     def _page(
-        self, call: Call, selector: Selector, objects: dict[str, Stored], rv: int, token: _Token | None
+        self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _Token | None
     ) -> tuple[list[Stored], int, _Token | None]:
-        store, limit = call.endpoint.store, _limit(call)
-        # A past snapshot is a dict of its own, whose order is not that of the keys.
-        keys = store.keys(call.namespace) if objects is store.objects else store.order(objects, call.namespace)
-        start = bisect.bisect_left(keys, token.start) if token is not None else 0
+        (objects, keys), limit = snapshot, _limit(call)
+        start, stop = snapshot.span(call.namespace)
+        if token is not None:
+            start = bisect.bisect_left(keys, token.start, start, stop)
         found: list[Stored] = []
-        for index in range(start, len(keys)):
+        for index in range(start, stop):
             stored = objects[keys[index]]
             if limit and len(found) == limit:
-                remaining = len(keys) - index if selector.empty else 0
+                remaining = stop - index if selector.empty else 0
                 return found, remaining, _Token(rv, keys[index])
             if not selector.empty and not selector.matches(stored.doc):
                 continue
@@ -248,12 +248,14 @@ class Reader:
         self, call: Call, selector: Selector, asked: int | None, stale: float | None
     ) -> tuple[int, list[Stored]]:
         store = call.endpoint.store
-        objects, position = store.objects, store.end
+        snapshot, position = store.now, store.end
         if asked == 0 and stale is not None:
             rv = self._past_version(store, stale)
-            objects, position = self._past(store, stale), store.position(rv) or store.end
-        keys = store.keys(call.namespace) if objects is store.objects else store.order(objects, call.namespace)
-        return position, [objects[key] for key in keys if selector.empty or selector.matches(objects[key].doc)]
+            snapshot, position = self._past(store, stale), store.position(rv) or store.end
+        objects, (start, stop) = snapshot.objects, snapshot.span(call.namespace)
+        return position, [
+            objects[key] for key in snapshot.keys[start:stop] if selector.empty or selector.matches(objects[key].doc)
+        ]
 
     def _not_in_future(self, asked: int) -> None:
         current = self._cluster.revisions.current
@@ -267,8 +269,8 @@ class Reader:
                 return event.rv
         return store.floor
 
-    def _past(self, store: Store, seconds: float) -> dict[str, Stored]:
-        return store.at(self._past_version(store, seconds)) or {}
+    def _past(self, store: Store, seconds: float) -> Snapshot:
+        return store.at(self._past_version(store, seconds)) or store.now
 
 
 def _initial_events(call: Call) -> bool | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-__all__ = ["ADDED", "DELETED", "MODIFIED", "Event", "Revisions", "Store", "Stored", "encode"]
+__all__ = ["ADDED", "DELETED", "MODIFIED", "Event", "Revisions", "Snapshot", "Store", "Stored", "encode"]
 
 ADDED = "ADDED"
 MODIFIED = "MODIFIED"
@@ -104,6 +104,29 @@ class Event:
         self.frames: dict[tuple[str, str], bytes] = {}
 
 
+class Snapshot(NamedTuple):
+    """Hold the objects of one kind at one moment.
+
+    Attributes:
+        objects: by key.
+        keys: in etcd's order.
+    """
+
+    objects: dict[str, Stored]
+    keys: list[str]
+
+    def span(self, namespace: str | None) -> tuple[int, int]:
+        """Return where in `keys` those of a namespace, or all, begin and end."""
+        if namespace is None:
+            return 0, len(self.keys)
+        # "0" follows "/" in ASCII, so it ends the range of keys that begin with "namespace/".
+        return bisect.bisect_left(self.keys, f"{namespace}/"), bisect.bisect_left(self.keys, f"{namespace}0")
+
+
+_MOST_SNAPSHOTS = 2
+"""How many past moments are kept for the next page of a list."""
+
+
 class Store:
     """Hold the objects of one kind and its recent events.
 
@@ -117,7 +140,7 @@ class Store:
         self.revisions = revisions
         self.objects: dict[str, Stored] = {}
         self.dropped = 0
-        self._now = now
+        self._time = now
         self._capacity = capacity
         self._keys: list[str] = []
         self._events: list[Event] = []
@@ -126,6 +149,7 @@ class Store:
         self._floor = revisions.current
         self._listeners: dict[int, Callable[[], None]] = {}
         self._held: list[int] = []
+        self._past: dict[int, Snapshot] = {}
 
     # writing
 
@@ -135,17 +159,18 @@ class Store:
         self.objects[new.key] = new
         if old is None:
             bisect.insort(self._keys, new.key)
-        self._record(Event(ADDED if old is None else MODIFIED, new, old, self._now()))
+        self._record(Event(ADDED if old is None else MODIFIED, new, old, self._time()))
 
     def remove(self, gone: Stored) -> None:
         """Remove an object; `gone` is its final content under the version of the deletion."""
         old = self.objects.pop(gone.key)
         del self._keys[bisect.bisect_left(self._keys, gone.key)]
-        self._record(Event(DELETED, gone, old, self._now()))
+        self._record(Event(DELETED, gone, old, self._time()))
 
     def reshape(self, stored: Stored, doc: dict[str, Any]) -> None:
         """Exchange the document of a version for the same in another shape; no version is made and no event."""
         self.objects[stored.key] = Stored(stored.key, stored.rv, doc)
+        self._past.clear()
 
     def _record(self, event: Event) -> None:
         self._events.append(event)
@@ -170,6 +195,7 @@ class Store:
         self._weight -= sum(event.new.size for event in self._events[:count])
         del self._events[:count]
         self._first += count
+        self._past.clear()
         self.dropped += count
 
     def compact(self, rv: int) -> None:
@@ -179,30 +205,41 @@ class Store:
 
     # reading
 
+    @property
+    def now(self) -> Snapshot:
+        """Return the objects as they are; it changes with them."""
+        return Snapshot(self.objects, self._keys)
+
     def keys(self, namespace: str | None) -> list[str]:
         """Return the keys of a namespace, or all, in etcd's order."""
-        return _within(self._keys, namespace)
+        start, stop = self.now.span(namespace)
+        return self._keys[start:stop]
 
-    @staticmethod
-    def order(objects: dict[str, Stored], namespace: str | None) -> list[str]:
-        """Return the keys of a snapshot in a namespace, or all, in etcd's order."""
-        return _within(sorted(objects), namespace)
+    def at(self, rv: int) -> Snapshot | None:
+        """Return the objects as they were at a version; None when history does not reach it.
 
-    def at(self, rv: int) -> dict[str, Stored] | None:
-        """Return the objects as they were at a version; None when history does not reach it."""
-        if rv < self._floor:
+        Work for a past version grows with the number of objects; it is done once for the pages of a list.
+        """
+        position = self.position(rv)
+        if position is None:
             return None
-        if not self._events or self._events[-1].rv <= rv:
-            return self.objects
+        if position == self.end:
+            return self.now
+        found = self._past.get(position)
+        if found is None:
+            while len(self._past) >= _MOST_SNAPSHOTS:
+                del self._past[next(iter(self._past))]
+            found = self._past[position] = self._walked_back(position)
+        return found
+
+    def _walked_back(self, position: int) -> Snapshot:
         past = dict(self.objects)
-        for event in reversed(self._events):
-            if event.rv <= rv:
-                break
+        for event in reversed(self._events[position - self._first :]):
             if event.old is None:
                 past.pop(event.new.key, None)
             else:
                 past[event.new.key] = event.old
-        return past
+        return Snapshot(past, sorted(past))
 
     # watching
 
@@ -253,10 +290,3 @@ class Store:
     def recent(self) -> Iterator[Event]:
         """Yield the events from the newest to the oldest."""
         return reversed(self._events)
-
-
-def _within(keys: list[str], namespace: str | None) -> list[str]:
-    if namespace is None:
-        return keys
-    # "0" follows "/" in ASCII, so it ends the range of keys that begin with "namespace/".
-    return keys[bisect.bisect_left(keys, f"{namespace}/") : bisect.bisect_left(keys, f"{namespace}0")]
