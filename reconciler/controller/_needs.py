@@ -23,7 +23,7 @@ def needs_of(reconciler: Reconciler, kind: KindLike, watches: Sequence[Watch]) -
     needs = [Permission(kind, "get", "list", "watch")]
     finalizes = False
     if isinstance(reconciler, ResourceReconciler):
-        needs += _for_the_status(reconciler.status_subresource, kind)
+        needs += _for_the_status(reconciler, kind)
         finalizes = type(reconciler).finalize is not ResourceReconciler.finalize
         if finalizes or reconciler.finalizer is not None:
             needs.append(Permission(kind, "patch"))
@@ -34,9 +34,11 @@ def needs_of(reconciler: Reconciler, kind: KindLike, watches: Sequence[Watch]) -
     return [*needs, *(reconciler.permissions or ())]
 
 
-def _for_the_status(subresource: str | None, kind: KindLike) -> list[Permission]:
-    if subresource is None:
-        return [Permission(kind, "patch")]
-    if subresource == "auto":
-        return [Permission(kind, "patch", subresource="status"), Permission(kind, "patch")]
-    return [Permission(kind, "patch", subresource=subresource)]
+def _for_the_status(reconciler: ResourceReconciler, kind: KindLike) -> list[Permission]:
+    subresource = reconciler.status_subresource
+    needs = [] if subresource is None else [Permission(kind, "patch", subresource="status")]
+    # Without the subresource the status is a part of the object; "auto" finds that out. An apply takes earlier patches
+    # over by a patch of the object's managed fields.
+    if subresource != "status" or reconciler.status_strategy == "apply":
+        needs.append(Permission(kind, "patch"))
+    return needs

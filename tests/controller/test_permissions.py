@@ -57,12 +57,18 @@ async def test_a_named_finalizer_that_is_only_taken_off_is_a_patch(world: World)
 
 
 @pytest.mark.parametrize(
-    ("subresource", "patched"),
-    [("status", {"widgets/status"}), (None, {"widgets"}), ("auto", {"widgets", "widgets/status"})],
+    ("subresource", "strategy", "patched"),
+    [
+        ("status", "merge", {"widgets/status"}),
+        (None, "merge", {"widgets"}),
+        ("auto", "merge", {"widgets", "widgets/status"}),
+        ("status", "apply", {"widgets", "widgets/status"}),  # the first apply takes earlier patches over
+    ],
 )
-async def test_the_status_is_patched_where_it_is_written(world: World, subresource, patched) -> None:
+async def test_the_status_is_patched_where_it_is_written(world: World, subresource, strategy, patched) -> None:
     class Elsewhere(WidgetReconciler):
         status_subresource = subresource
+        status_strategy = strategy
 
     rules = access(world, Elsewhere())
     assert {name.partition(":")[2] for name, verbs in rules.items() if "patch" in verbs} == patched | {"events"}
