@@ -202,6 +202,20 @@ class Cache:
             if informer.gvk == resource.gvk and informer.covers(namespace):
                 informer.overlay.doubt_all(namespace)
 
+    async def remove(self, informer: Informer) -> None:
+        """End an informer's watch and forget it; harmless when it is not, or no more, of this cache.
+
+        What is in its store can still be read, and grows old; its handlers hear nothing more. Who asks for the same
+        again gets a new one. Nobody else may need it any more: it may be shared. Cancellation leaves the watch to end
+        by itself.
+        """
+        if self._informers.get(informer.scope) is informer:
+            del self._informers[informer.scope]
+        task = self._tasks.pop(informer, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     async def start(self) -> None:
         """Start all informers; returns before they are synced. Harmless when they run already.
 

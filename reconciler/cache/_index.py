@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from reconciler.cache._object import CachedObject
 from reconciler.meta import Request
 
-__all__ = ["DocumentValues", "Index", "ObjectValues", "from_document_values", "owner_uids"]
+__all__ = ["DocumentValues", "Index", "ObjectValues", "from_document_values", "owner_uids", "refuse_coroutine_function"]
 
 DocumentValues = Callable[[dict[str, Any]], Iterable[str]]
 """Compute index values from a decoded document."""
@@ -20,8 +21,19 @@ ObjectValues = Callable[[CachedObject], Iterable[str]]
 _logger = logging.getLogger("reconciler.cache")
 
 
+def refuse_coroutine_function(function: object, what: str) -> None:
+    """Raise for a function whose result would have to be awaited: the stream waits for nothing.
+
+    Raises:
+        TypeError: it is a coroutine function.
+    """
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"{what} is a plain function, which adds to a queue what has to wait; {function!r} is async")
+
+
 def from_document_values(values: DocumentValues) -> ObjectValues:
     """Let a function of the decoded document serve as one of the cached object; costs a decode an object."""
+    refuse_coroutine_function(values, "an index")
     return lambda cached: values(cached.decode())
 
 

@@ -12,6 +12,7 @@ from reconciler.cache._errors import CacheNotSynced
 from reconciler.cache._failures import Failure, Pacer
 from reconciler.cache._feed import Feed
 from reconciler.cache._handlers import Handler, HandlerRegistration, Handlers
+from reconciler.cache._index import refuse_coroutine_function
 from reconciler.cache._object import CacheEvent, EventType
 from reconciler.cache._overlay import Overlay, OverlayStatistics
 from reconciler.cache._reflector import Reflector, ReflectorStatistics, Source
@@ -220,7 +221,11 @@ class Informer:
 
         Handlers are called on the event loop and must be quick: compute keys, put them into a queue. What they raise is
         contained, counted and logged.
+
+        Raises:
+            TypeError: the handler is a coroutine function, which nobody would await.
         """
+        refuse_coroutine_function(handler, "a handler of an informer")
         registration = HandlerRegistration(handler, self, self._handlers)
         for cached in self._store:
             registration.deliver(CacheEvent(EventType.ADDED, new=cached, initial=True))

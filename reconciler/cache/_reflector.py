@@ -238,7 +238,11 @@ class Reflector:
         not_older = self._not_older()
         query = [*self._selectors] if self._whole_next else [*self._selectors, ("limit", str(PAGE))]
         objects: list[CachedObject] = []
-        page = await self._page([*query, *not_older], objects)
+        try:
+            page = await self._page([*query, *not_older], objects)
+        except Forbidden:
+            self._pages_next = False  # a streamed list is a watch, which may be allowed all the same
+            raise
         version = parse_version(page.metadata.resource_version)
         try:
             while page.metadata.continue_:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from reconciler.cache._index import DocumentValues, Index, ObjectValues, from_document_values
+from reconciler.cache._index import DocumentValues, Index, ObjectValues, from_document_values, refuse_coroutine_function
 from reconciler.cache._object import CachedObject
 from reconciler.meta import Request
 
@@ -90,6 +90,7 @@ class Store:
 
         Raises:
             ValueError: the name is taken.
+            TypeError: `values` is a coroutine function.
         """
         self.add_object_index(name, from_document_values(values))
 
@@ -98,7 +99,9 @@ class Store:
 
         Raises:
             ValueError: the name is taken.
+            TypeError: `values` is a coroutine function.
         """
+        refuse_coroutine_function(values, "an index")
         if name in self._indexes:
             raise ValueError(f"there is an index {name!r} already")
         index = self._indexes[name] = Index(name, values)

@@ -128,6 +128,10 @@ class Script:
     def refuse_watch(self, error: Exception) -> None:
         self.answers.append(("watch", error))
 
+    def refuse(self, error: Exception, times: int = 1) -> None:
+        """Refuse whatever is asked."""
+        self.answers.extend([("anything", error)] * times)
+
     def streamed(self, *names: str, version: int, then: Sequence[Any] = (HOLD,)) -> None:
         """Open a stream with a complete list of objects, each of version 1 and up."""
         initial = [added(name, number) for number, name in enumerate(names, 1)]
@@ -171,7 +175,9 @@ class Script:
         if not self.answers:
             await asyncio.Event().wait()
         expected, answer = self.answers.popleft()
-        assert expected == verb, f"the script expects a {expected} now, but was asked to {verb}: {self.asked}"
+        assert expected in (verb, "anything"), (
+            f"the script expects a {expected} now, but was asked to {verb}: {self.asked}"
+        )
         if isinstance(answer, Exception):
             raise answer
         return answer

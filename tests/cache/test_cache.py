@@ -235,6 +235,29 @@ async def test_a_lasting_refusal_names_kind_verb_and_answer(server: APIServer, c
         assert sum((entry.time - asked[0].time).total_seconds() < 1 for entry in asked) <= 2
 
 
+async def test_a_removed_informer_watches_nothing_and_is_made_anew_for_who_asks_again(
+    server: APIServer, client: Client, cache: Cache
+) -> None:
+    await client.create(config_map("a"))
+    informer = await cache.informer(MAP)
+    heard: list[CacheEvent] = []
+    informer.add_handler(heard.append)
+    await cache.wait_synced(5)
+    await cache.remove(informer)
+    await cache.remove(informer)
+    assert cache.informers == ()
+    assert server.statistics().watches == 0
+    await client.create(config_map("b"))
+    await asyncio.sleep(5)
+    assert [event.object.name for event in heard] == ["a"]
+    again = await cache.informer(MAP)
+    assert again is not informer
+    await cache.wait_synced(5)
+    assert len(again.store) == 2
+    await cache.remove(informer)
+    assert cache.informers == (again,)
+
+
 async def test_statistics_sum_up(client: Client, cache: Cache) -> None:
     await client.create(config_map("a"))
     await cache.informer(MAP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -173,6 +174,56 @@ async def test_a_handler_that_fails_hurts_nobody_and_is_counted(
         assert registration.errors == 3
         assert informer.statistics().handler_errors == 3
         assert [record.levelno for record in caplog.records if "a handler failed" in record.message] == [logging.ERROR]
+
+
+async def test_a_slow_handler_loses_no_event_and_does_not_end_the_watch(script: Script) -> None:
+    """A handler that holds the loop holds the stream too; what came meanwhile is waiting, not lost, not silence."""
+    changes = [modified("a", version) for version in range(8, 108)]
+    script.streamed("a", version=7, then=[b"".join(changes[:50]), 1.0, *changes[50:], HOLD])
+    informer, slow, heard = make(script), Heard(), Heard()
+    loop = asyncio.get_running_loop()
+
+    def holds_the_loop(event: CacheEvent) -> None:
+        slow(event)
+        time.sleep(0.002)
+
+    informer.add_handler(holds_the_loop)
+    informer.add_handler(heard)
+    began = loop.time()
+    async with running(informer, 5):
+        assert [event.object.version for event in slow.events] == [1, *range(8, 108)]
+        assert slow.summaries == heard.summaries
+        assert informer.last_error is None
+        assert informer.statistics().reflectors.failures == 0
+    assert loop.time() >= began
+    assert len(script.asked) == 1
+
+
+async def test_a_raising_handler_loses_no_event_for_itself_either(script: Script) -> None:
+    script.streamed("a", version=7, then=[*(modified("a", version) for version in range(8, 30)), HOLD])
+    informer, heard = make(script), Heard()
+
+    def raises_now_and_then(event: CacheEvent) -> None:
+        heard(event)
+        if event.object.version % 3 == 0:  # type: ignore[operator]
+            raise KeyError("missing")
+
+    informer.add_handler(raises_now_and_then)
+    async with running(informer):
+        assert [event.object.version for event in heard.events] == [1, *range(8, 30)]
+        assert heard.replay().keys() == {Request("a", "prod")}
+        assert informer.synced
+
+
+async def test_a_coroutine_function_is_refused_as_a_handler_and_as_an_index(script: Script) -> None:
+    async def later(event: Any) -> list[str]:
+        return []
+
+    informer = make(script)
+    with pytest.raises(TypeError, match="a handler of an informer is a plain function"):
+        informer.add_handler(later)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="an index is a plain function"):
+        informer.store.add_index("later", later)  # type: ignore[arg-type]
 
 
 async def test_a_relist_finds_deletions_with_the_last_known_object_not_final(script: Script) -> None:

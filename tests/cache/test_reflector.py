@@ -417,13 +417,32 @@ async def test_a_watch_refused_for_what_it_asks_is_followed_by_a_list(script: Sc
 async def test_a_lasting_403_costs_at_most_two_requests_in_the_first_second(script: Script) -> None:
     for seed in range(50):
         script = Script()
-        script.refuse_watch(refused(403, "Forbidden"))
-        for _ in range(100):
-            script.refuse_list(refused(403, "Forbidden"))
+        script.refuse(refused(403, "Forbidden"), times=100)
         began = asyncio.get_running_loop().time()
         await Mirror(script, seed=seed).run(1)
         assert len(script.asked) <= 2
         assert script.asked[0].at == began
+
+
+async def test_a_watch_that_is_refused_for_ever_costs_at_most_two_requests_in_the_first_second_too() -> None:
+    for seed in range(50):
+        script = Script()
+        script.refuse_watch(refused(400, "BadRequest"))
+        script.list(document("a", 1), version=7)
+        for _ in range(100):
+            script.refuse_watch(refused(403, "Forbidden"))
+        await Mirror(script, seed=seed).run(1)
+        began = script.asked[1].at
+        assert len([asked for asked in script.asked if asked.at > began]) <= 2
+
+
+async def test_who_may_watch_and_not_list_gets_streamed_lists(script: Script) -> None:
+    script.watch(added("a", 1))
+    script.refuse_list(refused(403, "Forbidden"))
+    script.streamed("a", version=7)
+    mirror = Mirror(script)
+    await mirror.run(10)
+    assert mirror.told == [("list", ["a"], 7)]
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 409, 418, 500, 503, 504, 599, 0])
@@ -551,10 +570,8 @@ async def test_the_first_failure_of_a_kind_is_a_warning_and_repeats_are_not(
     script: Script, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "reconciler.cache")
-    script.refuse_watch(refused(403, "Forbidden", "databases is forbidden"))
-    for _ in range(4):
-        script.refuse_list(refused(403, "Forbidden", "databases is forbidden"))
-    script.refuse_list(refused(500, "InternalError"))
+    script.refuse(refused(403, "Forbidden", "databases is forbidden"), times=5)
+    script.refuse(refused(500, "InternalError"))
     await Mirror(script).run(60)
     levels = [
         (record.levelno, "403" in record.message) for record in caplog.records if "next attempt" in record.message
