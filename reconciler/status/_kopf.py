@@ -80,7 +80,10 @@ class KopfPatch:
         base = merge_patch(copy_json(document.get("status") or {}), copy_json(pending or {}))
         self._base = base
         function = self._function()
-        return {**document, "status": base if function is None else function.laid_over(base)}
+        if function is None:
+            return {**document, "status": base}
+        fields = (document.get("metadata") or {}).get("managedFields") or ()
+        return {**document, "status": function.laid_over(base, fields)}
 
     def take(self, mutations: Sequence[Mutation], target: Target, policy: Policy, counts: Counter[str]) -> None:
         """Leave mutations to kopf, which sends them with its patch when the handlers of the cycle have ended.

@@ -88,7 +88,7 @@ class StatusFunction:
         self._groups: list[_Group] = []
         self._sent: list[_Sent] = []
         self._tries: Counter[str] = Counter()
-        self._called = False
+        self._held = False  # kopf took it back, and has run no batcher's handler since
 
     def __repr__(self) -> str:
         """Say what it is, without a value: kopf logs it."""
@@ -100,12 +100,18 @@ class StatusFunction:
         with self._lock:
             self._groups.append(_Group(tuple(mutations), considered, counts))
 
-    def laid_over(self, status: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a status with everything taken over so far in place."""
+    def laid_over(self, status: Mapping[str, Any], fields: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return a status with everything taken over so far in place, for the handler that is about to run.
+
+        Args:
+            status: as the handler's body has it.
+            fields: the body's ``managedFields``.
+        """
         with self._lock:
-            mutations = [mutation for group in self._groups for mutation in group.mutations]
+            self._held = False
+            waiting = self._groups[self._stored(status, fields) :]
             try:
-                return apply_all(mutations, status)[0]
+                return apply_all([mutation for group in waiting for mutation in group.mutations], status)[0]
             except Exception:  # noqa: BLE001 - another writer's version does not fit: said when kopf asks
                 return dict(status)
 
@@ -115,7 +121,7 @@ class StatusFunction:
             metadata: Mapping[str, Any] = body.get("metadata") or {}
             fields = tuple(metadata.get("managedFields") or ())
             status: Mapping[str, Any] = body.get("status") or {}
-            again, self._called = self._called, True
+            held, self._held = self._held, True
             if self._sent:
                 self._look_back(status, fields)
             if self._groups:
@@ -125,20 +131,24 @@ class StatusFunction:
             if paths:
                 self._remember(computed, paths)
                 body["status"] = computed
-            elif again:
+            elif held:
                 _wake(body, self._policy)
 
     def _look_back(self, status: Mapping[str, Any], fields: Sequence[Mapping[str, Any]]) -> None:
-        """Drop what this version shows to be written."""
-        for sent in reversed(self._sent):
-            if self._is_there(sent, status, fields):
-                del self._groups[: sent.groups]
-                self._sent.clear()
-                self._tries.clear()
-                return
+        """Drop what this version shows to be written; the rest was refused."""
+        stored = self._stored(status, fields)
+        if stored:
+            del self._groups[:stored]
+            self._sent.clear()
+            self._tries.clear()
+            return
         for group in self._groups[: self._sent[-1].groups]:
             group.counts["conflicts"] += 1
             group.counts["replays"] += 1
+
+    def _stored(self, status: Mapping[str, Any], fields: Sequence[Mapping[str, Any]]) -> int:
+        """Return how many of the groups, the first ones, a version shows to be written."""
+        return next((sent.groups for sent in reversed(self._sent) if self._is_there(sent, status, fields)), 0)
 
     def _is_there(self, sent: _Sent, status: Mapping[str, Any], fields: Sequence[Mapping[str, Any]]) -> bool:
         token = self._policy.token

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reconciler.meta import Cycle, current_cycle, equal, format_path, parse_version
+from reconciler.meta import Cycle, current_cycle, format_path, merge_diff, parse_version
 from reconciler.status._effects import Effect, Flow, Flushed, Outcome, Policy, Sleep, Target
 from reconciler.status._errors import MAX_NAMED, StatusConflict, StatusContested, StatusError, StatusNotOpen
 from reconciler.status._flush import Flush
 from reconciler.status._json import copy_json
 from reconciler.status._managed_fields import owns
 from reconciler.status._memory import MEMORY
-from reconciler.status._mutations import Context, Mutation, Path, apply_all
+from reconciler.status._mutations import Context, Mutation, Path, apply_all, leaves
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._statistics import StatusMetrics
@@ -174,15 +174,21 @@ class Session:
     def hand_over(self) -> Sequence[Mutation]:
         """Take out what is recorded, for somebody else to write; nothing when it would change nothing."""
         with self._lock:
-            mutations, changes = tuple(self._recorded), not equal(self._work(), self._considered)
+            mutations = tuple(self._recorded)
+            fields = [path for path, _ in leaves(merge_diff(self._considered, self._work()))]
             self._recorded, self._working = [], None
         self.counts["flushes"] += 1
         self.counts["trimmed"] += self._context.trimmed
-        if not changes:
+        if not fields:
             self.counts["suppressed"] += 1
             self.written = False
-        _logger.debug("status of %s: %s", self.target, f"{len(mutations)} mutations" if changes else "unchanged")
-        return mutations if changes else ()
+        outcome = "handed over" if fields else "unchanged"
+        _logger.debug("status of %s: %s, %d fields%s", self.target, outcome, len(fields), _Named(fields))
+        if self._metrics is not None:
+            self._metrics.flushed(
+                written=bool(fields), suppressed=not fields, conflicts=0, replays=0, fields=len(fields), seconds=0.0
+            )
+        return mutations if fields else ()
 
     def begin(self, *, checkpoint: bool) -> Pending | None:
         """Take what is recorded into a flush; None when that ended without I/O.

@@ -176,6 +176,30 @@ def test_kopf_is_woken_when_a_repetition_finds_nothing_to_write():
     assert "my.example.com/touch-dummy" in called(patch, stored)["metadata"]["annotations"]
 
 
+def test_kopf_is_not_woken_for_a_timer_whose_handlers_run_anyway():
+    patch, body = handler_arguments(total=1)
+    with StatusBatcher(patch, body) as status:
+        status.increment("total")
+    called(patch, raw(total=1))
+    with StatusBatcher(patch, body) as status:
+        status.set(phase=None)
+    stored = newer("6", total=2)
+    stored["metadata"]["annotations"] = {"kopf.zalando.org/last-handled-configuration": "{}"}
+    assert called(patch, stored) == stored
+
+
+def test_a_later_run_sees_what_waits_once_also_when_it_is_stored_already():
+    patch, body = handler_arguments(total=1)
+    with StatusBatcher(patch, body) as status:
+        status.increment("total")
+    with StatusBatcher(patch, body) as status:
+        assert status.current == {"total": 2}
+    called(patch, raw(total=1))
+    body._replace_with(newer("6", total=2))
+    with StatusBatcher(patch, body) as status:
+        assert status.current == {"total": 2}
+
+
 def test_a_mutation_that_does_not_fit_another_writers_version_never_stops_kopf(caplog):
     patch, body = handler_arguments()
     with StatusBatcher(patch, body) as status:
@@ -183,3 +207,21 @@ def test_a_mutation_that_does_not_fit_another_writers_version_never_stops_kopf(c
         status.increment("total")
     assert called(patch, newer("6", "other", log="text"))["status"] == {"log": "text", "total": 1}
     assert "append of log cannot be applied" in caplog.text
+
+
+def test_metrics_hear_of_what_is_handed_to_kopf_and_of_what_is_not():
+    heard: list[dict[str, Any]] = []
+
+    class Metrics:
+        def flushed(self, **counts: Any) -> None:
+            heard.append({name: counts[name] for name in ("written", "suppressed", "fields")})
+
+    patch, body = handler_arguments(total=1)
+    for step in (1, 0):
+        with StatusBatcher(patch, body, metrics=Metrics()) as status:
+            status.increment("total", step)
+            status.set(phase="A")
+    assert heard == [
+        {"written": True, "suppressed": False, "fields": 2},
+        {"written": False, "suppressed": True, "fields": 0},
+    ]
