@@ -49,6 +49,9 @@ _AWAY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 def complete_pod(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
     """Fill in what a new pod gets beside the defaults of its template: requests, priority, tolerations, status."""
     if before is not None:
+        quality = (before.get("status") or {}).get("qosClass")
+        if quality:
+            doc["status"] = {**(doc.get("status") or {}), "qosClass": quality}
         return
     spec = dict(doc.get("spec") or {})
     spec.setdefault("enableServiceLinks", True)

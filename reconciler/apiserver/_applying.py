@@ -43,6 +43,9 @@ def read_configuration(call: Call) -> dict[str, Any]:
         raise bad_request("metadata.managedFields must be nil")
     metadata.pop("managedFields", None)
     name = metadata.setdefault("name", call.name)
+    if not name:
+        words = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
+        raise bad_request(words)
     if name != call.name:
         raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
     config = {**found, "metadata": metadata}

@@ -97,6 +97,8 @@ def read_object(request: HTTPRequest, kind: str) -> dict[str, Any]:
         raise unsupported_media_type((_JSON, YAML), _PROTOBUF_HINT)
     else:
         raise unsupported_media_type((_JSON, YAML, _PROTOBUF))
+    if found is None:
+        return {}
     if not isinstance(found, dict):
         what = {list: "array", str: "string", bool: "bool"}.get(type(found), "number")
         fields = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +14,9 @@ from reconciler.apiserver._definitions import CLEANUP
 from reconciler.apiserver._reads import selector_of
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call, truthy
-from reconciler.apiserver._status import FieldError, bad_request, conflict, not_found, option_invalid
+from reconciler.apiserver._status import FieldError, Refusal, bad_request, conflict, not_found, option_invalid
 from reconciler.apiserver._storage import Stored
+from reconciler.apiserver._text import go_type
 from reconciler.apiserver._views import WHOLE
 from reconciler.apiserver._writes import Written, is_due
 
@@ -47,7 +49,9 @@ class Deleter:
             raise not_found(info.plural, info.group, call.name)
         _check_preconditions(call, old, options.get("preconditions") or {})
         written = self.delete_stored(call.endpoint, old, options, dry_run=dry_run)
-        if written.stored is None:
+        if written.stored is None and info.plural == "serviceaccounts" and not info.group:
+            written.stored = old
+        elif written.stored is None:
             written.document = _success(call, old)
         return written
 
@@ -140,7 +144,8 @@ def _terminating(status: dict[str, Any], now: str) -> dict[str, Any]:
 def _options(call: Call) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if call.request.body.strip():
-        options = dict(read_object(call.request, "DeleteOptions"))
+        options = dict(_read_options(call))
+        _check_types(options)
         kind = options.get("kind")
         if kind not in (None, "", "DeleteOptions"):
             version = options.get("apiVersion", "")
@@ -159,6 +164,27 @@ def _options(call: Call) -> dict[str, Any]:
         options["orphanDependents"] = truthy(query["orphanDependents"])
     _check_policy(options)
     return options
+
+
+def _read_options(call: Call) -> dict[str, Any]:
+    try:
+        return read_object(call.request, "DeleteOptions")
+    except Refusal as refusal:
+        # The words are those of a decoder that does not say what it expects.
+        words = _EXPECTED.sub("", _SHOWN.sub("", refusal.message))
+        raise Refusal(refusal.code, refusal.reason, words, details=refusal.details) from None
+
+
+_EXPECTED = re.compile(r"^the object provided is unrecognized \(must be of type DeleteOptions\): ")
+_SHOWN = re.compile(r" \([^()]*\)$")
+
+
+def _check_types(options: dict[str, Any]) -> None:
+    for key, kind, wanted in (("gracePeriodSeconds", int, "int64"), ("orphanDependents", bool, "bool")):
+        value = options.get(key)
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            found = go_type(value)
+            raise bad_request(f"json: cannot unmarshal {found} into Go struct field DeleteOptions.{key} of type {wanted}")
 
 
 def _check_policy(options: dict[str, Any]) -> None:
@@ -186,6 +212,9 @@ def _check_preconditions(call: Call, old: Stored, preconditions: dict[str, Any])
                 f"the {name} in the precondition ({asked}) does not match the {name} in record ({stored}). "
                 f"The object might have been {might}"
             )
+            if info.plural == "namespaces" and not info.group and key == "uid":
+                why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {stored}"
+                raise conflict(info.plural, info.group, call.name, why)
             raise conflict(info.kind, info.group, call.name, why)
 
 

@@ -24,6 +24,7 @@ from reconciler.apiserver._text import go_json, go_type, go_value, quoted, snipp
 
 __all__ = ["read_document", "take_patched"]
 
+_NUMBER = re.compile(r"cannot unmarshal number .* of type (int\d+)")
 _ROOT = re.compile(r"[.\[]")
 
 
@@ -178,9 +179,12 @@ def _malformed(call: Call, found: dict[str, Any], problem: str) -> Refusal:
         group, version = call.endpoint.info.group, call.endpoint.version
         kind = f"{group}/{version}, Kind={call.endpoint.info.kind}"
         place = f"{(found.get('metadata') or {}).get('namespace', '')}/{call.name}"
+        # Numbers are converted, other values are read from JSON.
+        number = _NUMBER.search(problem)
+        words = f"cannot convert float64 to {number[1]}" if number else f"error decoding from json: {problem}"
         return internal_error(
             f"failed to convert new object ({place}; {kind}) to proper version: unable to convert unstructured object "
-            f"to {kind}: error decoding from json: {problem}"
+            f"to {kind}: {words}"
         )
     if media_type(call.request) == STRATEGIC_PATCH:
         # The library behind these shows the patch itself.

@@ -112,11 +112,17 @@ class Scaler:
         old = self._writer.find(call)
         if old is None:
             raise not_found(info.plural, info.group, call.name)
-        scale = self._asked(call, scale_of(endpoint, old))
+        current = scale_of(endpoint, old)
+        unset = endpoint.resource.custom and _get(old.doc, _paths(endpoint).spec) is None
+        scale = self._asked(call, current)
+        if unset and call.verb == "patch" and (scale.get("spec") or {}) == current["spec"]:
+            raise bad_request(f'the spec replicas field "{_paths(endpoint).spec}" cannot be empty')
         replicas = (scale.get("spec") or {}).get("replicas", 0)
         if isinstance(replicas, bool) or not isinstance(replicas, int):
-            problem = f"cannot unmarshal {go_type(replicas)} into Go struct field ScaleSpec.spec.replicas of type int32"
-            raise bad_request(f'Scale in version "v1" cannot be handled as a Scale: json: {problem}')
+            raise _no_number(call, scale, replicas)
+        if replicas < 0 and not endpoint.resource.custom:
+            words = f"Invalid value: {replicas}: must be greater than or equal to 0"
+            raise invalid("Scale", "autoscaling", call.name, [FieldError("spec.replicas", words)])
         doc = _put(endpoint.show(old.doc), _paths(endpoint).spec.lstrip(".").split("."), replicas)
         version = (scale.get("metadata") or {}).get("resourceVersion") or str(old.rv)
         doc["metadata"] = {**doc["metadata"], "resourceVersion": version}

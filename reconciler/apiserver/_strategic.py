@@ -47,6 +47,9 @@ def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str,
         if value is None:
             merged.pop(key, None)
         else:
+            if key not in merged and isinstance(value, dict) and _DIRECTIVE in value:
+                # What is new is taken as it is, and one with a directive is not taken at all.
+                continue
             child = node.child(key) or ANYTHING
             merged[key] = _merge_member(merged.get(key), value, child, patch.get(_ORDER + key))
     return merged

@@ -141,7 +141,7 @@ class Writer:
         strategy.complete(doc, None)
         errors = check_metadata(info, metadata)
         if not endpoint.resource.custom:
-            errors += check_standard_finalizers(metadata)
+            errors += check_standard_finalizers(metadata, new=True)
         errors += strategy.check(doc, None)
         errors += _check_contents(call, doc, None, errors)
         if errors:
@@ -229,6 +229,8 @@ class Writer:
         _check_place(call, metadata)
         if old is None:
             if info.create_on_update and not call.subresource:
+                if metadata.get("uid"):
+                    raise conflict(info.plural, info.group, call.name, _uid_problem(call, metadata["uid"], ""))
                 return self._create(call, doc, warnings, dry_run=dry_run)
             raise not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
@@ -337,7 +339,7 @@ class Writer:
         # The real server checks metadata twice and lists both findings.
         errors = errors * 2
         if not endpoint.resource.custom and whole:
-            errors += check_standard_finalizers(metadata)
+            errors += check_standard_finalizers(metadata, new=False)
         _keep_owned(metadata, before["metadata"])
         strategy = self._strategies(endpoint)
         strategy.complete(doc, before)
