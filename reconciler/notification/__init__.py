@@ -13,7 +13,9 @@ The guarantees:
 Read on: `_resource` (the kind), `_schedule` (all decisions, as pure functions), `_delivery` (the calls), `_reconciler`.
 """
 
+from reconciler.notification._audit import AuditLog
 from reconciler.notification._channel import Channel, ChannelRegistry, installed_channels
+from reconciler.notification._credentials import Credentials
 from reconciler.notification._errors import (
     DeferredDeliveryError,
     DeliveryError,
@@ -22,10 +24,12 @@ from reconciler.notification._errors import (
     UnknownDeliveryError,
 )
 from reconciler.notification._message import Link, Message
+from reconciler.notification._metrics import NotificationMetrics
+from reconciler.notification._operator import NotificationOperator, NotificationOptions
 from reconciler.notification._reconciler import NotificationReconciler, NotificationStatistics
 from reconciler.notification._recorded import Observer, Recorded
-from reconciler.notification._redaction import Redactor
-from reconciler.notification._resolution import Resolution, Router
+from reconciler.notification._redaction import RedactingFilter, Redactor
+from reconciler.notification._resolution import Resolution, Router, attributes_of
 from reconciler.notification._resource import NotificationRequest
 from reconciler.notification._spec import ActionLink, NotificationRequestSpec, RetryPolicy
 from reconciler.notification._status import ChannelStatus, DeliveryAttempt, NotificationRequestStatus
@@ -33,10 +37,12 @@ from reconciler.notification.channels import ConsoleChannel, FileChannel, LogCha
 
 __all__ = [
     "ActionLink",
+    "AuditLog",
     "Channel",
     "ChannelRegistry",
     "ChannelStatus",
     "ConsoleChannel",
+    "Credentials",
     "DeferredDeliveryError",
     "DeliveryAttempt",
     "DeliveryError",
@@ -44,6 +50,9 @@ __all__ = [
     "Link",
     "LogChannel",
     "Message",
+    "NotificationMetrics",
+    "NotificationOperator",
+    "NotificationOptions",
     "NotificationReconciler",
     "NotificationRequest",
     "NotificationRequestSpec",
@@ -52,11 +61,13 @@ __all__ = [
     "Observer",
     "PermanentDeliveryError",
     "Recorded",
+    "RedactingFilter",
     "Redactor",
     "Resolution",
     "RetryPolicy",
     "RetryableDeliveryError",
     "Router",
     "UnknownDeliveryError",
+    "attributes_of",
     "installed_channels",
 ]

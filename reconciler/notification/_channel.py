@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
@@ -18,6 +21,10 @@ CHANNEL_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.:]{0,61}[A-Za-z0-9])?$"
 ENTRY_POINT_GROUP = "reconciler.channels"
 """The group of entry points under which a distribution offers channels."""
 
+CLOSE_AFTER = 60.0
+"""Seconds until a channel that was replaced is closed; deliveries that have begun on it have ended by then."""
+
+_log = logging.getLogger("reconciler.notification")
 _name = re.compile(CHANNEL_PATTERN)
 
 
@@ -60,6 +67,8 @@ class ChannelRegistry:
     def __init__(self, channels: Iterable[Channel] = ()) -> None:
         self._channels: dict[str, Channel] = {}
         self._owned: dict[str, frozenset[str]] = {}
+        self._retired: list[Channel] = []
+        self._change = asyncio.Event()
         for channel in channels:
             self.register(channel)
 
@@ -92,13 +101,30 @@ class ChannelRegistry:
         for name in found:
             if name in others:
                 raise ConfigurationError(f"two channels are called {name!r}: give one of them another name")
+        self._retired += [self._channels[name] for name in before]
         self._owned[owner] = frozenset(found)
         self._channels = {**others, **found._channels}
+        self._change.set()
 
     def names(self, *, but: str | None = None) -> list[str]:
         """Return the names in order; without those of the owner `but`."""
         left_out = self._owned.get(but, frozenset()) if but is not None else frozenset()
         return [name for name in self if name not in left_out]
+
+    async def run(self) -> None:
+        """Close the channels that were replaced, a while later, and all when it is cancelled.
+
+        A channel is closed by its method ``close``, if it has one.
+        """
+        try:
+            while True:
+                await self._change.wait()
+                self._change.clear()
+                retired, self._retired = self._retired, []
+                await asyncio.sleep(CLOSE_AFTER)
+                await _close(retired)
+        finally:
+            await _close([*self._retired, *self._channels.values()])
 
     def get(self, name: str) -> Channel | None:
         """Return the channel of a name, or None."""
@@ -112,6 +138,19 @@ class ChannelRegistry:
 
     def __len__(self) -> int:
         return len(self._channels)
+
+
+async def _close(channels: Iterable[Channel]) -> None:
+    for channel in channels:
+        close = getattr(channel, "close", None)
+        if close is None:
+            continue
+        try:
+            closing = close()
+            if inspect.isawaitable(closing):
+                await closing
+        except Exception:  # noqa: BLE001 - a channel is foreign code
+            _log.exception("the channel %s could not be closed", channel.name)
 
 
 def _check(candidate: object) -> None:

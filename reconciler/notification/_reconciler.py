@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -62,6 +62,8 @@ class NotificationStatistics:
         live_reads: reads from the server before a first delivery.
         finished: requests that reached a terminal phase.
         expired: finished requests that were deleted by their ``ttlSecondsAfterFinished``.
+        active: requests that are being delivered at this moment.
+        untold: requests whose records were dropped because their status could not be written for too long.
     """
 
     delivered: int = 0
@@ -72,6 +74,8 @@ class NotificationStatistics:
     live_reads: int = 0
     finished: int = 0
     expired: int = 0
+    active: int = 0
+    untold: int = 0
 
 
 class NotificationReconciler(ResourceReconciler[NotificationRequest]):
@@ -132,10 +136,13 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._wakes: dict[Request, datetime] = {}
         self._open: dict[Request, tuple[str, StatusBatcher[NotificationRequestStatus]]] = {}
         self._counts: dict[str, int] = {}
+        self._active = 0
 
     def statistics(self) -> NotificationStatistics:
         """Return the counts at this moment."""
-        return NotificationStatistics(**self._counts, live_reads=self._newest.reads)
+        return NotificationStatistics(
+            **self._counts, live_reads=self._newest.reads, active=self._active, untold=self._outbox.dropped
+        )
 
     async def reconcile(self, request: Request, /) -> Outcome:
         """Reconcile a key; a request that its model refuses ends Failed, since no repetition makes it valid.
@@ -149,7 +156,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             async with StatusBatcher(
                 self.client, NotificationRequest, name=request.name, namespace=request.namespace
             ) as status:
-                record_refusal(status, error, now=self._now())
+                record_refusal(status, self._redactor.redact(str(error)), now=self._now())
             return None
         finally:
             next_due = self._wakes.pop(request, None)
@@ -186,12 +193,15 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             record_intents(status, intents)
             await status.flush()
             self.check_leader()
+        self._active += 1
         try:
             await self._deliverer.deliver([self._message(obj, channel) for channel in found.due], results)
         except BaseException:
             made = self._settle(obj, channels, before, results, status).attempts if results else ()
             withdraw_intents(status, intents, unless=made)
             raise
+        finally:
+            self._active -= 1
         decision = self._settle(obj, channels, before, results, status)
         withdraw_intents(status, intents, unless=decision.attempts)
         return self._next(obj, decision)
@@ -203,6 +213,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     ) -> NotificationRequestStatus:
         """Resolve the channels and write them before the first call, so that no other configuration is ever asked."""
         resolution = self._router.resolve(attributes_of(obj)) if self._router is not None else None
+        if resolution is not None and resolution.problem:
+            resolution = replace(resolution, problem=self._redactor.redact(resolution.problem))
         after = record_resolution(status, obj.status, resolution, now=self._now())
         if resolution is not None and resolution.problem:
             self.events.warning(obj, "RoutingConfigurationRefused", resolution.problem)

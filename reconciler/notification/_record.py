@@ -17,7 +17,6 @@ from reconciler.notification._status import (
     DeliveryAttempt,
     NotificationRequestStatus,
 )
-from reconciler.objects import InvalidObject
 from reconciler.status import StatusBatcher
 
 __all__ = ["record", "record_intents", "record_refusal", "record_resolution", "withdraw_intents"]
@@ -126,8 +125,14 @@ def withdraw_intents(
     status.mutate(without)
 
 
-def record_refusal(status: StatusBatcher[NotificationRequestStatus], error: InvalidObject, *, now: datetime) -> None:
-    """Record that a request cannot be read and is given up; a request that has ended stays as it is."""
+def record_refusal(status: StatusBatcher[NotificationRequestStatus], error: str, *, now: datetime) -> None:
+    """Record that a request cannot be read and is given up; a request that has ended stays as it is.
+
+    Args:
+        status: the cycle's batcher.
+        error: what is wrong with it, redacted.
+        now: becomes the completion time.
+    """
     if status.current.get("phase") in TERMINAL_PHASES:
         return
     message = f"Not delivered, the request is not valid: {error}"

@@ -6,12 +6,13 @@ or an event goes through here first. Rules only know forms, so a channel should 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 
 from reconciler.notification._errors import DeliveryError
 
-__all__ = ["ERROR_LIMIT", "Redactor", "describe", "redact"]
+__all__ = ["ERROR_LIMIT", "RedactingFilter", "Redactor", "describe", "redact"]
 
 ERROR_LIMIT = 512
 """Most characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a
@@ -78,6 +79,33 @@ class Redactor:
     def describe(self, error: BaseException) -> str:
         """Return an error as a text for a status; see `describe`."""
         return describe(error, self.redact)
+
+
+class RedactingFilter(logging.Filter):
+    """Take known secrets out of log lines, as a second net: put it on a handler.
+
+    Args:
+        redactor: knows the secrets.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record through, its message without secrets; a traceback goes with its own text cleaned."""
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            return True  # the handler reports what is wrong with it
+        clean = self._redactor.redact(message)
+        if clean != message:
+            record.msg, record.args = clean, None
+        if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = self._redactor.redact(record.exc_text)
+        return True
 
 
 def describe(error: BaseException, redact: Callable[[str], str] = redact) -> str:

@@ -65,6 +65,7 @@ class FileChannel:
         Raises:
             RetryableDeliveryError: the directory or the file cannot be written.
         """
+        message.mark_sent()
         await asyncio.to_thread(self._write, message)
 
     def _write(self, message: Message) -> None:
