@@ -7,7 +7,7 @@ a question goes through what is remembered.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -74,6 +74,7 @@ class RequestLog:
     def __init__(self, capacity: int) -> None:
         self._entries: deque[LoggedRequest] = deque(maxlen=capacity)
         self._incidents: deque[tuple[int, Incident]] = deque(maxlen=_MOST_INCIDENTS)
+        self._followers: list[Callable[[LoggedRequest], None]] = []
         self._added = 0
         self.dropped = 0
 
@@ -89,6 +90,12 @@ class RequestLog:
             self.dropped += 1
         self._entries.append(entry)
         self._added += 1
+        for follower in self._followers:
+            follower(entry)
+
+    def follow(self, follower: Callable[[LoggedRequest], None]) -> None:
+        """Call `follower` with each request from now on, when it is remembered; it must not raise."""
+        self._followers.append(follower)
 
     def note(self, incident: Incident) -> None:
         """Remember what happened beside requests; the last 1000 are kept."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.config import Env
+from cyclopts.validators import Number
 
 import reconciler
 
@@ -140,14 +141,29 @@ def manifests(
 
 @app.command
 def apiserver(
-    *crds: Annotated[str, Parameter(help="MODULE:CLASS, a YAML file, or 'notification': installed at the start.")],
-    port: Annotated[int, Parameter(help="Port on the loopback interface; 0 takes a free one.")] = 0,
+    *things: Annotated[
+        str,
+        Parameter(help="Created at the start: a YAML or JSON file, a directory of them, MODULE:CLASS, 'notification'."),
+    ],
+    port: Annotated[
+        int, Parameter(help="Port on the loopback interface; 0 takes a free one.", validator=Number(gte=0, lte=65535))
+    ] = 0,
     kubeconfig: Annotated[Path, Parameter(help="Where to write the kubeconfig.")] = Path("reconciler.kubeconfig"),
+    log: Annotated[
+        Literal["none", "writes", "requests"], Parameter(help="Requests to print, a line each: who, what, outcome.")
+    ] = "none",
+    chaos: Annotated[
+        float, Parameter(help="Share of the requests to let go wrong, from 0 to 1.", validator=Number(gte=0, lte=1))
+    ] = 0.0,
+    seed: Annotated[int, Parameter(help="Of uids, generated names and all chance in --chaos.")] = 0,
 ) -> int:
-    """Serve the embedded API server on the loopback interface until interrupted."""
-    from reconciler.cli._apiserver import serve
+    """Serve the embedded API server on the loopback interface until interrupted.
 
-    return serve(crds, port=port, kubeconfig=kubeconfig)
+    Its data is lost at the end. kubectl and any other client reach it by the kubeconfig.
+    """
+    from reconciler.cli._apiserver import ServeOptions, serve
+
+    return serve(things, ServeOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed))
 
 
 @envtest.command

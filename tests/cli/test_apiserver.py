@@ -1,0 +1,159 @@
+"""``reconciler apiserver``, as a person starts it in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CRD = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.example.com"},
+    "spec": {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"kind": "Widget", "plural": "widgets"},
+        "versions": [
+            {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}},
+        ],
+    },
+}
+WIDGET = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}}
+
+
+class Started:
+    """Be a server that runs: its process, what it said, and how to ask it."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.directory = directory
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RECONCILER_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from reconciler.cli import main; main()", "apiserver", *arguments],
+            cwd=directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    def ask(self, path: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:
+        kubeconfig = json.loads((self.directory / "reconciler.kubeconfig").read_text())
+        url = kubeconfig["clusters"][0]["cluster"]["server"] + path
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"content-type": "application/json"}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        _, err = self.process.communicate(timeout=30)
+        return self.process.returncode, err
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    started: list[Started] = []
+
+    def begin(*arguments: str) -> Started:
+        started.append(Started(tmp_path, *arguments))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        each.end(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_how_to_reach_it_serves_what_it_was_given_and_ends_in_order(
+    start: Callable[..., Started], tmp_path: Path, number: int
+) -> None:
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    (manifests / "crd.yaml").write_text(yaml.safe_dump_all([CRD, WIDGET]))
+    server = start(str(manifests))
+    assert server.line().startswith("API server on http://127.0.0.1:")
+    assert server.line() == f"  export KUBECONFIG={tmp_path / 'reconciler.kubeconfig'}"
+    assert server.line() == "  kubectl get crd,ns"
+    code, found = server.ask("/apis/example.com/v1/namespaces/default/widgets/w")
+    assert (code, found["metadata"]["generation"]) == (200, 1)
+    assert server.end(number) == (0, "")
+
+
+def test_it_prints_writes_as_they_come(start: Callable[..., Started]) -> None:
+    server = start("--log", "writes")
+    for _ in range(3):
+        server.line()
+    server.ask("/api/v1/namespaces/default/configmaps")
+    settings = {"metadata": {"name": "a"}}
+    assert server.ask("/api/v1/namespaces/default/configmaps", "POST", settings)[0] == 201
+    _, _, told = server.line().split(" ", 2)
+    assert told.startswith("create configmaps/a in default by Python-urllib/")
+    assert ": 201, version " in told
+
+
+def test_chaos_is_reproducible(start: Callable[..., Started]) -> None:
+    def answers() -> list[int]:
+        server = start("--chaos", "1", "--seed", "3")
+        for _ in range(3):
+            server.line()
+        found = []
+        for _ in range(20):
+            try:
+                found.append(server.ask("/api/v1/namespaces")[0])
+            except (OSError, ValueError):
+                found.append(0)
+        server.end()
+        return found
+
+    first = answers()
+    assert len(set(first)) > 2
+    assert first == answers()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--prot", "1"], 2, "--prot"),
+        (["--port", "x"], 2, "--port"),
+        (["--port", "70000"], 2, "65535"),
+        (["--port=-1"], 2, "0"),
+        (["--log", "all"], 2, "--log"),
+        (["--chaos", "1.5"], 2, "--chaos"),
+        (["absent.yaml"], 1, "there is no file absent.yaml"),
+        (["."], 1, "no YAML or JSON file in ."),
+        (["--kubeconfig", "absent/kubeconfig"], 1, "choose another place with --kubeconfig"),
+    ],
+)
+def test_a_mistake_is_one_line(start: Callable[..., Started], arguments: list[str], code: int, says: str) -> None:
+    server = start(*arguments)
+    found, err = server.process.wait(30), server.end()[1]
+    assert (found, len(err.splitlines())) == (code, 1), err
+    assert says in err
+
+
+def test_help_tells_of_every_option(start: Callable[..., Started]) -> None:
+    server = start("--help")
+    out, err = server.process.communicate(timeout=30)
+    assert (server.process.returncode, err) == (0, "")
+    for word in ("--port", "--kubeconfig", "--log", "--chaos", "--seed"):
+        assert word in out
