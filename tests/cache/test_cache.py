@@ -15,6 +15,7 @@ from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedObject, CacheEvent, CacheNotSynced, EventType, Informer
 from reconciler.client import Client
 from reconciler.errors import ReconcilerError
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import Request
 from reconciler.objects import Model, Resource
 from reconciler.testing import virtual_time
@@ -422,12 +423,40 @@ Step = tuple[str, int]
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["put", "put", "delete", "recreate", "cut", "compact", "refuse", "expire", "shed", "lose", "wait", "break"]
+            [
+                *("put", "put", "delete", "recreate", "sweep", "cut", "compact", "restart", "wait", "pause"),
+                *("refuse", "expire", "shed", "lose", "break", "slow", "stall"),
+            ]
         ),
         st.integers(0, 4),
     ),
     max_size=40,
 )
+
+
+class Gate:
+    """A transport that can be paused: nothing is sent and nothing is read, as by a process that stands still."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def pause(self, seconds: float) -> None:
+        self._open.clear()
+        asyncio.get_running_loop().call_later(seconds, self._open.set)
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        await self._open.wait()
+        response = await self._transport.send(request)
+        if response.chunks is not None:
+            response.chunks = self._held(response.chunks)
+        return response
+
+    async def _held(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            await self._open.wait()
+            yield chunk
 
 
 async def _step(server: APIServer, client: Client, rng: random.Random, step: Step) -> None:
@@ -443,10 +472,12 @@ async def _step(server: APIServer, client: Client, rng: random.Random, step: Ste
         await client.delete(MAP, name, "default")
         if what == "recreate":
             await client.create(config_map(name))
-    elif what == "cut":
-        server.cut_watches()
-    elif what == "compact":
-        server.compact()
+    elif what == "sweep":
+        await client.delete_all_of(MAP, "default", label_selector="app=web")
+    elif what in ("cut", "compact"):
+        {"cut": server.cut_watches, "compact": server.compact}[what]()
+    elif what == "restart":
+        await server.restart()
     elif what == "wait":
         await asyncio.sleep((0.0, 0.01, 0.5, 20.0, 700.0)[number])
     else:
@@ -460,13 +491,15 @@ def _fault(server: APIServer, what: str, number: int) -> None:
         "shed": {"status": 429, "retry_after": 3.0 * number},
         "lose": {"lost": True},
         "break": {"status": 500},
+        "slow": {"latency": (0.01, 1.0, 5.0, 30.0, 100.0)[number]},
+        "stall": {"stall": True},
     }
     if what in kinds:
         server.faults.add(verb=("watch", "list")[number % 2], user_agent="the cache", **kinds[what])
 
 
 async def _settled(client: Client, replays: list[Replay]) -> None:
-    await asyncio.sleep(1500)
+    await asyncio.sleep(5500)
     for replay in replays:
         assert replay.informer.synced
         assert held(replay.informer) == await truth(client, labels=replay.informer.scope.label_selector)
@@ -477,18 +510,20 @@ async def _anything(steps: list[Step], later: list[Step] | None, seed: int) -> N
     """Do the steps; with `later`, lose all data, as without a backup of etcd, and do those too."""
     rng = random.Random(seed)
     async with APIServer(seed=seed, history=8, event_order="seeded") as server:
-        client = Client(server)
+        client, gate = Client(server), Gate(server)
         if later is not None:
             # Versions that come back to where they were cannot be told from those before; no client can.
             for number in range(200):
                 await client.create(
                     {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"s{number}", "namespace": "default"}}
                 )
-        async with Cache(Client(server, user_agent="the cache"), rng=rng) as cache:
+        async with Cache(Client(gate, user_agent="the cache"), rng=rng) as cache:
             scopes: list[dict[str, Any]] = [{}, {"label_selector": "app=web"}, {"namespaces": ["default"]}]
             replays = [Replay(await cache.informer(MAP, **scope)) for scope in scopes]
             for step in steps:
                 await _step(server, client, rng, step)
+                if step[0] == "pause":
+                    gate.pause((0.01, 3.0, 60.0, 400.0, 4000.0)[step[1]])
                 replays[0].check()
             if later is not None:
                 await cache.wait_synced()
