@@ -143,7 +143,8 @@ async def test_a_source_that_fails_ends_the_controller_with_what_it_raised(world
     controller = world.controller(WidgetReconciler(), sources=[breaks])
     await world.cache.start()
     with caplog.at_level(logging.ERROR, "reconciler.controller"), pytest.raises(ConnectionError, match="broker"):
-        await controller.run()
+        async with asyncio.timeout(60):
+            await controller.run()
     assert "source 'breaks' of widget failed" in caplog.text
 
 
@@ -154,7 +155,8 @@ async def test_a_source_that_names_an_impossible_key_is_told_so(world: World) ->
     controller = world.controller(WidgetReconciler(), sources=[wrong])
     await world.cache.start()
     with pytest.raises(ValueError, match=r"a source gave .* objects of kind Widget live in namespaces"):
-        await controller.run()
+        async with asyncio.timeout(60):
+            await controller.run()
 
 
 @pytest.mark.parametrize(
