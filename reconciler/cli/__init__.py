@@ -1,4 +1,4 @@
-"""Be what a person types: ``reconciler demo | run | crd | manifests | apiserver | envtest``.
+"""Be what a person types: ``reconciler demo | run | crd | manifests | routes | apiserver | envtest``.
 
 Exit codes: 0 done, 1 it failed (one line on standard error says what and what to do), 2 the command line was wrong, 130
 interrupted. Each command imports what it needs, so that one without extras still works.
@@ -41,11 +41,13 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
         import cyclopts
     except ModuleNotFoundError as error:
         raise MissingExtra("cyclopts", extra="cli", purpose="the command line") from error
-    from reconciler.cli._app import app
+    from reconciler.cli._app import app, configured_by
 
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        app.config = configured_by(given)
         result = app(
-            None if arguments is None else list(arguments),
+            given,
             exit_on_error=False,
             print_error=False,
             result_action="return_value",

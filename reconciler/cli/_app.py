@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
-from cyclopts.config import Env
+from cyclopts.config import Env, Yaml
 from cyclopts.validators import Number
 
 import reconciler
+from reconciler.cli._notification import NotificationFlags
+from reconciler.errors import ConfigurationError
 
 __all__ = ["app"]
 
@@ -21,12 +25,39 @@ def _version() -> str:
     return f"kube-reconciler {reconciler.__version__} ({Path(reconciler.__file__).parent})"
 
 
+def configured_by(arguments: Sequence[str]) -> tuple[Any, ...]:
+    """Return where options come from that are not on the command line: the environment, then the file of --config.
+
+    Unknown keys in the file are errors.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    environment = Env("RECONCILER_")
+    file = _config_file(arguments)
+    if file is None:
+        return (environment,)
+    if not file.is_file():
+        raise ConfigurationError(f"--config {file}: there is no such file")
+    return environment, Yaml(file, use_commands_as_keys=False)
+
+
+def _config_file(arguments: Sequence[str]) -> Path | None:
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            return Path(argument.partition("=")[2])
+        if argument == "--config" and position + 1 < len(arguments):
+            return Path(arguments[position + 1])
+    return Path(os.environ["RECONCILER_RUN_CONFIG"]) if "RECONCILER_RUN_CONFIG" in os.environ else None
+
+
 app = App(
     name="reconciler",
     help="Run Kubernetes reconcilers in Python, and see what they do.",
     version=_version,
-    config=Env("RECONCILER_"),
 )
+routes = App(name="routes", help="Look where the routing rules of notifications lead.")
+app.command(routes)
 envtest = App(name="envtest", help="Find, build or start a real etcd and kube-apiserver for tests.")
 app.command(envtest)
 
@@ -60,8 +91,9 @@ def run(
     metrics: Annotated[str | None, Parameter(help="HOST:PORT of /metrics; off unless given.")] = None,
     health: Annotated[str | None, Parameter(help="HOST:PORT of /healthz and /readyz; off unless given.")] = None,
     grace_period: Annotated[float, Parameter(help="Seconds that work in progress has to end after SIGTERM.")] = 30.0,
-    notification_directory: Annotated[
-        Path | None, Parameter(help="Where the channel 'file' writes; the channel is off unless given.")
+    notification: NotificationFlags = NotificationFlags(),  # noqa: B008 - frozen
+    config: Annotated[  # noqa: ARG001 - read by `configured_by`, before the command line is
+        Path | None, Parameter(help="YAML file with these options by their names, without dashes in front.")
     ] = None,
     log_format: Annotated[Format, Parameter(help="Form of the log lines on standard error.")] = "text",
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Least level shown.")] = "info",
@@ -69,7 +101,8 @@ def run(
     """Run reconcilers against a cluster until SIGTERM.
 
     ATTR is a Reconciler (class or instance), a sequence of them, or a function, plain or async, that is given the
-    Manager and adds controllers to it.
+    Manager and adds controllers to it. An option on the command line stands over the environment, which stands over the
+    file of --config.
     """
     from reconciler.cli._run import RunOptions, run_target
 
@@ -85,7 +118,7 @@ def run(
             metrics=metrics,
             health=health,
             grace_period=grace_period,
-            notification_directory=notification_directory,
+            notification=notification,
             log_format=log_format,
             log_level=log_level,
         ),
@@ -107,7 +140,9 @@ def crd(
 
 @app.command
 def manifests(
-    target: Annotated[str, Parameter(help="MODULE:ATTR, as of 'reconciler run'.")],
+    target: Annotated[
+        str, Parameter(help="MODULE:ATTR, as of 'reconciler run', or 'notification' for all that runs that operator.")
+    ],
     /,
     *,
     name: Annotated[
@@ -119,12 +154,16 @@ def manifests(
     leader_election_namespace: Annotated[
         str | None, Parameter(help="Where the Lease is; defaults to --install-namespace.")
     ] = None,
+    image: Annotated[
+        str, Parameter(help="Container image of the Deployment of 'notification'.")
+    ] = "kube-reconciler:latest",
     output: Annotated[Literal["yaml", "json"], Parameter(help="Form of the documents.")] = "yaml",
 ) -> int:
     """Print the service account, roles and bindings that an operator needs. Needs no cluster.
 
     The roles hold what the controllers watch, their status, finalizers and events, the Lease, and what the reconcilers
-    declare in 'permissions'. Give --namespace and --leader-election as to 'reconciler run'.
+    declare in 'permissions'. Give --namespace and --leader-election as to 'reconciler run'. For 'notification' the CRD,
+    Deployment, PodDisruptionBudget, NetworkPolicy and ServiceMonitor are there as well.
     """
     from reconciler.cli._manifests import print_manifests
 
@@ -135,6 +174,7 @@ def manifests(
         namespaces=namespace,
         leader_election=leader_election,
         leader_election_namespace=leader_election_namespace,
+        image=image,
         as_json=output == "json",
     )
 
@@ -164,6 +204,23 @@ def apiserver(
     from reconciler.cli._apiserver import ServeOptions, serve
 
     return serve(things, ServeOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed))
+
+
+@routes.command(name="test")
+def routes_test(
+    file: Annotated[Path, Parameter(help="The routing configuration.")],
+    /,
+    *attributes: Annotated[str, Parameter(help="NAME=VALUE of a request: type, priority, namespace, an extension.")],
+    request: Annotated[Path | None, Parameter(help="A NotificationRequest in YAML, to take attributes from.")] = None,
+    output: Annotated[Format, Parameter(help="Form of the answer.")] = "text",
+) -> int:
+    """Print which receivers, and so which channels, a request would reach.
+
+    A file that cannot be used is an error that lists every mistake in it with its line.
+    """
+    from reconciler.cli._routes import print_routes
+
+    return print_routes(file, attributes, request=request, as_json=output == "json")
 
 
 @envtest.command

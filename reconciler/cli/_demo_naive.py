@@ -33,7 +33,7 @@ class NaiveReconciler(Reconciler):
         document = notification.to_dict()
         attempts: list[dict[str, Any]] = list((document.get("status") or {}).get("deliveryAttempts") or [])
         waiting = False
-        for name in notification.spec.channels:
+        for name in notification.spec.channels or ():
             tried = [attempt for attempt in attempts if attempt["channel"] == name]
             if any(attempt["result"] == "success" for attempt in tried) or len(tried) >= policy.max_attempts:
                 continue

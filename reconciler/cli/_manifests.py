@@ -40,9 +40,22 @@ def print_manifests(
     namespaces: Sequence[str],
     leader_election: str | None,
     leader_election_namespace: str | None,
+    image: str,
     as_json: bool,
 ) -> int:
-    """Print the manifests of the operator named by `target`."""
+    """Print the manifests of the operator named by `target`; for ``"notification"`` everything that runs it."""
+    if target == "notification":
+        from reconciler.cli._notification_manifests import Installation, notification_manifests
+
+        installation = Installation(
+            name=name or "notification-operator",
+            namespace=install_namespace,
+            namespaces=namespaces,
+            image=image,
+            leader_election=leader_election or "notification-operator",
+        )
+        _print(notification_manifests(installation, _NoServer()), (), as_json=as_json)
+        return 0
     manager = Manager(
         Client(_NoServer()),
         namespaces=list(namespaces) or None,

@@ -10,14 +10,14 @@ import msgspec
 import yaml
 
 from reconciler.errors import ConfigurationError
-from reconciler.notification import NotificationRequest
+from reconciler.notification import NotificationRequest, attributes_of
 from reconciler.notification.channels import RECEIVER_KINDS
 from reconciler.notification.routing import RoutingConfig, read_routing
 
-__all__ = ["test_routes"]
+__all__ = ["print_routes"]
 
 
-def test_routes(file: Path, attributes: Sequence[str], *, request: Path | None, as_json: bool) -> int:
+def print_routes(file: Path, attributes: Sequence[str], *, request: Path | None, as_json: bool) -> int:
     """Print the receivers and channels that a request reaches; for a file that cannot be used, every mistake in it."""
     config = _config(file)
     given = {**(_attributes_of(request) if request is not None else {}), **_pairs(attributes)}
@@ -53,8 +53,6 @@ def _pairs(attributes: Sequence[str]) -> dict[str, str]:
 
 def _attributes_of(file: Path) -> dict[str, str]:
     """Return what routing can match of a request in a file."""
-    from reconciler.notification import attributes_of
-
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
         request = NotificationRequest.from_dict(document)

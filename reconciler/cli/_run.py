@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.cli._adder import adder_of
+from reconciler.cli._notification import NotificationFlags
 from reconciler.cli._targets import load_target
 from reconciler.client import Client
-from reconciler.controller import Reconciler
 from reconciler.manager import GracePeriodExceeded, Manager
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
@@ -33,7 +33,7 @@ class RunOptions:
     metrics: str | None
     health: str | None
     grace_period: float
-    notification_directory: Path | None
+    notification: NotificationFlags
     log_format: str
     log_level: str
 
@@ -41,7 +41,7 @@ class RunOptions:
 def run_target(target: str, options: RunOptions) -> int:
     """Run what `target` names until SIGTERM; return the exit code."""
     _configure_logging(options)
-    found = _notification(options) if target == "notification" else load_target(target)
+    found: object = _notification(options) if target == "notification" else load_target(target)
     add = adder_of(found, target, workers=options.workers)
     asyncio.run(_run(add, options))
     return 0
@@ -69,22 +69,28 @@ async def _run(add: Callable[[Manager], Awaitable[None]], options: RunOptions) -
             os._exit(1)
 
 
-def _notification(options: RunOptions) -> Reconciler:
-    from reconciler.notification import (
-        Channel,
-        ConsoleChannel,
-        FileChannel,
-        LogChannel,
-        NotificationReconciler,
-        installed_channels,
-    )
+def _notification(options: RunOptions) -> Callable[[Manager], object]:
+    """Return what adds the notification operator; what is wrong with its options is told now."""
+    from reconciler.notification import NotificationOperator, NotificationOptions, RedactingFilter
 
-    channels: list[Channel] = [ConsoleChannel(), LogChannel(), *installed_channels()]
-    if options.notification_directory is not None:
-        channel = FileChannel(options.notification_directory)
-        channel.check()
-        channels.append(channel)
-    return NotificationReconciler(channels=channels)
+    flags = options.notification
+    operator = NotificationOperator(
+        NotificationOptions(
+            console=flags.console,
+            log=flags.log_channel,
+            directory=flags.notification_directory,
+            credentials=flags.credentials,
+            routing_file=flags.routing_file,
+            routing_config_map=flags.routing_config_map,
+            audit_file=flags.audit_file,
+            timeout=flags.delivery_timeout,
+            max_concurrent=flags.max_deliveries,
+            workers=options.workers,
+        )
+    )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RedactingFilter(operator.redactor))
+    return operator.add_to
 
 
 def _configure_logging(options: RunOptions) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar
 
 from reconciler.clock import Clock, current_clock
-from reconciler.controller import Outcome, ResourceReconciler, Result
+from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
 from reconciler.errors import Conflict, NotFound
 from reconciler.meta import Request
 from reconciler.notification._announcer import Announcer
@@ -105,6 +105,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     # A pass is recorded in one piece, so what was recorded before a cancellation is true as well.
     status_on_error: ClassVar[OnError] = "flush"
+    permissions: ClassVar[Sequence[Permission] | None] = (Permission(NotificationRequest, "delete"),)
 
     def __init__(
         self,

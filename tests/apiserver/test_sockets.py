@@ -98,8 +98,14 @@ async def test_the_url_is_bound_at_its_first_use_and_stays(server: APIServer) ->
     url = server.url
     assert url.startswith("http://127.0.0.1:")
     assert server.url == url
-    with pytest.raises(ConfigurationError, match=f"listens on {url} already"):
-        await server.listen()
+    assert await server.listen() == await server.listen("localhost") == url
+    for other in ({"port": 1}, {"host": "::1"}):
+        with pytest.raises(
+            ConfigurationError, match=rf"listens on {url} already: call listen\(\) before"
+        ):
+            await server.listen(**other)
+    with pytest.raises(ConfigurationError, match="loopback only"):
+        await server.listen("0.0.0.0")
 
 
 @pytest.mark.virtual_time

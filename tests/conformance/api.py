@@ -24,6 +24,8 @@ APPLY = "application/apply-patch+yaml"
 GROUP = "conformance.reconciler.dev"
 _TIMES = {"creationTimestamp", "deletionTimestamp", "time", "lastTransitionTime"}
 _NUMBERS = re.compile(r"(too old resource version: )\d+ \(\d+\)|(Too large resource version: )\d+, current: \d+")
+_RECORDED = re.compile(r"(ResourceVersion in (?:the precondition|record) )\(\d+\)")
+_SHOWN = re.compile(r'(Invalid value: )"\{.*\}"(: )', re.DOTALL)
 _RANDOM = re.compile(r"(generated-(?:[0-9]+-)?)[a-z0-9]{5}\b")
 _UID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 _ASKED_VERSION = re.compile(r"\bresourceVersion=(\d+)")
@@ -75,7 +77,11 @@ class Api:
                 method,
                 path,
                 query=tuple((query or {}).items()),
-                headers={"content-type": content, "accept": accept} if body is not None else {"accept": accept},
+                headers={
+                    "accept": accept,
+                    "user-agent": "conformance/1.0",
+                    **({"content-type": content} if body is not None else {}),
+                },
                 body=b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode(),
                 timeout=30,
             )
@@ -135,18 +141,27 @@ class Api:
         """GET a collection."""
         return await self.call("GET", self.path(plural), query=query, **options)
 
-    async def watch(self, plural: str, query: Mapping[str, str], events: int, *, quiet_after: float = 0.3) -> list[Any]:
+    async def watch(
+        self,
+        plural: str,
+        query: Mapping[str, str],
+        events: int,
+        *,
+        name: str = "",
+        accept: str = JSON,
+        quiet_after: float = 0.2,
+    ) -> list[Any]:
         """Watch a collection until so many events came, and a moment longer to see that no more come.
 
         A watch that is refused or ended by the server is noted with what came before.
         """
-        path = self.path(plural)
+        path = self.path(plural, name)
         asked = f"WATCH {path}?" + "&".join(f"{k}={v}" for k, v in query.items())
         request = HTTPRequest(
             "GET",
             path,
             query=(("watch", "true"), *query.items()),
-            headers={"accept": JSON},
+            headers={"accept": accept},
             stream=True,
             timeout=30,
         )
@@ -266,7 +281,9 @@ def normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str], *, own
     if isinstance(value, list):
         return [normalize(item, ranks, uids, owners=owners) for item in value]
     if isinstance(value, str):
-        text = _RANDOM.sub(r"\1xxxxx", _NUMBERS.sub(r"\1\2N", value))
+        # What a patch made is shown as a whole, with times and in the order of Go's structs.
+        text = _SHOWN.sub(r'\1"<document>"\2', _RECORDED.sub(r"\1(N)", value))
+        text = _RANDOM.sub(r"\1xxxxx", _NUMBERS.sub(r"\1\2N", text))
         text = _ASKED_VERSION.sub(lambda found: f"resourceVersion={ranks.get(found[1], found[1])}", text)
         return _UID.sub(lambda found: uids.setdefault(found[0], f"uid-{len(uids) + 1}"), text)
     if not isinstance(value, dict):
@@ -277,7 +294,7 @@ def normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str], *, own
             continue
         if key.endswith("resourceVersion") and isinstance(item, str):
             result[key] = ranks.get(item, item)
-        elif key in _TIMES and isinstance(item, str):
+        elif key.rpartition(".")[2] in _TIMES and isinstance(item, str):
             result[key] = "<time>"
         elif key.endswith("continue") and item:
             result[key] = "<continue>"

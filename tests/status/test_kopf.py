@@ -68,6 +68,22 @@ async def test_without_a_batcher_kopf_makes_as_many_requests(world):
     assert (world.status_patches(), world.other_patches()) == ([200], 1)
 
 
+@pytest.mark.parametrize("how", ["result", "patch"])
+async def test_what_kopf_sends_as_a_merge_patch_is_a_request_of_its_own(world, how):
+    @world.on("create", id="phase")
+    async def work(body, patch, **_):
+        async with StatusBatcher(patch, body) as status:
+            status.increment("total")
+        if how == "result":
+            return "Ready"
+        patch.status["phase"] = "Ready"
+
+    async with world.operator():
+        await world.make()
+        await world.until_handled(phase="Ready", total=1)
+    assert world.status_patches() == [200, 200]
+
+
 async def test_helpers_and_later_blocks_of_a_handler_share_the_patch_and_see_each_other(world):
     seen: list[Any] = []
 

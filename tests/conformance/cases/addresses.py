@@ -36,6 +36,7 @@ async def _(api: Api) -> None:
                     {key: entry.get(key) for key in ("name", "singularName", "namespaced", "kind")}
                     | {"verbs": sorted(entry["verbs"])}
                     for entry in found["resources"]
+                    if entry["name"].partition("/")[0] in ("widgets", "gadgets", "clusterwidgets")
                 ],
                 key=lambda entry: entry["name"],
             )

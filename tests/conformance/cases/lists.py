@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conformance.api import Api
-from tests.conformance.cases._case import case, names, widget
+from tests.conformance.api import GROUP, Api
+from tests.conformance.cases._case import case, names, table, version, widget
 
 # 10 selectors and paging
 
@@ -81,3 +81,229 @@ async def _(api: Api) -> None:
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.list("widgets", accept="application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
+
+
+table(
+    "10.10",
+    [
+        (f"the label selector {selector!r}", "labelSelector", selector)
+        for selector in (
+            "",
+            ",",
+            "a=",
+            "a==",
+            "=b",
+            "a=b,",
+            "a b",
+            "a in ()",
+            "a in (b",
+            "a in (b,)",
+            "a in (,b)",
+            "!a=b",
+            "a>b",
+            "a>1,a<3",
+            "bad key=x",
+            "a/b/c=d",
+            "a=bad value",
+            "a=!b",
+            "a notin",
+            "(a)",
+            "a=b=c",
+            "a!=b,c",
+            "x/y in (z),!w",
+            "a!b",
+        )
+    ],
+)(lambda api, key, selector: api.list("widgets", {key: selector}, keep=["kind"]))
+
+table(
+    "10.34",
+    [
+        (f"the field selector {selector!r} of {plural}", plural, selector)
+        for plural, selector in (
+            ("widgets", "metadata.name"),
+            ("widgets", "metadata.name=a,"),
+            ("widgets", "a=b=c"),
+            ("widgets", "metadata.name==a"),
+            ("widgets", "metadata.uid=x"),
+            ("widgets", "metadata.namespace=elsewhere"),
+            ("widgets", "metadata.name>a"),
+            ("configmaps", "data.x=1"),
+            ("configmaps", "metadata.name=a"),
+            ("pods", "status.phase=Running,spec.nodeName=n"),
+            ("pods", "spec.containers=x"),
+            ("secrets", "type=Opaque"),
+            ("events", "involvedObject.name=a,reason=b,type=Normal"),
+            ("events", "message=x"),
+            ("leases", "spec.holderIdentity=x"),
+            ("deployments", "status.replicas=1"),
+            ("replicasets", "status.replicas=1"),
+            ("jobs", "status.successful=1"),
+            ("services", "spec.type=ClusterIP"),
+        )
+    ],
+)(lambda api, plural, selector: api.list(plural, {"fieldSelector": selector}, keep=["kind"]))
+
+
+async def _ages(api: Api) -> list[str]:
+    """Make two objects; return the versions at which there were none, one, and two."""
+    first = await api.create("widgets", widget("a"), quiet=True)
+    second = await api.create("widgets", widget("b"), quiet=True)
+    return [version(first), version(second)]
+
+
+@case("10.53", "a list at exactly a version")
+async def _(api: Api) -> None:
+    first, second = await _ages(api)
+    for asked in (first, second):
+        found = await api.list("widgets", {"resourceVersion": asked, "resourceVersionMatch": "Exact"}, quiet=True)
+        api.transcript.append({"found": names(found), "same version": found["metadata"]["resourceVersion"] == asked})
+
+
+@case("10.54", "a list not older than a version")
+async def _(api: Api) -> None:
+    first, _ = await _ages(api)
+    found = await api.list("widgets", {"resourceVersion": first, "resourceVersionMatch": "NotOlderThan"}, quiet=True)
+    api.transcript.append({"found": names(found)})
+    found = await api.list("widgets", {"resourceVersion": first}, quiet=True)
+    api.transcript.append({"found": names(found)})
+
+
+@case("10.55", "a list at a version with a limit is exact")
+async def _(api: Api) -> None:
+    first, _ = await _ages(api)
+    found = await api.list("widgets", {"resourceVersion": first, "limit": "5"}, quiet=True)
+    api.transcript.append({"found": names(found)})
+
+
+table(
+    "10.56",
+    [
+        ("Exact at 0", {"resourceVersion": "0", "resourceVersionMatch": "Exact"}),
+        ("Exact without a version", {"resourceVersionMatch": "Exact"}),
+        ("a match with a continue token", {"continue": "x", "resourceVersion": "1", "resourceVersionMatch": "Exact"}),
+        ("a version with a continue token", {"continue": "x", "resourceVersion": "1"}),
+        ("a broken version", {"resourceVersion": "soon"}),
+        ("a negative version", {"resourceVersion": "-1"}),
+        ("a negative limit", {"limit": "-1"}),
+        ("a broken limit", {"limit": "few"}),
+        ("a limit of 0", {"limit": "0"}),
+        ("sendInitialEvents in a list", {"sendInitialEvents": "true"}),
+        ("a future version, exactly", {"resourceVersion": "99999999", "resourceVersionMatch": "Exact"}),
+        ("an unknown parameter", {"colour": "red"}),
+        ("a broken timeout", {"timeoutSeconds": "x"}),
+    ],
+)(lambda api, query: api.list("widgets", query, keep=["kind"]))
+
+
+@case("10.69", "paging with a selector has no count of what remains")
+async def _(api: Api) -> None:
+    await _many(api)
+    query = {"limit": "1", "labelSelector": "odd"}
+    first = await api.list("widgets", query, keep=["metadata.remainingItemCount", "metadata.continue"])
+    second = await api.list("widgets", {**query, "continue": first["metadata"]["continue"]}, quiet=True)
+    api.transcript.append({"pages": [names(first), names(second)], "more": bool(second["metadata"].get("continue"))})
+
+
+@case("10.70", "the last page of a full list has no continue token")
+async def _(api: Api) -> None:
+    await _many(api)
+    found = await api.list("widgets", {"limit": "5"}, quiet=True)
+    api.transcript.append({"metadata": found["metadata"]})
+    found["metadata"].pop("resourceVersion")
+
+
+@case("10.71", "lists of built-in kinds")
+async def _(api: Api) -> None:
+    for plural in ("configmaps", "secrets", "pods", "events", "leases", "deployments", "jobs", "services"):
+        await api.list(plural)
+
+
+@case("10.72", "items of built-in lists have no kind, those of custom ones do")
+async def _(api: Api) -> None:
+    await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
+    await api.list("configmaps")
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.list("widgets")
+
+
+@case("10.73", "a list over all namespaces by the namespace's field")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    path = f"/apis/{GROUP}/v1/widgets"
+    found = await api.call("GET", path, query={"fieldSelector": f"metadata.namespace={api.ns}"}, quiet=True)
+    api.transcript.append({"found": names(found)})
+
+
+@case("10.74", "a collection over all namespaces takes no writes")
+async def _(api: Api) -> None:
+    path = f"/apis/{GROUP}/v1/widgets"
+    await api.call("POST", path, {"apiVersion": f"{GROUP}/v1", "kind": "Widget", **widget("a")})
+    await api.call("DELETE", path)
+
+
+@case("10.75", "lists are ordered by namespace and name")
+async def _(api: Api) -> None:
+    for name in ("b", "a", "a-b", "a.b", "c0", "c"):
+        await api.create("widgets", widget(name), quiet=True)
+    api.transcript.append({"found": names(await api.list("widgets", quiet=True))})
+
+
+async def _shown(api: Api, plural: str, accept: str) -> None:
+    query = {"fieldSelector": "metadata.name=shown"}
+    if plural == "namespaces":
+        query = {"fieldSelector": f"metadata.name={api.ns}"}
+    else:
+        await api.create(plural, {"metadata": {"name": "shown"}}, quiet=True)
+    found = await api.list(plural, query, accept=accept, quiet=True)
+    for row in found.get("rows") or ():
+        row["cells"] = [
+            "<age>" if str(cell).endswith("s") and str(cell)[0].isdigit() else cell for cell in row["cells"]
+        ]
+    for column in found.get("columnDefinitions") or ():
+        del column["description"]  # the words of the API's documentation
+    api.transcript.append({"found": found})
+
+
+table(
+    "10.76",
+    [
+        (f"{title} of {plural}", plural, accept)
+        for title, accept in (
+            ("a table", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"),
+            ("metadata", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"),
+        )
+        for plural in ("configmaps", "secrets", "leases", "namespaces")
+    ],
+)(_shown)
+
+
+async def _accepted(api: Api, accept: str) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.get("widgets", "a", accept=accept)
+    body = api.transcript[-1]["body"]
+    if isinstance(body, dict) and body.get("kind") == "Table":
+        body["rows"][0]["cells"] = body["rows"][0]["cells"][:1]
+        for column in body["columnDefinitions"]:
+            del column["description"]
+    if isinstance(body, str):
+        api.transcript[-1]["body"] = [
+            line
+            for line in body.splitlines()
+            if "Timestamp" not in line and "time:" not in line and "uid" not in line and "resourceVersion" not in line
+        ]
+
+
+table(
+    "10.84",
+    [
+        ("YAML", "application/yaml"),
+        ("protobuf or JSON", "application/vnd.kubernetes.protobuf;q=0.5,application/json"),
+        ("anything", "*/*"),
+        ("text", "text/plain"),
+        ("a table of another version", "application/json;as=Table;v=v9;g=meta.k8s.io"),
+        ("a list of metadata for one object", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"),
+        ("one object as metadata", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"),
+        ("a table of one object", "application/json;as=Table;v=v1;g=meta.k8s.io"),
+    ],
+)(_accepted)

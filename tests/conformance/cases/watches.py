@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.api import Api
-from tests.conformance.cases._case import case, version, widget
+from tests.conformance.cases._case import case, table, version, widget
 
 # 8 watches
 
@@ -75,3 +75,160 @@ async def _(api: Api) -> None:
     await api.delete("widgets", "a")
     events = await api.watch("widgets", {"resourceVersion": version(made)}, 1)
     assert version(events[0]["object"]) != version(made)
+
+
+@case("8.10", "a watch from version 0 begins with what is there")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.create("widgets", widget("b"), quiet=True)
+    await api.watch("widgets", {"resourceVersion": "0"}, 2)
+
+
+@case("8.11", "a streamed list of nothing is a bookmark")
+async def _(api: Api) -> None:
+    query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
+    events = await api.watch("widgets", query, 1)
+    events[-1]["object"]["metadata"].pop("resourceVersion")
+
+
+@case("8.12", "a streamed list with a selector, and what comes after it")
+async def _(api: Api) -> None:
+    for name, team in (("a", "red"), ("b", "blue")):
+        await api.create("widgets", {**widget(name), "metadata": {"name": name, "labels": {"team": team}}}, quiet=True)
+    query = {
+        "sendInitialEvents": "true",
+        "resourceVersionMatch": "NotOlderThan",
+        "allowWatchBookmarks": "true",
+        "labelSelector": "team=red",
+    }
+    events = await api.watch("widgets", query, 2)
+    events[-1]["object"]["metadata"].pop("resourceVersion")
+
+
+@case("8.13", "without bookmarks a streamed list does not say where it ends")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.watch("widgets", {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}, 1)
+
+
+@case("8.14", "sendInitialEvents: false shows only what is new")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.watch("widgets", {"sendInitialEvents": "false", "resourceVersionMatch": "NotOlderThan"}, 0)
+
+
+table(
+    "8.15",
+    [
+        ("resourceVersionMatch without sendInitialEvents", {"resourceVersionMatch": "NotOlderThan"}),
+        ("sendInitialEvents with an unknown match", {"sendInitialEvents": "true", "resourceVersionMatch": "Exact"}),
+        ("a continue token in a watch", {"continue": "abc"}),
+        ("a broken label selector", {"labelSelector": "a in"}),
+        ("an unknown field", {"fieldSelector": "spec.size=1"}),
+        ("a negative version", {"resourceVersion": "-1"}),
+        ("a broken timeout", {"timeoutSeconds": "soon"}),
+        ("a broken limit", {"limit": "few"}),
+        ("a broken truth value", {"allowWatchBookmarks": "perhaps"}),
+        (
+            "sendInitialEvents at a version of the future",
+            {
+                "sendInitialEvents": "true",
+                "resourceVersionMatch": "NotOlderThan",
+                "resourceVersion": "99999999",
+            },
+        ),
+    ],
+)(lambda api, query: api.watch("widgets", query, 1))
+
+
+@case("8.25", "a watch ends after timeoutSeconds")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.watch("widgets", {"timeoutSeconds": "1"}, 99)
+
+
+@case("8.26", "a watch shows tables")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"), quiet=True)
+    await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
+    accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+    events = await api.watch("widgets", {"resourceVersion": version(made)}, 1, accept=accept)
+    for event in events:
+        for row in event["object"].get("rows") or ():
+            row["cells"] = row["cells"][:1]
+        for column in event["object"].get("columnDefinitions") or ():
+            del column["description"]  # the words of the API's documentation
+
+
+@case("8.27", "a watch of metadata only")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    accept = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json"
+    await api.watch("widgets", {}, 1, accept=accept)
+
+
+@case("8.28", "a streamed list of metadata ends with a bookmark of its kind")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    accept = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json"
+    query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
+    events = await api.watch("widgets", query, 2, accept=accept)
+    events[-1]["object"]["metadata"].pop("resourceVersion")
+
+
+@case("8.29", "a watch by a selectable field sees objects enter and leave")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"), quiet=True)
+    await api.patch("widgets", "a", {"spec": {"mode": "Fast"}}, quiet=True)
+    await api.patch("widgets", "a", {"spec": {"mode": "Safe"}}, quiet=True)
+    await api.watch("widgets", {"resourceVersion": version(made), "fieldSelector": "spec.mode=Fast"}, 2)
+
+
+@case("8.30", "an object that is deleted while its finalizers hold it is modified")
+async def _(api: Api) -> None:
+    body = widget("a")
+    body["metadata"]["finalizers"] = ["example.com/hold"]
+    made = await api.create("widgets", body, quiet=True)
+    await api.delete("widgets", "a", quiet=True)
+    await api.patch("widgets", "a", {"metadata": {"finalizers": None}}, quiet=True)
+    await api.watch("widgets", {"resourceVersion": version(made)}, 2)
+
+
+@case("8.31", "a delete and a create of one name are two objects")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"), quiet=True)
+    await api.delete("widgets", "a", quiet=True)
+    await api.create("widgets", widget("a", size=2), quiet=True)
+    await api.watch("widgets", {"resourceVersion": version(made)}, 2)
+
+
+@case("8.32", "a watch of config maps")
+async def _(api: Api) -> None:
+    made = await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
+    await api.patch("configmaps", "a", {"data": {"x": "1"}}, quiet=True)
+    await api.delete("configmaps", "a", quiet=True)
+    await api.watch("configmaps", {"resourceVersion": version(made)}, 2)
+
+
+@case("8.33", "the path of an object is read, not watched")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"), quiet=True)
+    await api.create("widgets", widget("b"), quiet=True)
+    await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
+    await api.get("widgets", "a", query={"watch": "true", "resourceVersion": version(made)})
+
+
+@case("8.34", "a watch of a missing namespace is silent")
+async def _(api: Api) -> None:
+    await api.watch("widgets", {}, 0)
+
+
+@case("8.35", "a deleted collection is an event for each object")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"), quiet=True)
+    await api.create("widgets", widget("b"), quiet=True)
+    await api.call("DELETE", api.path("widgets"), quiet=True)
+    events = await api.watch("widgets", {"resourceVersion": version(made)}, 3)
+    events[1:] = sorted(events[1:], key=lambda event: str(event["object"]["metadata"]["name"]))
+    for event in events[1:]:
+        del event["object"]["metadata"]["resourceVersion"]

@@ -30,7 +30,8 @@ _SPEC: dict[str, Any] = {
         "replicas": {"type": "integer", "minimum": 0},
         "mode": {"type": "string", "enum": ["Fast", "Safe"], "default": "Safe"},
         "code": {"type": "string", "pattern": "^[a-z]+$", "minLength": 2, "maxLength": 5},
-        "ratio": {"type": "number", "maximum": 2.5, "multipleOf": 0.5},
+        "ratio": {"type": "number", "maximum": 2.5},
+        "even": {"type": "integer", "multipleOf": 2},
         "on": {"type": "boolean"},
         "maybe": {"type": "string", "nullable": True},
         "since": {"type": "string", "format": "date-time"},
@@ -68,7 +69,7 @@ _SPEC: dict[str, Any] = {
     "x-kubernetes-validations": [
         {
             "rule": "!has(self.low) || !has(self.high) || self.low <= self.high",
-            "messageExpression": "'low ' + string(self.low) + ' is above high'",
+            "messageExpression": "self.mode == 'Fast' ? 'low is above high, fast' : 'low is above high'",
             "fieldPath": ".low",
         },
         {"rule": "self.size >= oldSelf.size", "message": "size cannot shrink", "reason": "FieldValueForbidden"},

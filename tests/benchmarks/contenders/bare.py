@@ -1,0 +1,59 @@
+"""The ceiling: aiohttp alone, which sends the same patches to objects whose names and versions it knows already."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.benchmarks.contenders.protocol import Options, Reporter, commands, condition, obey, parse, timestamp
+
+
+async def main(options: Options) -> None:
+    """List before the clock runs, then patch."""
+    reporter = Reporter(options.count)
+    lines = commands()
+    config = json.loads(await asyncio.to_thread(Path(options.kubeconfig).read_text))  # JSON is YAML
+    cluster = config["clusters"][0]["cluster"]
+    authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cadata=authority))
+    headers = {"authorization": "Bearer " + config["users"][0]["user"]["token"], "accept": "application/json"}
+    async with aiohttp.ClientSession(cluster["server"], connector=connector, headers=headers) as session:
+        path = f"/apis/bench.example.com/v1/namespaces/{options.namespace}/widgets"
+        accept = {"accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
+        async with session.get(path, headers=accept) as answer:
+            items = (await answer.json())["items"]
+        reporter.objects = len(items)
+        reporter.mark("ready")
+        await anext(lines)
+        left = iter(items)
+        workers = [asyncio.create_task(_patch(session, path, left, options, reporter)) for _ in range(options.workers)]
+        await asyncio.gather(*workers)
+        await obey(reporter, lines)
+
+
+async def _patch(session: aiohttp.ClientSession, path: str, left: Any, options: Options, reporter: Reporter) -> None:
+    headers = {"content-type": "application/merge-patch+json"}
+    for item in left:
+        metadata = item["metadata"]
+        status = {
+            "run": options.run,
+            "observedGeneration": metadata["generation"],
+            "conditions": [condition(timestamp())],
+        }
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
+        url = f"{path}/{metadata['name']}/status"
+        async with session.patch(url, data=json.dumps(patch).encode(), headers=headers) as answer:
+            await answer.read()
+            reporter.failures += answer.status != 200
+        reporter.reconciles += 1
+        reporter.wrote()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(parse()))

@@ -1,0 +1,58 @@
+"""This library: a Manager with a ResourceReconciler, as the documentation shows it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from reconciler import Client, Manager, Outcome, Request, ResourceReconciler, Result, StatusBatcher
+from tests.benchmarks.contenders.protocol import Options, Reporter, commands, obey, parse
+from tests.benchmarks.contenders.widget import Widget, WidgetStatus
+
+
+class WidgetReconciler(ResourceReconciler[Widget]):
+    """Write the status once."""
+
+    def __init__(self, options: Options, reporter: Reporter) -> None:
+        self.options = options
+        self.reporter = reporter
+        self.outcome = Result(requeue_after=options.requeue) if options.requeue else None
+
+    async def reconcile_object(self, widget: Widget, status: StatusBatcher[WidgetStatus]) -> Outcome:
+        status.set(run=self.options.run)
+        status.set_condition("Ready", True, reason="Provisioned", message="1 of 1")
+        return self.outcome
+
+    async def reconcile(self, request: Request, /) -> Outcome:
+        # Around the whole cycle, since the write comes at its end.
+        self.reporter.reconciles += 1
+        outcome = await super().reconcile(request)
+        if self.reporter.reconciles <= self.options.count or not self.options.count:
+            self.reporter.wrote()
+        return outcome
+
+
+def count(reporter: Reporter) -> None:
+    """Hear of an object."""
+    reporter.objects += 1
+
+
+async def main(options: Options) -> None:
+    """Do one piece of work."""
+    reporter = Reporter(options.count)
+    lines = commands()
+    async with Client.from_config(kubeconfig=options.kubeconfig) as client:
+        manager = Manager(client, namespaces=[options.namespace])
+        if options.work == "converge":
+            manager.add_controller(WidgetReconciler(options, reporter), workers=options.workers)
+        else:
+            informer = await manager.cache.informer(Widget)
+            informer.add_handler(lambda _: count(reporter))
+        reporter.mark("ready")
+        await anext(lines)
+        async with manager.running():
+            reporter.mark("synced")
+            await obey(reporter, lines)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(parse()))

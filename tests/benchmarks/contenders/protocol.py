@@ -1,0 +1,111 @@
+"""Speak with the harness: one program, one piece of work, a JSON object a line.
+
+The harness starts a contender with the options below and waits for its mark ``ready``. It then writes ``go``; from
+there on the clock runs. It may write ``stats`` at any time and closes the input to end the contender. Each mark carries the
+wall time and the CPU time that the process has used so far, as the kernel counts it. Standard library only, since what
+is imported here is part of every Python contender's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Options:
+    """What the harness asks for.
+
+    Attributes:
+        work: ``"converge"`` or ``"start"``.
+        kubeconfig: how to reach the server.
+        namespace: what to watch.
+        run: what is to be written into ``status.run``; differs each time, so that each run has one write to make.
+        count: objects; the mark ``done`` comes with the last one's write. 0: never.
+        workers: objects that are worked on side by side.
+        requeue: seconds after which each key runs again; 0 for never.
+    """
+
+    work: str
+    kubeconfig: str
+    namespace: str
+    run: str
+    count: int
+    workers: int
+    requeue: float
+
+
+def parse() -> Options:
+    """Read the options from the command line."""
+    parser = argparse.ArgumentParser()
+    for name in ("work", "kubeconfig", "namespace", "run"):
+        parser.add_argument(f"--{name}", default="")
+    parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=10)
+    parser.add_argument("--requeue", type=float, default=0)
+    return Options(**vars(parser.parse_args()))
+
+
+@dataclass
+class Reporter:
+    """Count, and print marks."""
+
+    count: int = 0
+    reconciles: int = 0
+    writes: int = 0
+    failures: int = 0
+    objects: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def wrote(self) -> None:
+        """Count a status write; the last one is the end of the work."""
+        self.writes += 1
+        if self.writes == self.count:
+            self.mark("done")
+
+    def mark(self, name: str) -> None:
+        """Print a mark."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        line = {
+            "mark": name,
+            "at": time.time(),
+            "cpu": usage.ru_utime + usage.ru_stime,
+            "reconciles": self.reconciles,
+            "writes": self.writes,
+            "failures": self.failures,
+            "objects": self.objects,
+            **self.extra,
+        }
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+
+async def commands() -> AsyncIterator[str]:
+    """Yield what the harness writes, until it closes the input."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        yield line.decode().strip()
+
+
+async def obey(reporter: Reporter, lines: AsyncIterator[str]) -> None:
+    """Answer ``stats`` until the end of the input."""
+    async for _ in lines:
+        reporter.mark("stats")
+
+
+def condition(now: str) -> dict[str, Any]:
+    """Return the condition that every contender writes."""
+    return {"type": "Ready", "status": "True", "reason": "Provisioned", "message": "1 of 1", "lastTransitionTime": now}
+
+
+def timestamp() -> str:
+    """Return the wall time as the API writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

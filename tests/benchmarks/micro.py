@@ -1,0 +1,181 @@
+"""Measure parts alone, each in a process of its own: ``python -m tests.benchmarks.micro queue 1000``."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.benchmarks.contenders.protocol import condition
+from tests.benchmarks.contenders.widget import widget
+
+_EVENTS = 5_000
+_OBJECTS = 1_000
+
+
+def used() -> float:
+    """Return the CPU seconds of this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+async def queue(count: int) -> dict[str, float]:
+    """Return CPU µs per key: add all, get and give back all; beside put and get of asyncio's.
+
+    In batches of at most 1,000 keys on top of `count` that stay, so that the cost is that of a queue of this length.
+    """
+    from reconciler.meta import Request
+    from reconciler.telemetry import MetricsRegistry
+    from reconciler.workqueue import WorkQueue
+
+    keys = [Request(f"widget-{number:07d}", "default") for number in range(count)]
+    ours: WorkQueue[Request] = WorkQueue(name="benchmark", metrics=MetricsRegistry().queue("benchmark"))
+    theirs: asyncio.PriorityQueue[tuple[int, int, Request]] = asyncio.PriorityQueue()
+    gc.collect()
+
+    begun = used()
+    for key in keys:
+        ours.add(key, reason="event")
+    for _ in keys:
+        ours.done(await ours.get())
+    mine = used() - begun
+
+    begun = used()
+    for number, key in enumerate(keys):
+        await theirs.put((0, number, key))
+    for _ in keys:
+        await theirs.get()
+    other = used() - begun
+    return {"ours": mine / count * 1e6, "asyncio.PriorityQueue": other / count * 1e6}
+
+
+def document(number: int) -> dict[str, Any]:
+    """Return a widget as a server sends it, managedFields included."""
+    made = widget(number, "default")
+    fields = {"f:metadata": {"f:labels": {f"f:{key}": {} for key in made["metadata"]["labels"]}}}
+    fields["f:spec"] = {f"f:{key}": {} for key in made["spec"]}
+    managed = {"manager": "benchmark", "operation": "Update", "apiVersion": "bench.example.com/v1", "fieldsV1": fields}
+    made["metadata"] |= {
+        "uid": f"00000000-0000-4000-8000-{number:012d}",
+        "resourceVersion": str(1000 + number),
+        "generation": 1,
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "managedFields": [managed],
+    }
+    return made | {"status": {"observedGeneration": 1, "conditions": [condition("2026-01-01T00:00:00Z")]}}
+
+
+async def decoding() -> dict[str, float]:
+    """Return CPU µs per watch event and CPU ms per list of 1,000 objects: here, and with other decoders."""
+    import msgspec
+
+    from reconciler.cache._wire import WireReader, decode_line, decode_list
+    from reconciler.meta import GroupVersionKind
+
+    gvk = GroupVersionKind("bench.example.com", "v1", "Widget")
+    lines = [json.dumps({"type": "MODIFIED", "object": document(number)}).encode() for number in range(_OBJECTS)]
+    listed = json.dumps({"metadata": {}, "items": [document(number) for number in range(_OBJECTS)]}).encode()
+    reader = WireReader(gvk)
+    untyped = msgspec.json.Decoder()
+
+    def ours(line: bytes) -> None:
+        reader.read(decode_line(line).object)
+
+    def ours_list(body: bytes) -> list[Any]:
+        return [reader.read(raw) for raw in decode_list(body).items or ()]
+
+    return {
+        "event: ours": _each(lines, ours) * 1e6,
+        "event: json.loads": _each(lines, json.loads) * 1e6,
+        "event: msgspec, whole": _each(lines, untyped.decode) * 1e6,
+        "event: kubernetes_asyncio": _each(lines, _kubernetes_asyncio()) * 1e6,
+        "list: ours": _each([listed] * 5, ours_list) * 1e3,
+        "list: json.loads": _each([listed] * 5, json.loads) * 1e3,
+        "list: msgspec, whole": _each([listed] * 5, untyped.decode) * 1e3,
+    }
+
+
+def _kubernetes_asyncio() -> Callable[[bytes], Any]:
+    from kubernetes_asyncio.watch import Watch
+
+    watch = Watch()
+    return lambda line: watch.unmarshal_event(line.decode(), "object")
+
+
+def _each(items: list[bytes], call: Callable[[bytes], Any]) -> float:
+    rounds = max(1, _EVENTS // _OBJECTS)
+    begun = used()
+    for _ in range(rounds):
+        for item in items:
+            call(item)
+    return (used() - begun) / (rounds * len(items))
+
+
+IMPORTS = {
+    "nothing": "",
+    "the batcher": "from reconciler import StatusBatcher",
+    "an operator": "from reconciler import Client, Manager, ResourceReconciler, StatusBatcher",
+    "an operator, configured": "from tests.benchmarks.micro import open_client; open_client()",
+    "kubernetes_asyncio": "import kubernetes_asyncio.client, kubernetes_asyncio.config, kubernetes_asyncio.watch",
+    "kopf": "import kopf",
+}
+
+
+def open_client() -> None:
+    """Open a client and make a manager, as an operator does at its start; no server is asked."""
+    import base64
+    import tempfile
+
+    from reconciler import Client, Manager
+
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "c", "user": {"token": base64.b64encode(b"x").decode()}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+    }  # fmt: skip
+
+    async def use() -> None:
+        async with Client.from_config(kubeconfig=file.name) as client:
+            Manager(client)
+
+    with tempfile.NamedTemporaryFile("w", suffix=".kubeconfig") as file:
+        file.write(json.dumps(config))
+        file.flush()
+        asyncio.run(use())
+
+
+def imports() -> dict[str, float]:
+    """Return CPU s and resident MB of a process that imports something."""
+    found: dict[str, float] = {}
+    tell = "\nimport resource as r; u = r.getrusage(0); print(u.ru_utime + u.ru_stime, u.ru_maxrss * 1024 / 1e6)"
+    for name, line in IMPORTS.items():
+        runs = []
+        for _ in range(3):
+            done = subprocess.run([sys.executable, "-c", line + tell], capture_output=True, text=True, check=True)
+            runs.append(tuple(float(word) for word in done.stdout.split()))
+        found[f"cpu: {name}"], found[f"rss: {name}"] = min(runs)
+    return found
+
+
+def main() -> None:
+    """Measure what the command line names, and print it."""
+    what = sys.argv[1]
+    begun = time.time()
+    if what == "queue":
+        found: Any = asyncio.run(queue(int(sys.argv[2])))
+    elif what == "decoding":
+        found = asyncio.run(decoding())  # a Watch needs a loop to be made in
+    else:
+        found = imports()
+    sys.stdout.write(json.dumps({"at": begun, **found}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+"""Do the same work with every contender in turn, again and again, and write down what each run took.
+
+Each function yields *samples*: mappings with the work, its size, the contender, the repetition, and what was measured.
+One repetition runs every contender once, in an order drawn anew, so that noise of the machine meets all of them; ratios
+are taken within a repetition only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+
+from reconciler.testing._cluster import Cluster
+from tests.benchmarks.contenders.widget import widget
+from tests.benchmarks.processes import Contender, Run, python
+from tests.benchmarks.server import Server, server
+
+Sample = dict[str, Any]
+
+_SETTLE = 2.0
+"""Seconds until memory is read: collectors return what they return soon."""
+
+_WORKERS = 10
+
+
+class Rounds:
+    """Hold what the works have in common: who takes part, how often, and in which order."""
+
+    def __init__(self, contenders: Sequence[Contender], repeats: int, seed: int) -> None:
+        self.contenders = contenders
+        self.repeats = repeats
+        self._rng = random.Random(seed)
+        self._runs = 0
+
+    def __iter__(self) -> Any:
+        """Yield repetition and contender."""
+        for repetition in range(self.repeats):
+            for contender in self._rng.sample(self.contenders, len(self.contenders)):
+                yield repetition, contender
+
+    def arguments(self, target: Server, namespace: str, **options: Any) -> list[str]:
+        """Return a contender's arguments; each run writes another text into the status."""
+        self._runs += 1
+        options = {
+            "kubeconfig": target.plane.kubeconfig_path,
+            "namespace": namespace,
+            "run": f"run-{self._runs}",
+        } | options
+        return [f"--{name}={value}" for name, value in options.items()]
+
+
+def _sample(work: str, size: int, contender: Contender, repetition: int, **measured: Any) -> Sample:
+    load = os.getloadavg()[0]
+    return {"work": work, "size": size, "contender": contender.name, "repetition": repetition, "load": load, **measured}
+
+
+def _place(contender: Contender) -> str:
+    """Return the namespace that a contender works in: kopf leaves annotations behind, so it has one of its own."""
+    return "kopf" if contender.name == "kopf" else "shared"
+
+
+async def _places(target: Server, contenders: Sequence[Contender], count: int) -> None:
+    for place in sorted({_place(contender) for contender in contenders}):
+        await target.seed(place, count)
+
+
+async def converge(rounds: Rounds, size: int) -> AsyncIterator[Sample]:
+    """Write the status of every one of `size` existing objects once, with ten workers."""
+    async with server() as target:
+        await _places(target, rounds.contenders, size)
+        for contender in rounds.contenders:
+            if contender.name == "kopf":  # its first sight of an object is a creation; from then on it resumes
+                await _converge_once(rounds, target, contender, size)
+        for repetition, contender in rounds:
+            measured = await _converge_once(rounds, target, contender, size)
+            yield _sample("converge", size, contender, repetition, **measured)
+
+
+async def _converge_once(rounds: Rounds, target: Server, contender: Contender, size: int) -> dict[str, Any]:
+    arguments = rounds.arguments(target, _place(contender), work="converge", count=size, workers=_WORKERS)
+    async with Run(contender, arguments) as run:
+        ready = await run.mark("ready")
+        before, served = await target.writes(), target.cpu()
+        begun = time.time()
+        await run.say("go")
+        done = await run.mark("done")
+        server_cpu = target.cpu() - served
+        await asyncio.sleep(1.0)  # whatever comes behind: echoes, a second write
+        _, peak = run.memory()
+        after = await target.writes()
+        end = await run.stats()
+    wall = done["at"] - begun
+    return {
+        "wall": wall,
+        "rate": size / wall,
+        "cpu": done["cpu"] - ready["cpu"],
+        "cpu_per_object": (done["cpu"] - ready["cpu"]) / size,
+        "cpu_process": done["cpu"],
+        "server_cpu": server_cpu,
+        "peak": peak,
+        "reconciles": end["reconciles"] / size,
+        "status_writes": (after.get("status", 0) - before.get("status", 0)) / size,
+        "other_writes": (after.get("main", 0) - before.get("main", 0)) / size,
+        "failures": end["failures"],
+    }
+
+
+async def start(rounds: Rounds, sizes: Sequence[int]) -> AsyncIterator[Sample]:
+    """Fill a cache with `size` objects of 2 KB; nothing reconciles."""
+    async with server() as target:
+        for size in sizes:
+            await target.seed(f"cache-{size}", size)
+        for repetition, contender in rounds:
+            for size in sizes:
+                arguments = rounds.arguments(target, f"cache-{size}", work="start", count=size)
+                async with Run(contender, arguments) as run:
+                    ready = await run.mark("ready")
+                    begun = time.time()
+                    await run.say("go")
+                    synced = await run.mark("synced")
+                    assert synced["objects"] == size, synced
+                    await asyncio.sleep(_SETTLE)
+                    now, peak = run.memory()
+                yield _sample(
+                    "start",
+                    size,
+                    contender,
+                    repetition,
+                    wall=synced["at"] - begun,
+                    cpu=synced["cpu"] - ready["cpu"],
+                    cpu_process=synced["cpu"],
+                    rss=now,
+                    peak=peak,
+                )
+
+
+async def latency(rounds: Rounds, size: int, rate: float) -> AsyncIterator[Sample]:
+    """Create `size` objects at a steady rate, and see how long each waits for its status."""
+    async with server() as target:
+        for repetition, contender in rounds:
+            namespace = await target.namespace(f"latency-{repetition}-{rounds.contenders.index(contender)}")
+            arguments = rounds.arguments(target, namespace, work="converge", workers=_WORKERS)
+            async with Run(contender, arguments) as run:
+                ready = await run.mark("ready")
+                await run.say("go")
+                await asyncio.sleep(3.0)  # all are watching by now
+                waits = sorted(await _waits(target, namespace, size, rate))
+                end = await run.stats()
+            yield _sample(
+                "latency",
+                size,
+                contender,
+                repetition,
+                rate=rate,
+                p50=waits[len(waits) // 2],
+                p99=waits[int(len(waits) * 0.99)],
+                worst=waits[-1],
+                cpu=end["cpu"] - ready["cpu"],
+            )
+
+
+class _Status(msgspec.Struct):
+    run: str = ""
+
+
+class _Metadata(msgspec.Struct):
+    name: str = ""
+
+
+class _Object(msgspec.Struct):
+    metadata: _Metadata
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+class _Event(msgspec.Struct):
+    object: _Object
+
+
+async def _waits(target: Server, namespace: str, size: int, rate: float) -> list[float]:
+    """Create objects on schedule; return the seconds from asking for each one to seeing its status."""
+    asked: dict[str, float] = {}
+    waits: dict[str, float] = {}
+    complete = asyncio.Event()
+    resource = await target.client.resource_type("bench.example.com/v1/Widget")
+    stream = await target.client.open_watch(resource, namespace)
+    assert stream.chunks is not None
+    decoder = msgspec.json.Decoder(_Event)
+
+    async def look() -> None:
+        pending = b""
+        async for chunk in stream.chunks:  # type: ignore[union-attr]
+            *lines, pending = (pending + chunk).split(b"\n")
+            for line in lines:
+                seen = decoder.decode(line).object
+                if seen.status.run and seen.metadata.name not in waits:
+                    waits[seen.metadata.name] = time.perf_counter() - asked[seen.metadata.name]
+                    if len(waits) == size:
+                        complete.set()
+
+    looking = asyncio.create_task(look())
+    begun = time.perf_counter()
+    creating = []
+    for number in range(size):
+        await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+        document = widget(number, namespace)
+        asked[document["metadata"]["name"]] = time.perf_counter()
+        creating.append(asyncio.create_task(target.client.create(document)))
+    await asyncio.gather(*creating)
+    await asyncio.wait_for(complete.wait(), 120)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    await stream.close()
+    return list(waits.values())
+
+
+async def steady(rounds: Rounds, size: int, period: float, burst: int) -> AsyncIterator[Sample]:
+    """Let `size` keys run again each `period` seconds, with nothing to write; then change `burst` objects."""
+    async with server() as target:
+        await _places(target, rounds.contenders, size)
+        for repetition, contender in rounds:
+            place = _place(contender)
+            arguments = rounds.arguments(target, place, work="converge", count=size, workers=_WORKERS, requeue=period)
+            async with Run(contender, arguments) as run:
+                await run.mark("ready")
+                await run.say("go")
+                await run.mark("done")
+                await asyncio.sleep(min(period, 10.0))
+                before = await run.stats()
+                await asyncio.sleep(period)
+                after = await run.stats()
+                served = await target.writes()
+                await _change(target, place, burst, salt=f"{repetition}-{contender.name}")
+                quiet = await _quiet(run)
+                wrote = (await target.writes()).get("status", 0) - served.get("status", 0)
+                now, _ = run.memory()
+            per_minute = 60 / (after["at"] - before["at"])
+            idle = (after["cpu"] - before["cpu"]) * per_minute
+            yield _sample(
+                "steady",
+                size,
+                contender,
+                repetition,
+                cpu_per_minute=idle,
+                reconciles_per_minute=(after["reconciles"] - before["reconciles"]) * per_minute,
+                burst=burst,
+                burst_cpu=quiet["cpu"] - after["cpu"] - idle * (quiet["at"] - after["at"]) / 60,
+                burst_reconciles=quiet["reconciles"] - after["reconciles"],
+                burst_status_writes=wrote / burst,
+                rss=now,
+            )
+
+
+async def _change(target: Server, namespace: str, count: int, salt: str) -> None:
+    numbers = iter(range(count))
+
+    async def work() -> None:
+        for number in numbers:
+            patch = {"spec": {"image": f"registry.example.com/widgets/{salt}:{number}"}}
+            name = widget(number, namespace)["metadata"]["name"]
+            await target.client.patch("bench.example.com/v1/Widget", name, namespace, patch=patch)
+
+    await asyncio.gather(*(work() for _ in range(16)))
+
+
+async def _quiet(run: Run) -> dict[str, Any]:
+    """Wait until the contender writes nothing for a second, then return its counts."""
+    last = await run.stats()
+    while True:
+        await asyncio.sleep(1.0)
+        now = await run.stats()
+        if now["writes"] == last["writes"]:
+            return now
+        last = now
+
+
+async def heartbeat(size: int, period: float, repeats: int) -> AsyncIterator[Sample]:
+    """Show the longest gap of the loop: `size` objects, a hundred that always fail, a resync each `period` seconds."""
+    contender = python("heartbeat", "kube-reconciler")
+    rounds = Rounds([contender], repeats, 0)
+    async with server() as target:
+        await target.seed("shared", size)
+        for repetition, _ in rounds:
+            arguments = rounds.arguments(
+                target, "shared", work="converge", count=size, workers=_WORKERS, requeue=period
+            )
+            async with Run(contender, arguments) as run:
+                await run.mark("ready")
+                await run.say("go")
+                await run.mark("synced")
+                filled = await run.stats()
+                await run.mark("done")
+                worked = await run.stats()
+                await asyncio.sleep(2.5 * period)
+                rested = await run.stats()
+            for phase, stats in (("cache fill", filled), ("converge", worked), ("resync", rested)):
+                gaps = {key: stats[key] for key in ("beats", "longest", "p999", "longest_cpu", "longest_gc")}
+                yield _sample("heartbeat", size, contender, repetition, phase=phase, failures=stats["failures"], **gaps)
+
+
+async def notify(size: int, repeats: int) -> AsyncIterator[Sample]:
+    """Deliver `size` requests over three channels each."""
+    from reconciler.notification import NotificationRequest
+
+    contender = python("notifier", "kube-reconciler")
+    rounds = Rounds([contender], repeats, 0)
+    async with server() as target:
+        await Cluster("real", target.client, "default", target.plane).install(NotificationRequest)
+        for repetition, _ in rounds:
+            namespace = f"notify-{repetition}"
+            await target.seed(namespace, size, _notification)
+            arguments = rounds.arguments(target, namespace, work="converge", count=size, workers=_WORKERS)
+            async with Run(contender, arguments) as run:
+                ready = await run.mark("ready")
+                before = await target.writes("notificationrequests")
+                begun = time.time()
+                await run.say("go")
+                delivered = await run.mark("delivered")
+                await asyncio.sleep(3.0)  # the last writes, and whatever should not come
+                end = await run.stats()
+                after = await target.writes("notificationrequests")
+            yield _sample(
+                "notify",
+                size,
+                contender,
+                repetition,
+                rate=delivered["objects"] / (delivered["at"] - begun),
+                deliveries=end["objects"],
+                status_writes=(after.get("status", 0) - before.get("status", 0)) / size,
+                cpu_per_object=(delivered["cpu"] - ready["cpu"]) / size,
+            )
+
+
+def _notification(number: int, namespace: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "notify.reconciler.dev/v1alpha1",
+        "kind": "NotificationRequest",
+        "metadata": {"name": f"request-{number:05d}", "namespace": namespace},
+        "spec": {
+            "type": "simple",
+            "subject": f"Message {number}",
+            "body": "Something happened that somebody wants to know.",
+            "channels": ["first", "second", "third"],
+        },
+    }
