@@ -280,7 +280,7 @@ class APIServer:
         return self._listener.url
 
     async def listen(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listen on a loopback address and return the URL.
+        """Listen on a loopback address and return the URL; if it listens already, any free port is the one it has.
 
         Cancellation leaves the port unused.
 
@@ -289,7 +289,8 @@ class APIServer:
             port: 0, the default, takes a free one.
 
         Raises:
-            ConfigurationError: under virtual time, for an address that is not loopback, or when the port is taken.
+            ConfigurationError: under virtual time, for an address that is not loopback, when the port is taken, or when
+                it listens already and another address or a certain port is asked for.
         """
         return await self._listener.listen(host, port)
 

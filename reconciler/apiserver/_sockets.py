@@ -32,6 +32,7 @@ class Listener:
         self._handler = handler
         self._clock = clock
         self._url = ""
+        self._address = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
@@ -59,9 +60,15 @@ class Listener:
             self._loop.call_soon_threadsafe(self._begin)
 
     async def listen(self, host: str, port: int) -> str:
-        """Listen on an address and return the URL."""
+        """Listen on an address and return the URL; where it listens already is as good as any free port."""
         if self._url:
-            raise ConfigurationError(f"the embedded API server listens on {self._url} already")
+            if port or _loopback(host) != self._address:
+                raise ConfigurationError(
+                    f"the embedded API server listens on {self._url} already: call listen() before the first use of url"
+                )
+            if self._starting is not None:
+                await self._starting
+            return self._url
         self._bind(host, port)
         await self._start()
         return self._url
@@ -74,13 +81,7 @@ class Listener:
             )
         if self._loop is None:
             raise ConfigurationError("listening needs a running event loop: use url inside 'async with'")
-        address = "127.0.0.1" if host == "localhost" else host
-        try:
-            loopback = ipaddress.ip_address(address).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
-            raise ConfigurationError(f"the embedded API server listens on loopback only, not on {host}: use 127.0.0.1")
+        self._address = address = _loopback(host)
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         bound = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -156,6 +157,16 @@ class Listener:
             _set_headers(response, answer)
             return response
         return await _stream(request, answer)
+
+
+def _loopback(host: str) -> str:
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        if ipaddress.ip_address(address).is_loopback:
+            return address
+    except ValueError:
+        pass
+    raise ConfigurationError(f"the embedded API server listens on loopback only, not on {host}: use 127.0.0.1")
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
