@@ -185,11 +185,11 @@ class CachedClient(HeardClient):
         overlay, before = informer.overlay, informer.overlay.seen(request)
         # Not a get: whoever may list and watch need not be allowed to get.
         found = await self.live.list(informer.gvk, request.namespace, field_selector={"metadata.name": request.name})
-        overlay.settled(request, entry)
+        if not found:
+            overlay.absent(request, entry, before)
         for one in found:
+            overlay.settled(request, entry)
             informer.wrote("get", request, msgspec.json.encode(one.to_dict()))
-        if not found and before is not None:
-            overlay.deleted(request, before.uid)
 
     async def _renew_all(self, informer: Informer, namespace: str | None, doubt: object) -> None:
         """Ask the server for all objects of a namespace, and believe the answer until the watch has passed it."""

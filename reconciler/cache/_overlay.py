@@ -125,6 +125,22 @@ class Overlay:
         if held.get(key) is what:
             del held[key]
 
+    def absent(self, request: Request, what: object, before: CachedObject | None) -> None:
+        """Take it that the server holds no object of a key that `OverlayExpired` told of; what came meanwhile stays.
+
+        Args:
+            request: the key.
+            what: as told.
+            before: what was `seen` when the server was asked; a later incarnation need not be gone.
+        """
+        if self._entries.get(request) is not what:
+            return
+        del self._entries[request]
+        if before is not None:
+            self._put(request, before.uid, before.version, None)
+        elif isinstance(what, _Entry):
+            self._put(request, what.uid, what.version, None)  # a deletion that the watch still has not told of
+
     def seen(self, request: Request) -> CachedObject | None:
         """Return what a reader would see under a key if nothing were too old or in doubt."""
         entry = self._current(request)

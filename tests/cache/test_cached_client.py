@@ -508,6 +508,20 @@ async def test_a_cached_client_of_one_namespace_reads_there(world: World) -> Non
     assert world.reads() == 0
 
 
+@pytest.mark.parametrize("minutes", [1, 5])
+async def test_a_deletion_that_the_watch_does_not_tell_of_for_minutes_stays_one(world: World, minutes: int) -> None:
+    await world.live.create(database("a"))
+    await world.declare(Database)
+    world.hold_watches()
+    await world.client.delete(Database, "a", "default")
+    for _ in range(minutes):
+        await asyncio.sleep(61)
+        assert len(await world.client.list(Database)) == 0
+    await world.client.create(database("a", size=9))
+    await asyncio.sleep(61)
+    assert (await world.client.get(Database, "a", "default")).spec.size == 9
+
+
 async def test_an_etcd_restore_forgets_the_overlay(world: World) -> None:
     for number in range(20):
         await world.live.create(config_map(f"n{number}"))
