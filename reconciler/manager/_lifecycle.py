@@ -54,14 +54,18 @@ class Lifecycle:
         servers: started first, stopped last.
         cache: started before anything that may need it.
         elector: decides when the controllers may start; None for at once.
+        warm_up: let the controllers watch and queue while they wait for the election.
         grace: seconds in which what works may end.
         clock: source of time.
     """
 
-    def __init__(self, *, servers: Servers, cache: Cache, elector: Elector | None, grace: float, clock: Clock) -> None:
+    def __init__(
+        self, *, servers: Servers, cache: Cache, elector: Elector | None, warm_up: bool, grace: float, clock: Clock
+    ) -> None:
         self._servers = servers
         self._cache = cache
         self._elector = elector
+        self._warm_up = warm_up and elector is not None
         self._grace = grace
         self._clock = clock
         self.state: State = "new"
@@ -70,6 +74,7 @@ class Lifecycle:
         self._supervisor: Supervisor
         self._everywhere: list[asyncio.Task[Any]] = []  # runnables of all replicas
         self._leading: list[asyncio.Task[Any]] = []  # runnables of the leader
+        self._warming = False  # controllers watch, and wait for the election
         self._leads = False  # controllers were started, or are being so
         self._promotion: asyncio.Task[Any] | None = None  # waits for the election, then starts the controllers
         self._election: asyncio.Task[Any] | None = None
@@ -101,6 +106,8 @@ class Lifecycle:
         self.controllers.append(controller)
         if self._leads:
             self._supervisor.start(f"controller {controller.name}", self._work(controller))
+        elif self._warming:
+            self._warm(controller)
 
     def add_runnable(self, entry: Entry) -> None:
         """Take a runnable; it starts at once if its group has started."""
@@ -210,13 +217,29 @@ class Lifecycle:
             await self._promote()
         else:
             self._election = self._supervisor.start("leader election", self._elector.run())
+            if self._warm_up:
+                self._warming = True
+                for each in self.controllers:
+                    self._warm(each)
             self._promotion = self._supervisor.start("start after the election", self._promote_when_elected())
         self.state = "running"
 
     async def _promote_when_elected(self) -> None:
         if self._elector is not None:
             await self._elector.elected.wait()
+        await self._catch_up()
         await self._promote()
+
+    def _warm(self, controller: Controller) -> None:
+        self._supervisor.start(f"warm-up of controller {controller.name}", controller.warm_up())
+
+    async def _catch_up(self) -> None:
+        """Bring what was watched during the wait to the last write of the leader before, by consistent lists.
+
+        A watch may lag behind, and whoever acts on an older state does a second time what that leader did.
+        """
+        watched = [informer for informer in self._cache.informers if informer.synced]
+        await first_failure([asyncio.create_task(informer.refresh(SYNC_TIMEOUT)) for informer in watched])
 
     async def _promote(self) -> None:
         """Start what only one process may run."""

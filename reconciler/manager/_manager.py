@@ -42,6 +42,9 @@ class Manager:
         namespaces: what informers watch. Default: all namespaces.
         leader_election: the lease's name, or a `LeaderElection` with times. Default: none, every replica works.
         leader_election_namespace: where the lease is. Default: the pod's own namespace, or the one in `namespaces`.
+        warm_up: let a replica that waits for its election watch and queue, so that it works at once when it is elected;
+            before its first reconcile it catches up with the leader before it. It costs the memory and the watches of a
+            leader. Default True.
         metrics: ``host:port`` for ``/metrics`` and ``/debug/queue``; port 0 for a free one. Default: not served.
         health: ``host:port`` for ``/healthz``, ``/readyz`` and ``/debug/queue``; may be the same. Default: not served.
         grace_period: seconds that work in progress has to end when the manager stops, after which it is cancelled.
@@ -66,6 +69,7 @@ class Manager:
         namespaces: Sequence[str] | None = None,
         leader_election: str | LeaderElection | None = None,
         leader_election_namespace: str | None = None,
+        warm_up: bool = True,
         metrics: str | None = None,
         health: str | None = None,
         grace_period: float = 30.0,
@@ -97,7 +101,12 @@ class Manager:
         self._live, self._ready = Checks("healthz"), Checks("readyz")
         self._servers = Servers(self._clock)
         self._lifecycle = Lifecycle(
-            servers=self._servers, cache=self.cache, elector=self._elector, grace=grace_period, clock=self._clock
+            servers=self._servers,
+            cache=self.cache,
+            elector=self._elector,
+            warm_up=warm_up,
+            grace=grace_period,
+            clock=self._clock,
         )
         self._serve(metrics, health)
 
