@@ -154,7 +154,11 @@ def open_client() -> None:
 def imports() -> dict[str, float]:
     """Return CPU s and resident MB of a process that imports something."""
     found: dict[str, float] = {}
-    tell = "\nimport resource as r; u = r.getrusage(0); print(u.ru_utime + u.ru_stime, u.ru_maxrss * 1024 / 1e6)"
+    # Not ru_maxrss, which begins with what the parent held when it forked.
+    tell = (
+        "\nimport os; from tests.benchmarks.processes import memory; t = os.times()"
+        "\nprint(t.user + t.system, memory(os.getpid())[1])"
+    )
     for name, line in IMPORTS.items():
         runs = []
         for _ in range(3):

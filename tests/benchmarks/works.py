@@ -342,7 +342,7 @@ def _notification(number: int, namespace: str) -> dict[str, Any]:
         "kind": "NotificationRequest",
         "metadata": {"name": f"request-{number:05d}", "namespace": namespace},
         "spec": {
-            "type": "simple",
+            "type": "Simple",
             "subject": f"Message {number}",
             "body": "Something happened that somebody wants to know.",
             "channels": ["first", "second", "third"],

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import time
 
 from reconciler import Client, Manager, Outcome, Request, ResourceReconciler, StatusBatcher
@@ -54,6 +56,8 @@ async def main(options: Options) -> None:
     gaps: list[tuple[float, float]] = []
     pauses: list[float] = []
     _watch_collector(pauses)
+    logging.getLogger("reconciler").addHandler(logging.FileHandler(os.devnull))  # each failure is logged, as always
+    logging.getLogger("reconciler").propagate = False
     async with Client.from_config(kubeconfig=options.kubeconfig) as client:
         manager = Manager(client, namespaces=[options.namespace])
         manager.add_controller(Flaky(options, reporter), workers=options.workers)

@@ -1,9 +1,9 @@
 """Speak with the harness: one program, one piece of work, a JSON object a line.
 
 The harness starts a contender with the options below and waits for its mark ``ready``. It then writes ``go``; from
-there on the clock runs. It may write ``stats`` at any time and closes the input to end the contender. Each mark carries the
-wall time and the CPU time that the process has used so far, as the kernel counts it. Standard library only, since what
-is imported here is part of every Python contender's memory.
+there on the clock runs. It may write ``stats`` at any time and closes the input to end the contender. Each mark
+carries the wall time and the CPU time that the process has used so far, as the kernel counts it. Standard library
+only, since what is imported here is part of every Python contender's memory.
 """
 
 from __future__ import annotations

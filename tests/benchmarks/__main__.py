@@ -1,0 +1,275 @@
+"""Run benchmarks: ``python -m tests.benchmarks --help``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import works
+from tests.benchmarks.plots import draw
+from tests.benchmarks.processes import ROOT, Contender, python
+from tests.benchmarks.report import CEILING, GO, KOPF, OURS, markdown
+
+GO_SOURCE = Path(__file__).parent / "go"
+WORKS = ("converge", "start", "latency", "steady", "queue", "decoding", "imports", "notify", "heartbeat")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of each work.
+
+    Attributes:
+        converge: objects, in one series of runs each.
+        start: objects in the cache.
+        latency: objects, and how many are made a second.
+        steady: keys, seconds of the period, objects changed in the burst.
+        queue: keys.
+        notify: requests.
+        heartbeat: objects, seconds of the resync period.
+        repeats: repetitions of everything.
+    """
+
+    converge: tuple[int, ...]
+    start: tuple[int, ...]
+    latency: tuple[int, float]
+    steady: tuple[int, float, int]
+    queue: tuple[int, ...]
+    notify: int
+    heartbeat: tuple[int, float]
+    repeats: int
+
+
+PROFILES = {
+    "quick": Profile((100,), (100, 200), (40, 20.0), (50, 3.0, 20), (1_000, 10_000), 20, (200, 2.0), 1),
+    "normal": Profile(
+        (3_000,), (20_000,), (1_000, 50.0), (2_000, 20.0, 1_000), (1_000, 1_000_000), 1_000, (10_000, 10.0), 3
+    ),
+    "full": Profile(
+        (3_000, 20_000),
+        (20_000, 100_000),
+        (3_000, 50.0),
+        (10_000, 60.0, 5_000),
+        (1_000, 10_000, 100_000, 1_000_000),
+        1_000,
+        (10_000, 10.0),
+        5,
+    ),
+}
+
+
+def contenders(program: str) -> dict[str, Contender]:
+    """Return all contenders by the word that chooses them."""
+
+    def go(name: str, *arguments: str) -> Contender:
+        return Contender(name, (program, *arguments))
+
+    return {
+        "ours": python("ours", OURS),
+        "go": go(GO),
+        "go-patch": go(f"{GO}, patch", "--write=patch"),
+        "go-no-predicate": go(f"{GO}, no predicate", "--predicate=false"),
+        "go-unstructured": go("controller-runtime, unstructured", "--unstructured"),
+        "go-unstructured-no-predicate": go(
+            "controller-runtime, unstructured, no predicate", "--unstructured", "--predicate=false"
+        ),
+        "kopf": python("kopf_operator", KOPF),
+        "watch": python("watch_loop", "kubernetes_asyncio Watch"),
+        "bare": python("bare", CEILING),
+    }
+
+
+FIT = {
+    "start": {"ours", "go", "go-unstructured", "watch"},
+    "latency": {"ours", "go", "go-unstructured", "kopf", "watch"},
+    "steady": {"ours", "go", "go-unstructured", "kopf"},
+}
+"""Who can do what: a bare client has no cache, a plain loop no timers."""
+
+
+def build(directory: str) -> str:
+    """Build the Go contender; return its path."""
+    go = shutil.which("go")
+    if go is None:
+        sys.exit(
+            "the Go contenders need Go (https://go.dev/dl/): install it, or leave them out with --contenders ours,kopf"
+        )
+    program = str(Path(directory) / "controller-runtime-benchmark")
+    subprocess.run([go, "build", "-o", program, "."], cwd=GO_SOURCE, check=True)
+    return program
+
+
+def options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--profile", choices=PROFILES, default="quick", help="how much of everything (default: quick)")
+    parser.add_argument("--works", default=",".join(WORKS), help=f"which works, of {','.join(WORKS)} (default: all)")
+    parser.add_argument(
+        "--contenders", default=",".join(contenders("")), help="which contenders (default: all, %(default)s)"
+    )
+    parser.add_argument("--repeats", type=int, help="repetitions; default: the profile's")
+    parser.add_argument("--sizes", help="sizes for converge, start and queue in place of the profile's, as 3000,20000")
+    parser.add_argument("--seed", type=int, default=1, help="of the order of the contenders (default: 1)")
+    parser.add_argument("--go-program", help="a built Go contender; default: build it")
+    parser.add_argument(
+        "--output", type=Path, help="directory for result.json, result.md and plots (default: a new one)"
+    )
+    parser.add_argument("--redraw", type=Path, help="measure nothing; make table and plots of these results", nargs="+")
+    return parser.parse_args()
+
+
+class Measuring:
+    """Do the works that were asked for, and save after each sample.
+
+    Args:
+        chosen: the command line.
+        program: the built Go contender; empty without Go.
+        result: takes what is measured.
+        save: called after each sample.
+    """
+
+    def __init__(
+        self, chosen: argparse.Namespace, program: str, result: dict[str, Any], save: Callable[[], None]
+    ) -> None:
+        self._known = contenders(program)
+        self._names = _subset(chosen.contenders, self._known)
+        self._works = _subset(chosen.works, WORKS)
+        self._profile = PROFILES[chosen.profile]
+        self._repeats = chosen.repeats or self._profile.repeats
+        self._sizes = tuple(int(size) for size in chosen.sizes.split(",")) if chosen.sizes else None
+        self._seed = chosen.seed
+        self._program = program
+        self._result = result
+        self._save = save
+
+    async def run(self) -> None:
+        """Measure."""
+        for work in self._works:
+            if work in ("queue", "decoding", "imports"):
+                self._result["parts"][work] = self._part(work)
+                self._save()
+            for stream in self._streams(work):
+                async for sample in stream:
+                    self._result["samples"].append(sample)
+                    say(json.dumps(sample))
+                    self._save()
+
+    def _part(self, work: str) -> list[dict[str, Any]]:
+        if work == "queue":
+            return [queue(count, self._repeats, self._program) for count in self._sizes or self._profile.queue]
+        return [micro(work) for _ in range(self._repeats)]
+
+    def _streams(self, work: str) -> list[AsyncIterator[dict[str, Any]]]:
+        profile, sizes, repeats = self._profile, self._sizes, self._repeats
+        fit = FIT.get(work, set(self._known))
+        rounds = works.Rounds([self._known[name] for name in self._names if name in fit], repeats, self._seed)
+        match work:
+            case "converge":
+                return [works.converge(rounds, size) for size in sizes or profile.converge]
+            case "start":
+                return [works.start(rounds, sizes or profile.start)]
+            case "latency":
+                return [works.latency(rounds, *profile.latency)]
+            case "steady":
+                return [works.steady(rounds, *profile.steady)]
+            case "notify":
+                return [works.notify(profile.notify, repeats)]
+            case "heartbeat":
+                return [works.heartbeat(*profile.heartbeat, repeats)]
+        return []
+
+
+def _subset(text: str, known: Collection[str]) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(known):
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
+    return names
+
+
+def say(line: str) -> None:
+    """Tell how far it is."""
+    sys.stderr.write(line + "\n")
+
+
+def micro(*arguments: str) -> dict[str, float]:
+    """Run a part in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.micro", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    say(f"{' '.join(arguments)}: {done.stdout.strip()}")
+    return dict(json.loads(done.stdout))
+
+
+def queue(count: int, repeats: int, program: str) -> dict[str, Any]:
+    """Run the queue on both sides in turn."""
+    row: dict[str, Any] = {"count": count, "python": [], "go": []}
+    for _ in range(repeats):
+        row["python"].append(micro("queue", str(count)))
+        if program:
+            done = subprocess.run([program, "--work=queue", f"--count={count}"], capture_output=True, check=True)
+            found = json.loads(done.stdout)
+            row["go"].append({name: found[name] * 1e6 for name in ("client-go", "controller-runtime")})
+    return row
+
+
+def machine() -> str:
+    """Describe the machine."""
+    info = Path("/proc/cpuinfo")
+    models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    parts = [f"{os.cpu_count()} CPUs ({models[0] if models else platform.machine()})", f"{memory:.0f} GiB"]
+    parts += [platform.system(), f"Python {platform.python_version()}"]
+    parts += [f"{name} {version(name)}" for name in ("aiohttp", "msgspec", "kopf", "kubernetes_asyncio")]
+    modules = (GO_SOURCE / "go.mod").read_text().split()
+    parts.append(f"controller-runtime {modules[modules.index('sigs.k8s.io/controller-runtime') + 1]}")
+    return ", ".join(parts)
+
+
+def main() -> None:
+    """Measure, then write JSON, table and plots."""
+    chosen = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that blocks end and their processes with them
+    output: Path = chosen.output or Path(tempfile.mkdtemp(prefix="benchmarks-"))
+    output.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {
+        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "machine": machine(),
+        "options": {key: str(value) for key, value in vars(chosen).items() if value is not None},
+        "samples": [],
+        "parts": {},
+    }
+
+    def save() -> None:
+        (output / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+
+    if chosen.redraw:
+        for path in chosen.redraw:
+            earlier = json.loads(path.read_text())
+            result["samples"] += earlier["samples"]
+            result["parts"] |= earlier["parts"]
+            result["when"], result["machine"] = earlier["when"], earlier["machine"]
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            wants_go = "go" in chosen.contenders
+            program = chosen.go_program or (build(directory) if wants_go else "")
+            asyncio.run(Measuring(chosen, program, result, save).run())
+    save()
+    (output / "result.md").write_text(markdown(result))
+    for path in (*draw(result, output), output / "result.md"):
+        sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Turn samples into medians, ratios and a table in Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Sample = dict[str, Any]
+
+OURS = "kube-reconciler"
+GO = "controller-runtime, typed"
+CEILING = "bare aiohttp"
+KOPF = "kopf"
+
+COLUMNS: dict[str, Sequence[tuple[str, str, str]]] = {
+    "converge": [
+        ("rate", "objects/s", ".0f"),
+        ("cpu_per_object", "CPU ms/object", "ms"),
+        ("cpu_process", "CPU s, whole process", ".2f"),
+        ("peak", "peak RSS MB", ".0f"),
+        ("reconciles", "reconciles/object", ".3f"),
+        ("status_writes", "status writes/object", ".3f"),
+        ("other_writes", "other writes/object", ".3f"),
+        ("server_cpu", "server CPU s", ".1f"),
+    ],
+    "start": [
+        ("wall", "s until synced", ".2f"),
+        ("cpu", "CPU s", ".2f"),
+        ("rss", "RSS MB", ".0f"),
+        ("peak", "peak RSS MB", ".0f"),
+    ],
+    "latency": [("p50", "p50 ms", "ms"), ("p99", "p99 ms", "ms"), ("worst", "worst ms", "ms"), ("cpu", "CPU s", ".2f")],
+    "steady": [
+        ("cpu_per_minute", "CPU s/min", ".2f"),
+        ("reconciles_per_minute", "reconciles/min", ".0f"),
+        ("burst_cpu", "burst: CPU s", ".2f"),
+        ("burst_reconciles", "burst: reconciles", ".0f"),
+        ("burst_status_writes", "burst: status writes/object", ".3f"),
+        ("rss", "RSS MB", ".0f"),
+    ],
+    "notify": [
+        ("rate", "deliveries/s", ".0f"),
+        ("deliveries", "deliveries", ".0f"),
+        ("status_writes", "status writes/request", ".3f"),
+        ("cpu_per_object", "CPU ms/request", "ms"),
+    ],
+    "heartbeat": [
+        ("longest", "longest gap ms", "ms"),
+        ("p999", "p99.9 ms", "ms"),
+        ("longest_cpu", "longest gap, CPU ms", "ms"),
+        ("longest_gc", "longest collection ms", "ms"),
+    ],
+}
+
+RATIOS: Sequence[tuple[str, str, str, str]] = [
+    ("converge", "rate", GO, "objects per second"),
+    ("converge", "rate", CEILING, "objects per second"),
+    ("converge", "rate", KOPF, "objects per second"),
+    ("converge", "cpu_per_object", GO, "CPU per object"),
+    ("converge", "cpu_per_object", KOPF, "CPU per object"),
+    ("converge", "cpu_per_object", CEILING, "CPU per object"),
+    ("start", "wall", GO, "time until synced"),
+    ("start", "cpu", GO, "CPU until synced"),
+    ("start", "rss", GO, "RSS of the process"),
+    ("latency", "p50", GO, "p50 latency"),
+    ("latency", "p99", GO, "p99 latency"),
+    ("steady", "cpu_per_minute", GO, "CPU per minute at rest"),
+    ("steady", "burst_cpu", GO, "CPU of the burst"),
+]
+
+
+def median(samples: Iterable[Sample], field: str) -> float:
+    """Return the median of a field."""
+    return statistics.median(sample[field] for sample in samples)
+
+
+def pick(samples: Iterable[Sample], **wanted: Any) -> list[Sample]:
+    """Return the samples with the wanted values."""
+    return [sample for sample in samples if all(sample.get(key) == value for key, value in wanted.items())]
+
+
+def ratios(samples: Sequence[Sample], work: str, size: int, field: str, other: str) -> list[float]:
+    """Return ours over the other's, one ratio a repetition."""
+    found = []
+    for mine in pick(samples, work=work, size=size, contender=OURS):
+        for theirs in pick(samples, work=work, size=size, contender=other, repetition=mine["repetition"]):
+            if theirs[field]:
+                found.append(mine[field] / theirs[field])
+    return found
+
+
+def per_further_object(samples: Sequence[Sample], contender: str) -> float | None:
+    """Return the bytes of RSS for each object more, from the smallest to the largest cache that was filled."""
+    sizes = sorted({sample["size"] for sample in pick(samples, work="start", contender=contender)})
+    if len(sizes) < 2:
+        return None
+    low, high = (
+        median(pick(samples, work="start", contender=contender, size=size), "rss") for size in (sizes[0], sizes[-1])
+    )
+    return (high - low) * 1e6 / (sizes[-1] - sizes[0])
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return all tables."""
+    samples: list[Sample] = result["samples"]
+    lines = [f"Measured {result['when']} on {result['machine']}.", ""]
+    for work, columns in COLUMNS.items():
+        for size in sorted({sample["size"] for sample in pick(samples, work=work)}):
+            lines += [*_table(pick(samples, work=work, size=size), work, size, columns), ""]
+    lines += [*_ratio_table(samples), ""]
+    lines += [*_parts(result.get("parts", {})), ""]
+    return "\n".join(lines)
+
+
+def _table(samples: Sequence[Sample], work: str, size: int, columns: Sequence[tuple[str, str, str]]) -> list[str]:
+    repeats = len({sample["repetition"] for sample in samples})
+    loads = [sample["load"] for sample in samples]
+    lines = [
+        f"### {work}, {size:,}",
+        "",
+        f"Median of {repeats} (lowest to highest); load average {min(loads):.1f} to {max(loads):.1f}.",
+        "",
+        "| contender | " + " | ".join(title for _, title, _ in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name in sorted({_row(sample) for sample in samples}):
+        mine = [sample for sample in samples if _row(sample) == name]
+        lines.append(f"| {name} | " + " | ".join(_cell(mine, field, form) for field, _, form in columns) + " |")
+    return lines
+
+
+def _row(sample: Sample) -> str:
+    return f"{sample['contender']}, {sample['phase']}" if "phase" in sample else str(sample["contender"])
+
+
+def _cell(samples: Sequence[Sample], field: str, form: str) -> str:
+    factor, form = (1000.0, ".2f") if form == "ms" else (1.0, form)
+    values = sorted(sample[field] * factor for sample in samples)
+    middle, low, high = (format(value, form) for value in (statistics.median(values), values[0], values[-1]))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _ratio_table(samples: Sequence[Sample]) -> list[str]:
+    lines = [
+        "### Ratios: this library to another, within one repetition",
+        "",
+        "| work | of | to | median | lowest to highest |",
+    ]
+    lines.append("|---|---|---|---|---|")
+    for work, field, other, title in RATIOS:
+        for size in sorted({sample["size"] for sample in pick(samples, work=work)}):
+            found = ratios(samples, work, size, field, other)
+            if found:
+                spread = f"{min(found):.2f} to {max(found):.2f}"
+                lines.append(f"| {work}, {size:,} | {title} | {other} | {statistics.median(found):.2f} | {spread} |")
+    ours, theirs = per_further_object(samples, OURS), per_further_object(samples, GO)
+    if ours and theirs:
+        lines.append(
+            f"| start | RSS per further object ({ours:.0f} and {theirs:.0f} bytes) | {GO} | {ours / theirs:.2f} | |"
+        )
+    return lines
+
+
+def _parts(parts: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    if "queue" in parts:
+        lines += ["### Queue: add, get and done of one key, µs", ""]
+        lines += [
+            "| keys | ours (CPU) | asyncio.PriorityQueue, put and get (CPU) | ratio | client-go | controller-runtime |"
+        ]
+        lines.append("|---|---|---|---|---|---|")
+        for row in parts["queue"]:
+            ours, other = _both(row["python"], "ours"), _both(row["python"], "asyncio.PriorityQueue")
+            ratio = statistics.median(run["ours"] / run["asyncio.PriorityQueue"] for run in row["python"])
+            go = [_both(row["go"], name) for name in ("client-go", "controller-runtime")]
+            lines.append(f"| {row['count']:,} | {ours:.2f} | {other:.2f} | {ratio:.2f} | {go[0]:.2f} | {go[1]:.2f} |")
+    for name, title in (
+        ("decoding", "Decoding, CPU: µs per watch event, ms per list of 1,000"),
+        ("imports", "Imports: CPU s, RSS MB"),
+    ):
+        if name in parts:
+            lines += ["", f"### {title}", "", "| what | median |", "|---|---|"]
+            lines += [f"| {key} | {_both(parts[name], key):.3g} |" for key in parts[name][0] if key != "at"]
+    return lines
+
+
+def _both(runs: Sequence[dict[str, float]], key: str) -> float:
+    return statistics.median(run[key] for run in runs) if runs else float("nan")
