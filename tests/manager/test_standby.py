@@ -45,7 +45,7 @@ async def test_a_new_leader_works_on_what_the_leader_before_wrote_last(server: A
         await elected(first)
         async with second.running():
             await asyncio.sleep(50)
-            server.faults.add(stall=True, verb="watch", user_agent="two", times=None)
+            server.faults.add(stall=True, verb="watch", user_agent="two")
             server.faults.add(cut_watches=True, verb="create")
             await client.create(config_map("b"))
             await asyncio.sleep(5)  # the watch of the standby was opened again, and hears nothing
