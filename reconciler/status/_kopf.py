@@ -6,6 +6,7 @@ A batcher leaves one function there (`StatusFunction`). kopf is told by the modu
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,6 +20,9 @@ from reconciler.status._kopf_function import FIELD_MANAGER, StatusFunction
 from reconciler.status._mutations import Mutation
 
 __all__ = ["KopfPatch", "is_kopf_patch"]
+
+OLDEST = (1, 44, 5)
+"""The functions of 1.44.0 to 1.44.4 get a body that they cannot change when kopf has nothing else to patch."""
 
 _lock = threading.Lock()
 """Guards the search for a function in a patch: handlers that are plain functions run in threads."""
@@ -41,7 +45,7 @@ class KopfPatch:
         warnings: none; the answers are kopf's.
 
     Raises:
-        TypeError: the body is a kind, or of another object than the patch; or kopf is older than 1.44.
+        TypeError: the body is a kind, or of another object than the patch; or kopf is older than 1.44.5.
         ValueError: the body was never stored.
     """
 
@@ -51,8 +55,7 @@ class KopfPatch:
     def __init__(self, patch: Any, body: Any) -> None:
         if is_kind(body):
             raise TypeError("inside a kopf handler give the body that it was given: StatusBatcher(patch, body)")
-        if not hasattr(patch, "fns"):
-            raise TypeError("StatusBatcher(patch, body) needs kopf 1.44 or newer: this one has no patch.fns")
+        _check_version(patch)
         document = document_of(body)
         original = getattr(patch, "_original", None)
         if original is not None and uid_of(original) != uid_of(document):
@@ -103,3 +106,10 @@ class KopfPatch:
 
     def _function(self) -> StatusFunction | None:
         return next((fn for fn in self._patch.fns if isinstance(fn, StatusFunction)), None)
+
+
+def _check_version(patch: Any) -> None:
+    version = getattr(sys.modules.get("kopf"), "__version_tuple__", ())
+    if not hasattr(patch, "fns") or version[:3] < OLDEST:
+        found = ".".join(map(str, version[:3])) or "an older one"
+        raise TypeError(f"StatusBatcher(patch, body) needs kopf {'.'.join(map(str, OLDEST))} or newer, not {found}")

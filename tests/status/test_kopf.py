@@ -74,9 +74,9 @@ async def test_what_kopf_sends_as_a_merge_patch_is_a_request_of_its_own(world, h
     async def work(body, patch, **_):
         async with StatusBatcher(patch, body) as status:
             status.increment("total")
-        if how == "result":
-            return "Ready"
-        patch.status["phase"] = "Ready"
+        if how == "patch":
+            patch.status["phase"] = "Ready"
+        return "Ready" if how == "result" else None
 
     async with world.operator():
         await world.make()

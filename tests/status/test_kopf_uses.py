@@ -97,10 +97,14 @@ def test_what_only_a_client_can_do_is_refused():
         status.flush()
 
 
-def test_a_kopf_without_functions_in_its_patch_is_named():
+def test_a_kopf_that_is_too_old_is_named(monkeypatch):
     old = type("Patch", (dict,), {"__module__": "kopf._cogs.structs.patches"})()
-    with pytest.raises(TypeError, match=r"needs kopf 1\.44 or newer"):
+    with pytest.raises(TypeError, match=r"needs kopf 1\.44\.5 or newer"):
         StatusBatcher(old, raw())
+    patch, body = handler_arguments()
+    monkeypatch.setattr(kopf, "__version_tuple__", (1, 44, 4))
+    with pytest.raises(TypeError, match=r"needs kopf 1\.44\.5 or newer, not 1\.44\.4"):
+        StatusBatcher(patch, body)
 
 
 def test_the_patch_is_known_by_its_public_name():
