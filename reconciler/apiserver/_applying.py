@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.apiserver._apply import merge, prune, type_problems
-from reconciler.apiserver._bodies import read_yaml
+from reconciler.apiserver._bodies import read_yaml, yaml_problem
 from reconciler.apiserver._contents import Contents
 from reconciler.apiserver._fields import FieldSet, owned, paths, union
 from reconciler.apiserver._managers import Entry, Key, Owners, content_of, key_for
@@ -28,9 +28,12 @@ def read_configuration(call: Call) -> dict[str, Any]:
     """
     info, endpoint = call.endpoint.info, call.endpoint
     try:
-        found = read_yaml(call.request.body)
+        found = read_yaml(call.request.body, call.doubled)
     except Refusal as problem:
         raise bad_request(f"error decoding YAML: {problem.message}") from None
+    if call.doubled and call.query.get("fieldValidation") == "Strict":
+        words = f"error converting YAML to JSON: {yaml_problem(call.doubled)}"
+        raise bad_request(f"error strict decoding YAML: {words}")
     found = {} if found is None else found
     if not isinstance(found, dict):
         wanted = f"cannot unmarshal {go_type(found)} into Go value of type map[string]interface {{}}"
@@ -106,7 +109,8 @@ def apply_over(call: Call, config: dict[str, Any], before: dict[str, Any], owner
 def _check_nulls(call: Call, content: dict[str, Any], doc: dict[str, Any], before: dict[str, Any] | None) -> None:
     """Refuse nulls where the schema has none; they are not pruned from what is applied."""
     info, contents = call.endpoint.info, call.endpoint.contents
-    if _holds_null(content) and isinstance(contents, Contents):
+    own = {key: value for key, value in content.items() if key != "metadata"}
+    if _holds_null(own) and isinstance(contents, Contents):
         errors = contents.check(doc, before, call.subresource, blocked=True)
         if errors:
             raise invalid(info.kind, info.group, call.name, errors)

@@ -278,7 +278,7 @@ def _value(value: Any) -> str:
 
 def _kind(value: Any) -> str:
     """Return how a failed evaluation shows a value: the kind of an object or list, or the value itself."""
-    return {dict: '"object"', list: '"array"'}.get(type(value)) or quoted(value)
+    return '"object"' if isinstance(value, dict) else '"array"' if isinstance(value, list) else quoted(value)
 
 
 def _engine_problem(text: str) -> str:

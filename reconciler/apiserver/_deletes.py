@@ -147,6 +147,8 @@ def _options(call: Call) -> dict[str, Any]:
         options = dict(_read_options(call))
         _check_types(options)
         kind = options.get("kind")
+        if kind == "Status":
+            raise bad_request("converting (v1.Status) to (v1.DeleteOptions): unknown conversion")
         if kind not in (None, "", "DeleteOptions"):
             version = options.get("apiVersion", "")
             raise bad_request(
@@ -183,8 +185,8 @@ def _check_types(options: dict[str, Any]) -> None:
     for key, kind, wanted in (("gracePeriodSeconds", int, "int64"), ("orphanDependents", bool, "bool")):
         value = options.get(key)
         if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-            found = go_type(value)
-            raise bad_request(f"json: cannot unmarshal {found} into Go struct field DeleteOptions.{key} of type {wanted}")
+            field = f"Go struct field DeleteOptions.{key} of type {wanted}"
+            raise bad_request(f"json: cannot unmarshal {go_type(value)} into {field}")
 
 
 def _check_policy(options: dict[str, Any]) -> None:

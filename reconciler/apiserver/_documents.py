@@ -10,9 +10,9 @@ from reconciler.apiserver._bodies import (
     STRATEGIC_PATCH,
     YAML,
     decode,
-    duplicate_fields,
     media_type,
     read_object,
+    yaml_problem,
 )
 from reconciler.apiserver._built_in import Malformed, built_in_node
 from reconciler.apiserver._metadata import MalformedMetadata, metadata_warnings, read_metadata
@@ -41,12 +41,9 @@ def read_document(call: Call, before: dict[str, Any] | None = None) -> tuple[dic
         Refusal: 400, 415 or 422 for what is no document of the kind.
     """
     info = call.endpoint.info
-    found = read_object(call.request, info.kind)
-    ignored = call.query.get("fieldValidation") == "Ignore" or media_type(call.request) == YAML
-    unknown = [] if ignored else duplicate_fields(call.request.body, found)
-    twice = len(unknown)
+    found = read_object(call.request, info.kind, call.doubled)
     _check_type(call, found)
-    return _complete(call, found, before, unknown, twice)
+    return _complete(call, found, before)
 
 
 def take_patched(call: Call, found: Any, before: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
@@ -66,7 +63,7 @@ def take_patched(call: Call, found: Any, before: dict[str, Any] | None) -> tuple
             group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
             error = FieldError(key, f'Invalid value: "{value}": must be {wanted}')
             raise invalid(str(kind), group, call.name, [error])
-    return _complete(call, found, before, [], 0)
+    return _complete(call, found, before)
 
 
 def _check_type(call: Call, found: dict[str, Any]) -> None:
@@ -75,7 +72,8 @@ def _check_type(call: Call, found: dict[str, Any]) -> None:
     if endpoint.resource.custom:
         if not kind:
             text = call.request.body.decode(errors="replace")
-            problem = f"Object 'Kind' is missing in '{text}' ({snippet(call.request.body)})"
+            shown = text.encode().hex() if text.strip() == "null" else snippet(call.request.body)
+            problem = f"Object 'Kind' is missing in '{text}' ({shown})"
             raise bad_request(f"the object provided is unrecognized (must be of type {info.kind}): {problem}")
     elif not (version and kind):
         found["apiVersion"], found["kind"] = version or endpoint.api_version, kind or info.kind
@@ -113,9 +111,7 @@ def _parts(version: str) -> tuple[str, str]:
     return group, name
 
 
-def _complete(
-    call: Call, found: dict[str, Any], before: dict[str, Any] | None, unknown: list[str], twice: int
-) -> tuple[dict[str, Any], list[str]]:
+def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
     endpoint, info = call.endpoint, call.endpoint.info
     earlier_metadata: dict[str, Any] | None = before["metadata"] if before is not None else None
     raw = found.get("metadata")
@@ -143,7 +139,7 @@ def _complete(
         # A decoder tells of what comes first; what a patch made is written in the order of the alphabet.
         order = sorted(found) if call.verb == "patch" else list(found)
         raise _malformed(call, found, malformed[min(malformed, key=order.index)])
-    problems = [f'duplicate field "{path}"' for path in unknown[:twice]]
+    problems = list(call.doubled)
     if endpoint.resource.custom:
         unknown = metadata_unknown + sorted(content_unknown)
     else:
@@ -153,6 +149,8 @@ def _complete(
     problems += [f'unknown field "{path}"' for path in unknown]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
+        if call.doubled and media_type(call.request) == YAML:
+            problems[: len(call.doubled)] = [yaml_problem(call.doubled)]
         raise _malformed(call, found, f"strict decoding error: {', '.join(problems)}")
     warnings = problems if validation != "Ignore" else []
     call.noted = warnings

@@ -203,7 +203,6 @@ SELECTABLE: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "namespaces"): ("status.phase",),
     ("", "services"): ("spec.clusterIP", "spec.type"),
     ("", "replicationcontrollers"): ("status.replicas",),
-    ("apps", "replicasets"): ("status.replicas",),
     ("batch", "jobs"): ("status.successful",),
 }
 """The fields by which the objects of built-in kinds can be selected, beside name and namespace."""

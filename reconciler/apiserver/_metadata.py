@@ -183,11 +183,11 @@ FIXED_BESIDE_STATUS = {("", "pods"): ("ownerReferences",), ("apps", "deployments
 """What writes to the status of a kind do not change in metadata."""
 
 
-def check_standard_finalizers(metadata: dict[str, Any]) -> list[FieldError]:
-    """Return which finalizers of a built-in kind are neither known nor qualified."""
+def check_standard_finalizers(metadata: dict[str, Any], *, new: bool) -> list[FieldError]:
+    """Return which finalizers of a built-in kind are neither known nor qualified, and on updates what is wrong else."""
     errors = []
     for index, name in enumerate(metadata.get("finalizers") or ()):
-        problems = qualified_name_problems(name)
+        problems = [] if new else qualified_name_problems(name)
         if "/" not in name and name not in _STANDARD_FINALIZERS:
             problems.append("name is neither a standard finalizer name nor is it fully qualified")
         field = f"metadata.finalizers[{index}]"
@@ -246,6 +246,9 @@ def _check_owners(owners: list[dict[str, Any]]) -> list[FieldError]:
             for key, words in _OWNER_NEEDS.items()
             if not owner.get(key)
         ]
+        if str(owner.get("apiVersion", "")).count("/") > 1:
+            message = f'Invalid value: "{owner["apiVersion"]}": {_OWNER_NEEDS["apiVersion"]}'
+            errors.append(FieldError(f"{field}.apiVersion", message))
         if owner.get("kind") == "Event" and owner.get("apiVersion") in ("v1", "events.k8s.io/v1"):
             group, _, version = owner["apiVersion"].rpartition("/")
             shown = go_json(_in_order(owner), sort=False)
@@ -275,11 +278,15 @@ def _in_order(owner: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_finalizers(finalizers: list[str]) -> list[FieldError]:
-    return [
+    errors = [
         FieldError("metadata.finalizers", f'Invalid value: "{finalizer}": {problem}')
         for finalizer in finalizers
         for problem in qualified_name_problems(finalizer)
     ]
+    if {"orphan", "foregroundDeletion"} <= set(finalizers):
+        message = "finalizer orphan and foregroundDeletion cannot be both set"
+        errors.append(FieldError("metadata.finalizers", f"Invalid value: {go_json(finalizers)}: {message}"))
+    return errors
 
 
 def check_metadata_update(metadata: dict[str, Any], before: dict[str, Any]) -> list[FieldError]:

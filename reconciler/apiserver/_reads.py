@@ -55,7 +55,7 @@ def selector_of(call: Call) -> Selector:
     readers = call.endpoint.selectable
     for term in terms:
         if term.path not in _COMMON and term.path not in readers:
-            if call.endpoint.resource.custom:
+            if call.endpoint.resource.custom or readers:
                 raise bad_request(f"field label not supported: {term.path}")
             known = ", ".join(f'"{path}"' for path in (*_COMMON, *readers))
             raise bad_request(f'"{term.path}" is not a known field selector: only {known}')
@@ -67,7 +67,9 @@ def selector_of(call: Call) -> Selector:
 
 
 def _check_options(call: Call) -> None:
-    """Check the options of a list or watch against one another, as is done once selectors are read."""
+    """Check the options of a list or watch against one another, as is done once all are read."""
+    for number in ("timeoutSeconds", "limit"):
+        _number(call.query.get(number, ""))
     if call.verb == "watch":
         _initial_events(call)
     else:
@@ -96,7 +98,8 @@ class _Token:
         try:
             raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         except (binascii.Error, ValueError):
-            raise _bad_token("illegal base64 data") from None
+            bad = next((at for at, letter in enumerate(text) if letter not in _URL_SAFE), len(text) // 4 * 4)
+            raise _bad_token(f"illegal base64 data at input byte {bad}") from None
         try:
             found = msgspec.json.decode(raw)
             return cls(int(found["rv"]), str(found["start"]))
@@ -104,6 +107,9 @@ class _Token:
             raise _bad_token(parse_problem(raw)) from None
         except (ValueError, KeyError, TypeError):
             raise _bad_token("incorrect encoded start resourceVersion (version meta.k8s.io/v1)") from None
+
+
+_URL_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 def _bad_token(problem: str) -> Refusal:
@@ -146,6 +152,7 @@ class Reader:
             Refusal: 400, 410 or 504 as the real server does.
         """
         selector = selector_of(call)
+        _number(call.query.get("timeoutSeconds", ""))
         objects, rv, token = self._snapshot(call, stale)
         items, remaining, following = self._page(call, selector, objects, rv, token)
         endpoint = call.endpoint
@@ -211,6 +218,7 @@ class Reader:
             Refusal: 400, 422 or 500 before the stream opens.
         """
         store, selector = call.endpoint.store, selector_of(call)
+        _number(call.query.get("limit", ""))
         initial_events = _initial_events(call)
         asked, current = _watch_version(call), self._cluster.revisions.current
         timeout = _number(call.query.get("timeoutSeconds", ""))

@@ -34,6 +34,7 @@ class Call:
         subresource: empty for the object itself.
         query: the last value of each parameter.
         noted: warnings about what was sent, which come with a refusal too.
+        doubled: what is said of members that the body names twice.
     """
 
     request: HTTPRequest
@@ -44,6 +45,7 @@ class Call:
     subresource: str
     query: Mapping[str, str]
     noted: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
 
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}

@@ -109,6 +109,11 @@ class Scaler:
         if call.verb == "patch" and endpoint.resource.custom and media_type(call.request) == STRATEGIC_PATCH:
             raise unsupported_media_type([JSON_PATCH, MERGE_PATCH, APPLY_PATCH])
         dry_run = check_options(call)
+        if call.verb == "update":
+            sent = read_object(call.request, "Scale")
+            asked = (sent.get("spec") or {}).get("replicas", 0)
+            if isinstance(asked, bool) or not isinstance(asked, int):
+                raise _no_number(call, sent, asked)
         old = self._writer.find(call)
         if old is None:
             raise not_found(info.plural, info.group, call.name)
@@ -153,6 +158,8 @@ class Scaler:
 
 def _no_number(call: Call, scale: dict[str, Any], replicas: Any) -> Refusal:
     problem = f"json: cannot unmarshal {go_type(replicas)} into Go struct field ScaleSpec.spec.replicas of type int32"
+    if call.verb == "update" and call.endpoint.resource.custom:
+        return bad_request('no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"')
     if call.verb == "update":
         return bad_request(f'Scale in version "v1" cannot be handled as a Scale: {problem}')
     return invalid("", "", "", [FieldError("patch", f"Invalid value: {go_json(go_json(scale))}: {problem}")])

@@ -147,6 +147,8 @@ class _Labels:
 
     def _value(self, key: str) -> str:
         value = self._peek()
+        if value == "!":
+            raise _requirement("found '!', expected: identifier")
         if value in ("", ","):
             return ""
         self._at += 1
@@ -198,6 +200,8 @@ def parse_fields(text: str) -> list[FieldTerm]:
                 if not path and not value:
                     break
                 found.append(FieldTerm(path, _unescape(value), negated=negated))
+                if re.search(r"(?<!\\)=", value):
+                    raise bad_request(f"invalid field selector: unescaped character in value: {ord('=')}")
                 break
         else:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")

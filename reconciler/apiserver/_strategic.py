@@ -29,18 +29,7 @@ def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str,
         return {}
     if directive not in (None, "merge"):
         raise internal_error(f"unknown patch type: {directive} in map: {go_value(patch)}")
-    merged = dict(target) if isinstance(target, dict) else {}
-    retained = patch.get(_RETAIN)
-    if retained is not None:
-        if not isinstance(retained, list):
-            raise bad_request("invalid patch format of retainKeys")
-        merged = {key: value for key, value in merged.items() if key in retained}
-    for key, gone in patch.items():
-        name = key.removeprefix(_DELETE)
-        if name != key and isinstance(merged.get(name), list):
-            merged[name] = [item for item in merged[name] if item not in gone]
-            if not merged[name] and name not in patch:
-                del merged[name]
+    merged = _kept(dict(target) if isinstance(target, dict) else {}, patch)
     for key, value in patch.items():
         if key in (_DIRECTIVE, _RETAIN) or key.startswith((_ORDER, _DELETE)):
             continue
@@ -53,6 +42,22 @@ def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str,
             child = node.child(key) or ANYTHING
             merged[key] = _merge_member(merged.get(key), value, child, patch.get(_ORDER + key))
     return merged
+
+
+def _kept(members: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Return what a patch leaves of an object before anything is merged into it."""
+    retained = patch.get(_RETAIN)
+    if retained is not None:
+        if not isinstance(retained, list):
+            raise bad_request("invalid patch format of retainKeys")
+        members = {key: value for key, value in members.items() if key in retained}
+    for key, gone in patch.items():
+        name = key.removeprefix(_DELETE)
+        if name != key and isinstance(members.get(name), list):
+            members[name] = [item for item in members[name] if item not in gone]
+            if not members[name] and name not in patch:
+                del members[name]
+    return members
 
 
 def _merge_member(old: Any, new: Any, node: Node, order: Any) -> Any:

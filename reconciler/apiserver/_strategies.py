@@ -109,14 +109,14 @@ def _check_config_map(doc: dict[str, Any], before: dict[str, Any] | None) -> lis
         for key in doc.get("data") or ()
         if key in (doc.get("binaryData") or ())
     ]
-    return both + _check_keys(doc, "data", "binaryData") + _immutable("data", "binaryData")(doc, before)
+    return _immutable("data", "binaryData")(doc, before) + both + _check_keys(doc, "data", "binaryData")
 
 
 def _check_secret(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
-    errors = _check_keys(doc, "data") + _immutable("data")(doc, before)
+    errors = []
     if before is not None and doc.get("type") != before.get("type"):
         errors.append(FieldError("type", f'Invalid value: "{doc.get("type")}": field is immutable'))
-    return errors
+    return errors + _immutable("data")(doc, before) + _check_keys(doc, "data")
 
 
 def _check_lease(doc: dict[str, Any], _before: dict[str, Any] | None) -> list[FieldError]:
@@ -129,6 +129,14 @@ def _check_lease(doc: dict[str, Any], _before: dict[str, Any] | None) -> list[Fi
         message = f"Invalid value: {transitions}: must be greater than or equal to 0"
         errors.append(FieldError("spec.leaseTransitions", message))
     return errors
+
+
+def _check_deployment(doc: dict[str, Any], _before: dict[str, Any] | None) -> list[FieldError]:
+    strategy = (doc.get("spec") or {}).get("strategy") or {}
+    if strategy.get("type") != "Recreate" or not strategy.get("rollingUpdate"):
+        return []
+    message = "Forbidden: may not be specified when strategy `type` is 'Recreate'"
+    return [FieldError("spec.strategy.rollingUpdate", message, "FieldValueForbidden")]
 
 
 def _event(doc: dict[str, Any]) -> None:
@@ -177,6 +185,7 @@ _STRATEGIES = {
     ("", "pods"): Strategy(complete=complete_pod),
     ("", "secrets"): Strategy(complete=_secret, check=_check_secret),
     ("", "services"): Strategy(complete=complete_service),
+    ("apps", "deployments"): Strategy(check=_check_deployment),
     ("batch", "jobs"): Strategy(complete=complete_job),
     ("coordination.k8s.io", "leases"): Strategy(check=_check_lease),
     ("events.k8s.io", "events"): Strategy(finish=_new_event, check=_check_new_event),

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from reconciler.apiserver._columns import Column, built_in_columns, show_age
 from reconciler.apiserver._registry import Endpoint
-from reconciler.apiserver._status import Refusal, bad_request, not_acceptable
+from reconciler.apiserver._status import Refusal, bad_request, internal_error, not_acceptable
 from reconciler.apiserver._storage import Stored, encode
 from reconciler.apiserver._text import go_json
 from reconciler.clock import Clock
 
-__all__ = ["WHOLE", "MetadataView", "TableView", "WholeView", "human_duration", "negotiate", "to_yaml"]
+__all__ = ["WHOLE", "MetadataView", "TableView", "WholeView", "negotiate", "to_yaml"]
 
 _WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 _META = "meta.k8s.io/v1"
@@ -130,9 +130,16 @@ class TableView(WholeView):
         return encode(self._table(endpoint, [item.doc for item in items], shown))
 
     def _table(self, endpoint: Endpoint, docs: list[dict[str, Any]], metadata: Mapping[str, Any]) -> dict[str, Any]:
-        columns = endpoint.columns or (_AGE,)
-        definitions = [_NAME, *(_definition(column) for column in columns)]
-        rows = [{"cells": self._cells(columns, doc), "object": self._object(endpoint, doc)} for doc in docs]
+        if endpoint.resource.custom:
+            columns = endpoint.columns or (_AGE,)
+            definitions = [_NAME, *(_definition(column) for column in columns)]
+            cells = [[doc["metadata"]["name"], *(self._cell(column, doc) for column in columns)] for doc in docs]
+        else:
+            known, now = built_in_columns(endpoint.info.group, endpoint.info.plural), self._clock.now()
+            definitions = [_built_in_definition(column) for column in known]
+            cells = [[column.cell(doc, now) for column in known] for doc in docs]
+        shown = (self._object(endpoint, doc) for doc in docs)
+        rows = [{"cells": row, "object": item} for row, item in zip(cells, shown, strict=True)]
         return {
             "kind": "Table",
             "apiVersion": _META,
@@ -141,16 +148,13 @@ class TableView(WholeView):
             "rows": rows,
         }
 
-    def _cells(self, columns: Sequence[Mapping[str, Any]], doc: dict[str, Any]) -> list[Any]:
-        return [doc["metadata"]["name"], *(self._cell(column, doc) for column in columns)]
-
     def _cell(self, column: Mapping[str, Any], doc: dict[str, Any]) -> Any:
         found = _find(doc, column["jsonPath"])
         kind = column["type"]
         if found is None or (kind == "integer" and not isinstance(found, (int, float))):
             return None
         if kind == "date":
-            return _age(str(found), self._clock.now())
+            return show_age(str(found), self._clock.now())
         if kind == "string" and not isinstance(found, str):
             return go_json(found)
         return found
@@ -163,6 +167,18 @@ class TableView(WholeView):
 
 _NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name of the object.", "priority": 0}
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Time since creation."}
+
+
+def _built_in_definition(column: Column) -> dict[str, Any]:
+    form = "name" if column.name == "Name" else ""
+    described = f"The column {column.name}."
+    return {
+        "name": column.name,
+        "type": column.type,
+        "format": form,
+        "description": described,
+        "priority": column.priority,
+    }
 
 
 def _definition(column: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,36 +217,6 @@ def _find(doc: Any, path: str) -> Any:
     return found[0] if found else None
 
 
-def _age(text: str, now: datetime) -> str:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return "<invalid>"
-    return "<unknown>" if moment.tzinfo is None else human_duration(now - moment)
-
-
-def human_duration(passed: timedelta) -> str:
-    """Return a time span as ``kubectl`` shows ages: two figures at most."""
-    seconds = int(passed.total_seconds())
-    if seconds < -1:
-        return "<invalid>"
-    seconds = max(seconds, 0)
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    for bound, unit, major, rest, minor in (
-        (120, "s", seconds, 0, ""),
-        (600, "m", minutes, seconds % 60, "s"),
-        (3 * 3600, "m", minutes, 0, ""),
-        (8 * 3600, "h", hours, minutes % 60, "m"),
-        (48 * 3600, "h", hours, 0, ""),
-        (8 * 86400, "d", days, hours % 24, "h"),
-        (730 * 86400, "d", days, 0, ""),
-        (2920 * 86400, "y", days // 365, days % 365, "d"),
-    ):
-        if seconds < bound:
-            return f"{major}{unit}{rest}{minor}" if rest else f"{major}{unit}"
-    return f"{days // 365}y"
-
-
 def negotiate(
     accept: str, include: str, clock: Clock, *, many: bool, kind: str, custom: bool
 ) -> tuple[WholeView, bool]:
@@ -255,7 +241,7 @@ def negotiate(
         options = {name: value for name, _, value in named}
         if media not in ("application/json", "application/yaml", "*/*", "application/*"):
             continue
-        view = _view(options, include, clock, many=many, kind=kind)
+        view = _view(options, include, clock, many=many, kind=kind, custom=custom)
         if view is not None:
             return view, media == "application/yaml"
     if not custom:
@@ -264,7 +250,9 @@ def negotiate(
     raise not_acceptable(_WRITTEN)
 
 
-def _view(options: Mapping[str, str], include: str, clock: Clock, *, many: bool, kind: str) -> WholeView | None:
+def _view(
+    options: Mapping[str, str], include: str, clock: Clock, *, many: bool, kind: str, custom: bool
+) -> WholeView | None:
     form = options.get("as")
     if form is None:
         return WHOLE
@@ -280,6 +268,8 @@ def _view(options: Mapping[str, str], include: str, clock: Clock, *, many: bool,
         raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadata, {what}")
     if form == "PartialObjectMetadataList" and not many:
         what = f"but the requested object is not a list (*{kind})"
+        if custom:
+            raise internal_error("content is not a list")
         raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadataList, {what}")
     return _METADATA if form in ("PartialObjectMetadata", "PartialObjectMetadataList") else None
 

@@ -21,6 +21,7 @@ from reconciler.apiserver._bodies import (
     STRATEGIC_PATCH,
     check_options,
     decode,
+    duplicate_fields,
     media_type,
 )
 from reconciler.apiserver._cluster import Cluster
@@ -231,6 +232,7 @@ class Writer:
             if info.create_on_update and not call.subresource:
                 if metadata.get("uid"):
                     raise conflict(info.plural, info.group, call.name, _uid_problem(call, metadata["uid"], ""))
+                metadata.pop("resourceVersion", None)
                 return self._create(call, doc, warnings, dry_run=dry_run)
             raise not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
@@ -264,11 +266,15 @@ class Writer:
             raise bad_request(
                 f"error decoding patch: json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
             )
+        if kind == MERGE_PATCH and patch is None:
+            raise bad_request("Invalid JSON Patch")
         if kind != JSON_PATCH and not isinstance(patch, dict):
             wanted = "map[string]interface {}"
             raise bad_request(
                 f"error decoding patch: json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
             )
+        if kind == MERGE_PATCH:
+            call.doubled += duplicate_fields(call.request.body, patch)
         before = call.endpoint.show(old.doc)
         try:
             if kind == JSON_PATCH:
@@ -293,12 +299,12 @@ class Writer:
         owners = Owners(_entries(old), self._cluster.now())
         if old is None:
             uid = config["metadata"].get("uid")
-            if uid:
-                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-                raise conflict(info.plural, info.group, call.name, why)
             config["metadata"]["managedFields"] = apply_new(call, config, owners)
             config["metadata"].pop("resourceVersion", None)
             doc, warnings = take_patched(call, config, None)
+            if uid:
+                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise conflict(info.plural, info.group, call.name, why)
             return self._create(call, doc, warnings, dry_run=dry_run, owned=True)
         before = call.endpoint.show(old.doc)
         applied = apply_over(call, config, before, owners)
@@ -442,10 +448,22 @@ def _check_version(call: Call, old: Stored, metadata: dict[str, Any]) -> None:
         raise conflict(info.plural, info.group, call.name)
 
 
+_KEPT_AS = {
+    "customresourcedefinitions": "apiextensions.k8s.io/customresourcedefinitions",
+    "endpoints": "services/endpoints",
+    "ingresses": "ingress",
+    "nodes": "minions",
+    "replicationcontrollers": "controllers",
+    "services": "services/specs",
+}
+"""Where the real server keeps kinds in etcd, if not under their plural name; messages show it."""
+
+
 def _uid_problem(call: Call, uid: str, stored: str) -> str:
     info = call.endpoint.info
     place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
-    key = f"/registry/{info.group}/{info.plural}/{place}" if info.group else f"/registry/{info.plural}/{place}"
+    kept = f"{info.group}/{info.plural}" if call.endpoint.resource.custom else _KEPT_AS.get(info.plural, info.plural)
+    key = f"/registry/{kept}/{place}"
     return (
         f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
         f"failed: UID in precondition: {uid}, UID in object meta: {stored}"

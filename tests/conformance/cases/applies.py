@@ -1,0 +1,505 @@
+"""Server-side apply and field ownership (12)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.conformance.api import APPLY, JSON_PATCH, Api
+from tests.conformance.cases._case import case, table, version, widget
+
+
+def config(name: str = "a", /, **spec: Any) -> dict[str, Any]:
+    """Return a configuration."""
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+# creating and owning
+
+
+@case("12.01", "an apply creates an object, and its manager owns what it said")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, labels={"k": "v"}, tags=["x"], ports=[{"name": "p", "number": 1}]))
+
+
+@case("12.02", "the same apply again changes nothing")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1))
+    await api.apply("widgets", "a", config(size=1))
+
+
+@case("12.03", "a create owns what it said, by its field manager")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    body = widget("a", tags=["x", "y"], nested={"depth": 1}, plain=[{"a": "b"}], free={"any": {"thing": 1}})
+    body["metadata"] |= {"labels": {"l": "1"}, "annotations": {"n": "2"}, "finalizers": ["example.com/f"]}
+    await api.create("widgets", body, query={"fieldManager": "maker"})
+
+
+@case("12.04", "updates move ownership to who changed a value")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.create("widgets", widget("a", labels={"x": "1", "y": "2"}), query={"fieldManager": "one"}, quiet=True)
+    await api.patch("widgets", "a", {"spec": {"labels": {"x": "9"}}}, query={"fieldManager": "two"})
+
+
+@case("12.05", "a removed field is owned by nobody")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.create("widgets", widget("a", labels={"x": "1", "y": "2"}), query={"fieldManager": "one"}, quiet=True)
+    await api.patch("widgets", "a", {"spec": {"labels": {"x": None}}}, query={"fieldManager": "two"})
+
+
+@case("12.06", "a status write is owned under its subresource")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.create("widgets", widget("a"), query={"fieldManager": "one"}, quiet=True)
+    await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status", query={"fieldManager": "one"})
+
+
+@case("12.07", "the status can be applied")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.create("widgets", widget("a"), query={"fieldManager": "one"}, quiet=True)
+    await api.apply("widgets", "a", {"metadata": {"name": "a"}, "status": {"phase": "X", "count": 1}}, sub="status")
+    await api.apply("widgets", "a", {"metadata": {"name": "a"}, "status": {"phase": "Y"}}, sub="status")
+
+
+@case("12.08", "an applied status does not touch the spec, and the other way round")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", {**config(size=1), "status": {"phase": "X"}})
+    await api.apply("widgets", "a", {**config(size=2), "status": {"phase": "X"}}, sub="status")
+
+
+@case("12.09", "an apply to the status of a missing object is NotFound")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", {"metadata": {"name": "a"}, "status": {"phase": "X"}}, sub="status")
+
+
+@case("12.10", "the first apply of a manager takes no fields from those who wrote before")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.create("widgets", widget("a", low=1), query={"fieldManager": "one"}, quiet=True)
+    await api.apply("widgets", "a", config(high=2), "two")
+
+
+# conflicts
+
+
+@case("12.11", "a value that another manager applied is a conflict")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1, low=1), quiet=True)
+    await api.apply("widgets", "a", config(size=2), "two")
+
+
+@case("12.12", "a value that another manager wrote is a conflict")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), query={"fieldManager": "writer"}, quiet=True)
+    await api.apply("widgets", "a", config(size=2), "two")
+
+
+@case("12.13", "conflicts are listed by manager and field")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1, low=1, tags=["x"]), quiet=True)
+    await api.apply("widgets", "a", config(high=9, ports=[{"name": "p", "number": 1}]), "three", quiet=True)
+    await api.apply("widgets", "a", config(size=2, low=2, high=3, ports=[{"name": "p", "number": 2}]), "two")
+    answer = api.transcript[-1]["body"]
+    # The real server goes through the managers in a random order.
+    answer["details"]["causes"].sort(key=lambda cause: cause["field"])
+    answer["message"] = sorted(answer["message"].splitlines())
+    answer["message"][-1:] = []
+
+
+@case("12.14", "force takes the field")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, low=1), quiet=True)
+    await api.apply("widgets", "a", config(size=2), "two", force=True)
+
+
+@case("12.15", "who lost a field conflicts when it wants it back")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1), quiet=True)
+    await api.apply("widgets", "a", config(size=2), "two", force=True, quiet=True)
+    await api.apply("widgets", "a", config(size=1))
+
+
+@case("12.16", "the same value is owned by both, and stays until both let go")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, low=1), quiet=True)
+    await api.apply("widgets", "a", config(size=1, low=1), "two")
+    await api.apply("widgets", "a", config(size=1))
+    await api.apply("widgets", "a", config(size=1), "two")
+
+
+@case("12.17", "an update conflicts with nobody and takes the field")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, low=1), quiet=True)
+    await api.patch("widgets", "a", {"spec": {"size": 2}}, query={"fieldManager": "two"})
+    await api.apply("widgets", "a", config(size=1, low=1))
+
+
+@case("12.18", "a conflict with a status write names the subresource")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status", query={"fieldManager": "one"}, quiet=True)
+    await api.apply("widgets", "a", {"metadata": {"name": "a"}, "status": {"phase": "Y"}}, "two", sub="status")
+
+
+@case("12.19", "conflicts about labels, annotations and finalizers")
+async def _(api: Api) -> None:
+    meta = {"name": "a", "labels": {"a.b/c": "1"}, "annotations": {"d": "1"}, "finalizers": ["example.com/x"]}
+    await api.apply("widgets", "a", {"metadata": meta, "spec": {"size": 1}}, quiet=True)
+    other = {"name": "a", "labels": {"a.b/c": "2"}, "annotations": {"d": "2"}, "finalizers": ["example.com/x"]}
+    await api.apply("widgets", "a", {"metadata": other}, "two")
+
+
+# letting go
+
+
+@case("12.20", "a field that is left out is removed")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, low=1, high=2, labels={"x": "1", "y": "2"}), quiet=True)
+    await api.apply("widgets", "a", config(size=1, labels={"y": "2"}))
+
+
+@case("12.21", "a field that is left out and has a default gets the default")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, mode="Fast"), quiet=True)
+    await api.apply("widgets", "a", config(size=1))
+
+
+@case("12.22", "a field that others wrote stays when it is left out")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1, low=1), quiet=True)
+    await api.patch("widgets", "a", {"spec": {"low": 2}}, query={"fieldManager": "two"}, quiet=True)
+    await api.apply("widgets", "a", config(size=1))
+
+
+@case("12.23", "a required field cannot be let go")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1, low=1), quiet=True)
+    await api.apply("widgets", "a", config(low=1))
+
+
+@case("12.24", "labels that are left out are removed")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", {"metadata": {"name": "a", "labels": {"x": "1", "y": "1"}}, "spec": {"size": 1}})
+    await api.apply("widgets", "a", {"metadata": {"name": "a", "labels": {"y": "1"}}, "spec": {"size": 1}})
+    await api.apply("widgets", "a", {"metadata": {"name": "a"}, "spec": {"size": 1}})
+
+
+# lists and maps
+
+
+@case("12.25", "sets merge by value")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, tags=["x", "y"]), quiet=True)
+    await api.apply("widgets", "a", config(tags=["z", "y"]), "two")
+    await api.apply("widgets", "a", config(size=1, tags=["y"]))
+
+
+@case("12.26", "lists of type map merge by key")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, ports=[{"name": "p", "number": 1}, {"name": "q"}]), quiet=True)
+    await api.apply("widgets", "a", config(ports=[{"name": "r", "number": 3}, {"name": "p"}]), "two")
+    await api.apply("widgets", "a", config(size=1, ports=[{"name": "q"}]))
+
+
+@case("12.27", "atomic lists have one owner")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, plain=[{"a": "x"}]), quiet=True)
+    await api.apply("widgets", "a", config(plain=[{"a": "y"}]), "two")
+    await api.apply("widgets", "a", config(plain=[{"a": "y"}]), "two", force=True)
+
+
+@case("12.28", "the order of a list of type map is that of the applier")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1, ports=[{"name": "p"}, {"name": "q"}, {"name": "r"}]), quiet=True)
+    await api.apply("widgets", "a", config(size=1, ports=[{"name": "r"}, {"name": "q"}, {"name": "p"}]))
+    await api.apply("widgets", "a", config(size=1, ports=[{"name": "s"}, {"name": "p"}]), keep=["spec.ports"])
+
+
+@case("12.29", "duplicates in a set or map are refused")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1, tags=["x", "x"]))
+    await api.apply("widgets", "a", config(size=1, ports=[{"name": "p"}, {"name": "p"}]))
+
+
+@case("12.30", "an item without its key is refused")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1, ports=[{"number": 1}]))
+
+
+@case("12.31", "an applied empty map or list")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, labels={}, tags=[], nested={}))
+    await api.apply("widgets", "a", config(size=1))
+
+
+@case("12.32", "an applied null")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, maybe=None, code=None))
+
+
+@case("12.33", "fields below preserve-unknown-fields are owned one by one")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1, free={"x": {"y": 1, "z": [1, 2]}}), quiet=True)
+    await api.apply("widgets", "a", config(free={"x": {"w": 2}}), "two")
+
+
+# options and refusals
+
+
+@case("12.34", "a dry run of an apply stores nothing")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("widgets", "a", config(size=1), query={"dryRun": "All"})
+    await api.get("widgets", "a")
+    await api.apply("widgets", "a", config(size=1), quiet=True)
+    await api.apply("widgets", "a", config(size=2), query={"dryRun": "All"})
+    await api.get("widgets", "a")
+
+
+@case("12.35", "an apply with a stale version conflicts")
+async def _(api: Api) -> None:
+    made = await api.apply("widgets", "a", config(size=1), quiet=True)
+    await api.apply("widgets", "a", config(size=2), quiet=True)
+    stale = {"metadata": {"name": "a", "resourceVersion": version(made)}, "spec": {"size": 3}}
+    await api.apply("widgets", "a", stale)
+
+
+@case("12.36", "an apply with a version creates nothing")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", {"metadata": {"name": "a", "resourceVersion": "1"}, "spec": {"size": 3}})
+
+
+@case("12.37", "an apply with a uid creates nothing")
+async def _(api: Api) -> None:
+    uid = "11111111-2222-3333-4444-555555555555"
+    await api.apply("widgets", "a", {"metadata": {"name": "a", "uid": uid}, "spec": {"size": 3}})
+
+
+@case("12.38", "an apply with a foreign uid conflicts")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1), quiet=True)
+    uid = "11111111-2222-3333-4444-555555555555"
+    await api.apply("widgets", "a", {"metadata": {"name": "a", "uid": uid}, "spec": {"size": 3}})
+
+
+@case("12.39", "an apply needs a field manager; force belongs to apply alone")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1), "")
+    await api.call(
+        "PATCH",
+        api.path("widgets", "a"),
+        {"spec": {"size": 2}},
+        content="application/merge-patch+json",
+        query={"force": "true"},
+    )
+
+
+@case("12.40", "what is wrong with an applied document")
+async def _(api: Api) -> None:
+    path, query = api.path("widgets", "a"), {"fieldManager": "one"}
+    for body in (
+        b"[]",
+        b"text",
+        b"kind: Widget\n",
+        b"apiVersion: conformance.reconciler.dev/v1\nkind: Gadget\nmetadata: {name: a}\n",
+        b"apiVersion: other.io/v1\nkind: Widget\nmetadata: {name: a}\n",
+        b"apiVersion: conformance.reconciler.dev/v1\nkind: Widget\nmetadata: {name: b}\n",
+        b"apiVersion: conformance.reconciler.dev/v1\nkind: Widget\nmetadata: {name: a, namespace: b}\n",
+    ):
+        await api.call("PATCH", path, body, content=APPLY, query=query)
+
+
+@case("12.41", "managedFields cannot be applied")
+async def _(api: Api) -> None:
+    body = config(size=1)
+    body["metadata"]["managedFields"] = [{"manager": "x", "operation": "Apply"}]
+    await api.apply("widgets", "a", body)
+
+
+table(
+    "12.42",
+    [
+        ("an applied text where a number is wanted", {"size": "1"}),
+        ("an applied number where a text is wanted", {"code": 1}),
+        ("an applied object where a list is wanted", {"tags": {"x": "y"}}),
+        ("an applied list where an object is wanted", {"labels": ["x"]}),
+        ("an applied field that the schema does not know", {"bogus": 1}),
+        ("an applied field that the schema does not know, below a list", {"ports": [{"name": "p", "bogus": 1}]}),
+        ("an applied text where a truth value is wanted", {"on": "yes"}),
+        ("an applied value out of bounds", {"size": 101}),
+        ("an applied value that a rule forbids", {"low": 3, "high": 2}),
+    ],
+)(lambda api, spec: api.apply("widgets", "a", config(**{"size": 1, **spec})))
+
+
+# managedFields themselves
+
+
+@case("12.51", "an update can take managedFields away")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    made = await api.create("widgets", widget("a"), query={"fieldManager": "one"}, quiet=True)
+    made["metadata"]["managedFields"] = [{}]
+    await api.put("widgets", "a", made, query={"fieldManager": "two"})
+
+
+@case("12.52", "an update without managedFields keeps them")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    made = await api.create("widgets", widget("a"), query={"fieldManager": "one"}, quiet=True)
+    del made["metadata"]["managedFields"]
+    made["spec"]["low"] = 1
+    await api.put("widgets", "a", made, query={"fieldManager": "two"})
+
+
+@case("12.53", "an update can change managedFields by hand")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    made = await api.create("widgets", widget("a"), query={"fieldManager": "one"}, quiet=True)
+    made["metadata"]["managedFields"][0]["manager"] = "somebody"
+    await api.put("widgets", "a", made, query={"fieldManager": "two"})
+
+
+@case("12.54", "a JSON patch of managedFields")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.create("widgets", widget("a"), query={"fieldManager": "one"}, quiet=True)
+    path = "/metadata/managedFields/0/manager"
+    patch = [{"op": "replace", "path": path, "value": "renamed"}]
+    await api.patch("widgets", "a", patch, content=JSON_PATCH, query={"fieldManager": "two"})
+
+
+@case("12.55", "the first apply of an object without managedFields owns with before-first-apply")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    made = await api.create("widgets", widget("a", low=1), query={"fieldManager": "one"}, quiet=True)
+    made["metadata"]["managedFields"] = [{}]
+    await api.put("widgets", "a", made, query={"fieldManager": "two"}, quiet=True)
+    await api.apply("widgets", "a", config(high=9))
+    await api.apply("widgets", "a", config(low=2))
+
+
+@case("12.56", "a field manager's name is at most 128 letters long and printable")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1), "m" * 129)
+    await api.apply("widgets", "a", config(size=1), "with\ttab")
+
+
+@case("12.57", "many updaters are folded into one entry")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.create("widgets", widget("a"), query={"fieldManager": "m00"}, quiet=True)
+    for number in range(1, 14):
+        patch = {"spec": {"labels": {f"k{number:02}": "v"}}}
+        await api.patch("widgets", "a", patch, query={"fieldManager": f"m{number:02}"}, quiet=True)
+    found = await api.get("widgets", "a", quiet=True)
+    entries = found["metadata"]["managedFields"]
+    api.transcript.append({"entries": len(entries), "ancient": any("ancient" in e["manager"] for e in entries)})
+
+
+# built-in kinds
+
+
+@case("12.58", "a config map is owned by its keys")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("configmaps", "a", {"metadata": {"name": "a"}, "data": {"x": "1", "y": "2"}})
+    await api.apply("configmaps", "a", {"metadata": {"name": "a"}, "data": {"y": "3"}}, "two")
+    await api.apply("configmaps", "a", {"metadata": {"name": "a"}, "data": {"x": "1"}})
+
+
+@case("12.59", "an applied secret with stringData")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("secrets", "a", {"metadata": {"name": "a"}, "stringData": {"x": "1"}})
+    await api.apply("secrets", "a", {"metadata": {"name": "a"}, "data": {"x": "Mg=="}})
+
+
+@case("12.60", "a lease is applied and renewed")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    spec = {"holderIdentity": "me", "leaseDurationSeconds": 15, "renewTime": "2026-01-01T00:00:00.000000Z"}
+    await api.apply("leases", "a", {"metadata": {"name": "a"}, "spec": spec})
+    await api.apply(
+        "leases", "a", {"metadata": {"name": "a"}, "spec": {**spec, "renewTime": "2026-01-01T00:00:05.000000Z"}}
+    )
+
+
+@case("12.61", "owner references merge by uid")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    owners = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": f"o{n}", "uid": f"{n * 8}-2222-3333-4444-555555555555"}
+        for n in "12"
+    ]
+    await api.apply("configmaps", "a", {"metadata": {"name": "a", "ownerReferences": owners[:1]}})
+    await api.apply("configmaps", "a", {"metadata": {"name": "a", "ownerReferences": owners[1:]}}, "two")
+    await api.apply("configmaps", "a", {"metadata": {"name": "a"}})
+
+
+@case("12.62", "apply of a cluster-scoped object")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("clusterwidgets", "applied", config("applied", size=1))
+    await api.call("DELETE", api.path("clusterwidgets", "applied"), quiet=True)
+
+
+@case("12.63", "an apply cannot revive a dying object, and can drop its finalizer")
+async def _(api: Api) -> None:
+    meta = {"name": "a", "finalizers": ["example.com/hold"]}
+    await api.apply("widgets", "a", {"metadata": meta, "spec": {"size": 1}}, quiet=True)
+    await api.delete("widgets", "a", quiet=True)
+    await api.apply("widgets", "a", config(size=1))
+    await api.get("widgets", "a")
+
+
+@case("12.64", "generation follows an apply that changes the spec")
+async def _(api: Api) -> None:
+    keep = ["metadata.generation"]
+    await api.apply("widgets", "a", config(size=1), keep=keep)
+    await api.apply("widgets", "a", config(size=1), "two", keep=keep)
+    await api.apply("widgets", "a", config(size=2), force=True, keep=keep)
+    await api.apply("widgets", "a", {"metadata": {"name": "a", "labels": {"x": "y"}}, "spec": {"size": 2}}, keep=keep)
+
+
+table(
+    "12.65",
+    [
+        ("an applied number where an object is wanted", {"nested": 1}),
+        ("an applied truth value where a text is wanted", {"code": True}),
+        ("an applied object where a number is wanted", {"size": {"x": 1}}),
+        ("an applied fraction where a text is wanted", {"code": 1.5}),
+        ("an applied text where a list is wanted", {"tags": "x"}),
+        ("an applied null where an object is wanted", {"nested": None}),
+    ],
+)(lambda api, spec: api.apply("widgets", "a", config(**{"size": 1, **spec})))
+
+
+@case("12.71", "empty lists and maps of a create, an update and a patch")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    body = widget("a", tags=[], ports=[], plain=[], labels={}, nested={})
+    made = await api.create("widgets", body, query={"fieldManager": "one"})
+    made["spec"] |= {"tags": ["x"], "ports": [{"name": "p"}]}
+    made = await api.put("widgets", "a", made, query={"fieldManager": "two"})
+    await api.patch(
+        "widgets", "a", {"spec": {"tags": [], "ports": [], "labels": None}}, query={"fieldManager": "three"}
+    )
