@@ -62,7 +62,7 @@ def from_document(kind: KindLike, document: dict[str, Any]) -> AnyResource | Uns
 
 
 def to_document(obj: object) -> dict[str, Any]:
-    """Return the document of a Resource, an Unstructured, a dict or a model of an official client.
+    """Return the document of a Resource, an Unstructured, a mapping (dict, kopf's body) or an official client's model.
 
     A dict is returned as it is; everything else gives a copy.
 
@@ -73,6 +73,8 @@ def to_document(obj: object) -> dict[str, Any]:
         return obj
     if isinstance(obj, (Resource, Unstructured)):
         return obj.to_dict()
+    if isinstance(obj, Mapping):
+        return dict(obj)
     if _is_client_model(obj):
         return {name: _plain(value) for name, value in _members(obj)}
     raise TypeError(

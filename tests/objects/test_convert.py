@@ -1,6 +1,7 @@
 """What callers may pass for a kind and for an object."""
 
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import kubernetes.client
@@ -68,6 +69,7 @@ def test_from_document_wraps_the_rest_and_fills_in_the_kind() -> None:
 def test_to_document_of_each_form() -> None:
     document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
     assert to_document(document) is document
+    assert to_document(MappingProxyType(document)) == document
     assert to_document(Unstructured(document)) == document
     thing = Thing(metadata=ObjectMeta(name="a"), spec=ThingSpec())
     assert to_document(thing) == thing.to_dict()

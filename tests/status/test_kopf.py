@@ -205,6 +205,25 @@ async def test_a_handler_that_gives_up_writes_what_was_recorded_unless_told_othe
     assert world.status_patches() == [200]
 
 
+async def test_a_checkpoint_in_a_handler_goes_over_a_client(world, tmp_path):
+    kubeconfig = world.server.write_kubeconfig(tmp_path / "kubeconfig")
+    during: list[Any] = []
+
+    @world.on("create")
+    async def work(body, patch, **_):
+        async with Client.from_config(kubeconfig=kubeconfig) as client, StatusBatcher(client, body) as status:
+            status.set(phase="Intended")
+            await status.flush()
+            during.append(await world.here(world.status()))
+            status.set(phase="Done")
+
+    async with world.operator():
+        await world.make()
+        await world.until_handled(phase="Done")
+    assert during == [{"phase": "Intended"}]
+    assert world.status_patches() == []
+
+
 async def test_a_timer_patches_once_a_run_and_not_when_nothing_changed(world):
     runs: list[int] = []
     quiet = asyncio.Semaphore(0)
