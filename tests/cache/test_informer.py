@@ -16,7 +16,19 @@ import pytest
 from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType, Informer, Scope
 from reconciler.errors import NotServed
 from reconciler.meta import Request, ResourceType
-from tests.cache.scripted import DATABASES, GVK, HOLD, Script, added, bookmark, deleted, document, error_line, modified
+from tests.cache.scripted import (
+    DATABASES,
+    GVK,
+    HOLD,
+    Script,
+    added,
+    bookmark,
+    deleted,
+    document,
+    error_line,
+    line,
+    modified,
+)
 
 pytestmark = pytest.mark.virtual_time
 
@@ -241,6 +253,39 @@ async def test_a_relist_finds_deletions_with_the_last_known_object_not_final(scr
         assert [event.final for event in heard.events if event.type is EventType.DELETED] == [False, False]
         assert not any(event.initial for event in heard.events[4:])
         assert heard.replay() == {obj.request: obj for obj in informer.store}
+
+
+async def test_versions_that_are_no_numbers_are_compared_by_equality(script: Script) -> None:
+    def event(type: str, name: str, version: str) -> bytes:
+        return line(type, document(name, version))
+
+    script.watch(
+        event("ADDED", "a", "x9"),
+        event("ADDED", "b", "x1"),
+        line("BOOKMARK", {"metadata": {"resourceVersion": "l1", "annotations": {"k8s.io/initial-events-end": "true"}}}),
+        event("MODIFIED", "a", "x9"),  # the same again
+        event("MODIFIED", "a", "x1"),  # not lower: just another one
+        event("DELETED", "b", "x0"),
+        error_line(410, "Expired"),
+    )
+    script.watch(
+        event("ADDED", "a", "x1"),
+        event("ADDED", "c", "x2"),
+        line("BOOKMARK", {"metadata": {"resourceVersion": "l0", "annotations": {"k8s.io/initial-events-end": "true"}}}),
+        HOLD,
+    )
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 5):
+        assert heard.summaries == [
+            ("ADDED", "a", None, "x9"),
+            ("ADDED", "b", None, "x1"),
+            ("UPDATED", "a", "x9", "x1"),
+            ("DELETED", "b", "x0", None),
+            ("ADDED", "c", None, "x2"),
+        ]
+        assert informer.version() == "l0"
+        assert informer.statistics().reflectors.restarts == 0
 
 
 async def test_another_uid_under_a_name_is_a_deletion_and_a_creation(script: Script) -> None:

@@ -210,3 +210,55 @@ async def test_a_watch_without_aclosing_closes_its_connection_soon(script: Any, 
     for _ in range(3):
         await asyncio.sleep(0)
     assert script.closed == 1
+
+
+# pages and parts
+
+
+def nodes(*names: str, version: str = "7", token: str = "") -> dict[str, Any]:
+    metadata = {"resourceVersion": version, **({"continue": token} if token else {})}
+    return {"kind": "NodeList", "metadata": metadata, "items": [{"metadata": {"name": name}} for name in names]}
+
+
+async def test_pages_are_handed_out_as_they_come_and_no_more_are_asked_for_than_wanted(
+    script: Any, client: Client
+) -> None:
+    script.answers(nodes("a", "b", token="t")).answers(nodes("c"))
+    async with aclosing(client.list_pages("v1/Node", limit=2)) as pages:
+        first = await anext(pages)
+        assert ([node.name for node in first], first.resource_version) == (["a", "b"], "7")
+        assert len(script.requests) == 1
+        assert [node.name for node in await anext(pages)] == ["c"]
+    assert script.query == {"limit": "2", "continue": "t"}
+
+
+async def test_pages_that_expire_are_the_reader_s_to_begin_anew(script: Any, client: Client) -> None:
+    script.answers(nodes("a", token="t")).refuses(410, "Expired")
+    seen: list[str] = []
+    pages = client.list_pages("v1/Node")
+    seen += [node.name for node in await anext(pages)]
+    with pytest.raises(Expired):
+        await anext(pages)
+    assert seen == ["a"]
+
+
+async def test_metadata_alone_is_asked_for_and_has_the_object_s_own_kind(script: Any, client: Client) -> None:
+    part = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "n", "uid": "u"}}
+    script.answers(part).answers({"metadata": {"resourceVersion": "7"}, "items": [part]})
+    expected = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n", "uid": "u"}}
+    assert (await client.get_metadata("v1/Node", "n")).to_dict() == expected
+    assert "as=PartialObjectMetadata;" in script.last.headers["accept"]
+    assert [found.to_dict() for found in await client.list_metadata("v1/Node")] == [expected]
+    assert "as=PartialObjectMetadataList;" in script.last.headers["accept"]
+
+
+async def test_a_server_that_knows_no_metadata_alone_gives_no_more_either(script: Any, client: Client) -> None:
+    script.answers({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n"}, "spec": {"a": 1}})
+    assert (await client.get_metadata("v1/Node", "n")).keys() == {"apiVersion", "kind", "metadata"}
+
+
+async def test_lists_of_metadata_get_over_pages_that_expire(script: Any, client: Client) -> None:
+    script.answers(nodes("a", token="t")).refuses(410, "Expired").answers(nodes("a", "b", version="9"))
+    found = await client.list_metadata("v1/Node")
+    assert ([node.name for node in found], found.resource_version) == (["a", "b"], "9")
+    assert "limit" not in script.query

@@ -402,3 +402,68 @@ async def test_models_inside_of_a_patch_are_written_as_on_the_wire(script: Any, 
     assert script.body == {"spec": {"size": 4}}
     with pytest.raises(TypeError, match="object cannot be written as JSON"):
         await client.patch(Database, "db1", "prod", patch={"spec": object()})
+
+
+# patches from one state to another
+
+
+async def test_a_patch_from_two_states_holds_what_differs(script: Any, client: Client) -> None:
+    base = Database.from_dict(STORED)
+    changed = Database.from_dict(base.to_dict())
+    changed.spec.size = 4
+    changed.metadata.labels["a"] = "b"
+    script.answers({**STORED, "spec": {"size": 4}})
+    stored = await client.patch_from(base, changed)
+    assert (type(stored), stored.spec.size) == (Database, 4)
+    assert script.last.path == f"{DB_PATH}/db1"
+    assert script.last.headers["content-type"] == "application/merge-patch+json"
+    assert script.body == {"spec": {"size": 4}, "metadata": {"labels": {"a": "b"}}}
+    script.answers(STORED)
+    await client.patch_from(base, changed, optimistic_lock=True)
+    assert script.body["metadata"]["resourceVersion"] == "7"
+
+
+async def test_two_states_that_mean_the_same_cost_no_request(script: Any, client: Client) -> None:
+    base = {**STORED, "status": {"phase": "A"}}
+    later = {**STORED, "metadata": {**STORED["metadata"], "resourceVersion": "9", "labels": None}, "status": {}}
+    unchanged = await client.patch_from(base, later)
+    assert unchanged.to_dict() == later
+    assert script.requests == []
+    script.answers(STORED)
+    await client.patch_from(base, later, subresource="status")
+    assert (script.last.path, script.body) == (f"{DB_PATH}/db1/status", {"status": {"phase": None}})
+
+
+async def test_a_patch_needs_two_states_of_one_object_and_a_version_to_lock_on(script: Any, client: Client) -> None:
+    other = {**STORED, "metadata": {**STORED["metadata"], "uid": "u2"}}
+    with pytest.raises(ValueError, match="not two states of one object"):
+        await client.patch_from(STORED, other)
+    unread = {**STORED, "metadata": {"name": "db1", "namespace": "prod"}}
+    with pytest.raises(ValueError, match="has no resourceVersion to lock on"):
+        await client.patch_from(unread, unread, optimistic_lock=True)
+    assert script.requests == []
+
+
+async def test_models_of_official_clients_inside_of_a_patch_are_written_as_on_the_wire(
+    script: Any, client: Client
+) -> None:
+    port = kubernetes_asyncio.client.V1ServicePort(port=80, target_port=8080)
+    script.answers(STORED)
+    await client.patch(Database, "db1", "prod", patch={"spec": {"ports": [port]}})
+    assert script.body == {"spec": {"ports": [{"port": 80, "targetPort": 8080}]}}
+
+
+async def test_a_body_of_a_subresource_may_be_a_model(script: Any, client: Client) -> None:
+    eviction = kubernetes_asyncio.client.V1Eviction(api_version="policy/v1", kind="Eviction")
+    script.answers({"kind": "Status"})
+    await client.create_subresource("v1/Pod", "p", "prod", subresource="eviction", body=eviction)
+    assert script.body == {"apiVersion": "policy/v1", "kind": "Eviction"}
+
+
+async def test_apply_to_a_subresource_is_forced_unless_told_otherwise(script: Any, client: Client) -> None:
+    scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": 1}}
+    for force in (True, False):
+        script.answers(scale)
+        await client.apply_subresource("apps/v1/Deployment", "d", "prod", subresource="scale", body=scale, force=force)
+        assert (script.last.method, script.query.get("force")) == ("PATCH", "true" if force else None)
+        assert script.last.headers["content-type"] == "application/apply-patch+yaml"
