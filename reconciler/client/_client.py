@@ -15,14 +15,14 @@ from reconciler.client._connection import Connection
 from reconciler.client._defaults import Defaults
 from reconciler.client._deleter import Deleter
 from reconciler.client._ensure import Ensurer
-from reconciler.client._requests import FieldValidation, ObjectLike, split_kind_or_object
+from reconciler.client._requests import FieldValidation, ObjectLike, split_kind_or_key
 from reconciler.client._retry import RetryPolicy
 from reconciler.client._status_writer import ClientStatusWriter
 from reconciler.client._subresources import Subresources
 from reconciler.client._watcher import Watcher
 from reconciler.clock import Clock
 from reconciler.http import Transport
-from reconciler.meta import Request, request_of
+from reconciler.meta import Request
 from reconciler.objects import AnyResource, KindLike
 
 __all__ = ["Client"]
@@ -153,8 +153,8 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         Raises:
             ValueError: a kind without name.
         """
-        kind, document = split_kind_or_object(obj_or_kind)
-        request = Request(name or "", namespace) if document is None else request_of(document)
+        kind, key = split_kind_or_key(obj_or_kind)
+        request = key or Request(name or "", namespace)
         if not request.name:
             raise ValueError(f"{obj_or_kind!r} names a kind: give the object's name too")
         return ClientStatusWriter(self, kind, request)

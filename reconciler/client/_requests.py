@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 from pydantic import BaseModel
 
-from reconciler.meta import GroupVersionKind, ResourceType, gvk_of, set_controller_reference
+from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of, set_controller_reference
 from reconciler.objects import AnyResource, KindLike, Unstructured, to_document
 from reconciler.objects import Resource as _Resource
 
@@ -114,6 +114,16 @@ def split_kind_or_object(
         return given, None
     document = to_document(given)
     return kind_of(given, document), document
+
+
+def split_kind_or_key(given: KindLike | AnyResource | ObjectLike) -> tuple[KindLike, Request | None]:
+    """Return the kind, and the key if an object was given; its document is not copied for that."""
+    if isinstance(given, _Resource):
+        return type(given), given.key
+    if isinstance(given, Unstructured):
+        return given.gvk, given.key
+    kind, document = split_kind_or_object(given)
+    return kind, None if document is None else request_of(document)
 
 
 def collection_path(resource: ResourceType, namespace: str | None) -> str:

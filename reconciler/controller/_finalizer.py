@@ -17,13 +17,14 @@ from reconciler.meta import (
     current_cycle,
     equal,
     gvk_of,
+    has_finalizer,
     parse_version,
     remove_finalizer,
     request_of,
     uid_of,
     version_of,
 )
-from reconciler.objects import KindLike, to_document
+from reconciler.objects import KindLike, Resource, original_document, to_document
 
 if TYPE_CHECKING:
     from reconciler.client import Client
@@ -54,6 +55,8 @@ async def ensure_finalizer(client: Client, kind: KindLike, obj: Any, finalizer: 
         APIError: the server refused.
         TransportError: no answer; the finalizer may be there.
     """
+    if _carries(obj, finalizer):
+        return obj
     return await _write(client, kind, obj, finalizer, add=True)
 
 
@@ -101,6 +104,13 @@ async def _write(client: Client, kind: KindLike, obj: Any, finalizer: str, *, ad
             _report(gvk_of(before), request, before, wanted, to_document(obj))
             return obj
     raise AssertionError("unreachable: the last conflict is raised")
+
+
+def _carries(obj: Any, finalizer: str) -> bool:
+    """Say whether an object has a finalizer, without copying it: true in all cycles of an object but the first."""
+    if isinstance(obj, Resource):
+        return finalizer in obj.metadata.finalizers
+    return has_finalizer(original_document(obj), finalizer)
 
 
 def _with(document: Mapping[str, Any], finalizer: str) -> dict[str, Any] | None:

@@ -18,7 +18,15 @@ from reconciler.controller._result import Outcome
 from reconciler.controller._verdict import checked
 from reconciler.errors import NotFound, NotServed, TerminalError
 from reconciler.meta import Request, current_cycle, has_finalizer, uid_of
-from reconciler.objects import AnyResource, InvalidObject, Resource, from_document, gvk_from, to_document
+from reconciler.objects import (
+    AnyResource,
+    InvalidObject,
+    Resource,
+    from_document,
+    gvk_from,
+    original_document,
+    to_document,
+)
 from reconciler.status import OnError, StatusBatcher, StatusError, Strategy
 
 __all__ = ["ResourceCycle"]
@@ -71,9 +79,8 @@ class ResourceCycle:
             raise
         except NotFound:
             return None
-        document = to_document(obj)
-        if document["metadata"].get("deletionTimestamp"):
-            return await self._let_go(obj, document)
+        if original_document(obj)["metadata"].get("deletionTimestamp"):
+            return await self._let_go(obj, to_document(obj))
         obj = await self._save_blocked(obj)
         if obj is None:
             return None
@@ -194,7 +201,7 @@ class ResourceCycle:
 
 def _desired(obj: Any) -> tuple[str, int | None]:
     """Return which object it is, and which generation of what is wanted of it."""
-    document = to_document(obj)
+    document = original_document(obj)
     return uid_of(document), document["metadata"].get("generation")
 
 

@@ -4,7 +4,14 @@
 read from, so that writing it back loses nothing that the models do not know. `Unstructured` is any other object.
 """
 
-from reconciler.objects._convert import KindLike, from_document, gvk_from, resource_type_from, to_document
+from reconciler.objects._convert import (
+    KindLike,
+    from_document,
+    gvk_from,
+    original_document,
+    resource_type_from,
+    to_document,
+)
 from reconciler.objects._crd import generate_crd
 from reconciler.objects._declaration import Definition
 from reconciler.objects._extras import PrinterColumn, Rule, rule, schema_extra
@@ -33,6 +40,7 @@ __all__ = [
     "generate_crd",
     "gvk_from",
     "is_built_in",
+    "original_document",
     "presumed_resource_type",
     "resource_type_from",
     "rule",

@@ -12,7 +12,7 @@ from reconciler.meta import GroupVersionKind, ResourceType, format_micro_time
 from reconciler.objects._resource import AnyResource, Resource
 from reconciler.objects._unstructured import Unstructured
 
-__all__ = ["KindLike", "from_document", "gvk_from", "resource_type_from", "to_document"]
+__all__ = ["KindLike", "from_document", "gvk_from", "original_document", "resource_type_from", "to_document"]
 
 R = TypeVar("R", bound=AnyResource)
 
@@ -81,6 +81,18 @@ def to_document(obj: object) -> dict[str, Any]:
         f"{type(obj).__name__} is no Kubernetes object: give a Resource, an Unstructured, a dict "
         "or a model of kubernetes or kubernetes_asyncio"
     )
+
+
+def original_document(obj: object) -> Mapping[str, Any]:
+    """Return the document that an object was read from, without what was changed since; not to be changed itself.
+
+    Costs nothing, where `to_document` copies. Of an object that was not read from one it gives `to_document`.
+
+    Raises:
+        TypeError: it is no object.
+    """
+    read_from = obj._document if isinstance(obj, (Resource, Unstructured)) else None  # noqa: SLF001 - beside them
+    return to_document(obj) if read_from is None else read_from
 
 
 def _is_kind_class(kind: object) -> TypeIs[type[AnyResource]]:
