@@ -98,16 +98,10 @@ _STATUS: dict[str, Any] = {
         },
     },
 }
+# rule: schemas-that-drop
 _OLD_SPEC: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "size": {"type": "integer"},
-        "replicas": {"type": "integer"},
-        "mode": {"type": "string", "default": "Fast"},
-        "tags": {"type": "array", "items": {"type": "string"}},
-        "ports": {"type": "array", "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-        "extra": {"type": "string", "default": "old"},
-    },
+    **_SPEC,
+    "properties": {**_SPEC["properties"], "mode": {**_SPEC["properties"]["mode"], "default": "Fast"}},
 }
 _COLUMNS = [
     {"name": "Size", "type": "integer", "jsonPath": ".spec.size"},

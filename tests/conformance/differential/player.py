@@ -1,7 +1,7 @@
 """Play a sequence of steps to an API server and write down what it answered.
 
-A step is plain JSON, so that it can be recorded. What only the server knows is written as a reference and filled in when
-the step is played: ``<ns>``, ``<version widgets/a -1>`` (the last version seen of an object, 0 for the first),
+A step is plain JSON, so that it can be recorded. What only the server knows is written as a reference and filled in
+when the step is played: ``<ns>``, ``<version widgets/a -1>`` (the last version seen of an object, 0 for the first),
 ``<uid widgets/a>``, ``<generated 0>`` (the first generated name) and ``<continue>`` (the last token). What was never
 seen becomes something that fits nothing; a parameter is left out then.
 

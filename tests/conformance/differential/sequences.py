@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from tests.conformance.differential.contents import (
     ENVIRONMENT,
-    HOLDS,
     NAMES,
     container,
     content_of,
@@ -18,20 +17,15 @@ from tests.conformance.differential.contents import (
     status_of,
 )
 from tests.conformance.differential.kinds import (
-    CONFIG_MAP,
     DEPLOYMENT,
-    DEPOT,
-    GROUP,
     KINDS,
     LEASE,
     POD,
-    SECRET,
     WIDGET,
     Kind,
 )
 
 Step = dict[str, Any]
-OTHER_VERSIONS = True
 _NAME = st.sampled_from(NAMES)
 _MANAGER = st.sampled_from(["one", "two", "three"])
 _LABEL_SELECTORS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -66,8 +60,13 @@ RULES = {
     "empty-maps": "maps of ConfigMaps and Secrets that are empty: Go tells an empty map from none while it validates",
     "whole-workloads": "Pods and Deployments that lack what a server would add or demand",
     "scale-owners": "writes to the scale of a Deployment, by which the real server loses owners",
+    "born-dying": "a deletionTimestamp in an apply or PUT that creates: the real server keeps it",
+    "told-thrice": "bad metadata in a write to the status of a Pod, which the real server complains of three times",
+    "scale-accessors": "an object whose replicas cannot be found since what should hold them is no object",
+    "schemas-that-drop": "versions of a kind whose schemas do not have the same fields",
+    "numbers-beyond-int64": "integers that do not fit into 64 bits",
     "zero-values": "zero in numbers of built-in kinds that a server leaves out when they are zero",
-    "undeclared-fields": "what else is wrong in an applied document with an unknown field: Go looks at maps in any order",
+    "undeclared-fields": "what is wrong in an applied document beside an unknown field: Go's maps have no order",
     "table-descriptions": "the descriptions of a table's columns",
     "echoed-documents": "the order of members in a document that a complaint quotes",
 }
@@ -151,7 +150,7 @@ def _edit(draw: st.DrawFn, kind: Kind, subresource: str) -> Any:
     if subresource != "status" or rarely(draw, 4):
         edit |= draw(_part_of(kind))
     if not edit or draw(st.booleans()):
-        edit["metadata"] = draw(metadata())
+        edit["metadata"] = draw(metadata(born=kind is LEASE, fine=kind is POD and subresource == "status"))
     return edit
 
 
@@ -172,8 +171,7 @@ def _merge_patch(draw: st.DrawFn, kind: Kind, _number: int) -> Step:
         _add_preconditions(draw, body.setdefault("metadata", {}), f"{kind.plural}/{name}")
     if rarely(draw, 30):
         return _odd_patch(draw, _path(kind, name, subresource, version))
-    step = _sending("PATCH", _path(kind, name, subresource, version), body, draw(_write_query()), "merge")
-    return step
+    return _sending("PATCH", _path(kind, name, subresource, version), body, draw(_write_query()), "merge")
 
 
 def _odd_patch(draw: st.DrawFn, path: str) -> Step:
@@ -283,7 +281,8 @@ def _apply(draw: st.DrawFn, kind: Kind, _number: int) -> Step:
     version, name = _version_of(draw, kind), draw(_NAME)
     subresource = "status" if "status" in kind.subresources and rarely(draw, 4) else ""
     body: dict[str, Any] = {"apiVersion": kind.api_version(version), "kind": kind.name}
-    about = draw(metadata()) if draw(st.booleans()) else {}
+    # rule: told-thrice
+    about = draw(metadata(born=True, fine=kind is POD and subresource == "status")) if draw(st.booleans()) else {}
     body["metadata"] = {"name": name} | about
     if subresource:
         body["status"] = draw(status_of(kind))
@@ -508,7 +507,8 @@ def _odd(draw: st.DrawFn, kind: Kind, _number: int) -> Step:
                 {"method": "POST", "path": collection, "body": typed | {"kind": "Other"}},
                 {"method": "POST", "path": collection, "body": typed | {"apiVersion": "other.io/v1"}},
                 {"method": "POST", "path": collection, "body": typed | {"metadata": "a"}},
-                {"method": "POST", "path": collection, "body": typed | {"spec": "x"}},
+                # rule: scale-accessors
+                {"method": "POST", "path": collection, "body": typed if kind is WIDGET else typed | {"spec": "x"}},
                 {"method": "POST", "path": item, "body": typed},
                 {"method": "PUT", "path": collection, "body": typed},
                 {"method": "PATCH", "path": collection, "body": {}, "type": "merge"},
@@ -553,7 +553,7 @@ _STEPS = (
 
 
 def _version_of(draw: st.DrawFn, kind: Kind) -> str:
-    return kind.versions[-1] if OTHER_VERSIONS and len(kind.versions) > 1 and rarely(draw, 5) else kind.versions[0]
+    return kind.versions[-1] if len(kind.versions) > 1 and rarely(draw, 5) else kind.versions[0]
 
 
 def _subresource(draw: st.DrawFn, kind: Kind) -> str:
