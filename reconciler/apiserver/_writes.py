@@ -260,21 +260,7 @@ class Writer:
             return self._apply(call, old, dry_run=dry_run)
         if old is None:
             raise not_found(info.plural, info.group, call.name)
-        patch: Any = decode(call.request.body)
-        if kind == JSON_PATCH and not isinstance(patch, list):
-            wanted = "[]handlers.jsonPatchOp"
-            raise bad_request(
-                f"error decoding patch: json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
-            )
-        if kind == MERGE_PATCH and patch is None:
-            raise bad_request("Invalid JSON Patch")
-        if kind != JSON_PATCH and not isinstance(patch, dict):
-            wanted = "map[string]interface {}"
-            raise bad_request(
-                f"error decoding patch: json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
-            )
-        if kind == MERGE_PATCH:
-            call.doubled += duplicate_fields(call.request.body, patch)
+        patch = _read_patch(call, kind)
         before = call.endpoint.show(old.doc)
         try:
             if kind == JSON_PATCH:
@@ -375,6 +361,19 @@ class Writer:
             return Written(200, shown, before=old, after=gone, warnings=warnings)
         new = self._cluster.replace(endpoint.resource, old, stored_form)
         return Written(200, new, before=old, after=new, warnings=warnings)
+
+
+def _read_patch(call: Call, kind: str) -> Any:
+    patch: Any = decode(call.request.body)
+    if kind == MERGE_PATCH and patch is None:
+        raise bad_request("Invalid JSON Patch")
+    if not isinstance(patch, list if kind == JSON_PATCH else dict):
+        wanted = "[]handlers.jsonPatchOp" if kind == JSON_PATCH else "map[string]interface {}"
+        problem = f"json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
+        raise bad_request(f"error decoding patch: {problem}")
+    if kind == MERGE_PATCH:
+        call.doubled += duplicate_fields(call.request.body, patch)
+    return patch
 
 
 def _is_traceable(call: Call, doc: dict[str, Any], before: dict[str, Any]) -> bool:
