@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import Field
 
-from reconciler.objects import ConditionedStatus, Model, Resource
+from reconciler.objects import ConditionedStatus, Model, Resource, schema_extra
 from reconciler.status import StatusBatcher, StatusContested, StatusInvalid, StatusSubresourceMissing
 from reconciler.testing._cluster import Cluster
 
@@ -17,12 +18,19 @@ class Spec(Model):
     size: int = 1
 
 
+class Part(Model):
+    id: str
+
+
 class Status(ConditionedStatus):
     phase: str | None = None
     error: str | None = None
     total: int | None = None
     log: list[str] | None = None
     deep: dict[str, str] | None = None
+    parts: list[Part] = Field(
+        default_factory=list, json_schema_extra=schema_extra(list_type="map", list_map_keys=["id"])
+    )
 
 
 class Database(Resource[Spec, Status], group="status.example.com", version="v1"):
@@ -225,3 +233,18 @@ async def test_apply_is_conditional_and_replayed(cluster, obj):
         status.increment("total")
     assert (await fresh(cluster))["status"] == {"total": 2, "deep": {"theirs": "1"}}
     assert status.statistics().conflicts == 1
+
+
+async def test_an_applied_list_that_became_empty_can_be_added_to_again(cluster, obj):
+    """What nobody owns any more is not taken for a list that belongs to one manager whole."""
+    async with StatusBatcher(cluster.client, await fresh(cluster), strategy="apply") as status:
+        status.set(phase="A")
+        status.upsert("parts", {"id": "a"}, key="id")
+        status.remove("parts", item={"id": "a"})
+    async with StatusBatcher(cluster.client, await fresh(cluster), strategy="apply") as status:
+        status.upsert("parts", {"id": "b"}, key="id")
+    async with StatusBatcher(cluster.client, await fresh(cluster), strategy="apply") as status:
+        status.remove("parts", item={"id": "b"})
+    async with StatusBatcher(cluster.client, await fresh(cluster), strategy="apply") as status:
+        status.append("parts", {"id": "c"}, key="id")
+    assert (await fresh(cluster))["status"]["parts"] == [{"id": "c"}]
