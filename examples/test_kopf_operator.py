@@ -1,0 +1,80 @@
+"""Tests of an operator on kopf, unmodified, on the embedded API server: pytest examples/test_kopf_operator.py.
+
+The fixtures ``apiserver`` and ``client`` come with kube-reconciler. kopf's own runner starts the operator in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kopf.testing import KopfRunner
+
+from reconciler import Client
+from reconciler.apiserver import APIServer
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+CABINET = "example.com/v1/Cabinet"
+OPERATOR = Path(__file__).with_name("kopf_operator.py")
+CRD = Path(__file__).with_name("cabinet.yaml")
+
+
+@pytest.fixture
+async def operator(apiserver: APIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Run the operator against the server, as `kopf run` does against a cluster."""
+    await apiserver.apply(CRD)
+    kubeconfig = apiserver.write_kubeconfig(tmp_path / "kubeconfig")
+    # The official client has read KUBECONFIG when it was imported; kopf logs in through it.
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+    command = ["run", "--standalone", "--namespace=before", "--namespace=after", str(OPERATOR)]
+    runner = KopfRunner(command, timeout=30)
+    await asyncio.to_thread(runner.__enter__)
+    yield
+    await asyncio.to_thread(runner.__exit__, None, None, None)
+
+
+def cabinet(namespace: str) -> dict[str, Any]:
+    metadata = {"name": "oak", "namespace": namespace}
+    return {"apiVersion": "example.com/v1", "kind": "Cabinet", "metadata": metadata, "spec": {"drawers": 3}}
+
+
+def is_done(obj: Any) -> bool:
+    return (obj.to_dict().get("status") or {}).get("drawers") == 3
+
+
+@pytest.mark.parametrize("version", ["before", "after"])
+async def test_a_cabinet_gets_its_contents(client: Client, version: str) -> None:
+    await client.create(cabinet(version))
+    await client.wait_for(CABINET, "oak", version, until=is_done, timeout=30)
+    child = (await client.get("v1/ConfigMap", "oak", version)).to_dict()
+    assert child["data"] == {"drawers": "3"}
+    assert child["metadata"]["ownerReferences"][0]["kind"] == "Cabinet"
+
+
+async def test_before_a_lost_answer_stops_it_for_good(apiserver: APIServer, client: Client) -> None:
+    apiserver.faults.add(verb="create", resource="configmaps", lost=True, after_commit=True)
+    await client.create(cabinet("before"))
+    with pytest.raises(TimeoutError):
+        await client.wait_for(CABINET, "oak", "before", until=is_done, timeout=2)
+    first, *others = apiserver.log.writes("ConfigMap", "oak")
+    assert first.fault == "answer lost after it took effect"
+    assert {(write.status, write.reason) for write in others} == {(409, "AlreadyExists")}
+
+
+async def test_after_it_goes_on(apiserver: APIServer, client: Client) -> None:
+    lost = apiserver.faults.add(verb="create", resource="configmaps", lost=True, after_commit=True)
+    await client.create(cabinet("after"))
+    await client.wait_for(CABINET, "oak", "after", until=is_done, timeout=30)
+    assert lost.hits == 1
+    assert [write.status for write in apiserver.log.writes("ConfigMap", "oak")] == [201, 409]
+
+
+async def test_a_cycle_writes_the_object_once_and_its_status_once(apiserver: APIServer, client: Client) -> None:
+    await client.create(cabinet("after"))
+    await client.wait_for(CABINET, "oak", "after", until=is_done, timeout=30)
+    (cycle,) = apiserver.log.cycles("Cabinet", "oak", by="kopf")
+    assert [write.subresource for write in cycle] == ["", "status"]

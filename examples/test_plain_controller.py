@@ -1,0 +1,94 @@
+"""Tests of a plain controller, unmodified, on the embedded API server: pytest examples/test_plain_controller.py.
+
+The fixtures ``apiserver`` and ``client`` come with kube-reconciler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes_asyncio import client as k8s
+from kubernetes_asyncio import config
+
+from examples.plain_controller import Controller
+from reconciler import Client
+from reconciler.apiserver import APIServer
+
+CRD = Path(__file__).with_name("cabinet.yaml")
+AGENT = "OpenAPI-Generator"
+
+
+@pytest.fixture
+async def controller(apiserver: APIServer, tmp_path: Path) -> AsyncIterator[Controller]:
+    await apiserver.apply(CRD)
+    configuration = k8s.Configuration()
+    kubeconfig = apiserver.write_kubeconfig(tmp_path / "kubeconfig")
+    await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
+    async with k8s.ApiClient(configuration) as api_client:
+        yield Controller(api_client)
+
+
+@asynccontextmanager
+async def running(work: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def make(client: Client, *names: str) -> None:
+    for name in names:
+        metadata = {"name": name, "namespace": "default"}
+        document = {"apiVersion": "example.com/v1", "kind": "Cabinet", "metadata": metadata, "spec": {"drawers": 3}}
+        await client.create(document)
+
+
+async def has_contents(client: Client, name: str, within: float = 30) -> None:
+    await client.wait_for(
+        "v1/ConfigMap", name, "default", until=lambda obj: obj.to_dict()["data"] == {"drawers": "3"}, timeout=within
+    )
+
+
+async def test_before_it_misses_what_comes_after_a_cut(
+    apiserver: APIServer, client: Client, controller: Controller
+) -> None:
+    async with running(controller.watch_before()):
+        await make(client, "oak")
+        await has_contents(client, "oak")
+        apiserver.faults.add(verb="watch", status=503, user_agent=AGENT)
+        apiserver.cut_watches("cabinets")
+        await make(client, "elm")
+        with pytest.raises(TimeoutError):
+            await has_contents(client, "elm", within=1)
+
+
+async def test_after_it_sees_everything(apiserver: APIServer, client: Client, controller: Controller) -> None:
+    async with running(controller.watch_after()):
+        await make(client, "oak")
+        await has_contents(client, "oak")
+        apiserver.faults.add(verb="watch", status=503, user_agent=AGENT)
+        apiserver.cut_watches("cabinets")
+        await make(client, "elm")
+        await has_contents(client, "elm")
+        await apiserver.restart()
+        await make(client, "yew")
+        await has_contents(client, "yew")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_after_it_gets_there_whatever_goes_wrong(
+    apiserver: APIServer, client: Client, controller: Controller, seed: int
+) -> None:
+    names = [f"cabinet-{number}" for number in range(10)]
+    async with running(controller.watch_after()):
+        with apiserver.faults.chaos(seed=seed, rate=0.3, user_agent=AGENT) as chaos:
+            await make(client, *names)
+            for name in names:
+                await has_contents(client, name)
+    assert sum(chaos.hits.values()) > 0
+    print(apiserver.log.writes("ConfigMap", "cabinet-0", by=AGENT))
