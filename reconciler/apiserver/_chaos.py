@@ -29,8 +29,7 @@ _REFUSED: Mapping[str, Mapping[str, Any]] = {
 
 _SHADED: Mapping[str, Mapping[str, Any]] = {
     "stale": {"stale": 2.0, "verb": ("get", "list", "watch")},
-    "event early": {"event_order": "before", "verb": _WRITES},
-    "event late": {"event_order": "late", "verb": _WRITES},
+    "event order": {"event_order": "seeded", "verb": _WRITES},
 }
 """What a real server does in quiet times as well, so that it may come often."""
 

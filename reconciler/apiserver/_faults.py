@@ -280,7 +280,7 @@ class Faults:
             rate: the share of the requests, from 0 to 1; 0.1 by default.
             latency: half of the requests take up to so many seconds longer; 0 by default.
             without: what is not to happen: "409", "410", "429", "500", "503", "lost", "500 after the write",
-                "lost after the write", "cut watches", "stale", "event early", "event late", "latency".
+                "lost after the write", "cut watches", "stale", "event order", "latency".
             match: which requests may be struck, as for `add`: ``user_agent="my-operator"`` spares the test's client.
 
         Raises:

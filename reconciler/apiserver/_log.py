@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from reconciler.apiserver._managers import manager_of
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._storage import Stored
@@ -38,7 +40,8 @@ class LoggedRequest:
         resource: the plural name; empty for other paths.
         kind: the kind; empty for other paths.
         namespace: the namespace in the path, or None.
-        name: the object's name; for a create the name that was given to it. Empty for collections.
+        name: the object's name; for a create the name that was given to it, or was asked for in JSON. Empty for
+            collections.
         subresource: empty for the object itself.
         status: the HTTP status of the answer that was made, even if a fault withheld or replaced it afterwards; 0 when
             a fault kept the request from being handled.
@@ -160,7 +163,7 @@ def logged(
         info.plural,
         info.kind,
         call.namespace,
-        call.name or (after.doc["metadata"]["name"] if after is not None else ""),
+        call.name or _name_of_new(request, call, after),
         call.subresource,
         status,
         reason,
@@ -174,6 +177,27 @@ def logged(
         headers.get(CYCLE_HEADER, "")[:_MOST_LETTERS],
         fault,
     )
+
+
+def _name_of_new(request: HTTPRequest, call: Call, after: Stored | None) -> str:
+    """Return the name of what a create made, or would have made."""
+    if after is not None:
+        return str(after.doc["metadata"]["name"])
+    if call.verb != "create":
+        return ""
+    try:
+        asked = msgspec.json.decode(request.body, type=_Asked).metadata.name
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    return asked[:_MOST_LETTERS]
+
+
+class _AskedMetadata(msgspec.Struct):
+    name: str = ""
+
+
+class _Asked(msgspec.Struct):
+    metadata: _AskedMetadata = msgspec.field(default_factory=_AskedMetadata)
 
 
 _BOOKKEEPING = frozenset({"/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"})

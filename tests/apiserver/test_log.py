@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
 from reconciler.apiserver._log import changed_paths
-from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition
+from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition, widget
 
 pytestmark = pytest.mark.virtual_time
 
@@ -66,6 +66,17 @@ async def test_a_generated_name_is_remembered(server: APIServer, api: Api) -> No
     (entry,) = server.requests(verb="create")
     assert entry.name == made["metadata"]["name"]
     assert entry.changed == ()
+
+
+async def test_a_create_that_made_nothing_names_what_it_asked_for(server: APIServer, api: Api) -> None:
+    await api.post(WIDGETS, widget("a"), dryRun="All")
+    await api.post(WIDGETS, widget("b", size=99))
+    server.faults.add(status=500)
+    await api.post(WIDGETS, widget("c"))
+    await api.post(WIDGETS, b"metadata: {name: d}", type="application/yaml", dryRun="All")
+    await api.post(WIDGETS, b"{")
+    asked = [(entry.name, entry.status, entry.effective) for entry in server.requests(verb="create")]
+    assert asked == [("a", 201, False), ("b", 422, False), ("c", 500, False), ("", 400, False), ("", 400, False)]
 
 
 async def test_requests_are_found_by_every_attribute(server: APIServer, api: Api) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,26 @@ def _operator(kubeconfig: Path) -> kopf.OperatorRegistry:
 
 
 async def test_a_controller_works_unchanged(server: APIServer, kubeconfig: Path) -> None:
-    stop, ready = asyncio.Event(), asyncio.Event()
+    stop, ready = threading.Event(), threading.Event()
     settings = kopf.OperatorSettings()
     settings.persistence.finalizer = "example.com/cleanup"
-    working = asyncio.create_task(
-        kopf.operator(
-            registry=_operator(kubeconfig),
-            settings=settings,
-            namespaces=["default"],
-            standalone=True,
-            stop_flag=stop,
-            ready_flag=ready,
+    registry = _operator(kubeconfig)
+
+    def run() -> None:
+        # A loop of its own: when kopf stops it ends all tasks of its loop that are younger than itself.
+        asyncio.run(
+            kopf.operator(
+                registry=registry,
+                settings=settings,
+                namespaces=["default"],
+                standalone=True,
+                stop_flag=stop,
+                ready_flag=ready,
+            )
         )
-    )
-    await asyncio.wait_for(ready.wait(), PATIENCE)
+
+    working = asyncio.create_task(asyncio.to_thread(run))
+    await asyncio.to_thread(ready.wait, PATIENCE)
     await follow(server, "kopf")
     stop.set()
     await asyncio.wait_for(working, PATIENCE)
