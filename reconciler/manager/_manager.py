@@ -287,6 +287,7 @@ class Manager:
         """
         return rbac_documents(
             [each.access for each in self._lifecycle.controllers],
+            self.cache.informers,
             name=name,
             namespace=namespace,
             namespaces=self._namespaces,

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from reconciler.cache import CacheNotSynced, Informer
 from reconciler.controller import AccessRule
 from reconciler.errors import ConfigurationError
 from reconciler.manager._election import LeaderElection
+from reconciler.objects import presumed_resource_type
 
 __all__ = ["rbac_documents"]
 
@@ -21,6 +23,7 @@ Document = dict[str, Any]
 
 def rbac_documents(
     controllers: Iterable[Sequence[AccessRule]],
+    informers: Iterable[Informer],
     *,
     name: str,
     namespace: str,
@@ -31,6 +34,7 @@ def rbac_documents(
 
     Args:
         controllers: the rules of each.
+        informers: what else is watched, each where it watches.
         name: of the service account and of the cluster role.
         namespace: where the service account is.
         namespaces: what the manager watches; None for all.
@@ -42,7 +46,11 @@ def rbac_documents(
     for what, text in (("name", name), ("namespace", namespace)):
         if not _NAME.fullmatch(text):
             raise ConfigurationError(f"the service account's {what} {text!r} is none: use lower case, digits and '-'")
-    cluster, local = _placed(_with_events(controllers), namespaces)
+    cluster: list[AccessRule] = []
+    local: dict[str, list[AccessRule]] = {}
+    _place(_with_events(controllers), namespaces, cluster, local)
+    for informer in informers:
+        _place([_of_an_informer(informer)], informer.scope.namespaces, cluster, local)
     if lease is not None:
         local.setdefault(lease.namespace or namespace, []).extend(_of_the_lease(lease.name))
     account = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
@@ -73,19 +81,27 @@ def _of_the_lease(name: str) -> list[AccessRule]:
     return [AccessRule(*resource, ("create",)), AccessRule(*resource, ("get", "update"), names=(name,))]
 
 
-def _placed(
-    rules: Sequence[AccessRule], namespaces: Sequence[str] | None
-) -> tuple[list[AccessRule], dict[str, list[AccessRule]]]:
-    """Return the rules that hold everywhere, and those that hold in one namespace."""
-    cluster: list[AccessRule] = []
-    local: dict[str, list[AccessRule]] = {}
+def _of_an_informer(informer: Informer) -> AccessRule:
+    try:
+        served = informer.resource
+    except CacheNotSynced:  # nobody was asked yet
+        served = presumed_resource_type(informer.gvk)
+    return AccessRule(served.gvk.group, served.plural, ("get", "list", "watch"), served.namespaced)
+
+
+def _place(
+    rules: Iterable[AccessRule],
+    namespaces: Sequence[str] | None,
+    cluster: list[AccessRule],
+    local: dict[str, list[AccessRule]],
+) -> None:
+    """Put each rule where it holds: everywhere, or in namespaces."""
     for rule in rules:
         if rule.namespaced and namespaces is not None:
             for namespace in (rule.namespace,) if rule.namespace else namespaces:
                 local.setdefault(namespace, []).append(rule)
         elif rule.namespace is None:
             cluster.append(rule)
-    return cluster, local
 
 
 def _bound(kind: str, metadata: Document, rules: Sequence[AccessRule], account: Document) -> list[Document]:

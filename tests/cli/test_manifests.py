@@ -34,6 +34,12 @@ def both(manager):
 async def both_async(manager):
     both(manager)
 
+async def indexed(manager):
+    manager.add_controller(Nodes())
+    await manager.cache.informer("v1/Pod")
+    await manager.cache.informer("networking.k8s.io/v1/Ingress", namespaces=None, metadata_only=True)
+    await manager.cache.informer("v1/Secret", namespaces=["vault"])
+
 async def asks(manager):
     await manager.client.live.get("v1/Namespace", "default")
 
@@ -133,6 +139,15 @@ def test_roles_for_the_namespaces_that_are_watched(capsys: pytest.CaptureFixture
     assert found["RoleBinding", "prod"]["subjects"] == [
         {"kind": "ServiceAccount", "name": "racks", "namespace": "operators"}
     ]
+
+
+def test_what_the_cache_was_told_to_watch_is_allowed_where_it_is_watched(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = manifests(capsys, "rack_operator:indexed", "--namespace=prod")
+    found = documents(out)
+    assert code == 0
+    assert allowed(found["ClusterRole", ""])["ingresses"] == "get list watch"
+    assert allowed(found["Role", "prod"])["pods"] == "delete get list watch"
+    assert allowed(found["Role", "vault"]) == {"secrets": "get list watch"}
 
 
 @pytest.mark.parametrize("attribute", ["Nodes", "instance"])
