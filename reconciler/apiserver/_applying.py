@@ -85,7 +85,7 @@ def apply_over(call: Call, config: dict[str, Any], before: dict[str, Any], owner
     live, content = content_of(call, before), content_of(call, config)
     if not owners.sets and not before["metadata"].get("managedFields"):
         unowned = {"manager": _UNOWNED, "operation": "Update", "apiVersion": call.endpoint.api_version}
-        owners.sets[Key(unowned)] = owned(_named(live), place, whole=True)
+        owners.sets[Key(unowned)] = _without_self(owned(_named(live), place, whole=True))
     last = owners.sets.get(key, {})
     fields = _applied(content, place)
     managed = fields
@@ -119,6 +119,12 @@ def _check_nulls(call: Call, content: dict[str, Any], doc: dict[str, Any], befor
 def _applied(content: dict[str, Any], place: Node) -> FieldSet:
     """Return what a configuration owns."""
     return owned(_named(content), place, whole=False)
+
+
+def _without_self(fields: FieldSet) -> FieldSet:
+    """Return a set in which metadata is no member itself: it was there before anybody could set it."""
+    below = {step: deeper for step, deeper in fields.get("f:metadata", {}).items() if step != "."}
+    return {**fields, "f:metadata": below} if below else fields
 
 
 def _named(content: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from reconciler.apiserver._bodies import (
     decode,
     media_type,
     read_object,
+    read_yaml,
     yaml_problem,
 )
 from reconciler.apiserver._built_in import Malformed, built_in_node
@@ -72,6 +73,8 @@ def _check_type(call: Call, found: dict[str, Any]) -> None:
     if endpoint.resource.custom:
         if not kind:
             text = call.request.body.decode(errors="replace")
+            if call.query.get("fieldValidation") == "Ignore":
+                raise bad_request(_cannot_be_handled(endpoint, f"Object 'Kind' is missing in '{text}'"))
             shown = text.encode().hex() if text.strip() == "null" else snippet(call.request.body)
             problem = f"Object 'Kind' is missing in '{text}' ({shown})"
             raise bad_request(f"the object provided is unrecognized (must be of type {info.kind}): {problem}")
@@ -176,7 +179,7 @@ def _malformed(call: Call, found: dict[str, Any], problem: str) -> Refusal:
     if media_type(call.request) == APPLY_PATCH:
         group, version = call.endpoint.info.group, call.endpoint.version
         kind = f"{group}/{version}, Kind={call.endpoint.info.kind}"
-        place = f"{(found.get('metadata') or {}).get('namespace', '')}/{call.name}"
+        place = f"{(read_yaml(call.request.body).get('metadata') or {}).get('namespace', '')}/{call.name}"
         # Numbers are converted, other values are read from JSON.
         number = _NUMBER.search(problem)
         words = f"cannot convert float64 to {number[1]}" if number else f"error decoding from json: {problem}"

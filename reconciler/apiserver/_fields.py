@@ -157,6 +157,9 @@ def owned(value: Any, node: Node, *, whole: bool) -> FieldSet:
             # Of a list that merges an applier owns the items alone, so of an empty one nothing.
             continue
         inner = owned(child, place, whole=whole) if isinstance(child, (dict, list)) else _LEAF
+        if not whole and child and not inner and isinstance(child, dict) and _divides(child, place):
+            # All it holds are lists that own nothing.
+            continue
         counts = whole or place is ANYTHING or not step.startswith("f:")
         found[step] = {_SELF: {}, **inner} if inner and counts else inner
     return found
