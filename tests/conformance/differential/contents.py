@@ -71,7 +71,6 @@ _BAD: tuple[tuple[str, Any], ...] = (
     ("size", 1.5),
     ("size", None),
     ("size", True),
-    ("replicas", -1),
     ("mode", "Slow"),
     ("mode", None),
     ("mode", 3),

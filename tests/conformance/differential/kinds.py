@@ -30,7 +30,7 @@ _SPEC: dict[str, Any] = {
         "replicas": {"type": "integer", "minimum": 0},
         "mode": {"type": "string", "enum": ["Fast", "Safe"], "default": "Safe"},
         "code": {"type": "string", "pattern": "^[a-z]+$", "minLength": 2, "maxLength": 5},
-        "ratio": {"type": "number", "maximum": 2.5},
+        "ratio": {"type": "number", "maximum": 2},
         "even": {"type": "integer", "multipleOf": 2},
         "on": {"type": "boolean"},
         "maybe": {"type": "string", "nullable": True},
