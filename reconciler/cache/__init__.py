@@ -21,12 +21,12 @@ from reconciler.cache._errors import CacheNotSynced, NotCached
 from reconciler.cache._failures import Failure
 from reconciler.cache._handlers import Handler, HandlerRegistration
 from reconciler.cache._index import owner_uids
-from reconciler.cache._informer import Informer, InformerStatistics
+from reconciler.cache._informer import Informer
 from reconciler.cache._object import CachedObject, CacheEvent, EventType, OwnerReference
 from reconciler.cache._overlay import OverlayStatistics
-from reconciler.cache._reflector import ReflectorStatistics
 from reconciler.cache._scope import Scope
 from reconciler.cache._selector import LabelSelector
+from reconciler.cache._statistics import InformerStatistics, ReflectorStatistics
 from reconciler.cache._store import Store, StoreStatistics
 from reconciler.cache._wire import Transform, cached_object
 

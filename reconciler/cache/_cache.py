@@ -11,9 +11,10 @@ from types import EllipsisType, TracebackType
 from typing import Self
 
 from reconciler.cache._errors import CacheNotSynced, NotCached
-from reconciler.cache._informer import Informer, InformerStatistics
+from reconciler.cache._informer import Informer
 from reconciler.cache._scope import Scope
 from reconciler.cache._selector import format_labels
+from reconciler.cache._statistics import InformerStatistics
 from reconciler.cache._wire import Transform
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock

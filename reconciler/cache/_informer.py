@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from reconciler.cache._errors import CacheNotSynced
 from reconciler.cache._failures import Failure, Pacer
@@ -14,58 +14,21 @@ from reconciler.cache._feed import Feed
 from reconciler.cache._handlers import Handler, HandlerRegistration, Handlers
 from reconciler.cache._index import refuse_coroutine_function
 from reconciler.cache._object import CacheEvent, EventType
-from reconciler.cache._overlay import Overlay, OverlayStatistics
-from reconciler.cache._reflector import Reflector, ReflectorStatistics, Source
+from reconciler.cache._overlay import Overlay
+from reconciler.cache._reflector import Reflector
+from reconciler.cache._resync import Resync
 from reconciler.cache._scope import Scope
-from reconciler.cache._store import Store, StoreStatistics, WritableStore
+from reconciler.cache._source import Source
+from reconciler.cache._statistics import InformerStatistics, ReflectorStatistics
+from reconciler.cache._store import Store, WritableStore
 from reconciler.cache._wire import WireReader
 from reconciler.cache._writes import read_answer
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
 
-__all__ = ["Informer", "InformerStatistics"]
-
-RESYNC_JITTER = 0.1
-"""Share by which a resync period differs each time, so that informers do not resync together; controller-runtime's."""
-
-_EVENTS_BETWEEN_YIELDS = 500
+__all__ = ["Informer"]
 
 _logger = logging.getLogger("reconciler.cache")
-
-
-@dataclass(frozen=True, slots=True)
-class InformerStatistics:
-    """Count what one informer holds and did.
-
-    Attributes:
-        scope: what it watches, for people.
-        synced: whether the initial list is complete.
-        handlers: how many are registered.
-        events: how many were told.
-        handler_errors: how often a handler failed.
-        restart_errors: how often a callback of `Informer.on_restart` failed.
-        stale: objects and events left out because the store had a newer version.
-        unexpected: objects left out because they are of another kind or cannot be read.
-        transform_errors: objects kept as they came because the transform failed.
-        reflectors: what the reflectors did, together.
-        store: what is held.
-        overlay: own writes that the watch has not confirmed.
-        last_error: what went wrong last; None while all is well.
-    """
-
-    scope: str
-    synced: bool
-    handlers: int
-    events: int
-    handler_errors: int
-    restart_errors: int
-    stale: int
-    unexpected: int
-    transform_errors: int
-    reflectors: ReflectorStatistics
-    store: StoreStatistics
-    overlay: OverlayStatistics
-    last_error: str | None
 
 
 class Informer:
@@ -112,8 +75,8 @@ class Informer:
         self._unresolved: Failure | None = None
         self._restarted: list[Callable[[], None]] = []
         self._restart_errors = 0
-        self._resync = resync
-        self._resync_changed = asyncio.Event()
+        self._resync = Resync(self._store, self._handlers, rng=rng)
+        self._resync.every(resync)
 
     @property
     def scope(self) -> Scope:
@@ -249,13 +212,7 @@ class Informer:
         Raises:
             ValueError: the period is not positive.
         """
-        if period is None:
-            return
-        if not period > 0:
-            raise ValueError(f"a resync period must be more than 0 s, not {period!r}; None for no resync")
-        if self._resync is None or period < self._resync:
-            self._resync = period
-            self._resync_changed.set()
+        self._resync.every(period)
 
     def wrote(self, verb: str, request: Request, answer: bytes) -> None:
         """Take the answer to a write of this process, for readers to see at once.
@@ -328,7 +285,7 @@ class Informer:
         async with asyncio.TaskGroup() as group:
             for reflector in self._reflectors:
                 group.create_task(reflector.run())
-            group.create_task(self._resync_loop())
+            group.create_task(self._resync.run())
 
     async def _resolved(self) -> ResourceType:
         pacer = Pacer(clock=self._clock, rng=self._rng)
@@ -379,22 +336,3 @@ class Informer:
     def _progress(self, request: Request) -> Version | None:
         feed = self._feeds.get(request.namespace) or self._feeds.get(None)
         return feed.version if feed is not None else None
-
-    async def _resync_loop(self) -> None:
-        while True:
-            period = self._resync
-            if period is not None:
-                period *= self._rng.uniform(1 - RESYNC_JITTER, 1 + RESYNC_JITTER)
-            try:
-                async with asyncio.timeout(period):
-                    await self._resync_changed.wait()
-                self._resync_changed.clear()
-            except TimeoutError:
-                await self._repeat_all()
-
-    async def _repeat_all(self) -> None:
-        for number, cached in enumerate(self._store, 1):
-            if self._store.get(cached.request) is cached:
-                self._handlers.tell(CacheEvent(EventType.RESYNC, old=cached, new=cached))
-            if number % _EVENTS_BETWEEN_YIELDS == 0:
-                await asyncio.sleep(0)

@@ -20,13 +20,14 @@ import dataclasses
 import logging
 import random
 from collections.abc import Sequence
-from typing import Protocol
 
 import msgspec
 
 from reconciler.cache._failures import Failure, Pacer, WatchTrouble, action_on, is_behind
 from reconciler.cache._object import CachedObject
 from reconciler.cache._session import Counts, Filled, Position, Session, Sink, is_lower
+from reconciler.cache._source import Source
+from reconciler.cache._statistics import ReflectorStatistics
 from reconciler.cache._stream import read_lines
 from reconciler.cache._wire import ListPage, WireReader, decode_list
 from reconciler.clock import Clock, current_clock
@@ -42,10 +43,9 @@ from reconciler.errors import (
     TooManyRequests,
     Unauthorized,
 )
-from reconciler.http import HTTPResponse
 from reconciler.meta import ResourceType, Version, parse_version
 
-__all__ = ["Reflector", "ReflectorStatistics", "Source"]
+__all__ = ["Reflector"]
 
 PAGE = 500
 """Objects a page, as in client-go's pager."""
@@ -65,61 +65,6 @@ _SAYS_NOTHING_OF_THE_VERSION = (ServerError, TooManyRequests, Unauthorized, Forb
 _OBJECTS_BETWEEN_YIELDS = 500
 
 _logger = logging.getLogger("reconciler.cache")
-
-
-class Source(Protocol):
-    """Be what a reflector needs of a client: bytes, one request a call, typed errors."""
-
-    async def raw_list(
-        self,
-        rt: ResourceType,
-        namespace: str | None = None,
-        query: Sequence[tuple[str, str]] = (),
-        *,
-        metadata_only: bool = False,
-    ) -> bytes:
-        """Return one page of a list."""
-        ...
-
-    async def open_watch(
-        self,
-        rt: ResourceType,
-        namespace: str | None = None,
-        query: Sequence[tuple[str, str]] = (),
-        *,
-        metadata_only: bool = False,
-    ) -> HTTPResponse:
-        """Return an open watch, which the caller closes."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ReflectorStatistics:
-    """Count what one reflector, or all those of an informer, did.
-
-    Attributes:
-        lists: complete lists, streamed ones included.
-        watches: streams opened.
-        events: lines read, bookmarks included.
-        bookmarks: how many of them.
-        failures: of every kind.
-        expired: versions that were compacted away (410).
-        silent: streams given up because nothing came.
-        behind: answers of a server that had not come to the version asked for.
-        stale_lists: lists thrown away because they were older than what was known.
-        restarts: times that the server's versions fell.
-    """
-
-    lists: int = 0
-    watches: int = 0
-    events: int = 0
-    bookmarks: int = 0
-    failures: int = 0
-    expired: int = 0
-    silent: int = 0
-    behind: int = 0
-    stale_lists: int = 0
-    restarts: int = 0
 
 
 class Reflector:
