@@ -16,6 +16,11 @@ It works over this library's client, over the official clients, and over anythin
 Importing it loads the standard library, msgspec, and the rooms meta, http, backoff, clock and errors.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from reconciler.status._batcher import OnError, StatusBatcher
 from reconciler.status._errors import (
     StatusConflict,
@@ -31,11 +36,13 @@ from reconciler.status._errors import (
     TooManyStatusWrites,
     UnknownStatusField,
 )
-from reconciler.status._guard import GuardStatistics, StatusWrite, StatusWrites, guard
 from reconciler.status._mutations import Mutation
 from reconciler.status._statistics import StatusMetrics, StatusStatistics
 from reconciler.status._unsaved import Unsaved
 from reconciler.status._writer import StatusWriter, Strategy, SyncStatusWriter
+
+if TYPE_CHECKING:
+    from reconciler.status._guard import GuardStatistics, StatusWrite, StatusWrites, guard
 
 __all__ = [
     "GuardStatistics",
@@ -64,3 +71,9 @@ __all__ = [
     "Unsaved",
     "guard",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:  # the guard, which a controller that works well does not need
+        return getattr(importlib.import_module("reconciler.status._guard"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

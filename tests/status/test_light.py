@@ -18,15 +18,33 @@ new = set(sys.modules) - before
 print(*sorted(new))
 """
 
+WHAT_AN_ASYNCIO_PROGRAM_HAS = "import asyncio, dataclasses, hashlib, logging, random, urllib.parse\n"
 
-def loaded() -> set[str]:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
+MOST_MODULES = 55
+"""Of this library. What they cost as a ratio to pydantic: tests/benchmarks/import_cost.py."""
+
+
+def loaded(before: str = "") -> set[str]:
+    done = subprocess.run([sys.executable, "-c", before + PROGRAM], check=True, capture_output=True, text=True)
     return set(done.stdout.split())
 
 
 def test_importing_the_batcher_loads_only_the_standard_library_msgspec_and_the_rooms_below():
     foreign = {name.split(".")[0] for name in loaded()} - set(sys.stdlib_module_names) - {"reconciler"}
     assert foreign == set()
+
+
+def test_beside_few_modules_of_its_own_it_loads_nothing_that_an_asyncio_program_does_not_have():
+    new = loaded(WHAT_AN_ASYNCIO_PROGRAM_HAS)
+    assert {name for name in new if not name.startswith("reconciler")} == set()
+    assert len(new) <= MOST_MODULES
+
+
+def test_the_guard_is_loaded_when_it_is_asked_for():
+    assert not {name for name in loaded() if "guard" in name}
+    program = "from reconciler.status import guard; guard.install().uninstall()\n"
+    done = subprocess.run([sys.executable, "-c", program + PROGRAM], check=True, capture_output=True, text=True)
+    assert done.returncode == 0
 
 
 def test_of_this_library_it_loads_only_the_rooms_below():
