@@ -86,13 +86,13 @@ async def disturb(world: World, controller, action: str, name: str, number: int)
             await asyncio.sleep(number / 5)
 
 
-async def live(steps, order: str, seed: int, workers: int) -> None:
+async def live(steps, order: str, seed: int, workers: int, debounce: float | None) -> None:
     async with APIServer(event_order=order, seed=seed) as server:
         await server.apply(Widget)
         await server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}})
         world = World(server)
         reconciler = Disturbed(random.Random(seed))
-        controller = await world.start(reconciler, workers=workers)
+        controller = await world.start(reconciler, workers=workers, debounce=debounce)
         for action, name, number in steps:
             with contextlib.suppress(APIError):  # there is no such object, or there is one already
                 await disturb(world, controller, action, name, number)
@@ -117,11 +117,17 @@ async def live(steps, order: str, seed: int, workers: int) -> None:
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-@given(STEPS, st.sampled_from(["before", "after", "late", "seeded"]), st.integers(0, 1000), st.integers(1, 3))
-def test_disturbed_controller_comes_to_rest_in_the_right_state(steps, order, seed, workers):
+@given(
+    STEPS,
+    st.sampled_from(["before", "after", "late", "seeded"]),
+    st.integers(0, 1000),
+    st.integers(1, 3),
+    st.sampled_from([None, 0.2, 5]),
+)
+def test_disturbed_controller_comes_to_rest_in_the_right_state(steps, order, seed, workers, debounce):
     logging.disable(logging.CRITICAL)
     try:
         with virtual_time():
-            asyncio.run(live(steps, order, seed, workers))
+            asyncio.run(live(steps, order, seed, workers, debounce))
     finally:
         logging.disable(logging.NOTSET)
