@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from examples.database_operator import Database, DatabaseReconciler, DatabaseSpec, add_controllers
-from reconciler import Client, Manager, ObjectMeta
+from reconciler import Client, ConditionedStatus, Manager, Model, ObjectMeta, Outcome, Resource, ResourceReconciler
 from reconciler.cli import main
 from reconciler.controller import CacheSyncTimeout
 from reconciler.errors import AlreadyExists
 from reconciler.manager import LeaderElection
-from reconciler.testing.control_plane import ControlPlane
+from reconciler.testing.control_plane import ControlPlane, binaries_path
 
 pytestmark = pytest.mark.control_plane
 
@@ -53,6 +53,8 @@ async def installed(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     *options: str,
+    target: str = TARGET,
+    kind: type[Resource] = Database,
     without: tuple[str, str] | None = None,
 ) -> AsyncIterator[Installed]:
     """Apply what the command prints, all of it or without some verbs of one resource, and log in as the operator."""
@@ -60,7 +62,7 @@ async def installed(
     name, namespace = f"database-operator-{number}", f"rbac-{number}"
     arguments = [
         "manifests",
-        TARGET,
+        target,
         f"--name={name}",
         f"--install-namespace={namespace}",
         "--output=json",
@@ -72,7 +74,7 @@ async def installed(
     documents = json.loads(capsys.readouterr().out)["items"]
     async with plane.client() as admin:
         with contextlib.suppress(AlreadyExists):
-            await admin.create(Database.crd())
+            await admin.create(kind.crd())
         await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         for document in documents:
             await admin.create(_less(document, *without) if without else document)
@@ -86,7 +88,10 @@ async def installed(
         async def served() -> bool:  # the authorizer learns of roles by a watch of its own, and of kinds likewise
             review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "metadata": {}}
             rules = await operator.create(review | {"spec": {"namespace": namespace}})
-            return any("databases" in rule.get("resources", ()) for rule in rules.to_dict()["status"]["resourceRules"])
+            return any(
+                kind.resource_type.plural in rule.get("resources", ())
+                for rule in rules.to_dict()["status"]["resourceRules"]
+            )
 
         async with Client.from_config(kubeconfig=path) as operator:
             await until(served)
@@ -102,8 +107,65 @@ def _less(document: dict[str, Any], verbs: str, resource: str) -> dict[str, Any]
     return document | {"rules": [rule for rule in rules if rule["verbs"]]} if rules else document
 
 
+@contextlib.asynccontextmanager
+async def operating(it: Installed) -> AsyncIterator[None]:
+    """Run the example as its service account."""
+    manager = Manager(it.operator)
+    add_controllers(manager)
+    async with manager.running():
+        yield
+
+
 async def create_database(admin: Client, namespace: str) -> None:
     await admin.create(Database(metadata=ObjectMeta(name="db1", namespace=namespace), spec=DatabaseSpec(size=3)))
+
+
+class Lock(Resource[Model, ConditionedStatus], group="rbac.reconciler.dev", version="v1", scope="Cluster"):
+    """What has to be cleaned up, and has no namespace."""
+
+
+class Locks(ResourceReconciler[Lock]):
+    """Write the status by apply, tell of it, and finalize."""
+
+    permissions = ()
+    status_strategy = "apply"
+
+    async def reconcile_object(self, obj: Lock, status: Any) -> Outcome:
+        status.set_condition("Ready", True, reason="Locked")
+        self.events.normal(obj, "Locked", "it is locked")
+        return None
+
+    async def finalize(self, obj: Lock, status: Any) -> Outcome:
+        status.set_condition("Ready", False, reason="Unlocked")
+        return None
+
+
+@pytest.mark.parametrize("options", [(), ("--namespace={namespace}",)], ids=["cluster", "namespace"])
+async def test_finalizers_applied_statuses_and_events_of_cluster_scoped_objects_are_allowed(
+    control_plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    target = f"{__name__}:Locks"
+    async with installed(control_plane, tmp_path, capsys, *options, target=target, kind=Lock) as it:
+        name = f"lock-{it.namespace}"
+        manager = Manager(it.operator, namespaces=[it.namespace] if options else None)
+        manager.add_controller(Locks())
+        async with manager.running():
+            await it.admin.create(Lock(metadata=ObjectMeta(name=name), spec=Model()))
+            await it.admin.wait_for(Lock, name, until=lambda lock: bool(lock.status.conditions), timeout=LONG)
+            await it.admin.delete(Lock, name)
+            await it.admin.wait_gone(Lock, name, timeout=LONG)
+
+            async def told() -> bool:
+                return any(record.resource == "events" for record in control_plane.audit() if record.user == it.user)
+
+            await until(told)
+        asked = [record for record in control_plane.audit() if record.user == it.user]
+        assert [record for record in asked if record.code in (401, 403)] == []
+        assert {"locks", "locks/status", "events"} <= {
+            f"{record.resource}/{record.subresource}".rstrip("/")
+            for record in asked
+            if record.verb in ("patch", "create")
+        }
 
 
 def election(namespace: str) -> LeaderElection:
@@ -168,16 +230,32 @@ async def test_a_verb_that_is_missing_is_named_in_the_log(
     says: str,
 ) -> None:
     async with installed(control_plane, tmp_path, capsys, without=(verb, resource)) as it:
-        manager = Manager(it.operator)
-        add_controllers(manager)
         with caplog.at_level(logging.WARNING, "reconciler"):
-            async with manager.running():
+            async with operating(it):
                 await create_database(it.admin, it.namespace)
 
                 async def said() -> bool:
                     return any(says in record.getMessage() for record in caplog.records)
 
                 await until(said)
+
+
+async def test_where_owner_references_are_guarded_the_printed_roles_suffice_and_less_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement"
+    async with ControlPlane(binaries=binaries_path(), apiserver_flags=[guarded]) as plane:
+        async with installed(plane, tmp_path, capsys) as it, operating(it):
+            await create_database(it.admin, it.namespace)
+            await it.admin.wait_for(DEPLOYMENT, "db1", it.namespace, until=lambda _: True, timeout=LONG)
+        less = ("update", "databases/finalizers")
+        async with installed(plane, tmp_path, capsys, without=less) as it, operating(it):
+            await create_database(it.admin, it.namespace)
+
+            async def said() -> bool:
+                return "cannot set blockOwnerDeletion" in caplog.text
+
+            await until(said)
 
 
 @pytest.mark.parametrize("kind", ["databases", "deployments"])
