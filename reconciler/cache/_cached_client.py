@@ -203,10 +203,10 @@ class CachedClient(HeardClient):
         for cached in overlay.seen_in(namespace):
             if cached.request in present:
                 continue
-            if isinstance(version, int) and isinstance(cached.version, int) and cached.version <= version:
+            if not isinstance(version, int) or not isinstance(cached.version, int):
+                overlay.doubt(cached.request)  # nobody can tell which is newer
+            elif cached.version <= version:
                 overlay.deleted(cached.request, cached.uid)
-            else:
-                overlay.doubt(cached.request)  # it may be newer than the list
         for one in found:
             informer.wrote("get", one.key, msgspec.json.encode(one.to_dict()))
 

@@ -56,8 +56,6 @@ def _same(stored: Any, wanted: Any, sent: Any) -> bool:
         return True
     if sent is None:
         return False
-    if equal(wanted, sent):
-        return True
     if isinstance(stored, Mapping) and isinstance(wanted, Mapping) and isinstance(sent, Mapping):
         return all(
             _same_member(stored.get(key), wanted.get(key), sent.get(key)) for key in stored.keys() | wanted.keys()
@@ -68,5 +66,5 @@ def _same(stored: Any, wanted: Any, sent: Any) -> bool:
 
 
 def _same_member(stored: Any, wanted: Any, sent: Any) -> bool:
-    # Absent from both what is wanted and what was sent: the server has filled it in.
+    # Absent from what is wanted and from what was sent as well: the server has filled it in.
     return equal(wanted, sent) or _same(stored, wanted, sent)

@@ -15,6 +15,7 @@ from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient, CacheNotSynced, NotCached
 from reconciler.client import Client
 from reconciler.errors import AlreadyExists, Forbidden, NotFound, OutcomeUnknown, ServerError
+from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request, Version, current_cycle
 from reconciler.objects import Model, ObjectMeta, Resource, Unstructured
 from reconciler.testing import virtual_time
@@ -437,17 +438,60 @@ async def test_after_a_write_whose_outcome_is_unknown_the_next_read_asks_the_ser
     assert world.reads() == 3 + 1
 
 
+class SlowAnswers:
+    """Give the answers to some requests only when told to; the server has done what was asked by then."""
+
+    def __init__(self, server: APIServer, method: str) -> None:
+        self._server = server
+        self._method = method
+        self.asked = asyncio.Event()
+        self.answer = asyncio.Event()
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        response = await self._server.send(request)
+        if request.method == self._method and response.chunks is None and "/api" in request.path:
+            self.asked.set()
+            await self.answer.wait()
+        return response
+
+
 async def test_after_a_cancelled_write_the_next_read_asks_the_server(world: World) -> None:
     await world.live.create(database("a", size=1))
     await world.declare(Database)
     world.hold_watches()
-    world.server.faults.add(latency=5, verb="patch", after_commit=True)
-    write = asyncio.create_task(world.client.patch(Database, "a", "default", patch={"spec": {"size": 2}}))
-    await asyncio.sleep(1)
+    slow = SlowAnswers(world.server, "PATCH")
+    client = CachedClient(Client(slow), world.cache)
+    write = asyncio.create_task(client.patch(Database, "a", "default", patch={"spec": {"size": 2}}))
+    await slow.asked.wait()
     write.cancel()
     await asyncio.gather(write, return_exceptions=True)
-    live = await world.live.get(Database, "a", "default")
-    assert (await world.client.get(Database, "a", "default")).spec.size == live.spec.size
+    assert (await client.get(Database, "a", "default")).spec.size == 2
+
+
+async def test_what_is_written_while_the_server_is_asked_stays(world: World) -> None:
+    await world.live.create(config_map("a"))
+    await world.declare(MAP)
+    world.hold_watches()
+    slow = SlowAnswers(world.server, "GET")
+    client = CachedClient(Client(slow), world.cache)
+    await world.client.delete_all_of(MAP, "default")
+    read = asyncio.create_task(client.list(MAP, "default"))
+    await slow.asked.wait()
+    await world.client.create(config_map("b"))
+    await world.client.create(config_map("a"))
+    slow.answer.set()
+    await read
+    assert [one.name for one in await world.client.list(MAP, "default")] == ["a", "b"]
+
+
+async def test_a_repeated_deletion_that_finds_nothing_any_more_is_seen_at_once(world: World) -> None:
+    made = await world.live.create(database("a"))
+    await world.declare(Database)
+    world.hold_watches()
+    world.server.faults.add(lost=True, verb="delete", after_commit=True)
+    assert await world.client.delete(made) is None
+    with pytest.raises(NotFound):
+        await world.client.get(Database, "a", "default")
 
 
 async def test_after_a_write_to_a_subresource_the_next_read_asks_the_server(world: World) -> None:
