@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable
-from typing import Any, ClassVar, Generic, get_args, get_origin
+from typing import Any, ClassVar, Generic
 
-from typing_extensions import TypeVar, get_original_bases
+from typing_extensions import TypeVar
 
 from reconciler.controller._reconciler import Reconciler
 from reconciler.controller._resource_cycle import ResourceCycle
 from reconciler.controller._result import Outcome
-from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
-from reconciler.objects import KindLike, Resource, Unstructured
+from reconciler.objects import KindLike, kind_argument
 from reconciler.status import OnError, StatusBatcher, Strategy
 
 __all__ = ["ResourceReconciler"]
@@ -55,7 +54,7 @@ class ResourceReconciler(Reconciler, Generic[R]):
 
     def __init_subclass__(cls, *, resource: KindLike | None = None, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        declared = resource or _type_argument(cls)
+        declared = resource or kind_argument(cls, ResourceReconciler)
         if declared is not None:
             cls.resource = declared
 
@@ -110,26 +109,3 @@ class ResourceReconciler(Reconciler, Generic[R]):
             Exception: keeps the object and runs again with back-off.
         """
         raise NotImplementedError(f"{type(self).__name__} has no finalize")
-
-
-def _type_argument(cls: type) -> KindLike | None:
-    """Return the kind in ``ResourceReconciler[Kind]``, or in a generic class derived from it.
-
-    Raises:
-        ConfigurationError: the argument cannot be a kind.
-    """
-    for base in get_original_bases(cls):
-        origin = get_origin(base)
-        if not (isinstance(origin, type) and issubclass(origin, ResourceReconciler)):
-            continue
-        for argument in get_args(base):
-            if isinstance(argument, type) and issubclass(argument, Resource) and argument is not Resource:
-                return argument
-        argument = get_args(base)[0]
-        if isinstance(argument, TypeVar) or argument in (Any, Unstructured):
-            return None
-        raise ConfigurationError(
-            f"{cls.__name__}: ResourceReconciler[{argument!r}] names no kind: give a subclass of Resource itself, or "
-            "Unstructured and resource='group/version/Kind'"
-        )
-    return None

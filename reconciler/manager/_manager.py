@@ -6,7 +6,7 @@ import contextlib
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from reconciler.cache import Cache, CachedClient, CacheEvent
 from reconciler.client import Client, RetryPolicy
@@ -30,6 +30,9 @@ from reconciler.manager._watchdog import Watchdog
 from reconciler.objects import KindLike, gvk_from
 from reconciler.telemetry import MetricsRegistry
 from reconciler.workqueue import RateLimiter
+
+if TYPE_CHECKING:
+    from reconciler.webhook import WebhookServer
 
 __all__ = ["Manager"]
 
@@ -198,6 +201,16 @@ class Manager:
         self._lifecycle.check_open()
         name, call = entry_of(runnable)
         self._lifecycle.add_runnable(Entry(name, call, leader_only))
+
+    def add_webhooks(self, server: WebhookServer) -> None:
+        """Serve webhooks on every replica, count them at ``/metrics``, and be ready when they listen.
+
+        Raises:
+            ManagerError: the manager stops.
+        """
+        server.observe(self.metrics.registry)
+        self.add(server)
+        self.add_ready_check("webhooks", server.check_started)
 
     def add_health_check(self, name: str, check: Check) -> None:
         """Add a check to ``/healthz``: when it fails, Kubernetes restarts the process.

@@ -4,6 +4,7 @@
 read from, so that writing it back loses nothing that the models do not know. `Unstructured` is any other object.
 """
 
+from reconciler.objects._arguments import kind_argument
 from reconciler.objects._convert import (
     KindLike,
     from_document,
@@ -40,6 +41,7 @@ __all__ = [
     "generate_crd",
     "gvk_from",
     "is_built_in",
+    "kind_argument",
     "original_document",
     "presumed_resource_type",
     "resource_type_from",

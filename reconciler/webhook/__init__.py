@@ -1,0 +1,36 @@
+"""Admit, complete and convert objects on behalf of the API server, typed with the same models as everything else.
+
+::
+
+    class DatabaseRules(Validator[Database]):
+        async def validate_create(self, db: Database, request: AdmissionRequest) -> Warnings:
+            if db.spec.size > 50 and not request.is_admin:
+                raise Denied("more than 50 GB needs an administrator")
+
+    server = WebhookServer("0.0.0.0:9443", certificates="/etc/webhook/certs")
+    server.add(DatabaseRules())
+    manager.add_webhooks(server)
+
+Read on: `_review` (the wire format), `_admission` (`Validator`, `Defaulter`), `_conversion` (`Converter`), `_endpoint`
+(what is answered when), `_server` (HTTPS, certificates that rotate), `_configurations` (what the cluster must know).
+"""
+
+from reconciler.webhook._admission import Defaulter, Denied, Validator, Warnings
+from reconciler.webhook._configurations import ServiceReference, webhook_configurations
+from reconciler.webhook._conversion import ConversionFailed, Converter
+from reconciler.webhook._review import AdmissionRequest, Operation
+from reconciler.webhook._server import WebhookServer
+
+__all__ = [
+    "AdmissionRequest",
+    "ConversionFailed",
+    "Converter",
+    "Defaulter",
+    "Denied",
+    "Operation",
+    "ServiceReference",
+    "Validator",
+    "Warnings",
+    "WebhookServer",
+    "webhook_configurations",
+]

@@ -1,0 +1,163 @@
+"""Serve reviews over HTTPS."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from reconciler.clock import current_clock
+from reconciler.errors import ConfigurationError
+from reconciler.webhook._admission import Admission
+from reconciler.webhook._certificates import Certificates
+from reconciler.webhook._conversion import Converter
+from reconciler.webhook._endpoint import AdmissionEndpoint, ConversionEndpoint
+from reconciler.webhook._metrics import WebhookMetrics
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from prometheus_client import CollectorRegistry
+
+__all__ = ["WebhookServer"]
+
+BODY_LIMIT = 7 * 1024 * 1024
+"""Most bytes of a review; controller-runtime's number: two objects of the largest size, and room."""
+
+_SHUTDOWN_SECONDS = 5.0
+
+
+class WebhookServer:
+    """Serve validators, defaulters and converters. It is a runnable, and runs on every replica, leader or not.
+
+    What is answered without asking anybody: 400 for an empty body, no JSON or no review; 413 for more than 7 MiB; 415
+    for another content type; 404 for another path; 405 for another method. Every review gets 200 and its verdict.
+
+    Args:
+        address: ``host:port``. Default ``0.0.0.0:9443``, controller-runtime's port; port 0 for a free one.
+        certificates: directory with ``tls.crt`` and ``tls.key``; followed when they rotate.
+        client_ca: PEM file of the authorities that clients must be certified by. Default: none is asked for.
+
+    Raises:
+        ConfigurationError: the address or the certificates cannot be used.
+    """
+
+    def __init__(
+        self,
+        address: str = "0.0.0.0:9443",
+        *,
+        certificates: str | os.PathLike[str],
+        client_ca: str | os.PathLike[str] | None = None,
+    ) -> None:
+        host, colon, port = address.rpartition(":")
+        if not colon or not port.isdigit() or int(port) > 65535:
+            raise ConfigurationError(f"{address!r} is no address: write 'host:port', such as '0.0.0.0:9443'")
+        self._host, self._port = host.strip("[]"), int(port)
+        self._certificates = Certificates(certificates, client_ca=client_ca)
+        self._admissions: dict[str, AdmissionEndpoint] = {}
+        self._conversions: dict[str, ConversionEndpoint] = {}
+        self._metrics: WebhookMetrics | None = None
+        self._bound: int | None = None
+
+    def add(self, handler: Admission | Converter) -> None:
+        """Serve a validator, defaulter or converter; several of one sort may share a path.
+
+        Raises:
+            ConfigurationError: its path is taken by another sort, or it names no kind.
+            TypeError: it is none of the three, such as a class instead of an instance.
+        """
+        if isinstance(handler, Converter):
+            if handler.served_at in (*self._admissions, *self._conversions):
+                raise ConfigurationError(f"the webhook path {handler.served_at} is taken")
+            self._conversions[handler.served_at] = ConversionEndpoint(handler)
+            return
+        if not isinstance(handler, Admission):
+            raise TypeError(f"a webhook server serves instances of Validator, Defaulter and Converter, not {handler!r}")
+        path = handler.served_at
+        existing = self._admissions.get(path)
+        if path in self._conversions or (existing is not None and existing.reviewers[0].verb != handler.verb):
+            raise ConfigurationError(f"the webhook path {path} is taken by something of another sort")
+        if existing is not None:
+            existing.add(handler)
+        else:
+            self._admissions[path] = AdmissionEndpoint([handler])
+
+    @property
+    def admissions(self) -> Mapping[str, AdmissionEndpoint]:
+        """Return what is served, by path."""
+        return self._admissions
+
+    @property
+    def port(self) -> int:
+        """Return the port that is listened on; the one that was asked for while nothing is."""
+        return self._port if self._bound is None else self._bound
+
+    def observe(self, registry: CollectorRegistry) -> None:
+        """Count requests for Prometheus, under controller-runtime's names."""
+        self._metrics = self._certificates.metrics = WebhookMetrics(registry)
+
+    def check_started(self) -> None:
+        """Raise unless the server listens: a check for ``/readyz``.
+
+        Raises:
+            ConfigurationError: it does not.
+        """
+        if self._bound is None:
+            raise ConfigurationError("the webhook server does not listen")
+
+    async def run(self) -> None:
+        """Serve until it is cancelled; then reviews under way are answered, five seconds at most.
+
+        Raises:
+            ConfigurationError: the address cannot be listened on, or time is virtual.
+        """
+        from aiohttp import web
+
+        if getattr(current_clock(), "virtual", False):
+            raise ConfigurationError("webhooks need sockets, which do not work under virtual time: call review() there")
+        runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=_SHUTDOWN_SECONDS)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host or None, self._port, ssl_context=self._certificates.context)
+            try:
+                await site.start()
+            except OSError as error:
+                where = f"{self._host}:{self._port}"
+                raise ConfigurationError(f"webhooks cannot listen on {where}: {error.strerror}") from error
+            self._bound = runner.addresses[0][1]
+            await self._certificates.follow()
+        finally:
+            self._bound = None
+            await asyncio.shield(runner.cleanup())
+
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
+        from aiohttp import web
+
+        endpoint = self._admissions.get(request.path) or self._conversions.get(request.path)
+        if endpoint is None:
+            known = ", ".join([*self._admissions, *self._conversions])
+            return web.Response(status=404, text=f"nothing is served here but {known}\n")
+        if request.method != "POST":
+            return web.Response(status=405, text="only POST\n", headers={"allow": "POST"})
+        if self._metrics is None:
+            return await _answered(request, endpoint)
+        name = request.path
+        with self._metrics.in_flight.labels(name).track_inprogress(), self._metrics.latency.labels(name).time():
+            response = await _answered(request, endpoint)
+        self._metrics.requests.labels(name, str(response.status)).inc()
+        return response
+
+
+async def _answered(request: web.BaseRequest, endpoint: AdmissionEndpoint | ConversionEndpoint) -> web.Response:
+    from aiohttp import web
+
+    if request.content_type != "application/json":
+        return web.Response(status=415, text="the content type is application/json\n")
+    body = bytearray()
+    async for chunk in request.content.iter_chunked(65_536):
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            return web.Response(status=413, text=f"a review has {BODY_LIMIT} bytes at most\n")
+    reply = await endpoint.answer(bytes(body))
+    content_type = "application/json" if reply.status == 200 else "text/plain"
+    return web.Response(status=reply.status, body=reply.body, content_type=content_type)

@@ -1,0 +1,136 @@
+"""A real kube-apiserver asks: it is refused, completed, warned and converted as the handlers say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from reconciler import Client, ObjectMeta
+from reconciler.errors import APIError, Conflict, Forbidden, Invalid
+from reconciler.testing.control_plane import ControlPlane
+from reconciler.webhook import Converter, WebhookServer, webhook_configurations
+from tests.webhook.database import Database, DatabaseSpec, Defaults, Rules, database, write_certificate
+from tests.webhook.test_reviews import gigabytes, text
+from tests.webhook.test_server import serving
+
+pytestmark = pytest.mark.control_plane
+
+
+async def installed(client: Client, crd: dict[str, Any]) -> None:
+    await client.apply(crd, force=True)
+    await client.wait_for(
+        "apiextensions.k8s.io/v1/CustomResourceDefinition",
+        crd["metadata"]["name"],
+        until=lambda found: any(
+            each["type"] == "Established" and each["status"] == "True"
+            for each in (found.to_dict().get("status") or {}).get("conditions", [])
+        ),
+        timeout=30,
+    )
+
+
+def multi_version(url: str, ca: trustme.CA) -> dict[str, Any]:
+    import base64
+
+    crd = Database.crd()
+    (version,) = crd["spec"]["versions"]
+    old = {**version, "name": "v1alpha1", "storage": False}
+    old["schema"] = {
+        "openAPIV3Schema": {
+            "type": "object",
+            "properties": {
+                "spec": {
+                    "type": "object",
+                    "properties": {"size": {"type": "string"}, "engine": {"type": "string"}},
+                },
+                "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+            },
+        }
+    }
+    old.pop("additionalPrinterColumns", None)
+    crd["spec"]["versions"].append(old)
+    bundle = base64.b64encode(ca.cert_pem.bytes()).decode()
+    crd["spec"]["conversion"] = {
+        "strategy": "Webhook",
+        "webhook": {
+            "conversionReviewVersions": ["v1"],
+            "clientConfig": {"url": f"{url}/convert-example-com-database", "caBundle": bundle},
+        },
+    }
+    return crd
+
+
+async def refused(client: Client, obj: Any, verb: str = "create") -> APIError:
+    with pytest.raises(APIError) as caught:
+        await getattr(client, verb)(obj)
+    return caught.value
+
+
+async def test_the_api_server_asks_and_does_as_it_is_told(control_plane: ControlPlane, tmp_path: Path) -> None:
+    ca = trustme.CA()
+    write_certificate(tmp_path, ca)
+    converter = Converter("example.com", "Database", hub="v1")
+    converter.add("v1alpha1", to_hub=gigabytes, from_hub=text)
+    webhooks = WebhookServer("127.0.0.1:0", certificates=tmp_path)
+    for handler in (Rules(), Defaults(), converter):
+        webhooks.add(handler)
+    async with serving(webhooks) as url, control_plane.client() as client:
+        await installed(client, multi_version(url, ca))
+        documents = webhook_configurations(webhooks, name="webhook-test", url=url, ca_bundle=ca.cert_pem.bytes())
+        for document in documents:
+            await client.apply(document, force=True)
+        try:
+            await _asked(client)
+        finally:
+            for document in documents:
+                kind = f"{document['apiVersion']}/{document['kind']}"
+                await client.delete(kind, "webhook-test")
+            await client.delete("apiextensions.k8s.io/v1/CustomResourceDefinition", Database.crd()["metadata"]["name"])
+
+
+async def _asked(client: Client) -> None:
+    too_large = await _when_asked(client)
+    assert isinstance(too_large, Invalid)
+    assert "more than 50 GB needs an administrator" in too_large.message
+    assert too_large.causes[0].field == "spec.size"
+    created = await client.create(database("db1", 5))
+    assert created.spec.engine == "postgres"
+    assert created.metadata.labels == {"example.com/engine": "defaulted"}
+    created.spec.size = 4
+    shrunk = await refused(client, created, "update")
+    assert isinstance(shrunk, Forbidden)
+    assert "a database never shrinks" in shrunk.message
+    created.spec.size = 13
+    assert (await refused(client, created, "update")).status == 500
+    kept = await client.create(database("kept", 5, annotations={"keep": "yes"}))
+    assert isinstance(await refused(client, kept, "delete"), Conflict)
+    old = await client.get("example.com/v1alpha1/Database", "db1", "default")
+    assert old.to_dict()["spec"] == {"size": "5G", "engine": "postgres"}
+    await client.create(
+        {
+            "apiVersion": "example.com/v1alpha1",
+            "kind": "Database",
+            "metadata": {"name": "old", "namespace": "default"},
+            "spec": {"size": "7G"},
+        }
+    )
+    assert (await client.get(Database, "old", "default")).spec.size == 7
+
+
+async def _when_asked(client: Client) -> APIError:
+    """Return the refusal of what is too large; the API server takes a moment to know of a webhook."""
+    import asyncio
+
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await client.create(
+                    Database(metadata=ObjectMeta(name="large", namespace="default"), spec=DatabaseSpec(size=51))
+                )
+            except APIError as error:
+                return error
+            await client.delete(Database, "large", "default")
+            await asyncio.sleep(0.2)

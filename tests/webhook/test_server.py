@@ -1,0 +1,163 @@
+"""The server over HTTPS: codes, certificates that rotate, and a place in the manager."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import trustme
+
+from reconciler import Client, Manager
+from reconciler.apiserver import APIServer
+from reconciler.errors import ConfigurationError
+from reconciler.webhook import Converter, WebhookServer
+from reconciler.webhook import _certificates as certificates_module
+from tests.webhook.database import Defaults, Rules, database, write_certificate
+from tests.webhook.test_reviews import review
+
+PATH = "/validate-example-com-v1-database"
+
+
+@asynccontextmanager
+async def serving(server: WebhookServer) -> AsyncIterator[str]:
+    task = asyncio.create_task(server.run())
+    try:
+        async with asyncio.timeout(10):
+            while server._bound is None:
+                await asyncio.sleep(0.01)
+                if task.done():
+                    await task
+        yield f"https://127.0.0.1:{server.port}"
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+@pytest.fixture
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+def trusting(ca: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    return context
+
+
+async def post(
+    url: str, body: bytes | io.BytesIO, ca: trustme.CA, *, content_type: str = "application/json"
+) -> tuple[int, bytes]:
+    async with aiohttp.ClientSession() as session:
+        headers = {"content-type": content_type}
+        async with session.post(url, data=body, headers=headers, ssl=trusting(ca)) as response:
+            return response.status, await response.read()
+
+
+async def test_each_mistake_of_a_caller_has_its_code(tmp_path: Path, ca: trustme.CA) -> None:
+    write_certificate(tmp_path, ca)
+    server = WebhookServer("127.0.0.1:0", certificates=tmp_path)
+    server.add(Rules())
+    body = review("CREATE", database("db1", 5))
+    async with serving(server) as url:
+        assert (await post(url + PATH, body, ca))[0] == 200
+        assert (await post(url + PATH, b"", ca))[0] == 400
+        assert (await post(url + PATH, body, ca, content_type="text/plain"))[0] == 415
+        assert (await post(url + PATH, io.BytesIO(b"x" * (7 * 1024 * 1024 + 1)), ca))[0] == 413
+        assert (await post(url + "/elsewhere", body, ca))[0] == 404
+        async with aiohttp.ClientSession() as session, session.get(url + PATH, ssl=trusting(ca)) as response:
+            assert response.status == 405
+
+
+async def test_a_certificate_that_rotates_is_used_without_a_restart(
+    tmp_path: Path, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates_module, "LOOK_AGAIN", 0.05)
+    write_certificate(tmp_path, ca)
+    server = WebhookServer("127.0.0.1:0", certificates=tmp_path)
+    server.add(Rules())
+    other = trustme.CA()
+    body = review("CREATE", database("db1", 5))
+    async with serving(server) as url:
+        assert (await post(url + PATH, body, ca))[0] == 200
+        (tmp_path / "tls.key").write_text("half a key")
+        await asyncio.sleep(0.2)
+        assert (await post(url + PATH, body, ca))[0] == 200
+        write_certificate(tmp_path, other)
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    assert (await post(url + PATH, body, other))[0] == 200
+                    break
+                except aiohttp.ClientConnectorCertificateError:
+                    await asyncio.sleep(0.05)
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await post(url + PATH, body, ca)
+
+
+async def test_a_client_without_the_certificate_that_is_asked_for_is_refused(tmp_path: Path, ca: trustme.CA) -> None:
+    write_certificate(tmp_path, ca)
+    (tmp_path / "clients.pem").write_bytes(ca.cert_pem.bytes())
+    server = WebhookServer("127.0.0.1:0", certificates=tmp_path, client_ca=tmp_path / "clients.pem")
+    server.add(Rules())
+    async with serving(server) as url:
+        with pytest.raises((aiohttp.ClientError, OSError)):
+            await post(url + PATH, review("CREATE", database("db1", 5)), ca)
+        context = trusting(ca)
+        ca.issue_cert("apiserver@example.com").configure_cert(context)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url + PATH, json={"kind": "x"}, ssl=context) as response,
+        ):
+            assert response.status == 400
+
+
+async def test_the_manager_serves_them_and_is_ready_when_they_listen(tmp_path: Path, ca: trustme.CA) -> None:
+    write_certificate(tmp_path, ca)
+    webhooks = WebhookServer("127.0.0.1:0", certificates=tmp_path)
+    webhooks.add(Rules())
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, metrics="127.0.0.1:0", health="127.0.0.1:0")
+        manager.add_webhooks(webhooks)
+        async with manager.running(), aiohttp.ClientSession() as session:
+            async with asyncio.timeout(10):
+                while True:
+                    async with session.get(f"{manager.health_url}/readyz/webhooks") as response:
+                        if response.status == 200:
+                            break
+                    await asyncio.sleep(0.01)
+            url = f"https://127.0.0.1:{webhooks.port}{PATH}"
+            assert (await post(url, review("CREATE", database("db1", 51)), ca))[0] == 200
+            async with session.get(f"{manager.metrics_url}/metrics") as response:
+                text = await response.text()
+    assert f'controller_runtime_webhook_requests_total{{code="200",webhook="{PATH}"}} 1.0' in text
+    assert f'controller_runtime_webhook_latency_seconds_count{{webhook="{PATH}"}} 1.0' in text
+
+
+def test_what_cannot_be_served_is_told_at_once(tmp_path: Path, ca: trustme.CA) -> None:
+    with pytest.raises(ConfigurationError, match=r"tls\.crt, tls\.key"):
+        WebhookServer(certificates=tmp_path / "nowhere")
+    write_certificate(tmp_path, ca)
+    with pytest.raises(ConfigurationError, match="no address"):
+        WebhookServer("nine", certificates=tmp_path)
+    server = WebhookServer(certificates=tmp_path)
+    wrong: Any = Rules
+    with pytest.raises(TypeError, match="instances"):
+        server.add(wrong)
+    server.add(Rules())
+    server.add(Rules())
+
+    class Same(Defaults):
+        path = Rules().served_at
+
+    with pytest.raises(ConfigurationError, match="another sort"):
+        server.add(Same())
+    server.add(Converter("example.com", "Database", hub="v1"))
+    with pytest.raises(ConfigurationError, match="is taken"):
+        server.add(Converter("example.com", "Database", hub="v2"))
