@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import Any
 
 import pytest
@@ -111,3 +112,29 @@ async def test_a_checkpoint_of_a_blocking_client_can_be_awaited_too(server):
         status.set(phase="A")
         await status.flush()
     assert len(server.writes) == 1
+
+
+def test_several_threads_record_and_write_checkpoints_and_nothing_is_lost_or_sent_twice(server):
+    barrier = threading.Barrier(4)
+
+    def work(status: StatusBatcher[Any], number: int) -> None:
+        barrier.wait()
+        for step in range(20):
+            status.increment("total")
+            status.append("log", f"{number}-{step}")
+            if step % 5 == number:
+                status.flush()
+
+    with batcher(server) as status:
+        threads = [threading.Thread(target=work, args=[status, number]) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert server.status["total"] == 80
+    for number in range(4):
+        mine = [entry for entry in server.status["log"] if entry.startswith(f"{number}-")]
+        assert mine == [f"{number}-{step}" for step in range(20)]
+    versions = [int(body["metadata"]["resourceVersion"]) for body, _, _ in server.writes]
+    assert versions == list(range(100, 100 + len(versions))), "each write is made on the one before"
+    assert status.statistics().conflicts == 0

@@ -317,6 +317,16 @@ async def test_without_marks_writes_that_follow_each_other_closely_are_one_cycle
 
 
 @pytest.mark.virtual_time
+async def test_the_pause_counts_from_the_answer(server: APIServer) -> None:
+    """A server that is slow to answer makes no pause between two writes."""
+    client = Client(server)
+    server.faults.add(latency=5, times=None, verb="patch")
+    with guard() as watching:
+        await write_all(client, "abc")
+    assert [found.count for found in watching.found] == [3]
+
+
+@pytest.mark.virtual_time
 async def test_without_marks_a_pause_ends_a_cycle(server: APIServer) -> None:
     client = Client(server)
     with guard(fail=True) as watching:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -147,6 +148,25 @@ def test_blocking_batchers_join_each_other(server):
         outer.append("log", 3)
     assert server.status == {"log": [1, 2, 3]}
     assert len(server.writes) == 2
+
+
+def test_a_plain_thread_opens_its_own_unless_it_is_handed_the_outer_one(server):
+    joined = []
+
+    def work(handed: StatusBatcher[Any]) -> None:
+        handed.append("log", "handed")
+        with StatusBatcher(server.blocking_writer(), server.document()) as own:
+            joined.append(own.joined)
+            own.append("log", "own")
+
+    with batcher(server, server.blocking_writer()) as outer:
+        thread = threading.Thread(target=work, args=[outer])
+        thread.start()
+        thread.join()
+        outer.append("log", "outer")
+    assert joined == [False]
+    assert server.status == {"log": ["own", "handed", "outer"]}
+    assert server.applied == 2
 
 
 async def test_after_the_outer_closed_a_detached_task_opens_its_own(server):
