@@ -5,14 +5,23 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-__all__ = ["complete_job", "complete_pod", "complete_service"]
+__all__ = [
+    "complete_autoscaler",
+    "complete_controller",
+    "complete_daemon_set",
+    "complete_job",
+    "complete_pod",
+    "finish_node",
+    "finish_pod",
+    "finish_service",
+]
 
 _FAMILIES = {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}
 _PORTS = (30000, 2768)
 """The first node port and how many there are, as of ``--service-node-port-range``."""
 
 
-def complete_service(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
+def finish_service(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
     """Allot addresses and node ports; an update keeps what it does not name.
 
     They follow from the object's uid, so that a run repeats itself.
@@ -47,14 +56,25 @@ _AWAY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 def complete_pod(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """Fill in what a new pod gets beside the defaults of its template: requests, priority, tolerations, status."""
-    if before is not None:
-        quality = (before.get("status") or {}).get("qosClass")
-        if quality:
-            doc["status"] = {**(doc.get("status") or {}), "qosClass": quality}
-        return
+    """Fill in what a pod gets beside the defaults of its template: requests, and a status when it is new."""
     spec = dict(doc.get("spec") or {})
     spec.setdefault("enableServiceLinks", True)
+    for key in ("containers", "initContainers"):
+        if isinstance(spec.get(key), list):
+            spec[key] = [_requesting(container) for container in spec[key]]
+    if spec != doc.get("spec"):
+        doc["spec"] = spec
+    if before is None:
+        doc["status"] = {"phase": "Pending", "qosClass": _quality(spec)}
+    elif quality := (before.get("status") or {}).get("qosClass"):
+        doc["status"] = {**(doc.get("status") or {}), "qosClass": quality}
+
+
+def finish_pod(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
+    """Fill in what admission gives a new pod: a priority, and patience with nodes that are away."""
+    if before is not None:
+        return
+    spec = dict(doc.get("spec") or {})
     spec.setdefault("priority", 0)
     spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
     tolerations = list(spec.get("tolerations") or ())
@@ -64,11 +84,7 @@ def complete_pod(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
         ):
             tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
     spec["tolerations"] = tolerations
-    for key in ("containers", "initContainers"):
-        if isinstance(spec.get(key), list):
-            spec[key] = [_requesting(container) for container in spec[key]]
     doc["spec"] = spec
-    doc["status"] = {"phase": "Pending", "qosClass": _quality(spec)}
 
 
 def _requesting(container: dict[str, Any]) -> dict[str, Any]:
@@ -95,8 +111,9 @@ def _quality(spec: dict[str, Any]) -> str:
 
 
 def complete_job(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """Give a new job the labels by which its pods are found."""
-    spec = doc.get("spec") or {}
+    """Fill in what a job is silent of, and give a new one the labels by which its pods are found."""
+    spec = _job_spec(doc.get("spec") or {})
+    doc["spec"] = spec
     if before is not None or spec.get("manualSelector"):
         return
     uid, name = doc["metadata"].get("uid", ""), doc["metadata"].get("name", "")
@@ -111,3 +128,59 @@ def complete_job(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
     metadata = template.get("metadata") or {}
     metadata = {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}
     doc["spec"] = {**spec, "selector": {"matchLabels": found}, "template": {**template, "metadata": metadata}}
+
+
+def _job_spec(value: dict[str, Any]) -> dict[str, Any]:
+    if "completions" not in value and "parallelism" not in value:
+        value = {**value, "completions": 1, "parallelism": 1}
+    defaults: dict[str, Any] = {
+        "parallelism": 1,
+        "completionMode": "NonIndexed",
+        "suspend": False,
+        "manualSelector": False,
+    }
+    if "backoffLimitPerIndex" not in value:
+        defaults["backoffLimit"] = 6
+    else:
+        defaults |= {"backoffLimit": 2147483647}
+    replacement = "Failed" if value.get("podFailurePolicy") else "TerminatingOrFailed"
+    return {**defaults, "podReplacementPolicy": replacement, **value}
+
+
+def complete_controller(doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
+    """Give a ReplicationController the labels of its pods where it has none, and a selector of them."""
+    spec = doc.get("spec") or {}
+    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
+    if labels and not doc["metadata"].get("labels"):
+        doc["metadata"]["labels"] = labels
+    if labels and not spec.get("selector"):
+        doc["spec"] = {**spec, "selector": labels}
+
+
+def complete_autoscaler(doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
+    """Fill in what the status of a HorizontalPodAutoscaler always shows."""
+    doc["status"] = {"currentMetrics": None, "desiredReplicas": 0, **(doc.get("status") or {})}
+
+
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+
+
+def complete_daemon_set(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
+    """Count the changes of a DaemonSet's template where old clients look for them."""
+    notes = doc["metadata"].get("annotations") or {}
+    number = 1
+    if before is not None:
+        number = int((before["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, 1))
+        if (before.get("spec") or {}).get("template") != (doc.get("spec") or {}).get("template"):
+            number += 1
+    if notes.get(_TEMPLATE_GENERATION) != str(number):
+        doc["metadata"]["annotations"] = {**notes, _TEMPLATE_GENERATION: str(number)}
+
+
+def finish_node(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
+    """Mark a new node as one that is not ready."""
+    taint = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
+    spec = doc.get("spec") or {}
+    taints = spec.get("taints") or []
+    if before is None and taint not in taints:
+        doc["spec"] = {**spec, "taints": [*taints, taint]}

@@ -81,10 +81,14 @@ def _type(name: str) -> Node:
         node.name = f"{package.rpartition('.')[2]}.{kind}"
         node.complete = completion_of(name)
         members = _table()["types"][name]
+        keyed = name in ("core.v1.ContainerPort", "core.v1.ServicePort")
         node.map_type = "atomic" if members.get("|") == "atomic" else "granular"
         for key, text in members.items():
             if key != "|":
                 node.properties[key] = _member(text)
+        if keyed:
+            # The key of an item is whole even where the item is silent of it.
+            node.properties["protocol"].default = "TCP"
     return node
 
 

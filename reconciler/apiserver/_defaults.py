@@ -67,6 +67,7 @@ _FIXED: dict[str, dict[str, Any]] = {
     "core.v1.ReplicationControllerSpec": {"replicas": 1},
     "core.v1.SecretVolumeSource": _FILES,
     "core.v1.ServiceAccountTokenProjection": {"expirationSeconds": 3600},
+    "discovery.v1.Endpoint": {"conditions": {}},
     "discovery.v1.EndpointPort": {"name": "", "protocol": "TCP"},
     "meta.v1.Condition": _CHANGED,
     "networking.v1.NetworkPolicyPort": {"protocol": "TCP"},
@@ -154,20 +155,22 @@ def _rolling(value: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
     return {**value, "rollingUpdate": _with(value.get("rollingUpdate") or {}, parts)}
 
 
-def _job_spec(value: dict[str, Any]) -> dict[str, Any]:
-    if "completions" not in value and "parallelism" not in value:
-        value = {**value, "completions": 1, "parallelism": 1}
-    defaults = {"parallelism": 1, "completionMode": "NonIndexed", "suspend": False}
-    if "backoffLimitPerIndex" not in value:
-        defaults["backoffLimit"] = 6
-    else:
-        defaults |= {"backoffLimit": 2147483647}
-    replacement = "Failed" if value.get("podFailurePolicy") else "TerminatingOrFailed"
-    return _with(value, {**defaults, "podReplacementPolicy": replacement})
-
-
 def _network_policy(value: dict[str, Any]) -> dict[str, Any]:
     return _with(value, {"policyTypes": ["Ingress", *(["Egress"] if value.get("egress") else [])]})
+
+
+def _node_status(value: dict[str, Any]) -> dict[str, Any]:
+    return _with(value, {"allocatable": value["capacity"]}) if value.get("capacity") else value
+
+
+def _limits(value: dict[str, Any]) -> dict[str, Any]:
+    """Let a limit of containers give what it is silent of, from what it says else."""
+    if value.get("type") != "Container":
+        return value
+    limits = {**(value.get("max") or {}), **(value.get("default") or {})}
+    requests = {**(value.get("min") or {}), **limits, **(value.get("defaultRequest") or {})}
+    found = {"default": limits, "defaultRequest": requests}
+    return {**value, **{key: amounts for key, amounts in found.items() if amounts}}
 
 
 def _subject(value: dict[str, Any]) -> dict[str, Any]:
@@ -179,9 +182,10 @@ _COMPUTED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "apps.v1.DaemonSetUpdateStrategy": _daemon_set_strategy,
     "apps.v1.DeploymentStrategy": _deployment_strategy,
     "apps.v1.StatefulSetUpdateStrategy": _stateful_set_strategy,
-    "batch.v1.JobSpec": _job_spec,
     "core.v1.Container": _container,
     "core.v1.EphemeralContainer": _container,
+    "core.v1.LimitRangeItem": _limits,
+    "core.v1.NodeStatus": _node_status,
     "core.v1.PodSpec": _pod_spec,
     "core.v1.ServicePort": _service_port,
     "core.v1.ServiceSpec": _service_spec,

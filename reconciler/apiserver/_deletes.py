@@ -22,6 +22,18 @@ from reconciler.apiserver._writes import Written, is_due
 
 __all__ = ["Deleter"]
 
+_ANSWERED_WHOLE = frozenset(
+    {
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "podtemplates",
+        "resourcequotas",
+        "serviceaccounts",
+        "services",
+    }
+)
+"""Kinds of the core group whose deletion is answered with the object."""
 _POLICIES = ("Foreground", "Background", "Orphan")
 
 
@@ -49,11 +61,20 @@ class Deleter:
             raise not_found(info.plural, info.group, call.name)
         _check_preconditions(call, old, options.get("preconditions") or {})
         written = self.delete_stored(call.endpoint, old, options, dry_run=dry_run)
-        if written.stored is None and info.plural == "serviceaccounts" and not info.group:
-            written.stored = old
+        if written.stored is None and info.plural in _ANSWERED_WHOLE and not info.group:
+            written.stored = self._last_seen(call.endpoint, old, written)
         elif written.stored is None:
             written.document = _success(call, old)
         return written
+
+    def _last_seen(self, endpoint: Endpoint, old: Stored, written: Written) -> Stored:
+        """Return an object as the answer to its deletion shows it: pods with the marks that they get on the way."""
+        if endpoint.info.plural != "pods":
+            return old
+        if written.after is not None and written.after is not old:
+            return written.after
+        marked = self._marked(endpoint, old, [], 0)
+        return old if marked is None else Stored(old.key, old.rv, marked)
 
     def delete_stored(
         self, endpoint: Endpoint, old: Stored, options: dict[str, Any], *, dry_run: bool = False
@@ -74,7 +95,7 @@ class Deleter:
         if not finalizers and grace == 0 and is_due(endpoint, {**old.doc, "metadata": {}}):
             if dry_run:
                 return Written(200, before=old, after=old)
-            gone = self._cluster.remove(endpoint.resource, old)
+            gone = self._cluster.remove(endpoint.resource, self._parting(endpoint, old))
             return Written(200, before=old, after=gone)
         doc = self._marked(endpoint, old, finalizers, grace)
         if doc is None:
@@ -83,6 +104,13 @@ class Deleter:
             return Written(200, Stored(old.key, old.rv, doc), before=old, after=old)
         new = self._cluster.replace(endpoint.resource, old, doc)
         return Written(200, new, before=old, after=new)
+
+    def _parting(self, endpoint: Endpoint, old: Stored) -> Stored:
+        """Return what is stored of an object at last: pods are marked before they go, be it for no time."""
+        if endpoint.info.plural != "pods" or endpoint.info.group:
+            return old
+        marked = self._marked(endpoint, old, [], 0)
+        return old if marked is None else self._cluster.replace(endpoint.resource, old, marked)
 
     def _marked(self, endpoint: Endpoint, old: Stored, finalizers: list[str], grace: int) -> dict[str, Any] | None:
         """Return the document with the marks of deletion, or None when it has them all."""
@@ -121,6 +149,7 @@ class Deleter:
         for stored in chosen:
             current = endpoint.store.objects.get(stored.key)
             if current is not None and current.uid == stored.uid:
+                _check_preconditions(call, current, options.get("preconditions") or {})
                 self.delete_stored(endpoint, current, options, dry_run=dry_run)
         metadata = {"resourceVersion": str(rv)}
         if endpoint.resource.custom:
@@ -162,6 +191,11 @@ def _options(call: Call) -> dict[str, Any]:
             options["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
         except ValueError:
             raise bad_request(f'strconv.ParseInt: parsing "{query["gracePeriodSeconds"]}": invalid syntax') from None
+    if not call.request.body:
+        # The version of a collection's options is one of a deletion's too.
+        conditions = {key: query[key] for key in ("uid", "resourceVersion") if query.get(key)}
+        if conditions:
+            options["preconditions"] = conditions
     if "orphanDependents" in query and not call.request.body:
         options["orphanDependents"] = truthy(query["orphanDependents"])
     _check_policy(options)
@@ -217,7 +251,7 @@ def _check_preconditions(call: Call, old: Stored, preconditions: dict[str, Any])
             if info.plural == "namespaces" and not info.group and key == "uid":
                 why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {stored}"
                 raise conflict(info.plural, info.group, call.name, why)
-            raise conflict(info.kind, info.group, call.name, why)
+            raise conflict(info.kind, info.group, old.doc["metadata"]["name"], why)
 
 
 def _finalizers(finalizers: list[str], options: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from reconciler.apiserver._openapi import OpenAPI
 from reconciler.apiserver._registry import Endpoint, Registry
-from reconciler.apiserver._status import not_served
+from reconciler.apiserver._status import no_such_resource, not_served
 
 __all__ = ["VERSION", "Discovery"]
 
@@ -59,7 +59,8 @@ class Discovery:
             return self._aggregated(core=parts == ["api"]), _AGGREGATED
         document = self._document(parts)
         if document is None:
-            raise not_served()
+            known = len(parts) == 3 and parts[0] == "apis" and self._registry.is_built_in(parts[1], parts[2])
+            raise no_such_resource() if known or (len(parts) == 2 and parts[0] == "api") else not_served()
         return document, "application/json"
 
     def _described(self, parts: list[str]) -> Any:
@@ -135,6 +136,15 @@ def _named(parts: list[str], groups: _Groups) -> Any:
     return None
 
 
+_SCALE = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+
+
+def _verbs(endpoint: Endpoint) -> list[str]:
+    if endpoint.info.plural == "namespaces" and not endpoint.info.group:
+        return [verb for verb in _VERBS if verb != "deletecollection"]
+    return _VERBS
+
+
 def _group(name: str, versions: list[str]) -> dict[str, Any]:
     listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
@@ -149,7 +159,7 @@ def _resource_list(group_version: str, endpoints: list[Endpoint]) -> dict[str, A
             "singularName": info.singular_name,
             "namespaced": info.namespaced,
             "kind": info.kind,
-            "verbs": _VERBS,
+            "verbs": _verbs(endpoint),
         }
         if info.short_names:
             entry["shortNames"] = list(info.short_names)
@@ -161,7 +171,7 @@ def _resource_list(group_version: str, endpoints: list[Endpoint]) -> dict[str, A
                 "name": f"{info.plural}/{subresource}",
                 "singularName": "",
                 "namespaced": info.namespaced,
-                "kind": info.kind,
+                **(_SCALE if subresource == "scale" else {"kind": info.kind}),
                 "verbs": ["get", "patch", "update"],
             }
             for subresource in sorted(endpoint.subresources)
@@ -171,13 +181,15 @@ def _resource_list(group_version: str, endpoints: list[Endpoint]) -> dict[str, A
 
 def _aggregated_resource(endpoint: Endpoint) -> dict[str, Any]:
     info = endpoint.info
-    kind = {"group": info.group, "version": endpoint.version, "kind": info.kind}
+    custom = endpoint.resource.custom
+    # The real server names group and version of its own kinds only where they differ from those of the list.
+    kind = {"group": info.group if custom else "", "version": endpoint.version if custom else "", "kind": info.kind}
     entry: dict[str, Any] = {
         "resource": info.plural,
         "responseKind": kind,
         "scope": "Namespaced" if info.namespaced else "Cluster",
         "singularResource": info.singular_name,
-        "verbs": _VERBS,
+        "verbs": _verbs(endpoint),
     }
     if info.short_names:
         entry["shortNames"] = list(info.short_names)
@@ -185,7 +197,11 @@ def _aggregated_resource(endpoint: Endpoint) -> dict[str, Any]:
         entry["categories"] = list(info.categories)
     if endpoint.subresources:
         entry["subresources"] = [
-            {"subresource": name, "responseKind": kind, "verbs": ["get", "patch", "update"]}
+            {
+                "subresource": name,
+                "responseKind": _SCALE if name == "scale" else kind,
+                "verbs": ["get", "patch", "update"],
+            }
             for name in sorted(endpoint.subresources)
         ]
     return entry

@@ -57,6 +57,10 @@ def take_patched(call: Call, found: Any, before: dict[str, Any] | None) -> tuple
     if not isinstance(found, dict):
         raise bad_request(f"the patch leaves no object of kind {info.kind}")
     version, kind = found.get("apiVersion"), found.get("kind")
+    if endpoint.resource.custom and not kind:
+        shown = go_json(found)
+        problem = f"Invalid value: {go_json(shown)}: Object 'Kind' is missing in '{shown}'"
+        raise invalid("", "", "", [FieldError("patch", problem)])
     for key, value, wanted in (("apiVersion", version, endpoint.api_version), ("kind", kind, info.kind)):
         if value != wanted:
             if not endpoint.resource.custom:

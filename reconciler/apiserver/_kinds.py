@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BUILT_IN", "SELECTABLE", "KindInfo"]
+__all__ = ["BUILT_IN", "DEPRECATED", "SELECTABLE", "KindInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,13 @@ BUILT_IN: tuple[tuple[KindInfo, tuple[str, ...]], ...] = (
     (_kind("", "events", "Event", "ev", create_on_update=True), ("v1",)),
     (_kind("events.k8s.io", "events", "Event", "ev", create_on_update=True, stored_as=""), ("v1",)),
     (_kind("", "serviceaccounts", "ServiceAccount", "sa"), ("v1",)),
-    (_kind("", "services", "Service", "svc", categories=_ALL, status=True, names="label1035"), ("v1",)),
+    (_kind("", "services", "Service", "svc", categories=_ALL, status=True, names="label"), ("v1",)),
     (_kind("", "endpoints", "Endpoints", "ep", create_on_update=True), ("v1",)),
     (
         _kind("", "pods", "Pod", "po", categories=_ALL, status=True, generation=True),
         ("v1",),
     ),
+    (_kind("", "podtemplates", "PodTemplate", generation=True), ("v1",)),
     (_kind("", "nodes", "Node", "no", cluster=True, status=True), ("v1",)),
     (_kind("", "persistentvolumes", "PersistentVolume", "pv", cluster=True, status=True), ("v1",)),
     (_kind("", "persistentvolumeclaims", "PersistentVolumeClaim", "pvc", status=True), ("v1",)),
@@ -89,7 +90,14 @@ BUILT_IN: tuple[tuple[KindInfo, tuple[str, ...]], ...] = (
     (_kind("", "resourcequotas", "ResourceQuota", "quota", status=True), ("v1",)),
     (
         _kind(
-            "", "replicationcontrollers", "ReplicationController", "rc", categories=_ALL, status=True, generation=True
+            "",
+            "replicationcontrollers",
+            "ReplicationController",
+            "rc",
+            categories=_ALL,
+            status=True,
+            generation=True,
+            extra_subresources=("scale",),
         ),
         ("v1",),
     ),
@@ -173,6 +181,9 @@ BUILT_IN: tuple[tuple[KindInfo, tuple[str, ...]], ...] = (
     ),
 )
 """Each built-in kind with its served versions, the preferred one first."""
+
+DEPRECATED = {("", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
+"""What clients are warned of when they use a kind."""
 
 SELECTABLE: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "pods"): (

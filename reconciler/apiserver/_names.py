@@ -88,7 +88,7 @@ def name_problems(info: KindInfo, name: str) -> list[str]:
     }.get(info.names, (_SUBDOMAIN, 253, SUBDOMAIN_MESSAGE))
     if info.names != "subdomain" and "." in name:
         return ["must not contain dots"]
-    problems = [] if len(name) <= most else [f"must be no more than {most} bytes"]
+    problems = [] if len(name) <= most else [f"must be no more than {most} characters"]
     return problems if pattern.fullmatch(name) else [*problems, message]
 
 

@@ -64,7 +64,9 @@ def _apply(document: Any, operation: Any) -> Any:
     if op in ("add", "replace"):
         return _edit(document, path, op, operation.get("value"))
     if op in ("move", "copy"):
-        source = _pointer(operation.get("from", ""))
+        if not isinstance(operation.get("from"), str):
+            raise PatchFailed(f"unexpected operation: {operation}")
+        source = _pointer(operation["from"])
         if op == "move":
             value = _read(document, source)
             document = _edit(document, source, "remove", None)
@@ -106,9 +108,10 @@ def _same(one: Any, other: Any) -> bool:
 def _pointer(text: str) -> list[str]:
     if not text:
         return []
-    if not text.startswith("/"):
+    _, slash, rest = text.partition("/")
+    if not slash:
         raise PatchFailed(f"the pointer {text!r} does not begin with a slash")
-    return [part.replace("~1", "/").replace("~0", "~") for part in text[1:].split("/")]
+    return [part.replace("~1", "/").replace("~0", "~") for part in rest.split("/")]
 
 
 def _read(document: Any, path: list[str]) -> Any:
@@ -123,6 +126,9 @@ def _read(document: Any, path: list[str]) -> Any:
 
 
 def _index(part: str, last: int) -> int:
+    if part[:1] == "-" and part[1:].isdigit() and int(part[1:]) <= last + 1:
+        # The server's library counts from the end as well.
+        return last + 1 - int(part[1:])
     if part != "0" and (not part.isdigit() or part.startswith("0")):
         raise PatchFailed(f"invalid index referenced: {part}")
     if int(part) > last:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from reconciler.apiserver._built_in import BuiltInContents, built_in_node, place_of
 from reconciler.apiserver._contents import Contents
 from reconciler.apiserver._event_forms import from_events_group, to_events_group
-from reconciler.apiserver._kinds import BUILT_IN, SELECTABLE, KindInfo
+from reconciler.apiserver._kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
 from reconciler.apiserver._schema import Node
 from reconciler.apiserver._skeletons import skeleton_of
 from reconciler.apiserver._storage import Revisions, Store, Stored
@@ -173,7 +173,9 @@ class Registry:
             contents = None if node is None else BuiltInContents(node)
             fields = {path: reader(path) for path in SELECTABLE.get((info.group, info.plural), ())}
             skeleton = skeleton_of(info, version)
-            self.serve(Endpoint(resource, version, subresources, fields, contents, skeleton=skeleton))
+            warning = DEPRECATED.get((info.group, info.plural), "")
+            served = Endpoint(resource, version, subresources, fields, contents, warning=warning, skeleton=skeleton)
+            self.serve(served)
 
     def add(self, info: KindInfo, *, storage: str, custom: bool = False) -> Resource:
         """Make the store of a kind."""

@@ -10,9 +10,27 @@ from reconciler.apiserver._kinds import KindInfo
 __all__ = ["filled", "shown_empty", "skeleton_of"]
 
 _TEMPLATE: dict[str, Any] = {"metadata": {}, "spec": {"containers": None}}
+_NODE_INFO = (
+    "architecture",
+    "bootID",
+    "containerRuntimeVersion",
+    "kernelVersion",
+    "kubeProxyVersion",
+    "kubeletVersion",
+    "machineID",
+    "operatingSystem",
+    "osImage",
+    "systemUUID",
+)
 _SKELETONS: dict[tuple[str, str], dict[str, Any]] = {
     ("", "pods"): {"spec": {"containers": None}},
     ("", "events"): {"source": {}},
+    ("", "nodes"): {
+        "spec": {},
+        "status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": dict.fromkeys(_NODE_INFO, "")},
+    },
+    ("", "persistentvolumeclaims"): {"spec": {"resources": {}}, "status": {}},
+    ("", "podtemplates"): {"template": {"metadata": {}, "spec": {"containers": None}}},
     ("", "replicationcontrollers"): {"status": {"replicas": 0}},
     ("", "services"): {"status": {"loadBalancer": {}}},
     ("apps", "deployments"): {"spec": {"selector": None, "strategy": {}, "template": _TEMPLATE}},
@@ -27,6 +45,8 @@ _SKELETONS: dict[tuple[str, str], dict[str, Any]] = {
             ("currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"), 0
         ),
     },
+    ("autoscaling", "horizontalpodautoscalers"): {"spec": {"scaleTargetRef": {}}, "status": {}},
+    ("networking.k8s.io", "networkpolicies"): {"spec": {"podSelector": {}}},
     ("batch", "jobs"): {"spec": {"template": _TEMPLATE}},
     ("batch", "cronjobs"): {"spec": {"jobTemplate": {"metadata": {}, "spec": {"template": _TEMPLATE}}}},
     ("events.k8s.io", "events"): {"deprecatedSource": {}},

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver._allocations import complete_job, complete_pod, complete_service
+from reconciler.apiserver._allocations import (
+    complete_autoscaler,
+    complete_controller,
+    complete_daemon_set,
+    complete_job,
+    complete_pod,
+    finish_node,
+    finish_pod,
+    finish_service,
+)
 from reconciler.apiserver._kinds import KindInfo
 from reconciler.apiserver._names import CONFIG_KEY_MESSAGE, is_config_key
 from reconciler.apiserver._status import FieldError
@@ -23,7 +32,7 @@ def _fine(_doc: dict[str, Any], _before: dict[str, Any] | None) -> list[FieldErr
     return []
 
 
-def _unfinished(_doc: dict[str, Any]) -> None:
+def _unfinished(_doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
     """Add nothing."""
 
 
@@ -39,14 +48,15 @@ class Strategy:
         complete: completes a document in place, given the stored one on an update; it may replace members, but not
             change them.
         check: returns what is wrong with a document, given the stored one on an update.
-        finish: adds in place what nobody owns, after ownership was noted.
+        finish: adds in place what nobody owns, after ownership was noted, given the stored one on an update; it may
+            replace members, but not change them.
         warn: returns what clients are warned of in a document that is accepted.
     """
 
     complete: Callable[[dict[str, Any], dict[str, Any] | None], None] = _nothing
     check: Callable[[dict[str, Any], dict[str, Any] | None], list[FieldError]] = _fine
     warn: Callable[[dict[str, Any]], list[str]] = _silent
-    finish: Callable[[dict[str, Any]], None] = _unfinished
+    finish: Callable[[dict[str, Any], dict[str, Any] | None], None] = _unfinished
 
 
 PLAIN = Strategy()
@@ -139,7 +149,7 @@ def _check_deployment(doc: dict[str, Any], _before: dict[str, Any] | None) -> li
     return [FieldError("spec.strategy.rollingUpdate", message, "FieldValueForbidden")]
 
 
-def _event(doc: dict[str, Any]) -> None:
+def _event(doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
     """Fill in what Events always show, be it empty."""
     for key in ("eventTime", "firstTimestamp", "lastTimestamp"):
         doc.setdefault(key, None)
@@ -155,7 +165,7 @@ def _check_event(doc: dict[str, Any], _before: dict[str, Any] | None) -> list[Fi
     return [FieldError("involvedObject.namespace", message)]
 
 
-def _new_event(doc: dict[str, Any]) -> None:
+def _new_event(doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
     """Fill in what Events of events.k8s.io always show, be it empty."""
     for key in ("eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"):
         doc.setdefault(key, None)
@@ -182,10 +192,14 @@ _STRATEGIES = {
     ("", "namespaces"): Strategy(complete=_namespace),
     ("", "persistentvolumeclaims"): Strategy(complete=_pending),
     ("", "persistentvolumes"): Strategy(complete=_pending),
-    ("", "pods"): Strategy(complete=complete_pod),
+    ("", "nodes"): Strategy(finish=finish_node),
+    ("", "pods"): Strategy(finish=finish_pod, complete=complete_pod),
     ("", "secrets"): Strategy(complete=_secret, check=_check_secret),
-    ("", "services"): Strategy(complete=complete_service),
+    ("", "replicationcontrollers"): Strategy(complete=complete_controller),
+    ("", "services"): Strategy(finish=finish_service),
+    ("apps", "daemonsets"): Strategy(complete=complete_daemon_set),
     ("apps", "deployments"): Strategy(check=_check_deployment),
+    ("autoscaling", "horizontalpodautoscalers"): Strategy(complete=complete_autoscaler),
     ("batch", "jobs"): Strategy(complete=complete_job),
     ("coordination.k8s.io", "leases"): Strategy(check=_check_lease),
     ("events.k8s.io", "events"): Strategy(finish=_new_event, check=_check_new_event),

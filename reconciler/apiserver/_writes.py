@@ -127,8 +127,7 @@ class Writer:
         metadata = doc["metadata"]
         _check_place(call, metadata)
         self._require_namespace(call, str(metadata.get("name", "")))
-        if metadata.pop("resourceVersion", ""):
-            raise internal_error("resourceVersion should not be set on objects to be created")
+        version = str(metadata.pop("resourceVersion", ""))
         generate = "" if metadata.get("name") else str(metadata.get("generateName", ""))
         traceable = _is_traceable(call, doc, {})
         self._stamp(call, doc, metadata)
@@ -147,6 +146,8 @@ class Writer:
         errors += _check_contents(call, doc, None, errors)
         if errors:
             raise invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
+        if version.isdigit() and int(version) and not dry_run:
+            raise internal_error("resourceVersion should not be set on objects to be created")
         taken = endpoint.store.objects.get(key)
         if taken is not None:
             deleting = "deletionTimestamp" in taken.doc["metadata"]
@@ -159,7 +160,7 @@ class Writer:
             metadata["managedFields"] = owners.entries()
         if not metadata.get("managedFields"):
             metadata.pop("managedFields", None)
-        strategy.finish(doc)
+        strategy.finish(doc, None)
         stored_form = endpoint.take(doc)
         if dry_run:
             return Written(201, Stored(key, 0, stored_form), warnings=warnings)
@@ -224,9 +225,7 @@ class Writer:
         old = self.find(call)
         doc, warnings = read_document(call, None if old is None else call.endpoint.show(old.doc))
         metadata, info = doc["metadata"], call.endpoint.info
-        if not metadata.get("name"):
-            problem = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
-            raise bad_request(problem)
+        _check_named(call, metadata)
         _check_place(call, metadata)
         if old is None:
             if info.create_on_update and not call.subresource:
@@ -272,6 +271,7 @@ class Writer:
         except PatchFailed:
             raise patch_rejected() from None
         doc, warnings = take_patched(call, patched, before)
+        _check_named(call, doc["metadata"])
         _check_place(call, doc["metadata"])
         if not doc["metadata"].get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
@@ -346,7 +346,7 @@ class Writer:
             self._track(call, before, doc, owners)
         else:
             metadata.pop("managedFields", None)
-        strategy.finish(doc)
+        strategy.finish(doc, before)
         stored_form = endpoint.take(doc)
         if same(doc, before) or same(stored_form, old.doc):
             return Written(200, old, before=old, after=old, warnings=warnings)
@@ -370,7 +370,7 @@ def _read_patch(call: Call, kind: str) -> Any:
     if not isinstance(patch, list if kind == JSON_PATCH else dict):
         wanted = "[]handlers.jsonPatchOp" if kind == JSON_PATCH else "map[string]interface {}"
         problem = f"json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
-        raise bad_request(f"error decoding patch: {problem}")
+        raise bad_request(problem if kind == STRATEGIC_PATCH else f"error decoding patch: {problem}")
     if kind == MERGE_PATCH:
         call.doubled += duplicate_fields(call.request.body, patch)
     return patch
@@ -411,6 +411,12 @@ def is_due(endpoint: Endpoint, doc: dict[str, Any]) -> bool:
     if endpoint.info.plural == "namespaces":
         return not (doc.get("spec") or {}).get("finalizers")
     return endpoint.info.plural != "pods" or not doc["metadata"].get("deletionGracePeriodSeconds")
+
+
+def _check_named(call: Call, metadata: dict[str, Any]) -> None:
+    if not metadata.get("name"):
+        problem = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
+        raise bad_request(problem)
 
 
 def _check_place(call: Call, metadata: dict[str, Any]) -> None:
@@ -498,7 +504,9 @@ def _keep_owned(metadata: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 def _notes_count(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> bool:
-    """Tell whether annotations were changed that count for generation, as those of Deployments do."""
+    """Tell whether metadata was changed that counts for generation: annotations of Deployments, labels of slices."""
+    if call.endpoint.info.plural == "endpointslices":
+        return (before["metadata"].get("labels") or {}) != (doc["metadata"].get("labels") or {})
     if call.endpoint.info.plural != "deployments" or call.endpoint.info.group != "apps" or call.subresource:
         return False
     return (before["metadata"].get("annotations") or {}) != (doc["metadata"].get("annotations") or {})

@@ -192,11 +192,14 @@ async def test_a_pod_on_a_node_gets_its_grace_period(api: Api) -> None:
     containers = [{"name": "c", "image": "i"}]
     await api.post(pods, {"metadata": {"name": "idle"}, "spec": {"containers": containers}})
     await api.post(pods, {"metadata": {"name": "busy"}, "spec": {"containers": containers, "nodeName": "n1"}})
-    assert (await api.delete(f"{pods}/idle"))["status"] == "Success"
+    gone = await api.delete(f"{pods}/idle")
+    assert gone["metadata"]["deletionGracePeriodSeconds"] == 0
+    assert (await api.get(f"{pods}/idle")).status == 404
     marked = await api.delete(f"{pods}/busy")
     assert marked["metadata"]["deletionGracePeriodSeconds"] == 30
     assert marked["metadata"]["deletionTimestamp"] == "2026-01-01T00:00:30Z"
-    assert (await api.delete(f"{pods}/busy", {"gracePeriodSeconds": 0}))["status"] == "Success"
+    await api.delete(f"{pods}/busy", {"gracePeriodSeconds": 0})
+    assert (await api.get(f"{pods}/busy")).status == 404
 
 
 async def test_a_definition_takes_its_objects_with_it_and_ends_their_watches(server: APIServer, api: Api) -> None:

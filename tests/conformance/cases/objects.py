@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from tests.conformance.api import GROUP, Api
-from tests.conformance.cases._case import case, version, widget
+from typing import Any
+
+from tests.conformance.api import GROUP, JSON_PATCH, Api
+from tests.conformance.cases._case import case, table, version, widget
 
 # 1 identity and versions
 
@@ -258,3 +260,163 @@ async def _(api: Api) -> None:
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), query={"dryRun": "All"}, keep=["spec"])
     await api.get("widgets", "a")
+
+
+@case("4.05", "a dry run of an update, a status write and a delete changes nothing")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"), quiet=True)
+    dry = {"dryRun": "All"}
+    made["spec"]["size"] = 2
+    await api.put("widgets", "a", made, query=dry)
+    await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status", query=dry)
+    await api.delete("widgets", "a", query=dry)
+    await api.get("widgets", "a")
+
+
+@case("4.06", "no-op writes of built-in kinds")
+async def _(api: Api) -> None:
+    made = await api.create("configmaps", {"metadata": {"name": "a"}, "data": {"x": "1"}})
+    await api.put("configmaps", "a", made)
+    await api.patch("configmaps", "a", {"data": {"x": "1"}})
+    del made["metadata"]["resourceVersion"]
+    await api.put("configmaps", "a", made)
+
+
+@case("4.07", "an annotation that is set again changes nothing")
+async def _(api: Api) -> None:
+    body = widget("a")
+    body["metadata"] |= {"annotations": {"a": "1"}, "labels": {"b": "2"}}
+    await api.create("widgets", body, keep=["metadata.resourceVersion"])
+    patch = {"metadata": {"annotations": {"a": "1"}, "labels": {"b": "2"}}}
+    await api.patch("widgets", "a", patch, keep=["metadata.resourceVersion"])
+
+
+@case("1.13", "generateName of built-in kinds, long ones too")
+async def _(api: Api) -> None:
+    made = await api.create("configmaps", {"metadata": {"generateName": "generated-"}})
+    assert len(made["metadata"]["name"]) == len("generated-") + 5
+    made = await api.create("widgets", {"metadata": {"generateName": "g" * 70}, "spec": {"size": 1}}, quiet=True)
+    api.transcript.append({"length": len(made["metadata"]["name"])})
+
+
+@case("1.14", "a name wins over generateName")
+async def _(api: Api) -> None:
+    await api.create("widgets", {"metadata": {"name": "a", "generateName": "b-"}, "spec": {"size": 1}})
+
+
+@case("1.15", "a generateName that is no name")
+async def _(api: Api) -> None:
+    answer = await api.create("widgets", {"metadata": {"generateName": "Bad_"}, "spec": {"size": 1}}, keep=["code"])
+    body = api.transcript[-1]["body"]
+    name = body["details"].pop("name")
+    body["message"] = body["message"].replace(name, "<name>")
+    for cause in body["details"]["causes"]:
+        cause["message"] = cause["message"].replace(name, "<name>")
+    assert answer["code"] == 422
+
+
+async def _named(api: Api, plural: str, name: str) -> None:
+    spec: dict[str, Any] = {}
+    if plural == "widgets":
+        spec = {"spec": {"size": 1}}
+    elif plural == "services":
+        spec = {"spec": {"clusterIP": "None", "ports": [{"port": 80}]}}
+    await api.create(plural, {"metadata": {"name": name}, **spec}, query={"dryRun": "All"}, keep=["kind"])
+
+
+table(
+    "1.16",
+    [
+        (f"the name {name!r} of a {plural}", plural, name)
+        for plural, name in (
+            ("widgets", "a.b"),
+            ("widgets", "a..b"),
+            ("widgets", "-a"),
+            ("widgets", "a" * 254),
+            ("widgets", "a_b"),
+            ("configmaps", "A"),
+            ("configmaps", "a" * 254),
+            ("services", "1a"),
+            ("services", "a.b"),
+            ("services", "a" * 64),
+            ("leases", "a.b"),
+            ("leases", "a/b"),
+            ("secrets", "a b"),
+            ("roles", "a:b"),
+            ("roles", "a/b"),
+            ("roles", "."),
+        )
+    ],
+)(_named)
+
+
+@case("2.11", "a create over a dying object is AlreadyExists")
+async def _(api: Api) -> None:
+    body = widget("a")
+    body["metadata"]["finalizers"] = ["example.com/hold"]
+    await api.create("widgets", body, quiet=True)
+    await api.delete("widgets", "a", quiet=True)
+    await api.create("widgets", widget("a"))
+
+
+@case("2.12", "a PUT of a missing object is NotFound, and creates some built-in kinds")
+async def _(api: Api) -> None:
+    await api.put("widgets", "a", widget("a"))
+    await api.put("configmaps", "a", {"metadata": {"name": "a"}})
+    await api.put("leases", "a", {"metadata": {"name": "a"}})
+    event = {"metadata": {"name": "a"}, "involvedObject": {"namespace": api.ns, "kind": "Pod", "name": "x"}}
+    await api.put("events", "a", event)
+
+
+@case("2.13", "a PUT with another name, or none")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"), quiet=True)
+    await api.put("widgets", "a", {**made, "metadata": {**made["metadata"], "name": "b"}})
+    await api.put("widgets", "a", {**made, "metadata": {"resourceVersion": version(made)}})
+    await api.put("configmaps", "a", {"metadata": {"name": "b"}})
+
+
+@case("2.14", "a PUT cannot change what the server owns")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"), quiet=True)
+    made["metadata"] |= {"creationTimestamp": "2001-01-01T00:00:00Z", "generation": 7, "selfLink": "x"}
+    await api.put("widgets", "a", made)
+    made["metadata"]["deletionTimestamp"] = "2001-01-01T00:00:00Z"
+    await api.put("widgets", "a", made)
+
+
+@case("3.09", "status on create is dropped, or kept without the subresource")
+async def _(api: Api) -> None:
+    await api.create("widgets", {**widget("a"), "status": {"phase": "X"}}, keep=["status"])
+    await api.create("gadgets", {**widget("a"), "status": {"phase": "X"}}, keep=["status"])
+
+
+@case("3.10", "a JSON patch of the status")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    patch = [{"op": "add", "path": "/status", "value": {"phase": "X"}}]
+    await api.patch("widgets", "a", patch, "status", content=JSON_PATCH, keep=["status", "metadata.generation"])
+    patch = [{"op": "replace", "path": "/spec/size", "value": 9}]
+    await api.patch("widgets", "a", patch, "status", content=JSON_PATCH, keep=["spec", "status"])
+
+
+@case("3.11", "a PUT of status with a stale version conflicts, and one without is refused")
+async def _(api: Api) -> None:
+    made = await api.create("widgets", widget("a"), quiet=True)
+    await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
+    await api.put("widgets", "a", {**made, "status": {"phase": "X"}}, "status")
+    del made["metadata"]["resourceVersion"]
+    await api.put("widgets", "a", {**made, "status": {"phase": "X"}}, "status")
+
+
+@case("3.12", "a status may be removed")
+async def _(api: Api) -> None:
+    await api.create("widgets", widget("a"), quiet=True)
+    await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status", quiet=True)
+    await api.patch("widgets", "a", {"status": None}, "status")
+
+
+@case("3.13", "a status write to a namespace, a pod and a deployment that are missing")
+async def _(api: Api) -> None:
+    for plural in ("namespaces", "pods", "deployments"):
+        await api.patch(plural, "missing", {"status": {"phase": "X"}}, "status")
