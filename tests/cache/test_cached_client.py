@@ -449,7 +449,7 @@ class SlowAnswers:
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         response = await self._server.send(request)
-        if request.method == self._method and response.chunks is None and "/api" in request.path:
+        if request.method == self._method and response.chunks is None and "/namespaces/" in request.path:
             self.asked.set()
             await self.answer.wait()
         return response
@@ -482,6 +482,23 @@ async def test_what_is_written_while_the_server_is_asked_stays(world: World) -> 
     slow.answer.set()
     await read
     assert [one.name for one in await world.client.list(MAP, "default")] == ["a", "b"]
+
+
+async def test_what_is_written_while_the_server_is_asked_for_one_object_stays(world: World) -> None:
+    await world.live.create(config_map("a"))
+    await world.declare(MAP)
+    world.hold_watches()
+    slow = SlowAnswers(world.server, "GET")
+    client = CachedClient(Client(slow), world.cache)
+    world.server.faults.add(lost=True, verb="delete", after_commit=True)
+    with pytest.raises(OutcomeUnknown):
+        await world.client.delete(MAP, "a", "default")
+    read = asyncio.create_task(client.get(MAP, "a", "default"))
+    await slow.asked.wait()
+    made = await world.client.create(config_map("a"))
+    slow.answer.set()
+    assert (await read).uid == made.uid
+    assert (await world.client.get(MAP, "a", "default")).uid == made.uid
 
 
 async def test_a_repeated_deletion_that_finds_nothing_any_more_is_seen_at_once(world: World) -> None:
