@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from kubernetes_asyncio import client as k8s
 from kubernetes_asyncio import config
@@ -78,6 +79,15 @@ async def test_after_it_sees_everything(apiserver: APIServer, client: Client, co
         await apiserver.restart()
         await make(client, "yew")
         await has_contents(client, "yew")
+
+
+async def test_before_the_first_failure_ends_it(apiserver: APIServer, client: Client, controller: Controller) -> None:
+    with apiserver.faults.chaos(seed=1, rate=0.6, user_agent=AGENT):
+        working = asyncio.create_task(controller.watch_before())
+        await make(client, *(f"cabinet-{number}" for number in range(10)))
+        done, _ = await asyncio.wait([working], timeout=30)
+    assert working in done
+    assert isinstance(working.exception(), (k8s.ApiException, aiohttp.ClientError))
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -115,8 +115,10 @@ class Fault:
         said += [word for word in _EFFECTS if getattr(self, word.replace(" ", "_"))]
         if self.stale is not None:
             said.append(f"{self.stale} s stale")
-        if self.event_order is not None:
-            said.append(f"event {self.event_order}")
+        if self.event_order == "seeded":
+            said.append("event at any time")
+        elif self.event_order is not None:
+            said.append(f"event {self.event_order} the answer" if self.event_order != "late" else "event late")
         return ", ".join(said)
 
     def strikes(self, call: Call | None, request: HTTPRequest) -> bool:
