@@ -112,7 +112,7 @@ def _check_nulls(call: Call, content: dict[str, Any], doc: dict[str, Any], befor
     own = {key: value for key, value in content.items() if key != "metadata"}
     if _holds_null(own) and isinstance(contents, Contents):
         errors = contents.check(doc, before, call.subresource, blocked=True)
-        if errors:
+        if any(error.field != "<nil>" for error in errors):
             raise invalid(info.kind, info.group, call.name, errors)
 
 

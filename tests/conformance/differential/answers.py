@@ -58,6 +58,7 @@ def _settled(value: Any, ranks: Mapping[str, str], ns: str) -> Any:
     if isinstance(value, list):
         return [_settled(item, ranks, ns) for item in value]
     if isinstance(value, dict):
+        value = _once(value)
         if "columnDefinitions" in value:
             value = {**value, "columnDefinitions": [_undescribed(column) for column in value["columnDefinitions"]]}
         return {
@@ -65,6 +66,16 @@ def _settled(value: Any, ranks: Mapping[str, str], ns: str) -> Any:
             for key, item in value.items()
         }
     return value
+
+
+def _once(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a Status of several findings with each of them once, in an order of its own."""
+    causes = body["details"].get("causes") or [] if isinstance(body.get("details"), dict) else []
+    if body.get("reason") != "Invalid" or len(causes) < 2:
+        return body
+    found = sorted({json.dumps(cause, sort_keys=True) for cause in causes})
+    message = body["message"].partition(" is invalid: ")[0]
+    return {**body, "message": message, "details": {**body["details"], "causes": [json.loads(text) for text in found]}}
 
 
 def _left_out(text: str) -> str:
