@@ -1,4 +1,4 @@
-"""Turn a configuration into a transport: kubeconfig or service account, through kubernetes_asyncio."""
+"""Turn a configuration into a transport: kubeconfig or service account."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.client._answers import label
 from reconciler.client._credentials import Credentials, reason_of
+from reconciler.client._direct import DirectTransport
 from reconciler.client._kubeconfig import Kubeconfig, default_path, paths_in
 from reconciler.client._logins import Login, Plain, login_of
+from reconciler.client._network import refuse_virtual_time
+from reconciler.client._settings import CONNECTIONS, OwnSettings
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
 if TYPE_CHECKING:
-    from kubernetes_asyncio.client import ApiClient
+    from reconciler.client._sockets import KubernetesAsyncioTransport
 
 __all__ = ["ConfiguredTransport"]
 
@@ -26,9 +29,6 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its token and the cluster's certificate authority."""
 
 _IN_CLUSTER = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
-
-_CONNECTIONS = 256
-"""Connections at most: HTTP/1.1 needs one for each watch and for each request under way."""
 
 
 _logger = logging.getLogger("reconciler.client")
@@ -50,13 +50,15 @@ class _Connections:
         closed: they have ended.
     """
 
-    def __init__(self, api_client: ApiClient) -> None:
-        from reconciler.client._sockets import KubernetesAsyncioTransport
-
-        self.transport = KubernetesAsyncioTransport(api_client)
+    def __init__(
+        self,
+        transport: DirectTransport | KubernetesAsyncioTransport,
+        close: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.transport = transport
         self.retired = False
         self.closed = False
-        self._api_client = api_client
+        self._close = close
         self._under_way = 0
 
     async def send(self, request: HTTPRequest) -> HTTPResponse:
@@ -95,7 +97,8 @@ class _Connections:
     async def close(self) -> None:
         self.closed = True
         await self.transport.close()
-        await self._api_client.close()
+        if self._close is not None:
+            await self._close()
 
 
 class ConfiguredTransport:
@@ -125,8 +128,6 @@ class ConfiguredTransport:
         """
         if self._open is not None:
             return
-        from reconciler.client._sockets import refuse_virtual_time
-
         refuse_virtual_time()
         source = _find(self._kubeconfig, self._context)
         load = _load_kubeconfig if source.paths else _load_service_account
@@ -138,7 +139,7 @@ class ConfiguredTransport:
             raise
 
     def _connections(self, loaded: _Loaded) -> _Connections:
-        connections = _Connections(_api_client(loaded))
+        connections = _connected(loaded)
         self._certificates = loaded.credentials.certificates
         return connections
 
@@ -227,61 +228,96 @@ class _Loaded:
 async def _load_kubeconfig(source: _Source, context: str | None) -> _Loaded:
     kubeconfig = Kubeconfig(source.paths, source.subject)
     name, cluster, user = kubeconfig.choose(context)
-    from kubernetes_asyncio.client import Configuration
-    from kubernetes_asyncio.config.kube_config import KubeConfigLoader
-
-    configuration = Configuration()
     headers = kubeconfig.impersonation(user)
     login: Login = Plain(user)
+    own = OwnSettings()
+    configuration: Any = own
 
     async def reload(refused: bool) -> None:
         document = kubeconfig.document(name, cluster, await login.entries(refused=refused))
-        await KubeConfigLoader(document, active_context=name).load_and_set(configuration)
+        if configuration is own:
+            own.take_kubeconfig(document["clusters"][0]["cluster"], document["users"][0]["user"])
+        else:
+            await _load_with_library(document, name, configuration)
+
+    def close() -> None:
+        login.close()
+        own.close()
 
     try:
         login = login_of(user)
+        if isinstance(login, Plain) and login.needs_library:
+            from kubernetes_asyncio.client import Configuration
+
+            configuration = Configuration()
         await reload(False)
     except Exception as error:  # noqa: BLE001 - foreign code: plugins, files, identity providers
-        login.close()
+        close()
         raise ConfigurationError(
             f"{source.subject}: the credentials of user {user.name!r} cannot be loaded: {reason_of(error)}"
         ) from None
     scheduled = login.changes or bool(cluster.value.get("certificate-authority"))
     credentials = Credentials(configuration, reload, scheduled=scheduled)
-    return _Loaded(configuration, credentials, source.subject, headers, login.close)
+    return _Loaded(configuration, credentials, source.subject, headers, close)
+
+
+async def _load_with_library(document: dict[str, Any], name: str, configuration: Any) -> None:
+    from kubernetes_asyncio.config.kube_config import KubeConfigLoader
+
+    await KubeConfigLoader(document, active_context=name).load_and_set(configuration)
 
 
 async def _load_service_account(source: _Source, _: str | None) -> _Loaded:
-    from kubernetes_asyncio.client import Configuration
-    from kubernetes_asyncio.config.incluster_config import InClusterConfigLoader
-
-    configuration = Configuration()
-    loader = InClusterConfigLoader(
-        str(SERVICE_ACCOUNT / "token"), str(SERVICE_ACCOUNT / "ca.crt"), try_refresh_token=False
-    )
+    settings = OwnSettings()
 
     async def reload(_: bool) -> None:
-        loader.load_and_set(configuration)
+        settings.take_service_account(SERVICE_ACCOUNT)
 
     try:
         await reload(False)
-    except Exception as error:  # noqa: BLE001 - foreign code
+    except (OSError, ConfigurationError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{source.subject} cannot be used: {reason_of(error)}") from None
-    return _Loaded(configuration, Credentials(configuration, reload, scheduled=True), source.subject)
+    return _Loaded(settings, Credentials(settings, reload, scheduled=True), source.subject)
 
 
-def _api_client(loaded: _Loaded) -> ApiClient:
-    from kubernetes_asyncio.client import ApiClient
-
-    loaded.configuration.connection_pool_maxsize = _CONNECTIONS
+def _connected(loaded: _Loaded) -> _Connections:
     try:
-        api_client = ApiClient(loaded.configuration)
+        settings = loaded.configuration
+        if not isinstance(settings, OwnSettings):
+            return _library_connections(settings, loaded.headers)
+        if settings.proxy:
+            return _library_connections(_proxied(settings), loaded.headers)
+        return _Connections(DirectTransport(settings, headers=loaded.headers))
     except (ssl.SSLError, OSError, ValueError) as error:
         problem = _tls_problem(loaded.configuration)
         raise ConfigurationError(f"{loaded.subject}: {problem} ({reason_of(error)})") from None
-    for name, value in loaded.headers.items():
+
+
+def _proxied(settings: OwnSettings) -> Any:
+    """Return the same as a configuration of `kubernetes_asyncio`, which speaks through proxies."""
+    from kubernetes_asyncio.client import Configuration
+
+    configuration: Any = Configuration()
+    for name in ("host", "ssl_ca_cert", "cert_file", "key_file", "verify_ssl", "tls_server_name", "proxy"):
+        setattr(configuration, name, getattr(settings, name))
+
+    def renew(used: Any) -> None:
+        used.api_key = dict(settings.api_key)
+
+    configuration.refresh_api_key_hook = renew
+    return configuration
+
+
+def _library_connections(configuration: Any, headers: Mapping[str, str]) -> _Connections:
+    from kubernetes_asyncio.client import ApiClient
+
+    from reconciler.client._sockets import KubernetesAsyncioTransport
+
+    configuration.connection_pool_maxsize = CONNECTIONS
+    api_client = ApiClient(configuration)
+    for name, value in headers.items():
         api_client.set_default_header(name, value)
-    return api_client
+    return _Connections(KubernetesAsyncioTransport(api_client), api_client.close)
 
 
 def _tls_problem(configuration: Any) -> str:

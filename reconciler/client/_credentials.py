@@ -14,6 +14,8 @@ from reconciler.errors import ConfigurationError
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import Configuration
 
+    from reconciler.client._settings import OwnSettings
+
 __all__ = ["Credentials", "reason_of"]
 
 _LOOK_EVERY = 60.0
@@ -40,7 +42,7 @@ class Credentials:
     """
 
     def __init__(
-        self, configuration: Configuration, reload: Callable[[bool], Awaitable[None]], *, scheduled: bool
+        self, configuration: Configuration | OwnSettings, reload: Callable[[bool], Awaitable[None]], *, scheduled: bool
     ) -> None:
         self._configuration: Any = configuration
         self._reload = reload

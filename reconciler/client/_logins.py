@@ -69,12 +69,17 @@ def expires_soon(expiry: datetime | None) -> bool:
 
 
 class Plain:
-    """Have tokens, passwords and certificates as they stand in the file, or in files that it names."""
+    """Have tokens, passwords and certificates as they stand in the file, or in files that it names.
+
+    Attributes:
+        needs_library: there is an authentication provider that `kubernetes_asyncio` alone knows.
+    """
 
     def __init__(self, user: Entry) -> None:
         self._entries = user.value
         files = ("tokenFile", "client-certificate", "client-key", "auth-provider")
         self.changes = any(user.value.get(key) for key in files)
+        self.needs_library = bool(user.value.get("auth-provider"))
 
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:  # noqa: ARG002 - the files are read each time
         """Return what the file says; the loader reads the files that it names anew each time."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import ipaddress
-import ssl
-import urllib.request
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,14 +12,14 @@ import aiohttp
 from yarl import URL
 
 from reconciler.client._answers import label
-from reconciler.clock import current_clock
-from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown, TransportError
+from reconciler.client._network import proxy_of_environment, refuse_virtual_time, unknown, words
+from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
 
-__all__ = ["KubernetesAsyncioTransport", "refuse_virtual_time"]
+__all__ = ["KubernetesAsyncioTransport"]
 
 _READ_BUFFER = 2**21
 """Bytes: a watch line holds a whole object, up to etcd's 1.5 MiB and more; small buffers would pause reading often."""
@@ -34,19 +31,6 @@ _NOT_SENT = (
     aiohttp.ClientHttpProxyError,
 )
 _LOST = (aiohttp.ClientError, TimeoutError, OSError)
-
-
-def refuse_virtual_time() -> None:
-    """Raise if the clock in force is virtual.
-
-    Raises:
-        ConfigurationError: it is: sockets take real time, during which virtual time would run away.
-    """
-    if getattr(current_clock(), "virtual", False):
-        raise ConfigurationError(
-            "a client over sockets cannot run under virtual time, since the network takes real time: use the embedded "
-            "server in process, Client(server), or leave virtual time"
-        )
 
 
 class KubernetesAsyncioTransport:
@@ -74,7 +58,7 @@ class KubernetesAsyncioTransport:
             key.lower(): value for key, value in api_client.default_headers.items() if key.lower() != "user-agent"
         }
         self._options: dict[str, Any] = {
-            "proxy": rest.proxy or _proxy_of_environment(URL(self._host)),
+            "proxy": rest.proxy or _proxy_of(URL(self._host)),
             "proxy_headers": rest.proxy_headers,
             "server_hostname": rest.server_hostname,
             "allow_redirects": False,  # an Authorization header is for one server
@@ -132,9 +116,9 @@ class KubernetesAsyncioTransport:
         except _NOT_SENT as error:
             # The origin alone: an address may hold a password before the host, and a token in its path.
             origin = URL(self._host).origin()
-            raise NotSent(f"{label(request)}: no connection to {origin}: {_words(error)}") from error
+            raise NotSent(f"{label(request)}: no connection to {origin}: {words(_cause(error))}") from error
         except _LOST as error:
-            raise _unknown(request, error) from error
+            raise unknown(request, _cause(error)) from error
 
     async def _open(self, request: HTTPRequest, headers: dict[str, str]) -> HTTPResponse:
         async with asyncio.timeout(request.timeout):
@@ -192,7 +176,7 @@ class _Chunks:
         try:
             return await anext(self._chunks)
         except _LOST as error:
-            raise _unknown(self._request, error) from error
+            raise unknown(self._request, _cause(error)) from error
 
 
 def _answer(response: aiohttp.ClientResponse, body: bytes) -> HTTPResponse:
@@ -201,35 +185,16 @@ def _answer(response: aiohttp.ClientResponse, body: bytes) -> HTTPResponse:
     return HTTPResponse(response.status, headers, body, warnings=warnings)
 
 
-def _unknown(request: HTTPRequest, error: BaseException) -> TransportError:
-    if request.stream:
-        return OutcomeUnknown(f"{label(request)}: the stream broke: {_words(error)}")
-    hint = "" if request.method == "GET" else "; it may have been executed: read before repeating it"
-    return OutcomeUnknown(f"{label(request)}: no answer: {_words(error)}{hint}")
-
-
-def _words(error: BaseException) -> str:
-    """Say what went wrong in one line; aiohttp's own texts show the objects inside of it."""
+def _cause(error: BaseException) -> BaseException:
+    """Return what lies behind an error of aiohttp, whose own texts show the objects inside of it."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        cause = error.certificate_error
-        reason = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else str(cause)
-        return f"its certificate is not trusted ({reason}); check the certificate-authority in the configuration"
-    if isinstance(error, TimeoutError):
-        return "timed out"
+        return error.certificate_error
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection"
+        return ConnectionResetError("the server closed the connection")
     if isinstance(error, aiohttp.ClientConnectorError):
-        error = error.os_error
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        return error.os_error
+    return TimeoutError() if isinstance(error, TimeoutError) else error
 
 
-def _proxy_of_environment(url: URL) -> str | None:
-    """Return the proxy that HTTP_PROXY and its kin name for a server; never for this machine, as in Go."""
-    host = url.host or ""
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if local or urllib.request.proxy_bypass(host):
-        return None
-    return urllib.request.getproxies().get(url.scheme)
+def _proxy_of(url: URL) -> str | None:
+    return proxy_of_environment(url.scheme, url.host or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 
 from reconciler.client import Client
-from reconciler.errors import NotSent
+from reconciler.errors import NotSent, TransportError
 from reconciler.http import HTTPRequest
 from tests.client.kubeconfigs import SECRET, change, in_pod, kubeconfig, problem
+from tests.client.test_sockets import OK, Server, serving
 
 # kubernetes_asyncio calls it, where Python 3.12 and later disapprove.
 pytestmark = [
@@ -171,6 +173,37 @@ async def test_a_service_account_that_is_broken(tmp_path: Path, monkeypatch: pyt
     assert "cannot be used: Cert file exists but empty." in text
     (folder / "ca.crt").write_text("nonsense")
     assert "the certificate authority cannot be used" in await problem()
+
+
+@pytest.mark.parametrize("how", ["in the kubeconfig", "in the environment", "in a pod"])
+async def test_requests_go_through_the_proxy_that_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async def ok(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+
+    async with serving(ok) as proxy:
+        address = f"http://127.0.0.1:{proxy.port}"
+        path = kubeconfig(tmp_path / "config", server="http://cluster.invalid")
+        if how == "in the kubeconfig":
+            change(path, "clusters", **{"proxy-url": address})
+        else:
+            monkeypatch.setenv("http_proxy", address)
+            monkeypatch.setenv("https_proxy", address)
+        if how == "in a pod":
+            in_pod(monkeypatch, tmp_path)
+            monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        async with Client.from_config(kubeconfig=None if how == "in a pod" else path) as client:
+            if how == "in a pod":  # TLS through the proxy would need a certificate; that it is asked is enough
+                with pytest.raises(TransportError):
+                    await client.send(HTTPRequest("GET", "/x", timeout=5))
+            else:
+                await client.send(HTTPRequest("GET", "/x"))
+    start, headers, _ = proxy.requests[0]
+    if how == "in a pod":
+        assert start == "CONNECT 10.0.0.1:1 HTTP/1.1"
+    else:
+        assert (start, headers["authorization"]) == ("GET http://cluster.invalid/x HTTP/1.1", f"Bearer {SECRET}")
 
 
 @pytest.mark.virtual_time

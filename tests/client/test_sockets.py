@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import socket
 import ssl
 import struct
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 
 from reconciler import Model, Resource
 from reconciler.client import Client, KubernetesAsyncioTransport, RetryPolicy
+from reconciler.client._direct import DirectTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest
 
@@ -75,14 +77,28 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
         await asyncio.sleep(0)
 
 
+AnyTransport = KubernetesAsyncioTransport | DirectTransport
+direct = contextvars.ContextVar("direct", default=False)
+
+
+@pytest.fixture(params=["of our own", "of kubernetes_asyncio"], autouse=True)
+def _both_transports(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold the transport that `Client.from_config` uses, and the one over a caller's ApiClient, to the same rules."""
+    token = direct.set(request.param == "of our own")
+    yield
+    direct.reset(token)
+
+
 @contextlib.asynccontextmanager
-async def transport_to(
-    port: int, *, scheme: str = "http", **settings: Any
-) -> AsyncIterator[KubernetesAsyncioTransport]:
+async def transport_to(port: int, *, scheme: str = "http", **settings: Any) -> AsyncIterator[AnyTransport]:
     configuration = Configuration()
     configuration.host = f"{scheme}://127.0.0.1:{port}"
     for name, value in settings.items():
         setattr(configuration, name, value)
+    if direct.get():
+        async with DirectTransport(configuration) as transport:
+            yield transport
+        return
     async with ApiClient(configuration) as api, KubernetesAsyncioTransport(api) as transport:
         yield transport
 
@@ -456,6 +472,8 @@ async def test_the_proxy_of_the_environment_is_used_but_not_for_this_machine(mon
 
 @pytest.mark.virtual_time
 async def test_under_virtual_time_it_says_why_it_does_not_work() -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot run under virtual time.*Client\(server\)"):
+        DirectTransport(Configuration())
     async with ApiClient(Configuration()) as api:
         with pytest.raises(ConfigurationError, match=r"cannot run under virtual time.*Client\(server\)"):
             KubernetesAsyncioTransport(api)

@@ -55,3 +55,8 @@ async def test_batchers_of_both_clients_join(script) -> None:
     one, two = (each.status_writer("v1/ConfigMap", "c", "prod").identity for each in (client, through))
     assert one == two
     assert Client(script).status_writer("v1/ConfigMap", "c", "prod").identity != one
+
+
+def test_what_is_put_around_must_be_a_transport(client: Client) -> None:
+    with pytest.raises(TypeError, match="object is no transport, it has no 'send'"):
+        client.through(lambda _: object())  # type: ignore[arg-type, return-value]

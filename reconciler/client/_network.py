@@ -1,0 +1,56 @@
+"""Say what the network did: words and types for its failures, and which proxy stands before a server."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+import urllib.request
+
+from reconciler.client._answers import label
+from reconciler.clock import current_clock
+from reconciler.errors import ConfigurationError, OutcomeUnknown, TransportError
+from reconciler.http import HTTPRequest
+
+__all__ = ["proxy_of_environment", "refuse_virtual_time", "unknown", "words"]
+
+
+def refuse_virtual_time() -> None:
+    """Raise if the clock in force is virtual.
+
+    Raises:
+        ConfigurationError: it is: sockets take real time, during which virtual time would run away.
+    """
+    if getattr(current_clock(), "virtual", False):
+        raise ConfigurationError(
+            "a client over sockets cannot run under virtual time, since the network takes real time: use the embedded "
+            "server in process, Client(server), or leave virtual time"
+        )
+
+
+def unknown(request: HTTPRequest, error: BaseException) -> TransportError:
+    """Return the error for a request that may have reached the server, but brought no answer."""
+    if request.stream:
+        return OutcomeUnknown(f"{label(request)}: the stream broke: {words(error)}")
+    hint = "" if request.method == "GET" else "; it may have been executed: read before repeating it"
+    return OutcomeUnknown(f"{label(request)}: no answer: {words(error)}{hint}")
+
+
+def words(error: BaseException) -> str:
+    """Say what went wrong in one line."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = error.verify_message or str(error)
+        return f"its certificate is not trusted ({reason}); check the certificate-authority in the configuration"
+    if isinstance(error, TimeoutError) and not error.strerror:
+        return "timed out"
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+def proxy_of_environment(scheme: str, host: str) -> str | None:
+    """Return the proxy that HTTP_PROXY and its kin name for a server; never for this machine, as in Go."""
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if local or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies().get(scheme)

@@ -1,0 +1,206 @@
+"""Answers are read the same however the network cuts them, and what breaks the rules is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import itertools
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.client._direct import DirectTransport
+from reconciler.client._http11 import Garbled, ResponseReader
+from reconciler.client._settings import OwnSettings
+from reconciler.errors import NotSent, OutcomeUnknown
+from reconciler.http import HTTPRequest
+from tests.client.test_sockets import OK, Server, serving
+
+BODY = b'{"kind":"List"}' * 20
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(b"%x;note=1\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\nX-Trailer: 1\r\n\r\n"
+
+
+ANSWERS = {
+    "with a length": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY),
+    "in chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(BODY, 7),
+    "up to the end": b"HTTP/1.0 200 OK\r\n\r\n" + BODY,
+    "after a preliminary answer": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY),
+    "compressed": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b"
+    % (len(gzip.compress(BODY, mtime=0)), gzip.compress(BODY, mtime=0)),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+@given(cuts=st.lists(st.integers(0, 600), max_size=12))
+def test_an_answer_is_the_same_wherever_the_network_cuts_it(kind: str, cuts: list[int]) -> None:
+    reader, answer = ResponseReader("GET"), ANSWERS[kind]
+    places = [0, *sorted(cut for cut in cuts if cut < len(answer)), len(answer)]
+    for begin, end in itertools.pairwise(places):
+        reader.feed(answer[begin:end])
+    assert reader.finish()
+    assert reader.head is not None
+    assert (reader.head.status, b"".join(reader.body), reader.surplus) == (200, BODY, False)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/1.1 2x0 OK\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n",
+        b"HTTP/1.1 200 OK\r\n folded: 1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nName : 1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x" * 2**17,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 2**13,
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+    ],
+)
+def test_what_breaks_the_rules_is_refused(answer: bytes) -> None:
+    with pytest.raises(Garbled):
+        ResponseReader("GET").feed(answer)
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_some_answers_have_no_body(status: bytes) -> None:
+    reader = ResponseReader("GET")
+    reader.feed(b"HTTP/1.1 %b\r\nContent-Length: 5\r\n\r\n" % status)
+    assert reader.done
+
+
+def transport_to(port: int, **settings: object) -> DirectTransport:
+    own = OwnSettings()
+    own.host = f"http://127.0.0.1:{port}"
+    for name, value in settings.items():
+        setattr(own, name, value)
+    return DirectTransport(own)
+
+
+async def test_one_connection_serves_one_request_after_the_other() -> None:
+    async def ok(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+
+    async with serving(ok) as server, transport_to(server.port) as transport:
+        for _ in range(20):
+            await transport.send(HTTPRequest("GET", "/x"))
+        assert server.connections == 1
+        await asyncio.gather(*(transport.send(HTTPRequest("GET", "/x")) for _ in range(5)))
+        assert server.connections == 5
+
+
+@pytest.mark.parametrize("closing", [b"Connection: close\r\n", b""])
+async def test_a_connection_that_is_said_to_end_or_says_too_much_is_not_used_again(closing: bytes) -> None:
+    async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        surplus = b"" if closing else b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+        writer.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\n{}%b" % (closing, surplus))
+
+    async with serving(handler) as server, transport_to(server.port) as transport:
+        for _ in range(3):
+            assert (await transport.send(HTTPRequest("GET", "/x"))).body == b"{}"
+        assert server.connections == 3
+
+
+async def test_an_answer_that_is_no_http_is_an_unknown_outcome() -> None:
+    async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+
+    async with serving(handler) as server, transport_to(server.port) as transport:
+        with pytest.raises(OutcomeUnknown, match=r"PUT /x: no answer: the answer is not HTTP/1\.1; it may have been"):
+            await transport.send(HTTPRequest("PUT", "/x", body=b"{}"))
+
+
+async def test_who_waits_for_a_connection_gets_the_next_that_is_free_also_after_a_cancellation() -> None:
+    busy, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        if len(server.requests) == 2:
+            busy.set()
+        await go_on.wait()
+        writer.write(OK)
+
+    async with serving(handler) as server, transport_to(server.port, connection_pool_maxsize=2) as transport:
+        tasks = [asyncio.create_task(transport.send(HTTPRequest("GET", f"/{number}"))) for number in range(8)]
+        await busy.wait()
+        for cancelled in (tasks.pop(3), tasks.pop(0)):
+            cancelled.cancel()
+        go_on.set()
+        assert [answer.status for answer in await asyncio.gather(*tasks)] == [200] * 6
+        assert server.connections <= 3
+
+
+async def test_no_connection_is_kept_after_a_wait_that_was_too_long() -> None:
+    async def never(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        await server.left.wait()
+
+    async with serving(never) as server, transport_to(server.port, connection_pool_maxsize=1) as transport:
+        for _ in range(2):
+            with pytest.raises(OutcomeUnknown, match="timed out"):
+                await transport.send(HTTPRequest("GET", "/x", timeout=0.05))
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        HTTPRequest("GET", "/x y"),
+        HTTPRequest("GET", "/x\r\nhost: other"),
+        HTTPRequest("GET", "/x", headers={"a": "b\r\nc: d"}),
+        HTTPRequest("GET", "/x", headers={"a\n": "b"}),
+    ],
+)
+async def test_a_line_break_cannot_smuggle_a_request(request_: HTTPRequest) -> None:
+    async def ok(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+
+    async with serving(ok) as server, transport_to(server.port) as transport:
+        with pytest.raises(ValueError, match=r"is no path|holds a line break"):
+            await transport.send(request_)
+        assert server.requests == []
+
+
+async def test_a_stream_that_nobody_reads_does_not_fill_the_memory() -> None:
+    sent = 0
+
+    async def flood(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        block = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+        for _ in range(640):
+            writer.write(block)
+            await writer.drain()
+            sent += 65536
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    async def lengths(chunks: AsyncIterator[bytes]) -> int:
+        return sum([len(chunk) async for chunk in chunks])
+
+    async with serving(flood) as server, transport_to(server.port) as transport:
+        response = await transport.send(HTTPRequest("GET", "/x", stream=True))
+        before = -1
+        while before != sent:  # until the server is held up
+            before = sent
+            await asyncio.sleep(0.2)
+        assert sent < 640 * 65536 / 2
+        assert response.chunks is not None
+        assert await lengths(response.chunks) == 640 * 65536
+        await response.close()
+
+
+async def test_a_closed_pool_lets_nobody_in() -> None:
+    transport = transport_to(1)
+    await transport.close()
+    with pytest.raises(NotSent, match="closed"):
+        await transport.send(HTTPRequest("GET", "/x"))
