@@ -15,7 +15,7 @@ from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient, CacheNotSynced, NotCached
 from reconciler.client import Client
 from reconciler.errors import AlreadyExists, Forbidden, NotFound, OutcomeUnknown, ServerError
-from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request, Version, current_cycle
 from reconciler.objects import Model, ObjectMeta, Resource, Unstructured
 from reconciler.testing import virtual_time
@@ -360,6 +360,27 @@ async def test_a_watch_more_than_a_minute_behind_costs_one_live_read_a_minute(wo
     for _ in range(5):
         assert len(await world.client.list(Database)) == 0
     assert world.reads() == 2
+
+
+async def test_a_cached_client_through_something_else_reads_and_is_heard_all_the_same(world: World) -> None:
+    await world.declare(MAP)
+    world.hold_watches()
+    passed: list[str] = []
+
+    class Passing:
+        def __init__(self, inner: Transport) -> None:
+            self._inner = inner
+
+        async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+            passed.append(request.method)
+            return await self._inner.send(request)
+
+    through = world.client.through(Passing)
+    await through.create(config_map("a"))
+    await through.live.create(config_map("b"))
+    for client in (through, world.client):
+        assert [one.name for one in await client.list(MAP)] == ["a", "b"]
+    assert passed == ["POST", "POST"]
 
 
 # what no answer tells
