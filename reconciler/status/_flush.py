@@ -35,39 +35,30 @@ from reconciler.errors import (
     TransportError,
 )
 from reconciler.meta import equal, format_path, get_path, parse_version
+from reconciler.status._attempts import Attempts
 from reconciler.status._effects import (
-    BACKOFF,
     Effect,
     Flow,
     Flushed,
     Outcome,
     Policy,
-    Read,
     Report,
-    Sleep,
     Target,
-    Write,
 )
 from reconciler.status._errors import (
-    StatusConflict,
     StatusContested,
-    StatusError,
-    StatusOutcomeUnknown,
     StatusRejected,
     StatusSubresourceMissing,
-    StatusUnavailable,
 )
 from reconciler.status._managed_fields import owned_by_others_only, owns
 from reconciler.status._memory import MEMORY
 from reconciler.status._mutations import DECISIONS, Context, Mutation, apply_all
-from reconciler.status._refusals import is_final, refusal
+from reconciler.status._refusals import is_final
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._wish import Wish, adoption_of, wish_for
 
 __all__ = ["Flush"]
-
-_MAY_COUNT_TWICE = "Repeating it could count twice."
 
 _logger = logging.getLogger("reconciler.status")
 
@@ -97,7 +88,7 @@ _Steps = Generator[Effect, Any, _Step]
 _Sends = Generator[Effect, Any, _Step | _Again]
 
 
-class Flush:
+class Flush(Attempts):
     """Be one flush.
 
     Args:
@@ -123,10 +114,7 @@ class Flush:
         uid: str,
         checkpoint: bool = False,
     ) -> None:
-        self.mutations = tuple(mutations)
-        self._target = target
-        self._policy = policy
-        self._counts = counts
+        super().__init__(target, policy, counts, mutations)
         self._tip = tip
         self._considered = considered
         self._uid = uid
@@ -134,12 +122,6 @@ class Flush:
         # What depends on what is there is conditional in any case: an earlier cycle may have left such.
         self._conditional = policy.conditional or not all(isinstance(m, DECISIONS) for m in mutations)
         self._mark = f"{policy.rng.getrandbits(64):016x}" if policy.token else ""
-        self._writes = 0
-        self._reads = 0
-        self._uncertain = False  # a send of this flush ended unknown
-        self._in_flight = False
-        self._last: Exception | None = None
-        self._subresource = self._first_subresource()
         self._document: dict[str, Any] | None = None
         self._read_owners = False
         self._adopted = False
@@ -167,23 +149,6 @@ class Flush:
             self._document = step.document
             wish = self._again(wish, step.snapshot) if step.seen else self._replayed(step.snapshot)
         return self._unwritten(wish)
-
-    def abandoned(self) -> StatusError:
-        """Return the error for a flush whose time is up."""
-        if self._in_flight or self._uncertain:
-            return self._unknown("no answer came in time")
-        return StatusUnavailable(
-            f"the status of {self._target} was not written in time: {self._why()}.", unsaved=self.mutations
-        )
-
-    def may_repeat(self, mutation: Mutation) -> bool:
-        """Say whether a later flush may apply a mutation of this one without counting it twice."""
-        return mutation.idempotent or not (self._in_flight or self._uncertain)
-
-    def _first_subresource(self) -> str | None:
-        if self._policy.subresource != "auto":
-            return self._policy.subresource
-        return None if MEMORY.lacks_subresource(self._target.kind) else "status"
 
     def _first_wish(self, computed: dict[str, Any] | None, context: Context | None) -> Wish:
         if self._considered is not self._tip.status and not equal(self._considered, self._tip.status):
@@ -278,20 +243,6 @@ class Flush:
                 step = self._applied(wish, answer)
             if not isinstance(step, _Again):
                 return step
-
-    def _write(self, wish: Wish) -> Generator[Effect, Any, dict[str, Any]]:
-        if self._writes >= self._policy.limit:
-            raise self._exhausted()
-        self._writes += 1
-        self._counts["attempts"] += 1
-        self._in_flight = True
-        try:
-            answer: dict[str, Any] = yield Write(wish.body, wish.strategy, None if wish.to_main else self._subresource)
-        except Exception:  # and no other: what closes or cancels this generator leaves the request in flight
-            self._in_flight = False
-            raise
-        self._in_flight = False
-        return answer
 
     def _failed(self, wish: Wish, error: TransportError | APIError | OSError) -> _Sends:
         if isinstance(error, (NotSent, TooManyRequests)):
@@ -429,35 +380,7 @@ class Flush:
         self._subresource = "status"
         return _Again() if stored.version == wish.tip.version else _Newer(answer, stored)
 
-    # Reads, pauses, ends.
-
-    def _read(self, wish: Wish) -> Generator[Effect, Any, dict[str, Any] | None]:
-        """Read the object; None when it is not there."""
-        while self._reads < self._policy.limit:
-            self._reads += 1
-            self._counts["reads"] += 1
-            try:
-                document: dict[str, Any] = yield Read()
-            except NotServed as error:
-                raise self._refused(wish, error, reading=True) from error
-            except NotFound:
-                return None
-            except (TransportError, ServerError, TooManyRequests, OSError) as error:
-                self._last = error
-                yield from self._pause(error)
-            except APIError as error:
-                if self._uncertain:
-                    raise self._unknown("it could not be read back") from error
-                raise self._refused(wish, error, reading=True) from error
-            else:
-                return document
-        raise self._exhausted()
-
-    def _pause(self, error: Exception) -> Generator[Effect, Any, None]:
-        delay = self._policy.backoff.delay(max(self._writes, self._reads) - 1, self._policy.rng)
-        wanted = getattr(error, "retry_after", None) or 0.0
-        # A server that sheds load is obeyed. After a failure the read back is due soon: the outcome hangs on it.
-        yield Sleep(max(delay, wanted if isinstance(error, TooManyRequests) else min(wanted, BACKOFF.maximum)))
+    # Ends.
 
     def _snapshot(self, document: dict[str, Any]) -> Snapshot:
         return Snapshot.of(document, whole=self._policy.may_write_main)
@@ -481,38 +404,3 @@ class Flush:
                 self._target.gvk,
                 "; ".join(f"Warning: {text}" for text in self._target.warnings()) or "no Warning header",
             )
-
-    # Errors.
-
-    def _refused(self, wish: Wish, error: APIError, *, reading: bool = False) -> StatusError:
-        verb = "get" if reading else "patch"
-        main = reading or wish.to_main or self._subresource is None
-        what = "the main resource" if main else f"the {self._subresource} subresource"
-        return refusal(error, str(self._target), wish.computed, self.mutations, need=f"{verb} {what}")
-
-    def _conflict(self, why: str) -> StatusConflict:
-        return StatusConflict(
-            f"{self._target} was changed by another writer after it was read, and {why}.", unsaved=self.mutations
-        )
-
-    def _unknown(self, why: str) -> StatusOutcomeUnknown:
-        return StatusOutcomeUnknown(
-            f"whether the status of {self._target} was written cannot be told: {why} ({self._why()}). "
-            + ("Repeating it is harmless." if all(map(self.may_repeat, self.mutations)) else _MAY_COUNT_TWICE),
-            unsaved=self.mutations,
-        )
-
-    def _exhausted(self) -> StatusError:
-        tries = f"after {self._writes} writes and {self._reads} reads"
-        if self._uncertain:
-            return self._unknown(f"no usable answer {tries}")
-        if isinstance(self._last, Conflict):
-            return self._conflict(f"again each time, {tries}")
-        return StatusUnavailable(
-            f"the status of {self._target} was not written {tries}: {self._why()}.", unsaved=self.mutations
-        )
-
-    def _why(self) -> str:
-        if self._last is None:
-            return "nothing was answered"
-        return f"{type(self._last).__name__}: {self._last}"
