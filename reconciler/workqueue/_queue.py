@@ -11,26 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections import deque
-from collections.abc import Callable
-from typing import Generic
 
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
+from reconciler.workqueue._alarm import Alarm
 from reconciler.workqueue._entry import Entry, K
 from reconciler.workqueue._inbox import Inbox
 from reconciler.workqueue._item import QueueItem
 from reconciler.workqueue._limiters import ExponentialBackoff, RateLimiter, when_duplicate
 from reconciler.workqueue._metrics import QueueMetrics
-from reconciler.workqueue._order import ReadyOrder
-from reconciler.workqueue._reasons import named, with_reason, without_reason
-from reconciler.workqueue._reports import Explanation, QueueStatistics, Run
-from reconciler.workqueue._timers import Timers
+from reconciler.workqueue._reasons import with_reason, without_reason
+from reconciler.workqueue._state import QueueState
 
 __all__ = ["QueueShutDown", "WorkQueue"]
-
-_LONGEST_SLEEP = 86_400.0
-"""Seconds for which the loop's timer is set at most; some loops cannot count further than their integers."""
 
 _TIMERS_A_TURN = 1000
 """How many timers are served before the loop may do something else."""
@@ -40,7 +33,7 @@ class QueueShutDown(ReconcilerError):
     """Tell a worker that no key will come any more."""
 
 
-class WorkQueue(Generic[K]):
+class WorkQueue(QueueState[K]):
     """Hand keys to workers: each to one at a time, as often as needed and no more.
 
     For one event loop; it can be made, and added to, before there is one. What is guaranteed: the room's docstring.
@@ -61,48 +54,18 @@ class WorkQueue(Generic[K]):
         clock: Clock | None = None,
         metrics: QueueMetrics | None = None,
     ) -> None:
-        self._name = name
-        self._limiter = rate_limiter or ExponentialBackoff(0.005, 1000)
-        self._now: Callable[[], float] = (clock or current_clock()).monotonic
+        super().__init__(name, rate_limiter or ExponentialBackoff(0.005, 1000), (clock or current_clock()).monotonic)
         self._metrics = metrics
-        self._entries: dict[K, Entry[K]] = {}
-        self._order: ReadyOrder[K] = ReadyOrder()
-        self._timers: Timers[K] = Timers()
-        self._in_hand: set[Entry[K]] = set()
-        self._ready = 0  # entries that are ready, those in hand as well included
-        self._workers: deque[asyncio.Future[None]] = deque()
         self._drainers: list[asyncio.Future[None]] = []
-        self._closing = False
         self._stopped = False
-        self._adds = 0
-        self._hand_outs = 0
-        self._delayed_adds = 0
-        self._dropped_adds = 0
-        self._dropped_ready = 0
-        self._dropped_timers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unbound = True  # something may wait for the loop to be known
-        self._handle: asyncio.TimerHandle | None = None
-        self._armed = math.inf  # the due time that the loop's timer is set for
+        self._alarm = Alarm(self._now, self._fire)
         self._inbox: Inbox[K] = Inbox(self._deliver, self._count_dropped)
         if metrics is not None:
             metrics.watch(self.statistics)
         with contextlib.suppress(RuntimeError):  # made before there is a loop, it meets it in the first call of `get`
             self._bind()
-
-    def __len__(self) -> int:
-        """Return how many keys are ready, those that run once more after the run in hand included."""
-        return self._ready
-
-    @property
-    def name(self) -> str:
-        """Return the name that the queue was given."""
-        return self._name
-
-    @property
-    def shutting_down(self) -> bool:
-        """Say whether a shutdown has begun, so that adds are dropped."""
-        return self._closing
 
     # Adding
 
@@ -262,70 +225,6 @@ class WorkQueue(Generic[K]):
         """
         return QueueItem(self.get, self.done)
 
-    # Looking
-
-    def run_of(self, key: K) -> Run[K] | None:
-        """Return what was handed out for a key that is in hand, None for others."""
-        entry = self._entries.get(key)
-        if entry is None or entry.run_since is None:
-            return None
-        return Run(key, named(entry.run_reasons), entry.run_priority, entry.run_since)
-
-    def reasons(self, key: K) -> frozenset[str]:
-        """Return the named reasons for which a key is to run; those of a run in hand are in `run_of`."""
-        entry = self._entries.get(key)
-        return frozenset() if entry is None else named(entry.reasons)
-
-    def retries(self, key: K) -> int:
-        """Return how many failures of a key the rate limiter has on record."""
-        return self._limiter.retries(key)
-
-    def keys(self) -> list[K]:
-        """Return all keys that are in hand, ready or waiting."""
-        return list(self._entries)
-
-    def explain(self, key: K) -> Explanation[K]:
-        """Tell where a key stands, since when and why."""
-        entry, now, failures = self._entries.get(key), self._now(), self._limiter.retries(key)
-        if entry is None:
-            return Explanation(key, failures=failures)
-        in_hand, pending = entry.run_since is not None, entry.reasons is not None
-        return Explanation(
-            key,
-            in_hand=None if entry.run_since is None else now - entry.run_since,
-            run_reasons=named(entry.run_reasons) if in_hand else frozenset(),
-            ready=now - entry.ready_at if entry.ready else None,
-            due=None if entry.due is None else max(0.0, entry.due - now),
-            priority=entry.priority if pending else None,
-            reasons=named(entry.reasons),
-            failures=failures,
-        )
-
-    def statistics(self) -> QueueStatistics:
-        """Return a snapshot of what the queue holds and did; may be called from any thread."""
-        now = self._now()
-        in_hand = list(self._in_hand)
-        ages = [now - entry.run_since for entry in in_hand if entry.run_since is not None]
-        by_priority = self._order.sizes()
-        by_priority.update(entry.priority for entry in in_hand if entry.ready)
-        return QueueStatistics(
-            name=self._name,
-            ready=self._ready,
-            ready_by_priority=dict(by_priority),
-            waiting=len(self._timers),
-            in_hand=len(ages),
-            idle_workers=len(self._workers),
-            adds=self._adds,
-            hand_outs=self._hand_outs,
-            delayed_adds=self._delayed_adds,
-            dropped_adds=self._dropped_adds,
-            dropped_ready=self._dropped_ready,
-            dropped_timers=self._dropped_timers,
-            longest_in_hand=max(ages, default=0.0),
-            unfinished=math.fsum(ages),
-            shutting_down=self._closing,
-        )
-
     # Ending
 
     async def shutdown(self, *, drain: bool = False) -> None:
@@ -374,7 +273,7 @@ class WorkQueue(Generic[K]):
         self._delayed_adds += 1
         if not entry.ready and (entry.due is None or due < entry.due):
             self._timers.set(entry, due)
-            if due < self._armed:
+            if due < self._alarm.at:
                 self._arm()
 
     def _deliver(self, key: K, due: float | None, priority: int, reason: str) -> None:
@@ -444,7 +343,7 @@ class WorkQueue(Generic[K]):
             entry.limited = False
             if entry.run_since is None:
                 del self._entries[entry.key]
-        self._disarm()
+        self._alarm.cancel()
 
     def _stop_if_drained(self) -> None:
         if self._closing and not self._ready and not self._in_hand:
@@ -475,7 +374,7 @@ class WorkQueue(Generic[K]):
         if loop is self._loop and not self._unbound:
             return
         if loop is not self._loop:
-            self._disarm()
+            self._alarm.cancel()
             self._workers.clear()  # they waited in a loop that has ended
             self._drainers.clear()
             self._loop = loop
@@ -484,28 +383,15 @@ class WorkQueue(Generic[K]):
         self._arm()
 
     def _arm(self) -> None:
-        """Set the loop's timer for the earliest entry; one that is set for an earlier time stays and does it then."""
         due = self._timers.next_due()
-        if due is None or due >= self._armed:
+        if due is None:
             return
         try:
-            loop = asyncio.get_running_loop()
+            self._alarm.set(due)
         except RuntimeError:
             self._unbound = True  # the first worker sees to it
-            return
-        self._disarm()
-        self._armed = due
-        self._handle = loop.call_at(loop.time() + min(max(0.0, due - self._now()), _LONGEST_SLEEP), self._fire)
-
-    def _disarm(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        self._handle = None
-        self._armed = math.inf
 
     def _fire(self) -> None:
-        self._handle = None
-        self._armed = math.inf
         now = self._now()
         for _ in range(_TIMERS_A_TURN):
             entry = self._timers.pop_due(now)
