@@ -69,6 +69,7 @@ class RequestLog:
 
     Attributes:
         dropped: how many older ones were let go.
+        incidents_dropped: how many older incidents were let go.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -77,6 +78,7 @@ class RequestLog:
         self._followers: list[Callable[[LoggedRequest], None]] = []
         self._added = 0
         self.dropped = 0
+        self.incidents_dropped = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -99,6 +101,7 @@ class RequestLog:
 
     def note(self, incident: Incident) -> None:
         """Remember what happened beside requests; the last 1000 are kept."""
+        self.incidents_dropped += len(self._incidents) == _MOST_INCIDENTS
         self._incidents.append((self._added, incident))
 
     def clear(self) -> None:
@@ -222,6 +225,8 @@ class RequestLog:
         ]
         lines.sort(key=lambda line: line[:2])
         texts = [text for _, _, text in lines]
+        if self.dropped or self.incidents_dropped:
+            texts.insert(0, f"({self.dropped} older requests are no longer in the log)")
         left_out = len(texts) - most
         return texts if left_out <= 0 else [f"({left_out} earlier lines are left out)", *texts[-most:]]
 

@@ -105,8 +105,12 @@ async def test_the_log_is_bounded_and_counts_what_it_drops() -> None:
         assert [entry.name for entry in server.requests()] == ["n7", "n8", "n9", "n10", "n11"]
         statistics = server.statistics()
         assert (statistics.requests, statistics.requests_dropped) == (12, 7)
+        assert server.log.timeline() == ["(7 older requests are no longer in the log)"]
         server.clear_requests()
         assert server.requests() == []
+        for _ in range(1003):
+            server.compact()
+        assert (len(server.log.timeline(most=2000)), server.log.incidents_dropped) == (1001, 3)
 
 
 async def test_a_write_prints_as_one_line(server: APIServer, api: Api) -> None:

@@ -86,6 +86,25 @@ async def test_it():
     assert result.stdout.str().count("what happened on") == 1
 
 
+def test_neither_a_mock_nor_a_server_that_is_gone_hides_the_failure(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+from unittest import mock
+from reconciler.testing.control_plane import ControlPlane
+
+def test_it():
+    server, plane = mock.Mock(spec=APIServer), ControlPlane.__new__(ControlPlane)
+    raise RuntimeError("the failure")
+""",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*RuntimeError: the failure", "*what happened on the API server*", "cannot be told: *"]
+    )
+    assert result.stdout.str().count("what happened on") == 1
+
+
 def test_a_fixture_that_fails_tells_too(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,
