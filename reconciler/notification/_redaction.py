@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from reconciler.notification._errors import DeliveryError
 
@@ -20,6 +20,9 @@ quarter of the 1.5 MiB that etcd takes for an object."""
 
 LEAST_SECRET = 4
 """Fewest characters of a known secret that is replaced: a shorter one would be found in every other word."""
+
+LEAST_PART = 8
+"""Fewest characters of a part of a secret URL that is taken for a secret by itself: shorter ones are words."""
 
 _SCAN_LIMIT = 16_384
 _PLACEHOLDER = "[REDACTED]"
@@ -72,13 +75,24 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """Return the text without secrets. The longest known value goes first, as one may contain another."""
-        for secret in sorted({value for value in self._secrets() if len(value) >= LEAST_SECRET}, key=len, reverse=True):
+        known = {part for value in self._secrets() for part in _telling(value)}
+        for secret in sorted(known, key=len, reverse=True):
             text = text.replace(secret, _PLACEHOLDER)
         return redact(text)
 
     def describe(self, error: BaseException) -> str:
         """Return an error as a text for a status; see `describe`."""
         return describe(error, self.redact)
+
+
+def _telling(value: str) -> Iterator[str]:
+    """Yield a secret, and of one that is a URL what tells it as well: a receiver may quote its path."""
+    if len(value) >= LEAST_SECRET:
+        yield value
+    if not value.startswith(("http://", "https://")):
+        return
+    path = value.partition("://")[2].partition("/")[2]
+    yield from (part for part in {path, *re.split(r"[/?&=]", path)} if len(part) >= LEAST_PART)
 
 
 class RedactingFilter(logging.Filter):

@@ -19,6 +19,8 @@ OUTPUT_LIMIT = 1_048_576
 class Template:
     """Render a Jinja template (minijinja's dialect) with a message; ``tojson`` writes a value as JSON.
 
+    What a message does not have is empty: to lose a message for want of an extension would be worse.
+
     Args:
         source: the template.
         name: of the receiver, for errors.
@@ -35,7 +37,7 @@ class Template:
             raise MissingExtra("minijinja", extra="notification", purpose="a template") from None
         self._error = minijinja.TemplateError
         self._environment = minijinja.Environment(
-            templates={name: source}, fuel=FUEL, undefined_behavior="strict", auto_escape_callback=lambda _name: False
+            templates={name: source}, fuel=FUEL, undefined_behavior="lenient", auto_escape_callback=lambda _name: False
         )
         self._name = name
         try:
@@ -75,4 +77,4 @@ _SAMPLE: dict[str, Any] = {
     "extensions": {},
     "actionLinks": [],
 }
-"""What a template is tried with when it is loaded; one that fails on it for want of an extension may still be right."""
+"""What a template is tried with when it is loaded; one that fails on its values may still be right for others."""
