@@ -152,6 +152,7 @@ class Controller:
             clock=clock,
             timeout=timeout,
             counts=Counts(),
+            status_metrics=status_metrics,
         )
         self._pool = Pool(self._name, self._queue)
         self._recorder = EventRecorder(client.live, source=self._name, clock=clock) if events is None else None

@@ -12,6 +12,7 @@ from reconciler.controller._echo import EchoTracker
 from reconciler.controller._threads import ThreadBridge
 from reconciler.controller._unsaved import UnsavedStore
 from reconciler.meta import GroupVersionKind, Request, Version, current_cycle
+from reconciler.status import StatusMetrics
 
 __all__ = ["ReconcileCycle", "ReconcileRun", "current_run"]
 
@@ -63,6 +64,7 @@ class ReconcileCycle:
         tracker: the controller's echo tracker.
         unsaved: the controller's store of unsaved mutations.
         stopping: says whether the controller is to stop.
+        status_metrics: hears of each flush of the cycle's batchers.
         loop: the controller's event loop; the caller runs on it.
     """
 
@@ -74,6 +76,7 @@ class ReconcileCycle:
         tracker: EchoTracker[Request],
         unsaved: UnsavedStore,
         stopping: Callable[[], bool] = lambda: False,
+        status_metrics: StatusMetrics | None = None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._gvk = gvk
@@ -82,6 +85,7 @@ class ReconcileCycle:
         self._tracker = tracker
         self._unsaved = unsaved
         self._stopping = stopping
+        self._status_metrics = status_metrics
         self._loop = loop
         self._thread = threading.get_ident()
         self._uid: str | None = None
@@ -101,6 +105,11 @@ class ReconcileCycle:
     def stopping(self) -> bool:
         """Say whether the controller is to stop."""
         return self._stopping()
+
+    @property
+    def status_metrics(self) -> StatusMetrics | None:
+        """Return what hears of each flush of a batcher that is given nothing else."""
+        return self._status_metrics
 
     @property
     def reconcile_id(self) -> str:

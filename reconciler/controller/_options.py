@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from reconciler.cache import CacheEvent
@@ -110,9 +111,7 @@ def _owned(name: str, entry: KindLike | Watch) -> Watch:
         _check_kind(f"controller {name!r}: owns", entry)
         return Watch(entry, mapper=controller_owner)
     _check_kind(f"controller {name!r}: owns", entry.kind)
-    return (
-        entry if entry.mapper is not None else Watch(entry.kind, mapper=controller_owner, predicates=entry.predicates)
-    )
+    return entry if entry.mapper is not None else replace(entry, mapper=controller_owner)
 
 
 def _check_kind(option: str, kind: KindLike) -> None:

@@ -65,12 +65,15 @@ class Watch:
             called on the event loop and must be quick; an ``async`` one may read through the client, is called for one
             object at a time, and is called again with back-off when it fails.
         predicates: each gets the `CacheEvent` and says whether it matters; all must. Default: everything matters.
+        metadata_only: fetch and hold no spec, status or data, which saves most of the memory. The mapper gets an
+            Unstructured with the metadata, and the kind cannot be read from the cache by it. Default False.
     """
 
     kind: KindLike
     _: KW_ONLY
     mapper: Mapper | OwnerMapper | None = None
     predicates: Sequence[Callable[[CacheEvent], bool]] = ()
+    metadata_only: bool = False
 
 
 def check_requests(requests: object, primary: ResourceType, *, who: str = "a mapper") -> list[Request]:

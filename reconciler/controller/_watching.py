@@ -99,7 +99,10 @@ class Watching:
         primary = self._primary = await self._cache.informer(self._kind)
         primary.on_restart(self._start_anew)
         self._connect(self._kind, primary, self._source.handle)
-        others = [(watch, await self._cache.informer(watch.kind)) for watch in self._watches]
+        others = [
+            (watch, await self._cache.informer(watch.kind, metadata_only=watch.metadata_only))
+            for watch in self._watches
+        ]
         await self._listed(self._watched[0])
         for watch, informer in others:
             self._connect(watch.kind, informer, self._mapped(watch, primary.resource).handle)
@@ -130,7 +133,7 @@ class Watching:
     def _mapped(self, watch: Watch, primary: ResourceType) -> MappedSource:
         word = reasons.OWNED if isinstance(watch.mapper, OwnerMapper) else reasons.WATCHED
         source = MappedSource(
-            watch.kind,
+            gvk_from(watch.kind) if watch.metadata_only else watch.kind,
             watch.mapper,
             watch.predicates,
             queue=self._queue,

@@ -25,6 +25,7 @@ from reconciler.controller._storm import StormAlarm
 from reconciler.controller._unsaved import UnsavedStore
 from reconciler.controller._verdict import Verdict, judge
 from reconciler.meta import GroupVersionKind, Request, current_cycle
+from reconciler.status import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
 
 __all__ = ["Counts", "Workbench", "Worker"]
@@ -68,6 +69,7 @@ class Workbench(NamedTuple):
         clock: source of time.
         timeout: seconds per reconcile, or None.
         counts: what statistics show.
+        status_metrics: hears of each flush of a cycle's batchers, or None.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Workbench(NamedTuple):
     clock: Clock
     timeout: float | None
     counts: Counts
+    status_metrics: StatusMetrics | None = None
 
 
 class Worker:
@@ -148,6 +151,7 @@ class Worker:
             tracker=bench.tracker,
             unsaved=bench.unsaved,
             stopping=lambda: bench.queue.shutting_down,
+            status_metrics=bench.status_metrics,
             loop=asyncio.get_running_loop(),
         )
 

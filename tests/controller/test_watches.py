@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from reconciler.cache import NotCached
 from reconciler.controller import LOW_PRIORITY, Watch, every_owner, generation_changed, labels_changed
 from reconciler.controller._watches import check_requests, controller_owner
 from reconciler.meta import GroupVersionKind, Request, ResourceType, owner_reference
@@ -130,6 +131,37 @@ async def test_mapper_of_a_typed_watch_gets_typed_objects(world: World) -> None:
     await world.widget(size=3)
     await quiet()
     assert reconciler.keys == ["size-3"]
+
+
+@pytest.mark.parametrize("typed", [False, True])
+async def test_metadata_alone_is_watched_where_that_is_enough(world: World, typed: bool) -> None:
+    seen = []
+
+    def mapper(obj):
+        seen.append(obj)
+        return [Request("w", "ns")]
+
+    kind = Widget if typed else "example.com/v1/Widget"
+    reconciler = KeyReconciler()
+    watch = Watch(kind, mapper=mapper, metadata_only=True)
+    await world.start(reconciler, resource="v1/ConfigMap", watches=[watch])
+    await world.widget("other", labels={"a": "b"})
+    await quiet()
+    assert reconciler.keys == ["ns/w"]
+    document = seen[0].to_dict()
+    assert (document["kind"], document["metadata"]["labels"], "spec" in document) == ("Widget", {"a": "b"}, False)
+    with pytest.raises(NotCached):
+        await world.cached.get(kind, "other", "ns")
+
+
+async def test_owned_objects_can_be_watched_by_their_metadata(world: World) -> None:
+    owner = await world.widget()
+    reconciler = KeyReconciler()
+    await world.start(reconciler, resource=Widget, owns=[Watch("v1/ConfigMap", metadata_only=True)])
+    await quiet()
+    await world.foreign.create(config_map("c", reference(owner)))
+    await quiet()
+    assert [set(reasons) for *_, reasons in reconciler.runs] == [{"event"}, {"owned: ConfigMap"}]
 
 
 async def test_watch_without_mapper_wakes_the_key_of_the_same_name(world: World) -> None:
