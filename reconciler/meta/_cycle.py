@@ -8,7 +8,7 @@ cycle, and nothing changes.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 from reconciler.meta._reference import GroupVersionKind, Request
 from reconciler.meta._versions import Version
@@ -36,6 +36,14 @@ class Cycle(Protocol):
     @property
     def stopping(self) -> bool:
         """Say whether the controller is to stop, so that nobody should wait long for anything."""
+        ...
+
+    @property
+    def status_metrics(self) -> Any:
+        """Return what hears of each flush of a batcher that is given nothing else; None for nobody.
+
+        It is a `reconciler.status.StatusMetrics`, which this room does not know.
+        """
         ...
 
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from reconciler.clock import Clock, current_clock
-from reconciler.meta import uid_of, version_of
+from reconciler.meta import current_cycle, uid_of, version_of
 from reconciler.status import _joining
 from reconciler.status._apply import refuse_for_apply
 from reconciler.status._binding import bind
@@ -93,7 +93,8 @@ class StatusBatcher(Recorder[S]):
             writers have their own.
         clock: default: the clock in force.
         rng: spreads pauses and makes ids. Default: seeded by the system.
-        metrics: hears of each flush. Default: nobody.
+        metrics: hears of each flush. Default: in a reconcile of this library's controllers, the controller's metrics;
+            else nobody.
 
     Raises:
         TypeError: the client or the object is of no known form; or ``with`` and ``async with`` are exchanged.
@@ -133,8 +134,11 @@ class StatusBatcher(Recorder[S]):
             field_manager=field_manager,
             timeout=flush_timeout,
         )
-        if self._binding.kopf is not None and strategy == "apply":
-            raise ValueError("inside kopf the write is kopf's, a JSON patch: strategy='apply' needs a client")
+        if self._binding.kopf is not None and (strategy == "apply" or not conditional):
+            raise ValueError(
+                "inside kopf the write is kopf's, a JSON patch on a version: strategy='apply' needs a client, "
+                "so does conditional=False"
+            )
         writer = self._binding.writer
         self._clock = clock or current_clock()
         self._fields = StatusFields.of(obj_or_kind, writer.gvk)
@@ -320,7 +324,10 @@ class StatusBatcher(Recorder[S]):
         self._go_alone(session)
 
     def _new_session(self, uid: str, counts: Counter[str]) -> Session:
-        return Session(self._target, self._policy, metrics=self._metrics, uid=uid, counts=counts)
+        cycle, metrics = current_cycle.get(), self._metrics
+        if metrics is None and cycle is not None:
+            metrics = cycle.status_metrics
+        return Session(self._target, self._policy, metrics=metrics, uid=uid, counts=counts)
 
     def _go_alone(self, session: Session) -> None:
         self._session = session

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from reconciler import Manager
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
-from reconciler.controller import ResourceReconciler, Result
+from reconciler.controller import Reconciler, ResourceReconciler, Result
+from reconciler.meta import Request
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher
 
@@ -38,6 +39,27 @@ class Sizes(ResourceReconciler[Database]):
             await self.client.patch(Database, db.name, db.namespace, patch=body)
         status.set(size=db.spec.size)
         return None
+
+
+class ByKey(Reconciler):
+    """Opens a batcher of its own."""
+
+    async def reconcile(self, request: Request) -> None:
+        async with StatusBatcher(self.client, Database, name=request.name, namespace=request.namespace) as status:
+            status.set(size=7)
+
+
+async def test_batchers_that_a_reconciler_opens_by_hand_count_for_its_controller() -> None:
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(Database)
+        manager = Manager(client)
+        manager.add_controller(ByKey(), resource=Database, name="by-key")
+        async with manager.running():
+            await client.create(Database(metadata=ObjectMeta(name="db1", namespace="default"), spec=Spec(size=3)))
+            await client.wait_for(Database, "db1", "default", until=lambda db: db.status.size == 7, timeout=10)
+    assert manager.metrics.registry.get_sample_value(
+        "reconciler_status_flushes_total", {"controller": "by-key", "result": "written"}
+    )
 
 
 async def test_each_documented_metric_of_status_writes_is_there_and_counts() -> None:

@@ -32,6 +32,7 @@ class FakeCycle:
     writes: list[Any] = field(default_factory=list)
     unsaved: dict[str, Any] = field(default_factory=dict)
     stopping: bool = False
+    status_metrics: Any = None
 
     def saw(self, gvk: Any, request: Any, uid: str, version: Any) -> None:
         self.seen.append((uid, version))
@@ -56,6 +57,24 @@ def cycle() -> Iterator[FakeCycle]:
 
 def batcher(server: ScriptedServer, **options: Any) -> StatusBatcher:
     return StatusBatcher(server.writer(), server.document(), **options)
+
+
+async def test_the_cycles_metrics_hear_of_a_batcher_that_is_given_none(server, cycle):
+    heard: list[str] = []
+
+    class Metrics:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def flushed(self, **values: Any) -> None:
+            heard.append(self.name)
+
+    cycle.status_metrics = Metrics("the cycle's")
+    async with batcher(server) as status:
+        status.set(phase="A")
+    async with batcher(server, metrics=Metrics("its own")) as status:
+        status.set(phase="B")
+    assert heard == ["the cycle's", "its own"]
 
 
 # saw, wrote

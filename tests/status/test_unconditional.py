@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import kopf
 import pytest
 
 from reconciler.errors import OutcomeUnknown
@@ -128,3 +129,9 @@ async def test_it_joins_no_conditional_one(server):
 async def test_an_apply_is_always_conditional(server):
     with pytest.raises(ValueError, match="goes with strategy='merge'"):
         batcher(server, strategy="apply")
+
+
+def test_inside_kopf_the_write_is_kopfs_own():
+    body = ScriptedServer().document()
+    with pytest.raises(ValueError, match="so does conditional=False"):
+        StatusBatcher(kopf.Patch(), body, conditional=False)
