@@ -34,6 +34,8 @@ from reconciler import (
     Watch,
 )
 from reconciler.apiserver import APIServer
+from reconciler.cache import CachedClient
+from reconciler.client import Written, retry_on_conflict
 from reconciler.events import EventRecorder
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.notification import (
@@ -217,6 +219,27 @@ async def client_verbs(client: Client) -> None:
         assert_type(event.object, Database)
     response = await client.send(HTTPRequest("GET", "/version"))
     assert_type(response, HTTPResponse)
+    assert_type(client.in_namespace("prod"), Client)
+    assert_type(client.with_options(field_manager="me", field_validation="Strict", dry_run=True), Client)
+    assert_type(client.through(lambda transport: transport), Client)
+    assert_type(await client.patch_from(db, patched, optimistic_lock=True, subresource="status"), Database)
+    assert_type(await client.patch_from({}, {}), Unstructured)
+    async for page in client.list_pages(Database, "prod", limit=10):
+        assert_type(page[0], Database)
+    assert_type(await client.get_metadata(Database, "db1", "prod"), Unstructured)
+    assert_type((await client.list_metadata("v1/Node"))[0], Unstructured)
+    ensured, done = await client.create_or_patch(db, lambda db: db.spec)
+    assert_type(ensured, Database)
+    assert_type(done, Written)
+    assert_type(await retry_on_conflict(lambda: client.update(db)), Database)
+    scale = await client.get_subresource("apps/v1/Deployment", "d", "prod", subresource="scale")
+    await client.update_subresource("apps/v1/Deployment", "d", "prod", subresource="scale", body=scale)
+    await client.apply_subresource("apps/v1/Deployment", "d", "prod", subresource="scale", body={"spec": {}})
+
+
+async def cached_clients(client: CachedClient) -> None:
+    assert_type(client.in_namespace("prod").with_options(dry_run=True), CachedClient)
+    assert_type(client.live, Client)
 
 
 async def deliver(channel: str) -> dict[str, Any]:
