@@ -69,8 +69,7 @@ def applied_configuration(
     trees = list(field_trees(tip.managed_fields))
     owned: dict[str, Any] = {}
     keys: ListKeys = {m.path: m.key for m in mutations if isinstance(m, (Append, Upsert)) and m.key}
-    if any(isinstance(mutation, SetCondition) for mutation in mutations):
-        keys["conditions",] = ("type",)
+    keys |= {m.path: ("type",) for m in mutations if isinstance(m, SetCondition)}
     for name, tree in trees:
         _find_keys(tree, (), keys)
         if name == manager:

@@ -243,15 +243,17 @@ class RemoveItem(_OnePath):
 
 @dataclass(frozen=True, slots=True)
 class SetCondition(Mutation):
-    """Set one of ``conditions`` by the rules of metav1.Condition.
+    """Set one of a list of conditions by the rules of metav1.Condition.
 
     Attributes:
+        path: of the list.
         generation: the generation of the version that was read, also when the condition is replayed on a newer one;
             a higher one that is there already stays. None for kinds without generation.
         now: when it was recorded: the transition time if the status flips.
     """
 
     verb: ClassVar[str] = "set_condition"
+    path: Path
     type: str
     status: bool | str
     reason: str
@@ -261,14 +263,14 @@ class SetCondition(Mutation):
 
     @property
     def paths(self) -> Sequence[Path]:
-        """Return where conditions are."""
-        return (("conditions",),)
+        """Return where the conditions are."""
+        return (self.path,)
 
     def apply(self, status: dict[str, Any], _context: Context, /) -> None:
         """Set the condition of its type; the transition time moves only when the status flips."""
-        conditions: list[Any] = copy_json(_list_at(status, ("conditions",)))
+        conditions: list[Any] = copy_json(_list_at(status, self.path))
         if not all(isinstance(condition, dict) for condition in conditions):
-            raise TypeError("'conditions' holds items that are no objects")
+            raise TypeError(f"{format_path(self.path)!r} holds items that are no objects")
         present: dict[str, Any] = find_condition(conditions, self.type) or {}
         observed = self.generation
         if observed is not None and _is_lower(observed, present.get("observedGeneration")):
@@ -282,7 +284,7 @@ class SetCondition(Mutation):
             observed_generation=observed,
             now=self.now,
         )
-        status["conditions"] = conditions
+        set_path(status, self.path, conditions)
 
 
 @dataclass(frozen=True, slots=True)

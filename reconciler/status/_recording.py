@@ -244,7 +244,9 @@ class Recorder(ABC, Generic[S]):
             raise ValueError("item names the members of the items to remove: {'name': 'mail'}; without it all go")
         self._record(RemoveItem(keys, members))
 
-    def set_condition(self, type: str, status: bool | str, *, reason: str, message: str = "") -> None:
+    def set_condition(
+        self, type: str, status: bool | str, *, reason: str, message: str = "", path: PathLike = "conditions"
+    ) -> None:
         """Set one of ``conditions`` by the rules of metav1.Condition.
 
         ``lastTransitionTime`` moves only when the status flips; ``observedGeneration`` is that of the version read,
@@ -255,13 +257,15 @@ class Recorder(ABC, Generic[S]):
             status: a bool, or ``"True"``, ``"False"``, ``"Unknown"``.
             reason: a CamelCase word for programs.
             message: a sentence for people. Default: empty.
+            path: of the list of conditions. Default ``"conditions"``.
 
         Raises:
-            UnknownStatusField: the kind's status model has no conditions.
+            UnknownStatusField: the kind's status model has no such field.
+            TypeError: there is something else than a list of objects.
             ValueError: the status is none of the three, or the reason is empty.
         """
-        self._fields.path("conditions")
-        self._record(SetCondition(type, status, reason, message, self._generation(), self._clock.now()))
+        keys = self._fields.path(path)
+        self._record(SetCondition(keys, type, status, reason, message, self._generation(), self._clock.now()))
 
     def mutate(self, function: Callable[[dict[str, Any]], object], /) -> None:
         """Change the status by a function of it.

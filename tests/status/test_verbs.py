@@ -372,6 +372,12 @@ def test_a_condition_of_a_kind_without_generation_has_none():
     assert "observedGeneration" not in server.status["conditions"][0]
 
 
+def test_conditions_may_be_elsewhere():
+    status = recorded({}, lambda s: s.set_condition("Ready", True, reason="Done", path="parts.conditions"))
+    assert [condition["type"] for condition in status["parts"]["conditions"]] == ["Ready"]
+    assert recorded(status, lambda s: s.set_condition("Ready", True, reason="Done", path="parts.conditions")) == status
+
+
 def test_conditions_refuse_what_the_api_refuses():
     refused({}, lambda s: s.set_condition("Ready", "yes", reason="A"), ValueError, "must be a bool")
     refused({}, lambda s: s.set_condition("Ready", True, reason=""), ValueError, "needs a reason")
