@@ -201,10 +201,20 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
         self._requests = self._writes = self._findings = 0
 
     @classmethod
-    def install(cls, **options: Any) -> Self:
-        """Begin to watch, without a block; return the guard, whose `uninstall` ends it. Takes the same options."""
-        installed = cls(**options)
-        return installed.__enter__()
+    def install(
+        cls,
+        *,
+        limit: int = 1,
+        window: float = 1.0,
+        burst: int = 5,
+        fail: bool = False,
+        clock: Clock | None = None,
+    ) -> Self:
+        """Begin to watch, without a block; return the guard, whose `uninstall` ends it.
+
+        Takes the same options; with `fail` nothing is logged, and only `check` raises.
+        """
+        return cls(limit=limit, window=window, burst=burst, fail=fail, clock=clock).__enter__()
 
     def uninstall(self) -> None:
         """Watch no more. Harmless when it is not installed."""

@@ -38,6 +38,7 @@ from reconciler.cache import CachedClient
 from reconciler.client import Written, retry_on_conflict
 from reconciler.events import EventRecorder
 from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.meta import GroupVersionKind
 from reconciler.notification import (
     Channel,
     ConsoleChannel,
@@ -50,6 +51,7 @@ from reconciler.notification import (
     RetryableDeliveryError,
 )
 from reconciler.objects import KindLike, PrinterColumn, generate_crd, rule, schema_extra
+from reconciler.status import StatusWriter, Strategy, guard
 from reconciler.testing import virtual_time
 from reconciler.workqueue import ExponentialBackoff, MaxOf, QueueShutDown, TokenBucket, WorkQueue
 
@@ -252,18 +254,52 @@ async def batcher_over_anything(
     obj: dict[str, Any] = {}
     async with StatusBatcher(api, obj) as status:
         for channel in ["a", "b"]:
-            status.append("deliveryAttempts", await deliver(channel), keep_last=50)
+            status.append("deliveryAttempts", await deliver(channel), keep_last=50, count_dropped="dropped")
             status.increment("totalAttempts")
         await status.flush()
     assert_type(status.written, bool | None)
     async with StatusBatcher(custom, "example.com/v1/Database", name="db1", namespace="prod") as status:
         status.upsert("channels", {"name": "a"}, key="name")
         status.remove("message")
+        status.remove("channels", item={"name": "b"})
+        status.set_condition("Ready", True, reason="Done", path=["a.b", "conditions"])
         status.merge(counts={"a": 1})
         status.mutate(lambda current: current.setdefault("seen", 1))
     typed: StatusBatcher[DatabaseStatus] = StatusBatcher(client, Database, name="db1", namespace="prod")
     async with typed as batcher:
         batcher.set(DatabaseStatus(phase="Ready"))
+
+
+class OwnWriter:
+    """A writer over a client that the library does not know."""
+
+    gvk = GroupVersionKind("example.com", "v1", "Database")
+    request = Request("db1", "prod")
+    identity = "host"
+
+    async def read(self) -> dict[str, Any]:
+        return {}
+
+    async def write(
+        self, body: dict[str, Any], *, strategy: Strategy = "merge", subresource: str | None = "status"
+    ) -> dict[str, Any]:
+        return body
+
+
+async def batcher_over_a_writer(obj: Any) -> None:
+    writer: StatusWriter = OwnWriter()
+    async with StatusBatcher(writer, obj, conditional=False) as status:
+        status.set(phase="Ready")
+
+
+async def guarded(obj: Any) -> None:
+    with guard(limit=2, window=60, fail=True) as watching, guard.cycle(obj), watching.cycle():
+        pass
+    for found in watching.found:
+        assert_type(found.writes[0].stack, Sequence[str])
+    installed = guard.install(burst=3)
+    assert_type(installed.statistics().writes, int)
+    installed.uninstall()
 
 
 def batcher_over_a_sync_client(api: Any) -> None:
