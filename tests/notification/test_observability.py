@@ -1,0 +1,220 @@
+"""Audit, metrics and redaction as a user reads them: true values, after the durable write, without secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from reconciler.errors import ConfigurationError
+from reconciler.notification import (
+    AuditLog,
+    Credentials,
+    DeferredDeliveryError,
+    NotificationMetrics,
+    NotificationOperator,
+    NotificationOptions,
+    PermanentDeliveryError,
+    RedactingFilter,
+    Redactor,
+    RetryableDeliveryError,
+)
+from tests.notification.world import Recorder, virtual, world
+
+BUSY = RetryableDeliveryError("503")
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def values(registry: CollectorRegistry) -> dict[str, float]:
+    text = generate_latest(registry).decode()
+    pairs = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in pairs}
+
+
+# Audit
+
+
+@virtual
+async def test_each_attempt_and_each_end_is_one_line(tmp_path: Path) -> None:
+    audit = AuditLog(tmp_path / "audit.jsonl")
+    writing = asyncio.create_task(audit.run())
+    async with world() as w, w.operator(Recorder("pager", [BUSY, None]), observers=[audit]):
+        created = await w.create("pager")
+        await asyncio.sleep(1000)
+    writing.cancel()
+    await asyncio.wait({writing})
+    found = lines(tmp_path / "audit.jsonl")
+    assert [(line["event"], line.get("attempt"), line.get("result", line.get("phase"))) for line in found] == [
+        ("notification.attempted", 1, "failure"),
+        ("notification.attempted", 2, "success"),
+        ("notification.finished", None, "Sent"),
+    ]
+    assert found[0]["uid"] == created.uid
+    assert found[0]["error"] == "503"
+    assert found[0]["idempotencyKey"] == f"{created.uid}/pager"
+    assert not any("93 %" in json.dumps(line) for line in found), "what was said is not the audit's business"
+    assert (tmp_path / "audit.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+@virtual
+async def test_an_audit_file_that_cannot_be_written_delays_nothing_and_what_is_lost_is_counted(tmp_path: Path) -> None:
+    directory = tmp_path / "gone"
+    audit = AuditLog(directory / "audit.jsonl", limit=3)
+    writing = asyncio.create_task(audit.run())
+    async with world() as w, w.operator(Recorder("pager"), observers=[audit]):
+        for number in range(4):
+            await w.create("pager", name=f"n-{number}")
+        await asyncio.sleep(100)
+        assert (await w.status("n-3"))["phase"] == "Sent"
+        assert (audit.statistics().waiting, audit.statistics().dropped) == (3, 5)
+        directory.mkdir()
+        await asyncio.sleep(10)
+    writing.cancel()
+    await asyncio.wait({writing})
+    assert len(lines(directory / "audit.jsonl")) == 3
+    assert audit.statistics().written == 3
+
+
+def test_an_audit_file_that_can_never_be_written_is_told_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be written: No such file"):
+        NotificationOperator(NotificationOptions(audit_file=tmp_path / "a" / "b"))
+
+
+# Metrics
+
+
+@virtual
+async def test_every_metric_has_the_value_that_is_true() -> None:
+    registry = CollectorRegistry()
+    metrics = NotificationMetrics(registry)
+    pager = Recorder("pager", [BUSY, DeferredDeliveryError("open", retry_after=5), None])
+    file = Recorder("file", [PermanentDeliveryError("410")])
+    async with world() as w, w.operator(pager, file, observers=[metrics]) as (_, reconciler):
+        metrics.watch(reconciler=reconciler)
+        assert values(registry)["notification_reconciler_active"] == 0
+        await w.create("pager", "file")
+        await w.create("file", name="other")
+        await asyncio.sleep(1000)
+    found = values(registry)
+    for name, value in {
+        'notification_delivery_attempts_total{channel="pager",result="failure"}': 1,
+        'notification_delivery_attempts_total{channel="pager",result="success"}': 1,
+        'notification_delivery_attempts_total{channel="file",result="failure"}': 2,
+        'notification_delivery_duration_seconds_count{channel="pager"}': 2,
+        'notification_delivery_retries_total{channel="pager",reason="Deferred"}': 1,
+        'notification_deliveries_deferred_total{channel="pager"}': 1,
+        'notification_requests_finished_total{phase="PartiallySent"}': 1,
+        'notification_requests_finished_total{phase="Failed"}': 1,
+        'notification_request_duration_seconds_count{phase="PartiallySent"}': 1,
+        'notification_channel_health_score{channel="pager"}': 0.5,
+        'notification_channel_health_score{channel="file"}': 0,
+        "notification_reconciler_active": 0,
+    }.items():
+        assert found[name] == value, name
+
+
+@virtual
+async def test_active_counts_the_requests_that_are_being_delivered() -> None:
+    slow = Recorder("slow", action=lambda: asyncio.sleep(10))
+    async with world() as w, w.operator(slow, workers=5) as (_, reconciler):
+        for number in range(3):
+            await w.create("slow", name=f"n-{number}")
+        await asyncio.sleep(5)
+        assert reconciler.statistics().active == 3
+        await asyncio.sleep(10)
+        assert reconciler.statistics().active == 0
+
+
+# Redaction
+
+
+PLANTED = {
+    "password": "correct-horse-battery",
+    "token": "zx81-QL-4711",
+    "hook": "https://hooks.example/services/T0AAAA/B0BBBB/abcdefgh1234",
+}
+
+
+@virtual
+async def test_b12_no_planted_secret_leaves_by_any_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in PLANTED.items():
+        (tmp_path / name).write_text(value)
+    credentials = Credentials(tmp_path)
+    redactor = Redactor(credentials.values)
+    caplog.handler.addFilter(RedactingFilter(redactor))
+    caplog.set_level(logging.DEBUG)
+    registry = CollectorRegistry()
+    metrics, audit = NotificationMetrics(registry), AuditLog(tmp_path / "audit.jsonl")
+    secrets = [*PLANTED.values(), "ghp_0123456789abcdefghijklmnopqrstuvwxyz", "hunter2hunter2"]
+    chatty = Recorder("chatty", [RuntimeError(" and ".join([*secrets[:-1], f"password={secrets[-1]}"])), None])
+    writing = asyncio.create_task(audit.run())
+    async with world() as w, w.operator(chatty, observers=[metrics, audit], redactor=redactor) as (_, reconciler):
+        logging.getLogger("reconciler.notification").warning("sending with %s", PLANTED["token"])
+        text = f"try {secrets[0]} or {secrets[3]}"
+        links = [{"service": "x", "url": f"{PLANTED['hook']}?a=1", "label": "x"}]
+        await w.create("chatty", spec={"body": text, "extensions": {"a": secrets[1]}, "actionLinks": links})
+        await asyncio.sleep(1000)
+        status = json.dumps(await w.status())
+        events = json.dumps([event.to_dict() for event in await w.client.list("v1/Event", "default")])
+        assert (await w.status())["phase"] == "Sent"
+        assert reconciler.statistics().failed == 1
+    writing.cancel()
+    await asyncio.wait({writing})
+    message = chatty.messages[0]
+    delivered = f"{message.subject} {message.body} {dict(message.extensions)} {message.links}"
+    printed = capsys.readouterr()
+    leaks = {
+        "status": status,
+        "events": events,
+        "log": caplog.text,
+        "metrics": generate_latest(registry).decode(),
+        "audit": (tmp_path / "audit.jsonl").read_text(),
+        "message": delivered,
+        "output": printed.out + printed.err,
+    }
+    for way, said in leaks.items():
+        for secret in [*secrets, "abcdefgh1234"]:
+            assert secret not in said, way
+    assert "[REDACTED]" in status
+
+
+def test_a_value_that_was_rotated_away_is_still_a_secret(tmp_path: Path) -> None:
+    credentials = Credentials(tmp_path)
+    (tmp_path / "token").write_text("first-token")
+    assert credentials.get("token") == "first-token"
+    (tmp_path / "token").write_text("second-token")
+    assert credentials.get("token") == "second-token"
+    assert Redactor(credentials.values).redact("first-token, second-token") == "[REDACTED], [REDACTED]"
+
+
+def test_credentials_are_files_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "token").write_text(" secret\n")
+    (tmp_path / "token").symlink_to("..data/token")
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    credentials = Credentials(tmp_path)
+    assert credentials.get("token") == "secret"
+    for name in ("empty", "directory", "..data", ".hidden", "../token", "", "binary", "nothing"):
+        with pytest.raises(RetryableDeliveryError, match="there is no credential"):
+            credentials.get(name)
+    assert list(credentials.missing(["token", "nothing", "nothing"])) == [
+        f"there is no credential 'nothing' in {tmp_path}"
+    ]
+    assert "secret" not in repr(credentials)
+
+
+def test_a_credentials_directory_that_is_not_there_is_told_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"credentials directory .* cannot be read"):
+        NotificationOperator(NotificationOptions(credentials=tmp_path / "nowhere"))
