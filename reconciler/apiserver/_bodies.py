@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.apiserver._protobuf import Unreadable, read_protobuf
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._status import (
     FieldError,
@@ -44,10 +45,7 @@ APPLY_PATCH = "application/apply-patch+yaml"
 
 YAML = "application/yaml"
 _JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
-_PROTOBUF_HINT = (
-    "the embedded API server reads no protobuf: set the client's content type to application/json, for client-go "
-    'rest.Config.ContentType = "application/json"; with kubectl, apply a file instead of `kubectl create KIND`'
-)
+_PROTOBUF_HINT = "send {} as application/json"
 _MOST_BYTES = 3 * 1024 * 1024
 _INT64 = 2**63
 
@@ -97,12 +95,15 @@ def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = Non
     elif media == YAML:
         found = read_yaml(request.body, doubled)
     elif media == _PROTOBUF:
-        raise unsupported_media_type((_JSON, YAML), _PROTOBUF_HINT)
+        try:
+            found = read_protobuf(request.body)
+        except Unreadable as error:
+            raise _unread(kind, str(error)) from None
     else:
         raise unsupported_media_type((_JSON, YAML, _PROTOBUF))
     if found is None:
         return {}
-    if doubled is not None and media != YAML:
+    if doubled is not None and media in ("", _JSON):
         doubled += duplicate_fields(request.body, found)
     if not isinstance(found, dict):
         what = {list: "array", str: "string", bool: "bool"}.get(type(found), "number")
@@ -110,6 +111,11 @@ def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = Non
         problem = f"json parse error: json: cannot unmarshal {what} into Go value of type {fields}"
         raise _unrecognized(kind, f"{problem} ({request.body.hex()})")
     return found
+
+
+def _unread(kind: str, problem: str) -> Refusal:
+    """Make the 415 for what cannot be read from protobuf, such as custom kinds, which have no such form."""
+    return unsupported_media_type((_JSON, YAML), f"{problem}: {_PROTOBUF_HINT.format(kind)}")
 
 
 def _unrecognized(kind: str, problem: str) -> Refusal:

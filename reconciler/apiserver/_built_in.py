@@ -20,7 +20,7 @@ from reconciler.apiserver._schema import ANYTHING, Node
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_type
 
-__all__ = ["BuiltInContents", "Malformed", "built_in_node", "metadata_node", "place_of"]
+__all__ = ["BuiltInContents", "Malformed", "built_in_node", "metadata_node", "place_of", "type_name"]
 
 
 class Malformed(Exception):
@@ -146,6 +146,12 @@ def built_in_node(group: str, version: str, kind: str) -> Node | None:
     """Return the node of a built-in kind, or None when its type is not known."""
     name = _table()["kinds"].get(f"{group}/{version}/{kind}")
     return None if name is None else _type(name)
+
+
+def type_name(group: str, version: str, kind: str) -> str | None:
+    """Return the name of a built-in kind's type, or None when it is not known."""
+    name: str | None = _table()["kinds"].get(f"{group}/{version}/{kind}")
+    return name
 
 
 def metadata_node() -> Node:
@@ -287,6 +293,8 @@ def _restoring(value: Any, node: Node) -> str:
         return f"cannot restore slice from {found}"
     if node.type == "object":
         return f"cannot restore map from {found}" if node.additional else f"cannot restore struct from: {found}"
+    if node.type == "string" and not node.format and isinstance(value, (int, float)):
+        return f"cannot convert {found} to string"
     return ""
 
 

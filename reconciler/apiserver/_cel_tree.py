@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from reconciler.apiserver._wire import read_fields
+
 __all__ = ["Expr", "Tree", "read_tree"]
 
 
@@ -54,7 +56,7 @@ def read_tree(serialized: bytes) -> Tree:
     """Read what ``Expression.serialize`` returns."""
     checked = _first(serialized, 2)
     root, positions = Expr(), {}
-    for number, value in _fields(checked):
+    for number, value in read_fields(checked):
         if number == 4 and isinstance(value, bytes):
             root = _expr(value)
         elif number == 5 and isinstance(value, bytes):
@@ -62,47 +64,17 @@ def read_tree(serialized: bytes) -> Tree:
     return Tree(root, positions)
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of a message: numbers as int, everything else as bytes."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        wire = tag & 7
-        if wire == 0:
-            value, at = _varint(message, at)
-            yield tag >> 3, value
-        elif wire == 2:
-            size, at = _varint(message, at)
-            yield tag >> 3, message[at : at + size]
-            at += size
-        else:
-            size = 8 if wire == 1 else 4
-            yield tag >> 3, message[at : at + size]
-            at += size
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
 def _first(message: bytes, number: int) -> bytes:
-    for found, value in _fields(message):
+    for found, value in read_fields(message):
         if found == number and isinstance(value, bytes):
             return value
     return b""
 
 
 def _positions(source_info: bytes) -> Iterator[tuple[int, int]]:
-    for number, value in _fields(source_info):
+    for number, value in read_fields(source_info):
         if number == 4 and isinstance(value, bytes):
-            entry = dict(_fields(value))
+            entry = dict(read_fields(value))
             key, position = entry.get(1, 0), entry.get(2, 0)
             if isinstance(key, int) and isinstance(position, int):
                 yield key, position
@@ -113,7 +85,7 @@ _KINDS = {3: "const", 4: "ident", 5: "select", 6: "call", 7: "list", 8: "struct"
 
 def _expr(message: bytes) -> Expr:
     expr = Expr()
-    for number, value in _fields(message):
+    for number, value in read_fields(message):
         if number == 2 and isinstance(value, int):
             expr.id = value
         elif number in _KINDS and isinstance(value, bytes):
@@ -126,7 +98,7 @@ _CONSTANTS = {2: "bool", 3: "int", 4: "uint", 5: "double", 6: "string", 7: "byte
 
 
 def _const(expr: Expr, message: bytes) -> None:
-    for number, value in _fields(message):
+    for number, value in read_fields(message):
         expr.name = _CONSTANTS.get(number, "")
         if number == 6 and isinstance(value, bytes):
             expr.text = value.decode()
@@ -137,7 +109,7 @@ def _ident(expr: Expr, message: bytes) -> None:
 
 
 def _select(expr: Expr, message: bytes) -> None:
-    for number, value in _fields(message):
+    for number, value in read_fields(message):
         if number == 1 and isinstance(value, bytes):
             expr.parts.append(_expr(value))
         elif number == 2 and isinstance(value, bytes):
@@ -147,7 +119,7 @@ def _select(expr: Expr, message: bytes) -> None:
 
 
 def _call(expr: Expr, message: bytes) -> None:
-    for number, value in _fields(message):
+    for number, value in read_fields(message):
         if number == 2 and isinstance(value, bytes):
             expr.name = value.decode()
         elif number in (1, 3) and isinstance(value, bytes):
@@ -155,17 +127,19 @@ def _call(expr: Expr, message: bytes) -> None:
 
 
 def _list(expr: Expr, message: bytes) -> None:
-    expr.parts = [_expr(value) for number, value in _fields(message) if number == 1 and isinstance(value, bytes)]
+    expr.parts = [_expr(value) for number, value in read_fields(message) if number == 1 and isinstance(value, bytes)]
 
 
 def _struct(expr: Expr, message: bytes) -> None:
-    for number, entry in _fields(message):
+    for number, entry in read_fields(message):
         if number == 2 and isinstance(entry, bytes):
-            expr.parts += [_expr(value) for key, value in _fields(entry) if key in (3, 4) and isinstance(value, bytes)]
+            expr.parts += [
+                _expr(value) for key, value in read_fields(entry) if key in (3, 4) and isinstance(value, bytes)
+            ]
 
 
 def _comprehension(expr: Expr, message: bytes) -> None:
-    for number, value in _fields(message):
+    for number, value in read_fields(message):
         if not isinstance(value, bytes):
             continue
         if number == 1:

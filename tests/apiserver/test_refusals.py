@@ -135,12 +135,6 @@ async def test_a_path_that_is_not_served(api: Api, method: str, path: str, statu
     assert (reply.body if isinstance(reply.body, str) else reply["message"]) == says
 
 
-async def test_protobuf_is_refused_with_what_to_do(api: Api) -> None:
-    reply = await api.post(CONFIG_MAPS, b"k8s\0", type="application/vnd.kubernetes.protobuf")
-    assert (reply.status, reply["reason"]) == (415, "UnsupportedMediaType")
-    assert 'rest.Config.ContentType = "application/json"' in reply["message"]
-
-
 async def test_media_types_that_are_not_read(api: Api) -> None:
     await api.make("a")
     assert (await api.post(WIDGETS, widget("b"), type="text/plain")).status == 415

@@ -78,16 +78,17 @@ OBJECTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _filled(value: Any, ns: str) -> Any:
+def filled(value: Any, ns: str) -> Any:
+    """Return a value with the namespace of a case filled in."""
     if isinstance(value, dict):
-        return {key: _filled(member, ns) for key, member in value.items()}
+        return {key: filled(member, ns) for key, member in value.items()}
     if isinstance(value, list):
-        return [_filled(item, ns) for item in value]
+        return [filled(item, ns) for item in value]
     return ns if value == "{ns}" else value
 
 
 async def _made(api: Api, plural: str, **options: Any) -> dict[str, Any]:
-    return await api.create(plural, {"metadata": {"name": "a"}, **_filled(OBJECTS[plural], api.ns)}, **options)
+    return await api.create(plural, {"metadata": {"name": "a"}, **filled(OBJECTS[plural], api.ns)}, **options)
 
 
 async def _created(api: Api, plural: str) -> None:
@@ -106,7 +107,7 @@ table(
 
 async def _applied(api: Api, plural: str) -> None:
     api.with_owners = True
-    body = {"metadata": {"name": "a"}, **_filled(OBJECTS[plural], api.ns)}
+    body = {"metadata": {"name": "a"}, **filled(OBJECTS[plural], api.ns)}
     await api.apply(plural, "a", body, keep=["metadata.managedFields"])
     before = await api.get(plural, "a", quiet=True)
     after = await api.apply(plural, "a", body, quiet=True)
