@@ -54,8 +54,6 @@ def _same(stored: Any, wanted: Any, sent: Any) -> bool:
     """Say whether each part is as it is stored, or as it was sent when it became what is stored."""
     if equal(stored, wanted):
         return True
-    if sent is None:
-        return False
     if isinstance(stored, Mapping) and isinstance(wanted, Mapping) and isinstance(sent, Mapping):
         return all(
             _same_member(stored.get(key), wanted.get(key), sent.get(key)) for key in stored.keys() | wanted.keys()

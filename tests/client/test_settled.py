@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.client._settled import Settled
@@ -38,12 +38,14 @@ def mixed(rng: random.Random, left: Any, right: Any, other: Any) -> Any:
     if isinstance(left, dict) and isinstance(right, dict):
         keys = sorted(left.keys() | right.keys())
         taken = {key: mixed(rng, left.get(key), right.get(key), other) for key in keys}
-        return {key: value for key, value in taken.items() if value is not None}
+        return {key: value for key, value in taken.items() if value is not None and rng.random() < 0.9}
     if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
-        return [mixed(rng, one, two, other) for one, two in zip(left, right, strict=True)]
+        items = [mixed(rng, one, two, other) for one, two in zip(left, right, strict=True)]
+        return [*items, other] if rng.random() < 0.1 else items[: len(items) - (rng.random() < 0.1)]
     return other if rng.random() < 0.1 else rng.choice([left, right])
 
 
+@settings(max_examples=300)
 @given(SPECS, VALUES, st.randoms(use_true_random=False))
 def test_what_counts_as_no_difference_would_change_nothing(sent: Any, other: Any, rng: random.Random) -> None:
     stored = completed(sent)
