@@ -24,6 +24,7 @@ from reconciler.cache._index import owner_uids
 from reconciler.cache._informer import Informer
 from reconciler.cache._object import CachedObject, CacheEvent, EventType, OwnerReference
 from reconciler.cache._overlay import OverlayStatistics
+from reconciler.cache._partition import HashRange, Partition
 from reconciler.cache._scope import Scope
 from reconciler.cache._selector import LabelSelector
 from reconciler.cache._statistics import InformerStatistics, ReflectorStatistics
@@ -41,12 +42,14 @@ __all__ = [
     "Failure",
     "Handler",
     "HandlerRegistration",
+    "HashRange",
     "Informer",
     "InformerStatistics",
     "LabelSelector",
     "NotCached",
     "OverlayStatistics",
     "OwnerReference",
+    "Partition",
     "ReflectorStatistics",
     "Scope",
     "Store",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType, TracebackType
 from typing import Self
 
 from reconciler.cache._errors import CacheNotSynced, NotCached
 from reconciler.cache._informer import Informer
+from reconciler.cache._partition import Partition
 from reconciler.cache._scope import Scope
 from reconciler.cache._selector import format_labels
 from reconciler.cache._statistics import InformerStatistics
@@ -51,6 +52,8 @@ class Cache:
         client: sends lists and watches; a plain `Client`.
         namespaces: the namespaces that informers watch unless told otherwise; None, the default, for all of them.
         resync: seconds between two RESYNC events of each object, unless told otherwise; None, the default, for never.
+        partition: gives the part of a kind that this process answers for, which narrows every informer of the kind;
+            None for all of it. Default: all of every kind.
         clock: the clock in force by default.
         rng: source of jitter; a fresh one by default.
 
@@ -64,10 +67,12 @@ class Cache:
         *,
         namespaces: Sequence[str] | None = None,
         resync: float | None = None,
+        partition: Callable[[GroupVersionKind], Partition | None] = lambda _: None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._client = client
+        self._partition = partition
         self._namespaces = _sorted(namespaces)
         self._resync = resync
         self._clock = clock or current_clock()
@@ -133,6 +138,7 @@ class Cache:
             metadata_only,
             managed_fields,
             transform,
+            self._partition(gvk),
         )
         informer = self._existing(scope) or self._add(scope, resource)
         informer.resync_every(resync if resync is not None else self._resync)

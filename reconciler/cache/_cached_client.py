@@ -168,6 +168,21 @@ class CachedClient(HeardClient):
             await informer.wait_synced(READ_TIMEOUT)
         return informer, self._defaults.place(informer.resource, namespace)
 
+    async def peek(self, kind: KindLike, request: Request) -> CachedObject | None:
+        """Return what `get` would read, as it is cached and undecoded; None when the cache holds no such object.
+
+        It is no read of the reconcile that it is called in. Cancellation changes nothing.
+
+        Args:
+            kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
+            request: the object's key.
+
+        Raises:
+            NotCached, CacheNotSynced: as `get`.
+        """
+        informer, _ = await self._informer(gvk_from(kind), request.namespace)
+        return await self._read(informer, lambda: informer.overlay.get(request))
+
     async def _read(self, informer: Informer, read: Callable[[], T]) -> T:
         """Read from the overlay; what the watch has not told for too long, and what is in doubt, from the server."""
         while True:
@@ -195,7 +210,7 @@ class CachedClient(HeardClient):
         """Ask the server for all objects of a namespace, and believe the answer until the watch has passed it."""
         overlay, scope = informer.overlay, informer.scope
         found = await self.live.list(
-            informer.gvk, namespace, label_selector=scope.label_selector, field_selector=scope.field_selector
+            informer.gvk, namespace, label_selector=scope.labels, field_selector=scope.field_selector
         )
         overlay.settled(namespace, doubt)
         present = {one.key for one in found}

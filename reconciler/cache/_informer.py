@@ -15,6 +15,7 @@ from reconciler.cache._handlers import Handler, HandlerRegistration, Handlers
 from reconciler.cache._index import refuse_coroutine_function
 from reconciler.cache._object import CacheEvent, EventType
 from reconciler.cache._overlay import Overlay
+from reconciler.cache._partition import HashRange
 from reconciler.cache._reflector import Reflector
 from reconciler.cache._resync import Resync
 from reconciler.cache._scope import Scope
@@ -231,10 +232,15 @@ class Informer:
             self._lay_over(answer)
 
     def _lay_over(self, answer: bytes) -> None:
-        if self._scope.selective:
+        if self._scope.leaves:
             # The server selects by what is stored, not by what a transform has made of it.
             plain = WireReader(self._scope.gvk).read(answer)
-            if plain is None or not self._scope.selects(plain):
+            if plain is None:
+                return
+            if self._scope.has_left(plain):
+                self._overlay.left(plain)
+                return
+            if not self._scope.selects(plain):
                 return
         cached = self._reader.read(answer)
         if cached is not None:
@@ -252,6 +258,8 @@ class Informer:
             restart_errors=self._restart_errors,
             stale=sum(feed.stale for feed in self._feeds.values()),
             unexpected=self._reader.unexpected,
+            elsewhere=self._reader.elsewhere,
+            server_filters=self._reader.server_filters,
             transform_errors=self._reader.transform_errors,
             reflectors=ReflectorStatistics(
                 **{name.name: sum(getattr(one, name.name) for one in done) for name in fields(ReflectorStatistics)}
@@ -277,6 +285,7 @@ class Informer:
                 reader=self._reader,
                 selectors=self._scope.selectors(),
                 metadata_only=self._scope.metadata_only,
+                sharded=self._hashes is not None,
                 clock=self._clock,
                 rng=self._rng,
             )
@@ -308,14 +317,19 @@ class Informer:
             metadata_only=scope.metadata_only,
             managed_fields=scope.managed_fields,
             transform=scope.transform,
+            hashes=self._hashes,
         )
+
+    @property
+    def _hashes(self) -> HashRange | None:
+        return self._scope.partition.hashes if self._scope.partition is not None else None
 
     def _feed(self, namespace: str | None) -> Feed:
         return Feed(
             namespace,
             store=self._store,
             handlers=self._handlers,
-            selective=self._scope.selective,
+            selective=self._scope.leaves,
             on_filled=self._filled,
             on_restart=self._restart,
         )

@@ -65,9 +65,15 @@ class _Doubt:
 class _Entry:
     uid: str
     version: Version | None  # of a deletion: a version that is not after it, None when none is known
-    cached: CachedObject | None  # None: deleted
+    cached: CachedObject | None  # None: deleted, or no more selected
     basis: CachedObject | None  # what the store held at the time
     since: float
+    left: bool = False  # it lives on outside the selector, and may come back
+
+    @property
+    def final(self) -> bool:
+        """Say whether the object is gone for good."""
+        return self.cached is None and not self.left
 
 
 class Overlay:
@@ -105,6 +111,10 @@ class Overlay:
         uid = uid or (seen.uid if seen is not None else "")
         if uid:
             self._put(request, uid, seen.version if seen is not None and seen.uid == uid else None, None)
+
+    def left(self, cached: CachedObject) -> None:
+        """Take an object that a write has put outside the selector; readers see it no more, until it comes back."""
+        self._put(cached.request, cached.uid, cached.version, None, left=True)
 
     def doubt(self, request: Request) -> None:
         """Take it that an object may have been written: nobody knows what is stored until the server is asked."""
@@ -193,8 +203,10 @@ class Overlay:
         self._forget_old_doubts()
         return OverlayStatistics(len(self._current_in(None)) + len(self._doubts), self._expired, self._dropped)
 
-    def _put(self, request: Request, uid: str, version: Version | None, cached: CachedObject | None) -> None:
-        entry = _Entry(uid, version, cached, self._store.get(request), self._clock.monotonic())
+    def _put(
+        self, request: Request, uid: str, version: Version | None, cached: CachedObject | None, *, left: bool = False
+    ) -> None:
+        entry = _Entry(uid, version, cached, self._store.get(request), self._clock.monotonic(), left)
         existing = self._current(request)
         if self._passed(request, entry) or (isinstance(existing, _Entry) and not _supersedes(entry, existing)):
             return
@@ -231,7 +243,7 @@ class Overlay:
         if entry.cached is not None:
             return entry.cached
         below = self._store.get(request)
-        if below is None or below.uid == entry.uid:
+        if below is None or entry.left or below.uid == entry.uid:
             return None
         return None if entry.version is not None and _reached(entry.version, below.version) else below
 
@@ -253,7 +265,7 @@ class Overlay:
             return self._age(entry) > MAX_AGE
         progress = self._progress(request)
         below = self._store.get(request)
-        if entry.cached is None:
+        if entry.final:
             # The watch shows no such object: it has seen the deletion, unless it has not even come to the creation.
             gone = below is None or below.uid != entry.uid
             had_it = entry.basis is not None and entry.basis.uid == entry.uid
@@ -293,8 +305,8 @@ def _reached(progress: Version, version: Version) -> bool:
 
 def _supersedes(entry: _Entry, existing: _Entry) -> bool:
     """Say whether an answer is later than one that came before it; answers may come in any order."""
-    if entry.cached is None:
+    if entry.final:
         return existing.uid == entry.uid or existing.cached is None
-    if existing.cached is None and existing.uid == entry.uid:
+    if existing.final and existing.uid == entry.uid:
         return False
     return existing.version is None or entry.version is None or not _reached(existing.version, entry.version)

@@ -78,6 +78,8 @@ class Reflector:
         reader: makes cached objects of raw ones.
         selectors: query parameters that narrow list and watch.
         metadata_only: ask for metadata alone.
+        sharded: the selectors ask for a shard. The first list comes in pages then, since only their answer says whether
+            the server has heeded it.
         clock: the clock in force by default.
         rng: source of jitter and watch timeouts.
 
@@ -95,6 +97,7 @@ class Reflector:
         reader: WireReader,
         selectors: Sequence[tuple[str, str]] = (),
         metadata_only: bool = False,
+        sharded: bool = False,
         clock: Clock | None = None,
         rng: random.Random,
     ) -> None:
@@ -113,7 +116,8 @@ class Reflector:
         self._position = Position()
         self._verb = "list"
         self._streams: bool | None = None  # whether the server knows streamed lists; None until one came or was refused
-        self._pages_next = False  # the next list comes in pages although the server may know streamed ones
+        self._sharded = sharded
+        self._pages_next = sharded  # the next list comes in pages although the server may know streamed ones
         self._whole_next = False  # the next list comes without pages
         self._behind = 0
         self._task: asyncio.Task[None] | None = None
@@ -203,6 +207,8 @@ class Reflector:
             page = decode_list(body)
         except msgspec.DecodeError as error:
             raise WatchTrouble(f"the answer is no list ({error})", kind="garbled") from None
+        if self._sharded:
+            self._reader.server_filters = page.metadata.shard_info is not None
         for number, raw in enumerate(page.items or (), 1):
             cached = self._reader.read(raw)
             if cached is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from reconciler.cache._object import CachedObject
+from reconciler.cache._partition import Partition
 from reconciler.cache._selector import LabelSelector, matches_fields, parse_fields
 from reconciler.cache._wire import Transform
 from reconciler.meta import GroupVersionKind
@@ -24,6 +25,7 @@ class Scope:
         metadata_only: hold nothing but metadata.
         managed_fields: hold ``metadata.managedFields`` too.
         transform: what is applied to each object.
+        partition: the part that this process answers for; None for all of it.
     """
 
     gvk: GroupVersionKind
@@ -33,17 +35,29 @@ class Scope:
     metadata_only: bool = False
     managed_fields: bool = False
     transform: Transform | None = None
+    partition: Partition | None = None
     _labels: LabelSelector = field(init=False, repr=False, compare=False)
     _fields: tuple[tuple[str, str, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_labels", LabelSelector(self.label_selector or ""))
+        object.__setattr__(self, "_labels", LabelSelector(self.labels or ""))
         object.__setattr__(self, "_fields", parse_fields(self.field_selector or ""))
 
     @property
     def selective(self) -> bool:
-        """Say whether a selector narrows the watch."""
+        """Say whether a selector narrows what this process answers for."""
         return bool(self.label_selector or self.field_selector)
+
+    @property
+    def labels(self) -> str | None:
+        """Return all that labels have to fulfil, the partition's condition counted in."""
+        of_partition = self.partition.labels if self.partition is not None else None
+        return ",".join(text for text in (self.label_selector, of_partition) if text) or None
+
+    @property
+    def leaves(self) -> bool:
+        """Say whether an object may leave the watch alive."""
+        return bool(self.labels or self.field_selector)
 
     @property
     def whole(self) -> bool:
@@ -62,10 +76,15 @@ class Scope:
         """Say whether an object is surely selected; a field selector of other fields than the name leaves it open."""
         return self._labels.matches(cached.labels) and bool(matches_fields(self._fields, cached.request))
 
+    def has_left(self, cached: CachedObject) -> bool:
+        """Say whether an object's labels put it outside."""
+        return not self._labels.matches(cached.labels)
+
     def selectors(self) -> list[tuple[str, str]]:
         """Return the selectors as query parameters."""
-        given = (("labelSelector", self.label_selector), ("fieldSelector", self.field_selector))
-        return [(name, text) for name, text in given if text]
+        hashes = self.partition.hashes if self.partition is not None else None
+        given = (("labelSelector", self.labels), ("fieldSelector", self.field_selector), ("shardSelector", hashes))
+        return [(name, str(text)) for name, text in given if text]
 
     def __str__(self) -> str:
         parts = [str(self.gvk)]

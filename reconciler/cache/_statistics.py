@@ -57,6 +57,9 @@ class InformerStatistics:
         store: what is held.
         overlay: own writes that the watch has not confirmed.
         last_error: what went wrong last; None while all is well.
+        elsewhere: objects and events left out because another replica answers for them.
+        server_filters: whether the server leaves those out itself; None where nothing is shared out by hash, and until
+            the server's answer says so.
     """
 
     scope: str
@@ -72,3 +75,5 @@ class InformerStatistics:
     store: StoreStatistics
     overlay: OverlayStatistics
     last_error: str | None
+    elsewhere: int = 0
+    server_filters: bool | None = None
