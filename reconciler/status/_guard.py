@@ -85,7 +85,12 @@ class StatusWrites:
                 f"{self.count} status writes to {self.object} in one cycle ({seconds:.3f} s), where one is enough: "
                 "record them in a reconciler.StatusBatcher around the whole cycle, which writes once"
             )
-        lines = [head, *(f"write {n}: {w.request} ({w.code}) by\n{formatted(w)}" for n, w in enumerate(self.writes, 1))]
+        places: dict[tuple[str, str], list[str]] = {}
+        for number, write in enumerate(self.writes, 1):
+            places.setdefault((f"{write.request} ({write.code})", formatted(write)), []).append(str(number))
+        lines = [head]
+        for (request, stack), numbers in places.items():
+            lines.append(f"write {', '.join(numbers)}: {request} by\n{stack}")
         if self.count > len(self.writes):
             lines.append(f"and {self.count - len(self.writes)} more")
         return "\n".join(lines)

@@ -468,6 +468,9 @@ async def test_a_warning_has_the_stack_of_each_write_and_comes_again_when_their_
     assert "secret" not in text.replace('"secret-1"', "").replace('"secret-2"', ""), "no contents, only source lines"
     assert [r.getMessage().split()[0] for r in caplog.records] == ["2", "3", "5", "9"]
     assert watching.found[0].count == 16
+    last = str(watching.found[0])
+    assert "write 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16: PATCH" in last, "each place is shown once"
+    assert last.count("more-{number}") == 1
 
 
 @pytest.mark.virtual_time
