@@ -205,12 +205,10 @@ class DirectTransport:
     async def _exchanged(
         self, pool: Pool, connection: HTTPConnection, request: HTTPRequest, data: bytes
     ) -> HTTPResponse:
-        async with asyncio.timeout(request.timeout):
-            head = await connection.exchange(request.method, data, whole=not request.stream)
-            streams = request.stream and 200 <= head.status < 300
-            body = b"" if streams else await connection.rest()
-        if streams:
+        head = await connection.exchange(request.method, data, whole=not request.stream, timeout=request.timeout)
+        if request.stream and 200 <= head.status < 300:
             return _stream(pool, connection, request, head)
+        body = connection.body()
         pool.give_back(connection)
         return HTTPResponse(head.status, head.headers, body, warnings=head.warnings)
 

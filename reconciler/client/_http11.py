@@ -232,32 +232,33 @@ class HTTPConnection(asyncio.Protocol):
 
     # What the pool calls.
 
-    async def exchange(self, method: str, data: bytes, *, whole: bool) -> Head:
-        """Send a request and wait for its answer, or for the head of it.
+    async def exchange(self, method: str, data: bytes, *, whole: bool, timeout: float | None) -> Head:  # noqa: ASYNC109 - see _expire
+        """Send a request and wait for its answer, or for the head of it and, unless that is good, for the body.
 
         After cancellation, and after an error, the connection is of no use any more: `abort` it.
 
         Args:
             method: of the request.
             data: all of it.
-            whole: wait for the body as well.
+            whole: wait for the body in any case.
+            timeout: seconds for all of it; None for no limit.
 
         Raises:
-            OSError: the connection broke, or the answer is no HTTP.
+            OSError: the connection broke, the answer is no HTTP, or (TimeoutError) the time is up.
         """
         self._reader, self._whole = ResponseReader(method), whole
-        self._transport.write(data)
-        return await self._head()
-
-    async def rest(self) -> bytes:
-        """Wait for what is to come of the body, and return it.
-
-        Raises:
-            OSError: the connection broke.
-        """
-        self._whole = True
-        await self._head()
-        return self.body()
+        # Not asyncio.timeout: that costs as much as all the rest of an exchange.
+        timer = None if timeout is None else self._loop.call_later(timeout, self._expire)
+        try:
+            self._transport.write(data)
+            head = await self._head()
+            if not (whole or 200 <= head.status < 300):
+                self._whole = True
+                await self._head()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return head
 
     def body(self) -> bytes:
         """Return what has come of the body and was not returned before."""
@@ -336,6 +337,9 @@ class HTTPConnection(asyncio.Protocol):
         self._wake()
 
     # Inside
+
+    def _expire(self) -> None:
+        self._lose(TimeoutError())
 
     async def _head(self) -> Head:
         reader = self._reader

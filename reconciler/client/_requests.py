@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args
 from urllib.parse import quote
@@ -142,8 +143,13 @@ def object_path(resource: ResourceType, name: str, namespace: str | None, subres
     return resource.path(_quoted(name), _quoted(namespace), subresource)
 
 
+_is_plain = re.compile(r"[a-z0-9.-]*").fullmatch  # as almost every name and namespace is
+
+
 def _quoted(text: str | None) -> str | None:
-    return quote(text, safe=":") if text else None
+    if not text:
+        return None
+    return text if _is_plain(text) else quote(text, safe=":")
 
 
 def pairs(query: Query) -> list[tuple[str, str]]:

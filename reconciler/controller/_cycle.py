@@ -66,6 +66,11 @@ class ReconcileCycle:
         stopping: says whether the controller is to stop.
         status_metrics: hears of each flush of the cycle's batchers.
         loop: the controller's event loop; the caller runs on it.
+
+    Attributes:
+        gvk: the kind of the controller's primary objects.
+        request: the key in hand.
+        run: what runs.
     """
 
     def __init__(
@@ -79,8 +84,9 @@ class ReconcileCycle:
         status_metrics: StatusMetrics | None = None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._gvk = gvk
+        self.gvk = gvk
         self.run = run
+        self.request = run.request
         self.bridge = ThreadBridge(loop)
         self._tracker = tracker
         self._unsaved = unsaved
@@ -90,16 +96,6 @@ class ReconcileCycle:
         self._thread = threading.get_ident()
         self._uid: str | None = None
         self._ended = False
-
-    @property
-    def gvk(self) -> GroupVersionKind:
-        """Return the kind of the controller's primary objects."""
-        return self._gvk
-
-    @property
-    def request(self) -> Request:
-        """Return the key in hand."""
-        return self.run.request
 
     @property
     def stopping(self) -> bool:
@@ -164,7 +160,7 @@ class ReconcileCycle:
 
     def _is_own(self, gvk: GroupVersionKind, request: Request) -> bool:
         # The version of the API is left out: it names a form of the object, and resource versions are the same in all.
-        return request == self.request and gvk.kind == self._gvk.kind and gvk.group == self._gvk.group
+        return request == self.request and gvk.kind == self.gvk.kind and gvk.group == self.gvk.group
 
     def _on_loop(self, report: Callable[..., None], *args: Any) -> None:
         if threading.get_ident() == self._thread:

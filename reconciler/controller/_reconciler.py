@@ -5,9 +5,11 @@ from __future__ import annotations
 import abc
 import asyncio
 import concurrent.futures
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler.controller._cycle import ReconcileCycle, ReconcileRun, current_run
@@ -207,12 +209,16 @@ def bind(reconciler: Reconciler, binding: Binding) -> None:
     reconciler._binding = binding  # noqa: SLF001
 
 
+_is_async = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
+"""Asked twice in each cycle, about the same few functions."""
+
+
 async def call(reconciler: Reconciler, override: Callable[..., Any], *args: Any) -> Any:
     """Call what a subclass defines, be it ``async`` or plain.
 
     Cancellation is raised when it has really ended, in a thread as well.
     """
-    if inspect.iscoroutinefunction(override):
+    if _is_async(override.__func__ if isinstance(override, MethodType) else override):
         return await override(*args)
     cycle = current_cycle.get()
     bridge = cycle.bridge if isinstance(cycle, ReconcileCycle) else None

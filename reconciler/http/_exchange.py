@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlencode
 
 __all__ = ["HTTPRequest", "HTTPResponse", "Transport"]
+
+
+_encoded = functools.lru_cache(maxsize=64)(urlencode)
+"""Most requests of a program have one of a few queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class HTTPRequest:
     @property
     def target(self) -> str:
         """Return path and query as they stand in the request line."""
-        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
+        return f"{self.path}?{_encoded(tuple(map(tuple, self.query)))}" if self.query else self.path
 
 
 @dataclass(slots=True)

@@ -39,6 +39,8 @@ def _equal_members(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
 
 
 def _equal_across_types(left: Any, right: Any) -> bool:
+    if left is None or right is None:
+        return False
     if isinstance(left, bool) or isinstance(right, bool):
         return False
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
@@ -48,9 +50,10 @@ def _equal_across_types(left: Any, right: Any) -> bool:
 
 def without_nulls(value: Any) -> Any:
     """Return a copy without null members of objects, at any depth; nulls that are list items stay."""
-    if type(value) in _SCALARS:
+    kind = type(value)
+    if kind in _SCALARS:
         return value
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [without_nulls(item) for item in value]

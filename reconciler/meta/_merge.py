@@ -37,7 +37,7 @@ def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
         before, after = old.get(key), new.get(key)
         if equal(before, after):
             continue
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
+        if before is not None and isinstance(before, Mapping) and isinstance(after, Mapping):
             patch[key] = merge_diff(before, after)
         else:
             patch[key] = without_nulls(after)

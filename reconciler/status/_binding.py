@@ -5,8 +5,10 @@ Clients are told by what they have and by the module they come from; none of the
 
 from __future__ import annotations
 
+import functools
 import inspect
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 from reconciler.status._asyncio_client import AsyncioClientWriter
@@ -62,11 +64,11 @@ def bind(
             if name is None
             else "an object names itself: name= and namespace= go with a kind only"
         )
+    if hasattr(api, "status_writer"):
+        return _of_writer(api.status_writer(obj_or_kind, name=name, namespace=namespace))
     if is_kopf_patch(api):
         patch = KopfPatch(api, obj_or_kind)
         return Binding(patch, None, patch)
-    if hasattr(api, "status_writer"):
-        return _of_writer(api.status_writer(obj_or_kind, name=name, namespace=namespace))
     if all(hasattr(api, attribute) for attribute in ("read", "write", "request", "identity")):
         return _of_writer(api)
     api_client = getattr(api, "api_client", api)
@@ -95,5 +97,10 @@ def _is_async(api_client: Any) -> bool | None:
     return None
 
 
+_is_coroutine_function = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
+"""Asked for each batcher, about the same few functions."""
+
+
 def _of_writer(writer: StatusWriter | SyncStatusWriter) -> Binding:
-    return Binding(writer, inspect.iscoroutinefunction(writer.write))
+    write = writer.write
+    return Binding(writer, _is_coroutine_function(write.__func__ if isinstance(write, MethodType) else write))

@@ -9,6 +9,7 @@ keep what it reads: give it a field of type ``dict[str, Any]`` for free content.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -53,15 +54,7 @@ class StatusFields:
             UnknownStatusField: the status model has no such field.
         """
         keys = parse_path(path)
-        model = self._model
-        if model is not None and keys[0] in _ALWAYS:
-            return (_ALWAYS[keys[0]], *keys[1:])
-        wire: list[str] = []
-        for key in keys:
-            name = self._field(model, key, (*wire, key)) if model is not None else None
-            wire.append(_wire_name(model, name) if name is not None else key)
-            model = _model_of(model.model_fields[name].annotation) if model is not None and name is not None else None
-        return tuple(wire)
+        return keys if self._model is None else _on_the_wire(self._model, self._kind, keys)
 
     def members(self, document: Mapping[str, Any], path: Path = ()) -> dict[str, Any]:
         """Return a document whose top-level names are on the wire; deeper ones are taken as they are."""
@@ -80,17 +73,30 @@ class StatusFields:
             raise TypeError(f"a status is a model or a mapping, not a {type(model).__name__}; a path needs a value")
         return values if self._model is not None and isinstance(model, self._model) else self.members(values)
 
-    def _field(self, model: Any, key: str, path: Path) -> str | None:
-        for name in model.model_fields:
-            if key in (name, _wire_name(model, name)):
-                return str(name)
-        if _is_open(model):
-            return None
-        known = ", ".join(sorted(_wire_name(model, name) for name in model.model_fields))
-        raise UnknownStatusField(
-            f"{self._kind} has no status field {format_path(path)!r}, so the server would drop it; "
-            f"{model.__name__} has {known}. Add the field to the model, and its CRD to the cluster."
-        )
+
+@functools.lru_cache(maxsize=1024)  # a program names few fields, each in every cycle
+def _on_the_wire(model: Any, kind: object, keys: Path) -> Path:
+    if keys[0] in _ALWAYS:
+        return (_ALWAYS[keys[0]], *keys[1:])
+    wire: list[str] = []
+    for key in keys:
+        name = _field(model, kind, key, (*wire, key)) if model is not None else None
+        wire.append(_wire_name(model, name) if name is not None else key)
+        model = _model_of(model.model_fields[name].annotation) if model is not None and name is not None else None
+    return tuple(wire)
+
+
+def _field(model: Any, kind: object, key: str, path: Path) -> str | None:
+    for name in model.model_fields:
+        if key in (name, _wire_name(model, name)):
+            return str(name)
+    if _is_open(model):
+        return None
+    known = ", ".join(sorted(_wire_name(model, name) for name in model.model_fields))
+    raise UnknownStatusField(
+        f"{kind} has no status field {format_path(path)!r}, so the server would drop it; "
+        f"{model.__name__} has {known}. Add the field to the model, and its CRD to the cluster."
+    )
 
 
 def _wire_name(model: Any, name: str) -> str:

@@ -53,7 +53,7 @@ class StatusForms:
     def _kept(self, annotation: Any, form: str, stored: Any, wanted: Any) -> Any:
         if equal(stored, wanted):
             return stored
-        annotation, form = self._resolved(annotation, form)
+        annotation, form = _resolved(annotation, form, self._module)
         if isinstance(stored, str) and isinstance(wanted, str):
             read = _READERS.get(form or _name_of(annotation))
             return stored if read is not None and _same(read, stored, wanted) else wanted
@@ -66,23 +66,25 @@ class StatusForms:
             return [*(self._kept(_item_of(annotation), "", *pair) for pair in pairs), *wanted[len(stored) :]]
         return wanted
 
-    def _resolved(self, annotation: Any, form: str) -> tuple[Any, str]:
-        """Return what an annotation is apart from None and notes, and the format that the notes give."""
-        while True:
-            arguments, origin = get_args(annotation), get_origin(annotation)
-            if isinstance(annotation, str):
-                by_name = None if self._module is None else getattr(sys.modules.get(self._module), annotation, None)
-                return (annotation if by_name is None else by_name), form
-            if origin is Annotated:
-                form = next(filter(None, map(_format_of, arguments[1:])), form)
-                annotation = arguments[0]
-            elif origin in (Union, UnionType):
-                others = [argument for argument in arguments if argument is not NoneType]
-                if len(others) != 1:
-                    return None, form
-                annotation = others[0]
-            else:
-                return annotation, form
+
+def _resolved(annotation: Any, form: str, module: str | None) -> tuple[Any, str]:
+    """Return what an annotation is apart from None and notes, and the format that the notes give."""
+    while not isinstance(annotation, type):
+        arguments, origin = get_args(annotation), get_origin(annotation)
+        if isinstance(annotation, str):
+            by_name = None if module is None else getattr(sys.modules.get(module), annotation, None)
+            return (annotation if by_name is None else by_name), form
+        if origin is Annotated:
+            form = next(filter(None, map(_format_of, arguments[1:])), form)
+            annotation = arguments[0]
+        elif origin in (Union, UnionType):
+            others = [argument for argument in arguments if argument is not NoneType]
+            if len(others) != 1:
+                return None, form
+            annotation = others[0]
+        else:
+            return annotation, form
+    return annotation, form
 
 
 def _member_of(annotation: Any, key: str) -> tuple[Any, str]:

@@ -81,8 +81,9 @@ def wish_for(
     MEMORY.leave_out(target.kind, computed, tip.status, policy.clock)
     diff = merge_diff(tip.status, computed)
     if diff and policy.forms is not None:
-        computed = policy.forms.keep(tip.status, computed)
-        diff = merge_diff(tip.status, computed)
+        kept = policy.forms.keep(tip.status, computed)
+        if kept != computed:  # rarely: it costs a second diff
+            computed, diff = kept, merge_diff(tip.status, kept)
     if diff and policy.token is not None:
         set_path(computed, policy.token, mark)
         diff = merge_diff(tip.status, computed)
