@@ -1,4 +1,4 @@
-"""Over sockets: official clients, kopf and kubectl's way of asking."""
+"""Over sockets: the token, streams, lost answers, restarts; whole controllers of others are in tests/foreign."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
-from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition, widget
+from tests.apiserver.api import CONFIG_MAPS, WIDGETS, widget
 
 
 @pytest.fixture
@@ -100,9 +100,7 @@ async def test_the_url_is_bound_at_its_first_use_and_stays(server: APIServer) ->
     assert server.url == url
     assert await server.listen() == await server.listen("localhost") == url
     for other in ({"port": 1}, {"host": "::1"}):
-        with pytest.raises(
-            ConfigurationError, match=rf"listens on {url} already: call listen\(\) before"
-        ):
+        with pytest.raises(ConfigurationError, match=rf"listens on {url} already: call listen\(\) before"):
             await server.listen(**other)
     with pytest.raises(ConfigurationError, match="loopback only"):
         await server.listen("0.0.0.0")
@@ -188,57 +186,6 @@ async def test_kubectls_links_lead_through_the_token(server: APIServer) -> None:
     link = index["paths"]["apis/example.com/v1"]["serverRelativeURL"]
     document = await asyncio.to_thread(fetch, link)
     assert "com.example.v1.Widget" in document["components"]["schemas"]
-
-
-async def test_a_controller_on_kopf_works_unchanged(tmp_path: Path) -> None:
-    import kopf
-
-    plain = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    schema = {"type": "object", "properties": {"spec": plain, "status": plain}}
-    async with APIServer() as server:
-        await server.apply(definition(schema=schema))
-        path = server.write_kubeconfig(tmp_path / "kubeconfig")
-        registry = kopf.OperatorRegistry()
-        handled = asyncio.Event()
-
-        @kopf.on.login(registry=registry)
-        def login(**_: Any) -> Any:
-            import yaml
-
-            content = yaml.safe_load(path.read_text())
-            return kopf.ConnectionInfo(server=content["clusters"][0]["cluster"]["server"], token=server.token)
-
-        @kopf.on.create("example.com", "v1", "widgets", registry=registry, id="create")
-        async def create(spec: Any, **_: Any) -> dict[str, Any]:
-            handled.set()
-            return {"doubled": spec["size"] * 2}
-
-        stop, ready = asyncio.Event(), asyncio.Event()
-        settings = kopf.OperatorSettings()
-        settings.posting.enabled = False
-        operator = asyncio.create_task(
-            kopf.operator(
-                registry=registry,
-                settings=settings,
-                clusterwide=True,
-                standalone=True,
-                stop_flag=stop,
-                ready_flag=ready,
-            )
-        )
-        await asyncio.wait_for(ready.wait(), 20)
-        api = Api(server)
-        await api.post(WIDGETS, widget("a", size=4))
-        await asyncio.wait_for(handled.wait(), 20)
-        for _ in range(500):
-            found = await api.get(f"{WIDGETS}/a")
-            if (found.body.get("status") or {}).get("create"):
-                break
-            await asyncio.sleep(0.02)
-        assert found["status"]["create"] == {"doubled": 8}
-        stop.set()
-        await asyncio.wait_for(operator, 20)
-        assert server.requests(verb="watch", resource="widgets")
 
 
 def test_no_secret_stands_in_what_is_printed() -> None:
