@@ -203,10 +203,11 @@ def _loader() -> type[Any]:
 def duplicate_fields(body: bytes, found: Any) -> list[str]:
     """Return what is said of object members that a JSON body names more than once: their dotted paths.
 
-    A body that is as long as what was read from it has none; only others are read a second time.
+    A body that is as long as what was read from it has none, written without spaces or as Python writes it; only others
+    are read a second time.
     """
     stripped = body.strip()
-    if len(msgspec.json.encode(found)) == len(stripped) or not stripped.startswith(b"{"):
+    if not stripped.startswith(b"{") or len(stripped) in (len(msgspec.json.encode(found)), len(json.dumps(found))):
         return []
 
     paths = _duplicates(json.loads(stripped, object_pairs_hook=_Members), "")
