@@ -72,7 +72,6 @@ _BAD: tuple[tuple[str, Any], ...] = (
     ("size", None),
     ("size", True),
     ("mode", "Slow"),
-    ("mode", None),
     ("mode", 3),
     ("code", "ABC"),
     ("code", "x"),

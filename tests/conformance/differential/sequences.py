@@ -62,7 +62,9 @@ RULES = {
     "whole-workloads": "Pods and Deployments that lack what a server would add or demand",
     "empty-applies": "empty maps and lists in what is applied: the real server writes such objects anew each time",
     "scale-owners": "writes to a scale, by which the real server loses owners now and then",
-    "repeated-findings": "how often and in which order findings are listed, which changes from kind to kind and by chance",
+    "repeated-findings": "how often and in which order findings are listed, which changes by kind and by chance",
+    "paged-deletions": "a limit for the deletion of a collection",
+    "null-defaults": "null for a member with a default in what is applied",
     "born-dying": "a deletionTimestamp in an apply or PUT that creates: the real server keeps it",
     "scale-accessors": "an object whose replicas cannot be found since what should hold them is no object",
     "schemas-that-drop": "versions of a kind whose schemas do not have the same fields",
@@ -359,7 +361,7 @@ def _delete(draw: st.DrawFn, kind: Kind, _number: int) -> Step:
 def _delete_collection(draw: st.DrawFn, kind: Kind, _number: int) -> Step:
     query = draw(_selection(kind))[0]
     if rarely(draw, 6):
-        query |= draw(st.sampled_from([_DRY, {"limit": "1"}, {"resourceVersion": "0"}]))
+        query |= draw(st.sampled_from([_DRY, {"resourceVersion": "0"}]))  # rule: paged-deletions
     return {"method": "DELETE", "path": kind.collection(_version_of(draw, kind)), "query": query}
 
 
@@ -495,18 +497,20 @@ def _odd(draw: st.DrawFn, kind: Kind, _number: int) -> Step:
     """Draw a request that no server understands."""
     item, collection = _path(kind, draw(_NAME)), kind.collection()
     typed = {"apiVersion": kind.api_version(), "kind": kind.name, "metadata": {"name": "a"}}
+    workload = kind in (POD, DEPLOYMENT)
+    # rule: whole-workloads, scale-accessors
+    accepted = [] if workload else [{"metadata": {"name": "a"}}, typed | {"metadata": "a"}]
+    if not workload and kind is not WIDGET:
+        accepted.append(typed | {"spec": "x"})
     return draw(
         st.sampled_from(
             [
+                *({"method": "POST", "path": collection, "body": body} for body in accepted),
                 {"method": "POST", "path": collection, "text": "{"},
                 {"method": "POST", "path": collection, "text": "[]"},
                 {"method": "POST", "path": collection, "text": "x: y", "type": "application/nonsense"},
-                {"method": "POST", "path": collection, "body": {"metadata": {"name": "a"}}},
                 {"method": "POST", "path": collection, "body": typed | {"kind": "Other"}},
                 {"method": "POST", "path": collection, "body": typed | {"apiVersion": "other.io/v1"}},
-                {"method": "POST", "path": collection, "body": typed | {"metadata": "a"}},
-                # rule: scale-accessors
-                {"method": "POST", "path": collection, "body": typed if kind is WIDGET else typed | {"spec": "x"}},
                 {"method": "PUT", "path": collection, "body": typed},
                 {"method": "PATCH", "path": collection, "body": {}, "type": "merge"},
                 {"method": "GET", "path": f"{item}/nonsense"},
