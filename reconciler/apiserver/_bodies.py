@@ -203,13 +203,14 @@ def _loader() -> type[Any]:
 def duplicate_fields(body: bytes, found: Any) -> list[str]:
     """Return what is said of object members that a JSON body names more than once: their dotted paths.
 
-    A body that is as long as what was read from it has none, written without spaces or as Python writes it; only others
-    are read a second time.
+    A body that is what was read from it, written without spaces or as Python writes it, has none; only others are read
+    a second time.
     """
     stripped = body.strip()
-    if not stripped.startswith(b"{") or len(stripped) in (len(msgspec.json.encode(found)), len(json.dumps(found))):
+    if not stripped.startswith(b"{"):
         return []
-
+    if stripped == msgspec.json.encode(found) or stripped == json.dumps(found).encode():
+        return []
     paths = _duplicates(json.loads(stripped, object_pairs_hook=_Members), "")
     return [f'duplicate field "{path}"' for path in paths]
 

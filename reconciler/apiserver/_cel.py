@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver._cel_engine import CelType, cel_types, new_environment, require_engine
-from reconciler.apiserver._cel_functions import functions
-from reconciler.apiserver._cel_places import Places, cel_name, find_places, with_conversions, with_optional_old
+from reconciler.apiserver._cel_costs import MOST_OF_A_RULE, MOST_OF_ALL, cost_of, factor, how_often, times_more
+from reconciler.apiserver._cel_engine import require_engine
+from reconciler.apiserver._cel_places import with_optional_old
+from reconciler.apiserver._cel_sources import Refused, compile_source, to_cel
 from reconciler.apiserver._cel_tree import read_tree
 from reconciler.apiserver._schema import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver._status import FieldError
@@ -20,10 +21,6 @@ __all__ = ["RuleSet"]
 
 _REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
 _ABSENT = object()
-
-
-class _Refused(Exception):
-    """Say why a rule does not compile."""
 
 
 @dataclass(slots=True)
@@ -39,6 +36,7 @@ class _Rule:
         field: the path below the place, such as ``.spec``, that the finding is about.
         transition: whether it compares with the value before.
         optional: whether ``oldSelf`` is an optional.
+        cost: what asking it once costs at most.
     """
 
     source: str
@@ -49,6 +47,7 @@ class _Rule:
     field: str
     transition: bool
     optional: bool
+    cost: int
 
 
 class RuleSet:
@@ -68,7 +67,9 @@ class RuleSet:
         self._problems: list[tuple[str, FieldError]] = []
         if _has_rules(root):
             require_engine()
+            self._costs: list[tuple[int, str]] = []
             self._compile(root, "", correlatable=True, uncorrelated="")
+            self._check_costs()
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -105,7 +106,30 @@ class RuleSet:
 
     # compiling
 
-    def _compile(self, node: Node, path: str, *, correlatable: bool, uncorrelated: str) -> bool:
+    def _check_costs(self) -> None:
+        """Refuse rules that cost too much: each for itself, and the dearest ones when all together do."""
+        advice = (
+            "try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and "
+            "strings are declared"
+        )
+        for cost, place in self._costs:
+            if cost > MOST_OF_A_RULE:
+                by = factor(cost, MOST_OF_A_RULE)
+                message = f"Forbidden: estimated rule cost exceeds budget by factor of {by} ({advice})"
+                self._refuse(place, ".rule", message, "FieldValueForbidden")
+        total = sum(cost for cost, _ in self._costs)
+        if total <= MOST_OF_ALL:
+            return
+        for cost, place in sorted(self._costs, reverse=True)[:4]:
+            if cost > MOST_OF_ALL // 100:
+                part = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+                message = f"Forbidden: {part}"
+                self._refuse(place, ".rule", message, "FieldValueForbidden")
+        by = factor(total, MOST_OF_ALL)
+        whole = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget"
+        self._refuse("", "", f"Forbidden: {whole} by factor of {by} ({advice})", "FieldValueForbidden")
+
+    def _compile(self, node: Node, path: str, *, correlatable: bool, uncorrelated: str, times: int | None = 1) -> bool:
         here = False
         if node.rules:
             compiled = []
@@ -113,7 +137,8 @@ class RuleSet:
                 place = f"{path}.x-kubernetes-validations[{index}]"
                 try:
                     compiled.append(self._compile_rule(rule, node, place, correlatable, uncorrelated))
-                except _Refused:
+                    self._costs.append((compiled[-1].cost * how_often(node, times), place))
+                except Refused:
                     continue
             self._rules[id(node)] = compiled
             here = True
@@ -121,7 +146,8 @@ class RuleSet:
             still = correlatable and (step != ".items" or node.list_type == "map")
             if child.watched:
                 lost = uncorrelated if still or uncorrelated else path
-                here = self._compile(child, path + step, correlatable=still, uncorrelated=lost) or here
+                more = times if step.startswith(".properties") else times_more(times, node)
+                here = self._compile(child, path + step, correlatable=still, uncorrelated=lost, times=more) or here
         self._ruled[id(node)] = here
         return here
 
@@ -132,8 +158,8 @@ class RuleSet:
         self._check_texts(rule, source, place)
         try:
             asked = with_optional_old(source) if rule.get("optionalOldSelf") else source
-            program, places = _compile_source(asked, node)
-        except _Refused as problem:
+            program, places = compile_source(asked, node)
+        except Refused as problem:
             self._refuse(place, ".rule", f"Invalid value: {_shown(rule)}: {problem}")
             raise
         if program.return_type().name() not in ("BOOL", "DYN") or places.result not in ("", "bool"):
@@ -152,11 +178,11 @@ class RuleSet:
         message_program = None
         if rule.get("messageExpression"):
             try:
-                message_program, found = _compile_source(str(rule["messageExpression"]), node)
+                message_program, found = compile_source(str(rule["messageExpression"]), node)
                 if message_program.return_type().name() not in ("STRING", "DYN") or found.result not in ("", "string"):
                     message = f"Invalid value: {_shown(rule)}: messageExpression must evaluate to a string"
                     self._refuse(place, ".messageExpression", message)
-            except _Refused as problem:
+            except Refused as problem:
                 message = f"Invalid value: {_shown(rule)}: messageExpression {problem}"
                 self._refuse(place, ".messageExpression", message)
         return _Rule(
@@ -168,12 +194,13 @@ class RuleSet:
             str(rule.get("fieldPath") or ""),
             places.uses_old,
             bool(optional),
+            cost_of(read_tree(program.serialize()).root, node),
         )
 
     def _check_texts(self, rule: dict[str, Any], source: str, place: str) -> None:
         if not source.strip():
             self._refuse(place, ".rule", "Required value: rule is not specified", "FieldValueRequired")
-            raise _Refused
+            raise Refused
         message = str(rule.get("message") or "")
         if message and not message.strip():
             self._refuse(place, ".message", f"Invalid value: {quoted(message)}: must be non-empty if specified")
@@ -320,87 +347,6 @@ def _is_path(text: str, node: Node) -> bool:
             return False
         node = found
     return True
-
-
-def _compile_source(source: str, node: Node) -> tuple[Any, Places]:
-    environment = _environment(node)
-    try:
-        program = environment.compile(source)
-        places = find_places(read_tree(program.serialize()), source, node)
-        if places.undefined:
-            raise _Refused(_undefined(source, places))
-        if places.mismatched:
-            raise _Refused(_mismatched(source, places))
-        if places.conversions:
-            program = environment.compile(with_conversions(source, places))
-    except RuntimeError as error:
-        text = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
-        raise _Refused(f"compilation failed: {text}") from None
-    return program, places
-
-
-def _undefined(source: str, places: Places) -> str:
-    return _pointed(source, [(position, f"undefined field '{name}'") for position, name in places.undefined])
-
-
-def _mismatched(source: str, places: Places) -> str:
-    says = "found no matching overload for '{}' applied to '{}'"
-    return _pointed(source, [(position, says.format(name, kinds)) for position, name, kinds in places.mismatched])
-
-
-def _pointed(source: str, problems: list[tuple[int, str]]) -> str:
-    """Return complaints with the lines that they are about."""
-    lines = []
-    for position, problem in problems:
-        before = source[:position]
-        line, column = before.count("\n"), position - (before.rfind("\n") + 1)
-        shown = source.split("\n")[line]
-        lines.append(f"ERROR: <input>:{line + 1}:{column + 1}: {problem}\n | {shown}\n | {'.' * column}^")
-    return "compilation failed: " + "\n".join(lines)
-
-
-def _environment(node: Node) -> Any:
-    kind = _cel_type(node)
-    return new_environment({"self": kind, "oldSelf": kind, "hadOldSelf": cel_types().BOOL}, functions)
-
-
-def _cel_type(node: Node) -> CelType:
-    kind = cel_types()
-    if node.int_or_string or (node.type == "string" and node.format in ("date-time", "date", "duration", "byte")):
-        return kind.DYN
-    if node.type == "array":
-        return kind.List(_cel_type(node.items) if node.items is not None else kind.DYN)
-    if node.type == "object":
-        return kind.Map(kind.STRING, kind.DYN)
-    scalars = {"string": kind.STRING, "integer": kind.INT, "number": kind.DOUBLE, "boolean": kind.BOOL}
-    return scalars.get(node.type, kind.DYN)
-
-
-def to_cel(value: Any, node: Node | None) -> Any:
-    """Return a value as rules see it.
-
-    What the schema calls a number is a double, and members stand under their CEL names.
-    """
-    if node is None or node is ANYTHING:
-        return value
-    if isinstance(value, dict):
-        named = {}
-        for key, member in value.items():
-            child = node.properties.get(key)
-            if child is not None:
-                name = cel_name(key)
-                if name is not None:
-                    named[name] = to_cel(member, child)
-            elif node.additional is not None:
-                named[key] = to_cel(member, node.additional)
-            elif node.preserve:
-                named[key] = member
-        return named
-    if isinstance(value, list):
-        return [to_cel(item, node.items) for item in value]
-    if node.type == "number" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value
 
 
 def _shown(rule: dict[str, Any]) -> str:

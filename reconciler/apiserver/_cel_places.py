@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from reconciler.apiserver._cel_tree import Expr, Tree
 from reconciler.apiserver._schema import ANYTHING, Node
 
-__all__ = ["Places", "cel_name", "find_places", "with_conversions", "with_optional_old"]
+__all__ = ["Places", "cel_name", "find_places", "member_of", "with_conversions", "with_optional_old"]
 
 _RESERVED = frozenset(
     [
@@ -102,7 +102,7 @@ class _Walker:
         owner = self.place(expr.parts[0], scope)
         if owner is None or owner is ANYTHING or not (owner.properties or owner.additional):
             return None
-        child = _member(owner, expr.name)
+        child = member_of(owner, expr.name)
         if child is None and not owner.preserve:
             self.found.undefined.append((self._positions.get(expr.id, 0), expr.name))
         if child is not None and child.type == "string" and child.format in _CONVERTED and not expr.test:
@@ -128,7 +128,7 @@ class _Walker:
         if expr.name == "_[_]" and first is not None:
             return first.items or first.additional
         if expr.name == "_?._" and first is not None and first.properties:
-            return _member(first, expr.parts[1].text)
+            return member_of(first, expr.parts[1].text)
         if expr.name == "_?_:_":
             return places[1]
         return None
@@ -153,7 +153,8 @@ def _cel_kind(expr: Expr, place: Node | None) -> str:
     return {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}.get(place.type, "")
 
 
-def _member(owner: Node, name: str) -> Node | None:
+def member_of(owner: Node, name: str) -> Node | None:
+    """Return the place of the member that a rule calls by a name, or None."""
     found = owner.properties.get(name)
     if found is not None and cel_name(name) == name:
         return found

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from reconciler.apiserver._cel import RuleSet
 from reconciler.apiserver._schema import Node, compile_schema, pruned, settle
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._validation import SchemaValidator, duplicates, untouched
 
-__all__ = ["BLOCKING", "Contents"]
+__all__ = ["BLOCKING", "Contents", "contents_of"]
 
 
 BLOCKING = frozenset(
@@ -82,6 +85,21 @@ class Contents:
             # Rules are asked only about values that have the right shape.
             return [*errors, _NOT_ASKED]
         return errors + self._rules.errors(doc, before)
+
+
+def contents_of(schema: Mapping[str, Any]) -> Contents:
+    """Return what a schema demands; servers that are given the same schema share what was compiled of it.
+
+    Raises:
+        MissingExtra: a library that the schema needs is not installed.
+        ValueError: a pattern or rule cannot be compiled.
+    """
+    return _compiled(msgspec.json.encode(schema))
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(schema: bytes) -> Contents:
+    return Contents(msgspec.json.decode(schema))
 
 
 _NOT_ASKED = FieldError(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reconciler.apiserver._contents import Contents
+from reconciler.apiserver._contents import Contents, contents_of
 from reconciler.apiserver._names import DNS_LABEL_1035_MESSAGE, SUBDOMAIN_MESSAGE, is_label_1035, is_subdomain
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._structural import check_schema
@@ -52,7 +52,7 @@ def check_definition(
         found = check_schema(schema, f"{path}.openAPIV3Schema")
         place = "spec" if hoisted else f"spec.versions[{index}]"
         if not found:
-            compiled[version["name"]] = contents = Contents(schema)
+            compiled[version["name"]] = contents = contents_of(schema)
             found = [*contents.rule_errors(f"{path}.openAPIV3Schema"), *_check_selectable(version, schema, place)]
         if index == 0 or not hoisted:
             errors += [*found, *_check_columns(version, place), *_check_scale(version, place)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reconciler.apiserver._cluster import Cluster
-from reconciler.apiserver._contents import Contents
+from reconciler.apiserver._contents import Contents, contents_of
 from reconciler.apiserver._definition_checks import check_definition
 from reconciler.apiserver._kinds import KindInfo
 from reconciler.apiserver._managers import Key, Owners
@@ -98,7 +98,7 @@ class Definitions:
         for version in sorted(versions, key=lambda version: _priority(version["name"]), reverse=True):
             if version.get("served"):
                 name = version["name"]
-                contents = compiled.get(name) or Contents(version["schema"]["openAPIV3Schema"])
+                contents = compiled.get(name) or contents_of(version["schema"]["openAPIV3Schema"])
                 registry.serve(_endpoint(resource, version, contents))
         self._settle_stored(resource)
 

@@ -52,6 +52,7 @@ class Node:
         merge_key: the member that names an item in a strategic merge patch, or empty.
         merge: whether a strategic merge patch merges the list rather than replacing it.
         int_or_string: whether both are allowed.
+        most: how many letters, items or members there may be, or None.
         name: the Go type of a built-in object, or empty.
         rules: the CEL rules at this place, as written.
         watched: whether lists with unique items or rules are here or below.
@@ -71,6 +72,7 @@ class Node:
         "map_type",
         "merge",
         "merge_key",
+        "most",
         "name",
         "nullable",
         "preserve",
@@ -98,6 +100,7 @@ class Node:
         self.merge_key = ""
         self.merge = False
         self.int_or_string = False
+        self.most: int | None = None
         self.name = ""
         self.rules: list[dict[str, Any]] = []
         self.watched = False
@@ -139,6 +142,7 @@ def compile_schema(schema: Mapping[str, Any], *, root: bool = False) -> Node:
     node.map_keys = tuple(schema.get("x-kubernetes-list-map-keys") or ())
     node.map_type = str(schema.get("x-kubernetes-map-type") or "granular")
     node.rules = list(schema.get("x-kubernetes-validations") or ())
+    node.most = _most(schema)
     for key, member in (schema.get("properties") or {}).items():
         if not (root and key == "metadata"):
             node.properties[key] = compile_schema(member)
@@ -155,6 +159,16 @@ def compile_schema(schema: Mapping[str, Any], *, root: bool = False) -> Node:
         node.default = schema["default"]
     _finish(node)
     return node
+
+
+def _most(schema: Mapping[str, Any]) -> int | None:
+    if schema.get("enum"):
+        return max(len(str(value)) for value in schema["enum"])
+    for key in ("maxLength", "maxItems", "maxProperties"):
+        if isinstance(schema.get(key), int):
+            most: int = schema[key]
+            return most
+    return None
 
 
 def _finish(node: Node) -> None:

@@ -401,5 +401,145 @@ table(
                 ],
             },
         ),
+        (
+            "a rule over unbounded lists in lists costs too much",
+            {
+                "type": "object",
+                "properties": {
+                    "l": {
+                        **_FREE,
+                        "x-kubernetes-validations": [
+                            {"rule": "self.all(a, a.all(b, self.all(c, c.all(d, d != b || d == 'x'))))"}
+                        ],
+                    }
+                },
+            },
+        ),
+        (
+            "a rule of each item of an unbounded list costs too much",
+            {
+                "type": "object",
+                "properties": {
+                    "l": {
+                        "type": "array",
+                        "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self.contains('x')"}]},
+                    }
+                },
+            },
+        ),
     ],
 )(_defined)
+
+
+_TEXT = {"type": "string"}
+
+
+def _over(items: dict[str, Any], rule: str, **bounds: int) -> dict[str, Any]:
+    """Return a spec with a list, and a rule of the whole list."""
+    rules = [{"rule": rule}]
+    return {
+        "type": "object",
+        "properties": {"l": {"type": "array", "items": items, **bounds, "x-kubernetes-validations": rules}},
+    }
+
+
+async def _priced(api: Api, spec: dict[str, Any]) -> None:
+    """Define it, and note whether the server finds it too dear."""
+    await _defined(api, spec)
+    body = api.transcript[-1]["body"]
+    if body.get("status") == "Failure":
+        body["details"]["causes"] = [cause["field"].rpartition(".")[2] for cause in body["details"]["causes"]]
+        del body["message"]
+
+
+table(
+    "16.50",
+    [
+        (
+            "the price of a text that is searched",
+            _ruled("self.t.contains('x')", {"type": "object", "properties": {"t": _TEXT}}),
+        ),
+        (
+            "the price of a text that is matched",
+            _ruled("self.t.matches('^[a-z]*$')", {"type": "object", "properties": {"t": _TEXT}}),
+        ),
+        ("the price of an unbounded list of numbers", _over({"type": "integer"}, "self.all(x, x > 0)")),
+        ("the price of an unbounded list of texts", _over(_TEXT, "self.all(x, x != 'a')")),
+        ("the price of an unbounded list of texts that are searched", _over(_TEXT, "self.all(x, x.contains('a'))")),
+        (
+            "the price of a list of short texts that are searched",
+            _over({**_TEXT, "maxLength": 10}, "self.all(x, x.contains('a'))"),
+        ),
+        (
+            "the price of comparing all with all, of ten",
+            _over(_TEXT, "self.all(x, self.exists_one(y, x == y))", maxItems=10),
+        ),
+        (
+            "the price of comparing all with all, of a hundred",
+            _over({**_TEXT, "maxLength": 50}, "self.all(x, self.exists_one(y, x == y))", maxItems=100),
+        ),
+        (
+            "the price of comparing all with all, of a thousand",
+            _over({**_TEXT, "maxLength": 50}, "self.all(x, self.exists_one(y, x == y))", maxItems=1000),
+        ),
+        (
+            "the price of comparing all with all, unbounded",
+            _over({"type": "integer"}, "self.all(x, self.exists_one(y, x == y))"),
+        ),
+        ("the price of a size", _over(_TEXT, "self.size() < 5")),
+        ("the price of an in", _over(_TEXT, "'a' in self")),
+        (
+            "the price of a rule of each value of a map",
+            {
+                "type": "object",
+                "properties": {
+                    "m": {
+                        "type": "object",
+                        "additionalProperties": {"type": "integer", "x-kubernetes-validations": [{"rule": "self > 0"}]},
+                    }
+                },
+            },
+        ),
+        (
+            "the price of a rule of each object of a list",
+            {
+                "type": "object",
+                "properties": {
+                    "l": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+                            "x-kubernetes-validations": [{"rule": "self.a < self.b"}],
+                        },
+                    }
+                },
+            },
+        ),
+        (
+            "the price of a rule of each object of a list in a list",
+            {
+                "type": "object",
+                "properties": {
+                    "l": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "k": {
+                                    "type": "array",
+                                    "items": {"type": "integer", "x-kubernetes-validations": [{"rule": "self > 0"}]},
+                                }
+                            },
+                        },
+                    }
+                },
+            },
+        ),
+        (
+            "the price of a filter and a map",
+            _over({"type": "integer"}, "self.filter(x, x > 1).map(x, x * 2).size() > 0", maxItems=1000),
+        ),
+        ("the price of quantities", _over({**_TEXT, "maxLength": 20}, "self.all(x, isQuantity(x))", maxItems=1000)),
+    ],
+)(_priced)
