@@ -8,27 +8,31 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from reconciler.cache import Cache, CachedClient, CacheEvent
+from reconciler.cache import Cache, CachedClient, CacheEvent, Partition
 from reconciler.client import Client, RetryPolicy
 from reconciler.clock import Clock, current_clock
-from reconciler.controller import Controller, Reconciler, ResourceReconciler, SourceLike, Watch
+from reconciler.controller import Controller, Reconciler, ResourceReconciler, Responsibility, SourceLike, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.http import Transport
 from reconciler.manager._election import LeaderElection, settled
 from reconciler.manager._endpoints import debug_queue, health, metrics
 from reconciler.manager._errors import ManagerError
 from reconciler.manager._health import Check, Checks
+from reconciler.manager._heap import settled_heap
 from reconciler.manager._http import Address, Servers
 from reconciler.manager._leader import Elector
 from reconciler.manager._lifecycle import Entry, Lifecycle
 from reconciler.manager._rbac import rbac_documents
 from reconciler.manager._runnables import Runnable, entry_of
+from reconciler.manager._shard import Controlled, Shard, shard_of
+from reconciler.manager._sharding import ShardByIndex, Sharding, ShardRing
 from reconciler.manager._signals import handled_signals
 from reconciler.manager._statistics import ManagerStatistics
-from reconciler.manager._transports import Counted, Fenced
+from reconciler.manager._transports import Counted, Fenced, Traced
 from reconciler.manager._watchdog import Watchdog
+from reconciler.meta import GroupVersionKind
 from reconciler.objects import KindLike, gvk_from
-from reconciler.telemetry import MetricsRegistry
+from reconciler.telemetry import MetricsRegistry, tracer
 from reconciler.workqueue import RateLimiter
 
 if TYPE_CHECKING:
@@ -45,6 +49,8 @@ class Manager:
         namespaces: what informers watch. Default: all namespaces.
         leader_election: the lease's name, or a `LeaderElection` with times. Default: none, every replica works.
         leader_election_namespace: where the lease is. Default: the pod's own namespace, or the one in `namespaces`.
+        sharding: how active replicas share the objects: a `ShardRing` or a `ShardByIndex`, in place of a leader
+            election. Default: none.
         warm_up: let a replica that waits for its election watch and queue, so that it works at once when it is elected;
             before its first reconcile it catches up with the leader before it. It costs the memory and the watches of a
             leader. Default True.
@@ -58,7 +64,7 @@ class Manager:
     Attributes:
         cache: the informers, for runnables that read stores; controllers declare their kinds by themselves.
         client: reads of declared kinds come from the cache. With leader election, writes are refused while this process
-            does not lead.
+            does not lead; in a ring of shards, while it does not hold its Lease.
         metrics: all counters, and the Prometheus registry for collectors of your own.
 
     Raises:
@@ -72,6 +78,7 @@ class Manager:
         namespaces: Sequence[str] | None = None,
         leader_election: str | LeaderElection | None = None,
         leader_election_namespace: str | None = None,
+        sharding: Sharding | None = None,
         warm_up: bool = True,
         metrics: str | None = None,
         health: str | None = None,
@@ -92,12 +99,19 @@ class Manager:
         self._namespaces = namespaces
         self._election: LeaderElection | None = None
         self._elector: Elector | None = None
-        if leader_election is not None:
+        self._shard: Shard | None = None
+        if sharding is not None:
+            _check_alone(sharding, leader_election)
+            self._shard = shard_of(sharding, namespaces=namespaces)
+            self._shard_counters = self.metrics.shard(self._shard.ring, self._shard.name)
+            self._election = self._shard.election
+        elif leader_election is not None:
             self._election = settled(leader_election, namespace=leader_election_namespace, namespaces=namespaces)
+        if self._election is not None:
             self._elector = self._make_elector(client, self._election)
         own = client.through(self._around)
         try:
-            self.cache = Cache(own, namespaces=namespaces, clock=self._clock, rng=self._rng)
+            self.cache = Cache(own, namespaces=namespaces, partition=self._partition, clock=self._clock, rng=self._rng)
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
         self.client = CachedClient(own, self.cache)
@@ -180,6 +194,7 @@ class Manager:
             queue_metrics=self.metrics.queue(label),
             status_metrics=self.metrics.status(label),
             check_leader=self.check_leader,
+            responsibility=self._responsibility(reconciler, resource, label, [*owns, *watches]),
         )
         self._lifecycle.add_controller(controller)
         return controller
@@ -234,7 +249,8 @@ class Manager:
         """Run until SIGTERM, SIGINT or `stop`, then drain.
 
         A second signal ends the process at once, with exit code 1. Cancellation drains as well and is raised then; a
-        second one cuts the grace period short.
+        second one cuts the grace period short. While it runs, the garbage collector leaves alone what was there when
+        everything had started (``gc.freeze``): a program that runs a manager is there for that.
 
         Raises:
             ManagerError: it was run before.
@@ -244,8 +260,9 @@ class Manager:
             GracePeriodExceeded: something had not ended in time; the message says what.
             Exception: what a runnable raised.
         """
-        with handled_signals(self.stop):
+        with handled_signals(self.stop), settled_heap() as settle:
             async with self._lifecycle:
+                settle()
                 await self._lifecycle.stop_asked()
 
     @contextlib.asynccontextmanager
@@ -305,6 +322,7 @@ class Manager:
             namespace=namespace,
             namespaces=self._namespaces,
             lease=self._election,
+            lease_is_named=self._shard is None,
         )
 
     @property
@@ -322,6 +340,7 @@ class Manager:
         return ManagerStatistics(
             state=self._lifecycle.state,
             leading=None if self._elector is None else self._elector.leading,
+            shard=None if self._shard is None else self._shard.name,
             controllers=tuple(each.statistics() for each in self._lifecycle.controllers),
             cache=self.cache.statistics(),
         )
@@ -337,14 +356,29 @@ class Manager:
             clock=self._clock,
             rng=self._rng,
             watchdog=Watchdog(self._clock),
+            labels=None if self._shard is None else self._shard.lease_labels,
         )
 
+    def _partition(self, gvk: GroupVersionKind) -> Partition | None:
+        return None if self._shard is None else self._shard.partition(gvk)
+
+    def _responsibility(
+        self, reconciler: Reconciler, resource: KindLike | None, name: str, watched: Sequence[KindLike | Watch]
+    ) -> Responsibility | None:
+        kind = _kind_of(reconciler, resource)
+        if self._shard is None or kind is None:  # the controller says what is missing
+            return None
+        return self._shard.responsibility(Controlled(name, kind, watched), self.client, self._shard_counters)
+
     def _around(self, transport: Transport) -> Transport:
-        counted = Counted(transport, self.metrics.requests)
+        spans = tracer()
+        counted: Transport = Counted(transport, self.metrics.requests)
+        counted = counted if spans is None else Traced(counted, spans)
         return counted if self._elector is None else Fenced(counted, self._elector.check)
 
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:
-        debug = {"/debug/queue": debug_queue(lambda: self._lifecycle.controllers, self._clock)}
+        shard = None if self._shard is None else self._shard.describe()
+        debug = {"/debug/queue": debug_queue(lambda: self._lifecycle.controllers, self._clock, shard)}
         self._ready.add("manager", self._is_running)
         if self._elector is not None:
             self._live.add("leader-election", self._elector.check_renewed)
@@ -363,7 +397,24 @@ class Manager:
 
 def _default_name(reconciler: Reconciler, resource: KindLike | None) -> str | None:
     """Return the name that a controller gives itself; None where it will say what is missing."""
+    kind = _kind_of(reconciler, resource)
+    return None if kind is None else gvk_from(kind).kind.lower()
+
+
+def _kind_of(reconciler: Reconciler, resource: KindLike | None) -> KindLike | None:
+    """Return what a controller reconciles; None where it will say what is wrong."""
     kind = resource or (reconciler.resource if isinstance(reconciler, ResourceReconciler) else None)
     with contextlib.suppress(TypeError, ValueError):
-        return None if kind is None else gvk_from(kind).kind.lower()
+        if kind is not None and gvk_from(kind):
+            return kind
     return None
+
+
+def _check_alone(sharding: Sharding, leader_election: object) -> None:
+    if not isinstance(sharding, (ShardRing, ShardByIndex)):
+        raise ConfigurationError(f"sharding= takes a ShardRing or a ShardByIndex, not {sharding!r}")
+    if leader_election is not None:
+        raise ConfigurationError(
+            "sharding= and leader_election= exclude each other: with one leader there is nothing to share. What must "
+            "run once belongs into a manager of its own"
+        )
