@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from reconciler.errors import TransportError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.telemetry import RequestCounters
 
-__all__ = ["Counted", "Fenced"]
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+__all__ = ["Counted", "Fenced", "Traced"]
 
 
 class _Around:
@@ -72,3 +76,44 @@ class Fenced(_Around):
         if request.method not in ("GET", "HEAD"):
             self._check()
         return await self._transport.send(request)
+
+
+class Traced(_Around):
+    """Put a span around each request, of kind CLIENT, by OpenTelemetry's conventions for HTTP.
+
+    It is called by method and kind, ``PATCH databases/status``, and has ``http.request.method``, ``url.path``,
+    ``http.response.status_code`` and ``server.address``. A watch's span ends when the watch is open.
+
+    Args:
+        transport: sends the requests.
+        tracer: makes the spans.
+    """
+
+    def __init__(self, transport: Transport, tracer: Tracer) -> None:
+        super().__init__(transport)
+        self._tracer = tracer
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request; what it raises is recorded. Cancellation ends the span as it ends the request."""
+        from opentelemetry.trace import SpanKind, StatusCode
+
+        attributes = {"http.request.method": request.method, "url.path": request.path}
+        host = getattr(self._transport, "host", "")
+        if host:
+            attributes["server.address"] = host
+        name = f"{request.method} {_kind_of(request.path)}"
+        with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
+            response = await self._transport.send(request)
+            span.set_attribute("http.response.status_code", response.status)
+            if response.status >= 400:
+                span.set_status(StatusCode.ERROR)
+            return response
+
+
+def _kind_of(path: str) -> str:
+    """Return what a path is about, without the names in it: ``databases/status`` of one of its objects."""
+    parts = path.strip("/").split("/")
+    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    if len(rest) > 2 and rest[0] == "namespaces":
+        rest = rest[2:]
+    return "/".join([rest[0], *rest[2:]]) if rest else path

@@ -14,7 +14,9 @@ from reconciler.telemetry._logs import JSONFormatter, TextFormatter
 from reconciler.telemetry._processes import LeaderCounters, RequestCounters
 from reconciler.telemetry._queues import QueueCounters
 from reconciler.telemetry._registry import MetricsRegistry
+from reconciler.telemetry._shards import ShardCounters
 from reconciler.telemetry._statuses import StatusCounters
+from reconciler.telemetry._tracing import tracer
 
 __all__ = [
     "ControllerCounters",
@@ -24,6 +26,8 @@ __all__ = [
     "MetricsRegistry",
     "QueueCounters",
     "RequestCounters",
+    "ShardCounters",
     "StatusCounters",
     "TextFormatter",
+    "tracer",
 ]

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from reconciler.telemetry._controllers import ControllerCounters, controller_families
 from reconciler.telemetry._processes import LeaderCounters, RequestCounters, leader_families, request_families
 from reconciler.telemetry._queues import QueueCounters, queue_families
+from reconciler.telemetry._shards import ShardCounters, shard_families
 from reconciler.telemetry._statuses import StatusCounters, status_families
 
 __all__ = ["MetricsRegistry"]
@@ -34,6 +35,7 @@ class MetricsRegistry:
         self._controllers: dict[str, ControllerCounters] = {}
         self._statuses: dict[str, StatusCounters] = {}
         self._leaders: dict[str, LeaderCounters] = {}
+        self._shards: dict[tuple[str, str], ShardCounters] = {}
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -55,12 +57,17 @@ class MetricsRegistry:
         """Return the counters of an elector."""
         return self._leaders.setdefault(name, LeaderCounters(name))
 
+    def shard(self, ring: str, shard: str) -> ShardCounters:
+        """Return the counters of a shard."""
+        return self._shards.setdefault((ring, shard), ShardCounters(ring, shard))
+
     def collect(self) -> Iterable[Metric]:
         """Make Prometheus metrics of all numbers; may be called from any thread."""
         yield from queue_families(list(self._queues.values()))
         yield from controller_families(list(self._controllers.values()))
         yield from status_families(list(self._statuses.values()))
         yield from leader_families(list(self._leaders.values()))
+        yield from shard_families(list(self._shards.values()))
         yield from request_families(self.requests)
 
     def render(self, accept: str = "") -> tuple[str, bytes]:

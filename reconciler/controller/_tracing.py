@@ -1,0 +1,65 @@
+"""Put a span around each reconcile."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from reconciler.controller._cycle import current_run
+from reconciler.controller._result import Result
+from reconciler.errors import TerminalError
+from reconciler.meta import Request
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+__all__ = ["traced"]
+
+Reconcile = Callable[[Request], Awaitable[object]]
+
+
+def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
+    """Return a reconcile that has a span of its own, or the one that was given when there is no tracer.
+
+    The span is called ``reconcile <controller>`` and is the parent of what the reconcile traces itself, the requests of
+    its client included. Its attributes are ``reconciler.controller``, ``reconciler.id``, ``reconciler.reasons``,
+    ``reconciler.attempt``, ``k8s.namespace.name``, ``k8s.object.name``, and ``reconciler.result`` or
+    ``reconciler.requeue_after`` (seconds). An exception is recorded, and makes its status ERROR.
+    """
+    if tracer is None:
+        return reconcile
+
+    async def run(request: Request) -> object:
+        running = current_run()
+        name = running.controller if running is not None else "unknown"
+        attributes: dict[str, str | int | float | list[str]] = {"k8s.object.name": request.name}
+        if request.namespace is not None:
+            attributes["k8s.namespace.name"] = request.namespace
+        if running is not None:
+            attributes["reconciler.controller"] = name
+            attributes["reconciler.id"] = running.reconcile_id
+            attributes["reconciler.reasons"] = sorted(running.reasons)
+            attributes["reconciler.attempt"] = running.attempt
+        with tracer.start_as_current_span(f"reconcile {name}", attributes=attributes) as span:
+            try:
+                outcome = await reconcile(request)
+            except TerminalError:
+                span.set_attribute("reconciler.result", "terminal_error")
+                raise
+            except Exception:
+                span.set_attribute("reconciler.result", "error")
+                raise
+            span.set_attribute("reconciler.result", _word(outcome))
+            if isinstance(outcome, Result) and outcome.requeue_after is not None:
+                span.set_attribute("reconciler.requeue_after", outcome.requeue_after)
+            return outcome
+
+    return run
+
+
+def _word(outcome: object) -> str:
+    if not isinstance(outcome, Result):
+        return "success"
+    if outcome.again:
+        return "requeue"
+    return "success" if outcome.requeue_after is None else "requeue_after"
