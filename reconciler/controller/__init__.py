@@ -38,6 +38,7 @@ from reconciler.controller._predicates import (
 )
 from reconciler.controller._reconciler import Reconciler
 from reconciler.controller._resource_reconciler import ResourceReconciler
+from reconciler.controller._responsibility import Responsibility
 from reconciler.controller._result import Outcome, Result
 from reconciler.controller._sources import FAN_OUT, LOW_PRIORITY
 from reconciler.controller._statistics import ControllerStatistics
@@ -68,6 +69,7 @@ __all__ = [
     "ReconcileTimeout",
     "Reconciler",
     "ResourceReconciler",
+    "Responsibility",
     "Result",
     "Source",
     "SourceLike",

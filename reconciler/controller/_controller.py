@@ -20,9 +20,11 @@ from reconciler.controller._options import check_numbers, kind_of, name_of, pred
 from reconciler.controller._permissions import AccessRule, access_rules
 from reconciler.controller._pool import Pool
 from reconciler.controller._reconciler import Binding, Reconciler, bind, call
+from reconciler.controller._responsibility import Everything, Responsibility
 from reconciler.controller._sources import PrimarySource
 from reconciler.controller._statistics import ControllerStatistics
 from reconciler.controller._storm import StormAlarm
+from reconciler.controller._tracing import traced
 from reconciler.controller._unsaved import UnsavedStore
 from reconciler.controller._watches import Watch
 from reconciler.controller._watching import Watching
@@ -31,6 +33,7 @@ from reconciler.events import EventRecorder
 from reconciler.meta import Request
 from reconciler.objects import KindLike, gvk_from
 from reconciler.status import StatusMetrics
+from reconciler.telemetry import tracer
 from reconciler.workqueue import QueueMetrics, RateLimiter, WorkQueue
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ class Controller:
         status_metrics: hears of each flush of the cycles' batchers. Default: nobody.
         events: records Kubernetes events; whoever made it runs it. Default: a recorder of the controller's own.
         check_leader: raises unless this process may act, for `Reconciler.check_leader`. Default: it always may.
+        responsibility: which keys are this process's. Default: all.
 
     Raises:
         ConfigurationError: an option cannot be used; the message says which, and why.
@@ -103,6 +107,7 @@ class Controller:
         status_metrics: StatusMetrics | None = None,
         events: EventRecorder | None = None,
         check_leader: Callable[[], None] | None = None,
+        responsibility: Responsibility | None = None,
     ) -> None:
         kind = kind_of(reconciler, resource)
         self._name = name_of(kind, name)
@@ -110,6 +115,7 @@ class Controller:
         check_numbers(self._name, workers=workers, timeout=timeout, debounce=debounce)
         clock = clock or current_clock()
         self._reconciler = reconciler
+        self._responsibility = responsibility or Everything()
         self._metrics = metrics or NoMetrics()
         self._queue: WorkQueue[Request] = WorkQueue(
             name=self._name, rate_limiter=rate_limiter, clock=clock, metrics=queue_metrics
@@ -123,10 +129,13 @@ class Controller:
             self._unsaved,
             predicates_of(self._name, predicates),
             self._metrics,
+            insists=self._responsibility.insists,
             debounce=debounce,
         )
         every_watch = watches_of(self._name, owns, watches)
-        self._access = access_rules(needs_of(reconciler, kind, every_watch))
+        self._access = access_rules(
+            [*needs_of(reconciler, kind, every_watch), *self._responsibility.permissions],
+        )
         self._sources = CustomSources(self._name, sources_of(self._name, sources), self._queue)
         self._watching = Watching(
             self._name,
@@ -138,6 +147,7 @@ class Controller:
             tracker=self._tracker,
             clock=clock,
             timeout=sync_timeout,
+            shared=self._responsibility.shared,
             debounce=debounce,
         )
         self._bench = Workbench(
@@ -232,7 +242,8 @@ class Controller:
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
         deadlines: dict[Request, float] = {}
-        self._pool.start([Worker(self._bench, self._reconcile, deadlines) for _ in range(self._workers)])
+        reconcile = traced(self._reconcile, tracer())
+        self._pool.start([Worker(self._bench, reconcile, deadlines) for _ in range(self._workers)])
 
     async def stop(self, *, grace: float = 30.0) -> None:
         """Stop: no more events; finish what is ready and in hand while the grace lasts; cancel the rest.
@@ -327,6 +338,10 @@ class Controller:
         )
 
     async def _reconcile(self, request: Request) -> object:
+        if not await self._responsibility.admits(request):
+            self._tracker.forget(request)
+            self._unsaved.forget(request)
+            return None
         return await call(self._reconciler, self._reconciler.reconcile, request)
 
     async def _warm_up(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "AGAIN",
     "DELETED",
+    "DRAIN",
     "ENQUEUE",
     "EVENT",
     "OWNED",
@@ -27,6 +28,9 @@ EVENT = "event"
 
 DELETED = "deleted"
 """The primary object went, or another one took its name."""
+
+DRAIN = "drain"
+"""The primary object is to be handed over to another process."""
 
 RESYNC = "resync"
 """The cache repeated what it holds."""

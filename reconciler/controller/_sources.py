@@ -52,6 +52,7 @@ class PrimarySource:
         unsaved: the controller's store of unsaved mutations; forgets what is gone.
         predicates: each says whether an event matters; all must.
         metrics: hears of dropped echoes.
+        insists: says whether an event of an object wakes its key whatever predicates and the echo rule say.
         debounce: seconds that a fresh change waits for others to join its run; None for none.
     """
 
@@ -63,6 +64,7 @@ class PrimarySource:
         predicates: Predicates,
         metrics: ControllerMetrics,
         *,
+        insists: Callable[[CachedObject], bool] = lambda _: False,
         debounce: float | None = None,
     ) -> None:
         self._queue = queue
@@ -70,6 +72,7 @@ class PrimarySource:
         self._unsaved = unsaved
         self._predicates = predicates
         self._metrics = metrics
+        self._insists = insists
         self._debounce = debounce
 
     def handle(self, event: CacheEvent) -> None:
@@ -79,6 +82,9 @@ class PrimarySource:
         if gone:
             self._tracker.forget(key)
             self._unsaved.forget(key)
+        if event.new is not None and self._insists(event.new):
+            self._queue.add(key, reason=reasons.DRAIN)
+            return
         if not _matters(self._predicates, event):
             return
         if gone:
@@ -103,6 +109,7 @@ class MappedSource:
         primary: the kind that the keys are of.
         reason: why the keys run (``"owned: Deployment"``).
         clock: times the repetitions of a failed ``async`` mapper.
+        concerns: says whether a key is this process's; others are not queued.
         debounce: seconds that a fresh change waits for others to join its run; None for none.
     """
 
@@ -116,6 +123,7 @@ class MappedSource:
         primary: ResourceType,
         reason: str,
         clock: Clock,
+        concerns: Callable[[Request], bool] = lambda _: True,
         debounce: float | None = None,
     ) -> None:
         self._kind = kind
@@ -124,6 +132,7 @@ class MappedSource:
         self._queue = queue
         self._primary = primary
         self._reason = reason
+        self._concerns = concerns
         self._debounce = debounce
         self.mapping = AsyncMapping(self._map_async, clock=clock) if _is_async(mapper) else None
 
@@ -154,7 +163,7 @@ class MappedSource:
         self._wake(await mapped if inspect.isawaitable(mapped) else mapped, priority)
 
     def _wake(self, mapped: object, priority: int) -> None:
-        requests = check_requests(mapped, self._primary)
+        requests = [request for request in check_requests(mapped, self._primary) if self._concerns(request)]
         after = self._debounce if priority > LOW_PRIORITY else None
         if len(requests) > FAN_OUT:
             priority = min(priority, LOW_PRIORITY)

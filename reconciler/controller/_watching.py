@@ -44,6 +44,8 @@ class Watching:
         tracker: the controller's echo tracker; forgets everything when the server's history went back.
         clock: source of time.
         timeout: seconds for each kind, from the beginning until its list is delivered.
+        shared: other processes answer for some primary objects; what concerns objects that are not in the cache wakes
+            nobody then. Their appearing does.
         debounce: seconds that a change of another kind waits for more to join its run; None for none.
     """
 
@@ -59,6 +61,7 @@ class Watching:
         tracker: EchoTracker[Request],
         clock: Clock,
         timeout: float,
+        shared: bool = False,
         debounce: float | None = None,
     ) -> None:
         self._name = name
@@ -70,6 +73,7 @@ class Watching:
         self._tracker = tracker
         self._clock = clock
         self._timeout = timeout
+        self._shared = shared
         self._debounce = debounce
         self._watched: list[_Watched] = []
         self._primary: Informer | None = None
@@ -140,6 +144,7 @@ class Watching:
             primary=primary,
             reason=reasons.detailed(word, gvk_from(watch.kind).kind),
             clock=self._clock,
+            concerns=self.exists if self._shared else _any,
             debounce=self._debounce,
         )
         if source.mapping is not None:
@@ -166,3 +171,7 @@ class Watching:
         if self._primary is not None:
             for obj in self._primary.store:
                 self._queue.add(obj.request, priority=LOW_PRIORITY, reason=reasons.RESTART)
+
+
+def _any(request: Request) -> bool:  # noqa: ARG001 - every key
+    return True

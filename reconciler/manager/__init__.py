@@ -8,6 +8,7 @@ A `Manager` promises:
   second signal ends the process at once, with exit code 1.
 * **No silent death.** A runnable or a worker that fails stops the manager, and its exception is raised from
   `Manager.run`, or inside the block of `Manager.running`.
+* **Shared work.** With ``sharding=`` several replicas work, each on its part of the objects; see `_shard`.
 * **One leader,** as far as a lease can promise that; what exactly is promised stands in `_leader`.
 """
 
@@ -15,6 +16,7 @@ from reconciler.manager._election import LeaderElection
 from reconciler.manager._errors import GracePeriodExceeded, LeadershipLost, ManagerError, NotLeader
 from reconciler.manager._manager import Manager
 from reconciler.manager._runnables import Runnable
+from reconciler.manager._sharding import ShardByIndex, Sharding, ShardRing
 from reconciler.manager._statistics import ManagerStatistics
 
 __all__ = [
@@ -26,4 +28,7 @@ __all__ = [
     "ManagerStatistics",
     "NotLeader",
     "Runnable",
+    "ShardByIndex",
+    "ShardRing",
+    "Sharding",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reconciler.errors import ConfigurationError
 
-__all__ = ["LeaderElection", "settled"]
+__all__ = ["LeaderElection", "lease_namespace", "settled"]
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -70,15 +70,21 @@ def settled(
         ConfigurationError: no namespace is known, so that replicas might look at different leases.
     """
     election = LeaderElection(election) if isinstance(election, str) else election
-    found = namespace or election.namespace or _pod_namespace()
-    if found is None and namespaces is not None and len(namespaces) == 1:
-        found = namespaces[0]
+    found = lease_namespace(namespace or election.namespace, namespaces)
     if found is None:
         raise ConfigurationError(
             f"leader_election={election.name!r} needs a namespace for its lease: this is no pod, so give "
             "leader_election_namespace="
         )
     return replace(election, namespace=found, identity=election.identity or f"{socket.gethostname()}_{uuid.uuid4()}")
+
+
+def lease_namespace(given: str | None, namespaces: Sequence[str] | None) -> str | None:
+    """Return where a lease is: as given, in the pod's own namespace, or in the one that is watched."""
+    found = given or _pod_namespace()
+    if found is None and namespaces is not None and len(namespaces) == 1:
+        return namespaces[0]
+    return found
 
 
 def _pod_namespace() -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -55,17 +55,25 @@ def metrics(registry: MetricsRegistry) -> Handler:
     return handle
 
 
-def debug_queue(controllers: Callable[[], Sequence[Controller]], clock: Clock) -> Handler:
+def debug_queue(
+    controllers: Callable[[], Sequence[Controller]], clock: Clock, shard: Mapping[str, Any] | None = None
+) -> Handler:
     """Return the handler of ``/debug/queue``: which keys wait, are ready or in hand, why, and until when, as JSON.
 
     ``?controller=``, ``?namespace=`` and ``?name=`` choose; ``?limit=`` says how many keys of a controller are shown.
+
+    Args:
+        controllers: gives the controllers.
+        clock: source of time.
+        shard: what is told of the process's shard; None for nothing.
     """
 
     async def handle(asked: Asked) -> Answer:
         query = dict(asked.query)
         limit = int(query["limit"]) if query.get("limit", "").isdecimal() else _SHOWN
         chosen = [each for each in controllers() if query.get("controller", each.name) == each.name]
-        document = {"controllers": [_controller(each, query, limit, clock) for each in chosen]}
+        document: dict[str, Any] = {} if shard is None else {"shard": shard}
+        document["controllers"] = [_controller(each, query, limit, clock) for each in chosen]
         return Answer(200, msgspec.json.format(msgspec.json.encode(document)) + b"\n", "application/json")
 
     return handle

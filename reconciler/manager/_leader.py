@@ -25,6 +25,7 @@ import contextlib
 import logging
 import math
 import random
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -56,6 +57,7 @@ class Elector:
         clock: source of time.
         rng: spreads the attempts of several processes.
         watchdog: ends the process when workers outlive the lease.
+        labels: put on the lease, beside those that others have put there. Default: none.
 
     Attributes:
         elected: set when this process has become leader; stays set.
@@ -71,6 +73,7 @@ class Elector:
         clock: Clock,
         rng: random.Random,
         watchdog: Watchdog,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         self._client = client
         self._election = election
@@ -81,6 +84,7 @@ class Elector:
         self._now = boottime_of(clock)
         self._rng = rng
         self._watchdog = watchdog
+        self._labels = dict(labels or {})
         self._lease: dict[str, Any] | None = None  # as last answered
         self._observed: dict[str, Any] | None = None  # the other's record, and when it was first seen so
         self._observed_at = -math.inf
@@ -232,7 +236,9 @@ class Elector:
         return await self._write(lease)
 
     async def _create(self) -> bool:
-        metadata = {"name": self._election.name, "namespace": self._election.namespace}
+        metadata: dict[str, Any] = {"name": self._election.name, "namespace": self._election.namespace}
+        if self._labels:
+            metadata["labels"] = self._labels
         started, stamp = self._now(), self._clock.now()
         document = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
         answer = await self._client.create({**document, "spec": self._record({}, stamp)})
@@ -241,6 +247,9 @@ class Elector:
 
     async def _write(self, lease: dict[str, Any]) -> bool:
         started, stamp = self._now(), self._clock.now()
+        if self._labels:
+            metadata = lease.get("metadata") or {}
+            lease = {**lease, "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **self._labels}}}
         answer = await self._client.update({**lease, "spec": self._record(lease.get("spec") or {}, stamp)})
         self._renewed(answer.to_dict(), started)
         return True

@@ -29,6 +29,7 @@ def rbac_documents(
     namespace: str,
     namespaces: Sequence[str] | None,
     lease: LeaderElection | None,
+    lease_is_named: bool = True,
 ) -> list[Document]:
     """Return the documents: the service account, the cluster role if one is needed, roles by namespace, each bound.
 
@@ -39,6 +40,7 @@ def rbac_documents(
         namespace: where the service account is.
         namespaces: what the manager watches; None for all.
         lease: what is elected on; None for nothing.
+        lease_is_named: all replicas have the same; else the rule holds for Leases of any name.
 
     Raises:
         ConfigurationError: a name cannot be one.
@@ -52,7 +54,7 @@ def rbac_documents(
     for informer in informers:
         _place([_of_an_informer(informer)], informer.scope.namespaces, cluster, local)
     if lease is not None:
-        local.setdefault(lease.namespace or namespace, []).extend(_of_the_lease(lease.name))
+        local.setdefault(lease.namespace or namespace, []).extend(_of_the_lease(lease.name if lease_is_named else None))
     account = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
     documents = [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}]
     documents += _bound("ClusterRole", {"name": name}, cluster, account) if cluster else []
@@ -75,9 +77,11 @@ def _with_events(controllers: Iterable[Sequence[AccessRule]]) -> list[AccessRule
     return rules
 
 
-def _of_the_lease(name: str) -> list[AccessRule]:
+def _of_the_lease(name: str | None) -> list[AccessRule]:
     resource = "coordination.k8s.io", "leases"
     # What is created has no name yet when it is authorized, so this verb cannot be tied to one.
+    if name is None:
+        return [AccessRule(*resource, ("create", "get", "update"))]
     return [AccessRule(*resource, ("create",)), AccessRule(*resource, ("get", "update"), names=(name,))]
 
 

@@ -17,12 +17,14 @@ class ManagerStatistics:
 
     Attributes:
         state: where it is in its life.
-        leading: whether this process leads; None without leader election.
+        leading: whether this process leads, or holds its shard's Lease; None where there is no lease.
+        shard: the name, or the index, of this process's shard; None without sharding.
         controllers: each one's own figures, in the order in which they were added.
         cache: what is cached.
     """
 
     state: State
     leading: bool | None
+    shard: str | None
     controllers: tuple[ControllerStatistics, ...]
     cache: CacheStatistics
