@@ -105,6 +105,16 @@ async def test_apply_of_built_in_kinds_and_dry_runs(kubectl: Kubectl) -> None:
     assert "image updated" in await kubectl("set", "image", "deployment/web", "web=web:2")
 
 
+async def test_create_sends_protobuf_and_is_understood(kubectl: Kubectl, server: APIServer) -> None:
+    assert await kubectl("create", "namespace", "team") == "namespace/team created\n"
+    assert await kubectl("create", "configmap", "a", "--from-literal=x=1", "-n", "team") == "configmap/a created\n"
+    assert await kubectl("get", "configmap/a", "-n", "team", "-o", "jsonpath={.data.x}") == "1"
+    assert await kubectl("create", "deployment", "web", "--image=web:1") == "deployment.apps/web created\n"
+    assert await kubectl("create", "-f", "-", given=database()) == "database.example.com/db1 created\n"
+    assert 'namespaces "team" already exists' in await kubectl("create", "namespace", "team", code=1)
+    assert "application/vnd.kubernetes.protobuf" in {write.content_type for write in server.log.writes("Namespace")}
+
+
 async def test_get_prints_the_kinds_own_columns(kubectl: Kubectl, user: Client) -> None:
     await user.create(database())
     head, row = (await kubectl("get", "db")).splitlines()
