@@ -4,7 +4,13 @@ References and kinds, the metadata that controllers read, conditions, owner refe
 merge patches, equality by meaning, and the word that a running reconcile has with the rooms below it. No I/O, no clock.
 """
 
-from reconciler.meta._conditions import condition_is_true, find_condition, remove_condition, set_condition
+from reconciler.meta._conditions import (
+    condition_is_true,
+    find_condition,
+    keep_transition_times,
+    remove_condition,
+    set_condition,
+)
 from reconciler.meta._cycle import Cycle, current_cycle
 from reconciler.meta._equality import equal, without_nulls
 from reconciler.meta._finalizers import add_finalizer, has_finalizer, remove_finalizer
@@ -48,6 +54,7 @@ __all__ = [
     "gvk_of",
     "has_finalizer",
     "is_newer",
+    "keep_transition_times",
     "merge_diff",
     "merge_patch",
     "name_of",

@@ -5,13 +5,13 @@ One entry a type; ``lastTransitionTime`` moves only when ``status`` flips.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from reconciler.meta._time import format_time
 
-__all__ = ["condition_is_true", "find_condition", "remove_condition", "set_condition"]
+__all__ = ["condition_is_true", "find_condition", "keep_transition_times", "remove_condition", "set_condition"]
 
 
 def find_condition(conditions: Sequence[dict[str, Any]], type: str) -> dict[str, Any] | None:
@@ -67,6 +67,28 @@ def set_condition(
         wanted["lastTransitionTime"] = format_time(now)
     current.update(wanted)
     return True
+
+
+def keep_transition_times(before: Mapping[str, Any], after: dict[str, Any]) -> None:
+    """Give ``conditions`` of a new status, in place, the transition times of the old one where nothing flipped.
+
+    For conditions that were written as a whole, each with the time at which that was done: a transition time that moves
+    although ``status`` does not is no news, and would be written for ever. What has no time, old or new, is left alone.
+    """
+    old, new = before.get("conditions"), after.get("conditions")
+    if not (isinstance(old, list) and isinstance(new, list)) or old == new:
+        return
+    stored = {c["type"]: c for c in old if isinstance(c, Mapping) and isinstance(c.get("type"), str)}
+
+    def kept(condition: Any) -> Any:
+        named = isinstance(condition, Mapping) and isinstance(condition.get("type"), str)
+        known = stored.get(condition["type"], {}) if named else {}
+        times = known.get("lastTransitionTime") and condition.get("lastTransitionTime")
+        if not times or known.get("status") != condition.get("status"):
+            return condition
+        return {**condition, "lastTransitionTime": known["lastTransitionTime"]}
+
+    after["conditions"] = [kept(condition) for condition in new]
 
 
 def remove_condition(conditions: list[dict[str, Any]], type: str) -> bool:

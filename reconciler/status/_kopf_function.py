@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from reconciler.meta import equal, format_micro_time, format_path, get_path, merge_diff, set_path
+from reconciler.meta import equal, format_micro_time, format_path, get_path, keep_transition_times, merge_diff, set_path
 from reconciler.status._effects import Policy, Target
 from reconciler.status._json import copy_json
 from reconciler.status._managed_fields import owned_by_others_only, owns
@@ -198,6 +198,7 @@ class StatusFunction:
                 )
             for mutation in sifted.kept:
                 self._apply(mutation, computed, context)
+        keep_transition_times(status, computed)
         return computed
 
     def _apply(self, mutation: Mutation, computed: dict[str, Any], context: Context) -> None:

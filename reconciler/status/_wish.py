@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.meta import equal, get_path, merge_diff, set_path
+from reconciler.meta import equal, get_path, keep_transition_times, merge_diff, set_path
 from reconciler.status._apply import adopted, applied_configuration
 from reconciler.status._effects import Policy, Target
 from reconciler.status._memory import MEMORY
@@ -78,6 +78,7 @@ def wish_for(
         conditional: whether the body names the version.
         mark: the id to leave at the policy's token path, if it has one and there is something to write.
     """
+    keep_transition_times(tip.status, computed)
     MEMORY.leave_out(target.kind, computed, tip.status, policy.clock)
     diff = merge_diff(tip.status, computed)
     if diff and policy.forms is not None:

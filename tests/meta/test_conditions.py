@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.meta import condition_is_true, find_condition, remove_condition, set_condition
+from reconciler.meta import (
+    condition_is_true,
+    find_condition,
+    keep_transition_times,
+    remove_condition,
+    set_condition,
+)
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -105,3 +111,43 @@ def test_any_sequence_leaves_one_entry_a_type_with_the_time_of_its_last_flip(
     assert {c["type"]: c["status"] for c in conditions} == statuses
     assert {c["type"]: c["lastTransitionTime"] for c in conditions} == flips
     assert len(conditions) == len(statuses)
+
+
+OLD = {"type": "Ready", "status": "True", "reason": "Up", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+LATER = "2026-01-02T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("condition", "time"),
+    [
+        ({**OLD, "lastTransitionTime": LATER}, OLD["lastTransitionTime"]),
+        ({**OLD, "reason": "Changed", "lastTransitionTime": LATER}, OLD["lastTransitionTime"]),
+        ({**OLD, "status": "False", "lastTransitionTime": LATER}, LATER),
+        ({**OLD, "type": "Other", "lastTransitionTime": LATER}, LATER),
+        ({**OLD, "lastTransitionTime": None}, None),
+    ],
+)
+def test_a_transition_time_of_a_whole_condition_is_kept_unless_its_status_flips(condition: Any, time: Any) -> None:
+    after = {"conditions": [condition], "phase": "A"}
+    keep_transition_times({"conditions": [OLD]}, after)
+    assert after == {"conditions": [{**condition, "lastTransitionTime": time}], "phase": "A"}
+    assert condition.get("lastTransitionTime") != OLD["lastTransitionTime"], "the caller's own is left alone"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ([{**OLD, "lastTransitionTime": None}], [{**OLD, "lastTransitionTime": LATER}]),
+        ([{"type": "Ready", "status": "True"}], [{**OLD, "lastTransitionTime": LATER}]),
+        ([["Ready"]], [{**OLD, "lastTransitionTime": LATER}]),
+        ([{"type": ["x"]}], [{"type": ["x"], "lastTransitionTime": LATER}]),
+        ({"Ready": OLD}, [OLD]),
+        ([OLD], {"Ready": OLD}),
+        ([OLD], ["Ready", None, 1]),
+        (None, [OLD]),
+    ],
+)
+def test_what_is_no_condition_with_a_time_is_left_alone(old: Any, new: Any) -> None:
+    after = {"conditions": new}
+    keep_transition_times({"conditions": old}, after)
+    assert after == {"conditions": new}

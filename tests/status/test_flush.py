@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from reconciler.errors import Forbidden, NotSent, OutcomeUnknown
@@ -52,6 +54,28 @@ async def test_what_is_the_same_by_meaning_makes_no_request(server):
         status.increment("size", -1)
         status.remove("nothing.there")
     assert (status.written, server.writes) == (False, [])
+
+
+async def test_conditions_that_are_written_whole_with_the_time_of_now_are_no_change_unless_one_flips(server):
+    """As controllers do that build all their conditions in every cycle."""
+
+    def conditions(day: int, ready: str) -> list[dict[str, Any]]:
+        time = f"2026-01-{day:02}T00:00:00Z"
+        return [
+            {"type": "Ready", "status": ready, "reason": "Tested", "lastTransitionTime": time},
+            {"type": "Healthy", "status": "True", "reason": "Tested", "lastTransitionTime": time},
+        ]
+
+    for day, ready in enumerate(["True", "True", "True", "False", "False"], 1):
+        async with batcher(server) as status:
+            status.set(conditions=conditions(day, ready))
+        async with batcher(server) as status:
+            status.upsert("conditions", conditions(day + 1, ready)[1], key="type")
+    assert len(server.writes) == 2
+    assert [c["lastTransitionTime"] for c in server.status["conditions"]] == [
+        "2026-01-04T00:00:00Z",
+        "2026-01-01T00:00:00Z",
+    ]
 
 
 async def test_a_field_changed_from_1_to_true_is_written(server):
