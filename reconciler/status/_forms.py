@@ -8,6 +8,7 @@ the official clients; none of their libraries is loaded here.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -67,6 +68,7 @@ class StatusForms:
         return wanted
 
 
+@functools.lru_cache(maxsize=1024)  # a program has few kinds, and asks for the same fields in every cycle
 def _resolved(annotation: Any, form: str, module: str | None) -> tuple[Any, str]:
     """Return what an annotation is apart from None and notes, and the format that the notes give."""
     while not isinstance(annotation, type):
@@ -87,6 +89,7 @@ def _resolved(annotation: Any, form: str, module: str | None) -> tuple[Any, str]
     return annotation, form
 
 
+@functools.lru_cache(maxsize=1024)
 def _member_of(annotation: Any, key: str) -> tuple[Any, str]:
     """Return annotation and format of a member of an object."""
     fields = getattr(annotation, "model_fields", None)
