@@ -162,6 +162,7 @@ class Controller:
             clock=clock,
             timeout=timeout,
             counts=Counts(),
+            owns=self._responsibility.owns,
             status_metrics=status_metrics,
         )
         self._pool = Pool(self._name, self._queue)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,7 @@ class ReconcileCycle:
         tracker: the controller's echo tracker.
         unsaved: the controller's store of unsaved mutations.
         stopping: says whether the controller is to stop.
+        owns: says of an object's labels whether it is this process's.
         status_metrics: hears of each flush of the cycle's batchers.
         loop: the controller's event loop; the caller runs on it.
 
@@ -81,6 +82,7 @@ class ReconcileCycle:
         tracker: EchoTracker[Request],
         unsaved: UnsavedStore,
         stopping: Callable[[], bool] = lambda: False,
+        owns: Callable[[Mapping[str, str]], bool] = lambda _: True,
         status_metrics: StatusMetrics | None = None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -91,6 +93,7 @@ class ReconcileCycle:
         self._tracker = tracker
         self._unsaved = unsaved
         self._stopping = stopping
+        self._owns = owns
         self._status_metrics = status_metrics
         self._loop = loop
         self._thread = threading.get_ident()
@@ -128,6 +131,10 @@ class ReconcileCycle:
         """Hear of a conditional write by the batcher or the finalizer helper."""
         if self._is_own(gvk, request):
             self._on_loop(self._wrote, uid, before, after, exact)
+
+    def may_write(self, gvk: GroupVersionKind, request: Request, document: Mapping[str, Any]) -> bool:
+        """Say whether a write may be repeated on a newer version of an object; not when it is another process's."""
+        return not self._is_own(gvk, request) or self._owns((document.get("metadata") or {}).get("labels") or {})
 
     def keep_unsaved(self, uid: str, mutations: object) -> None:
         """Take what a batcher recorded for the cycle's object and could not save, for the next cycle."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from reconciler.cache import CachedObject
@@ -25,6 +25,10 @@ class Responsibility(Protocol):
     @property
     def shared(self) -> bool: ...
 
+    def owns(self, labels: Mapping[str, str], /) -> bool:
+        """Say whether an object with these labels is this process's."""
+        ...
+
     def insists(self, cached: CachedObject, /) -> bool:
         """Say whether an event of this object wakes its key, whatever predicates and the echo rule say."""
         ...
@@ -46,6 +50,10 @@ class Everything:
 
     permissions: Sequence[Permission] = ()
     shared = False
+
+    def owns(self, labels: Mapping[str, str], /) -> bool:  # noqa: ARG002 - every object is
+        """Return True."""
+        return True
 
     def insists(self, cached: CachedObject, /) -> bool:  # noqa: ARG002 - there is nothing to insist on
         """Return False."""

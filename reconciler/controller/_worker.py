@@ -12,7 +12,7 @@ import contextvars
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from reconciler.clock import Clock
@@ -70,6 +70,7 @@ class Workbench(NamedTuple):
         timeout: seconds per reconcile, or None.
         counts: what statistics show.
         status_metrics: hears of each flush of a cycle's batchers, or None.
+        owns: says of an object's labels whether it is this process's.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Workbench(NamedTuple):
     timeout: float | None
     counts: Counts
     status_metrics: StatusMetrics | None = None
+    owns: Callable[[Mapping[str, str]], bool] = lambda _: True
 
 
 class Worker:
@@ -151,6 +153,7 @@ class Worker:
             tracker=bench.tracker,
             unsaved=bench.unsaved,
             stopping=lambda: bench.queue.shutting_down,
+            owns=bench.owns,
             status_metrics=bench.status_metrics,
             loop=asyncio.get_running_loop(),
         )

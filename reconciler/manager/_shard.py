@@ -215,6 +215,9 @@ class _Cached:
     def permissions(self) -> Sequence[Permission]:
         return ()
 
+    def owns(self, labels: Mapping[str, str], /) -> bool:  # noqa: ARG002 - a uid stays, and its hash with it
+        return True
+
     def insists(self, cached: CachedObject, /) -> bool:  # noqa: ARG002 - nothing is handed over
         return False
 
@@ -242,6 +245,9 @@ class _Labelled(_Cached):
     def permissions(self) -> Sequence[Permission]:
         return (Permission(self._controller.kind, "patch"),)
 
+    def owns(self, labels: Mapping[str, str], /) -> bool:
+        return labels.get(self._shard_label) == self._name
+
     def insists(self, cached: CachedObject, /) -> bool:
         return self._drain_label in cached.labels
 
@@ -252,7 +258,7 @@ class _Labelled(_Cached):
             return False
         labels, version = cached.labels, str(cached.version)
         for attempts_left in reversed(range(_ATTEMPTS)):
-            if labels.get(self._shard_label) != self._name:
+            if not self.owns(labels):
                 self._counters.leave(self._controller.name)
                 return False
             if self._drain_label not in labels:

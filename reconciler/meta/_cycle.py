@@ -7,6 +7,7 @@ cycle, and nothing changes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -62,6 +63,16 @@ class Cycle(Protocol):
             before: the version that the write was conditional on.
             after: the version in the answer; equal to `before` when nothing was stored.
             exact: whether the answer is what was computed, that is, carries no foreign change.
+        """
+        ...
+
+    def may_write(self, gvk: GroupVersionKind, request: Request, document: Mapping[str, Any]) -> bool:
+        """Say whether a write may be repeated on a newer version of an object; not when it is another process's by now.
+
+        Args:
+            gvk: the kind of the object.
+            request: its name and namespace.
+            document: the newer version.
         """
         ...
 

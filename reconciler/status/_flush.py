@@ -34,7 +34,7 @@ from reconciler.errors import (
     TooManyRequests,
     TransportError,
 )
-from reconciler.meta import equal, format_path, get_path, parse_version
+from reconciler.meta import current_cycle, equal, format_path, get_path, parse_version
 from reconciler.status._attempts import Attempts
 from reconciler.status._effects import (
     Effect,
@@ -144,7 +144,7 @@ class Flush(Attempts):
             step = yield from self._step(wish)
             if isinstance(step, Flushed):
                 return step
-            if self._is_foreign(step.snapshot):
+            if self._is_foreign(step.snapshot) or self._is_taken(step.document):
                 return self._gone()
             self._document = step.document
             wish = self._again(wish, step.snapshot) if step.seen else self._replayed(step.snapshot)
@@ -387,6 +387,11 @@ class Flush(Attempts):
 
     def _is_foreign(self, snapshot: Snapshot) -> bool:
         return bool(self._uid) and snapshot.uid != self._uid
+
+    def _is_taken(self, document: dict[str, Any]) -> bool:
+        """Say whether another process answers for the object by now: its status is that one's to write."""
+        cycle = current_cycle.get()
+        return cycle is not None and not cycle.may_write(self._target.gvk, self._target.request, document)
 
     def _gone(self) -> Flushed:
         return Flushed("gone", None, self._tip, self._considered)

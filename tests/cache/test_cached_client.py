@@ -706,6 +706,9 @@ class Cycle:
     def wrote(self, gvk: Any, request: Any, uid: Any, *, before: Any, after: Any, exact: Any) -> None:
         raise AssertionError("a cached client does not report writes")
 
+    def may_write(self, gvk: Any, request: Any, document: Any) -> bool:
+        raise AssertionError
+
     def keep_unsaved(self, uid: str, mutations: object) -> None:
         raise AssertionError
 

@@ -40,6 +40,9 @@ class FakeCycle:
     def wrote(self, gvk: Any, request: Any, uid: str, *, before: Any, after: Any, exact: bool) -> None:
         self.writes.append((before, after, exact))
 
+    def may_write(self, gvk: Any, request: Any, document: Any) -> bool:
+        return True
+
     def keep_unsaved(self, uid: str, mutations: object) -> None:
         self.unsaved[uid] = mutations
 
