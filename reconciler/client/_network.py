@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-import urllib.request
 
 from reconciler.client._answers import label
 from reconciler.clock import current_clock
@@ -47,6 +46,8 @@ def words(error: BaseException) -> str:
 
 def proxy_of_environment(scheme: str, host: str) -> str | None:
     """Return the proxy that HTTP_PROXY and its kin name for a server; never for this machine, as in Go."""
+    import urllib.request  # it loads 20 modules that nothing else here needs
+
     try:
         local = ipaddress.ip_address(host).is_loopback
     except ValueError:
