@@ -80,6 +80,13 @@ class Feed:
         """Take a bookmark."""
         self.version = version
 
+    def recognizes(self, first: Sequence[CachedObject]) -> bool:
+        """Say whether the store holds these; an empty list is known if the store has nothing in the namespace."""
+        if not first:
+            return not self._store.missing(self.namespace, [])
+        known = [self._store.get(cached.request) for cached in first]
+        return all(before is not None and before.uid == cached.uid for before, cached in zip(known, first, strict=True))
+
     def _start_anew(self, objects: Sequence[CachedObject], version: Version) -> None:
         """Replace everything before anybody hears of it: whoever is told must not find a version of the past."""
         events = [event for change in self._changes(objects, restarted=True) for event in change]

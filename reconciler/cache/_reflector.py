@@ -39,6 +39,7 @@ from reconciler.errors import (
     Invalid,
     MethodNotAllowed,
     NotAcceptable,
+    NotSent,
     ServerError,
     TooManyRequests,
     Unauthorized,
@@ -120,6 +121,7 @@ class Reflector:
         self._pages_next = sharded  # the next list comes in pages although the server may know streamed ones
         self._whole_next = False  # the next list comes without pages
         self._behind = 0
+        self._away = False  # nobody was there; who answers next may be a server without the data of the one before
         self._task: asyncio.Task[None] | None = None
         self._refreshing: list[asyncio.Future[None]] = []
         self._interrupted = False
@@ -167,7 +169,9 @@ class Reflector:
         return ReflectorStatistics(**dataclasses.asdict(self._counts))
 
     async def _step(self) -> None:
-        if self._position.current:
+        if self._position.current and self._away:
+            await self._recognize()
+        elif self._position.current:
             await self._watch()
         elif self._streams is False or self._pages_next:
             await self._list()
@@ -278,6 +282,24 @@ class Reflector:
             self._pages_next = session.opened
         return False
 
+    async def _recognize(self) -> None:
+        """Find out whether the server still has what is known, by the first object that it lists.
+
+        A server that lost its data begins its versions anew, and once they have passed the one that is known a watch
+        goes on from there as if nothing had happened. The uid of an object is never given twice.
+        """
+        self._verb = "list"
+        objects: list[CachedObject] = []
+        try:
+            page = await self._page([*self._selectors, ("limit", "1")], objects)
+        except Forbidden:
+            self._away = False  # who may only watch cannot know
+            return
+        self._away = False
+        fell = is_lower(parse_version(page.metadata.resource_version), self._position.version)
+        if fell or not self._sink.recognizes(objects):
+            self._position.lose(exact=True)
+
     # watches
 
     async def _watch(self) -> None:
@@ -321,6 +343,7 @@ class Reflector:
         return action_on(self._verb, self._resource, self._namespace)
 
     def _well(self) -> None:
+        self._away = False
         self.last_failure = None
         self._behind = 0
 
@@ -335,6 +358,7 @@ class Reflector:
             _logger.debug("%s: the server is behind; next attempt in %.1f s", self._action, delay)
             return delay
         self._counts.failures += 1
+        self._away = self._away or isinstance(error, NotSent)
         self._reposition(error)
         self.last_failure = Failure(self._action, error, self._clock.now())
         self._pacer.log(self.last_failure, delay)

@@ -47,6 +47,10 @@ class Sink(Protocol):
         """Take a bookmark: nothing else happened up to this version."""
         ...
 
+    def recognizes(self, first: Sequence[CachedObject]) -> bool:
+        """Say whether these, the first objects of a list if it has any, are what was taken before."""
+        ...
+
 
 @dataclass(slots=True)
 class Counts:

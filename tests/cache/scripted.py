@@ -200,9 +200,11 @@ class Recorder:
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
+        self.uids: set[str] = set()
 
     async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> None:
         names = sorted(obj.name for obj in objects)
+        self.uids = {obj.uid for obj in objects}
         self.told.append(("restart" if restarted else "list", names, version))
 
     def apply(self, type: str, cached: CachedObject) -> None:
@@ -210,6 +212,9 @@ class Recorder:
 
     def advance(self, version: Version) -> None:
         self.told.append(("BOOKMARK", version))
+
+    def recognizes(self, first: Sequence[CachedObject]) -> bool:
+        return {obj.uid for obj in first} <= self.uids and bool(first) == bool(self.uids)
 
 
 class Mirror:

@@ -533,7 +533,9 @@ async def test_a_repeated_deletion_that_finds_nothing_any_more_is_seen_at_once(w
 
 
 async def test_after_a_write_to_a_subresource_the_next_read_asks_the_server(world: World) -> None:
-    spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}}}
+    labels = {"a": "b"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
     deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "default"}}
     await world.live.create({**deployment, "spec": spec})
     await world.declare("apps/v1/Deployment")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -392,9 +393,7 @@ async def test_every_failure_of_a_watch_backs_off_and_is_survived(script: Script
     assert mirror.reflector.statistics().failures == 1
 
 
-@pytest.mark.parametrize(
-    "failure", [NotSent("refused"), OutcomeUnknown("reset"), refused(403), refused(500), refused(503)]
-)
+@pytest.mark.parametrize("failure", [OutcomeUnknown("reset"), refused(403), refused(500), refused(503)])
 async def test_a_failure_that_says_nothing_of_the_version_keeps_it(script: Script, failure: Exception) -> None:
     script.streamed("a", version=7, then=[2.0])
     for _ in range(6):
@@ -402,6 +401,43 @@ async def test_a_failure_that_says_nothing_of_the_version_keeps_it(script: Scrip
     script.watch(HOLD)
     await Mirror(script).run(300)
     assert [asked.version for asked in script.asked] == [None, *["7"] * 7]
+
+
+async def test_who_answers_after_nobody_was_there_is_recognized_by_the_first_object(script: Script) -> None:
+    script.streamed("a", "b", version=7, then=[2.0])
+    for _ in range(3):
+        script.refuse_watch(NotSent("connection refused"))
+    script.list(document("a", 1), version=9, token="more")
+    script.watch(HOLD)
+    mirror = Mirror(script)
+    await mirror.run(300)
+    assert [(asked.verb, asked.version) for asked in script.asked][-2:] == [("list", None), ("watch", "7")]
+    assert script.asked[-2].query == {"limit": "1"}
+    assert len(mirror.told) == 1
+
+
+@pytest.mark.parametrize(
+    ("objects", "version"), [([document("a", 90, uid="other")], 99), ([], 99), ([document("a", 1)], 3)]
+)
+async def test_a_server_that_lost_its_data_is_listed_even_when_its_versions_have_passed_what_is_known(
+    script: Script, objects: list[dict[str, Any]], version: int
+) -> None:
+    script.streamed("a", "b", version=7, then=[2.0])
+    script.refuse_watch(NotSent("connection refused"))
+    script.list(*objects, version=version)
+    script.streamed("c", version=version)
+    mirror = Mirror(script)
+    await mirror.run(300)
+    assert mirror.told[-1] == ("restart" if version < 7 else "list", ["c"], version)
+
+
+async def test_who_may_only_watch_goes_on_from_the_version_that_is_known(script: Script) -> None:
+    script.streamed("a", version=7, then=[2.0])
+    script.refuse_watch(NotSent("connection refused"))
+    script.refuse_list(refused(403))
+    script.watch(HOLD)
+    await Mirror(script).run(300)
+    assert script.asked[-1].version == "7"
 
 
 @pytest.mark.parametrize("code", [400, 404, 422])

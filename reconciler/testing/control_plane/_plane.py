@@ -41,6 +41,7 @@ _ATTEMPTS = 5
 """Starts before giving up, when another program took a port that was free a moment ago; envtest's number."""
 _POLL = 0.1
 _PATIENCE = 10.0
+_DATA = "etcd"
 
 
 class ControlPlaneFailed(ReconcilerError):
@@ -103,6 +104,24 @@ class ControlPlane:
         running, self._running = self._running, None
         if running is not None:
             running.stop()
+
+    async def restart(self, *, keep_data: bool = True) -> None:
+        """Stop etcd and kube-apiserver and start them anew at the same address; return when they serve.
+
+        Credentials stay valid. Cancellation leaves the restart to its thread.
+
+        Args:
+            keep_data: False loses all objects, as when etcd is set up from nothing: versions begin anew.
+
+        Raises:
+            ControlPlaneFailed: a program ended at once, or did not serve in time.
+        """
+
+        def again() -> None:
+            self._run.restart(keep_data=keep_data)
+            self._run.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+
+        await asyncio.to_thread(again)
 
     def __enter__(self) -> Self:
         self.start()
@@ -310,8 +329,25 @@ class _Running:
         # Also when the interpreter ends in the middle of a block.
         self._finalizer = weakref.finalize(self, _stop, self._processes, self.directory)
         etcd_url = f"http://127.0.0.1:{etcd_port}"
-        self._etcd = self._launch(_etcd_command(binaries, self.directory, etcd_url))
-        self._server = self._launch(_apiserver_command(binaries, self.directory, etcd_url, port, flags))
+        self._commands = (
+            _etcd_command(binaries, self.directory, etcd_url),
+            _apiserver_command(binaries, self.directory, etcd_url, port, flags),
+        )
+        self._start()
+
+    def restart(self, *, keep_data: bool) -> None:
+        """Stop the programs and start them anew on the same ports."""
+        for process in self._processes:
+            process.stop(patience=_PATIENCE)
+        self._processes.clear()
+        if not keep_data:
+            shutil.rmtree(self.directory / _DATA)
+        self._start()
+
+    def _start(self) -> None:
+        etcd, server = self._commands
+        self._etcd = self._launch(etcd)
+        self._server = self._launch(server)
 
     def stop(self) -> None:
         """Stop the programs, remove the directory; harmless when that was done."""
@@ -373,7 +409,7 @@ def _failure(process: Process) -> ControlPlaneFailed:
 def _etcd_command(binaries: Path, directory: Path, url: str) -> list[str]:
     return [
         str(binaries / "etcd"),
-        f"--data-dir={directory / 'etcd'}",
+        f"--data-dir={directory / _DATA}",
         f"--listen-client-urls={url}",
         f"--advertise-client-urls={url}",
         "--listen-peer-urls=http://127.0.0.1:0",
