@@ -9,11 +9,13 @@ from reconciler.apiserver._kinds import KindInfo
 __all__ = [
     "CONFIG_KEY_MESSAGE",
     "DNS_LABEL_1035_MESSAGE",
+    "LABEL_MESSAGE",
     "LABEL_VALUE_MESSAGE",
     "NAME_MESSAGE",
     "RANDOM_LETTERS",
     "SUBDOMAIN_MESSAGE",
     "is_config_key",
+    "is_label",
     "is_label_1035",
     "is_label_value",
     "is_subdomain",
@@ -35,7 +37,7 @@ SUBDOMAIN_MESSAGE = (
     "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
     r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 )
-_LABEL_MESSAGE = (
+LABEL_MESSAGE = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
     "an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
     "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
@@ -63,6 +65,11 @@ _QUALIFIED_MESSAGE = (
 )
 
 
+def is_label(text: str) -> bool:
+    """Tell whether a text is an RFC 1123 label."""
+    return len(text) <= 63 and _LABEL.fullmatch(text) is not None
+
+
 def is_label_1035(text: str) -> bool:
     """Tell whether a text is a label that begins with a letter."""
     return len(text) <= 63 and _LABEL_1035.fullmatch(text) is not None
@@ -83,7 +90,7 @@ def name_problems(info: KindInfo, name: str) -> list[str]:
     if info.names == "path":
         return _path_name_problems(name)
     pattern, most, message = {
-        "label": (_LABEL, 63, _LABEL_MESSAGE),
+        "label": (_LABEL, 63, LABEL_MESSAGE),
         "label1035": (_LABEL_1035, 63, DNS_LABEL_1035_MESSAGE),
     }.get(info.names, (_SUBDOMAIN, 253, SUBDOMAIN_MESSAGE))
     if info.names != "subdomain" and "." in name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from reconciler.apiserver._allocations import (
 from reconciler.apiserver._kinds import KindInfo
 from reconciler.apiserver._names import CONFIG_KEY_MESSAGE, is_config_key
 from reconciler.apiserver._status import FieldError
+from reconciler.apiserver._workload_checks import WORKLOAD_CHECKS
 
 __all__ = ["PLAIN", "Strategy", "strategy_of"]
 
@@ -141,14 +143,6 @@ def _check_lease(doc: dict[str, Any], _before: dict[str, Any] | None) -> list[Fi
     return errors
 
 
-def _check_deployment(doc: dict[str, Any], _before: dict[str, Any] | None) -> list[FieldError]:
-    strategy = (doc.get("spec") or {}).get("strategy") or {}
-    if strategy.get("type") != "Recreate" or not strategy.get("rollingUpdate"):
-        return []
-    message = "Forbidden: may not be specified when strategy `type` is 'Recreate'"
-    return [FieldError("spec.strategy.rollingUpdate", message, "FieldValueForbidden")]
-
-
 def _event(doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
     """Fill in what Events always show, be it empty."""
     for key in ("eventTime", "firstTimestamp", "lastTimestamp"):
@@ -198,9 +192,11 @@ _STRATEGIES = {
     ("", "replicationcontrollers"): Strategy(complete=complete_controller),
     ("", "services"): Strategy(finish=finish_service),
     ("apps", "daemonsets"): Strategy(complete=complete_daemon_set),
-    ("apps", "deployments"): Strategy(check=_check_deployment),
     ("autoscaling", "horizontalpodautoscalers"): Strategy(complete=complete_autoscaler),
     ("batch", "jobs"): Strategy(complete=complete_job),
     ("coordination.k8s.io", "leases"): Strategy(check=_check_lease),
     ("events.k8s.io", "events"): Strategy(finish=_new_event, check=_check_new_event),
+}
+_STRATEGIES |= {
+    key: dataclasses.replace(_STRATEGIES.get(key, PLAIN), check=check) for key, check in WORKLOAD_CHECKS.items()
 }
