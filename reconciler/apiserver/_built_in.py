@@ -293,8 +293,11 @@ def _restoring(value: Any, node: Node) -> str:
         return f"cannot restore slice from {found}"
     if node.type == "object":
         return f"cannot restore map from {found}" if node.additional else f"cannot restore struct from: {found}"
-    if node.type == "string" and not node.format and isinstance(value, (int, float)):
-        return f"cannot convert {found} to string"
+    wanted = {"string": "string", "boolean": "bool", "number": "float64", "integer": node.format}.get(node.type, "")
+    if wanted and isinstance(value, str):
+        return f"unrecognized type: {wanted}"
+    if wanted and not node.format.endswith("time") and isinstance(value, (int, float)):
+        return f"cannot convert {found} to {wanted}"
     return ""
 
 

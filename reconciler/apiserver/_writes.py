@@ -364,7 +364,13 @@ class Writer:
 
 
 def _read_patch(call: Call, kind: str) -> Any:
-    patch: Any = decode(call.request.body)
+    try:
+        patch: Any = decode(call.request.body)
+    except Refusal as refusal:
+        if kind != STRATEGIC_PATCH:
+            raise
+        # The library behind these gives its words alone.
+        raise bad_request(refusal.message.removeprefix("error decoding patch: ")) from None
     if kind == MERGE_PATCH and patch is None:
         raise bad_request("Invalid JSON Patch")
     if not isinstance(patch, list if kind == JSON_PATCH else dict):
