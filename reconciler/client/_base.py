@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from reconciler.client._answers import decode
@@ -58,6 +59,15 @@ class ClientBase:
             OutcomeUnknown: it may have reached the server, but no answer came.
         """
         return await self._connection.send(request)
+
+    @property
+    def clock_offset(self) -> timedelta:
+        """Return how far the API server's clock is ahead of this machine's; zero while nothing contradicts that.
+
+        By the ``Date`` of its answers; wrong by one second and the time of one exchange at most. Add it to the wall
+        time for stamps that other machines act upon.
+        """
+        return self._connection.server_time.offset
 
     def statistics(self) -> ClientStatistics:
         """Return what was counted so far, by this client and those that share its connection."""

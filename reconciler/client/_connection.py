@@ -7,13 +7,14 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, runtime_checkable
 
 from reconciler._version import __version__
 from reconciler.client._answers import WarningLog, failure
 from reconciler.client._discovery import Discovery
 from reconciler.client._retry import Repeat, RetryPolicy, Trail, is_unknown, may_repeat
+from reconciler.client._server_time import ServerTime
 from reconciler.client._settled import Settled
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError, TransportError, Unauthorized
@@ -85,6 +86,7 @@ class Connection:
         self.rng = rng or random.Random()  # noqa: S311 - jitter
         self.discovery = Discovery(self)
         self.settled = Settled()
+        self.server_time = ServerTime()
         self._clock = clock
         self._warnings = WarningLog()
         self._counts: Counter[str] = Counter()
@@ -135,6 +137,7 @@ class Connection:
         if "user-agent" not in request.headers:
             request = replace(request, headers={**self._headers, **request.headers})
         self._counts["requests"] += 1
+        sent = self.monotonic()
         try:
             response = await self.transport.send(request)
         except TransportError:
@@ -143,6 +146,10 @@ class Connection:
         self._counts["refused"] += response.status >= 400
         if response.warnings:
             self._warnings.take(request, response.warnings)
+        date = response.headers.get("date")
+        if date is not None and self.server_time.is_news(date):
+            received = self.now()
+            self.server_time.heard(date, sent=received - timedelta(seconds=self.monotonic() - sent), received=received)
         return response
 
     async def once(self, request: HTTPRequest) -> HTTPResponse:

@@ -1,0 +1,127 @@
+"""The offset of the API server's clock: never off by more than it promises, and zero where clocks agree."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler import Client
+from reconciler.apiserver import APIServer
+from reconciler.client._server_time import ServerTime
+from reconciler.clock import current_clock
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def date_of(moment: datetime) -> str:
+    return format_datetime(moment, usegmt=True)
+
+
+class Dated:
+    """Stamp each answer, as a real server does; `ahead` of the clock in force."""
+
+    def __init__(self, transport: Transport, ahead: timedelta = timedelta()) -> None:
+        self.transport = transport
+        self.ahead = ahead
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        response = await self.transport.send(request)
+        response.headers = {**response.headers, "date": date_of(current_clock().now() + self.ahead)}
+        return response
+
+
+@given(
+    offset=st.floats(-1e6, 1e6),
+    exchanges=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5), st.floats(0, 1)), min_size=1, max_size=20),
+)
+def test_the_estimate_is_off_by_one_second_and_an_exchange_at_most(
+    offset: float, exchanges: list[tuple[float, float, float]]
+) -> None:
+    time, now = ServerTime(), START
+    for pause, took, share in exchanges:
+        sent = now + timedelta(seconds=pause)
+        now = received = sent + timedelta(seconds=took)
+        made = sent + timedelta(seconds=took * share + offset)
+        time.heard(date_of(made), sent=sent, received=received)
+        assert abs(time.offset.total_seconds() - offset) <= 1 + took + 1e-3
+
+
+@given(exchanges=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5), st.floats(0, 1)), min_size=1, max_size=20))
+def test_clocks_that_agree_have_no_offset_at_all(exchanges: list[tuple[float, float, float]]) -> None:
+    time, now = ServerTime(), START
+    for pause, took, share in exchanges:
+        sent = now + timedelta(seconds=pause)
+        now = received = sent + timedelta(seconds=took)
+        time.heard(date_of(sent + timedelta(seconds=took * share)), sent=sent, received=received)
+        assert time.offset == timedelta()
+
+
+def test_many_answers_know_it_better_than_one() -> None:
+    time = ServerTime()
+    for number in range(20):
+        now = START + timedelta(seconds=number * 1.13)
+        time.heard(date_of(now + timedelta(seconds=10.5)), sent=now, received=now)
+    assert 10 < time.offset.total_seconds() < 11
+    assert time._high - time._low < timedelta(seconds=0.2)
+
+
+@pytest.mark.parametrize("date", ["", "soon", "Thu, 99 Jan 2026 00:00:00 GMT", "0"])
+def test_a_date_that_cannot_be_read_tells_nothing(date: str) -> None:
+    time = ServerTime()
+    time.heard(date, sent=START, received=START)
+    assert time.offset == timedelta()
+
+
+@pytest.mark.virtual_time
+async def test_a_client_learns_the_time_from_any_answer_and_shares_it() -> None:
+    async with APIServer() as server, Client(server) as bare:
+        dated = Dated(server, DAY)
+        client = bare.through(lambda _: dated)
+        assert bare.clock_offset == timedelta()
+        await client.get("v1/Namespace", "default")
+        assert abs(client.clock_offset - DAY) <= timedelta(seconds=1)
+        assert client.in_namespace("default").clock_offset == bare.clock_offset == client.clock_offset
+
+
+@pytest.mark.virtual_time
+async def test_a_clock_that_is_set_is_followed_with_the_next_answer_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, logger="reconciler.client")
+    async with APIServer() as server, Client(server) as bare:
+        dated = Dated(server)
+        client = bare.through(lambda _: dated)
+        for ahead in (timedelta(), DAY, DAY, -DAY, timedelta(), timedelta()):
+            dated.ahead = ahead
+            await asyncio.sleep(10)
+            await client.get("v1/Namespace", "default")
+            assert abs(client.clock_offset - ahead) <= timedelta(seconds=1)
+        assert client.clock_offset == timedelta()
+    (line,) = caplog.messages
+    assert "s ahead of this machine" in line
+
+
+@pytest.mark.virtual_time
+async def test_answers_within_a_second_cost_one_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    original = ServerTime.heard
+
+    def counted(self: ServerTime, date: str, *, sent: datetime, received: datetime) -> None:
+        heard.append(date)
+        original(self, date, sent=sent, received=received)
+
+    monkeypatch.setattr(ServerTime, "heard", counted)
+    async with APIServer() as server, Client(server) as bare:
+        dated = Dated(server)
+        client = bare.through(lambda _: dated)
+        for _ in range(50):
+            await client.get("v1/Namespace", "default")
+    assert len(heard) == len(set(heard)) <= 2
