@@ -26,12 +26,13 @@ from reconciler.notification._errors import (
 from reconciler.notification._message import Link, Message
 from reconciler.notification._metrics import NotificationMetrics
 from reconciler.notification._operator import NotificationOperator, NotificationOptions
-from reconciler.notification._reconciler import NotificationReconciler, NotificationStatistics
+from reconciler.notification._reconciler import NotificationReconciler
 from reconciler.notification._recorded import Observer, Recorded
 from reconciler.notification._redaction import RedactingFilter, Redactor
 from reconciler.notification._resolution import Resolution, Router, attributes_of
 from reconciler.notification._resource import NotificationRequest
 from reconciler.notification._spec import ActionLink, NotificationRequestSpec, RetryPolicy
+from reconciler.notification._statistics import NotificationStatistics
 from reconciler.notification._status import ChannelStatus, DeliveryAttempt, NotificationRequestStatus
 from reconciler.notification.channels import ConsoleChannel, FileChannel, LogChannel
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from reconciler.clock import Clock, current_clock
 from reconciler.notification._channel import Channel, ChannelRegistry
@@ -33,7 +34,8 @@ class Deliverer:
         timeout: seconds that one delivery may take; then it is a failed attempt.
         max_concurrent: most deliveries at a time, over all requests.
         redactor: takes secrets out of the texts of errors.
-        clock: defaults to `current_clock()` at each use.
+        now: tells the time of stamps. Default: the clock's.
+        clock: measures how long a delivery takes; defaults to `current_clock()` at each use.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Deliverer:
         timeout: float,
         max_concurrent: int,
         redactor: Redactor | None = None,
+        now: Callable[[], datetime] | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._stamp = now
         self._channels = channels
         self._redactor = redactor or Redactor()
         self._timeout = timeout
@@ -68,7 +72,7 @@ class Deliverer:
             return
         async with self._slots:
             clock = self._clock or current_clock()
-            started, began = clock.now(), clock.monotonic()
+            started, began = self._now(), clock.monotonic()
             cancelled: BaseException | None = None
             try:
                 verdict, error = await self._call(channel, message)
@@ -82,7 +86,7 @@ class Deliverer:
                     channel=message.channel,
                     verdict=verdict,
                     started=started,
-                    ended=clock.now(),
+                    ended=self._now(),
                     seconds=clock.monotonic() - began,
                     error="" if error is None else self._redactor.describe(error),
                     retry_after=_retry_after(error),
@@ -110,8 +114,11 @@ class Deliverer:
             return _verdict(error), error
         return Verdict.DELIVERED, None
 
+    def _now(self) -> datetime:
+        return self._stamp() if self._stamp is not None else (self._clock or current_clock()).now()
+
     def _unregistered(self, message: Message) -> Delivery:
-        now = (self._clock or current_clock()).now()
+        now = self._now()
         known = ", ".join(self._channels) or "none"
         return Delivery(
             channel=message.channel,

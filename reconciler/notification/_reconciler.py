@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -15,8 +15,9 @@ from reconciler.errors import Conflict, NotFound
 from reconciler.meta import Request
 from reconciler.notification._announcer import Announcer
 from reconciler.notification._channel import Channel, ChannelRegistry, installed_channels
+from reconciler.notification._compose import compose
 from reconciler.notification._delivery import Deliverer
-from reconciler.notification._message import Link, Message
+from reconciler.notification._intents import Unmade
 from reconciler.notification._newest import Newest
 from reconciler.notification._record import (
     record,
@@ -30,12 +31,18 @@ from reconciler.notification._redaction import Redactor
 from reconciler.notification._resolution import Router, attributes_of
 from reconciler.notification._resource import NotificationRequest
 from reconciler.notification._schedule import Decision, Delivery, Plan, channels_of, intend, plan, settle
-from reconciler.notification._status import TERMINAL_PHASES, ChannelStatus, NotificationRequestStatus
+from reconciler.notification._statistics import NotificationStatistics
+from reconciler.notification._status import (
+    TERMINAL_PHASES,
+    ChannelStatus,
+    DeliveryAttempt,
+    NotificationRequestStatus,
+)
 from reconciler.notification.channels import ConsoleChannel, LogChannel
 from reconciler.objects import InvalidObject
-from reconciler.status import OnError, StatusBatcher
+from reconciler.status import OnError, StatusBatcher, StatusError
 
-__all__ = ["NotificationReconciler", "NotificationStatistics"]
+__all__ = ["NotificationReconciler"]
 
 WAIT_IN_PLACE = 0.05
 """A run that comes this many seconds before the due time waits for it, since another run would cost more. Timers and
@@ -47,35 +54,6 @@ it comes first, as a rule."""
 
 _SHORTEST = 0.001
 """Least seconds that a requeue may have."""
-
-
-@dataclass(frozen=True, slots=True)
-class NotificationStatistics:
-    """Count what a reconciler did since it was made.
-
-    Attributes:
-        delivered: attempts that delivered.
-        failed: attempts that failed, or of which nobody knows the outcome.
-        deferred: deliveries that were put off without an attempt.
-        early: runs that came before anything was due, and did nothing.
-        stale: runs that were put off because the server had a newer version.
-        live_reads: reads from the server before a first delivery.
-        finished: requests that reached a terminal phase.
-        expired: finished requests that were deleted by their ``ttlSecondsAfterFinished``.
-        active: requests that are being delivered at this moment.
-        untold: requests whose records were dropped because their status could not be written for too long.
-    """
-
-    delivered: int = 0
-    failed: int = 0
-    deferred: int = 0
-    early: int = 0
-    stale: int = 0
-    live_reads: int = 0
-    finished: int = 0
-    expired: int = 0
-    active: int = 0
-    untold: int = 0
 
 
 class NotificationReconciler(ResourceReconciler[NotificationRequest]):
@@ -128,10 +106,16 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._router = router
         self._redactor = redactor or Redactor()
         self._deliverer = Deliverer(
-            self.channels, timeout=timeout, max_concurrent=max_concurrent, redactor=self._redactor, clock=clock
+            self.channels,
+            timeout=timeout,
+            max_concurrent=max_concurrent,
+            redactor=self._redactor,
+            now=self._now,
+            clock=clock,
         )
         self._outbox = Outbox([Announcer(lambda: self.events), *observers])
         self._newest = Newest()
+        self._unmade = Unmade()
         self._rng = rng
         self._clock = clock
         self._wakes: dict[Request, datetime] = {}
@@ -145,14 +129,23 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             **self._counts, live_reads=self._newest.reads, active=self._active, untold=self._outbox.dropped
         )
 
+    @property
+    def clock_offset(self) -> timedelta:
+        """Return how far the API server's clock is ahead of this machine's; see `Client.clock_offset`."""
+        return self._binding.client.clock_offset if self._binding is not None else timedelta()
+
     async def reconcile(self, request: Request, /) -> Outcome:
         """Reconcile a key; a request that its model refuses ends Failed, since no repetition makes it valid.
 
         That takes a server which does not validate, or a definition of the kind older or laxer than this model.
         Cancellation: see `reconcile_object`.
         """
+        saved = True
         try:
             outcome = await super().reconcile(request)
+        except StatusError:
+            saved = False
+            raise
         except InvalidObject as error:
             async with StatusBatcher(
                 self.client, NotificationRequest, name=request.name, namespace=request.namespace
@@ -161,7 +154,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             return None
         finally:
             next_due = self._wakes.pop(request, None)
-            self._commit(request)
+            self._commit(request, saved=saved)
         # The controller counts a delay from here. The status write has taken its time since the delay was reckoned.
         return outcome if next_due is None or outcome is None else self._outcome(next_due)
 
@@ -174,7 +167,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         later run.
         """
         self._open[obj.key] = obj.uid, status
-        before = obj.status
+        before = self._without_unmade(obj, status)
         if before.phase in TERMINAL_PHASES:
             return await self._retire(obj)
         if obj.spec.channels is None and not before.channels:
@@ -187,16 +180,11 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             return self._wait(obj, channels, before, found, status)
         if not await self._is_newest(obj, before):
             return Result(requeue_after=STALE_RETRY)
-        self.check_leader()
         results: list[Delivery] = []
-        intents = () if obj.spec.delivery == "AtLeastOnce" else intend(found.due, now=self._now())
-        if intents:
-            record_intents(status, intents)
-            await status.flush()
-            self.check_leader()
+        intents = await self._announce(obj, found.due, status)
         self._active += 1
         try:
-            await self._deliverer.deliver([self._message(obj, channel) for channel in found.due], results)
+            await self._deliverer.deliver([compose(obj, channel, self._redactor) for channel in found.due], results)
         except BaseException:
             made = self._settle(obj, channels, before, results, status).attempts if results else ()
             withdraw_intents(status, intents, unless=made)
@@ -208,6 +196,40 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         return self._next(obj, decision)
 
     # The steps of a pass
+
+    def _without_unmade(
+        self, obj: NotificationRequest, status: StatusBatcher[NotificationRequestStatus]
+    ) -> NotificationRequestStatus:
+        """Return the stored status without attempts that this process counted and then did not make."""
+        unmade = self._unmade.among(obj.uid, obj.status)
+        if not unmade:
+            return obj.status
+        withdraw_intents(status, unmade)
+        kept = [entry for entry in obj.status.delivery_attempts if entry not in unmade]
+        return obj.status.model_copy(update={"delivery_attempts": kept})
+
+    async def _announce(
+        self,
+        obj: NotificationRequest,
+        due: Sequence[ChannelStatus],
+        status: StatusBatcher[NotificationRequestStatus],
+    ) -> Sequence[DeliveryAttempt]:
+        """Write what has to be written before the calls, and return the attempts that were counted ahead of them.
+
+        Results that an earlier cycle could not save are among it, so that no more than the calls of one pass are ever
+        without a record. Nothing is written if there is nothing.
+        """
+        self.check_leader()
+        intents = () if obj.spec.delivery == "AtLeastOnce" else intend(due, now=self._now())
+        record_intents(status, intents)
+        try:
+            await status.flush()
+            self.check_leader()
+        except BaseException:
+            self._unmade.add(obj.uid, intents)
+            withdraw_intents(status, intents)
+            raise
+        return intents
 
     async def _freeze(
         self, obj: NotificationRequest, status: StatusBatcher[NotificationRequestStatus]
@@ -267,6 +289,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self._newest.remember(obj.uid, decision.status)
         else:
             self._newest.forget(obj.uid)
+            self._unmade.forget(obj.uid)
         record(status, before, decision)
         tried = {delivery.channel for delivery in results}
         made = Recorded(
@@ -317,10 +340,10 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     # What others hear
 
-    def _commit(self, request: Request) -> None:
+    def _commit(self, request: Request, *, saved: bool) -> None:
         """Tell of what is durable now; what could not be written is told with the cycle that writes it."""
         uid, status = self._open.pop(request, ("", None))
-        if status is not None and status.written and status.failure is None:
+        if saved and status is not None and status.failure is None:
             self._outbox.commit(uid)
 
     def _count_in(self, made: Recorded) -> None:
@@ -346,25 +369,5 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         return Result(requeue_after=max((next_due - self._now()).total_seconds(), _SHORTEST))
 
     def _now(self) -> datetime:
-        return (self._clock or current_clock()).now()
-
-    def _message(self, obj: NotificationRequest, channel: ChannelStatus) -> Message:
-        clean, spec = self._redactor.redact, obj.spec
-        kind = channel.name.partition(":")[0]
-        return Message(
-            name=obj.name,
-            namespace=obj.namespace or "",
-            uid=obj.uid,
-            type=spec.type,
-            priority=spec.priority,
-            subject=clean(spec.subject),
-            body=clean(spec.body),
-            channel=channel.name,
-            attempt=channel.attempts + 1,
-            recipients=tuple((spec.recipients or {}).get(kind, ())),
-            extensions={key: clean(value) for key, value in (spec.extensions or {}).items()},
-            links=tuple(
-                Link(service=link.service, url=clean(link.url), label=clean(link.label))
-                for link in spec.action_links or ()
-            ),
-        )
+        """Return the API server's time: another machine may act upon what is stored."""
+        return (self._clock or current_clock()).now() + self.clock_offset

@@ -107,22 +107,17 @@ def withdraw_intents(
     status: StatusBatcher[NotificationRequestStatus],
     intents: Sequence[DeliveryAttempt],
     *,
-    unless: Sequence[DeliveryAttempt],
+    unless: Sequence[DeliveryAttempt] = (),
 ) -> None:
     """Take back the intents of attempts that were not made: the call was put off, or stopped before it was sent."""
     made = {(attempt.channel, attempt.attempt) for attempt in unless}
-    unused = {(intent.channel, intent.attempt) for intent in intents} - made
-    if not unused:
-        return
-
-    def without(document: dict[str, Any]) -> None:
-        document["deliveryAttempts"] = [
-            entry
-            for entry in document.get("deliveryAttempts", [])
-            if entry.get("result") != "unknown" or (entry.get("channel"), entry.get("attempt")) not in unused
-        ]
-
-    status.mutate(without)
+    for intent in intents:
+        if (intent.channel, intent.attempt) in made:
+            continue
+        # With its time: the intent of another process stays, whatever became of its call.
+        document = _document(intent)
+        members = {key: document[key] for key in ("channel", "attempt", "timestamp", "result")}
+        status.remove("deliveryAttempts", item=members)
 
 
 def record_refusal(status: StatusBatcher[NotificationRequestStatus], error: str, *, now: datetime) -> None:

@@ -123,8 +123,8 @@ class NotificationRequestSpec(Model):
     recipients: dict[str, Recipients] | None = Field(
         default=None,
         max_length=CHANNEL_LIMIT,
-        description="Whom to tell, by kind of channel: an email's addresses, a Slack channel. In place of those that "
-        "the channel is configured with.",
+        description="Whom to tell, by kind of channel: under email the addresses, in place of those that the receiver "
+        "has; a webhook gets its own in the message. Slack's webhooks lead to one place and know no others.",
     )
     retry_policy: RetryPolicy = Field(default_factory=RetryPolicy, description="How hard to try.")
     delivery: DeliveryGuarantee = Field(

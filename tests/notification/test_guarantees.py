@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from reconciler.errors import NotFound
 from reconciler.manager import NotLeader
+from reconciler.meta import parse_time
 from reconciler.notification import (
     DeferredDeliveryError,
     NotificationRequest,
@@ -283,8 +285,10 @@ async def test_others_hear_of_an_attempt_after_its_write_and_once() -> None:
         w.server.faults.add(status=403, times=3, verb="patch", subresource="status")
         async with w.operator(pager, observers=[notes]):
             await w.create("pager")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
             assert (len(pager.calls), notes.attempts) == (1, [])
+            await asyncio.sleep(1)
+            assert notes.attempts == [("pager", 1, "failure")], "told when it is saved, not with the next attempt"
             await asyncio.sleep(1000)
             assert (await w.status())["phase"] == "Sent"
     assert notes.attempts == [("pager", 1, "failure"), ("pager", 2, "success")]
@@ -332,3 +336,124 @@ async def test_a_request_that_was_deleted_is_cancelled() -> None:
         await asyncio.sleep(10_000)
         assert controller.statistics().results["error"] == 0
     assert pager.calls == [0, 30]
+
+
+# What a write that fails leaves behind
+
+
+@virtual
+@pytest.mark.parametrize("guarantee", ["Bounded", "AtMostOnce"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 409},
+        {"status": 403, "times": 3},
+        {"status": 500, "times": 12},
+        {"status": 500, "after_commit": True, "times": 12},
+        {"lost": True, "times": 12},
+    ],
+)
+async def test_an_attempt_whose_count_could_not_be_written_is_neither_spent_nor_taken_for_a_call(
+    guarantee: str, fault: dict[str, Any]
+) -> None:
+    pager = Recorder("pager")
+    async with world() as w:
+        w.server.faults.add(verb="patch", subresource="status", **fault)
+        async with w.operator(pager):
+            await w.create("pager", spec={"delivery": guarantee})
+            await asyncio.sleep(1000)
+        status = await w.status()
+    assert (len(pager.calls), status["phase"], status["totalAttempts"]) == (1, "Sent", 1)
+    assert [entry["result"] for entry in status["deliveryAttempts"]] == ["success"]
+
+
+@virtual
+async def test_the_count_of_another_process_is_not_taken_back() -> None:
+    """Its call may have been made, so it stays, although this process counted the same attempt for nothing."""
+    pager = Recorder("pager")
+    async with world() as w:
+        entry = {"channel": "pager", "attempt": 1, "timestamp": "2025-12-31T23:59:59Z", "result": "unknown"}
+
+        async def other() -> None:
+            await w.client.patch(
+                NotificationRequest,
+                "disk-full",
+                "default",
+                patch={"status": {"deliveryAttempts": [entry]}},
+                subresource="status",
+            )
+
+        async with w.operator(pager) as (_, reconciler):
+            begun = False
+
+            async def announce(*given: Any) -> Any:
+                nonlocal begun
+                if not begun:
+                    begun = True
+                    await other()
+                return await announce_as_is(*given)
+
+            announce_as_is = reconciler._announce
+            reconciler._announce = announce  # type: ignore[method-assign]
+            await w.create("pager", spec={"delivery": "AtMostOnce"})
+            await asyncio.sleep(1000)
+        status = await w.status()
+    assert pager.calls == []
+    assert (status["phase"], status["reason"]) == ("Failed", "DeliveryUnknown")
+    assert [parse_time(each["timestamp"]) for each in status["deliveryAttempts"]] == [parse_time(entry["timestamp"])]
+
+
+@virtual
+async def test_no_further_call_is_made_while_the_result_of_an_earlier_one_is_not_saved() -> None:
+    """So a process that dies costs the calls of one pass, however long the server refused its writes."""
+    pager = Recorder("pager", [BUSY])
+    async with world() as w:
+        async with w.operator(pager):
+            w.server.faults.add(status=503, times=None, verb="patch", subresource="status")
+            await w.create("pager", initialBackoffSeconds=10, maxBackoffSeconds=10)
+            await asyncio.sleep(300)
+            assert len(pager.calls) == 1
+            w.server.faults.clear()
+            await asyncio.sleep(1000)
+        status = await w.status()
+    assert (len(pager.calls), status["totalAttempts"]) == (5, 5)
+
+
+@virtual
+@pytest.mark.parametrize("guarantee", ["Bounded", "AtMostOnce"])
+async def test_others_hear_of_an_attempt_only_when_its_result_is_saved_not_when_its_count_is(guarantee: str) -> None:
+    notes, pager = Notes(), Recorder("pager")
+
+    async with world() as w:
+
+        async def refuse() -> None:
+            w.server.faults.add(status=503, times=None, verb="patch", subresource="status")
+
+        pager.action = refuse
+        async with w.operator(pager, observers=[notes]):
+            await w.create("pager", spec={"delivery": guarantee})
+            await asyncio.sleep(100)
+            assert (len(pager.calls), notes.attempts) == (1, [])
+            w.server.faults.clear()
+            await asyncio.sleep(1000)
+            assert (await w.status())["phase"] == "Sent"
+    assert notes.attempts == [("pager", 1, "success")]
+    assert len(pager.calls) == 1
+
+
+@virtual
+async def test_a_routed_channel_set_that_could_not_be_written_is_written_before_the_first_call() -> None:
+    """Or a process that dies would leave a call behind, and its successor another set."""
+    pager = Recorder("pager")
+    async with world() as w:
+
+        async def look() -> None:
+            seen.append([channel["name"] for channel in (await w.status()).get("channels", [])])
+
+        seen: list[list[str]] = []
+        pager.action = look
+        w.server.faults.add(status=500, times=12, verb="patch", subresource="status")
+        async with w.operator(pager, router=Table("pager")):
+            await w.create()
+            await asyncio.sleep(1000)
+    assert seen == [["pager"]]
