@@ -9,6 +9,7 @@ from reconciler.controller._cycle import current_run
 from reconciler.controller._result import Result
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
+from reconciler.telemetry import is_tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -30,6 +31,8 @@ def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
         return reconcile
 
     async def run(request: Request) -> object:
+        if not is_tracing():
+            return await reconcile(request)
         running = current_run()
         name = running.controller if running is not None else "unknown"
         attributes: dict[str, str | int | float | list[str]] = {"k8s.object.name": request.name}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.errors import TransportError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.telemetry import RequestCounters
+from reconciler.telemetry import RequestCounters, is_tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -95,6 +95,8 @@ class Traced(_Around):
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request; what it raises is recorded. Cancellation ends the span as it ends the request."""
+        if not is_tracing():
+            return await self._transport.send(request)
         from opentelemetry.trace import SpanKind, StatusCode
 
         attributes = {"http.request.method": request.method, "url.path": request.path}

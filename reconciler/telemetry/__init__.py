@@ -16,7 +16,7 @@ from reconciler.telemetry._queues import QueueCounters
 from reconciler.telemetry._registry import MetricsRegistry
 from reconciler.telemetry._shards import ShardCounters
 from reconciler.telemetry._statuses import StatusCounters
-from reconciler.telemetry._tracing import tracer
+from reconciler.telemetry._tracing import is_tracing, tracer
 
 __all__ = [
     "ControllerCounters",
@@ -29,5 +29,6 @@ __all__ = [
     "ShardCounters",
     "StatusCounters",
     "TextFormatter",
+    "is_tracing",
     "tracer",
 ]

@@ -130,3 +130,34 @@ def test_without_the_package_nothing_is_traced_and_nothing_of_it_is_loaded() -> 
         "assert not [name for name in sys.modules if name.startswith('opentelemetry.')]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_a_provider_a_cycle_makes_no_span() -> None:
+    program = """
+import asyncio
+from unittest import mock
+from opentelemetry import trace
+from reconciler import Client, Manager, ResourceReconciler
+from reconciler.apiserver import APIServer
+from reconciler.objects import Unstructured
+
+class Maps(ResourceReconciler[Unstructured], resource="v1/ConfigMap"):
+    async def reconcile_object(self, obj, status):
+        return None
+
+async def main():
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client)
+        controller = manager.add_controller(Maps())
+        with mock.patch.object(trace.ProxyTracer, "start_as_current_span") as made, \\
+             mock.patch.object(trace.NoOpTracer, "start_as_current_span") as empty:
+            async with manager.running():
+                metadata = {"name": "m", "namespace": "default"}
+                await client.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+                while not controller.statistics().reconciles:
+                    await asyncio.sleep(0.01)
+            assert not made.called and not empty.called
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
