@@ -1,0 +1,526 @@
+"""A shard of a ring: its Lease, its watches, drains, objects that move, and the hand-over, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from reconciler import Manager, Request, Resource, ResourceReconciler, Result
+from reconciler.apiserver import APIServer
+from reconciler.client import Client
+from reconciler.controller import Outcome, Predicate, Watch, generation_changed
+from reconciler.errors import ConfigurationError
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.manager import LeadershipLost, NotLeader, ShardRing
+from reconciler.objects import ConditionedStatus, Model, ObjectMeta
+from reconciler.status import StatusBatcher
+from tests.manager.sharder import LEASE, RING_LABEL, Sharder
+from tests.manager.working import Working
+
+pytestmark = pytest.mark.virtual_time
+
+MAP = "v1/ConfigMap"
+SHARD = "shard.alpha.sharding.timebertt.dev/apps"
+DRAIN = "drain.alpha.sharding.timebertt.dev/apps"
+
+
+class AppSpec(Model):
+    size: int = 1
+
+
+class AppStatus(ConditionedStatus):
+    by: str | None = None
+
+
+class App(Resource[AppSpec, AppStatus], group="example.com", version="v1"):
+    """What is shared."""
+
+
+def app(name: str, **labels: str) -> App:
+    return App(metadata=ObjectMeta(name=name, namespace="default", labels=labels), spec=AppSpec())
+
+
+def config_map(name: str, **labels: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "default", "labels": labels},
+        "data": {},
+    }
+
+
+def mine(name: str, shard: str = "one") -> dict[str, Any]:
+    document = config_map(name)
+    document["metadata"]["labels"] = {SHARD: shard}
+    return document
+
+
+def ring(shard: str = "one", **options: Any) -> ShardRing:
+    return ShardRing("apps", [MAP, App], shard=shard, namespace="default", **options)
+
+
+class Recording:
+    """Send requests on, and keep them."""
+
+    def __init__(self, server: APIServer) -> None:
+        self.server = server
+        self.sent: list[HTTPRequest] = []
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        self.sent.append(request)
+        return await self.server.send(request)
+
+
+def shard(server: Transport, name: str, working: Any = None, **options: Any) -> Manager:
+    manager = Manager(Client(server, user_agent=name), sharding=ring(name), namespaces=["default"])
+    if working is not None:
+        manager.add_controller(working, resource=MAP, **options)
+    return manager
+
+
+async def label(client: Client, name: str, **labels: str | None) -> None:
+    """Label, with ``shard`` and ``drain`` for the ring's labels."""
+    keys = {"shard": SHARD, "drain": DRAIN}
+    patch = {"metadata": {"labels": {keys.get(key, key): value for key, value in labels.items()}}}
+    await client.patch(MAP, name, "default", patch=patch)
+
+
+async def labels_of(client: Client, name: str) -> dict[str, str]:
+    return (await client.get(MAP, name, "default")).to_dict()["metadata"].get("labels") or {}
+
+
+@contextlib.asynccontextmanager
+async def at_work(server: Transport, name: str, working: Any, **options: Any) -> AsyncIterator[Manager]:
+    async with shard(server, name, working, **options).running() as manager:
+        await asyncio.sleep(3)
+        assert manager.statistics().leading
+        yield manager
+
+
+# The Lease
+
+
+async def test_a_shard_holds_a_lease_of_its_own_name_and_gives_it_back(server: APIServer, client: Client) -> None:
+    async with at_work(server, "one", Working()):
+        lease = (await client.get(LEASE, "one", "default")).to_dict()
+        assert lease["metadata"]["labels"] == {RING_LABEL: "apps"}
+        assert lease["spec"]["holderIdentity"] == "one"
+        assert lease["spec"]["leaseDurationSeconds"] == 15
+    lease = (await client.get(LEASE, "one", "default")).to_dict()
+    assert lease["spec"]["holderIdentity"] == ""
+    assert lease["metadata"]["labels"] == {RING_LABEL: "apps"}
+
+
+async def test_labels_that_a_sharder_puts_on_the_lease_stay(server: APIServer, client: Client) -> None:
+    async with at_work(server, "one", Working()):
+        await client.patch(
+            LEASE, "one", "default", patch={"metadata": {"labels": {"state": "ready", RING_LABEL: None}}}
+        )
+        await asyncio.sleep(10)
+        lease = (await client.get(LEASE, "one", "default")).to_dict()
+        assert lease["metadata"]["labels"] == {"state": "ready", RING_LABEL: "apps"}
+
+
+async def test_nothing_runs_before_the_lease_is_held(server: APIServer, client: Client) -> None:
+    await client.create(mine("a"))
+    spec = {"holderIdentity": "sharder", "leaseDurationSeconds": 15}
+    metadata = {"name": "one", "namespace": "default"}
+    await client.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec})
+    working = Working()
+    async with shard(server, "one", working).running():
+        await asyncio.sleep(14)
+        assert working.started == []
+        await asyncio.sleep(10)
+        assert working.started == ["a"]
+
+
+async def test_a_shard_whose_lease_the_sharder_takes_stops_and_writes_no_more(
+    server: APIServer, client: Client
+) -> None:
+    await client.create(mine("a"))
+    refused: list[Exception] = []
+
+    async def write(request: Request) -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            try:
+                await manager.client.patch(MAP, "a", "default", patch={"data": {"late": "yes"}})
+            except NotLeader as error:
+                refused.append(error)
+
+    manager = shard(server, "one", Working(write))
+
+    async def run() -> None:
+        async with manager.running():
+            await asyncio.sleep(5)
+            await client.patch(LEASE, "one", "default", patch={"spec": {"holderIdentity": "sharder"}})
+            await asyncio.sleep(60)
+
+    with pytest.raises(LeadershipLost, match="sharder has taken it"):
+        await run()
+    assert len(refused) == 1
+    assert (await client.get(MAP, "a", "default")).to_dict().get("data", {}) == {}
+
+
+async def test_a_shard_that_cannot_renew_stops_at_the_deadline(server: APIServer, client: Client) -> None:
+    await client.create(mine("a"))
+    started: list[float] = []
+
+    async def often(_: Request) -> Result:
+        started.append(asyncio.get_running_loop().time())
+        return Result(requeue_after=0.1)
+
+    async def run() -> None:
+        async with shard(server, "one", Working(often)).running():
+            await asyncio.sleep(5)
+            server.faults.add(status=503, resource="leases", times=None)
+            await asyncio.sleep(60)
+
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(LeadershipLost, match="not renewed within 10 s"):
+        await run()
+    assert max(started) - began == pytest.approx(14, abs=0.2), "the last renewal began after 4 s"
+
+
+# What is watched
+
+
+async def test_only_what_is_labelled_with_the_shard_is_watched(server: APIServer, client: Client) -> None:
+    await server.apply(App)
+    for name, owner in (("a", "one"), ("b", "two")):
+        await client.create(mine(name, owner))
+    await client.create(config_map("nobodys"))
+    working, recording = Working(), Recording(server)
+    async with at_work(
+        recording, "one", working, watches=[Watch(App, mapper=lambda _: []), Watch("v1/Secret")]
+    ) as manager:
+        assert working.started == ["a"]
+        assert manager.cache.statistics().objects == 1
+        await client.create(mine("c"))
+        await asyncio.sleep(1)
+        assert working.started == ["a", "c"]
+    watches = [each for each in recording.sent if ("watch", "true") in each.query]
+    asked = {each.path.rpartition("/")[2]: dict(each.query).get("labelSelector") for each in watches}
+    assert asked == {"configmaps": f"{SHARD}=one", "apps": f"{SHARD}=one", "secrets": None}
+
+
+async def test_a_shard_wakes_nobody_for_what_concerns_the_objects_of_others(server: APIServer, client: Client) -> None:
+    await client.create(mine("a"))
+    await client.create(mine("b", "two"))
+    working = Working()
+    async with at_work(server, "one", working, watches=[Watch("v1/Secret")]) as manager:
+        for name in ("a", "b"):
+            await client.create(
+                {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "default"}}
+            )
+        await asyncio.sleep(1)
+        assert working.started == ["a", "a"]
+        assert manager.statistics().controllers[0].reconciles == 2
+
+
+# Drain
+
+
+async def test_a_drain_is_acknowledged_by_one_patch_of_one_version_and_not_reconciled(
+    server: APIServer, client: Client
+) -> None:
+    await client.create(mine("a"))
+    working, recording = Working(), Recording(server)
+    async with at_work(recording, "one", working) as manager:
+        await label(client, "a", drain="true", other="stays")
+        asked_at = (await client.get(MAP, "a", "default")).resource_version
+        await asyncio.sleep(1)
+        assert await labels_of(client, "a") == {"other": "stays"}
+        assert working.started == ["a"]
+        [patch] = [each for each in recording.sent if each.method == "PATCH"]
+        metadata = json.loads(patch.body or b"")["metadata"]
+        assert patch.headers["content-type"] == "application/merge-patch+json"
+        assert metadata == {"labels": {SHARD: None, DRAIN: None}, "resourceVersion": asked_at}
+        assert list(manager.controllers[0].queue.keys()) == []
+        assert manager.cache.statistics().objects == 0
+
+
+@pytest.mark.parametrize("predicate", [generation_changed, Predicate(lambda _: False, name="nothing")])
+async def test_predicates_do_not_hide_a_drain(
+    server: APIServer, client: Client, predicate: Callable[[Any], bool]
+) -> None:
+    await client.create(mine("a"))
+    async with at_work(server, "one", Working(), predicates=[predicate]):
+        await label(client, "a", drain="")
+        await asyncio.sleep(1)
+        assert await labels_of(client, "a") == {}
+
+
+async def test_a_drain_waits_for_the_reconcile_in_hand(server: APIServer, client: Client) -> None:
+    await client.create(mine("a"))
+    working = Working(lambda _: asyncio.sleep(20))
+    async with at_work(server, "one", working):
+        await label(client, "a", drain="true")
+        await asyncio.sleep(10)
+        assert working.ended == []
+        assert SHARD in await labels_of(client, "a"), "nobody else may begin yet"
+        await asyncio.sleep(10)
+        assert working.ended == ["a"]
+        assert await labels_of(client, "a") == {}
+
+
+class Telling(ResourceReconciler[App]):
+    """Write into the status who it was, after a while."""
+
+    def __init__(self, by: str) -> None:
+        self.by = by
+        self.runs = 0
+
+    async def reconcile_object(self, obj: App, status: StatusBatcher[AppStatus], /) -> Outcome:
+        self.runs += 1
+        await asyncio.sleep(10)
+        status.set(by=self.by)
+        return None
+
+
+async def test_a_drain_that_arrives_under_a_status_write_is_no_echo(server: APIServer, client: Client) -> None:
+    await server.apply(App)
+    await client.create(App(metadata=ObjectMeta(name="a", namespace="default", labels={SHARD: "one"}), spec=AppSpec()))
+    manager = shard(server, "one")
+    manager.add_controller(telling := Telling("one"))
+    async with manager.running():
+        await asyncio.sleep(5)
+        await client.patch(App, "a", "default", patch={"metadata": {"labels": {DRAIN: "true"}}})
+        await asyncio.sleep(20)
+        found = await client.get(App, "a", "default")
+        assert telling.runs == 1
+        assert found.status.by == "one", "it was still this shard's when the status was written"
+        assert found.metadata.labels == {}
+
+
+async def test_a_drain_that_meets_other_writes_is_acknowledged_on_the_newest_version(
+    server: APIServer, client: Client
+) -> None:
+    await client.create(mine("a"))
+    async with at_work(server, "one", Working()):
+        server.faults.add(latency=5, verb="patch", user_agent="one")
+        await label(client, "a", drain="true")
+        await asyncio.sleep(1)
+        await client.patch(MAP, "a", "default", patch={"data": {"by": "another"}})
+        await asyncio.sleep(10)
+        found = (await client.get(MAP, "a", "default")).to_dict()
+        assert found["metadata"].get("labels", {}) == {}
+        assert found["data"] == {"by": "another"}
+    answers = [each.status for each in server.requests(verb="patch", resource="configmaps", user_agent="one")]
+    assert answers == [409, 200]
+
+
+async def test_a_drain_that_is_withdrawn_is_reconciled_instead(server: APIServer, client: Client) -> None:
+    await client.create(mine("a"))
+    working = Working()
+    async with at_work(server, "one", working):
+        server.faults.add(latency=5, verb="patch", user_agent="one")
+        await label(client, "a", drain="true")
+        await asyncio.sleep(1)
+        await label(client, "a", drain=None)
+        await asyncio.sleep(20)
+        assert await labels_of(client, "a") == {SHARD: "one"}
+        assert working.started[:2] == ["a", "a"]
+
+
+# Objects that move
+
+
+async def test_a_label_that_moves_lets_go_of_a_delayed_key(server: APIServer, client: Client) -> None:
+    await client.create(mine("a"))
+
+    async def later(_: Request) -> Result:
+        return Result(requeue_after=60)
+
+    working = Working(later)
+    async with at_work(server, "one", working) as manager:
+        await label(client, "a", shard="two")
+        await asyncio.sleep(1)
+        assert list(manager.controllers[0].queue.keys()) == []
+        await asyncio.sleep(100)
+        assert working.started == ["a"]
+
+
+async def test_a_label_that_moves_ends_the_back_off(server: APIServer, client: Client) -> None:
+    await client.create(mine("a"))
+
+    async def fail(_: Request) -> None:
+        raise ValueError("again")
+
+    working = Working(fail)
+    async with at_work(server, "one", working) as manager:
+        await label(client, "a", shard="two")
+        await asyncio.sleep(1)
+        before = len(working.started)
+        await asyncio.sleep(2000)
+        assert len(working.started) == before
+        assert manager.controllers[0].queue.retries(Request("a", "default")) == 0
+
+
+async def test_the_label_is_looked_at_again_before_a_reconcile_that_was_delayed(
+    server: APIServer, client: Client
+) -> None:
+    """An own write has moved the object, which the watch has not told of yet."""
+    await client.create(mine("a"))
+
+    async def later(_: Request) -> Result:
+        return Result(requeue_after=30)
+
+    working = Working(later)
+    async with at_work(server, "one", working) as manager:
+        server.faults.add(status=503, verb="watch", times=None)
+        server.cut_watches()
+        await label(manager.client, "a", shard="two")
+        await asyncio.sleep(40)
+        assert working.started == ["a"]
+
+
+async def test_a_key_that_moves_while_in_hand_ends_and_writes_no_status(server: APIServer, client: Client) -> None:
+    await server.apply(App)
+    await client.create(App(metadata=ObjectMeta(name="a", namespace="default", labels={SHARD: "one"}), spec=AppSpec()))
+    first, second = shard(server, "one"), shard(server, "two")
+    first.add_controller(one := Telling("one"))
+    second.add_controller(two := Telling("two"))
+    async with first.running(), second.running():
+        await asyncio.sleep(5)
+        assert (one.runs, two.runs) == (1, 0)
+        await client.patch(App, "a", "default", patch={"metadata": {"labels": {SHARD: "two"}}})
+        await asyncio.sleep(30)
+        assert (one.runs, two.runs) == (1, 1)
+        assert (await client.get(App, "a", "default")).status.by == "two"
+    accepted = [
+        each.user_agent for each in server.requests(verb="patch", subresource="status", name="a") if each.status == 200
+    ]
+    assert accepted == ["two"]
+
+
+async def test_what_is_gone_is_not_reconciled(server: APIServer, client: Client) -> None:
+    await client.create(mine("a"))
+    working = Working()
+    async with at_work(server, "one", working) as manager:
+        await client.delete(MAP, "a", "default")
+        await asyncio.sleep(10)
+        assert working.started == ["a"]
+        assert list(manager.controllers[0].queue.keys()) == []
+
+
+# With a sharder
+
+
+class Log:
+    """Take down who reconciles what, and find overlaps."""
+
+    def __init__(self) -> None:
+        self.in_hand: dict[str, str] = {}
+        self.overlaps: list[tuple[str, str, str]] = []
+        self.last: dict[str, str] = {}
+
+    def working(self, shard: str) -> Working:
+        async def work(request: Request) -> Result:
+            if request.name in self.in_hand:
+                self.overlaps.append((request.name, self.in_hand[request.name], shard))
+            self.in_hand[request.name] = self.last[request.name] = shard
+            try:
+                await asyncio.sleep(0.7)
+            finally:
+                self.in_hand.pop(request.name, None)
+            return Result(requeue_after=1)
+
+        return Working(work)
+
+
+async def test_shards_come_and_go_and_no_key_is_in_two_hands_or_in_none(server: APIServer, client: Client) -> None:
+    names = {f"map-{number}" for number in range(30)}
+    for name in names:
+        await client.create(config_map(name))
+    log = Log()
+
+    async def all_worked() -> dict[str, str]:
+        log.last.clear()
+        await asyncio.sleep(20)
+        return dict(log.last)
+
+    async with Sharder(client, "apps", MAP, "default").running() as sharder, contextlib.AsyncExitStack() as stack:
+        third = contextlib.AsyncExitStack()
+        for name in ("one", "two"):
+            await stack.enter_async_context(shard(server, name, log.working(name), workers=4).running())
+        await third.enter_async_context(shard(server, "three", log.working("three"), workers=4).running())
+        await asyncio.sleep(30)
+        before = await all_worked()
+        assert set(before) == names
+        assert set(before.values()) == {"one", "two", "three"}
+        await third.aclose()
+        without = await all_worked()
+        assert set(without) == names
+        assert set(without.values()) == {"one", "two"}
+        moved_by_force, drained = sharder.forced, sharder.drained
+        assert moved_by_force > 0
+        await stack.enter_async_context(shard(server, "four", log.working("four"), workers=4).running())
+        await asyncio.sleep(20)
+        after = await all_worked()
+        assert set(after) == names
+        assert set(after.values()) == {"one", "two", "four"}
+        assert sharder.drained > drained
+        assert sharder.forced == moved_by_force, "from living shards objects are drained"
+        assert log.overlaps == []
+
+
+# Configuration, and what is told
+
+
+async def test_a_ring_and_a_leader_election_exclude_each_other(client: Client) -> None:
+    with pytest.raises(ConfigurationError, match="exclude each other"):
+        Manager(client, sharding=ring(), leader_election="operator", leader_election_namespace="default")
+    with pytest.raises(ConfigurationError, match="takes a ShardRing or a ShardByIndex"):
+        Manager(client, sharding="apps")  # type: ignore[arg-type]
+
+
+async def test_a_controller_of_a_kind_that_is_not_shared_is_refused(client: Client) -> None:
+    manager = Manager(client, sharding=ShardRing("apps", ["v1/Secret"], shard="one", namespace="default"))
+    with pytest.raises(ConfigurationError, match="not among the kinds="):
+        manager.add_controller(Working(), resource=MAP)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ShardRing("", [MAP], shard="one"), "ring's name"),
+        (lambda: ShardRing("a" * 64, [MAP], shard="one"), "at most 63"),
+        (lambda: ShardRing("apps", [MAP], shard="One"), "shard's name 'One'"),
+        (lambda: ShardRing("apps", [], shard="one"), "names no kind"),
+        (lambda: ShardRing("apps", "v1/ConfigMap", shard="one"), "names no kind"),  # type: ignore[arg-type]
+        (lambda: ShardRing("apps", ["nonsense"], shard="one"), "nonsense"),
+        (lambda: ShardRing("apps", [MAP], shard="one", lease_duration=5), "do not fit"),
+    ],
+)
+def test_what_cannot_be_a_ring_is_refused(make: Callable[[], ShardRing], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make()
+
+
+def test_a_shard_is_named_after_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "operator-5vwpj")
+    assert ShardRing("apps", [MAP]).name == "operator-5vwpj"
+
+
+async def test_a_ring_needs_to_know_where_its_lease_is(client: Client) -> None:
+    with pytest.raises(ConfigurationError, match="give namespace="):
+        Manager(client, sharding=ShardRing("apps", [MAP], shard="one"))
+    watched = Manager(client, sharding=ShardRing("apps", [MAP], shard="one"), namespaces=["prod"])
+    assert watched.statistics().shard == "one"
+
+
+async def test_the_roles_allow_the_lease_of_any_name_and_the_drain(client: Client) -> None:
+    manager = Manager(client, sharding=ring(), namespaces=["default"])
+    manager.add_controller(Working(), resource=MAP)
+    roles = [each for each in manager.rbac("apps") if each["kind"] in ("Role", "ClusterRole")]
+    rules = {resource: rule for role in roles for rule in role["rules"] for resource in rule["resources"]}
+    assert set(rules["leases"]["verbs"]) == {"create", "get", "update"}
+    assert "resourceNames" not in rules["leases"]
+    assert set(rules["configmaps"]["verbs"]) == {"get", "list", "watch", "patch"}
