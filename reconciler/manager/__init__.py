@@ -2,8 +2,8 @@
 
 A `Manager` promises:
 
-* **Order.** HTTP servers, cache, runnables, leader election, controllers start one after the other; they stop the other
-  way round, so that what is still working has what it needs.
+* **Order.** HTTP servers, webhooks, cache, runnables, leader election, controllers start one after the other; they stop
+  the other way round, so that what is still working has what it needs.
 * **Draining.** SIGTERM and SIGINT stop new events; what is ready and in hand is finished within the grace period. A
   second signal ends the process at once, with exit code 1.
 * **No silent death.** A runnable or a worker that fails stops the manager, and its exception is raised from

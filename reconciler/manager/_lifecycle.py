@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from reconciler.cache import Cache
 from reconciler.clock import Clock
@@ -44,6 +44,18 @@ class Entry(NamedTuple):
     leader_only: bool
 
 
+class Webhooks(Protocol):
+    """Be what is asked by the API server, even about what it is asked for: listed kinds may have to be converted."""
+
+    async def run(self) -> object:
+        """Serve until cancelled."""
+        ...
+
+    async def listening(self) -> None:
+        """Wait until it serves."""
+        ...
+
+
 class Lifecycle:
     """Be an ``async with`` block during which everything runs.
 
@@ -71,9 +83,11 @@ class Lifecycle:
         self.state: State = "new"
         self.controllers: list[Controller] = []
         self._runnables: list[Entry] = []
+        self._webhooks: list[Webhooks] = []
         self._supervisor: Supervisor
         self._everywhere: list[asyncio.Task[Any]] = []  # runnables of all replicas
         self._leading: list[asyncio.Task[Any]] = []  # runnables of the leader
+        self._serving: list[asyncio.Task[Any]] = []  # webhooks
         self._warming = False  # controllers watch, and wait for the election
         self._leads = False  # controllers were started, or are being so
         self._promotion: asyncio.Task[Any] | None = None  # waits for the election, then starts the controllers
@@ -114,6 +128,12 @@ class Lifecycle:
         self._runnables.append(entry)
         if self._leads if entry.leader_only else self.state == "running":
             self._run(entry)
+
+    def add_webhooks(self, webhooks: Webhooks) -> None:
+        """Take webhooks; they start before the cache, or at once if that has started."""
+        self._webhooks.append(webhooks)
+        if self.state != "new":
+            self._serve(webhooks)
 
     # The block
 
@@ -208,6 +228,10 @@ class Lifecycle:
 
     async def _start(self) -> None:
         await self._servers.start()
+        for webhooks in self._webhooks:
+            self._serve(webhooks)
+        for webhooks in self._webhooks:
+            await webhooks.listening()
         await self._cache.start()
         await self._cache.wait_synced(SYNC_TIMEOUT)
         for entry in self._runnables:
@@ -259,6 +283,9 @@ class Lifecycle:
         await controller.start()
         await controller.finished()
 
+    def _serve(self, webhooks: Webhooks) -> None:
+        self._serving.append(self._supervisor.start(f"runnable {type(webhooks).__name__}", _served(webhooks)))
+
     def _run(self, entry: Entry) -> None:
         group = self._leading if entry.leader_only else self._everywhere
         group.append(self._supervisor.start(f"runnable {entry.name}", _called(entry)))
@@ -274,6 +301,7 @@ class Lifecycle:
         await self._end_election(clean=not left)
         left += await self._cancelled(self._everywhere, max(until - self._clock.monotonic(), CUT_OFF))
         await self._cache.stop()
+        left += await self._cancelled(self._serving, CUT_OFF)
         await self._servers.stop()
         self.state = "stopped"
         if not left:
@@ -340,6 +368,10 @@ class Lifecycle:
 
 async def _called(entry: Entry) -> None:
     await entry.call()
+
+
+async def _served(webhooks: Webhooks) -> None:
+    await webhooks.run()
 
 
 async def _ended(working: set[asyncio.Task[Any]], hurried: asyncio.Task[Any], grace: float) -> set[asyncio.Task[Any]]:

@@ -220,11 +220,15 @@ class Manager:
     def add_webhooks(self, server: WebhookServer) -> None:
         """Serve webhooks on every replica, count them at ``/metrics``, and be ready when they listen.
 
+        They start before the cache lists anything, since a kind of several versions is listed by way of its conversion
+        webhook, and stop after it.
+
         Raises:
             ManagerError: the manager stops.
         """
+        self._lifecycle.check_open()
         server.observe(self.metrics.registry)
-        self.add(server)
+        self._lifecycle.add_webhooks(server)
         self.add_ready_check("webhooks", server.check_started)
 
     def add_health_check(self, name: str, check: Check) -> None:

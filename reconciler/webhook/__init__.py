@@ -4,7 +4,7 @@
 
     class DatabaseRules(Validator[Database]):
         async def validate_create(self, db: Database, request: AdmissionRequest) -> Warnings:
-            if db.spec.size > 50 and not request.is_admin:
+            if db.spec.size > 50 and "admins" not in request.groups:
                 raise Denied("more than 50 GB needs an administrator")
 
     server = WebhookServer("0.0.0.0:9443", certificates="/etc/webhook/certs")

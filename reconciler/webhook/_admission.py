@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar, Generic
@@ -11,7 +12,7 @@ from typing_extensions import TypeVar
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import InvalidObject, KindLike, from_document, gvk_from, kind_argument, to_document
-from reconciler.webhook._patch import json_patch
+from reconciler.webhook._patch import json_patch, same
 from reconciler.webhook._review import AdmissionRequest, Operation, Verdict
 
 __all__ = ["Admission", "Defaulter", "Denied", "Validator", "Warnings"]
@@ -181,7 +182,7 @@ class Defaulter(Admission[R]):
         if request.operation not in ("CREATE", "UPDATE") or not isinstance(document, dict):
             return Verdict(allowed=True)
         try:
-            obj = self._object(document)
+            obj = self._object(copy.deepcopy(document))  # an Unstructured changes what it was read from
             before = to_document(obj)
             found = self.default(obj, request)
             warnings = await found if inspect.isawaitable(found) else found
@@ -208,13 +209,13 @@ def _onto(document: dict[str, Any], before: Any, after: Any) -> list[dict[str, A
 
 def _laid_over(document: Any, before: Any, after: Any) -> Any:
     if not (isinstance(document, dict) and isinstance(before, dict) and isinstance(after, dict)):
-        return document if before == after and type(before) is type(after) else after
+        return document if same(before, after) else after
     result = dict(document)
     for key in before.keys() - after.keys():
         result.pop(key, None)
     for key, value in after.items():
         if key not in before:
             result[key] = value
-        elif before[key] != value or type(before[key]) is not type(value):
+        elif not same(before[key], value):
             result[key] = _laid_over(document.get(key), before[key], value)
     return result

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec.json
 
 from reconciler.webhook._admission import Admission
 from reconciler.webhook._conversion import CONVERSION_VERSIONS, ConversionFailed, Converter
+from reconciler.webhook._patch import apply_json_patch
 from reconciler.webhook._review import (
     ADMISSION_VERSIONS,
     AdmissionRequest,
@@ -33,12 +34,14 @@ class Reply:
     Attributes:
         status: of HTTP: 200 for every review, whatever its verdict is.
         body: JSON, or a sentence for a status of 400 and more.
-        code: for the metrics: the verdict's code.
+        code: the verdict's code.
+        failed: what was asked raised something that is no answer.
     """
 
     status: int
     body: bytes
     code: int
+    failed: bool = False
 
 
 class AdmissionEndpoint:
@@ -69,10 +72,11 @@ class AdmissionEndpoint:
             version, document = read_review(body, kind="AdmissionReview", versions=ADMISSION_VERSIONS)
         except BadReview as error:
             return Reply(400, f"{error}\n".encode(), 400)
-        verdict = await self._verdict(request_of(document))
-        return Reply(200, write_admission(version, document["uid"], verdict), verdict.code)
+        verdict, failed = await self._verdict(request_of(document))
+        return Reply(200, write_admission(version, document["uid"], verdict), verdict.code, failed)
 
-    async def _verdict(self, request: AdmissionRequest) -> Verdict:
+    async def _verdict(self, request: AdmissionRequest) -> tuple[Verdict, bool]:
+        """Return the answer, and whether it is one because a reviewer failed."""
         warnings: list[str] = []
         patch: list[object] = []
         for reviewer in self._reviewers:
@@ -82,35 +86,20 @@ class AdmissionEndpoint:
                 raise
             except BaseException as error:  # noqa: BLE001 - a reviewer is foreign code, and the API server waits
                 _log.exception("%s failed on %s %s", type(reviewer).__name__, request.operation, request.name)
-                return Verdict(
-                    allowed=False,
-                    code=500,
-                    reason="InternalError",
-                    message=f"{type(reviewer).__name__} failed: {type(error).__name__}",
-                    warnings=warnings,
-                )
+                message = f"{type(reviewer).__name__} failed: {type(error).__name__}"
+                refusal = Verdict(allowed=False, code=500, reason="InternalError", message=message, warnings=warnings)
+                return refusal, True
             warnings += verdict.warnings
             if not verdict.allowed:
-                return Verdict(
-                    allowed=False,
-                    code=verdict.code,
-                    reason=verdict.reason,
-                    message=verdict.message,
-                    details=verdict.details,
-                    warnings=warnings,
-                )
+                return replace(verdict, warnings=warnings), False
             patch += verdict.patch
-        return Verdict(allowed=True, warnings=warnings, patch=patch)  # type: ignore[arg-type]
+        return Verdict(allowed=True, warnings=warnings, patch=patch), False  # type: ignore[arg-type]
 
 
 def _with_patch(request: AdmissionRequest, patch: list[object]) -> AdmissionRequest:
     """Return the request with the object as the reviewers before made it."""
     if not patch:
         return request
-    from dataclasses import replace
-
-    from reconciler.webhook._patch import apply_json_patch
-
     document = dict(request.document)
     document["object"] = apply_json_patch(document["object"], patch)
     return replace(request, document=document)
@@ -133,16 +122,19 @@ class ConversionEndpoint:
         except BadReview as error:
             return Reply(400, f"{error}\n".encode(), 400)
         response: dict[str, object] = {"uid": request["uid"]}
-        code = 200
+        code, failed = 200, False
         try:
             desired = str(request.get("desiredAPIVersion"))
             response["convertedObjects"] = [
                 self._converter.convert(document, desired) for document in request.get("objects") or ()
             ]
             response["result"] = {"status": "Success"}
-        except ConversionFailed as error:
-            code = 422
+        except Exception as error:  # noqa: BLE001 - a conversion is foreign code, and the API server waits
+            code, failed = 422, not isinstance(error, ConversionFailed) or error.__cause__ is not None
+            if failed:
+                _log.exception("conversion of %s failed", self._converter.kind)
+            told = str(error) if isinstance(error, ConversionFailed) else f"conversion failed: {type(error).__name__}"
             response["convertedObjects"] = []
-            response["result"] = {"status": "Failure", "message": str(error)}
+            response["result"] = {"status": "Failure", "message": told}
         review = {"apiVersion": version, "kind": "ConversionReview", "response": response}
-        return Reply(200, msgspec.json.encode(review), code)
+        return Reply(200, msgspec.json.encode(review), code, failed)

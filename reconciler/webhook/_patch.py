@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["apply_json_patch", "json_patch"]
+__all__ = ["apply_json_patch", "json_patch", "same"]
 
 
 def json_patch(before: Any, after: Any) -> list[dict[str, Any]]:
@@ -23,8 +23,19 @@ def _operations(before: Any, after: Any, path: str) -> Iterator[dict[str, Any]]:
                 yield {"op": "add", "path": f"{path}/{_escaped(key)}", "value": value}
             else:
                 yield from _operations(before[key], value, f"{path}/{_escaped(key)}")
-    elif type(before) is not type(after) or before != after:
+    elif not same(before, after):
         yield {"op": "replace", "path": path, "value": after}
+
+
+def same(left: Any, right: Any) -> bool:
+    """Say whether two documents are written alike: unlike in Python, true is not 1 and 1 is not 1.0, at any depth."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
 
 
 def _escaped(key: str) -> str:

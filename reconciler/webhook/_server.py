@@ -30,8 +30,8 @@ _SHUTDOWN_SECONDS = 5.0
 class WebhookServer:
     """Serve validators, defaulters and converters. It is a runnable, and runs on every replica, leader or not.
 
-    What is answered without asking anybody: 400 for an empty body, no JSON or no review; 413 for more than 7 MiB; 415
-    for another content type; 404 for another path; 405 for another method. Every review gets 200 and its verdict.
+    What is answered without asking anybody: 400 for an empty body, another content type, no JSON or no review; 413 for
+    more than 7 MiB; 404 for another path; 405 for another method. Every review gets 200 and its verdict.
 
     Args:
         address: ``host:port``. Default ``0.0.0.0:9443``, controller-runtime's port; port 0 for a free one.
@@ -58,6 +58,7 @@ class WebhookServer:
         self._conversions: dict[str, ConversionEndpoint] = {}
         self._metrics: WebhookMetrics | None = None
         self._bound: int | None = None
+        self._listening = asyncio.Event()
 
     def add(self, handler: Admission | Converter) -> None:
         """Serve a validator, defaulter or converter; several of one sort may share a path.
@@ -66,6 +67,11 @@ class WebhookServer:
             ConfigurationError: its path is taken by another sort, or it names no kind.
             TypeError: it is none of the three, such as a class instead of an instance.
         """
+        self._take(handler)
+        if self._metrics is not None:
+            self._metrics.expect(handler.served_at)
+
+    def _take(self, handler: Admission | Converter) -> None:
         if isinstance(handler, Converter):
             if handler.served_at in (*self._admissions, *self._conversions):
                 raise ConfigurationError(f"the webhook path {handler.served_at} is taken")
@@ -95,6 +101,9 @@ class WebhookServer:
     def observe(self, registry: CollectorRegistry) -> None:
         """Count requests for Prometheus, under controller-runtime's names."""
         self._metrics = self._certificates.metrics = WebhookMetrics(registry)
+        self._metrics.reads.inc()  # the first time was before anybody counted
+        for path in (*self._admissions, *self._conversions):
+            self._metrics.expect(path)
 
     def check_started(self) -> None:
         """Raise unless the server listens: a check for ``/readyz``.
@@ -104,6 +113,10 @@ class WebhookServer:
         """
         if self._bound is None:
             raise ConfigurationError("the webhook server does not listen")
+
+    async def listening(self) -> None:
+        """Wait until the server listens for the first time. Cancellation changes nothing."""
+        await self._listening.wait()
 
     async def run(self) -> None:
         """Serve until it is cancelled; then reviews under way are answered, five seconds at most.
@@ -125,6 +138,7 @@ class WebhookServer:
                 where = f"{self._host}:{self._port}"
                 raise ConfigurationError(f"webhooks cannot listen on {where}: {error.strerror}") from error
             self._bound = runner.addresses[0][1]
+            self._listening.set()
             await self._certificates.follow()
         finally:
             self._bound = None
@@ -140,24 +154,30 @@ class WebhookServer:
         if request.method != "POST":
             return web.Response(status=405, text="only POST\n", headers={"allow": "POST"})
         if self._metrics is None:
-            return await _answered(request, endpoint)
+            return (await _answered(request, endpoint))[0]
         name = request.path
         with self._metrics.in_flight.labels(name).track_inprogress(), self._metrics.latency.labels(name).time():
-            response = await _answered(request, endpoint)
+            response, failed = await _answered(request, endpoint)
         self._metrics.requests.labels(name, str(response.status)).inc()
+        if failed:
+            reviewed = isinstance(endpoint, AdmissionEndpoint)
+            (self._metrics.panics if reviewed else self._metrics.conversion_panics).inc()
         return response
 
 
-async def _answered(request: web.BaseRequest, endpoint: AdmissionEndpoint | ConversionEndpoint) -> web.Response:
+async def _answered(
+    request: web.BaseRequest, endpoint: AdmissionEndpoint | ConversionEndpoint
+) -> tuple[web.Response, bool]:
+    """Return the answer, and whether who was asked has failed."""
     from aiohttp import web
 
     if request.content_type != "application/json":
-        return web.Response(status=415, text="the content type is application/json\n")
+        return web.Response(status=400, text="the content type must be application/json\n"), False
     body = bytearray()
     async for chunk in request.content.iter_chunked(65_536):
         body += chunk
         if len(body) > BODY_LIMIT:
-            return web.Response(status=413, text=f"a review has {BODY_LIMIT} bytes at most\n")
+            return web.Response(status=413, text=f"a review has {BODY_LIMIT} bytes at most\n"), False
     reply = await endpoint.answer(bytes(body))
     content_type = "application/json" if reply.status == 200 else "text/plain"
-    return web.Response(status=reply.status, body=reply.body, content_type=content_type)
+    return web.Response(status=reply.status, body=reply.body, content_type=content_type), reply.failed

@@ -130,6 +130,16 @@ async def test_an_omitted_field_with_a_default_is_not_written_down_by_the_way() 
     assert result["spec"] == {"engine": "postgres"}
 
 
+async def test_true_is_not_one_where_a_default_says_so() -> None:
+    class Strict(Defaulter[Unstructured], resource="v1/ConfigMap"):
+        def default(self, obj: Unstructured, request: AdmissionRequest, /) -> Warnings:
+            obj["flags"] = [True]
+            return None
+
+    document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "flags": [1]}
+    assert patched(await answered(review("CREATE", document), Strict()), document)["flags"][0] is True
+
+
 async def test_of_several_defaulters_each_sees_the_work_of_those_before_and_a_refusal_drops_it_all() -> None:
     class Grows(Defaulter[Database]):
         def default(self, obj: Database, request: AdmissionRequest, /) -> Warnings:
@@ -262,10 +272,15 @@ def test_a_way_that_is_not_known_is_refused_by_name() -> None:
         converter().add("v1", to_hub=gigabytes, from_hub=text)
 
 
-async def converted(*objects: dict[str, Any], to: str) -> dict[str, Any]:
+def conversion(*objects: Any, to: str = "example.com/v1") -> bytes:
     request = {"uid": "c-1", "desiredAPIVersion": to, "objects": list(objects)}
-    body = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "request": request}
-    reply = await ConversionEndpoint(converter()).answer(msgspec.json.encode(body))
+    return msgspec.json.encode(
+        {"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "request": request}
+    )
+
+
+async def converted(*objects: Any, to: str) -> dict[str, Any]:
+    reply = await ConversionEndpoint(converter()).answer(conversion(*objects, to=to))
     assert reply.status == 200
     response: dict[str, Any] = msgspec.json.decode(reply.body)["response"]
     assert response["uid"] == "c-1"
@@ -279,3 +294,9 @@ async def test_a_review_converts_all_objects_or_none() -> None:
     response = await converted(old("1G"), old("much"), to="example.com/v1")
     assert (response["convertedObjects"], response["result"]["status"]) == ([], "Failure")
     assert "cannot be converted" in response["result"]["message"]
+
+
+async def test_what_is_no_object_is_answered_too() -> None:
+    response = await converted("text", to="example.com/v1")
+    assert (response["convertedObjects"], response["result"]["status"]) == ([], "Failure")
+    assert response["result"]["message"] == "conversion failed: AttributeError"

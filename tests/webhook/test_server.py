@@ -13,14 +13,17 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
+from prometheus_client import CollectorRegistry
 
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
+from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.webhook import Converter, WebhookServer
 from reconciler.webhook import _certificates as certificates_module
+from tests.manager.working import Working
 from tests.webhook.database import Defaults, Rules, database, write_certificate
-from tests.webhook.test_reviews import review
+from tests.webhook.test_reviews import conversion, converter, old, review
 
 PATH = "/validate-example-com-v1-database"
 
@@ -68,7 +71,7 @@ async def test_each_mistake_of_a_caller_has_its_code(tmp_path: Path, ca: trustme
     async with serving(server) as url:
         assert (await post(url + PATH, body, ca))[0] == 200
         assert (await post(url + PATH, b"", ca))[0] == 400
-        assert (await post(url + PATH, body, ca, content_type="text/plain"))[0] == 415
+        assert (await post(url + PATH, body, ca, content_type="text/plain"))[0] == 400
         assert (await post(url + PATH, io.BytesIO(b"x" * (7 * 1024 * 1024 + 1)), ca))[0] == 413
         assert (await post(url + "/elsewhere", body, ca))[0] == 404
         async with aiohttp.ClientSession() as session, session.get(url + PATH, ssl=trusting(ca)) as response:
@@ -138,6 +141,72 @@ async def test_the_manager_serves_them_and_is_ready_when_they_listen(tmp_path: P
                 text = await response.text()
     assert f'controller_runtime_webhook_requests_total{{code="200",webhook="{PATH}"}} 1.0' in text
     assert f'controller_runtime_webhook_latency_seconds_count{{webhook="{PATH}"}} 1.0' in text
+
+
+async def test_what_is_asked_is_counted_from_zero_and_faults_are_told_apart(tmp_path: Path, ca: trustme.CA) -> None:
+    write_certificate(tmp_path, ca)
+    webhooks = WebhookServer("127.0.0.1:0", certificates=tmp_path)
+    webhooks.add(Rules())
+    registry = CollectorRegistry()
+    webhooks.observe(registry)
+    webhooks.add(converter())
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"controller_runtime_{name}", labels)
+
+    assert value("webhook_requests_total", webhook=PATH, code="500") == 0.0
+    assert value("webhook_requests_total", webhook="/convert-example-com-database", code="200") == 0.0
+    assert value("webhook_latency_seconds_bucket", webhook=PATH, le="1e-08") == 0.0
+    assert value("webhook_latency_seconds_bucket", webhook=PATH, le="1000.0") == 0.0
+    assert registry.get_sample_value("certwatcher_read_certificate_total") == 1.0
+    async with serving(webhooks) as url:
+        await post(url + PATH, review("UPDATE", database("db1", 13), database("db1", 5)), ca)
+        assert (value("webhook_panics_total"), value("conversion_webhook_panics_total")) == (1.0, 0.0)
+        await post(url + PATH, review("UPDATE", database("db1", 4), database("db1", 5)), ca)
+        await post(url + "/convert-example-com-database", conversion(old("much")), ca)
+        assert (value("webhook_panics_total"), value("conversion_webhook_panics_total")) == (1.0, 1.0)
+        assert value("webhook_requests_total", webhook=PATH, code="200") == 2.0
+
+
+class ByWebhook:
+    """An API server that needs the webhooks to answer for a kind, and counts when they do not."""
+
+    def __init__(self, server: APIServer, webhooks: WebhookServer) -> None:
+        self._server = server
+        self._webhooks = webhooks
+        self.refused = 0
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        if "configmaps" in request.path and self._webhooks._bound is None:
+            self.refused += 1
+        return await self._server.send(request)
+
+
+async def test_webhooks_listen_before_the_cache_lists(tmp_path: Path, ca: trustme.CA) -> None:
+    """Objects of several versions are listed by way of the conversion webhook, which may be this very process."""
+    write_certificate(tmp_path, ca)
+    webhooks = WebhookServer("127.0.0.1:0", certificates=tmp_path)
+    webhooks.add(converter())
+    async with APIServer() as server:
+        transport = ByWebhook(server, webhooks)
+        manager = Manager(Client(transport))
+        manager.add_webhooks(webhooks)
+        manager.add_controller(Working(), resource="v1/ConfigMap")
+        await manager.cache.informer("v1/ConfigMap")
+        async with manager.running():
+            webhooks.check_started()
+        assert server.requests(resource="configmaps")
+        assert transport.refused == 0
+
+
+async def test_a_webhook_that_cannot_listen_ends_the_start(tmp_path: Path, ca: trustme.CA) -> None:
+    write_certificate(tmp_path, ca)
+    first = WebhookServer("127.0.0.1:0", certificates=tmp_path)
+    async with serving(first), APIServer() as server, Client(server) as client:
+        manager = Manager(client)
+        manager.add_webhooks(WebhookServer(f"127.0.0.1:{first.port}", certificates=tmp_path))
+        with pytest.raises(ConfigurationError, match="webhooks cannot listen on 127"):
+            await manager.run()
 
 
 def test_what_cannot_be_served_is_told_at_once(tmp_path: Path, ca: trustme.CA) -> None:
