@@ -142,7 +142,7 @@ class WebhookServer:
             await self._certificates.follow()
         finally:
             self._bound = None
-            await asyncio.shield(runner.cleanup())
+            await asyncio.shield(_closed(runner))
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         from aiohttp import web
@@ -163,6 +163,21 @@ class WebhookServer:
             reviewed = isinstance(endpoint, AdmissionEndpoint)
             (self._metrics.panics if reviewed else self._metrics.conversion_panics).inc()
         return response
+
+
+async def _closed(runner: web.ServerRunner) -> None:
+    """Stop to listen, let reviews under way be answered, and leave no connection open.
+
+    A closed TLS connection waits for the other side's word, which an API server that keeps it for the next review does
+    not give.
+    """
+    server = runner.server
+    connections = [] if server is None else [each.transport for each in server.connections]
+    await runner.cleanup()
+    for transport in connections:
+        if transport is not None:
+            transport.abort()
+    await asyncio.sleep(0)  # for the loop to close the sockets
 
 
 async def _answered(
