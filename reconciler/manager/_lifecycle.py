@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Collection, Coroutine
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
 from reconciler.cache import Cache
 from reconciler.clock import Clock
@@ -14,9 +14,9 @@ from reconciler.controller import Controller
 from reconciler.manager._errors import GracePeriodExceeded, LeadershipLost, ManagerError
 from reconciler.manager._http import Servers
 from reconciler.manager._leader import Elector
-from reconciler.manager._runnables import Supervisor, first_failure
+from reconciler.manager._runnables import Entry, Supervisor, Webhooks, awaited, first_failure
 
-__all__ = ["Entry", "Lifecycle", "State"]
+__all__ = ["Lifecycle", "State"]
 
 _log = logging.getLogger("reconciler.manager")
 
@@ -28,32 +28,6 @@ CUT_OFF = 10.0
 
 State = Literal["new", "starting", "running", "stopping", "stopped"]
 """Where a manager is in its life; it lives once."""
-
-
-class Entry(NamedTuple):
-    """Hold one runnable.
-
-    Attributes:
-        name: for messages.
-        call: starts it.
-        leader_only: it runs while this process leads.
-    """
-
-    name: str
-    call: Callable[[], Awaitable[object]]
-    leader_only: bool
-
-
-class Webhooks(Protocol):
-    """Be what is asked by the API server, even about what it is asked for: listed kinds may have to be converted."""
-
-    async def run(self) -> object:
-        """Serve until cancelled."""
-        ...
-
-    async def listening(self) -> None:
-        """Wait until it serves."""
-        ...
 
 
 class Lifecycle:
@@ -284,11 +258,11 @@ class Lifecycle:
         await controller.finished()
 
     def _serve(self, webhooks: Webhooks) -> None:
-        self._serving.append(self._supervisor.start(f"runnable {type(webhooks).__name__}", _served(webhooks)))
+        self._serving.append(self._supervisor.start(f"runnable {type(webhooks).__name__}", awaited(webhooks.run)))
 
     def _run(self, entry: Entry) -> None:
         group = self._leading if entry.leader_only else self._everywhere
-        group.append(self._supervisor.start(f"runnable {entry.name}", _called(entry)))
+        group.append(self._supervisor.start(f"runnable {entry.name}", awaited(entry.call)))
 
     # Stopping
 
@@ -364,14 +338,6 @@ class Lifecycle:
         if working:
             _, working = await asyncio.wait(working, timeout=seconds)
         return sorted(task.get_name() for task in working)
-
-
-async def _called(entry: Entry) -> None:
-    await entry.call()
-
-
-async def _served(webhooks: Webhooks) -> None:
-    await webhooks.run()
 
 
 async def _ended(working: set[asyncio.Task[Any]], hurried: asyncio.Task[Any], grace: float) -> set[asyncio.Task[Any]]:

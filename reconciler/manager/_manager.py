@@ -21,9 +21,9 @@ from reconciler.manager._health import Check, Checks
 from reconciler.manager._heap import settled_heap
 from reconciler.manager._http import Address, Servers
 from reconciler.manager._leader import Elector
-from reconciler.manager._lifecycle import Entry, Lifecycle
+from reconciler.manager._lifecycle import Lifecycle
 from reconciler.manager._rbac import rbac_documents
-from reconciler.manager._runnables import Runnable, entry_of
+from reconciler.manager._runnables import Entry, Runnable, entry_of
 from reconciler.manager._shard import Controlled, Shard, shard_of
 from reconciler.manager._sharding import ShardByIndex, Sharding, ShardRing
 from reconciler.manager._signals import handled_signals

@@ -6,11 +6,37 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
-__all__ = ["Runnable", "Supervisor", "entry_of", "first_failure"]
+__all__ = ["Entry", "Runnable", "Supervisor", "Webhooks", "awaited", "entry_of", "first_failure"]
 
 _log = logging.getLogger("reconciler.manager")
+
+
+class Entry(NamedTuple):
+    """Hold one runnable.
+
+    Attributes:
+        name: for messages.
+        call: starts it.
+        leader_only: it runs while this process leads.
+    """
+
+    name: str
+    call: Callable[[], Awaitable[object]]
+    leader_only: bool
+
+
+class Webhooks(Protocol):
+    """Be what is asked by the API server, even about what it is asked for: listed kinds may have to be converted."""
+
+    async def run(self) -> object:
+        """Serve until cancelled."""
+        ...
+
+    async def listening(self) -> None:
+        """Wait until it serves."""
+        ...
 
 
 @runtime_checkable
@@ -42,6 +68,11 @@ def entry_of(runnable: object) -> tuple[str, Callable[[], Awaitable[object]]]:
             name: str = getattr(runnable, "__qualname__", type(runnable).__name__)
             return name, cast("Callable[[], Awaitable[object]]", runnable)
     raise TypeError(f"{runnable!r} cannot run: give an object with `async def run(self)`, or an async function")
+
+
+async def awaited(call: Callable[[], Awaitable[object]]) -> None:
+    """Call and await, as the coroutine that a task needs."""
+    await call()
 
 
 class Supervisor:
