@@ -79,6 +79,7 @@ def contenders(program: str) -> dict[str, Contender]:
 
     return {
         "ours": python("ours", OURS),
+        "ours-uvloop": python("ours", f"{OURS}, uvloop", "--loop=uvloop"),
         "go": go(GO),
         "go-patch": go(f"{GO}, patch", "--write=patch"),
         "go-no-predicate": go(f"{GO}, no predicate", "--predicate=false"),
@@ -93,9 +94,9 @@ def contenders(program: str) -> dict[str, Contender]:
 
 
 FIT = {
-    "start": {"ours", "go", "go-unstructured", "watch"},
-    "latency": {"ours", "go", "go-unstructured", "kopf", "watch"},
-    "steady": {"ours", "go", "go-unstructured", "kopf"},
+    "start": {"ours", "ours-uvloop", "go", "go-unstructured", "watch"},
+    "latency": {"ours", "ours-uvloop", "go", "go-unstructured", "kopf", "watch"},
+    "steady": {"ours", "ours-uvloop", "go", "go-unstructured", "kopf"},
 }
 """Who can do what: a bare client has no cache, a plain loop no timers."""
 

@@ -13,7 +13,7 @@ import os
 import time
 
 from reconciler import Client, Manager, Outcome, Request, ResourceReconciler, StatusBatcher
-from tests.benchmarks.contenders.protocol import Options, Reporter, commands, obey, parse
+from tests.benchmarks.contenders.protocol import Options, Reporter, commands, parse
 from tests.benchmarks.contenders.widget import Widget, WidgetStatus
 
 _FAILING = 100
@@ -65,19 +65,18 @@ async def main(options: Options) -> None:
         reporter.mark("ready")
         await anext(lines)
         beating = asyncio.create_task(beat(gaps))
-        async with manager.running():
-            reporter.objects = len(informer.store)
-            reporter.mark("synced")
-            async for _ in lines:
-                reporter.extra = summary(gaps, pauses)
-                await obey(reporter, _once())
-                gaps.clear()
-                pauses.clear()
+        running = asyncio.create_task(manager.run())
+        await informer.wait_synced()
+        reporter.objects = len(informer.store)
+        reporter.mark("synced")
+        async for _ in lines:
+            reporter.extra = summary(gaps, pauses)
+            reporter.mark("stats")
+            gaps.clear()
+            pauses.clear()
+        manager.stop()
+        await running
         beating.cancel()
-
-
-async def _once():
-    yield "stats"
 
 
 def _watch_collector(pauses: list[float]) -> None:

@@ -42,17 +42,30 @@ async def main(options: Options) -> None:
     lines = commands()
     async with Client.from_config(kubeconfig=options.kubeconfig) as client:
         manager = Manager(client, namespaces=[options.namespace])
+        informer = await manager.cache.informer(Widget)
         if options.work == "converge":
             manager.add_controller(WidgetReconciler(options, reporter), workers=options.workers)
         else:
-            informer = await manager.cache.informer(Widget)
             informer.add_handler(lambda _: count(reporter))
         reporter.mark("ready")
         await anext(lines)
-        async with manager.running():
-            reporter.mark("synced")
-            await obey(reporter, lines)
+        running = asyncio.create_task(manager.run())
+        await informer.wait_synced()
+        reporter.mark("synced")
+        await obey(reporter, lines)
+        manager.stop()
+        await running
+
+
+def run(options: Options) -> None:
+    """Run on the loop that was chosen."""
+    if options.loop == "uvloop":
+        import uvloop
+
+        uvloop.run(main(options))
+    else:
+        asyncio.run(main(options))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(parse()))
+    run(parse())

@@ -31,6 +31,7 @@ class Options:
         count: objects; the mark ``done`` comes with the last one's write. 0: never.
         workers: objects that are worked on side by side.
         requeue: seconds after which each key runs again; 0 for never.
+        loop: ``"asyncio"`` or ``"uvloop"``.
     """
 
     work: str
@@ -40,6 +41,7 @@ class Options:
     count: int
     workers: int
     requeue: float
+    loop: str
 
 
 def parse() -> Options:
@@ -50,6 +52,7 @@ def parse() -> Options:
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--requeue", type=float, default=0)
+    parser.add_argument("--loop", default="asyncio")
     return Options(**vars(parser.parse_args()))
 
 

@@ -1,0 +1,196 @@
+"""What a reconcile and an event cost, in counts: operations, calls, tasks, memory. Never in seconds.
+
+The bounds have slack over what was counted when they were set; each test says what that was. A bound that has to be
+raised means that every reconcile of every controller became more expensive: look for a reason first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import gc
+import pstats
+import tracemalloc
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reconciler
+from reconciler import Client, Manager, Outcome, ResourceReconciler, StatusBatcher
+from reconciler.apiserver import APIServer
+from reconciler.cache import CachedObject, CacheEvent, _session, _wire
+from reconciler.client import _status_writer
+from reconciler.controller import Controller
+from tests.benchmarks.contenders.widget import Widget, WidgetStatus, widget
+
+pytestmark = pytest.mark.virtual_time
+
+HOME = str(Path(reconciler.__file__).parent)
+WITNESS = str(Path(HOME) / "apiserver")
+KIND = "bench.example.com/v1/Widget"
+
+
+class Once(ResourceReconciler[Widget]):
+    async def reconcile_object(self, widget: Widget, status: StatusBatcher[WidgetStatus]) -> Outcome:
+        status.set(run="one")
+        status.set_condition("Ready", True, reason="Provisioned", message="1 of 1")
+        return None
+
+
+class World:
+    def __init__(self, server: APIServer, client: Client, manager: Manager, controller: Controller) -> None:
+        self.server = server
+        self.client = client
+        self.manager = manager
+        self.controller = controller
+
+    async def seed(self, numbers: range) -> None:
+        for number in numbers:
+            await self.server.apply(widget(number, "default"))
+
+    async def converged(self) -> None:
+        """Wait until every event has come and every key is idle."""
+        await asyncio.sleep(60)
+        statistics = self.controller.queue.statistics()
+        assert (statistics.ready, statistics.in_hand) == (0, 0)
+
+    def status_writes(self) -> Counter[str]:
+        return Counter(entry.name for entry in self.server.requests(verb="patch", subresource="status"))
+
+
+@asynccontextmanager
+async def world(**options: Any) -> AsyncIterator[World]:
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(Widget)
+        manager = Manager(client)
+        controller = manager.add_controller(Once(), workers=10, **options)
+        yield World(server, client, manager, controller)
+
+
+def library_calls(profile: cProfile.Profile) -> int:
+    """Return how many calls of this library's functions, and of built-in ones by them, were made; not the witness's."""
+    calls = 0
+    for (path, _, _), (_, count, _, _, callers) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        if is_ours(path):
+            calls += count
+        elif path == "~":
+            calls += sum(found[1] for (caller, _, _), found in callers.items() if is_ours(caller))
+    return calls
+
+
+def is_ours(path: str) -> bool:
+    return path.startswith(HOME) and not path.startswith(WITNESS)
+
+
+async def calls_of(count: int) -> float:
+    """Return the calls for each of `count` objects, from the first event to the last idle key."""
+    async with world() as w:
+        await w.seed(range(count))
+        profile = cProfile.Profile()
+        profile.enable()
+        async with w.manager.running():
+            await w.converged()
+            profile.disable()
+        assert w.controller.statistics().reconciles == count
+    return library_calls(profile) / count
+
+
+async def test_each_object_is_reconciled_and_written_exactly_once() -> None:
+    async with world() as w:
+        await w.seed(range(500))
+        async with w.manager.running():
+            await w.converged()
+            assert w.controller.statistics().reconciles == 500
+    writes = w.status_writes()
+    assert len(writes) == 500
+    assert set(writes.values()) == {1}
+
+
+async def test_the_calls_for_an_object_are_bounded_and_do_not_grow_with_the_number_of_objects() -> None:
+    await calls_of(20)  # what is imported and remembered at the first use
+    few, many = await calls_of(50), await calls_of(400)
+    assert many < 1_150  # 1,000 when this was set
+    assert many < few * 1.1
+
+
+async def test_an_event_is_decoded_once_and_the_object_only_for_its_reconcile(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: Counter[str] = Counter()
+
+    def counted(name: str, call: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return call(*args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr(_session, "decode_line", counted("lines", _session.decode_line))
+    monkeypatch.setattr(_wire, "_decode_head", counted("heads", _wire._decode_head))
+    monkeypatch.setattr(CachedObject, "decode", counted("objects", CachedObject.decode))
+    monkeypatch.setattr(_status_writer, "encode", counted("bodies", _status_writer.encode))
+    async with world() as w:
+        await w.seed(range(100))
+        async with w.manager.running():
+            await w.converged()
+            events = w.manager.statistics().cache.informers[0].reflectors.events
+    # Of each object two events, its creation and our write, and the answer to the write.
+    assert counts["lines"] == events
+    assert counts["heads"] <= 100 * 3
+    assert counts["objects"] == 100
+    assert counts["bodies"] == 100
+
+
+async def test_an_event_makes_no_task() -> None:
+    made: Counter[str] = Counter()
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+        if is_ours(coro.cr_code.co_filename):
+            made[coro.__qualname__] += 1
+        return asyncio.Task(coro, loop=loop, **options)
+
+    def unwanted(event: CacheEvent) -> bool:
+        return event.initial
+
+    async with world(predicates=[unwanted]) as w:
+        await w.seed(range(50))
+        async with w.manager.running():
+            await w.converged()
+            asyncio.get_running_loop().set_task_factory(factory)  # type: ignore[arg-type]
+            before = w.manager.statistics().cache.informers[0].events
+            for number in range(50):
+                patch = {"metadata": {"labels": {"changed": "yes"}}}
+                await w.client.patch(Widget, f"widget-{number:06d}", "default", patch=patch)
+            await w.converged()
+            asyncio.get_running_loop().set_task_factory(None)
+            assert w.manager.statistics().cache.informers[0].events == before + 50
+        assert w.controller.statistics().reconciles == 50
+    assert made == {}
+
+
+async def test_an_idle_key_costs_little_memory_beside_its_object() -> None:
+    rooms = [tracemalloc.Filter(True, f"{HOME}/{room}/*") for room in ("cache", "controller", "workqueue", "meta")]
+
+    async def held(w: World, numbers: range) -> int:
+        await w.seed(numbers)
+        await w.converged()
+        await asyncio.sleep(600)
+        await w.client.patch(Widget, "widget-000000", "default", patch={"spec": {"size": len(numbers)}})
+        await w.converged()  # whatever is remembered for a while is forgotten with the next run
+        gc.collect()
+        return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(rooms).traces)
+
+    async with world() as w, w.manager.running():
+        await w.seed(range(50))
+        tracemalloc.start()
+        try:
+            before = await held(w, range(50, 60))
+            after = await held(w, range(60, 460))
+        finally:
+            tracemalloc.stop()
+        assert w.controller.queue.keys() == []
+        store = (await w.manager.cache.informer(Widget)).store.statistics()
+    data = store.bytes / store.objects
+    assert (after - before) / 400 - data < 1_900  # 1,540 when this was set
