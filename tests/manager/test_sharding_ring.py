@@ -329,6 +329,21 @@ async def test_a_drain_that_is_withdrawn_is_reconciled_instead(server: APIServer
         assert working.started[:2] == ["a", "a"]
 
 
+async def test_a_drain_that_comes_too_late_leaves_the_object_to_its_new_shard(
+    server: APIServer, client: Client
+) -> None:
+    await client.create(mine("a"))
+    working = Working()
+    async with at_work(server, "one", working):
+        server.faults.add(latency=5, verb="patch", user_agent="one")
+        await label(client, "a", drain="true")
+        await asyncio.sleep(1)
+        await label(client, "a", drain=None, shard="two")
+        await asyncio.sleep(20)
+        assert await labels_of(client, "a") == {SHARD: "two"}
+        assert working.started == ["a"]
+
+
 # Objects that move
 
 
