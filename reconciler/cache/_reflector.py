@@ -9,6 +9,9 @@ The states and what leads from one to the next::
         │                                       ▲    │
         └── 410, anything else                  └────┘ end, cut, silence, 429, 5xx: the same version, no list
 
+After trouble of the server (no connection, a broken stream, 5xx) one object is listed before the watch goes on, to find
+out whether the data is still the same.
+
 Nothing but cancellation ends it. A list is consistent or not older than what is known: version ``"0"``, "whatever you
 have", is never asked for, since a lagging server would answer it with the past.
 """
@@ -39,9 +42,9 @@ from reconciler.errors import (
     Invalid,
     MethodNotAllowed,
     NotAcceptable,
-    NotSent,
     ServerError,
     TooManyRequests,
+    TransportError,
     Unauthorized,
 )
 from reconciler.meta import ResourceType, Version, parse_version
@@ -121,7 +124,7 @@ class Reflector:
         self._pages_next = sharded  # the next list comes in pages although the server may know streamed ones
         self._whole_next = False  # the next list comes without pages
         self._behind = 0
-        self._away = False  # nobody was there; who answers next may be a server without the data of the one before
+        self._away = False  # the server was in trouble; who answers next may have been set up without its data
         self._task: asyncio.Task[None] | None = None
         self._refreshing: list[asyncio.Future[None]] = []
         self._interrupted = False
@@ -358,7 +361,7 @@ class Reflector:
             _logger.debug("%s: the server is behind; next attempt in %.1f s", self._action, delay)
             return delay
         self._counts.failures += 1
-        self._away = self._away or isinstance(error, NotSent)
+        self._away = self._away or isinstance(error, (TransportError, ServerError))
         self._reposition(error)
         self.last_failure = Failure(self._action, error, self._clock.now())
         self._pacer.log(self.last_failure, delay)

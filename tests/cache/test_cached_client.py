@@ -59,7 +59,7 @@ class World:
 
     def hold_watches(self) -> None:
         """Let the watch fall behind: cut it and refuse to open it again."""
-        self.fault = self.server.faults.add(status=503, verb="watch", times=None)
+        self.fault = self.server.faults.add(status=429, verb="watch", times=None)
         self.server.cut_watches()
 
     async def catch_up(self) -> None:

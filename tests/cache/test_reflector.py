@@ -393,27 +393,29 @@ async def test_every_failure_of_a_watch_backs_off_and_is_survived(script: Script
     assert mirror.reflector.statistics().failures == 1
 
 
-@pytest.mark.parametrize("failure", [OutcomeUnknown("reset"), refused(403), refused(500), refused(503)])
-async def test_a_failure_that_says_nothing_of_the_version_keeps_it(script: Script, failure: Exception) -> None:
-    script.streamed("a", version=7, then=[2.0])
+@pytest.mark.parametrize("failure", [NotSent("refused"), OutcomeUnknown("reset"), refused(500), refused(503)])
+async def test_after_trouble_of_the_server_its_first_object_tells_whether_the_version_still_holds(
+    script: Script, failure: Exception
+) -> None:
+    script.streamed("a", "b", version=7, then=[2.0])
     for _ in range(6):
         script.refuse_watch(failure)
-    script.watch(HOLD)
-    await Mirror(script).run(300)
-    assert [asked.version for asked in script.asked] == [None, *["7"] * 7]
-
-
-async def test_who_answers_after_nobody_was_there_is_recognized_by_the_first_object(script: Script) -> None:
-    script.streamed("a", "b", version=7, then=[2.0])
-    for _ in range(3):
-        script.refuse_watch(NotSent("connection refused"))
-    script.list(document("a", 1), version=9, token="more")
+        script.recognized("a", version=9)
     script.watch(HOLD)
     mirror = Mirror(script)
     await mirror.run(300)
-    assert [(asked.verb, asked.version) for asked in script.asked][-2:] == [("list", None), ("watch", "7")]
-    assert script.asked[-2].query == {"limit": "1"}
+    assert [asked.version for asked in script.asked if asked.verb == "watch"] == [None, *["7"] * 7]
+    assert {tuple(asked.query.items()) for asked in script.asked if asked.verb == "list"} == {(("limit", "1"),)}
     assert len(mirror.told) == 1
+
+
+async def test_a_watch_that_is_forbidden_for_a_while_keeps_its_version(script: Script) -> None:
+    script.streamed("a", version=7, then=[2.0])
+    for _ in range(6):
+        script.refuse_watch(refused(403))
+    script.watch(HOLD)
+    await Mirror(script).run(300)
+    assert [asked.version for asked in script.asked] == [None, *["7"] * 7]
 
 
 @pytest.mark.parametrize(
@@ -523,10 +525,11 @@ async def test_a_watch_that_ends_at_once_without_an_event_is_a_failure(script: S
 async def test_a_cut_stream_is_resumed_after_its_last_complete_line(script: Script) -> None:
     whole, half = modified("a", 8), modified("a", 9)
     script.streamed("a", version=7, then=[whole + half[:40], OutcomeUnknown("reset")])
+    script.recognized("a", version=9)
     script.watch(half[:10], half[10:], HOLD)
     mirror = Mirror(script)
     await mirror.run(30)
-    assert [asked.version for asked in script.asked] == [None, "8"]
+    assert [asked.version for asked in script.asked if asked.verb == "watch"] == [None, "8"]
     assert mirror.told[1:] == [("MODIFIED", "a", 8), ("MODIFIED", "a", 9)]
 
 
@@ -544,15 +547,14 @@ async def test_delays_double_to_thirty_seconds_with_jitter(script: Script) -> No
 async def test_the_delay_starts_anew_after_two_healthy_minutes(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0])
     for _ in range(6):
-        script.refuse_watch(refused(500))
-    script.watch(119.0, OutcomeUnknown("reset"))
-    script.watch(121.0, OutcomeUnknown("reset"))
+        script.refuse_watch(refused(403))
+    for seconds in (119.0, 121.0):
+        script.watch(seconds, OutcomeUnknown("reset"))
+        script.recognized("a", version=9)
     script.watch(HOLD)
     await Mirror(script).run(480)
-    after_119, after_121 = (
-        script.asked[-2].at - script.asked[-3].at - 119,
-        script.asked[-1].at - script.asked[-2].at - 121,
-    )
+    *_, first, second, third = (asked.at for asked in script.asked if asked.verb == "watch")
+    after_119, after_121 = second - first - 119, third - second - 121
     assert after_119 >= 15
     assert after_121 <= 1.2
 
