@@ -27,7 +27,7 @@ from tests.conformance.differential.kinds import (
 )
 
 Step = dict[str, Any]
-_NAME = st.sampled_from(NAMES)
+_NAME = st.sampled_from((NAMES[0], *NAMES))
 _MANAGER = st.sampled_from(["one", "two", "three"])
 _LABEL_SELECTORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("team=red", {"team": "red"}),

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.conformance.differential.answers import comparison, first_difference
+from tests.conformance.differential.kinds import BY_PLURAL
 from tests.conformance.differential.player import Entry, Step
 from tests.conformance.differential.sequences import RULES, sequences
 from tests.conformance.differential.servers import RealServer, on_embedded, real_server
@@ -28,8 +29,8 @@ EXAMPLES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", "0"))
 """How many sequences a campaign plays; 0 for the few of a fixed seed, which any test run takes."""
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "0")) or random.SystemRandom().getrandbits(32)
 FEW = 120
-KEPT = 60
-"""How many of the fixed seed's sequences are recorded."""
+DRAWN, KEPT = 500, 100
+"""How many sequences are drawn to be recorded, and how many of them are: those that show most."""
 BY_FILE = pytest.mark.parametrize("path", sorted(RECORDED.glob("*.json")), ids=lambda path: path.stem)
 
 
@@ -66,7 +67,7 @@ def test_both_servers_answer_alike(real: RealServer, request: pytest.FixtureRequ
     recording = request.config.getoption("--record")
 
     @settings(
-        max_examples=EXAMPLES or FEW,
+        max_examples=EXAMPLES or (DRAWN if recording else FEW),
         derandomize=not EXAMPLES,
         database=None,
         deadline=None,
@@ -89,10 +90,39 @@ def test_both_servers_answer_alike(real: RealServer, request: pytest.FixtureRequ
     else:
         play()
     if recording:
-        longest = sorted(played, key=lambda pair: len(pair[0]), reverse=True)[:KEPT]
-        for number, (steps, answers) in enumerate(longest, 1):
-            record(RECORDED / f"seeded-{number:02}.json", steps, answers)
+        for number, (steps, answers) in enumerate(telling(played), 1):
+            record(RECORDED / f"seeded-{number:03}.json", steps, answers)
     assert not differing, "\n\n".join(differing)
+
+
+def telling(played: list[tuple[list[Step], list[Entry]]]) -> list[tuple[list[Step], list[Entry]]]:
+    """Return sequences that together show most of what was seen, each chosen for what the others before it lack."""
+    left, seen, chosen = [(pair, shown(*pair)) for pair in played], set[str](), []
+    while left and len(chosen) < KEPT:
+        best = max(left, key=lambda entry: len(entry[1] - seen))
+        left.remove(best)
+        seen |= best[1]
+        chosen.append(best[0])
+    return chosen
+
+
+def shown(steps: list[Step], answers: list[Entry]) -> set[str]:
+    """Return what a sequence shows: kinds of requests with their answers, one after another, and kinds of events."""
+    found: set[str] = set()
+    before = ""
+    for step, answer in zip(steps, answers, strict=True):
+        body = answer.get("body")
+        path = step.get("path") or step["watch"]
+        parts = [part for part in path.split("/") if part in BY_PLURAL or part in ("status", "scale")]
+        asked = f"{step.get('method', 'WATCH')} {step.get('type', '')} {' '.join(parts)}"
+        reason = (body.get("reason") or body.get("kind")) if isinstance(body, dict) else ""
+        now = f"{asked} {answer['status']} {reason}"
+        found |= {now, f"{before} > {now}"}
+        found |= {f"{asked} {key}={value} {answer['status']}" for key, value in step.get("query", {}).items()}
+        events = [event["type"] if isinstance(event, dict) else event for event in answer.get("events", ())]
+        found.add(f"{asked} {' '.join(events)}")
+        before = now
+    return found
 
 
 def record(path: Path, steps: list[Step], answers: list[Entry]) -> None:
