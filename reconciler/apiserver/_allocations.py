@@ -77,7 +77,7 @@ def finish_pod(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
     spec = dict(doc.get("spec") or {})
     spec.setdefault("priority", 0)
     spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-    tolerations = list(spec.get("tolerations") or ())
+    tolerations: list[Any] = list(spec.get("tolerations") or ())
     for key in _AWAY:
         if not any(
             each.get("key") in (key, None) and each.get("effect") in ("NoExecute", None) for each in tolerations

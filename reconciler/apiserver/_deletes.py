@@ -18,7 +18,8 @@ from reconciler.apiserver._status import FieldError, Refusal, bad_request, confl
 from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._text import go_type
 from reconciler.apiserver._views import WHOLE
-from reconciler.apiserver._writes import Written, is_due
+from reconciler.apiserver._write_rules import is_due
+from reconciler.apiserver._writes import Written
 
 __all__ = ["Deleter"]
 

@@ -136,6 +136,7 @@ def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) 
             member = f"Go struct field {info.kind}.metadata"
             malformed["metadata"] = f"json: cannot unmarshal {go_type(raw)} into {member} of type v1.ObjectMeta"
     content_unknown: list[str] = []
+    document: dict[str, Any] = {}
     try:
         whole = filled(found, endpoint.skeleton)
         document = whole if endpoint.contents is None else endpoint.contents.settle(whole, before, content_unknown)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from reconciler.apiserver._built_in import type_name
-from reconciler.apiserver._wire import Truncated, read_fields, read_varint
+from reconciler.apiserver._wire import Truncated, read_fields
 
 __all__ = ["Unreadable", "read_protobuf"]
 
@@ -99,7 +99,7 @@ def _object(message: bytes, name: str) -> dict[str, Any]:
             key, inner = _entry(value, member.form)
             found.setdefault(member.name, {})[key] = inner
         elif member.repeated:
-            found.setdefault(member.name, []).extend(_items(value, member.form))
+            found.setdefault(member.name, []).append(_value(value, member.form))
         else:
             read = _value(value, member.form)
             if not member.name:
@@ -117,16 +117,6 @@ def _entry(value: int | bytes, form: str) -> tuple[str, Any]:
         elif number == 2:
             inner = _value(part, form)
     return key, inner
-
-
-def _items(value: int | bytes, form: str) -> list[Any]:
-    if form in ("i", "b") and isinstance(value, bytes):
-        numbers, at = [], 0
-        while at < len(value):
-            number, at = read_varint(value, at)
-            numbers.append(_value(number, form))
-        return numbers
-    return [_value(value, form)]
 
 
 def _value(value: int | bytes, form: str) -> Any:

@@ -10,9 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import msgspec
-
-from reconciler.apiserver._apply import type_problems
 from reconciler.apiserver._applying import apply_new, apply_over, read_configuration
 from reconciler.apiserver._bodies import (
     APPLY_PATCH,
@@ -25,14 +22,12 @@ from reconciler.apiserver._bodies import (
     media_type,
 )
 from reconciler.apiserver._cluster import Cluster
-from reconciler.apiserver._contents import BLOCKING
 from reconciler.apiserver._documents import read_document, take_patched
 from reconciler.apiserver._managers import Owners, content_of, key_for
 from reconciler.apiserver._metadata import (
     check_metadata,
     check_metadata_update,
     check_standard_finalizers,
-    metadata_beside_status,
 )
 from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
 from reconciler.apiserver._registry import Endpoint
@@ -55,12 +50,25 @@ from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._strategic import strategic_merge
 from reconciler.apiserver._strategies import Strategy
 from reconciler.apiserver._text import go_type
+from reconciler.apiserver._write_rules import (
+    OWNED,
+    check_contents,
+    check_named,
+    check_place,
+    check_version,
+    desired_changed,
+    entries_of,
+    is_due,
+    is_traceable,
+    keep_owned,
+    notes_count,
+    same,
+    split_parts,
+    uid_problem,
+)
 from reconciler.errors import APIError
 
-__all__ = ["Writer", "Written", "is_due", "same"]
-
-_OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
-"""What only the server changes in metadata."""
+__all__ = ["Writer", "Written"]
 
 _BORN_WITH_STATUS = frozenset({"customresourcedefinitions", "namespaces", "nodes"})
 """Kinds that keep the status which they are created with, or whose strategy makes it."""
@@ -125,11 +133,11 @@ class Writer:
         """Check and commit a new object; `owned` tells that ownership was noted already."""
         endpoint, info = call.endpoint, call.endpoint.info
         metadata = doc["metadata"]
-        _check_place(call, metadata)
+        check_place(call, metadata)
         self._require_namespace(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
         generate = "" if metadata.get("name") else str(metadata.get("generateName", ""))
-        traceable = _is_traceable(call, doc, {})
+        traceable = is_traceable(call, doc, {})
         self._stamp(call, doc, metadata)
         strategy = self._strategies(endpoint)
         key = endpoint.resource.key(call.namespace, metadata.get("name", ""))
@@ -143,7 +151,7 @@ class Writer:
         if not endpoint.resource.custom:
             errors += check_standard_finalizers(metadata, new=True)
         errors += strategy.check(doc, None)
-        errors += _check_contents(call, doc, None, errors)
+        errors += check_contents(call, doc, None, errors)
         if errors:
             raise invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
         if version.isdigit() and int(version) and not dry_run:
@@ -186,7 +194,7 @@ class Writer:
             metadata["managedFields"] = known if found == known else found
 
     def _stamp(self, call: Call, doc: dict[str, Any], metadata: dict[str, Any]) -> None:
-        for key in _OWNED:
+        for key in OWNED:
             metadata.pop(key, None)
         metadata["uid"] = self._cluster.uid()
         metadata["creationTimestamp"] = self._cluster.now()
@@ -225,18 +233,18 @@ class Writer:
         old = self.find(call)
         doc, warnings = read_document(call, None if old is None else call.endpoint.show(old.doc))
         metadata, info = doc["metadata"], call.endpoint.info
-        _check_named(call, metadata)
-        _check_place(call, metadata)
+        check_named(call, metadata)
+        check_place(call, metadata)
         if old is None:
             if info.create_on_update and not call.subresource:
                 if metadata.get("uid"):
-                    raise conflict(info.plural, info.group, call.name, _uid_problem(call, metadata["uid"], ""))
+                    raise conflict(info.plural, info.group, call.name, uid_problem(call, metadata["uid"], ""))
                 metadata.pop("resourceVersion", None)
                 return self._create(call, doc, warnings, dry_run=dry_run)
             raise not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
         if uid and uid != old.uid:
-            raise conflict(info.plural, info.group, call.name, _uid_problem(call, uid, old.uid))
+            raise conflict(info.plural, info.group, call.name, uid_problem(call, uid, old.uid))
         if not metadata.get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return self.change(call, old, doc, warnings, dry_run=dry_run)
@@ -271,8 +279,8 @@ class Writer:
         except PatchFailed:
             raise patch_rejected() from None
         doc, warnings = take_patched(call, patched, before)
-        _check_named(call, doc["metadata"])
-        _check_place(call, doc["metadata"])
+        check_named(call, doc["metadata"])
+        check_place(call, doc["metadata"])
         if not doc["metadata"].get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return self.change(call, old, doc, warnings, dry_run=dry_run)
@@ -282,7 +290,7 @@ class Writer:
         if old is None and call.subresource:
             raise not_found(info.plural, info.group, call.name)
         config = read_configuration(call)
-        owners = Owners(_entries(old), self._cluster.now())
+        owners = Owners(entries_of(old), self._cluster.now())
         if old is None:
             uid = config["metadata"].get("uid")
             config["metadata"]["managedFields"] = apply_new(call, config, owners)
@@ -295,7 +303,7 @@ class Writer:
         before = call.endpoint.show(old.doc)
         applied = apply_over(call, config, before, owners)
         doc, warnings = take_patched(call, applied, before)
-        _check_place(call, doc["metadata"])
+        check_place(call, doc["metadata"])
         if not doc["metadata"].get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return self.change(call, old, doc, warnings, dry_run=dry_run, owners=owners)
@@ -322,9 +330,9 @@ class Writer:
         """
         endpoint, info = call.endpoint, call.endpoint.info
         before = endpoint.show(old.doc)
-        _check_version(call, old, doc["metadata"])
-        traceable = owners is not None or _is_traceable(call, doc, before)
-        doc = _split(call, before, doc)
+        check_version(call, old, doc["metadata"])
+        traceable = owners is not None or is_traceable(call, doc, before)
+        doc = split_parts(call, before, doc)
         metadata = doc["metadata"]
         whole = not call.subresource or (call.subresource == "status" and not endpoint.resource.custom)
         errors = check_metadata_update(metadata, before["metadata"]) if whole else []
@@ -332,11 +340,11 @@ class Writer:
         errors = errors * 2
         if not endpoint.resource.custom and whole:
             errors += check_standard_finalizers(metadata, new=False)
-        _keep_owned(metadata, before["metadata"])
+        keep_owned(metadata, before["metadata"])
         strategy = self._strategies(endpoint)
         strategy.complete(doc, before)
         errors += strategy.check(doc, before)
-        errors += _check_contents(call, doc, before, errors)
+        errors += check_contents(call, doc, before, errors)
         errors += findings
         if errors:
             raise invalid(info.kind, info.internal_group, call.name, errors)
@@ -350,7 +358,7 @@ class Writer:
         stored_form = endpoint.take(doc)
         if same(doc, before) or same(stored_form, old.doc):
             return Written(200, old, before=old, after=old, warnings=warnings)
-        if info.generation and (_desired_changed(endpoint, old.doc, stored_form) or _notes_count(call, before, doc)):
+        if info.generation and (desired_changed(endpoint, old.doc, stored_form) or notes_count(call, before, doc)):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
         if dry_run:
             return Written(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
@@ -380,148 +388,3 @@ def _read_patch(call: Call, kind: str) -> Any:
     if kind == MERGE_PATCH:
         call.doubled += duplicate_fields(call.request.body, patch)
     return patch
-
-
-def _is_traceable(call: Call, doc: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Tell whether the owners of fields can be kept: not if what the request may not change is of the wrong type.
-
-    What it may change is checked elsewhere. The real server then forgets all owners.
-    """
-    if not call.endpoint.resource.custom or "status" not in call.endpoint.subresources:
-        return True
-    apart = {"apiVersion", "kind", "metadata"}
-    if call.subresource == "status":
-        ignored = {key: value for key, value in doc.items() if key not in apart and key != "status"}
-    else:
-        ignored = {"status": doc["status"]} if "status" in doc else {}
-    ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
-    return all("duplicate entries" in problem for problem in type_problems(ignored, call.endpoint.place))
-
-
-def _entries(old: Stored | None) -> list[dict[str, Any]]:
-    return [] if old is None else list(old.doc["metadata"].get("managedFields") or ())
-
-
-def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Tell whether two documents are the same JSON; true is not 1."""
-    if one != other:
-        return False
-    deterministic = msgspec.json.Encoder(order="deterministic").encode
-    return deterministic(one) == deterministic(other)
-
-
-def is_due(endpoint: Endpoint, doc: dict[str, Any]) -> bool:
-    """Tell whether nothing but finalizers would hold a dying object: no grace period, no content of a namespace."""
-    if endpoint.info.group:
-        return True
-    if endpoint.info.plural == "namespaces":
-        return not (doc.get("spec") or {}).get("finalizers")
-    return endpoint.info.plural != "pods" or not doc["metadata"].get("deletionGracePeriodSeconds")
-
-
-def _check_named(call: Call, metadata: dict[str, Any]) -> None:
-    if not metadata.get("name"):
-        problem = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
-        raise bad_request(problem)
-
-
-def _check_place(call: Call, metadata: dict[str, Any]) -> None:
-    """Compare name and namespace with the path; fill the namespace in."""
-    namespace = metadata.get("namespace") or ""
-    if not call.endpoint.info.namespaced:
-        metadata.pop("namespace", None)
-    elif namespace and namespace != call.namespace:
-        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-    if call.name and metadata.get("name") and metadata["name"] != call.name:
-        raise bad_request(
-            f"the name of the object ({metadata['name']}) does not match the name on the URL ({call.name})"
-        )
-    if call.endpoint.info.namespaced:
-        metadata["namespace"] = call.namespace
-
-
-def _check_contents(
-    call: Call, doc: dict[str, Any], before: dict[str, Any] | None, errors: list[FieldError]
-) -> list[FieldError]:
-    contents = call.endpoint.contents
-    if contents is None:
-        return []
-    return contents.check(doc, before, call.subresource, blocked=any(error.reason in BLOCKING for error in errors))
-
-
-def _check_version(call: Call, old: Stored, metadata: dict[str, Any]) -> None:
-    info, asked = call.endpoint.info, metadata.get("resourceVersion")
-    if not asked:
-        return
-    if not asked.isdigit():
-        raise internal_error(f'strconv.ParseUint: parsing "{asked}": invalid syntax')
-    if int(asked) != old.rv:
-        raise conflict(info.plural, info.group, call.name)
-
-
-_KEPT_AS = {
-    "customresourcedefinitions": "apiextensions.k8s.io/customresourcedefinitions",
-    "endpoints": "services/endpoints",
-    "ingresses": "ingress",
-    "nodes": "minions",
-    "replicationcontrollers": "controllers",
-    "services": "services/specs",
-}
-"""Where the real server keeps kinds in etcd, if not under their plural name; messages show it."""
-
-
-def _uid_problem(call: Call, uid: str, stored: str) -> str:
-    info = call.endpoint.info
-    place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
-    kept = f"{info.group}/{info.plural}" if call.endpoint.resource.custom else _KEPT_AS.get(info.plural, info.plural)
-    key = f"/registry/{kept}/{place}"
-    return (
-        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
-        f"failed: UID in precondition: {uid}, UID in object meta: {stored}"
-    )
-
-
-def _split(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> dict[str, Any]:
-    """Keep apart what the subresource and the object itself may change."""
-    if call.subresource == "status":
-        changed = {**before, "metadata": dict(before["metadata"])}
-        if not call.endpoint.resource.custom:
-            # Controllers of built-in kinds keep notes of theirs beside the status.
-            changed["metadata"] = metadata_beside_status(call.endpoint.info, doc["metadata"], before["metadata"])
-        if "status" in doc:
-            changed["status"] = doc["status"]
-        else:
-            changed.pop("status", None)
-        return changed
-    if "status" in call.endpoint.subresources:
-        if "status" in before:
-            doc["status"] = before["status"]
-        else:
-            doc.pop("status", None)
-    return doc
-
-
-def _keep_owned(metadata: dict[str, Any], before: dict[str, Any]) -> None:
-    for key in _OWNED:
-        if key in before:
-            metadata[key] = before[key]
-        else:
-            metadata.pop(key, None)
-
-
-def _notes_count(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> bool:
-    """Tell whether metadata was changed that counts for generation: annotations of Deployments, labels of slices."""
-    if call.endpoint.info.plural == "endpointslices":
-        return (before["metadata"].get("labels") or {}) != (doc["metadata"].get("labels") or {})
-    if call.endpoint.info.plural != "deployments" or call.endpoint.info.group != "apps" or call.subresource:
-        return False
-    return (before["metadata"].get("annotations") or {}) != (doc["metadata"].get("annotations") or {})
-
-
-def _desired_changed(endpoint: Endpoint, before: dict[str, Any], doc: dict[str, Any]) -> bool:
-    apart = {"metadata", "status"} if "status" in endpoint.subresources else {"metadata"}
-    for key in (before.keys() | doc.keys()) - apart:
-        old, new = before.get(key), doc.get(key)
-        if old is not new and not same({"": old}, {"": new}):
-            return True
-    return False

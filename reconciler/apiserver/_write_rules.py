@@ -1,0 +1,187 @@
+"""Say what a write may change, and what it is refused for, beside the contents of the kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from reconciler.apiserver._apply import type_problems
+from reconciler.apiserver._contents import BLOCKING
+from reconciler.apiserver._metadata import metadata_beside_status
+from reconciler.apiserver._registry import Endpoint
+from reconciler.apiserver._routing import Call
+from reconciler.apiserver._status import FieldError, bad_request, conflict, internal_error
+from reconciler.apiserver._storage import Stored
+
+__all__ = [
+    "OWNED",
+    "check_contents",
+    "check_named",
+    "check_place",
+    "check_version",
+    "desired_changed",
+    "entries_of",
+    "is_due",
+    "is_traceable",
+    "keep_owned",
+    "notes_count",
+    "same",
+    "split_parts",
+    "uid_problem",
+]
+
+OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
+"""What only the server changes in metadata."""
+
+
+def is_traceable(call: Call, doc: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Tell whether the owners of fields can be kept: not if what the request may not change is of the wrong type.
+
+    What it may change is checked elsewhere. The real server then forgets all owners.
+    """
+    if not call.endpoint.resource.custom or "status" not in call.endpoint.subresources:
+        return True
+    apart = {"apiVersion", "kind", "metadata"}
+    if call.subresource == "status":
+        ignored = {key: value for key, value in doc.items() if key not in apart and key != "status"}
+    else:
+        ignored = {"status": doc["status"]} if "status" in doc else {}
+    ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
+    return all("duplicate entries" in problem for problem in type_problems(ignored, call.endpoint.place))
+
+
+def entries_of(old: Stored | None) -> list[dict[str, Any]]:
+    """Return the ``managedFields`` of a stored object, or none."""
+    return [] if old is None else list(old.doc["metadata"].get("managedFields") or ())
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether two documents are the same JSON; true is not 1."""
+    if one != other:
+        return False
+    deterministic = msgspec.json.Encoder(order="deterministic").encode
+    return deterministic(one) == deterministic(other)
+
+
+def is_due(endpoint: Endpoint, doc: dict[str, Any]) -> bool:
+    """Tell whether nothing but finalizers would hold a dying object: no grace period, no content of a namespace."""
+    if endpoint.info.group:
+        return True
+    if endpoint.info.plural == "namespaces":
+        return not (doc.get("spec") or {}).get("finalizers")
+    return endpoint.info.plural != "pods" or not doc["metadata"].get("deletionGracePeriodSeconds")
+
+
+def check_named(call: Call, metadata: dict[str, Any]) -> None:
+    """Refuse a document without a name."""
+    if not metadata.get("name"):
+        problem = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
+        raise bad_request(problem)
+
+
+def check_place(call: Call, metadata: dict[str, Any]) -> None:
+    """Compare name and namespace with the path; fill the namespace in."""
+    namespace = metadata.get("namespace") or ""
+    if not call.endpoint.info.namespaced:
+        metadata.pop("namespace", None)
+    elif namespace and namespace != call.namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    if call.name and metadata.get("name") and metadata["name"] != call.name:
+        raise bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({call.name})"
+        )
+    if call.endpoint.info.namespaced:
+        metadata["namespace"] = call.namespace
+
+
+def check_contents(
+    call: Call, doc: dict[str, Any], before: dict[str, Any] | None, errors: list[FieldError]
+) -> list[FieldError]:
+    """Return what is wrong with the contents of a document."""
+    contents = call.endpoint.contents
+    if contents is None:
+        return []
+    return contents.check(doc, before, call.subresource, blocked=any(error.reason in BLOCKING for error in errors))
+
+
+def check_version(call: Call, old: Stored, metadata: dict[str, Any]) -> None:
+    """Refuse a version that is not the stored one."""
+    info, asked = call.endpoint.info, metadata.get("resourceVersion")
+    if not asked:
+        return
+    if not asked.isdigit():
+        raise internal_error(f'strconv.ParseUint: parsing "{asked}": invalid syntax')
+    if int(asked) != old.rv:
+        raise conflict(info.plural, info.group, call.name)
+
+
+_KEPT_AS = {
+    "customresourcedefinitions": "apiextensions.k8s.io/customresourcedefinitions",
+    "endpoints": "services/endpoints",
+    "ingresses": "ingress",
+    "nodes": "minions",
+    "replicationcontrollers": "controllers",
+    "services": "services/specs",
+}
+"""Where the real server keeps kinds in etcd, if not under their plural name; messages show it."""
+
+
+def uid_problem(call: Call, uid: str, stored: str) -> str:
+    """Return how a uid that is not the stored one is refused."""
+    info = call.endpoint.info
+    place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
+    kept = f"{info.group}/{info.plural}" if call.endpoint.resource.custom else _KEPT_AS.get(info.plural, info.plural)
+    key = f"/registry/{kept}/{place}"
+    return (
+        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
+        f"failed: UID in precondition: {uid}, UID in object meta: {stored}"
+    )
+
+
+def split_parts(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> dict[str, Any]:
+    """Keep apart what the subresource and the object itself may change."""
+    if call.subresource == "status":
+        changed = {**before, "metadata": dict(before["metadata"])}
+        if not call.endpoint.resource.custom:
+            # Controllers of built-in kinds keep notes of theirs beside the status.
+            changed["metadata"] = metadata_beside_status(call.endpoint.info, doc["metadata"], before["metadata"])
+        if "status" in doc:
+            changed["status"] = doc["status"]
+        else:
+            changed.pop("status", None)
+        return changed
+    if "status" in call.endpoint.subresources:
+        if "status" in before:
+            doc["status"] = before["status"]
+        else:
+            doc.pop("status", None)
+    return doc
+
+
+def keep_owned(metadata: dict[str, Any], before: dict[str, Any]) -> None:
+    """Keep what only the server changes in metadata."""
+    for key in OWNED:
+        if key in before:
+            metadata[key] = before[key]
+        else:
+            metadata.pop(key, None)
+
+
+def notes_count(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> bool:
+    """Tell whether metadata was changed that counts for generation: annotations of Deployments, labels of slices."""
+    if call.endpoint.info.plural == "endpointslices":
+        return (before["metadata"].get("labels") or {}) != (doc["metadata"].get("labels") or {})
+    if call.endpoint.info.plural != "deployments" or call.endpoint.info.group != "apps" or call.subresource:
+        return False
+    return (before["metadata"].get("annotations") or {}) != (doc["metadata"].get("annotations") or {})
+
+
+def desired_changed(endpoint: Endpoint, before: dict[str, Any], doc: dict[str, Any]) -> bool:
+    """Tell whether anything was changed that counts for generation."""
+    apart = {"metadata", "status"} if "status" in endpoint.subresources else {"metadata"}
+    for key in (before.keys() | doc.keys()) - apart:
+        old, new = before.get(key), doc.get(key)
+        if old is not new and not same({"": old}, {"": new}):
+            return True
+    return False
