@@ -88,7 +88,9 @@ class StatusBatcher(Recorder[S]):
         flush_timeout: seconds for one flush. Default 10; 2 at most once a controller of this library that is to stop
             has cancelled the reconcile. After it a request in flight counts as unknown. The attribute of this name may
             be lowered while the block runs.
-        max_conflicts: how many write requests one flush makes at most, and how many reads. Default 5.
+        max_conflicts: how many write requests one flush makes at most, and how many reads. Default 5. Inside kopf, that
+            tries once an event, it gives up after more versions than this *and* `flush_timeout`: a burst of
+            another writer's changes costs nothing there but tries.
         field_manager: under which name an official client's writes are recorded. Default ``"kube-reconciler"``. Other
             writers have their own.
         clock: default: the clock in force.
@@ -151,6 +153,7 @@ class StatusBatcher(Recorder[S]):
             rng=rng or _RNG,
             conditional=conditional,
             forms=StatusForms.of(obj_or_kind),
+            patience=flush_timeout,
         )
         self._target = Target(
             writer.gvk,

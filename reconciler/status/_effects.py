@@ -95,6 +95,7 @@ class Policy:
         conditional: whether each write names the version that it was computed for.
         forms: what the kind's model says of texts that mean the same; None for untyped kinds.
         backoff: pauses between repetitions.
+        patience: seconds that inside kopf, where a try costs an event, must have passed as well before giving up.
     """
 
     strategy: Strategy
@@ -106,6 +107,7 @@ class Policy:
     conditional: bool = True
     forms: StatusForms | None = None
     backoff: Backoff = BACKOFF
+    patience: float = 10.0
 
     @property
     def may_write_main(self) -> bool:

@@ -9,7 +9,7 @@ hears of. So this function is called once, or once more for each refusal, and ha
   there already, and nothing is applied twice.
 * The server never takes it, because the CRD's schema forbids it: kopf takes that for a conflict as well, and runs none
   of the object's handlers while it holds something back. After so many versions the status is given up, with an error
-  in the log.
+  in the log; but not within the first seconds, since kopf tries on versions of a burst that are long overtaken.
 
 It never raises: kopf would keep it and meet the same error with every event.
 """
@@ -17,6 +17,7 @@ It never raises: kopf would keep it and meet the same error with every event.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -78,7 +79,8 @@ class StatusFunction:
 
     Args:
         target: the object.
-        policy: ``limit`` versions are tried, and each as often; ``token`` is left as in any other write.
+        policy: ``limit`` versions are tried, and more until ``patience`` is over; each as often as ``limit`` says;
+            ``token`` is left as in any other write.
     """
 
     def __init__(self, target: Target, policy: Policy) -> None:
@@ -88,6 +90,7 @@ class StatusFunction:
         self._groups: list[_Group] = []
         self._sent: list[_Sent] = []
         self._tries: Counter[str] = Counter()
+        self._deadline = math.inf  # set by the first try
         self._held = False  # kopf took it back, and has run no batcher's handler since
 
     def __repr__(self) -> str:
@@ -167,8 +170,11 @@ class StatusFunction:
 
     def _count_the_try(self, version: str) -> None:
         limit = self._policy.limit
+        now = self._policy.clock.monotonic()
+        if not self._tries:
+            self._deadline = now + self._policy.patience
         self._tries[version] += 1
-        if len(self._tries) <= limit and self._tries[version] <= limit:
+        if self._tries[version] <= limit and (len(self._tries) <= limit or now <= self._deadline):
             return
         _logger.error(
             "kopf could not write the status of %s in %d tries. Either another writer was faster each time, or the "

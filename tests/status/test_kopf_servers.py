@@ -35,8 +35,12 @@ async def registry(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @asynccontextmanager
 async def operator(cluster: Cluster, registry: kopf.OperatorRegistry) -> AsyncIterator[None]:
     stop = threading.Event()
-    coroutine = kopf.operator(registry=registry, standalone=True, namespaces=[cluster.namespace], stop_flag=stop)
-    running = asyncio.create_task(asyncio.to_thread(asyncio.run, coroutine))
+
+    async def run() -> None:
+        await kopf.operator(registry=registry, standalone=True, namespaces=[cluster.namespace], stop_flag=stop)
+        await asyncio.sleep(0.25)  # the loop's end must not find TLS connections that aiohttp has only begun to close
+
+    running = asyncio.create_task(asyncio.to_thread(asyncio.run, run()))
     try:
         yield
     finally:

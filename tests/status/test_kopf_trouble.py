@@ -126,7 +126,7 @@ async def test_an_answer_that_is_lost_below_another_writer_is_not_counted_twice_
 async def test_a_status_that_the_schema_forbids_is_given_up_and_the_handlers_go_on(world, caplog):
     @world.on("create")
     async def create(body, patch, **_):
-        async with StatusBatcher(patch, body, max_conflicts=2) as status:
+        async with StatusBatcher(patch, body, max_conflicts=2, flush_timeout=0.001) as status:
             status.set(total="many")
 
     sizes: list[int] = []

@@ -10,6 +10,7 @@ import pytest
 from kopf._cogs.structs.bodies import Body
 from kopf._cogs.structs.patches import Patch
 
+from reconciler.clock import SystemClock
 from reconciler.status import StatusBatcher, StatusNotOpen
 
 
@@ -133,6 +134,28 @@ def test_called_again_on_a_newer_version_it_is_replayed():
     assert called(patch, raw(total=1))["status"] == {"total": 2}
     assert called(patch, newer("6", "other", total=7))["status"] == {"total": 8}
     assert status.statistics().conflicts == 1
+
+
+class StandingClock(SystemClock):
+    """Stands until it is moved."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+def test_a_burst_of_another_writer_does_not_exhaust_the_tries_but_a_lasting_refusal_does(caplog):
+    clock = StandingClock()
+    patch, body = handler_arguments(total=0)
+    with StatusBatcher(patch, body, max_conflicts=5, flush_timeout=10, clock=clock) as status:
+        status.increment("total")
+    for version in range(6, 46):
+        clock.seconds += 0.2
+        assert called(patch, newer(str(version), "other", total=version))["status"] == {"total": version + 1}
+    clock.seconds += 10
+    assert called(patch, newer("46", "other", total=46))["status"] == {"total": 46}
+    assert "could not write the status of example.com/v1/Database prod/db1 in 40 tries" in caplog.text
 
 
 def test_called_again_on_its_own_result_it_changes_nothing():
