@@ -68,6 +68,7 @@ class ChannelRegistry:
         self._channels: dict[str, Channel] = {}
         self._owned: dict[str, frozenset[str]] = {}
         self._retired: list[Channel] = []
+        self._expected: set[str] = set()
         self._change = asyncio.Event()
         for channel in channels:
             self.register(channel)
@@ -82,6 +83,15 @@ class ChannelRegistry:
         if channel.name in self._channels:
             raise ConfigurationError(f"two channels are called {channel.name!r}: give one of them another name")
         self._channels[channel.name] = channel
+
+    def expect(self, owner: str) -> None:
+        """Note that an owner's channels are still to come, by `replace`."""
+        self._expected.add(owner)
+
+    @property
+    def is_complete(self) -> bool:
+        """Say whether every channel is there that is expected."""
+        return not self._expected
 
     def replace(self, owner: str, channels: Iterable[Channel]) -> None:
         """Put an owner's channels in the place of those it had, in one step.
@@ -101,8 +111,10 @@ class ChannelRegistry:
         for name in found:
             if name in others:
                 raise ConfigurationError(f"two channels are called {name!r}: give one of them another name")
-        self._retired += [self._channels[name] for name in before]
+        kept = {id(channel) for channel in found._channels.values()}
+        self._retired += [self._channels[name] for name in before if id(self._channels[name]) not in kept]
         self._owned[owner] = frozenset(found)
+        self._expected.discard(owner)
         self._channels = {**others, **found._channels}
         self._change.set()
 

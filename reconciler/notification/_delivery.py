@@ -17,13 +17,16 @@ from reconciler.notification._errors import (
     UnknownDeliveryError,
 )
 from reconciler.notification._message import Message
+from reconciler.notification._outcome import Delivery, Verdict
 from reconciler.notification._redaction import Redactor
-from reconciler.notification._schedule import Delivery, Verdict
 
 __all__ = ["Deliverer"]
 
 _UNREGISTERED_RETRY = 60.0
 """Seconds until a channel that is not registered here is looked for again, if the request began where it was."""
+
+_EXPECTED_RETRY = 5.0
+"""The same while not all channels are there yet."""
 
 
 class Deliverer:
@@ -120,13 +123,15 @@ class Deliverer:
     def _unregistered(self, message: Message) -> Delivery:
         now = self._now()
         known = ", ".join(self._channels) or "none"
+        complete = self._channels.is_complete
         return Delivery(
             channel=message.channel,
-            verdict=Verdict.UNKNOWN_CHANNEL,
+            verdict=Verdict.UNKNOWN_CHANNEL if complete else Verdict.DEFERRED,
             started=now,
             ended=now,
-            error=f"no channel is called {message.channel!r} here; there are: {known}",
-            retry_after=_UNREGISTERED_RETRY,
+            error=f"no channel is called {message.channel!r} here; there are: {known}"
+            + ("" if complete else "; those of the routing configuration are still to come"),
+            retry_after=_UNREGISTERED_RETRY if complete else _EXPECTED_RETRY,
         )
 
 

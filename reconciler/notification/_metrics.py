@@ -10,10 +10,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from reconciler.notification._recorded import Recorded
-from reconciler.notification.channels import BreakerState
+from reconciler.notification.channels import BreakerState, CircuitBreaker
 
 if TYPE_CHECKING:
     from reconciler.notification._audit import AuditLog
+    from reconciler.notification._channel import ChannelRegistry
     from reconciler.notification._reconciler import NotificationReconciler
     from reconciler.notification.routing import RoutingTable
 
@@ -79,12 +80,6 @@ class NotificationMetrics:
             buckets=(0.1, 1, 10, 60, 300, 600, 1800, 3600, 86_400),
             registry=registry,
         )
-        self._breaker = Gauge(
-            "notification_channel_circuit_breaker_state",
-            "0 closed, 1 half open, 2 open.",
-            ["channel"],
-            registry=registry,
-        )
         self._health = Gauge(
             "notification_channel_health_score",
             f"Share of successes among the last {HEALTH_WINDOW} attempts.",
@@ -114,20 +109,19 @@ class NotificationMetrics:
                 seconds = (record.after.completion_time - record.after.queued_at).total_seconds()
                 self._lifetime.labels(record.after.phase).observe(seconds)
 
-    def breaker_changed(self, channel: str, state: BreakerState) -> None:
-        """Note a new state of a channel's breaker."""
-        self._breaker.labels(channel).set(_BREAKER[state])
-
     def watch(
         self,
         *,
         reconciler: NotificationReconciler | None = None,
+        channels: ChannelRegistry | None = None,
         routing: RoutingTable | None = None,
         audit: AuditLog | None = None,
     ) -> None:
         """Show the figures of these parts as well; they are read at each scrape."""
         if reconciler is not None:
             self._sources.append(lambda: _reconciler_families(reconciler))
+        if channels is not None:
+            self._sources.append(lambda: _channel_families(channels))
         if routing is not None:
             self._sources.append(lambda: _routing_families(routing))
         if audit is not None:
@@ -148,6 +142,17 @@ def _reconciler_families(reconciler: NotificationReconciler) -> Iterable[Metric]
         "How far the API server's clock is ahead of this machine's; 0 while they agree.",
         value=reconciler.clock_offset.total_seconds(),
     )
+
+
+def _channel_families(channels: ChannelRegistry) -> Iterable[Metric]:
+    states = GaugeMetricFamily(
+        "notification_channel_circuit_breaker_state", "0 closed, 1 half open, 2 open.", labels=["channel"]
+    )
+    for name in channels:
+        breaker = getattr(channels.get(name), "breaker", None)
+        if isinstance(breaker, CircuitBreaker):
+            states.add_metric([name], _BREAKER[breaker.state])
+    yield states
 
 
 def _routing_families(routing: RoutingTable) -> Iterable[Metric]:

@@ -81,11 +81,7 @@ class NotificationOperator:
         self.audit = AuditLog(options.audit_file) if options.audit_file is not None else None
         if self.audit is not None:
             self.audit.check()
-        self._metrics: NotificationMetrics | None = None
-        receivers = ReceiverChannels(
-            self.credentials,
-            on_change=lambda name, state: self._metrics.breaker_changed(name, state) if self._metrics else None,
-        )
+        receivers = ReceiverChannels(self.credentials)
         self.routing: RoutingTable | None = None
         self._file: FileSource | None = None
         if options.routing_file is not None or options.routing_config_map is not None:
@@ -102,7 +98,7 @@ class NotificationOperator:
         Raises:
             ConfigurationError: an option cannot be used.
         """
-        metrics = self._metrics = NotificationMetrics(manager.metrics.registry)
+        metrics = NotificationMetrics(manager.metrics.registry)
         audits = [self.audit] if self.audit is not None else []
         reconciler = NotificationReconciler(
             self.channels,
@@ -112,7 +108,7 @@ class NotificationOperator:
             timeout=self._options.timeout,
             max_concurrent=self._options.max_concurrent,
         )
-        metrics.watch(reconciler=reconciler, routing=self.routing, audit=self.audit)
+        metrics.watch(reconciler=reconciler, channels=self.channels, routing=self.routing, audit=self.audit)
         for audit in audits:
             manager.add(audit)
         manager.add(self.channels)

@@ -11,7 +11,6 @@ from typing import ClassVar
 
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
-from reconciler.errors import Conflict, NotFound
 from reconciler.meta import Request
 from reconciler.notification._announcer import Announcer
 from reconciler.notification._channel import Channel, ChannelRegistry, installed_channels
@@ -19,6 +18,7 @@ from reconciler.notification._compose import compose
 from reconciler.notification._delivery import Deliverer
 from reconciler.notification._intents import Unmade
 from reconciler.notification._newest import Newest
+from reconciler.notification._outcome import Delivery
 from reconciler.notification._record import (
     record,
     record_intents,
@@ -28,9 +28,10 @@ from reconciler.notification._record import (
 )
 from reconciler.notification._recorded import Observer, Outbox, Recorded
 from reconciler.notification._redaction import Redactor
-from reconciler.notification._resolution import Router, attributes_of
+from reconciler.notification._resolution import Resolution, Router, attributes_of
 from reconciler.notification._resource import NotificationRequest
-from reconciler.notification._schedule import Decision, Delivery, Plan, channels_of, intend, plan, settle
+from reconciler.notification._retention import delete_finished
+from reconciler.notification._schedule import Decision, Plan, channels_of, intend, plan, settle
 from reconciler.notification._statistics import NotificationStatistics
 from reconciler.notification._status import (
     TERMINAL_PHASES,
@@ -51,6 +52,9 @@ wall clocks drift apart by less in a wait of the longest back-off."""
 STALE_RETRY = 1.0
 """Seconds until a request is looked at again whose newest version this process has not seen yet. The event that brings
 it comes first, as a rule."""
+
+ROUTING_RETRY = 5.0
+"""Seconds until a request is looked at again that has to wait for a routing configuration."""
 
 _SHORTEST = 0.001
 """Least seconds that a requeue may have."""
@@ -173,7 +177,10 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         if obj.spec.channels is None and not before.channels:
             if not await self._is_newest(obj, before):
                 return Result(requeue_after=STALE_RETRY)
-            before = await self._freeze(obj, status)
+            resolution = self._resolve(obj)
+            before = await self._freeze(obj, status, resolution)
+            if resolution is not None and resolution.pending:
+                return Result(requeue_after=ROUTING_RETRY)
         channels = channels_of(obj.spec, before)
         found = await self._plan(obj, channels, before)
         if not found.due:
@@ -231,13 +238,21 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             raise
         return intents
 
+    def _resolve(self, obj: NotificationRequest) -> Resolution | None:
+        if self._router is None:
+            return None
+        resolution = self._router.resolve(attributes_of(obj))
+        return (
+            replace(resolution, problem=self._redactor.redact(resolution.problem)) if resolution.problem else resolution
+        )
+
     async def _freeze(
-        self, obj: NotificationRequest, status: StatusBatcher[NotificationRequestStatus]
+        self,
+        obj: NotificationRequest,
+        status: StatusBatcher[NotificationRequestStatus],
+        resolution: Resolution | None,
     ) -> NotificationRequestStatus:
-        """Resolve the channels and write them before the first call, so that no other configuration is ever asked."""
-        resolution = self._router.resolve(attributes_of(obj)) if self._router is not None else None
-        if resolution is not None and resolution.problem:
-            resolution = replace(resolution, problem=self._redactor.redact(resolution.problem))
+        """Write the channels of a request before its first call, so that no other configuration is ever asked."""
         after = record_resolution(status, obj.status, resolution, now=self._now())
         if resolution is not None and resolution.problem:
             self.events.warning(obj, "RoutingConfigurationRefused", resolution.problem)
@@ -308,34 +323,18 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         return decision
 
     async def _retire(self, obj: NotificationRequest) -> Outcome:
-        """Delete a request whose time after its end is over; wait for it otherwise.
-
-        The deletion is conditional on the version read from the server: a request that somebody touched since is
-        looked at again.
-        """
+        """Delete a request whose time after its end is over; wait for it otherwise."""
         ttl, ended = obj.spec.ttl_seconds_after_finished, obj.status.completion_time
         if ttl is None or ended is None:
             return None
         expires = ended + timedelta(seconds=ttl)
         if expires > self._now():
             return self._outcome(expires)
-        try:
-            newest = await self.client.live.get(NotificationRequest, obj.name, obj.namespace)
-            if newest.uid != obj.uid or newest.status.completion_time != ended:
-                return Result(requeue_after=STALE_RETRY)
-            await self.client.delete(
-                NotificationRequest,
-                obj.name,
-                obj.namespace,
-                uid=newest.uid,
-                resource_version=newest.resource_version,
-                propagation="Background",
-            )
-        except NotFound:
-            return None
-        except Conflict:
+        deleted = await delete_finished(self.client, obj)
+        if deleted is None:
             return Result(requeue_after=STALE_RETRY)
-        self._count("expired")
+        if deleted:
+            self._count("expired")
         return None
 
     # What others hear

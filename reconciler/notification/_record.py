@@ -21,6 +21,9 @@ from reconciler.status import StatusBatcher
 
 __all__ = ["record", "record_intents", "record_refusal", "record_resolution", "withdraw_intents"]
 
+ROUTED_LIMIT = 64
+"""Most channels that routing can send a request to; the ledger has to fit into an object."""
+
 _MESSAGE_LIMIT = 4096
 """Most characters of the message of a condition; the API takes 32,768."""
 
@@ -82,6 +85,17 @@ def record_resolution(
         )
         return before
     receivers = ", ".join(resolution.receivers) or "none"
+    if resolution.pending:
+        why = resolution.problem or "there is no routing configuration yet"
+        _record_routing(status, "RoutingFailed" if resolution.problem else "RoutingPending", f"waiting: {why}")
+        return before
+    if len(resolution.channels) > ROUTED_LIMIT:
+        _record_routing(
+            status,
+            "TooManyChannels",
+            f"receivers {receivers}: {len(resolution.channels)} channels, and a request takes {ROUTED_LIMIT} at most",
+        )
+        return before
     if not resolution.channels:
         why = resolution.problem or f"receivers {receivers}: they have no channels"
         _record_routing(status, "RoutingFailed" if resolution.problem else "NoChannels", why)

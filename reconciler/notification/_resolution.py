@@ -19,11 +19,13 @@ class Resolution:
         receivers: names of the receivers that were reached, in order, each once.
         channels: names of their channels, in order, each once; empty when they have none.
         problem: why a newer configuration of the routing is not in force; None when it is the newest.
+        pending: whether there is no configuration yet, so that the request has to wait. Default False.
     """
 
     receivers: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     problem: str | None = None
+    pending: bool = False
 
 
 @runtime_checkable

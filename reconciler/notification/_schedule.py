@@ -17,12 +17,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import Enum
 
 from reconciler.backoff import Backoff
-from reconciler.notification._spec import NotificationRequestSpec, RetryPolicy
+from reconciler.notification._outcome import Delivery, Verdict
+from reconciler.notification._spec import CHANNEL_LIMIT, NotificationRequestSpec, RetryPolicy
 from reconciler.notification._status import (
     TERMINAL_PHASES,
     AttemptResult,
@@ -32,7 +32,7 @@ from reconciler.notification._status import (
 )
 from reconciler.notification._summary import summarize
 
-__all__ = ["Decision", "Delivery", "Plan", "Verdict", "channels_of", "intend", "plan", "settle"]
+__all__ = ["Decision", "Plan", "channels_of", "intend", "plan", "settle"]
 
 TOGETHER = timedelta(seconds=1)
 """Channels that are due within this time of the first one run with it, so that they cost one cycle and one write."""
@@ -50,39 +50,8 @@ DEFERRAL_END = timedelta(hours=24)
 """How long a channel can be deferred in a row before a deferral counts as a failed attempt."""
 
 
-class Verdict(Enum):
-    """Say how a delivery ended."""
-
-    DELIVERED = "delivered"
-    RETRYABLE = "retryable"
-    PERMANENT = "permanent"
-    DEFERRED = "deferred"
-    UNKNOWN = "unknown"  # the receiver may have the message
-    DOUBTFUL = "doubtful"  # it failed, and nobody says that the receiver has not got it
-    UNKNOWN_CHANNEL = "unknown channel"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """Hold what became of one channel in one pass.
-
-    Attributes:
-        channel: its name.
-        verdict: how it ended.
-        started: when the attempt began.
-        ended: when it ended; waits count from here.
-        seconds: how long it took.
-        error: what went wrong, redacted and bounded.
-        retry_after: seconds that the receiver asked to wait, or None.
-    """
-
-    channel: str
-    verdict: Verdict
-    started: datetime
-    ended: datetime
-    seconds: float = 0.0
-    error: str = ""
-    retry_after: float | None = None
+ERRORS_LIMIT = CHANNEL_LIMIT * 512
+"""Most characters of errors for one attempt on every channel: routing can name more channels than a request can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +150,8 @@ def settle(
     """
     if status.phase in TERMINAL_PHASES:
         return Decision(status)
-    results = {**_interrupted(status), **{delivery.channel: delivery for delivery in deliveries}}
+    most = ERRORS_LIMIT // max(len(channels), CHANNEL_LIMIT)
+    results = {**_interrupted(status), **{each.channel: _shortened(each, most) for each in deliveries}}
     attempts: list[DeliveryAttempt] = []
     states: list[ChannelStatus] = []
     for channel in _progress(channels, status, spec.retry_policy):
@@ -203,6 +173,10 @@ def settle(
     )
     waiting = [channel for channel in states if channel.state in _OPEN]
     return Decision(new, tuple(attempts), max(_next_due(waiting, now), now) if waiting else None)
+
+
+def _shortened(delivery: Delivery, most: int) -> Delivery:
+    return delivery if len(delivery.error) <= most else replace(delivery, error=delivery.error[: most - 1] + "…")
 
 
 _OPEN = frozenset({"Pending", "Retrying"})

@@ -20,7 +20,7 @@ from reconciler.notification import (
     UnknownDeliveryError,
 )
 from reconciler.notification._delivery import Deliverer
-from reconciler.notification._schedule import Delivery, Verdict
+from reconciler.notification._outcome import Delivery, Verdict
 
 pytestmark = pytest.mark.virtual_time
 

@@ -311,6 +311,16 @@ async def test_headers_and_the_signature_come_from_credentials_as_they_are_now(t
         assert request.headers["x-signature-256"] == f"sha256={digest}"
 
 
+async def test_a_header_of_the_receivers_own_stands_in_place_of_the_channels() -> None:
+    async with receiver() as target:
+        channel = webhook(target, headers={"content-type": "text/plain", "user-agent": "mine"})
+        assert await sent(channel) is None
+    assert (target.requests[0].headers["content-type"], target.requests[0].headers["user-agent"]) == (
+        "text/plain",
+        "mine",
+    )
+
+
 async def test_a_missing_credential_is_waited_for(tmp_path: Path) -> None:
     async with receiver() as target:
         channel = webhook(target, Credentials(tmp_path), header_credentials={"Authorization": "token"})
@@ -472,6 +482,18 @@ async def test_recipients_of_the_request_stand_over_those_of_the_receiver(ca: tr
     assert server.mails[0].rcpt_tos == ["eve@example.com"]
     assert len(server.mails) == 1
     assert type(error) is type(bad) is PermanentDeliveryError
+
+
+async def test_a_mail_has_seven_bits_and_an_address_that_has_more_is_refused_at_once(
+    ca: trustme.CA, tmp_path: Path
+) -> None:
+    async with mail_server(server_context(ca)) as server:
+        assert await sent(mail(server, tmp_path), message(subject="🚒 ä", body="ü" * 2000)) is None
+        error = await sent(mail(server, tmp_path), message(recipients=("jürgen@example.com",)))
+    content: Any = server.mails[0].content
+    assert max(content) < 128
+    assert max(len(line) for line in content.split(b"\r\n")) < 999
+    assert type(error) is PermanentDeliveryError
 
 
 @pytest.mark.parametrize(

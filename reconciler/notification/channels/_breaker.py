@@ -78,7 +78,12 @@ class CircuitBreaker:
             raise
         self._succeeded()
 
-    def _enter(self) -> None:
+    def check(self) -> None:
+        """Raise if a call would be refused at this moment; claims nothing.
+
+        Raises:
+            DeferredDeliveryError: it would be; says when to come back.
+        """
         if self._opened is None:
             return
         left = self._left()
@@ -86,8 +91,12 @@ class CircuitBreaker:
             wait = left if left > 0 else self._open_seconds
             why = "is being tried by another message" if self._probing else "has failed too often"
             raise DeferredDeliveryError(f"{self._name} {why}; it is not called for a while", retry_after=wait)
-        self._probing = True
-        self._tell()
+
+    def _enter(self) -> None:
+        self.check()
+        if self._opened is not None:
+            self._probing = True
+            self._tell()
 
     def _left(self) -> float:
         return 0.0 if self._opened is None else self._opened + self._open_seconds - self._clock()

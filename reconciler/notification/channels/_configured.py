@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from reconciler.errors import ConfigurationError
 from reconciler.notification._channel import Channel
 from reconciler.notification._credentials import Credentials
-from reconciler.notification.channels._breaker import BreakerState
 from reconciler.notification.channels._email import EmailChannel, EmailConfig
 from reconciler.notification.channels._guarded import GuardedChannel
 from reconciler.notification.channels._slack import SlackChannel, SlackConfig
@@ -29,17 +28,10 @@ class ReceiverChannels:
 
     Args:
         credentials: where they look up their secrets.
-        on_change: hears of each new state of a breaker, with the channel's name.
     """
 
-    def __init__(
-        self,
-        credentials: Credentials,
-        *,
-        on_change: Callable[[str, BreakerState], None] = lambda _name, _state: None,
-    ) -> None:
+    def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
-        self._on_change = on_change
 
     def build(self, name: str, config: ReceiverConfig) -> Channel:
         """Return the channel of a name.
@@ -58,7 +50,7 @@ class ReceiverChannels:
                 channel = EmailChannel(name, config, self._credentials)
             case _:
                 raise ConfigurationError(f"{name}: nothing makes a channel of {type(config).__name__}")
-        return GuardedChannel(channel, config, on_change=self._on_change)
+        return GuardedChannel(channel, config)
 
     def missing_credentials(self, config: RoutingConfig) -> Sequence[str]:
         """Return a sentence for each credential that a configuration names and that is not there."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import email.policy
 import hashlib
 import html
+import logging
 import ssl
 from collections.abc import Sequence
 from email.headerregistry import Address
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
     import aiosmtplib
 
 __all__ = ["EmailChannel", "EmailConfig", "email_message"]
+
+_log = logging.getLogger("reconciler.notification")
+
+_POLICY = email.policy.SMTP.clone(cte_type="7bit")
+"""Not every server on the way takes eight bits."""
 
 _ADDRESS = r"^[^\s@<>,;:\"()\[\]]+@[^\s@<>,;:\"()\[\]]+$"
 _PRIORITY = {"Critical": "1", "High": "2", "Medium": "3", "Low": "5"}
@@ -141,6 +148,9 @@ async def _hand_over(client: aiosmtplib.SMTP, mail: EmailMessage, message: Messa
             refused.append(f"{error.code} {error.message}")
     if len(refused) == len(recipients):
         raise PermanentDeliveryError(f"the mail server refuses every recipient: {refused[0]}")
+    if refused:
+        told = message.namespace, message.name, len(refused), len(recipients), message.channel
+        _log.warning("%s/%s: %d of %d recipients are refused by the mail server of %s", *told)
     message.mark_sent()
     await client.data(mail.as_bytes())
 
@@ -154,10 +164,11 @@ def email_message(message: Message, config: EmailConfig) -> EmailMessage:
     recipients = message.recipients or tuple(config.to)
     if not recipients:
         raise PermanentDeliveryError("nobody is named: give recipients.email in the request, or 'to' in the receiver")
-    mail = EmailMessage()
+    mail = EmailMessage(_POLICY)
     try:
         mail["From"] = Address(addr_spec=config.sender)
         mail["To"] = tuple(Address(addr_spec=recipient) for recipient in recipients)
+        "".join([config.sender, *recipients]).encode("ascii")  # a server that takes others is rare
     except (ValueError, IndexError) as error:
         raise PermanentDeliveryError(f"an address of the mail cannot be read: {error}") from error
     mail["Subject"] = f"[{message.priority}] {' '.join(message.subject.split())}"

@@ -65,10 +65,10 @@ class FileChannel:
         Raises:
             RetryableDeliveryError: the directory or the file cannot be written.
         """
-        message.mark_sent()
         await asyncio.to_thread(self._write, message)
 
     def _write(self, message: Message) -> None:
+        message.mark_sent()  # here, for a delivery that is stopped before a thread was free has written nothing
         target = self._directory / _file_name(message)
         content = msgspec.json.format(msgspec.json.encode(message_document(message)), indent=2) + b"\n"
         try:

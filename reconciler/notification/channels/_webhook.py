@@ -139,11 +139,15 @@ class WebhookChannel:
         config = self._config
         document = message_document(message)
         body = msgspec.json.encode(document) if self._template is None else self._rendered(document)
-        headers = {
-            "Content-Type": config.content_type,
-            "User-Agent": "kube-reconciler",
+        given = {
             **config.headers,
             **{name: self._credentials.get(credential) for name, credential in config.header_credentials.items()},
+        }
+        own = {"Content-Type": config.content_type, "User-Agent": "kube-reconciler"}
+        names = {name.lower() for name in given}
+        headers = {
+            **{name: value for name, value in own.items() if name.lower() not in names},
+            **given,
             "Idempotency-Key": message.idempotency_key,
         }
         if config.hmac_credential is not None:

@@ -57,7 +57,8 @@ class RoutingTable:
     """Resolve requests by the configuration in force.
 
     A new one is read, checked and its channels are made before anything changes; then routes and channels change in one
-    step. One that cannot be used changes nothing, and `problem` says what is wrong with it until the next good one.
+    step, and a receiver that is configured as before keeps its channel. One that cannot be used changes nothing, and
+    `problem` says what is wrong with it until the next good one. Requests wait while there was none at all.
 
     Args:
         channels: the operator's channels; those of the receivers come and go in it.
@@ -88,6 +89,8 @@ class RoutingTable:
         self._loaded = 0
         self._refused = 0
         self.problem: str | None = None
+        self._made: dict[str, tuple[ReceiverConfig, Channel]] = {}
+        channels.expect(OWNER)
 
     @property
     def config(self) -> RoutingConfig | None:
@@ -116,11 +119,12 @@ class RoutingTable:
         if digest == self._refused_digest:
             return False
         try:
-            config, channels = self._prepared(text, name)
+            config, made = self._prepared(text, name)
         except Exception as error:
             self._refuse(digest, error)
             raise
-        self._channels.replace(OWNER, channels)
+        self._channels.replace(OWNER, [channel for _, channel in made.values()])
+        self._made = made
         self._config, self._digest, self._refused_digest, self.problem = config, digest, "", None
         self._loaded += 1
         _log.info("routing configuration %s is in force: %d receivers", name, len(config.receivers))
@@ -129,21 +133,27 @@ class RoutingTable:
         return True
 
     def resolve(self, attributes: Mapping[str, str]) -> Resolution:
-        """Return where a request with these attributes goes; nowhere while there is no configuration."""
+        """Return where a request with these attributes goes; it waits while there is no configuration."""
         if self._config is None:
-            return Resolution(problem=self.problem)
+            return Resolution(problem=self.problem, pending=True)
         receivers = self._config.route.receivers(attributes)
         channels = [name for receiver in receivers for name in self._config.receivers[receiver].channel_names]
         return Resolution(receivers, tuple(dict.fromkeys(channels)), self.problem)
 
-    def _prepared(self, text: str, name: str) -> tuple[RoutingConfig, list[Channel]]:
+    def _prepared(self, text: str, name: str) -> tuple[RoutingConfig, dict[str, tuple[ReceiverConfig, Channel]]]:
+        """Return a configuration and its channels; one that is configured as before is kept, with what it counts."""
         config = read_routing(text, name=name, kinds=self._kinds, channels=self._channels.names(but=OWNER))
         wrong = self._check(config) if self._check is not None else ()
         if wrong:
             raise RoutingConfigError(name, [Problem(0, "", each) for each in wrong])
-        build = self._build
-        configured = [each for receiver in config.receivers.values() for each in receiver.configured]
-        return config, [build(channel, entry) for channel, entry in configured] if build is not None else []
+        if self._build is None:
+            return config, {}
+        made: dict[str, tuple[ReceiverConfig, Channel]] = {}
+        for receiver in config.receivers.values():
+            for channel, entry in receiver.configured:
+                before = self._made.get(channel)
+                made[channel] = before if before and before[0] == entry else (entry, self._build(channel, entry))
+        return config, made
 
     def _refuse(self, digest: str, error: Exception) -> None:
         self.problem = str(error)
