@@ -32,6 +32,7 @@ from typing import Any
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
 from reconciler.errors import AlreadyExists, APIError, Conflict, NotFound, TransportError
+from reconciler.events import EventRecorder
 from reconciler.manager._election import LeaderElection
 from reconciler.manager._errors import LeadershipLost, NotLeader
 from reconciler.manager._watchdog import Watchdog
@@ -42,7 +43,11 @@ __all__ = ["Elector"]
 
 _log = logging.getLogger("reconciler.manager")
 
-LEASE = "coordination.k8s.io/v1/Lease"
+API = "coordination.k8s.io/v1"
+LEASE = f"{API}/Lease"
+
+EVENTS_TIMEOUT = 1.0
+"""Seconds for the event of a clean end to be sent; nobody waits for it any longer."""
 
 _FAILURES = (APIError, TransportError, TimeoutError)
 
@@ -58,6 +63,8 @@ class Elector:
         rng: spreads the attempts of several processes.
         watchdog: ends the process when workers outlive the lease.
         labels: put on the lease, beside those that others have put there. Default: none.
+        events: tells about the lease who began and who ceased to lead; it is run and closed here. Default: nothing is
+            told.
 
     Attributes:
         elected: set when this process has become leader; stays set.
@@ -74,6 +81,7 @@ class Elector:
         rng: random.Random,
         watchdog: Watchdog,
         labels: Mapping[str, str] | None = None,
+        events: EventRecorder | None = None,
     ) -> None:
         self._client = client
         self._election = election
@@ -85,12 +93,15 @@ class Elector:
         self._rng = rng
         self._watchdog = watchdog
         self._labels = dict(labels or {})
+        self._events = events
+        self._recording: asyncio.Task[None] | None = None
         self._lease: dict[str, Any] | None = None  # as last answered
         self._observed: dict[str, Any] | None = None  # the other's record, and when it was first seen so
         self._observed_at = -math.inf
         self._renewed_at = -math.inf  # when the last request that succeeded began
         self._under_way = False  # an attempt whose outcome is not known
         self._ended = False
+        self._released = False
         self.elected = asyncio.Event()
         self.holder = ""
 
@@ -142,6 +153,7 @@ class Elector:
         self._counters.leading = True
         self.elected.set()
         self._watchdog.start()
+        self._tell("became leader")
         try:
             await self._stay()
         finally:
@@ -154,18 +166,22 @@ class Elector:
         """
         lost, self._ended = self._ended, True
         self._watchdog.disarm()
-        if lost or not (self.elected.is_set() or self._under_way):
-            return
+        if not lost and (self.elected.is_set() or self._under_way):
+            await self._give_back_in_time()
+        await self._end_telling()
+
+    async def abandon(self) -> None:
+        """Lead no more and leave the lease to expire; whatever still runs has until then to end."""
+        self._ended = True
+        await self._end_telling()
+
+    async def _give_back_in_time(self) -> None:
         with contextlib.suppress(*_FAILURES):
             async with asyncio.timeout(self._election.renew_deadline):
                 while True:
                     if await self._give_back():
                         break
                     await asyncio.sleep(self._election.retry_period / 10)
-
-    def abandon(self) -> None:
-        """Lead no more and leave the lease to expire; whatever still runs has until then to end."""
-        self._ended = True
 
     @property
     def _deadline(self) -> float:
@@ -226,7 +242,7 @@ class Elector:
         except NotFound:
             return await self._create()
         record = lease.get("spec") or {}
-        self.holder = str(record.get("holderIdentity") or "")
+        self._see_holder(str(record.get("holderIdentity") or ""))
         if record != self._observed:
             self._observed, self._observed_at = record, self._now()
         if self.holder not in ("", self._identity):
@@ -240,7 +256,7 @@ class Elector:
         if self._labels:
             metadata["labels"] = self._labels
         started, stamp = self._now(), self._clock.now()
-        document = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
+        document = {"apiVersion": API, "kind": "Lease", "metadata": metadata}
         answer = await self._client.create({**document, "spec": self._record({}, stamp)})
         self._renewed(answer.to_dict(), started)
         return True
@@ -257,6 +273,29 @@ class Elector:
     def _renewed(self, answer: dict[str, Any], started: float) -> None:
         self._lease, self._renewed_at, self.holder = answer, started, self._identity
         self._watchdog.extend(started + self._election.lease_duration)
+
+    def _see_holder(self, holder: str) -> None:
+        if holder not in (self.holder, "", self._identity):
+            _log.info("%s holds the lease %s", holder, self._where)
+        self.holder = holder
+
+    # What others are told
+
+    def _tell(self, what: str) -> None:
+        if self._events is None or self._lease is None:
+            return
+        if self._recording is None:
+            self._recording = asyncio.create_task(self._events.run(), name=f"events of the lease {self._where}")
+        self._events.normal(
+            {"apiVersion": API, "kind": "Lease", **self._lease}, "LeaderElection", f"{self._identity} {what}"
+        )
+
+    async def _end_telling(self) -> None:
+        if self._events is not None and self._recording is not None:
+            await self._events.close(EVENTS_TIMEOUT if self._released else 0.0)
+            await asyncio.wait({self._recording})
+
+    # The lease's record
 
     def _record(self, before: dict[str, Any], stamp: datetime) -> dict[str, Any]:
         """Return the record that makes this process the holder, or keeps it so."""
@@ -286,5 +325,7 @@ class Elector:
         except Conflict:
             return False
         self.holder = ""
+        self._released = True
         _log.info("released the lease %s", self._where)
+        self._tell("stopped leading")
         return True

@@ -328,7 +328,7 @@ class Lifecycle:
         if clean:
             await self._elector.release()
         else:
-            self._elector.abandon()
+            await self._elector.abandon()
 
     async def _cancelled(self, tasks: Collection[asyncio.Task[Any]], seconds: float) -> list[str]:
         """Cancel tasks and wait for them; return those that had not ended in time."""

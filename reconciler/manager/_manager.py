@@ -13,6 +13,7 @@ from reconciler.client import Client, RetryPolicy
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import Controller, Reconciler, ResourceReconciler, Responsibility, SourceLike, Watch
 from reconciler.errors import ConfigurationError
+from reconciler.events import EventRecorder
 from reconciler.http import Transport
 from reconciler.manager._election import LeaderElection, settled
 from reconciler.manager._endpoints import debug_queue, health, metrics
@@ -352,15 +353,18 @@ class Manager:
     # Inside
 
     def _make_elector(self, client: Client, election: LeaderElection) -> Elector:
+        # Its own retries are the election's; a request that is repeated behind its back would come too late.
+        own = client.through(lambda transport: Counted(transport, self.metrics.requests), retry=RetryPolicy(attempts=1))
+        told = self._shard is None
         return Elector(
-            # Its own retries are the election's; a request that is repeated behind its back would come too late.
-            client.through(lambda transport: Counted(transport, self.metrics.requests), retry=RetryPolicy(attempts=1)),
+            own,
             election,
             counters=self.metrics.leader(election.name),
             clock=self._clock,
             rng=self._rng,
             watchdog=Watchdog(self._clock),
             labels=None if self._shard is None else self._shard.lease_labels,
+            events=EventRecorder(own, source="leader-election", clock=self._clock, rng=self._rng) if told else None,
         )
 
     def _partition(self, gvk: GroupVersionKind) -> Partition | None:

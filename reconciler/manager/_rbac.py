@@ -82,7 +82,11 @@ def _of_the_lease(name: str | None) -> list[AccessRule]:
     # What is created has no name yet when it is authorized, so this verb cannot be tied to one.
     if name is None:
         return [AccessRule(*resource, ("create", "get", "update"))]
-    return [AccessRule(*resource, ("create",)), AccessRule(*resource, ("get", "update"), names=(name,))]
+    return [
+        AccessRule(*resource, ("create",)),
+        AccessRule(*resource, ("get", "update"), names=(name,)),
+        AccessRule("", "events", ("create", "patch")),  # who leads is told about the lease
+    ]
 
 
 def _of_an_informer(informer: Informer) -> AccessRule:

@@ -135,6 +135,7 @@ def test_roles_for_the_namespaces_that_are_watched(capsys: pytest.CaptureFixture
             "resourceNames": ["rack-lock"],
             "verbs": ["get", "update"],
         },
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},  # who leads
     ]
     assert found["RoleBinding", "prod"]["subjects"] == [
         {"kind": "ServiceAccount", "name": "racks", "namespace": "operators"}

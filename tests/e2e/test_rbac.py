@@ -207,6 +207,7 @@ async def test_the_example_runs_with_the_printed_roles(
             ("watch", "deployments"),
             ("patch", "deployments"),
             ("create", "leases"),
+            ("create", "events"),
         }
 
 

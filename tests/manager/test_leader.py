@@ -185,6 +185,44 @@ async def test_metrics_tell_who_leads(server: APIServer) -> None:
     assert not manager.metrics.leader("operator").leading
 
 
+async def test_events_about_the_lease_tell_who_leads(server: APIServer, client: Client) -> None:
+    async with replica(server, "one").running() as manager:
+        await elected(manager)
+        await asyncio.sleep(1)
+        lease = await client.get(LEASE, "operator", "default")
+    events = sorted(
+        (each.to_dict() for each in await client.list("v1/Event")), key=lambda each: each["metadata"]["name"]
+    )
+    assert [(each["type"], each["reason"], each["message"]) for each in events] == [
+        ("Normal", "LeaderElection", "one became leader"),
+        ("Normal", "LeaderElection", "one stopped leading"),
+    ]
+    assert events[0]["involvedObject"]["uid"] == lease.uid
+    assert events[0]["source"] == {"component": "leader-election"}
+
+
+async def test_events_that_may_not_be_written_hold_nobody_up(server: APIServer, client: Client) -> None:
+    server.faults.add(resource="events", stall=True, times=None)
+    async with replica(server, "one").running() as manager:
+        assert await elected(manager) < 0.1
+        await asyncio.sleep(60)
+        assert manager.statistics().leading
+        before = now()
+    assert now() - before <= 1.1
+    assert (await record(client))["holderIdentity"] == ""
+
+
+async def test_a_standby_logs_who_leads_once(server: APIServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "reconciler.manager")
+    async with replica(server, "one").running() as first:
+        await elected(first)
+        async with replica(server, "two").running():
+            await asyncio.sleep(60)
+    assert [each for each in caplog.messages if "holds" in each and each.startswith("one")] == [
+        "one holds the lease default/operator"
+    ]
+
+
 # Two processes
 
 

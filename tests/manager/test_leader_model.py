@@ -74,7 +74,7 @@ class Process:
         if release:
             await self.elector.release()
         else:
-            self.elector.abandon()
+            await self.elector.abandon()
 
     async def replace_if_lost(self) -> None:
         if self.task.done() and not self.ending:
