@@ -43,8 +43,18 @@ def run_target(target: str, options: RunOptions) -> int:
     _configure_logging(options)
     found: object = _notification(options) if target == "notification" else load_target(target)
     add = adder_of(found, target, workers=options.workers)
-    asyncio.run(_run(add, options))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(add, options))
     return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's event loop where the extra ``fast`` is installed; None is asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _run(add: Callable[[Manager], Awaitable[None]], options: RunOptions) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 __all__ = ["Garbled", "HTTPConnection", "Head", "ResponseReader"]
 
@@ -307,8 +307,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be connected."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream's
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # by its methods: uvloop's are of no such class
         self.usable = True
 
     def data_received(self, data: bytes) -> None:

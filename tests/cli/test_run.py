@@ -91,3 +91,16 @@ async def test_thread_that_never_ends_does_not_hold_the_process(tmp_path: Path) 
     assert "not ended within the grace period of 0.2 s" in err
     assert "default/a in hand" in err
     assert "Traceback" not in err
+
+
+async def test_it_runs_on_uvloop_where_that_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "which.py").write_text(
+        "import asyncio\nfrom reconciler.cli._run import _loop_factory\n"
+        "with asyncio.Runner(loop_factory=_loop_factory()) as runner:\n"
+        "    print(type(runner.get_loop()).__module__)\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(tmp_path / "which.py"), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert out.decode().strip() == "uvloop"
