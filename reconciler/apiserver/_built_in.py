@@ -334,7 +334,8 @@ def _check_base64(text: str) -> None:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         at = next((index for index, letter in enumerate(text) if letter not in _BASE64), len(text) // 4 * 4)
-        raise Malformed(f"illegal base64 data at input byte {at}") from None
+        problem = f"illegal base64 data at input byte {at}"
+        raise Malformed(problem, f"error decoding from json: {problem}") from None
 
 
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")

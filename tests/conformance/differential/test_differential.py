@@ -28,7 +28,7 @@ RECORDED = Path(__file__).parent / "recorded"
 EXAMPLES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", "0"))
 """How many sequences a campaign plays; 0 for the few of a fixed seed, which any test run takes."""
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "0")) or random.SystemRandom().getrandbits(32)
-FEW = 120
+FEW = 60
 DRAWN, KEPT = 500, 100
 """How many sequences are drawn to be recorded, and how many of them are: those that show most."""
 BY_FILE = pytest.mark.parametrize("path", sorted(RECORDED.glob("*.json")), ids=lambda path: path.stem)
