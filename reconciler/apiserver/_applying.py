@@ -10,7 +10,7 @@ from reconciler.apiserver._contents import Contents
 from reconciler.apiserver._fields import FieldSet, owned, paths, union
 from reconciler.apiserver._managers import Entry, Key, Owners, content_of, key_for
 from reconciler.apiserver._routing import Call, truthy
-from reconciler.apiserver._schema import Node
+from reconciler.apiserver._schema import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver._status import Refusal, apply_conflict, bad_request, internal_error, invalid
 from reconciler.apiserver._text import go_type
 
@@ -110,8 +110,8 @@ def _check_nulls(call: Call, content: dict[str, Any], doc: dict[str, Any], befor
     """Refuse nulls where the schema has none; they are not pruned from what is applied."""
     info, contents = call.endpoint.info, call.endpoint.contents
     own = {key: value for key, value in content.items() if key != "metadata"}
-    if _holds_null(own) and isinstance(contents, Contents):
-        errors = contents.check(doc, before, call.subresource, blocked=True)
+    if _holds_null(own) and isinstance(contents, Contents) and _holds_null(_completed(own, contents.node)):
+        errors = contents.check(_completed(doc, contents.node), before, call.subresource, blocked=True)
         if any(error.field != "<nil>" for error in errors):
             raise invalid(info.kind, info.group, call.name, errors)
 
@@ -135,6 +135,15 @@ def _holds_null(value: Any) -> bool:
     if isinstance(value, dict):
         return any(member is None or _holds_null(member) for member in value.values())
     return isinstance(value, list) and any(map(_holds_null, value))
+
+
+def _completed(value: Any, node: Node) -> Any:
+    """Return a value with the default, where there is one, in place of a null that may not be."""
+    if isinstance(value, dict):
+        return {key: _completed(member, node.child(key) or ANYTHING) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_completed(item, node.items or ANYTHING) for item in value]
+    return node.default if value is None and not node.nullable and node.default is not NO_DEFAULT else value
 
 
 def _assembled(call: Call, config: dict[str, Any], before: dict[str, Any], merged: dict[str, Any]) -> dict[str, Any]:

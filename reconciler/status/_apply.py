@@ -78,12 +78,8 @@ def applied_configuration(
     if request.namespace:
         metadata["namespace"] = request.namespace
     status = _said(tip.status, computed, owned, (), keys)
-    return {
-        "apiVersion": gvk.api_version,
-        "kind": gvk.kind,
-        "metadata": metadata,
-        "status": status if isinstance(status, dict) else {},
-    }
+    said = {"status": status} if isinstance(status, dict) else {}
+    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata, **said}
 
 
 def adopted(managed_fields: Sequence[Mapping[str, Any]], manager: str) -> list[dict[str, Any]] | None:
@@ -132,7 +128,13 @@ def _said_members(
         part = _said(old.get(member), value, tree.get(f"f:{member}"), (*path, member), keys)
         if part is not None:
             said[member] = part
+    if not said and _is_hollow(new):
+        return None  # a kube-apiserver makes null of a named object that loses all it had, and refuses it with 422
     return said if said or not path or "." in tree else None
+
+
+def _is_hollow(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_hollow, value.values()))
 
 
 def _said_items(old: list[Any], new: list[Any], tree: Tree, path: Path, keys: ListKeys) -> list[Any]:

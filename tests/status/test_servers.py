@@ -224,6 +224,18 @@ async def test_apply_removes_an_own_item_and_an_own_field_of_a_shared_object(clu
     assert after["deep"] == {"theirs": "1"}
 
 
+@pytest.mark.parametrize("below", [False, True])
+async def test_apply_removes_the_last_field_of_the_status_or_of_an_object_below(cluster, obj, below):
+    async with StatusBatcher(cluster.client, obj, strategy="apply") as status:
+        status.set("deep.mine", "1")
+        if below:
+            status.set(phase="A")
+    async with StatusBatcher(cluster.client, status.object, strategy="apply") as status:
+        status.remove("deep.mine")
+    assert status.written is True
+    assert (await fresh(cluster)).get("status") == ({"phase": "A"} if below else None)
+
+
 async def test_apply_is_conditional_and_replayed(cluster, obj):
     async with StatusBatcher(cluster.client, obj, strategy="apply") as status:
         status.increment("total")

@@ -6,12 +6,37 @@ from typing import Any
 
 from tests.conformance.api import APPLY, JSON_PATCH, Api
 from tests.conformance.cases._case import case, table, version, widget
+from tests.conformance.cases.definitions import definition
 
 
 def config(name: str = "a", /, **spec: Any) -> dict[str, Any]:
     """Return a configuration."""
     return {"metadata": {"name": name}, "spec": spec}
 
+
+def _kind(name: str, status: dict[str, Any]) -> dict[str, Any]:
+    """Return the definition of a kind with a status."""
+    parts = {"spec": {"type": "object"}, "status": status}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": parts}}
+    return definition(f"{name.lower()}s", name, {"name": "v1", "schema": schema, "subresources": {"status": {}}})
+
+
+_TEXT = {"type": "string"}
+_CONDITION = {"type": "object", "required": ["type", "status"], "properties": {"type": _TEXT, "status": _TEXT}}
+_DEEP = {"type": "object", "properties": {"a": _TEXT}}
+
+_CONDITIONS = {
+    "type": "array",
+    "items": _CONDITION,
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["type"],
+}
+_HELD = {"phase": _TEXT, "conditions": _CONDITIONS, "below": {"type": "object", "properties": {"deep": _DEEP}}}
+CONDITIONED = _kind("Conditioned", {"type": "object", "properties": _HELD})
+DEFAULTED = _kind(
+    "Defaulted",
+    {"type": "object", "default": {}, "properties": {"phase": _TEXT, "mode": {"type": "string", "default": "Safe"}}},
+)
 
 # creating and owning
 
@@ -503,3 +528,56 @@ async def _(api: Api) -> None:
     await api.patch(
         "widgets", "a", {"spec": {"tags": [], "ports": [], "labels": None}}, query={"fieldManager": "three"}
     )
+
+
+@case("12.72", "an apply that leaves its whole status out leaves none; an empty one is refused")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    me = {"metadata": {"name": "a"}}
+    await api.create("widgets", widget("a"), query={"fieldManager": "maker"}, quiet=True)
+    for last in ({}, {"status": {}}, {"status": None}):
+        await api.apply("widgets", "a", {**me, "status": {"phase": "X", "count": 1}}, sub="status", quiet=True)
+        await api.apply("widgets", "a", {**me, **last}, sub="status")
+        await api.get("widgets", "a")
+
+
+@case("12.73", "an apply that lets go of its part of the status leaves the others'")
+async def _(api: Api) -> None:
+    me = {"metadata": {"name": "a"}}
+    await api.create("widgets", widget("a"), query={"fieldManager": "maker"}, quiet=True)
+    await api.apply("widgets", "a", {**me, "status": {"phase": "X"}}, sub="status", quiet=True)
+    await api.apply("widgets", "a", {**me, "status": {"count": 1}}, "two", sub="status", quiet=True)
+    await api.apply("widgets", "a", {**me, "status": {}}, sub="status")
+    await api.apply("widgets", "a", me, "two", sub="status")
+
+
+@case("12.74", "an apply that lets go of all members of an object below the spec")
+async def _(api: Api) -> None:
+    await api.apply("widgets", "a", config(size=1, nested={"depth": 1}), quiet=True)
+    await api.apply("widgets", "a", config(size=1, nested={}))
+    await api.apply("widgets", "a", config(size=1, labels={"x": "1"}), quiet=True)
+    await api.apply("widgets", "a", config(size=1, labels={}))
+    await api.apply("widgets", "a", config(size=1, tags=["x"]), quiet=True)
+    await api.apply("widgets", "a", config(size=1, tags=[]))
+
+
+@case("12.75", "an apply that lets go of the conditions, and of the status that held nothing else", CONDITIONED)
+async def _(api: Api) -> None:
+    kind, me = "conditioneds:Conditioned:v1", {"metadata": {"name": "a"}}
+    ready = {"type": "Ready", "status": "True"}
+    await api.create(kind, {**me, "spec": {}}, query={"fieldManager": "maker"}, quiet=True)
+    for held in ({"conditions": [ready]}, {"phase": "X", "conditions": [ready]}, {"below": {"deep": {"a": "x"}}}):
+        for last in ({"conditions": []}, {}, {"below": {}}, {"below": {"deep": {}}}):
+            await api.apply(kind, "a", {**me, "status": held}, sub="status", quiet=True)
+            await api.apply(kind, "a", {**me, "status": last}, sub="status")
+            await api.apply(kind, "a", {**me, "status": held}, sub="status", quiet=True)
+            await api.apply(kind, "a", me, sub="status")
+
+
+@case("12.76", "an applied null, and what lost all it had, gets the default", DEFAULTED)
+async def _(api: Api) -> None:
+    kind, me = "defaulteds:Defaulted:v1", {"metadata": {"name": "a"}}
+    await api.create(kind, {**me, "spec": {}}, query={"fieldManager": "maker"}, quiet=True)
+    for last in ({}, {"status": {}}, {"status": None}, {"status": {"phase": None}}, {"status": {"mode": None}}):
+        await api.apply(kind, "a", {**me, "status": {"phase": "X", "mode": "Y"}}, sub="status", quiet=True)
+        await api.apply(kind, "a", {**me, **last}, sub="status")
