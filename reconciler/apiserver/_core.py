@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reconciler.apiserver._bodies import check_size
@@ -56,10 +56,14 @@ class Core:
         rng: gives uids and generated names.
         history: how many events each kind keeps at least.
         provision_namespaces: make namespaces that objects are created in.
+        sharded: heed ``shardSelector``.
     """
 
-    def __init__(self, clock: Clock, rng: random.Random, *, history: int, provision_namespaces: bool) -> None:
+    def __init__(
+        self, clock: Clock, rng: random.Random, *, history: int, provision_namespaces: bool, sharded: bool = False
+    ) -> None:
         self._clock = clock
+        self._sharded = sharded
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
         definitions = Definitions(self.cluster)
@@ -81,7 +85,11 @@ class Core:
         Raises:
             Refusal: for what is not served.
         """
-        return route(request, self.cluster.registry)
+        call = route(request, self.cluster.registry)
+        if call is not None and not self._sharded and "shardSelector" in call.query:
+            query = {name: value for name, value in call.query.items() if name != "shardSelector"}
+            return replace(call, query=query)
+        return call
 
     def answer(
         self, request: HTTPRequest, call: Call | None, *, stale: float | None = None, expired: Refusal | None = None

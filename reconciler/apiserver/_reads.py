@@ -14,6 +14,7 @@ import msgspec
 from reconciler.apiserver._cluster import Cluster
 from reconciler.apiserver._routing import Call, truthy
 from reconciler.apiserver._selectors import Selector, parse_fields, parse_labels
+from reconciler.apiserver._shards import parse_shards
 from reconciler.apiserver._status import (
     FieldError,
     Refusal,
@@ -63,7 +64,8 @@ def selector_of(call: Call) -> Selector:
     def read(doc: dict[str, Any], path: str) -> str:
         return _COMMON[path](doc) if path in _COMMON else readers[path](doc)
 
-    return Selector(wanted, terms, read)
+    shard = call.query.get("shardSelector", "")
+    return Selector(wanted, terms, read, parse_shards(shard) if shard else None)
 
 
 def _check_options(call: Call) -> None:
@@ -162,6 +164,8 @@ class Reader:
             if remaining:
                 metadata["remainingItemCount"] = remaining
         metadata["resourceVersion"] = str(rv)
+        if selector.shard is not None:
+            metadata["shardInfo"] = {"selector": selector.shard.text}
         return view.many(endpoint, items, metadata)
 
     def _snapshot(self, call: Call, stale: float | None) -> tuple[Snapshot, int, _Token | None]:
@@ -204,7 +208,7 @@ class Reader:
         for index in range(start, stop):
             stored = objects[keys[index]]
             if limit and len(found) == limit:
-                remaining = stop - index if selector.empty else 0
+                remaining = stop - index if selector.counted else 0
                 return found, remaining, _Token(rv, keys[index])
             if not selector.empty and not selector.matches(stored.doc):
                 continue

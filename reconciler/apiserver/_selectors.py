@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reconciler.apiserver._names import LABEL_VALUE_MESSAGE, is_label_value, qualified_name_problems
+from reconciler.apiserver._shards import ShardSelector
 from reconciler.apiserver._status import Refusal, bad_request
 
 __all__ = ["FieldTerm", "Selector", "parse_fields", "parse_labels"]
@@ -35,23 +36,33 @@ class Selector:
         labels: label requirements, all of which have to hold.
         fields: field requirements, all of which have to hold.
         read: reads a selectable field of a document as text.
+        shard: what a hash has to fulfil besides; None for nothing.
+
+    Attributes:
+        empty: everything matches.
+        counted: the real server tells how many objects are left after a page, whatever is not of the shard included.
     """
 
-    __slots__ = ("_fields", "_labels", "_read", "empty")
+    __slots__ = ("_fields", "_labels", "_read", "counted", "empty", "shard")
 
     def __init__(
         self,
         labels: list[LabelTerm],
         fields: list[FieldTerm],
         read: Callable[[dict[str, Any], str], str],
+        shard: ShardSelector | None = None,
     ) -> None:
         self._labels = labels
         self._fields = fields
         self._read = read
-        self.empty = not labels and not fields
+        self.shard = shard
+        self.counted = not labels and not fields
+        self.empty = self.counted and shard is None
 
     def matches(self, doc: dict[str, Any]) -> bool:
-        """Tell whether a document has the labels and fields asked for."""
+        """Tell whether a document has the labels and fields asked for, and is of the shard."""
+        if self.shard is not None and not self.shard.matches(doc):
+            return False
         if self._labels:
             labels = doc["metadata"].get("labels") or {}
             for term in self._labels:

@@ -64,6 +64,8 @@ class APIServer:
         provision_namespaces: make the namespace of an object that is created where there is none, as a real server does
             with the admission plugin NamespaceAutoProvision; True by default, so that a test need not. False answers
             404, as a real server without that plugin.
+        sharded_list_and_watch: heed ``shardSelector``, as a real server does with the feature gate ShardedListAndWatch;
+            False, as that gate is by default, ignores it.
 
     Attributes:
         faults: what goes wrong; see `Faults.add`.
@@ -78,11 +80,13 @@ class APIServer:
         log: int = 10_000,
         event_order: EventOrder = "after",
         provision_namespaces: bool = True,
+        sharded_list_and_watch: bool = False,
     ) -> None:
         self._clock = clock or current_clock()
         self._rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._history = history
         self._provision_namespaces = provision_namespaces
+        self._sharded = sharded_list_and_watch
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
         self._open = False
         self._listener = Listener(self._serve_socket, self._clock)
@@ -90,7 +94,13 @@ class APIServer:
         self.faults = self._front.faults
 
     def _new_core(self) -> Core:
-        return Core(self._clock, self._rng, history=self._history, provision_namespaces=self._provision_namespaces)
+        return Core(
+            self._clock,
+            self._rng,
+            history=self._history,
+            provision_namespaces=self._provision_namespaces,
+            sharded=self._sharded,
+        )
 
     # life
 
