@@ -14,6 +14,7 @@ from reconciler.apiserver._deletes import Deleter
 from reconciler.apiserver._discovery import Discovery
 from reconciler.apiserver._lifecycle import Lifecycle
 from reconciler.apiserver._reads import Reader
+from reconciler.apiserver._reviews import is_review, reviewed
 from reconciler.apiserver._routing import Call, route
 from reconciler.apiserver._scale import Scaler, read_scale
 from reconciler.apiserver._status import Refusal, internal_error, method_not_allowed
@@ -85,6 +86,8 @@ class Core:
         Raises:
             Refusal: for what is not served.
         """
+        if is_review(request.path):
+            return None
         call = route(request, self.cluster.registry)
         if call is not None and not self._sharded and "shardSelector" in call.query:
             query = {name: value for name, value in call.query.items() if name != "shardSelector"}
@@ -104,7 +107,7 @@ class Core:
         """
         try:
             if call is None:
-                return self._discover(request)
+                return self._review(request) if is_review(request.path) else self._discover(request)
             if call.verb == "watch":
                 return self._watch(call, stale, expired)
             return self._read(call, stale) if call.verb in ("get", "list") else self._write(call)
@@ -120,6 +123,9 @@ class Core:
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
         body = document.encode() if isinstance(document, str) else encode(document)
         return Answer(HTTPResponse(200, {"content-type": kind}, body))
+
+    def _review(self, request: HTTPRequest) -> Answer:
+        return Answer(HTTPResponse(201, _JSON, encode(reviewed(request))))
 
     def _read(self, call: Call, stale: float | None) -> Answer:
         view, yaml = self._view(call)

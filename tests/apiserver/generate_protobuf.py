@@ -22,7 +22,15 @@ from typing import Any
 TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "protobuf.json"
 _TYPES = Path(__file__).parents[2] / "reconciler" / "apiserver" / "built_in.json"
 _SCALARS = {"string": "s", "bytes": "y", "bool": "b", "int32": "i", "int64": "i", "uint32": "i", "double": "d"}
-_BESIDE = ("meta.v1.DeleteOptions", "autoscaling.v1.Scale")
+_BESIDE = (
+    "meta.v1.DeleteOptions",
+    "autoscaling.v1.Scale",
+    "authentication.v1.SelfSubjectReview",
+    "authorization.v1.LocalSubjectAccessReview",
+    "authorization.v1.SelfSubjectAccessReview",
+    "authorization.v1.SelfSubjectRulesReview",
+    "authorization.v1.SubjectAccessReview",
+)
 _MEMBER = re.compile(r"^\s*(optional|repeated|required)?\s*(map<string, ([\w.]+)>|[\w.]+) (\w+) = (\d+);", re.MULTILINE)
 _FIELD = re.compile(r'^\t(?:(\w+)\s+)?(\*)?[\w.\[\]*]+\s+`json:"([^",]*)(,[^"]*)?" protobuf:"\w+,(\d+),', re.MULTILINE)
 

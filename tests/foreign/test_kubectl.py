@@ -260,6 +260,13 @@ async def test_discovery_is_listed(kubectl: Kubectl) -> None:
     assert (await kubectl("get", "--raw", "/readyz")).strip() == "ok"
 
 
+async def test_may_do_everything(kubectl: Kubectl) -> None:
+    assert (await kubectl("auth", "can-i", "create", "databases.example.com")).strip() == "yes"
+    assert "*.*" in await kubectl("auth", "can-i", "--list")
+    assert (await kubectl("auth", "can-i", "delete", "nodes", "--as", "jane")).strip() == "yes"
+    assert "system:admin" in await kubectl("auth", "whoami")
+
+
 async def test_diff_shows_what_apply_would_change(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", "-", given=database())
     process = await kubectl.start("diff", "-f", "-")
