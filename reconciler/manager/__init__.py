@@ -8,7 +8,7 @@ A `Manager` promises:
   second signal ends the process at once, with exit code 1.
 * **No silent death.** A runnable or a worker that fails stops the manager, and its exception is raised from
   `Manager.run`, or inside the block of `Manager.running`.
-* **Shared work.** With ``sharding=`` several replicas work, each on its part of the objects; see `_shard`.
+* **Shared work.** With ``sharding=`` several replicas work, each on its part of the objects; see `_handover`.
 * **One leader,** as far as a lease can promise that; what exactly is promised stands in `_leader`.
 """
 

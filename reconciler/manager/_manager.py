@@ -8,10 +8,10 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from reconciler.cache import Cache, CachedClient, CacheEvent, Partition
+from reconciler.cache import Cache, CachedClient, CacheEvent
 from reconciler.client import Client, RetryPolicy
 from reconciler.clock import Clock, current_clock
-from reconciler.controller import Controller, Reconciler, ResourceReconciler, Responsibility, SourceLike, Watch
+from reconciler.controller import Controller, Reconciler, ResourceReconciler, SourceLike, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
@@ -25,13 +25,12 @@ from reconciler.manager._leader import Elector
 from reconciler.manager._lifecycle import Lifecycle
 from reconciler.manager._rbac import rbac_documents
 from reconciler.manager._runnables import Entry, Runnable, entry_of
-from reconciler.manager._shard import Controlled, Shard, shard_of
-from reconciler.manager._sharding import ShardByIndex, Sharding, ShardRing
+from reconciler.manager._shard import shard_of
+from reconciler.manager._sharding import Sharding
 from reconciler.manager._signals import handled_signals
 from reconciler.manager._statistics import ManagerStatistics
 from reconciler.manager._transports import Counted, Fenced, Traced
 from reconciler.manager._watchdog import Watchdog
-from reconciler.meta import GroupVersionKind
 from reconciler.objects import KindLike, gvk_from
 from reconciler.telemetry import MetricsRegistry, tracer
 from reconciler.workqueue import RateLimiter
@@ -98,21 +97,18 @@ class Manager:
         self._rng = rng or random.Random()  # noqa: S311 - spreads load
         self.metrics = MetricsRegistry()
         self._namespaces = namespaces
-        self._election: LeaderElection | None = None
         self._elector: Elector | None = None
-        self._shard: Shard | None = None
-        if sharding is not None:
-            _check_alone(sharding, leader_election)
-            self._shard = shard_of(sharding, namespaces=namespaces)
-            self._shard_counters = self.metrics.shard(self._shard.ring, self._shard.name)
-            self._election = self._shard.election
-        elif leader_election is not None:
+        self._shard = shard_of(sharding, leader_election, namespaces=namespaces, metrics=self.metrics)
+        self._election = self._shard.election
+        if leader_election is not None:
             self._election = settled(leader_election, namespace=leader_election_namespace, namespaces=namespaces)
         if self._election is not None:
             self._elector = self._make_elector(client, self._election)
         own = client.through(self._around)
         try:
-            self.cache = Cache(own, namespaces=namespaces, partition=self._partition, clock=self._clock, rng=self._rng)
+            self.cache = Cache(
+                own, namespaces=namespaces, partition=self._shard.partition, clock=self._clock, rng=self._rng
+            )
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
         self.client = CachedClient(own, self.cache)
@@ -195,7 +191,9 @@ class Manager:
             queue_metrics=self.metrics.queue(label),
             status_metrics=self.metrics.status(label),
             check_leader=self.check_leader,
-            responsibility=self._responsibility(reconciler, resource, label, [*owns, *watches]),
+            responsibility=self._shard.responsibility(
+                label, _kind_of(reconciler, resource), [*owns, *watches], self.client
+            ),
         )
         self._lifecycle.add_controller(controller)
         return controller
@@ -327,7 +325,7 @@ class Manager:
             namespace=namespace,
             namespaces=self._namespaces,
             lease=self._election,
-            lease_is_named=self._shard is None,
+            lease_is_named=self._shard.name is None,
         )
 
     @property
@@ -345,7 +343,7 @@ class Manager:
         return ManagerStatistics(
             state=self._lifecycle.state,
             leading=None if self._elector is None else self._elector.leading,
-            shard=None if self._shard is None else self._shard.name,
+            shard=self._shard.name,
             controllers=tuple(each.statistics() for each in self._lifecycle.controllers),
             cache=self.cache.statistics(),
         )
@@ -355,7 +353,7 @@ class Manager:
     def _make_elector(self, client: Client, election: LeaderElection) -> Elector:
         # Its own retries are the election's; a request that is repeated behind its back would come too late.
         own = client.through(lambda transport: Counted(transport, self.metrics.requests), retry=RetryPolicy(attempts=1))
-        told = self._shard is None
+        told = self._shard.name is None
         return Elector(
             own,
             election,
@@ -363,20 +361,9 @@ class Manager:
             clock=self._clock,
             rng=self._rng,
             watchdog=Watchdog(self._clock),
-            labels=None if self._shard is None else self._shard.lease_labels,
+            labels=self._shard.lease_labels,
             events=EventRecorder(own, source="leader-election", clock=self._clock, rng=self._rng) if told else None,
         )
-
-    def _partition(self, gvk: GroupVersionKind) -> Partition | None:
-        return None if self._shard is None else self._shard.partition(gvk)
-
-    def _responsibility(
-        self, reconciler: Reconciler, resource: KindLike | None, name: str, watched: Sequence[KindLike | Watch]
-    ) -> Responsibility | None:
-        kind = _kind_of(reconciler, resource)
-        if self._shard is None or kind is None:  # the controller says what is missing
-            return None
-        return self._shard.responsibility(Controlled(name, kind, watched), self.client, self._shard_counters)
 
     def _around(self, transport: Transport) -> Transport:
         spans = tracer()
@@ -385,8 +372,7 @@ class Manager:
         return counted if self._elector is None else Fenced(counted, self._elector.check)
 
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:
-        shard = None if self._shard is None else self._shard.describe()
-        debug = {"/debug/queue": debug_queue(lambda: self._lifecycle.controllers, self._clock, shard)}
+        debug = {"/debug/queue": debug_queue(lambda: self._lifecycle.controllers, self._clock, self._shard.told)}
         self._ready.add("manager", self._is_running)
         if self._elector is not None:
             self._live.add("leader-election", self._elector.check_renewed)
@@ -416,13 +402,3 @@ def _kind_of(reconciler: Reconciler, resource: KindLike | None) -> KindLike | No
         if kind is not None and gvk_from(kind):
             return kind
     return None
-
-
-def _check_alone(sharding: Sharding, leader_election: object) -> None:
-    if not isinstance(sharding, (ShardRing, ShardByIndex)):
-        raise ConfigurationError(f"sharding= takes a ShardRing or a ShardByIndex, not {sharding!r}")
-    if leader_election is not None:
-        raise ConfigurationError(
-            "sharding= and leader_election= exclude each other: with one leader there is nothing to share. What must "
-            "run once belongs into a manager of its own"
-        )
