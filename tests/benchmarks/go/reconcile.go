@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -34,7 +35,7 @@ func (r reconciler) typed(ctx context.Context, request ctrl.Request) (ctrl.Resul
 	meta.SetStatusCondition(&widget.Status.Conditions, metav1.Condition{
 		Type: "Ready", Status: metav1.ConditionTrue, Reason: "Provisioned", Message: "1 of 1",
 	})
-	return r.write(ctx, before.Status.Run == r.options.run, before, &widget)
+	return r.write(ctx, equality.Semantic.DeepEqual(before.Status, widget.Status), before, &widget)
 }
 
 // DeepCopy copies as generated code does.
@@ -52,7 +53,6 @@ func (r reconciler) untyped(ctx context.Context, request ctrl.Request) (ctrl.Res
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	before := object.DeepCopy()
-	run, _, _ := unstructured.NestedString(object.Object, "status", "run")
 	since, _, _ := unstructured.NestedSlice(object.Object, "status", "conditions")
 	transition := time.Now().UTC().Format(time.RFC3339)
 	if len(since) > 0 {
@@ -70,7 +70,7 @@ func (r reconciler) untyped(ctx context.Context, request ctrl.Request) (ctrl.Res
 	if err := unstructured.SetNestedMap(object.Object, status, "status"); err != nil {
 		return ctrl.Result{}, err
 	}
-	return r.write(ctx, run == r.options.run, before, object)
+	return r.write(ctx, equality.Semantic.DeepEqual(before.Object["status"], object.Object["status"]), before, object)
 }
 
 func (r reconciler) write(ctx context.Context, same bool, before, after client.Object) (ctrl.Result, error) {
