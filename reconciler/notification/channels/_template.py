@@ -54,7 +54,8 @@ class Template:
         """
         try:
             # The engine may change what it is given, so it gets what nobody else holds.
-            text = self._environment.render_template(self._name, **document)
+            members = {"recipients": [], "extensions": {}, "actionLinks": [], **document}
+            text = self._environment.render_template(self._name, **members)
         except self._error as error:
             raise PermanentDeliveryError(f"the template of {self._name} failed: {error.kind}") from error
         if len(text) > OUTPUT_LIMIT:
