@@ -20,7 +20,7 @@ __all__ = ["Installation", "notification_manifests"]
 METRICS_PORT = 8080
 HEALTH_PORT = 8081
 GRACE = 30
-"""Seconds for work in progress; the pod gets ten more, for the process to end."""
+"""Seconds for work in progress; the pod gets fifteen more, for what was cancelled to be written and to end."""
 
 _ROUTING = """\
 route:
@@ -125,7 +125,7 @@ def _deployment(installation: Installation) -> Document:
     }
     pod = {
         "serviceAccountName": installation.name,
-        "terminationGracePeriodSeconds": GRACE + 10,
+        "terminationGracePeriodSeconds": GRACE + 15,
         "topologySpreadConstraints": [spread],
         "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [_container(installation)],
