@@ -88,11 +88,12 @@ class Manager:
     ) -> None:
         if not (grace_period >= 0 and math.isfinite(grace_period)):
             raise ConfigurationError(f"grace_period must be a number of seconds, 0 or more, not {grace_period!r}")
-        if not isinstance(client, Client):
-            raise ConfigurationError(
-                f"a Manager takes a Client, not {client!r}: write Client({type(client).__name__.lower()}) for a "
-                "transport such as the embedded API server, or Client.from_config()"
-            )
+        given: object = client
+        if not isinstance(given, Client):
+            hint = f"write Client({type(given).__name__.lower()}) for a transport such as the embedded API server, or "
+            if isinstance(given, Manager):
+                hint = "a function that `reconciler run` calls is given the manager itself; elsewhere "
+            raise ConfigurationError(f"a Manager takes a Client, not {given!r}: {hint}Client.from_config()")
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - spreads load
         self.metrics = MetricsRegistry()

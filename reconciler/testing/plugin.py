@@ -10,6 +10,7 @@ pays nothing.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,16 @@ def pytest_configure(config: pytest.Config) -> None:
     # looptime's plugin asks for the current loop around every test. Before the first loop is set, Python up to 3.13
     # would make one for it, which nobody closes.
     asyncio.set_event_loop(None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, obj: object) -> None:
+    """Let a coroutine with the mark ``virtual_time`` be run by pytest-asyncio, whatever its mode is."""
+    if not inspect.iscoroutinefunction(obj) or not collector.config.pluginmanager.hasplugin("asyncio"):
+        return
+    marks = [mark.name for mark in (*getattr(obj, "pytestmark", ()), *collector.iter_markers())]
+    if "virtual_time" in marks and "asyncio" not in marks:
+        pytest.mark.asyncio(obj)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

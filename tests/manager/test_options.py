@@ -21,6 +21,12 @@ async def test_transport_in_place_of_a_client() -> None:
             Manager(server)  # type: ignore[arg-type]
 
 
+async def test_manager_in_place_of_a_client() -> None:
+    async with APIServer() as server, Client(server) as client:
+        with pytest.raises(ConfigurationError, match="`reconciler run` calls is given the manager itself"):
+            Manager(Manager(client))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("reconciler", "options", "message"),
     [

@@ -134,3 +134,35 @@ def test_the_status_guard_fails_the_test_whose_cycle_writes_twice_and_shows_both
     assert "1 failed, 3 passed" in output
     assert "2 status writes to things.example.com default/t in one cycle" in output
     assert output.count("in test_twice\n") >= 2
+
+
+STRICT = """
+import asyncio
+import pytest
+
+@pytest.mark.virtual_time
+async def test_alone(client):
+    await asyncio.sleep(3600)
+    assert await client.get("v1/Namespace", "default")
+
+@pytest.mark.virtual_time
+class TestInAClass:
+    async def test_method(self):
+        await asyncio.sleep(3600)
+
+@pytest.mark.asyncio
+@pytest.mark.virtual_time
+async def test_with_the_other_mark():
+    await asyncio.sleep(3600)
+
+@pytest.mark.virtual_time
+def test_plain():
+    pass
+"""
+
+
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_the_mark_of_virtual_time_is_enough_in_each_mode_of_pytest_asyncio(project: Path, mode: str) -> None:
+    (project / "test_it.py").write_text(STRICT)
+    code, output = pytest_in(project, "-o", f"asyncio_mode={mode}")
+    assert (code, "4 passed" in output) == (0, True), output
