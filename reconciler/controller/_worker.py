@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import uuid
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
@@ -139,7 +139,7 @@ class Worker:
         run = ReconcileRun(
             controller=bench.name,
             request=key,
-            reconcile_id=str(uuid.uuid4()),
+            reconcile_id=_new_id(),
             reasons=handed.reasons,
             attempt=bench.queue.retries(key),
             priority=handed.priority,
@@ -255,6 +255,13 @@ class Worker:
             )
         elif _log.isEnabledFor(logging.DEBUG):
             _log.debug("reconciled in %.3f s: %s", seconds, verdict.outcome, extra=run.log_fields())
+
+
+def _new_id() -> str:
+    """Return a random UUID (version 4) as text, several times quicker than through `uuid.UUID`."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def _is_worth_a_traceback(attempt: int) -> bool:

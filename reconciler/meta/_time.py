@@ -9,12 +9,16 @@ __all__ = ["format_micro_time", "format_time", "parse_time"]
 
 def format_time(moment: datetime) -> str:
     """Write metav1.Time: UTC, whole seconds, fractions cut off."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _in_utc(moment).isoformat(timespec="seconds") + "Z"
 
 
 def format_micro_time(moment: datetime) -> str:
     """Write metav1.MicroTime: UTC with six digits of the second."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return _in_utc(moment).isoformat(timespec="microseconds") + "Z"
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def parse_time(text: str) -> datetime:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 
 import pytest
 
 from reconciler.controller import Result
+from reconciler.controller._worker import _new_id
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
@@ -369,3 +371,11 @@ async def test_tight_loop_is_reported_once_with_its_reasons(world: World, caplog
     assert len(warnings) == 1
     assert "ns/w ran 11 times within 10 s, because of: again x10, enqueue x1" in warnings[0]
     assert controller.statistics().storms == 1
+
+
+def test_the_id_of_a_reconcile_is_a_random_uuid() -> None:
+    ids = [_new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert {(str(uuid.UUID(text)) == text, uuid.UUID(text).version, uuid.UUID(text).variant) for text in ids} == {
+        (True, 4, uuid.RFC_4122)
+    }
