@@ -25,6 +25,8 @@ from tests.benchmarks.processes import ROOT, Contender, python
 from tests.benchmarks.report import CEILING, GO, KOPF, OURS, markdown
 
 GO_SOURCE = Path(__file__).parent / "go"
+DOCS = ROOT / "docs"
+BEGIN, END = "<!-- figures: python -m tests.benchmarks --publish -->", "<!-- end of figures -->"
 WORKS = ("converge", "start", "latency", "steady", "queue", "decoding", "imports", "notify", "heartbeat")
 
 
@@ -129,6 +131,7 @@ def options() -> argparse.Namespace:
         "--output", type=Path, help="directory for result.json, result.md and plots (default: a new one)"
     )
     parser.add_argument("--redraw", type=Path, help="measure nothing; make table and plots of these results", nargs="+")
+    parser.add_argument("--publish", action="store_true", help="put table and plots into docs/performance.md as well")
     return parser.parse_args()
 
 
@@ -238,6 +241,18 @@ def machine() -> str:
     return ", ".join(parts)
 
 
+def publish(result: dict[str, Any]) -> None:
+    """Replace the figures of the documentation, and leave its words."""
+    plots = DOCS / "performance"
+    plots.mkdir(exist_ok=True)
+    images = "".join(f"![{path.stem}](performance/{path.name})\n\n" for path in draw(result, plots))
+    page = DOCS / "performance.md"
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n\n{markdown(result).strip()}\n\n{images}{END}{after}")
+    (plots / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main() -> None:
     """Measure, then write JSON, table and plots."""
     chosen = options()
@@ -256,11 +271,14 @@ def main() -> None:
         (output / "result.json").write_text(json.dumps(result, indent=1) + "\n")
 
     if chosen.redraw:
+        times: list[str] = []
         for path in chosen.redraw:
             earlier = json.loads(path.read_text())
             result["samples"] += earlier["samples"]
             result["parts"] |= earlier["parts"]
-            result["when"], result["machine"] = earlier["when"], earlier["machine"]
+            result["machine"] = earlier["machine"]
+            times.append(earlier["when"])
+        result["when"] = " to ".join(sorted({min(times), max(times)}))
     else:
         with tempfile.TemporaryDirectory() as directory:
             wants_go = "go" in chosen.contenders
@@ -270,6 +288,8 @@ def main() -> None:
     (output / "result.md").write_text(markdown(result))
     for path in (*draw(result, output), output / "result.md"):
         sys.stdout.write(f"{path}\n")
+    if chosen.publish:
+        publish(result)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def per_further_object(samples: Sequence[Sample], contender: str) -> float | Non
 def markdown(result: dict[str, Any]) -> str:
     """Return all tables."""
     samples: list[Sample] = result["samples"]
-    lines = [f"Measured {result['when']} on {result['machine']}.", ""]
+    lines = [f"Measured {result['when']} on {result['machine']}. Medians, and the lowest and the highest value.", ""]
     for work, columns in COLUMNS.items():
         for size in sorted({sample["size"] for sample in pick(samples, work=work)}):
             lines += [*_table(pick(samples, work=work, size=size), work, size, columns), ""]
