@@ -60,7 +60,9 @@ async def lit(client: Client, *names: str, bright: int = 1) -> None:
 
 
 async def shining(client: Client, name: str, *, bright: int) -> None:
-    await client.wait_for(Lamp, name, "default", until=lambda lamp: lamp.status.phase == f"shines {bright}", timeout=120)
+    await client.wait_for(
+        Lamp, name, "default", until=lambda lamp: lamp.status.phase == f"shines {bright}", timeout=120
+    )
 
 
 async def played(server: Any, client: Client, *, install: Any, restart: Any) -> Counter[str]:
