@@ -1,0 +1,97 @@
+"""The operator on a real kube-apiserver with RBAC: what the account that it is installed with may do is enough."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler import Client, Manager
+from reconciler.cli import main
+from reconciler.errors import AlreadyExists, NotFound
+from reconciler.notification import NotificationOperator, NotificationOptions, NotificationRequest
+from reconciler.testing.control_plane import ControlPlane
+from tests.notification.world import document
+
+pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(120)]
+
+ROLES = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(40):
+        while not await condition():  # noqa: ASYNC110 - what is awaited has no event to wait for
+            await asyncio.sleep(0.1)
+
+
+@contextlib.asynccontextmanager
+async def installed(
+    plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str], namespace: str
+) -> AsyncIterator[tuple[Client, Client]]:
+    """Install the kind and the printed roles; yield the admin's client and the operator's."""
+    options = [f"--install-namespace={namespace}", f"--namespace={namespace}", f"--name={namespace}", "--output=json"]
+    with pytest.raises(SystemExit):
+        await asyncio.to_thread(main, ["manifests", "notification", *options])
+    documents: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["items"]
+    async with plane.client() as admin:
+        with contextlib.suppress(AlreadyExists):
+            await admin.create(NotificationRequest.crd())
+        await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        for each in documents:
+            if each["kind"] in ROLES:
+                await admin.create(each)
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        answer = await admin.create_subresource(
+            "v1/ServiceAccount", namespace, namespace, subresource="token", body=request
+        )
+        kubeconfig = plane.kubeconfig()
+        kubeconfig["users"][0]["user"] = {"token": answer.to_dict()["status"]["token"]}
+        path = tmp_path / "kubeconfig"
+        await asyncio.to_thread(path.write_text, json.dumps(kubeconfig))
+        async with Client.from_config(kubeconfig=path) as operator:
+
+            async def is_allowed() -> bool:  # the authorizer learns of roles by a watch of its own
+                review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "metadata": {}}
+                rules = await operator.create({**review, "spec": {"namespace": namespace}})
+                found = rules.to_dict()["status"]["resourceRules"]
+                return {"notificationrequests", "leases"} <= {name for rule in found for name in rule["resources"]}
+
+            await until(is_allowed)
+            yield admin, operator
+
+
+async def test_with_the_printed_roles_it_leads_delivers_tells_and_deletes(
+    control_plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    namespace = "notification-roles"
+    async with installed(control_plane, tmp_path, capsys, namespace) as (admin, operator):
+        manager = Manager(
+            operator,
+            namespaces=[namespace],
+            leader_election="notification-operator",
+            leader_election_namespace=namespace,
+        )
+        NotificationOperator(NotificationOptions()).add_to(manager)
+        async with manager.running():
+            request = document(["log"], spec={"ttlSecondsAfterFinished": 1, "delivery": "AtMostOnce"})
+            request["metadata"]["namespace"] = namespace
+            await admin.create(request)
+
+            async def is_told() -> bool:
+                events = [each.to_dict() for each in await admin.list("v1/Event", namespace)]
+                return any(each["reason"] == "AllDeliveriesSucceeded" for each in events)
+
+            async def is_gone() -> bool:
+                try:
+                    await admin.get(NotificationRequest, "disk-full", namespace)
+                except NotFound:
+                    return True
+                return False
+
+            await until(is_told)
+            await until(is_gone)
