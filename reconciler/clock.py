@@ -29,6 +29,7 @@ class Clock(Protocol):
 
 
 def _boottime() -> float:
+    """Return seconds that go on while the machine is suspended, where the system tells them."""
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return time.monotonic()
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -16,6 +16,7 @@ from reconciler.http import HTTPRequest
 __all__ = ["EventOrder", "Fault", "Faults", "Strike"]
 
 EventOrder = Literal["before", "after", "late", "seeded"]
+"""When the event of a write is told to watches; see `Faults.add`."""
 
 _REASONS = {
     400: ("BadRequest", "the server rejected our request for an unknown reason"),

@@ -224,7 +224,7 @@ class Cache:
             await asyncio.gather(task, return_exceptions=True)
 
     async def start(self) -> None:
-        """Start all informers; returns before they are synced. Harmless when they run already.
+        """Start all informers; returns before they are synced. Harmless when they run already; nothing to be cancelled.
 
         Raises:
             ReconcilerError: the cache was stopped.

@@ -21,9 +21,14 @@ class Responsibility(Protocol):
     """
 
     @property
-    def permissions(self) -> Sequence[Permission]: ...
+    def permissions(self) -> Sequence[Permission]:
+        """Return what it does to the objects itself."""
+        ...
+
     @property
-    def shared(self) -> bool: ...
+    def shared(self) -> bool:
+        """Say whether other processes answer for some of the objects."""
+        ...
 
     def owns(self, labels: Mapping[str, str], /) -> bool:
         """Say whether an object with these labels is this process's."""

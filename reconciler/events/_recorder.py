@@ -46,11 +46,11 @@ class EventSink(Protocol):
     """Be what the recorder needs of a client."""
 
     async def create(self, obj: dict[str, Any], /) -> object:
-        """Create an object."""
+        """Create an object. Cancellation may leave it created."""
         ...
 
     async def patch(self, kind: str, name: str, namespace: str | None = None, /, *, patch: dict[str, Any]) -> object:
-        """Send a merge patch."""
+        """Send a merge patch. Cancellation may leave it applied."""
         ...
 
 

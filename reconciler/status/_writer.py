@@ -41,6 +41,8 @@ class StatusWriter(Protocol):
     async def read(self) -> dict[str, Any]:
         """Return the whole object by a consistent GET (no ``resourceVersion`` parameter, no cache).
 
+        Cancellation changes nothing.
+
         Raises:
             APIError: the server's failure, typed.
             TransportError: no answer.
@@ -51,6 +53,8 @@ class StatusWriter(Protocol):
         self, body: dict[str, Any], *, strategy: Strategy = "merge", subresource: str | None = "status"
     ) -> dict[str, Any]:
         """Send a body once and return the object in the answer; no layer below repeats it.
+
+        Cancellation may leave it applied: the batcher shields the call, and waits at most for its ``flush_timeout``.
 
         Args:
             body: a merge patch, or the applied configuration. It names the resourceVersion it is conditional on.

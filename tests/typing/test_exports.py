@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ import reconciler
 
 ROOMS = sorted(
     f"reconciler.{module.name}" for module in pkgutil.iter_modules(reconciler.__path__) if module.name[0] != "_"
+)
+PACKAGES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(reconciler.__path__, "reconciler.")
+    if module.ispkg and not any(part.startswith("_") for part in module.name.split("."))
 )
 HEAVY = ["aiohttp", "kubernetes", "kubernetes_asyncio", "prometheus_client", "pydantic", "tenacity", "yaml"]
 EXTRAS = [
@@ -65,6 +71,46 @@ def test_every_public_class_and_function_has_a_docstring_of_its_own(room: str) -
         if inspect.isclass(value) or inspect.isroutine(value):
             own = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
             assert own, f"{room}.{name}"
+
+
+def public_methods(package: str) -> Iterator[tuple[str, object, str]]:
+    """Yield name, function and docstring of what a public class of a package can be asked to do."""
+    loaded = importlib.import_module(package)
+    for name in getattr(loaded, "__all__", ()):
+        value = getattr(loaded, name)
+        if not inspect.isclass(value):
+            yield name, value, inspect.getdoc(value) or ""
+            continue
+        own = {
+            attribute for base in value.__mro__ if base.__module__.startswith("reconciler") for attribute in vars(base)
+        }
+        for attribute in sorted(name for name in own if name[0] != "_"):
+            found = inspect.getattr_static(value, attribute)
+            function = getattr(found, "fget", None) or getattr(found, "__func__", found)
+            if inspect.isfunction(function):
+                yield f"{name}.{attribute}", function, inspect.getdoc(getattr(value, attribute)) or ""
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_method_and_property_has_a_docstring(package: str) -> None:
+    without = [name for name, function, text in public_methods(package) if inspect.isfunction(function) and not text]
+    assert without == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_coroutine_says_what_cancellation_leaves_behind(package: str) -> None:
+    silent = [
+        name
+        for name, function, text in public_methods(package)
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        if "cancel" not in text.lower()
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_says_what_it_is_for(package: str) -> None:
+    assert importlib.import_module(package).__doc__
 
 
 def test_all_of_the_package_is_what_is_visible() -> None:

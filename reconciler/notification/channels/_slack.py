@@ -59,7 +59,7 @@ class SlackChannel:
         await self._sender.send(message, self._config.address(self._credentials), body, headers)
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Cancellation leaves them to the loop."""
         await self._sender.close()
 
 

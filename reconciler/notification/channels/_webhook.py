@@ -156,7 +156,7 @@ class WebhookChannel:
         await self._sender.send(message, config.address(self._credentials), body, headers, method=config.method)
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Cancellation leaves them to the loop."""
         await self._sender.close()
 
     def _rendered(self, document: dict[str, object]) -> bytes:
