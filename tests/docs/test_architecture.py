@@ -1,0 +1,25 @@
+"""The walk through the house names what is there: files, rooms, and all of them."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from pathlib import Path
+
+import reconciler
+
+HOUSE = Path(reconciler.__file__).parent
+PAGE = HOUSE.parent / "docs" / "architecture.md"
+
+
+def test_every_place_that_the_walk_names_exists() -> None:
+    named = re.findall(r"`((?:[a-z]+/)+_?\w*(?:\.py)?)`", PAGE.read_text())
+    assert len(named) > 20
+    assert [place for place in named if not (HOUSE / place).exists() and not place.startswith("reconciler/")] == []
+
+
+def test_the_table_of_rooms_has_them_all() -> None:
+    rooms = {module.name for module in pkgutil.iter_modules(reconciler.__path__) if module.name[0] != "_"}
+    table = PAGE.read_text().partition("cli      ")[2].partition("```")[0]
+    left = " ".join(line[:26] for line in ("cli      " + table).splitlines())
+    assert set(re.findall(r"[a-z]+", left)) == rooms
