@@ -21,9 +21,6 @@ CHANNEL_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.:]{0,61}[A-Za-z0-9])?$"
 ENTRY_POINT_GROUP = "reconciler.channels"
 """The group of entry points under which a distribution offers channels."""
 
-CLOSE_AFTER = 60.0
-"""Seconds until a channel that was replaced is closed; deliveries that have begun on it have ended by then."""
-
 _log = logging.getLogger("reconciler.notification")
 _name = re.compile(CHANNEL_PATTERN)
 
@@ -60,11 +57,17 @@ class Channel(Protocol):
 class ChannelRegistry:
     """Keep channels by name.
 
+    Args:
+        channels: those to begin with.
+        close_after: seconds until a channel that was replaced is closed; deliveries that have begun on it should have
+            ended by then. Default 60.
+
     Raises:
         ConfigurationError: a name is used twice or cannot be written in a request, or an item is no channel.
     """
 
-    def __init__(self, channels: Iterable[Channel] = ()) -> None:
+    def __init__(self, channels: Iterable[Channel] = (), *, close_after: float = 60.0) -> None:
+        self._close_after = close_after
         self._channels: dict[str, Channel] = {}
         self._owned: dict[str, frozenset[str]] = {}
         self._retired: list[Channel] = []
@@ -133,7 +136,7 @@ class ChannelRegistry:
                 await self._change.wait()
                 self._change.clear()
                 retired, self._retired = self._retired, []
-                await asyncio.sleep(CLOSE_AFTER)
+                await asyncio.sleep(self._close_after)
                 await _close(retired)
         finally:
             await _close([*self._retired, *self._channels.values()])

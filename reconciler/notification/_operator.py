@@ -77,7 +77,7 @@ class NotificationOperator:
         self.credentials = Credentials(options.credentials)
         self.credentials.check()
         self.redactor = Redactor(self.credentials.values)
-        self.channels = ChannelRegistry(_channels(options))
+        self.channels = ChannelRegistry(_channels(options), close_after=2 * options.timeout)
         self.audit = AuditLog(options.audit_file) if options.audit_file is not None else None
         if self.audit is not None:
             self.audit.check()

@@ -14,11 +14,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from reconciler.errors import ConfigurationError
 from reconciler.notification import (
     AuditLog,
+    ChannelRegistry,
     Credentials,
     DeferredDeliveryError,
     NotificationMetrics,
     NotificationOperator,
     NotificationOptions,
+    NotificationRequest,
     PermanentDeliveryError,
     RedactingFilter,
     Redactor,
@@ -218,3 +220,43 @@ def test_credentials_are_files_and_nothing_else(tmp_path: Path) -> None:
 def test_a_credentials_directory_that_is_not_there_is_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"credentials directory .* cannot be read"):
         NotificationOperator(NotificationOptions(credentials=tmp_path / "nowhere"))
+
+
+@virtual
+async def test_an_attempt_is_told_although_its_request_was_deleted_meanwhile(tmp_path: Path) -> None:
+    audit = AuditLog(tmp_path / "audit.jsonl")
+    writing = asyncio.create_task(audit.run())
+    pager = Recorder("pager", action=lambda: asyncio.sleep(10))
+    async with world() as w, w.operator(pager, observers=[audit]):
+        await w.create("pager")
+        await asyncio.sleep(5)
+        await w.client.delete(NotificationRequest, "disk-full", "default")
+        await asyncio.sleep(100)
+    writing.cancel()
+    await asyncio.wait({writing})
+    assert [line["event"] for line in lines(tmp_path / "audit.jsonl")] == [
+        "notification.attempted",
+        "notification.finished",
+    ]
+
+
+@virtual
+async def test_a_channel_that_was_replaced_is_closed_when_its_deliveries_have_ended() -> None:
+    closed: list[str] = []
+
+    class Closing(Recorder):
+        async def close(self) -> None:
+            closed.append(self.name)
+
+    registry = ChannelRegistry([Recorder("console")], close_after=20)
+    running = asyncio.create_task(registry.run())
+    kept, replaced = Closing("kept"), Closing("replaced")
+    registry.replace("routing", [kept, replaced])
+    registry.replace("routing", [kept])
+    await asyncio.sleep(19)
+    assert closed == []
+    await asyncio.sleep(2)
+    assert closed == ["replaced"]
+    running.cancel()
+    await asyncio.wait({running})
+    assert closed == ["replaced", "kept"]

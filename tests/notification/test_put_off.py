@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from reconciler.notification import ChannelRegistry, NotificationMetrics, RetryableDeliveryError
+from reconciler.notification import ChannelRegistry, Message, NotificationMetrics, RetryableDeliveryError
 from reconciler.notification.channels import GuardedChannel, GuardedConfig
 from reconciler.notification.routing import ConfigMapSource, RoutingTable
 from tests.notification.test_limits import deliver, guarded
@@ -179,7 +178,7 @@ async def test_the_errors_of_many_channels_fit_into_the_status() -> None:
         def __init__(self, name: str) -> None:
             self.name = name
 
-        async def deliver(self, _message: Any) -> None:
+        async def deliver(self, message: Message) -> None:
             raise RetryableDeliveryError("ä" * 5000)
 
     registry = ChannelRegistry([Recorder("console")])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field
@@ -88,12 +90,10 @@ class GuardedChannel:
         await self._slot()
         try:
             await self._within_rate()
-            began = current_clock().monotonic()
-            with self.breaker.call(_FAILURES):
+            with self.breaker.call(_FAILURES), self._timed():
                 answer: Any = self.inner.deliver(message)
                 if inspect.isawaitable(answer):
                     await answer
-            self._took = current_clock().monotonic() - began
         finally:
             self._slots.release()
 
@@ -124,6 +124,15 @@ class GuardedChannel:
                 f"{self.name} takes {self._rate:g} messages a minute", retry_after=self._turn(60 / self._rate)
             )
         await self._limiter.acquire()
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Note how long a call takes, whatever comes of it: that is the receiver's pace."""
+        began = current_clock().monotonic()
+        try:
+            yield
+        finally:
+            self._took = current_clock().monotonic() - began
 
     def _turn(self, spacing: float) -> float:
         """Return the seconds until the next turn that nobody has yet."""
