@@ -16,6 +16,7 @@ from reconciler.apiserver import APIServer
 from reconciler.client._server_time import ServerTime
 from reconciler.clock import current_clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.testing.control_plane import ControlPlane
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -125,3 +126,24 @@ async def test_answers_within_a_second_cost_one_comparison(monkeypatch: pytest.M
         for _ in range(50):
             await client.get("v1/Namespace", "default")
     assert len(heard) == len(set(heard)) <= 2
+
+
+class Ahead:
+    """A machine's clock that is an hour ahead."""
+
+    def monotonic(self) -> float:
+        return current_clock().monotonic()
+
+    def now(self) -> datetime:
+        return current_clock().now() + timedelta(hours=1)
+
+
+@pytest.mark.control_plane
+async def test_a_real_server_tells_its_time(control_plane: ControlPlane) -> None:
+    async with control_plane.client() as client:
+        await client.get("v1/Namespace", "default")
+        assert client.clock_offset == timedelta()
+    async with control_plane.client() as client:
+        client._connection._clock = Ahead()
+        await client.get("v1/Namespace", "default")
+        assert abs(client.clock_offset + timedelta(hours=1)) <= timedelta(seconds=2)
