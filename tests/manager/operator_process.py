@@ -10,9 +10,12 @@ import sys
 import time
 
 from reconciler.client import Client
-from reconciler.controller import Outcome, Reconciler
+from reconciler.clock import boottime_of, current_clock
+from reconciler.controller import Outcome, Reconciler, ResourceReconciler
 from reconciler.manager import LeaderElection, Manager
 from reconciler.meta import Request
+from reconciler.objects import Unstructured
+from reconciler.status import StatusBatcher
 
 LEASE = LeaderElection(
     "operator", namespace="default", identity="child", lease_duration=2, renew_deadline=1.2, retry_period=0.3
@@ -67,13 +70,36 @@ class Writing(Reconciler):
             await self.client.patch("v1/ConfigMap", request.name, request.namespace, patch={"data": {"n": str(number)}})
 
 
-MODES = {each.__name__.lower(): each for each in (Slow, Endless, Blocking, Hung, Writing)}
+class Recording(ResourceReconciler[Unstructured], resource="v1/Pod"):
+    """Write the status without pause."""
+
+    async def reconcile_object(self, obj: Unstructured, status: StatusBatcher, /) -> Outcome:
+        tell("reconciling")
+        number = 0
+        while True:
+            number += 1
+            status.set(message=f"child {number}")
+            await status.flush()
+
+
+class Delivering(Reconciler):
+    """Do something outside the cluster without pause, and say when, by a clock that all processes share."""
+
+    async def reconcile(self, request: Request, /) -> Outcome:
+        tell("reconciling")
+        while True:
+            self.check_leader()
+            tell(f"delivered {boottime_of(current_clock())()}")
+            await asyncio.sleep(0)
+
+
+MODES = {each.__name__.lower(): each for each in (Slow, Endless, Blocking, Hung, Writing, Recording, Delivering)}
 
 
 async def main(kubeconfig: str, mode: str, leader: bool) -> None:
     async with Client.from_config(kubeconfig=kubeconfig, user_agent="child") as client:
         manager = Manager(client, leader_election=LEASE if leader else None)
-        manager.add_controller(MODES[mode](), resource="v1/ConfigMap")
+        manager.add_controller(MODES[mode](), resource="v1/Pod" if mode == "recording" else "v1/ConfigMap")
         await manager.run()
     tell("left")
 

@@ -15,9 +15,13 @@ import pytest
 
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
-from reconciler.clock import current_clock
+from reconciler.clock import boottime_of, current_clock
+from reconciler.controller import Outcome, Reconciler, ResourceReconciler
 from reconciler.manager import Manager
+from reconciler.objects import Unstructured
+from reconciler.status import StatusBatcher
 from tests.manager.operator_process import LEASE
+from tests.manager.test_promises import POD
 from tests.manager.working import config_map
 
 SCRIPT = Path(__file__).with_name("operator_process.py")
@@ -119,11 +123,7 @@ async def test_a_process_that_was_stopped_past_its_lease_begins_no_further_write
             while len(writes(server)) < 5:  # noqa: ASYNC110 - what the child has sent is known by the server only
                 await asyncio.sleep(0.01)
         operator.process.send_signal(signal.SIGSTOP)
-        other = Manager(client, leader_election=replace(LEASE, identity="other"))
-        async with other.running():
-            async with asyncio.timeout(LONG):
-                while not other.statistics().leading:  # noqa: ASYNC110 - nothing tells of this moment
-                    await asyncio.sleep(0.01)
+        async with successor(client):
             # What was on its way when the process was stopped is none of its doing afterwards.
             before = len(writes(server))
             operator.process.send_signal(signal.SIGCONT)
@@ -131,6 +131,92 @@ async def test_a_process_that_was_stopped_past_its_lease_begins_no_further_write
             # One write can have passed the fence when the process was stopped and not reached the socket: the window
             # that time-based leases leave. Any more would have passed it after the lease was over.
             assert len(writes(server)) - before <= 1
+
+
+@contextlib.asynccontextmanager
+async def successor(client: Client, *controllers: Reconciler) -> AsyncIterator[Manager]:
+    """Another process that leads when the child's lease is over."""
+    other = Manager(client, leader_election=replace(LEASE, identity="other"))
+    for each in controllers:
+        other.add_controller(each)
+    async with other.running():
+        async with asyncio.timeout(LONG):
+            while not other.statistics().leading:  # noqa: ASYNC110 - nothing tells of this moment
+                await asyncio.sleep(0.01)
+        yield other
+
+
+class Taken(ResourceReconciler[Unstructured], resource="v1/Pod"):
+    """Write the status once, as the next leader does."""
+
+    def __init__(self) -> None:
+        self.done = asyncio.Event()
+
+    async def reconcile_object(self, obj: Unstructured, status: StatusBatcher, /) -> Outcome:
+        status.set(message="other")
+        await status.flush()
+        self.done.set()
+        return None
+
+
+async def test_of_a_process_that_was_stopped_past_its_lease_no_status_write_is_accepted(
+    server: APIServer, tmp_path: Path
+) -> None:
+    async with Client(server) as client:
+        await client.create(POD)
+        async with child(server, tmp_path, "recording", "leader") as operator:
+            await operator.says("reconciling")
+            async with asyncio.timeout(LONG):
+                while len(server.requests(verb="patch", subresource="status", user_agent="child")) < 5:  # noqa: ASYNC110 - see above
+                    await asyncio.sleep(0.01)
+            operator.process.send_signal(signal.SIGSTOP)
+            taken = Taken()
+            async with successor(client, taken), asyncio.timeout(LONG):
+                await taken.done.wait()
+                operator.process.send_signal(signal.SIGCONT)
+                assert await operator.ends() in (1, 70)
+                pod = await client.get("v1/Pod", "a", "default")
+                assert pod.to_dict()["status"]["message"] == "other"
+            written = server.requests(verb="patch", subresource="status", effective=True)
+            assert [each.user_agent for each in written].count("child") == len(written) - 1
+            assert written[-1].user_agent != "child"
+
+
+async def test_a_process_that_was_stopped_past_its_lease_does_one_step_at_most_that_was_checked_before(
+    server: APIServer, tmp_path: Path
+) -> None:
+    async with child(server, tmp_path, "delivering", "leader") as operator, Client(server) as client:
+        await operator.says("reconciling")
+        operator.process.send_signal(signal.SIGSTOP)
+        async with successor(client):
+            took_over = boottime_of(current_clock())()
+            operator.process.send_signal(signal.SIGCONT)
+            assert operator.process.stdout is not None
+            rest = (await operator.process.stdout.read()).decode().splitlines()
+            assert await operator.ends() in (1, 70)
+    moments = [float(line.split()[1]) for line in rest if line.startswith("delivered")]
+    assert len([each for each in moments if each > took_over]) <= 1
+
+
+async def test_a_partitioned_process_ends_and_writes_nothing_after_another_took_over(
+    server: APIServer, tmp_path: Path
+) -> None:
+    async with child(server, tmp_path, "writing", "leader") as operator, Client(server) as client:
+        await operator.says("reconciling")
+        server.faults.add(resource="leases", user_agent="child", stall=True, times=None)
+        async with successor(client):
+            before = len(writes(server))
+            assert await operator.ends() == 1
+            assert len(writes(server)) == before > 0
+        assert "LeadershipLost: child has lost the lease default/operator: not renewed" in await operator.errors()
+
+
+async def test_a_killed_leader_is_followed(server: APIServer, tmp_path: Path) -> None:
+    async with child(server, tmp_path, "writing", "leader") as operator, Client(server) as client:
+        await operator.says("reconciling")
+        operator.process.kill()
+        async with successor(client) as other:
+            assert other.statistics().leading
 
 
 def writes(server: APIServer) -> list[object]:
