@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.errors import NotSent, OutcomeUnknown, TransportError
-from reconciler.meta import GroupVersionKind, Request, ResourceType
-from reconciler.status._official import AUTH, CONTENT_TYPES, Requests, read_answer
+from reconciler.meta import ResourceType
+from reconciler.status._official import AUTH, CONTENT_TYPES, OfficialWriter, read_answer
 from reconciler.status._writer import Strategy
 
 __all__ = ["AsyncioClientWriter"]
@@ -17,47 +17,11 @@ _NOT_SENT = {"ClientConnectorError", "ClientConnectorCertificateError", "Connect
 """Of aiohttp: raised before anything of the request was sent. Its other errors may come after."""
 
 
-class AsyncioClientWriter:
+class AsyncioClientWriter(OfficialWriter):
     """Be a `StatusWriter` over an ApiClient with aiohttp below it.
 
     A PATCH is sent once: aiohttp repeats idempotent methods only, and so does kubernetes.aio.
-
-    Args:
-        api_client: the ApiClient; its authentication, proxy and TLS settings are used.
-        requests: what to ask for.
-        field_manager: under which name writes are recorded.
-        timeout: seconds for one request.
-
-    Attributes:
-        warnings: the ``Warning`` headers of the last answer.
     """
-
-    def __init__(self, api_client: Any, requests: Requests, *, field_manager: str, timeout: float) -> None:
-        self._api_client = api_client
-        self._requests = requests
-        self._timeout = timeout
-        self.field_manager = field_manager
-        self.warnings: Sequence[str] = ()
-
-    @property
-    def gvk(self) -> GroupVersionKind:
-        """Return the object's kind."""
-        return self._requests.gvk
-
-    @property
-    def request(self) -> Request:
-        """Return the object's name and namespace."""
-        return self._requests.request
-
-    @property
-    def server_identity(self) -> Hashable:
-        """Return the server's URL."""
-        return str(self._api_client.configuration.host)
-
-    @property
-    def identity(self) -> Hashable:
-        """Return what names server, client and field manager."""
-        return self._api_client.configuration.host, id(self._api_client), self.field_manager
 
     async def read(self) -> dict[str, Any]:
         """Return the whole object by a consistent GET. Cancellation has no effect on the server.

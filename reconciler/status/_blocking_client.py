@@ -3,62 +3,26 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 
 from reconciler.errors import NotSent, OutcomeUnknown, TransportError
-from reconciler.meta import GroupVersionKind, Request, ResourceType
-from reconciler.status._official import AUTH, CONTENT_TYPES, Requests, read_answer
+from reconciler.meta import ResourceType
+from reconciler.status._official import AUTH, CONTENT_TYPES, OfficialWriter, read_answer
 from reconciler.status._writer import Strategy
 
 __all__ = ["BlockingClientWriter"]
 
 
-class BlockingClientWriter:
+class BlockingClientWriter(OfficialWriter):
     """Be a `SyncStatusWriter` over an ApiClient with urllib3 below it.
 
     Each request is sent once, whatever retries the client is configured with: the connection pool is asked directly,
-    with retries off for the request.
-
-    Args:
-        api_client: the ApiClient; its authentication, proxy and TLS settings are used.
-        requests: what to ask for.
-        field_manager: under which name writes are recorded.
-        timeout: seconds to connect, and to wait for an answer.
-
-    Attributes:
-        warnings: the ``Warning`` headers of the last answer.
+    with retries off for the request. The timeout is that of the connect, and of the answer.
     """
-
-    def __init__(self, api_client: Any, requests: Requests, *, field_manager: str, timeout: float) -> None:
-        self._api_client = api_client
-        self._requests = requests
-        self._timeout = timeout
-        self.field_manager = field_manager
-        self.warnings: Sequence[str] = ()
-
-    @property
-    def gvk(self) -> GroupVersionKind:
-        """Return the object's kind."""
-        return self._requests.gvk
-
-    @property
-    def request(self) -> Request:
-        """Return the object's name and namespace."""
-        return self._requests.request
-
-    @property
-    def server_identity(self) -> Hashable:
-        """Return the server's URL."""
-        return str(self._api_client.configuration.host)
-
-    @property
-    def identity(self) -> Hashable:
-        """Return what names server, client and field manager."""
-        return self._api_client.configuration.host, id(self._api_client), self.field_manager
 
     def read(self) -> dict[str, Any]:
         """Return the whole object by a consistent GET.

@@ -15,7 +15,7 @@ from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, req
 from reconciler.status._documents import document_of, is_kind, kind_of
 from reconciler.status._writer import Strategy
 
-__all__ = ["AUTH", "CONTENT_TYPES", "Requests", "read_answer"]
+__all__ = ["AUTH", "CONTENT_TYPES", "OfficialWriter", "Requests", "read_answer"]
 
 AUTH = ["BearerToken"]
 """What the generated clients call their one way to authenticate by header."""
@@ -99,6 +99,47 @@ class Requests:
         """Return the parameters of a write."""
         parameters = [("fieldManager", self._field_manager)]
         return [*parameters, ("force", "true")] if strategy == "apply" else parameters
+
+
+class OfficialWriter:
+    """Be what a writer over an ApiClient is, whichever way its requests are sent.
+
+    Args:
+        api_client: the ApiClient; its authentication, proxy and TLS settings are used.
+        requests: what to ask for.
+        field_manager: under which name writes are recorded.
+        timeout: seconds for one request.
+
+    Attributes:
+        warnings: the ``Warning`` headers of the last answer.
+    """
+
+    def __init__(self, api_client: Any, requests: Requests, *, field_manager: str, timeout: float) -> None:
+        self._api_client = api_client
+        self._requests = requests
+        self._timeout = timeout
+        self.field_manager = field_manager
+        self.warnings: Sequence[str] = ()
+
+    @property
+    def gvk(self) -> GroupVersionKind:
+        """Return the object's kind."""
+        return self._requests.gvk
+
+    @property
+    def request(self) -> Request:
+        """Return the object's name and namespace."""
+        return self._requests.request
+
+    @property
+    def server_identity(self) -> Hashable:
+        """Return the server's URL."""
+        return str(self._api_client.configuration.host)
+
+    @property
+    def identity(self) -> Hashable:
+        """Return what names server, client and field manager."""
+        return self._api_client.configuration.host, id(self._api_client), self.field_manager
 
 
 def read_answer(
