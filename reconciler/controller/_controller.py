@@ -24,7 +24,7 @@ from reconciler.controller._responsibility import Everything, Responsibility
 from reconciler.controller._sources import PrimarySource
 from reconciler.controller._statistics import ControllerStatistics
 from reconciler.controller._storm import StormAlarm
-from reconciler.controller._tracing import traced
+from reconciler.controller._tracing import traced, traced_status
 from reconciler.controller._unsaved import UnsavedStore
 from reconciler.controller._watches import Watch
 from reconciler.controller._watching import Watching
@@ -150,6 +150,7 @@ class Controller:
             shared=self._responsibility.shared,
             debounce=debounce,
         )
+        status_metrics = traced_status(status_metrics, tracer())
         self._bench = Workbench(
             name=self._name,
             gvk=gvk_from(kind),

@@ -1,4 +1,4 @@
-"""Put a span around each reconcile."""
+"""Put a span around each reconcile, and what became of its status on it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from reconciler.controller._cycle import current_run
 from reconciler.controller._result import Result
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
+from reconciler.status import StatusMetrics
 from reconciler.telemetry import is_tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["traced"]
+__all__ = ["traced", "traced_status"]
 
 Reconcile = Callable[[Request], Awaitable[object]]
 
@@ -58,6 +59,43 @@ def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
             return outcome
 
     return run
+
+
+def traced_status(metrics: StatusMetrics | None, tracer: Tracer | None) -> StatusMetrics | None:
+    """Return metrics that note each flush on the span under way too, or those that were given without a tracer.
+
+    The span event is called ``status flush``; its attributes are ``reconciler.status.written``, ``…suppressed``,
+    ``…conflicts``, ``…replays`` and ``…fields``.
+    """
+    return metrics if tracer is None else _TracedStatus(metrics)
+
+
+class _TracedStatus:
+    def __init__(self, metrics: StatusMetrics | None) -> None:
+        self._metrics = metrics
+
+    def flushed(
+        self, *, written: bool, suppressed: bool, conflicts: int, replays: int, fields: int, seconds: float
+    ) -> None:
+        """Hear of one flush."""
+        if self._metrics is not None:
+            self._metrics.flushed(
+                written=written,
+                suppressed=suppressed,
+                conflicts=conflicts,
+                replays=replays,
+                fields=fields,
+                seconds=seconds,
+            )
+        if not is_tracing():
+            return
+        from opentelemetry.trace import get_current_span
+
+        span = get_current_span()
+        if span.is_recording():  # a flush can outlive its reconcile, and what has ended takes no more
+            told: dict[str, bool | int] = {"written": written, "suppressed": suppressed}
+            told |= {"conflicts": conflicts, "replays": replays, "fields": fields}
+            span.add_event("status flush", {f"reconciler.status.{name}": value for name, value in told.items()})
 
 
 def _word(outcome: object) -> str:

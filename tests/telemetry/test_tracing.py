@@ -101,7 +101,18 @@ async def test_the_status_write_is_below_the_reconcile_that_made_it(spans: InMem
     await reconciled(Pods(), {**pod, "spec": {"containers": containers}}, "v1/Pod")
     write = named(spans, "PATCH pods/status")
     assert write.parent is not None
-    assert write.parent.span_id == named(spans, "reconcile pod").context.span_id
+    reconcile = named(spans, "reconcile pod")
+    assert write.parent.span_id == reconcile.context.span_id
+    flushes = [dict(event.attributes or {}) for event in reconcile.events if event.name == "status flush"]
+    assert flushes == [
+        {
+            "reconciler.status.written": True,
+            "reconciler.status.suppressed": False,
+            "reconciler.status.conflicts": 0,
+            "reconciler.status.replays": 0,
+            "reconciler.status.fields": 1,
+        }
+    ]
 
 
 @pytest.mark.virtual_time
@@ -122,10 +133,12 @@ def test_without_the_package_nothing_is_traced_and_nothing_of_it_is_loaded() -> 
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "from reconciler.telemetry import tracer\n"
-        "from reconciler.controller._tracing import traced\n"
+        "from reconciler.controller._tracing import traced, traced_status\n"
         "assert tracer() is None\n"
         "async def reconcile(request): ...\n"
         "assert traced(reconcile, tracer()) is reconcile\n"
+        "metrics = object()\n"
+        "assert traced_status(metrics, tracer()) is metrics\n"
         "import reconciler.manager\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry.')]\n"
     )
