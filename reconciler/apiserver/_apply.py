@@ -133,6 +133,9 @@ def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
                     f"{keys} (and doesn't have default values for any key fields)"
                 )
                 continue
+        if node.list_type == "set" and item is None:
+            yield f"{path}: element {index}: associative list without keys has an element that's an explicit null"
+            continue
         if node.list_type in ("set", "map"):
             step = step_of(item, node)
             where = _bracketed(item, node)

@@ -8,7 +8,7 @@ from reconciler.apiserver._apply import merge, prune, type_problems
 from reconciler.apiserver._bodies import read_yaml, yaml_problem
 from reconciler.apiserver._contents import Contents
 from reconciler.apiserver._fields import FieldSet, owned, paths, union
-from reconciler.apiserver._managers import Entry, Key, Owners, content_of, key_for
+from reconciler.apiserver._managers import NO_RESET, Change, Entry, Key, Owners, content_of, key_for, reset_by
 from reconciler.apiserver._routing import Call, truthy
 from reconciler.apiserver._schema import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver._status import Refusal, apply_conflict, bad_request, internal_error, invalid
@@ -69,7 +69,7 @@ def read_configuration(call: Call) -> dict[str, Any]:
 def apply_new(call: Call, config: dict[str, Any], owners: Owners) -> list[Entry]:
     """Return the ownership of an object that an apply creates."""
     place, content = call.endpoint.place, content_of(call, config)
-    owners.apply(key_for(call, "Apply"), _applied(content, place), {}, content, place)
+    owners.apply(key_for(call, "Apply"), _applied(content, place), Change({}, content), place)
     _check_nulls(call, content, config, None)
     return owners.entries()
 
@@ -95,11 +95,15 @@ def apply_over(call: Call, config: dict[str, Any], before: dict[str, Any], owner
     merged = prune(merge(live, content, place), last, managed, place) or {}
     if "metadata" in live and not merged.get("metadata"):
         merged["metadata"] = {}
+    reset = NO_RESET
+    if "status" in config:
+        sent = merge(before.get("status"), config["status"], place.child("status") or ANYTHING)
+        reset = reset_by(call, before, {"status": sent})
     if not truthy(call.query.get("force", "")):
-        found = owners.conflicts(key, live, merged, place)
+        found = owners.conflicts(key, live, merged, place, reset)
         if found:
             raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
-    owners.apply(key, fields, live, merged, place)
+    owners.apply(key, fields, Change(live, merged, reset, _asks_for_more(config, before)), place)
     doc = _assembled(call, config, before, merged)
     # What became empty became null, which a schema may not allow.
     _check_nulls(call, merged, doc, before)
@@ -114,6 +118,12 @@ def _check_nulls(call: Call, content: dict[str, Any], doc: dict[str, Any], befor
         errors = contents.check(_completed(doc, contents.node), before, call.subresource, blocked=True)
         if any(error.field != "<nil>" for error in errors):
             raise invalid(info.kind, info.group, call.name, errors)
+
+
+def _asks_for_more(config: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Tell whether a configuration has other values than the object where only the server sets them."""
+    asked, there = config["metadata"], before["metadata"]
+    return any(key in asked and asked[key] != there.get(key) for key in ("creationTimestamp", "generation", "selfLink"))
 
 
 def _applied(content: dict[str, Any], place: Node) -> FieldSet:

@@ -20,7 +20,7 @@ from reconciler.apiserver._schema import ANYTHING, Node
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_type
 
-__all__ = ["BuiltInContents", "Malformed", "built_in_node", "metadata_node", "place_of", "type_name"]
+__all__ = ["BuiltInContents", "Malformed", "built_in_node", "metadata_node", "place_of", "read_time", "type_name"]
 
 
 class Malformed(Exception):
@@ -289,7 +289,7 @@ _REFLECTED = {str: "string", bool: "bool", int: "int64", float: "float64", list:
 
 def _restoring(value: Any, node: Node) -> str:
     found = _REFLECTED.get(type(value), "nil")
-    if node.type == "array":
+    if node.type == "array" or (node.format == "byte" and not isinstance(value, str)):
         return f"cannot restore slice from {found}"
     if node.type == "object":
         return f"cannot restore map from {found}" if node.additional else f"cannot restore struct from: {found}"
@@ -303,7 +303,7 @@ def _restoring(value: Any, node: Node) -> str:
 
 def _formatted(value: Any, form: str) -> Any:
     if form in ("date-time", "micro-time"):
-        return _time(value, form)
+        return read_time(value, form)
     if form == "byte":
         _check_base64(value)
     return value
@@ -342,7 +342,7 @@ _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 _FRACTION = re.compile(r"\.(\d+)")
 
 
-def _time(text: str, form: str) -> str:
+def read_time(text: str, form: str) -> str:
     """Return a time as metav1 writes it: in UTC, in whole seconds or in microseconds."""
     micro = form == "micro-time"
     fraction = _FRACTION.search(text)

@@ -73,6 +73,7 @@ class Contents:
             validator = self._status_validator if "status" in doc else None
             findings = [] if validator is None else validator.findings(status, "status")
             findings = [type(found)(("status", *found.path), found.error) for found in findings]
+            findings += duplicates({"status": status}, self.node)
         else:
             findings = self._validator.findings(doc)
             findings += duplicates(doc, self.node)

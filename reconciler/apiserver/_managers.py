@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from reconciler.apiserver._fields import FieldSet, compare, difference, intersection, union
 from reconciler.apiserver._metadata import FIXED_BESIDE_STATUS
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._schema import Node
 
-__all__ = ["Entry", "Key", "Owners", "content_of", "key_for", "manager_of"]
+__all__ = [
+    "NO_RESET",
+    "Change",
+    "Entry",
+    "Key",
+    "Owners",
+    "Reset",
+    "content_of",
+    "in_order",
+    "key_for",
+    "manager_of",
+    "reset_by",
+]
 
 Entry = dict[str, Any]
 """One entry of ``managedFields``."""
@@ -21,8 +34,6 @@ _MOST_UPDATERS = 10
 _UNTRACKED = frozenset(
     {
         "creationTimestamp",
-        "deletionGracePeriodSeconds",
-        "deletionTimestamp",
         "generation",
         "managedFields",
         "name",
@@ -71,6 +82,42 @@ def _beside_metadata(call: Call, doc: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in doc.items() if key not in apart}
 
 
+@dataclass(frozen=True)
+class Reset:
+    """Hold what a request changed where it may change nothing, such as a status beside the subresource.
+
+    It is not written, but the real server leaves it out of the comparison for managers of the request's version alone:
+    those that wrote in another version lose it.
+    """
+
+    changed: FieldSet
+    removed: FieldSet
+
+    @staticmethod
+    def seen_by(other: Key, key: Key, fields: FieldSet, reset: FieldSet) -> FieldSet:
+        """Return what a request changed as far as it concerns another manager."""
+        return union(fields, reset) if reset and other.api_version != key.api_version else fields
+
+
+NO_RESET = Reset({}, {})
+
+
+class Change(NamedTuple):
+    """Hold what an apply makes of what.
+
+    Attributes:
+        before: the content before.
+        after: the content after.
+        reset: what the request changed where it may change nothing.
+        beside: whether it also asks for another value of what nobody can own.
+    """
+
+    before: Any
+    after: Any
+    reset: Reset = NO_RESET
+    beside: bool = False
+
+
 class Owners:
     """Hold who owns what in one object while a request changes it.
 
@@ -85,42 +132,43 @@ class Owners:
         self._unstamped: Key | None = None
         self.sets: dict[Key, FieldSet] = {}
         for entry in entries:
-            key = Key(entry)
-            self.sets[key] = union(self.sets.get(key, {}), entry.get("fieldsV1") or {})
+            # Of two entries of one manager the last one counts.
+            self.sets[Key(entry)] = entry.get("fieldsV1") or {}
 
-    def update(self, key: Key, before: Any, after: Any, place: Node) -> None:
+    def update(self, key: Key, before: Any, after: Any, place: Node, reset: Reset = NO_RESET) -> None:
         """Give a manager what its update changed, and take from the others what it changed or removed."""
         changed, removed = compare(before, after, place)
+        self._take(key, changed, removed, reset)
         if not changed and not removed:
             return
-        self._take(key, changed, removed)
         mine = union(difference(self.sets.get(key, {}), removed), changed)
         self._set(key, mine)
 
-    def conflicts(self, key: Key, before: Any, after: Any, place: Node) -> dict[Key, FieldSet]:
+    def conflicts(self, key: Key, before: Any, after: Any, place: Node, reset: Reset = NO_RESET) -> dict[Key, FieldSet]:
         """Return what other managers own of what an apply would change."""
         changed, _ = compare(before, after, place)
         found = {}
         for other, fields in self.sets.items():
             if other != key:
-                both = intersection(fields, changed)
+                both = intersection(fields, reset.seen_by(other, key, changed, reset.changed))
                 if both:
                     found[other] = both
         return found
 
-    def apply(self, key: Key, fields: FieldSet, before: Any, after: Any, place: Node) -> None:
+    def apply(self, key: Key, fields: FieldSet, change: Change, place: Node) -> None:
         """Give a manager exactly what it applied, and take from the others what that changed or removed."""
-        changed, removed = compare(before, after, place)
-        self._take(key, changed, removed)
+        changed, removed = compare(change.before, change.after, place)
+        self._take(key, changed, removed, change.reset)
         self._set(key, fields)
-        if not changed and not removed:
+        if not changed and not removed and not change.beside:
             # Taking over what is there already does not count as a time of change.
             self._unstamped = key
 
-    def _take(self, key: Key, changed: FieldSet, removed: FieldSet) -> None:
+    def _take(self, key: Key, changed: FieldSet, removed: FieldSet, reset: Reset) -> None:
         for other in list(self.sets):
             if other != key:
-                self._set(other, difference(difference(self.sets[other], changed), removed))
+                theirs = difference(self.sets[other], reset.seen_by(other, key, changed, reset.changed))
+                self._set(other, difference(theirs, reset.seen_by(other, key, removed, reset.removed)))
 
     def _set(self, key: Key, fields: FieldSet) -> None:
         if fields:
@@ -137,14 +185,11 @@ class Owners:
             same = known is not None and known.get("fieldsV1") == fields
             if same and known is not None:
                 found.append(known)
-            elif key.subresource == "scale":
-                # The real server gives these no time.
-                found.append(key.entry(fields, ""))
             elif key == self._unstamped:
                 found.append(key.entry(fields, (known or {}).get("time", "")))
             else:
                 found.append(key.entry(fields, self._now))
-        return _capped(sorted(found, key=_order), self._now)
+        return _capped(in_order(found), self._now)
 
 
 class Key:
@@ -203,6 +248,23 @@ def key_for(call: Call, operation: str) -> Key:
     )
 
 
+def reset_by(call: Call, before: Mapping[str, Any], after: Mapping[str, Any]) -> Reset:
+    """Return what a request for a whole custom object would change of a status that has a subresource."""
+    endpoint = call.endpoint
+    if call.subresource or not endpoint.resource.custom or "status" not in endpoint.subresources:
+        return NO_RESET
+    old, new = before.get("status"), after.get("status")
+    if old is new:
+        return NO_RESET
+    one, other = ({} if status is None else {"status": status} for status in (old, new))
+    return Reset(*compare(one, other, endpoint.place))
+
+
+def in_order(entries: Iterable[Entry]) -> list[Entry]:
+    """Return entries in the order of ``managedFields``."""
+    return sorted(entries, key=_order)
+
+
 def _order(entry: Entry) -> tuple[str, ...]:
     return (
         entry.get("operation", ""),
@@ -224,4 +286,4 @@ def _capped(entries: list[Entry], now: str) -> list[Entry]:
         merged = union(merged, entry.get("fieldsV1") or {})
     ancient = Key({**updaters[0], "manager": "ancient-changes", "subresource": ""}).entry(merged, now)
     kept = [entry for entry in entries if entry not in updaters[: surplus + 1]]
-    return sorted([*kept, ancient], key=_order)
+    return in_order([*kept, ancient])

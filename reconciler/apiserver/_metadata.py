@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconciler.apiserver._built_in import Malformed, read_time
 from reconciler.apiserver._kinds import KindInfo
 from reconciler.apiserver._names import LABEL_VALUE_MESSAGE, is_label_value, name_problems, qualified_name_problems
 from reconciler.apiserver._status import FieldError
@@ -36,6 +37,7 @@ _STRINGS = frozenset(
 )
 _NUMBERS = frozenset({"deletionGracePeriodSeconds", "generation"})
 _MAPS = frozenset({"annotations", "labels"})
+_TIMES = frozenset({"creationTimestamp", "deletionTimestamp"})
 _LISTS = {"finalizers": "string", "managedFields": "v1.ManagedFieldsEntry", "ownerReferences": "v1.OwnerReference"}
 _OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
 
@@ -64,6 +66,8 @@ def read_metadata(found: Any, unknown: list[str], *, where: str = "ObjectMeta.")
         if key in _STRINGS:
             if value is not None and not isinstance(value, str):
                 raise _mismatch(value, where, key, "string")
+            if key in _TIMES and value is not None:
+                _check_time(value)
         elif key in _MAPS:
             value = _read_map(value, where, key)  # noqa: PLW2901 - what is kept of it
         elif key in _LISTS:
@@ -74,9 +78,17 @@ def read_metadata(found: Any, unknown: list[str], *, where: str = "ObjectMeta.")
         else:
             unknown.append(f"metadata.{key}")
             continue
-        if value or value == 0:
+        # No owners at all can be asked for, which is something else than saying nothing of them.
+        if value or value == 0 or (key == "managedFields" and value is not None):
             metadata[key] = value
     return metadata
+
+
+def _check_time(text: str) -> None:
+    try:
+        read_time(text, "date-time")
+    except Malformed as problem:
+        raise MalformedMetadata(str(problem)) from None
 
 
 def _mismatch(value: Any, where: str, key: str, wanted: str) -> MalformedMetadata:

@@ -14,13 +14,16 @@ from reconciler.apiserver._bodies import (
     media_type,
     read_object,
 )
+from reconciler.apiserver._metadata import MalformedMetadata, read_metadata
 from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
 from reconciler.apiserver._registry import Endpoint, ScalePaths
 from reconciler.apiserver._routing import Call
+from reconciler.apiserver._scale_owners import scaled_entries
 from reconciler.apiserver._status import (
     FieldError,
     Refusal,
     bad_request,
+    conflict,
     invalid,
     not_found,
     patch_rejected,
@@ -28,9 +31,23 @@ from reconciler.apiserver._status import (
 )
 from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._text import go_json, go_type
+from reconciler.apiserver._write_rules import check_named, check_place, entries_of, uid_problem
 from reconciler.apiserver._writes import Writer, Written
 
 __all__ = ["Scaler", "read_scale"]
+
+_VERSION = "autoscaling/v1"
+
+_UNSET = -(2**31)
+"""What a Scale shows to a patch where a custom object says nothing of replicas, as the real server has it."""
+
+_MEMBERS: dict[str, frozenset[str]] = {
+    "apiVersion": frozenset(),
+    "kind": frozenset(),
+    "spec": frozenset({"replicas"}),
+    "status": frozenset({"replicas", "selector"}),
+}
+"""The members of a Scale, and theirs."""
 
 _BUILT_IN = ScalePaths(".spec.replicas", ".status.replicas", "")
 
@@ -109,22 +126,19 @@ class Scaler:
         if call.verb == "patch" and endpoint.resource.custom and media_type(call.request) == STRATEGIC_PATCH:
             raise unsupported_media_type([JSON_PATCH, MERGE_PATCH, APPLY_PATCH])
         dry_run = check_options(call)
-        if call.verb == "update":
-            sent = read_object(call.request, "Scale")
-            asked = (sent.get("spec") or {}).get("replicas", 0)
-            if isinstance(asked, bool) or not isinstance(asked, int):
-                raise _no_number(call, sent, asked)
+        sent = _sent(call) if call.verb == "update" else None
         old = self._writer.find(call)
         if old is None:
             raise not_found(info.plural, info.group, call.name)
         current = scale_of(endpoint, old)
-        unset = endpoint.resource.custom and _get(old.doc, _paths(endpoint).spec) is None
-        scale = self._asked(call, current)
-        if unset and call.verb == "patch" and (scale.get("spec") or {}) == current["spec"]:
+        if endpoint.resource.custom and _get(old.doc, _paths(endpoint).spec) is None:
+            current["spec"]["replicas"] = _UNSET
+        scale = _patched(call, current) if sent is None else sent
+        replicas = _replicas(call, scale)
+        warnings = _unknown(call, scale)
+        _check_object(call, scale, old)
+        if replicas == _UNSET:
             raise bad_request(f'the spec replicas field "{_paths(endpoint).spec}" cannot be empty')
-        replicas = (scale.get("spec") or {}).get("replicas", 0)
-        if isinstance(replicas, bool) or not isinstance(replicas, int):
-            raise _no_number(call, scale, replicas)
         if replicas < 0 and not endpoint.resource.custom:
             words = f"Invalid value: {replicas}: must be greater than or equal to 0"
             raise invalid("Scale", "autoscaling", call.name, [FieldError("spec.replicas", words)])
@@ -134,32 +148,112 @@ class Scaler:
         negative = replicas < 0 and call.endpoint.resource.custom
         problem = f"Invalid value: {replicas}: should be a non-negative integer"
         errors = [FieldError(_paths(endpoint).spec, problem)] if negative else []
-        written = self._writer.change(call, old, doc, [], dry_run=dry_run, findings=errors)
+        entries = scaled_entries(
+            call,
+            entries_of(old),
+            path=_paths(endpoint).spec,
+            before=current["spec"].get("replicas", 0),
+            after=replicas,
+        )
+        written = self._writer.change(call, old, doc, warnings, dry_run=dry_run, entries=entries, findings=errors)
         if written.stored is not None:
             written.document, written.stored = scale_of(endpoint, written.stored), None
         return written
 
-    @staticmethod
-    def _asked(call: Call, current: dict[str, Any]) -> dict[str, Any]:
-        if call.verb == "update":
-            return read_object(call.request, "Scale")
-        patch = decode(call.request.body)
-        try:
-            if media_type(call.request) == JSON_PATCH:
-                patched = json_patch(current, patch)
-            else:
-                patched = merge_patch(current, patch)
-        except PatchFailed:
-            raise patch_rejected() from None
-        if not isinstance(patched, dict):
-            raise bad_request("the patch leaves no Scale")
-        return patched
+
+def _sent(call: Call) -> dict[str, Any]:
+    """Return the Scale that an update carries."""
+    scale = read_object(call.request, "Scale")
+    version, kind = str(scale.get("apiVersion") or _VERSION), str(scale.get("kind") or "Scale")
+    if (version, kind) != (_VERSION, "Scale"):
+        problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+        raise _unfit(call, {**scale, "apiVersion": version, "kind": kind}, problem)
+    _replicas(call, scale)
+    _check_place(call, scale)
+    return scale
+
+
+def _patched(call: Call, current: dict[str, Any]) -> dict[str, Any]:
+    """Return what a patch makes of a Scale."""
+    patch = decode(call.request.body)
+    try:
+        patched = json_patch(current, patch) if media_type(call.request) == JSON_PATCH else merge_patch(current, patch)
+    except PatchFailed:
+        raise patch_rejected() from None
+    if not isinstance(patched, dict):
+        raise bad_request("the patch leaves no Scale")
+    return patched
+
+
+def _replicas(call: Call, scale: dict[str, Any]) -> int:
+    spec = scale.get("spec") or {}
+    if not isinstance(spec, dict):
+        problem = f"json: cannot unmarshal {go_type(spec)} into Go struct field Scale.spec of type v1.ScaleSpec"
+        raise _unfit(call, scale, problem)
+    replicas = spec.get("replicas")
+    if replicas is None:
+        return 0
+    if isinstance(replicas, bool) or not isinstance(replicas, int):
+        raise _no_number(call, scale, replicas)
+    return replicas
+
+
+def _check_place(call: Call, scale: dict[str, Any]) -> None:
+    metadata = dict(scale.get("metadata") or {})
+    check_named(call, metadata)
+    check_place(call, metadata)
+
+
+def _check_object(call: Call, scale: dict[str, Any], old: Stored) -> None:
+    """Refuse a Scale that is of another object."""
+    _check_place(call, scale)
+    info, uid = call.endpoint.info, (scale.get("metadata") or {}).get("uid")
+    if not uid or uid == old.uid:
+        return
+    if call.verb == "update":
+        raise conflict(info.plural, info.group, call.name, uid_problem(call, uid, old.uid))
+    if not call.endpoint.resource.custom:
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
+        raise conflict(f"{info.plural}/scale", info.group, call.name, why)
+
+
+def _unknown(call: Call, scale: dict[str, Any]) -> list[str]:
+    """Return warnings of members that no Scale has.
+
+    Raises:
+        Refusal: 400 or 422 when the request is strict.
+    """
+    order = sorted(scale) if call.verb == "patch" else list(scale)
+    unknown: list[str] = []
+    for member in order:
+        value = scale[member]
+        if member == "metadata":
+            try:
+                read_metadata(value, unknown, where="ObjectMeta.metadata.")
+            except MalformedMetadata as problem:
+                raise _unfit(call, scale, str(problem)) from None
+        elif member not in _MEMBERS:
+            unknown.append(member)
+        elif isinstance(value, dict):
+            unknown += [f"{member}.{key}" for key in value if key not in _MEMBERS[member]]
+    problems = [f'unknown field "{path}"' for path in unknown]
+    validation = call.query.get("fieldValidation", "")
+    if problems and validation == "Strict":
+        raise _unfit(call, scale, f"strict decoding error: {', '.join(problems)}")
+    call.noted = [] if validation == "Ignore" else problems
+    return list(call.noted)
 
 
 def _no_number(call: Call, scale: dict[str, Any], replicas: Any) -> Refusal:
     problem = f"json: cannot unmarshal {go_type(replicas)} into Go struct field ScaleSpec.spec.replicas of type int32"
+    return _unfit(call, scale, problem)
+
+
+def _unfit(call: Call, scale: dict[str, Any], problem: str) -> Refusal:
+    """Make the refusal of what cannot be read as a Scale."""
     if call.verb == "update" and call.endpoint.resource.custom:
         return bad_request('no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"')
     if call.verb == "update":
-        return bad_request(f'Scale in version "v1" cannot be handled as a Scale: {problem}')
+        kind, version = scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1").rpartition("/")[2]
+        return bad_request(f'{kind} in version "{version}" cannot be handled as a Scale: {problem}')
     return invalid("", "", "", [FieldError("patch", f"Invalid value: {go_json(go_json(scale))}: {problem}")])

@@ -23,7 +23,7 @@ from reconciler.apiserver._bodies import (
 )
 from reconciler.apiserver._cluster import Cluster
 from reconciler.apiserver._documents import read_document, take_patched
-from reconciler.apiserver._managers import Owners, content_of, key_for
+from reconciler.apiserver._managers import NO_RESET, Entry, Owners, Reset, content_of, key_for, reset_by
 from reconciler.apiserver._metadata import (
     check_metadata,
     check_metadata_update,
@@ -171,27 +171,27 @@ class Writer:
         strategy.finish(doc, None)
         stored_form = endpoint.take(doc)
         if dry_run:
+            if version:
+                stored_form["metadata"]["resourceVersion"] = version
             return Written(201, Stored(key, 0, stored_form), warnings=warnings)
         new = self._cluster.insert(endpoint.resource, key, stored_form)
         return Written(201, new, after=new, warnings=warnings)
 
-    def _track(self, call: Call, before: dict[str, Any], doc: dict[str, Any], owners: Owners | None) -> None:
-        """Write down who owns what after a change; an apply has done so in `owners` already."""
-        metadata, known = doc["metadata"], before["metadata"].get("managedFields")
-        sent = metadata.pop("managedFields", None)
-        if owners is None:
-            if sent == [{}]:
-                return
-            entries = sent or known
-            if not entries:
-                # Nobody owns anything after a reset, until the first apply.
-                return
-            owners = Owners(entries, self._cluster.now())
-            old, new = content_of(call, before), content_of(call, doc)
-            owners.update(key_for(call, "Update"), old, new, call.endpoint.place)
-        found = owners.entries()
-        if found:
-            metadata["managedFields"] = known if found == known else found
+    def _tracked(self, call: Call, before: dict[str, Any], doc: dict[str, Any], reset: Reset) -> list[Entry]:
+        """Return who owns what after a change by update or patch."""
+        sent, known = doc["metadata"].get("managedFields"), before["metadata"].get("managedFields")
+        if call.subresource:
+            sent = None
+        elif sent == [{}] or (sent == [] and not call.endpoint.resource.custom):
+            return []
+        entries = sent or known
+        if not entries:
+            # Nobody owns anything after a reset, until the first apply.
+            return []
+        owners = Owners(entries, self._cluster.now())
+        old, new = content_of(call, before), content_of(call, doc)
+        owners.update(key_for(call, "Update"), old, new, call.endpoint.place, reset)
+        return owners.entries()
 
     def _stamp(self, call: Call, doc: dict[str, Any], metadata: dict[str, Any]) -> None:
         for key in OWNED:
@@ -239,7 +239,8 @@ class Writer:
             if info.create_on_update and not call.subresource:
                 if metadata.get("uid"):
                     raise conflict(info.plural, info.group, call.name, uid_problem(call, metadata["uid"], ""))
-                metadata.pop("resourceVersion", None)
+                if not dry_run:
+                    metadata.pop("resourceVersion", None)
                 return self._create(call, doc, warnings, dry_run=dry_run)
             raise not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
@@ -294,7 +295,8 @@ class Writer:
         if old is None:
             uid = config["metadata"].get("uid")
             config["metadata"]["managedFields"] = apply_new(call, config, owners)
-            config["metadata"].pop("resourceVersion", None)
+            if not dry_run:
+                config["metadata"].pop("resourceVersion", None)
             doc, warnings = take_patched(call, config, None)
             if uid:
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
@@ -306,7 +308,7 @@ class Writer:
         check_place(call, doc["metadata"])
         if not doc["metadata"].get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
-        return self.change(call, old, doc, warnings, dry_run=dry_run, owners=owners)
+        return self.change(call, old, doc, warnings, dry_run=dry_run, entries=owners.entries())
 
     def find(self, call: Call) -> Stored | None:
         """Return the stored version of the object that a request names, or None."""
@@ -321,17 +323,25 @@ class Writer:
         warnings: list[str],
         *,
         dry_run: bool,
-        owners: Owners | None = None,
+        entries: list[Entry] | None = None,
         findings: Sequence[FieldError] = (),
     ) -> Written:
         """Check a new content against the stored one and commit it; `doc` and its metadata are private.
 
-        `findings` are what is known to be wrong with it already.
+        Args:
+            call: the request.
+            old: the stored version.
+            doc: the new content.
+            warnings: what is to be said of it.
+            dry_run: whether nothing is to be stored.
+            entries: who owns what afterwards; None lets the request count as an update.
+            findings: what is known to be wrong with it already.
         """
         endpoint, info = call.endpoint, call.endpoint.info
         before = endpoint.show(old.doc)
         check_version(call, old, doc["metadata"])
-        traceable = owners is not None or is_traceable(call, doc, before)
+        traceable = entries is not None or is_traceable(call, doc, before)
+        reset = reset_by(call, before, doc) if traceable and entries is None else NO_RESET
         doc = split_parts(call, before, doc)
         metadata = doc["metadata"]
         whole = not call.subresource or (call.subresource == "status" and not endpoint.resource.custom)
@@ -350,10 +360,12 @@ class Writer:
             raise invalid(info.kind, info.internal_group, call.name, errors)
         warnings = warnings + strategy.warn(doc)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
-        if traceable:
-            self._track(call, before, doc, owners)
-        else:
-            metadata.pop("managedFields", None)
+        if traceable and entries is None:
+            entries = self._tracked(call, before, doc, reset)
+        metadata.pop("managedFields", None)
+        if traceable and entries:
+            known = before["metadata"].get("managedFields")
+            metadata["managedFields"] = known if entries == known else entries
         strategy.finish(doc, before)
         stored_form = endpoint.take(doc)
         if same(doc, before) or same(stored_form, old.doc):

@@ -142,6 +142,7 @@ _WIDGET_STATUS = some(
                 [
                     [{"type": "Ready"}],
                     [{"type": "Ready", "status": "Maybe"}],
+                    [{"type": "Ready", "status": "True"}, {"type": "Ready", "status": "False"}],
                 ]
             ),
         ),
@@ -315,6 +316,7 @@ _BAD_METADATA: tuple[dict[str, Any], ...] = (
     {"finalizers": None},
     {"uid": "11111111-2222-3333-4444-555555555555"},
     {"creationTimestamp": "2001-01-01T00:00:00Z"},
+    {"creationTimestamp": "soon"},
     {"deletionTimestamp": "2001-01-01T00:00:00Z"},
     {"deletionGracePeriodSeconds": 5},
     {"generation": 9},
@@ -360,5 +362,8 @@ def metadata(draw: st.DrawFn, *, born: bool = False) -> Any:
     found = draw(some(_GOOD_METADATA, most=2))
     if rarely(draw, 10):
         found |= draw(st.sampled_from(_BAD_METADATA))
+    # rule: broken-times
+    if born and found.get("creationTimestamp") == "soon":
+        del found["creationTimestamp"]
     # rule: born-dying
     return {key: value for key, value in found.items() if not born or key not in _DOOMED}

@@ -150,7 +150,7 @@ class Player:
             for key, value in step.get("query", {}).items()
             if not isinstance(value, str) or self.memory.knows(value)
         }
-        if query.get("resourceVersion") == "0":
+        if method == "GET" and "resourceVersion" in query:
             await self._settle(path)
         response = await self._send(self._request(method, path, query, step))
         body = _decoded(response.body)
@@ -218,7 +218,7 @@ class Player:
         return await self._send(request)
 
     async def _settle(self, path: str) -> None:
-        """Wait until the server's cache, from which reads at version 0 come, has seen what was written."""
+        """Wait until the server's cache, from which reads at a version come, has seen what was written."""
         if not self._controllers:
             collection = path[: path.index(_plural(path)) + len(_plural(path))]
             await self._quiet("GET", collection)

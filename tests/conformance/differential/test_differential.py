@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.conformance.differential.answers import comparison, first_difference
 from tests.conformance.differential.kinds import BY_PLURAL
 from tests.conformance.differential.player import Entry, Step
-from tests.conformance.differential.sequences import RULES, sequences
+from tests.conformance.differential.rules import RULES
+from tests.conformance.differential.sequences import sequences
 from tests.conformance.differential.servers import RealServer, on_embedded, real_server
 
 RECORDED = Path(__file__).parent / "recorded"
