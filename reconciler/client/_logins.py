@@ -7,23 +7,18 @@ gets their results.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import tempfile
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from reconciler.client._expiry import expires_soon
 from reconciler.client._kubeconfig import Entry
-from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 
-__all__ = ["ExecPlugin", "Login", "Plain", "expires_soon", "login_of"]
-
-SKEW = timedelta(seconds=70)
-"""How long before its expiry a credential is replaced: a little more than the time between two looks at it."""
+__all__ = ["ExecPlugin", "Login", "Plain", "login_of"]
 
 
 class Login(Protocol):
@@ -61,11 +56,6 @@ def login_of(user: Entry) -> Login:
 
         return OIDC(user, provider.get("config") or {})
     return Plain(user)
-
-
-def expires_soon(expiry: datetime | None) -> bool:
-    """Say whether a credential has to be replaced now; never, if it names no expiry."""
-    return expiry is not None and current_clock().now() >= expiry - SKEW
 
 
 class Plain:
@@ -156,15 +146,3 @@ def _time(text: Any) -> datetime | None:
     except ValueError:
         raise ConfigurationError(f"exec: the plugin gave an expirationTimestamp that is no time: {text!r}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def decoded(data: Any) -> bytes:
-    """Return what a member ``…-data`` holds.
-
-    Raises:
-        ConfigurationError: it is no base64.
-    """
-    try:
-        return base64.b64decode(str(data), validate=True)
-    except binascii.Error:
-        raise ConfigurationError("oidc: idp-certificate-authority-data is no base64: copy it anew") from None

@@ -13,8 +13,8 @@ from urllib.parse import quote_plus
 import aiohttp
 import msgspec
 
+from reconciler.client._expiry import expires_soon
 from reconciler.client._kubeconfig import Entry
-from reconciler.client._logins import decoded, expires_soon
 from reconciler.errors import ConfigurationError
 
 __all__ = ["OIDC"]
@@ -100,12 +100,24 @@ class OIDC:
         data, file = (self._config.get(f"idp-certificate-authority{suffix}") for suffix in ("-data", ""))
         try:
             if data:
-                return ssl.create_default_context(cadata=decoded(data).decode())
+                return ssl.create_default_context(cadata=_decoded(data).decode())
             return ssl.create_default_context(cafile=str(self._user.folder / file) if file else None)
         except (OSError, ValueError):
             raise ConfigurationError(
                 "oidc: idp-certificate-authority cannot be used: it must be a certificate in PEM form"
             ) from None
+
+
+def _decoded(data: Any) -> bytes:
+    """Return what ``idp-certificate-authority-data`` holds.
+
+    Raises:
+        ConfigurationError: it is no base64.
+    """
+    try:
+        return base64.b64decode(str(data), validate=True)
+    except binascii.Error:
+        raise ConfigurationError("oidc: idp-certificate-authority-data is no base64: copy it anew") from None
 
 
 def _basic(client_id: str, secret: str) -> str:
