@@ -328,11 +328,11 @@ class HTTPConnection(asyncio.Protocol):
                 self._paused = True
                 self._transport.pause_reading()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Be disconnected."""
         self.usable = False
-        if self._reader is None or not (error is None and self._reader.finish()):
-            self._lose(error or ConnectionResetError("the server closed the connection"))
+        if self._reader is None or not (exc is None and self._reader.finish()):
+            self._lose(exc or ConnectionResetError("the server closed the connection"))
         self._wake()
 
     # Inside
