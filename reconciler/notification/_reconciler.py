@@ -16,12 +16,11 @@ from reconciler.notification._announcer import Announcer
 from reconciler.notification._channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification._compose import compose
 from reconciler.notification._delivery import Deliverer
-from reconciler.notification._intents import Unmade
+from reconciler.notification._intents import Intents
 from reconciler.notification._newest import Newest
 from reconciler.notification._outcome import Delivery
 from reconciler.notification._record import (
     record,
-    record_intents,
     record_refusal,
     record_resolution,
     withdraw_intents,
@@ -31,12 +30,11 @@ from reconciler.notification._redaction import Redactor
 from reconciler.notification._resolution import Resolution, Router, attributes_of
 from reconciler.notification._resource import NotificationRequest
 from reconciler.notification._retention import delete_finished
-from reconciler.notification._schedule import Decision, Plan, channels_of, intend, plan, settle
+from reconciler.notification._schedule import Decision, Plan, channels_of, plan, settle
 from reconciler.notification._statistics import NotificationStatistics
 from reconciler.notification._status import (
     TERMINAL_PHASES,
     ChannelStatus,
-    DeliveryAttempt,
     NotificationRequestStatus,
 )
 from reconciler.notification.channels import ConsoleChannel, LogChannel
@@ -55,6 +53,10 @@ it comes first, as a rule."""
 
 ROUTING_RETRY = 5.0
 """Seconds until a request is looked at again that has to wait for a routing configuration."""
+
+UNSAVED_LIMIT = 500
+"""Requests whose results could not be saved, from which on no other one is delivered. Far below what a controller keeps
+(1000), for a result that is lost would mean a call that is made again."""
 
 _SHORTEST = 0.001
 """Least seconds that a requeue may have."""
@@ -119,10 +121,11 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         )
         self._outbox = Outbox([Announcer(lambda: self.events), *observers])
         self._newest = Newest()
-        self._unmade = Unmade()
+        self._intents = Intents(self._now, self.check_leader)
         self._rng = rng
         self._clock = clock
         self._wakes: dict[Request, datetime] = {}
+        self._unsaved: set[Request] = set()
         self._open: dict[Request, tuple[str, StatusBatcher[NotificationRequestStatus]]] = {}
         self._counts: dict[str, int] = {}
         self._active = 0
@@ -171,7 +174,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         later run.
         """
         self._open[obj.key] = obj.uid, status
-        before = self._without_unmade(obj, status)
+        before = self._intents.without_unmade(obj, status)
         if before.phase in TERMINAL_PHASES:
             return await self._retire(obj)
         if obj.spec.channels is None and not before.channels:
@@ -185,13 +188,25 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         found = await self._plan(obj, channels, before)
         if not found.due:
             return self._wait(obj, channels, before, found, status)
-        if not await self._is_newest(obj, before):
+        if not await self._may_deliver(obj, before):
             return Result(requeue_after=STALE_RETRY)
+        return await self._deliver(obj, channels, before, found.due, status)
+
+    # The steps of a pass
+
+    async def _deliver(
+        self,
+        obj: NotificationRequest,
+        channels: Sequence[str],
+        before: NotificationRequestStatus,
+        due: Sequence[ChannelStatus],
+        status: StatusBatcher[NotificationRequestStatus],
+    ) -> Outcome:
+        intents = await self._intents.announce(obj, due, status, behind=obj.key in self._unsaved)
         results: list[Delivery] = []
-        intents = await self._announce(obj, found.due, status)
         self._active += 1
         try:
-            await self._deliverer.deliver([compose(obj, channel, self._redactor) for channel in found.due], results)
+            await self._deliverer.deliver([compose(obj, channel, self._redactor) for channel in due], results)
         except BaseException:
             made = self._settle(obj, channels, before, results, status).attempts if results else ()
             withdraw_intents(status, intents, unless=made)
@@ -201,42 +216,6 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         decision = self._settle(obj, channels, before, results, status)
         withdraw_intents(status, intents, unless=decision.attempts)
         return self._next(obj, decision)
-
-    # The steps of a pass
-
-    def _without_unmade(
-        self, obj: NotificationRequest, status: StatusBatcher[NotificationRequestStatus]
-    ) -> NotificationRequestStatus:
-        """Return the stored status without attempts that this process counted and then did not make."""
-        unmade = self._unmade.among(obj.uid, obj.status)
-        if not unmade:
-            return obj.status
-        withdraw_intents(status, unmade)
-        kept = [entry for entry in obj.status.delivery_attempts if entry not in unmade]
-        return obj.status.model_copy(update={"delivery_attempts": kept})
-
-    async def _announce(
-        self,
-        obj: NotificationRequest,
-        due: Sequence[ChannelStatus],
-        status: StatusBatcher[NotificationRequestStatus],
-    ) -> Sequence[DeliveryAttempt]:
-        """Write what has to be written before the calls, and return the attempts that were counted ahead of them.
-
-        Results that an earlier cycle could not save are among it, so that no more than the calls of one pass are ever
-        without a record. Nothing is written if there is nothing.
-        """
-        self.check_leader()
-        intents = () if obj.spec.delivery == "AtLeastOnce" else intend(due, now=self._now())
-        record_intents(status, intents)
-        try:
-            await status.flush()
-            self.check_leader()
-        except BaseException:
-            self._unmade.add(obj.uid, intents)
-            withdraw_intents(status, intents)
-            raise
-        return intents
 
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
         if self._router is None:
@@ -284,6 +263,11 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._count("early")
         return Result(requeue_after=max(found.wait, _SHORTEST))
 
+    async def _may_deliver(self, obj: NotificationRequest, status: NotificationRequestStatus) -> bool:
+        if len(self._unsaved) >= UNSAVED_LIMIT and obj.key not in self._unsaved:
+            return False
+        return await self._is_newest(obj, status)
+
     async def _is_newest(self, obj: NotificationRequest, status: NotificationRequestStatus) -> bool:
         if await self._newest.is_newest(self.client, obj, status):
             return True
@@ -304,7 +288,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self._newest.remember(obj.uid, decision.status)
         else:
             self._newest.forget(obj.uid)
-            self._unmade.forget(obj.uid)
+            self._intents.forget(obj.uid)
         record(status, before, decision)
         tried = {delivery.channel for delivery in results}
         made = Recorded(
@@ -342,8 +326,11 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     def _commit(self, request: Request, *, saved: bool) -> None:
         """Tell of what is durable now; what could not be written is told with the cycle that writes it."""
         uid, status = self._open.pop(request, ("", None))
-        if saved and status is not None and status.failure is None:
-            self._outbox.commit(uid)
+        if not saved or (status is not None and status.failure is not None):
+            self._unsaved.add(request)
+            return
+        self._unsaved.discard(request)
+        self._outbox.commit(uid)
 
     def _count_in(self, made: Recorded) -> None:
         for attempt in made.attempts:

@@ -386,15 +386,15 @@ async def test_the_count_of_another_process_is_not_taken_back() -> None:
         async with w.operator(pager) as (_, reconciler):
             begun = False
 
-            async def announce(*given: Any) -> Any:
+            async def announce(*given: Any, **options: Any) -> Any:
                 nonlocal begun
                 if not begun:
                     begun = True
                     await other()
-                return await announce_as_is(*given)
+                return await announce_as_is(*given, **options)
 
-            announce_as_is = reconciler._announce
-            reconciler._announce = announce  # type: ignore[method-assign]
+            announce_as_is = reconciler._intents.announce
+            reconciler._intents.announce = announce  # type: ignore[method-assign]
             await w.create("pager", spec={"delivery": "AtMostOnce"})
             await asyncio.sleep(1000)
         status = await w.status()
@@ -457,3 +457,23 @@ async def test_a_routed_channel_set_that_could_not_be_written_is_written_before_
             await w.create()
             await asyncio.sleep(1000)
     assert seen == [["pager"]]
+
+
+@virtual
+async def test_an_outage_of_the_api_server_makes_no_calls_whose_results_would_be_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("reconciler.notification._reconciler.UNSAVED_LIMIT", 5)
+    pager = Recorder("pager")
+    async with world() as w:
+        fault = w.server.faults.add(status=503, times=None, verb="patch", subresource="status")
+        async with w.operator(pager, workers=2):
+            for number in range(40):
+                await w.create("pager", name=f"n-{number}")
+            await asyncio.sleep(300)
+            assert len(pager.calls) <= 6
+            fault.remove()
+            await asyncio.sleep(3000)
+        statuses = [await w.status(f"n-{number}") for number in range(40)]
+    assert {status["phase"] for status in statuses} == {"Sent"}
+    assert len(pager.calls) == 40
