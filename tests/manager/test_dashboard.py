@@ -1,0 +1,70 @@
+"""The Grafana dashboard and the alerts ask for what a running manager tells."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reconciler import Manager
+from reconciler.apiserver import APIServer
+from reconciler.client import Client
+from reconciler.manager import LeaderElection
+from tests.manager.working import Working, config_map
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD = ROOT / "examples" / "grafana" / "controllers.json"
+PAGE = ROOT / "docs" / "running-in-production.md"
+
+SELECTED = re.compile(r"([a-z_]+)\{([^}]*)\}")
+LABEL = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
+GIVEN_BY_PROMETHEUS = {"job", "pod", "namespace"}
+
+
+def expressions_of_the_dashboard() -> list[str]:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
+
+
+def expressions_of_the_alerts() -> list[str]:
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (rules,) = [found for block in blocks for found in yaml.safe_load_all(block) if found["kind"] == "PrometheusRule"]
+    return [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+
+
+@pytest.mark.virtual_time
+async def test_every_metric_and_label_that_is_asked_for_is_told(server: APIServer, client: Client) -> None:
+    manager = Manager(client, leader_election=LeaderElection("operator", namespace="default"))
+    manager.add_controller(Working(), resource="v1/ConfigMap")
+    async with manager.running():
+        await client.create(config_map("a"))
+        await asyncio.sleep(1)
+        told = manager.metrics.render()[1].decode()
+    known: dict[str, set[str]] = {}
+    for line in told.splitlines():
+        if not line.startswith("#"):
+            name, _, rest = line.partition(" ")[0].partition("{")
+            known.setdefault(name, set()).update(re.findall(r'(\w+)="', rest if "{" in line else ""))
+    asked: list[Any] = [
+        match
+        for expr in expressions_of_the_dashboard() + expressions_of_the_alerts()
+        for match in SELECTED.findall(expr)
+    ]
+    assert len({name for name, _ in asked}) > 20
+    for name, selector in asked:
+        assert name in known, name
+        assert set(LABEL.findall(selector)) - GIVEN_BY_PROMETHEUS <= known[name], (name, selector)
+
+
+def test_every_metric_of_the_expressions_has_a_selector() -> None:
+    """Else the test above would not see it."""
+    for expr in expressions_of_the_dashboard() + expressions_of_the_alerts():
+        names = re.findall(
+            r"\b(?:controller_runtime|workqueue|reconciler|rest_client|leader_election|process)_\w+", expr
+        )
+        assert set(names) == {name for name, _ in SELECTED.findall(expr)}, expr
