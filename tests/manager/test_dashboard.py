@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from reconciler import Manager
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.manager import LeaderElection
+from reconciler.manager._lifecycle import CUT_OFF, SYNC_TIMEOUT
 from tests.manager.working import Working, config_map
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +37,27 @@ def expressions_of_the_alerts() -> list[str]:
     blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (rules,) = [found for block in blocks for found in yaml.safe_load_all(block) if found["kind"] == "PrometheusRule"]
     return [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+
+
+def test_the_deployment_of_the_page_fits_a_manager() -> None:
+    documents = [
+        doc
+        for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+        for doc in yaml.safe_load_all(block)
+    ]
+    (deployment,) = [each for each in documents if each["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    probes = {name: container[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
+    assert {name: each["httpGet"]["path"] for name, each in probes.items()} == {
+        "startup": "/readyz",
+        "liveness": "/healthz",
+        "readiness": "/readyz",
+    }
+    assert {each["httpGet"]["port"] for each in probes.values()} <= {each["name"] for each in container["ports"]}
+    assert probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"] > SYNC_TIMEOUT
+    grace = inspect.signature(Manager).parameters["grace_period"].default
+    assert pod["terminationGracePeriodSeconds"] >= grace + CUT_OFF + 2
 
 
 @pytest.mark.virtual_time

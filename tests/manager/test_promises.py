@@ -23,7 +23,7 @@ from reconciler.manager import GracePeriodExceeded, LeadershipLost, ManagerError
 from reconciler.manager import _lifecycle as lifecycle
 from reconciler.meta import Request
 from reconciler.objects import Unstructured
-from tests.manager.test_leader import KIND, elected, elects, in_background, now, record, replica
+from tests.manager.test_leader import KIND, Late, elected, elects, in_background, now, record, replica
 from tests.manager.working import Working, config_map
 
 POD = {
@@ -110,6 +110,17 @@ async def test_of_a_partitioned_leader_no_request_starts_after_the_deadline(
     await asyncio.wait(detached)
     assert sent.started[-1][0] > renewed + 8, "it went on until then"
     assert sent.started[-1][0] <= renewed + 10
+
+
+@pytest.mark.virtual_time
+async def test_the_lease_s_end_counts_from_the_start_of_the_renewal_too(server: APIServer) -> None:
+    manager = Manager(Client(Late(server, 3), user_agent="one"), leader_election=elects("one"))
+    async with manager.running():
+        began = now()
+        await elected(manager)
+        assert now() - began >= 3
+        assert manager._elector is not None
+        assert manager._elector._watchdog._until == pytest.approx(began + 15, abs=0.01)
 
 
 # (4) Status writes are conditional
