@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -14,6 +14,8 @@ from reconciler.apiserver._status import Refusal
 from reconciler.http import HTTPRequest
 
 __all__ = ["EventOrder", "Fault", "Faults", "Strike"]
+
+OneOrMore = str | Collection[str]
 
 EventOrder = Literal["before", "after", "late", "seeded"]
 """When the event of a write is told to watches; see `Faults.add`."""
@@ -126,15 +128,15 @@ class Fault:
         """Tell whether a request is one of those that it is meant for."""
         for key, wanted in self.match.items():
             if key == "user_agent":
-                if wanted not in request.headers.get("user-agent", ""):
+                if not any(part in request.headers.get("user-agent", "") for part in _several(wanted)):
                     return False
             elif key == "method":
-                if not _equal(request.method, wanted):
+                if request.method not in _several(wanted):
                     return False
             elif key == "path":
-                if not fnmatchcase(request.path, wanted):
+                if not any(fnmatchcase(request.path, pattern) for pattern in _several(wanted)):
                     return False
-            elif call is None or not _equal(_read(call, key), wanted):
+            elif call is None or _read(call, key) not in _several(wanted):
                 return False
         return True
 
@@ -142,8 +144,8 @@ class Fault:
 _EFFECTS = ("stall", "cut watches", "stall watches")
 
 
-def _equal(found: Any, wanted: Any) -> bool:
-    return found in wanted if isinstance(wanted, (set, frozenset, list, tuple)) else bool(found == wanted)
+def _several(wanted: OneOrMore) -> Collection[str]:
+    return (wanted,) if isinstance(wanted, str) else wanted
 
 
 def _read(call: Call, key: str) -> Any:
@@ -178,16 +180,16 @@ class Faults:
         message: str | None = None,
         times: int | None = 1,
         probability: float = 1.0,
-        verb: str | None = None,
-        resource: str | None = None,
-        kind: str | None = None,
-        group: str | None = None,
-        name: str | None = None,
-        namespace: str | None = None,
-        subresource: str | None = None,
-        method: str | None = None,
-        path: str | None = None,
-        user_agent: str | None = None,
+        verb: OneOrMore | None = None,
+        resource: OneOrMore | None = None,
+        kind: OneOrMore | None = None,
+        group: OneOrMore | None = None,
+        name: OneOrMore | None = None,
+        namespace: OneOrMore | None = None,
+        subresource: OneOrMore | None = None,
+        method: OneOrMore | None = None,
+        path: OneOrMore | None = None,
+        user_agent: OneOrMore | None = None,
         latency: float | tuple[float, float] = 0.0,
         retry_after: float | None = None,
         after_commit: bool = False,

@@ -59,6 +59,9 @@ async def test_a_refusal_reads_like_the_real_thing(server: APIServer, api: Api) 
         ({"method": "PUT"}, False),
         ({"user_agent": "tests"}, True),
         ({"user_agent": "other"}, False),
+        ({"user_agent": ["other", "tests"]}, True),
+        ({"path": ["/apis/other.com/*", "/apis/example.com/*"]}, True),
+        ({"path": ["/apis/other.com/*"]}, False),
     ],
 )
 async def test_a_fault_matches_by(server: APIServer, api: Api, match: dict, struck: bool) -> None:

@@ -52,7 +52,7 @@ from reconciler.notification import (
 )
 from reconciler.objects import KindLike, PrinterColumn, generate_crd, rule, schema_extra
 from reconciler.status import StatusWriter, Strategy, guard
-from reconciler.testing import virtual_time
+from reconciler.testing import Cluster, virtual_time
 from reconciler.workqueue import ExponentialBackoff, MaxOf, QueueShutDown, TokenBucket, WorkQueue
 
 
@@ -318,8 +318,28 @@ async def one_write() -> None:
         async with manager.running():
             await client.create(Database(metadata=ObjectMeta(name="db1", namespace="prod"), spec=DatabaseSpec(size=3)))
         assert len(server.requests(verb="patch", subresource="status", name="db1")) == 1
-        server.faults.add(status=409, times=2, verb="patch", subresource="status")
+        await client.wait_for(Database, "db1", "prod", until=lambda db: db.status.phase == "Ready", timeout=30)
+        fault = server.faults.add(status=409, times=2, verb="patch", subresource="status")
+        assert_type(fault.hits, int)
+        server.faults.add(latency=0.5, verb=["get", "list"], times=None, probability=0.1)
+        server.faults.add(status=429, retry_after=1, kind="Database", user_agent="kopf/")
+        server.faults.add(lost=True, after_commit=True, method="PATCH", path="/apis/example.com/*")
+        server.faults.add(cut_watches=True)
+        server.faults.add(expired=True, verb="watch")
+        server.cut_watches("databases")
+        (entry,) = server.requests(verb="patch", subresource="status", name="db1")
+        assert_type(entry.status, int)
+        assert_type(entry.changed, tuple[str, ...])
         assert_type(server.url, str)
+        server.write_kubeconfig("kubeconfig")
+
+
+async def with_fixtures(apiserver: APIServer, cluster: Cluster) -> None:
+    await apiserver.apply(Database, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}, "crd.yaml")
+    await cluster.install(Database)
+    assert_type(cluster.client, Client)
+    assert_type(cluster.namespace, str)
+    assert_type(cluster.writes(name="db1"), list[int])
 
 
 def virtual() -> None:
