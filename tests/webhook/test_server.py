@@ -21,7 +21,7 @@ from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.webhook import Converter, WebhookServer
 from reconciler.webhook import _certificates as certificates_module
-from tests.manager.working import Working
+from tests.manager.working import Working, config_map
 from tests.webhook.database import Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import conversion, converter, old, review
 
@@ -197,6 +197,31 @@ async def test_webhooks_listen_before_the_cache_lists(tmp_path: Path, ca: trustm
             webhooks.check_started()
         assert server.requests(resource="configmaps")
         assert transport.refused == 0
+
+
+async def test_webhooks_answer_until_the_controllers_have_ended(tmp_path: Path, ca: trustme.CA) -> None:
+    write_certificate(tmp_path, ca)
+    webhooks = WebhookServer("127.0.0.1:0", certificates=tmp_path)
+    webhooks.add(Rules())
+    begun, answers = asyncio.Event(), []
+
+    async def work(_: object) -> None:
+        begun.set()
+        while manager.statistics().state == "running":  # noqa: ASYNC110 - nothing tells of this moment
+            await asyncio.sleep(0.01)
+        url = f"https://127.0.0.1:{webhooks.port}{PATH}"
+        answers.append((await post(url, review("CREATE", database("db1", 5)), ca))[0])
+
+    async with APIServer() as server, Client(server) as client:
+        await client.create(config_map("a"))
+        manager = Manager(client)
+        manager.add_webhooks(webhooks)
+        manager.add_controller(Working(work), resource="v1/ConfigMap")
+        async with manager.running():
+            await begun.wait()
+        assert answers == [200]
+        with pytest.raises(ConfigurationError, match="does not listen"):
+            webhooks.check_started()
 
 
 async def test_a_webhook_that_cannot_listen_ends_the_start(tmp_path: Path, ca: trustme.CA) -> None:
