@@ -272,9 +272,10 @@ def main() -> None:
 
     if chosen.redraw:
         times: list[str] = []
-        for path in chosen.redraw:
+        for number, path in enumerate(chosen.redraw):
             earlier = json.loads(path.read_text())
-            result["samples"] += earlier["samples"]
+            for sample in earlier["samples"]:  # repetitions of different runs are no pairs
+                result["samples"].append(sample | {"repetition": sample["repetition"] + 1000 * number})
             result["parts"] |= earlier["parts"]
             result["machine"] = earlier["machine"]
             times.append(earlier["when"])
