@@ -209,6 +209,7 @@ async def test_webhooks_answer_until_the_controllers_have_ended(tmp_path: Path, 
         begun.set()
         while manager.statistics().state == "running":  # noqa: ASYNC110 - nothing tells of this moment
             await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)  # what were to stop before would have stopped by now
         url = f"https://127.0.0.1:{webhooks.port}{PATH}"
         answers.append((await post(url, review("CREATE", database("db1", 5)), ca))[0])
 
