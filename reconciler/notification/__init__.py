@@ -5,9 +5,12 @@ The guarantees:
 
 * A channel that has delivered is not called again by this process, and by another one only when this one died between
   the call and the write of its result.
-* Waits are stored in the status and checked first: no event, restart or foreign write brings an attempt forward.
-* Real calls on a channel are at most ``maxAttempts``, plus one for each such death.
-* One status write a cycle. The phase is terminal with the last attempt, and then never changes.
+* Waits are stored in the status, in the API server's time, and checked first: no event, restart, foreign write or wrong
+  clock brings an attempt forward.
+* Real calls on a channel are at most ``maxAttempts``, plus one for each such death; under ``Bounded`` and
+  ``AtMostOnce`` never more, and under the latter none is repeated whose outcome is not known.
+* One status write a cycle, two where attempts are counted before their calls. The phase is terminal with the last
+  attempt, and then never changes.
 * Nothing that a channel raises harms another channel, and no secret that has the form of one reaches the status.
 
 Read on: `_resource` (the kind), `_schedule` (all decisions, as pure functions), `_delivery` (the calls), `_reconciler`.
