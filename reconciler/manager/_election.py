@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import socket
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from reconciler.errors import ConfigurationError
@@ -31,6 +31,7 @@ class LeaderElection:
         renew_deadline: seconds after the start of the last renewal that succeeded, when this process gives up. Default
             10. What lies between it and `lease_duration` is the time for the workers to stop.
         retry_period: seconds between renewals; while another leads, one to 2.2 of it between two looks. Default 2.
+        labels: put on the lease, beside those that others have put there. Default: none.
 
     Raises:
         ConfigurationError: the name is empty, or the times do not fit: ``lease_duration > renew_deadline > 1.2 *
@@ -43,6 +44,7 @@ class LeaderElection:
     lease_duration: float = 15.0
     renew_deadline: float = 10.0
     retry_period: float = 2.0
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.name:
