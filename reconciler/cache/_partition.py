@@ -69,6 +69,3 @@ class Partition:
 
     labels: str | None = None
     hashes: HashRange | None = None
-
-    def __str__(self) -> str:
-        return " and ".join(str(each) for each in (self.labels, self.hashes) if each)
