@@ -362,7 +362,7 @@ class Manager:
             clock=self._clock,
             rng=self._rng,
             watchdog=Watchdog(self._clock),
-            labels=self._shard.lease_labels,
+            labels={**election.labels, **self._shard.lease_labels},
             events=EventRecorder(own, source="leader-election", clock=self._clock, rng=self._rng) if told else None,
         )
 

@@ -150,6 +150,13 @@ async def test_a_foreign_change_of_the_lease_is_no_loss(server: APIServer, clien
         assert lease.to_dict()["metadata"]["labels"] == {"a": "b"}
 
 
+async def test_the_lease_carries_the_labels_that_it_is_given(server: APIServer, client: Client) -> None:
+    election = LeaderElection("operator", namespace="default", labels={"app": "operator"})
+    async with Manager(client, leader_election=election).running() as manager:
+        await elected(manager)
+        assert (await client.get(LEASE, "operator", "default")).to_dict()["metadata"]["labels"] == {"app": "operator"}
+
+
 async def test_a_deleted_lease_is_made_again(server: APIServer, client: Client) -> None:
     async with replica(server, "one").running() as manager:
         await asyncio.sleep(5)
