@@ -8,11 +8,13 @@ from reconciler.apiserver._apply import merge, prune, type_problems
 from reconciler.apiserver._bodies import read_yaml, yaml_problem
 from reconciler.apiserver._contents import Contents
 from reconciler.apiserver._fields import FieldSet, owned, paths, union
-from reconciler.apiserver._managers import NO_RESET, Change, Entry, Key, Owners, content_of, key_for, reset_by
+from reconciler.apiserver._managers import NO_RESET, Change, Entry, Key, Owners, Reset, content_of, key_for, reset_by
 from reconciler.apiserver._routing import Call, truthy
 from reconciler.apiserver._schema import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver._status import Refusal, apply_conflict, bad_request, internal_error, invalid
+from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._text import go_type
+from reconciler.apiserver._write_rules import check_version
 
 __all__ = ["apply_new", "apply_over", "read_configuration"]
 
@@ -74,13 +76,14 @@ def apply_new(call: Call, config: dict[str, Any], owners: Owners) -> list[Entry]
     return owners.entries()
 
 
-def apply_over(call: Call, config: dict[str, Any], before: dict[str, Any], owners: Owners) -> dict[str, Any]:
+def apply_over(call: Call, config: dict[str, Any], old: Stored, owners: Owners) -> dict[str, Any]:
     """Return what a configuration makes of an object, and write down in `owners` who owns what then.
 
     Raises:
-        Refusal: 409 for fields that others own when the request does not force, 422 for what became null and may not.
+        Refusal: 409 for fields that others own when the request does not force, and for a version that is not the
+            stored one, 422 for what became null and may not.
     """
-    place = call.endpoint.place
+    place, before = call.endpoint.place, call.endpoint.show(old.doc)
     key = key_for(call, "Apply")
     live, content = content_of(call, before), content_of(call, config)
     if not owners.sets and not before["metadata"].get("managedFields"):
@@ -95,19 +98,24 @@ def apply_over(call: Call, config: dict[str, Any], before: dict[str, Any], owner
     merged = prune(merge(live, content, place), last, managed, place) or {}
     if "metadata" in live and not merged.get("metadata"):
         merged["metadata"] = {}
-    reset = NO_RESET
-    if "status" in config:
-        sent = merge(before.get("status"), config["status"], place.child("status") or ANYTHING)
-        reset = reset_by(call, before, {"status": sent})
+    reset = _reset(call, config, before)
     if not truthy(call.query.get("force", "")):
         found = owners.conflicts(key, live, merged, place, reset)
         if found:
             raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
     owners.apply(key, fields, Change(live, merged, reset, _asks_for_more(config, before)), place)
     doc = _assembled(call, config, before, merged)
+    check_version(call, old, doc["metadata"])
     # What became empty became null, which a schema may not allow.
     _check_nulls(call, merged, doc, before)
     return doc
+
+
+def _reset(call: Call, config: dict[str, Any], before: dict[str, Any]) -> Reset:
+    if "status" not in config:
+        return NO_RESET
+    sent = merge(before.get("status"), config["status"], call.endpoint.place.child("status") or ANYTHING)
+    return reset_by(call, before, {"status": sent})
 
 
 def _check_nulls(call: Call, content: dict[str, Any], doc: dict[str, Any], before: dict[str, Any] | None) -> None:

@@ -151,9 +151,7 @@ def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) 
     if endpoint.resource.custom:
         unknown = metadata_unknown + sorted(content_unknown)
     else:
-        # A typed decoder meets them in the order of the document.
-        order = sorted(found) if call.verb == "patch" else list(found)
-        unknown = sorted(content_unknown + metadata_unknown, key=lambda path: order.index(_ROOT.split(path)[0]))
+        unknown = _in_order(call, found, content_unknown + metadata_unknown)
     problems += [f'unknown field "{path}"' for path in unknown]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
@@ -165,6 +163,14 @@ def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) 
     if isinstance(raw, dict) and raw is not earlier_metadata:
         warnings = warnings + metadata_warnings(raw, earlier_metadata)
     return {**document, "metadata": metadata}, warnings
+
+
+def _in_order(call: Call, found: dict[str, Any], unknown: list[str]) -> list[str]:
+    """Sort paths as a typed decoder meets them; what a patch made is written in the order of the alphabet."""
+    if call.verb == "patch":
+        return sorted(unknown)
+    order = list(found)
+    return sorted(unknown, key=lambda path: order.index(_ROOT.split(path)[0]))
 
 
 def _where(endpoint: Endpoint) -> str:

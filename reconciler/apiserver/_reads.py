@@ -47,6 +47,8 @@ def selector_of(call: Call) -> Selector:
         Refusal: 400 when it cannot be read or names a field that cannot be selected by, 422 for options beside it that
             do not fit together.
     """
+    for number in ("timeoutSeconds", "limit"):
+        _number(call.query.get(number, ""))
     labels, fields = call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
     wanted = parse_labels(labels) if labels else []
     terms = parse_fields(fields) if fields else []
@@ -70,8 +72,6 @@ def selector_of(call: Call) -> Selector:
 
 def _check_options(call: Call) -> None:
     """Check the options of a list or watch against one another, as is done once all are read."""
-    for number in ("timeoutSeconds", "limit"):
-        _number(call.query.get(number, ""))
     if call.verb == "watch":
         _initial_events(call)
     else:

@@ -119,7 +119,8 @@ def _custom_verb(call: Call) -> str:
     if not call.name and method in ("PUT", "PATCH"):
         raise bad_request("name must be provided")
     if call.name and method == "POST":
-        return "create"
+        # What is created is named by the document alone.
+        call.name = ""
     verb = _table(call).get(method)
     if verb is None:
         raise method_not_allowed()

@@ -57,6 +57,7 @@ from reconciler.apiserver._write_rules import (
     check_place,
     check_version,
     desired_changed,
+    drop_version,
     entries_of,
     is_due,
     is_traceable,
@@ -195,7 +196,9 @@ class Writer:
 
     def _stamp(self, call: Call, doc: dict[str, Any], metadata: dict[str, Any]) -> None:
         for key in OWNED:
-            metadata.pop(key, None)
+            # A kind that counts no generations keeps what it is created with.
+            if key != "generation" or call.endpoint.info.generation:
+                metadata.pop(key, None)
         metadata["uid"] = self._cluster.uid()
         metadata["creationTimestamp"] = self._cluster.now()
         if call.endpoint.info.generation:
@@ -239,8 +242,7 @@ class Writer:
             if info.create_on_update and not call.subresource:
                 if metadata.get("uid"):
                     raise conflict(info.plural, info.group, call.name, uid_problem(call, metadata["uid"], ""))
-                if not dry_run:
-                    metadata.pop("resourceVersion", None)
+                drop_version(metadata, dry_run=dry_run)
                 return self._create(call, doc, warnings, dry_run=dry_run)
             raise not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
@@ -295,15 +297,14 @@ class Writer:
         if old is None:
             uid = config["metadata"].get("uid")
             config["metadata"]["managedFields"] = apply_new(call, config, owners)
-            if not dry_run:
-                config["metadata"].pop("resourceVersion", None)
+            drop_version(config["metadata"], dry_run=dry_run)
             doc, warnings = take_patched(call, config, None)
             if uid:
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 raise conflict(info.plural, info.group, call.name, why)
             return self._create(call, doc, warnings, dry_run=dry_run, owned=True)
         before = call.endpoint.show(old.doc)
-        applied = apply_over(call, config, before, owners)
+        applied = apply_over(call, config, old, owners)
         doc, warnings = take_patched(call, applied, before)
         check_place(call, doc["metadata"])
         if not doc["metadata"].get("resourceVersion") and not info.unconditional:

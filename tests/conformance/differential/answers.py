@@ -79,7 +79,9 @@ def _once(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _left_out(text: str) -> str:
-    return _UNDECLARED.sub(r"\1undeclared fields", _ECHO.sub(r"\1<document>", text))
+    text = _UNDECLARED.sub(r"\1undeclared fields", _ECHO.sub(r"\1<document>", text))
+    first, several, rest = text.partition("errors:\n")
+    return f"{first}{several}" + "\n".join(sorted(rest.splitlines()))
 
 
 def _undescribed(column: dict[str, Any]) -> dict[str, Any]:

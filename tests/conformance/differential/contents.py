@@ -329,7 +329,7 @@ _BAD_METADATA: tuple[dict[str, Any], ...] = (
     {"resourceVersion": "soon"},
     {"resourceVersion": "99999999"},
     {"resourceVersion": ""},
-    {"generateName": "x-"},
+    {"generateName": "generated-9-"},
     {"generateName": "X_"},
     {"name": "b"},
     {"name": "Not_A_Name"},
