@@ -53,6 +53,7 @@ def print_manifests(
             namespaces=namespaces,
             image=image,
             leader_election=leader_election or "notification-operator",
+            leader_election_namespace=leader_election_namespace or install_namespace,
         )
         _print(notification_manifests(installation, _NoServer()), (), as_json=as_json)
         return 0

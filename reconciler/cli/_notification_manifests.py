@@ -41,6 +41,7 @@ class Installation:
         namespaces: where it looks for requests; none for everywhere.
         image: what runs.
         leader_election: name of the Lease.
+        leader_election_namespace: where the Lease is.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Installation:
     namespaces: Sequence[str]
     image: str
     leader_election: str
+    leader_election_namespace: str
 
 
 def notification_manifests(installation: Installation, transport: Transport) -> list[Document]:
@@ -61,7 +63,7 @@ def notification_manifests(installation: Installation, transport: Transport) -> 
         Client(transport),
         namespaces=list(installation.namespaces) or None,
         leader_election=installation.leader_election,
-        leader_election_namespace=installation.namespace,
+        leader_election_namespace=installation.leader_election_namespace,
     )
     NotificationOperator(NotificationOptions()).add_to(manager)
     return [
@@ -98,7 +100,7 @@ def _configuration(installation: Installation) -> Document:
     options = {
         "workers": 10,
         "leader-election": installation.leader_election,
-        "leader-election-namespace": installation.namespace,
+        "leader-election-namespace": installation.leader_election_namespace,
         **({"namespace": list(installation.namespaces)} if installation.namespaces else {}),
         "metrics": f"0.0.0.0:{METRICS_PORT}",
         "health": f"0.0.0.0:{HEALTH_PORT}",

@@ -198,6 +198,8 @@ def test_the_printed_configuration_is_what_run_takes(
     (options,) = taken
     assert (options.leader_election, options.leader_election_namespace) == ("notification-operator", "ops")
     assert list(options.namespaces) == ["prod"]
+    elsewhere = manifests(capsys, "--install-namespace", "ops", "--leader-election-namespace", "leases")
+    assert [each["metadata"]["namespace"] for each in elsewhere if each["kind"] == "Role"] == ["leases"]
     assert options.notification.routing_file == Path("/etc/notification/routing/routing.yaml")
 
 
