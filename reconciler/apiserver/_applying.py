@@ -105,9 +105,8 @@ def apply_over(call: Call, config: dict[str, Any], old: Stored, owners: Owners) 
             raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
     owners.apply(key, fields, Change(live, merged, reset, _asks_for_more(config, before)), place)
     doc = _assembled(call, config, before, merged)
-    check_version(call, old, doc["metadata"])
     # What became empty became null, which a schema may not allow.
-    _check_nulls(call, merged, doc, before)
+    _check_nulls(call, merged, doc, old)
     return doc
 
 
@@ -118,11 +117,14 @@ def _reset(call: Call, config: dict[str, Any], before: dict[str, Any]) -> Reset:
     return reset_by(call, before, {"status": sent})
 
 
-def _check_nulls(call: Call, content: dict[str, Any], doc: dict[str, Any], before: dict[str, Any] | None) -> None:
+def _check_nulls(call: Call, content: dict[str, Any], doc: dict[str, Any], old: Stored | None) -> None:
     """Refuse nulls where the schema has none; they are not pruned from what is applied."""
     info, contents = call.endpoint.info, call.endpoint.contents
     own = {key: value for key, value in content.items() if key != "metadata"}
     if _holds_null(own) and isinstance(contents, Contents) and _holds_null(_completed(own, contents.node)):
+        if old is not None:
+            check_version(call, old, doc["metadata"])
+        before = None if old is None else call.endpoint.show(old.doc)
         errors = contents.check(_completed(doc, contents.node), before, call.subresource, blocked=True)
         if any(error.field != "<nil>" for error in errors):
             raise invalid(info.kind, info.group, call.name, errors)

@@ -130,6 +130,7 @@ class Owners:
         self._before = list(entries)
         self._now = now
         self._unstamped: Key | None = None
+        self._actor: Key | None = None
         self.sets: dict[Key, FieldSet] = {}
         for entry in entries:
             # Of two entries of one manager the last one counts.
@@ -137,6 +138,7 @@ class Owners:
 
     def update(self, key: Key, before: Any, after: Any, place: Node, reset: Reset = NO_RESET) -> None:
         """Give a manager what its update changed, and take from the others what it changed or removed."""
+        self._actor = key
         changed, removed = compare(before, after, place)
         self._take(key, changed, removed, reset)
         if not changed and not removed:
@@ -157,8 +159,11 @@ class Owners:
 
     def apply(self, key: Key, fields: FieldSet, change: Change, place: Node) -> None:
         """Give a manager exactly what it applied, and take from the others what that changed or removed."""
+        self._actor = key
         changed, removed = compare(change.before, change.after, place)
         self._take(key, changed, removed, change.reset)
+        # An applier moves to the version that it applies in.
+        self.sets.pop(key, None)
         self._set(key, fields)
         if not changed and not removed and not change.beside:
             # Taking over what is there already does not count as a time of change.
@@ -182,10 +187,11 @@ class Owners:
         found = []
         for key, fields in self.sets.items():
             known = earlier.get(key)
-            same = known is not None and known.get("fieldsV1") == fields
+            same = known is not None and known.get("fieldsV1") == fields and known["apiVersion"] == key.api_version
             if same and known is not None:
                 found.append(known)
-            elif key == self._unstamped:
+            elif key == self._unstamped or (known is not None and key != self._actor):
+                # Who only loses something keeps the time, or lack of one.
                 found.append(key.entry(fields, (known or {}).get("time", "")))
             else:
                 found.append(key.entry(fields, self._now))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from reconciler.apiserver._applying import apply_new, apply_over, read_configuration
 from reconciler.apiserver._bodies import (
@@ -17,8 +17,6 @@ from reconciler.apiserver._bodies import (
     MERGE_PATCH,
     STRATEGIC_PATCH,
     check_options,
-    decode,
-    duplicate_fields,
     media_type,
 )
 from reconciler.apiserver._cluster import Cluster
@@ -29,7 +27,7 @@ from reconciler.apiserver._metadata import (
     check_metadata_update,
     check_standard_finalizers,
 )
-from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
+from reconciler.apiserver._patching import patched
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._skeletons import filled
@@ -37,19 +35,15 @@ from reconciler.apiserver._status import (
     FieldError,
     Refusal,
     already_exists,
-    bad_request,
     conflict,
     forbidden,
     internal_error,
     invalid,
     not_found,
-    patch_rejected,
     unsupported_media_type,
 )
 from reconciler.apiserver._storage import Stored
-from reconciler.apiserver._strategic import strategic_merge
 from reconciler.apiserver._strategies import Strategy
-from reconciler.apiserver._text import go_type
 from reconciler.apiserver._write_rules import (
     OWNED,
     check_contents,
@@ -157,11 +151,11 @@ class Writer:
             raise invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
         if version.isdigit() and int(version) and not dry_run:
             raise internal_error("resourceVersion should not be set on objects to be created")
+        call.noted = warnings = warnings + strategy.warn(doc)
         taken = endpoint.store.objects.get(key)
         if taken is not None:
             deleting = "deletionTimestamp" in taken.doc["metadata"]
             raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting)
-        warnings = warnings + strategy.warn(doc)
         if not owned and traceable:
             owners = Owners((), self._cluster.now())
             # The structs of built-in kinds are there even when they are empty, so they never count as added.
@@ -270,18 +264,8 @@ class Writer:
             return self._apply(call, old, dry_run=dry_run)
         if old is None:
             raise not_found(info.plural, info.group, call.name)
-        patch = _read_patch(call, kind)
         before = call.endpoint.show(old.doc)
-        try:
-            if kind == JSON_PATCH:
-                patched = json_patch(before, patch)
-            elif kind == STRATEGIC_PATCH:
-                patched = strategic_merge(before, cast("dict[str, Any]", patch), call.endpoint.place)
-            else:
-                patched = merge_patch(before, patch)
-        except PatchFailed:
-            raise patch_rejected() from None
-        doc, warnings = take_patched(call, patched, before)
+        doc, warnings = take_patched(call, patched(call, kind, before), before)
         check_named(call, doc["metadata"])
         check_place(call, doc["metadata"])
         if not doc["metadata"].get("resourceVersion") and not info.unconditional:
@@ -382,22 +366,3 @@ class Writer:
             return Written(200, shown, before=old, after=gone, warnings=warnings)
         new = self._cluster.replace(endpoint.resource, old, stored_form)
         return Written(200, new, before=old, after=new, warnings=warnings)
-
-
-def _read_patch(call: Call, kind: str) -> Any:
-    try:
-        patch: Any = decode(call.request.body)
-    except Refusal as refusal:
-        if kind != STRATEGIC_PATCH:
-            raise
-        # The library behind these gives its words alone.
-        raise bad_request(refusal.message.removeprefix("error decoding patch: ")) from None
-    if kind == MERGE_PATCH and patch is None:
-        raise bad_request("Invalid JSON Patch")
-    if not isinstance(patch, list if kind == JSON_PATCH else dict):
-        wanted = "[]handlers.jsonPatchOp" if kind == JSON_PATCH else "map[string]interface {}"
-        problem = f"json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
-        raise bad_request(problem if kind == STRATEGIC_PATCH else f"error decoding patch: {problem}")
-    if kind == MERGE_PATCH:
-        call.doubled += duplicate_fields(call.request.body, patch)
-    return patch

@@ -69,11 +69,13 @@ def _settled(value: Any, ranks: Mapping[str, str], ns: str) -> Any:
 
 
 def _once(body: dict[str, Any]) -> dict[str, Any]:
-    """Return a Status of several findings with each of them once, in an order of its own."""
+    """Return a Status of several findings or conflicts with each of them once, in an order of its own."""
     causes = body["details"].get("causes") or [] if isinstance(body.get("details"), dict) else []
-    if body.get("reason") != "Invalid" or len(causes) < 2:
+    if body.get("reason") not in ("Invalid", "Conflict") or len(causes) < 2:
         return body
     found = sorted({json.dumps(cause, sort_keys=True) for cause in causes})
+    if body["reason"] == "Conflict":
+        return {**body, "details": {**body["details"], "causes": [json.loads(text) for text in found]}}
     message = body["message"].partition(" is invalid: ")[0]
     return {**body, "message": message, "details": {**body["details"], "causes": [json.loads(text) for text in found]}}
 

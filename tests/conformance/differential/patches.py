@@ -159,6 +159,7 @@ def apply(draw: st.DrawFn, kind: Kind, _number: int) -> Step:
     body: dict[str, Any] = {"apiVersion": kind.api_version(version), "kind": kind.name}
     about = draw(metadata(born=True)) if draw(st.booleans()) else {}
     body["metadata"] = {"name": name} | about
+    misnamed = body["metadata"]["name"] != name  # rule: misnamed-applies
     if subresource:
         body["status"] = draw(status_of(kind))
     elif kind is DEPLOYMENT and not rarely(draw, 2):
@@ -170,7 +171,7 @@ def apply(draw: st.DrawFn, kind: Kind, _number: int) -> Step:
         body["spec"] = deployment_spec(1, [container("main")]) | ({} if rarely(draw, 2) else body["spec"])
         if "containers" in body["spec"]["template"]["spec"] and len(body["spec"]["template"]["spec"]) == 1:
             body["spec"]["template"] = deployment_spec(1, [container("main", env=main["env"])])["template"]
-    elif not rarely(draw, 8):
+    elif not misnamed and not rarely(draw, 8):
         body |= draw(content_of(kind, whole=draw(st.booleans())))
     if rarely(draw, 12):
         body |= draw(st.sampled_from([{"kind": "Wrong"}, {"apiVersion": "v9"}, {"kind": ""}]))
