@@ -169,6 +169,7 @@ def _sent(call: Call) -> dict[str, Any]:
         problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
         raise _unfit(call, {**scale, "apiVersion": version, "kind": kind}, problem)
     _replicas(call, scale)
+    _unknown(call, scale)
     _check_place(call, scale)
     return scale
 
