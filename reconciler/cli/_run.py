@@ -40,8 +40,8 @@ class RunOptions:
 
 def run_target(target: str, options: RunOptions) -> int:
     """Run what `target` names until SIGTERM; return the exit code."""
-    _configure_logging(options)
-    found: object = _notification(options) if target == "notification" else load_target(target)
+    handler = _configure_logging(options)
+    found: object = _notification(options, handler) if target == "notification" else load_target(target)
     add = adder_of(found, target, workers=options.workers)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(add, options))
@@ -79,7 +79,7 @@ async def _run(add: Callable[[Manager], Awaitable[None]], options: RunOptions) -
             os._exit(1)
 
 
-def _notification(options: RunOptions) -> Callable[[Manager], object]:
+def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Manager], object]:
     """Return what adds the notification operator; what is wrong with its options is told now."""
     from reconciler.notification import NotificationOperator, NotificationOptions, RedactingFilter
 
@@ -98,12 +98,12 @@ def _notification(options: RunOptions) -> Callable[[Manager], object]:
             workers=options.workers,
         )
     )
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(RedactingFilter(operator.redactor))
+    handler.addFilter(RedactingFilter(operator.redactor))
     return operator.add_to
 
 
-def _configure_logging(options: RunOptions) -> None:
+def _configure_logging(options: RunOptions) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter() if options.log_format == "json" else TextFormatter())
     logging.basicConfig(level=options.log_level.upper(), handlers=[handler])
+    return handler

@@ -84,7 +84,7 @@ class Owning(ScriptedServer):
             assert (body["apiVersion"], body["kind"]) == (GVK.api_version, GVK.kind)
             assert (body["metadata"]["name"], body["metadata"]["namespace"]) == KEY
             assert subresource == "status"
-            self._apply(body["status"], manager)
+            self._apply(body.get("status", {}), manager)
         elif subresource is None:
             if not self.may_patch_main:
                 raise api_error(403, "Forbidden", "may not patch the main resource")
