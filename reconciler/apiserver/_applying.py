@@ -103,7 +103,8 @@ def apply_over(call: Call, config: dict[str, Any], old: Stored, owners: Owners) 
         found = owners.conflicts(key, live, merged, place, reset)
         if found:
             raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
-    owners.apply(key, fields, Change(live, merged, reset, _asks_for_more(config, before)), place)
+    beside = _asks_for_more(config, before) or bool(reset.changed or reset.removed)
+    owners.apply(key, fields, Change(live, merged, reset, beside), place)
     doc = _assembled(call, config, before, merged)
     # What became empty became null, which a schema may not allow.
     _check_nulls(call, merged, doc, old)

@@ -7,6 +7,8 @@ from typing import Any
 
 from reconciler.apiserver._bodies import (
     APPLY_PATCH,
+    JSON_PATCH,
+    MERGE_PATCH,
     STRATEGIC_PATCH,
     YAML,
     decode,
@@ -138,6 +140,8 @@ def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) 
     content_unknown: list[str] = []
     document: dict[str, Any] = {}
     try:
+        if media_type(call.request) in (MERGE_PATCH, JSON_PATCH):
+            found = dict(sorted(found.items()))
         whole = filled(found, endpoint.skeleton)
         document = whole if endpoint.contents is None else endpoint.contents.settle(whole, before, content_unknown)
     except Malformed as error:

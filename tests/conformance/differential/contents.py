@@ -330,7 +330,7 @@ _BAD_METADATA: tuple[dict[str, Any], ...] = (
     {"resourceVersion": "99999999"},
     {"resourceVersion": ""},
     {"generateName": "generated-9-"},
-    {"generateName": "X_generated-"},
+    {"generateName": "X_"},
     {"name": "b"},
     {"name": "Not_A_Name"},
     {"name": ""},

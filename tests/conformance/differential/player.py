@@ -150,7 +150,7 @@ class Player:
             for key, value in step.get("query", {}).items()
             if not isinstance(value, str) or self.memory.knows(value)
         }
-        if method == "GET" and "resourceVersion" in query:
+        if query.get("resourceVersion") == "0" or (method == "GET" and "resourceVersion" in query):
             await self._settle(path)
         response = await self._send(self._request(method, path, query, step))
         body = _decoded(response.body)

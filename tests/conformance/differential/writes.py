@@ -32,6 +32,8 @@ def create(draw: st.DrawFn, kind: Kind, number: int) -> Step:
         about = {"generateName": f"generated-{number}-"} | about
     elif not rarely(draw, 40):
         about = {"name": draw(NAME)} | about
+    if not about.get("name") and about.get("generateName") == "X_":
+        about["generateName"] = f"generated-{number}-"
     body = draw(content_of(kind)) | {"metadata": about}
     if kind.subresources and rarely(draw, 6):
         body["status"] = draw(status_of(kind))
