@@ -213,7 +213,7 @@ class TestTheRealOne:
         }
         async with control_plane.client() as client:
             await client.create(secret)
-        (created,) = control_plane.audit(verb="create", resource="secrets")
+        (created,) = control_plane.audit(verb="create", resource="secrets", name="s", namespace="default")
         assert created.request_object is None
         assert "hunter2" not in (control_plane.directory / "audit.log").read_text()
 
