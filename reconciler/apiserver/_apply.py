@@ -123,7 +123,8 @@ def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
         where = f"[{index}]"
         if node.list_type == "map":
             if not isinstance(item, dict):
-                yield f"{path}: element {index}: associative list with keys may not have non-map elements"
+                what = "a null element" if item is None else "non-map elements"
+                yield f"{path}: element {index}: associative list with keys may not have {what}"
                 continue
             step = step_of(item, node)
             if step == "k:{}":
