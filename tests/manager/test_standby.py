@@ -38,7 +38,7 @@ async def test_a_new_leader_works_on_what_the_leader_before_wrote_last(server: A
 
     async def note(request: object) -> None:
         found = await second.client.get("v1/ConfigMap", "a", "default")
-        seen.append(str(found.to_dict()["data"].get("by")))
+        seen.append(str((found.to_dict().get("data") or {}).get("by")))
 
     working._work = note
     async with in_background(first := replica(server, "one")) as running:
