@@ -10,8 +10,9 @@ from typing import Any
 from reconciler.apiserver._cel_costs import MOST_OF_A_RULE, MOST_OF_ALL, cost_of, factor, how_often, times_more
 from reconciler.apiserver._cel_engine import require_engine
 from reconciler.apiserver._cel_places import with_optional_old
-from reconciler.apiserver._cel_sources import Refused, compile_source, to_cel
-from reconciler.apiserver._cel_tree import read_tree
+from reconciler.apiserver._cel_problems import what_failed
+from reconciler.apiserver._cel_sources import Refused, compile_source
+from reconciler.apiserver._cel_values import to_cel
 from reconciler.apiserver._schema import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_json, quoted
@@ -30,7 +31,7 @@ class _Rule:
     Attributes:
         source: the rule as written.
         program: the compiled expression.
-        message: what to say when it does not hold.
+        message: what to say when it does not hold, or empty.
         message_program: an expression that says it better, or None.
         reason: the reason of the finding.
         field: the path below the place, such as ``.spec``, that the finding is about.
@@ -158,28 +159,29 @@ class RuleSet:
         self._check_texts(rule, source, place)
         try:
             asked = with_optional_old(source) if rule.get("optionalOldSelf") else source
-            program, places = compile_source(asked, node)
+            compiled = compile_source(asked, node)
         except Refused as problem:
             self._refuse(place, ".rule", f"Invalid value: {_shown(rule)}: {problem}")
             raise
-        if program.return_type().name() not in ("BOOL", "DYN") or places.result not in ("", "bool"):
+        if compiled.result not in ("bool", "dyn"):
             message = f"Invalid value: {_shown(rule)}: cel expression must evaluate to a bool"
             self._refuse(place, ".rule", message)
         optional = rule.get("optionalOldSelf")
-        if places.uses_old and not correlatable:
+        if compiled.uses_old and not correlatable:
             message = (
                 f"Invalid value: {quoted(source)}: oldSelf cannot be used on the uncorrelatable portion of the schema "
                 f"within {{root}}{uncorrelated}"
             )
             self._refuse(place, ".rule", message)
-        if optional is not None and not places.uses_old:
+        if optional is not None and not compiled.uses_old:
             message = f"Invalid value: {quoted(optional)}: may not be set if oldSelf is not used in rule"
             self._refuse(place, ".optionalOldSelf", message)
         message_program = None
         if rule.get("messageExpression"):
             try:
-                message_program, found = compile_source(str(rule["messageExpression"]), node)
-                if message_program.return_type().name() not in ("STRING", "DYN") or found.result not in ("", "string"):
+                said = compile_source(str(rule["messageExpression"]), node)
+                message_program = said.program
+                if said.result not in ("string", "dyn"):
                     message = f"Invalid value: {_shown(rule)}: messageExpression must evaluate to a string"
                     self._refuse(place, ".messageExpression", message)
             except Refused as problem:
@@ -187,14 +189,14 @@ class RuleSet:
                 self._refuse(place, ".messageExpression", message)
         return _Rule(
             source,
-            program,
-            str(rule.get("message") or f"failed rule: {source.strip()}"),
+            compiled.program,
+            str(rule.get("message") or "").strip(),
             message_program,
             str(rule.get("reason") or "FieldValueInvalid"),
             str(rule.get("fieldPath") or ""),
-            places.uses_old,
+            compiled.uses_old,
             bool(optional),
-            cost_of(read_tree(program.serialize()).root, node),
+            cost_of(compiled.tree.root, node),
         )
 
     def _check_texts(self, rule: dict[str, Any], source: str, place: str) -> None:
@@ -266,25 +268,22 @@ class RuleSet:
         if rule.transition:
             data["oldSelf"] = to_cel(before, node) if had else data["self"]
             data["hadOldSelf"] = had
-        outcome = rule.program.eval(data=data)
-        if outcome.value() is True:
+        outcome, problem = _evaluated(rule.program, data)
+        if problem:
+            failed = what_failed(problem, rule.message or rule.source.strip())
+            return FieldError(path or "<nil>", f"Invalid value: {_kind(value)}: {failed}")
+        if outcome is True:
             return None
-        failed = outcome.type().name() == "ERROR"
-        message = self._message(rule, data)
         field = f"{path}{rule.field}" if path else rule.field.lstrip(".")
-        if failed:
-            problem = _engine_problem(str(outcome.value()))
-            message = f"Invalid value: {_kind(value)}: {problem} evaluating rule: {rule.message}"
-            return FieldError(path or "<nil>", message)
-        return FieldError(field or "<nil>", _worded(rule, value, message), rule.reason)
+        return FieldError(field or "<nil>", _worded(rule, value, self._message(rule, data)), rule.reason)
 
     @staticmethod
     def _message(rule: _Rule, data: dict[str, Any]) -> str:
         if rule.message_program is not None:
-            text = rule.message_program.eval(data=data).value()
-            if isinstance(text, str) and text.strip() and "\n" not in text.strip():
+            text, problem = _evaluated(rule.message_program, data)
+            if not problem and isinstance(text, str) and text.strip() and "\n" not in text.strip():
                 return text.strip()
-        return rule.message
+        return rule.message or f"failed rule: {rule.source.strip()}"
 
 
 def _worded(rule: _Rule, value: Any, message: str) -> str:
@@ -308,10 +307,15 @@ def _kind(value: Any) -> str:
     return '"object"' if isinstance(value, dict) else '"array"' if isinstance(value, list) else quoted(value)
 
 
-def _engine_problem(text: str) -> str:
-    problem = text.partition(": ")[2] or text
-    missing = re.search(r'Key not found in map : "(.*)"', problem)
-    return f"no such key: {missing.group(1)}" if missing else problem.split(" [")[0]
+def _evaluated(program: Any, data: dict[str, Any]) -> tuple[Any, str]:
+    """Return the result of an expression, or how the engine says that there is none."""
+    try:
+        outcome = program.eval(data=data)
+    except RuntimeError as error:
+        return None, str(error)
+    if outcome.type().name() == "ERROR":
+        return None, str(outcome.value())
+    return outcome.value(), ""
 
 
 def _same_item(item: Any, before: Any, node: Node) -> Any:

@@ -101,8 +101,10 @@ class _Estimate:
 
     def _loop(self, expr: Expr, scope: Scope) -> int:
         over, place = self.cost(expr.parts[0], scope)
-        item = None if place is None else place.items if place.items is not None else None
+        item = None if place is None else place.items
         inner = {**scope, expr.name: item, expr.other: None}
+        if expr.second:
+            inner |= {expr.name: None, expr.second: None if place is None else place.items or place.additional}
         first, condition, step, result = (self.cost(part, inner)[0] for part in expr.parts[1:])
         rounds = 0 if place is None else most_items(place)
         return over + first + rounds * (condition + step) + result

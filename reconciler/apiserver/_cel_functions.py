@@ -1,90 +1,57 @@
-"""Bring the functions that Kubernetes adds to CEL: lists, sets, regular expressions, URLs, addresses, quantities.
+"""Bring the functions that Kubernetes adds to CEL: lists, regular expressions, URLs, addresses, quantities, formats.
 
-Values of the types that Kubernetes adds are maps with a tag, since the engine takes no Python objects.
+Values of the types that Kubernetes adds are maps with a tag, since the engine takes no Python objects; values that are
+equal are equal maps.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import functools
 import itertools
 import re
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from datetime import timedelta
+from decimal import Decimal, localcontext
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from reconciler.apiserver._cel_engine import Overload, cel_types
+from reconciler.apiserver._cel_addresses import (
+    Network,
+    is_global,
+    is_local_multicast,
+    read_address,
+    read_network,
+)
+from reconciler.apiserver._cel_engine import Function
+from reconciler.apiserver._cel_formats import NAMED_FORMATS
+from reconciler.apiserver._cel_numbers import (
+    quantity_number,
+    quantity_text,
+    read_quantity,
+    read_version,
+    version_order,
+)
+from reconciler.apiserver._cel_urls import URL, check_request_uri, read_url
+from reconciler.apiserver._cel_values import CONVERSIONS
 
 __all__ = ["functions"]
 
-_SUFFIXES: dict[str, Decimal] = {
-    "": Decimal(1),
-    **{name: Decimal(10) ** power for name, power in (("n", -9), ("u", -6), ("m", -3), ("k", 3), ("M", 6), ("G", 9))},
-    **{name: Decimal(10) ** power for name, power in (("T", 12), ("P", 15), ("E", 18))},
-    **{name: Decimal(1024) ** (index + 1) for index, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))},
-}
-_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?\d+)?")
-_SEMVER = re.compile(
-    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?"
-)
+Tagged = dict[str, Any]
+_QUANTITY, _VERSION, _URL = "kubernetes.Quantity", "kubernetes.Semver", "kubernetes.URL"
+_FORMAT, _IP, _CIDR = "kubernetes.NamedFormat", "net.IP", "net.CIDR"
+_ORDERED = ("int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes")
 
 
-def _number(text: str) -> Decimal | None:
-    match = _QUANTITY.fullmatch(text)
-    if match is None:
-        return None
-    digits, suffix = match.group(1), match.group(2) or ""
-    try:
-        if suffix[:1] in ("e", "E") and len(suffix) > 1:
-            return Decimal(digits + suffix)
-        return Decimal(digits) * _SUFFIXES[suffix]
-    except (InvalidOperation, KeyError):
-        return None
+def functions() -> list[Function]:
+    """Return the functions for the engine."""
+    return [*_lists(), *_hidden(), *_patterns(), *_quantities(), *_versions(), *_urls(), *_addresses(), *_formats()]
 
 
-def _quantity(text: str) -> dict[str, Any]:
-    if _number(text) is None:
-        raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
-    return {"quantity": text}
+def _is(read: Callable[..., Any]) -> Callable[..., bool]:
+    """Make the function that tells whether a text can be read."""
 
-
-def _semver(text: str) -> dict[str, Any]:
-    if _SEMVER.fullmatch(text) is None:
-        raise ValueError(f"{text} is no semantic version")
-    return {"semver": text}
-
-
-def _semver_key(text: str) -> tuple[Any, ...]:
-    match = _SEMVER.fullmatch(text)
-    assert match is not None  # noqa: S101 - checked when it was made
-    major, minor, patch, pre = match.groups()
-    parts = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in pre.split(".")] if pre else []
-    return (int(major), int(minor), int(patch), 0 if parts else 1, parts)
-
-
-def _order(value: dict[str, Any]) -> Any:
-    if "quantity" in value:
-        return _number(value["quantity"])
-    return _semver_key(value["semver"])
-
-
-def _compare(one: dict[str, Any], other: dict[str, Any]) -> int:
-    left, right = _order(one), _order(other)
-    return int(left > right) - int(left < right)
-
-
-def _plus(sign: int) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
-    def add(one: dict[str, Any], other: Any) -> dict[str, Any]:
-        number = Decimal(other) if isinstance(other, int) else _order(other)
-        return {"quantity": format(_order(one) + sign * number, "f")}
-
-    return add
-
-
-def _is(parse: Callable[[str], Any]) -> Callable[[str], bool]:
-    def check(text: str) -> bool:
+    def check(*values: Any) -> bool:
         try:
-            parse(text)
+            read(*values)
         except ValueError:
             return False
         return True
@@ -92,53 +59,30 @@ def _is(parse: Callable[[str], Any]) -> Callable[[str], bool]:
     return check
 
 
-def _url(text: str) -> dict[str, Any]:
-    parts = urlsplit(text)
-    if not parts.scheme and not text.startswith("/"):
-        raise ValueError(f"URL parse error during conversion from string: parse {text!r}: invalid URI for request")
-    return {"url": text}
+# lists, and what macros need
 
 
-def _of_url(read: Callable[[Any], Any]) -> Callable[[dict[str, Any]], Any]:
-    return lambda value: read(urlsplit(value["url"]))
+def _lists() -> list[Function]:
+    found = []
+    for kind in _ORDERED:
+        items = (f"list({kind})",)
+        found.append(Function("isSorted", "bool", items, _is_sorted))
+        for name, choose in (("min", min), ("max", max)):
+            apart = f"{name}_{kind}" if kind in ("duration", "timestamp") else ""
+            found.append(Function(name, kind, items, _extreme(choose, name), runs_as=apart))
+    found += [Function("sum", kind, (f"list({kind})",), _sum(0)) for kind in ("int", "uint", "double")]
+    found.append(Function("sum", "duration", ("list(duration)",), _sum(timedelta()), runs_as="sum_duration"))
+    found.append(Function("indexOf", "int", ("list(dyn)", "dyn"), _index))
+    found.append(Function("lastIndexOf", "int", ("list(dyn)", "dyn"), _last_index))
+    return found
 
 
-def _ip(text: str) -> dict[str, Any]:
-    return {"ip": str(ipaddress.ip_address(text))}
+def _is_sorted(items: list[Any]) -> bool:
+    return all(one <= other for one, other in itertools.pairwise(items))
 
 
-def _address(value: dict[str, Any]) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    return ipaddress.ip_address(value["ip"])
-
-
-def _cidr(text: str) -> dict[str, Any]:
-    if "/" not in text:
-        raise ValueError(f"network address parse error during conversion from string: {text}")
-    ipaddress.ip_network(text, strict=False)
-    return {"cidr": text}
-
-
-def _network(value: dict[str, Any]) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    return ipaddress.ip_network(value["cidr"], strict=False)
-
-
-def _contains_ip(value: dict[str, Any], other: Any) -> bool:
-    return ipaddress.ip_address(other if isinstance(other, str) else other["ip"]) in _network(value)
-
-
-def _contains_cidr(value: dict[str, Any], other: Any) -> bool:
-    inner = ipaddress.ip_network(other if isinstance(other, str) else other["cidr"], strict=False)
-    return inner.version == _network(value).version and inner.subnet_of(_network(value))  # type: ignore[arg-type]
-
-
-def _find_all(text: str, pattern: str, most: int = -1) -> list[str]:
-    found = [match.group(0) for match in re.finditer(pattern, text)]
-    return found if most < 0 else found[:most]
-
-
-def _find(text: str, pattern: str) -> str:
-    match = re.search(pattern, text)
-    return match.group(0) if match else ""
+def _sum(start: Any) -> Callable[[list[Any]], Any]:
+    return lambda items: sum(items, start)
 
 
 def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[Any]], Any]:
@@ -150,66 +94,252 @@ def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[An
     return of
 
 
-def functions() -> list[Overload]:
-    """Return the functions for `new_environment`."""
-    kind = cel_types()
-    text, yes, whole, real, any_ = kind.STRING, kind.BOOL, kind.INT, kind.DOUBLE, kind.DYN
-    tagged = kind.Map(kind.STRING, kind.DYN)
-    items, texts = kind.List(any_), kind.List(text)
+def _index(items: list[Any], item: Any) -> int:
+    return items.index(item) if item in items else -1
+
+
+def _last_index(items: list[Any], item: Any) -> int:
+    return len(items) - 1 - items[::-1].index(item) if item in items else -1
+
+
+def _hidden() -> list[Function]:
+    """Return what no rule names: what macros of the engine need that it does not carry out, and conversions."""
+    entries = ("map(dyn, dyn)", "map(dyn, dyn)")
+    pair = ("map(dyn, dyn)", "dyn", "dyn")
     return [
-        ("isSorted", True, yes, [items], lambda values: all(a <= b for a, b in itertools.pairwise(values))),
-        ("sum", True, any_, [items], sum),
-        ("min", True, any_, [items], _extreme(min, "min")),
-        ("max", True, any_, [items], _extreme(max, "max")),
-        ("find", True, text, [text, text], _find),
-        ("findAll", True, texts, [text, text], _find_all),
-        ("findAll", True, texts, [text, text, whole], _find_all),
-        ("sets.contains", False, yes, [items, items], lambda one, other: all(value in one for value in other)),
-        ("sets.equivalent", False, yes, [items, items], lambda a, b: all(x in b for x in a) and all(x in a for x in b)),
-        ("sets.intersects", False, yes, [items, items], lambda one, other: any(value in one for value in other)),
-        ("isQuantity", False, yes, [text], _is(_quantity)),
-        ("quantity", False, tagged, [text], _quantity),
-        ("isInteger", True, yes, [tagged], lambda value: _order(value) == _order(value).to_integral_value()),
-        ("asInteger", True, whole, [tagged], lambda value: int(_order(value))),
-        ("asApproximateFloat", True, real, [tagged], lambda value: float(_order(value))),
-        ("sign", True, whole, [tagged], lambda value: (_order(value) > 0) - (_order(value) < 0)),
-        ("add", True, tagged, [tagged, any_], _plus(1)),
-        ("sub", True, tagged, [tagged, any_], _plus(-1)),
-        ("isLessThan", True, yes, [tagged, tagged], lambda one, other: _compare(one, other) < 0),
-        ("isGreaterThan", True, yes, [tagged, tagged], lambda one, other: _compare(one, other) > 0),
-        ("compareTo", True, whole, [tagged, tagged], _compare),
-        ("isSemver", False, yes, [text], _is(_semver)),
-        ("semver", False, tagged, [text], _semver),
-        ("major", True, whole, [tagged], lambda value: _semver_key(value["semver"])[0]),
-        ("minor", True, whole, [tagged], lambda value: _semver_key(value["semver"])[1]),
-        ("patch", True, whole, [tagged], lambda value: _semver_key(value["semver"])[2]),
-        ("isURL", False, yes, [text], _is(_url)),
-        ("url", False, tagged, [text], _url),
-        ("getScheme", True, text, [tagged], _of_url(lambda parts: parts.scheme)),
-        ("getHost", True, text, [tagged], _of_url(lambda parts: parts.netloc.rpartition("@")[2])),
-        ("getHostname", True, text, [tagged], _of_url(lambda parts: parts.hostname or "")),
-        ("getPort", True, text, [tagged], _of_url(lambda parts: str(parts.port or ""))),
-        ("getEscapedPath", True, text, [tagged], _of_url(lambda parts: parts.path)),
-        ("getQuery", True, kind.Map(text, texts), [tagged], _of_url(lambda parts: parse_qs(parts.query))),
-        ("isIP", False, yes, [text], _is(_ip)),
-        ("ip", False, tagged, [text], _ip),
-        ("ip.isCanonical", False, yes, [text], lambda value: str(ipaddress.ip_address(value)) == value),
-        ("family", True, whole, [tagged], lambda value: _address(value).version),
-        ("isUnspecified", True, yes, [tagged], lambda value: _address(value).is_unspecified),
-        ("isLoopback", True, yes, [tagged], lambda value: _address(value).is_loopback),
-        ("isLinkLocalMulticast", True, yes, [tagged], lambda value: _address(value).is_multicast),
-        ("isLinkLocalUnicast", True, yes, [tagged], lambda value: _address(value).is_link_local),
-        (
-            "isGlobalUnicast",
-            True,
-            yes,
-            [tagged],
-            lambda value: not (_address(value).is_multicast or _address(value).is_loopback),
+        Function("@mapInsert", "map(dyn, dyn)", pair, lambda into, key, value: _inserted(into, {key: value}), False),
+        Function("@mapInsert", "map(dyn, dyn)", entries, _inserted, False),
+        *(Function(f"@{form}", kind, ("string",), read, False) for form, (kind, read) in CONVERSIONS.items()),
+    ]
+
+
+def _inserted(into: dict[Any, Any], more: dict[Any, Any]) -> dict[Any, Any]:
+    for key in more:
+        if key in into:
+            raise ValueError(f"insert failed: key {key} already exists")
+    return {**into, **more}
+
+
+# regular expressions
+
+
+def _patterns() -> list[Function]:
+    return [
+        Function("find", "string", ("string", "string"), _find),
+        Function("findAll", "list(string)", ("string", "string"), _find_all),
+        Function("findAll", "list(string)", ("string", "string", "int"), _find_all),
+    ]
+
+
+@functools.lru_cache(maxsize=256)
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text.replace(r"\z", r"\Z"), re.ASCII)
+    except re.error as error:
+        raise ValueError(f"Illegal regex: error parsing regexp: {error.msg}: `{text}`") from None
+
+
+def _find(text: str, pattern: str) -> str:
+    match = _pattern(pattern).search(text)
+    return match.group(0) if match else ""
+
+
+def _find_all(text: str, pattern: str, most: int = -1) -> list[str]:
+    found = [match.group(0) for match in _pattern(pattern).finditer(text)]
+    return found if most < 0 else found[:most]
+
+
+# quantities and versions
+
+
+def _quantity(text: str) -> Tagged:
+    return {"quantity": quantity_text(read_quantity(text))}
+
+
+def _number(value: Tagged) -> Decimal:
+    return quantity_number(value["quantity"])
+
+
+def _integer(value: Tagged) -> int:
+    number = _number(value)
+    if number != number.to_integral_value() or not -(2**63) <= number < 2**63:
+        raise ValueError("cannot convert value to integer")
+    return int(number)
+
+
+def _combine(sign: int) -> Callable[[Tagged, Any], Tagged]:
+    def combine(one: Tagged, other: Any) -> Tagged:
+        number = Decimal(other) if isinstance(other, int) else _number(other)
+        with localcontext() as context:
+            context.prec = 100
+            return {"quantity": quantity_text(_number(one) + sign * number)}
+
+    return combine
+
+
+def _compare(one: Tagged, other: Tagged) -> int:
+    left, right = _order(one), _order(other)
+    return int(left > right) - int(left < right)
+
+
+def _order(value: Tagged) -> Any:
+    return _number(value) if "quantity" in value else version_order(value["semver"])
+
+
+def _comparisons(kind: str) -> list[Function]:
+    both = (kind, kind)
+    return [
+        Function("isLessThan", "bool", both, lambda one, other: _compare(one, other) < 0),
+        Function("isGreaterThan", "bool", both, lambda one, other: _compare(one, other) > 0),
+        Function("compareTo", "int", both, _compare),
+    ]
+
+
+def _quantities() -> list[Function]:
+    one = (_QUANTITY,)
+    return [
+        Function("quantity", _QUANTITY, ("string",), _quantity, False),
+        Function("isQuantity", "bool", ("string",), _is(_quantity), False),
+        Function("sign", "int", one, lambda value: (_number(value) > 0) - (_number(value) < 0), False),
+        Function("isInteger", "bool", one, _is(_integer)),
+        Function("asInteger", "int", one, _integer),
+        Function("asApproximateFloat", "double", one, lambda value: float(_number(value))),
+        *(
+            Function(name, _QUANTITY, (_QUANTITY, other), _combine(sign))
+            for name, sign in (("add", 1), ("sub", -1))
+            for other in (_QUANTITY, "int")
         ),
-        ("isCIDR", False, yes, [text], _is(_cidr)),
-        ("cidr", False, tagged, [text], _cidr),
-        ("containsIP", True, yes, [tagged, any_], _contains_ip),
-        ("containsCIDR", True, yes, [tagged, any_], _contains_cidr),
-        ("prefixLength", True, whole, [tagged], lambda value: _network(value).prefixlen),
-        ("masked", True, tagged, [tagged], lambda value: {"cidr": str(_network(value))}),
+        *_comparisons(_QUANTITY),
+    ]
+
+
+def _version(text: str, normalize: bool = False) -> Tagged:
+    return {"semver": read_version(text, normalize=normalize)}
+
+
+def _part(index: int) -> Callable[[Tagged], int]:
+    return lambda value: int(version_order(value["semver"])[index])
+
+
+def _versions() -> list[Function]:
+    return [
+        *(Function("semver", _VERSION, given, _version, False) for given in (("string",), ("string", "bool"))),
+        *(Function("isSemver", "bool", given, _is(_version), False) for given in (("string",), ("string", "bool"))),
+        *(Function(name, "int", (_VERSION,), _part(index)) for index, name in enumerate(("major", "minor", "patch"))),
+        *_comparisons(_VERSION),
+    ]
+
+
+# URLs, addresses, networks
+
+
+def _url(text: str) -> Tagged:
+    read_url(text)
+    return {"url": text}
+
+
+def _to_url(text: str) -> Tagged:
+    try:
+        return _url(text)
+    except ValueError as error:
+        raise ValueError(f"URL parse error during conversion from string: {error}") from None
+
+
+def _of_url(read: Callable[[URL], Any]) -> Callable[[Tagged], Any]:
+    return lambda value: read(read_url(value["url"]))
+
+
+def _urls() -> list[Function]:
+    one = (_URL,)
+    return [
+        Function("isURL", "bool", ("string",), _is(check_request_uri), False),
+        Function("url", _URL, ("string",), _to_url, False),
+        Function("getScheme", "string", one, _of_url(lambda url: url.scheme)),
+        Function("getHost", "string", one, _of_url(lambda url: url.host)),
+        Function("getHostname", "string", one, _of_url(lambda url: url.hostname)),
+        Function("getPort", "string", one, _of_url(lambda url: url.port)),
+        Function("getEscapedPath", "string", one, _of_url(lambda url: url.escaped_path)),
+        Function("getQuery", "map(string, list(string))", one, _of_url(lambda url: url.values)),
+    ]
+
+
+def _ip(text: str) -> Tagged:
+    return {"ip": str(read_address(text))}
+
+
+def _cidr(text: str) -> Tagged:
+    return {"cidr": str(read_network(text))}
+
+
+def _text(value: Tagged) -> str:
+    return str(value.get("ip") or value["cidr"])
+
+
+def _of_ip(read: Callable[[Any], Any]) -> Callable[[Tagged], Any]:
+    return lambda value: read(read_address(value["ip"]))
+
+
+def _of_cidr(read: Callable[[Network], Any]) -> Callable[[Tagged], Any]:
+    return lambda value: read(read_network(value["cidr"]))
+
+
+def _given(value: Any, read: Callable[[str], Any]) -> Any:
+    """Return what is given as a value or as a text."""
+    if not isinstance(value, str):
+        return read(_text(value))
+    try:
+        return read(value)
+    except ValueError:
+        raise ValueError("no such overload") from None
+
+
+def _contains_ip(value: Tagged, other: Any) -> bool:
+    return _given(other, read_address) in read_network(value["cidr"]).network
+
+
+def _contains_cidr(value: Tagged, other: Any) -> bool:
+    outer, inner = read_network(value["cidr"]).network, _given(other, read_network).network
+    return outer.version == inner.version and bool(inner.subnet_of(outer))
+
+
+def _addresses() -> list[Function]:
+    one, network = (_IP,), (_CIDR,)
+    return [
+        Function("isIP", "bool", ("string",), _is(_ip), False),
+        Function("ip", _IP, ("string",), _ip, False),
+        Function("ip.isCanonical", "bool", ("string",), lambda text: str(read_address(text)) == text, False),
+        Function("string", "string", one, _text, False),
+        Function("family", "int", one, _of_ip(lambda address: address.version)),
+        Function("isUnspecified", "bool", one, _of_ip(lambda address: address.is_unspecified)),
+        Function("isLoopback", "bool", one, _of_ip(lambda address: address.is_loopback)),
+        Function("isLinkLocalMulticast", "bool", one, _of_ip(is_local_multicast)),
+        Function("isLinkLocalUnicast", "bool", one, _of_ip(lambda address: address.is_link_local)),
+        Function("isGlobalUnicast", "bool", one, _of_ip(is_global)),
+        Function("isCIDR", "bool", ("string",), _is(_cidr), False),
+        Function("cidr", _CIDR, ("string",), _cidr, False),
+        Function("string", "string", network, _text, False),
+        Function("ip", _IP, network, _of_cidr(lambda found: {"ip": str(found.ip)})),
+        Function("masked", _CIDR, network, _of_cidr(lambda found: {"cidr": str(found.network)})),
+        Function("prefixLength", "int", network, _of_cidr(lambda found: found.network.prefixlen)),
+        *(Function("containsIP", "bool", (_CIDR, other), _contains_ip) for other in ("string", _IP)),
+        *(Function("containsCIDR", "bool", (_CIDR, other), _contains_cidr) for other in ("string", _CIDR)),
+    ]
+
+
+# named formats; their results are made optionals when a rule is compiled
+
+
+def _format(name: str) -> Callable[[], Tagged]:
+    return lambda: {"format": name}
+
+
+def _named(name: str) -> Tagged:
+    return {"format": name} if name in NAMED_FORMATS else {}
+
+
+def _formats() -> list[Function]:
+    return [
+        *(Function(f"format.{name}", _FORMAT, (), _format(name), False) for name in NAMED_FORMATS),
+        Function("format.named", "dyn", ("string",), _named, False),
+        Function("validate", "dyn", (_FORMAT, "string"), lambda value, text: NAMED_FORMATS[value["format"]](text)),
     ]

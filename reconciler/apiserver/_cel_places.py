@@ -1,7 +1,7 @@
-"""Follow a CEL expression through a schema: which members it names, and which of them are times or bytes.
+"""Follow a CEL expression through a schema: which members it names, and of which types they are.
 
 The engine sees objects as maps of anything. This finds what the API server's typed compiler would: members that the
-schema does not have, and members whose strings stand for timestamps, durations or bytes.
+schema does not have, and types that do not go together.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from reconciler.apiserver._cel_checks import call_problems, literal_problems
 from reconciler.apiserver._cel_tree import Expr, Tree
 from reconciler.apiserver._schema import ANYTHING, Node
 
-__all__ = ["Places", "cel_name", "find_places", "member_of", "with_conversions", "with_optional_old"]
+__all__ = ["Places", "cel_name", "find_places", "kind_of", "member_of", "with_optional_old"]
 
 _RESERVED = frozenset(
     [
@@ -57,100 +58,156 @@ class Places:
     """Hold what was found.
 
     Attributes:
-        undefined: members that the schema does not have, with the position of each.
-        conversions: spans of the source that stand for more than strings, with the format.
+        problems: what the real server would refuse, each with its position, in order.
         uses_old: whether the rule compares with the value before.
-        mismatched: operators between types that do not go together, with the position and the types of each.
-        result: the type of the whole where a member of the schema is it, or empty.
+        result: the type of the whole where it is known, or empty.
+        conversions: which expressions are texts that stand for something else, with their format.
     """
 
-    undefined: list[tuple[int, str]] = field(default_factory=list)
-    conversions: list[tuple[int, int, str]] = field(default_factory=list)
+    problems: list[tuple[int, str]] = field(default_factory=list)
     uses_old: bool = False
-    mismatched: list[tuple[int, str, str]] = field(default_factory=list)
     result: str = ""
+    conversions: dict[int, str] = field(default_factory=dict)
 
 
-def find_places(tree: Tree, source: str, node: Node) -> Places:
+def find_places(tree: Tree, node: Node) -> Places:
     """Follow a rule whose ``self`` is a place of a schema."""
-    walker = _Walker(tree, source)
-    walker.found.result = _cel_kind(tree.root, walker.place(tree.root, {"self": node, "oldSelf": node}))
+    walker = _Walker(tree)
+    root = walker.place(tree.root, {"self": node, "oldSelf": node})
+    walker.found.result = walker.kind(tree.root, root)
+    if tree.root.kind == "call" and tree.root.name in _OPTIONAL:
+        walker.found.result = "optional"
     walker.found.uses_old = any(expr.kind == "ident" and expr.name == "oldSelf" for expr in tree.root.walk())
+    walker.found.problems.sort(key=lambda problem: problem[0])
     return walker.found
 
 
+_OPTIONAL = ("format.named", "validate")
+"""The functions whose results are optionals, which the engine's compiler does not know."""
+
+Scope = Mapping[str, Node | None]
+
+
 class _Walker:
-    def __init__(self, tree: Tree, source: str) -> None:
+    def __init__(self, tree: Tree) -> None:
         self._positions = tree.positions
-        self._source = source
+        self._types = tree.types
+        self._mixed: set[int] = set()
         self.found = Places()
 
-    def place(self, expr: Expr, scope: Mapping[str, Node | None]) -> Node | None:
+    def kind(self, expr: Expr, place: Node | None) -> str:
+        """Return the type of an expression, or nothing where it is not known."""
+        if expr.kind == "const":
+            return expr.name
+        if expr.test:
+            return "bool"
+        return kind_of(place) if place is not None else self._types.get(expr.id, "")
+
+    def place(self, expr: Expr, scope: Scope) -> Node | None:
         """Return the place whose value an expression is, or None where that is not known."""
+        place = self._place(expr, scope)
+        form = place.format if place is not None and place.type == "string" else ""
+        if form in _FORMATTED and not expr.test and expr.name != "_?_:_":
+            self.found.conversions[expr.id] = form
+        return place
+
+    def _place(self, expr: Expr, scope: Scope) -> Node | None:
         if expr.kind == "ident":
             return scope.get(expr.name)
         if expr.kind == "select":
             return self._select(expr, scope)
         if expr.kind == "comprehension":
             return self._comprehension(expr, scope)
+        if expr.name == "format" and len(expr.parts) == 2:
+            self._mixed.add(expr.parts[1].id)
         places = [self.place(part, scope) for part in expr.parts]
+        kinds = [self.kind(part, place) for part, place in zip(expr.parts, places, strict=True)]
         if expr.kind == "call" and places:
-            return self._call(expr, places)
+            return self._call(expr, places, kinds)
+        if expr.id not in self._mixed:
+            for part, problem in literal_problems(expr, kinds):
+                self._refuse(part, problem)
         return None
 
-    def _select(self, expr: Expr, scope: Mapping[str, Node | None]) -> Node | None:
+    def _refuse(self, expr: Expr, problem: str) -> None:
+        self.found.problems.append((self._positions.get(expr.id, 0), problem))
+
+    def _select(self, expr: Expr, scope: Scope) -> Node | None:
         owner = self.place(expr.parts[0], scope)
-        if owner is None or owner is ANYTHING or not (owner.properties or owner.additional):
+        kind = self.kind(expr.parts[0], owner)
+        if kind and not kind.startswith("map("):
+            self._refuse(expr, f"type '{kind}' does not support field selection")
             return None
-        child = member_of(owner, expr.name)
-        if child is None and not owner.preserve:
-            self.found.undefined.append((self._positions.get(expr.id, 0), expr.name))
-        if child is not None and child.type == "string" and child.format in _CONVERTED and not expr.test:
-            dot = self._positions.get(expr.id, 0)
-            end = self._source.find(expr.name, dot) + len(expr.name)
-            start = min(self._positions.get(part.id, dot) for part in expr.walk())
-            self.found.conversions.append((start, end, child.format))
+        return self._member(expr, owner, expr.name)
+
+    def _member(self, expr: Expr, owner: Node | None, name: str) -> Node | None:
+        if owner is None or owner is ANYTHING or owner.type != "object":
+            return None
+        child = member_of(owner, name)
+        if child is None and not (owner.embedded and name in _OF_EMBEDDED):
+            self._refuse(expr, f"undefined field '{name}'")
         return child
 
-    def _comprehension(self, expr: Expr, scope: Mapping[str, Node | None]) -> Node | None:
+    def _comprehension(self, expr: Expr, scope: Scope) -> Node | None:
         if len(expr.parts) != 5:
             return None
         over = self.place(expr.parts[0], scope)
-        inner = {**scope, expr.name: over.items if over is not None else None, expr.other: None}
+        kind = self.kind(expr.parts[0], over)
+        if kind and not kind.startswith(("list(", "map(")):
+            said = "cannot be range of a comprehension (must be list, map, or dynamic)"
+            self._refuse(expr.parts[0], f"expression of type '{kind}' {said}")
+            return None
+        inner = {**scope, expr.other: None, **_variables(expr, over)}
         for part in expr.parts[1:]:
             self.place(part, inner)
         return None
 
-    def _call(self, expr: Expr, places: list[Node | None]) -> Node | None:
+    def _call(self, expr: Expr, places: list[Node | None], kinds: list[str]) -> Node | None:
         first = places[0]
-        if expr.name in _ALIKE and len(places) == 2:
-            self._compare(expr, *(_cel_kind(part, place) for part, place in zip(expr.parts, places, strict=True)))
-        if expr.name == "_[_]" and first is not None:
-            return first.items or first.additional
-        if expr.name == "_?._" and first is not None and first.properties:
-            return member_of(first, expr.parts[1].text)
+        for part, problem in call_problems(expr, kinds):
+            self._refuse(part, problem)
+        if expr.name in ("_[_]", "_[?_]") and first is not None:
+            if first.type == "object" and first.additional is None and not first.preserve:
+                said = f"(object, {kinds[1] or 'dyn'})"
+                self._refuse(expr, f"found no matching overload for '{expr.name}' applied to '{said}'")
+            return (first.items or first.additional) if expr.name == "_[_]" else None
+        if expr.name == "_?._":
+            self._member(expr, first, expr.parts[1].text)
         if expr.name == "_?_:_":
             return places[1]
         return None
 
-    def _compare(self, expr: Expr, left: str, right: str) -> None:
-        ordered = expr.name in _ORDERED and {left, right} <= {"int", "uint", "double"}
-        if left and right and left != right and not ordered:
-            self.found.mismatched.append((self._positions.get(expr.id, 0), expr.name, f"({left}, {right})"))
+
+_INDEX, _KEY = Node("integer"), Node("string")
 
 
-_ORDERED = frozenset({"_<_", "_<=_", "_>_", "_>=_"})
-_ALIKE = _ORDERED | {"_==_", "_!=_", "_+_", "_-_", "_*_", "_/_", "_%_"}
-"""The operators whose sides have to be of one type; numbers of different types can be ordered."""
+def _variables(expr: Expr, over: Node | None) -> dict[str, Node | None]:
+    """Return the places of a comprehension's variables: an item or a key, or where something stands and what it is."""
+    if over is None:
+        return {expr.name: None, expr.second: None}
+    if expr.second:
+        return {expr.name: _KEY if over.items is None else _INDEX, expr.second: over.items or over.additional}
+    return {expr.name: over.items if over.items is not None else _KEY if over.additional is not None else None}
 
 
-def _cel_kind(expr: Expr, place: Node | None) -> str:
-    """Return the scalar type of an expression, or empty where it is none or not known."""
-    if expr.kind == "const":
-        return expr.name
-    if place is None or place.int_or_string or place.format in _CONVERTED or expr.test:
+_OF_EMBEDDED = ("apiVersion", "kind", "metadata")
+_FORMATTED = {"byte": "bytes", "date": "timestamp", "date-time": "timestamp", "duration": "duration"}
+_SCALARS = {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}
+
+
+def kind_of(place: Node | None) -> str:
+    """Return the name of a place's type, or nothing where it is not known or an object."""
+    if place is None or place is ANYTHING or place.int_or_string:
         return ""
-    return {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}.get(place.type, "")
+    if place.type == "array":
+        items = kind_of(place.items)
+        return f"list({items})" if items else ""
+    if place.type == "object" and place.additional is not None and not place.properties:
+        values = kind_of(place.additional)
+        return f"map(string, {values})" if values else ""
+    if place.type == "string" and place.format in _FORMATTED:
+        return _FORMATTED[place.format]
+    return _SCALARS.get(place.type, "")
 
 
 def member_of(owner: Node, name: str) -> Node | None:
@@ -162,22 +219,6 @@ def member_of(owner: Node, name: str) -> Node | None:
         if cel_name(key) == name:
             return child
     return owner.additional
-
-
-_CONVERTED = {
-    "date-time": "timestamp({})",
-    "datetime": "timestamp({})",
-    "date": "timestamp({} + 'T00:00:00Z')",
-    "duration": "duration({})",
-    "byte": "base64.decode({})",
-}
-
-
-def with_conversions(source: str, places: Places) -> str:
-    """Return a rule in which strings that stand for times, durations or bytes are read as such."""
-    for start, end, form in sorted(places.conversions, reverse=True):
-        source = source[:start] + _CONVERTED[form].format(source[start:end]) + source[end:]
-    return source
 
 
 _OLD = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|\boldSelf\b""")

@@ -1,57 +1,140 @@
-"""Compile CEL expressions about places of a schema, and turn values into what they see."""
+"""Compile CEL expressions about places of a schema."""
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver._cel_engine import CelType, cel_types, new_environment
+from reconciler.apiserver._cel_checks import start_problem
+from reconciler.apiserver._cel_engine import cel_type, checking_environment, named_types, running_environment
 from reconciler.apiserver._cel_functions import functions
-from reconciler.apiserver._cel_places import Places, cel_name, find_places, with_conversions
-from reconciler.apiserver._cel_tree import read_tree
-from reconciler.apiserver._schema import ANYTHING, Node
+from reconciler.apiserver._cel_places import Places, find_places, kind_of
+from reconciler.apiserver._cel_runnable import runnable
+from reconciler.apiserver._cel_tree import Tree, read_tree
+from reconciler.apiserver._schema import Node
 
-__all__ = ["Refused", "compile_source", "to_cel"]
+__all__ = ["Compiled", "Refused", "compile_source"]
 
 
 class Refused(Exception):
     """Say why a rule does not compile."""
 
 
-def compile_source(source: str, node: Node) -> tuple[Any, Places]:
-    """Return an expression about a place, compiled, and what it names.
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Hold a compiled expression.
+
+    Attributes:
+        program: the expression, ready to run.
+        result: the type of its result, such as ``bool``; ``dyn`` where it is not known.
+        tree: its syntax tree, with macros expanded.
+        uses_old: whether it compares with the value before.
+    """
+
+    program: Any
+    result: str
+    tree: Tree
+    uses_old: bool
+
+
+def compile_source(source: str, node: Node) -> Compiled:
+    """Return an expression about a place, compiled.
 
     Raises:
         Refused: it does not compile.
     """
     environment = _environment(node)
+    asked = _with_one_spelling(source, environment)
     try:
-        program = environment.compile(source)
-        places = find_places(read_tree(program.serialize()), source, node)
-        if places.undefined:
-            raise Refused(_undefined(source, places))
-        if places.mismatched:
-            raise Refused(_mismatched(source, places))
-        if places.conversions:
-            program = environment.compile(with_conversions(source, places))
+        checked = environment.compile(asked)
     except RuntimeError as error:
-        text = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
-        raise Refused(f"compilation failed: {text}") from None
-    return program, places
+        raise Refused(f"compilation failed: {_refusal(str(error), asked, source)}") from None
+    serialized = checked.serialize()
+    tree = read_tree(serialized)
+    places = find_places(tree, node)
+    if places.problems:
+        raise Refused(_pointed(source, places))
+    problem = start_problem(tree.root)
+    if problem:
+        raise Refused(f"program instantiation failed: {problem}")
+    program = running_environment(functions).deserialize(runnable(serialized, _runs_as(), places.conversions))
+    return Compiled(program, places.result or checked.return_type().name().lower(), tree, places.uses_old)
 
 
-def _undefined(source: str, places: Places) -> str:
-    return _pointed(source, [(position, f"undefined field '{name}'") for position, name in places.undefined])
+@functools.cache
+def _runs_as() -> Mapping[str, str]:
+    return {function.runs_as: function.runs_as for function in functions() if function.runs_as}
 
 
-def _mismatched(source: str, places: Places) -> str:
-    says = "found no matching overload for '{}' applied to '{}'"
-    return _pointed(source, [(position, says.format(name, kinds)) for position, name, kinds in places.mismatched])
+_EXISTS_ONE = re.compile(r"\bexists_one\b")
 
 
-def _pointed(source: str, problems: list[tuple[int, str]]) -> str:
+def _with_one_spelling(source: str, environment: Any) -> str:
+    """Return a rule in which ``exists_one`` with two variables is called ``existsOne``, as the engine calls it."""
+    if "exists_one" not in source:
+        return source
+    try:
+        tree = read_tree(environment.compile(source, disable_check=True).serialize())
+    except RuntimeError:
+        return source
+    for expr in tree.root.walk():
+        if expr.kind == "call" and expr.name == "exists_one" and len(expr.parts) == 4:
+            at = [match.start() for match in _EXISTS_ONE.finditer(source, 0, tree.positions.get(expr.id, 0))]
+            if at:
+                source = f"{source[: at[-1]]}existsOne {source[at[-1] + len('exists_one') :]}"
+    return source
+
+
+_MISMATCH = re.compile(r"(<input>:(\d+):(\d+): found no matching overload for '([\w.]+)' applied to ')\((.*)\)'")
+
+
+def _refusal(text: str, asked: str, source: str) -> str:
+    """Return a complaint of the engine in the words of the real server, which shows the receiver of a call apart."""
+    text = text.removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
+    for changed, line in zip(asked.split("\n"), source.split("\n"), strict=True):
+        text = text.replace(f" | {changed}", f" | {line}")
+    lines = source.split("\n")
+
+    def receiver_first(found: re.Match[str]) -> str:
+        before = lines[int(found[2]) - 1][: int(found[3]) - 1].rstrip()
+        if not before.endswith(f".{found[4]}"):
+            return found[0]
+        first, rest = _split_first(found[5])
+        return f"{found[1]}{first}.({rest})'"
+
+    return _MISMATCH.sub(receiver_first, named_types(_in_order(text)))
+
+
+_COMPLAINT = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
+
+
+def _in_order(text: str) -> str:
+    """Return complaints in the order of their places."""
+
+    def place(complaint: str) -> tuple[int, int]:
+        found = _COMPLAINT.match(complaint)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    return "\n".join(sorted(re.split(r"\n(?=ERROR: )", text), key=place))
+
+
+def _split_first(types: str) -> tuple[str, str]:
+    """Return the first of several types, and the others."""
+    depth = 0
+    for at, letter in enumerate(types):
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            return types[:at], types[at + 1 :].lstrip()
+    return types, ""
+
+
+def _pointed(source: str, places: Places) -> str:
     """Return complaints with the lines that they are about."""
     lines = []
-    for position, problem in problems:
+    for position, problem in places.problems:
         before = source[:position]
         line, column = before.count("\n"), position - (before.rfind("\n") + 1)
         shown = source.split("\n")[line]
@@ -60,44 +143,9 @@ def _pointed(source: str, problems: list[tuple[int, str]]) -> str:
 
 
 def _environment(node: Node) -> Any:
-    kind = _cel_type(node)
-    return new_environment({"self": kind, "oldSelf": kind, "hadOldSelf": cel_types().BOOL}, functions)
+    kind = cel_type(_type_name(node))
+    return checking_environment({"self": kind, "oldSelf": kind, "hadOldSelf": cel_type("bool")}, functions)
 
 
-def _cel_type(node: Node) -> CelType:
-    kind = cel_types()
-    if node.int_or_string or (node.type == "string" and node.format in ("date-time", "date", "duration", "byte")):
-        return kind.DYN
-    if node.type == "array":
-        return kind.List(_cel_type(node.items) if node.items is not None else kind.DYN)
-    if node.type == "object":
-        return kind.Map(kind.STRING, kind.DYN)
-    scalars = {"string": kind.STRING, "integer": kind.INT, "number": kind.DOUBLE, "boolean": kind.BOOL}
-    return scalars.get(node.type, kind.DYN)
-
-
-def to_cel(value: Any, node: Node | None) -> Any:
-    """Return a value as rules see it.
-
-    What the schema calls a number is a double, and members stand under their CEL names.
-    """
-    if node is None or node is ANYTHING:
-        return value
-    if isinstance(value, dict):
-        named = {}
-        for key, member in value.items():
-            child = node.properties.get(key)
-            if child is not None:
-                name = cel_name(key)
-                if name is not None:
-                    named[name] = to_cel(member, child)
-            elif node.additional is not None:
-                named[key] = to_cel(member, node.additional)
-            elif node.preserve:
-                named[key] = member
-        return named
-    if isinstance(value, list):
-        return [to_cel(item, node.items) for item in value]
-    if node.type == "number" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value
+def _type_name(node: Node) -> str:
+    return "map(string, dyn)" if node.type == "object" and not kind_of(node) else kind_of(node) or "dyn"

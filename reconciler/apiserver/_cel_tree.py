@@ -26,7 +26,9 @@ class Expr:
         parts: the expressions below; for a comprehension range, start, condition, step and result.
         test: the selection only asks whether the member is there.
         text: the value of a constant string.
+        member: the function is called on its first part.
         other: the name of a comprehension's accumulator.
+        second: the name of a comprehension's second variable, or empty.
     """
 
     kind: str = ""
@@ -35,7 +37,9 @@ class Expr:
     parts: list[Expr] = field(default_factory=list)
     test: bool = False
     text: str = ""
+    member: bool = False
     other: str = ""
+    second: str = ""
 
     def walk(self) -> Iterator[Expr]:
         """Yield the expression and all below it."""
@@ -46,22 +50,57 @@ class Expr:
 
 @dataclass(slots=True)
 class Tree:
-    """Hold an expression and where its parts stand in the source."""
+    """Hold an expression, where its parts stand in the source, and which types the engine found for them."""
 
     root: Expr
     positions: dict[int, int]
+    types: dict[int, str]
 
 
 def read_tree(serialized: bytes) -> Tree:
     """Read what ``Expression.serialize`` returns."""
-    checked = _first(serialized, 2)
-    root, positions = Expr(), {}
-    for number, value in read_fields(checked):
-        if number == 4 and isinstance(value, bytes):
+    where = _IN_PARSED if b"ParsedExpr" in _first(serialized, 1) else _IN_CHECKED
+    root, positions, types = Expr(), {}, {}
+    for number, value in read_fields(_first(serialized, 2)):
+        if number == where.root and isinstance(value, bytes):
             root = _expr(value)
-        elif number == 5 and isinstance(value, bytes):
+        elif number == where.source and isinstance(value, bytes):
             positions = dict(_positions(value))
-    return Tree(root, positions)
+        elif number == where.types and isinstance(value, bytes):
+            entry = dict(read_fields(value))
+            key, kind = entry.get(1, 0), entry.get(2, b"")
+            if isinstance(key, int) and isinstance(kind, bytes):
+                types[key] = _type(kind)
+    return Tree(root, positions, types)
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Say in which fields a message has what."""
+
+    root: int
+    source: int
+    types: int
+
+
+_IN_CHECKED, _IN_PARSED = _Where(4, 5, 3), _Where(2, 3, -1)
+_PRIMITIVE = {1: "bool", 2: "int", 3: "uint", 4: "double", 5: "string", 6: "bytes"}
+_WELL_KNOWN = {2: "timestamp", 3: "duration"}
+
+
+def _type(message: bytes) -> str:
+    """Return the name of a type, or nothing where it is not known."""
+    for number, value in read_fields(message):
+        if number == 2:
+            return "null"
+        if number == 3 and isinstance(value, int):
+            return _PRIMITIVE.get(value, "")
+        if number == 5 and isinstance(value, int):
+            return _WELL_KNOWN.get(value, "")
+        if number == 6 and isinstance(value, bytes):
+            items = _type(_first(value, 1))
+            return f"list({items})" if items else ""
+    return ""
 
 
 def _first(message: bytes, number: int) -> bytes:
@@ -94,7 +133,7 @@ def _expr(message: bytes) -> Expr:
     return expr
 
 
-_CONSTANTS = {2: "bool", 3: "int", 4: "uint", 5: "double", 6: "string", 7: "bytes"}
+_CONSTANTS = {1: "null", 2: "bool", 3: "int", 4: "uint", 5: "double", 6: "string", 7: "bytes"}
 
 
 def _const(expr: Expr, message: bytes) -> None:
@@ -123,6 +162,7 @@ def _call(expr: Expr, message: bytes) -> None:
         if number == 2 and isinstance(value, bytes):
             expr.name = value.decode()
         elif number in (1, 3) and isinstance(value, bytes):
+            expr.member = expr.member or number == 1
             expr.parts.append(_expr(value))
 
 
@@ -146,6 +186,8 @@ def _comprehension(expr: Expr, message: bytes) -> None:
             expr.name = value.decode()
         elif number == 3:
             expr.other = value.decode()
+        elif number == 8:
+            expr.second = value.decode()
         elif number in (2, 4, 5, 6, 7):
             expr.parts.append(_expr(value))
 

@@ -19,8 +19,13 @@ __all__ = [
     "is_label_1035",
     "is_label_value",
     "is_subdomain",
+    "label_1035_problems",
+    "label_problems",
+    "label_value_problems",
     "name_problems",
+    "path_name_problems",
     "qualified_name_problems",
+    "subdomain_problems",
 ]
 
 RANDOM_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -85,10 +90,37 @@ def is_label_value(text: str) -> bool:
     return _LABEL_VALUE.fullmatch(text) is not None
 
 
+def label_problems(text: str) -> list[str]:
+    """Return what is wrong with an RFC 1123 label."""
+    problems = _length_problems(text, 63)
+    if _LABEL.fullmatch(text):
+        return problems
+    return [*problems, "must not contain dots" if _SUBDOMAIN.fullmatch(text) else LABEL_MESSAGE]
+
+
+def label_1035_problems(text: str) -> list[str]:
+    """Return what is wrong with a label that begins with a letter."""
+    return _length_problems(text, 63) + ([] if _LABEL_1035.fullmatch(text) else [DNS_LABEL_1035_MESSAGE])
+
+
+def subdomain_problems(text: str) -> list[str]:
+    """Return what is wrong with an RFC 1123 subdomain."""
+    return _length_problems(text, 253) + ([] if _SUBDOMAIN.fullmatch(text) else [SUBDOMAIN_MESSAGE])
+
+
+def label_value_problems(text: str) -> list[str]:
+    """Return what is wrong with the value of a label."""
+    return _length_problems(text, 63, "bytes") + ([] if is_label_value(text) else [LABEL_VALUE_MESSAGE])
+
+
+def _length_problems(text: str, most: int, unit: str = "characters") -> list[str]:
+    return [f"must be no more than {most} {unit}"] if len(text.encode()) > most else []
+
+
 def name_problems(info: KindInfo, name: str) -> list[str]:
     """Return what is wrong with an object's name."""
     if info.names == "path":
-        return _path_name_problems(name)
+        return path_name_problems(name)
     pattern, most, message = {
         "label": (_LABEL, 63, LABEL_MESSAGE),
         "label1035": (_LABEL_1035, 63, DNS_LABEL_1035_MESSAGE),
@@ -99,7 +131,8 @@ def name_problems(info: KindInfo, name: str) -> list[str]:
     return problems if pattern.fullmatch(name) else [*problems, message]
 
 
-def _path_name_problems(name: str) -> list[str]:
+def path_name_problems(name: str) -> list[str]:
+    """Return what keeps a name from being a part of a path."""
     if name in (".", ".."):
         return [f"may not be '{name}'"]
     return [f"may not contain '{mark}'" for mark in ("/", "%") if mark in name]

@@ -1,10 +1,10 @@
-"""Read the protobuf wire format, without knowing what the messages mean."""
+"""Read and write the protobuf wire format, without knowing what the messages mean."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["Truncated", "read_fields", "read_varint"]
+__all__ = ["Truncated", "read_fields", "read_varint", "write_field"]
 
 
 class Truncated(ValueError):
@@ -53,3 +53,19 @@ def read_varint(message: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+
+
+def write_field(number: int, value: int | bytes) -> bytes:
+    """Return a field of a message: a number, or bytes that say how long they are."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    written.append(value)
+    return bytes(written)

@@ -301,4 +301,4 @@ async def test_an_error_while_a_rule_is_asked_is_a_refusal() -> None:
     async with server:
         reply = await api.post(WIDGETS, widget("a", x={}))
         assert reply.status == 422
-        assert "no such key: a evaluating rule: failed rule: self.a == 'x'" in reply["message"]
+        assert "no such key: a evaluating rule: self.a == 'x'" in reply["message"]
