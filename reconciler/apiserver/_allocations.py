@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 __all__ = [
+    "admitted_pod_spec",
     "complete_autoscaler",
     "complete_controller",
     "complete_daemon_set",
@@ -71,20 +72,26 @@ def complete_pod(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
 
 
 def finish_pod(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """Fill in what admission gives a new pod: a priority, and patience with nodes that are away."""
-    if before is not None:
-        return
-    spec = dict(doc.get("spec") or {})
-    spec.setdefault("priority", 0)
-    spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+    """Fill in what admission gives a pod: a priority when it is new, and patience with nodes that are away."""
+    spec = admitted_pod_spec(doc.get("spec") or {}, None if before is None else before.get("spec") or {})
+    if spec != doc.get("spec"):
+        doc["spec"] = spec
+
+
+def admitted_pod_spec(spec: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a pod's spec with what admission adds, given the stored one on an update."""
+    given = {"priority": 0, "preemptionPolicy": "PreemptLowerPriority"}
+    spec = {
+        **{key: value for key in given if (value := (given if before is None else before).get(key)) is not None},
+        **spec,
+    }
     tolerations: list[Any] = list(spec.get("tolerations") or ())
     for key in _AWAY:
         if not any(
             each.get("key") in (key, None) and each.get("effect") in ("NoExecute", None) for each in tolerations
         ):
             tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
-    spec["tolerations"] = tolerations
-    doc["spec"] = spec
+    return {**spec, "tolerations": tolerations}
 
 
 def _requesting(container: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from reconciler.apiserver._names import LABEL_MESSAGE, is_label
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import quoted
 
-__all__ = ["check_pod_spec", "check_schedule", "choice", "in_range", "required", "twice"]
+__all__ = ["check_pod_spec", "check_schedule", "choice", "in_range", "in_whole_numbers", "required", "twice"]
 
 Findings = Iterator[FieldError]
 _PULL = ("Always", "IfNotPresent", "Never")
@@ -38,6 +38,11 @@ def in_range(path: str, value: Any) -> Findings:
         yield FieldError(path, f"Invalid value: {value}: must be between 1 and 65535, inclusive")
 
 
+def in_whole_numbers(value: int) -> bool:
+    """Tell whether a number is neither negative nor beyond 32 bits."""
+    return 0 <= value < 2**31
+
+
 def twice(path: str, names: list[Any]) -> Findings:
     """Yield the findings that names stand twice in a list."""
     for index, name in enumerate(names):
@@ -58,6 +63,10 @@ def check_pod_spec(spec: dict[str, Any], path: str) -> Findings:
         for index, container in enumerate(listed):
             yield from _check_container(container, f"{path}.{key}[{index}]", known)
         yield from twice(f"{path}.{key}", [container.get("name") for container in listed])
+    deadline = spec.get("activeDeadlineSeconds")
+    if deadline is not None and (deadline == 0 or not in_whole_numbers(deadline)):
+        message = f"Invalid value: {deadline}: must be between 1 and 2147483647, inclusive"
+        yield FieldError(f"{path}.activeDeadlineSeconds", message)
     yield from choice(f"{path}.restartPolicy", spec.get("restartPolicy"), _RESTART)
     yield from choice(f"{path}.dnsPolicy", spec.get("dnsPolicy"), _DNS)
 
@@ -77,8 +86,12 @@ def _check_name(path: str, name: Any) -> Findings:
 
 def _check_container(container: dict[str, Any], path: str, volumes: set[Any]) -> Findings:
     yield from _check_name(f"{path}.name", container.get("name"))
-    if not container.get("image"):
+    image = container.get("image")
+    if not image:
         yield required(f"{path}.image")
+    elif image != image.strip():
+        message = f"Invalid value: {quoted(image)}: must not have leading or trailing whitespace"
+        yield FieldError(f"{path}.image", message)
     for index, port in enumerate(container.get("ports") or ()):
         place = f"{path}.ports[{index}]"
         if not port.get("containerPort"):

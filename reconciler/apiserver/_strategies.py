@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from reconciler.apiserver._allocations import (
     finish_pod,
     finish_service,
 )
+from reconciler.apiserver._fixed_fields import CHANGE_CHECKS
 from reconciler.apiserver._kinds import KindInfo
 from reconciler.apiserver._names import CONFIG_KEY_MESSAGE, is_config_key
 from reconciler.apiserver._status import FieldError
@@ -200,3 +201,17 @@ _STRATEGIES = {
 _STRATEGIES |= {
     key: dataclasses.replace(_STRATEGIES.get(key, PLAIN), check=check) for key, check in WORKLOAD_CHECKS.items()
 }
+
+
+def _with_changes(
+    strategy: Strategy, changes: Callable[[dict[str, Any], dict[str, Any]], Iterator[FieldError]]
+) -> Strategy:
+    """Return a strategy that checks what an update changes as well."""
+
+    def check(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
+        return strategy.check(doc, before) + ([] if before is None else list(changes(doc, before)))
+
+    return dataclasses.replace(strategy, check=check)
+
+
+_STRATEGIES |= {key: _with_changes(_STRATEGIES.get(key, PLAIN), changes) for key, changes in CHANGE_CHECKS.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from reconciler.apiserver._allocations import admitted_pod_spec
+from reconciler.apiserver._pod_changes import check_pod_changes
 from reconciler.apiserver._pod_checks import check_pod_spec, check_schedule, choice, in_range, required
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_json, quoted
@@ -29,8 +31,11 @@ def _listed(check: Callable[[dict[str, Any], dict[str, Any] | None], Findings]) 
 
 
 def _pod(doc: dict[str, Any], before: dict[str, Any] | None) -> Findings:
-    if before is None:
-        yield from check_pod_spec(doc.get("spec") or {}, "spec")
+    spec = doc.get("spec") or {}
+    yield from check_pod_spec(spec, "spec")
+    if before is not None and spec != before.get("spec"):
+        known = before.get("spec") or {}
+        yield from check_pod_changes(admitted_pod_spec(spec, known), known)
 
 
 def _workload(kind: str) -> Check:
@@ -51,6 +56,8 @@ def _workload(kind: str) -> Check:
             yield from choice("spec.template.spec.restartPolicy", policy, ("Always",))
         if kind == "deployment":
             yield from _check_strategy(spec.get("strategy") or {})
+        if kind == "statefulset":
+            yield from _check_update(spec.get("updateStrategy") or {})
         if before is not None:
             yield from _check_kept(kind, spec, before.get("spec") or {})
 
@@ -97,6 +104,14 @@ def _check_strategy(strategy: dict[str, Any]) -> Findings:
         yield FieldError("spec.strategy.rollingUpdate", message, "FieldValueForbidden")
 
 
+def _check_update(strategy: dict[str, Any]) -> Findings:
+    rolling = strategy.get("rollingUpdate")
+    if strategy.get("type") == "OnDelete" and rolling is not None:
+        shown = {"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}
+        message = f"Invalid value: {go_json(shown, sort=False)}: only allowed for updateStrategy 'RollingUpdate'"
+        yield FieldError("spec.updateStrategy.rollingUpdate", message)
+
+
 def _check_kept(kind: str, spec: dict[str, Any], before: dict[str, Any]) -> Findings:
     if kind == "statefulset":
         fixed = (spec.keys() | before.keys()) - set(_KEPT_BY_STATEFUL_SETS)
@@ -139,6 +154,8 @@ def _service(doc: dict[str, Any], _before: dict[str, Any] | None) -> Findings:
         yield from in_range(f"{path}.port", port.get("port", 0))
         yield from in_range(f"{path}.targetPort", port.get("targetPort"))
     yield from choice("spec.type", kind, ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"))
+    if kind == "ExternalName" and not spec.get("externalName"):
+        yield required("spec.externalName")
 
 
 def _budget(doc: dict[str, Any], _before: dict[str, Any] | None) -> Findings:

@@ -26,6 +26,8 @@ _TIMES = {"creationTimestamp", "deletionTimestamp", "time", "lastTransitionTime"
 _NUMBERS = re.compile(r"(too old resource version: )\d+ \(\d+\)|(Too large resource version: )\d+, current: \d+")
 _RECORDED = re.compile(r"(ResourceVersion in (?:the precondition|record) )\(\d+\)")
 _SHOWN = re.compile(r'(Invalid value: )"\{.*\}"(: )', re.DOTALL)
+_DIFFERENCE = re.compile(r"((?:pod updates may not change|is immutable after creation)[^\n]*)\n.*", re.DOTALL)
+_TEMPLATE = re.compile(r'(Invalid value: )\{.*"[Ss]pec":\{.*\}(: field is immutable)')
 _RANDOM = re.compile(r"(generated-(?:[0-9]+-)?)[a-z0-9]{5}\b")
 _UID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 _ASKED_VERSION = re.compile(r"\bresourceVersion=(\d+)")
@@ -283,6 +285,8 @@ def normalize(value: Any, ranks: Mapping[str, str], uids: dict[str, str], *, own
     if isinstance(value, str):
         # What a patch made is shown as a whole, with times and in the order of Go's structs.
         text = _SHOWN.sub(r'\1"<document>"\2', _RECORDED.sub(r"\1(N)", value))
+        # How a spec differs is shown by the members of a type inside the real server, and so is a template.
+        text = _TEMPLATE.sub(r"\1<template>\2", _DIFFERENCE.sub(r"\1", text))
         text = _RANDOM.sub(r"\1xxxxx", _NUMBERS.sub(r"\1\2N", text))
         text = _ASKED_VERSION.sub(lambda found: f"resourceVersion={ranks.get(found[1], found[1])}", text)
         return _UID.sub(lambda found: uids.setdefault(found[0], f"uid-{len(uids) + 1}"), text)
