@@ -13,6 +13,7 @@ from reconciler.apiserver._definitions import Definitions
 from reconciler.apiserver._deletes import Deleter
 from reconciler.apiserver._discovery import Discovery
 from reconciler.apiserver._lifecycle import Lifecycle
+from reconciler.apiserver._pod_actions import PodActions
 from reconciler.apiserver._reads import Reader
 from reconciler.apiserver._reviews import is_review, reviewed
 from reconciler.apiserver._routing import Call, route
@@ -71,6 +72,7 @@ class Core:
         provide = self._make_namespace if provision_namespaces else None
         self._writer = Writer(self.cluster, definitions.strategy, provide)
         self._deleter = Deleter(self.cluster)
+        self._pod_actions = PodActions(self.cluster, self._deleter)
         self._scaler = Scaler(self._writer)
         self._lifecycle = Lifecycle(self.cluster, self._deleter)
         self._discovery = Discovery(self.cluster.registry)
@@ -165,7 +167,7 @@ class Core:
 
     def _written(self, call: Call) -> Written:
         if call.verb == "create":
-            return self._writer.create(call)
+            return self._pod_actions.create(call) if call.subresource else self._writer.create(call)
         if call.verb == "delete":
             return self._deleter.delete(call)
         if call.verb == "deletecollection":

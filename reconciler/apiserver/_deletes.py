@@ -21,7 +21,7 @@ from reconciler.apiserver._views import WHOLE
 from reconciler.apiserver._write_rules import is_due
 from reconciler.apiserver._writes import Written
 
-__all__ = ["Deleter"]
+__all__ = ["Deleter", "check_preconditions"]
 
 _ANSWERED_WHOLE = frozenset(
     {
@@ -60,7 +60,7 @@ class Deleter:
         old = store.objects.get(call.endpoint.resource.key(call.namespace, call.name))
         if old is None:
             raise not_found(info.plural, info.group, call.name)
-        _check_preconditions(call, old, options.get("preconditions") or {})
+        check_preconditions(call, old, options.get("preconditions") or {})
         written = self.delete_stored(call.endpoint, old, options, dry_run=dry_run)
         if written.stored is None and info.plural in _ANSWERED_WHOLE and not info.group:
             written.stored = self._last_seen(call.endpoint, old, written)
@@ -150,7 +150,7 @@ class Deleter:
         for stored in chosen:
             current = endpoint.store.objects.get(stored.key)
             if current is not None and current.uid == stored.uid:
-                _check_preconditions(call, current, options.get("preconditions") or {})
+                check_preconditions(call, current, options.get("preconditions") or {})
                 self.delete_stored(endpoint, current, options, dry_run=dry_run)
         metadata = {"resourceVersion": str(rv)}
         if endpoint.resource.custom:
@@ -237,7 +237,12 @@ def _check_policy(options: dict[str, Any]) -> None:
         options["propagationPolicy"] = "Orphan" if orphan else "Background"
 
 
-def _check_preconditions(call: Call, old: Stored, preconditions: dict[str, Any]) -> None:
+def check_preconditions(call: Call, old: Stored, preconditions: dict[str, Any]) -> None:
+    """Refuse an object with another uid or version than was asked for.
+
+    Raises:
+        Refusal: 409.
+    """
     info = call.endpoint.info
     for key, name, stored, might in (
         ("uid", "UID", old.uid, "deleted and then recreated"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.apiserver._openapi import OpenAPI
+from reconciler.apiserver._pod_actions import POD_ACTIONS
 from reconciler.apiserver._registry import Endpoint, Registry
 from reconciler.apiserver._status import no_such_resource, not_served
 
@@ -136,7 +137,12 @@ def _named(parts: list[str], groups: _Groups) -> Any:
     return None
 
 
-_SCALE = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+_OTHER_KINDS = {"scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, **POD_ACTIONS}
+"""The kinds of subresources that are not those of their objects."""
+
+
+def _verbs_of(subresource: str) -> list[str]:
+    return ["create"] if subresource in POD_ACTIONS else ["get", "patch", "update"]
 
 
 def _verbs(endpoint: Endpoint) -> list[str]:
@@ -171,8 +177,8 @@ def _resource_list(group_version: str, endpoints: list[Endpoint]) -> dict[str, A
                 "name": f"{info.plural}/{subresource}",
                 "singularName": "",
                 "namespaced": info.namespaced,
-                **(_SCALE if subresource == "scale" else {"kind": info.kind}),
-                "verbs": ["get", "patch", "update"],
+                **_OTHER_KINDS.get(subresource, {"kind": info.kind}),
+                "verbs": _verbs_of(subresource),
             }
             for subresource in sorted(endpoint.subresources)
         ]
@@ -199,8 +205,8 @@ def _aggregated_resource(endpoint: Endpoint) -> dict[str, Any]:
         entry["subresources"] = [
             {
                 "subresource": name,
-                "responseKind": _SCALE if name == "scale" else kind,
-                "verbs": ["get", "patch", "update"],
+                "responseKind": {"group": "", "version": "", **_OTHER_KINDS[name]} if name in _OTHER_KINDS else kind,
+                "verbs": _verbs_of(name),
             }
             for name in sorted(endpoint.subresources)
         ]

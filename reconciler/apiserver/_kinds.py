@@ -79,7 +79,16 @@ BUILT_IN: tuple[tuple[KindInfo, tuple[str, ...]], ...] = (
     (_kind("", "services", "Service", "svc", categories=_ALL, status=True, names="label"), ("v1",)),
     (_kind("", "endpoints", "Endpoints", "ep", create_on_update=True), ("v1",)),
     (
-        _kind("", "pods", "Pod", "po", categories=_ALL, status=True, generation=True),
+        _kind(
+            "",
+            "pods",
+            "Pod",
+            "po",
+            categories=_ALL,
+            status=True,
+            generation=True,
+            extra_subresources=("binding", "eviction"),
+        ),
         ("v1",),
     ),
     (_kind("", "podtemplates", "PodTemplate", generation=True), ("v1",)),

@@ -50,6 +50,9 @@ class Call:
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
 _OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_ACTION = {"POST": "create"}
+_ACTIONS = frozenset({"binding", "eviction"})
+"""Subresources that are created only."""
 _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
 
 
@@ -131,4 +134,6 @@ _UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
 
 
 def _table(call: Call) -> Mapping[str, str]:
+    if call.subresource in _ACTIONS:
+        return _ACTION
     return _SUBRESOURCE if call.subresource else _OBJECT if call.name else _COLLECTION

@@ -11,7 +11,7 @@ from reconciler.apiserver._pod_checks import check_pod_spec, check_schedule, cho
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_json, quoted
 
-__all__ = ["WORKLOAD_CHECKS"]
+__all__ = ["WORKLOAD_CHECKS", "selects"]
 
 Check = Callable[[dict[str, Any], dict[str, Any] | None], list[FieldError]]
 Findings = Iterator[FieldError]
@@ -72,12 +72,13 @@ def _check_selector(spec: dict[str, Any], kind: str) -> Findings:
     elif not selector:
         yield FieldError("spec.selector", f"Invalid value: {{}}: empty selector is invalid for {kind}")
         return
-    if not _selects(selector or {}, labels or {}):
+    if not selects(selector or {}, labels or {}):
         message = f"Invalid value: {go_json(labels)}: `selector` does not match template `labels`"
         yield FieldError("spec.template.metadata.labels", message)
 
 
-def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Tell whether a selector that is not empty selects labels."""
     if not selector:
         return False
     if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
