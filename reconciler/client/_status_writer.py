@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from reconciler.client._answers import decode
 from reconciler.client._base import ClientBase
+from reconciler.client._connection import JSON
 from reconciler.client._requests import CONTENT_TYPES, encode
 from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.objects import KindLike, gvk_from
@@ -69,13 +70,18 @@ class ClientStatusWriter:
         return await self._client._get_live(self._kind, *self._request)  # noqa: SLF001 - one room
 
     async def write(
-        self, body: dict[str, Any], *, strategy: Literal["merge", "apply"] = "merge", subresource: str | None = "status"
+        self,
+        body: dict[str, Any],
+        *,
+        strategy: Literal["merge", "update", "apply"] = "merge",
+        subresource: str | None = "status",
     ) -> dict[str, Any]:
         """Send a body once and return the object in the answer. A cancelled call may have been executed.
 
         Args:
-            body: a merge patch, or the configuration to apply. It names the resourceVersion that it is conditional on.
-            strategy: ``"merge"``, or ``"apply"``, which is sent with force.
+            body: a merge patch; for an update metadata and the whole status; or the configuration to apply. It names
+                the resourceVersion that it is conditional on.
+            strategy: ``"merge"``, ``"update"`` or ``"apply"``; the last one is sent with force.
             subresource: None writes the main resource.
 
         Raises:
@@ -88,16 +94,17 @@ class ClientStatusWriter:
         options = client._options()  # noqa: SLF001 - one room
         if strategy == "apply":
             options.append(("force", "true"))
+        if strategy != "merge":
             body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
         connection = client._connection  # noqa: SLF001 - one room
         request = connection.request(
-            "PATCH",
+            "PUT" if strategy == "update" else "PATCH",
             client._object_path(rt, *self._request, subresource),  # noqa: SLF001 - one room
             options,
             body=encode(body),
-            content_type=CONTENT_TYPES[strategy],
+            content_type=JSON if strategy == "update" else CONTENT_TYPES[strategy],
         )
-        verb = "apply" if strategy == "apply" else "patch"
+        verb = "patch" if strategy == "merge" else strategy
         write = client._write(rt, verb, self._request, dry_run=False)  # noqa: SLF001 - one room
         try:
             response = await connection.once(request)

@@ -36,9 +36,12 @@ def needs_of(reconciler: Reconciler, kind: KindLike, watches: Sequence[Watch]) -
 
 def _for_the_status(reconciler: ResourceReconciler, kind: KindLike) -> list[Permission]:
     subresource = reconciler.status_subresource
-    needs = [] if subresource is None else [Permission(kind, "patch", subresource="status")]
+    strategy = reconciler.status_strategy
+    needs = []
+    if subresource is not None:
+        needs.append(Permission(kind, "update" if strategy == "update" else "patch", subresource="status"))
     # Without the subresource the status is a part of the object; "auto" finds that out. An apply takes earlier patches
     # over by a patch of the object's managed fields.
-    if subresource != "status" or reconciler.status_strategy == "apply":
+    if subresource != "status" or strategy == "apply":
         needs.append(Permission(kind, "patch"))
     return needs

@@ -21,7 +21,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from reconciler.status._batcher import OnError, StatusBatcher
+from reconciler.status._batcher import StatusBatcher
 from reconciler.status._errors import (
     StatusConflict,
     StatusContested,
@@ -37,6 +37,7 @@ from reconciler.status._errors import (
     UnknownStatusField,
 )
 from reconciler.status._mutations import Mutation
+from reconciler.status._options import OnError
 from reconciler.status._statistics import StatusMetrics, StatusStatistics
 from reconciler.status._unsaved import Unsaved
 from reconciler.status._writer import StatusWriter, Strategy, SyncStatusWriter

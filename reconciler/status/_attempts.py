@@ -109,7 +109,7 @@ class Attempts:
         yield Sleep(max(delay, wanted if isinstance(error, TooManyRequests) else min(wanted, BACKOFF.maximum)))
 
     def _refused(self, wish: Wish, error: APIError, *, reading: bool = False) -> StatusError:
-        verb = "get" if reading else "patch"
+        verb = "get" if reading else "update" if wish.strategy == "update" else "patch"
         main = reading or wish.to_main or self._subresource is None
         what = "the main resource" if main else f"the {self._subresource} subresource"
         return refusal(error, str(self._target), wish.computed, self.mutations, need=f"{verb} {what}")

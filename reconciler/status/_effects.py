@@ -86,7 +86,7 @@ class Policy:
     """Say how a batcher sends.
 
     Attributes:
-        strategy: merge patch or apply.
+        strategy: merge patch, update or apply.
         subresource: ``"status"``; ``"auto"`` falls back to the main resource; None is the main resource.
         limit: writes, and reads, that one flush makes at most.
         token: where each write leaves a random id, so that a lost answer can be told.

@@ -21,7 +21,7 @@ class Joint:
     """Be what an inner batcher holds of an outer one.
 
     Attributes:
-        key: what both must have in common: server, client, field manager, object's name, strategy.
+        key: what both must have in common: server, client, field manager, object's name, whether it is applied.
         session: where to record.
         flush: writes it now.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.meta import uid_of, version_of
@@ -12,6 +12,7 @@ from reconciler.status._json import copy_json, digest
 __all__ = ["Snapshot"]
 
 _MOVED = ("resourceVersion", "generation", "managedFields")
+_NOT_SENT = ("managedFields", "uid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Snapshot:
         uid: its uid; ``""`` when it was never stored.
         generation: of its desired state; None for kinds without.
         status: ``{}`` when it has none. Not to be changed.
+        metadata: what an update sends of it. Not to be changed.
         managed_fields: as the server keeps them; empty when they were stripped.
         rest: fingerprint of all that is neither status nor moved by every write; empty when it was not asked for.
     """
@@ -31,6 +33,7 @@ class Snapshot:
     uid: str
     generation: int | None
     status: dict[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     managed_fields: tuple[Mapping[str, Any], ...] = ()
     rest: bytes = b""
 
@@ -49,6 +52,7 @@ class Snapshot:
             uid=uid_of(document),
             generation=generation if isinstance(generation, int) else None,
             status=copy_json(document.get("status") or {}),
+            metadata=copy_json({k: v for k, v in metadata.items() if k not in _NOT_SENT}),
             managed_fields=tuple(metadata.get("managedFields") or ()),
             rest=_rest(document) if whole else b"",
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.meta import equal, get_path, keep_transition_times, merge_diff, set_path
+from reconciler.meta import equal, get_path, keep_transition_times, merge_diff, merge_patch, set_path
 from reconciler.status._apply import adopted, applied_configuration
 from reconciler.status._effects import Policy, Target
 from reconciler.status._memory import MEMORY
@@ -92,6 +92,9 @@ def wish_for(
         body = applied_configuration(
             target.gvk, target.request, target.field_manager, tip=tip, computed=computed, mutations=mutations
         )
+    elif policy.strategy == "update":
+        # What the server makes of the patch; `computed` may say null where something is to go.
+        body = {"metadata": tip.metadata, "status": merge_patch(tip.status, diff)}
     else:
         body = {"metadata": {"resourceVersion": tip.version}, "status": diff} if conditional else {"status": diff}
     return Wish(tip, mutations, computed, diff, body, context.trimmed, policy.strategy)

@@ -9,8 +9,8 @@ from reconciler.meta import GroupVersionKind, Request
 
 __all__ = ["StatusWriter", "Strategy", "SyncStatusWriter"]
 
-Strategy = Literal["merge", "apply"]
-"""How a status is sent: ``"merge"`` (RFC 7386 merge patch) or ``"apply"`` (server-side apply)."""
+Strategy = Literal["merge", "update", "apply"]
+"""How a status is sent: ``"merge"`` (RFC 7386 merge patch), ``"update"`` (PUT) or ``"apply"`` (server-side apply)."""
 
 
 class StatusWriter(Protocol):
@@ -57,8 +57,9 @@ class StatusWriter(Protocol):
         Cancellation may leave it applied: the batcher shields the call, and waits at most for its ``flush_timeout``.
 
         Args:
-            body: a merge patch, or the applied configuration. It names the resourceVersion it is conditional on.
-            strategy: ``"merge"`` or ``"apply"``; the latter is sent with force.
+            body: a merge patch; for an update metadata and the whole status; or the applied configuration. It names the
+                resourceVersion it is conditional on, and neither apiVersion nor kind.
+            strategy: ``"merge"``, ``"update"`` or ``"apply"``; the last one is sent with force.
             subresource: None writes the main resource.
 
         Raises:

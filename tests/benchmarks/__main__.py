@@ -82,6 +82,7 @@ def contenders(program: str) -> dict[str, Contender]:
     return {
         "ours": python("ours", OURS),
         "ours-uvloop": python("ours", f"{OURS}, uvloop", "--loop=uvloop"),
+        "ours-patch": python("ours", f"{OURS}, patch", "--write=patch"),
         "go": go(GO),
         "go-patch": go(f"{GO}, patch", "--write=patch"),
         "go-no-predicate": go(f"{GO}, no predicate", "--predicate=false"),
@@ -92,6 +93,7 @@ def contenders(program: str) -> dict[str, Contender]:
         "kopf": python("kopf_operator", KOPF),
         "watch": python("watch_loop", "kubernetes_asyncio Watch"),
         "bare": python("bare", CEILING),
+        "bare-patch": python("bare", f"{CEILING}, patch", "--write=patch"),
     }
 
 

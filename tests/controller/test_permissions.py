@@ -74,6 +74,13 @@ async def test_the_status_is_patched_where_it_is_written(world: World, subresour
     assert {name.partition(":")[2] for name, verbs in rules.items() if "patch" in verbs} == patched | {"events"}
 
 
+async def test_a_status_that_is_sent_by_update_needs_that_verb(world: World) -> None:
+    class Updating(WidgetReconciler):
+        status_strategy = "update"
+
+    assert access(world, Updating())["example.com:widgets/status"] == "update"
+
+
 async def test_owned_and_watched_kinds_are_listed_and_watched(world: World) -> None:
     rules = access(world, WidgetReconciler(), owns=["apps/v1/Deployment"], watches=[Watch("v1/Endpoints")])
     assert rules["apps:deployments"] == "get list watch"

@@ -132,6 +132,16 @@ async def test_another_server_strategy_or_subresource_does_not_join(server):
             assert not inner.joined
 
 
+async def test_a_merge_patch_joins_an_update_since_both_write_the_same(server):
+    async with batcher(server, strategy="update") as outer:
+        outer.set("phase", "A")
+        async with batcher(server) as inner:
+            assert inner.joined
+            inner.append("log", 1)
+    assert server.status == {"phase": "A", "log": [1]}
+    assert [strategy for _, strategy, _ in server.writes] == ["update"]
+
+
 async def test_a_blocking_batcher_does_not_join_an_asynchronous_one(server):
     async with batcher(server):
         with batcher(server, server.blocking_writer()) as inner:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from pydantic import Field
 
+from reconciler.controller import ResourceReconciler, Result
+from reconciler.manager import Manager
 from reconciler.objects import ConditionedStatus, Model, Resource, schema_extra
 from reconciler.status import StatusBatcher, StatusContested, StatusInvalid, StatusSubresourceMissing
 from reconciler.testing._cluster import Cluster
@@ -98,6 +100,96 @@ async def test_a_stale_version_is_refused_and_the_mutations_replayed(cluster, ob
     assert (await fresh(cluster))["status"] == {"total": 6, "log": ["theirs", "own"]}
     assert cluster.writes(name="db1") == [200, 409, 200]
     assert status.statistics().conflicts == 1
+
+
+# Strategy "update": the same by PUT.
+
+
+async def test_an_update_is_one_put_and_leaves_what_it_was_not_asked_for(cluster, obj):
+    await foreign(cluster, {"total": 5, "deep": {"a": "1", "b": "2"}, "error": "old", "parts": [{"id": "p"}]})
+    async with StatusBatcher(cluster.client, await fresh(cluster), strategy="update") as status:
+        status.set("deep.a", "3")
+        status.set(phase="A", error=None)
+        status.set_condition("Ready", True, reason="Done")
+        computed = status.current
+    stored = await fresh(cluster)
+    assert stored["status"] == computed
+    assert (stored["status"]["deep"], stored["status"]["total"]) == ({"a": "3", "b": "2"}, 5)
+    assert "error" not in stored["status"]
+    assert stored["spec"] == obj["spec"]
+    assert stored["metadata"]["generation"] == obj["metadata"]["generation"]
+    assert cluster.writes(name="db1") == [200, 200]
+    async with StatusBatcher(cluster.client, status.object, strategy="update") as status:
+        status.set(phase="A")
+    assert status.written is False
+    assert cluster.writes(name="db1") == [200, 200]
+
+
+async def test_an_update_of_a_stale_version_is_refused_and_the_mutations_replayed(cluster, obj):
+    await foreign(cluster, {"total": 5, "log": ["theirs"]})
+    async with StatusBatcher(cluster.client, obj, strategy="update") as status:
+        status.increment("total")
+        status.append("log", "own")
+    assert (await fresh(cluster))["status"] == {"total": 6, "log": ["theirs", "own"]}
+    assert cluster.writes(name="db1") == [200, 409, 200]
+
+
+async def test_an_update_never_writes_into_an_object_that_was_made_anew(cluster, obj):
+    await cluster.client.delete(KIND, "db1", cluster.namespace)
+    await made(cluster, KIND)
+    async with StatusBatcher(cluster.client, obj, strategy="update") as status:
+        status.set(phase="A")
+    assert status.statistics().dropped == 1
+    assert "status" not in await fresh(cluster)
+
+
+async def test_an_update_of_a_built_in_kind_leaves_its_metadata_alone(cluster):
+    document = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "web",
+            "namespace": cluster.namespace,
+            "labels": {"app": "web"},
+            "annotations": {"note": "kept"},
+        },
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "web", "image": "web:1"}]},
+            },
+        },
+    }
+    before = (await cluster.client.create(document)).to_dict()
+    async with StatusBatcher(cluster.client, before, strategy="update") as status:
+        status.set(replicas=1)
+    after = (await cluster.client.get("apps/v1/Deployment", "web", cluster.namespace)).to_dict()
+    assert after["status"]["replicas"] == 1
+    assert after["spec"] == before["spec"]
+    for kept in ("labels", "annotations", "uid", "generation"):
+        assert after["metadata"][kept] == before["metadata"][kept]
+
+
+async def test_a_reconciler_may_send_its_status_by_update(cluster, obj):
+    class Updating(ResourceReconciler[Database]):
+        status_strategy = "update"
+        runs = 0
+
+        async def reconcile_object(self, obj: Database, status: StatusBatcher[Status]) -> Result | None:
+            self.runs += 1
+            status.set(total=self.runs)
+            return Result(requeue_after=0.05) if self.runs < 3 else None
+
+    reconciler = Updating()
+    manager = Manager(cluster.client, namespaces=[cluster.namespace])
+    manager.add_controller(reconciler)
+    async with manager.running():
+        await cluster.client.wait_for(
+            Database, "db1", cluster.namespace, until=lambda db: db.status.total == 3, timeout=20
+        )
+    assert cluster.writes(name="db1") == [200, 200, 200]
+    assert reconciler.runs == 3, "no write has woken the controller"
 
 
 async def test_a_field_that_another_manager_set_is_contested_and_one_of_the_own_is_not(cluster, obj):

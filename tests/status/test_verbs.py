@@ -447,7 +447,10 @@ def test_a_batcher_is_entered_once():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"strategy": "update"}, "'merge' or 'apply'"),
+        ({"strategy": "put"}, "'merge', 'update' or 'apply'"),
+        ({"strategy": "update", "subresource": "auto"}, "goes with subresource='status'"),
+        ({"strategy": "update", "subresource": None}, "goes with subresource='status'"),
+        ({"strategy": "update", "conditional": False}, "goes with strategy='merge'"),
         ({"on_error": "ignore"}, "'flush', 'ledgers' or 'discard'"),
         ({"flush_timeout": 0}, "more than 0 seconds"),
         ({"flush_timeout": math.nan}, "more than 0 seconds"),

@@ -1,4 +1,4 @@
-"""The ceiling: aiohttp alone, which sends the same patches to objects whose names and versions it knows already."""
+"""The ceiling: aiohttp alone, which sends the same writes to objects whose names and versions it knows already."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.benchmarks.contenders.protocol import Options, Reporter, commands, co
 
 
 async def main(options: Options) -> None:
-    """List before the clock runs, then patch."""
+    """List before the clock runs, then write."""
     reporter = Reporter(options.count)
     lines = commands()
     config = json.loads(await asyncio.to_thread(Path(options.kubeconfig).read_text))  # JSON is YAML
@@ -32,13 +32,15 @@ async def main(options: Options) -> None:
         reporter.mark("ready")
         await anext(lines)
         left = iter(items)
-        workers = [asyncio.create_task(_patch(session, path, left, options, reporter)) for _ in range(options.workers)]
+        workers = [asyncio.create_task(_write(session, path, left, options, reporter)) for _ in range(options.workers)]
         await asyncio.gather(*workers)
         await obey(reporter, lines)
 
 
-async def _patch(session: aiohttp.ClientSession, path: str, left: Any, options: Options, reporter: Reporter) -> None:
-    headers = {"content-type": "application/merge-patch+json"}
+async def _write(session: aiohttp.ClientSession, path: str, left: Any, options: Options, reporter: Reporter) -> None:
+    update = options.write == "update"
+    method, kind = ("PUT", "json") if update else ("PATCH", "merge-patch+json")
+    headers = {"content-type": f"application/{kind}"}
     for item in left:
         metadata = item["metadata"]
         status = {
@@ -46,9 +48,13 @@ async def _patch(session: aiohttp.ClientSession, path: str, left: Any, options: 
             "observedGeneration": metadata["generation"],
             "conditions": [condition(timestamp())],
         }
-        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
+        if update:
+            kept = {key: value for key, value in metadata.items() if key not in ("managedFields", "uid")}
+            body = {"apiVersion": "bench.example.com/v1", "kind": "Widget", "metadata": kept, "status": status}
+        else:
+            body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
         url = f"{path}/{metadata['name']}/status"
-        async with session.patch(url, data=json.dumps(patch).encode(), headers=headers) as answer:
+        async with session.request(method, url, data=json.dumps(body).encode(), headers=headers) as answer:
             await answer.read()
             reporter.failures += answer.status != 200
         reporter.reconciles += 1

@@ -15,6 +15,7 @@ class WidgetReconciler(ResourceReconciler[Widget]):
     def __init__(self, options: Options, reporter: Reporter) -> None:
         self.options = options
         self.reporter = reporter
+        self.status_strategy = "update" if options.write == "update" else "merge"  # type: ignore[misc]
         self.outcome = Result(requeue_after=options.requeue) if options.requeue else None
 
     async def reconcile_object(self, widget: Widget, status: StatusBatcher[WidgetStatus]) -> Outcome:

@@ -32,6 +32,7 @@ class Options:
         workers: objects that are worked on side by side.
         requeue: seconds after which each key runs again; 0 for never.
         loop: ``"asyncio"`` or ``"uvloop"``.
+        write: ``"update"``, a PUT of the status as controller-runtime's Update sends, or ``"patch"``, a merge patch.
     """
 
     work: str
@@ -42,6 +43,7 @@ class Options:
     workers: int
     requeue: float
     loop: str
+    write: str
 
 
 def parse() -> Options:
@@ -53,6 +55,7 @@ def parse() -> Options:
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--requeue", type=float, default=0)
     parser.add_argument("--loop", default="asyncio")
+    parser.add_argument("--write", choices=("update", "patch"), default="update")
     return Options(**vars(parser.parse_args()))
 
 
