@@ -7,7 +7,8 @@ from typing import Any
 
 from reconciler.apiserver._fields import FieldSet, items_by_key, step_of
 from reconciler.apiserver._schema import ANYTHING, Node
-from reconciler.apiserver._text import go_json, go_value, quoted
+from reconciler.apiserver._text import go_json, go_syntax, go_value, quoted
+from reconciler.apiserver._validation import item_key
 
 __all__ = ["merge", "prune", "type_problems"]
 
@@ -25,23 +26,43 @@ def merge(live: Any, config: Any, node: Node) -> Any:
 
 
 def _merge_lists(live: list[Any], config: list[Any], node: Node) -> list[Any]:
-    """Merge lists by key: the applied order where both have an item, and what is only live where it stood."""
-    old, new = items_by_key(live, node), items_by_key(config, node)
+    """Merge lists by key: the applied order where both have an item, and what is only live where it stood.
+
+    Twins among the live items stay as they are unless there is an applied one, which then stands for them.
+    """
     place = node.items or ANYTHING
-    left, right = list(old), list(new)
+    left, right = [step_of(item, node) for item in live], [step_of(item, node) for item in config]
+    old, new = items_by_key(live, node), dict(zip(right, config, strict=True))
+    shared = [step for step in right if step in old]
     found: list[Any] = []
     done: set[str] = set()
     at, to = 0, 0
+
+    def take(step: str) -> None:
+        known = old.get(step, ())
+        found.append(merge(known[0], new[step], place) if len(known) == 1 else new[step])
+        done.add(step)
+        if shared and shared[0] == step:
+            del shared[0]
+
     while at < len(left) or to < len(right):
-        if at < len(left) and left[at] in done:
-            at += 1
-        elif at < len(left) and left[at] not in new:
-            found.append(old[left[at]])
-            at += 1
-        elif to < len(right):
-            step = right[to]
-            found.append(merge(old[step], new[step], place) if step in old else new[step])
-            done.add(step)
+        if at < len(left) and to < len(right):
+            if left[at] == right[to]:
+                take(right[to])
+                at, to = at + 1, to + 1
+                continue
+            if left[at] in new and shared and shared[0] != left[at]:
+                at += 1
+                continue
+        if at < len(left):
+            if left[at] not in new:
+                found.append(live[at])
+                at += 1
+                continue
+            if left[at] in done:
+                at += 1
+        if to < len(right):
+            take(right[to])
             to += 1
     return found
 
@@ -121,25 +142,13 @@ def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
     seen: set[str] = set()
     for index, item in enumerate(value):
         where = f"[{index}]"
-        if node.list_type == "map":
-            if not isinstance(item, dict):
-                what = "a null element" if item is None else "non-map elements"
-                yield f"{path}: element {index}: associative list with keys may not have {what}"
-                continue
-            step = step_of(item, node)
-            if step == "k:{}":
-                keys = go_json(list(node.map_keys)).replace('","', '" "')
-                yield (
-                    f"{path}: element {index}: associative list with keys has an element that omits all key fields "
-                    f"{keys} (and doesn't have default values for any key fields)"
-                )
-                continue
-        if node.list_type == "set" and item is None:
-            yield f"{path}: element {index}: associative list without keys has an element that's an explicit null"
-            continue
         if node.list_type in ("set", "map"):
-            step = step_of(item, node)
-            where = _bracketed(item, node)
+            nameless = _nameless(item, node)
+            if nameless:
+                # Nothing more is said of such a list.
+                yield f"{path}: element {index}: {nameless}"
+                return
+            step, where = step_of(item, node), _bracketed(item, node)
             if step in seen:
                 yield f"{path}: duplicate entries for key {where}"
             seen.add(step)
@@ -147,22 +156,54 @@ def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
             yield from type_problems(item, node.items, f"{path}{where}")
 
 
+def _nameless(item: Any, node: Node) -> str:
+    """Return why an item of a set or keyed list cannot be named, or nothing."""
+    if node.list_type == "set":
+        return _NO_KEY.get(type(item), "")
+    if not isinstance(item, dict):
+        return f"associative list with keys may not have {'a null element' if item is None else 'non-map elements'}"
+    if step_of(item, node) != "k:{}":
+        return ""
+    keys = go_json(list(node.map_keys)).replace('","', '" "')
+    return (
+        f"associative list with keys has an element that omits all key fields {keys} (and doesn't have default values "
+        "for any key fields)"
+    )
+
+
+_NO_KEY: Mapping[type, str] = {
+    dict: "associative list without keys has an element that's a map type",
+    list: "not supported: associative list with lists as elements",
+    type(None): "associative list without keys has an element that's an explicit null",
+}
+
+
 def _bracketed(item: Any, node: Node) -> str:
     if node.list_type == "set":
-        return f"[={go_json(item)}]"
-    keys = [f"{key}={go_json(item[key])}" for key in node.map_keys if key in item]
-    return f"[{','.join(keys)}]"
+        return f"[={_shown(item)}]"
+    return f"[{','.join(f'{key}={_shown(value)}' for key, value in sorted(item_key(item, node).items()))}]"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as structured-merge-diff shows it in a path."""
+    if isinstance(value, dict):
+        return "".join(f"{key}={_shown(member)}" for key, member in value.items())
+    if isinstance(value, list):
+        return f"[{','.join(map(_shown, value))}]"
+    return quoted(value)
 
 
 def _scalar_problem(value: Any, node: Node) -> str:
-    if node.int_or_string or not node.type:
-        return "" if not isinstance(value, (dict, list)) else f"expected scalar, got {_boxed(value)}"
+    if node.format == "quantity" or (node.type == "string" and node.format not in ("", "byte")):
+        return "" if not isinstance(value, (dict, list)) else f"expected any scalar, got {_boxed(value)}"
+    if not node.type:
+        return ""
     if node.type in ("integer", "number"):
         fits = isinstance(value, (int, float)) and not isinstance(value, bool)
         return "" if fits else f"expected numeric (int or float), got {_GO_TYPES.get(type(value), '<nil>')}"
     if node.type == "boolean":
         return "" if isinstance(value, bool) else f"expected boolean, got {_boxed(value)}"
-    shown = f"&value.valueUnstructured{{Value:{quoted(value)}}}"
+    shown = f"&value.valueUnstructured{{Value:{go_syntax(value)}}}"
     return "" if isinstance(value, str) else f"expected string, got {shown}"
 
 

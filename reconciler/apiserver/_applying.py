@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.apiserver._apply import merge, prune, type_problems
+from reconciler.apiserver._apply import merge, prune
 from reconciler.apiserver._bodies import read_yaml, yaml_problem
 from reconciler.apiserver._contents import Contents
-from reconciler.apiserver._fields import FieldSet, owned, paths, union
+from reconciler.apiserver._fields import FieldSet, compare, owned, paths, union
 from reconciler.apiserver._managers import NO_RESET, Change, Entry, Key, Owners, Reset, content_of, key_for, reset_by
 from reconciler.apiserver._routing import Call, truthy
 from reconciler.apiserver._schema import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver._status import Refusal, apply_conflict, bad_request, internal_error, invalid
 from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._text import go_type
-from reconciler.apiserver._write_rules import check_version
+from reconciler.apiserver._write_rules import check_version, is_converted, unfit
 
 __all__ = ["apply_new", "apply_over", "read_configuration"]
 
@@ -43,27 +43,31 @@ def read_configuration(call: Call) -> dict[str, Any]:
     version, kind = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
     if version != endpoint.api_version or kind != info.kind:
         raise bad_request(f"invalid object type: {version if '/' in version else f'/{version}'}, Kind={kind}")
-    metadata = dict(found.get("metadata") or {})
-    if metadata.get("managedFields") is not None:
+    about = found.get("metadata")
+    metadata = dict(about) if isinstance(about, dict) else {}
+    entries = metadata.get("managedFields")
+    if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
         raise bad_request("metadata.managedFields must be nil")
-    metadata.pop("managedFields", None)
+    if entries is None:
+        metadata.pop("managedFields", None)
     name = metadata.setdefault("name", call.name)
-    if not name:
+    # What is no text, or no object, does not fit the schema, which is said below.
+    if (about and not isinstance(about, dict)) or (name is not None and not isinstance(name, str)):
+        name = ""
+    elif not name:
         words = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
         raise bad_request(words)
-    if name != call.name:
+    elif name != call.name:
         raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
-    config = {**found, "metadata": metadata}
-    content = {key: value for key, value in config.items() if key not in ("apiVersion", "kind")}
-    problems = list(type_problems(content, endpoint.place))
-    if problems:
-        text = problems[0] if len(problems) == 1 else "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
+    config = {**found, "metadata": metadata if isinstance(about, dict) or not about else about}
+    if text := unfit(call, config):
         kind = (
             f"{info.group}/{endpoint.version}, Kind={info.kind}"
             if not info.group
             else f"{endpoint.api_version}, Kind={info.kind}"
         )
-        place = f"{metadata.get('namespace', '')}/{name}"
+        namespace = metadata.get("namespace")
+        place = f"{namespace if isinstance(namespace, str) else ''}/{name}"
         raise internal_error(f"failed to create typed patch object ({place}; {kind}): {text}")
     return config
 
@@ -81,14 +85,17 @@ def apply_over(call: Call, config: dict[str, Any], old: Stored, owners: Owners) 
 
     Raises:
         Refusal: 409 for fields that others own when the request does not force, and for a version that is not the
-            stored one, 422 for what became null and may not.
+            stored one, 422 for what became null and may not, 500 for a stored object that cannot be converted.
     """
     place, before = call.endpoint.place, call.endpoint.show(old.doc)
+    if is_converted(call, before) and (text := unfit(call, before)):
+        raise internal_error(text)
     key = key_for(call, "Apply")
     live, content = content_of(call, before), content_of(call, config)
     if not owners.sets and not before["metadata"].get("managedFields"):
         unowned = {"manager": _UNOWNED, "operation": "Update", "apiVersion": call.endpoint.api_version}
-        owners.sets[Key(unowned)] = _without_self(owned(_named(live), place, whole=True))
+        if there := compare(call.endpoint.skeleton, live, place)[0]:
+            owners.sets[Key(unowned)] = there
     last = owners.sets.get(key, {})
     fields = _applied(content, place)
     managed = fields
@@ -134,18 +141,16 @@ def _check_nulls(call: Call, content: dict[str, Any], doc: dict[str, Any], old: 
 def _asks_for_more(config: dict[str, Any], before: dict[str, Any]) -> bool:
     """Tell whether a configuration has other values than the object where only the server sets them."""
     asked, there = config["metadata"], before["metadata"]
-    return any(key in asked and asked[key] != there.get(key) for key in ("creationTimestamp", "generation", "selfLink"))
+    return any(key in asked and asked[key] != there.get(key) for key in _SERVERS_OWN)
+
+
+_SERVERS_OWN = ("creationTimestamp", "generation", "selfLink")
+"""The members of metadata that only the server sets, and nobody owns."""
 
 
 def _applied(content: dict[str, Any], place: Node) -> FieldSet:
     """Return what a configuration owns."""
     return owned(_named(content), place, whole=False)
-
-
-def _without_self(fields: FieldSet) -> FieldSet:
-    """Return a set in which metadata is no member itself: it was there before anybody could set it."""
-    below = {step: deeper for step, deeper in fields.get("f:metadata", {}).items() if step != "."}
-    return {**fields, "f:metadata": below} if below else fields
 
 
 def _named(content: dict[str, Any]) -> dict[str, Any]:
@@ -176,9 +181,12 @@ def _assembled(call: Call, config: dict[str, Any], before: dict[str, Any], merge
     doc = {**merged, "apiVersion": before["apiVersion"], "kind": before["kind"]}
     if call.subresource == "status":
         doc = {key: value for key, value in before.items() if key != "status"} | doc
-    elif "status" in before:
-        doc.setdefault("status", before["status"])
-    doc["metadata"] = {**metadata, **merged.get("metadata", {}), **_identity(config)}
+    elif "status" in call.endpoint.subresources and "status" in before:
+        doc["status"] = before["status"]
+    asked = {} if call.endpoint.resource.custom else {key: config["metadata"].get(key) for key in _SERVERS_OWN}
+    # Built-in kinds are read as a whole, with what then stays as it was.
+    unread = {key: value for key, value in asked.items() if value is not None}
+    doc["metadata"] = {**metadata, **merged.get("metadata", {}), **_identity(config), **unread}
     return doc
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "decode",
     "duplicate_fields",
     "media_type",
+    "patch_type",
     "read_object",
     "read_yaml",
     "yaml_problem",
@@ -62,6 +63,21 @@ _decoder = msgspec.json.Decoder(float_hook=_go_number)
 def media_type(request: HTTPRequest) -> str:
     """Return the body's media type without parameters, in lower case; empty when none is named."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def patch_type(call: Call) -> str:
+    """Return the media type of a patch.
+
+    Raises:
+        Refusal: 415 for what is no patch that the kind takes.
+    """
+    kind, custom = media_type(call.request), call.endpoint.resource.custom
+    accepted = [JSON_PATCH, MERGE_PATCH, *([] if custom else [STRATEGIC_PATCH]), APPLY_PATCH]
+    if kind not in accepted:
+        if not custom:
+            raise Refusal(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
+        raise unsupported_media_type(accepted)
+    return kind
 
 
 def check_size(request: HTTPRequest) -> None:

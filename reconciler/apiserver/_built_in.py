@@ -5,39 +5,18 @@ The types stand in ``built_in.json``, which is made from the OpenAPI documents o
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
-import re
-from datetime import UTC, datetime
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from reconciler.apiserver._defaults import completion_of
+from reconciler.apiserver._scalars import Malformed, Place, empty_scalar, read_scalar
 from reconciler.apiserver._schema import ANYTHING, Node
 from reconciler.apiserver._status import FieldError
-from reconciler.apiserver._text import go_type
 
-__all__ = ["BuiltInContents", "Malformed", "built_in_node", "metadata_node", "place_of", "read_time", "type_name"]
-
-
-class Malformed(Exception):
-    """Say in encoding/json's words why a document cannot be read.
-
-    Args:
-        problem: the words.
-        restoring: the words of the library by which strategic merge patches are read; the same unless given.
-
-    Attributes:
-        member: the member of the document that is to blame.
-    """
-
-    def __init__(self, problem: str, restoring: str = "") -> None:
-        super().__init__(problem)
-        self.restoring = restoring or problem
-        self.member = ""
+__all__ = ["BuiltInContents", "built_in_node", "metadata_node", "place_of", "read_at_once", "read_value", "type_name"]
 
 
 _SCALARS = {
@@ -59,6 +38,7 @@ _GO = {
     "y": "[]uint8",
     "i": "int32",
     "l": "int64",
+    "o": "int32",
     "n": "float64",
     "b": "bool",
 }
@@ -86,6 +66,8 @@ def _type(name: str) -> Node:
         for key, text in members.items():
             if key != "|":
                 node.properties[key] = _member(text)
+            if key == "uid" and name.startswith(_WITH_UIDS):
+                node.properties[key].name = "types.UID"
         if keyed:
             # The key of an item is whole even where the item is silent of it.
             node.properties["protocol"].default = "TCP"
@@ -93,6 +75,8 @@ def _type(name: str) -> Node:
 
 
 _NODES: dict[str, Node] = {}
+_WITH_UIDS = ("core.", "meta.")
+"""The groups whose types have uids of objects; those of others are names of users."""
 
 
 def _member(text: str) -> Node:
@@ -181,8 +165,16 @@ class BuiltInContents:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    def settle(self, found: dict[str, Any], before: dict[str, Any] | None, unknown: list[str]) -> dict[str, Any]:
+    def settle(
+        self, found: dict[str, Any], before: dict[str, Any] | None, unknown: list[str], *, restored: bool = False
+    ) -> dict[str, Any]:
         """Return a document without what the kind does not have; empty lists and maps are left out.
+
+        Args:
+            found: the document.
+            before: the stored document on an update.
+            unknown: collects the paths of what the kind does not have.
+            restored: the document is restored from untyped values.
 
         Raises:
             Malformed: a member has the wrong type.
@@ -197,7 +189,7 @@ class BuiltInContents:
                 settled[key] = value
             elif value is not None:
                 try:
-                    kept = _read(value, child, _Place(key, key, self.node.name), unknown)
+                    kept = read_value(value, child, Place(key, key, self.node.name, restored), unknown)
                 except Malformed as problem:
                     problem.member = key
                     raise
@@ -220,29 +212,31 @@ class BuiltInContents:
 _ABSENT = object()
 
 
-class _Place(NamedTuple):
-    """Name a place: with indices, as Go does without them, and the Go type that the member belongs to."""
+def read_value(value: Any, node: Node, place: Place, unknown: list[str]) -> Any:
+    """Return a value of the type.
 
-    path: str
-    go_path: str
-    struct: str
+    Args:
+        value: what a document has at the place.
+        node: the type.
+        place: the place.
+        unknown: collects the paths of what the type does not have.
 
-
-def _read(value: Any, node: Node, place: _Place, unknown: list[str]) -> Any:
-    """Return a value of the type."""
+    Raises:
+        Malformed: it, or something in it, is of another type.
+    """
     if node is ANYTHING:
         return value
     if isinstance(value, dict) and (node.type == "object" or node.properties):
         return _read_object(value, node, place, unknown)
     if isinstance(value, list) and node.items is not None:
         return [
-            _read(item, node.items, place._replace(path=f"{place.path}[{index}]"), unknown)
+            read_value(_item(item, node.items), node.items, place._replace(path=f"{place.path}[{index}]"), unknown)
             for index, item in enumerate(value)
         ]
-    return _read_scalar(value, node, place)
+    return read_scalar(value, node, place)
 
 
-def _read_object(value: dict[str, Any], node: Node, place: _Place, unknown: list[str]) -> dict[str, Any]:
+def _read_object(value: dict[str, Any], node: Node, place: Place, unknown: list[str]) -> dict[str, Any]:
     settled = {}
     is_map = node.additional is not None
     for key, member in value.items():
@@ -250,111 +244,54 @@ def _read_object(value: dict[str, Any], node: Node, place: _Place, unknown: list
         path = f"{place.path}.{key}"
         if child is None:
             unknown.append(path)
-        elif member is None and is_map and child.type == "string" and not child.format:
-            settled[key] = ""
+        elif member is None and is_map and (empty := empty_scalar(child)) is not None:
+            settled[key] = empty
         elif member is not None:
-            inner = place._replace(path=path) if is_map else _Place(path, f"{place.go_path}.{key}", node.name)
-            kept = _read(member, child, inner, unknown)
+            go_path, struct = (place.go_path, place.struct) if is_map else (f"{place.go_path}.{key}", node.name)
+            inner = Place(path, go_path, struct, place.restored)
+            kept = read_value(member, child, inner, unknown)
             if is_map or not _is_empty(kept, child):
                 settled[key] = kept
     return settled if node.complete is None else node.complete(settled)
 
 
+def read_at_once(value: Any, node: Node, place: Place) -> None:
+    """Read what reads itself in a value; null is left aside.
+
+    Args:
+        value: what a document has at the place.
+        node: the type.
+        place: the place, whose path without indices ends with a dot.
+
+    Raises:
+        Malformed: it is of another type; what else is wrong with the value does not matter.
+    """
+    if value is None or node is ANYTHING:
+        return
+    if isinstance(value, dict) and (node.type == "object" or node.properties):
+        is_map = node.additional is not None
+        for key, member in value.items():
+            child = node.child(key)
+            if child is not None:
+                path = place.go_path if is_map else f"{place.go_path}{key}."
+                read_at_once(member, child, Place(place.path, path, place.struct if is_map else node.name))
+    elif isinstance(value, list) and node.items is not None:
+        for item in value:
+            read_at_once(item, node.items, place)
+    elif node.format or node.int_or_string:
+        try:
+            read_scalar(value, node, place._replace(go_path=place.go_path[:-1]))
+        except Malformed as problem:
+            if problem.at_once:
+                raise
+
+
+def _item(item: Any, node: Node) -> Any:
+    """Return an item, or what Go has in place of a null."""
+    if item is None:
+        return {} if node.type == "object" else empty_scalar(node)
+    return item
+
+
 def _is_empty(value: Any, node: Node) -> bool:
     return value in ({}, []) and (node.type == "array" or node.additional is not None)
-
-
-def _read_scalar(value: Any, node: Node, place: _Place) -> Any:
-    if node.format == "quantity":
-        if isinstance(value, str):
-            return value
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
-    elif node.int_or_string:
-        if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-            return value
-    elif not node.type:
-        return value
-    elif _fits(value, node):
-        return _formatted(value, node.format)
-    struct, wanted = place.struct.rpartition(".")[2], node.name or "string"
-    raise Malformed(
-        f"json: cannot unmarshal {_shown(value, node)} into Go struct field {struct}.{place.go_path} of type {wanted}",
-        _restoring(value, node),
-    )
-
-
-_REFLECTED = {str: "string", bool: "bool", int: "int64", float: "float64", list: "slice", dict: "map"}
-
-
-def _restoring(value: Any, node: Node) -> str:
-    found = _REFLECTED.get(type(value), "nil")
-    if node.type == "array" or (node.format == "byte" and not isinstance(value, str)):
-        return f"cannot restore slice from {found}"
-    if node.type == "object":
-        return f"cannot restore map from {found}" if node.additional else f"cannot restore struct from: {found}"
-    wanted = {"string": "string", "boolean": "bool", "number": "float64", "integer": node.format}.get(node.type, "")
-    if wanted and isinstance(value, str):
-        return f"unrecognized type: {wanted}"
-    if wanted and not node.format.endswith("time") and isinstance(value, (int, float)):
-        return f"cannot convert {found} to {wanted}"
-    return ""
-
-
-def _formatted(value: Any, form: str) -> Any:
-    if form in ("date-time", "micro-time"):
-        return read_time(value, form)
-    if form == "byte":
-        _check_base64(value)
-    return value
-
-
-def _shown(value: Any, node: Node) -> str:
-    kind = go_type(value)
-    # A number of the right kind that does not fit is shown.
-    fits = isinstance(value, float) or (kind == "number" and node.type == "integer")
-    return f"number {value}" if fits else kind
-
-
-def _fits(value: Any, node: Node) -> bool:
-    kind = node.type
-    if kind == "string":
-        return isinstance(value, str)
-    if kind == "boolean":
-        return isinstance(value, bool)
-    if isinstance(value, bool):
-        return False
-    if kind == "integer":
-        return isinstance(value, int) and (node.format != "int32" or -(2**31) <= value < 2**31)
-    return kind == "number" and isinstance(value, (int, float))
-
-
-def _check_base64(text: str) -> None:
-    try:
-        base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        at = next((index for index, letter in enumerate(text) if letter not in _BASE64), len(text) // 4 * 4)
-        problem = f"illegal base64 data at input byte {at}"
-        raise Malformed(problem, f"error decoding from json: {problem}") from None
-
-
-_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
-_FRACTION = re.compile(r"\.(\d+)")
-
-
-def read_time(text: str, form: str) -> str:
-    """Return a time as metav1 writes it: in UTC, in whole seconds or in microseconds."""
-    micro = form == "micro-time"
-    fraction = _FRACTION.search(text)
-    short = _FRACTION.sub(lambda match: f".{match.group(1)[:6]:0<6}", text)
-    try:
-        moment = datetime.fromisoformat(short)
-    except ValueError:
-        layout = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
-        raise Malformed(f'parsing time "{text}" as "{layout}": cannot parse "{text}" as "2006"') from None
-    if micro and (fraction is None or len(fraction.group(1)) != 6):
-        rest = text[fraction.start() :] if fraction else text[19:]
-        layout = "2006-01-02T15:04:05.000000Z07:00"
-        raise Malformed(f'parsing time "{text}" as "{layout}": cannot parse "{rest}" as ".000000"')
-    moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")

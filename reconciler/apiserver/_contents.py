@@ -45,7 +45,14 @@ class Contents:
         """Return why rules cannot be accepted, or which defaults they forbid; the paths begin with `path`."""
         return self._rules.compile_errors(path) or self._rules.default_errors(path)
 
-    def settle(self, found: dict[str, Any], before: dict[str, Any] | None, unknown: list[str]) -> dict[str, Any]:
+    def settle(
+        self,
+        found: dict[str, Any],
+        before: dict[str, Any] | None,
+        unknown: list[str],
+        *,
+        restored: bool = False,  # noqa: ARG002 - custom kinds stay untyped
+    ) -> dict[str, Any]:
         """Return a document without what the schema does not know and with its defaults."""
         settled: dict[str, Any] = settle(found, self.node, "", unknown, before)
         return settled

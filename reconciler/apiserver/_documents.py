@@ -17,17 +17,17 @@ from reconciler.apiserver._bodies import (
     read_yaml,
     yaml_problem,
 )
-from reconciler.apiserver._built_in import Malformed, built_in_node
-from reconciler.apiserver._metadata import MalformedMetadata, metadata_warnings, read_metadata
+from reconciler.apiserver._built_in import BuiltInContents, built_in_node, metadata_node, read_at_once
+from reconciler.apiserver._metadata import metadata_warnings, read_metadata
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
+from reconciler.apiserver._scalars import Malformed, Place
 from reconciler.apiserver._skeletons import filled
 from reconciler.apiserver._status import FieldError, Refusal, bad_request, internal_error, invalid
 from reconciler.apiserver._text import go_json, go_type, go_value, quoted, snippet
 
 __all__ = ["read_document", "take_patched"]
 
-_NUMBER = re.compile(r"cannot unmarshal number .* of type (int\d+)")
 _ROOT = re.compile(r"[.\[]")
 
 
@@ -126,31 +126,33 @@ def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) 
     raw = found.get("metadata")
     metadata_unknown: list[str] = []
     metadata: dict[str, Any] = {}
-    malformed: dict[str, str] = {}
+    malformed: dict[str, Malformed] = {}
+    restored = not endpoint.resource.custom and media_type(call.request) in (STRATEGIC_PATCH, APPLY_PATCH)
     try:
         if isinstance(raw, dict) and raw is earlier_metadata:
             metadata = dict(raw)
         else:
-            metadata = read_metadata(raw, metadata_unknown, where=_where(endpoint))
-    except MalformedMetadata as error:
-        malformed["metadata"] = str(error)
+            where = "" if endpoint.resource.custom else "metadata."
+            lenient = endpoint.resource.custom and media_type(call.request) == APPLY_PATCH
+            metadata = read_metadata(raw, metadata_unknown, where=where, restored=restored, lenient=lenient)
+    except Malformed as error:
+        malformed["metadata"] = error
         if not isinstance(raw, dict) and not endpoint.resource.custom:
             member = f"Go struct field {info.kind}.metadata"
-            malformed["metadata"] = f"json: cannot unmarshal {go_type(raw)} into {member} of type v1.ObjectMeta"
+            problem = f"json: cannot unmarshal {go_type(raw)} into {member} of type v1.ObjectMeta"
+            malformed["metadata"] = Malformed(problem, error.restoring)
     content_unknown: list[str] = []
     document: dict[str, Any] = {}
     try:
         if media_type(call.request) in (MERGE_PATCH, JSON_PATCH):
             found = dict(sorted(found.items()))
         whole = filled(found, endpoint.skeleton)
-        document = whole if endpoint.contents is None else endpoint.contents.settle(whole, before, content_unknown)
+        contents = endpoint.contents
+        document = whole if contents is None else contents.settle(whole, before, content_unknown, restored=restored)
     except Malformed as error:
-        strategic = media_type(call.request) == STRATEGIC_PATCH
-        malformed[error.member] = error.restoring if strategic else str(error)
+        malformed[error.member] = error
     if malformed:
-        # A decoder tells of what comes first; what a patch made is written in the order of the alphabet.
-        order = sorted(found) if call.verb == "patch" else list(found)
-        raise _malformed(call, found, malformed[min(malformed, key=order.index)])
+        raise _malformed(call, found, _worst(call, found, malformed, restored=restored))
     problems = list(call.doubled)
     if endpoint.resource.custom:
         unknown = metadata_unknown + sorted(content_unknown)
@@ -165,8 +167,41 @@ def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) 
     warnings = problems if validation != "Ignore" else []
     call.noted = warnings
     if isinstance(raw, dict) and raw is not earlier_metadata:
-        warnings = warnings + metadata_warnings(raw, earlier_metadata)
+        custom = endpoint.resource.custom and not call.subresource
+        warnings = warnings + metadata_warnings(raw, earlier_metadata or {}, custom=custom)
     return {**document, "metadata": metadata}, warnings
+
+
+def _worst(call: Call, found: dict[str, Any], malformed: dict[str, Malformed], *, restored: bool) -> str:
+    """Return the words for what a reader tells of, which is one thing.
+
+    Args:
+        call: the request.
+        found: the document; what a patch made is written in the order of the alphabet.
+        malformed: what is wrong first in members of the document.
+        restored: the document is restored from untyped values, metadata first.
+    """
+    if restored:
+        return malformed[min(malformed, key=lambda member: (member != "metadata", member))].restoring
+    order = sorted(found) if call.verb == "patch" else list(found)
+    try:
+        for member in order:
+            _read_at_once(call, member, found[member])
+    except Malformed as problem:
+        return str(problem)
+    return str(malformed[min(malformed, key=order.index)])
+
+
+def _read_at_once(call: Call, member: str, value: Any) -> None:
+    """Read what encoding/json does not put off complaining of."""
+    endpoint = call.endpoint
+    if member == "metadata" and isinstance(value, dict):
+        where = "" if endpoint.resource.custom else "metadata."
+        read_at_once(value, metadata_node(), Place("metadata", where, "ObjectMeta"))
+    elif not endpoint.resource.custom and isinstance(endpoint.contents, BuiltInContents):
+        node = endpoint.contents.node.child(member)
+        if node is not None and value is not None:
+            read_at_once(value, node, Place(member, f"{member}.", endpoint.info.kind))
 
 
 def _in_order(call: Call, found: dict[str, Any], unknown: list[str]) -> list[str]:
@@ -175,10 +210,6 @@ def _in_order(call: Call, found: dict[str, Any], unknown: list[str]) -> list[str
         return sorted(unknown)
     order = list(found)
     return sorted(unknown, key=lambda path: order.index(_ROOT.split(path)[0]))
-
-
-def _where(endpoint: Endpoint) -> str:
-    return "ObjectMeta." if endpoint.resource.custom else "ObjectMeta.metadata."
 
 
 def _cannot_be_handled(endpoint: Endpoint, problem: str) -> str:
@@ -195,12 +226,9 @@ def _malformed(call: Call, found: dict[str, Any], problem: str) -> Refusal:
         group, version = call.endpoint.info.group, call.endpoint.version
         kind = f"{group}/{version}, Kind={call.endpoint.info.kind}"
         place = f"{(read_yaml(call.request.body).get('metadata') or {}).get('namespace', '')}/{call.name}"
-        # Numbers are converted, other values are read from JSON.
-        number = _NUMBER.search(problem)
-        words = f"cannot convert float64 to {number[1]}" if number else f"error decoding from json: {problem}"
         return internal_error(
             f"failed to convert new object ({place}; {kind}) to proper version: unable to convert unstructured object "
-            f"to {kind}: {words}"
+            f"to {kind}: {problem}"
         )
     if media_type(call.request) == STRATEGIC_PATCH:
         # The library behind these shows the patch itself.

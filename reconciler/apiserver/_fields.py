@@ -114,12 +114,16 @@ def step_of(item: Any, node: Node) -> str:
     return f"v:{go_json(item)}"
 
 
-def items_by_key(items: list[Any], node: Node) -> dict[str, Any]:
-    """Return the items of a list of type set or map by their steps; of twins the first."""
-    found: dict[str, Any] = {}
+def items_by_key(items: list[Any], node: Node) -> dict[str, list[Any]]:
+    """Return the items of a list of type set or map by their steps: more than one item where there are twins."""
+    found: dict[str, list[Any]] = {}
     for item in items:
-        found.setdefault(step_of(item, node), item)
+        found.setdefault(step_of(item, node), []).append(item)
     return found
+
+
+class _Twins(list[Any]):
+    """Hold items of a list that have one key among them, which are owned together."""
 
 
 def _children(value: Any, node: Node) -> Iterable[tuple[str, Any, Node]]:
@@ -131,7 +135,10 @@ def _children(value: Any, node: Node) -> Iterable[tuple[str, Any, Node]]:
         return [(f"f:{key}", member, known.get(key, other)) for key, member in value.items()]
     if isinstance(value, list) and node.list_type != "atomic":
         items = node.items or ANYTHING
-        return [(step, item, items) for step, item in items_by_key(value, node).items()]
+        return [
+            (step, found[0] if len(found) == 1 else _Twins(found), items)
+            for step, found in items_by_key(value, node).items()
+        ]
     return ()
 
 
@@ -156,7 +163,7 @@ def owned(value: Any, node: Node, *, whole: bool) -> FieldSet:
         if not whole and not child and isinstance(child, list) and place.list_type != "atomic":
             # Of a list that merges an applier owns the items alone, so of an empty one nothing.
             continue
-        inner = owned(child, place, whole=whole) if isinstance(child, (dict, list)) else _LEAF
+        inner = owned(child, place, whole=whole) if _has_parts(child) else _LEAF
         if not whole and child and not inner and isinstance(child, dict) and _divides(child, place):
             # All it holds are lists that own nothing.
             continue
@@ -168,6 +175,10 @@ def owned(value: Any, node: Node, *, whole: bool) -> FieldSet:
 _LEAF: FieldSet = {}
 
 
+def _has_parts(value: Any) -> bool:
+    return isinstance(value, (dict, list)) and not isinstance(value, _Twins)
+
+
 def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
     """Return the sets of what was added or modified, and of what was removed, below a value."""
     changed: FieldSet = {}
@@ -175,31 +186,41 @@ def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
     old = {step: value for step, value, _ in _children(before, node)}
     for step, value, place in _children(after, node):
         if step not in old:
-            changed[step] = _with_self(owned(value, place, whole=True))
+            changed[step] = _added(value, place)
             continue
         earlier = old.pop(step)
         if earlier is value or (earlier == value and type(earlier) is type(value)):
             continue
-        if _divides(value, place) and _divides(earlier, place):
-            below_changed, below_removed = compare(earlier, value, place)
-            if below_changed:
-                changed[step] = below_changed
-            if below_removed:
-                removed[step] = below_removed
-        elif earlier is None and _divides(value, place):
-            # It was there, though empty: what it holds is new, not it itself.
-            changed[step] = owned(value, place, whole=True)
-        elif value is None and isinstance(earlier, (dict, list)):
-            removed[step] = _with_self(owned(earlier, place, whole=True))
-        else:
-            changed[step] = _with_self(owned(value, place, whole=True))
-            gone = owned(earlier, place, whole=True)
-            if gone:
-                removed[step] = gone
+        more, less = _compared(earlier, value, place)
+        if more is not None:
+            changed[step] = more
+        if less is not None:
+            removed[step] = less
     places = {step: place for step, _, place in _children(before, node)} if old else {}
     for step, value in old.items():
-        removed[step] = _with_self(owned(value, places[step], whole=True))
+        removed[step] = _added(value, places[step])
     return changed, removed
+
+
+def _compared(earlier: Any, value: Any, place: Node) -> tuple[FieldSet | None, FieldSet | None]:
+    """Return the sets of a value that was there already, with itself where it counts; None for nothing."""
+    if isinstance(earlier, _Twins) or isinstance(value, _Twins):
+        less = None if type(earlier) is type(value) else _added(earlier, place)
+        return _added(value, place), less
+    if _divides(value, place) and _divides(earlier, place):
+        below_changed, below_removed = compare(earlier, value, place)
+        return below_changed or None, below_removed or None
+    if earlier is None and _divides(value, place):
+        # It was there, though empty: what it holds is new, not it itself.
+        return owned(value, place, whole=True), None
+    if value is None and isinstance(earlier, (dict, list)):
+        return None, owned(earlier, place, whole=True) or None
+    return _added(value, place), owned(earlier, place, whole=True) or None
+
+
+def _added(value: Any, place: Node) -> FieldSet:
+    """Return the set of a value that is there on one side alone, and of all below it."""
+    return _LEAF if isinstance(value, _Twins) else _with_self(owned(value, place, whole=True))
 
 
 def _with_self(fields: FieldSet) -> FieldSet:

@@ -54,7 +54,7 @@ class Words:
             # A string of the wrong length is not asked for its letters.
             return
         form = self._format_of(error) if error.kind.name == "type" else ""
-        found = _wrong_integer(form, name, self._field(name)) if form else None
+        found = _wrong_format(error.instance, form, name, self._field(name)) if form else None
         for words in found or _WORDS.get(error.kind.name, _other)(error, name, self._field(name)):
             yield Finding(path, words)
         if error.kind.name in ("oneOf", "anyOf"):
@@ -68,14 +68,16 @@ class Words:
         return f"{self._root}{name}" if name.startswith("[") else f"{self._root}.{name}"
 
     def _format_of(self, error: Any) -> str:
-        """Return the format that an integer should have had; empty for none."""
+        """Return the format that is asked of a value; empty for none, and where the type alone is told of."""
+        if error.instance is None or isinstance(error.instance, (str, list)):
+            return ""
         schema: Any = self._schema
         for step in list(error.schema_path)[:-1]:
             schema = (
                 schema.get(step) if isinstance(schema, dict) else schema[step] if isinstance(schema, list) else None
             )
-        form = schema.get("format", "") if isinstance(schema, dict) else ""
-        return form if form in INTEGER_RANGES and isinstance(error.instance, float) else ""
+        form: str = schema.get("format", "") if isinstance(schema, dict) else ""
+        return form
 
     def _not_all(self, place: tuple[Any, ...], branches: set[Any]) -> Finding:
         schema_path, path = place
@@ -101,13 +103,15 @@ def _branch(error: Any, place: tuple[Any, ...] | None) -> Any:
     return None if place is None else list(error.schema_path)[len(place[0])]
 
 
-def _wrong_integer(form: str, name: str, field: str) -> list[FieldError]:
-    shown = f"{name} in body must be of type {form}"
-    message = f'Invalid value: "": Checked value must be of type integer with format {form} in {name}'
-    return [
-        FieldError(field, f'Invalid value: "float64": {shown}: "float64"', "FieldValueTypeInvalid"),
-        FieldError("<nil>", message),
-    ]
+def _wrong_format(value: Any, form: str, name: str, field: str) -> list[FieldError]:
+    """Return what is said of a value that is of another type than one with a format."""
+    shown = "" if isinstance(value, bool) else {int: "int64", float: "float64"}.get(type(value), "")
+    message = f'Invalid value: "{shown}": {name} in body must be of type {form}: "{shown}"'
+    found = [FieldError(field, message, "FieldValueTypeInvalid")]
+    if shown and form in INTEGER_RANGES:
+        message = f'Invalid value: "": Checked value must be of type integer with format {form} in {name}'
+        found.append(FieldError("<nil>", message))
+    return found
 
 
 def path_of(parts: Sequence[str | int]) -> str:
@@ -130,7 +134,9 @@ _Say = Callable[[Any, str, str], Iterator[FieldError]]
 
 def _type(error: Any, name: str, field: str) -> Iterator[FieldError]:
     found = _json_type(error.instance)
-    wanted = ",".join(kind for kind in error.kind.types if kind != "null")
+    kinds = [kind for kind in error.kind.types if kind != "null"]
+    # Lists pass for strings with a format, which is not said.
+    wanted = ",".join(kind for kind in kinds if kind != "array" or len(kinds) == 1)
     message = f'Invalid value: "{found}": {name} in body must be of type {wanted}: "{found}"'
     yield FieldError(field, message, "FieldValueTypeInvalid")
     if wanted == "integer" and found == "number":

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
-from reconciler.apiserver._built_in import Malformed, read_time
+from reconciler.apiserver._built_in import metadata_node, read_value
 from reconciler.apiserver._kinds import KindInfo
-from reconciler.apiserver._names import LABEL_VALUE_MESSAGE, is_label_value, name_problems, qualified_name_problems
+from reconciler.apiserver._names import (
+    LABEL_VALUE_MESSAGE,
+    is_label_value,
+    name_problems,
+    path_name_problems,
+    qualified_name_problems,
+)
+from reconciler.apiserver._scalars import Malformed, Place, restoring_problem
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_json, go_type
 
 __all__ = [
     "FIXED_BESIDE_STATUS",
-    "MalformedMetadata",
+    "check_built_in_metadata",
     "check_metadata",
     "check_metadata_update",
-    "check_standard_finalizers",
     "metadata_beside_status",
     "metadata_warnings",
     "read_metadata",
@@ -38,96 +46,71 @@ _STRINGS = frozenset(
 _NUMBERS = frozenset({"deletionGracePeriodSeconds", "generation"})
 _MAPS = frozenset({"annotations", "labels"})
 _TIMES = frozenset({"creationTimestamp", "deletionTimestamp"})
-_LISTS = {"finalizers": "string", "managedFields": "v1.ManagedFieldsEntry", "ownerReferences": "v1.OwnerReference"}
 _OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
 
 
-class MalformedMetadata(Exception):
-    """Say in encoding/json's words why metadata cannot be read."""
-
-
-def read_metadata(found: Any, unknown: list[str], *, where: str = "ObjectMeta.") -> dict[str, Any]:
+def read_metadata(
+    found: Any, unknown: list[str], *, where: str = "", restored: bool = False, lenient: bool = False
+) -> dict[str, Any]:
     """Return a private copy of metadata with nothing in it but what belongs there; empty members are left out.
 
     Args:
         found: what the document has under ``metadata``.
         unknown: collects the paths of members that do not belong there.
-        where: how complaints name the place.
+        where: the path of the members in complaints, ending with a dot.
+        restored: the metadata is restored from untyped values, as `read_value` has it.
+        lenient: leave out times and numbers that cannot be read.
 
     Raises:
-        MalformedMetadata: a member has the wrong type.
+        Malformed: a member has the wrong type.
     """
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise MalformedMetadata(f"json: cannot unmarshal {go_type(found)} into Go value of type v1.ObjectMeta")
+        problem = f"json: cannot unmarshal {go_type(found)} into Go value of type v1.ObjectMeta"
+        raise Malformed(problem, restoring_problem(found, metadata_node()))
     metadata: dict[str, Any] = {}
+    members = metadata_node().properties
     for key, value in found.items():
-        if key in _STRINGS:
-            if value is not None and not isinstance(value, str):
-                raise _mismatch(value, where, key, "string")
-            if key in _TIMES and value is not None:
-                _check_time(value)
-        elif key in _MAPS:
-            value = _read_map(value, where, key)  # noqa: PLW2901 - what is kept of it
-        elif key in _LISTS:
-            value = _read_list(value, where, key, unknown)  # noqa: PLW2901
-        elif key in _NUMBERS:
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-                raise _mismatch(value, where, key, "int64")
-        else:
+        if key not in members:
             unknown.append(f"metadata.{key}")
             continue
+        if value is None:
+            continue
+        kept = value
+        if not _is_plain(key, value):
+            try:
+                kept = read_value(
+                    value, members[key], Place(f"metadata.{key}", where + key, "ObjectMeta", restored), unknown
+                )
+            except Malformed:
+                if lenient and key in _TIMES | _NUMBERS:
+                    continue
+                raise
+        if key in _TIMES:
+            kept = value
+        elif key == "ownerReferences":
+            kept = _owners(kept)
         # No owners at all can be asked for, which is something else than saying nothing of them.
-        if value or value == 0 or (key == "managedFields" and value is not None):
-            metadata[key] = value
+        if kept or kept == 0 or key == "managedFields":
+            metadata[key] = kept
     return metadata
 
 
-def _check_time(text: str) -> None:
-    try:
-        read_time(text, "date-time")
-    except Malformed as problem:
-        raise MalformedMetadata(str(problem)) from None
+def _is_plain(key: str, value: Any) -> bool:
+    """Tell of what is most usual whether it can be taken as it is."""
+    if key in _MAPS:
+        return isinstance(value, dict) and all(isinstance(member, str) for member in value.values())
+    if key == "managedFields":
+        # What the entries hold is looked at when they are used.
+        return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+    return key in _STRINGS and key not in _TIMES and isinstance(value, str)
 
 
-def _mismatch(value: Any, where: str, key: str, wanted: str) -> MalformedMetadata:
-    return MalformedMetadata(
-        f"json: cannot unmarshal {go_type(value)} into Go struct field {where}{key} of type {wanted}"
-    )
-
-
-def _read_map(value: Any, where: str, key: str) -> Any:
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        raise _mismatch(value, where, key, "map[string]string")
-    for member in value.values():
-        if not isinstance(member, str):
-            if member is None:
-                return {name: text or "" for name, text in value.items()}
-            raise _mismatch(member, where, key, "string")
-    return value
-
-
-def _read_list(value: Any, where: str, key: str, unknown: list[str]) -> Any:
-    if value is None:
-        return None
-    wanted = _LISTS[key]
-    if not isinstance(value, list):
-        raise _mismatch(value, where, key, f"[]{wanted}")
-    for item in value:
-        if not isinstance(item, str if wanted == "string" else dict):
-            raise _mismatch(item, where, key, wanted)
-    if key == "ownerReferences":
-        return _read_owners(value, unknown)
-    return value
-
-
-def _read_owners(owners: list[dict[str, Any]], unknown: list[str]) -> list[dict[str, Any]]:
+def _owners(owners: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return owners each once, with what every one has."""
     kept: list[dict[str, Any]] = []
-    for index, owner in enumerate(owners):
-        unknown.extend(f"metadata.ownerReferences[{index}].{key}" for key in owner if key not in _OWNER_FIELDS)
+    for owner in owners:
         cleaned = {key: owner[key] for key in _OWNER_FIELDS if owner.get(key) is not None}
         for key in ("apiVersion", "kind", "name", "uid"):
             cleaned.setdefault(key, "")
@@ -136,16 +119,23 @@ def _read_owners(owners: list[dict[str, Any]], unknown: list[str]) -> list[dict[
     return owners if kept == owners else kept
 
 
-def metadata_warnings(found: dict[str, Any], before: dict[str, Any] | None = None) -> list[str]:
-    """Return what the API server warns of in metadata as a client sent it."""
+def metadata_warnings(found: dict[str, Any], before: dict[str, Any], *, custom: bool) -> list[str]:
+    """Return what the API server warns of in metadata as a client sent it.
+
+    Args:
+        found: the metadata.
+        before: the stored metadata, or nothing.
+        custom: it is written to an object of a custom kind, whose finalizers are looked at.
+    """
     warnings = []
     finalizers = found.get("finalizers")
-    if isinstance(finalizers, list) and finalizers and (before is None or finalizers != before.get("finalizers")):
+    if custom and isinstance(finalizers, list):
+        added = {name for name in finalizers if isinstance(name, str)} - set(before.get("finalizers") or ())
         warnings += [
             f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name to avoid accidental conflicts '
             "with other finalizer writers"
-            for name in finalizers
-            if isinstance(name, str) and "/" not in name and name not in ("orphan", "foregroundDeletion")
+            for name in sorted(added)
+            if "/" not in name and name not in ("orphan", "foregroundDeletion")
         ]
     owners = found.get("ownerReferences")
     if isinstance(owners, list) and len(owners) > 1:
@@ -163,14 +153,7 @@ def metadata_warnings(found: dict[str, Any], before: dict[str, Any] | None = Non
 def check_metadata(info: KindInfo, metadata: dict[str, Any]) -> list[FieldError]:
     """Return what is wrong with the metadata of an object about to be created."""
     name, prefix = metadata.get("name", ""), metadata.get("generateName", "")
-    errors = []
-    if prefix:
-        # A dash at the end is none of the name that is made of it.
-        begun = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
-        errors = [
-            FieldError("metadata.generateName", f'Invalid value: "{prefix}": {problem}')
-            for problem in name_problems(info, begun)
-        ]
+    errors = _check_prefix(prefix, functools.partial(name_problems, info))
     if not name:
         message = "Required value: name or generateName is required"
         errors.append(FieldError("metadata.name", message, "FieldValueRequired"))
@@ -179,6 +162,13 @@ def check_metadata(info: KindInfo, metadata: dict[str, Any]) -> list[FieldError]
             FieldError("metadata.name", f'Invalid value: "{name}": {problem}') for problem in name_problems(info, name)
         ]
     return errors + _check_maps(metadata)
+
+
+def _check_prefix(prefix: str, problems: Callable[[str], list[str]]) -> list[FieldError]:
+    """Return what is wrong with a name's beginning: a dash at the end is none of the name that is made of it."""
+    begun = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
+    found = problems(begun) if prefix else []
+    return [FieldError("metadata.generateName", f'Invalid value: "{prefix}": {problem}') for problem in found]
 
 
 def metadata_beside_status(info: KindInfo, metadata: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
@@ -195,18 +185,54 @@ FIXED_BESIDE_STATUS = {("", "pods"): ("ownerReferences",), ("apps", "deployments
 """What writes to the status of a kind do not change in metadata."""
 
 
-def check_standard_finalizers(metadata: dict[str, Any], *, new: bool) -> list[FieldError]:
-    """Return which finalizers of a built-in kind are neither known nor qualified, and on updates what is wrong else."""
+def check_built_in_metadata(
+    info: KindInfo, metadata: dict[str, Any], subresource: str, *, new: bool
+) -> list[FieldError]:
+    """Return what is wrong with metadata by the rules of a built-in kind, which hold beside those of every kind."""
     errors = []
-    for index, name in enumerate(metadata.get("finalizers") or ()):
-        problems = [] if new else qualified_name_problems(name)
-        if "/" not in name and name not in _STANDARD_FINALIZERS:
-            problems.append("name is neither a standard finalizer name nor is it fully qualified")
-        field = f"metadata.finalizers[{index}]"
-        errors += [FieldError(field, f'Invalid value: "{name}": {problem}') for problem in problems]
-    return errors
+    if not new and not subresource and info.plural in _NAMES_READ_AGAIN:
+        errors = _check_prefix(metadata.get("generateName", ""), functools.partial(name_problems, info))
+    if (info.plural, "") in _ANY_FINALIZERS or (info.plural, subresource) in _ANY_FINALIZERS:
+        return errors
+    message = "name is neither a standard finalizer name nor is it fully qualified"
+    return errors + [
+        FieldError(f"metadata.finalizers[{index}]", f'Invalid value: "{name}": {message}')
+        for index, name in enumerate(metadata.get("finalizers") or ())
+        if "/" not in name and name not in _STANDARD_FINALIZERS
+    ]
 
 
+_ANY_FINALIZERS = frozenset(
+    {
+        ("cronjobs", "status"),
+        ("customresourcedefinitions", ""),
+        ("events", ""),
+        ("leases", ""),
+        ("poddisruptionbudgets", ""),
+    }
+)
+"""The kinds, or their subresources, that take any finalizer."""
+
+_NAMES_READ_AGAIN = frozenset(
+    {
+        "configmaps",
+        "controllerrevisions",
+        "endpoints",
+        "endpointslices",
+        "ingressclasses",
+        "ingresses",
+        "jobs",
+        "limitranges",
+        "nodes",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "secrets",
+        "serviceaccounts",
+        "storageclasses",
+    }
+)
+"""The kinds that are checked on an update as if they were new."""
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
@@ -321,5 +347,6 @@ def check_metadata_update(metadata: dict[str, Any], before: dict[str, Any]) -> l
                 f"[]string{{{', '.join(added)}}}"
             )
             errors.append(FieldError("metadata.finalizers", message, "FieldValueForbidden"))
+    errors += _check_prefix(metadata.get("generateName", ""), path_name_problems)
     changed = {key: value for key, value in metadata.items() if value is not before.get(key)}
     return errors + _check_maps(changed)

@@ -46,8 +46,9 @@ def _read_patch(call: Call, kind: str) -> Any:
         raise bad_request(refusal.message.removeprefix("error decoding patch: ")) from None
     if kind == MERGE_PATCH and patch is None:
         raise bad_request("Invalid JSON Patch")
-    if kind == JSON_PATCH and patch is None:
-        return []  # Go reads null as a list without items
+    if patch is None:
+        # Go reads null as a list without items, or a map without members.
+        return [] if kind == JSON_PATCH else {}
     if not isinstance(patch, list if kind == JSON_PATCH else dict):
         wanted = "[]handlers.jsonPatchOp" if kind == JSON_PATCH else "map[string]interface {}"
         problem = f"json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"

@@ -6,18 +6,18 @@ from typing import Any
 
 from reconciler.apiserver._bodies import (
     APPLY_PATCH,
-    JSON_PATCH,
-    MERGE_PATCH,
-    STRATEGIC_PATCH,
     check_options,
     decode,
     media_type,
+    patch_type,
     read_object,
 )
-from reconciler.apiserver._metadata import MalformedMetadata, read_metadata
-from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
+from reconciler.apiserver._metadata import read_metadata
+from reconciler.apiserver._patch import merge_patch
+from reconciler.apiserver._patching import patched
 from reconciler.apiserver._registry import Endpoint, ScalePaths
 from reconciler.apiserver._routing import Call
+from reconciler.apiserver._scalars import Malformed
 from reconciler.apiserver._scale_owners import scaled_entries
 from reconciler.apiserver._status import (
     FieldError,
@@ -26,8 +26,6 @@ from reconciler.apiserver._status import (
     conflict,
     invalid,
     not_found,
-    patch_rejected,
-    unsupported_media_type,
 )
 from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._text import go_json, go_type
@@ -37,6 +35,9 @@ from reconciler.apiserver._writes import Writer, Written
 __all__ = ["Scaler", "read_scale"]
 
 _VERSION = "autoscaling/v1"
+
+_UNKNOWN = 'no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"'
+"""How a custom kind's server refuses any Scale that it cannot read."""
 
 _UNSET = -(2**31)
 """What a Scale shows to a patch where a custom object says nothing of replicas, as the real server has it."""
@@ -123,8 +124,8 @@ class Scaler:
             Refusal: 400, 404, 409 or 422 as for the object itself.
         """
         endpoint, info = call.endpoint, call.endpoint.info
-        if call.verb == "patch" and endpoint.resource.custom and media_type(call.request) == STRATEGIC_PATCH:
-            raise unsupported_media_type([JSON_PATCH, MERGE_PATCH, APPLY_PATCH])
+        if call.verb == "patch":
+            patch_type(call)
         dry_run = check_options(call)
         sent = _sent(call) if call.verb == "update" else None
         old = self._writer.find(call)
@@ -163,7 +164,10 @@ class Scaler:
 
 def _sent(call: Call) -> dict[str, Any]:
     """Return the Scale that an update carries."""
-    scale = read_object(call.request, "Scale")
+    try:
+        scale = read_object(call.request, "Scale")
+    except Refusal as refusal:
+        raise bad_request(_UNKNOWN) if refusal.code == 400 and call.endpoint.resource.custom else refusal from None
     version, kind = str(scale.get("apiVersion") or _VERSION), str(scale.get("kind") or "Scale")
     if (version, kind) != (_VERSION, "Scale"):
         problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
@@ -176,14 +180,11 @@ def _sent(call: Call) -> dict[str, Any]:
 
 def _patched(call: Call, current: dict[str, Any]) -> dict[str, Any]:
     """Return what a patch makes of a Scale."""
-    patch = decode(call.request.body)
-    try:
-        patched = json_patch(current, patch) if media_type(call.request) == JSON_PATCH else merge_patch(current, patch)
-    except PatchFailed:
-        raise patch_rejected() from None
-    if not isinstance(patched, dict):
+    kind = media_type(call.request)
+    found = merge_patch(current, decode(call.request.body)) if kind == APPLY_PATCH else patched(call, kind, current)
+    if not isinstance(found, dict):
         raise bad_request("the patch leaves no Scale")
-    return patched
+    return found
 
 
 def _replicas(call: Call, scale: dict[str, Any]) -> int:
@@ -230,8 +231,8 @@ def _unknown(call: Call, scale: dict[str, Any]) -> list[str]:
         value = scale[member]
         if member == "metadata":
             try:
-                read_metadata(value, unknown, where="ObjectMeta.metadata.")
-            except MalformedMetadata as problem:
+                read_metadata(value, unknown, where="metadata.")
+            except Malformed as problem:
                 raise _unfit(call, scale, str(problem)) from None
         elif member not in _MEMBERS:
             unknown.append(member)
@@ -253,7 +254,7 @@ def _no_number(call: Call, scale: dict[str, Any], replicas: Any) -> Refusal:
 def _unfit(call: Call, scale: dict[str, Any], problem: str) -> Refusal:
     """Make the refusal of what cannot be read as a Scale."""
     if call.verb == "update" and call.endpoint.resource.custom:
-        return bad_request('no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"')
+        return bad_request(_UNKNOWN)
     if call.verb == "update":
         kind, version = scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1").rpartition("/")[2]
         return bad_request(f'{kind} in version "{version}" cannot be handled as a Scale: {problem}')

@@ -133,11 +133,23 @@ def needs_a_node(plural: str, name: str, subresource: str) -> Refusal:
     return Refusal(501, "NotImplemented", message, details=_details(name, "", plural))
 
 
-def already_exists(plural: str, group: str, name: str, *, deleting: bool = False) -> Refusal:
-    """Make the 409 for a create under a name that is taken."""
+def already_exists(plural: str, group: str, name: str, *, deleting: bool = False, generated: bool = False) -> Refusal:
+    """Make the 409 for a create under a name that is taken.
+
+    Args:
+        plural: the kind's plural name.
+        group: its group.
+        name: the name.
+        deleting: the object that has it is about to go.
+        generated: the server could have made another name.
+    """
     prefix = "object is being deleted: " if deleting else ""
     message = f'{prefix}{qualified(plural, group)} "{name}" already exists'
-    return Refusal(409, "AlreadyExists", message, details=_details(name, group, plural))
+    details = _details(name, group, plural)
+    if generated:
+        message += ", the server was not able to generate a unique name for the object"
+        details["retryAfterSeconds"] = 1
+    return Refusal(409, "AlreadyExists", message, details=details)
 
 
 _MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"

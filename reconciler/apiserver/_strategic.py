@@ -64,38 +64,53 @@ def _merge_member(old: Any, new: Any, node: Node, order: Any) -> Any:
     if isinstance(new, dict):
         return strategic_merge(old, new, node)
     if isinstance(new, list) and node.merge:
-        if node.merge_key:
-            return _merge_objects(old if isinstance(old, list) else [], new, node, order)
         items = old if isinstance(old, list) else []
+        if node.merge_key and _are_objects(items, new):
+            return _merge_objects(items, new, node, order)
         added = [item for item in new if item not in items]
         merged = _in_order([*items, *added], new, items, go_json)
         return merged if order is None else _in_order(merged, order, items, go_json)
     return new
 
 
+def _are_objects(old: list[Any], new: list[Any]) -> bool:
+    """Tell whether lists hold objects, which merge by their keys.
+
+    Raises:
+        Refusal: 500 when what is patched holds items of another type.
+    """
+    kinds = {type(item) for item in (*old, *new)}
+    if old and len(kinds) > 1:
+        raise internal_error(f"list element types are not identical: {go_value([old, new])}")
+    return kinds <= {dict}
+
+
 def _merge_objects(old: list[Any], new: list[Any], node: Node, order: Any) -> list[Any]:
     key = node.merge_key
-    items = [item for item in new if isinstance(item, dict)]
-    if any(item == {_DIRECTIVE: "replace"} for item in items):
-        return [item for item in items if item != {_DIRECTIVE: "replace"}]
+    if any(item == {_DIRECTIVE: "replace"} for item in new):
+        return [item for item in new if item != {_DIRECTIVE: "replace"}]
 
     def name(item: Any) -> str:
         if not isinstance(item, dict) or key not in item:
             raise _no_key(key, item)
         return go_json(item[key])
 
-    merged = {name(item): item for item in old}
+    merged = list(old)
     changed = []
-    for item in items:
+    for item in new:
+        known = [at for at, found in enumerate(merged) if name(found) == name(item)]
         if item.get(_DIRECTIVE) == "delete":
-            merged.pop(name(item), None)
+            merged = [found for at, found in enumerate(merged) if at not in known]
+            continue
+        changed.append(item)
+        if known:
+            merged[known[0]] = strategic_merge(merged[known[0]], item, node.items or ANYTHING)
         else:
-            merged[name(item)] = strategic_merge(merged.get(name(item), {}), item, node.items or ANYTHING)
-            changed.append(item)
+            merged.append(strategic_merge({}, item, node.items or ANYTHING))
     if order is not None:
         _check_order(changed, order, name)
     wanted = changed if order is None else order
-    return _in_order(list(merged.values()), wanted, old, name)
+    return _in_order(merged, wanted, old, name)
 
 
 def _no_key(key: str, item: Any) -> Refusal:
@@ -112,8 +127,13 @@ def _check_order(changed: list[Any], order: list[Any], name: Callable[[Any], str
 
 
 def _in_order(items: list[Any], wanted: list[Any], before: list[Any], name: Callable[[Any], str]) -> list[Any]:
-    """Order items: those that are wanted in their order, the others where they stood, new ones first."""
-    by_name = {name(item): item for item in items}
+    """Order items: those that are wanted in their order, the others where they stood, new ones first.
+
+    Items of one name stay together.
+    """
+    by_name: dict[str, list[Any]] = {}
+    for item in items:
+        by_name.setdefault(name(item), []).append(item)
     known = {name(item): index for index, item in enumerate(before)}
     left = [text for text in dict.fromkeys(map(name, wanted)) if text in by_name]
     right = [text for text in by_name if text not in set(left)]
@@ -123,4 +143,4 @@ def _in_order(items: list[Any], wanted: list[Any], before: list[Any], name: Call
             found.append(left.pop(0))
         else:
             found.append(right.pop(0))
-    return [by_name[text] for text in found]
+    return [item for text in found for item in by_name[text]]

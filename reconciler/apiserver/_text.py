@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["go_json", "go_type", "go_value", "parse_problem", "quoted", "snippet"]
+__all__ = ["go_json", "go_syntax", "go_type", "go_value", "parse_problem", "quoted", "snippet"]
 
 
 def go_json(value: Any, *, sort: bool = True) -> str:
@@ -64,6 +64,16 @@ def go_value(value: Any) -> str:
     if value is None:
         return "<nil>"
     return value if isinstance(value, str) else quoted(value)
+
+
+def go_syntax(value: Any) -> str:
+    """Return a value as Go's ``%#v`` shows it: ``map[string]interface {}{"a":1}``."""
+    if isinstance(value, dict):
+        members = ", ".join(f"{quoted(key)}:{go_syntax(value[key])}" for key in sorted(value))
+        return f"map[string]interface {{}}{{{members}}}"
+    if isinstance(value, list):
+        return f"[]interface {{}}{{{', '.join(map(go_syntax, value))}}}"
+    return "interface {}(nil)" if value is None else quoted(value)
 
 
 def parse_problem(body: bytes) -> str:

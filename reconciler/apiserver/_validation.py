@@ -74,10 +74,13 @@ def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {key: schema[key] for key in _KEPT if key in schema and _makes_sense(key, schema[key])}
     kind = schema.get("type")
     types = ["integer", "string"] if schema.get("x-kubernetes-int-or-string") else [kind] if kind else []
+    form = schema.get("format")
+    if kind == "string" and form in FORMATS:
+        # The real server leaves lists to the format, which looks at strings alone.
+        types = [*types, "array"]
     if types:
         plain["type"] = [*types, "null"] if schema.get("nullable") else types
-    form = schema.get("format")
-    if form in FORMATS or form in INTEGER_RANGES:
+    if form in FORMATS or form in INTEGER_RANGES or form in ("float", "double"):
         plain["format"] = form
     for key in ("allOf", "anyOf", "oneOf"):
         if schema.get(key):

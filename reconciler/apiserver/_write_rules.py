@@ -8,6 +8,7 @@ import msgspec
 
 from reconciler.apiserver._apply import type_problems
 from reconciler.apiserver._contents import BLOCKING
+from reconciler.apiserver._managers import Entry
 from reconciler.apiserver._metadata import metadata_beside_status
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
@@ -23,13 +24,16 @@ __all__ = [
     "desired_changed",
     "drop_version",
     "entries_of",
+    "is_converted",
     "is_due",
     "is_traceable",
     "keep_owned",
     "notes_count",
     "same",
     "split_parts",
+    "times_alone",
     "uid_problem",
+    "unfit",
 ]
 
 OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
@@ -37,23 +41,45 @@ OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSe
 
 
 def is_traceable(call: Call, doc: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Tell whether the owners of fields can be kept: not if what the request may not change is of the wrong type.
+    """Tell whether the owners of fields can be kept; the real server forgets all of them if not.
 
-    What it may change is checked elsewhere. The real server then forgets all owners.
+    They cannot if what the request may not change is of the wrong type; what it may change is checked elsewhere.
     """
+    if is_converted(call, before):
+        return not any(unfit(call, each) for each in (before, doc))
     if not call.endpoint.resource.custom or "status" not in call.endpoint.subresources:
         return True
-    apart = {"apiVersion", "kind", "metadata"}
     if call.subresource == "status":
-        ignored = {key: value for key, value in doc.items() if key not in apart and key != "status"}
+        ignored = {key: value for key, value in doc.items() if key not in (*_APART, "metadata", "status")}
     else:
         ignored = {"status": doc["status"]} if "status" in doc else {}
     ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
-    owners = (before.get("metadata") or {}).get("managedFields") or ()
-    # For managers of another version everything is converted, which twins in a list do not survive.
-    tolerant = all(entry.get("apiVersion") == call.endpoint.api_version for entry in owners)
-    problems = type_problems(ignored, call.endpoint.place)
-    return all(tolerant and "duplicate entries" in problem for problem in problems)
+    return all("duplicate entries" in problem for problem in type_problems(ignored, call.endpoint.place))
+
+
+_APART = ("apiVersion", "kind")
+
+
+def is_converted(call: Call, before: dict[str, Any]) -> bool:
+    """Tell whether a document is converted while the owners of its fields are told: it is for those of other versions.
+
+    What is converted has to fit the schema as a whole; what is not may have twins in its lists.
+    """
+    endpoint = call.endpoint
+    entries = (before.get("metadata") or {}).get("managedFields") or ()
+    if all(entry.get("apiVersion") == endpoint.api_version for entry in entries):
+        return False
+    versions = {each.api_version for each in endpoint.resource.endpoints.values()} - {endpoint.api_version}
+    return any(entry.get("apiVersion") in versions for entry in entries)
+
+
+def unfit(call: Call, doc: dict[str, Any]) -> str:
+    """Return in what a document does not fit the schema, in the words of structured-merge-diff, or nothing."""
+    content = {key: value for key, value in doc.items() if key not in _APART}
+    problems = list(type_problems(content, call.endpoint.place))
+    if len(problems) < 2:
+        return "".join(problems)
+    return "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
 def entries_of(old: Stored | None) -> list[dict[str, Any]]:
@@ -67,6 +93,18 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
         return False
     deterministic = msgspec.json.Encoder(order="deterministic").encode
     return deterministic(one) == deterministic(other)
+
+
+def times_alone(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether two documents differ in nothing but when their owners changed something."""
+    mine, theirs = one["metadata"].get("managedFields"), other["metadata"].get("managedFields")
+    if not mine or not theirs or mine == theirs or _untimed(mine) != _untimed(theirs):
+        return False
+    return same({**one, "metadata": {**one["metadata"], "managedFields": theirs}}, other)
+
+
+def _untimed(entries: list[Entry]) -> list[Entry]:
+    return [{key: value for key, value in entry.items() if key != "time"} for entry in entries]
 
 
 def is_due(endpoint: Endpoint, doc: dict[str, Any]) -> bool:

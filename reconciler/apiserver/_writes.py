@@ -13,19 +13,16 @@ from typing import Any
 from reconciler.apiserver._applying import apply_new, apply_over, read_configuration
 from reconciler.apiserver._bodies import (
     APPLY_PATCH,
-    JSON_PATCH,
-    MERGE_PATCH,
-    STRATEGIC_PATCH,
     check_options,
-    media_type,
+    patch_type,
 )
 from reconciler.apiserver._cluster import Cluster
 from reconciler.apiserver._documents import read_document, take_patched
 from reconciler.apiserver._managers import NO_RESET, Entry, Owners, Reset, content_of, key_for, reset_by
 from reconciler.apiserver._metadata import (
+    check_built_in_metadata,
     check_metadata,
     check_metadata_update,
-    check_standard_finalizers,
 )
 from reconciler.apiserver._patching import patched
 from reconciler.apiserver._registry import Endpoint
@@ -33,14 +30,12 @@ from reconciler.apiserver._routing import Call
 from reconciler.apiserver._skeletons import filled
 from reconciler.apiserver._status import (
     FieldError,
-    Refusal,
     already_exists,
     conflict,
     forbidden,
     internal_error,
     invalid,
     not_found,
-    unsupported_media_type,
 )
 from reconciler.apiserver._storage import Stored
 from reconciler.apiserver._strategies import Strategy
@@ -59,6 +54,7 @@ from reconciler.apiserver._write_rules import (
     notes_count,
     same,
     split_parts,
+    times_alone,
     uid_problem,
 )
 from reconciler.errors import APIError
@@ -144,7 +140,7 @@ class Writer:
         strategy.complete(doc, None)
         errors = check_metadata(info, metadata)
         if not endpoint.resource.custom:
-            errors += check_standard_finalizers(metadata, new=True)
+            errors += check_built_in_metadata(info, metadata, "", new=True)
         errors += strategy.check(doc, None)
         errors += check_contents(call, doc, None, errors)
         if errors:
@@ -155,7 +151,8 @@ class Writer:
         taken = endpoint.store.objects.get(key)
         if taken is not None:
             deleting = "deletionTimestamp" in taken.doc["metadata"]
-            raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting)
+            generated = bool(metadata.get("generateName"))
+            raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
         if not owned and traceable:
             owners = Owners((), self._cluster.now())
             # The structs of built-in kinds are there even when they are empty, so they never count as added.
@@ -252,12 +249,7 @@ class Writer:
         Raises:
             Refusal: 400, 404, 409, 415 or 422 as the real server does.
         """
-        kind, info = media_type(call.request), call.endpoint.info
-        accepted = [JSON_PATCH, MERGE_PATCH, *([] if call.endpoint.resource.custom else [STRATEGIC_PATCH]), APPLY_PATCH]
-        if kind not in accepted:
-            if not call.endpoint.resource.custom:
-                raise Refusal(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
-            raise unsupported_media_type(accepted)
+        kind, info = patch_type(call), call.endpoint.info
         dry_run = check_options(call)
         old = self.find(call)
         if kind == APPLY_PATCH:
@@ -334,7 +326,7 @@ class Writer:
         # The real server checks metadata twice and lists both findings.
         errors = errors * 2
         if not endpoint.resource.custom and whole:
-            errors += check_standard_finalizers(metadata, new=False)
+            errors += check_built_in_metadata(info, metadata, call.subresource, new=False)
         keep_owned(metadata, before["metadata"])
         strategy = self._strategies(endpoint)
         strategy.complete(doc, before)
@@ -353,7 +345,7 @@ class Writer:
             metadata["managedFields"] = known if entries == known else entries
         strategy.finish(doc, before)
         stored_form = endpoint.take(doc)
-        if same(doc, before) or same(stored_form, old.doc):
+        if same(doc, before) or same(stored_form, old.doc) or times_alone(stored_form, old.doc):
             return Written(200, old, before=old, after=old, warnings=warnings)
         if info.generation and (desired_changed(endpoint, old.doc, stored_form) or notes_count(call, before, doc)):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1

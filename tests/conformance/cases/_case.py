@@ -90,3 +90,12 @@ def in_any_order(api: Api) -> None:
     if causes and len(causes) > 1:
         causes.sort(key=lambda cause: (cause.get("field", ""), cause["message"]))
         body["message"] = body["message"].partition(" is invalid: ")[0]
+
+
+def each_once(api: Api) -> None:
+    """Leave out of the last answer what the real server finds more than once, and sort the causes."""
+    body = api.transcript[-1]["body"]
+    causes = (body.get("details") or {}).get("causes")
+    if causes:
+        body["details"]["causes"] = [cause for at, cause in enumerate(causes) if cause not in causes[:at]]
+        in_any_order(api)

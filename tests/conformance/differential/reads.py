@@ -19,8 +19,9 @@ _LABEL_SELECTORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("!tier", {}),
     ("n>1", {"n": "2"}),
     ("n<2, team==red", {"n": "1", "team": "red"}),
+    ("team in ()", {"team": ""}),
 )
-_BROKEN_LABELS = ("n in 1", "team=red,", "=", "bad key", "team=bad!", "n>x", "team in ()", "(", "!", "a=b=c", ",,")
+_BROKEN_LABELS = ("n in 1", "team=red,", "=", "bad key", "team=bad!", "n>x", "(", "!", "a=b=c", ",,")
 _FIELD_SELECTORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("metadata.name=a", {"metadata": {"name": "a"}}),
     ("metadata.name!=a", {}),

@@ -1,0 +1,274 @@
+"""Values of another type than their place has, and metadata that is read again on updates (25)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.conformance.api import APPLY, JSON, JSON_PATCH, MERGE, STRATEGIC, Api, resource
+from tests.conformance.cases._case import case, each_once, in_any_order, table, widget
+from tests.conformance.cases.built_in import OBJECTS, filled
+from tests.conformance.cases.definitions import definition
+from tests.conformance.cases.shapes import SHAPED, P
+
+_DRY = {"dryRun": "All"}
+_ODD = ([], [1], ["a"], [104, 105], [256], [-1], [1.5], [None], [True], [[1]], [{}], {}, {"a": 1}, 1, True, "%")
+_MOMENT = "2001-01-01T00:00:00Z"
+_TIMES = (1, 0, 1.5, True, [], {}, [1], "", "soon", _MOMENT, None)
+
+
+async def _bytes(api: Api, content: str) -> None:
+    """Put every kind of value where bytes belong."""
+    await api.create("secrets", {"metadata": {"name": "a"}, "data": {"k": "aGk="}}, quiet=True)
+    for value in _ODD:
+        if content == JSON:
+            await api.put("secrets", "a", {"metadata": {"name": "a"}, "data": {"k": value}}, keep=["data"])
+        elif content == APPLY:
+            await api.apply("secrets", "a", {"metadata": {"name": "a"}, "data": {"k": value}}, force=True)
+        else:
+            await api.patch("secrets", "a", {"data": {"k": value}}, content=content, keep=["data"])
+
+
+table(
+    "25.01",
+    [
+        ("a list where bytes belong: update", JSON),
+        ("a list where bytes belong: merge patch", MERGE),
+        ("a list where bytes belong: strategic merge patch", STRATEGIC),
+        ("a list where bytes belong: apply", APPLY),
+    ],
+)(_bytes)
+
+
+@case("25.05", "null where bytes belong becomes none")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.create("secrets", {"metadata": {"name": "a"}, "data": {"k": None}})
+    await api.apply("secrets", "b", {"metadata": {"name": "b"}, "data": {"k": None}})
+
+
+@case("25.06", "texts of a built-in kind that are none, restored from a strategic merge patch")
+async def _(api: Api) -> None:
+    await api.create("configmaps", {"metadata": {"name": "a"}, "data": {"k": "1"}}, quiet=True)
+    for value in _ODD:
+        await api.patch("configmaps", "a", {"data": {"k": value}}, content=STRATEGIC, query=_DRY, keep=["data"])
+
+
+async def _timed(api: Api, plural: str, content: str) -> None:
+    """Put every kind of value where the time of creation belongs."""
+    body = {"spec": {"size": 1}} if plural == "widgets" else {"data": {"k": "1"}}
+    if content != "new":
+        await api.create(plural, {"metadata": {"name": "a"}, **body}, quiet=True)
+    for value in _TIMES:
+        metadata = {"name": "a", "creationTimestamp": value}
+        if content in ("new", APPLY):
+            await api.apply(plural, "a", {"metadata": metadata, **body}, query=_DRY, keep=["metadata.name"])
+        else:
+            await api.patch(plural, "a", {"metadata": metadata}, content=content, query=_DRY, keep=["metadata.name"])
+
+
+table(
+    "25.07",
+    [
+        ("a creation time that is none: apply over a built-in kind", "configmaps", APPLY),
+        ("a creation time that is none: apply that creates a built-in kind", "configmaps", "new"),
+        ("a creation time that is none: apply over a custom kind", "widgets", APPLY),
+        ("a creation time that is none: apply that creates a custom kind", "widgets", "new"),
+        ("a creation time that is none: strategic merge patch", "configmaps", STRATEGIC),
+        ("a creation time that is none: merge patch of a built-in kind", "configmaps", MERGE),
+        ("a creation time that is none: merge patch of a custom kind", "widgets", MERGE),
+    ],
+)(_timed)
+
+
+async def _unowned(api: Api, plural: str) -> None:
+    """Apply what nobody can own to an object without owners."""
+    api.with_owners = True
+    body = widget("a") if plural == "widgets" else {"metadata": {"name": "a"}, "data": {"k": "1"}}
+    keep = ["metadata.resourceVersion", "metadata.managedFields"]
+    for metadata in ({"creationTimestamp": _MOMENT}, {"generation": 7}, {"selfLink": "x"}, {}):
+        await api.create(plural, body, keep=keep)
+        await api.patch(plural, "a", {"metadata": {"managedFields": [{}]}}, keep=keep)
+        await api.apply(plural, "a", {"metadata": {"name": "a", **metadata}}, keep=keep)
+        await api.apply(plural, "a", {"metadata": {"name": "a", **metadata}}, keep=keep)
+        await api.delete(plural, "a", keep=["status"])
+
+
+table(
+    "25.14",
+    [
+        ("an apply of what nobody owns over an object without owners: a built-in kind", "configmaps"),
+        ("an apply of what nobody owns over an object without owners: a custom kind", "widgets"),
+    ],
+)(_unowned)
+
+_BAD_METADATA: tuple[Any, ...] = (
+    *({"labels": value} for value in ({"a": 1}, {"a": 1.5}, {"a": True}, {"a": []}, {"a": None}, "x", [], 1, None)),
+    *({"finalizers": value} for value in ("x", [1], [None], [{}], [[]], [""], ["bad one"], ["hold"], ["a/b/c"], {})),
+    *({"generation": value} for value in ("x", 1.5, True, [], {}, 2)),
+    *({"ownerReferences": value} for value in ("x", ["x"], [None], {}, [{"uid": 1}], [{"controller": 1, "uid": "a"}])),
+    *({"uid": value} for value in (1, 1.5, [])),
+    {"namespace": 1},
+    {"generateName": 1},
+    {"managedFields": "x"},
+    {"managedFields": ["x"]},
+    {"managedFields": {}},
+    {"deletionGracePeriodSeconds": "x"},
+    {"name": 1},
+    {"name": None},
+)
+
+
+async def _metadata(api: Api, plural: str, content: str) -> None:
+    """Put values of another type into every member of metadata."""
+    body = {"spec": {"size": 1}} if plural == "widgets" else {"data": {"k": "1"}}
+    await api.create(plural, {"metadata": {"name": "a"}, **body}, quiet=True)
+    for metadata in _BAD_METADATA:
+        if content == APPLY:
+            about = {"metadata": {"name": "a", **metadata}}
+            await api.apply(plural, "a", about, query=_DRY, keep=["metadata.labels", "metadata.finalizers"])
+        else:
+            keep = ["metadata.labels", "metadata.finalizers"]
+            await api.patch(plural, "a", {"metadata": metadata}, content=content, query=_DRY, keep=keep)
+        each_once(api)
+
+
+table(
+    "25.20",
+    [
+        ("metadata of another type: merge patch of a built-in kind", "configmaps", MERGE),
+        ("metadata of another type: strategic merge patch", "configmaps", STRATEGIC),
+        ("metadata of another type: apply over a built-in kind", "configmaps", APPLY),
+        ("metadata of another type: merge patch of a custom kind", "widgets", MERGE),
+        ("metadata of another type: apply over a custom kind", "widgets", APPLY),
+    ],
+)(_metadata)
+
+
+@case("25.25", "what cannot be named in sets and keyed lists of an apply", SHAPED)
+async def _(api: Api) -> None:
+    for spec in (
+        *({"numbers": items} for items in ([{}], [[]], [1, {"a": 1}, {}], [1, None, None])),
+        *({"keyed": items} for items in ([[]], [1], ["x"], [None, None], [{}], [{"l": 1}])),
+        *({"keyed": [{"k": value}]} for value in (1, True, [1, "a"], {"a": 1})),
+    ):
+        await api.apply(P, "a", {"metadata": {"name": "a"}, "spec": spec}, query=_DRY, keep=["spec"])
+
+
+@case("25.26", "values of another type than a format is for", SHAPED)
+async def _(api: Api) -> None:
+    for key in ("int32", "int64", "float", "double", "date", "datetime", "email", "byte"):
+        for value in (1, 1.5, True, {}, [], ["x"], "x"):
+            await api.create(P, {"metadata": {"name": "a"}, "spec": {key: value}}, query=_DRY, keep=["spec"])
+            in_any_order(api)
+            await api.apply(P, "a", {"metadata": {"name": "a"}, "spec": {key: value}}, query=_DRY, keep=["spec"])
+            in_any_order(api)
+
+
+@case("25.27", "ports and quantities of another type")
+async def _(api: Api) -> None:
+    limits: list[Any] = [{"limits": {"cpu": value}} for value in ({}, [1], True)]
+    more: list[dict[str, Any]] = [{"resources": value} for value in limits]
+    more += [{"ports": [{"containerPort": value}]} for value in ({}, [1], True, 1.5, "x")]
+    for each in more:
+        pod = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "x", "image": "y", **each}]}}
+        await api.create("pods", pod, query=_DRY, keep=["spec.containers"])
+        await api.apply("pods", "a", pod, query=_DRY, keep=["spec.containers"])
+    for port in ({}, [1], True, 1.5):
+        service = {"metadata": {"name": "a"}, "spec": {"ports": [{"port": 80, "targetPort": port}]}}
+        await api.create("services", service, query=_DRY, keep=["spec.ports"])
+        await api.apply("services", "a", service, query=_DRY, keep=["spec.ports"])
+
+
+@case("25.28", "items of another type in a strategic merge patch")
+async def _(api: Api) -> None:
+    pod = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "x", "image": "y"}]}}
+    await api.create("pods", pod, quiet=True)
+    specs: list[Any] = [{"containers": value} for value in (["x"], [1], [None], [[]], {}, "x", 1)]
+    specs += [{"containers": [{"name": "x", "image": value}]} for value in ({}, [1], 1, 1.5, True)]
+    specs += [{"containers": [{"name": "x", "stdin": value}]} for value in ({}, [1], 1, 1.5, "x")]
+    for spec in (*specs, [], "x", 1):
+        await api.patch("pods", "a", {"spec": spec}, content=STRATEGIC, query=_DRY, keep=["metadata.name"])
+
+
+_SKIPPED = {"namespaces", "customresourcedefinitions", "events.events.k8s.io"}
+
+
+async def _again(api: Api, metadata: dict[str, Any]) -> None:
+    """Change metadata of every kind, and of its status."""
+    for plural in sorted(OBJECTS.keys() - _SKIPPED):
+        name = "a" if resource(plural)[2] else api.ns
+        body = {"metadata": {"name": name}, **filled(OBJECTS[plural], api.ns)}
+        await api.create(plural, body, quiet=True)
+        for sub in ("", "status"):
+            patch = {"metadata": metadata}
+            await api.patch(plural, name, patch, sub, query=_DRY, keep=["metadata.name", "metadata.generateName"])
+            each_once(api)
+
+
+table(
+    "25.30",
+    [
+        ("generateName on update: no name of some kinds", {"generateName": "X_"}),
+        ("generateName on update: no part of a path", {"generateName": "a/b"}),
+        ("generateName on update: a name", {"generateName": "generated-"}),
+        ("a finalizer without a domain on update", {"finalizers": ["hold"]}),
+        ("a finalizer that is no name on update", {"finalizers": ["bad one", "", "a/b/c"]}),
+    ],
+)(_again)
+
+
+@case("25.40", "a status that is no subresource is applied and given up")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("gadgets", "a", {**widget("a"), "status": {"count": 1}})
+    await api.apply("gadgets", "a", widget("a"))
+
+
+@case("25.41", "a Scale that is left as it is makes no version")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template, "replicas": 0}
+    keep = ["metadata.resourceVersion", "metadata.managedFields"]
+    await api.create("deployments", {"metadata": {"name": "a"}, "spec": spec}, quiet=True)
+    await api.patch("deployments", "a", {"spec": {"replicas": 1}}, query={"fieldManager": "two"}, keep=keep)
+    for patch in ({"spec": {"replicas": 1}}, {}, {"spec": {"replicas": 2}}, {"spec": {"replicas": 2}}):
+        await api.patch("deployments", "a", patch, "scale", query={"fieldManager": "three"})
+        await api.get("deployments", "a", keep=keep)
+
+
+_SCALE = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+_SCALED = definition("scaledones", "ScaledOne", {"name": "v1", "subresources": {"status": {}, "scale": _SCALE}})
+
+
+@case("25.42", "patches of a Scale that cannot be read", _SCALED)
+async def _(api: Api) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    await api.create("deployments", {"metadata": {"name": "a"}, "spec": spec}, quiet=True)
+    await api.create("scaledones:ScaledOne", {"metadata": {"name": "a"}, "spec": {"replicas": 1}}, quiet=True)
+    for plural in ("deployments", "scaledones:ScaledOne"):
+        for name in ("a", "b"):
+            for content in ("application/nonsense", JSON, STRATEGIC, MERGE, JSON_PATCH):
+                for body in (b"{", b"[]", b"{}", b"null"):
+                    path = api.path(plural, name, "scale")
+                    await api.call("PATCH", path, body, content=content, keep=["kind"])
+            await api.call("PUT", api.path(plural, name, "scale"), b"{", keep=["kind"])
+
+
+@case("25.43", "a name that is taken though one could be generated")
+async def _(api: Api) -> None:
+    for plural in ("configmaps", "widgets"):
+        body = {**widget("a"), "metadata": {"name": "a", "generateName": "generated-", "finalizers": ["x.io/y"]}}
+        await api.create(plural, body if plural == "widgets" else {"metadata": body["metadata"]}, quiet=True)
+        await api.create(plural, body if plural == "widgets" else {"metadata": body["metadata"]})
+        await api.delete(plural, "a", keep=["metadata.name"])
+        await api.create(plural, body if plural == "widgets" else {"metadata": body["metadata"]})
+
+
+@case("25.44", "what a built-in kind holds though it is empty was nobody's before the first apply")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    await api.apply("leases", "a", {"metadata": {"name": "a"}})
+    await api.apply("leases", "a", {"metadata": {"name": "a"}, "spec": {"leaseTransitions": 2}}, "two")
+    await api.apply("leases", "a", {"metadata": {"name": "a"}}, "two")
