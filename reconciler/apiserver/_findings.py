@@ -53,9 +53,11 @@ class Words:
         elif error.kind.name == "pattern" and asked in lengths:
             # A string of the wrong length is not asked for its letters.
             return
-        form = self._format_of(error) if error.kind.name == "type" else ""
-        found = _wrong_format(error.instance, form, name, self._field(name)) if form else None
-        for words in found or _WORDS.get(error.kind.name, _other)(error, name, self._field(name)):
+        form, field = self._format_of(error) if error.kind.name == "type" else "", self._field(name)
+        if self._is_loose(path):
+            name = f".{name}"
+        found = _wrong_format(error.instance, form, name, field) if form else None
+        for words in found or _WORDS.get(error.kind.name, _other)(error, name, field):
             yield Finding(path, words)
         if error.kind.name in ("oneOf", "anyOf"):
             # The real server goes on with the complaints of the branch that came closest.
@@ -63,9 +65,12 @@ class Words:
             yield from self.of(branches[0])
 
     def _field(self, name: str) -> str:
-        if not self._root or not name:
-            return self._root or name
-        return f"{self._root}{name}" if name.startswith("[") else f"{self._root}.{name}"
+        return f"{self._root}.{name}" if self._root and name else self._root or name
+
+    def _is_loose(self, path: tuple[str | int, ...]) -> bool:
+        """Tell whether a path begins with a key of a map that is checked on its own: its name begins with a dot."""
+        begins = path[0] if self._root and path else 0
+        return isinstance(begins, str) and begins not in (self._schema.get("properties") or {})
 
     def _format_of(self, error: Any) -> str:
         """Return the format that is asked of a value; empty for none, and where the type alone is told of."""

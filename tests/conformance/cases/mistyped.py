@@ -272,3 +272,36 @@ async def _(api: Api) -> None:
     await api.apply("leases", "a", {"metadata": {"name": "a"}})
     await api.apply("leases", "a", {"metadata": {"name": "a"}, "spec": {"leaseTransitions": 2}}, "two")
     await api.apply("leases", "a", {"metadata": {"name": "a"}}, "two")
+
+
+def _with_status(plural: str, kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    whole = {"type": "object", "properties": {"spec": schema, "status": schema}}
+    return definition(
+        plural, kind, {"name": "v1", "schema": {"openAPIV3Schema": whole}, "subresources": {"status": {}}}
+    )
+
+
+_TEXT = {"type": "string", "enum": ["a", "b"]}
+_NESTED = {"type": "object", "required": ["x"], "properties": {"x": {"type": "integer"}}}
+_LOOSE = (
+    _with_status("textmaps", "TextMap", {"type": "object", "additionalProperties": _TEXT}),
+    _with_status("nestedmaps", "NestedMap", {"type": "object", "additionalProperties": _NESTED}),
+    _with_status("listings", "Listing", {"type": "array", "items": {"type": "string"}}),
+)
+_IN_MAPS: tuple[Any, ...] = ({"k": None}, {"k": 1}, {"k": "c"}, {"k": {}}, {"k": {"x": "1"}}, {"k": {"x": None}})
+
+
+@case("25.45", "a status that is a map or a list as a whole", *_LOOSE)
+async def _(api: Api) -> None:
+    for plural in ("textmaps:TextMap", "nestedmaps:NestedMap", "listings:Listing"):
+        listing = plural.startswith("listings")
+        await api.create(plural, {"metadata": {"name": "a"}, "spec": [] if listing else {}}, quiet=True)
+        for value in ([1], [None], ["a", {}]) if listing else _IN_MAPS:
+            await api.create(plural, {"metadata": {"name": "b"}, "spec": value}, query=_DRY, keep=["spec"])
+            in_any_order(api)
+            patch = [{"op": "add", "path": "/status", "value": value}]
+            await api.patch(plural, "a", patch, "status", content=JSON_PATCH, query=_DRY, keep=["status"])
+            in_any_order(api)
+            document = {"metadata": {"name": "a"}, "status": value}
+            await api.apply(plural, "a", document, sub="status", query=_DRY, keep=["status"])
+            in_any_order(api)
