@@ -67,8 +67,8 @@ def _merge_member(old: Any, new: Any, node: Node, order: Any) -> Any:
         items = old if isinstance(old, list) else []
         if node.merge_key and _are_objects(items, new):
             return _merge_objects(items, new, node, order)
-        added = [item for item in new if item not in items]
-        merged = _in_order([*items, *added], new, items, go_json)
+        # Of texts each stays once.
+        merged = _in_order(list({go_json(item): item for item in (*items, *new)}.values()), new, items, go_json)
         return merged if order is None else _in_order(merged, order, items, go_json)
     return new
 

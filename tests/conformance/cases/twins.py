@@ -151,3 +151,13 @@ async def _(api: Api) -> None:
         await api.patch("secrets", "a", patch)
         await api.patch("secrets", "a", patch, content=STRATEGIC)
     await api.apply("secrets", "a", {"metadata": "x"})
+
+
+@case("31.32", "a strategic merge patch of a list of texts leaves each once")
+async def _(api: Api) -> None:
+    for finalizers in ([], [_MORE], [_HOLD], [_MORE, _HOLD, _MORE]):
+        await api.create("configmaps", {"metadata": {"name": "a", **_TWINS}}, keep=["metadata.finalizers"])
+        patch = {"metadata": {"finalizers": finalizers}}
+        await api.patch("configmaps", "a", patch, content=STRATEGIC, keep=["metadata.finalizers"])
+        await api.patch("configmaps", "a", {"metadata": {"finalizers": None}}, keep=["metadata.finalizers"])
+        await api.delete("configmaps", "a", keep=["status"])
