@@ -317,6 +317,7 @@ _BAD_METADATA: tuple[dict[str, Any], ...] = (
     {"uid": "11111111-2222-3333-4444-555555555555"},
     {"creationTimestamp": "2001-01-01T00:00:00Z"},
     {"creationTimestamp": "soon"},
+    {"creationTimestamp": 1},
     {"deletionTimestamp": "2001-01-01T00:00:00Z"},
     {"deletionGracePeriodSeconds": 5},
     {"generation": 9},
@@ -362,8 +363,5 @@ def metadata(draw: st.DrawFn, *, born: bool = False) -> Any:
     found = draw(some(_GOOD_METADATA, most=2))
     if rarely(draw, 10):
         found |= draw(st.sampled_from(_BAD_METADATA))
-    # rule: broken-times
-    if born and found.get("creationTimestamp") == "soon":
-        del found["creationTimestamp"]
     # rule: born-dying
     return {key: value for key, value in found.items() if not born or key not in _DOOMED}

@@ -8,7 +8,6 @@ RULES = {
     "paged-deletions": "a limit for the deletion of a collection",
     "null-defaults": "null for a member with a default in what is applied",
     "misnamed-applies": "what is wrong in an applied document beside its name",
-    "broken-times": "a creationTimestamp that is no time in what is applied",
     "born-dying": "a deletionTimestamp in an apply or PUT that creates: the real server keeps it",
     "scale-accessors": "an object whose replicas cannot be found since what should hold them is no object",
     "schemas-that-drop": "versions of a kind whose schemas do not have the same fields",
