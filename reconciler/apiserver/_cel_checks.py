@@ -113,12 +113,17 @@ def _fit(call: Expr, kinds: list[str]) -> bool:
     if call.member and call.name in _OF_TEXTS:
         return receiver in ("", "string")
     if call.member and call.name == "validate":
-        return not receiver
+        return receiver in ("", "kubernetes.NamedFormat")
+    if call.name == "size":
+        return receiver not in _WITHOUT_SIZE
+    if call.name in ("_[_]", "_[?_]") and receiver == "object":
+        return False
     return len(kinds) != 2 or not all(kinds) or _two_fit(call, *kinds)
 
 
-_ALONE = {"!_": ("bool",), "-_": ("int", "double", "duration")}
-"""The operators on one side, and what may stand there."""
+_ALONE = {"!_": ("bool",), "-_": ("int", "double", "duration"), "_?_:_": ("bool",)}
+"""The operators whose first side is of some types alone."""
+_WITHOUT_SIZE = frozenset({"bool", "double", "duration", "int", "object", "timestamp", "uint"})
 
 
 def _two_fit(call: Expr, one: str, other: str) -> bool:
@@ -128,6 +133,8 @@ def _two_fit(call: Expr, one: str, other: str) -> bool:
         return _is_in(one, other)
     if call.name == "_[_]" and one.startswith("list("):
         return other in _NUMBERS
+    if call.name == "_[_]" and one.startswith("map(string"):
+        return other == "string"
     if call.member and call.name in ("indexOf", "lastIndexOf") and one.startswith("list("):
         return _is_in(other, one)
     return True
@@ -139,10 +146,10 @@ def _pair_fits(name: str, left: str, right: str) -> bool:
     if name in _ORDERED and {left, right} <= _NUMBERS:
         return True
     if "null" in (left, right):
-        return bool({left, right} & {"duration", "timestamp"})
+        return bool({left, right} & {"duration", "object", "timestamp"})
     if {left, right} & {"duration", "timestamp"} and name in _COMPUTED:
         return {left, right} <= {"duration", "timestamp"}
-    return not ({left, right} & _SCALARS)
+    return False
 
 
 def _is_in(item: str, within: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from reconciler.apiserver._cel_places import member_of
 from reconciler.apiserver._cel_tree import Expr
-from reconciler.apiserver._schema import ANYTHING, Node
+from reconciler.apiserver._schema import ANYTHING, NO_DEFAULT, Node
 
 __all__ = ["MOST_OF_ALL", "MOST_OF_A_RULE", "cost_of", "factor", "how_often", "most_items", "times_more"]
 
@@ -24,6 +24,7 @@ MOST_OF_ALL = 100_000_000
 
 _LARGEST_REQUEST = 3 * 1024 * 1024
 _SHORT = {"date": 10, "date-time": 35, "datetime": 35, "duration": 32, "uuid": 36, "ipv4": 15, "ipv6": 45}
+_LEAST = {"date": 12, "date-time": 22, "duration": 4}
 _TEXTS = frozenset(
     {"contains", "endsWith", "startsWith", "matches", "find", "split", "replace", "lowerAscii", "upperAscii"}
 )
@@ -58,7 +59,10 @@ def _least_bytes(node: Node | None) -> int:
         return 1
     if node.type == "boolean":
         return 4
-    return 2
+    if node.type == "string":
+        return _LEAST.get(node.format, 2)
+    needed = ((key, node.properties[key]) for key in node.required if key in node.properties)
+    return 2 + sum(len(key) + 4 + _least_bytes(child) for key, child in needed if child.default is NO_DEFAULT)
 
 
 def cost_of(expr: Expr, node: Node) -> int:
@@ -87,6 +91,8 @@ class _Estimate:
             return 1, scope.get(expr.name)
         if expr.kind == "select":
             cost, owner = self.cost(expr.parts[0], scope)
+            if expr.test:
+                return cost, None
             known = owner is not None and owner is not ANYTHING
             return cost + 1, member_of(owner, expr.name) if known and owner is not None else None
         if expr.kind == "comprehension" and len(expr.parts) == 5:

@@ -1,4 +1,4 @@
-"""Bring the functions that Kubernetes adds to CEL: lists, regular expressions, URLs, addresses, quantities, formats.
+"""Bring the functions that Kubernetes adds to CEL: regular expressions, URLs, addresses, quantities, formats.
 
 Values of the types that Kubernetes adds are maps with a tag, since the engine takes no Python objects; values that are
 equal are equal maps.
@@ -7,10 +7,8 @@ equal are equal maps.
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Callable
-from datetime import timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -23,6 +21,7 @@ from reconciler.apiserver._cel_addresses import (
 )
 from reconciler.apiserver._cel_engine import Function
 from reconciler.apiserver._cel_formats import NAMED_FORMATS
+from reconciler.apiserver._cel_lists import hidden_functions, list_functions
 from reconciler.apiserver._cel_numbers import (
     quantity_number,
     quantity_text,
@@ -31,19 +30,26 @@ from reconciler.apiserver._cel_numbers import (
     version_order,
 )
 from reconciler.apiserver._cel_urls import URL, check_request_uri, read_url
-from reconciler.apiserver._cel_values import CONVERSIONS
 
 __all__ = ["functions"]
 
 Tagged = dict[str, Any]
 _QUANTITY, _VERSION, _URL = "kubernetes.Quantity", "kubernetes.Semver", "kubernetes.URL"
 _FORMAT, _IP, _CIDR = "kubernetes.NamedFormat", "net.IP", "net.CIDR"
-_ORDERED = ("int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes")
 
 
 def functions() -> list[Function]:
     """Return the functions for the engine."""
-    return [*_lists(), *_hidden(), *_patterns(), *_quantities(), *_versions(), *_urls(), *_addresses(), *_formats()]
+    return [
+        *list_functions(),
+        *hidden_functions(),
+        *_patterns(),
+        *_quantities(),
+        *_versions(),
+        *_urls(),
+        *_addresses(),
+        *_formats(),
+    ]
 
 
 def _is(read: Callable[..., Any]) -> Callable[..., bool]:
@@ -57,67 +63,6 @@ def _is(read: Callable[..., Any]) -> Callable[..., bool]:
         return True
 
     return check
-
-
-# lists, and what macros need
-
-
-def _lists() -> list[Function]:
-    found = []
-    for kind in _ORDERED:
-        items = (f"list({kind})",)
-        found.append(Function("isSorted", "bool", items, _is_sorted))
-        for name, choose in (("min", min), ("max", max)):
-            apart = f"{name}_{kind}" if kind in ("duration", "timestamp") else ""
-            found.append(Function(name, kind, items, _extreme(choose, name), runs_as=apart))
-    found += [Function("sum", kind, (f"list({kind})",), _sum(0)) for kind in ("int", "uint", "double")]
-    found.append(Function("sum", "duration", ("list(duration)",), _sum(timedelta()), runs_as="sum_duration"))
-    found.append(Function("indexOf", "int", ("list(dyn)", "dyn"), _index))
-    found.append(Function("lastIndexOf", "int", ("list(dyn)", "dyn"), _last_index))
-    return found
-
-
-def _is_sorted(items: list[Any]) -> bool:
-    return all(one <= other for one, other in itertools.pairwise(items))
-
-
-def _sum(start: Any) -> Callable[[list[Any]], Any]:
-    return lambda items: sum(items, start)
-
-
-def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[Any]], Any]:
-    def of(items: list[Any]) -> Any:
-        if not items:
-            raise ValueError(f"{name} called on empty list")
-        return choose(items)
-
-    return of
-
-
-def _index(items: list[Any], item: Any) -> int:
-    return items.index(item) if item in items else -1
-
-
-def _last_index(items: list[Any], item: Any) -> int:
-    return len(items) - 1 - items[::-1].index(item) if item in items else -1
-
-
-def _hidden() -> list[Function]:
-    """Return what no rule names: what macros of the engine need that it does not carry out, and conversions."""
-    entries = ("map(dyn, dyn)", "map(dyn, dyn)")
-    pair = ("map(dyn, dyn)", "dyn", "dyn")
-    return [
-        Function("@mapInsert", "map(dyn, dyn)", pair, lambda into, key, value: _inserted(into, {key: value}), False),
-        Function("@mapInsert", "map(dyn, dyn)", entries, _inserted, False),
-        *(Function(f"@{form}", kind, ("string",), read, False) for form, (kind, read) in CONVERSIONS.items()),
-    ]
-
-
-def _inserted(into: dict[Any, Any], more: dict[Any, Any]) -> dict[Any, Any]:
-    for key in more:
-        if key in into:
-            raise ValueError(f"insert failed: key {key} already exists")
-    return {**into, **more}
 
 
 # regular expressions

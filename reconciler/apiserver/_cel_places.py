@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reconciler.apiserver._cel_checks import call_problems, literal_problems
+from reconciler.apiserver._cel_engine import named_types
 from reconciler.apiserver._cel_tree import Expr, Tree
 from reconciler.apiserver._schema import ANYTHING, Node
 
-__all__ = ["Places", "cel_name", "find_places", "kind_of", "member_of", "with_optional_old"]
+__all__ = ["Places", "cel_name", "cel_names", "find_places", "kind_of", "member_of", "with_optional_old"]
 
 _RESERVED = frozenset(
     [
@@ -53,6 +54,12 @@ def cel_name(key: str) -> str | None:
     return escaped if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", escaped) else None
 
 
+def cel_names(key: str) -> tuple[str, ...]:
+    """Return all names by which a rule may call a member: reserved words that can be selected are no less good."""
+    name = cel_name(key)
+    return () if name is None else (name, key) if key in _RESERVED else (name,)
+
+
 @dataclass(slots=True)
 class Places:
     """Hold what was found.
@@ -62,12 +69,14 @@ class Places:
         uses_old: whether the rule compares with the value before.
         result: the type of the whole where it is known, or empty.
         conversions: which expressions are texts that stand for something else, with their format.
+        unordered: which calls compare or add lists of type set or map, with the keys of the latter.
     """
 
     problems: list[tuple[int, str]] = field(default_factory=list)
     uses_old: bool = False
     result: str = ""
     conversions: dict[int, str] = field(default_factory=dict)
+    unordered: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 def find_places(tree: Tree, node: Node) -> Places:
@@ -75,14 +84,12 @@ def find_places(tree: Tree, node: Node) -> Places:
     walker = _Walker(tree)
     root = walker.place(tree.root, {"self": node, "oldSelf": node})
     walker.found.result = walker.kind(tree.root, root)
-    if tree.root.kind == "call" and tree.root.name in _OPTIONAL:
-        walker.found.result = "optional"
     walker.found.uses_old = any(expr.kind == "ident" and expr.name == "oldSelf" for expr in tree.root.walk())
     walker.found.problems.sort(key=lambda problem: problem[0])
     return walker.found
 
 
-_OPTIONAL = ("format.named", "validate")
+_OPTIONAL = {"format.named": "optional_type(kubernetes.NamedFormat)", "validate": "optional_type(list(string))"}
 """The functions whose results are optionals, which the engine's compiler does not know."""
 
 Scope = Mapping[str, Node | None]
@@ -101,13 +108,18 @@ class _Walker:
             return expr.name
         if expr.test:
             return "bool"
-        return kind_of(place) if place is not None else self._types.get(expr.id, "")
+        if expr.kind == "call" and expr.name in _OPTIONAL:
+            return _OPTIONAL[expr.name]
+        return kind_of(place) if place is not None else named_types(self._types.get(expr.id, ""))
 
     def place(self, expr: Expr, scope: Scope) -> Node | None:
         """Return the place whose value an expression is, or None where that is not known."""
         place = self._place(expr, scope)
+        if expr.test:
+            return None
         form = place.format if place is not None and place.type == "string" else ""
-        if form in _FORMATTED and not expr.test and expr.name != "_?_:_":
+        read = expr.kind in ("ident", "select") or expr.name == "_[_]"
+        if form in _FORMATTED and read:
             self.found.conversions[expr.id] = form
         return place
 
@@ -135,7 +147,7 @@ class _Walker:
     def _select(self, expr: Expr, scope: Scope) -> Node | None:
         owner = self.place(expr.parts[0], scope)
         kind = self.kind(expr.parts[0], owner)
-        if kind and not kind.startswith("map("):
+        if kind and kind != "object" and not kind.startswith("map("):
             self._refuse(expr, f"type '{kind}' does not support field selection")
             return None
         return self._member(expr, owner, expr.name)
@@ -143,8 +155,10 @@ class _Walker:
     def _member(self, expr: Expr, owner: Node | None, name: str) -> Node | None:
         if owner is None or owner is ANYTHING or owner.type != "object":
             return None
-        child = member_of(owner, name)
-        if child is None and not (owner.embedded and name in _OF_EMBEDDED):
+        child = _OF_OBJECTS.get(name) if owner.embedded else None
+        if child is None:
+            child = member_of(owner, name)
+        if child is None:
             self._refuse(expr, f"undefined field '{name}'")
         return child
 
@@ -167,15 +181,15 @@ class _Walker:
         for part, problem in call_problems(expr, kinds):
             self._refuse(part, problem)
         if expr.name in ("_[_]", "_[?_]") and first is not None:
-            if first.type == "object" and first.additional is None and not first.preserve:
-                said = f"(object, {kinds[1] or 'dyn'})"
-                self._refuse(expr, f"found no matching overload for '{expr.name}' applied to '{said}'")
             return (first.items or first.additional) if expr.name == "_[_]" else None
         if expr.name == "_?._":
             self._member(expr, first, expr.parts[1].text)
+        if first is not None and first.list_type in ("set", "map") and expr.name in ("_==_", "_!=_", "_+_"):
+            self.found.unordered[expr.id] = first.map_keys if first.list_type == "map" else ()
+            return first if expr.name == "_+_" else None
         if expr.name == "_?_:_":
             return places[1]
-        return None
+        return first if expr.name in ("optional.of", "value", "orValue") else None
 
 
 _INDEX, _KEY = Node("integer"), Node("string")
@@ -190,13 +204,20 @@ def _variables(expr: Expr, over: Node | None) -> dict[str, Node | None]:
     return {expr.name: over.items if over.items is not None else _KEY if over.additional is not None else None}
 
 
-_OF_EMBEDDED = ("apiVersion", "kind", "metadata")
+def _objects() -> dict[str, Node]:
+    """Return the places of what rules see of whole objects beside their own members."""
+    text, metadata = Node("string"), Node("object")
+    metadata.properties = {"generateName": text, "name": text}
+    return {"apiVersion": text, "kind": text, "metadata": metadata}
+
+
+_OF_OBJECTS = _objects()
 _FORMATTED = {"byte": "bytes", "date": "timestamp", "date-time": "timestamp", "duration": "duration"}
 _SCALARS = {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}
 
 
 def kind_of(place: Node | None) -> str:
-    """Return the name of a place's type, or nothing where it is not known or an object."""
+    """Return the name of a place's type, or nothing where it is not known."""
     if place is None or place is ANYTHING or place.int_or_string:
         return ""
     if place.type == "array":
@@ -205,6 +226,8 @@ def kind_of(place: Node | None) -> str:
     if place.type == "object" and place.additional is not None and not place.properties:
         values = kind_of(place.additional)
         return f"map(string, {values})" if values else ""
+    if place.type == "object":
+        return "object"
     if place.type == "string" and place.format in _FORMATTED:
         return _FORMATTED[place.format]
     return _SCALARS.get(place.type, "")
@@ -213,7 +236,7 @@ def kind_of(place: Node | None) -> str:
 def member_of(owner: Node, name: str) -> Node | None:
     """Return the place of the member that a rule calls by a name, or None."""
     found = owner.properties.get(name)
-    if found is not None and cel_name(name) == name:
+    if found is not None and name in cel_names(name):
         return found
     for key, child in owner.properties.items():
         if cel_name(key) == name:

@@ -2,7 +2,8 @@
 
 The engine compiles some things that it cannot run, and functions from outside cannot return optionals. So calls of the
 former are given another name, and calls of the latter are wrapped: what is empty becomes no value. Wrapped as well are
-texts of the document that stand for times, durations or bytes.
+texts of the document that stand for times, durations or bytes. Lists of type set or map are compared and added by
+functions that know no order.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ __all__ = ["runnable"]
 _RENAMED = {"cel.@mapInsert": "@mapInsert"}
 _OPTIONAL = frozenset({"format.named", "validate"})
 _ID, _CALL, _STRUCT = 2, 6, 8
+_BEYOND = 1_000_000
+"""Beyond the numbers that the engine gives to expressions."""
 _BELOW: Mapping[int, frozenset[int]] = {
     5: frozenset({1}),
     _CALL: frozenset({1, 3}),
@@ -27,34 +30,35 @@ _BELOW: Mapping[int, frozenset[int]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Changes:
-    """Say what is changed, by the number of the expression.
+class Changes:
+    """Say what is changed of an expression.
 
     Attributes:
-        names: how functions are called.
-        conversions: the formats of texts that stand for something else.
+        names: the names under which overloads are carried out that have one of their own, by their identity.
+        conversions: the formats of texts that stand for something else, by the number of the expression.
+        unordered: the keys of lists that are compared or added without regard to order, by the number of the call.
     """
 
-    names: Mapping[int, str]
+    names: Mapping[str, str]
     conversions: Mapping[int, str]
+    unordered: Mapping[int, tuple[str, ...]]
 
 
-def runnable(serialized: bytes, runs_as: Mapping[str, str], conversions: Mapping[int, str]) -> bytes:
+def runnable(serialized: bytes, changes: Changes) -> bytes:
     """Return a compiled expression, ready to run.
 
     Args:
         serialized: what ``Expression.serialize`` returns.
-        runs_as: the names under which overloads are carried out that have one of their own, by their identity.
-        conversions: the formats of texts that stand for something else, by the number of the expression.
+        changes: what is changed of it.
     """
     checked = b""
     for number, value in read_fields(serialized):
         if number == 2 and isinstance(value, bytes):
             checked = value
-    names = {key: runs_as[overload] for key, overload in _overloads(checked) if overload in runs_as}
-    changes = _Changes(names, conversions)
+    names = changes.names
+    rewriter = _Rewriter({key: names[found] for key, found in _overloads(checked) if found in names}, changes)
     done = b"".join(
-        write_field(number, _expression(value, changes) if number == 4 and isinstance(value, bytes) else value)
+        write_field(number, rewriter.expression(value) if number == 4 and isinstance(value, bytes) else value)
         for number, value in read_fields(checked)
     )
     return b"".join(write_field(number, done if number == 2 else value) for number, value in read_fields(serialized))
@@ -76,43 +80,66 @@ def _overloads(checked: bytes) -> Iterator[tuple[int, str]]:
                 yield key, named[0]
 
 
-def _expression(message: bytes, changes: _Changes) -> bytes:
-    identity, optional, done = 0, False, b""
-    for number, value in read_fields(message):
-        changed = value
-        if number == _ID and isinstance(value, int):
-            identity = value
-        elif number == _STRUCT and isinstance(value, bytes):
-            changed = _struct(value, changes)
-        elif number in _BELOW and isinstance(value, bytes):
-            changed, called = _node(value, _BELOW[number], changes)
-            if number == _CALL:
-                optional = called in _OPTIONAL
-                changed = _renamed(changed, changes.names.get(identity) or _RENAMED.get(called, called))
-        done += write_field(number, changed)
-    if optional:
-        return _wrapped(done, "optional.ofNonZeroValue", identity)
-    return _wrapped(done, f"@{changes.conversions[identity]}", identity) if identity in changes.conversions else done
+_UNORDERED = {"_!=_": "@differ", "_+_": "@join", "_==_": "@same"}
+"""What is called where lists of type set or map are compared or added."""
 
 
-def _node(message: bytes, below: frozenset[int], changes: _Changes) -> tuple[bytes, str]:
-    """Return a message with its expressions made ready, and the text in its second field."""
-    done, text = b"", ""
-    for number, value in read_fields(message):
-        if number in below and isinstance(value, bytes):
-            done += write_field(number, _expression(value, changes))
-        else:
-            text = value.decode() if number == 2 and isinstance(value, bytes) else text
-            done += write_field(number, value)
-    return done, text
+class _Rewriter:
+    """Rewrite expressions.
 
+    Args:
+        names: how functions are called, by the number of the call.
+        changes: what else is changed.
+    """
 
-def _struct(message: bytes, changes: _Changes) -> bytes:
-    entries = frozenset({3, 4})
-    return b"".join(
-        write_field(number, _node(value, entries, changes)[0] if number == 2 and isinstance(value, bytes) else value)
-        for number, value in read_fields(message)
-    )
+    def __init__(self, names: Mapping[int, str], changes: Changes) -> None:
+        self._names = names
+        self._conversions = changes.conversions
+        self._unordered = changes.unordered
+
+    def expression(self, message: bytes) -> bytes:
+        """Return an expression, ready to run."""
+        identity, optional, done = 0, False, b""
+        for number, value in read_fields(message):
+            changed = value
+            if number == _ID and isinstance(value, int):
+                identity = value
+            elif number == _STRUCT and isinstance(value, bytes):
+                changed = self._struct(value)
+            elif number in _BELOW and isinstance(value, bytes):
+                changed, called = self._node(value, _BELOW[number])
+                if number == _CALL:
+                    optional = called in _OPTIONAL
+                    changed = self._call(changed, called, identity)
+            done += write_field(number, changed)
+        if optional:
+            return _wrapped(done, "optional.ofNonZeroValue", identity)
+        form = self._conversions.get(identity)
+        return _wrapped(done, f"@{form}", identity) if form else done
+
+    def _call(self, call: bytes, called: str, identity: int) -> bytes:
+        keys = self._unordered.get(identity)
+        if keys is not None:
+            return _renamed(call, _UNORDERED[called]) + write_field(3, _texts(keys, identity))
+        return _renamed(call, self._names.get(identity) or _RENAMED.get(called, called))
+
+    def _node(self, message: bytes, below: frozenset[int]) -> tuple[bytes, str]:
+        """Return a message with its expressions made ready, and the text in its second field."""
+        done, text = b"", ""
+        for number, value in read_fields(message):
+            if number in below and isinstance(value, bytes):
+                done += write_field(number, self.expression(value))
+            else:
+                text = value.decode() if number == 2 and isinstance(value, bytes) else text
+                done += write_field(number, value)
+        return done, text
+
+    def _struct(self, message: bytes) -> bytes:
+        entries = frozenset({3, 4})
+        return b"".join(
+            write_field(number, self._node(value, entries)[0] if number == 2 and isinstance(value, bytes) else value)
+            for number, value in read_fields(message)
+        )
 
 
 def _renamed(call: bytes, name: str) -> bytes:
@@ -121,4 +148,13 @@ def _renamed(call: bytes, name: str) -> bytes:
 
 def _wrapped(expression: bytes, function: str, identity: int) -> bytes:
     call = write_field(2, function.encode()) + write_field(3, expression)
-    return write_field(_ID, identity + 1_000_000) + write_field(_CALL, call)
+    return write_field(_ID, identity + _BEYOND) + write_field(_CALL, call)
+
+
+def _texts(texts: tuple[str, ...], identity: int) -> bytes:
+    """Return the expression of a list of texts."""
+    items = b""
+    for index, text in enumerate(texts, 1):
+        constant = write_field(_ID, identity + index * _BEYOND) + write_field(3, write_field(6, text.encode()))
+        items += write_field(1, constant)
+    return write_field(_ID, identity + (len(texts) + 1) * _BEYOND) + write_field(7, items)

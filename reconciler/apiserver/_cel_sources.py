@@ -12,7 +12,7 @@ from reconciler.apiserver._cel_checks import start_problem
 from reconciler.apiserver._cel_engine import cel_type, checking_environment, named_types, running_environment
 from reconciler.apiserver._cel_functions import functions
 from reconciler.apiserver._cel_places import Places, find_places, kind_of
-from reconciler.apiserver._cel_runnable import runnable
+from reconciler.apiserver._cel_runnable import Changes, runnable
 from reconciler.apiserver._cel_tree import Tree, read_tree
 from reconciler.apiserver._schema import Node
 
@@ -60,7 +60,9 @@ def compile_source(source: str, node: Node) -> Compiled:
     problem = start_problem(tree.root)
     if problem:
         raise Refused(f"program instantiation failed: {problem}")
-    program = running_environment(functions).deserialize(runnable(serialized, _runs_as(), places.conversions))
+    program = running_environment(functions).deserialize(
+        runnable(serialized, Changes(_runs_as(), places.conversions, places.unordered))
+    )
     return Compiled(program, places.result or checked.return_type().name().lower(), tree, places.uses_old)
 
 
@@ -148,4 +150,6 @@ def _environment(node: Node) -> Any:
 
 
 def _type_name(node: Node) -> str:
-    return "map(string, dyn)" if node.type == "object" and not kind_of(node) else kind_of(node) or "dyn"
+    if node.type == "object" and not kind_of(node):
+        return "map(string, dyn)"
+    return kind_of(node).replace("object", "map(string, dyn)") or "dyn"

@@ -100,6 +100,9 @@ def _type(message: bytes) -> str:
         if number == 6 and isinstance(value, bytes):
             items = _type(_first(value, 1))
             return f"list({items})" if items else ""
+        if number == 7 and isinstance(value, bytes):
+            keys, values = _type(_first(value, 1)), _type(_first(value, 2))
+            return f"map({keys}, {values})" if keys and values else ""
     return ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from reconciler.apiserver._cel_places import cel_name
+from reconciler.apiserver._cel_places import cel_names
 from reconciler.apiserver._schema import ANYTHING, Node
 
 __all__ = ["CONVERSIONS", "to_cel"]
@@ -17,8 +17,9 @@ __all__ = ["CONVERSIONS", "to_cel"]
 def to_cel(value: Any, node: Node | None) -> Any:
     """Return a value as rules see it.
 
-    What the schema calls a number is a double, and members stand under their CEL names. Texts that stand for times,
-    durations or bytes stay texts, which `CONVERSIONS` read where a rule uses them: the engine takes nothing else.
+    What the schema calls a number is a double, members stand under their CEL names, and those that are null are absent.
+    Texts that stand for times, durations or bytes stay texts, which `CONVERSIONS` read where a rule uses them: the
+    engine takes nothing else.
     """
     if node is None or node is ANYTHING:
         return value
@@ -36,9 +37,8 @@ def _members(value: Mapping[str, Any], node: Node) -> dict[str, Any]:
     for key, member in value.items():
         child = node.properties.get(key)
         if child is not None:
-            name = cel_name(key)
-            if name is not None:
-                named[name] = to_cel(member, child)
+            if member is not None:
+                named.update(dict.fromkeys(cel_names(key), to_cel(member, child)))
         elif node.additional is not None:
             named[key] = to_cel(member, node.additional)
         elif node.preserve:

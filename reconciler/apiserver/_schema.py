@@ -50,6 +50,7 @@ class Node:
         map_keys: the members that name an item of a list of type map.
         map_type: granular or atomic.
         merge_key: the member that names an item in a strategic merge patch, or empty.
+        required: the members that an object must have.
         merge: whether a strategic merge patch merges the list rather than replacing it.
         int_or_string: whether both are allowed.
         most: how many letters, items or members there may be, or None.
@@ -77,6 +78,7 @@ class Node:
         "nullable",
         "preserve",
         "properties",
+        "required",
         "rules",
         "type",
         "watched",
@@ -99,6 +101,7 @@ class Node:
         self.map_type = "granular"
         self.merge_key = ""
         self.merge = False
+        self.required: tuple[str, ...] = ()
         self.int_or_string = False
         self.most: int | None = None
         self.name = ""
@@ -137,6 +140,7 @@ def compile_schema(schema: Mapping[str, Any], *, root: bool = False) -> Node:
     node.preserve = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
     node.embedded = bool(schema.get("x-kubernetes-embedded-resource"))
     node.nullable = bool(schema.get("nullable"))
+    node.required = tuple(schema.get("required") or ())
     node.int_or_string = bool(schema.get("x-kubernetes-int-or-string"))
     node.list_type = str(schema.get("x-kubernetes-list-type") or "atomic")
     node.map_keys = tuple(schema.get("x-kubernetes-list-map-keys") or ())

@@ -126,13 +126,13 @@ def duplicates(value: Any, node: Node, path: tuple[str | int, ...] = ()) -> Iter
 
 
 def _twice(items: list[Any], node: Node, path: tuple[str | int, ...]) -> Iterator[Finding]:
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for index, item in enumerate(items):
         shown = quoted(item_key(item, node))
-        if shown in seen:
+        seen[shown] = seen.get(shown, 0) + 1
+        if seen[shown] == 2:
             error = FieldError(f"{path_of(path)}[{index}]", f"Duplicate value: {shown}", "FieldValueDuplicate")
             yield Finding(path, error)
-        seen.add(shown)
 
 
 def item_key(item: Any, node: Node) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.conformance.api import Api
 from tests.conformance.cases._case import case
 from tests.conformance.cases.cel_functions import PLACE, answered_each
@@ -154,14 +156,14 @@ self.s.format([]) == 'abc'
 )
 
 
-def _refused(number: str, title: str, lines: str) -> None:
-    """Add a case that defines a kind for each expression."""
+def refused(number: str, title: str, lines: str, place: dict[str, Any] = PLACE) -> None:
+    """Add a case that defines a kind for each expression about a place."""
     plural = f"refused{number.replace('.', 'x')}"
 
     async def define(api: Api) -> None:
         for line in lines.split("\n"):
             if line:
-                spec = {**PLACE, "x-kubernetes-validations": [{"rule": line}]}
+                spec = {**place, "x-kubernetes-validations": [{"rule": line}]}
                 await api.call(
                     "POST",
                     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
@@ -263,4 +265,4 @@ foo(self.s)
     ],
     50,
 ):
-    _refused(f"26.{_index}", _title, _lines)
+    refused(f"26.{_index}", _title, _lines)

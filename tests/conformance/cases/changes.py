@@ -1,4 +1,4 @@
-"""What cannot be changed of built-in objects once they are made (27)."""
+"""What cannot be changed of built-in objects once they are made, and what cannot stand in a list (27)."""
 
 from __future__ import annotations
 
@@ -248,3 +248,10 @@ async def _(api: Api) -> None:
         await api.create(plural, {"metadata": {"name": name}, **body}, quiet=True)
         await api.patch(plural, name, change, keep=["kind"])
         await api.delete(plural, name, quiet=True)
+
+
+@case("27.98", "what stands three times in a list is refused once")
+async def _(api: Api) -> None:
+    await api.create("widgets", {"metadata": {"name": "a"}, "spec": {"size": 1, "tags": ["x", "x", "x"]}})
+    ports = [{"name": "p"}, {"name": "q"}, {"name": "p"}, {"name": "p"}, {"name": "q"}]
+    await api.create("widgets", {"metadata": {"name": "a"}, "spec": {"size": 1, "ports": ports}})
