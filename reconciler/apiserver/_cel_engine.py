@@ -131,11 +131,14 @@ def pattern_problem(pattern: str) -> str:
     if outcome.type().name() != "ERROR":
         return ""
     what, _, where = str(outcome.value()).partition("invalid regular expression: ")[2].partition(": ")
+    if where.startswith("(?<"):
+        what, where = "invalid named capture", pattern[pattern.index("(?<") :]
     return f"error parsing regexp: {_OF_PATTERNS.get(what, what)}: `{where}`"
 
 
 _OF_PATTERNS = {
     "bad repetition operator": "invalid nested repetition operator",
+    "invalid repetition size": "invalid repeat count",
     "invalid perl operator": "invalid or unsupported Perl syntax",
     "missing )": "missing closing )",
     "missing ]": "missing closing ]",

@@ -11,7 +11,10 @@ from reconciler.apiserver._formats import INTEGER_RANGES
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import quoted
 
-__all__ = ["Finding", "Words", "path_of"]
+__all__ = ["WRITTEN_PATTERN", "Finding", "Words", "path_of"]
+
+WRITTEN_PATTERN = "x-written-pattern"
+"""Where a schema keeps a pattern as it was written, since the one that is matched may be in other words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,11 @@ class Words:
         elif error.kind.name == "pattern" and asked in lengths:
             # A string of the wrong length is not asked for its letters.
             return
+        if error.kind.name == "pattern":
+            yield Finding(
+                path, _not_matching(error.instance, self._schema_of(error)[WRITTEN_PATTERN], name, self._field(name))
+            )
+            return
         form, field = self._format_of(error) if error.kind.name == "type" else "", self._field(name)
         if self._is_loose(path):
             name = f".{name}"
@@ -76,13 +84,17 @@ class Words:
         """Return the format that is asked of a value; empty for none, and where the type alone is told of."""
         if error.instance is None or isinstance(error.instance, (str, list)):
             return ""
+        form: str = self._schema_of(error).get("format", "")
+        return form
+
+    def _schema_of(self, error: Any) -> dict[str, Any]:
+        """Return the part of the schema that a finding comes from."""
         schema: Any = self._schema
         for step in list(error.schema_path)[:-1]:
             schema = (
                 schema.get(step) if isinstance(schema, dict) else schema[step] if isinstance(schema, list) else None
             )
-        form: str = schema.get("format", "") if isinstance(schema, dict) else ""
-        return form
+        return schema if isinstance(schema, dict) else {}
 
     def _not_all(self, place: tuple[Any, ...], branches: set[Any]) -> Finding:
         schema_path, path = place
@@ -196,9 +208,8 @@ def _too_short(error: Any, name: str, field: str) -> Iterator[FieldError]:
     yield FieldError(field, f"Invalid value: {shown}: {name} in body should be at least {error.kind.limit} chars long")
 
 
-def _pattern(error: Any, name: str, field: str) -> Iterator[FieldError]:
-    shown = quoted(error.instance)
-    yield FieldError(field, f"Invalid value: {shown}: {name} in body should match '{error.kind.pattern}'")
+def _not_matching(value: Any, pattern: str, name: str, field: str) -> FieldError:
+    return FieldError(field, f"Invalid value: {quoted(value)}: {name} in body should match '{pattern}'")
 
 
 def _too_many(error: Any, _name: str, field: str) -> Iterator[FieldError]:
@@ -256,7 +267,6 @@ _WORDS: dict[str, _Say] = {
     "multipleOf": _multiple,
     "not": _not,
     "oneOf": _one_of,
-    "pattern": _pattern,
     "required": _required,
     "type": _type,
 }

@@ -6,11 +6,11 @@ is called ``spec.validation``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.apiserver._formats import FORMATS, INTEGER_RANGES
+from reconciler.apiserver._patterns import pattern_problem
 from reconciler.apiserver._schema import compile_schema, settle
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import quoted
@@ -128,22 +128,10 @@ def _check_values(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
         yield _forbidden(f"{path}.uniqueItems", message)
     pattern = schema.get("pattern")
     if pattern:
-        problem = _pattern_problem(pattern)
+        problem = pattern_problem(pattern)
         if problem:
             message = f"must be a valid regular expression, but isn't: {problem}"
             yield _invalid(f"{path}.pattern", pattern, message)
-
-
-def _pattern_problem(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        if "missing )" in error.msg or "unterminated subpattern" in error.msg:
-            return f"error parsing regexp: missing closing ): `{pattern}`"
-        if "unterminated character set" in error.msg:
-            return f"error parsing regexp: missing closing ]: `{pattern[error.pos or 0 :]}`"
-        return f"error parsing regexp: {error.msg}: `{pattern}`"
-    return ""
 
 
 def _check_extensions(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reconciler.apiserver._findings import Finding, Words, path_of
+from reconciler.apiserver._findings import WRITTEN_PATTERN, Finding, Words, path_of
 from reconciler.apiserver._formats import FORMATS, INTEGER_RANGES
+from reconciler.apiserver._patterns import ecma_pattern
 from reconciler.apiserver._schema import NO_DEFAULT, Node
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import quoted
@@ -71,7 +72,7 @@ class SchemaValidator:
 
 def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return a schema in JSON Schema draft 4, without Kubernetes' own keywords."""
-    plain: dict[str, Any] = {key: schema[key] for key in _KEPT if key in schema and _makes_sense(key, schema[key])}
+    plain = _kept(schema)
     kind = schema.get("type")
     types = ["integer", "string"] if schema.get("x-kubernetes-int-or-string") else [kind] if kind else []
     form = schema.get("format")
@@ -98,6 +99,14 @@ def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         plain["additionalProperties"] = plain_schema(schema["additionalProperties"])
     if schema.get("x-kubernetes-embedded-resource"):
         plain["required"] = [*plain.get("required", ()), "apiVersion", "kind"]
+    return plain
+
+
+def _kept(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords that mean the same in JSON Schema."""
+    plain = {key: schema[key] for key in _KEPT if key in schema and _makes_sense(key, schema[key])}
+    if "pattern" in plain:
+        plain |= {"pattern": ecma_pattern(schema["pattern"]), WRITTEN_PATTERN: schema["pattern"]}
     return plain
 
 
