@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from reconciler.cache._object import CachedObject
 from reconciler.cache._store import Store
 from reconciler.clock import Clock, current_clock
@@ -56,13 +58,11 @@ class OverlayExpired(Exception):
         self.namespaces = namespaces
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Doubt:
+class _Doubt(msgspec.Struct, frozen=True, eq=False):
     since: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True, eq=False):
     uid: str
     version: Version | None  # of a deletion: a version that is not after it, None when none is known
     cached: CachedObject | None  # None: deleted, or no more selected

@@ -15,9 +15,9 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
     Parts of `target` that the patch leaves alone are shared with the result, not copied.
     """
-    if not isinstance(patch, Mapping):
+    if type(patch) is not dict and not isinstance(patch, Mapping):
         return patch
-    result = dict(target) if isinstance(target, Mapping) else {}
+    result = dict(target) if type(target) is dict or isinstance(target, Mapping) else {}
     for key, value in patch.items():
         if value is None:
             result.pop(key, None)

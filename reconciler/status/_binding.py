@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass
 from types import MethodType
 from typing import Any
+
+import msgspec
 
 from reconciler.status._asyncio_client import AsyncioClientWriter
 from reconciler.status._blocking_client import BlockingClientWriter
@@ -21,8 +22,7 @@ from reconciler.status._writer import StatusWriter, SyncStatusWriter
 __all__ = ["Binding", "bind"]
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(msgspec.Struct, frozen=True):
     """Be a writer, and say how to call it.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from reconciler.backoff import Backoff
 from reconciler.clock import Clock
@@ -22,13 +23,11 @@ BACKOFF = Backoff(base=0.01, factor=4, maximum=1.0, jitter=0.5)
 keeps replicas that met once from meeting again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(msgspec.Struct, frozen=True):
     """Ask for a consistent read of the whole object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """Ask for one send of a body.
 
     Attributes:
@@ -42,8 +41,7 @@ class Write:
     subresource: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Sleep:
+class Sleep(msgspec.Struct, frozen=True):
     """Ask for a pause of so many seconds."""
 
     seconds: float
@@ -52,8 +50,7 @@ class Sleep:
 Effect = Read | Write | Sleep
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """Name the object and the client.
 
     Attributes:
@@ -81,8 +78,7 @@ class Target:
         return f"{self.gvk} {self.request}"
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """Say how a batcher sends.
 
     Attributes:
@@ -127,8 +123,7 @@ Outcome = Literal["written", "unchanged", "ignored", "gone"]
 """A write took effect; there was nothing to write; the server stored nothing of what was sent; the object is gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flushed:
+class Flushed(msgspec.Struct, frozen=True):
     """Hold how a flush ended without error.
 
     Attributes:

@@ -37,14 +37,7 @@ class StatusForms:
     @classmethod
     def of(cls, obj_or_kind: object) -> StatusForms | None:
         """Find the status model of a typed object or its class; None for untyped ones."""
-        typed: Any = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
-        if hasattr(typed, "status_model"):
-            return cls(typed.status_model)
-        if isinstance(fields := getattr(typed, "model_fields", None), Mapping) and "status" in fields:
-            return cls(fields["status"].annotation)
-        if isinstance(types := getattr(typed, "openapi_types", None), Mapping) and "status" in types:
-            return cls(types["status"], typed.__module__.rpartition(".")[0])
-        return None
+        return _forms_of(obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind))
 
     def keep(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Return the wanted status, with the stored form of what means the same."""
@@ -58,7 +51,7 @@ class StatusForms:
         if isinstance(stored, str) and isinstance(wanted, str):
             read = _READERS.get(form or _name_of(annotation))
             return stored if read is not None and _same(read, stored, wanted) else wanted
-        if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
+        if type(stored) is type(wanted) is dict or (isinstance(stored, Mapping) and isinstance(wanted, Mapping)):
             return {
                 key: self._kept(*_member_of(annotation, key), stored.get(key), item) for key, item in wanted.items()
             }
@@ -66,6 +59,17 @@ class StatusForms:
             pairs = zip(stored, wanted, strict=False)
             return [*(self._kept(_item_of(annotation), "", *pair) for pair in pairs), *wanted[len(stored) :]]
         return wanted
+
+
+@functools.lru_cache(maxsize=256)
+def _forms_of(typed: Any) -> StatusForms | None:
+    if hasattr(typed, "status_model"):
+        return StatusForms(typed.status_model)
+    if isinstance(fields := getattr(typed, "model_fields", None), Mapping) and "status" in fields:
+        return StatusForms(fields["status"].annotation)
+    if isinstance(types := getattr(typed, "openapi_types", None), Mapping) and "status" in types:
+        return StatusForms(types["status"], typed.__module__.rpartition(".")[0])
+    return None
 
 
 @functools.lru_cache(maxsize=1024)  # a program has few kinds, and asks for the same fields in every cycle

@@ -9,15 +9,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.status._session import Session
 
 __all__ = ["Joint", "enter", "find", "leave"]
 
 
-@dataclass(frozen=True, eq=False)
-class Joint:
+class Joint(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """Be what an inner batcher holds of an outer one.
 
     Attributes:

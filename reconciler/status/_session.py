@@ -316,21 +316,22 @@ class Session:
         self.counts["flushes"] += 1
         self.counts[_COUNTED_AS[outcome]] += 1
         seconds = self.policy.clock.monotonic() - pending.started
-        attempts, reads, conflicts, replays = (
-            self.counts[name] - pending.before.get(name, 0) for name in ("attempts", "reads", "conflicts", "replays")
-        )
-        _logger.debug(
-            "status of %s: %s in %.3f s, %d writes, %d reads, %d conflicts, %d replays, %d fields%s",
-            self.target,
-            outcome if error is None else type(error).__name__,
-            seconds,
-            attempts,
-            reads,
-            conflicts,
-            replays,
-            len(fields),
-            _Named(fields),
-        )
+        counts, before = self.counts, pending.before
+        conflicts = counts["conflicts"] - before.get("conflicts", 0)
+        replays = counts["replays"] - before.get("replays", 0)
+        if _logger.isEnabledFor(logging.DEBUG):
+            _logger.debug(
+                "status of %s: %s in %.3f s, %d writes, %d reads, %d conflicts, %d replays, %d fields%s",
+                self.target,
+                outcome if error is None else type(error).__name__,
+                seconds,
+                counts["attempts"] - before.get("attempts", 0),
+                counts["reads"] - before.get("reads", 0),
+                conflicts,
+                replays,
+                len(fields),
+                _Named(fields),
+            )
         if self._metrics is not None:
             self._metrics.flushed(
                 written=outcome == "written",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from reconciler.meta import uid_of, version_of
 from reconciler.status._json import copy_json, digest
@@ -15,8 +16,7 @@ _MOVED = ("resourceVersion", "generation", "managedFields")
 _NOT_SENT = ("managedFields", "uid")
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """Be one version of the object.
 
     Attributes:
@@ -33,7 +33,7 @@ class Snapshot:
     uid: str
     generation: int | None
     status: dict[str, Any]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
     managed_fields: tuple[Mapping[str, Any], ...] = ()
     rest: bytes = b""
 

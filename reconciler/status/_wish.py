@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from reconciler.meta import equal, get_path, keep_transition_times, merge_diff, merge_patch, set_path
 from reconciler.status._apply import adopted, applied_configuration
@@ -17,8 +18,7 @@ from reconciler.status._writer import Strategy
 __all__ = ["Wish", "adoption_of", "wish_for"]
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """Be the status asked for on one version.
 
     Attributes:

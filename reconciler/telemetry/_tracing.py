@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,14 @@ def tracer() -> Tracer | None:
 def is_tracing() -> bool:
     """Say whether the process has set a provider: while there is none, a span costs much and tells nobody."""
     trace = _trace()
-    return trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    if trace is None or (getattr(trace, "_TRACER_PROVIDER", trace) is None and not _is_chosen_by_the_environment()):
+        return False  # asked several times a reconcile, so not by get_tracer_provider, which reads the environment
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+@cache
+def _is_chosen_by_the_environment() -> bool:
+    return "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 
 
 @cache
