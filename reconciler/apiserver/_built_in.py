@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from reconciler.apiserver._defaults import completion_of
+from reconciler.apiserver._quantities import canonical_quantity
 from reconciler.apiserver._scalars import Malformed, Place, empty_scalar, read_scalar
 from reconciler.apiserver._schema import ANYTHING, Node
 from reconciler.apiserver._status import FieldError
@@ -233,7 +234,8 @@ def read_value(value: Any, node: Node, place: Place, unknown: list[str]) -> Any:
             read_value(_item(item, node.items), node.items, place._replace(path=f"{place.path}[{index}]"), unknown)
             for index, item in enumerate(value)
         ]
-    return read_scalar(value, node, place)
+    found = read_scalar(value, node, place)
+    return _canonical(found) if node.format == "quantity" else found
 
 
 def _read_object(value: dict[str, Any], node: Node, place: Place, unknown: list[str]) -> dict[str, Any]:
@@ -250,9 +252,18 @@ def _read_object(value: dict[str, Any], node: Node, place: Place, unknown: list[
             go_path, struct = (place.go_path, place.struct) if is_map else (f"{place.go_path}.{key}", node.name)
             inner = Place(path, go_path, struct, place.restored)
             kept = read_value(member, child, inner, unknown)
+            if is_map and child.format == "quantity":
+                kept = canonical_quantity(kept, places=3)
             if is_map or not _is_empty(kept, child):
                 settled[key] = kept
     return settled if node.complete is None else node.complete(settled)
+
+
+def _canonical(text: str) -> str:
+    try:
+        return canonical_quantity(text)
+    except ValueError as error:
+        raise Malformed(str(error), at_once=True) from None
 
 
 def read_at_once(value: Any, node: Node, place: Place) -> None:
