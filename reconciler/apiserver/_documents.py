@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from reconciler.apiserver._bodies import (
     APPLY_PATCH,
@@ -22,11 +23,12 @@ from reconciler.apiserver._metadata import metadata_warnings, read_metadata
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._scalars import Malformed, Place
+from reconciler.apiserver._schema import Node
 from reconciler.apiserver._skeletons import filled
 from reconciler.apiserver._status import FieldError, Refusal, bad_request, internal_error, invalid
 from reconciler.apiserver._text import go_json, go_type, go_value, quoted, snippet
 
-__all__ = ["read_document", "take_patched"]
+__all__ = ["no_metadata", "read_document", "take_patched", "worst"]
 
 _ROOT = re.compile(r"[.\[]")
 
@@ -121,44 +123,15 @@ def _parts(version: str) -> tuple[str, str]:
 
 
 def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
-    endpoint, info = call.endpoint, call.endpoint.info
     earlier_metadata: dict[str, Any] | None = before["metadata"] if before is not None else None
-    raw = found.get("metadata")
-    metadata_unknown: list[str] = []
-    metadata: dict[str, Any] = {}
-    malformed: dict[str, Malformed] = {}
-    restored = not endpoint.resource.custom and media_type(call.request) in (STRATEGIC_PATCH, APPLY_PATCH)
-    try:
-        if isinstance(raw, dict) and raw is earlier_metadata:
-            metadata = dict(raw)
-        else:
-            where = "" if endpoint.resource.custom else "metadata."
-            lenient = endpoint.resource.custom and media_type(call.request) == APPLY_PATCH
-            metadata = read_metadata(raw, metadata_unknown, where=where, restored=restored, lenient=lenient)
-    except Malformed as error:
-        malformed["metadata"] = error
-        if not isinstance(raw, dict) and not endpoint.resource.custom:
-            member = f"Go struct field {info.kind}.metadata"
-            problem = f"json: cannot unmarshal {go_type(raw)} into {member} of type v1.ObjectMeta"
-            malformed["metadata"] = Malformed(problem, error.restoring)
-    content_unknown: list[str] = []
-    document: dict[str, Any] = {}
-    try:
-        if media_type(call.request) in (MERGE_PATCH, JSON_PATCH):
-            found = dict(sorted(found.items()))
-        whole = filled(found, endpoint.skeleton)
-        contents = endpoint.contents
-        document = whole if contents is None else contents.settle(whole, before, content_unknown, restored=restored)
-    except Malformed as error:
-        malformed[error.member] = error
-    if malformed:
-        raise _malformed(call, found, _worst(call, found, malformed, restored=restored))
+    raw, unknown = found.get("metadata"), _Unknown([], [])
+    document = _settled(call, found, before, unknown)
     problems = list(call.doubled)
-    if endpoint.resource.custom:
-        unknown = metadata_unknown + sorted(content_unknown)
+    if call.endpoint.resource.custom:
+        paths = unknown.metadata + sorted(unknown.content)
     else:
-        unknown = _in_order(call, found, content_unknown + metadata_unknown)
-    problems += [f'unknown field "{path}"' for path in unknown]
+        paths = _in_order(call, found, unknown.content + unknown.metadata)
+    problems += [f'unknown field "{path}"' for path in paths]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         if call.doubled and media_type(call.request) == YAML:
@@ -167,41 +140,88 @@ def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) 
     warnings = problems if validation != "Ignore" else []
     call.noted = warnings
     if isinstance(raw, dict) and raw is not earlier_metadata:
-        custom = endpoint.resource.custom and not call.subresource
+        custom = call.endpoint.resource.custom and not call.subresource
         warnings = warnings + metadata_warnings(raw, earlier_metadata or {}, custom=custom)
-    return {**document, "metadata": metadata}, warnings
+    return document, warnings
 
 
-def _worst(call: Call, found: dict[str, Any], malformed: dict[str, Malformed], *, restored: bool) -> str:
+class _Unknown(NamedTuple):
+    """Collect the paths of what a kind does not have."""
+
+    metadata: list[str]
+    content: list[str]
+
+
+def _settled(call: Call, found: dict[str, Any], before: dict[str, Any] | None, unknown: _Unknown) -> dict[str, Any]:
+    """Return a document with what belongs there."""
+    endpoint, media, raw = call.endpoint, media_type(call.request), found.get("metadata")
+    custom, known = endpoint.resource.custom, before is not None and raw is before["metadata"]
+    restored = not custom and media in (STRATEGIC_PATCH, APPLY_PATCH)
+    where = "" if custom else "metadata."
+    malformed: dict[str, Malformed] = {}
+    metadata: dict[str, Any] = {}
+    try:
+        if known and isinstance(raw, dict):
+            metadata = dict(raw)
+        else:
+            lenient = custom and media == APPLY_PATCH
+            metadata = read_metadata(raw, unknown.metadata, where=where, restored=restored, lenient=lenient)
+    except Malformed as error:
+        malformed["metadata"] = error if custom else no_metadata(raw, endpoint.info.kind, error)
+    document: dict[str, Any] = {}
+    try:
+        if media in (MERGE_PATCH, JSON_PATCH):
+            found = dict(sorted(found.items()))
+        whole = filled(found, endpoint.skeleton)
+        contents = endpoint.contents
+        document = whole if contents is None else contents.settle(whole, before, unknown.content, restored=restored)
+    except Malformed as error:
+        malformed[error.member] = error
+    if malformed:
+        order = None if restored else sorted(found) if call.verb == "patch" else list(found)
+        places = {"metadata": metadata_node()}
+        if isinstance(endpoint.contents, BuiltInContents):
+            places |= endpoint.contents.node.properties
+        raise _malformed(call, found, worst(found, malformed, places, order=order, where=where))
+    return {**document, "metadata": metadata}
+
+
+def no_metadata(raw: Any, kind: str, problem: Malformed) -> Malformed:
+    """Return how metadata of a built-in kind is complained of: as a whole when it is no object at all."""
+    if isinstance(raw, dict):
+        return problem
+    shown = f"json: cannot unmarshal {go_type(raw)} into Go struct field {kind}.metadata of type v1.ObjectMeta"
+    return Malformed(shown, problem.restoring)
+
+
+def worst(
+    found: dict[str, Any],
+    malformed: dict[str, Malformed],
+    places: Mapping[str, Node],
+    *,
+    order: list[str] | None,
+    where: str = "metadata.",
+) -> str:
     """Return the words for what a reader tells of, which is one thing.
 
     Args:
-        call: the request.
-        found: the document; what a patch made is written in the order of the alphabet.
+        found: the document.
         malformed: what is wrong first in members of the document.
-        restored: the document is restored from untyped values, metadata first.
+        places: the types of members.
+        where: the path of the members of metadata in complaints, ending with a dot.
+        order: the members as encoding/json meets them; None when the document is restored from untyped values, which
+            begins with metadata.
     """
-    if restored:
+    if order is None:
         return malformed[min(malformed, key=lambda member: (member != "metadata", member))].restoring
-    order = sorted(found) if call.verb == "patch" else list(found)
     try:
         for member in order:
-            _read_at_once(call, member, found[member])
+            if member in places:
+                path = where if member == "metadata" else f"{member}."
+                read_at_once(found[member], places[member], Place(member, path, ""))
     except Malformed as problem:
         return str(problem)
     return str(malformed[min(malformed, key=order.index)])
-
-
-def _read_at_once(call: Call, member: str, value: Any) -> None:
-    """Read what encoding/json does not put off complaining of."""
-    endpoint = call.endpoint
-    if member == "metadata" and isinstance(value, dict):
-        where = "" if endpoint.resource.custom else "metadata."
-        read_at_once(value, metadata_node(), Place("metadata", where, "ObjectMeta"))
-    elif not endpoint.resource.custom and isinstance(endpoint.contents, BuiltInContents):
-        node = endpoint.contents.node.child(member)
-        if node is not None and value is not None:
-            read_at_once(value, node, Place(member, f"{member}.", endpoint.info.kind))
 
 
 def _in_order(call: Call, found: dict[str, Any], unknown: list[str]) -> list[str]:

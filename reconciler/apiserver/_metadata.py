@@ -189,13 +189,20 @@ def check_built_in_metadata(
     info: KindInfo, metadata: dict[str, Any], subresource: str, *, new: bool
 ) -> list[FieldError]:
     """Return what is wrong with metadata by the rules of a built-in kind, which hold beside those of every kind."""
-    errors = []
-    if not new and not subresource and info.plural in _NAMES_READ_AGAIN:
-        errors = _check_prefix(metadata.get("generateName", ""), functools.partial(name_problems, info))
+    if new:
+        return _check_standard_finalizers(info, metadata, subresource)
+    errors = [] if info.plural in _READ_ONCE else _check_standard_finalizers(info, metadata, subresource)
+    if not subresource and info.plural in _READ_AGAIN:
+        errors += _check_prefix(metadata.get("generateName", ""), functools.partial(name_problems, info))
+        errors += _check_maps(metadata) + _check_standard_finalizers(info, metadata, subresource)
+    return errors
+
+
+def _check_standard_finalizers(info: KindInfo, metadata: dict[str, Any], subresource: str) -> list[FieldError]:
     if (info.plural, "") in _ANY_FINALIZERS or (info.plural, subresource) in _ANY_FINALIZERS:
-        return errors
+        return []
     message = "name is neither a standard finalizer name nor is it fully qualified"
-    return errors + [
+    return [
         FieldError(f"metadata.finalizers[{index}]", f'Invalid value: "{name}": {message}')
         for index, name in enumerate(metadata.get("finalizers") or ())
         if "/" not in name and name not in _STANDARD_FINALIZERS
@@ -213,8 +220,13 @@ _ANY_FINALIZERS = frozenset(
 )
 """The kinds, or their subresources, that take any finalizer."""
 
-_NAMES_READ_AGAIN = frozenset(
+_READ_ONCE = frozenset({"endpointslices", "events", "limitranges", "poddisruptionbudgets"})
+"""The kinds whose own rules for updates are not about metadata, so that the rules of every kind are all there are."""
+
+_READ_AGAIN = frozenset(
     {
+        "clusterrolebindings",
+        "clusterroles",
         "configmaps",
         "controllerrevisions",
         "endpoints",
@@ -227,12 +239,14 @@ _NAMES_READ_AGAIN = frozenset(
         "persistentvolumeclaims",
         "persistentvolumes",
         "pods",
+        "rolebindings",
+        "roles",
         "secrets",
         "serviceaccounts",
         "storageclasses",
     }
 )
-"""The kinds that are checked on an update as if they were new."""
+"""The kinds that are checked on an update as if they were new, too."""
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
@@ -327,8 +341,11 @@ def _check_finalizers(finalizers: list[str]) -> list[FieldError]:
     return errors
 
 
-def check_metadata_update(metadata: dict[str, Any], before: dict[str, Any]) -> list[FieldError]:
-    """Return what is wrong with a change of metadata; what the server owns and the client left out is no change."""
+def check_metadata_update(info: KindInfo, metadata: dict[str, Any], before: dict[str, Any]) -> list[FieldError]:
+    """Return what is wrong with a change of metadata; what the server owns and the client left out is no change.
+
+    The real server checks metadata more than once, and lists what it finds each time.
+    """
     errors = [
         FieldError(f"metadata.{key}", f'Invalid value: "{metadata[key]}": field is immutable')
         for key in ("uid", "deletionTimestamp")
@@ -347,6 +364,6 @@ def check_metadata_update(metadata: dict[str, Any], before: dict[str, Any]) -> l
                 f"[]string{{{', '.join(added)}}}"
             )
             errors.append(FieldError("metadata.finalizers", message, "FieldValueForbidden"))
-    errors += _check_prefix(metadata.get("generateName", ""), path_name_problems)
-    changed = {key: value for key, value in metadata.items() if value is not before.get(key)}
-    return errors + _check_maps(changed)
+    prefix = _check_prefix(metadata.get("generateName", ""), path_name_problems)
+    maps = _check_maps({key: value for key, value in metadata.items() if value is not before.get(key)})
+    return [*prefix, *maps, *(errors + maps) * (1 if info.plural in _READ_ONCE else 2)]

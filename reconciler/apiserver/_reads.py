@@ -55,9 +55,11 @@ def selector_of(call: Call) -> Selector:
     _check_options(call)
     if call.name:
         terms += parse_fields(f"metadata.name={call.name}")
-    readers = call.endpoint.selectable
+    readers, endpoint = call.endpoint.selectable, call.endpoint
+    spaceless = endpoint.resource.custom and not endpoint.info.namespaced
+    everywhere = _COMMON.keys() - ({"metadata.namespace"} if spaceless else ())
     for term in terms:
-        if term.path not in _COMMON and term.path not in readers:
+        if term.path not in everywhere and term.path not in readers:
             if call.endpoint.resource.custom or readers:
                 raise bad_request(f"field label not supported: {term.path}")
             known = ", ".join(f'"{path}"' for path in (*_COMMON, *readers))
@@ -201,7 +203,14 @@ class Reader:
         self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _Token | None
     ) -> tuple[list[Stored], int, _Token | None]:
         (objects, keys), limit = snapshot, _limit(call)
-        start, stop = snapshot.span(call.namespace)
+        namespace, info = call.namespace, call.endpoint.info
+        if token is None and info.namespaced:
+            namespace = namespace or selector.namespace or None
+        start, stop = snapshot.span(namespace)
+        if selector.name and token is None and (namespace or not info.namespaced):
+            # One object is read by its key, so that there is nothing to go on with.
+            one = objects.get(call.endpoint.resource.key(namespace, selector.name))
+            return [one] if one is not None and selector.matches(one.doc) else [], 0, None
         if token is not None:
             start = bisect.bisect_left(keys, token.start, start, stop)
         found: list[Stored] = []

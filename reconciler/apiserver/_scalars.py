@@ -65,24 +65,29 @@ def read_scalar(value: Any, node: Node, place: Place) -> Any:
     Raises:
         Malformed: it is of another type.
     """
-    if node.format == "quantity":
-        if isinstance(value, str):
-            return value
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
-        raise Malformed(_NO_QUANTITY, at_once=True)
-    if node.int_or_string:
-        if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-            return value
-    elif not node.type:
-        return value
-    elif node.format == "byte" and isinstance(value, list):
-        return _bytes_of(value, place)
-    elif _fits(value, node):
-        return _formatted(value, node.format)
+    found = _read_plainly(value, node, place)
+    if found is not None:
+        return found
     wanted = "string" if node.format in _TIMES else node.name or "string"
     at_once = node.int_or_string or node.format in _TIMES
     raise Malformed(place.problem(_shown(value, node), wanted), restoring_problem(value, node), at_once=at_once)
+
+
+def _read_plainly(value: Any, node: Node, place: Place) -> Any:
+    """Return a value of the type, or None for what is of another."""
+    if node.format == "quantity":
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise Malformed(_NO_QUANTITY, at_once=True)
+        return str(value)
+    if node.int_or_string:
+        return value if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+    if not node.type:
+        return value
+    if node.format == "byte" and isinstance(value, list):
+        return _bytes_of(value, place)
+    if place.restored and node.format == "int32" and isinstance(value, int) and not isinstance(value, bool):
+        return (value + 2**31) % 2**32 - 2**31  # Go converts without a word
+    return _formatted(value, node.format) if _fits(value, node) else None
 
 
 _NO_QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"

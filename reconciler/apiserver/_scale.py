@@ -6,12 +6,15 @@ from typing import Any
 
 from reconciler.apiserver._bodies import (
     APPLY_PATCH,
+    STRATEGIC_PATCH,
     check_options,
     decode,
     media_type,
     patch_type,
     read_object,
 )
+from reconciler.apiserver._built_in import BuiltInContents, metadata_node
+from reconciler.apiserver._documents import no_metadata, worst
 from reconciler.apiserver._metadata import read_metadata
 from reconciler.apiserver._patch import merge_patch
 from reconciler.apiserver._patching import patched
@@ -19,6 +22,7 @@ from reconciler.apiserver._registry import Endpoint, ScalePaths
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._scalars import Malformed
 from reconciler.apiserver._scale_owners import scaled_entries
+from reconciler.apiserver._schema import Node
 from reconciler.apiserver._status import (
     FieldError,
     Refusal,
@@ -28,7 +32,7 @@ from reconciler.apiserver._status import (
     not_found,
 )
 from reconciler.apiserver._storage import Stored
-from reconciler.apiserver._text import go_json, go_type
+from reconciler.apiserver._text import go_json, go_value, quoted
 from reconciler.apiserver._write_rules import check_named, check_place, entries_of, uid_problem
 from reconciler.apiserver._writes import Writer, Written
 
@@ -42,13 +46,29 @@ _UNKNOWN = 'no kind is registered for the type v1.Scale in scheme "pkg/runtime/s
 _UNSET = -(2**31)
 """What a Scale shows to a patch where a custom object says nothing of replicas, as the real server has it."""
 
-_MEMBERS: dict[str, frozenset[str]] = {
-    "apiVersion": frozenset(),
-    "kind": frozenset(),
-    "spec": frozenset({"replicas"}),
-    "status": frozenset({"replicas", "selector"}),
-}
-"""The members of a Scale, and theirs."""
+
+def _struct(name: str, **members: Node) -> Node:
+    node = Node("object")
+    node.name, node.properties = f"v1.{name}", members
+    return node
+
+
+def _scalar(kind: str, name: str) -> Node:
+    node = Node(kind)
+    node.name, node.format = name, "int32" if kind == "integer" else ""
+    return node
+
+
+_COUNT, _TEXT = _scalar("integer", "int32"), _scalar("string", "string")
+_TYPE = _struct(
+    "Scale",
+    apiVersion=_TEXT,
+    kind=_TEXT,
+    metadata=metadata_node(),
+    spec=_struct("ScaleSpec", replicas=_COUNT),
+    status=_struct("ScaleStatus", replicas=_COUNT, selector=_TEXT),
+)
+_CONTENTS = BuiltInContents(_TYPE)
 
 _BUILT_IN = ScalePaths(".spec.replicas", ".status.replicas", "")
 
@@ -135,10 +155,9 @@ class Scaler:
         if endpoint.resource.custom and _get(old.doc, _paths(endpoint).spec) is None:
             current["spec"]["replicas"] = _UNSET
         scale = _patched(call, current) if sent is None else sent
-        replicas = _replicas(call, scale)
-        warnings = _unknown(call, scale)
+        replicas, warnings = _read(call, scale)
         _check_object(call, scale, old)
-        if replicas == _UNSET:
+        if replicas == _UNSET and endpoint.resource.custom:
             raise bad_request(f'the spec replicas field "{_paths(endpoint).spec}" cannot be empty')
         if replicas < 0 and not endpoint.resource.custom:
             words = f"Invalid value: {replicas}: must be greater than or equal to 0"
@@ -172,8 +191,7 @@ def _sent(call: Call) -> dict[str, Any]:
     if (version, kind) != (_VERSION, "Scale"):
         problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
         raise _unfit(call, {**scale, "apiVersion": version, "kind": kind}, problem)
-    _replicas(call, scale)
-    _unknown(call, scale)
+    _read(call, scale)
     _check_place(call, scale)
     return scale
 
@@ -184,20 +202,14 @@ def _patched(call: Call, current: dict[str, Any]) -> dict[str, Any]:
     found = merge_patch(current, decode(call.request.body)) if kind == APPLY_PATCH else patched(call, kind, current)
     if not isinstance(found, dict):
         raise bad_request("the patch leaves no Scale")
+    if kind not in (APPLY_PATCH, STRATEGIC_PATCH) and (found.get("apiVersion"), found.get("kind")) != (
+        _VERSION,
+        "Scale",
+    ):
+        version, name = found.get("apiVersion") or "", found.get("kind") or ""
+        problem = f'no kind "{name}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+        raise _unfit(call, found, problem)
     return found
-
-
-def _replicas(call: Call, scale: dict[str, Any]) -> int:
-    spec = scale.get("spec") or {}
-    if not isinstance(spec, dict):
-        problem = f"json: cannot unmarshal {go_type(spec)} into Go struct field Scale.spec of type v1.ScaleSpec"
-        raise _unfit(call, scale, problem)
-    replicas = spec.get("replicas")
-    if replicas is None:
-        return 0
-    if isinstance(replicas, bool) or not isinstance(replicas, int):
-        raise _no_number(call, scale, replicas)
-    return replicas
 
 
 def _check_place(call: Call, scale: dict[str, Any]) -> None:
@@ -219,43 +231,44 @@ def _check_object(call: Call, scale: dict[str, Any], old: Stored) -> None:
         raise conflict(f"{info.plural}/scale", info.group, call.name, why)
 
 
-def _unknown(call: Call, scale: dict[str, Any]) -> list[str]:
-    """Return warnings of members that no Scale has.
+def _read(call: Call, scale: dict[str, Any]) -> tuple[int, list[str]]:
+    """Return the replicas that a Scale asks for, and warnings of members that no Scale has.
 
     Raises:
-        Refusal: 400 or 422 when the request is strict.
+        Refusal: 400 or 422 for what cannot be read as a Scale, or has such members when the request is strict.
     """
-    order = sorted(scale) if call.verb == "patch" else list(scale)
+    restored = call.verb == "patch" and media_type(call.request) == STRATEGIC_PATCH
+    found = dict(sorted(scale.items())) if call.verb == "patch" else scale
     unknown: list[str] = []
-    for member in order:
-        value = scale[member]
-        if member == "metadata":
-            try:
-                read_metadata(value, unknown, where="metadata.")
-            except Malformed as problem:
-                raise _unfit(call, scale, str(problem)) from None
-        elif member not in _MEMBERS:
-            unknown.append(member)
-        elif isinstance(value, dict):
-            unknown += [f"{member}.{key}" for key in value if key not in _MEMBERS[member]]
-    problems = [f'unknown field "{path}"' for path in unknown]
+    malformed: dict[str, Malformed] = {}
+    try:
+        read_metadata(found.get("metadata"), unknown, where="metadata.", restored=restored)
+    except Malformed as problem:
+        malformed["metadata"] = no_metadata(found["metadata"], "Scale", problem)
+    document: dict[str, Any] = {}
+    try:
+        document = _CONTENTS.settle(found, None, unknown, restored=restored)
+    except Malformed as problem:
+        malformed[problem.member] = problem
+    if malformed:
+        order = None if restored else list(found)
+        raise _unfit(call, found, worst(found, malformed, _TYPE.properties, order=order), restored=restored)
+    order = list(found)
+    paths = sorted(unknown, key=lambda path: order.index(path.partition(".")[0]))
+    problems = [f'unknown field "{path}"' for path in paths]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
-        raise _unfit(call, scale, f"strict decoding error: {', '.join(problems)}")
+        raise _unfit(call, found, f"strict decoding error: {', '.join(problems)}", restored=restored)
     call.noted = [] if validation == "Ignore" else problems
-    return list(call.noted)
+    return (document.get("spec") or {}).get("replicas") or 0, list(call.noted)
 
 
-def _no_number(call: Call, scale: dict[str, Any], replicas: Any) -> Refusal:
-    problem = f"json: cannot unmarshal {go_type(replicas)} into Go struct field ScaleSpec.spec.replicas of type int32"
-    return _unfit(call, scale, problem)
-
-
-def _unfit(call: Call, scale: dict[str, Any], problem: str) -> Refusal:
+def _unfit(call: Call, scale: dict[str, Any], problem: str, *, restored: bool = False) -> Refusal:
     """Make the refusal of what cannot be read as a Scale."""
     if call.verb == "update" and call.endpoint.resource.custom:
         return bad_request(_UNKNOWN)
     if call.verb == "update":
         kind, version = scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1").rpartition("/")[2]
         return bad_request(f'{kind} in version "{version}" cannot be handled as a Scale: {problem}')
-    return invalid("", "", "", [FieldError("patch", f"Invalid value: {go_json(go_json(scale))}: {problem}")])
+    shown = quoted(go_value(decode(call.request.body))) if restored else go_json(go_json(scale))
+    return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])

@@ -41,9 +41,11 @@ class Selector:
     Attributes:
         empty: everything matches.
         counted: the real server tells how many objects are left after a page, whatever is not of the shard included.
+        name: the one name that an object has to have, or empty.
+        namespace: the one namespace that an object has to be in, or empty.
     """
 
-    __slots__ = ("_fields", "_labels", "_read", "counted", "empty", "shard")
+    __slots__ = ("_fields", "_labels", "_read", "counted", "empty", "name", "namespace", "shard")
 
     def __init__(
         self,
@@ -58,6 +60,10 @@ class Selector:
         self.shard = shard
         self.counted = not labels and not fields
         self.empty = self.counted and shard is None
+        self.name, self.namespace = (
+            next((field.value for field in fields if field.path == path and not field.negated), "")
+            for path in ("metadata.name", "metadata.namespace")
+        )
 
     def matches(self, doc: dict[str, Any]) -> bool:
         """Tell whether a document has the labels and fields asked for, and is of the shard."""

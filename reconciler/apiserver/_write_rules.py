@@ -188,7 +188,9 @@ def uid_problem(call: Call, uid: str, stored: str) -> str:
     info = call.endpoint.info
     place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
     kept = f"{info.group}/{info.plural}" if call.endpoint.resource.custom else _KEPT_AS.get(info.plural, info.plural)
-    key = f"/registry/{kept}/{place}"
+    # What is only tried does not reach etcd, below whose root the keys are.
+    root = "" if call.query.get("dryRun") else "/registry"
+    key = f"{root}/{kept}/{place}"
     return (
         f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
         f"failed: UID in precondition: {uid}, UID in object meta: {stored}"

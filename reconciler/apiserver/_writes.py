@@ -322,9 +322,7 @@ class Writer:
         doc = split_parts(call, before, doc)
         metadata = doc["metadata"]
         whole = not call.subresource or (call.subresource == "status" and not endpoint.resource.custom)
-        errors = check_metadata_update(metadata, before["metadata"]) if whole else []
-        # The real server checks metadata twice and lists both findings.
-        errors = errors * 2
+        errors = check_metadata_update(info, metadata, before["metadata"]) if whole else []
         if not endpoint.resource.custom and whole:
             errors += check_built_in_metadata(info, metadata, call.subresource, new=False)
         keep_owned(metadata, before["metadata"])

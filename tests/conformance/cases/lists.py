@@ -307,3 +307,18 @@ table(
         ("a table of one object", "application/json;as=Table;v=v1;g=meta.k8s.io"),
     ],
 )(_accepted)
+
+
+@case("10.95", "a list of one name, or of one namespace, ends where that does")
+async def _(api: Api) -> None:
+    for plural, content in (("configmaps", {}), ("widgets", {"spec": {"size": 1}})):
+        for name in ("a", "b"):
+            await api.create(plural, {"metadata": {"name": name}, **content}, quiet=True)
+        everywhere = api.path(plural).replace(f"namespaces/{api.ns}/", "")
+        here = f"metadata.namespace={api.ns}"
+        for fields in ("metadata.name=a", "metadata.name=c", "metadata.name!=a", "metadata.name=a,metadata.name=b"):
+            for more in ({}, {"labelSelector": "!x"}, {"resourceVersion": "0"}):
+                await api.list(plural, {"fieldSelector": fields, "limit": "1", **more})
+        for fields in (here, f"metadata.name=a,{here}", f"metadata.name!=a,{here}"):
+            await api.call("GET", everywhere, query={"fieldSelector": fields, "limit": "1"})
+    await api.list("clusterwidgets", {"fieldSelector": "metadata.namespace=x"})

@@ -305,3 +305,48 @@ async def _(api: Api) -> None:
             document = {"metadata": {"name": "a"}, "status": value}
             await api.apply(plural, "a", document, sub="status", query=_DRY, keep=["status"])
             in_any_order(api)
+
+
+@case("25.46", "members of a Scale of another type", _SCALED)
+async def _(api: Api) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    await api.create("deployments", {"metadata": {"name": "a"}, "spec": spec}, quiet=True)
+    await api.create("scaledones:ScaledOne", {"metadata": {"name": "a"}, "spec": {"replicas": 1}}, quiet=True)
+    bodies: list[dict[str, Any]] = [{"spec": {"replicas": value}} for value in ("2", 1.5, True, [], {}, None, 2**31)]
+    bodies += [{"spec": value} for value in ("x", 1, [], None)]
+    bodies += [{"status": value} for value in ("x", {"replicas": "2"}, {"replicas": 1.5}, {"selector": 1})]
+    bodies += [{"metadata": value} for value in ("x", {"labels": {"a": 1}}, {"creationTimestamp": "soon"})]
+    bodies += [{"kind": "x"}, {"apiVersion": "x"}, {"spec": {"replicas": "x"}, "metadata": {"creationTimestamp": "x"}}]
+    for plural, contents in (("deployments", (STRATEGIC, MERGE, JSON)), ("scaledones:ScaledOne", (MERGE, JSON))):
+        for content in contents:
+            for body in bodies:
+                if content == JSON:
+                    whole = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "a"}, **body}
+                    await api.call("PUT", api.path(plural, "a", "scale"), whole, query=_DRY, keep=["spec"])
+                else:
+                    await api.patch(plural, "a", body, "scale", content=content, query=_DRY, keep=["spec"])
+
+
+@case("25.47", "a uid that is another's, in what is only tried")
+async def _(api: Api) -> None:
+    other = {"uid": "11111111-2222-3333-4444-555555555555"}
+    await api.create("leases", {"metadata": {"name": "a"}}, quiet=True)
+    made = await api.create("widgets", widget("a"), quiet=True)
+    version = {"resourceVersion": made["metadata"]["resourceVersion"]}
+    for query in ({}, _DRY):
+        for name in ("a", "b"):
+            await api.put("leases", name, {"metadata": {"name": name, **other}}, query=query)
+            await api.apply("leases", name, {"metadata": {"name": name, **other}}, query=query)
+        await api.put("widgets", "a", {**widget("a"), "metadata": {"name": "a", **other, **version}}, query=query)
+        await api.patch("widgets", "a", {"metadata": other}, query=query)
+        await api.delete("widgets", "a", {"preconditions": other}, query=query)
+
+
+@case("25.48", "how often findings in metadata are listed")
+async def _(api: Api) -> None:
+    for plural in ("configmaps", "deployments", "leases", "limitranges", "poddisruptionbudgets", "roles", "services"):
+        await api.create(plural, {"metadata": {"name": "a"}, **filled(OBJECTS[plural], api.ns)}, quiet=True)
+        for metadata in ({"labels": {"a": "bad!"}}, {"finalizers": ["hold"]}, {"uid": "other", "generateName": "a/b"}):
+            await api.patch(plural, "a", {"metadata": metadata}, query=_DRY, keep=["kind"])
+            in_any_order(api)
