@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reconciler.apiserver._fields import FieldSet, items_by_key, step_of
+from reconciler.apiserver._fields import FieldSet, divides, items_by_key, step_of
 from reconciler.apiserver._schema import ANYTHING, Node
 from reconciler.apiserver._text import go_json, go_syntax, go_value, quoted
 from reconciler.apiserver._validation import item_key
@@ -14,7 +14,12 @@ __all__ = ["merge", "prune", "type_problems"]
 
 
 def merge(live: Any, config: Any, node: Node) -> Any:
-    """Return a value with an applied one laid over it; parts that are not touched are shared."""
+    """Return a value with an applied one laid over it; parts that are not touched are shared.
+
+    Null brings nothing to an object or list whose parts are owned one by one, unless there are none.
+    """
+    if config is None and live and divides(live, node):
+        return live
     if node.map_type != "atomic" and isinstance(live, dict) and isinstance(config, dict):
         merged = dict(live)
         for key, value in config.items():

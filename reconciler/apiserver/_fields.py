@@ -16,7 +16,18 @@ from reconciler.apiserver._schema import ANYTHING, Node
 from reconciler.apiserver._text import go_json
 from reconciler.apiserver._validation import item_key
 
-__all__ = ["FieldSet", "compare", "difference", "intersection", "items_by_key", "owned", "paths", "step_of", "union"]
+__all__ = [
+    "FieldSet",
+    "compare",
+    "difference",
+    "divides",
+    "intersection",
+    "items_by_key",
+    "owned",
+    "paths",
+    "step_of",
+    "union",
+]
 
 FieldSet = dict[str, Any]
 
@@ -142,7 +153,7 @@ def _children(value: Any, node: Node) -> Iterable[tuple[str, Any, Node]]:
     return ()
 
 
-def _divides(value: Any, node: Node) -> bool:
+def divides(value: Any, node: Node) -> bool:
     """Tell whether the parts of a value are owned one by one."""
     if isinstance(value, dict):
         return node.map_type != "atomic"
@@ -164,7 +175,7 @@ def owned(value: Any, node: Node, *, whole: bool) -> FieldSet:
             # Of a list that merges an applier owns the items alone, so of an empty one nothing.
             continue
         inner = owned(child, place, whole=whole) if _has_parts(child) else _LEAF
-        if not whole and child and not inner and isinstance(child, dict) and _divides(child, place):
+        if not whole and child and not inner and isinstance(child, dict) and divides(child, place):
             # All it holds are lists that own nothing.
             continue
         counts = whole or place is ANYTHING or not step.startswith("f:")
@@ -207,13 +218,13 @@ def _compared(earlier: Any, value: Any, place: Node) -> tuple[FieldSet | None, F
     if isinstance(earlier, _Twins) or isinstance(value, _Twins):
         less = None if type(earlier) is type(value) else _added(earlier, place)
         return _added(value, place), less
-    if _divides(value, place) and _divides(earlier, place):
+    if divides(value, place) and divides(earlier, place):
         below_changed, below_removed = compare(earlier, value, place)
         return below_changed or None, below_removed or None
-    if earlier is None and _divides(value, place):
+    if earlier is None and divides(value, place):
         # It was there, though empty: what it holds is new, not it itself.
         return owned(value, place, whole=True), None
-    if value is None and isinstance(earlier, (dict, list)):
+    if value is None and divides(earlier, place):
         return None, owned(earlier, place, whole=True) or None
     return _added(value, place), owned(earlier, place, whole=True) or None
 

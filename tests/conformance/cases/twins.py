@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.conformance.api import JSON, STRATEGIC, Api
 from tests.conformance.cases._case import case, each_once, in_any_order, table
 from tests.conformance.cases.definitions import definition
@@ -161,3 +163,38 @@ async def _(api: Api) -> None:
         await api.patch("configmaps", "a", patch, content=STRATEGIC, keep=["metadata.finalizers"])
         await api.patch("configmaps", "a", {"metadata": {"finalizers": None}}, keep=["metadata.finalizers"])
         await api.delete("configmaps", "a", keep=["status"])
+
+
+_NULLS: tuple[dict[str, Any], ...] = (
+    {"tags": None},
+    {"ports": None},
+    {"plain": None},
+    {"labels": None},
+    {"labels": {"k": None}},
+    {"nested": None},
+    {"free": None},
+    {"free": {"a": None}},
+    {"either": None},
+)
+
+
+@case("31.40", "null in an apply over what others own")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    keep = ["metadata.labels", "metadata.finalizers", "metadata.managedFields", "spec"]
+    spec = {
+        "tags": ["x"],
+        "ports": [{"name": "p"}],
+        "plain": [{"a": "x"}],
+        "labels": {"k": "1"},
+        "nested": {"depth": 2},
+    }
+    spec |= {"free": {"a": {"b": 1}}, "either": 1, "size": 1}
+    live = {"metadata": {"name": "a", "labels": {"a": "b"}, "finalizers": ["a.b/c"]}, "spec": spec}
+    await api.create("widgets", live, query={"fieldManager": "two"}, keep=keep)
+    documents = [{"metadata": {"name": "a"}, "spec": {"size": 1, **nulls}} for nulls in _NULLS]
+    documents += [{"metadata": {"name": "a", key: None}} for key in ("labels", "finalizers")]
+    for document in documents:
+        for force in (False, True):
+            await api.apply("widgets", "a", document, force=force, query={"dryRun": "All"}, keep=keep)
+            in_any_order(api)
