@@ -9,8 +9,7 @@ from typing import Any
 
 from reconciler.apiserver._cel_costs import MOST_OF_A_RULE, MOST_OF_ALL, cost_of, factor, how_often, times_more
 from reconciler.apiserver._cel_engine import require_engine
-from reconciler.apiserver._cel_places import with_optional_old
-from reconciler.apiserver._cel_problems import what_failed
+from reconciler.apiserver._cel_problems import not_held, shown_in_failure, what_failed
 from reconciler.apiserver._cel_sources import Refused, compile_source
 from reconciler.apiserver._cel_values import to_cel
 from reconciler.apiserver._schema import ANYTHING, NO_DEFAULT, Node
@@ -158,8 +157,7 @@ class RuleSet:
         source = str(rule.get("rule") or "")
         self._check_texts(rule, source, place)
         try:
-            asked = with_optional_old(source) if rule.get("optionalOldSelf") else source
-            compiled = compile_source(asked, node)
+            compiled = compile_source(source, node, optional_old=bool(rule.get("optionalOldSelf")))
         except Refused as problem:
             self._refuse(place, ".rule", f"Invalid value: {_shown(rule)}: {problem}")
             raise
@@ -179,7 +177,9 @@ class RuleSet:
         message_program = None
         if rule.get("messageExpression"):
             try:
-                said = compile_source(str(rule["messageExpression"]), node)
+                said = compile_source(
+                    str(rule["messageExpression"]), node, optional_old=bool(rule.get("optionalOldSelf"))
+                )
                 message_program = said.program
                 if said.result not in ("string", "dyn"):
                     message = f"Invalid value: {_shown(rule)}: messageExpression must evaluate to a string"
@@ -271,11 +271,11 @@ class RuleSet:
         outcome, problem = _evaluated(rule.program, data)
         if problem:
             failed = what_failed(problem, rule.message or rule.source.strip())
-            return FieldError(path or "<nil>", f"Invalid value: {_kind(value)}: {failed}")
+            return FieldError(path or "<nil>", f"Invalid value: {shown_in_failure(value)}: {failed}")
         if outcome is True:
             return None
         field = f"{path}{rule.field}" if path else rule.field.lstrip(".")
-        return FieldError(field or "<nil>", _worded(rule, value, self._message(rule, data)), rule.reason)
+        return FieldError(field or "<nil>", not_held(rule.reason, value, self._message(rule, data)), rule.reason)
 
     @staticmethod
     def _message(rule: _Rule, data: dict[str, Any]) -> str:
@@ -284,27 +284,6 @@ class RuleSet:
             if not problem and isinstance(text, str) and text.strip() and "\n" not in text.strip():
                 return text.strip()
         return rule.message or f"failed rule: {rule.source.strip()}"
-
-
-def _worded(rule: _Rule, value: Any, message: str) -> str:
-    if rule.reason == "FieldValueRequired":
-        return f"Required value: {message}"
-    if rule.reason == "FieldValueForbidden":
-        return f"Forbidden: {message}"
-    if rule.reason == "FieldValueDuplicate":
-        shown = _value(value).removesuffix(": ")
-        return f"Duplicate value: {shown}" if shown else "Duplicate value"
-    return f"Invalid value: {_value(value)}{message}"
-
-
-def _value(value: Any) -> str:
-    """Return how a finding shows a value; objects and lists are not shown."""
-    return "" if isinstance(value, (dict, list)) else f"{quoted(value)}: "
-
-
-def _kind(value: Any) -> str:
-    """Return how a failed evaluation shows a value: the kind of an object or list, or the value itself."""
-    return '"object"' if isinstance(value, dict) else '"array"' if isinstance(value, list) else quoted(value)
 
 
 def _evaluated(program: Any, data: dict[str, Any]) -> tuple[Any, str]:

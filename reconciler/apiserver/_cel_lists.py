@@ -66,8 +66,13 @@ def hidden_functions() -> list[Function]:
         Function("@same", "bool", _THREE, _same, False),
         Function("@differ", "bool", _THREE, lambda one, other, keys: not _same(one, other, keys), False),
         Function("@join", "list(dyn)", _THREE, _joined, False),
-        *(Function(f"@{form}", kind, ("string",), read, False) for form, (kind, read) in CONVERSIONS.items()),
+        *(Function(f"@{form}", kind, ("dyn",), _once(read), False) for form, (kind, read) in CONVERSIONS.items()),
     ]
+
+
+def _once(read: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """Make a conversion leave alone what was converted already."""
+    return lambda value: read(value) if isinstance(value, str) else value
 
 
 _THREE = ("list(dyn)", "list(dyn)", "list(dyn)")

@@ -6,6 +6,7 @@ schema does not have, and types that do not go together.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from reconciler.apiserver._cel_engine import named_types
 from reconciler.apiserver._cel_tree import Expr, Tree
 from reconciler.apiserver._schema import ANYTHING, Node
 
-__all__ = ["Places", "cel_name", "cel_names", "find_places", "kind_of", "member_of", "with_optional_old"]
+__all__ = ["Places", "cel_name", "cel_names", "find_places", "kind_of", "member_of"]
 
 _RESERVED = frozenset(
     [
@@ -79,10 +80,18 @@ class Places:
     unordered: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
-def find_places(tree: Tree, node: Node) -> Places:
-    """Follow a rule whose ``self`` is a place of a schema."""
-    walker = _Walker(tree)
-    root = walker.place(tree.root, {"self": node, "oldSelf": node})
+def find_places(tree: Tree, node: Node, *, optional_old: bool) -> Places:
+    """Follow a rule whose ``self`` is a place of a schema.
+
+    Args:
+        tree: the rule.
+        node: the place.
+        optional_old: ``oldSelf`` is an optional. The real server gives the value in it as it stands in the document:
+            times are texts, and lists have an order.
+    """
+    raw: dict[int, Node] = {}
+    walker = _Walker(tree, raw)
+    root = walker.place(tree.root, {"self": node, "oldSelf": _copied(node, raw) if optional_old else node})
     walker.found.result = walker.kind(tree.root, root)
     walker.found.uses_old = any(expr.kind == "ident" and expr.name == "oldSelf" for expr in tree.root.walk())
     walker.found.problems.sort(key=lambda problem: problem[0])
@@ -92,11 +101,16 @@ def find_places(tree: Tree, node: Node) -> Places:
 _OPTIONAL = {"format.named": "optional_type(kubernetes.NamedFormat)", "validate": "optional_type(list(string))"}
 """The functions whose results are optionals, which the engine's compiler does not know."""
 
+_GIVING_OPTIONALS = frozenset({"_?._", "_[?_]", "optional.of", "or"})
+_READING = frozenset({"_[_]", "orValue", "value"})
+"""The functions whose results are values of the document, be it out of an optional."""
+
 Scope = Mapping[str, Node | None]
 
 
 class _Walker:
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, raw: Mapping[int, Node]) -> None:
+        self._raw = raw
         self._positions = tree.positions
         self._types = tree.types
         self._mixed: set[int] = set()
@@ -110,6 +124,8 @@ class _Walker:
             return "bool"
         if expr.kind == "call" and expr.name in _OPTIONAL:
             return _OPTIONAL[expr.name]
+        if expr.kind == "call" and expr.name in _GIVING_OPTIONALS:
+            return ""
         return kind_of(place) if place is not None else named_types(self._types.get(expr.id, ""))
 
     def place(self, expr: Expr, scope: Scope) -> Node | None:
@@ -118,8 +134,8 @@ class _Walker:
         if expr.test:
             return None
         form = place.format if place is not None and place.type == "string" else ""
-        read = expr.kind in ("ident", "select") or expr.name == "_[_]"
-        if form in _FORMATTED and read:
+        read = expr.kind in ("ident", "select") or expr.name in _READING
+        if form in _FORMATTED and read and id(place) not in self._raw:
             self.found.conversions[expr.id] = form
         return place
 
@@ -171,25 +187,26 @@ class _Walker:
             said = "cannot be range of a comprehension (must be list, map, or dynamic)"
             self._refuse(expr.parts[0], f"expression of type '{kind}' {said}")
             return None
-        inner = {**scope, expr.other: None, **_variables(expr, over)}
-        for part in expr.parts[1:]:
-            self.place(part, inner)
-        return None
+        # A macro that gives a value a name is a loop over nothing that begins with the value.
+        inner = {**scope, expr.other: self.place(expr.parts[1], scope), **_variables(expr, over)}
+        places = [self.place(part, inner) for part in expr.parts[2:]]
+        return places[-1]
 
     def _call(self, expr: Expr, places: list[Node | None], kinds: list[str]) -> Node | None:
         first = places[0]
         for part, problem in call_problems(expr, kinds):
             self._refuse(part, problem)
         if expr.name in ("_[_]", "_[?_]") and first is not None:
-            return (first.items or first.additional) if expr.name == "_[_]" else None
+            return first.items or first.additional
         if expr.name == "_?._":
-            self._member(expr, first, expr.parts[1].text)
-        if first is not None and first.list_type in ("set", "map") and expr.name in ("_==_", "_!=_", "_+_"):
+            return self._member(expr, first, expr.parts[1].text)
+        unordered = first is not None and first.list_type in ("set", "map") and id(first) not in self._raw
+        if first is not None and unordered and expr.name in ("_==_", "_!=_", "_+_"):
             self.found.unordered[expr.id] = first.map_keys if first.list_type == "map" else ()
             return first if expr.name == "_+_" else None
         if expr.name == "_?_:_":
             return places[1]
-        return first if expr.name in ("optional.of", "value", "orValue") else None
+        return first if expr.name in ("optional.of", "or", "orValue", "value") else None
 
 
 _INDEX, _KEY = Node("integer"), Node("string")
@@ -212,6 +229,22 @@ def _objects() -> dict[str, Node]:
 
 
 _OF_OBJECTS = _objects()
+
+
+def _copied(node: Node, copies: dict[int, Node]) -> Node:
+    """Return a copy of a place and all below it, and note them."""
+    if node is ANYTHING:
+        return node
+    found = copy.copy(node)
+    copies[id(found)] = found
+    found.properties = {key: _copied(child, copies) for key, child in node.properties.items()}
+    for part in ("items", "additional"):
+        child = getattr(node, part)
+        if child is not None:
+            setattr(found, part, _copied(child, copies))
+    return found
+
+
 _FORMATTED = {"byte": "bytes", "date": "timestamp", "date-time": "timestamp", "duration": "duration"}
 _SCALARS = {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}
 
@@ -242,11 +275,3 @@ def member_of(owner: Node, name: str) -> Node | None:
         if cel_name(key) == name:
             return child
     return owner.additional
-
-
-_OLD = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|\boldSelf\b""")
-
-
-def with_optional_old(source: str) -> str:
-    """Return a rule in which ``oldSelf`` is an optional; the engine takes no optionals from outside."""
-    return _OLD.sub(lambda match: match.group(1) or "(hadOldSelf ? optional.of(oldSelf) : optional.none())", source)

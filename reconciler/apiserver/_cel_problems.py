@@ -1,10 +1,13 @@
-"""Say in the real server's words why a CEL rule could not be evaluated."""
+"""Say in the real server's words that a CEL rule does not hold, or why it could not be evaluated."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
-__all__ = ["what_failed"]
+from reconciler.apiserver._text import quoted
+
+__all__ = ["not_held", "shown_in_failure", "what_failed"]
 
 _WORDS: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), said)
@@ -46,3 +49,31 @@ def what_failed(text: str, rule: str) -> str:
             problem = pattern.sub(said, problem)
             break
     return f"{_OVERLOAD}{rule}" if problem.startswith("no such overload") else f"{problem} evaluating rule: {rule}"
+
+
+def not_held(reason: str, value: Any, message: str) -> str:
+    """Return the complaint that a rule does not hold.
+
+    Args:
+        reason: the reason that the rule gives.
+        value: what it was asked about.
+        message: its message.
+    """
+    if reason == "FieldValueRequired":
+        return f"Required value: {message}"
+    if reason == "FieldValueForbidden":
+        return f"Forbidden: {message}"
+    if reason == "FieldValueDuplicate":
+        shown = _value(value).removesuffix(": ")
+        return f"Duplicate value: {shown}" if shown else "Duplicate value"
+    return f"Invalid value: {_value(value)}{message}"
+
+
+def _value(value: Any) -> str:
+    """Return how a finding shows a value; objects and lists are not shown."""
+    return "" if isinstance(value, (dict, list)) else f"{quoted(value)}: "
+
+
+def shown_in_failure(value: Any) -> str:
+    """Return how a failed evaluation shows a value: the kind of an object or list, or the value itself."""
+    return '"object"' if isinstance(value, dict) else '"array"' if isinstance(value, list) else quoted(value)

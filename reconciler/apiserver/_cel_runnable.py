@@ -37,11 +37,13 @@ class Changes:
         names: the names under which overloads are carried out that have one of their own, by their identity.
         conversions: the formats of texts that stand for something else, by the number of the expression.
         unordered: the keys of lists that are compared or added without regard to order, by the number of the call.
+        optional_old: ``oldSelf`` is an optional, which has a value if ``hadOldSelf`` is true.
     """
 
     names: Mapping[str, str]
     conversions: Mapping[int, str]
     unordered: Mapping[int, tuple[str, ...]]
+    optional_old: bool
 
 
 def runnable(serialized: bytes, changes: Changes) -> bytes:
@@ -96,6 +98,7 @@ class _Rewriter:
         self._names = names
         self._conversions = changes.conversions
         self._unordered = changes.unordered
+        self._optional_old = changes.optional_old
 
     def expression(self, message: bytes) -> bytes:
         """Return an expression, ready to run."""
@@ -114,6 +117,8 @@ class _Rewriter:
             done += write_field(number, changed)
         if optional:
             return _wrapped(done, "optional.ofNonZeroValue", identity)
+        if self._optional_old and done.endswith(_OLD):
+            return _old_as_optional(done, identity)
         form = self._conversions.get(identity)
         return _wrapped(done, f"@{form}", identity) if form else done
 
@@ -140,6 +145,23 @@ class _Rewriter:
             write_field(number, self._node(value, entries)[0] if number == 2 and isinstance(value, bytes) else value)
             for number, value in read_fields(message)
         )
+
+
+_OLD = write_field(4, write_field(1, b"oldSelf"))
+
+
+def _old_as_optional(old: bytes, identity: int) -> bytes:
+    """Return the expression ``hadOldSelf ? optional.of(oldSelf) : optional.none()``."""
+
+    def numbered(step: int, expression: bytes) -> bytes:
+        return write_field(_ID, identity + step * _BEYOND) + expression
+
+    had = numbered(2, write_field(4, write_field(1, b"hadOldSelf")))
+    none = numbered(3, write_field(_CALL, write_field(2, b"optional.none")))
+    either = write_field(2, b"_?_:_") + b"".join(
+        write_field(3, part) for part in (had, _wrapped(old, "optional.of", identity), none)
+    )
+    return numbered(4, write_field(_CALL, either))
 
 
 def _renamed(call: bytes, name: str) -> bytes:

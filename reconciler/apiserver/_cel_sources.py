@@ -40,13 +40,18 @@ class Compiled:
     uses_old: bool
 
 
-def compile_source(source: str, node: Node) -> Compiled:
+def compile_source(source: str, node: Node, *, optional_old: bool = False) -> Compiled:
     """Return an expression about a place, compiled.
+
+    Args:
+        source: the expression.
+        node: the place.
+        optional_old: ``oldSelf`` is an optional, which has a value if ``hadOldSelf`` is true.
 
     Raises:
         Refused: it does not compile.
     """
-    environment = _environment(node)
+    environment = _environment(node, optional_old)
     asked = _with_one_spelling(source, environment)
     try:
         checked = environment.compile(asked)
@@ -54,14 +59,14 @@ def compile_source(source: str, node: Node) -> Compiled:
         raise Refused(f"compilation failed: {_refusal(str(error), asked, source)}") from None
     serialized = checked.serialize()
     tree = read_tree(serialized)
-    places = find_places(tree, node)
+    places = find_places(tree, node, optional_old=optional_old)
     if places.problems:
         raise Refused(_pointed(source, places))
     problem = start_problem(tree.root)
     if problem:
         raise Refused(f"program instantiation failed: {problem}")
     program = running_environment(functions).deserialize(
-        runnable(serialized, Changes(_runs_as(), places.conversions, places.unordered))
+        runnable(serialized, Changes(_runs_as(), places.conversions, places.unordered, optional_old))
     )
     return Compiled(program, places.result or checked.return_type().name().lower(), tree, places.uses_old)
 
@@ -144,9 +149,9 @@ def _pointed(source: str, places: Places) -> str:
     return "compilation failed: " + "\n".join(lines)
 
 
-def _environment(node: Node) -> Any:
+def _environment(node: Node, optional_old: bool) -> Any:
     kind = cel_type(_type_name(node))
-    return checking_environment({"self": kind, "oldSelf": kind, "hadOldSelf": cel_type("bool")}, functions)
+    return checking_environment({"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}, functions)
 
 
 def _type_name(node: Node) -> str:

@@ -107,13 +107,14 @@ _CHANGE: dict[str, Any] = {
 }
 
 
-def _asked(number: str, title: str, lines: str) -> None:
+def _asked(number: str, title: str, lines: str, **more: Any) -> None:
     """Add a case that asks each rule about a place of its own, of a new document and of a changed one."""
     plural = f"documents{number.replace('.', 'x')}"
     kind = plural.title()
     rules = [line for line in lines.split("\n") if line]
     places = {
-        f"p{index:02}": {**_PLACE, "x-kubernetes-validations": [{"rule": rule}]} for index, rule in enumerate(rules)
+        f"p{index:02}": {**_PLACE, "x-kubernetes-validations": [{"rule": rule, **more}]}
+        for index, rule in enumerate(rules)
     }
 
     async def ask(api: Api) -> None:
@@ -327,4 +328,27 @@ self.bool == 'true'
 self.set[self.e] == 'a'
 """,
     _PLACE,
+)
+
+_asked(
+    "26.71",
+    "the document before as an optional",
+    r"""
+!oldSelf.hasValue() || self.x > oldSelf.value().x
+!oldSelf.hasValue() || self.when > oldSelf.value().when
+!oldSelf.hasValue() || oldSelf.value().set == self.set
+oldSelf.optMap(o, o.x < self.x).orValue(true)
+oldSelf.optMap(o, o.when < self.when).orValue(true)
+oldSelf.hasValue() ? self.span > oldSelf.value().span : self.span == duration('90s')
+self.?when.optMap(w, w.getFullYear() == 2026).orValue(false) || oldSelf.hasValue()
+self.?when.orValue(timestamp('2020-01-01T00:00:00Z')) > timestamp('2021-01-01T00:00:00Z') || oldSelf.hasValue()
+self.?when.value() > timestamp('2021-01-01T00:00:00Z') || oldSelf.hasValue()
+self.?unset.or(self.?e).orValue('z') == 'A' || oldSelf.hasValue()
+self.spans[?'a'].optMap(s, s == duration('1h')).orValue(false) || oldSelf.hasValue()
+self.?b.optMap(b, b == b'a').orValue(false) || oldSelf.hasValue()
+self.whens[?0].optMap(w, w < self.when).orValue(false) || oldSelf.hasValue()
+oldSelf.value().x == 1
+oldSelf.hasValue() && oldSelf.value() == self
+""",
+    optionalOldSelf=True,
 )
