@@ -52,6 +52,9 @@ class Cache:
         client: sends lists and watches; a plain `Client`.
         namespaces: the namespaces that informers watch unless told otherwise; None, the default, for all of them.
         resync: seconds between two RESYNC events of each object, unless told otherwise; None, the default, for never.
+        list_in_pages: list kinds in pages of 500 in place of one stream. On Kubernetes 1.34 and newer, which answer
+            pages from memory, a large kind is ready sooner for less CPU on both sides (docs/performance.md); older API
+            servers read each page from etcd. Default False.
         partition: gives the part of a kind that this process answers for, which narrows every informer of the kind;
             None for all of it. Default: all of every kind.
         clock: the clock in force by default.
@@ -67,6 +70,7 @@ class Cache:
         *,
         namespaces: Sequence[str] | None = None,
         resync: float | None = None,
+        list_in_pages: bool = False,
         partition: Callable[[GroupVersionKind], Partition | None] = lambda _: None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -75,6 +79,7 @@ class Cache:
         self._partition = partition
         self._namespaces = _sorted(namespaces)
         self._resync = resync
+        self._list_in_pages = list_in_pages
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._informers: dict[Scope, Informer] = {}
@@ -163,6 +168,7 @@ class Cache:
             scope,
             resolve=lambda: self._client.resource_type(scope.gvk),
             resource=resource,
+            list_in_pages=self._list_in_pages,
             clock=self._clock,
             rng=self._rng,
         )

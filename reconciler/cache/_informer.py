@@ -45,6 +45,7 @@ class Informer:
         resolve: finds out how the kind is served; asked again, with back-off, until it knows.
         resource: how it is served, if that is known.
         resync: seconds between two RESYNC events of each object; None, the default, for never.
+        list_in_pages: as in `Cache`.
         clock: the clock in force by default.
         rng: source of jitter.
     """
@@ -57,6 +58,7 @@ class Informer:
         resolve: Callable[[], Awaitable[ResourceType]],
         resource: ResourceType | None = None,
         resync: float | None = None,
+        list_in_pages: bool = False,
         clock: Clock | None = None,
         rng: random.Random,
     ) -> None:
@@ -65,6 +67,7 @@ class Informer:
         self._resolve = resolve
         self._clock = clock or current_clock()
         self._rng = rng
+        self._list_in_pages = list_in_pages
         self._resource = resource
         self._store = WritableStore()
         self._overlay = Overlay(self._store, self._progress, clock=self._clock)
@@ -286,6 +289,7 @@ class Informer:
                 selectors=self._scope.selectors(),
                 metadata_only=self._scope.metadata_only,
                 sharded=self._hashes is not None,
+                in_pages=self._list_in_pages,
                 clock=self._clock,
                 rng=self._rng,
             )

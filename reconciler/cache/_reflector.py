@@ -84,6 +84,7 @@ class Reflector:
         metadata_only: ask for metadata alone.
         sharded: the selectors ask for a shard. The first list comes in pages then, since only their answer says whether
             the server has heeded it.
+        in_pages: list in pages although the server may know streamed lists.
         clock: the clock in force by default.
         rng: source of jitter and watch timeouts.
 
@@ -102,6 +103,7 @@ class Reflector:
         selectors: Sequence[tuple[str, str]] = (),
         metadata_only: bool = False,
         sharded: bool = False,
+        in_pages: bool = False,
         clock: Clock | None = None,
         rng: random.Random,
     ) -> None:
@@ -121,7 +123,8 @@ class Reflector:
         self._verb = "list"
         self._streams: bool | None = None  # whether the server knows streamed lists; None until one came or was refused
         self._sharded = sharded
-        self._pages_next = sharded  # the next list comes in pages although the server may know streamed ones
+        self._in_pages = in_pages
+        self._pages_next = sharded or in_pages  # although the server may know streamed lists
         self._whole_next = False  # the next list comes without pages
         self._behind = 0
         self._away = False  # the server was in trouble; who answers next may have been set up without its data
@@ -195,20 +198,31 @@ class Reflector:
         query = [*self._selectors] if self._whole_next else [*self._selectors, ("limit", str(PAGE))]
         objects: list[CachedObject] = []
         try:
-            page = await self._page([*query, *not_older], objects)
+            page = await self._page([*query, *not_older])
         except Forbidden:
             self._pages_next = False  # a streamed list is a watch, which may be allowed all the same
             raise
         version = parse_version(page.metadata.resource_version)
         try:
             while page.metadata.continue_:
-                page = await self._page([*query, ("continue", page.metadata.continue_)], objects)
+                page = await self._read(page, objects, [*query, ("continue", page.metadata.continue_)])
         except Expired:
             self._whole_next = True
             raise
+        await self._take(page, objects)
         await self._filled(objects, version, exact=not not_older)
 
-    async def _page(self, query: Sequence[tuple[str, str]], objects: list[CachedObject]) -> ListPage:
+    async def _read(self, page: ListPage, objects: list[CachedObject], query: Sequence[tuple[str, str]]) -> ListPage:
+        """Take the objects of a page while the server writes the next one, which takes it longer; return that one."""
+        following = asyncio.create_task(self._page(query))
+        try:
+            await asyncio.sleep(0)  # so that it is asked for now
+            await self._take(page, objects)
+            return await following
+        finally:
+            following.cancel()
+
+    async def _page(self, query: Sequence[tuple[str, str]]) -> ListPage:
         body = await self._source.raw_list(self._resource, self._namespace, query, metadata_only=self._metadata_only)
         try:
             page = decode_list(body)
@@ -216,13 +230,15 @@ class Reflector:
             raise WatchTrouble(f"the answer is no list ({error})", kind="garbled") from None
         if self._sharded:
             self._reader.server_filters = page.metadata.shard_info is not None
+        return page
+
+    async def _take(self, page: ListPage, objects: list[CachedObject]) -> None:
         for number, raw in enumerate(page.items or (), 1):
             cached = self._reader.read(raw)
             if cached is not None:
                 objects.append(cached)
             if number % _OBJECTS_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
-        return page
 
     async def _filled(self, objects: Sequence[CachedObject], version: Version, *, exact: bool) -> None:
         position = self._position
@@ -241,7 +257,7 @@ class Reflector:
         self._counts.lists += 1
         position.version = version
         position.current, position.exact = True, False
-        self._pages_next = self._whole_next = False
+        self._pages_next, self._whole_next = self._in_pages, False
         self._well()
         if exact:
             self._end_refresh()
@@ -294,10 +310,11 @@ class Reflector:
         self._verb = "list"
         objects: list[CachedObject] = []
         try:
-            page = await self._page([*self._selectors, ("limit", "1")], objects)
+            page = await self._page([*self._selectors, ("limit", "1")])
         except Forbidden:
             self._away = False  # who may only watch cannot know
             return
+        await self._take(page, objects)
         self._away = False
         fell = is_lower(parse_version(page.metadata.resource_version), self._position.version)
         if fell or not self._sink.recognizes(objects):

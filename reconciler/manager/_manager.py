@@ -47,6 +47,7 @@ class Manager:
     Args:
         client: speaks to the server; whoever made it opens and closes it.
         namespaces: what informers watch. Default: all namespaces.
+        list_in_pages: how informers list; see `Cache`. Default False.
         leader_election: the lease's name, or a `LeaderElection` with times. Default: none, every replica works.
         leader_election_namespace: where the lease is. Default: the pod's own namespace, or the one in `namespaces`.
         sharding: how active replicas share the objects: a `ShardRing` or a `ShardByIndex`, in place of a leader
@@ -76,6 +77,7 @@ class Manager:
         client: Client,
         *,
         namespaces: Sequence[str] | None = None,
+        list_in_pages: bool = False,
         leader_election: str | LeaderElection | None = None,
         leader_election_namespace: str | None = None,
         sharding: Sharding | None = None,
@@ -108,7 +110,12 @@ class Manager:
         own = client.through(self._around)
         try:
             self.cache = Cache(
-                own, namespaces=namespaces, partition=self._shard.partition, clock=self._clock, rng=self._rng
+                own,
+                namespaces=namespaces,
+                list_in_pages=list_in_pages,
+                partition=self._shard.partition,
+                clock=self._clock,
+                rng=self._rng,
             )
         except ValueError as error:
             raise ConfigurationError(str(error)) from error

@@ -51,7 +51,7 @@ class StatusForms:
         if isinstance(stored, str) and isinstance(wanted, str):
             read = _READERS.get(form or _name_of(annotation))
             return stored if read is not None and _same(read, stored, wanted) else wanted
-        if type(stored) is type(wanted) is dict or (isinstance(stored, Mapping) and isinstance(wanted, Mapping)):
+        if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
             return {
                 key: self._kept(*_member_of(annotation, key), stored.get(key), item) for key, item in wanted.items()
             }

@@ -27,7 +27,7 @@ from tests.benchmarks.report import CEILING, GO, KOPF, OURS, markdown
 GO_SOURCE = Path(__file__).parent / "go"
 DOCS = ROOT / "docs"
 BEGIN, END = "<!-- figures: python -m tests.benchmarks --publish -->", "<!-- end of figures -->"
-WORKS = ("converge", "start", "latency", "steady", "queue", "decoding", "imports", "notify", "heartbeat")
+WORKS = ("converge", "start", "start-text", "latency", "steady", "queue", "decoding", "imports", "notify", "heartbeat")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def contenders(program: str) -> dict[str, Contender]:
     return {
         "ours": python("ours", OURS),
         "ours-uvloop": python("ours", f"{OURS}, uvloop", "--loop=uvloop"),
-        "ours-patch": python("ours", f"{OURS}, patch", "--write=patch"),
+        "ours-defaults": python("ours", f"{OURS}, defaults", "--write=patch", "--lists=stream"),
         "go": go(GO),
         "go-patch": go(f"{GO}, patch", "--write=patch"),
         "go-no-predicate": go(f"{GO}, no predicate", "--predicate=false"),
@@ -98,11 +98,12 @@ def contenders(program: str) -> dict[str, Contender]:
 
 
 FIT = {
-    "start": {"ours", "ours-uvloop", "go", "go-unstructured", "watch"},
-    "latency": {"ours", "ours-uvloop", "go", "go-unstructured", "kopf", "watch"},
-    "steady": {"ours", "ours-uvloop", "go", "go-unstructured", "kopf"},
+    "start": {"ours", "ours-uvloop", "ours-defaults", "go", "go-unstructured", "watch", "bare"},
+    "start-text": {"ours", "ours-uvloop", "ours-defaults", "go", "go-unstructured", "watch", "bare"},
+    "latency": {"ours", "ours-uvloop", "ours-defaults", "go", "go-unstructured", "kopf", "watch"},
+    "steady": {"ours", "ours-uvloop", "ours-defaults", "go", "go-unstructured", "kopf"},
 }
-"""Who can do what: a bare client has no cache, a plain loop no timers."""
+"""Who can do what: a bare client has no timers, and in place of a cache it throws away what it was sent."""
 
 
 def build(directory: str) -> str:
@@ -187,6 +188,8 @@ class Measuring:
                 return [works.converge(rounds, size) for size in sizes or profile.converge]
             case "start":
                 return [works.start(rounds, sizes or profile.start)]
+            case "start-text":
+                return [works.start(rounds, sizes or profile.start[:1], text=True)]
             case "latency":
                 return [works.latency(rounds, *profile.latency)]
             case "steady":

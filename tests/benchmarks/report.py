@@ -13,6 +13,14 @@ GO = "controller-runtime, typed"
 CEILING = "bare aiohttp"
 KOPF = "kopf"
 
+_START = [
+    ("wall", "s until synced", ".2f"),
+    ("cpu", "CPU s", ".2f"),
+    ("server_cpu", "server CPU s", ".2f"),
+    ("rss", "RSS MB", ".0f"),
+    ("peak", "peak RSS MB", ".0f"),
+]
+
 COLUMNS: dict[str, Sequence[tuple[str, str, str]]] = {
     "converge": [
         ("rate", "objects/s", ".0f"),
@@ -24,12 +32,8 @@ COLUMNS: dict[str, Sequence[tuple[str, str, str]]] = {
         ("other_writes", "other writes/object", ".3f"),
         ("server_cpu", "server CPU s", ".1f"),
     ],
-    "start": [
-        ("wall", "s until synced", ".2f"),
-        ("cpu", "CPU s", ".2f"),
-        ("rss", "RSS MB", ".0f"),
-        ("peak", "peak RSS MB", ".0f"),
-    ],
+    "start": _START,
+    "start-text": _START,
     "latency": [("p50", "p50 ms", "ms"), ("p99", "p99 ms", "ms"), ("worst", "worst ms", "ms"), ("cpu", "CPU s", ".2f")],
     "steady": [
         ("cpu_per_minute", "CPU s/min", ".2f"),
@@ -63,6 +67,10 @@ RATIOS: Sequence[tuple[str, str, str, str]] = [
     ("start", "wall", GO, "time until synced"),
     ("start", "cpu", GO, "CPU until synced"),
     ("start", "rss", GO, "RSS of the process"),
+    ("start", "wall", CEILING, "time until synced"),
+    ("start-text", "wall", GO, "time until synced"),
+    ("start-text", "cpu", GO, "CPU until synced"),
+    ("start-text", "wall", CEILING, "time until synced"),
     ("latency", "p50", GO, "p50 latency"),
     ("latency", "p99", GO, "p99 latency"),
     ("steady", "cpu_per_minute", GO, "CPU per minute at rest"),

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from reconciler.testing._cluster import Cluster
-from tests.benchmarks.contenders.widget import widget
+from tests.benchmarks.contenders.widget import text_widget, widget
 from tests.benchmarks.processes import Contender, Run, python
 from tests.benchmarks.server import Server, server
 
@@ -111,30 +111,32 @@ async def _converge_once(rounds: Rounds, target: Server, contender: Contender, s
     }
 
 
-async def start(rounds: Rounds, sizes: Sequence[int]) -> AsyncIterator[Sample]:
-    """Fill a cache with `size` objects of 2 KB; nothing reconciles."""
+async def start(rounds: Rounds, sizes: Sequence[int], *, text: bool = False) -> AsyncIterator[Sample]:
+    """Fill a cache with `size` objects of 2 KB, of many members or mostly of one text; nothing reconciles."""
     async with server() as target:
         for size in sizes:
-            await target.seed(f"cache-{size}", size)
+            await target.seed(f"cache-{size}", size, text_widget if text else widget)
         for repetition, contender in rounds:
             for size in sizes:
                 arguments = rounds.arguments(target, f"cache-{size}", work="start", count=size)
                 async with Run(contender, arguments) as run:
                     ready = await run.mark("ready")
-                    begun = time.time()
+                    begun, served = time.time(), target.cpu()
                     await run.say("go")
                     synced = await run.mark("synced")
+                    server_cpu = target.cpu() - served
                     assert synced["objects"] == size, synced
                     await asyncio.sleep(_SETTLE)
                     now, peak = run.memory()
                 yield _sample(
-                    "start",
+                    "start-text" if text else "start",
                     size,
                     contender,
                     repetition,
                     wall=synced["at"] - begun,
                     cpu=synced["cpu"] - ready["cpu"],
                     cpu_process=synced["cpu"],
+                    server_cpu=server_cpu,
                     rss=now,
                     peak=peak,
                 )

@@ -224,10 +224,24 @@ class Recorder:
 class Mirror:
     """A reflector on a script, and what it told."""
 
-    def __init__(self, script: Script, *, namespace: str | None = "prod", seed: int = 0) -> None:
+    def __init__(
+        self,
+        script: Script,
+        *,
+        namespace: str | None = "prod",
+        seed: int = 0,
+        in_pages: bool = False,
+        reader: WireReader | None = None,
+    ) -> None:
         self.sink = Recorder()
         self.reflector = Reflector(
-            script, DATABASES, namespace, sink=self.sink, reader=WireReader(GVK), rng=random.Random(seed)
+            script,
+            DATABASES,
+            namespace,
+            sink=self.sink,
+            reader=reader or WireReader(GVK),
+            in_pages=in_pages,
+            rng=random.Random(seed),
         )
 
     @property

@@ -49,9 +49,9 @@ class Replay:
         return [event.type.value for event in self.events if event.object.name == name]
 
 
-@pytest.fixture
-async def cache(cluster: Cluster) -> AsyncIterator[Cache]:
-    async with Cache(cluster.client, namespaces=[cluster.namespace]) as cache:
+@pytest.fixture(params=[False, True], ids=["streamed", "pages"])
+async def cache(cluster: Cluster, request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
+    async with Cache(cluster.client, namespaces=[cluster.namespace], list_in_pages=request.param) as cache:
         yield cache
 
 
@@ -90,6 +90,7 @@ async def test_the_store_and_every_handler_follow_the_server(cluster: Cluster, c
     assert informer.last_error is None
 
 
+@pytest.mark.parametrize("cache", [False], indirect=True, ids=["streamed"])
 async def test_a_list_is_streamed_and_bookmarked(cluster: Cluster, cache: Cache) -> None:
     await cluster.client.create(config_map(cluster, "a"))
     informer = await cache.informer(MAP)

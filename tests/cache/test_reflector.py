@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from reconciler.cache import CachedObject
+from reconciler.cache._wire import WireReader
 from reconciler.errors import NotSent, OutcomeUnknown
 from tests.cache.scripted import (
+    GVK,
     HOLD,
     Mirror,
     Script,
@@ -100,6 +103,43 @@ async def test_a_page_that_expires_is_followed_by_a_list_without_pages(script: S
     await mirror.run(5)
     assert mirror.told == [("list", ["a", "b"], 9)]
     assert script.asked[3].query == {}
+
+
+async def test_pages_come_first_where_that_is_asked_for_and_again_after_a_gap(script: Script) -> None:
+    script.list(document("a", 1), version=7, token="more")
+    script.list(document("b", 2), version=7)
+    script.watch(error_line(410, "Expired"))
+    script.list(document("b", 2), version=9)
+    mirror = Mirror(script, in_pages=True)
+    await mirror.run(30)
+    assert mirror.told == [("list", ["a", "b"], 7), ("list", ["b"], 9)]
+    assert [asked.verb for asked in script.asked] == ["list", "list", "watch", "list", "watch"]
+    assert [asked.streams for asked in script.asked] == [False] * 5
+    assert script.asked[4].version == "9"
+
+
+async def test_who_may_not_list_gets_a_streamed_list_although_pages_were_asked_for(script: Script) -> None:
+    script.refuse_list(refused(403, "Forbidden"))
+    script.streamed("a", version=7)
+    mirror = Mirror(script, in_pages=True)
+    await mirror.run(30)
+    assert mirror.told == [("list", ["a"], 7)]
+
+
+async def test_the_next_page_is_asked_for_before_the_one_at_hand_is_read(script: Script) -> None:
+    read: list[tuple[str, int]] = []
+
+    class Reader(WireReader):
+        def read(self, raw: Any) -> CachedObject | None:
+            found = super().read(raw)
+            read.append((found.name if found is not None else "", len(script.asked)))
+            return found
+
+    script.list(document("a", 1), version=7, token="more")
+    script.list(document("b", 2), version=7)
+    mirror = Mirror(script, in_pages=True, reader=Reader(GVK))
+    await mirror.run(1)
+    assert read == [("a", 2), ("b", 2)]
 
 
 async def test_a_stream_cut_before_its_end_mark_is_followed_by_pages_once(script: Script) -> None:

@@ -1,4 +1,8 @@
-"""The ceiling: aiohttp alone, which sends the same writes to objects whose names and versions it knows already."""
+"""The ceiling: aiohttp alone, which knows beforehand what there is.
+
+It sends the same writes to objects whose names and versions it has; or it reads all objects in pages, each decoded as
+raw slices and thrown away.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from tests.benchmarks.contenders.protocol import Options, Reporter, commands, condition, obey, parse, timestamp
+
+
+class _Page(msgspec.Struct):
+    metadata: dict[str, Any]
+    items: list[msgspec.Raw]
+
+
+_decode = msgspec.json.Decoder(_Page).decode
 
 
 async def main(options: Options) -> None:
@@ -25,6 +38,13 @@ async def main(options: Options) -> None:
     headers = {"authorization": "Bearer " + config["users"][0]["user"]["token"], "accept": "application/json"}
     async with aiohttp.ClientSession(cluster["server"], connector=connector, headers=headers) as session:
         path = f"/apis/bench.example.com/v1/namespaces/{options.namespace}/widgets"
+        if options.work == "start":
+            reporter.mark("ready")
+            await anext(lines)
+            await _pages(session, path, reporter)
+            reporter.mark("synced")
+            await obey(reporter, lines)
+            return
         accept = {"accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
         async with session.get(path, headers=accept) as answer:
             items = (await answer.json())["items"]
@@ -35,6 +55,15 @@ async def main(options: Options) -> None:
         workers = [asyncio.create_task(_write(session, path, left, options, reporter)) for _ in range(options.workers)]
         await asyncio.gather(*workers)
         await obey(reporter, lines)
+
+
+async def _pages(session: aiohttp.ClientSession, path: str, reporter: Reporter) -> None:
+    token: str | None = ""
+    while token is not None:
+        async with session.get(path, params={"limit": "500", **({"continue": token} if token else {})}) as answer:
+            page = _decode(await answer.read())
+        reporter.objects += len(page.items)
+        token = page.metadata.get("continue")
 
 
 async def _write(session: aiohttp.ClientSession, path: str, left: Any, options: Options, reporter: Reporter) -> None:

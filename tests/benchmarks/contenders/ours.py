@@ -42,7 +42,7 @@ async def main(options: Options) -> None:
     reporter = Reporter(options.count)
     lines = commands()
     async with Client.from_config(kubeconfig=options.kubeconfig) as client:
-        manager = Manager(client, namespaces=[options.namespace])
+        manager = Manager(client, namespaces=[options.namespace], list_in_pages=options.lists == "pages")
         informer = await manager.cache.informer(Widget)
         if options.work == "converge":
             manager.add_controller(WidgetReconciler(options, reporter), workers=options.workers)

@@ -32,6 +32,7 @@ class Options:
         workers: objects that are worked on side by side.
         requeue: seconds after which each key runs again; 0 for never.
         loop: ``"asyncio"`` or ``"uvloop"``.
+        lists: ``"stream"`` or ``"pages"``.
         write: ``"update"``, a PUT of the status as controller-runtime's Update sends, or ``"patch"``, a merge patch.
     """
 
@@ -43,6 +44,7 @@ class Options:
     workers: int
     requeue: float
     loop: str
+    lists: str
     write: str
 
 
@@ -55,6 +57,7 @@ def parse() -> Options:
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--requeue", type=float, default=0)
     parser.add_argument("--loop", default="asyncio")
+    parser.add_argument("--lists", choices=("stream", "pages"), default="pages")
     parser.add_argument("--write", choices=("update", "patch"), default="update")
     return Options(**vars(parser.parse_args()))
 

@@ -37,6 +37,13 @@ class Widget(Resource[WidgetSpec, WidgetStatus], group="bench.example.com", vers
     """The primary object of all contenders."""
 
 
+def text_widget(number: int, namespace: str) -> dict[str, Any]:
+    """Return a widget of 2 KB that is mostly one text, as where a template or a certificate is kept."""
+    document = widget(number, namespace)
+    document["spec"] = {"size": number % 100, "image": f"line {number}: {WORDS}" * 16}
+    return document
+
+
 def widget(number: int, namespace: str, *, run: str = "") -> dict[str, Any]:
     """Return a widget of 2 KB, as the server stores it with the fields that it adds itself.
 
