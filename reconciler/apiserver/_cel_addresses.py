@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import Any
@@ -16,6 +17,7 @@ Network = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 _BITS = re.compile(r"0|[1-9][0-9]{0,2}")
 
 
+@functools.lru_cache(maxsize=256)
 def read_address(text: str) -> Address:
     """Return an address.
 
@@ -34,6 +36,7 @@ def read_address(text: str) -> Address:
     return address
 
 
+@functools.lru_cache(maxsize=256)
 def read_network(text: str) -> Network:
     """Return a network, with the address that it was written with.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any
@@ -22,6 +23,7 @@ _WRONG_FORMAT = "quantities must match the regular expression '^([+-]?[0-9.]+)([
 _PRECISION = 100
 
 
+@functools.lru_cache(maxsize=1024)
 def read_quantity(text: str) -> Decimal:
     """Return the number that a quantity stands for.
 

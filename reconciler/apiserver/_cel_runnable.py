@@ -82,6 +82,8 @@ def _overloads(checked: bytes) -> Iterator[tuple[int, str]]:
                 yield key, named[0]
 
 
+_READERS = {"date-time": "timestamp"}
+"""What reads a format if not a function of its own; the engine's, which leaves times alone."""
 _UNORDERED = {"_!=_": "@differ", "_+_": "@join", "_==_": "@same"}
 """What is called where lists of type set or map are compared or added."""
 
@@ -120,7 +122,7 @@ class _Rewriter:
         if self._optional_old and done.endswith(_OLD):
             return _old_as_optional(done, identity)
         form = self._conversions.get(identity)
-        return _wrapped(done, f"@{form}", identity) if form else done
+        return _wrapped(done, _READERS.get(form, f"@{form}"), identity) if form else done
 
     def _call(self, call: bytes, called: str, identity: int) -> bytes:
         keys = self._unordered.get(identity)

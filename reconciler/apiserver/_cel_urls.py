@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, unquote
@@ -68,6 +69,7 @@ def check_request_uri(text: str) -> None:
     _read(text, text, request=True)
 
 
+@functools.lru_cache(maxsize=256)
 def read_url(text: str) -> URL:
     """Return the parts of an absolute URI or an absolute path.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from decimal import ROUND_UP, Decimal
 
@@ -17,6 +18,7 @@ _FINEST = Decimal("1e-9")
 _LARGEST = 2**63 - 1
 
 
+@functools.lru_cache(maxsize=1024)
 def canonical_quantity(text: str, *, places: int = 9) -> str:
     """Return a quantity in its canonical form.
 
