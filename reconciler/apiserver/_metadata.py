@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from reconciler.apiserver._names import (
     path_name_problems,
     qualified_name_problems,
 )
-from reconciler.apiserver._scalars import Malformed, Place, restoring_problem
+from reconciler.apiserver._scalars import Malformed, Place, read_time, restoring_problem
 from reconciler.apiserver._status import FieldError
 from reconciler.apiserver._text import go_json, go_type
 
@@ -77,8 +78,8 @@ def read_metadata(
             continue
         if value is None:
             continue
-        kept = value
-        if not _is_plain(key, value):
+        kept, plain = value, _PLAIN.get(key)
+        if plain is None or not plain(value):
             try:
                 kept = read_value(
                     value, members[key], Place(f"metadata.{key}", where + key, "ObjectMeta", restored), unknown
@@ -87,9 +88,7 @@ def read_metadata(
                 if lenient and key in _TIMES | _NUMBERS:
                     continue
                 raise
-        if key in _TIMES:
-            kept = value
-        elif key == "ownerReferences":
+        if key == "ownerReferences":
             kept = _owners(kept)
         # No owners at all can be asked for, which is something else than saying nothing of them.
         if kept or kept == 0 or key == "managedFields":
@@ -97,14 +96,42 @@ def read_metadata(
     return metadata
 
 
-def _is_plain(key: str, value: Any) -> bool:
-    """Tell of what is most usual whether it can be taken as it is."""
-    if key in _MAPS:
-        return isinstance(value, dict) and all(isinstance(member, str) for member in value.values())
-    if key == "managedFields":
-        # What the entries hold is looked at when they are used.
-        return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
-    return key in _STRINGS and key not in _TIMES and isinstance(value, str)
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_time(value: Any) -> bool:
+    with contextlib.suppress(Malformed):
+        return type(value) is str and bool(read_time(value, "date-time"))
+    return False
+
+
+def _are_named_texts(value: Any) -> bool:
+    return type(value) is dict and all(map(_is_text, value.values()))
+
+
+def _are_texts(value: Any) -> bool:
+    return type(value) is list and all(map(_is_text, value))
+
+
+def _are_entries(value: Any) -> bool:
+    # What the entries hold is looked at when they are used.
+    return type(value) is list and all(type(entry) is dict for entry in value)
+
+
+_PLAIN: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(_STRINGS - _TIMES, _is_text),
+    **dict.fromkeys(_NUMBERS, _is_number),
+    **dict.fromkeys(_TIMES, _is_time),
+    **dict.fromkeys(_MAPS, _are_named_texts),
+    "finalizers": _are_texts,
+    "managedFields": _are_entries,
+}
+"""Tells of a member whether it is what it is most often, and so can be taken as it is."""
 
 
 def _owners(owners: list[dict[str, Any]]) -> list[dict[str, Any]]:
