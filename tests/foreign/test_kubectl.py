@@ -289,6 +289,32 @@ async def test_what_needs_a_node_is_refused_in_plain_words(kubectl: Kubectl, use
     assert why.format("exec") in await kubectl("exec", "p", "--", "ls", code=1)
 
 
+async def test_drain_evicts_and_takes_from_budgets(kubectl: Kubectl, user: Client) -> None:
+    await user.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}})
+    for name in ("free", "held"):
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+            "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]},
+        }
+        await user.create(pod)
+        await user.patch("v1/Pod", name, "default", patch={"status": {"phase": "Running"}}, subresource="status")
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "b", "namespace": "default"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "held"}}},
+    }
+    await user.create(budget)
+    status = {"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1}
+    reference = "policy/v1/PodDisruptionBudget"
+    await user.patch(reference, "b", "default", patch={"status": status}, subresource="status")
+    assert "node/n drained" in await kubectl("drain", "n", "--force")
+    assert (await user.list("v1/Pod", "default")).items == []
+    assert list((await user.get(reference, "b", "default"))["status"]["disruptedPods"]) == ["held"]
+
+
 async def _until(met: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not met():  # noqa: ASYNC110 - the server's log gives no sign
