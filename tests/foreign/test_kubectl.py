@@ -299,7 +299,8 @@ async def test_drain_evicts_and_takes_from_budgets(kubectl: Kubectl, user: Clien
             "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]},
         }
         await user.create(pod)
-        await user.patch("v1/Pod", name, "default", patch={"status": {"phase": "Running"}}, subresource="status")
+        running = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        await user.patch("v1/Pod", name, "default", patch={"status": running}, subresource="status")
     budget = {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -311,7 +312,7 @@ async def test_drain_evicts_and_takes_from_budgets(kubectl: Kubectl, user: Clien
     reference = "policy/v1/PodDisruptionBudget"
     await user.patch(reference, "b", "default", patch={"status": status}, subresource="status")
     assert "node/n drained" in await kubectl("drain", "n", "--force")
-    assert (await user.list("v1/Pod", "default")).items == []
+    assert not list(await user.list("v1/Pod", "default"))
     assert list((await user.get(reference, "b", "default"))["status"]["disruptedPods"]) == ["held"]
 
 
