@@ -19,7 +19,7 @@ from reconciler.apiserver._bodies import (
     yaml_problem,
 )
 from reconciler.apiserver._built_in import BuiltInContents, built_in_node, metadata_node, read_at_once
-from reconciler.apiserver._metadata import metadata_warnings, read_metadata
+from reconciler.apiserver._metadata_reading import metadata_warnings, read_metadata
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._scalars import Malformed, Place

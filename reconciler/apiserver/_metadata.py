@@ -1,14 +1,13 @@
-"""Read, check and compare `metadata`, by the rules that hold for every kind."""
+"""Check and compare `metadata`, by the rules that hold for every kind and those of built-in ones."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
 
-from reconciler.apiserver._built_in import metadata_node, read_value
 from reconciler.apiserver._kinds import KindInfo
+from reconciler.apiserver._metadata_reading import OWNER_FIELDS
 from reconciler.apiserver._names import (
     LABEL_VALUE_MESSAGE,
     is_label_value,
@@ -16,9 +15,8 @@ from reconciler.apiserver._names import (
     path_name_problems,
     qualified_name_problems,
 )
-from reconciler.apiserver._scalars import Malformed, Place, read_time, restoring_problem
 from reconciler.apiserver._status import FieldError
-from reconciler.apiserver._text import go_json, go_type
+from reconciler.apiserver._text import go_json
 
 __all__ = [
     "FIXED_BESIDE_STATUS",
@@ -26,155 +24,9 @@ __all__ = [
     "check_metadata",
     "check_metadata_update",
     "metadata_beside_status",
-    "metadata_warnings",
-    "read_metadata",
 ]
 
 _MAX_ANNOTATIONS = 256 * 1024
-
-_STRINGS = frozenset(
-    {
-        "creationTimestamp",
-        "deletionTimestamp",
-        "generateName",
-        "name",
-        "namespace",
-        "resourceVersion",
-        "selfLink",
-        "uid",
-    }
-)
-_NUMBERS = frozenset({"deletionGracePeriodSeconds", "generation"})
-_MAPS = frozenset({"annotations", "labels"})
-_TIMES = frozenset({"creationTimestamp", "deletionTimestamp"})
-_OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
-
-
-def read_metadata(
-    found: Any, unknown: list[str], *, where: str = "", restored: bool = False, lenient: bool = False
-) -> dict[str, Any]:
-    """Return a private copy of metadata with nothing in it but what belongs there; empty members are left out.
-
-    Args:
-        found: what the document has under ``metadata``.
-        unknown: collects the paths of members that do not belong there.
-        where: the path of the members in complaints, ending with a dot.
-        restored: the metadata is restored from untyped values, as `read_value` has it.
-        lenient: leave out times and numbers that cannot be read.
-
-    Raises:
-        Malformed: a member has the wrong type.
-    """
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        problem = f"json: cannot unmarshal {go_type(found)} into Go value of type v1.ObjectMeta"
-        raise Malformed(problem, restoring_problem(found, metadata_node()))
-    metadata: dict[str, Any] = {}
-    members = metadata_node().properties
-    for key, value in found.items():
-        if key not in members:
-            unknown.append(f"metadata.{key}")
-            continue
-        if value is None:
-            continue
-        kept, plain = value, _PLAIN.get(key)
-        if plain is None or not plain(value):
-            try:
-                kept = read_value(
-                    value, members[key], Place(f"metadata.{key}", where + key, "ObjectMeta", restored), unknown
-                )
-            except Malformed:
-                if lenient and key in _TIMES | _NUMBERS:
-                    continue
-                raise
-        if key == "ownerReferences":
-            kept = _owners(kept)
-        # No owners at all can be asked for, which is something else than saying nothing of them.
-        if kept or kept == 0 or key == "managedFields":
-            metadata[key] = kept
-    return metadata
-
-
-def _is_text(value: Any) -> bool:
-    return type(value) is str
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is int
-
-
-def _is_time(value: Any) -> bool:
-    with contextlib.suppress(Malformed):
-        return type(value) is str and bool(read_time(value, "date-time"))
-    return False
-
-
-def _are_named_texts(value: Any) -> bool:
-    return type(value) is dict and all(map(_is_text, value.values()))
-
-
-def _are_texts(value: Any) -> bool:
-    return type(value) is list and all(map(_is_text, value))
-
-
-def _are_entries(value: Any) -> bool:
-    # What the entries hold is looked at when they are used.
-    return type(value) is list and all(type(entry) is dict for entry in value)
-
-
-_PLAIN: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(_STRINGS - _TIMES, _is_text),
-    **dict.fromkeys(_NUMBERS, _is_number),
-    **dict.fromkeys(_TIMES, _is_time),
-    **dict.fromkeys(_MAPS, _are_named_texts),
-    "finalizers": _are_texts,
-    "managedFields": _are_entries,
-}
-"""Tells of a member whether it is what it is most often, and so can be taken as it is."""
-
-
-def _owners(owners: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return owners each once, with what every one has."""
-    kept: list[dict[str, Any]] = []
-    for owner in owners:
-        cleaned = {key: owner[key] for key in _OWNER_FIELDS if owner.get(key) is not None}
-        for key in ("apiVersion", "kind", "name", "uid"):
-            cleaned.setdefault(key, "")
-        if cleaned not in kept:
-            kept.append(cleaned)
-    return owners if kept == owners else kept
-
-
-def metadata_warnings(found: dict[str, Any], before: dict[str, Any], *, custom: bool) -> list[str]:
-    """Return what the API server warns of in metadata as a client sent it.
-
-    Args:
-        found: the metadata.
-        before: the stored metadata, or nothing.
-        custom: it is written to an object of a custom kind, whose finalizers are looked at.
-    """
-    warnings = []
-    finalizers = found.get("finalizers")
-    if custom and isinstance(finalizers, list):
-        added = {name for name in finalizers if isinstance(name, str)} - set(before.get("finalizers") or ())
-        warnings += [
-            f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name to avoid accidental conflicts '
-            "with other finalizer writers"
-            for name in sorted(added)
-            if "/" not in name and name not in ("orphan", "foregroundDeletion")
-        ]
-    owners = found.get("ownerReferences")
-    if isinstance(owners, list) and len(owners) > 1:
-        uids = [owner.get("uid") for owner in owners if isinstance(owner, dict)]
-        twice = sorted({str(uid) for uid in uids if uids.count(uid) > 1})
-        if twice:
-            warnings.append(
-                ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, "
-                "and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
-                + ", ".join(twice)
-            )
-    return warnings
 
 
 def check_metadata(info: KindInfo, metadata: dict[str, Any]) -> list[FieldError]:
@@ -278,7 +130,7 @@ _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
 def _check_maps(metadata: dict[str, Any]) -> list[FieldError]:
-    if metadata.keys() <= _UNCHECKED:
+    if metadata.keys().isdisjoint(_CHECKED):
         return []
     return [
         *_check_labels(metadata.get("labels") or {}),
@@ -288,7 +140,7 @@ def _check_maps(metadata: dict[str, Any]) -> list[FieldError]:
     ]
 
 
-_UNCHECKED = (_STRINGS | _NUMBERS) | {"managedFields"}
+_CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
 
 
 def _check_labels(labels: dict[str, str]) -> list[FieldError]:
@@ -353,7 +205,7 @@ _OWNER_NEEDS = {
 
 
 def _in_order(owner: dict[str, Any]) -> dict[str, Any]:
-    return {key: owner[key] for key in _OWNER_FIELDS if key in owner}
+    return {key: owner[key] for key in OWNER_FIELDS if key in owner}
 
 
 def _check_finalizers(finalizers: list[str]) -> list[FieldError]:

@@ -15,7 +15,7 @@ from reconciler.apiserver._bodies import (
 )
 from reconciler.apiserver._built_in import BuiltInContents, metadata_node
 from reconciler.apiserver._documents import no_metadata, worst
-from reconciler.apiserver._metadata import read_metadata
+from reconciler.apiserver._metadata_reading import read_metadata
 from reconciler.apiserver._patch import merge_patch
 from reconciler.apiserver._patching import patched
 from reconciler.apiserver._registry import Endpoint, ScalePaths
