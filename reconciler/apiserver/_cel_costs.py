@@ -25,9 +25,7 @@ MOST_OF_ALL = 100_000_000
 _LARGEST_REQUEST = 3 * 1024 * 1024
 _SHORT = {"date": 10, "date-time": 35, "datetime": 35, "duration": 32, "uuid": 36, "ipv4": 15, "ipv6": 45}
 _LEAST = {"date": 12, "date-time": 22, "duration": 4}
-_TEXTS = frozenset(
-    {"contains", "endsWith", "startsWith", "matches", "find", "split", "replace", "lowerAscii", "upperAscii"}
-)
+_TEXTS = frozenset({"contains", "matches", "find", "split", "replace", "lowerAscii", "upperAscii"})
 
 
 def most_items(node: Node) -> int:
@@ -97,13 +95,15 @@ class _Estimate:
             return cost + 1, member_of(owner, expr.name) if known and owner is not None else None
         if expr.kind == "comprehension" and len(expr.parts) == 5:
             return self._loop(expr, scope), None
-        parts = [self.cost(part, scope) for part in expr.parts]
-        total = sum(cost for cost, _ in parts)
-        return (
-            (total + 1 + self._sizes(expr, [place for _, place in parts]), None)
-            if expr.kind == "call"
-            else (total, None)
-        )
+        return self._call(expr, [self.cost(part, scope) for part in expr.parts]), None
+
+    def _call(self, expr: Expr, parts: list[tuple[int, Node | None]]) -> int:
+        costs = [cost for cost, _ in parts]
+        if expr.kind != "call" or expr.name in ("_&&_", "_||_"):
+            return sum(costs)
+        if expr.name == "_?_:_":
+            return costs[0] + max(costs[1:])
+        return sum(costs) + 1 + self._sizes(expr, [place for _, place in parts])
 
     def _loop(self, expr: Expr, scope: Scope) -> int:
         over, place = self.cost(expr.parts[0], scope)
@@ -118,6 +118,9 @@ class _Estimate:
     def _sizes(self, expr: Expr, places: list[Node | None]) -> int:
         """Return what a function costs for the sizes of what it is given."""
         known = [place for place in places if place is not None and place.type]
+        if expr.name in ("endsWith", "startsWith"):
+            asked = places[-1]
+            return len(expr.parts[-1].text) // 10 if asked is None else most_items(asked) // 10
         if expr.name in _TEXTS and known and places[0] is not None:
             searched = max(1, len(expr.parts[1].text)) if len(expr.parts) > 1 and expr.parts[1].text else 1
             return (

@@ -270,3 +270,40 @@ table(
         ("the price of quantities", _over({**_TEXT, "maxLength": 20}, "self.all(x, isQuantity(x))", maxItems=1000)),
     ],
 )(_priced)
+
+
+_MEMBERS = ("a", "b", "c", "d", "e", "f")
+
+
+def _each(rule: str) -> dict[str, Any]:
+    """Return a spec with an unbounded list of objects, and a rule of each."""
+    members = {key: {"type": "string", "maxLength": 20} for key in _MEMBERS}
+    items = {"type": "object", "properties": members, "x-kubernetes-validations": [{"rule": rule}]}
+    return {"type": "object", "properties": {"l": {"type": "array", "items": items}}}
+
+
+table(
+    "16.70",
+    [
+        ("the price of asking for six members", _each(" || ".join(f"has(self.{key})" for key in _MEMBERS))),
+        ("the price of a choice", _each("has(self.a) ? has(self.b) && has(self.c) : has(self.d) && has(self.e)")),
+        ("the price of many comparisons", _each(" && ".join(f"self.{key} != 'x'" for key in _MEMBERS))),
+        ("the price of a prefix", _over(_TEXT, "self.all(x, !x.startsWith('envoy.filters.http'))", maxItems=8)),
+        ("the price of a suffix", _over(_TEXT, "self.all(x, !x.endsWith('.svc.cluster.local'))", maxItems=1000)),
+        (
+            "the price of presence compared",
+            _over(_each("true")["properties"]["l"]["items"], "self.all(x, has(x.a) == has(x.b))"),
+        ),
+        (
+            "the price of a list whose items need members",
+            _over(
+                {
+                    "type": "object",
+                    "required": ["status", "type"],
+                    "properties": {"status": _TEXT, "type": {"type": "string", "maxLength": 300}},
+                },
+                "self.exists(c, c.type == 'Ready' && c.status == 'True')",
+            ),
+        ),
+    ],
+)(_priced)
