@@ -63,7 +63,7 @@ async def _pages(session: aiohttp.ClientSession, path: str, reporter: Reporter) 
         async with session.get(path, params={"limit": "500", **({"continue": token} if token else {})}) as answer:
             page = _decode(await answer.read())
         reporter.objects += len(page.items)
-        token = page.metadata.get("continue")
+        token = page.metadata.get("continue") or None
 
 
 async def _write(session: aiohttp.ClientSession, path: str, left: Any, options: Options, reporter: Reporter) -> None:
