@@ -157,7 +157,7 @@ class Reader:
         """
         selector = selector_of(call)
         _number(call.query.get("timeoutSeconds", ""))
-        objects, rv, token = self._snapshot(call, stale)
+        objects, rv, token = self._snapshot(call, selector, stale)
         items, remaining, following = self._page(call, selector, objects, rv, token)
         endpoint = call.endpoint
         metadata: dict[str, Any] = {"continue": ""} if endpoint.resource.custom else {}
@@ -170,7 +170,7 @@ class Reader:
             metadata["shardInfo"] = {"selector": selector.shard.text}
         return view.many(endpoint, items, metadata)
 
-    def _snapshot(self, call: Call, stale: float | None) -> tuple[Snapshot, int, _Token | None]:
+    def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _Token | None]:
         store, current = call.endpoint.store, self._cluster.revisions.current
         match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
         asked = _list_version(call)
@@ -181,8 +181,9 @@ class Reader:
             return self._continued(store, found)
         if asked is not None:
             self._not_in_future(asked)
-            # A limit without a match makes the real server read exactly the version asked for.
-            if asked and (match == "Exact" or (not match and _limit(call))):
+            # A limit without a match makes the real server read exactly the version asked for, but not one object.
+            paged = _limit(call) and not _is_of_one(call, selector)
+            if asked and (match == "Exact" or (not match and paged)):
                 snapshot = store.at(asked)
                 if snapshot is None or asked < self._cluster.revisions.compacted:
                     raise expired("The resourceVersion for the provided list is too old.")
@@ -203,11 +204,9 @@ class Reader:
         self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _Token | None
     ) -> tuple[list[Stored], int, _Token | None]:
         (objects, keys), limit = snapshot, _limit(call)
-        namespace, info = call.namespace, call.endpoint.info
-        if token is None and info.namespaced:
-            namespace = namespace or selector.namespace or None
+        namespace = _space_of(call, selector)
         start, stop = snapshot.span(namespace)
-        if selector.name and token is None and (namespace or not info.namespaced):
+        if _is_of_one(call, selector):
             # One object is read by its key, so that there is nothing to go on with.
             one = objects.get(call.endpoint.resource.key(namespace, selector.name))
             return [one] if one is not None and selector.matches(one.doc) else [], 0, None
@@ -359,6 +358,19 @@ def _list_version(call: Call) -> int | None:
     if text and not text.isdigit():
         raise bad_request(f"invalid resource version: {_version_problem(text)}")
     return int(text) if text else None
+
+
+def _space_of(call: Call, selector: Selector) -> str | None:
+    """Return the namespace that a list is of; the one that is selected by counts, but not when a list goes on."""
+    if call.namespace or not call.endpoint.info.namespaced or call.query.get("continue"):
+        return call.namespace
+    return selector.namespace or None
+
+
+def _is_of_one(call: Call, selector: Selector) -> bool:
+    """Tell whether a list is of one name in one place."""
+    placed = not call.endpoint.info.namespaced or bool(_space_of(call, selector))
+    return bool(selector.name) and placed and not call.query.get("continue")
 
 
 def _limit(call: Call) -> int:

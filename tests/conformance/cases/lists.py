@@ -312,8 +312,8 @@ table(
 @case("10.95", "a list of one name, or of one namespace, ends where that does")
 async def _(api: Api) -> None:
     for plural, content in (("configmaps", {}), ("widgets", {"spec": {"size": 1}})):
-        for name in ("a", "b"):
-            await api.create(plural, {"metadata": {"name": name}, **content}, quiet=True)
+        made = await api.create(plural, {"metadata": {"name": "a"}, **content})
+        await api.create(plural, {"metadata": {"name": "b"}, **content}, quiet=True)
         everywhere = api.path(plural).replace(f"namespaces/{api.ns}/", "")
         here = f"metadata.namespace={api.ns}"
         for fields in ("metadata.name=a", "metadata.name=c", "metadata.name!=a", "metadata.name=a,metadata.name=b"):
@@ -321,4 +321,10 @@ async def _(api: Api) -> None:
                 await api.list(plural, {"fieldSelector": fields, "limit": "1", **more})
         for fields in (here, f"metadata.name=a,{here}", f"metadata.name!=a,{here}"):
             await api.call("GET", everywhere, query={"fieldSelector": fields, "limit": "1"})
+        await api.delete(plural, "a", keep=["status"])
+        await api.create(plural, {"metadata": {"name": "a"}, **content}, quiet=True)
+        first = {"resourceVersion": version(made), "limit": "1"}
+        for fields in ("metadata.name=a", "metadata.name!=b"):
+            await api.list(plural, {"fieldSelector": fields, **first})
+            await api.list(plural, {"fieldSelector": fields, **first, "resourceVersionMatch": "Exact"})
     await api.list("clusterwidgets", {"fieldSelector": "metadata.namespace=x"})
