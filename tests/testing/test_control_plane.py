@@ -132,7 +132,7 @@ class TestWithProgramsThatPretend:
     def test_a_program_that_ignores_the_request_to_end_is_killed(
         self, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("reconciler.testing.control_plane._plane._PATIENCE", 0.1)
+        monkeypatch.setattr("reconciler.testing.control_plane._running._PATIENCE", 0.1)
         stubborn = "trap '' TERM; echo $$ > {}; while :; do sleep 1; done"
         binaries = pretend(
             tmp_path,

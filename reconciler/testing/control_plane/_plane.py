@@ -9,14 +9,7 @@ import csv
 import io
 import os
 import secrets
-import shutil
-import socket
-import ssl
-import tempfile
 import threading
-import urllib.error
-import urllib.request
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +17,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from reconciler.clock import current_clock
-from reconciler.errors import ReconcilerError
 from reconciler.testing.control_plane._audit import PROBE, AuditLevel, AuditRecord, audit_policy, read_audit_log
 from reconciler.testing.control_plane._binaries import BinariesMissing, find_or_build
 from reconciler.testing.control_plane._keys import new_private_key
-from reconciler.testing.control_plane._process import Process
+from reconciler.testing.control_plane._running import ControlPlaneFailed, PortTaken, Running, write_private
 
 if TYPE_CHECKING:
     from reconciler.client import Client
@@ -39,13 +30,6 @@ __all__ = ["ControlPlane", "ControlPlaneFailed"]
 ADMIN = "admin"
 _ATTEMPTS = 5
 """Starts before giving up, when another program took a port that was free a moment ago; envtest's number."""
-_POLL = 0.1
-_PATIENCE = 10.0
-_DATA = "etcd"
-
-
-class ControlPlaneFailed(ReconcilerError):
-    """Say that a program of the control plane did not start, with its last words."""
 
 
 class ControlPlane:
@@ -84,7 +68,7 @@ class ControlPlane:
         self._flags = tuple(apiserver_flags)
         self._start_timeout = start_timeout
         self._given_up = threading.Event()
-        self._running: _Running | None = None
+        self._running: Running | None = None
 
     def start(self) -> None:
         """Start both programs and wait until they serve; nothing if they run.
@@ -218,7 +202,7 @@ class ControlPlane:
             OSError: the file cannot be written.
         """
         place = Path(path)
-        _write_private(place, msgspec.json.encode(self.kubeconfig(user=user)) + b"\n")
+        write_private(place, msgspec.json.encode(self.kubeconfig(user=user)) + b"\n")
         return place
 
     def client(self, *, user: str = ADMIN) -> Client:
@@ -272,19 +256,19 @@ class ControlPlane:
         return [record for record in records if all(getattr(record, key) == value for key, value in given.items())]
 
     @property
-    def _run(self) -> _Running:
+    def _run(self) -> Running:
         if self._running is None:
             raise RuntimeError("the control plane does not run: use it inside of its block")
         return self._running
 
-    def _launched(self, binaries: Path) -> _Running:
+    def _launched(self, binaries: Path) -> Running:
         for _ in range(_ATTEMPTS - 1):
-            with contextlib.suppress(_PortTaken):
+            with contextlib.suppress(PortTaken):
                 return self._launched_once(binaries)
         return self._launched_once(binaries)
 
-    def _launched_once(self, binaries: Path) -> _Running:
-        running = _Running(binaries, self._files(), self._flags)
+    def _launched_once(self, binaries: Path) -> Running:
+        running = Running(binaries, self._files(), self._flags)
         try:
             running.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
         except BaseException:
@@ -308,149 +292,3 @@ def _csv(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
-
-
-class _PortTaken(ControlPlaneFailed):
-    pass
-
-
-class _Running:
-    """Be the two programs and the directory of one start."""
-
-    def __init__(self, binaries: Path, files: Mapping[str, bytes], flags: Sequence[str]) -> None:
-        self.binaries = binaries
-        self.directory = Path(tempfile.mkdtemp(prefix="control-plane-"))
-        self.authority = self.directory / "certificates" / "apiserver.crt"
-        for name, content in files.items():
-            _write_private(self.directory / name, content)
-        etcd_port, port = _free_ports(2)
-        self.url = f"https://127.0.0.1:{port}"
-        self._processes: list[Process] = []
-        # Also when the interpreter ends in the middle of a block.
-        self._finalizer = weakref.finalize(self, _stop, self._processes, self.directory)
-        etcd_url = f"http://127.0.0.1:{etcd_port}"
-        self._commands = (
-            _etcd_command(binaries, self.directory, etcd_url),
-            _apiserver_command(binaries, self.directory, etcd_url, port, flags),
-        )
-        self._start()
-
-    def restart(self, *, keep_data: bool) -> None:
-        """Stop the programs and start them anew on the same ports."""
-        for process in self._processes:
-            process.stop(patience=_PATIENCE)
-        self._processes.clear()
-        if not keep_data:
-            shutil.rmtree(self.directory / _DATA)
-        self._start()
-
-    def _start(self) -> None:
-        etcd, server = self._commands
-        self._etcd = self._launch(etcd)
-        self._server = self._launch(server)
-
-    def stop(self) -> None:
-        """Stop the programs, remove the directory; harmless when that was done."""
-        self._finalizer()
-
-    def wait_until_ready(self, token: str, timeout: float, given_up: threading.Event) -> None:
-        """Wait until the server serves.
-
-        Raises:
-            ControlPlaneFailed: a program ended, or it did not serve in time, or the caller gave up.
-        """
-        clock = current_clock()
-        deadline = clock.monotonic() + timeout
-        while not self._is_ready(token):
-            for process in (self._etcd, self._server):
-                if process.has_ended(within=_POLL / 2):
-                    raise _failure(process)
-            if given_up.is_set():
-                raise ControlPlaneFailed("starting the control plane was given up")
-            if clock.monotonic() > deadline:
-                raise ControlPlaneFailed(
-                    f"kube-apiserver did not serve within {timeout:g} s; it said last: {self._server.last_words()}"
-                )
-
-    def _launch(self, command: Sequence[str]) -> Process:
-        process = Process(command, self.directory / f"{Path(command[0]).name}.log")
-        self._processes.insert(0, process)
-        return process
-
-    def _is_ready(self, token: str) -> bool:
-        # The namespace is made by the server itself, a moment after it says that it is ready.
-        return all(self._answers(path, token) for path in ("/readyz", "/api/v1/namespaces/default"))
-
-    def _answers(self, path: str, token: str) -> bool:
-        if not self.authority.exists():
-            return False
-        request = urllib.request.Request(self.url + path, headers={"authorization": f"Bearer {token}"})  # noqa: S310 - ours
-        try:
-            context = ssl.create_default_context(cafile=self.authority)
-            with urllib.request.urlopen(request, context=context, timeout=5) as answer:  # noqa: S310 - ours
-                return bool(answer.status == 200)
-        except OSError:
-            # Not listening yet, not ready yet, or the certificate is half written.
-            return False
-
-
-def _stop(processes: Sequence[Process], directory: Path) -> None:
-    for process in processes:
-        process.stop(patience=_PATIENCE)
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-def _failure(process: Process) -> ControlPlaneFailed:
-    words = process.last_words()
-    kind = _PortTaken if "address already in use" in words else ControlPlaneFailed
-    return kind(f"{process.name} ended at once; it said last: {words}")
-
-
-def _etcd_command(binaries: Path, directory: Path, url: str) -> list[str]:
-    return [
-        str(binaries / "etcd"),
-        f"--data-dir={directory / _DATA}",
-        f"--listen-client-urls={url}",
-        f"--advertise-client-urls={url}",
-        "--listen-peer-urls=http://127.0.0.1:0",
-        "--unsafe-no-fsync",
-        "--log-level=warn",
-    ]
-
-
-def _apiserver_command(binaries: Path, directory: Path, etcd: str, port: int, flags: Sequence[str]) -> list[str]:
-    return [
-        str(binaries / "kube-apiserver"),
-        f"--etcd-servers={etcd}",
-        f"--cert-dir={directory / 'certificates'}",
-        f"--secure-port={port}",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
-        "--service-cluster-ip-range=10.0.0.0/24",
-        "--service-account-issuer=https://control-plane.invalid",
-        f"--service-account-signing-key-file={directory / 'accounts.key'}",
-        f"--service-account-key-file={directory / 'accounts.key'}",
-        f"--token-auth-file={directory / 'tokens.csv'}",
-        "--authorization-mode=RBAC",
-        # It waits for token secrets that no controller makes here; envtest does the same.
-        "--disable-admission-plugins=ServiceAccount",
-        "--allow-privileged=true",
-        "--profiling=false",
-        f"--audit-policy-file={directory / 'policy.json'}",
-        f"--audit-log-path={directory / 'audit.log'}",
-        *flags,
-    ]
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_bytes(content)
