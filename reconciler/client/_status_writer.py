@@ -79,8 +79,8 @@ class ClientStatusWriter:
         """Send a body once and return the object in the answer. A cancelled call may have been executed.
 
         Args:
-            body: a merge patch; for an update metadata and the whole status; or the configuration to apply. It names
-                the resourceVersion that it is conditional on.
+            body: a merge patch; for an update the object without spec, its status whole; or the configuration to apply.
+                It names the resourceVersion that it is conditional on.
             strategy: ``"merge"``, ``"update"`` or ``"apply"``; the last one is sent with force.
             subresource: None writes the main resource.
 

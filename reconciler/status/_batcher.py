@@ -26,7 +26,6 @@ from reconciler.status._mutations import DECISIONS, Mutation
 from reconciler.status._options import OnError, check_client, check_options
 from reconciler.status._recording import Recorder, S
 from reconciler.status._session import Session
-from reconciler.status._snapshot import Snapshot
 from reconciler.status._statistics import StatusMetrics, StatusStatistics
 from reconciler.status._writer import Strategy
 
@@ -317,7 +316,7 @@ class StatusBatcher(Recorder[S]):
         session = self._new_session(uid_of(self._document or {}), counts)
         if document is not self._document:
             session.document = dict(document)
-        session.open(Snapshot.of(document, whole=self._policy.may_write_main))
+        session.open(self._policy.snapshot(document))
         self._go_alone(session)
 
     def _new_session(self, uid: str, counts: Counter[str]) -> Session:

@@ -110,6 +110,10 @@ class Policy(msgspec.Struct, frozen=True):
         """Say whether the status may be sent in a write of the main resource."""
         return self.subresource != "status"
 
+    def snapshot(self, document: Mapping[str, Any]) -> Snapshot:
+        """Take out of an object what writes of this kind need."""
+        return Snapshot.of(document, whole=self.may_write_main, framed=self.strategy == "update")
+
 
 class Report(NamedTuple):
     """Tell the cycle of a write that was applied and answered."""

@@ -383,7 +383,7 @@ class Flush(Attempts):
     # Ends.
 
     def _snapshot(self, document: dict[str, Any]) -> Snapshot:
-        return Snapshot.of(document, whole=self._policy.may_write_main)
+        return self._policy.snapshot(document)
 
     def _is_foreign(self, snapshot: Snapshot) -> bool:
         return bool(self._uid) and snapshot.uid != self._uid

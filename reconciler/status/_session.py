@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from reconciler.meta import Cycle, current_cycle, format_path, merge_diff, parse_version
 from reconciler.status._effects import Effect, Flow, Flushed, Outcome, Policy, Sleep, Target
 from reconciler.status._errors import MAX_NAMED, StatusConflict, StatusContested, StatusError, StatusNotOpen
@@ -128,7 +130,11 @@ class Session:
             self._carry(unsaved)
 
     def follow(self, earlier: Session) -> None:
-        """Begin where a closed session ended; its cycle is not told, since the body of that has ended."""
+        """Begin where a closed session ended, and send as it did, since its snapshot holds what that takes.
+
+        Its cycle is not told, since the body of that has ended.
+        """
+        self.policy = msgspec.structs.replace(self.policy, strategy=earlier.policy.strategy)
         self._uid, self.document = earlier.uid, earlier.document
         self._tip, self._considered = earlier._tip, earlier._tip.status
         self._open = True

@@ -14,6 +14,7 @@ __all__ = ["Snapshot"]
 
 _MOVED = ("resourceVersion", "generation", "managedFields")
 _NOT_SENT = ("managedFields", "uid")
+_NOT_KEPT = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -24,26 +25,27 @@ class Snapshot(msgspec.Struct, frozen=True):
         uid: its uid; ``""`` when it was never stored.
         generation: of its desired state; None for kinds without.
         status: ``{}`` when it has none. Not to be changed.
-        metadata: what an update sends of it. Not to be changed.
         managed_fields: as the server keeps them; empty when they were stripped.
         rest: fingerprint of all that is neither status nor moved by every write; empty when it was not asked for.
+        frame: what an update sends around the status; empty when it was not asked for. Not to be changed.
     """
 
     version: str
     uid: str
     generation: int | None
     status: dict[str, Any]
-    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
     managed_fields: tuple[Mapping[str, Any], ...] = ()
     rest: bytes = b""
+    frame: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     @classmethod
-    def of(cls, document: Mapping[str, Any], *, whole: bool = False) -> Snapshot:
+    def of(cls, document: Mapping[str, Any], *, whole: bool = False, framed: bool = False) -> Snapshot:
         """Take what is needed out of a whole object.
 
         Args:
             document: the object.
             whole: take the `rest` too, for writes of the whole object.
+            framed: take the `frame` too, for updates.
         """
         metadata = document.get("metadata") or {}
         generation = metadata.get("generation")
@@ -52,12 +54,24 @@ class Snapshot(msgspec.Struct, frozen=True):
             uid=uid_of(document),
             generation=generation if isinstance(generation, int) else None,
             status=copy_json(document.get("status") or {}),
-            metadata=copy_json({k: v for k, v in metadata.items() if k not in _NOT_SENT}),
             managed_fields=tuple(metadata.get("managedFields") or ()),
             rest=_rest(document) if whole else b"",
+            frame=_frame(document) if framed else {},
         )
 
 
 def _rest(document: Mapping[str, Any]) -> bytes:
     metadata = {k: v for k, v in (document.get("metadata") or {}).items() if k not in _MOVED}
     return digest({**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata})
+
+
+def _frame(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata, which some kinds let a write of the status change, and members beside spec and status.
+
+    The server keeps those members in any case, but where an update leaves one out, it forgets who owns its fields (seen
+    on kube-apiserver 1.36); a later apply would not remove them then. For spec alone it knows better.
+    """
+    kept = {k: v for k, v in document.items() if k not in _NOT_KEPT}
+    kept["metadata"] = {k: v for k, v in (document.get("metadata") or {}).items() if k not in _NOT_SENT}
+    copied: dict[str, Any] = copy_json(kept)
+    return copied

@@ -94,7 +94,7 @@ def wish_for(
         )
     elif policy.strategy == "update":
         # What the server makes of the patch; `computed` may say null where something is to go.
-        body = {"metadata": tip.metadata, "status": merge_patch(tip.status, diff)}
+        body = {**tip.frame, "status": merge_patch(tip.status, diff)}
     else:
         body = {"metadata": {"resourceVersion": tip.version}, "status": diff} if conditional else {"status": diff}
     return Wish(tip, mutations, computed, diff, body, context.trimmed, policy.strategy)

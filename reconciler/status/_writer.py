@@ -57,8 +57,8 @@ class StatusWriter(Protocol):
         Cancellation may leave it applied: the batcher shields the call, and waits at most for its ``flush_timeout``.
 
         Args:
-            body: a merge patch; for an update metadata and the whole status; or the applied configuration. It names the
-                resourceVersion it is conditional on, and neither apiVersion nor kind.
+            body: a merge patch; for an update the object without spec, its status whole; or the applied configuration.
+                It names the resourceVersion it is conditional on, and neither apiVersion nor kind.
             strategy: ``"merge"``, ``"update"`` or ``"apply"``; the last one is sent with force.
             subresource: None writes the main resource.
 

@@ -156,7 +156,7 @@ class ScriptedServer:
         body = copy.deepcopy(body)
         self.writes.append((body, strategy, subresource))
         try:
-            return self._troubled(self.on_write, lambda: self._patch(body, subresource, manager))
+            return self._troubled(self.on_write, lambda: self._patch(body, strategy, subresource, manager))
         finally:
             self._run_delayed()
 
@@ -182,18 +182,22 @@ class ScriptedServer:
             raise api_error(404, "NotFound", 'databases "db1" not found', name="db1")
         return self.document()
 
-    def _patch(self, body: Doc, subresource: str | None, manager: str) -> Doc:
+    def _patch(self, body: Doc, strategy: str, subresource: str | None, manager: str) -> Doc:
         if not self.exists or (subresource == "status" and not self.has_subresource):
             raise api_error(404, "NotFound", 'databases "db1" not found', name="db1")
         metadata = body.get("metadata", {})
         assert "uid" not in metadata, "a uid in a patch is no precondition"
+        if strategy == "update":
+            assert metadata.get("name") == KEY.name, "an update names its object"
+            assert "resourceVersion" in metadata, "an update without a version overwrites whatever is there"
         if metadata.get("resourceVersion", str(self.version)) != str(self.version):
             raise api_error(409, "Conflict", "the object has been modified")
         self.warnings.clear()
         if subresource is None and self.has_subresource:
             return self.document()
         before = self.status
-        after = self._pruned(merge(before, body.get("status", {})))
+        sent = body.get("status", {})
+        after = self._pruned(copy.deepcopy(sent) if strategy == "update" else merge(before, sent))
         if same(before, after):
             return self.document()
         self.status = after

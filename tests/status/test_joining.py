@@ -222,6 +222,27 @@ async def test_one_that_joined_and_outlives_the_outer_block_goes_on_alone(server
     assert len(server.writes) == 2
 
 
+@pytest.mark.parametrize(("outer", "inner"), [("merge", "update"), ("update", "merge")])
+async def test_one_that_outlives_the_outer_block_sends_as_that_did(server, outer, inner):
+    server.status = {"kept": 1}
+    go, joined = asyncio.Event(), asyncio.Event()
+
+    async def detached() -> None:
+        async with batcher(server, strategy=inner) as status:
+            joined.set()
+            await go.wait()
+            status.set("phase", "late")
+
+    async with batcher(server, strategy=outer) as status:
+        task = asyncio.create_task(detached())
+        await joined.wait()
+        status.set("phase", "early")
+    go.set()
+    await task
+    assert server.status == {"kept": 1, "phase": "late"}
+    assert [strategy for _, strategy, _ in server.writes] == [outer, outer]
+
+
 async def test_one_that_outlives_the_outer_block_does_not_lead_others_into_it(server):
     go, joined = asyncio.Event(), asyncio.Event()
 

@@ -24,6 +24,7 @@ from reconciler.status import (
     StatusError,
     StatusOutcomeUnknown,
     StatusUnavailable,
+    Strategy,
 )
 from reconciler.testing import virtual_time
 from tests.status.scripted import (
@@ -52,6 +53,8 @@ class Asked:
     phase: str | None = None
     conditions: set[str] = field(default_factory=set)
 
+
+strategies: st.SearchStrategy[Strategy] = st.sampled_from(["merge", "update"])
 
 own_operations = st.lists(
     st.one_of(
@@ -197,13 +200,16 @@ def run(
     reads: list[str],
     *,
     token: str | None = None,
+    strategy: Strategy = "merge",
     seed: int = 0,
 ) -> tuple[ScriptedServer, Asked, Foreign, StatusError | None, StatusBatcher[Any]]:
     server, foreign, own = ScriptedServer(status=copy.deepcopy(START)), Foreign(), Asked()
     given_object = server.document()
     server.on_write.extend(trouble_of(what, foreign) for what in troubles)
     server.on_read.extend(read_trouble_of(what, foreign) for what in reads)
-    batcher: StatusBatcher[Any] = StatusBatcher(server.writer(), given_object, token=token, rng=random.Random(seed))
+    batcher: StatusBatcher[Any] = StatusBatcher(
+        server.writer(), given_object, token=token, strategy=strategy, rng=random.Random(seed)
+    )
 
     async def cycle() -> StatusError | None:
         try:
@@ -255,9 +261,11 @@ def assert_own_is_there_at_most_once(server: ScriptedServer, own: Asked, foreign
 
 
 @settings(deadline=None, max_examples=400)
-@given(own_operations, st.lists(single_troubles, max_size=6), read_troubles, st.integers(0, 3))
-def test_whatever_happens_nothing_is_lost_silently_and_nothing_counted_twice(operations, troubles, reads, seed) -> None:
-    server, own, foreign, error, batcher = run(operations, troubles, reads, seed=seed)
+@given(own_operations, st.lists(single_troubles, max_size=6), read_troubles, strategies, st.integers(0, 3))
+def test_whatever_happens_nothing_is_lost_silently_and_nothing_counted_twice(
+    operations, troubles, reads, strategy, seed
+) -> None:
+    server, own, foreign, error, batcher = run(operations, troubles, reads, strategy=strategy, seed=seed)
     event(type(error).__name__)
     assert_bounded(server, batcher)
     assert_foreign_survives(server, foreign)
@@ -273,9 +281,9 @@ def test_whatever_happens_nothing_is_lost_silently_and_nothing_counted_twice(ope
 
 
 @settings(deadline=None, max_examples=200)
-@given(idempotent_operations, st.lists(single_troubles, max_size=3), st.integers(0, 3))
-def test_mutations_that_are_the_same_twice_as_once_always_end_up_there(operations, troubles, seed) -> None:
-    server, own, foreign, error, batcher = run(operations, troubles, [], seed=seed)
+@given(idempotent_operations, st.lists(single_troubles, max_size=3), strategies, st.integers(0, 3))
+def test_mutations_that_are_the_same_twice_as_once_always_end_up_there(operations, troubles, strategy, seed) -> None:
+    server, own, foreign, error, batcher = run(operations, troubles, [], strategy=strategy, seed=seed)
     assert error is None
     assert_bounded(server, batcher)
     assert_foreign_survives(server, foreign)
@@ -283,17 +291,17 @@ def test_mutations_that_are_the_same_twice_as_once_always_end_up_there(operation
 
 
 @settings(deadline=None, max_examples=200)
-@given(own_operations, st.lists(single_troubles, max_size=3), st.integers(0, 3))
-def test_with_a_token_a_lost_answer_is_always_told(operations, troubles, seed) -> None:
-    server, own, foreign, error, _ = run(operations, troubles, [], token="lastWrite", seed=seed)
+@given(own_operations, st.lists(single_troubles, max_size=3), strategies, st.integers(0, 3))
+def test_with_a_token_a_lost_answer_is_always_told(operations, troubles, strategy, seed) -> None:
+    server, own, foreign, error, _ = run(operations, troubles, [], token="lastWrite", strategy=strategy, seed=seed)
     assert error is None
     assert_own_is_there_once(server, own, foreign)
     assert server.applied <= 1
 
 
 @settings(deadline=None, max_examples=200)
-@given(own_operations, own_operations, st.lists(single_troubles, max_size=5), st.integers(0, 3))
-def test_a_checkpoint_is_written_once_or_not_at_all(first, second, troubles, seed) -> None:
+@given(own_operations, own_operations, st.lists(single_troubles, max_size=5), strategies, st.integers(0, 3))
+def test_a_checkpoint_is_written_once_or_not_at_all(first, second, troubles, strategy, seed) -> None:
     server, foreign = ScriptedServer(status=copy.deepcopy(START)), Foreign()
     before, after = Asked(), Asked()
     server.on_write.extend(trouble_of(what, foreign) for what in troubles)
@@ -301,7 +309,9 @@ def test_a_checkpoint_is_written_once_or_not_at_all(first, second, troubles, see
 
     async def cycle() -> None:
         try:
-            async with StatusBatcher(server.writer(), server.document(), rng=random.Random(seed)) as status:
+            async with StatusBatcher(
+                server.writer(), server.document(), strategy=strategy, rng=random.Random(seed)
+            ) as status:
                 record_totals(status, first, before)
                 try:
                     await status.flush()
@@ -338,9 +348,10 @@ def record_totals(status: StatusBatcher[Any], operations: list[tuple[str, Any]],
         st.tuples(own_operations, st.sampled_from(["ok", "403", "422", "conflict", "409 for ever", "exception"])),
         min_size=1,
         max_size=6,
-    )
+    ),
+    strategies,
 )
-def test_over_cycles_whatever_could_not_be_saved_is_saved_once_in_the_end(cycles) -> None:
+def test_over_cycles_whatever_could_not_be_saved_is_saved_once_in_the_end(cycles, strategy) -> None:
     server, foreign = ScriptedServer(status=copy.deepcopy(START)), Foreign()
     everything, cycle = Asked(), FakeCycle()
 
@@ -353,7 +364,9 @@ def test_over_cycles_whatever_could_not_be_saved_is_saved_once_in_the_end(cycles
         }
         server.on_write.extend(plan.get(trouble, []))
         try:
-            async with StatusBatcher(server.writer(), server.document(), rng=random.Random(1)) as status:
+            async with StatusBatcher(
+                server.writer(), server.document(), strategy=strategy, rng=random.Random(1)
+            ) as status:
                 for index, (verb, value) in enumerate(operations):
                     if verb == "increment":
                         status.increment("total", value)

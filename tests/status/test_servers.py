@@ -171,6 +171,56 @@ async def test_an_update_of_a_built_in_kind_leaves_its_metadata_alone(cluster):
         assert after["metadata"][kept] == before["metadata"][kept]
 
 
+def with_data(group: str) -> dict[str, Any]:
+    """Return a CRD whose objects have a member beside spec and status."""
+    texts = {"type": "object", "additionalProperties": {"type": "string"}}
+    schema = {"type": "object", "properties": {"data": texts, "status": texts}}
+    version = {"name": "v1", "served": True, "storage": True, "subresources": {"status": {}}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"gadgets.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"plural": "gadgets", "singular": "gadget", "kind": "Gadget", "listKind": "GadgetList"},
+            "versions": [{**version, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+
+
+async def test_after_an_update_an_apply_still_removes_what_its_manager_owns(cluster):
+    await cluster.install(with_data("update.example.com"))
+
+    def configuration(**data: str) -> dict[str, Any]:
+        metadata = {"name": "g", "namespace": cluster.namespace}
+        return {"apiVersion": "update.example.com/v1", "kind": "Gadget", "metadata": metadata, "data": data}
+
+    applied = await cluster.client.apply(configuration(a="1", b="2"), field_manager=OTHER)
+    async with StatusBatcher(cluster.client, applied.to_dict(), strategy="update") as status:
+        status.set(phase="A")
+    applied = await cluster.client.apply(configuration(a="1"), field_manager=OTHER)
+    assert applied.to_dict()["data"] == {"a": "1"}
+    assert applied.to_dict()["status"] == {"phase": "A"}
+
+
+async def test_an_update_of_a_kind_without_the_subresource_says_so(cluster):
+    document = with_data("bare.example.com")
+    del document["spec"]["versions"][0]["subresources"]
+    await cluster.install(document)
+    made_here = await cluster.client.create(
+        {
+            "apiVersion": "bare.example.com/v1",
+            "kind": "Gadget",
+            "metadata": {"name": "g", "namespace": cluster.namespace},
+            "data": {"a": "1"},
+        }
+    )
+    with pytest.raises(StatusSubresourceMissing, match="without the 'status' subresource"):
+        async with StatusBatcher(cluster.client, made_here.to_dict(), strategy="update") as status:
+            status.set(phase="A")
+
+
 async def test_a_reconciler_may_send_its_status_by_update(cluster, obj):
     class Updating(ResourceReconciler[Database]):
         status_strategy = "update"
