@@ -84,7 +84,8 @@ class Reflector:
         metadata_only: ask for metadata alone.
         sharded: the selectors ask for a shard. The first list comes in pages then, since only their answer says whether
             the server has heeded it.
-        in_pages: list in pages although the server may know streamed lists.
+        in_pages: list in pages although the server may know streamed lists. Who may not list gets streamed ones all the
+            same.
         clock: the clock in force by default.
         rng: source of jitter and watch timeouts.
 
@@ -219,8 +220,10 @@ class Reflector:
             await asyncio.sleep(0)  # so that it is asked for now
             await self._take(page, objects)
             return await following
-        finally:
+        except BaseException:
             following.cancel()
+            await asyncio.gather(following, return_exceptions=True)  # nothing runs on, and no error of it is left over
+            raise
 
     async def _page(self, query: Sequence[tuple[str, str]]) -> ListPage:
         body = await self._source.raw_list(self._resource, self._namespace, query, metadata_only=self._metadata_only)

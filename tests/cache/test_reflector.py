@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from itertools import pairwise
 from typing import Any
@@ -140,6 +141,51 @@ async def test_the_next_page_is_asked_for_before_the_one_at_hand_is_read(script:
     mirror = Mirror(script, in_pages=True, reader=Reader(GVK))
     await mirror.run(1)
     assert read == [("a", 2), ("b", 2)]
+
+
+async def test_a_failed_page_leaves_nothing_behind_when_the_one_before_it_cannot_be_read(script: Script) -> None:
+    left: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context))
+
+    class Reader(WireReader):
+        def read(self, raw: Any) -> CachedObject | None:
+            if len(script.asked) == 2:
+                raise RuntimeError("no object")
+            return super().read(raw)
+
+    script.list(document("a", 1), version=7, token="more")
+    script.refuse_list(refused(410, "Expired"))
+    script.list(document("a", 1), version=8)
+    mirror = Mirror(script, in_pages=True, reader=Reader(GVK))
+    await mirror.run(30)
+    gc.collect()
+    assert mirror.told == [("list", ["a"], 8)]
+    assert left == []
+
+
+async def test_when_it_is_stopped_in_the_middle_of_a_page_the_request_for_the_next_one_has_ended() -> None:
+    ended: list[str] = []
+    second = asyncio.Event()
+
+    class Slow(Script):
+        async def raw_list(self, *arguments: Any, **options: Any) -> bytes:
+            if self.asked:
+                second.set()
+            try:
+                return await super().raw_list(*arguments, **options)
+            except asyncio.CancelledError:
+                await asyncio.sleep(1)  # a connection is closed
+                ended.append("request")
+                raise
+
+    script = Slow()
+    script.list(*(document(f"o{number}", number) for number in range(1, 501)), version=7, token="more")
+    task = asyncio.create_task(Mirror(script, in_pages=True).reflector.run())
+    await second.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert ended == ["request"]
 
 
 async def test_a_stream_cut_before_its_end_mark_is_followed_by_pages_once(script: Script) -> None:
