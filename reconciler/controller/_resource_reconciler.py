@@ -40,8 +40,8 @@ class ResourceReconciler(Reconciler, Generic[R]):
         resource: the kind, None when neither keyword nor type argument says it.
         finalizer: the name of the finalizer that `finalize` needs. Default None: ``<group>/<controller name>``.
         status_strategy: how the status is sent: ``"merge"`` (default), a merge patch; ``"update"``, a PUT of the whole
-            status, which costs the API server a fifth less, and needs the verb ``update``; or ``"apply"``. See
-            `StatusBatcher`.
+            status, which costs the API server a fifth less, needs the verb ``update``, and goes with the default of
+            `status_subresource`; or ``"apply"``. See `StatusBatcher`.
         status_subresource: ``"status"`` (default), ``"auto"`` or None; see `StatusBatcher`.
         status_on_error: what is written when the body fails. ``"ledgers"`` (default): conditions, list entries and
             counters, not what `set`, `merge` and `remove` recorded, which may be half a truth. ``"flush"``: everything.

@@ -68,8 +68,9 @@ class StatusBatcher(Recorder[S]):
         name: the object's name, with a kind.
         namespace: its namespace, with a kind.
         strategy: ``"merge"`` (default), a merge patch. ``"update"``, a PUT of the whole status, which costs the API
-            server a fifth less; the object must be as the server sent it, since what it lacks is removed. ``"apply"``,
-            server-side apply of all fields that this manager owns, for statuses that several managers share.
+            server a fifth less; the object must be as the server sent it, since what its status lacks is removed, and
+            some built-in kinds take labels and the like from it too. ``"apply"``, server-side apply of all fields that
+            this manager owns, for statuses that several managers share.
         on_error: what a block that ends with an exception writes. ``"flush"`` (default): everything recorded.
             ``"ledgers"``: not what `set`, `merge` and `remove` recorded, which may be half a truth. ``"discard"``:
             nothing.

@@ -533,10 +533,12 @@ async def test_an_object_that_is_too_large_says_what_to_trim(server, error):
     assert not caught.value.retryable
 
 
-async def test_403_says_what_the_role_needs(server):
-    server.on_write.append(refused(api_error(403, "Forbidden", "may not patch")))
-    with pytest.raises(StatusRejected, match=r"may not patch.*must allow to patch the status subresource"):
-        async with batcher(server) as status:
+@pytest.mark.parametrize(("strategy", "verb"), [("merge", "patch"), ("update", "update"), ("apply", "patch")])
+async def test_403_says_what_the_role_needs(server, strategy, verb):
+    server.foreign(lambda d: d.update(theirs=1))
+    server.on_write.append(refused(api_error(403, "Forbidden", "may not")))
+    with pytest.raises(StatusRejected, match=rf"may not.*must allow to {verb} the status subresource"):
+        async with batcher(server, strategy=strategy) as status:
             status.set(phase="Ready")
     assert server.reads == 0
 
