@@ -136,7 +136,7 @@ class Core:
         else:
             found = self._reader.get(call, stale)
             if call.subresource == "scale":
-                body = encode(read_scale(call.endpoint, found))
+                body = view.beside(read_scale(call.endpoint, found))
             else:
                 body = view.encode(call.endpoint, found)
         return Answer(_success(200, body, _warned(call, []), yaml=yaml))
@@ -161,7 +161,10 @@ class Core:
         view, yaml = self._view(call)
         written = self._written(call)
         stored = written.stored
-        body = encode(written.document) if stored is None else view.encode(call.endpoint, stored)
+        if stored is not None:
+            body = view.encode(call.endpoint, stored)
+        else:
+            body = view.beside(written.document) if call.subresource == "scale" else encode(written.document)
         response = _success(written.code, body, _warned(call, written.warnings), yaml=yaml)
         return Answer(response, written=written)
 

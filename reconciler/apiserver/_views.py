@@ -35,6 +35,10 @@ class WholeView:
         """Return the JSON of a document that is no stored version."""
         return encode(endpoint.show(doc))
 
+    def beside(self, document: dict[str, Any]) -> bytes:
+        """Return the JSON of a document of a kind of its own that stands for an object, such as a Scale."""
+        return encode(document)
+
     def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:
         """Return apiVersion and kind of what single objects are shown as."""
         return endpoint.api_version, endpoint.info.kind
@@ -73,6 +77,10 @@ class MetadataView(WholeView):
     def content(self, endpoint: Endpoint, doc: dict[str, Any]) -> bytes:  # noqa: ARG002 - one form for all kinds
         """Return the JSON of a document's metadata."""
         return encode(_only_metadata(doc))
+
+    def beside(self, document: dict[str, Any]) -> bytes:
+        """Return the JSON of a document's metadata."""
+        return encode(_only_metadata(document))
 
     def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002 - one form for all kinds
         """Return apiVersion and kind of PartialObjectMetadata."""

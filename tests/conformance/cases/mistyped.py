@@ -350,3 +350,15 @@ async def _(api: Api) -> None:
         for metadata in ({"labels": {"a": "bad!"}}, {"finalizers": ["hold"]}, {"uid": "other", "generateName": "a/b"}):
             await api.patch(plural, "a", {"metadata": metadata}, query=_DRY, keep=["kind"])
             in_any_order(api)
+
+
+@case("25.49", "a Scale of which the metadata alone is asked for", _SCALED)
+async def _(api: Api) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    await api.create("deployments", {"metadata": {"name": "a"}, "spec": spec}, quiet=True)
+    await api.create("scaledones:ScaledOne", {"metadata": {"name": "a"}, "spec": {"replicas": 1}}, quiet=True)
+    partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+    for plural in ("deployments", "scaledones:ScaledOne"):
+        await api.get(plural, "a", "scale", accept=partial)
+        await api.patch(plural, "a", {"spec": {"replicas": 2}}, "scale", accept=partial)
