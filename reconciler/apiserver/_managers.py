@@ -165,7 +165,7 @@ class Owners:
         # An applier moves to the version that it applies in.
         self.sets.pop(key, None)
         self._set(key, fields)
-        if not changed and not removed and not change.beside:
+        if not changed and not removed and not change.beside and change.before == change.after:
             # Taking over what is there already does not count as a time of change.
             self._unstamped = key
 

@@ -198,3 +198,12 @@ async def _(api: Api) -> None:
         for force in (False, True):
             await api.apply("widgets", "a", document, force=force, query={"dryRun": "All"}, keep=keep)
             in_any_order(api)
+
+
+@case("31.41", "an apply that changes nothing but an order counts as a change")
+async def _(api: Api) -> None:
+    api.with_owners = True
+    live = {"metadata": {"name": "a", "finalizers": [_HOLD, _MORE]}, "spec": {"size": 1}}
+    await api.create("widgets", live, quiet=True)
+    await api.apply("widgets", "a", {"metadata": {"name": "a", "finalizers": [_MORE, _HOLD]}})
+    await api.apply("widgets", "a", {"metadata": {"name": "a", "finalizers": [_MORE, _HOLD]}}, "two")
