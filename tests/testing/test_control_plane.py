@@ -202,7 +202,7 @@ class TestTheRealOne:
         assert created.request_object is not None
         assert created.request_object["metadata"]["name"] == "remembered"
         assert len(control_plane.audit(verb="get", resource="configmaps", name="remembered", user="admin")) == 1
-        assert control_plane.audit(resource="configmaps", subresource="status") == []
+        assert control_plane.audit(resource="configmaps", name="remembered", subresource="status") == []
 
     async def test_no_secret_is_in_the_audit_log(self, control_plane: ControlPlane) -> None:
         secret = {
