@@ -267,7 +267,8 @@ def main() -> None:
     result: dict[str, Any] = {
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "machine": machine(),
-        "options": {key: str(value) for key, value in vars(chosen).items() if value is not None},
+        # What was measured, and not where it was put.
+        "options": {key: getattr(chosen, key) for key in ("profile", "works", "contenders", "repeats", "sizes", "seed")},
         "samples": [],
         "parts": {},
     }
