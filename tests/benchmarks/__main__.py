@@ -268,7 +268,9 @@ def main() -> None:
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "machine": machine(),
         # What was measured, and not where it was put.
-        "options": {key: getattr(chosen, key) for key in ("profile", "works", "contenders", "repeats", "sizes", "seed")},
+        "options": {
+            key: getattr(chosen, key) for key in ("profile", "works", "contenders", "repeats", "sizes", "seed")
+        },
         "samples": [],
         "parts": {},
     }
