@@ -8,6 +8,8 @@ import pytest
 from sybil import Document, Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+from reconciler.status import _guard_clients
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SYBIL = Sybil(parsers=[SkipParser(), PythonCodeBlockParser()], path=str(ROOT))
@@ -19,6 +21,7 @@ def test_the_code_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
     document: Document = SYBIL.parse(page)
     for example in document.examples():
         example.evaluate()
+    assert not _guard_clients._listeners, "the page leaves a guard on, which the tests after it would hear of"
 
 
 def test_every_page_is_in_the_index() -> None:
