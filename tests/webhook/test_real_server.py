@@ -26,7 +26,7 @@ async def installed(client: Client, crd: dict[str, Any]) -> None:
         crd["metadata"]["name"],
         until=lambda found: any(
             each["type"] == "Established" and each["status"] == "True"
-            for each in (found.to_dict().get("status") or {}).get("conditions", [])
+            for each in (found.to_dict().get("status") or {}).get("conditions") or ()
         ),
         timeout=30,
     )
