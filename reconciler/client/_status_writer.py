@@ -30,13 +30,14 @@ class ClientStatusWriter:
     def __init__(self, client: ClientBase, kind: KindLike, request: Request) -> None:
         self._client = client
         self._kind = kind
+        self._gvk = gvk_from(kind)
         self._request = request
         self.warnings: Sequence[str] = ()
 
     @property
     def gvk(self) -> GroupVersionKind:
         """Return the object's kind."""
-        return gvk_from(self._kind)
+        return self._gvk
 
     @property
     def request(self) -> Request:
@@ -95,7 +96,7 @@ class ClientStatusWriter:
         if strategy == "apply":
             options.append(("force", "true"))
         if strategy != "merge":
-            body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
+            body = {"apiVersion": self._gvk.api_version, "kind": self._gvk.kind, **body}
         connection = client._connection  # noqa: SLF001 - one room
         request = connection.request(
             "PUT" if strategy == "update" else "PATCH",

@@ -7,6 +7,7 @@ conditional on the version read or the one before, and reported to the cycle, so
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -215,6 +216,7 @@ def _stamp(obj: Any, status: StatusBatcher[Any]) -> None:
         status.remove("observedGeneration")
 
 
+@functools.lru_cache(maxsize=256)  # asked in every cycle, of the few kinds of a program
 def _observes(kind: type[AnyResource]) -> bool:
     """Say whether the status model of a kind has the field ``observedGeneration``, under its name on the wire."""
     return any(

@@ -12,7 +12,7 @@ from reconciler.meta._conditions import (
     set_condition,
 )
 from reconciler.meta._cycle import Cycle, current_cycle
-from reconciler.meta._equality import equal, without_nulls
+from reconciler.meta._equality import equal, is_object, without_nulls
 from reconciler.meta._finalizers import add_finalizer, has_finalizer, remove_finalizer
 from reconciler.meta._merge import merge_diff, merge_patch
 from reconciler.meta._owners import AlreadyOwned, controller_of, owner_reference, set_controller_reference
@@ -54,6 +54,7 @@ __all__ = [
     "gvk_of",
     "has_finalizer",
     "is_newer",
+    "is_object",
     "keep_transition_times",
     "merge_diff",
     "merge_patch",

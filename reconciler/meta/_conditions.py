@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from reconciler.meta._equality import is_object
 from reconciler.meta._time import format_time
 
 __all__ = ["condition_is_true", "find_condition", "keep_transition_times", "remove_condition", "set_condition"]
@@ -78,17 +79,18 @@ def keep_transition_times(before: Mapping[str, Any], after: dict[str, Any]) -> N
     old, new = before.get("conditions"), after.get("conditions")
     if not (isinstance(old, list) and isinstance(new, list)) or old == new:
         return
-    stored = {c["type"]: c for c in old if isinstance(c, Mapping) and isinstance(c.get("type"), str)}
-
-    def kept(condition: Any) -> Any:
-        named = isinstance(condition, Mapping) and isinstance(condition.get("type"), str)
-        known = stored.get(condition["type"], {}) if named else {}
-        times = known.get("lastTransitionTime") and condition.get("lastTransitionTime")
-        if not times or known.get("status") != condition.get("status"):
-            return condition
-        return {**condition, "lastTransitionTime": known["lastTransitionTime"]}
-
-    after["conditions"] = [kept(condition) for condition in new]
+    stored = {c["type"]: c for c in old if is_object(c) and isinstance(c.get("type"), str)}
+    kept = list(new)
+    for index, condition in enumerate(new):
+        if not is_object(condition) or not isinstance(condition.get("type"), str):
+            continue
+        known = stored.get(condition["type"])
+        if known is None or known.get("status") != condition.get("status"):
+            continue
+        time, moved = known.get("lastTransitionTime"), condition.get("lastTransitionTime")
+        if time and moved and time != moved:
+            kept[index] = {**condition, "lastTransitionTime": time}
+    after["conditions"] = kept
 
 
 def remove_condition(conditions: list[dict[str, Any]], type: str) -> bool:

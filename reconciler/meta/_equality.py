@@ -9,9 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["equal", "without_nulls"]
+__all__ = ["equal", "is_object", "without_nulls"]
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+def is_object(value: Any) -> bool:
+    """Say whether a JSON value is an object: a dict, or another mapping."""
+    kind = type(value)
+    # Asking an abstract class costs as much as ten of these comparisons, and nearly every value is a dict or a scalar.
+    return kind is dict or (kind not in _SCALARS and isinstance(value, Mapping))
 
 
 def equal(left: Any, right: Any) -> bool:
@@ -25,7 +32,7 @@ def equal(left: Any, right: Any) -> bool:
         return _equal_members(left, right)
     if kind is list:
         return len(left) == len(right) and all(map(equal, left, right))
-    if isinstance(left, Mapping):
+    if is_object(left):
         return _equal_members(left, right)
     return bool(left == right)
 
@@ -35,7 +42,7 @@ def _equal_members(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
         other = right.get(key)
         if value is not other and not equal(value, other):
             return False
-    return all(right[key] is None for key in right.keys() - left.keys())
+    return right.keys() <= left.keys() or all(right[key] is None for key in right.keys() - left.keys())
 
 
 def _equal_across_types(left: Any, right: Any) -> bool:
@@ -45,15 +52,12 @@ def _equal_across_types(left: Any, right: Any) -> bool:
         return False
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         return left == right
-    return isinstance(left, Mapping) and isinstance(right, Mapping) and _equal_members(left, right)
+    return is_object(left) and is_object(right) and _equal_members(left, right)
 
 
 def without_nulls(value: Any) -> Any:
     """Return a copy without null members of objects, at any depth; nulls that are list items stay."""
-    kind = type(value)
-    if kind in _SCALARS:
-        return value
-    if kind is dict or isinstance(value, Mapping):
+    if is_object(value):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [without_nulls(item) for item in value]

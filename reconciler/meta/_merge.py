@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.meta._equality import equal, without_nulls
+from reconciler.meta._equality import equal, is_object, without_nulls
 
 __all__ = ["merge_diff", "merge_patch"]
 
@@ -15,9 +15,9 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
     Parts of `target` that the patch leaves alone are shared with the result, not copied.
     """
-    if type(patch) is not dict and not isinstance(patch, Mapping):
+    if not is_object(patch):
         return patch
-    result = dict(target) if type(target) is dict or isinstance(target, Mapping) else {}
+    result = dict(target) if is_object(target) else {}
     for key, value in patch.items():
         if value is None:
             result.pop(key, None)
@@ -37,7 +37,7 @@ def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
         before, after = old.get(key), new.get(key)
         if equal(before, after):
             continue
-        if before is not None and isinstance(before, Mapping) and isinstance(after, Mapping):
+        if is_object(before) and is_object(after):
             patch[key] = merge_diff(before, after)
         else:
             patch[key] = without_nulls(after)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from reconciler.meta._equality import is_object
+
 __all__ = [
     "GroupVersionKind",
     "Request",
@@ -104,8 +106,7 @@ class ResourceType:
 
 def _metadata(obj: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata = obj.get("metadata")
-    # Asked for a dozen times in each cycle, and a check for an abstract class costs ten times one for a class.
-    return metadata if type(metadata) is dict or isinstance(metadata, Mapping) else {}
+    return metadata if is_object(metadata) else {}
 
 
 def gvk_of(obj: Mapping[str, Any]) -> GroupVersionKind:

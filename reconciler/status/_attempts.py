@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -37,7 +36,7 @@ class Attempts:
         mutations: what the flush is to write, for errors.
     """
 
-    def __init__(self, target: Target, policy: Policy, counts: Counter[str], mutations: Sequence[Mutation]) -> None:
+    def __init__(self, target: Target, policy: Policy, counts: dict[str, int], mutations: Sequence[Mutation]) -> None:
         self.mutations = tuple(mutations)
         self._target = target
         self._policy = policy

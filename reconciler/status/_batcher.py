@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import Awaitable, Generator, Hashable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -26,7 +25,7 @@ from reconciler.status._mutations import DECISIONS, Mutation
 from reconciler.status._options import OnError, check_client, check_options
 from reconciler.status._recording import Recorder, S
 from reconciler.status._session import Session
-from reconciler.status._statistics import StatusMetrics, StatusStatistics
+from reconciler.status._statistics import StatusMetrics, StatusStatistics, counters
 from reconciler.status._writer import Strategy
 
 __all__ = ["StatusBatcher"]
@@ -252,7 +251,7 @@ class StatusBatcher(Recorder[S]):
         if self._binding.is_async is False:
             raise TypeError(f"{self._client()} is a blocking client: write 'with StatusBatcher(…)', without async")
         if not self._enter():
-            self._begin(await self._binding.writer.read(), Counter(reads=1))
+            self._begin(await self._binding.writer.read(), counters(reads=1))
         return self
 
     async def __aexit__(
@@ -278,7 +277,7 @@ class StatusBatcher(Recorder[S]):
         if self._binding.is_async is True:
             raise TypeError(f"{self._client()} is an asynchronous client: write 'async with StatusBatcher(…)'")
         if not self._enter():
-            self._begin(self._binding.writer.read(), Counter(reads=1))
+            self._begin(self._binding.writer.read(), counters(reads=1))
         return self
 
     def __exit__(
@@ -310,17 +309,17 @@ class StatusBatcher(Recorder[S]):
             return True
         if document is None or not version_of(document):
             return False
-        self._begin(document, Counter())
+        self._begin(document, counters())
         return True
 
-    def _begin(self, document: Mapping[str, Any], counts: Counter[str]) -> None:
+    def _begin(self, document: Mapping[str, Any], counts: dict[str, int]) -> None:
         session = self._new_session(uid_of(self._document or {}), counts)
         if document is not self._document:
             session.document = dict(document)
         session.open(self._policy.snapshot(document))
         self._go_alone(session)
 
-    def _new_session(self, uid: str, counts: Counter[str]) -> Session:
+    def _new_session(self, uid: str, counts: dict[str, int]) -> Session:
         cycle, metrics = current_cycle.get(), self._metrics
         if metrics is None and cycle is not None:
             metrics = cycle.status_metrics
@@ -374,7 +373,7 @@ class StatusBatcher(Recorder[S]):
             if not self._joined:
                 raise
             # The outer block has ended while this one, in a task of its own, has not: go on alone.
-            alone = self._new_session(session.uid, Counter())
+            alone = self._new_session(session.uid, counters())
             alone.follow(session)
             self._go_alone(alone)
             alone.record(mutation)

@@ -105,14 +105,10 @@ class Policy(msgspec.Struct, frozen=True):
     backoff: Backoff = BACKOFF
     patience: float = 10.0
 
-    @property
-    def may_write_main(self) -> bool:
-        """Say whether the status may be sent in a write of the main resource."""
-        return self.subresource != "status"
-
-    def snapshot(self, document: Mapping[str, Any]) -> Snapshot:
-        """Take out of an object what writes of this kind need."""
-        return Snapshot.of(document, whole=self.may_write_main, framed=self.strategy == "update")
+    def snapshot(self, document: Mapping[str, Any], *, last: bool = False) -> Snapshot:
+        """Take out of an object what writes of this kind need; of the `last` version only what tells what it is."""
+        framed = self.strategy == "update" and not last
+        return Snapshot.of(document, whole=self.subresource != "status", framed=framed)
 
 
 class Report(NamedTuple):

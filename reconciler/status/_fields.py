@@ -43,8 +43,7 @@ class StatusFields:
     @classmethod
     def of(cls, obj_or_kind: object, kind: object) -> StatusFields:
         """Find the status model of a typed object or its class; anything else takes every name."""
-        typed = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
-        return cls(getattr(typed, "status_model", None), kind)
+        return _fields_of(obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind), kind)
 
     def path(self, path: str | Sequence[str]) -> Path:
         """Return the keys on the wire of a path.
@@ -72,6 +71,11 @@ class StatusFields:
         if not isinstance(values, dict):
             raise TypeError(f"a status is a model or a mapping, not a {type(model).__name__}; a path needs a value")
         return values if self._model is not None and isinstance(model, self._model) else self.members(values)
+
+
+@functools.lru_cache(maxsize=256)  # a program has few kinds, and opens a batcher in every cycle
+def _fields_of(typed: type, kind: object) -> StatusFields:
+    return StatusFields(getattr(typed, "status_model", None), kind)
 
 
 @functools.lru_cache(maxsize=1024)  # a program names few fields, each in every cycle

@@ -18,7 +18,6 @@ the result, or throws the error, back in. So the semantics exist once:
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -106,7 +105,7 @@ class Flush(Attempts):
         self,
         target: Target,
         policy: Policy,
-        counts: Counter[str],
+        counts: dict[str, int],
         *,
         tip: Snapshot,
         considered: Mapping[str, Any],
@@ -262,7 +261,7 @@ class Flush(Attempts):
         return (yield from self._read_back(wish, error))
 
     def _applied(self, wish: Wish, answer: dict[str, Any]) -> _Step | _Again:
-        stored = self._snapshot(answer)
+        stored = self._policy.snapshot(answer, last=not self._checkpoint)
         if self._subresource is None and wish.left_no_trace_in(stored.status):
             return self._has_a_subresource(wish, answer, stored)
         as_computed = equal(stored.status, wish.computed)

@@ -12,14 +12,27 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Mapping
+from operator import is_
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from reconciler.meta import equal, parse_quantity, parse_time
+from reconciler.meta import is_object, parse_quantity, parse_time
 
 __all__ = ["StatusForms"]
 
 _CONTAINER = re.compile(r"(?P<kind>list|dict)\[(?:str, ?)?(?P<item>.+)\]")
+
+
+class _Known(NamedTuple):
+    """Hold what a model says of a value.
+
+    Attributes:
+        annotation: apart from None and notes.
+        read: reads a text as what it means; None when a text means itself.
+    """
+
+    annotation: Any
+    read: Callable[[str], object] | None
 
 
 class StatusForms:
@@ -39,25 +52,28 @@ class StatusForms:
         """Find the status model of a typed object or its class; None for untyped ones."""
         return _forms_of(obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind))
 
-    def keep(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the wanted status, with the stored form of what means the same."""
-        kept: dict[str, Any] = self._kept(self._annotation, "", stored, wanted)
+    def keep(self, stored: Mapping[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+        """Return the wanted status, with the stored form of what means the same; itself, when that is no other."""
+        kept: dict[str, Any] = self._kept(_known_as(self._annotation, "", self._module), stored, wanted)
         return kept
 
-    def _kept(self, annotation: Any, form: str, stored: Any, wanted: Any) -> Any:
-        if equal(stored, wanted):
-            return stored
-        annotation, form = _resolved(annotation, form, self._module)
-        if isinstance(stored, str) and isinstance(wanted, str):
-            read = _READERS.get(form or _name_of(annotation))
-            return stored if read is not None and _same(read, stored, wanted) else wanted
-        if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
-            return {
-                key: self._kept(*_member_of(annotation, key), stored.get(key), item) for key, item in wanted.items()
+    def _kept(self, known: _Known, stored: Any, wanted: Any) -> Any:
+        if stored is None or wanted is None or stored is wanted:
+            return wanted
+        if isinstance(wanted, str):
+            read = known.read
+            same = read is not None and isinstance(stored, str) and stored != wanted and _same(read, stored, wanted)
+            return stored if same else wanted
+        if isinstance(wanted, dict) and is_object(stored):
+            kept = {
+                key: self._kept(_member_of(known.annotation, key, self._module), stored.get(key), item)
+                for key, item in wanted.items()
             }
-        if isinstance(stored, list) and isinstance(wanted, list):
-            pairs = zip(stored, wanted, strict=False)
-            return [*(self._kept(_item_of(annotation), "", *pair) for pair in pairs), *wanted[len(stored) :]]
+            return wanted if all(map(is_, kept.values(), wanted.values())) else kept
+        if isinstance(wanted, list) and isinstance(stored, list):
+            item = _item_of(known.annotation, self._module)
+            items = [self._kept(item, *pair) for pair in zip(stored, wanted, strict=False)]
+            return wanted if all(map(is_, items, wanted)) else items + wanted[len(stored) :]
         return wanted
 
 
@@ -73,6 +89,11 @@ def _forms_of(typed: Any) -> StatusForms | None:
 
 
 @functools.lru_cache(maxsize=1024)  # a program has few kinds, and asks for the same fields in every cycle
+def _known_as(annotation: Any, form: str, module: str | None) -> _Known:
+    annotation, form = _resolved(annotation, form, module)
+    return _Known(annotation, _READERS.get(form or _name_of(annotation)))
+
+
 def _resolved(annotation: Any, form: str, module: str | None) -> tuple[Any, str]:
     """Return what an annotation is apart from None and notes, and the format that the notes give."""
     while not isinstance(annotation, type):
@@ -94,7 +115,16 @@ def _resolved(annotation: Any, form: str, module: str | None) -> tuple[Any, str]
 
 
 @functools.lru_cache(maxsize=1024)
-def _member_of(annotation: Any, key: str) -> tuple[Any, str]:
+def _member_of(annotation: Any, key: str, module: str | None) -> _Known:
+    return _known_as(*_declared(annotation, key), module)
+
+
+@functools.lru_cache(maxsize=1024)
+def _item_of(annotation: Any, module: str | None) -> _Known:
+    return _known_as(_inner(annotation), "", module)
+
+
+def _declared(annotation: Any, key: str) -> tuple[Any, str]:
     """Return annotation and format of a member of an object."""
     fields = getattr(annotation, "model_fields", None)
     if isinstance(fields, Mapping):
@@ -105,7 +135,7 @@ def _member_of(annotation: Any, key: str) -> tuple[Any, str]:
     names = getattr(annotation, "attribute_map", None)
     if isinstance(names, Mapping):
         return next((annotation.openapi_types[name] for name, wire in names.items() if wire == key), None), ""
-    return _item_of(annotation), ""
+    return _inner(annotation), ""
 
 
 def _format_of(note: Any) -> str:
@@ -117,7 +147,7 @@ def _name_of(annotation: Any) -> str:
     return annotation if isinstance(annotation, str) else str(getattr(annotation, "__name__", ""))
 
 
-def _item_of(annotation: Any) -> Any:
+def _inner(annotation: Any) -> Any:
     """Return the annotation of the items of a list, or of the values of a dict."""
     if isinstance(annotation, str):
         found = _CONTAINER.fullmatch(annotation)

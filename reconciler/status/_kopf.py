@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -88,7 +87,7 @@ class KopfPatch:
         fields = (document.get("metadata") or {}).get("managedFields") or ()
         return {**document, "status": function.laid_over(base, fields)}
 
-    def take(self, mutations: Sequence[Mutation], target: Target, policy: Policy, counts: Counter[str]) -> None:
+    def take(self, mutations: Sequence[Mutation], target: Target, policy: Policy, counts: dict[str, int]) -> None:
         """Leave mutations to kopf, which sends them with its patch when the handlers of the cycle have ended.
 
         Args:

@@ -54,7 +54,7 @@ class _Group:
 
     mutations: Sequence[Mutation]
     considered: Mapping[str, Any]
-    counts: Counter[str]
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class StatusFunction:
         verbs = [mutation.verb for group in self._groups for mutation in group.mutations]
         return f"<status of {self._target}: {', '.join(verbs)}>"
 
-    def add(self, mutations: Sequence[Mutation], considered: Mapping[str, Any], counts: Counter[str]) -> None:
+    def add(self, mutations: Sequence[Mutation], considered: Mapping[str, Any], counts: dict[str, int]) -> None:
         """Take over what a batcher recorded."""
         with self._lock:
             self._groups.append(_Group(tuple(mutations), considered, counts))

@@ -20,6 +20,7 @@ from reconciler.meta import (
     find_condition,
     format_path,
     get_path,
+    is_object,
     merge_patch,
     set_condition,
     set_path,
@@ -332,7 +333,7 @@ def leaves(document: Mapping[str, Any], path: Path = ()) -> list[tuple[Path, Any
     """Return path and value of everything in a document that is no object with members."""
     found: list[tuple[Path, Any]] = []
     for key, value in document.items():
-        if isinstance(value, Mapping) and value:
+        if value and is_object(value):
             found += leaves(value, (*path, key))
         else:
             found.append(((*path, key), value))
@@ -341,7 +342,7 @@ def leaves(document: Mapping[str, Any], path: Path = ()) -> list[tuple[Path, Any
 
 def same_key(left: Any, right: Any, key: Path) -> bool:
     """Say whether two items of a list have the same values in the members of a key."""
-    if not (isinstance(left, Mapping) and isinstance(right, Mapping)):
+    if not (is_object(left) and is_object(right)):
         return False
     return all(equal(left.get(member), right.get(member)) for member in key)
 

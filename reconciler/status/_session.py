@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,7 +71,7 @@ class Session:
     """
 
     def __init__(
-        self, target: Target, policy: Policy, *, metrics: StatusMetrics | None, uid: str, counts: Counter[str]
+        self, target: Target, policy: Policy, *, metrics: StatusMetrics | None, uid: str, counts: dict[str, int]
     ) -> None:
         self.target = target
         self.policy = policy
@@ -130,13 +129,16 @@ class Session:
             self._carry(unsaved)
 
     def follow(self, earlier: Session) -> None:
-        """Begin where a closed session ended, and send as it did, since its snapshot holds what that takes.
+        """Begin where a closed session ended, and send as it did, since its first snapshot holds what that takes.
 
         Its cycle is not told, since the body of that has ended.
         """
         self.policy = msgspec.structs.replace(self.policy, strategy=earlier.policy.strategy)
         self._uid, self.document = earlier.uid, earlier.document
         self._tip, self._considered = earlier._tip, earlier._tip.status
+        if not self._tip.frame and earlier.document is not None:  # of the last version it was not taken
+            frame = self.policy.snapshot(earlier.document).frame
+            self._tip = msgspec.structs.replace(self._tip, frame=frame)
         self._open = True
 
     def record(self, mutation: Mutation) -> None:
@@ -151,7 +153,8 @@ class Session:
                 raise StatusNotOpen(f"the status of {self.target} is recorded inside the batcher's block only.")
             mutation.apply(self._work(), self._context)
             self._recorded.append(mutation)
-            self._failed = [failed for failed in self._failed if failed is not mutation]
+            if self._failed:
+                self._failed = [failed for failed in self._failed if failed is not mutation]
 
     def withdraw(self, unwanted: Callable[[Mutation], bool]) -> None:
         """Forget recorded mutations that have not been sent."""
@@ -241,8 +244,10 @@ class Session:
         if flushed.outcome == "written":
             self.written = True
         if self._cycle is not None:
-            for report in flushed.reports:
-                self._cycle.wrote(self.target.gvk, self.target.request, flushed.tip.uid, **report._asdict())
+            for before, after, exact in flushed.reports:
+                self._cycle.wrote(
+                    self.target.gvk, self.target.request, flushed.tip.uid, before=before, after=after, exact=exact
+                )
         if flushed.outcome == "gone":
             _logger.info("%s is gone: what was recorded for its status is dropped", self.target)
         self._end(pending, flushed.outcome, fields=flushed.fields)

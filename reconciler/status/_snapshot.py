@@ -14,7 +14,7 @@ __all__ = ["Snapshot"]
 
 _MOVED = ("resourceVersion", "generation", "managedFields")
 _NOT_SENT = ("managedFields", "uid")
-_NOT_KEPT = ("apiVersion", "kind", "metadata", "spec", "status")
+_NOT_KEPT = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -71,7 +71,9 @@ def _frame(document: Mapping[str, Any]) -> dict[str, Any]:
     The server keeps those members in any case, but where an update leaves one out, it forgets who owns its fields (seen
     on kube-apiserver 1.36); a later apply would not remove them then. For spec alone it knows better.
     """
-    kept = {k: v for k, v in document.items() if k not in _NOT_KEPT}
-    kept["metadata"] = {k: v for k, v in (document.get("metadata") or {}).items() if k not in _NOT_SENT}
-    copied: dict[str, Any] = copy_json(kept)
+    metadata = dict(document.get("metadata") or {})
+    for member in _NOT_SENT:
+        metadata.pop(member, None)
+    kept = {member: document[member] for member in document.keys() - _NOT_KEPT}
+    copied: dict[str, Any] = copy_json({**kept, "metadata": metadata})
     return copied

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Protocol
 
-__all__ = ["StatusMetrics", "StatusStatistics"]
+__all__ = ["StatusMetrics", "StatusStatistics", "counters"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,14 @@ class StatusStatistics:
     def of(cls, counts: Mapping[str, int]) -> StatusStatistics:
         """Take the values out of counters."""
         return cls(**{field.name: counts.get(field.name, 0) for field in fields(cls)})
+
+
+_ZEROS = {field.name: 0 for field in fields(StatusStatistics)}
+
+
+def counters(**begun: int) -> dict[str, int]:
+    """Return counters, one for each name in `StatusStatistics`, all zero but those that are given."""
+    return {**_ZEROS, **begun}
 
 
 class StatusMetrics(Protocol):

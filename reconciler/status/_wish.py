@@ -83,7 +83,7 @@ def wish_for(
     diff = merge_diff(tip.status, computed)
     if diff and policy.forms is not None:
         kept = policy.forms.keep(tip.status, computed)
-        if kept != computed:  # rarely: it costs a second diff
+        if kept is not computed:  # rarely: it costs a second diff
             computed, diff = kept, merge_diff(tip.status, kept)
     if diff and policy.token is not None:
         set_path(computed, policy.token, mark)
