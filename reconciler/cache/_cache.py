@@ -27,6 +27,9 @@ __all__ = ["Cache", "CacheStatistics"]
 
 _logger = logging.getLogger("reconciler.cache")
 
+_MAX_FOUND = 1024
+"""Kinds and namespaces whose informer is remembered; the others are looked for in each read."""
+
 
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
@@ -83,6 +86,7 @@ class Cache:
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._informers: dict[Scope, Informer] = {}
+        self._found: dict[tuple[GroupVersionKind, str | None], Informer] = {}  # as long as there are no others
         self._tasks: dict[Informer, asyncio.Task[None]] = {}
         self._started = False
         self._stopped = False
@@ -163,6 +167,7 @@ class Cache:
         return found
 
     def _add(self, scope: Scope, resource: ResourceType | None) -> Informer:
+        self._found.clear()
         informer = self._informers[scope] = Informer(
             self._client,
             scope,
@@ -186,6 +191,14 @@ class Cache:
         Raises:
             NotCached: there is none, or the choice is not clear.
         """
+        found = self._found.get((gvk, namespace))
+        if found is None:
+            found = self._find(gvk, namespace)
+            if found.synced and len(self._found) < _MAX_FOUND:  # before that it is not known what the others cover
+                self._found[gvk, namespace] = found
+        return found
+
+    def _find(self, gvk: GroupVersionKind, namespace: str | None) -> Informer:
         informers = [informer for informer in self._informers.values() if informer.gvk == gvk]
         whole = [informer for informer in informers if informer.scope.whole]
         covering = [informer for informer in whole if namespace is None or informer.covers(namespace)]
@@ -224,6 +237,7 @@ class Cache:
         """
         if self._informers.get(informer.scope) is informer:
             del self._informers[informer.scope]
+            self._found.clear()
         task = self._tasks.pop(informer, None)
         if task is not None:
             task.cancel()

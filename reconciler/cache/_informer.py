@@ -64,6 +64,7 @@ class Informer:
     ) -> None:
         self._source = source
         self._scope = scope
+        self._leaves = scope.leaves
         self._resolve = resolve
         self._clock = clock or current_clock()
         self._rng = rng
@@ -235,7 +236,7 @@ class Informer:
             self._lay_over(answer)
 
     def _lay_over(self, answer: bytes) -> None:
-        if self._scope.leaves:
+        if self._leaves:
             # The server selects by what is stored, not by what a transform has made of it.
             plain = WireReader(self._scope.gvk).read(answer)
             if plain is None:

@@ -264,6 +264,8 @@ class Overlay:
             # No word of the watch says that it is the one about the write; but by then it has surely been there.
             return self._age(entry) > MAX_AGE
         progress = self._progress(request)
+        if not entry.final and isinstance(progress, int) and isinstance(entry.version, int):
+            return progress >= entry.version
         below = self._store.get(request)
         if entry.final:
             # The watch shows no such object: it has seen the deletion, unless it has not even come to the creation.
@@ -271,8 +273,6 @@ class Overlay:
             had_it = entry.basis is not None and entry.basis.uid == entry.uid
             reached = entry.version is None or (progress is not None and _reached(progress, entry.version))
             return gone and progress is not None and (had_it or reached)
-        if isinstance(progress, int) and isinstance(entry.version, int):
-            return progress >= entry.version
         # Opaque versions have no order: the next word about the key replaces the write.
         return below is not entry.basis or (below is not None and below.version == entry.version)
 

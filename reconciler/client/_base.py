@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconciler.client._answers import decode
 from reconciler.client._connection import ClientStatistics, Connection, accepted
@@ -20,8 +19,7 @@ from reconciler.objects import AnyResource, KindLike, Unstructured, from_documen
 __all__ = ["ClientBase", "Write"]
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """Hold what is known of a write before it is sent.
 
     Attributes:

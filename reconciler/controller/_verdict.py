@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.controller._errors import ReconcileTimeout
 from reconciler.controller._metrics import ReconcileResult
@@ -14,8 +15,7 @@ from reconciler.errors import TerminalError
 __all__ = ["Verdict", "checked", "judge"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """Say how a reconcile ended.
 
     Attributes:

@@ -52,8 +52,7 @@ class StatusFields:
             PathError: it is empty.
             UnknownStatusField: the status model has no such field.
         """
-        keys = parse_path(path)
-        return keys if self._model is None else _on_the_wire(self._model, self._kind, keys)
+        return _path_of(self._model, self._kind, path if isinstance(path, str) else tuple(path))
 
     def members(self, document: Mapping[str, Any], path: Path = ()) -> dict[str, Any]:
         """Return a document whose top-level names are on the wire; deeper ones are taken as they are."""
@@ -79,7 +78,10 @@ def _fields_of(typed: type, kind: object) -> StatusFields:
 
 
 @functools.lru_cache(maxsize=1024)  # a program names few fields, each in every cycle
-def _on_the_wire(model: Any, kind: object, keys: Path) -> Path:
+def _path_of(model: Any, kind: object, path: str | Path) -> Path:
+    keys = parse_path(path)
+    if model is None:
+        return keys
     if keys[0] in _ALWAYS:
         return (_ALWAYS[keys[0]], *keys[1:])
     wire: list[str] = []
