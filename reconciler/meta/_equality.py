@@ -40,7 +40,11 @@ def equal(left: Any, right: Any) -> bool:
 def _equal_members(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     for key, value in left.items():
         other = right.get(key)
-        if value is not other and not equal(value, other):
+        if value is other:
+            continue
+        kind = type(value)
+        same = value == other if kind is type(other) and kind in _SCALARS else equal(value, other)
+        if not same:
             return False
     return right.keys() <= left.keys() or all(right[key] is None for key in right.keys() - left.keys())
 

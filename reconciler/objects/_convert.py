@@ -53,12 +53,11 @@ def from_document(kind: KindLike, document: dict[str, Any]) -> AnyResource | Uns
     Raises:
         InvalidObject: the document does not fit the class.
     """
-    gvk = gvk_from(kind)
+    is_class = _is_kind_class(kind)
+    gvk = kind.gvk if is_class else gvk_from(kind)
     if "kind" not in document or "apiVersion" not in document:
         document = {"apiVersion": gvk.api_version, "kind": gvk.kind, **document}
-    if _is_kind_class(kind):
-        return kind.from_dict(document)
-    return Unstructured(document)
+    return kind.from_dict(document) if is_class else Unstructured(document)
 
 
 def to_document(obj: object) -> dict[str, Any]:

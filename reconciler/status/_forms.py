@@ -65,11 +65,15 @@ class StatusForms:
             same = read is not None and isinstance(stored, str) and stored != wanted and _same(read, stored, wanted)
             return stored if same else wanted
         if isinstance(wanted, dict) and is_object(stored):
-            kept = {
-                key: self._kept(_member_of(known.annotation, key, self._module), stored.get(key), item)
-                for key, item in wanted.items()
-            }
-            return wanted if all(map(is_, kept.values(), wanted.values())) else kept
+            kept = wanted
+            for key, item in wanted.items():
+                before = stored.get(key)
+                if before is None or before == item:
+                    continue
+                after = self._kept(_member_of(known.annotation, key, self._module), before, item)
+                if after is not item:
+                    kept = {**kept, key: after}
+            return kept
         if isinstance(wanted, list) and isinstance(stored, list):
             item = _item_of(known.annotation, self._module)
             items = [self._kept(item, *pair) for pair in zip(stored, wanted, strict=False)]
