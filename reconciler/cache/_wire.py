@@ -173,15 +173,22 @@ class WireReader:
         self.unexpected = 0
         self.transform_errors = 0
 
-    def read(self, raw: msgspec.Raw | bytes) -> CachedObject | None:
-        """Return the object, or None when it is none of this kind."""
+    def read(self, raw: msgspec.Raw | bytes, *, told: bool = True) -> CachedObject | None:
+        """Return the object, or None when it is none of this kind.
+
+        Args:
+            raw: its JSON.
+            told: count and log what is none.
+        """
         try:
             head = _decode_head(raw)
         except msgspec.DecodeError as error:
-            self._refuse(f"an object with metadata that cannot be read ({error})")
+            if told:
+                self._refuse(f"an object with metadata that cannot be read ({error})")
             return None
         if head.kind not in self._kinds or not head.metadata.name:
-            self._refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
+            if told:
+                self._refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
             return None
         if self._hashes is not None and not self._hashes.holds(head.metadata.uid):
             self.elsewhere += 1

@@ -165,9 +165,12 @@ class ConfiguredTransport:
             NotSent: not open, or the connection could not be made.
             OutcomeUnknown: it may have reached the server, but no answer came.
         """
-        if self._open is not None and self._loaded is not None:
-            await self._loaded.credentials.look()
-            await self._follow_certificates()
+        loaded = self._loaded
+        if self._open is not None and loaded is not None:
+            if loaded.credentials.is_due:
+                await loaded.credentials.look()
+            if loaded.credentials.certificates != self._certificates:
+                await self._follow_certificates()
         if self._open is None:
             raise NotSent(f"{label(request)}: the client is not open: use 'async with Client.from_config() as client'")
         return await self._open.send(request)
@@ -181,7 +184,7 @@ class ConfiguredTransport:
 
     async def _follow_certificates(self) -> None:
         loaded, before = self._loaded, self._open
-        if loaded is None or before is None or loaded.credentials.certificates == self._certificates:
+        if loaded is None or before is None:
             return
         try:
             self._open = self._connections(loaded)

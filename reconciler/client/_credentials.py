@@ -53,15 +53,18 @@ class Credentials:
         self._changed = False
         self.certificates = self._read_certificates()
 
+    @property
+    def is_due(self) -> bool:
+        """Say whether it is time to `look`."""
+        return self._scheduled and current_clock().monotonic() - self._looked >= _LOOK_EVERY
+
     async def look(self) -> None:
         """Read the credentials anew if it is time; those that are there stay if that fails.
 
         A cancelled call is made up for by the next.
         """
-        if not self._scheduled or current_clock().monotonic() - self._looked < _LOOK_EVERY:
-            return
         async with self._lock:
-            if current_clock().monotonic() - self._looked >= _LOOK_EVERY:
+            if self.is_due:
                 await self._read(refused=False)
                 self._looked = current_clock().monotonic()
 

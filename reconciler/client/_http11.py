@@ -8,6 +8,7 @@ is most of its cost.
 from __future__ import annotations
 
 import asyncio
+import functools
 import zlib
 from collections import deque
 from typing import NamedTuple, cast
@@ -44,6 +45,14 @@ class Head(NamedTuple):
     headers: dict[str, str]
     warnings: tuple[str, ...]
     keeps_alive: bool
+
+
+@functools.lru_cache(maxsize=256)  # of ten lines in an answer eight stood in the one before
+def _field(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not colon or not name or name[0] in " \t" or name[-1] in " \t":
+        raise Garbled("a header that is none")
+    return name.lower(), value.strip()
 
 
 class ResponseReader:
@@ -116,10 +125,7 @@ class ResponseReader:
         headers: dict[str, str] = {}
         warnings: list[str] = []
         for line in lines:
-            name, colon, value = line.partition(":")
-            name, value = name.lower(), value.strip()
-            if not colon or not name or name[0] in " \t" or name[-1] in " \t":
-                raise Garbled("a header that is none")
+            name, value = _field(line)
             if name == "warning":
                 warnings.append(value)
             elif name == "content-length" and headers.get(name, value) != value:
@@ -179,6 +185,16 @@ class ResponseReader:
             if self._line(line):
                 self.surplus = at < len(data)
                 return
+            at = self._take_whole_chunk(data, at)
+
+    def _take_whole_chunk(self, data: bytes, at: int) -> int:
+        """Take a chunk that begins here, if its end is here as well; return where the next one begins."""
+        end = at + self._left
+        if end == at or not data.startswith(b"\r\n", end):
+            return at
+        self._add(data[at:end])
+        self._left, self._in_chunk = 0, False
+        return end + 2
 
     def _line(self, line: bytes) -> bool:
         """Take a line between chunks; say whether it is the last of the answer."""

@@ -20,7 +20,6 @@ from reconciler.controller._verdict import checked
 from reconciler.errors import NotFound, NotServed, TerminalError
 from reconciler.meta import Request, current_cycle, has_finalizer, uid_of
 from reconciler.objects import (
-    AnyResource,
     InvalidObject,
     Resource,
     from_document,
@@ -82,9 +81,10 @@ class ResourceCycle:
             return None
         if original_document(obj)["metadata"].get("deletionTimestamp"):
             return await self._let_go(obj, to_document(obj))
-        obj = await self._save_blocked(obj)
-        if obj is None:
-            return None
+        if self._cycle is not None and self._cycle.has_unsaved:
+            obj = await self._save_blocked(obj)
+            if obj is None:
+                return None
         if self._finalize is not None:
             obj = await ensure_finalizer(self._client, self._kind, obj, self._finalizer)
             if obj is None:
@@ -208,7 +208,7 @@ def _desired(obj: Any) -> tuple[str, int | None]:
 
 def _stamp(obj: Any, status: StatusBatcher[Any]) -> None:
     """Record which generation the status is the outcome of."""
-    if not (isinstance(obj, Resource) and obj.generation is not None and _observes(type(obj))):
+    if not (isinstance(obj, Resource) and obj.generation is not None and _observes(obj.status_model)):
         return
     if status.observed_generation is not None:
         status.set("observedGeneration", obj.generation)
@@ -217,9 +217,6 @@ def _stamp(obj: Any, status: StatusBatcher[Any]) -> None:
 
 
 @functools.lru_cache(maxsize=256)  # asked in every cycle, of the few kinds of a program
-def _observes(kind: type[AnyResource]) -> bool:
-    """Say whether the status model of a kind has the field ``observedGeneration``, under its name on the wire."""
-    return any(
-        "observedGeneration" in (name, field.serialization_alias)
-        for name, field in kind.status_model.model_fields.items()
-    )
+def _observes(model: Any) -> bool:
+    """Say whether a status model has the field ``observedGeneration``, under its name on the wire."""
+    return any("observedGeneration" in (name, field.serialization_alias) for name, field in model.model_fields.items())

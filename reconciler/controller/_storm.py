@@ -65,8 +65,11 @@ class StormAlarm(Generic[K]):
         """Count a run; return a description when the key has become a storm that is to be reported now."""
         now = self._clock.monotonic()
         self._drop_idle(now)
-        runs = self._recent.setdefault(key, deque(maxlen=self._limit + 1))
-        self._recent.move_to_end(key)
+        runs = self._recent.get(key)
+        if runs is None:
+            runs = self._recent[key] = deque(maxlen=self._limit + 1)
+        else:
+            self._recent.move_to_end(key)
         runs.append((now, frozenset(reasons)))
         while runs[0][0] <= now - self._window:
             runs.popleft()

@@ -81,6 +81,8 @@ class UnsavedStore:
 
     def take(self, request: Request, uid: str) -> object | None:
         """Give the mutations of an object, once; those of an earlier object of the same name are dropped."""
+        if request not in self._entries:
+            return None
         with self._lock:
             entry = self._entries.pop(request, None)
         return entry[1] if entry is not None and entry[0] == uid else None

@@ -17,7 +17,10 @@ __all__ = ["condition_is_true", "find_condition", "keep_transition_times", "remo
 
 def find_condition(conditions: Sequence[dict[str, Any]], type: str) -> dict[str, Any] | None:
     """Return the condition of a type, or None."""
-    return next((c for c in conditions if c.get("type") == type), None)
+    for condition in conditions:
+        if condition.get("type") == type:
+            return condition
+    return None
 
 
 def condition_is_true(conditions: Sequence[dict[str, Any]], type: str) -> bool:

@@ -7,14 +7,14 @@ never a number and a number is never a string, unlike in Python.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 __all__ = ["equal", "is_object", "without_nulls"]
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
-def is_object(value: Any) -> bool:
+def is_object(value: Any) -> TypeGuard[Mapping[str, Any]]:
     """Say whether a JSON value is an object: a dict, or another mapping."""
     kind = type(value)
     # Asking an abstract class costs as much as ten of these comparisons, and nearly every value is a dict or a scalar.

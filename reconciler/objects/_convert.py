@@ -53,11 +53,15 @@ def from_document(kind: KindLike, document: dict[str, Any]) -> AnyResource | Uns
     Raises:
         InvalidObject: the document does not fit the class.
     """
-    is_class = _is_kind_class(kind)
-    gvk = kind.gvk if is_class else gvk_from(kind)
-    if "kind" not in document or "apiVersion" not in document:
-        document = {"apiVersion": gvk.api_version, "kind": gvk.kind, **document}
-    return kind.from_dict(document) if is_class else Unstructured(document)
+    if _is_kind_class(kind):
+        return kind.from_dict(_named(document, kind.gvk))
+    return Unstructured(_named(document, gvk_from(kind)))
+
+
+def _named(document: dict[str, Any], gvk: GroupVersionKind) -> dict[str, Any]:
+    if "kind" in document and "apiVersion" in document:
+        return document
+    return {"apiVersion": gvk.api_version, "kind": gvk.kind, **document}
 
 
 def to_document(obj: object) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from reconciler.meta import GroupVersionKind
+from reconciler.meta import GroupVersionKind, is_object
 from reconciler.status._json import copy_json, written_time
 
 __all__ = ["document_of", "is_kind", "kind_of", "presented"]
@@ -45,8 +45,8 @@ def document_of(obj: Any) -> Mapping[str, Any]:
     """
     if isinstance(obj, dict):
         return obj
-    read_from = getattr(obj, "_document", None)
-    if isinstance(read_from, Mapping):
+    read_from: Any = getattr(obj, "_document", None)
+    if is_object(read_from):
         return read_from
     if isinstance(obj, Mapping):
         return obj

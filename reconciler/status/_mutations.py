@@ -362,9 +362,9 @@ def _number_at(status: dict[str, Any], path: Path) -> int | float:
     if value is None:
         _check_way(status, path)
         return 0
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_number(value):
         raise TypeError(f"{format_path(path)!r} holds a {type(value).__name__}, not a number to increment")
-    return value
+    return value  # type: ignore[no-any-return]
 
 
 def _check_way(status: dict[str, Any], path: Path) -> None:
@@ -375,4 +375,8 @@ def _check_way(status: dict[str, Any], path: Path) -> None:
 
 
 def _is_lower(value: Any, than: Any) -> bool:
-    return all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in (value, than)) and bool(value < than)
+    return _is_number(value) and _is_number(than) and bool(value < than)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

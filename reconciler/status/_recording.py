@@ -104,8 +104,8 @@ class Recorder(ABC, Generic[S]):
             raise TypeError(f"set({target!r}) needs a value: set({target!r}, value)")
         elif target is not None:
             values |= {(key,): item for key, item in self._fields.model_values(target).items()}
-        for key, item in self._fields.members(fields).items():
-            values[(key,)] = item
+        if fields:
+            values |= {(key,): item for key, item in self._fields.members(fields).items()}
         for path, item in values.items():
             self._record(Set(path, item, overwrite))
 
