@@ -62,7 +62,11 @@ def _equal_across_types(left: Any, right: Any) -> bool:
 def without_nulls(value: Any) -> Any:
     """Return a copy without null members of objects, at any depth; nulls that are list items stay."""
     if is_object(value):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+        return {
+            key: item if type(item) in _SCALARS else without_nulls(item)
+            for key, item in value.items()
+            if item is not None
+        }
     if isinstance(value, list):
         return [without_nulls(item) for item in value]
     return value

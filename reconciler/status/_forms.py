@@ -58,21 +58,17 @@ class StatusForms:
         return kept
 
     def _kept(self, known: _Known, stored: Any, wanted: Any) -> Any:
-        if stored is None or wanted is None or stored is wanted:
-            return wanted
         if isinstance(wanted, str):
             read = known.read
-            same = read is not None and isinstance(stored, str) and stored != wanted and _same(read, stored, wanted)
-            return stored if same else wanted
+            return stored if read is not None and isinstance(stored, str) and _same(read, stored, wanted) else wanted
         if isinstance(wanted, dict) and is_object(stored):
             kept = wanted
             for key, item in wanted.items():
                 before = stored.get(key)
-                if before is None or before == item:
-                    continue
-                after = self._kept(_member_of(known.annotation, key, self._module), before, item)
-                if after is not item:
-                    kept = {**kept, key: after}
+                if before is not None and before != item:
+                    after = self._kept(_member_of(known.annotation, key, self._module), before, item)
+                    if after is not item:
+                        kept = {**kept, key: after}
             return kept
         if isinstance(wanted, list) and isinstance(stored, list):
             item = _item_of(known.annotation, self._module)
