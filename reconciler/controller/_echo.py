@@ -27,8 +27,10 @@ No I/O, no queue, no time. One event loop.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from reconciler.meta import Version
 
@@ -57,15 +59,14 @@ class EchoStatistics:
     overtaken: int
 
 
-@dataclass(slots=True)
-class _Hand:
+class _Hand(msgspec.Struct):
     """Hold what one cycle knows of its object."""
 
     basis: Version | None = None
     tip: Version | None = None  # basis, moved on only by own writes conditional on it
-    chain: list[str] = field(default_factory=list)  # opaque versions only: basis and own answers
+    chain: list[str] = []  # opaque versions only: basis and own answers
     late: int | None = None
-    late_opaque: set[str] = field(default_factory=set)
+    late_opaque: set[str] = set()
     overflow: bool = False
     void: bool = False
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
+import msgspec
+
 from reconciler.meta import (
     PathError,
     delete_path,
@@ -48,8 +50,7 @@ __all__ = [
 Path = tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Context:
+class Context(msgspec.Struct):
     """Collect what applying mutations did beside the status.
 
     Attributes:

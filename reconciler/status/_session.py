@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -36,8 +35,7 @@ _COUNTED_AS = {
 _logger = logging.getLogger("reconciler.status")
 
 
-@dataclass(slots=True)
-class Pending:
+class Pending(msgspec.Struct):
     """Be a flush that was begun.
 
     Attributes:

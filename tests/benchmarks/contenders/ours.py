@@ -17,8 +17,10 @@ class WidgetReconciler(ResourceReconciler[Widget]):
         self.reporter = reporter
         self.status_strategy = "update" if options.write == "update" else "merge"  # type: ignore[misc]
         self.outcome = Result(requeue_after=options.requeue) if options.requeue else None
+        self.batchers: dict[Request, StatusBatcher[WidgetStatus]] = {}
 
     async def reconcile_object(self, widget: Widget, status: StatusBatcher[WidgetStatus]) -> Outcome:
+        self.batchers[widget.key] = status
         status.set(run=self.options.run)
         status.set_condition("Ready", True, reason="Provisioned", message="1 of 1")
         return self.outcome
@@ -27,7 +29,7 @@ class WidgetReconciler(ResourceReconciler[Widget]):
         # Around the whole cycle, since the write comes at its end.
         self.reporter.reconciles += 1
         outcome = await super().reconcile(request)
-        if self.reporter.reconciles <= self.options.count or not self.options.count:
+        if self.batchers.pop(request).written:
             self.reporter.wrote()
         return outcome
 
