@@ -16,7 +16,16 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from tests.benchmarks.contenders.protocol import Options, Reporter, commands, condition, obey, parse, timestamp
+from tests.benchmarks.contenders.protocol import (
+    MANAGER,
+    Options,
+    Reporter,
+    commands,
+    condition,
+    obey,
+    parse,
+    timestamp,
+)
 
 
 class _Page(msgspec.Struct):
@@ -82,7 +91,7 @@ async def _write(session: aiohttp.ClientSession, path: str, left: Any, options: 
             body = {"apiVersion": "bench.example.com/v1", "kind": "Widget", "metadata": kept, "status": status}
         else:
             body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
-        url = f"{path}/{metadata['name']}/status"
+        url = f"{path}/{metadata['name']}/status?fieldManager={MANAGER}"
         async with session.request(method, url, data=json.dumps(body).encode(), headers=headers) as answer:
             await answer.read()
             reporter.failures += answer.status != 200

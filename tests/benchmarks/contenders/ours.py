@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from reconciler import Client, Manager, Outcome, Request, ResourceReconciler, Result, StatusBatcher
-from tests.benchmarks.contenders.protocol import Options, Reporter, commands, obey, parse
+from tests.benchmarks.contenders.protocol import MANAGER, Options, Reporter, commands, obey, parse
 from tests.benchmarks.contenders.widget import Widget, WidgetStatus
 
 
@@ -43,7 +43,7 @@ async def main(options: Options) -> None:
     """Do one piece of work."""
     reporter = Reporter(options.count)
     lines = commands()
-    async with Client.from_config(kubeconfig=options.kubeconfig) as client:
+    async with Client.from_config(kubeconfig=options.kubeconfig, field_manager=MANAGER) as client:
         manager = Manager(client, namespaces=[options.namespace], list_in_pages=options.lists == "pages")
         informer = await manager.cache.informer(Widget)
         if options.work == "converge":

@@ -19,6 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+MANAGER = "controller"
+"""Under which field manager every contender writes: the objects remember each name, and more of them cost more."""
+
+
 @dataclass
 class Options:
     """What the harness asks for.

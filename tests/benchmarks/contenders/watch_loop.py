@@ -7,7 +7,16 @@ from typing import Any
 
 from kubernetes_asyncio import client, config, watch
 
-from tests.benchmarks.contenders.protocol import Options, Reporter, commands, condition, obey, parse, timestamp
+from tests.benchmarks.contenders.protocol import (
+    MANAGER,
+    Options,
+    Reporter,
+    commands,
+    condition,
+    obey,
+    parse,
+    timestamp,
+)
 
 KIND = ("bench.example.com", "v1")
 
@@ -75,6 +84,7 @@ async def _work(api: Any, todo: asyncio.Queue[dict[str, Any]], options: Options,
             "widgets",
             metadata["name"],
             {"status": status},
+            field_manager=MANAGER,
             _content_type="application/merge-patch+json",
         )
         reporter.wrote()

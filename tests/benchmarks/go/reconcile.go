@@ -12,6 +12,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
+// manager is the field manager that every contender writes under: the objects remember each name, and more cost more.
+const manager = client.FieldOwner("controller")
+
 type reconcileFunc func(context.Context, ctrl.Request) (ctrl.Result, error)
 
 func (f reconcileFunc) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
@@ -81,9 +84,9 @@ func (r reconciler) write(ctx context.Context, same bool, before, after client.O
 	var err error
 	if r.options.write == "patch" {
 		lock := client.MergeFromWithOptimisticLock{}
-		err = r.client.Status().Patch(ctx, after, client.MergeFromWithOptions(before, lock))
+		err = r.client.Status().Patch(ctx, after, client.MergeFromWithOptions(before, lock), manager)
 	} else {
-		err = r.client.Status().Update(ctx, after)
+		err = r.client.Status().Update(ctx, after, manager)
 	}
 	if err != nil {
 		done.failures.Add(1)
