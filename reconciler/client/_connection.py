@@ -122,12 +122,10 @@ class Connection:
 
         Inside a reconcile it carries the reconcile's id in a header, by which a log of requests can be read in cycles.
         """
-        headers = self._headers
+        headers = {**self._headers, "accept": accept}
         cycle = getattr(current_cycle.get(), "reconcile_id", None)
         if cycle is not None:
-            headers = {**headers, _CYCLE_HEADER: cycle}
-        if body or accept is not JSON:
-            headers = {**headers, "accept": accept}
+            headers[_CYCLE_HEADER] = cycle
         if body:
             headers["content-type"] = content_type
         return HTTPRequest(method, path, query, headers, body, stream, TIMEOUT)
