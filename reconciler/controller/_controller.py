@@ -16,7 +16,7 @@ from reconciler.controller._echo import EchoTracker
 from reconciler.controller._errors import ControllerError
 from reconciler.controller._metrics import ControllerMetrics, NoMetrics
 from reconciler.controller._needs import needs_of
-from reconciler.controller._options import check_numbers, kind_of, name_of, predicates_of, watches_of
+from reconciler.controller._options import check_numbers, check_status, kind_of, name_of, predicates_of, watches_of
 from reconciler.controller._permissions import AccessRule, access_rules
 from reconciler.controller._pool import Pool
 from reconciler.controller._reconciler import Binding, Reconciler, bind, call
@@ -113,6 +113,7 @@ class Controller:
         self._name = name_of(kind, name)
         self._workers = workers
         check_numbers(self._name, workers=workers, timeout=timeout, debounce=debounce)
+        check_status(self._name, reconciler)
         clock = clock or current_clock()
         self._reconciler = reconciler
         self._responsibility = responsibility or Everything()

@@ -14,8 +14,9 @@ from reconciler.controller._resource_reconciler import ResourceReconciler
 from reconciler.controller._watches import Watch, controller_owner
 from reconciler.errors import ConfigurationError
 from reconciler.objects import KindLike, gvk_from
+from reconciler.status import check_options
 
-__all__ = ["check_numbers", "kind_of", "name_of", "predicates_of", "watches_of"]
+__all__ = ["check_numbers", "check_status", "kind_of", "name_of", "predicates_of", "watches_of"]
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
@@ -98,6 +99,19 @@ def check_numbers(name: str, *, workers: object, timeout: object, debounce: obje
             raise ConfigurationError(
                 f"controller {name!r}: {option} must be a number of seconds above 0, not {seconds!r}"
             )
+
+
+def check_status(name: str, reconciler: Reconciler) -> None:
+    """Check how a status is to be written, which would be found at the first reconcile only.
+
+    Raises:
+        ConfigurationError: a class attribute is out of its range, or does not go with another.
+    """
+    if isinstance(reconciler, ResourceReconciler):
+        try:
+            check_options(reconciler.status_strategy, reconciler.status_on_error, reconciler.status_subresource)
+        except ValueError as error:
+            raise ConfigurationError(f"controller {name!r}: status_{error}") from None
 
 
 def _entries(name: str, option: str, given: Any, of: str) -> Iterable[Any]:

@@ -37,7 +37,7 @@ from reconciler.status._errors import (
     UnknownStatusField,
 )
 from reconciler.status._mutations import Mutation
-from reconciler.status._options import OnError
+from reconciler.status._options import OnError, check_options
 from reconciler.status._statistics import StatusMetrics, StatusStatistics
 from reconciler.status._unsaved import Unsaved
 from reconciler.status._writer import StatusWriter, Strategy, SyncStatusWriter
@@ -70,6 +70,7 @@ __all__ = [
     "TooManyStatusWrites",
     "UnknownStatusField",
     "Unsaved",
+    "check_options",
     "guard",
 ]
 

@@ -20,12 +20,12 @@ def check_options(
     strategy: Strategy,
     on_error: OnError,
     subresource: str | None,
-    flush_timeout: float,
-    max_conflicts: int,
+    flush_timeout: float = 10.0,
+    max_conflicts: int = 5,
     *,
-    conditional: bool,
+    conditional: bool = True,
 ) -> None:
-    """Look at a batcher's options, whatever its client is.
+    """Look at a batcher's options, whatever its client is; a batcher does it by itself.
 
     Raises:
         ValueError: one is out of its range, or does not go with another.

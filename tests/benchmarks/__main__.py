@@ -22,7 +22,7 @@ from typing import Any
 from tests.benchmarks import works
 from tests.benchmarks.plots import draw
 from tests.benchmarks.processes import ROOT, Contender, python
-from tests.benchmarks.report import CEILING, GO, KOPF, OURS, markdown
+from tests.benchmarks.report import CEILING, CEILING_PATCH, GO, KOPF, OURS, OURS_DEFAULTS, OURS_UVLOOP, markdown
 
 GO_SOURCE = Path(__file__).parent / "go"
 DOCS = ROOT / "docs"
@@ -81,8 +81,8 @@ def contenders(program: str) -> dict[str, Contender]:
 
     return {
         "ours": python("ours", OURS),
-        "ours-uvloop": python("ours", f"{OURS}, uvloop", "--loop=uvloop"),
-        "ours-defaults": python("ours", f"{OURS}, defaults", "--write=patch", "--lists=stream"),
+        "ours-uvloop": python("ours", OURS_UVLOOP, "--loop=uvloop"),
+        "ours-defaults": python("ours", OURS_DEFAULTS, "--write=patch", "--lists=stream"),
         "go": go(GO),
         "go-patch": go(f"{GO}, patch", "--write=patch"),
         "go-no-predicate": go(f"{GO}, no predicate", "--predicate=false"),
@@ -93,7 +93,7 @@ def contenders(program: str) -> dict[str, Contender]:
         "kopf": python("kopf_operator", KOPF),
         "watch": python("watch_loop", "kubernetes_asyncio Watch"),
         "bare": python("bare", CEILING),
-        "bare-patch": python("bare", f"{CEILING}, patch", "--write=patch"),
+        "bare-patch": python("bare", CEILING_PATCH, "--write=patch"),
     }
 
 

@@ -9,9 +9,12 @@ from typing import Any
 Sample = dict[str, Any]
 
 OURS = "kube-reconciler"
+OURS_UVLOOP = f"{OURS}, uvloop"
+OURS_DEFAULTS = f"{OURS}, defaults"
 GO = "controller-runtime, typed"
 CEILING = "bare aiohttp"
 KOPF = "kopf"
+CEILING_PATCH = f"{CEILING}, patch"
 
 _START = [
     ("wall", "s until synced", ".2f"),
@@ -88,10 +91,10 @@ def pick(samples: Iterable[Sample], **wanted: Any) -> list[Sample]:
     return [sample for sample in samples if all(sample.get(key) == value for key, value in wanted.items())]
 
 
-def ratios(samples: Sequence[Sample], work: str, size: int, field: str, other: str) -> list[float]:
+def ratios(samples: Sequence[Sample], work: str, size: int, field: str, other: str, *, ours: str = OURS) -> list[float]:
     """Return ours over the other's, one ratio a repetition."""
     found = []
-    for mine in pick(samples, work=work, size=size, contender=OURS):
+    for mine in pick(samples, work=work, size=size, contender=ours):
         for theirs in pick(samples, work=work, size=size, contender=other, repetition=mine["repetition"]):
             if theirs[field]:
                 found.append(mine[field] / theirs[field])
@@ -153,21 +156,28 @@ def _ratio_table(samples: Sequence[Sample]) -> list[str]:
     lines = [
         "### Ratios: this library to another, within one repetition",
         "",
-        "| work | of | to | median | lowest to highest |",
+        "| work | of | to | on asyncio | on uvloop |",
     ]
     lines.append("|---|---|---|---|---|")
     for work, field, other, title in RATIOS:
         for size in sorted({sample["size"] for sample in pick(samples, work=work)}):
-            found = ratios(samples, work, size, field, other)
-            if found:
-                spread = f"{min(found):.2f} to {max(found):.2f}"
-                lines.append(f"| {work}, {size:,} | {title} | {other} | {statistics.median(found):.2f} | {spread} |")
+            cells = [_spread(ratios(samples, work, size, field, other, ours=ours)) for ours in (OURS, OURS_UVLOOP)]
+            if any(cells):
+                lines.append(f"| {work}, {size:,} | {title} | {other} | {' | '.join(cells)} |")
+    for size in sorted({sample["size"] for sample in pick(samples, work="converge", contender=CEILING_PATCH)}):
+        cell = _spread(ratios(samples, "converge", size, "rate", CEILING_PATCH, ours=OURS_DEFAULTS))
+        if cell:
+            lines.append(f"| converge, {size:,}, both with a patch | objects per second | {CEILING_PATCH} | {cell} | |")
     ours, theirs = per_further_object(samples, OURS), per_further_object(samples, GO)
     if ours and theirs:
         lines.append(
             f"| start | RSS per further object ({ours:.0f} and {theirs:.0f} bytes) | {GO} | {ours / theirs:.2f} | |"
         )
     return lines
+
+
+def _spread(found: Sequence[float]) -> str:
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else ""
 
 
 def _parts(parts: dict[str, Any]) -> list[str]:

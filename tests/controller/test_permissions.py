@@ -81,6 +81,30 @@ async def test_a_status_that_is_sent_by_update_needs_that_verb(world: World) -> 
     assert access(world, Updating())["example.com:widgets/status"] == "update"
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("status_strategy", "put", "status_strategy must be 'merge', 'update' or 'apply', not 'put'"),
+        ("status_on_error", "ignore", "status_on_error must be"),
+    ],
+)
+async def test_a_wrong_way_to_write_the_status_is_found_before_the_first_reconcile(
+    world: World, attribute, value, message
+) -> None:
+    wrong = type("Wrong", (WidgetReconciler,), {attribute: value})
+    with pytest.raises(ConfigurationError, match=message):
+        world.controller(wrong())
+
+
+async def test_a_status_that_is_sent_by_update_has_its_subresource(world: World) -> None:
+    class Elsewhere(WidgetReconciler):
+        status_strategy = "update"
+        status_subresource = None
+
+    with pytest.raises(ConfigurationError, match="status_strategy='update' goes with subresource='status'"):
+        world.controller(Elsewhere())
+
+
 async def test_owned_and_watched_kinds_are_listed_and_watched(world: World) -> None:
     rules = access(world, WidgetReconciler(), owns=["apps/v1/Deployment"], watches=[Watch("v1/Endpoints")])
     assert rules["apps:deployments"] == "get list watch"

@@ -135,6 +135,23 @@ async def test_cancellation_during_the_flush_waits_for_it_and_passes_on(server):
     assert server.status == {"total": 1}
 
 
+async def test_a_program_that_ends_writes_what_is_under_way(server):
+    server.latency = 5.0
+
+    async def work() -> None:
+        async with batcher(server) as status:
+            status.increment("total")
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(1)
+    others = asyncio.all_tasks() - {asyncio.current_task()}  # what asyncio.run does at its end
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    assert server.status == {"total": 1}
+    assert task.cancelled()
+
+
 async def test_cancellation_during_a_flush_that_fails_says_so_in_a_note(server):
     server.latency = 5.0
     server.on_write.append(refused(api_error(403, "Forbidden")))

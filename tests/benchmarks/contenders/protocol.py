@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-
 MANAGER = "controller"
 """Under which field manager every contender writes: the objects remember each name, and more of them cost more."""
 
