@@ -64,7 +64,7 @@ class Informer:
     ) -> None:
         self._source = source
         self._scope = scope
-        self._is_plain = not scope.leaves and scope.partition is None
+        self._is_plain = not scope.leaves and scope.partition is None and scope.transform is None
         self._resolve = resolve
         self._clock = clock or current_clock()
         self._rng = rng

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
-
-import msgspec
 
 from reconciler.controller._echo import EchoTracker
 from reconciler.controller._threads import ThreadBridge
@@ -18,7 +17,8 @@ from reconciler.status import StatusMetrics
 __all__ = ["ReconcileCycle", "ReconcileRun", "current_run"]
 
 
-class ReconcileRun(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ReconcileRun:
     """Describe a run of a reconciler.
 
     Attributes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,6 +34,8 @@ __all__ = ["Counts", "Workbench", "Worker"]
 _log = logging.getLogger("reconciler.controller")
 
 _RNG = random.Random()  # noqa: S311 - ids for logs, which need not be hard to guess; the system is asked once, at import
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_RNG.seed)
 
 
 class Counts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from time import sleep
 from typing import Any
@@ -13,32 +13,7 @@ from reconciler.status._effects import Effect, Flushed, Read, Sleep, Write
 from reconciler.status._session import Pending
 from reconciler.status._writer import StatusWriter, SyncStatusWriter
 
-__all__ = ["Budget", "FlushTask", "drive", "drive_blocking"]
-
-
-class FlushTask(asyncio.Task[None]):
-    """Be the task of one flush, which is not cancelled with the one that awaits it.
-
-    A task that is cancelled cancels what it waits for. This one declines: the cancellation then waits in the other task
-    until the flush has ended, and is raised there. The flush bounds its own time; see `Budget`.
-
-    Args:
-        flush: what to run; on the running loop.
-        on_cancel: called with each cancellation; may shorten the time.
-    """
-
-    def __init__(self, flush: Coroutine[Any, Any, None], *, on_cancel: Callable[[], None]) -> None:
-        super().__init__(flush)
-        self._on_cancel = on_cancel
-
-    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - of the interface
-        """Decline, and hurry."""
-        self._on_cancel()
-        return False
-
-    def stop(self) -> None:
-        """Cancel it in truth."""
-        super().cancel()
+__all__ = ["Budget", "drive", "drive_blocking", "outlast"]
 
 
 class Budget:
@@ -75,8 +50,8 @@ class Budget:
 
     def _expire(self) -> None:
         self.expired = True
-        if isinstance(self._task, FlushTask):
-            self._task.stop()
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def drive(pending: Pending, writer: StatusWriter, budget: Budget) -> Flushed:
@@ -154,3 +129,27 @@ def _block_on(
         return writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
     sleep(pause)
     return None
+
+
+async def outlast(task: asyncio.Task[None], *, on_cancel: Callable[[], None]) -> None:
+    """Wait for a task that is not cancelled with the caller, however often that is; then pass the cancellation on.
+
+    The task has to bound its own time; `on_cancel` may shorten it. Raises what it raised.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    loop = asyncio.get_running_loop()
+    while not task.done():
+        ended = loop.create_future()  # what asyncio.wait does, for one task alone
+        task.add_done_callback(lambda _, ended=ended: ended.done() or ended.set_result(None))  # type: ignore[misc]
+        try:
+            await ended
+        except asyncio.CancelledError as error:
+            cancelled = cancelled or error
+            on_cancel()
+    if cancelled is None:
+        task.result()
+        return
+    failure = None if task.cancelled() else task.exception()
+    if failure is not None:
+        cancelled.add_note(f"the status could not be written either: {failure}")
+    raise cancelled

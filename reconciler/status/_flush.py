@@ -264,7 +264,7 @@ class Flush(Attempts):
         stored = self._policy.snapshot(answer, last=not self._checkpoint)
         if self._subresource is None and wish.left_no_trace_in(stored.status):
             return self._has_a_subresource(wish, answer, stored)
-        as_computed = stored.status == wish.computed or equal(stored.status, wish.computed)
+        as_computed = equal(stored.status, wish.computed)
         if not as_computed:
             self._learn(wish, stored)
         exact = as_computed and self._left_the_rest(wish, stored)

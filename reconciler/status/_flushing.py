@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any, cast
+from typing import Any
 
 from reconciler.clock import Clock
-from reconciler.meta import Cycle, current_cycle
-from reconciler.status._drivers import Budget, FlushTask, drive, drive_blocking
+from reconciler.meta import current_cycle
+from reconciler.status._drivers import Budget, drive, drive_blocking, outlast
 from reconciler.status._session import Pending, Session
 
 __all__ = ["SHUTDOWN_TIMEOUT", "AsyncFlusher", "BlockingFlusher"]
@@ -26,10 +26,9 @@ class AsyncFlusher:
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
-        self._running: FlushTask | None = None
+        self._running: asyncio.Task[None] | None = None
         self._budget: Budget | None = None  # of the flush under way
         self._hurried = False
-        self._cycle: Cycle | None = None  # that the flush works for
 
     async def flush(self, session: Session, seconds: float, *, checkpoint: bool, cancelled: bool = False) -> None:
         """Write what a session recorded. Cancellation waits for the write, and is raised then.
@@ -43,30 +42,23 @@ class AsyncFlusher:
         Raises:
             StatusError: it failed.
         """
-        self._cycle = current_cycle.get()
         if cancelled:
             self._hurry()
         if self._running is not None and not self._running.done():
-            task = FlushTask(self._in_turn(session, seconds, checkpoint=checkpoint), on_cancel=self._hurry)
-        else:
-            pending = session.begin(checkpoint=checkpoint)
-            if pending is None:
-                return
-            self._running = task = FlushTask(self._send(session, pending, seconds), on_cancel=self._hurry)
-        try:
-            await task
-        except asyncio.CancelledError as cancellation:
-            failure = None if task.cancelled() else task.exception()
-            if failure is not None:
-                cancellation.add_note(f"the status could not be written either: {failure}")
-            raise
+            task = asyncio.create_task(self._in_turn(session, seconds, checkpoint=checkpoint))
+            await outlast(task, on_cancel=self._hurry)
+            return
+        pending = session.begin(checkpoint=checkpoint)
+        if pending is not None:
+            self._running = asyncio.create_task(self._send(session, pending, seconds))
+            await outlast(self._running, on_cancel=self._hurry)
 
     async def _in_turn(self, session: Session, seconds: float, *, checkpoint: bool) -> None:
         while self._running is not None and not self._running.done():
             await asyncio.wait([self._running])
         pending = session.begin(checkpoint=checkpoint)
         if pending is not None:
-            self._running = cast("FlushTask", asyncio.current_task())
+            self._running = asyncio.current_task()
             await self._send(session, pending, seconds)
 
     async def _send(self, session: Session, pending: Pending, seconds: float) -> None:
@@ -82,7 +74,8 @@ class AsyncFlusher:
 
     def _hurry(self) -> None:
         """Shorten the time of the flush if the cancellation is that of a controller that stops."""
-        if self._cycle is None or not self._cycle.stopping or self._hurried:
+        cycle = current_cycle.get()
+        if cycle is None or not cycle.stopping or self._hurried:
             return
         self._hurried = True
         if self._budget is not None:

@@ -132,8 +132,9 @@ class Session:
         Its cycle is not told, since the body of that has ended.
         """
         self.policy = msgspec.structs.replace(self.policy, strategy=earlier.policy.strategy)
-        self._uid, self.document = earlier.uid, earlier.document
-        self._tip, self._considered = earlier._tip, earlier._tip.status
+        with earlier._lock:
+            self._uid, self.document, self._tip = earlier.uid, earlier.document, earlier._tip
+        self._considered = self._tip.status
         if not self._tip.frame and earlier.document is not None:  # of the last version it was not taken
             frame = self.policy.snapshot(earlier.document).frame
             self._tip = msgspec.structs.replace(self._tip, frame=frame)
@@ -235,8 +236,8 @@ class Session:
     def finish(self, pending: Pending, flushed: Flushed) -> None:
         """Take over the result of a flush, and tell the cycle."""
         with self._lock:
+            self.document = flushed.document or self.document
             self._tip, self._considered, self._working = flushed.tip, flushed.considered, None
-        self.document = flushed.document or self.document
         self.counts["trimmed"] += flushed.trimmed
         self.counts["fields"] += len(flushed.fields)
         if flushed.outcome == "written":

@@ -400,6 +400,20 @@ async def test_writes_through_live_are_read_back_too(world: World) -> None:
     assert world.reads() == 0
 
 
+async def test_a_transform_hides_no_deletion(world: World) -> None:
+    def without_deletion(document: dict[str, Any]) -> dict[str, Any]:
+        document["metadata"].pop("deletionTimestamp", None)
+        return document
+
+    await world.declare(MAP, transform=without_deletion)
+    world.hold_watches()
+    await world.client.create(config_map("a", metadata={"finalizers": ["example.com/f"]}))
+    await world.client.delete(MAP, "a", "default")
+    await world.client.patch(MAP, "a", "default", patch={"metadata": {"finalizers": None}})
+    with pytest.raises(NotFound):
+        await world.client.get(MAP, "a", "default")
+
+
 async def test_what_delete_all_of_deleted_is_gone_for_readers_and_what_a_finalizer_holds_is_not(world: World) -> None:
     for name in "abc":
         await world.live.create(config_map(name, metadata={"labels": {"app": "web" if name != "c" else "db"}}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
@@ -10,6 +11,7 @@ from reconciler.controller import ReconcileRun
 from reconciler.controller._cycle import ReconcileCycle
 from reconciler.controller._echo import EchoTracker
 from reconciler.controller._unsaved import UnsavedStore
+from reconciler.controller._worker import _new_id
 from reconciler.meta import GroupVersionKind, Request
 
 GVK = GroupVersionKind("example.com", "v1", "Widget")
@@ -105,3 +107,20 @@ async def test_log_fields_tell_the_run(cycle) -> None:
         "attempt": 2,
     }
     assert (cycle.gvk, cycle.request, cycle.controller, cycle.reconcile_id) == (GVK, KEY, "widget", "id")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_ids_differ_in_forked_processes() -> None:
+    """Each child tells the id that it would give to its first reconcile."""
+    told = []
+    for _ in range(2):
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(write, _new_id().encode())
+            os._exit(0)
+        os.close(write)
+        os.waitpid(child, 0)
+        told.append(os.read(read, 100))
+        os.close(read)
+    assert len(set(told)) == 2

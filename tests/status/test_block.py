@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.errors import NotSent
 from reconciler.status import (
     StatusBatcher,
     StatusConflict,
@@ -135,23 +136,6 @@ async def test_cancellation_during_the_flush_waits_for_it_and_passes_on(server):
     assert server.status == {"total": 1}
 
 
-async def test_a_program_that_ends_writes_what_is_under_way(server):
-    server.latency = 5.0
-
-    async def work() -> None:
-        async with batcher(server) as status:
-            status.increment("total")
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(1)
-    others = asyncio.all_tasks() - {asyncio.current_task()}  # what asyncio.run does at its end
-    for other in others:
-        other.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    assert server.status == {"total": 1}
-    assert task.cancelled()
-
-
 async def test_cancellation_during_a_flush_that_fails_says_so_in_a_note(server):
     server.latency = 5.0
     server.on_write.append(refused(api_error(403, "Forbidden")))
@@ -193,6 +177,66 @@ async def test_a_flush_whose_time_is_up_between_requests_was_surely_not_applied(
         async with batcher(server, flush_timeout=2) as status:
             status.increment("total")
     assert server.status == {}
+
+
+class Impatient:
+    """A writer that bounds each request by itself, in one way or the other, as HTTP libraries do."""
+
+    def __init__(self, server: ScriptedServer, bounded: Any) -> None:
+        self._writer: Any = server.writer()
+        self._bounded = bounded
+        self.tries = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    async def read(self) -> Any:
+        return await self._writer.read()
+
+    async def write(self, body: Any, **options: Any) -> Any:
+        self.tries += 1
+        return await self._bounded(self._writer.write(body, **options))
+
+
+async def by_a_timeout(request: Any) -> Any:
+    try:
+        async with asyncio.timeout(0.1):
+            return await request
+    except TimeoutError:
+        raise NotSent("the request took too long") from None
+
+
+async def by_a_task_group(request: Any) -> Any:
+    async def fail() -> None:
+        await asyncio.sleep(0.1)
+        raise NotSent("the request took too long")
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            return await request
+    except* NotSent:
+        raise NotSent("the request took too long") from None
+
+
+@pytest.mark.parametrize("bounded", [by_a_timeout, by_a_task_group])
+async def test_what_a_writer_does_to_its_own_task_ends_its_request_and_not_the_flush(server, bounded):
+    server.latency = 1.0
+    writer = Impatient(server, bounded)
+    with pytest.raises(StatusUnavailable):
+        async with StatusBatcher(writer, server.document()) as status:
+            status.increment("total")
+    assert writer.tries == 5
+    assert server.writes == []
+
+
+async def test_a_flush_ends_in_time_although_its_requests_have_times_of_their_own(server):
+    server.latency = 1.0
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(StatusError):
+        async with StatusBatcher(Impatient(server, by_a_timeout), server.document(), flush_timeout=0.3) as status:
+            status.increment("total")
+    assert asyncio.get_running_loop().time() - began == pytest.approx(0.3, abs=0.05)
 
 
 async def test_flush_timeout_may_be_lowered_while_the_block_runs(server):
