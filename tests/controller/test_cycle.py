@@ -83,7 +83,7 @@ async def test_reports_after_the_end_are_ignored(cycle, tracker) -> None:
 
 
 async def test_reports_of_a_thread_are_carried_to_the_loop(cycle, tracker) -> None:
-    """What a blocking batcher reports from its thread arrives before the thread's end does."""
+    """What a blocking batcher reports from its thread arrives before the worker hears that the reconcile has ended."""
 
     def body():
         cycle.saw(GVK, KEY, "u", 5)
@@ -91,7 +91,10 @@ async def test_reports_of_a_thread_are_carried_to_the_loop(cycle, tracker) -> No
         cycle.keep_unsaved("u", "mutations")
         return cycle.take_unsaved("u")
 
-    assert await asyncio.get_running_loop().run_in_executor(None, body) == "mutations"
+    async def reconcile():
+        return await asyncio.get_running_loop().run_in_executor(None, body)
+
+    assert await asyncio.create_task(reconcile()) == "mutations"  # as a worker awaits it
     cycle.end()
     tracker.finish(KEY)
     assert tracker.seen(KEY) == 6
