@@ -87,6 +87,10 @@ def _exact(loop: asyncio.BaseEventLoop) -> asyncio.BaseEventLoop:
             self.reached = max(self.reached, now)
             return self.reached
 
+        async def shutdown_default_executor(self, *_: object) -> None:
+            # Python 3.12 and newer give the threads five minutes to end, which would be over at once.
+            await super().shutdown_default_executor()
+
     loop.__class__ = ExactLoop
     return loop
 
