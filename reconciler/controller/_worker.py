@@ -34,7 +34,7 @@ __all__ = ["Counts", "Workbench", "Worker"]
 _log = logging.getLogger("reconciler.controller")
 
 _RNG = random.Random()  # noqa: S311 - ids for logs, which need not be hard to guess; the system is asked once, at import
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # or each child would give the same ones
     os.register_at_fork(after_in_child=_RNG.seed)
 
 

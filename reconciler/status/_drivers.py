@@ -13,48 +13,10 @@ from reconciler.status._effects import Effect, Flushed, Read, Sleep, Write
 from reconciler.status._session import Pending
 from reconciler.status._writer import StatusWriter, SyncStatusWriter
 
-__all__ = ["Budget", "drive", "drive_blocking", "outlast"]
+__all__ = ["drive", "drive_blocking", "outlast"]
 
 
-class Budget:
-    """Be the time of the flush that makes it, as a whole task: when it is up, that is cancelled.
-
-    `asyncio.timeout` serves a task that does more than this; it costs several times as much.
-
-    Args:
-        seconds: from now on.
-
-    Attributes:
-        deadline: in the loop's time.
-        expired: the time is up.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task(self._loop)
-        self.expired = False
-        self.deadline = self._loop.time() + seconds
-        self._timer = self._loop.call_at(self.deadline, self._expire)
-
-    def shorten(self, seconds: float) -> None:
-        """Let no more than so many seconds be left."""
-        deadline = self._loop.time() + seconds
-        if deadline < self.deadline:
-            self._timer.cancel()
-            self.deadline = deadline
-            self._timer = self._loop.call_at(deadline, self._expire)
-
-    def close(self) -> None:
-        """Need no more time."""
-        self._timer.cancel()
-
-    def _expire(self) -> None:
-        self.expired = True
-        if self._task is not None:
-            self._task.cancel()
-
-
-async def drive(pending: Pending, writer: StatusWriter, budget: Budget) -> Flushed:
+async def drive(pending: Pending, writer: StatusWriter, budget: asyncio.Timeout) -> Flushed:
     """Run a flush on the event loop within its time, which may be shortened meanwhile.
 
     Cancellation leaves the request in flight, its outcome unknown.
@@ -62,21 +24,20 @@ async def drive(pending: Pending, writer: StatusWriter, budget: Budget) -> Flush
     Raises:
         StatusError: it failed, or its time is up.
     """
-    effect = pending.effect
     try:
-        while True:
-            advance = await _carried_out(pending, effect, writer, budget.deadline)
-            try:
-                effect = advance()
-            except StopIteration as stop:
-                flushed: Flushed = stop.value
-                return flushed
-    except asyncio.CancelledError:
-        if budget.expired:
+        async with budget:
+            effect = pending.effect
+            while True:
+                advance = await _carried_out(pending, effect, writer, budget.when() or 0.0)
+                try:
+                    effect = advance()
+                except StopIteration as stop:
+                    flushed: Flushed = stop.value
+                    return flushed
+    except TimeoutError:
+        if budget.expired():
             raise pending.flush.abandoned() from None
         raise
-    finally:
-        budget.close()
 
 
 async def _carried_out(pending: Pending, effect: Effect, writer: StatusWriter, deadline: float) -> Callable[[], Effect]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.clock import Clock
 from reconciler.meta import current_cycle
-from reconciler.status._drivers import Budget, drive, drive_blocking, outlast
+from reconciler.status._drivers import drive, drive_blocking, outlast
 from reconciler.status._session import Pending, Session
 
 __all__ = ["SHUTDOWN_TIMEOUT", "AsyncFlusher", "BlockingFlusher"]
@@ -27,7 +27,7 @@ class AsyncFlusher:
     def __init__(self, writer: Any) -> None:
         self._writer = writer
         self._running: asyncio.Task[None] | None = None
-        self._budget: Budget | None = None  # of the flush under way
+        self._budget: asyncio.Timeout | None = None  # of the flush under way
         self._hurried = False
 
     async def flush(self, session: Session, seconds: float, *, checkpoint: bool, cancelled: bool = False) -> None:
@@ -62,7 +62,7 @@ class AsyncFlusher:
             await self._send(session, pending, seconds)
 
     async def _send(self, session: Session, pending: Pending, seconds: float) -> None:
-        self._budget = Budget(min(seconds, SHUTDOWN_TIMEOUT) if self._hurried else seconds)
+        self._budget = asyncio.timeout(min(seconds, SHUTDOWN_TIMEOUT) if self._hurried else seconds)
         try:
             flushed = await drive(pending, self._writer, self._budget)
         except BaseException as error:
@@ -78,8 +78,9 @@ class AsyncFlusher:
         if cycle is None or not cycle.stopping or self._hurried:
             return
         self._hurried = True
-        if self._budget is not None:
-            self._budget.shorten(SHUTDOWN_TIMEOUT)
+        budget, until = self._budget, asyncio.get_running_loop().time() + SHUTDOWN_TIMEOUT
+        if budget is not None and not budget.expired() and (budget.when() or until) > until:
+            budget.reschedule(until)
 
 
 class BlockingFlusher:

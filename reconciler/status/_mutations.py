@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import msgspec
 
@@ -365,7 +365,7 @@ def _number_at(status: dict[str, Any], path: Path) -> int | float:
         return 0
     if not _is_number(value):
         raise TypeError(f"{format_path(path)!r} holds a {type(value).__name__}, not a number to increment")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _check_way(status: dict[str, Any], path: Path) -> None:
@@ -379,5 +379,5 @@ def _is_lower(value: Any, than: Any) -> bool:
     return _is_number(value) and _is_number(than) and bool(value < than)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

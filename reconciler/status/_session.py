@@ -135,8 +135,8 @@ class Session:
         with earlier._lock:
             self._uid, self.document, self._tip = earlier.uid, earlier.document, earlier._tip
         self._considered = self._tip.status
-        if not self._tip.frame and earlier.document is not None:  # of the last version it was not taken
-            frame = self.policy.snapshot(earlier.document).frame
+        if not self._tip.frame and self.document is not None:  # of the last version it was not taken
+            frame = self.policy.snapshot(self.document).frame
             self._tip = msgspec.structs.replace(self._tip, frame=frame)
         self._open = True
 

@@ -74,6 +74,6 @@ def _frame(document: Mapping[str, Any]) -> dict[str, Any]:
     metadata = dict(document.get("metadata") or {})
     for member in _NOT_SENT:
         metadata.pop(member, None)
-    kept = {member: document[member] for member in document.keys() - _NOT_KEPT}
+    kept = {member: value for member, value in document.items() if member not in _NOT_KEPT}
     copied: dict[str, Any] = copy_json({**kept, "metadata": metadata})
     return copied

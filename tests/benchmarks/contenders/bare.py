@@ -16,16 +16,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from tests.benchmarks.contenders.protocol import (
-    MANAGER,
-    Options,
-    Reporter,
-    commands,
-    condition,
-    obey,
-    parse,
-    timestamp,
-)
+from tests.benchmarks.contenders.protocol import MANAGER, Options, Reporter, commands, obey, parse, wanted_status
 
 
 class _Page(msgspec.Struct):
@@ -81,11 +72,7 @@ async def _write(session: aiohttp.ClientSession, path: str, left: Any, options: 
     headers = {"content-type": f"application/{kind}"}
     for item in left:
         metadata = item["metadata"]
-        status = {
-            "run": options.run,
-            "observedGeneration": metadata["generation"],
-            "conditions": [condition(timestamp())],
-        }
+        status = wanted_status(options.run, metadata["generation"])
         if update:
             kept = {key: value for key, value in metadata.items() if key not in ("managedFields", "uid")}
             body = {"apiVersion": "bench.example.com/v1", "kind": "Widget", "metadata": kept, "status": status}

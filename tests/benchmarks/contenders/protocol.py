@@ -113,6 +113,11 @@ async def obey(reporter: Reporter, lines: AsyncIterator[str]) -> None:
         reporter.mark("stats")
 
 
+def wanted_status(run: str, generation: int) -> dict[str, Any]:
+    """Return the status that a contender without a library for it writes."""
+    return {"run": run, "observedGeneration": generation, "conditions": [condition(timestamp())]}
+
+
 def condition(now: str) -> dict[str, Any]:
     """Return the condition that every contender writes."""
     return {"type": "Ready", "status": "True", "reason": "Provisioned", "message": "1 of 1", "lastTransitionTime": now}

@@ -7,16 +7,7 @@ from typing import Any
 
 from kubernetes_asyncio import client, config, watch
 
-from tests.benchmarks.contenders.protocol import (
-    MANAGER,
-    Options,
-    Reporter,
-    commands,
-    condition,
-    obey,
-    parse,
-    timestamp,
-)
+from tests.benchmarks.contenders.protocol import MANAGER, Options, Reporter, commands, obey, parse, wanted_status
 
 KIND = ("bench.example.com", "v1")
 
@@ -73,11 +64,7 @@ async def _work(api: Any, todo: asyncio.Queue[dict[str, Any]], options: Options,
         metadata = item["metadata"]
         if (item.get("status") or {}).get("run") == options.run:
             continue  # the event of our own write
-        status = {
-            "run": options.run,
-            "observedGeneration": metadata["generation"],
-            "conditions": [condition(timestamp())],
-        }
+        status = wanted_status(options.run, metadata["generation"])
         await api.patch_namespaced_custom_object_status(
             *KIND,
             options.namespace,
