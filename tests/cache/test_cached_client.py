@@ -400,6 +400,15 @@ async def test_writes_through_live_are_read_back_too(world: World) -> None:
     assert world.reads() == 0
 
 
+async def test_a_kind_that_is_removed_from_the_cache_is_read_from_it_no_more(world: World) -> None:
+    await world.live.create(config_map("a"))
+    await world.declare(MAP)
+    await world.client.get(MAP, "a", "default")
+    await world.cache.remove(await world.cache.informer(MAP))
+    with pytest.raises(NotCached):
+        await world.client.get(MAP, "a", "default")
+
+
 async def test_a_transform_hides_no_deletion(world: World) -> None:
     def without_deletion(document: dict[str, Any]) -> dict[str, Any]:
         document["metadata"].pop("deletionTimestamp", None)
