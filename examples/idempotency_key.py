@@ -25,7 +25,7 @@ from reconciler import Client, StatusBatcher
 async def before(client: Client, message: dict[str, Any], mails: Path) -> None:
     """Send, then record: a key made anew each time cannot be recognised."""
     async with StatusBatcher(client, message) as status:
-        attempt = status.current.get("total", 0) + 1
+        attempt = status.get("total", 0) + 1
         send(mails, message["spec"]["text"], key=str(uuid.uuid4()))
         the_worst_moment()
         status.append("attempts", {"attempt": attempt, "result": "sent"}, keep_last=20)
@@ -35,7 +35,7 @@ async def before(client: Client, message: dict[str, Any], mails: Path) -> None:
 async def after(client: Client, message: dict[str, Any], mails: Path) -> None:
     """Send, then record: the key follows from the object and from what is recorded, so a repetition has the same."""
     async with StatusBatcher(client, message) as status:
-        attempt = status.current.get("total", 0) + 1
+        attempt = status.get("total", 0) + 1
         send(mails, message["spec"]["text"], key=f"{message['metadata']['uid']}/{attempt}")
         the_worst_moment()
         status.append("attempts", {"attempt": attempt, "result": "sent"}, key="attempt", keep_last=20)

@@ -24,7 +24,7 @@ from reconciler import Client, StatusBatcher
 async def before(client: Client, message: dict[str, Any], siren: Path) -> None:
     """Do, then record."""
     async with StatusBatcher(client, message) as status:
-        attempt = status.current.get("started", 0) + 1
+        attempt = status.get("started", 0) + 1
         sound(siren)
         the_worst_moment()
         status.append("attempts", {"attempt": attempt, "result": "done"}, key="attempt")
@@ -34,7 +34,7 @@ async def before(client: Client, message: dict[str, Any], siren: Path) -> None:
 async def after(client: Client, message: dict[str, Any], siren: Path) -> None:
     """Record the intent, do, record the result."""
     async with StatusBatcher(client, message) as status:
-        attempt = status.current.get("started", 0)
+        attempt = status.get("started", 0)
         if attempt:
             status.upsert("attempts", {"attempt": attempt, "result": "unknown"}, key="attempt")
             status.set(phase="Unknown")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconciler.controller._echo import EchoTracker
 from reconciler.controller._threads import ThreadBridge
@@ -17,8 +16,7 @@ from reconciler.status import StatusMetrics
 __all__ = ["ReconcileCycle", "ReconcileRun", "current_run"]
 
 
-@dataclass(frozen=True, slots=True)
-class ReconcileRun:
+class ReconcileRun(NamedTuple):
     """Describe a run of a reconciler.
 
     Attributes:

@@ -59,11 +59,16 @@ class ResourceCycle:
         self._kind = binding.kind
         self._clock = binding.clock
         self._metrics = binding.status_metrics
-        self._finalizer = finalizer or f"{gvk_from(self._kind).group or CORE_GROUP}/{binding.name}"
+        self._controller = binding.name
+        self._named_finalizer = finalizer
         self._finalize = finalize
         self._may_go = False  # `finalize` has returned, and lets the object go
         cycle = current_cycle.get()
         self._cycle = cycle if isinstance(cycle, ReconcileCycle) else None
+
+    @property
+    def _finalizer(self) -> str:
+        return self._named_finalizer or f"{gvk_from(self._kind).group or CORE_GROUP}/{self._controller}"
 
     async def run(
         self, override: Override, *, strategy: Strategy, subresource: str | None, on_error: OnError
@@ -131,7 +136,7 @@ class ResourceCycle:
                 except TerminalError as error:
                     terminal = error  # what it recorded is the whole truth, so the block ends well and writes it
                 if not dying:
-                    _stamp(obj, status)
+                    self._stamp(obj, status)
         except Exception as error:
             failure = error if isinstance(error, StatusError) else batcher.failure
             if failure is error and terminal is not None:
@@ -196,6 +201,17 @@ class ResourceCycle:
         except InvalidObject:
             return obj
 
+    def _stamp(self, obj: Any, status: StatusBatcher[Any]) -> None:
+        """Record which generation the status is the outcome of, unless it says so; what is applied has to say all."""
+        if not (isinstance(obj, Resource) and obj.generation is not None and _observes(obj.status_model)):
+            return
+        stamp = status.get("observedGeneration")
+        if status.observed_generation is None:
+            if stamp is not None:  # from a time when this was not known: it would say "behind" for ever
+                status.remove("observedGeneration")
+        elif stamp != obj.generation or self._strategy == "apply":
+            status.set("observedGeneration", obj.generation)
+
     def _log_fields(self) -> dict[str, object]:
         return self._cycle.run.log_fields() if self._cycle is not None else {}
 
@@ -204,16 +220,6 @@ def _desired(obj: Any) -> tuple[str, int | None]:
     """Return which object it is, and which generation of what is wanted of it."""
     document = original_document(obj)
     return uid_of(document), document["metadata"].get("generation")
-
-
-def _stamp(obj: Any, status: StatusBatcher[Any]) -> None:
-    """Record which generation the status is the outcome of."""
-    if not (isinstance(obj, Resource) and obj.generation is not None and _observes(obj.status_model)):
-        return
-    if status.observed_generation is not None:
-        status.set("observedGeneration", obj.generation)
-    elif "observedGeneration" in status.current:  # from a time when this was not known: it would say "behind" for ever
-        status.remove("observedGeneration")
 
 
 @functools.lru_cache(maxsize=256)  # asked in every cycle, of the few kinds of a program

@@ -12,13 +12,14 @@ from typing import Any, TypeGuard
 __all__ = ["equal", "is_object", "without_nulls"]
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+_NO_OBJECTS = _SCALARS | {list}
 
 
 def is_object(value: Any) -> TypeGuard[Mapping[str, Any]]:
     """Say whether a JSON value is an object: a dict, or another mapping."""
     kind = type(value)
-    # Asking an abstract class costs as much as ten of these comparisons, and nearly every value is a dict or a scalar.
-    return kind is dict or (kind not in _SCALARS and isinstance(value, Mapping))
+    # Asking an abstract class costs as much as ten of these comparisons, and nearly every value is what JSON gives.
+    return kind is dict or (kind not in _NO_OBJECTS and isinstance(value, Mapping))
 
 
 def equal(left: Any, right: Any) -> bool:

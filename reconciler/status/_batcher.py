@@ -23,7 +23,7 @@ from reconciler.status._forms import StatusForms
 from reconciler.status._joining import Joint
 from reconciler.status._mutations import DECISIONS, Mutation
 from reconciler.status._options import OnError, check_client, check_options
-from reconciler.status._recording import Recorder, S
+from reconciler.status._recording import PathLike, Recorder, S
 from reconciler.status._session import Session
 from reconciler.status._statistics import StatusMetrics, StatusStatistics, counters
 from reconciler.status._writer import Strategy
@@ -174,6 +174,23 @@ class StatusBatcher(Recorder[S]):
         """Return a private copy of the status, with everything recorded laid over it."""
         return self._opened().current()
 
+    def get(self, path: PathLike, default: Any = None) -> Any:
+        """Return one field, with everything recorded laid over it; `default` where there is none, or null.
+
+        ::
+
+            attempt = status.get("attempts", 0) + 1
+
+        Args:
+            path: as for `set`.
+            default: None by default.
+
+        Raises:
+            UnknownStatusField: the kind's status model has no such field.
+        """
+        found = self._opened().get(self._fields.path(path))
+        return default if found is None else found
+
     @property
     def object(self) -> Any:
         """Return the object at the newest version known: the one given, then the one in the last answer.
@@ -303,7 +320,7 @@ class StatusBatcher(Recorder[S]):
         if self._session is not None:
             raise RuntimeError("a StatusBatcher is entered once; make another one")
         document = self._document if self._binding.kopf is None else self._binding.kopf.document()
-        outer = _joining.find(self._join_key(), uid_of(document or {})) if self._join else None
+        outer = _joining.find(self._join_key(), document or {}) if self._join else None
         if outer is not None:
             self._joint, self._session, self._joined = outer, outer.session, True
             return True
@@ -313,8 +330,9 @@ class StatusBatcher(Recorder[S]):
         return True
 
     def _begin(self, document: Mapping[str, Any], counts: dict[str, int]) -> None:
-        session = self._new_session(uid_of(self._document or {}), counts)
-        if document is not self._document:
+        given = document is self._document  # then its snapshot tells the uid
+        session = self._new_session("" if given else uid_of(self._document or {}), counts)
+        if not given:
             session.document = dict(document)
         session.open(self._policy.snapshot(document))
         self._go_alone(session)

@@ -92,16 +92,24 @@ def _block_on(
     return None
 
 
-async def outlast(task: asyncio.Task[None], *, on_cancel: Callable[[], None]) -> None:
+async def outlast(
+    task: asyncio.Task[None], *, on_cancel: Callable[[], None], ended: asyncio.Future[None] | None = None
+) -> None:
     """Wait for a task that is not cancelled with the caller, however often that is; then pass the cancellation on.
 
     The task has to bound its own time; `on_cancel` may shorten it. Raises what it raised.
+
+    Args:
+        task: what to wait for.
+        on_cancel: called at each cancellation.
+        ended: resolved by the task in its last step, which wakes the caller a turn of the loop before its end could.
     """
     cancelled: asyncio.CancelledError | None = None
     loop = asyncio.get_running_loop()
     while not task.done():
-        ended = loop.create_future()  # what asyncio.wait does, for one task alone
-        task.add_done_callback(lambda _, ended=ended: ended.done() or ended.set_result(None))  # type: ignore[misc]
+        if ended is None or ended.done():
+            ended = loop.create_future()  # what asyncio.wait does, for one task alone
+            task.add_done_callback(lambda _, ended=ended: ended.done() or ended.set_result(None))  # type: ignore[misc]
         try:
             await ended
         except asyncio.CancelledError as error:

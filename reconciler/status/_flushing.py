@@ -50,8 +50,10 @@ class AsyncFlusher:
             return
         pending = session.begin(checkpoint=checkpoint)
         if pending is not None:
-            self._running = asyncio.create_task(self._send(session, pending, seconds))
-            await outlast(self._running, on_cancel=self._hurry)
+            loop = asyncio.get_running_loop()
+            ended = loop.create_future()
+            self._running = loop.create_task(self._send(session, pending, seconds, ended))
+            await outlast(self._running, on_cancel=self._hurry, ended=ended)
 
     async def _in_turn(self, session: Session, seconds: float, *, checkpoint: bool) -> None:
         while self._running is not None and not self._running.done():
@@ -61,7 +63,9 @@ class AsyncFlusher:
             self._running = asyncio.current_task()
             await self._send(session, pending, seconds)
 
-    async def _send(self, session: Session, pending: Pending, seconds: float) -> None:
+    async def _send(
+        self, session: Session, pending: Pending, seconds: float, ended: asyncio.Future[None] | None = None
+    ) -> None:
         self._budget = asyncio.timeout(min(seconds, SHUTDOWN_TIMEOUT) if self._hurried else seconds)
         try:
             flushed = await drive(pending, self._writer, self._budget)
@@ -70,6 +74,8 @@ class AsyncFlusher:
             raise
         finally:
             self._running = self._budget = None
+            if ended is not None and not ended.done():
+                ended.set_result(None)
         session.finish(pending, flushed)
 
     def _hurry(self) -> None:

@@ -7,11 +7,13 @@ was closed meanwhile is never found, and none is kept alive by the record.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextvars import ContextVar
+from typing import Any
 
 import msgspec
 
+from reconciler.meta import uid_of
 from reconciler.status._session import Session
 
 __all__ = ["Joint", "enter", "find", "leave"]
@@ -44,15 +46,17 @@ def leave(joint: Joint) -> None:
     _open.set(tuple(ref for ref in _open.get() if ref() is not None and ref() is not joint))
 
 
-def find(key: Hashable, uid: str) -> Joint | None:
+def find(key: Hashable, document: Mapping[str, Any]) -> Joint | None:
     """Return the innermost open batcher for the same object, or None.
 
     Args:
         key: see `Joint`.
-        uid: of the object; ``""`` when it was named without being read, which fits any.
+        document: the object; ``{}`` when it was named without being read, which fits any of that name.
     """
     for ref in reversed(_open.get()):
         joint = ref()
-        if joint is not None and joint.key == key and joint.session.is_open and uid in ("", joint.session.uid):
+        if joint is None or joint.key != key or not joint.session.is_open:
+            continue
+        if uid_of(document) in ("", joint.session.uid):
             return joint
     return None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from reconciler.meta import Cycle, current_cycle, format_path, merge_diff, parse_version
+from reconciler.meta import Cycle, current_cycle, format_path, get_path, merge_diff, parse_version
 from reconciler.status._effects import Effect, Flow, Flushed, Outcome, Policy, Sleep, Target
 from reconciler.status._errors import MAX_NAMED, StatusConflict, StatusContested, StatusError, StatusNotOpen
 from reconciler.status._flush import Flush
@@ -167,6 +167,11 @@ class Session:
         with self._lock:
             copied: dict[str, Any] = copy_json(self._work())
             return copied
+
+    def get(self, path: Path) -> Any:
+        """Return a private copy of one field of it."""
+        with self._lock:
+            return copy_json(get_path(self._work() if self._carried or self._recorded else self._considered, path))
 
     def close(self, *, in_error: bool) -> None:
         """Accept no more mutations.

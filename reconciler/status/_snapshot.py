@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from reconciler.meta import uid_of, version_of
 from reconciler.status._json import copy_json, digest
 
 __all__ = ["Snapshot"]
@@ -50,8 +49,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         metadata = document.get("metadata") or {}
         generation = metadata.get("generation")
         return cls(
-            version=version_of(document),
-            uid=uid_of(document),
+            version=str(metadata.get("resourceVersion") or ""),
+            uid=str(metadata.get("uid") or ""),
             generation=generation if isinstance(generation, int) else None,
             status=copy_json(document.get("status") or {}),
             managed_fields=tuple(metadata.get("managedFields") or ()),

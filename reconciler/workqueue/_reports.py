@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, NamedTuple
 
 from reconciler.workqueue._entry import K
 
 __all__ = ["Explanation", "QueueStatistics", "Run"]
 
 
-@dataclass(frozen=True, slots=True)
-class Run(Generic[K]):
+class Run(NamedTuple, Generic[K]):
     """Tell what was handed out.
 
     Attributes:

@@ -122,6 +122,43 @@ async def test_observed_generation_is_that_of_the_version_read(world: World) -> 
     assert (stored.generation, stored.status.observed_generation, stored.status.seen_size) == (2, 2, 2)
 
 
+async def test_observed_generation_stays_in_a_status_that_is_built_anew_in_every_cycle(world: World) -> None:
+    async def body(reconciler, obj, status):
+        def anew(current):
+            current.clear()
+            current["phase"] = f"run {len(reconciler.runs)}"
+
+        status.mutate(anew)
+
+    reconciler = WidgetReconciler(body)
+    controller = await world.start(reconciler)
+    await world.widget()
+    for run in (1, 2, 3):
+        await quiet(10)
+        stored = await world.read()
+        assert (stored.status.observed_generation, stored.status.phase) == (1, f"run {run}")
+        controller.enqueue(stored.key)
+
+
+async def test_observed_generation_stays_applied(world: World) -> None:
+    """What an apply leaves out is removed, so it is said again in every cycle."""
+
+    class Applied(WidgetReconciler):
+        status_strategy = "apply"
+
+    async def body(reconciler, obj, status):
+        status.set(phase=f"run {len(reconciler.runs)}")
+
+    reconciler = Applied(body)
+    controller = await world.start(reconciler)
+    await world.widget()
+    for run in (1, 2, 3):
+        await quiet(10)
+        stored = await world.read()
+        assert (stored.status.observed_generation, stored.status.phase) == (1, f"run {run}")
+        controller.enqueue(stored.key)
+
+
 async def test_observed_generation_is_recorded_by_success_and_terminal_error_alone(world: World) -> None:
     async def body(reconciler, obj, status):
         if obj.spec.size == 2 and len(reconciler.runs) < 4:

@@ -179,6 +179,28 @@ def test_current_is_a_copy_with_everything_recorded_laid_over():
     assert status.current == {"a": 2, "l": [1]}
 
 
+def test_get_reads_one_field_with_everything_recorded_laid_over():
+    server = ScriptedServer(status={"a": {"b": 1}, "l": [1], "none": None})
+    with StatusBatcher(server.blocking_writer(), server.document()) as status:
+        assert (status.get("a.b"), status.get(("a", "b"))) == (1, 1)
+        assert (status.get("missing"), status.get("a.missing", 7), status.get("none", 8)) == (None, 7, 8)
+        status.get("l").append(2)
+        status.increment("a.b", by=2)
+        status.remove("l")
+        assert (status.get("a.b"), status.get("l", "gone")) == (3, "gone")
+    with pytest.raises(PathError):
+        status.get("")
+
+
+def test_get_knows_what_an_earlier_checkpoint_wrote():
+    server = ScriptedServer(status={"n": 1})
+    with StatusBatcher(server.blocking_writer(), server.document()) as status:
+        status.increment("n")
+        status.flush()
+        assert status.get("n") == 2
+    assert server.status == {"n": 2}
+
+
 # merge
 
 
