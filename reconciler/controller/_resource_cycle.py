@@ -136,7 +136,7 @@ class ResourceCycle:
                 except TerminalError as error:
                     terminal = error  # what it recorded is the whole truth, so the block ends well and writes it
                 if not dying:
-                    self._stamp(obj, status)
+                    _stamp(obj, status)
         except Exception as error:
             failure = error if isinstance(error, StatusError) else batcher.failure
             if failure is error and terminal is not None:
@@ -201,17 +201,6 @@ class ResourceCycle:
         except InvalidObject:
             return obj
 
-    def _stamp(self, obj: Any, status: StatusBatcher[Any]) -> None:
-        """Record which generation the status is the outcome of, unless it says so; what is applied has to say all."""
-        if not (isinstance(obj, Resource) and obj.generation is not None and _observes(obj.status_model)):
-            return
-        stamp = status.get("observedGeneration")
-        if status.observed_generation is None:
-            if stamp is not None:  # from a time when this was not known: it would say "behind" for ever
-                status.remove("observedGeneration")
-        elif stamp != obj.generation or self._strategy == "apply":
-            status.set("observedGeneration", obj.generation)
-
     def _log_fields(self) -> dict[str, object]:
         return self._cycle.run.log_fields() if self._cycle is not None else {}
 
@@ -220,6 +209,18 @@ def _desired(obj: Any) -> tuple[str, int | None]:
     """Return which object it is, and which generation of what is wanted of it."""
     document = original_document(obj)
     return uid_of(document), document["metadata"].get("generation")
+
+
+def _stamp(obj: Any, status: StatusBatcher[Any]) -> None:
+    """Record which generation the status is the outcome of, unless it says so already."""
+    if not (isinstance(obj, Resource) and obj.generation is not None and _observes(obj.status_model)):
+        return
+    stamp = status.get("observedGeneration")
+    if status.observed_generation is None:
+        if stamp is not None:  # from a time when this was not known: it would say "behind" for ever
+            status.remove("observedGeneration")
+    elif stamp != obj.generation:
+        status.set("observedGeneration", obj.generation)
 
 
 @functools.lru_cache(maxsize=256)  # asked in every cycle, of the few kinds of a program

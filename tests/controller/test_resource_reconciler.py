@@ -141,7 +141,7 @@ async def test_observed_generation_stays_in_a_status_that_is_built_anew_in_every
 
 
 async def test_observed_generation_stays_applied(world: World) -> None:
-    """What an apply leaves out is removed, so it is said again in every cycle."""
+    """What an apply leaves out is removed, so it is said again in every one, recorded or not."""
 
     class Applied(WidgetReconciler):
         status_strategy = "apply"
