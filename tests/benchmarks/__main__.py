@@ -22,7 +22,17 @@ from typing import Any
 from tests.benchmarks import works
 from tests.benchmarks.plots import draw
 from tests.benchmarks.processes import ROOT, Contender, python
-from tests.benchmarks.report import CEILING, CEILING_PATCH, GO, KOPF, OURS, OURS_DEFAULTS, OURS_UVLOOP, markdown
+from tests.benchmarks.report import (
+    CEILING,
+    CEILING_PATCH,
+    CEILING_WATCH,
+    GO,
+    KOPF,
+    OURS,
+    OURS_DEFAULTS,
+    OURS_UVLOOP,
+    markdown,
+)
 
 GO_SOURCE = Path(__file__).parent / "go"
 DOCS = ROOT / "docs"
@@ -94,6 +104,7 @@ def contenders(program: str) -> dict[str, Contender]:
         "watch": python("watch_loop", "kubernetes_asyncio Watch"),
         "bare": python("bare", CEILING),
         "bare-patch": python("bare", CEILING_PATCH, "--write=patch"),
+        "bare-watch": python("bare", CEILING_WATCH, "--sees=events"),
     }
 
 

@@ -15,6 +15,7 @@ GO = "controller-runtime, typed"
 CEILING = "bare aiohttp"
 KOPF = "kopf"
 CEILING_PATCH = f"{CEILING}, patch"
+CEILING_WATCH = f"{CEILING}, list and watch"
 
 _START = [
     ("wall", "s until synced", ".2f"),
@@ -63,10 +64,12 @@ COLUMNS: dict[str, Sequence[tuple[str, str, str]]] = {
 RATIOS: Sequence[tuple[str, str, str, str]] = [
     ("converge", "rate", GO, "objects per second"),
     ("converge", "rate", CEILING, "objects per second"),
+    ("converge", "rate", CEILING_WATCH, "objects per second"),
     ("converge", "rate", KOPF, "objects per second"),
     ("converge", "cpu_per_object", GO, "CPU per object"),
     ("converge", "cpu_per_object", KOPF, "CPU per object"),
     ("converge", "cpu_per_object", CEILING, "CPU per object"),
+    ("converge", "cpu_per_object", CEILING_WATCH, "CPU per object"),
     ("start", "wall", GO, "time until synced"),
     ("start", "cpu", GO, "CPU until synced"),
     ("start", "rss", GO, "RSS of the process"),

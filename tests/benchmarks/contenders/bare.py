@@ -1,7 +1,8 @@
-"""The ceiling: aiohttp alone, which knows beforehand what there is.
+"""The ceiling: aiohttp alone.
 
-It sends the same writes to objects whose names and versions it has; or it reads all objects in pages, each decoded as
-raw slices and thrown away.
+It sends the same writes to objects whose names and versions it knows beforehand; or, with ``--sees=events``, to those
+that it lists while the clock runs, with a watch open that it throws away: what no controller can do without. Or it
+reads all objects in pages, each decoded as raw slices and thrown away.
 """
 
 from __future__ import annotations
@@ -24,7 +25,17 @@ class _Page(msgspec.Struct):
     items: list[msgspec.Raw]
 
 
+class _Item(msgspec.Struct):
+    metadata: dict[str, Any]
+
+
+class _MetadataPage(msgspec.Struct):
+    metadata: dict[str, Any]
+    items: list[_Item]
+
+
 _decode = msgspec.json.Decoder(_Page).decode
+_decode_metadata = msgspec.json.Decoder(_MetadataPage).decode
 
 
 async def main(options: Options) -> None:
@@ -45,16 +56,53 @@ async def main(options: Options) -> None:
             reporter.mark("synced")
             await obey(reporter, lines)
             return
+        if options.sees == "events":
+            reporter.mark("ready")
+            await anext(lines)
+            items, version = await _metadata(session, path)
+            reporter.objects = len(items)
+            reporter.mark("synced")
+            watching = asyncio.create_task(_watch(session, path, version))
+            await _write_all(session, path, items, options, reporter)
+            await obey(reporter, lines)
+            watching.cancel()
+            return
         accept = {"accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
         async with session.get(path, headers=accept) as answer:
             items = (await answer.json())["items"]
         reporter.objects = len(items)
         reporter.mark("ready")
         await anext(lines)
-        left = iter(items)
-        workers = [asyncio.create_task(_write(session, path, left, options, reporter)) for _ in range(options.workers)]
-        await asyncio.gather(*workers)
+        await _write_all(session, path, items, options, reporter)
         await obey(reporter, lines)
+
+
+async def _metadata(session: aiohttp.ClientSession, path: str) -> tuple[list[dict[str, Any]], str]:
+    items: list[dict[str, Any]] = []
+    version = token = ""
+    while True:
+        async with session.get(path, params={"limit": "500", **({"continue": token} if token else {})}) as answer:
+            page = _decode_metadata(await answer.read())
+        items += [{"metadata": item.metadata} for item in page.items]
+        version = version or page.metadata["resourceVersion"]
+        token = page.metadata.get("continue") or ""
+        if not token:
+            return items, version
+
+
+async def _watch(session: aiohttp.ClientSession, path: str, version: str) -> None:
+    parameters = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
+    async with session.get(path, params=parameters, timeout=aiohttp.ClientTimeout()) as answer:
+        async for _ in answer.content.iter_any():
+            pass
+
+
+async def _write_all(
+    session: aiohttp.ClientSession, path: str, items: list[dict[str, Any]], options: Options, reporter: Reporter
+) -> None:
+    left = iter(items)
+    workers = [asyncio.create_task(_write(session, path, left, options, reporter)) for _ in range(options.workers)]
+    await asyncio.gather(*workers)
 
 
 async def _pages(session: aiohttp.ClientSession, path: str, reporter: Reporter) -> None:
