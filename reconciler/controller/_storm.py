@@ -2,7 +2,8 @@
 
 A parent that rewrites its child at each run, two controllers that fight over one field, a reconcile that asks for
 ``again=True`` for ever: each looks like a busy, healthy controller. More than ten runs of one key within ten seconds
-are reported once, with the reasons of those runs.
+are reported once, with the reasons of those runs. What makes thousands of keys run so is one fault: a few of them are
+told of, the others are counted.
 """
 
 from __future__ import annotations
@@ -28,16 +29,21 @@ class Storm(Generic[K]):
         runs: how many runs there were within `window`.
         window: seconds.
         reasons: how many of those runs had each reason; a run may have several.
+        told: whether it is to be told of; if not, it is one of very many.
+        untold: how many others there were since the last one that was told of.
     """
 
     key: K
     runs: int
     window: float
     reasons: Counter[str]
+    told: bool = True
+    untold: int = 0
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{reason} x{count}" for reason, count in self.reasons.most_common())
-        return f"{self.key} ran {self.runs} times within {self.window:g} s, because of: {reasons or 'nothing known'}"
+        reasons = ", ".join(f"{reason} x{count}" for reason, count in self.reasons.most_common()) or "nothing known"
+        others = f"; so did {self.untold} other keys that were not told of" if self.untold else ""
+        return f"{self.key} ran {self.runs} times within {self.window:g} s, because of: {reasons}{others}"
 
 
 class StormAlarm(Generic[K]):
@@ -47,11 +53,18 @@ class StormAlarm(Generic[K]):
         limit: runs within the window that are still in order. Default 10.
         window: seconds. Default 10.
         quiet: seconds before the same key is reported again. Default 300.
+        told: storms that are told of within the window. Default 10.
         clock: source of monotonic time.
     """
 
     def __init__(
-        self, *, limit: int = 10, window: float = 10.0, quiet: float = 300.0, clock: Clock | None = None
+        self,
+        *,
+        limit: int = 10,
+        window: float = 10.0,
+        quiet: float = 300.0,
+        told: int = 10,
+        clock: Clock | None = None,
     ) -> None:
         self._limit = limit
         self._window = window
@@ -59,10 +72,12 @@ class StormAlarm(Generic[K]):
         self._clock = clock or current_clock()
         self._recent: OrderedDict[K, deque[tuple[float, frozenset[str]]]] = OrderedDict()
         self._quiet_until: OrderedDict[K, float] = OrderedDict()
+        self._told: deque[float] = deque(maxlen=told)
+        self._untold = 0
         self._storms = 0
 
     def note(self, key: K, reasons: Iterable[str]) -> Storm[K] | None:
-        """Count a run; return a description when the key has become a storm that is to be reported now."""
+        """Count a run; return a description when the key has become a storm."""
         now = self._clock.monotonic()
         self._drop_idle(now)
         runs = self._recent.get(key)
@@ -77,11 +92,17 @@ class StormAlarm(Generic[K]):
             return None
         self._quiet_until[key] = now + self._quiet
         self._storms += 1
-        return Storm(key, len(runs), self._window, Counter(reason for _, reasons in runs for reason in reasons))
+        found = Counter(reason for _, reasons in runs for reason in reasons)
+        if len(self._told) == self._told.maxlen and self._told[0] > now - self._window:
+            self._untold += 1
+            return Storm(key, len(runs), self._window, found, told=False)
+        untold, self._untold = self._untold, 0
+        self._told.append(now)
+        return Storm(key, len(runs), self._window, found, untold=untold)
 
     @property
     def storms(self) -> int:
-        """Return how many storms were reported since the start."""
+        """Return how many storms there were since the start, told of or not."""
         return self._storms
 
     def __len__(self) -> int:

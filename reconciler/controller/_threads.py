@@ -12,7 +12,7 @@ import contextlib
 import contextvars
 import inspect
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from reconciler.controller._errors import ControllerError, ReconcileCancelled
@@ -45,7 +45,10 @@ class ThreadBridge:
             if self._stopped:
                 discard(awaitable)
                 raise ReconcileCancelled("the reconcile is to stop: its time is up, or the controller stops")
-            future = asyncio.run_coroutine_threadsafe(_coroutine(awaitable), self._loop)
+            # A coroutine is not wrapped: a task that is cancelled before its first step ends what it holds, and a
+            # coroutine inside that one would never have been awaited.
+            coroutine: Coroutine[Any, Any, T] = awaitable if inspect.iscoroutine(awaitable) else _coroutine(awaitable)
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             self._waits.add(future)
         try:
             return future.result()

@@ -235,6 +235,7 @@ class Worker:
         storm = self._bench.storm.note(run.request, run.reasons)
         if storm is not None:
             self._bench.metrics.storm()
+        if storm is not None and storm.told:
             _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())
 
     def _report(self, run: ReconcileRun, verdict: Verdict) -> None:

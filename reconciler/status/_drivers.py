@@ -109,7 +109,7 @@ async def outlast(
     while not task.done():
         if ended is None or ended.done():
             ended = loop.create_future()  # what asyncio.wait does, for one task alone
-            task.add_done_callback(lambda _, ended=ended: ended.done() or ended.set_result(None))  # type: ignore[misc]
+        task.add_done_callback(lambda _, ended=ended: ended.done() or ended.set_result(None))  # type: ignore[misc]
         try:
             await ended
         except asyncio.CancelledError as error:

@@ -53,6 +53,26 @@ def test_a_key_is_reported_again_only_after_a_while():
     assert alarm.storms == 3
 
 
+def test_of_very_many_storms_a_few_are_told_and_the_others_counted():
+    clock = Clock()
+    alarm = StormAlarm[int](clock=clock, quiet=300)
+
+    def burst() -> list[str]:
+        storms = [alarm.note(key, {"event"}) for _ in range(11) for key in range(1000)]
+        return [str(storm) for storm in storms if storm is not None and storm.told]
+
+    first = burst()
+    assert len(first) == 10
+    assert first[0] == "0 ran 11 times within 10 s, because of: event x11"
+    assert alarm.storms == 1000
+    clock.time += 301
+    second = burst()
+    assert len(second) == 10
+    assert second[0].endswith("event x11; so did 990 other keys that were not told of")
+    assert "so did" not in second[1]
+    assert alarm.storms == 2000
+
+
 def test_interrupted_storms_are_quiet_as_long():
     clock = Clock()
     alarm = StormAlarm[str](clock=clock, quiet=300)

@@ -6,6 +6,8 @@ On real time, because virtual time cannot know what a thread is doing; nothing h
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import gc
 import threading
 
 import pytest
@@ -20,6 +22,7 @@ from reconciler.controller import (
     Result,
     current_run,
 )
+from reconciler.controller._threads import ThreadBridge
 from reconciler.meta import Request
 from reconciler.status import StatusBatcher
 from tests.controller.conftest import Widget, World
@@ -227,6 +230,29 @@ async def test_stop_makes_waiting_threads_stop(world: World) -> None:
     await controller.stop(grace=0)
     assert isinstance(reconciler.errors[0], ReconcileCancelled)
     assert controller.statistics().cancelled == 1
+
+
+async def test_a_coroutine_that_the_end_of_the_loop_overtakes_is_not_called_never_awaited(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """`asyncio.run` cancels what is left over, also a task that has not made its first step."""
+    loop, test = asyncio.get_running_loop(), asyncio.current_task()
+    bridge = ThreadBridge(loop)
+
+    async def never() -> None:
+        raise AssertionError("it began")
+
+    def body() -> None:
+        with pytest.raises(concurrent.futures.CancelledError):
+            bridge.wait(never())
+
+    thread = loop.run_in_executor(None, body)
+    while not bridge._waits:  # the loop is held up on purpose: it must not come to the coroutine
+        threading.Event().wait(0.001)
+    loop.call_soon(lambda: [task.cancel() for task in asyncio.all_tasks() if task is not test])
+    await thread
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 async def test_plain_reconcile_object_and_finalize_run_in_threads(world: World) -> None:
