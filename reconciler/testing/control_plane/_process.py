@@ -11,13 +11,19 @@ from pathlib import Path
 
 __all__ = ["Process"]
 
+_LAST_WILL = 'read -r _ || { kill -9 "$1"; rm -rf "$2"; }'
+"""Of a shell whose input is a pipe from this process: `read` fails when that ends without a word."""
+
 
 class Process:
     """Be a running program whose output goes to a file.
 
+    It does not outlive this process: when that is killed and cannot `stop` it, a shell that waits for this kills the
+    program and removes the directory.
+
     Args:
         command: program and arguments.
-        log: the file for its output; appended to.
+        log: the file for its output, in a directory of the control plane's own; appended to.
     """
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
@@ -28,6 +34,13 @@ class Process:
             self._popen = subprocess.Popen(  # noqa: S603 - ours
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
+        self._executor = subprocess.Popen(  # noqa: S603 - ours
+            ["/bin/sh", "-c", _LAST_WILL, "sh", str(self._popen.pid), str(log.parent)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def has_ended(self, *, within: float) -> bool:
         """Wait up to `within` seconds for the program's end; say whether it came."""
@@ -43,6 +56,7 @@ class Process:
         if not self.has_ended(within=patience):
             self._signal(signal.SIGKILL)
             self._popen.wait()
+        self._executor.communicate(b"\n" if self._executor.poll() is None else None)
 
     def last_words(self, lines: int = 5) -> str:
         """Return the end of the program's output on one line."""
