@@ -9,7 +9,7 @@ from reconciler.client._answers import decode
 from reconciler.client._base import ClientBase
 from reconciler.client._connection import JSON
 from reconciler.client._requests import CONTENT_TYPES, encode
-from reconciler.meta import GroupVersionKind, Request, request_of
+from reconciler.meta import GroupVersionKind, Request
 from reconciler.objects import KindLike, gvk_from
 
 __all__ = ["ClientStatusWriter"]
@@ -24,25 +24,17 @@ class ClientStatusWriter:
         request: the object's name and namespace.
 
     Attributes:
+        gvk: the object's kind.
+        request: its name and namespace.
         warnings: the ``Warning`` headers of the last answer.
     """
 
     def __init__(self, client: ClientBase, kind: KindLike, request: Request) -> None:
+        self.gvk: GroupVersionKind = gvk_from(kind)
+        self.request = request
+        self.warnings: Sequence[str] = ()
         self._client = client
         self._kind = kind
-        self._gvk = gvk_from(kind)
-        self._request = request
-        self.warnings: Sequence[str] = ()
-
-    @property
-    def gvk(self) -> GroupVersionKind:
-        """Return the object's kind."""
-        return self._gvk
-
-    @property
-    def request(self) -> Request:
-        """Return the object's name and namespace."""
-        return self._request
 
     @property
     def field_manager(self) -> str:
@@ -68,7 +60,7 @@ class ClientStatusWriter:
             APIError: another failure, typed.
             TransportError: no answer, after all attempts.
         """
-        return await self._client._get_live(self._kind, *self._request)  # noqa: SLF001 - one room
+        return await self._client._get_live(self._kind, *self.request)  # noqa: SLF001 - one room
 
     async def write(
         self,
@@ -96,17 +88,18 @@ class ClientStatusWriter:
         if strategy == "apply":
             options.append(("force", "true"))
         if strategy != "merge":
-            body = {"apiVersion": self._gvk.api_version, "kind": self._gvk.kind, **body}
+            body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
         connection = client._connection  # noqa: SLF001 - one room
         request = connection.request(
             "PUT" if strategy == "update" else "PATCH",
-            client._object_path(rt, *self._request, subresource),  # noqa: SLF001 - one room
+            client._object_path(rt, *self.request, subresource),  # noqa: SLF001 - one room
             options,
             body=encode(body),
             content_type=JSON if strategy == "update" else CONTENT_TYPES[strategy],
         )
         verb = "patch" if strategy == "merge" else strategy
-        write = client._write(rt, verb, self._request, dry_run=False)  # noqa: SLF001 - one room
+        key = client._key(rt, *self.request)  # noqa: SLF001 - one room
+        write = client._write(rt, verb, key, dry_run=False)  # noqa: SLF001 - one room
         try:
             response = await connection.once(request)
         except BaseException as error:
@@ -115,5 +108,5 @@ class ClientStatusWriter:
         self.warnings = response.warnings
         answer = decode(request, response)
         if write.stores:
-            client._wrote(rt, verb, request_of(answer), response.body)  # noqa: SLF001 - one room
+            client._wrote(rt, verb, key, response.body)  # noqa: SLF001 - one room
         return answer

@@ -27,12 +27,12 @@ def gvk_from(kind: KindLike) -> GroupVersionKind:
         ValueError: the text names no kind.
         TypeError: it is something else, or the bare class Resource.
     """
+    if _is_kind_class(kind):
+        return kind.gvk
     if isinstance(kind, str):
         return GroupVersionKind.parse(kind)
     if isinstance(kind, GroupVersionKind):
         return kind
-    if _is_kind_class(kind):
-        return kind.gvk
     raise TypeError(f"{kind!r} names no kind: give 'group/version/Kind', a GroupVersionKind or a subclass of Resource")
 
 

@@ -146,12 +146,18 @@ class Resource(Generic[SpecT_co, StatusT_co]):
             InvalidObject: it is of another kind, or a field does not fit its model.
         """
         _check_kind(cls, document)
-        parts = _Reader(cls, document)
         obj = cls.__new__(cls)
-        obj.metadata = parts.read("metadata", ObjectMeta)
-        obj.spec = parts.read("spec", cls.spec_model)
-        obj.status = parts.read("status", cls.status_model)
-        parts.raise_problems()
+        spec: Any
+        status: Any
+        try:
+            obj.metadata = ObjectMeta.model_validate(_part(document, "metadata"))
+            spec = cls.spec_model.model_validate(_part(document, "spec"))
+            status = cls.status_model.model_validate(_part(document, "status"))
+        except ValidationError:
+            raise InvalidObject(
+                f"{cls.gvk.kind} {request_text(document)} does not fit its model", _problems(cls, document)
+            ) from None
+        obj.spec, obj.status = spec, status
         obj._document = document  # noqa: SLF001 - its own
         return obj
 
@@ -242,30 +248,23 @@ AnyResource = Resource[Any, Any]
 _PARTS = frozenset({"metadata", "spec", "status"})
 
 
-class _Reader:
-    """Read the parts of one document, collecting what is wrong with any of them."""
+def _part(document: Mapping[str, Any], part: str) -> Any:
+    data = document.get(part)
+    return {} if data is None else data
 
-    def __init__(self, cls: type[AnyResource], document: Mapping[str, Any]) -> None:
-        self._cls = cls
-        self._document = document
-        self._problems: list[tuple[str, str]] = []
 
-    def read(self, part: str, model: type[BaseModel]) -> Any:
-        data = self._document.get(part)
+def _problems(cls: type[AnyResource], document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what is wrong with any part of a document: where, and what."""
+    problems: list[tuple[str, str]] = []
+    for part, model in (("metadata", ObjectMeta), ("spec", cls.spec_model), ("status", cls.status_model)):
         try:
-            return model.model_validate({} if data is None else data)
+            model.model_validate(_part(document, part))
         except ValidationError as error:
-            self._problems += [
+            problems += [
                 (_field_path(part, problem["loc"]), problem["msg"])
                 for problem in error.errors(include_url=False, include_context=False, include_input=False)
             ]
-            return None
-
-    def raise_problems(self) -> None:
-        if self._problems:
-            namespace = namespace_of(self._document)
-            request = Request(name_of(self._document), namespace)
-            raise InvalidObject(f"{self._cls.gvk.kind} {request} does not fit its model", self._problems)
+    return problems
 
 
 def _field_path(part: str, location: tuple[int | str, ...]) -> str:
