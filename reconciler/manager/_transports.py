@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from reconciler.errors import TransportError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -93,11 +93,10 @@ class Traced(_Around):
         super().__init__(transport)
         self._tracer = tracer
 
-    def send(self, request: HTTPRequest, /) -> Coroutine[Any, Any, HTTPResponse]:
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request; what it raises is recorded. Cancellation ends the span as it ends the request."""
-        return self._in_span(request) if is_tracing() else self._transport.send(request)
-
-    async def _in_span(self, request: HTTPRequest) -> HTTPResponse:
+        if not is_tracing():
+            return await self._transport.send(request)
         from opentelemetry.trace import SpanKind, StatusCode
 
         attributes = {"http.request.method": request.method, "url.path": request.path}
