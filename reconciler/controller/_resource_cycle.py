@@ -212,15 +212,16 @@ def _desired(obj: Any) -> tuple[str, int | None]:
 
 
 def _stamp(obj: Any, status: StatusBatcher[Any]) -> None:
-    """Record which generation the status is the outcome of, unless it says so already."""
+    """Record which generation the status is the outcome of.
+
+    Also where it says so already: another writer may take it away before the write, which is then replayed.
+    """
     if not (isinstance(obj, Resource) and obj.generation is not None and _observes(obj.status_model)):
         return
-    stamp = status.get("observedGeneration")
-    if status.observed_generation is None:
-        if stamp is not None:  # from a time when this was not known: it would say "behind" for ever
-            status.remove("observedGeneration")
-    elif stamp != obj.generation:
+    if status.observed_generation is not None:
         status.set("observedGeneration", obj.generation)
+    elif status.get("observedGeneration") is not None:  # of a time when it was not known: "behind" for ever
+        status.remove("observedGeneration")
 
 
 @functools.lru_cache(maxsize=256)  # asked in every cycle, of the few kinds of a program

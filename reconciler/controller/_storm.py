@@ -19,6 +19,9 @@ __all__ = ["Storm", "StormAlarm"]
 
 K = TypeVar("K", bound=Hashable)
 
+_TOLD = 10
+"""Storms that are told of within a window."""
+
 
 @dataclass(frozen=True, slots=True)
 class Storm(Generic[K]):
@@ -30,7 +33,8 @@ class Storm(Generic[K]):
         window: seconds.
         reasons: how many of those runs had each reason; a run may have several.
         told: whether it is to be told of; if not, it is one of very many.
-        untold: how many others there were since the last one that was told of.
+        last: whether those that follow soon are not told of.
+        untold: how many were not, since the one before that was.
     """
 
     key: K
@@ -38,12 +42,14 @@ class Storm(Generic[K]):
     window: float
     reasons: Counter[str]
     told: bool = True
+    last: bool = False
     untold: int = 0
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{reason} x{count}" for reason, count in self.reasons.most_common()) or "nothing known"
-        others = f"; so did {self.untold} other keys that were not told of" if self.untold else ""
-        return f"{self.key} ran {self.runs} times within {self.window:g} s, because of: {reasons}{others}"
+        counted = f"; storms that were only counted since the last one told of: {self.untold}" if self.untold else ""
+        more = "; others that follow soon are only counted" if self.last else ""
+        return f"{self.key} ran {self.runs} times within {self.window:g} s, because of: {reasons}{counted}{more}"
 
 
 class StormAlarm(Generic[K]):
@@ -53,18 +59,11 @@ class StormAlarm(Generic[K]):
         limit: runs within the window that are still in order. Default 10.
         window: seconds. Default 10.
         quiet: seconds before the same key is reported again. Default 300.
-        told: storms that are told of within the window. Default 10.
         clock: source of monotonic time.
     """
 
     def __init__(
-        self,
-        *,
-        limit: int = 10,
-        window: float = 10.0,
-        quiet: float = 300.0,
-        told: int = 10,
-        clock: Clock | None = None,
+        self, *, limit: int = 10, window: float = 10.0, quiet: float = 300.0, clock: Clock | None = None
     ) -> None:
         self._limit = limit
         self._window = window
@@ -72,7 +71,7 @@ class StormAlarm(Generic[K]):
         self._clock = clock or current_clock()
         self._recent: OrderedDict[K, deque[tuple[float, frozenset[str]]]] = OrderedDict()
         self._quiet_until: OrderedDict[K, float] = OrderedDict()
-        self._told: deque[float] = deque(maxlen=told)
+        self._told: deque[float] = deque(maxlen=_TOLD)
         self._untold = 0
         self._storms = 0
 
@@ -93,12 +92,12 @@ class StormAlarm(Generic[K]):
         self._quiet_until[key] = now + self._quiet
         self._storms += 1
         found = Counter(reason for _, reasons in runs for reason in reasons)
-        if len(self._told) == self._told.maxlen and self._told[0] > now - self._window:
+        if self._has_told_enough(now):
             self._untold += 1
             return Storm(key, len(runs), self._window, found, told=False)
         untold, self._untold = self._untold, 0
         self._told.append(now)
-        return Storm(key, len(runs), self._window, found, untold=untold)
+        return Storm(key, len(runs), self._window, found, last=self._has_told_enough(now), untold=untold)
 
     @property
     def storms(self) -> int:
@@ -107,6 +106,9 @@ class StormAlarm(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._recent)
+
+    def _has_told_enough(self, now: float) -> bool:
+        return len(self._told) == _TOLD and self._told[0] > now - self._window
 
     def _drop_idle(self, now: float) -> None:
         while self._recent and next(iter(self._recent.values()))[-1][0] <= now - self._window:

@@ -153,10 +153,10 @@ class Resource(Generic[SpecT_co, StatusT_co]):
             obj.metadata = ObjectMeta.model_validate(_part(document, "metadata"))
             spec = cls.spec_model.model_validate(_part(document, "spec"))
             status = cls.status_model.model_validate(_part(document, "status"))
-        except ValidationError:
-            raise InvalidObject(
-                f"{cls.gvk.kind} {request_text(document)} does not fit its model", _problems(cls, document)
-            ) from None
+        except ValidationError as error:
+            # All of them; a validator that changes what it is given may find nothing a second time.
+            problems = _problems(cls, document) or [("", str(error))]
+            raise InvalidObject(f"{cls.gvk.kind} {request_text(document)} does not fit its model", problems) from None
         obj.spec, obj.status = spec, status
         obj._document = document  # noqa: SLF001 - its own
         return obj

@@ -175,7 +175,7 @@ class StatusBatcher(Recorder[S]):
         return self._opened().current()
 
     def get(self, path: PathLike, default: Any = None) -> Any:
-        """Return one field, with everything recorded laid over it; `default` where there is none, or null.
+        """Return a private copy of one field as it is on the wire, with everything recorded laid over it.
 
         ::
 
@@ -183,10 +183,12 @@ class StatusBatcher(Recorder[S]):
 
         Args:
             path: as for `set`.
-            default: None by default.
+            default: returned where the path leads nowhere, or to null. None by default.
 
         Raises:
+            StatusNotOpen: the block has not begun.
             UnknownStatusField: the kind's status model has no such field.
+            PathError: the path is empty.
         """
         found = self._opened().get(self._fields.path(path))
         return default if found is None else found

@@ -171,7 +171,9 @@ class Session:
     def get(self, path: Path) -> Any:
         """Return a private copy of one field of it."""
         with self._lock:
-            return copy_json(get_path(self._work() if self._carried or self._recorded else self._considered, path))
+            # While a checkpoint is on its way, what it took is in the working status alone.
+            untouched = self._working is None and not self._carried and not self._recorded
+            return copy_json(get_path(self._considered if untouched else self._work(), path))
 
     def close(self, *, in_error: bool) -> None:
         """Accept no more mutations.

@@ -368,6 +368,24 @@ async def test_what_is_recorded_while_a_checkpoint_is_under_way_goes_out_later(s
     assert server.status == {"log": [1, 2]}
 
 
+async def test_what_a_checkpoint_under_way_has_taken_is_still_read(server):
+    server.status = {"attempts": 1}
+    server.latency = 1
+    async with StatusBatcher(server.writer(), server.document()) as status:
+
+        async def attempt() -> None:
+            status.set(attempts=status.get("attempts", 0) + 1)
+            await status.flush()
+
+        first = asyncio.create_task(attempt())
+        await asyncio.sleep(0.5)
+        assert status.get("attempts") == status.current["attempts"] == 2
+        status.set(attempts=status.get("attempts", 0) + 1)
+        await first
+        assert status.get("attempts") == 3
+    assert server.status["attempts"] == 3
+
+
 async def test_flushes_of_several_tasks_take_turns(server):
     server.latency = 1.0
     async with batcher(server) as status:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,39 +16,46 @@ import pytest
 from reconciler.testing.control_plane._process import Process
 
 _STARTS_ONE = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from reconciler.testing.control_plane._process import Process
 process = Process(["sleep", "1000"], Path(sys.argv[1]) / "sleep.log")
-print(process._popen.pid, flush=True)
+child = os.fork() if sys.argv[2] == "True" else 0
+if child or sys.argv[2] == "False":
+    print(process._popen.pid, child, flush=True)
 time.sleep(1000)
 """
 
 
-def wait_for_the_end_of(pid: int) -> None:
-    """Wait for a program that is no child of this process; the test's own timeout ends the waiting."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        os.set_blocking(descriptor, True)
-        import select
-
-        select.select([descriptor], [], [])
-    finally:
-        os.close(descriptor)
-
-
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for a foreign process as Linux lets one")
-def test_a_program_and_its_directory_go_when_their_process_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("forks", [False, True], ids=["alone", "with a forked child"])
+def test_a_program_and_its_directory_go_when_their_process_is_killed(tmp_path: Path, *, forks: bool) -> None:
     directory = tmp_path / "plane"
     directory.mkdir()
-    owner = subprocess.Popen([sys.executable, "-c", _STARTS_ONE, str(directory)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", _STARTS_ONE, str(directory), str(forks)]
+    owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
-    with owner:
-        pid = int(owner.stdout.readline())
-        os.kill(owner.pid, signal.SIGKILL)
-    wait_for_the_end_of(pid)
-    while directory.exists():  # the shell removes it after that
-        os.sched_yield()
+    program, child = (int(number) for number in owner.stdout.readline().split())
+    try:
+        with open_pidfd(program) as end:
+            os.kill(owner.pid, signal.SIGKILL)
+            owner.wait()
+            select.select([end], [], [])  # the test's own timeout ends the waiting
+        while directory.exists():  # the shell removes it after that
+            os.sched_yield()
+    finally:
+        owner.stdout.close()
+        if child:
+            os.kill(child, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def open_pidfd(pid: int) -> Iterator[int]:
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def test_a_program_that_was_stopped_leaves_its_directory_and_no_shell(tmp_path: Path) -> None:
@@ -55,3 +65,23 @@ def test_a_program_that_was_stopped_leaves_its_directory_and_no_shell(tmp_path: 
     assert (tmp_path / "sleep.log").exists()
     assert process._executor.returncode == 0
     assert process.has_ended(within=0)
+
+
+def test_a_program_that_cannot_be_started_leaves_no_shell(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Process([str(tmp_path / "missing")], tmp_path / "log")
+    assert not children()
+    assert tmp_path.exists()
+
+
+def test_a_program_that_ended_by_itself_is_not_killed_again(tmp_path: Path) -> None:
+    """Its number may be another program's by then."""
+    process = Process(["true"], tmp_path / "log")
+    assert process.has_ended(within=30)
+    assert process._executor.returncode == 0
+    process.stop(patience=10)
+
+
+def children() -> list[int]:
+    """Return the children of this process that have not been waited for."""
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]

@@ -65,6 +65,8 @@ async def main(options: Options) -> None:
             watching = asyncio.create_task(_watch(session, path, version))
             await _write_all(session, path, items, options, reporter)
             await obey(reporter, lines)
+            if watching.done():
+                raise RuntimeError("the watch ended before the work") from watching.exception()
             watching.cancel()
             return
         accept = {"accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
@@ -92,7 +94,7 @@ async def _metadata(session: aiohttp.ClientSession, path: str) -> tuple[list[dic
 
 async def _watch(session: aiohttp.ClientSession, path: str, version: str) -> None:
     parameters = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
-    async with session.get(path, params=parameters, timeout=aiohttp.ClientTimeout()) as answer:
+    async with session.get(path, params=parameters, timeout=aiohttp.ClientTimeout(), raise_for_status=True) as answer:
         async for _ in answer.content.iter_any():
             pass
 
