@@ -28,7 +28,7 @@ import msgspec
 
 from reconciler.cache._failures import Failure, Pacer, WatchTrouble, action_on, is_behind
 from reconciler.cache._object import CachedObject
-from reconciler.cache._session import Counts, Filled, Position, Session, Sink, is_lower
+from reconciler.cache._session import Filled, Position, Session, Sink, is_lower
 from reconciler.cache._source import Source
 from reconciler.cache._statistics import ReflectorStatistics
 from reconciler.cache._stream import read_lines
@@ -119,7 +119,7 @@ class Reflector:
         self._clock = clock or current_clock()
         self._rng = rng
         self._pacer = Pacer(clock=self._clock, rng=rng)
-        self._counts = Counts()
+        self._counts = ReflectorStatistics()
         self._position = Position()
         self._verb = "list"
         self._streams: bool | None = None  # whether the server knows streamed lists; None until one came or was refused
@@ -173,7 +173,7 @@ class Reflector:
 
     def statistics(self) -> ReflectorStatistics:
         """Count what was done."""
-        return ReflectorStatistics(**dataclasses.asdict(self._counts))
+        return dataclasses.replace(self._counts)
 
     async def _step(self) -> None:
         if self._position.current and self._away:

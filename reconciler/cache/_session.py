@@ -10,11 +10,12 @@ import msgspec
 
 from reconciler.cache._failures import WatchTrouble, is_behind
 from reconciler.cache._object import CachedObject
+from reconciler.cache._statistics import ReflectorStatistics
 from reconciler.cache._wire import Bookmark, WireReader, decode_line, read_bookmark
 from reconciler.errors import APIError, TooManyRequests, error_from_response
 from reconciler.meta import Request, Version, parse_version
 
-__all__ = ["Counts", "Filled", "Position", "Session", "Sink", "is_lower"]
+__all__ = ["Filled", "Position", "Session", "Sink", "is_lower"]
 
 SILENCE_MARGIN = 10.0
 """Seconds past its timeout after which a silent watch is dead: the server should have ended it."""
@@ -50,22 +51,6 @@ class Sink(Protocol):
     def recognizes(self, first: Sequence[CachedObject]) -> bool:
         """Say whether these, the first objects of a list if it has any, are what was taken before."""
         ...
-
-
-@dataclass(slots=True)
-class Counts:
-    """Count what one reflector did; `ReflectorStatistics` says what each is."""
-
-    lists: int = 0
-    watches: int = 0
-    events: int = 0
-    bookmarks: int = 0
-    failures: int = 0
-    expired: int = 0
-    silent: int = 0
-    behind: int = 0
-    stale_lists: int = 0
-    restarts: int = 0
 
 
 @dataclass(slots=True)
@@ -128,7 +113,7 @@ class Session:
         position: Position,
         sink: Sink,
         reader: WireReader,
-        counts: Counts,
+        counts: ReflectorStatistics,
         timeout: int,
         filled: Filled | None = None,
     ) -> None:

@@ -10,9 +10,9 @@ from reconciler.cache._store import StoreStatistics
 __all__ = ["InformerStatistics", "ReflectorStatistics"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReflectorStatistics:
-    """Count what one reflector, or all those of an informer, did.
+    """Count what one reflector, or all those of an informer, did. What is handed out is a copy.
 
     Attributes:
         lists: complete lists, streamed ones included.
