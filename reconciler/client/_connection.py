@@ -17,7 +17,7 @@ from reconciler.client._retry import Repeat, RetryPolicy, Trail, is_unknown, may
 from reconciler.client._server_time import ServerTime
 from reconciler.client._settled import Settled
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import APIError, ReconcilerError, TransportError, Unauthorized
+from reconciler.errors import ReconcilerError, TransportError, Unauthorized
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import current_cycle
 
@@ -160,16 +160,12 @@ class Connection:
             APIError: the server's failure, typed.
             TransportError: no answer.
         """
-        response = await self.send(request)
-        if 200 <= response.status < 300:
-            return response
-        refusal = await self._refusal(request, response)
-        if not (isinstance(refusal, Unauthorized) and await self.renew()):
-            raise refusal
-        response = await self.send(request)
-        if 200 <= response.status < 300:
-            return response
-        raise await self._refusal(request, response)
+        try:
+            return await self._exchange(request)
+        except Unauthorized:
+            if not await self.renew():
+                raise
+        return await self._exchange(request)
 
     async def renew(self) -> bool:
         """Let the transport read its credentials anew, if it can; say whether they are others now.
@@ -178,9 +174,12 @@ class Connection:
         """
         return isinstance(self._credentials, _Renewing) and await self._credentials.renew()
 
-    async def _refusal(self, request: HTTPRequest, response: HTTPResponse) -> APIError:
+    async def _exchange(self, request: HTTPRequest) -> HTTPResponse:
+        response = await self.send(request)
+        if 200 <= response.status < 300:
+            return response
         await response.close()
-        return failure(request, response, self.now())
+        raise failure(request, response, self.now())
 
     async def execute(self, request: HTTPRequest, repeat: Repeat, trail: Trail | None = None) -> HTTPResponse:
         """Send, and repeat where the policy and `repeat` allow it; return a successful answer.

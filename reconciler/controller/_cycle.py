@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from reconciler.controller._echo import EchoTracker
 from reconciler.controller._threads import ThreadBridge
@@ -16,7 +17,8 @@ from reconciler.status import StatusMetrics
 __all__ = ["ReconcileCycle", "ReconcileRun", "current_run"]
 
 
-class ReconcileRun(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ReconcileRun:
     """Describe a run of a reconciler.
 
     Attributes:

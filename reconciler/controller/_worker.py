@@ -233,9 +233,10 @@ class Worker:
 
     def _watch_for_storm(self, run: ReconcileRun) -> None:
         storm = self._bench.storm.note(run.request, run.reasons)
-        if storm is not None:
-            self._bench.metrics.storm()
-        if storm is not None and storm.told:
+        if storm is None:
+            return
+        self._bench.metrics.storm()
+        if storm.told:
             _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())
 
     def _report(self, run: ReconcileRun, verdict: Verdict) -> None:

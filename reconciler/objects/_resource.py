@@ -146,18 +146,13 @@ class Resource(Generic[SpecT_co, StatusT_co]):
             InvalidObject: it is of another kind, or a field does not fit its model.
         """
         _check_kind(cls, document)
+        problems: list[tuple[str, str]] = []
         obj = cls.__new__(cls)
-        spec: Any
-        status: Any
-        try:
-            obj.metadata = ObjectMeta.model_validate(_part(document, "metadata"))
-            spec = cls.spec_model.model_validate(_part(document, "spec"))
-            status = cls.status_model.model_validate(_part(document, "status"))
-        except ValidationError as error:
-            # All of them; a validator that changes what it is given may find nothing a second time.
-            problems = _problems(cls, document) or [("", str(error))]
-            raise InvalidObject(f"{cls.gvk.kind} {request_text(document)} does not fit its model", problems) from None
-        obj.spec, obj.status = spec, status
+        obj.metadata = _read(document, "metadata", ObjectMeta, problems)
+        obj.spec = _read(document, "spec", cls.spec_model, problems)
+        obj.status = _read(document, "status", cls.status_model, problems)
+        if problems:
+            raise InvalidObject(f"{cls.gvk.kind} {request_text(document)} does not fit its model", problems)
         obj._document = document  # noqa: SLF001 - its own
         return obj
 
@@ -248,23 +243,17 @@ AnyResource = Resource[Any, Any]
 _PARTS = frozenset({"metadata", "spec", "status"})
 
 
-def _part(document: Mapping[str, Any], part: str) -> Any:
+def _read(document: Mapping[str, Any], part: str, model: type[BaseModel], problems: list[tuple[str, str]]) -> Any:
+    """Return a part of a document as its model; None when it does not fit, which is added to the problems."""
     data = document.get(part)
-    return {} if data is None else data
-
-
-def _problems(cls: type[AnyResource], document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what is wrong with any part of a document: where, and what."""
-    problems: list[tuple[str, str]] = []
-    for part, model in (("metadata", ObjectMeta), ("spec", cls.spec_model), ("status", cls.status_model)):
-        try:
-            model.model_validate(_part(document, part))
-        except ValidationError as error:
-            problems += [
-                (_field_path(part, problem["loc"]), problem["msg"])
-                for problem in error.errors(include_url=False, include_context=False, include_input=False)
-            ]
-    return problems
+    try:
+        return model.model_validate({} if data is None else data)
+    except ValidationError as error:
+        problems += [
+            (_field_path(part, problem["loc"]), problem["msg"])
+            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        return None
 
 
 def _field_path(part: str, location: tuple[int | str, ...]) -> str:

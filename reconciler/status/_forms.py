@@ -66,10 +66,7 @@ class StatusForms:
             for key, item in wanted.items():
                 before = stored.get(key)
                 if before is not None and before != item:
-                    member = _member_of(known.annotation, key, self._module)
-                    if member.read is None and type(item) is str:
-                        continue
-                    after = self._kept(member, before, item)
+                    after = self._kept(_member_of(known.annotation, key, self._module), before, item)
                     if after is not item:
                         kept = {**kept, key: after}
             return kept

@@ -376,8 +376,6 @@ def _check_way(status: dict[str, Any], path: Path) -> None:
 
 
 def _is_lower(value: Any, than: Any) -> bool:
-    if type(value) is int and type(than) is int:  # as generations are
-        return value < than
     return _is_number(value) and _is_number(than) and bool(value < than)
 
 

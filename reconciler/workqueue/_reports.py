@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, NamedTuple
+from typing import Generic
 
 from reconciler.workqueue._entry import K
 
 __all__ = ["Explanation", "QueueStatistics", "Run"]
 
 
-class Run(NamedTuple, Generic[K]):
+@dataclass(frozen=True, slots=True)
+class Run(Generic[K]):
     """Tell what was handed out.
 
     Attributes:
