@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from reconciler.controller import ControllerError, ResourceReconciler, Result, generation_changed
+from reconciler.controller import Controller, ControllerError, ResourceReconciler, Result, generation_changed
 from reconciler.errors import ConfigurationError, TerminalError
 from reconciler.meta import Request
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource, Unstructured
@@ -122,6 +122,15 @@ async def test_observed_generation_is_that_of_the_version_read(world: World) -> 
     assert (stored.generation, stored.status.observed_generation, stored.status.seen_size) == (2, 2, 2)
 
 
+async def assert_stamped_in_three_runs(world: World, controller: Controller) -> None:
+    """The first run is under way; the body writes the number of the run as the phase."""
+    for run in (1, 2, 3):
+        await quiet(10)
+        stored = await world.read()
+        assert (stored.status.observed_generation, stored.status.phase) == (1, f"run {run}")
+        controller.enqueue(stored.key)
+
+
 async def test_observed_generation_stays_in_a_status_that_is_built_anew_in_every_cycle(world: World) -> None:
     async def body(reconciler, obj, status):
         def anew(current):
@@ -158,11 +167,7 @@ async def test_observed_generation_is_written_although_somebody_takes_it_away_be
     reconciler = Told(body)
     controller = await world.start(reconciler, predicates=[generation_changed])
     await world.widget()
-    for run in (1, 2, 3):
-        await quiet(10)
-        stored = await world.read()
-        assert (stored.status.observed_generation, stored.status.phase) == (1, f"run {run}")
-        controller.enqueue(stored.key)
+    await assert_stamped_in_three_runs(world, controller)
 
 
 async def test_observed_generation_is_recorded_by_success_and_terminal_error_alone(world: World) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,10 +68,18 @@ def test_a_program_that_was_stopped_leaves_its_directory_and_no_shell(tmp_path: 
     assert process.has_ended(within=0)
 
 
-def test_a_program_that_cannot_be_started_leaves_no_shell(tmp_path: Path) -> None:
+def test_a_program_that_cannot_be_started_leaves_no_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Remembered(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Remembered)
     with pytest.raises(FileNotFoundError):
         Process([str(tmp_path / "missing")], tmp_path / "log")
-    assert not children()
+    assert [shell.poll() is not None for shell in started] == [True]
     assert tmp_path.exists()
 
 
@@ -80,8 +89,3 @@ def test_a_program_that_ended_by_itself_is_not_killed_again(tmp_path: Path) -> N
     assert process.has_ended(within=30)
     assert process._executor.returncode == 0
     process.stop(patience=10)
-
-
-def children() -> list[int]:
-    """Return the children of this process that have not been waited for."""
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
