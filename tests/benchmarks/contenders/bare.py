@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ _decode_metadata = msgspec.json.Decoder(_MetadataPage).decode
 
 
 async def main(options: Options) -> None:
-    """List before the clock runs, then write."""
+    """Do one piece of work."""
     reporter = Reporter(options.count)
     lines = commands()
     config = json.loads(await asyncio.to_thread(Path(options.kubeconfig).read_text))  # JSON is YAML
@@ -50,33 +51,46 @@ async def main(options: Options) -> None:
     async with aiohttp.ClientSession(cluster["server"], connector=connector, headers=headers) as session:
         path = f"/apis/bench.example.com/v1/namespaces/{options.namespace}/widgets"
         if options.work == "start":
-            reporter.mark("ready")
-            await anext(lines)
-            await _pages(session, path, reporter)
-            reporter.mark("synced")
-            await obey(reporter, lines)
-            return
-        if options.sees == "events":
-            reporter.mark("ready")
-            await anext(lines)
-            items, version = await _metadata(session, path)
-            reporter.objects = len(items)
-            reporter.mark("synced")
-            watching = asyncio.create_task(_watch(session, path, version))
-            await _write_all(session, path, items, options, reporter)
-            await obey(reporter, lines)
-            if watching.done():
-                raise RuntimeError("the watch ended before the work") from watching.exception()
-            watching.cancel()
-            return
-        accept = {"accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
-        async with session.get(path, headers=accept) as answer:
-            items = (await answer.json())["items"]
-        reporter.objects = len(items)
-        reporter.mark("ready")
-        await anext(lines)
-        await _write_all(session, path, items, options, reporter)
+            await _read(session, path, reporter, lines)
+        elif options.sees == "events":
+            await _control(session, path, options, reporter, lines)
+        else:
+            await _write_known(session, path, options, reporter, lines)
         await obey(reporter, lines)
+
+
+async def _read(session: aiohttp.ClientSession, path: str, reporter: Reporter, lines: AsyncIterator[str]) -> None:
+    reporter.mark("ready")
+    await anext(lines)
+    await _pages(session, path, reporter)
+    reporter.mark("synced")
+
+
+async def _control(
+    session: aiohttp.ClientSession, path: str, options: Options, reporter: Reporter, lines: AsyncIterator[str]
+) -> None:
+    reporter.mark("ready")
+    await anext(lines)
+    items, version = await _metadata(session, path)
+    reporter.objects = len(items)
+    reporter.mark("synced")
+    watching = asyncio.create_task(_watch(session, path, version))
+    await _write_all(session, path, items, options, reporter)
+    if watching.done():
+        raise RuntimeError("the watch ended before the work") from watching.exception()
+    watching.cancel()
+
+
+async def _write_known(
+    session: aiohttp.ClientSession, path: str, options: Options, reporter: Reporter, lines: AsyncIterator[str]
+) -> None:
+    accept = {"accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
+    async with session.get(path, headers=accept) as answer:
+        items = (await answer.json())["items"]
+    reporter.objects = len(items)
+    reporter.mark("ready")
+    await anext(lines)
+    await _write_all(session, path, items, options, reporter)
 
 
 async def _metadata(session: aiohttp.ClientSession, path: str) -> tuple[list[dict[str, Any]], str]:
