@@ -20,8 +20,15 @@ Operator = Literal["=", "!=", "=~", "!~"]
 """Equal, not equal, matches the whole value, does not match the whole value."""
 
 
+ERROR_LIMIT = 300
+"""Most characters of what is said about a matcher."""
+
+
 class MatcherError(ValueError):
-    """Say what is wrong with a matcher."""
+    """Say what is wrong with a matcher, in at most `ERROR_LIMIT` characters: a matcher may be a megabyte."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= ERROR_LIMIT else f"{message[: ERROR_LIMIT - 1]}…")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +195,7 @@ def _operator(text: str) -> Operator:
 
 # The classic notation
 
-_CLASSIC = re.compile(r"^\s*([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(=~|=|!=|!~)\s*(.*?)\s*\Z", re.DOTALL | re.ASCII)
+_CLASSIC = re.compile(r"^\s*([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(=~|=|!=|!~)(.*)\Z", re.DOTALL | re.ASCII)
 _CLASSIC_PART = re.compile(r'((?:\\.|"(?:\\.|[^"\\])*"|[^",\\])*)(,|\Z)', re.DOTALL)
 _CLASSIC_ESCAPE = re.compile(r'\\([n"\\])')
 
@@ -209,7 +216,7 @@ def _classic_matcher(text: str) -> Matcher:
     found = _CLASSIC.match(text)
     if found is None:
         raise MatcherError(f"{text!r} is no matcher")
-    name, operator, value = found.groups()
+    name, operator, value = found[1], found[2], found[3].strip()
     quoted = value.startswith('"')
     if quoted:
         if not re.fullmatch(r'"(?:\\.|[^"\\])*"', value, re.DOTALL):
