@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 
 import pytest
 
@@ -233,6 +232,9 @@ async def test_a_delay_set_from_outside_survives_the_echo(world: World, setter: 
         while True:
             enqueue(await orders.get(), after=60)
 
+    async def enqueue_later(key):
+        controller.enqueue(key, "later", after=60)
+
     async def body(reconciler, obj, status):
         status.increment("runs")
         if len(reconciler.runs) > 1:
@@ -243,10 +245,8 @@ async def test_a_delay_set_from_outside_survives_the_echo(world: World, setter: 
             controller.queue.add(obj.key, after=60, reason="later")
         elif setter == "source":
             orders.put_nowait(obj.key)
-        else:
-            thread = threading.Thread(target=controller.enqueue, args=(obj.key, "later"), kwargs={"after": 60})
-            thread.start()
-            thread.join()
+        else:  # with a loop of its own, which must not get the timer
+            await asyncio.to_thread(lambda: asyncio.run(enqueue_later(obj.key)))
         await status.flush()  # the event of this write may come while the reconcile goes on
         await quiet(0.5)
 
