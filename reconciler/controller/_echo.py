@@ -144,7 +144,7 @@ class EchoTracker(Generic[K]):
             if isinstance(seen, tuple) and version in seen:
                 hand.chain = list(seen[seen.index(version) :])
                 hand.tip = hand.chain[-1]
-        elif isinstance(version, int) and isinstance(seen, int) and seen > version:
+        elif isinstance(seen, int) and seen > version:
             hand.tip = seen
 
     def saw(self, key: K, version: Version) -> None:

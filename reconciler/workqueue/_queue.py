@@ -391,8 +391,8 @@ class WorkQueue(QueueState[K]):
 
     def _belongs_elsewhere(self) -> RuntimeError:
         return RuntimeError(
-            f"work queue {self._name!r} belongs to the event loop of another thread: only add and add_threadsafe may be "
-            "called here"
+            f"work queue {self._name!r} belongs to the event loop of another thread: only add and add_threadsafe "
+            "may be called here"
         )
 
     def _bind(self) -> None:

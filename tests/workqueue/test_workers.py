@@ -463,7 +463,7 @@ def in_a_thread(function: Callable[[], object], *, loop: bool) -> BaseException 
                 asyncio.run(inside())
             else:
                 function()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the caller judges
             raised.append(error)
 
     thread = threading.Thread(target=body)
