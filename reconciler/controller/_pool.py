@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from reconciler.controller._worker import Worker
 from reconciler.meta import Request
@@ -64,7 +65,8 @@ class Pool:
         draining = asyncio.create_task(self._queue.shutdown(drain=grace > 0))
         drained = asyncio.gather(*self._tasks, return_exceptions=True)
         hurried = asyncio.create_task(self._hurried.wait())
-        await asyncio.wait({drained, hurried}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        news: set[asyncio.Future[Any]] = {drained, hurried}
+        await asyncio.wait(news, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         await self._cut_off({task for task in self._tasks if not task.done()})
         await draining
