@@ -105,7 +105,7 @@ class Reconciler(abc.ABC):
             None to wait for the next event, or a `Result`.
 
         Raises:
-            TerminalError: retrying cannot help; the key is forgotten until something changes.
+            TerminalError: retrying cannot help; the key's failures and timer are cleared, and only a change runs it.
             Exception: anything else runs the key again with exponential back-off.
         """
 

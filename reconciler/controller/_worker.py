@@ -201,11 +201,8 @@ class Worker:
     def _settle_outcome(self, run: ReconcileRun, verdict: Verdict) -> None:
         queue, key, outcome = self._bench.queue, run.request, verdict.outcome
         priority = run.priority if outcome is None or outcome.priority is None else outcome.priority
-        if verdict.error is not None:
-            if verdict.terminal:
-                queue.forget(key)
-            else:
-                queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY)
+        if verdict.error is not None and not verdict.terminal:
+            queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY)
             self._keep_deadline(key, priority)
             return
         queue.forget(key)

@@ -23,6 +23,7 @@ from reconciler.controller import (
     current_run,
 )
 from reconciler.controller._threads import ThreadBridge
+from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.status import StatusBatcher
 from tests.controller.conftest import Widget, World
@@ -150,6 +151,18 @@ async def test_results_and_errors_of_a_thread_count_like_others(world: World) ->
     controller.enqueue(KEY)
     await until(lambda: controller.statistics().reconciles == 3)
     assert controller.statistics().results == {"error": 1, "requeue": 1, "success": 1}
+
+
+async def test_terminal_error_of_a_thread_is_terminal(world: World) -> None:
+    def body(reconciler, request):
+        if reconciler.runs == 1:
+            raise TerminalError("never")
+
+    controller = await world.start(Threaded(body), resource=Widget)
+    controller.enqueue(KEY)
+    await until(lambda: controller.statistics().reconciles == 1)
+    assert controller.statistics().terminal_errors == 1
+    assert not controller.queue.keys()
 
 
 async def test_thread_whose_time_is_up_keeps_its_key_until_it_has_ended(world: World) -> None:
