@@ -156,7 +156,7 @@ class MappedSource:
             return [obj.request]
         if isinstance(self._mapper, OwnerMapper):
             return self._mapper.map(obj, self._primary)
-        return self._mapper(from_document(self._kind, obj.decode()))
+        return self._mapper(from_document(self._kind, obj.decode(), lenient=True))
 
     async def _map_async(self, obj: CachedObject, priority: int) -> None:
         mapped = self._map(obj)
