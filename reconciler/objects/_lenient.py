@@ -54,9 +54,10 @@ def _model(model: type[BaseModel], data: Mapping[str, Any]) -> BaseModel:
             values[name] = (_by_parts if refused.intersection(names) else read_leniently)(annotation, data[wire])
     result = model.model_construct(_fields_set=set(values))
     # Not through model_construct: it takes a value under a field's name for that of another field with this alias.
-    defaults = dict(result.__dict__)
-    result.__dict__.clear()
-    result.__dict__.update({name: values.get(name, defaults.get(name)) for name in model.model_fields})
+    fields = vars(result)
+    defaults = dict(fields)
+    fields.clear()
+    fields.update({name: values.get(name, defaults.get(name)) for name in model.model_fields})
     if result.__pydantic_extra__ is not None:
         result.__pydantic_extra__.update({key: value for key, value in data.items() if key not in known})
     return result

@@ -158,7 +158,7 @@ class Listed(Resource[RootModel[list[int]]], group="example.com", version="v1"):
 
 def test_validator_that_raises_anything_is_a_problem_of_its_part():
     document = {"metadata": {"name": "s"}, "spec": {"sizeGb": 7}}
-    with pytest.raises(InvalidObject, match="spec: a validator of Strict raised KeyError$"):
+    with pytest.raises(InvalidObject, match=r"spec: a validator of Strict raised KeyError$"):
         Strictly.from_dict(document)
     obj = Strictly.from_dict(document, lenient=True)
     assert (obj.spec.sizeGb, obj.spec.count) == (7, 1)
