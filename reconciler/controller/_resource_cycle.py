@@ -18,7 +18,7 @@ from reconciler.controller._reconciler import Reconciler, binding_of, call
 from reconciler.controller._result import Outcome
 from reconciler.controller._verdict import checked, is_terminal
 from reconciler.errors import NotFound, NotServed, TerminalError
-from reconciler.meta import Request, current_cycle, has_finalizer, uid_of
+from reconciler.meta import Request, current_cycle, has_finalizer, parse_version, uid_of, version_of
 from reconciler.objects import (
     InvalidObject,
     Resource,
@@ -87,8 +87,11 @@ class ResourceCycle:
             raise
         except NotFound:
             return None
-        obj: Any = from_document(self._kind, dict(original_document(read)), lenient=True)
-        if original_document(obj)["metadata"].get("deletionTimestamp"):
+        document = original_document(read)
+        if self._cycle is not None:
+            self._cycle.start(uid_of(document), parse_version(version_of(document)))
+        obj: Any = from_document(self._kind, dict(document), lenient=True)
+        if document["metadata"].get("deletionTimestamp"):
             return await self._let_go(obj)
         self._check_fit(obj)
         if self._cycle is not None and self._cycle.has_unsaved:
