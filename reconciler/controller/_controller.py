@@ -151,6 +151,7 @@ class Controller:
             tracker=self._tracker,
             clock=clock,
             timeout=sync_timeout,
+            metrics=self._metrics,
             shared=self._responsibility.shared,
             debounce=debounce,
         )
@@ -302,9 +303,10 @@ class Controller:
 
         Raises:
             BaseException: what ended a worker otherwise: what a reconcile raised and is no exception, such as
-                `SystemExit` or the outcome of ``pytest.fail``. And what a source raised.
+                `SystemExit` or the outcome of ``pytest.fail``. What a source raised, and what a mapper raised that is
+                no exception.
         """
-        await self._pool.finished(self._sources.tasks)
+        await self._pool.finished([*self._sources.tasks, *self._watching.tasks])
 
     def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
         """Enqueue a key for a reason of your own, whatever versions were observed. May be called from any thread.
@@ -334,7 +336,9 @@ class Controller:
             storms=self._storm.storms,
             echo=self._tracker.statistics(),
             unsaved=self._unsaved.statistics(),
-            unmapped=self._watching.unmapped,
+            mapper_errors=sum(mapping.errors for mapping in self._watching.mappings),
+            mapper_pending=sum(mapping.pending for mapping in self._watching.mappings),
+            unmapped=sum(mapping.dropped for mapping in self._watching.mappings),
             queue=self._queue.statistics(),
         )
 
