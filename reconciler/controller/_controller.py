@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from reconciler.cache import Cache
 
 __all__ = ["Controller"]
+
+_log = logging.getLogger("reconciler.controller")
 
 SYNC_TIMEOUT = 120.0
 """Seconds for which a watched kind may take to be listed; controller-runtime's number."""
@@ -256,7 +259,8 @@ class Controller:
         """Stop: no more events; finish what is ready and in hand while the grace lasts; cancel the rest.
 
         Returns when every reconcile, thread and flush has ended, however long that takes. Harmless when it was not
-        started; called again, it waits for the first call. Cancellation cuts the grace short.
+        started; called again, it waits for the first call. Cancellation cuts the grace short. A second one ends the
+        waiting: see `abandon`.
 
         Args:
             grace: seconds; 0 cancels at once. Default 30.
@@ -272,7 +276,18 @@ class Controller:
                     await asyncio.wait({task})
             await self._sources.stop()
             await self._watching.end()
+        except asyncio.CancelledError:
+            grace = 0.0
+            raise
+        finally:
+            await self._stop_workers(grace)
+
+    async def _stop_workers(self, grace: float) -> None:
+        try:
             await self._pool.stop(grace)
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
         finally:
             self._binding.close()
             if self._recorder is not None:
@@ -280,6 +295,19 @@ class Controller:
             if self._recording is not None:
                 await asyncio.wait({self._recording})
             self._stopped.set()
+
+    def abandon(self) -> None:
+        """End the waiting of `stop` for threads that do not end, and log their keys.
+
+        A thread cannot be killed: it goes on until it, or the process, ends. It is a daemon, so that Python does not
+        join it. Its next `Reconciler.wait` raises `ReconcileCancelled`.
+        """
+        if self._binding.threads.abandon():
+            _log.error(
+                "%s gave up waiting for the threads of the reconciles of %s: they hang, and end with the process",
+                self._name,
+                self._pool.in_progress(),
+            )
 
     async def run(self, *, grace: float = 30.0) -> None:
         """Start, and work until `stop` is called or a worker fails.

@@ -54,8 +54,8 @@ class Pool:
     async def stop(self, grace: float) -> None:
         """Finish what is ready and in hand, as long as the grace lasts; then cancel what is in hand.
 
-        Returns when every worker, thread and flush has ended, however long that takes: who must not wait so long ends
-        the process. Cancellation cuts the grace short.
+        Returns when every worker, thread and flush has ended, however long that takes. Cancellation cuts the grace
+        short; a second one ends the waiting.
 
         Args:
             grace: seconds. 0 cancels at once.
@@ -76,7 +76,8 @@ class Pool:
         while running:
             _, running = await asyncio.wait(running, timeout=_SAY_AGAIN)
             if running:
-                _log.warning("%s: still waiting for the reconciles of %s to end", self._name, self._in_hand())
+                _log.warning("%s: still waiting for the reconciles of %s to end", self._name, self.in_progress())
 
-    def _in_hand(self) -> str:
+    def in_progress(self) -> str:
+        """Return the keys that are being reconciled, for a message."""
         return ", ".join(str(key) for key in self._queue.keys() if self._queue.run_of(key)) or "nothing"  # noqa: SIM118 - a queue is no dict
