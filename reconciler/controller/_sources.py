@@ -79,6 +79,7 @@ class PrimarySource:
         if gone:
             self._tracker.forget(key)
             self._unsaved.forget(key)
+            self._queue.forget(key)
         if event.new is not None and self._insists(event.new):
             self._queue.add(key, reason=reasons.DRAIN)
             return

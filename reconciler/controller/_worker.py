@@ -198,8 +198,10 @@ class Worker:
         if wake is not None:
             after = None if wake.due is None else wake.due - bench.clock.monotonic()
             bench.queue.add(key, after=after, priority=wake.priority, reason=reasons.EVENT)
-        if bench.stored(key) is None:  # nothing else would remove what is known of it
+        stored = bench.stored(key)
+        if stored is None:  # nothing else would remove what is known of it
             bench.tracker.forget(key)
+        bench.unsaved.retain(key, None if stored is None else stored.uid)
 
     def _settle_outcome(self, run: ReconcileRun, verdict: Verdict) -> None:
         queue, key, outcome = self._bench.queue, run.request, verdict.outcome
