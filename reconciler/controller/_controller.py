@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from reconciler.cache import Cache
 
 __all__ = ["Controller"]
+
+_log = logging.getLogger("reconciler.controller")
 
 SYNC_TIMEOUT = 120.0
 """Seconds for which a watched kind may take to be listed; controller-runtime's number."""
@@ -151,6 +154,7 @@ class Controller:
             tracker=self._tracker,
             clock=clock,
             timeout=sync_timeout,
+            metrics=self._metrics,
             shared=self._responsibility.shared,
             debounce=debounce,
         )
@@ -256,8 +260,8 @@ class Controller:
 
         Returns when every reconcile, thread and flush has ended, however long that takes. It does nothing when the
         controller was not started; called again, it waits for the first call. Cancellation of any call ends the grace
-        period at once, and is raised when the reconciles have ended; cancelled a second time, it is raised at once, and
-        the stop goes on by itself.
+        period at once, and is raised when the reconciles have ended. Cancelled a second time, it is raised at once,
+        threads that have not ended are abandoned (see `abandon`), and the stop goes on by itself.
 
         Args:
             grace: seconds; 0 cancels at once. Default 30.
@@ -269,8 +273,25 @@ class Controller:
             await asyncio.shield(self._ending)
         except asyncio.CancelledError:
             self._pool.hurry()
-            await asyncio.wait({self._ending})
+            try:
+                await asyncio.wait({self._ending})
+            except asyncio.CancelledError:
+                self.abandon()
+                raise
             raise
+
+    def abandon(self) -> None:
+        """End the waiting of `stop` for threads that do not end, and log their keys.
+
+        A thread cannot be killed: it goes on until it, or the process, ends. It is a daemon, so that Python does not
+        join it. Its next `Reconciler.wait` raises `ReconcileCancelled`.
+        """
+        if self._binding.threads.abandon():
+            _log.error(
+                "%s gave up waiting for the threads of the reconciles of %s: they hang, and end with the process",
+                self._name,
+                self._pool.in_progress(),
+            )
 
     async def run(self, *, grace: float = 30.0) -> None:
         """Start, and work until `stop` is called or a worker fails.
@@ -294,9 +315,10 @@ class Controller:
 
         Raises:
             BaseException: what ended a worker otherwise: what a reconcile raised and is no exception, such as
-                `SystemExit` or the outcome of ``pytest.fail``. And what a source raised.
+                `SystemExit` or the outcome of ``pytest.fail``. What a source raised, and what a mapper raised that is
+                no exception.
         """
-        await self._pool.finished(self._sources.tasks)
+        await self._pool.finished([*self._sources.tasks, *self._watching.tasks])
 
     def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
         """Enqueue a key for a reason of your own, whatever versions were observed. May be called from any thread.
@@ -326,7 +348,9 @@ class Controller:
             storms=self._storm.storms,
             echo=self._tracker.statistics(),
             unsaved=self._unsaved.statistics(),
-            unmapped=self._watching.unmapped,
+            mapper_errors=sum(mapping.errors for mapping in self._watching.mappings),
+            mapper_pending=sum(mapping.pending for mapping in self._watching.mappings),
+            unmapped=sum(mapping.dropped for mapping in self._watching.mappings),
             queue=self._queue.statistics(),
         )
 

@@ -198,17 +198,16 @@ class Worker:
         if wake is not None:
             after = None if wake.due is None else wake.due - bench.clock.monotonic()
             bench.queue.add(key, after=after, priority=wake.priority, reason=reasons.EVENT)
-        if bench.stored(key) is None:  # nothing else would remove what is known of it
+        stored = bench.stored(key)
+        if stored is None:  # nothing else would remove what is known of it
             bench.tracker.forget(key)
+        bench.unsaved.retain(key, None if stored is None else stored.uid)
 
     def _settle_outcome(self, run: ReconcileRun, verdict: Verdict) -> None:
         queue, key, outcome = self._bench.queue, run.request, verdict.outcome
         priority = run.priority if outcome is None or outcome.priority is None else outcome.priority
-        if verdict.error is not None:
-            if verdict.terminal:
-                queue.forget(key)
-            else:
-                queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY)
+        if verdict.error is not None and not verdict.terminal:
+            queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY)
             self._keep_deadline(key, priority)
             return
         queue.forget(key)

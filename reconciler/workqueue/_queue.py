@@ -172,8 +172,14 @@ class WorkQueue(QueueState[K]):
         return found
 
     def forget(self, key: K) -> None:
-        """End the key's history with the rate limiter; what is pending stays pending."""
+        """End the key's history with the rate limiter; what is pending stays pending.
+
+        Its next failure is no duplicate, so it is charged to what keys share.
+        """
         self._limiter.forget(key)
+        entry = self._entries.get(key)
+        if entry is not None:
+            entry.limited = False
 
     # Working
 
