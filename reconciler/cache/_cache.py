@@ -31,6 +31,10 @@ _MAX_FOUND = 1024
 """Kinds and namespaces whose informer is remembered; the others are looked for in each read."""
 
 
+RENEWAL_TIMEOUT = 60.0
+"""Seconds after which the lists that follow a restore of etcd are waited for no longer; they go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
     """Count what a cache holds.
@@ -88,6 +92,7 @@ class Cache:
         self._informers: dict[Scope, Informer] = {}
         self._found: dict[tuple[GroupVersionKind, str | None], Informer] = {}  # as long as there are no others
         self._tasks: dict[Informer, asyncio.Task[None]] = {}
+        self._renewal: asyncio.Task[None] | None = None  # lists everything after a restore of etcd
         self._started = False
         self._stopped = False
 
@@ -177,6 +182,7 @@ class Cache:
             clock=self._clock,
             rng=self._rng,
         )
+        informer.on_restart(self._list_anew)
         if self.started:
             self._run(informer)
         return informer
@@ -297,15 +303,28 @@ class Cache:
             problems = "; ".join(informer.problem for informer in informers if informer.last_error is not None)
             raise CacheNotSynced(f"the cache is not refreshed after {timeout:g} s: {problems or 'no answer'}") from None
 
+    def _list_anew(self) -> None:
+        """List every kind anew, once: one that was found to be of a rewritten history tells it of the others.
+
+        What is stored of them may be of the past that is gone, and their watches may go on as if nothing had happened.
+        """
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew(), name="lists after a restore of etcd")
+
+    async def _renew(self) -> None:
+        synced = [informer for informer in self.informers if informer.synced]
+        await asyncio.gather(*(informer.refresh(RENEWAL_TIMEOUT) for informer in synced), return_exceptions=True)
+
     async def stop(self) -> None:
         """End all watches; what is cached can still be read, and grows old.
 
         Cancellation leaves the watches to end by themselves.
         """
         self._stopped = True
-        for task in self._tasks.values():
+        tasks = [*self._tasks.values(), *([self._renewal] if self._renewal is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
         """Start. Cancellation does not arrive here."""

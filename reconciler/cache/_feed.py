@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from reconciler.cache._handlers import Handlers
 from reconciler.cache._object import CachedObject, CacheEvent, EventType
+from reconciler.cache._overlay import Overlay
 from reconciler.cache._session import is_lower
 from reconciler.cache._store import WritableStore
 from reconciler.meta import Version
@@ -22,6 +24,7 @@ class Feed:
     Args:
         namespace: what the reflector watches; None for all.
         store: takes the objects.
+        overlay: holds this process's own writes to them.
         handlers: hear of the changes.
         selective: the watch has a selector, so an object that is reported as deleted may have left it alive.
         on_filled: called after each complete list.
@@ -38,6 +41,7 @@ class Feed:
         namespace: str | None,
         *,
         store: WritableStore,
+        overlay: Overlay,
         handlers: Handlers,
         selective: bool,
         on_filled: Callable[[], None],
@@ -47,16 +51,19 @@ class Feed:
         self.stale = 0
         self.namespace = namespace
         self._store = store
+        self._overlay = overlay
         self._handlers = handlers
         self._selective = selective
         self._on_filled = on_filled
         self._on_restart = on_restart
 
-    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> None:
+    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
         """Make the store equal to a list; what the list lacks has been deleted, unseen.
 
-        Cancellation stops between two objects; each of them is either as before or as in the list.
+        Return whether the server's history was rewritten. Cancellation stops between two objects; each of them is
+        either as before or as in the list.
         """
+        restarted = restarted or await self._contradicts(objects, version)
         if restarted:
             self._start_anew(objects, version)
         else:
@@ -67,6 +74,7 @@ class Feed:
                     await asyncio.sleep(0)
         self.version = version
         self._on_filled()
+        return restarted
 
     def apply(self, type: str, cached: CachedObject) -> None:
         """Take an event of the watch."""
@@ -80,12 +88,28 @@ class Feed:
         """Take a bookmark."""
         self.version = version
 
-    def recognizes(self, first: Sequence[CachedObject]) -> bool:
-        """Say whether the store holds these; an empty list is known if the store has nothing in the namespace."""
-        if not first:
-            return not self._store.missing(self.namespace, [])
-        known = [self._store.get(cached.request) for cached in first]
-        return all(before is not None and before.uid == cached.uid for before, cached in zip(known, first, strict=True))
+    def newest(self, most: int) -> Sequence[CachedObject]:
+        """Return the objects that were changed last, at most so many."""
+        return heapq.nlargest(most, self._store.list(self.namespace), key=_order)
+
+    def written(self) -> Version | None:
+        """Return the highest version that the server answered to a write of this process; None for no write."""
+        return self._overlay.newest
+
+    async def _contradicts(self, objects: Sequence[CachedObject], version: Version) -> bool:
+        """Return whether a list has an object that is older than what is known of it, although the list is not."""
+        for number, cached in enumerate(objects, 1):
+            known = self._overlay.seen(cached.request)
+            if (
+                known is not None
+                and known.uid == cached.uid
+                and is_lower(cached.version, known.version)
+                and not is_lower(version, known.version)
+            ):
+                return True
+            if number % _CHANGES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+        return False
 
     def _start_anew(self, objects: Sequence[CachedObject], version: Version) -> None:
         """Replace everything before anybody hears of it: whoever is told must not find a version of the past."""
@@ -129,3 +153,7 @@ class Feed:
             return ()
         self._store.discard(cached.request)
         return (CacheEvent(EventType.DELETED, old=cached, final=not self._selective),)
+
+
+def _order(cached: CachedObject) -> int:
+    return cached.version if isinstance(cached.version, int) else 0

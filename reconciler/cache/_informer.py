@@ -340,6 +340,7 @@ class Informer:
         return Feed(
             namespace,
             store=self._store,
+            overlay=self._overlay,
             handlers=self._handlers,
             selective=self._scope.leaves,
             on_filled=self._filled,

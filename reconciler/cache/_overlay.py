@@ -83,11 +83,15 @@ class Overlay:
         store: what lies below.
         progress: gives the version that the watch over a key's namespace has come to, None before the first list.
         clock: measures ages. Default: the clock in force.
+
+    Attributes:
+        newest: the highest version that an own write, or a live read, was answered with; None for none so far.
     """
 
     def __init__(
         self, store: Store, progress: Callable[[Request], Version | None], *, clock: Clock | None = None
     ) -> None:
+        self.newest: Version | None = None
         self._store = store
         self._progress = progress
         self._clock = clock or current_clock()
@@ -195,6 +199,7 @@ class Overlay:
 
     def clear(self) -> None:
         """Forget everything: the server's versions have started anew."""
+        self.newest = None
         self._entries.clear()
         self._doubts.clear()
 
@@ -206,6 +211,8 @@ class Overlay:
     def _put(
         self, request: Request, uid: str, version: Version | None, cached: CachedObject | None, *, left: bool = False
     ) -> None:
+        if isinstance(version, int) and not (isinstance(self.newest, int) and self.newest >= version):
+            self.newest = version
         entry = _Entry(uid, version, cached, self._store.get(request), self._clock.monotonic(), left)
         existing = self._current(request)
         if self._passed(request, entry) or (isinstance(existing, _Entry) and not _supersedes(entry, existing)):

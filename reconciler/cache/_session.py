@@ -36,8 +36,12 @@ Filled = Callable[[Sequence[CachedObject], Version], Awaitable[None]]
 class Sink(Protocol):
     """Take what a reflector learns, in order."""
 
-    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> None:
-        """Take a complete list; `restarted` when the server's versions have begun anew below what was known."""
+    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
+        """Take a complete list; return whether the server's history was rewritten.
+
+        It was if `restarted` says so (the list's version is below what was known), and also if the list has an object
+        that is older than the one which was taken before: etcd was restored, and its versions have risen since.
+        """
         ...
 
     def apply(self, type: str, cached: CachedObject) -> None:
@@ -48,8 +52,12 @@ class Sink(Protocol):
         """Take a bookmark: nothing else happened up to this version."""
         ...
 
-    def recognizes(self, first: Sequence[CachedObject]) -> bool:
-        """Say whether these, the first objects of a list if it has any, are what was taken before."""
+    def newest(self, most: int) -> Sequence[CachedObject]:
+        """Return the objects that were changed last, at most so many."""
+        ...
+
+    def written(self) -> Version | None:
+        """Return the highest version that the server answered to a write of this process; None for no write."""
         ...
 
 
