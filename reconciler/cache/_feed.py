@@ -140,7 +140,7 @@ class Feed:
         if not force and is_lower(cached.version, before.version):
             self.stale += 1
             return ()
-        if cached.version == before.version and (not force or cached.data == before.data):
+        if cached.version == before.version and _same_content(cached, before):
             return ()
         self._store.put(cached)
         return (CacheEvent(EventType.UPDATED, old=before, new=cached),)
@@ -157,3 +157,8 @@ class Feed:
 
 def _order(cached: CachedObject) -> int:
     return cached.version if isinstance(cached.version, int) else 0
+
+
+def _same_content(one: CachedObject, other: CachedObject) -> bool:
+    """Return whether two documents say the same; a watch and a list may encode one object differently."""
+    return one.data == other.data or one.decode() == other.decode()

@@ -147,6 +147,11 @@ class CacheEvent(msgspec.Struct, frozen=True, gc=False, eq=False):
     final: bool = True
 
     @property
+    def rewritten(self) -> bool:
+        """Return whether the content changed and the version did not, as when a CRD gains a default."""
+        return self.type is EventType.UPDATED and self.old is not None and self.old.version == self.object.version
+
+    @property
     def object(self) -> CachedObject:
         """Return `new`, or `old` of a deletion."""
         found = self.new if self.new is not None else self.old

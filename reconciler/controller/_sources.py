@@ -91,6 +91,8 @@ class PrimarySource:
             self._queue.add(key, after=self._debounce, reason=reasons.DELETED)
         elif event.type is EventType.RESYNC:
             self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
+        elif event.rewritten:
+            self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.REWRITTEN)
         elif self._tracker.admits(key, event.object.version):
             after = None if event.initial else self._debounce
             self._queue.add(key, after=after, priority=_priority(event), reason=reasons.EVENT)
@@ -242,8 +244,7 @@ def _matters(predicates: Predicates, event: CacheEvent) -> bool:
 
 
 def _priority(event: CacheEvent) -> int:
-    unchanged = event.old is not None and event.new is not None and event.old.version == event.new.version
-    return LOW_PRIORITY if event.initial or unchanged or event.type is EventType.RESYNC else 0
+    return LOW_PRIORITY if event.initial or event.rewritten or event.type is EventType.RESYNC else 0
 
 
 def _is_other_object(event: CacheEvent) -> bool:
@@ -251,8 +252,8 @@ def _is_other_object(event: CacheEvent) -> bool:
 
 
 def _objects(event: CacheEvent) -> list[CachedObject]:
-    objects = [obj for obj in (event.old, event.new) if obj is not None]
-    return objects[:1] if len(objects) == 2 and objects[0].version == objects[1].version else objects
+    objects = (event.new,) if event.type is EventType.RESYNC else (event.old, event.new)
+    return [obj for obj in objects if obj is not None]
 
 
 def _is_async(mapper: object) -> bool:
