@@ -164,15 +164,19 @@ class Reflector:
         """
         waiter = asyncio.get_running_loop().create_future()
         self._refreshing.append(waiter)
-        self._position.lose(exact=True)
-        if self._task is not None and not self._interrupted:
-            self._interrupted = True
-            self._task.cancel()
+        self.relist()
         try:
             await waiter
         finally:
             if waiter in self._refreshing:
                 self._refreshing.remove(waiter)
+
+    def relist(self) -> None:
+        """Begin a consistent list now; a list or a watch that is in progress is given up."""
+        self._position.lose(exact=True)
+        if self._task is not None and not self._interrupted:
+            self._interrupted = True
+            self._task.cancel()
 
     def statistics(self) -> ReflectorStatistics:
         """Count what was done."""

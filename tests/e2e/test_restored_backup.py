@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from reconciler import Client, Manager, Request, Watch
-from reconciler.errors import NotFound
+from reconciler.errors import NotFound, NotSent
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind
 from reconciler.testing.control_plane import ControlPlane, ControlPlaneFailed
 from tests.cache.test_on_both_servers import until
@@ -29,6 +30,19 @@ async def install(client: Client) -> None:
     )
 
 
+class Gate:
+    """Send requests while it is open, as a network that is cut for a while."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.closed = False
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        if self.closed:
+            raise NotSent("the network is cut")
+        return await self.transport.send(request)
+
+
 def config_map(name: str, value: str = "1") -> dict[str, object]:
     return {
         "apiVersion": "v1",
@@ -43,7 +57,8 @@ def config_map(name: str, value: str = "1") -> dict[str, object]:
 async def test_a_restored_backup_is_a_new_beginning(tmp_path: Path, *, bump: int | None, pages: bool) -> None:
     async with ControlPlane() as plane, plane.client() as client:
         await install(client)
-        manager = Manager(client, list_in_pages=pages)
+        gates: list[Gate] = []
+        manager = Manager(client.through(lambda sends: gates.append(Gate(sends)) or gates[0]), list_in_pages=pages)
         lamps = Lamps()
         named = Watch("v1/ConfigMap", mapper=lambda found: [Request(found.name, "default")])
         manager.add_controller(lamps, workers=4, watches=[named])
@@ -58,10 +73,12 @@ async def test_a_restored_backup_is_a_new_beginning(tmp_path: Path, *, bump: int
             await lit(client, "made")
             await until(lambda: len(manager.cache.find(Lamp.gvk).store) == 3)
             before = await client.list(Lamp, "default")
+            gates[0].closed = True
             await plane.restore(backup, bump_revision=bump)
             for number in range(100):  # past the version that the manager knows
                 past = await client.apply(config_map("filler", str(number)))
             assert int(past.resource_version) > int(before.resource_version)
+            gates[0].closed = False
             store = manager.cache.find(Lamp.gvk).store
             maps = manager.cache.find(GroupVersionKind.parse("v1/ConfigMap")).store
             await until(lambda: {found.name for found in store} == {"changed", "deleted", "still"})
