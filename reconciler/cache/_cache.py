@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType, TracebackType
@@ -335,6 +336,13 @@ class Cache:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
+
+    def unreadable(self) -> list[tuple[str, int]]:
+        """Return each kind and how many of its cached objects cannot be decoded; may be called from any thread."""
+        counts: Counter[str] = Counter()
+        for informer in self.informers:
+            counts[str(informer.gvk)] += informer.store.unreadable
+        return list(counts.items())
 
     def statistics(self) -> CacheStatistics:
         """Count what is held and was done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from reconciler.cache._handlers import Handlers
@@ -12,10 +13,13 @@ from reconciler.cache._overlay import Overlay
 from reconciler.cache._session import is_lower
 from reconciler.cache._store import WritableStore
 from reconciler.meta import Version
+from reconciler.objects import InvalidObject
 
 __all__ = ["Feed"]
 
 _CHANGES_BETWEEN_YIELDS = 500
+
+_logger = logging.getLogger("reconciler.cache")
 
 
 class Feed:
@@ -129,10 +133,10 @@ class Feed:
 
     def _put(self, before: CachedObject | None, cached: CachedObject, *, force: bool = False) -> tuple[CacheEvent, ...]:
         if before is None:
-            self._store.put(cached)
+            self._store_object(cached)
             return (CacheEvent(EventType.ADDED, new=cached, initial=self.version is None),)
         if before.uid != cached.uid:
-            self._store.put(cached)
+            self._store_object(cached)
             return (
                 CacheEvent(EventType.DELETED, old=before, final=False),
                 CacheEvent(EventType.ADDED, new=cached),
@@ -142,8 +146,13 @@ class Feed:
             return ()
         if cached.version == before.version and _same_content(cached, before):
             return ()
-        self._store.put(cached)
+        self._store_object(cached)
         return (CacheEvent(EventType.UPDATED, old=before, new=cached),)
+
+    def _store_object(self, cached: CachedObject) -> None:
+        self._store.put(cached)
+        if cached.problem is not None:
+            _logger.warning("%s cannot be decoded: %s; reading it is an error", cached, cached.problem)
 
     def _delete(self, before: CachedObject | None, cached: CachedObject) -> tuple[CacheEvent, ...]:
         if before is None:
@@ -160,5 +169,13 @@ def _order(cached: CachedObject) -> int:
 
 
 def _same_content(one: CachedObject, other: CachedObject) -> bool:
-    """Return whether two documents say the same; a watch and a list may encode one object differently."""
-    return one.data == other.data or one.decode() == other.decode()
+    """Return whether two documents say the same; a watch and a list may encode one object differently.
+
+    Two that cannot be compared are taken to be the same: nobody could read the difference.
+    """
+    if one.data == other.data:
+        return True
+    try:
+        return one.decode() == other.decode()
+    except (InvalidObject, RecursionError):
+        return True

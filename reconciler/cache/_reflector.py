@@ -24,8 +24,6 @@ import logging
 import random
 from collections.abc import Sequence
 
-import msgspec
-
 from reconciler.cache._failures import Failure, Pacer, WatchTrouble, action_on, is_behind
 from reconciler.cache._object import CachedObject
 from reconciler.cache._session import Filled, Position, Session, Sink, is_lower
@@ -245,7 +243,7 @@ class Reflector:
         body = await self._source.raw_list(self._resource, namespace, query, metadata_only=self._metadata_only)
         try:
             page = decode_list(body)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise WatchTrouble(f"the answer is no list ({error})", kind="garbled") from None
         if self._sharded:
             self._reader.server_filters = page.metadata.shard_info is not None

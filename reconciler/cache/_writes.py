@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from reconciler.meta import UNDECODABLE
+
 __all__ = ["WriteAnswer", "read_answer"]
 
 
@@ -55,5 +57,5 @@ def read_answer(body: bytes) -> WriteAnswer | None:
     """Read an answer; None when it is no object of any kind."""
     try:
         return _decode(body)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None

@@ -389,6 +389,88 @@ async def test_a_list_of_a_lagging_replica_says_nothing_of_history(script: Scrip
         assert informer.statistics().reflectors.stale_lists == 1
 
 
+DEEP = b'{"a":' * 2000 + b"1" + b"}" * 2000
+
+
+def deepened(part: bytes) -> bytes:
+    return part.replace(b'"DEEP"', DEEP)
+
+
+@pytest.mark.parametrize("listed", ["streamed", "pages"])
+async def test_an_object_that_cannot_be_decoded_holds_up_no_other(script: Script, listed: str) -> None:
+    names = [f"n{number}" for number in range(500)]
+    if listed == "streamed":
+        lines = [added(name, 1, spec="DEEP" if name == "n250" else {}) for name in names]
+        script.watch(*map(deepened, lines), bookmark(9, ends_initial=True), 1.0, *map(deepened, CHANGES), HOLD)
+    else:
+        script.refuse_watch(refused(400))
+        script.list(*(document(name, 1, spec="DEEP" if name == "n250" else {}) for name in names), version=9)
+        script.answers[-1] = ("list", deepened(script.answers[-1][1]))
+        script.watch(1.0, *map(deepened, CHANGES), HOLD)
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 0.5):
+        assert len(informer.store) == 500
+        assert informer.statistics().store.unreadable == 1
+        await asyncio.sleep(5)
+        assert heard.replay() == {obj.request: obj for obj in informer.store}
+        assert heard.summaries[500:] == [
+            ("UPDATED", "n1", 1, 10),
+            ("UPDATED", "n2", 1, 11),
+            ("DELETED", "n3", 12, None),
+            ("UPDATED", "n250", 1, 13),
+            ("UPDATED", "n1", 10, 14),
+        ]
+        assert informer.statistics().store.unreadable == 1
+        assert informer.version() == "14"
+        assert informer.last_error is None
+
+
+CHANGES = [
+    modified("n1", 10, spec="DEEP"),
+    modified("n2", 11, spec={}),
+    deleted("n3", 12, spec="DEEP"),
+    modified("n250", 13, spec={}),
+    modified("n1", 14, spec="DEEP"),
+]
+
+
+async def test_an_object_that_becomes_unreadable_is_not_deleted_and_is_logged_once_a_version(
+    script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    script.streamed("a", "b", version=7, then=[error_line(410, "Expired")])
+    for _ in range(3):
+        script.watch(
+            deepened(added("a", 8, spec="DEEP")),
+            added("b", 2),
+            bookmark(9, ends_initial=True),
+            error_line(410, "Expired"),
+        )
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 60):
+        assert heard.summaries[2:] == [("UPDATED", "a", 1, 8)]
+        assert informer.statistics().reflectors.lists == 4
+    told = [record.getMessage() for record in caplog.records if "cannot be decoded" in record.getMessage()]
+    assert len(told) == 1
+    assert "prod/a" in told[0]
+
+
+async def test_what_has_no_name_is_passed_over_in_lists_and_watches(script: Script) -> None:
+    nothing: list[Any] = [None, 5, [], {}, {"metadata": None}, {"metadata": []}, document("", 3)]
+    script.refuse_watch(refused(400))
+    script.list(document("a", 1), *nothing, document("b", 2), version=7)
+    nameless = {**document("", 20), "spec": {}}
+    script.watch(*(line("ADDED", each) for each in nothing[:-1]), line("MODIFIED", nameless), 2.0)
+    script.watch(HOLD)
+    informer = make(script)
+    async with running(informer, 30):
+        assert {cached.name for cached in informer.store} == {"a", "b"}
+        assert informer.statistics().unexpected == 14
+        assert informer.statistics().reflectors.failures == 0
+        assert script.asked[-1].version == "20"
+
+
 async def test_the_same_version_again_is_no_event(script: Script) -> None:
     script.streamed("a", version=7, then=[modified("a", 8), modified("a", 8), error_line(410, "Expired")])
     script.watch(added("a", 8), bookmark(9, ends_initial=True), HOLD)
