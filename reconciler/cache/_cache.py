@@ -18,6 +18,7 @@ from reconciler.cache._scope import Scope
 from reconciler.cache._selector import format_labels
 from reconciler.cache._statistics import InformerStatistics
 from reconciler.cache._wire import Transform
+from reconciler.cache._writes import version_in
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
@@ -218,22 +219,35 @@ class Cache:
         return found
 
     def wrote(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
-        """Lay the answer to a write of this process over what is cached of its kind; see `Informer.wrote`."""
-        for informer in self._informers.values():
+        """Lay the answer to a write of this process over what is cached of its kind; see `Informer.wrote`.
+
+        What is cached in another version of the API is in doubt until the watch has come to the write, since the answer
+        does not show the object in that version.
+        """
+        for informer in self._of_kind(resource, request.namespace):
             if informer.gvk == resource.gvk:
                 informer.wrote(verb, request, answer)
+            else:
+                informer.overlay.doubt(request, version_in(answer, verb))
 
     def doubt(self, resource: ResourceType, request: Request) -> None:
         """Take it that this process may have written an object; see `Overlay.doubt`."""
-        for informer in self._informers.values():
-            if informer.gvk == resource.gvk and informer.covers(request.namespace):
-                informer.overlay.doubt(request)
+        for informer in self._of_kind(resource, request.namespace):
+            informer.overlay.doubt(request)
 
     def doubt_all(self, resource: ResourceType, namespace: str | None) -> None:
         """Take it that this process may have written any object of a namespace; see `Overlay.doubt_all`."""
-        for informer in self._informers.values():
-            if informer.gvk == resource.gvk and informer.covers(namespace):
-                informer.overlay.doubt_all(namespace)
+        for informer in self._of_kind(resource, namespace):
+            informer.overlay.doubt_all(namespace)
+
+    def _of_kind(self, resource: ResourceType, namespace: str | None) -> list[Informer]:
+        """Return the informers of a kind, in whatever version of the API, that cover a namespace."""
+        group_kind = (resource.gvk.group, resource.gvk.kind)
+        return [
+            informer
+            for informer in self._informers.values()
+            if (informer.gvk.group, informer.gvk.kind) == group_kind and informer.covers(namespace)
+        ]
 
     async def remove(self, informer: Informer) -> None:
         """End an informer's watch and forget it; harmless when it is not, or no more, of this cache.

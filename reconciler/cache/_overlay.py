@@ -60,6 +60,7 @@ class OverlayExpired(Exception):
 
 class _Doubt(msgspec.Struct, frozen=True, eq=False):
     since: float
+    version: Version | None = None  # of the write, where that is known
 
 
 class _Entry(msgspec.Struct, frozen=True, eq=False):
@@ -120,10 +121,15 @@ class Overlay:
         """Take an object that a write has put outside the selector; readers see it no more, until it comes back."""
         self._put(cached.request, cached.uid, cached.version, None, left=True)
 
-    def doubt(self, request: Request) -> None:
-        """Take it that an object may have been written: nobody knows what is stored until the server is asked."""
+    def doubt(self, request: Request, version: Version | None = None) -> None:
+        """Take it that an object may have been written: nobody knows what is stored until the server is asked.
+
+        Args:
+            request: its key.
+            version: of the write, if it is known: the doubt ends when the watch has come to it.
+        """
         self._entries.pop(request, None)
-        self._entries[request] = _Doubt(self._clock.monotonic())
+        self._entries[request] = _Doubt(self._clock.monotonic(), version)
         self._shrink()
 
     def doubt_all(self, namespace: str | None) -> None:
@@ -268,6 +274,9 @@ class Overlay:
 
     def _passed(self, request: Request, entry: _Entry | _Doubt) -> bool:
         if isinstance(entry, _Doubt):
+            progress = self._progress(request)
+            if entry.version is not None and progress is not None and _reached(progress, entry.version):
+                return True
             # No word of the watch says that it is the one about the write; but by then it has surely been there.
             return self._age(entry) > MAX_AGE
         progress = self._progress(request)

@@ -210,7 +210,8 @@ class Reflector:
         self._verb = "list"
         heard = self._heard()
         not_older = self._not_older(heard)
-        query = [*self._selectors] if self._whole_next else [*self._selectors, ("limit", str(PAGE))]
+        whole, self._whole_next = self._whole_next, False  # for this list only, even if it fails
+        query = [*self._selectors] if whole else [*self._selectors, ("limit", str(PAGE))]
         objects: list[CachedObject] = []
         try:
             page = await self._page([*query, *not_older], self._namespace)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from reconciler.meta import UNDECODABLE
+from reconciler.meta import UNDECODABLE, Version, parse_version
 
-__all__ = ["WriteAnswer", "read_answer"]
+__all__ = ["WriteAnswer", "read_answer", "version_in"]
 
 
 class _Details(msgspec.Struct, gc=False):
@@ -15,6 +15,7 @@ class _Details(msgspec.Struct, gc=False):
 
 class _Metadata(msgspec.Struct, rename="camel", gc=False):
     uid: str = ""
+    resource_version: str = ""
     finalizers: list[str] | None = None
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
@@ -59,3 +60,11 @@ def read_answer(body: bytes) -> WriteAnswer | None:
         return _decode(body)
     except UNDECODABLE:
         return None
+
+
+def version_in(body: bytes, verb: str) -> Version | None:
+    """Return the version that a write has made; None where the answer does not say it, as after a deletion."""
+    answer = read_answer(body)
+    if answer is None or answer.deletes(verb) or not answer.metadata.resource_version:
+        return None
+    return parse_version(answer.metadata.resource_version)

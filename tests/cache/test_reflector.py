@@ -199,6 +199,22 @@ async def test_a_stream_cut_before_its_end_mark_is_followed_by_pages_once(script
     assert [asked.streams for asked in script.asked] == [True, False, False, True]
 
 
+async def test_after_an_expired_page_one_list_comes_without_pages_whatever_becomes_of_it(script: Script) -> None:
+    script.list(document("a", 1), version=7, token="next")
+    script.refuse_list(refused(410, "Expired"))
+    script.refuse_list(refused(504, "Timeout"))  # the whole list is too much
+    script.list(document("a", 1), version=8, token="next")
+    script.list(document("b", 2), version=8)
+    script.watch(error_line(410, "Expired"))
+    script.list(document("a", 1), version=9)
+    mirror = Mirror(script, in_pages=True)
+    await mirror.run(60)
+    assert [asked.query.get("limit") for asked in script.asked if asked.verb == "list"] == [
+        *("500", "500", None, "500", "500", "500")
+    ]
+    assert mirror.told == [("list", ["a", "b"], 8), ("list", ["a"], 9)]
+
+
 async def test_a_server_that_knows_no_streamed_lists_is_found_by_its_silence(script: Script) -> None:
     script.watch(added("a", 1), HOLD)
     script.list(document("a", 1), version=7)
