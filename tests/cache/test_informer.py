@@ -489,6 +489,20 @@ async def test_a_deletion_of_what_is_not_there_is_no_event(script: Script) -> No
         assert informer.statistics().stale == 1
 
 
+async def test_events_that_change_nothing_still_tell_how_far_the_watch_has_come(script: Script) -> None:
+    late = [deleted("b", 8), deleted("a", 9, uid="an older incarnation"), modified("a", 10), bookmark(12)]
+    script.streamed("a", version=7, then=[part for each in late for part in (1.0, each)])
+    script.watch(HOLD)
+    informer, versions = make(script), []
+    informer.add_handler(lambda event: versions.append(informer.version("prod")))
+    async with running(informer, 0.5):
+        for expected in ("7", "8", "9", "10", "12"):
+            assert informer.version() == informer.version("prod") == expected
+            await asyncio.sleep(1)
+        assert versions == ["", "10"]
+        assert script.asked[-1].version == "12"
+
+
 async def test_an_object_that_may_have_left_the_selector_is_not_finally_deleted(script: Script) -> None:
     script.streamed("a", version=7, then=[deleted("a", 8), HOLD])
     informer, heard = make(script, label_selector="app=web"), Heard()

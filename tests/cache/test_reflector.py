@@ -285,6 +285,42 @@ async def test_a_normal_close_is_resumed_at_once_without_a_list(script: Script) 
     assert mirror.reflector.statistics().failures == 0
 
 
+async def test_watches_that_end_after_an_event_are_not_opened_in_a_hot_loop(script: Script) -> None:
+    script.streamed("a", version=7, then=[])
+    for version in range(8, 1000):
+        script.watch(modified("a", version) if version % 2 else bookmark(version))
+    mirror = Mirror(script)
+    await mirror.run(60)
+    assert 50 <= len(script.asked) <= 61
+    assert mirror.reflector.statistics().failures == 0
+    assert mirror.told[-1][-1] == len(script.asked) + 6
+
+
+@pytest.mark.parametrize(
+    ("error", "verb", "version"),
+    [
+        (error_line(410, "Expired"), "list", "12"),
+        (error_line(500, "InternalError"), "list", "12"),
+        (error_line(403, "Forbidden"), "list", "12"),
+        (error_line(429, "TooManyRequests", retryAfterSeconds=1), "watch", "12"),
+    ],
+)
+async def test_after_an_error_inside_the_stream_the_last_event_is_where_it_goes_on(
+    script: Script, error: bytes, verb: str, version: str
+) -> None:
+    script.refuse_watch(refused(400))
+    script.list(document("a", 1), version=7)
+    script.watch(modified("a", 10), modified("a", 12), 2.0, error)
+    if verb == "list":
+        script.list(document("a", 12), version=13)
+    script.watch(HOLD)
+    await Mirror(script).run(60)
+    asked = script.asked[3]
+    assert (asked.verb, asked.version) == (verb, version)
+    assert asked.query.get("resourceVersionMatch") == ("NotOlderThan" if verb == "list" else None)
+    assert script.asked[-1].version == ("13" if verb == "list" else "12")
+
+
 async def test_the_watch_timeout_is_drawn_from_five_to_ten_minutes(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0])
     for _ in range(20):

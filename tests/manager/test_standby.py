@@ -125,6 +125,43 @@ async def test_a_list_that_was_read_before_the_election_does_not_count(
     assert set(seen) == {"one"}
 
 
+async def test_the_catch_up_covers_every_kind_that_a_controller_reads(server: APIServer, client: Client) -> None:
+    kinds = ["v1/ConfigMap", "v1/Secret", "v1/Service"]
+    for kind in kinds:
+        await client.create(of_kind(kind))
+    seen: list[list[str]] = []
+
+    async def note(request: object) -> None:
+        found = [(await second.client.get(kind, "a", "default")).to_dict()["metadata"] for kind in kinds]
+        seen.append([metadata.get("labels", {}).get("by", "") for metadata in found])
+
+    second = Manager(
+        Client(server, user_agent="two"), leader_election=elects("two"), rng=random.Random(2), list_in_pages=True
+    )
+    named = [Watch(kind, mapper=lambda found: []) for kind in kinds[1:]]
+    second.add_controller(Working(note), resource=kinds[0], watches=named)
+    async with in_background(first := replica(server, "one")) as running:
+        await elected(first)
+        async with second.running():
+            await asyncio.sleep(50)
+            server.faults.add(stall=True, verb="watch", user_agent="two", times=None)
+            server.cut_watches()
+            await asyncio.sleep(5)
+            for kind in kinds:
+                await client.patch(kind, "a", "default", patch={"metadata": {"labels": {"by": "one"}}})
+            first.stop()
+            await running
+            await elected(second)
+            await asyncio.sleep(5)
+    assert seen[0] == ["one", "one", "one"]
+
+
+def of_kind(kind: str) -> dict[str, object]:
+    more = {"spec": {"ports": [{"port": 80}]}} if kind.endswith("Service") else {}
+    name = kind.partition("/")[2]
+    return {"apiVersion": "v1", "kind": name, "metadata": {"name": "a", "namespace": "default"}, **more}
+
+
 async def test_a_kind_that_is_not_served_holds_up_no_election(server: APIServer, client: Client) -> None:
     second = replica(server, "two", working := Working())
     await client.create(config_map("a"))
