@@ -147,7 +147,8 @@ class Feed:
         if cached.version == before.version and _same_content(cached, before):
             return ()
         self._store_object(cached)
-        return (CacheEvent(EventType.UPDATED, old=before, new=cached),)
+        rewritten = cached.version == before.version
+        return (CacheEvent(EventType.UPDATED, old=before, new=cached, rewritten=rewritten),)
 
     def _store_object(self, cached: CachedObject) -> None:
         self._store.put(cached)

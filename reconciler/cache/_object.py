@@ -160,6 +160,7 @@ class CacheEvent(msgspec.Struct, frozen=True, gc=False, eq=False):
         initial: the object was there when the informer, or this handler, began.
         final: False for a DELETED whose `old` is only the last state that was seen: the deletion was found by a list,
             or by another uid under the same name, or the object may have left the informer's selector alive.
+        rewritten: the content changed and the version did not, as when a CRD gains a default.
     """
 
     type: EventType
@@ -167,11 +168,7 @@ class CacheEvent(msgspec.Struct, frozen=True, gc=False, eq=False):
     new: CachedObject | None = None
     initial: bool = False
     final: bool = True
-
-    @property
-    def rewritten(self) -> bool:
-        """Return whether the content changed and the version did not, as when a CRD gains a default."""
-        return self.type is EventType.UPDATED and self.old is not None and self.old.version == self.object.version
+    rewritten: bool = False
 
     @property
     def object(self) -> CachedObject:
