@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar, overload
 
 from reconciler.client._answers import decode_page
@@ -159,7 +158,7 @@ class Reader(ClientBase):
         """
         rt = await self.resource_type(kind)
         async for page in self._pages(rt, namespace, selectors(label_selector, field_selector), limit):
-            yield self._listed(rt.gvk, page.items, page.version, partial(from_document, kind))
+            yield self._listed(rt.gvk, page.items, page.version, lambda document: from_document(kind, document))
 
     async def get_metadata(self, kind: KindLike, name: str, namespace: str | None = None) -> Unstructured:
         """Read an object's metadata alone from the server: no spec, status or data travels.
@@ -186,14 +185,14 @@ class Reader(ClientBase):
         rt = await self.resource_type(kind)
         query = selectors(label_selector, field_selector)
         documents, version = await self._all_pages(rt, namespace, query, limit, metadata_only=True)
-        return self._listed(rt.gvk, documents, version, partial(_metadata_of, rt.gvk))
+        return self._listed(rt.gvk, documents, version, lambda document: _metadata_of(rt.gvk, document))
 
     async def _list_live(
         self, kind: KindLike, namespace: str | None, query: Query, limit: int = _PAGE
     ) -> ListResult[Any]:
         rt = await self.resource_type(kind)
         documents, version = await self._all_pages(rt, namespace, pairs(query), limit)
-        return self._listed(rt.gvk, documents, version, partial(from_document, kind))
+        return self._listed(rt.gvk, documents, version, lambda document: from_document(kind, document))
 
     def _listed(
         self, gvk: GroupVersionKind, items: _Items, version: str, read: Callable[[dict[str, Any]], Any]
