@@ -14,7 +14,15 @@ from reconciler.client._retry import Repeat, Trail, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import Request, ResourceType, namespace_of, request_of
-from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from, resource_type_from
+from reconciler.objects import (
+    AnyResource,
+    InvalidObject,
+    KindLike,
+    Unstructured,
+    from_document,
+    gvk_from,
+    resource_type_from,
+)
 
 __all__ = ["ClientBase", "Write"]
 
@@ -191,7 +199,12 @@ class ClientBase:
 
         An answer that does not fit the class is read leniently: the write took effect, and an error would deny that.
         """
-        document = decode(request, response)
+        try:
+            document = decode(request, response)
+        except InvalidObject:
+            if write.stores and write.key.name:
+                self._unsure(write.rt, write.key)
+            raise
         own = document.get("kind", write.rt.gvk.kind) == write.rt.gvk.kind
         if write.stores and own:
             self._wrote(write.rt, write.verb, request_of(document), response.body)
