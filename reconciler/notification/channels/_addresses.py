@@ -23,7 +23,15 @@ from reconciler.notification._errors import PermanentDeliveryError, RetryableDel
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver, ResolveResult
 
-__all__ = ["canonical_host", "check_literal", "check_name", "checked_socket", "guarded_resolver", "is_local"]
+__all__ = [
+    "canonical_host",
+    "check_literal",
+    "check_mail_server",
+    "check_name",
+    "checked_socket",
+    "guarded_resolver",
+    "is_local",
+]
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -127,6 +135,20 @@ async def check_name(host: str, port: int) -> None:
         ) from None
     if any(is_local(str(each[4][0])) for each in found):
         raise PermanentDeliveryError(_refusal(host))
+
+
+async def check_mail_server(host: str, port: int) -> None:
+    """Refuse a mail server at a local address; one of this machine itself is usual, and allowed.
+
+    A name that cannot be resolved passes: the connection fails by itself.
+
+    Raises:
+        PermanentDeliveryError: an address of it is local.
+    """
+    with contextlib.suppress(OSError, UnicodeError):
+        for *_, (address, *_) in await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            if is_local(str(address)) and not ipaddress.ip_address(str(address).partition("%")[0]).is_loopback:
+                raise PermanentDeliveryError(f"the mail server {host} is at a link-local or metadata address")
 
 
 def checked_socket(address: tuple[Any, ...]) -> socket.socket:
