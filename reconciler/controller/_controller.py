@@ -115,15 +115,19 @@ class Controller:
     ) -> None:
         kind = kind_of(reconciler, resource)
         self._name = name_of(kind, name)
-        self._workers = workers
         check_numbers(self._name, workers=workers, timeout=timeout, debounce=debounce)
+        self._workers = reconciler.pool_size(workers)
         check_status(self._name, reconciler)
         clock = clock or current_clock()
         self._reconciler = reconciler
         self._responsibility = responsibility or Everything()
         self._metrics = metrics or NoMetrics()
         self._queue: WorkQueue[Request] = WorkQueue(
-            name=self._name, rate_limiter=rate_limiter, clock=clock, metrics=queue_metrics
+            name=self._name,
+            rate_limiter=rate_limiter,
+            clock=clock,
+            metrics=queue_metrics,
+            fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
             own_writes=not wake_on_own_status, on_echo=self._metrics.echo_dropped
@@ -183,7 +187,8 @@ class Controller:
             client=client if reconciler.permissions is None else self._declared(client, cache),
             events=events or self._recorder or EventRecorder(client.live, source=self._name),
             clock=clock,
-            workers=workers,
+            workers=self._workers,
+            enqueue=self.enqueue,
             status_metrics=status_metrics,
             check_leader=check_leader,
         )
