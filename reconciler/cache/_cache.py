@@ -19,7 +19,7 @@ from reconciler.cache._statistics import InformerStatistics
 from reconciler.cache._wire import Transform
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, gvk_from
 
@@ -65,6 +65,7 @@ class Cache:
 
     Raises:
         ValueError: `namespaces` is empty.
+        ConfigurationError: they are more than the client may open watches.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class Cache:
         self._tasks: dict[Informer, asyncio.Task[None]] = {}
         self._started = False
         self._stopped = False
+        if self._namespaces is not None:
+            self._check_streams(len(self._namespaces))
 
     @property
     def started(self) -> bool:
@@ -132,6 +135,7 @@ class Cache:
 
         Raises:
             ValueError: a selector or the kind cannot be read, or `namespaces` is empty.
+            ConfigurationError: the watches would be more than the client may have open.
             ReconcilerError: the cache is stopped.
         """
         if self._stopped:
@@ -167,6 +171,7 @@ class Cache:
         return found
 
     def _add(self, scope: Scope, resource: ResourceType | None) -> Informer:
+        self._check_streams(sum(one.streams for one in [*self._informers, scope]))
         self._found.clear()
         informer = self._informers[scope] = Informer(
             self._client,
@@ -180,6 +185,15 @@ class Cache:
         if self.started:
             self._run(informer)
         return informer
+
+    def _check_streams(self, streams: int) -> None:
+        """Raise if the client cannot keep so many watches open, before one of them waits for a connection in vain."""
+        limit = self._client.max_streams
+        if limit is not None and streams > limit:
+            raise ConfigurationError(
+                f"the cache would open {streams} watches, one for each kind and namespace, but the client has a limit "
+                f"of {limit}: watch all namespaces (namespaces=None), or raise max_streams of Client.from_config"
+            )
 
     def find(self, gvk: GroupVersionKind, namespace: str | None = None) -> Informer:
         """Return the informer that answers reads of a kind: of whole objects, and the least narrowed.

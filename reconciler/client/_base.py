@@ -59,6 +59,11 @@ class ClientBase:
         return await self._connection.send(request)
 
     @property
+    def max_streams(self) -> int | None:
+        """Return how many watches may be open at once; None if the transport has no limit."""
+        return self._connection.max_streams
+
+    @property
     def clock_offset(self) -> timedelta:
         """Return how far the API server's clock is ahead of this machine's; zero while nothing contradicts that.
 

@@ -15,6 +15,7 @@ from reconciler.client._connection import Connection
 from reconciler.client._defaults import Defaults
 from reconciler.client._deleter import Deleter
 from reconciler.client._ensure import Ensurer
+from reconciler.client._pool import MAX_STREAMS
 from reconciler.client._requests import FieldValidation, ObjectLike, split_kind_or_key
 from reconciler.client._retry import RetryPolicy
 from reconciler.client._status_writer import ClientStatusWriter
@@ -83,6 +84,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         retry: RetryPolicy | None = None,
         field_validation: FieldValidation | None = None,
         dry_run: bool = False,
+        max_streams: int = MAX_STREAMS,
     ) -> Self:
         """Make a client for the cluster that the configuration names; read and connected in ``async with``.
 
@@ -102,11 +104,13 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
             retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
             field_validation: what the server does about unknown fields; its own default if None.
             dry_run: let the server check and answer every write, but store nothing; False by default.
+            max_streams: open watches at most, each of which takes a connection of its own; 1024 by default. They do not
+                count against the 256 requests that may be in progress.
 
         Raises:
             ConfigurationError: in ``async with``: nothing was found, or what was found cannot be used.
         """
-        transport = ConfiguredTransport(kubeconfig=kubeconfig, context=context)
+        transport = ConfiguredTransport(kubeconfig=kubeconfig, context=context, max_streams=max_streams)
         return cls(
             transport,
             user_agent=user_agent,

@@ -16,7 +16,8 @@ from reconciler.client._direct import DirectTransport
 from reconciler.client._kubeconfig import Kubeconfig, default_path, paths_in
 from reconciler.client._logins import Login, Plain, login_of
 from reconciler.client._network import refuse_virtual_time
-from reconciler.client._settings import CONNECTIONS, OwnSettings
+from reconciler.client._pool import MAX_STREAMS
+from reconciler.client._settings import OwnSettings
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
@@ -110,9 +111,22 @@ class ConfiguredTransport:
     Args:
         kubeconfig: path of a file; searched for by default.
         context: the context in it; its current one by default.
+        max_streams: open watches at most.
+
+    Attributes:
+        max_streams: as given.
     """
 
-    def __init__(self, *, kubeconfig: str | os.PathLike[str] | None = None, context: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        kubeconfig: str | os.PathLike[str] | None = None,
+        context: str | None = None,
+        max_streams: int = MAX_STREAMS,
+    ) -> None:
+        if max_streams < 1:
+            raise ConfigurationError(f"max_streams must be 1 or more, not {max_streams!r}")
+        self.max_streams = max_streams
         self._kubeconfig = kubeconfig
         self._context = context
         self._loaded: _Loaded | None = None
@@ -139,7 +153,7 @@ class ConfiguredTransport:
             raise
 
     def _connections(self, loaded: _Loaded) -> _Connections:
-        connections = _connected(loaded)
+        connections = _connected(loaded, self.max_streams)
         self._certificates = loaded.credentials.certificates
         return connections
 
@@ -283,14 +297,14 @@ async def _load_service_account(source: _Source, _: str | None) -> _Loaded:
     return _Loaded(settings, Credentials(settings, reload, scheduled=True), source.subject)
 
 
-def _connected(loaded: _Loaded) -> _Connections:
+def _connected(loaded: _Loaded, max_streams: int) -> _Connections:
     try:
         settings = loaded.configuration
         if not isinstance(settings, OwnSettings):
-            return _library_connections(settings, loaded.headers)
+            return _library_connections(settings, loaded.headers, max_streams)
         if settings.proxy:
-            return _library_connections(_proxied(settings), loaded.headers)
-        return _Connections(DirectTransport(settings, headers=loaded.headers))
+            return _library_connections(_proxied(settings), loaded.headers, max_streams)
+        return _Connections(DirectTransport(settings, headers=loaded.headers, max_streams=max_streams))
     except (ssl.SSLError, OSError, ValueError) as error:
         problem = _tls_problem(loaded.configuration)
         raise ConfigurationError(f"{loaded.subject}: {problem} ({reason_of(error)})") from None
@@ -311,16 +325,16 @@ def _proxied(settings: OwnSettings) -> Any:
     return configuration
 
 
-def _library_connections(configuration: Any, headers: Mapping[str, str]) -> _Connections:
+def _library_connections(configuration: Any, headers: Mapping[str, str], max_streams: int) -> _Connections:
     from kubernetes_asyncio.client import ApiClient
 
     from reconciler.client._sockets import KubernetesAsyncioTransport
 
-    configuration.connection_pool_maxsize = CONNECTIONS
+    configuration.connection_pool_maxsize = 0  # no limit beside the transport's own
     api_client = ApiClient(configuration)
     for name, value in headers.items():
         api_client.set_default_header(name, value)
-    return _Connections(KubernetesAsyncioTransport(api_client), api_client.close)
+    return _Connections(KubernetesAsyncioTransport(api_client, max_streams=max_streams), api_client.close)
 
 
 def _tls_problem(configuration: Any) -> str:

@@ -99,6 +99,11 @@ class Connection:
         other.retry = retry or self.retry
         return other
 
+    @property
+    def max_streams(self) -> int | None:
+        """Return how many streams the transport may have open at once; None if it has no limit."""
+        return getattr(self._credentials, "max_streams", None)
+
     def monotonic(self) -> float:
         """Return the time that delays are measured in."""
         return (self._clock or current_clock()).monotonic()

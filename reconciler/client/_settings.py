@@ -16,12 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from reconciler.client._network import proxy_of_environment
+from reconciler.client._pool import CONNECTIONS
 from reconciler.errors import ConfigurationError
 
-__all__ = ["CONNECTIONS", "OwnSettings"]
-
-CONNECTIONS = 256
-"""Connections at most: HTTP/1.1 needs one for each watch and for each request under way."""
+__all__ = ["OwnSettings"]
 
 
 class OwnSettings:

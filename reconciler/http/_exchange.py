@@ -27,6 +27,7 @@ class HTTPRequest:
         body: the whole body; empty for none.
         stream: the caller wants the body in chunks as it comes (watch).
         timeout: seconds for the whole exchange, or for a stream until its headers have come. None waits for ever.
+        urgent: does not wait for other requests to end, as the renewal of a lease must not.
     """
 
     method: str
@@ -36,6 +37,7 @@ class HTTPRequest:
     body: bytes = b""
     stream: bool = False
     timeout: float | None = None
+    urgent: bool = False
 
     @property
     def target(self) -> str:
