@@ -210,8 +210,9 @@ class Connection:
                 raise
 
         def allowed(error: BaseException) -> bool:
-            return may_repeat(error, repeat, self.retry)
+            return may_repeat(error, repeat)
 
+        began = self.monotonic()
         try:
             return await send()
         except ReconcilerError as error:
@@ -225,7 +226,10 @@ class Connection:
             self._counts["repetitions"] += 1
             return await send()
 
-        return await go_on(again, first, policy=self.retry, may_repeat=allowed, rng=self.rng)
+        def left() -> float:
+            return self.retry.deadline - (self.monotonic() - began)
+
+        return await go_on(again, first, policy=self.retry, may_repeat=allowed, left=left, rng=self.rng)
 
     def statistics(self) -> ClientStatistics:
         """Return what was counted so far."""

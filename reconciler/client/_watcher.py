@@ -243,10 +243,10 @@ class Watcher(Reader):
                     async for event in events:
                         failures = 0
                         yield None if event.type == "DELETED" else event.object
+                asked = None
             except _TRANSIENT as error:
-                hint = error.retry_after if isinstance(error, TooManyRequests) else None
-                await asyncio.sleep(hint or 0.0)
-            await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, self._connection.rng))
+                asked = error.retry_after
+            await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, self._connection.rng, asked=asked))
             failures += 1
 
 

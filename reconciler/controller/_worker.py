@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
+from reconciler.backoff import obey, wait_asked_by
 from reconciler.clock import Clock
 from reconciler.controller import _reasons as reasons
 from reconciler.controller._cycle import ReconcileCycle, ReconcileRun
@@ -205,7 +206,8 @@ class Worker:
             if verdict.terminal:
                 queue.forget(key)
             else:
-                queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY)
+                at_least = obey(wait_asked_by(verdict.error))
+                queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY, at_least=at_least)
             self._keep_deadline(key, priority)
             return
         queue.forget(key)

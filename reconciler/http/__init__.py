@@ -4,6 +4,6 @@
 embedded API server in this process, or a session of sockets.
 """
 
-from reconciler.http._exchange import HTTPRequest, HTTPResponse, Transport
+from reconciler.http._exchange import HTTPRequest, HTTPResponse, Transport, parse_retry_after
 
-__all__ = ["HTTPRequest", "HTTPResponse", "Transport"]
+__all__ = ["HTTPRequest", "HTTPResponse", "Transport", "parse_retry_after"]

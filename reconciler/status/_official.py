@@ -10,7 +10,9 @@ from urllib.parse import quote
 
 import msgspec
 
+from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError, error_from_response
+from reconciler.http import parse_retry_after
 from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of
 from reconciler.status._documents import document_of, is_kind, kind_of
 from reconciler.status._writer import Strategy
@@ -163,12 +165,12 @@ def read_answer(
         document = None
     if 200 <= status < 300 and isinstance(document, dict):
         return document, [value for name, value in named if name == "warning"]
-    retry_after = next((float(value) for name, value in named if name == "retry-after" and value.isdigit()), None)
+    header = next((value for name, value in named if name == "retry-after"), "")
     raise error_from_response(
         status if status >= 300 else 502,
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
-        retry_after=retry_after,
+        retry_after=parse_retry_after(header, current_clock().now()),
         request=request,
     )
 
