@@ -9,6 +9,7 @@ The tree::
     ├── TransportError
     │   ├── NotSent                   the connection could not be made; repeating is safe
     │   └── OutcomeUnknown            sent, but the answer was lost; it may have been applied
+    │       └── InvalidResponse       an answer came that is not valid HTTP, or larger than its limit
     └── APIError                      the server answered with a failure
         ├── BadRequest                400
         ├── Unauthorized              401
@@ -49,6 +50,7 @@ __all__ = [
     "FieldManagerConflict",
     "Forbidden",
     "Invalid",
+    "InvalidResponse",
     "MethodNotAllowed",
     "MissingExtra",
     "NotAcceptable",
@@ -121,6 +123,13 @@ class NotSent(TransportError):
 
 class OutcomeUnknown(TransportError):
     """Say that a request was sent and its answer was lost: it may or may not have taken effect."""
+
+
+class InvalidResponse(OutcomeUnknown):
+    """An answer that cannot be used: it is not valid HTTP, or larger than its limit. The client never retries it.
+
+    A write may have taken effect.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from reconciler.cache._partition import HashRange
 from reconciler.meta import GroupVersionKind, Request, gvk_of, name_of, parse_version
 
 __all__ = [
-    "LineSplitter",
     "ListPage",
     "Transform",
     "WatchLine",
@@ -113,23 +112,6 @@ def read_bookmark(raw: msgspec.Raw) -> Bookmark:
         msgspec.DecodeError: it is none.
     """
     return _decode_bookmark(raw).metadata
-
-
-class LineSplitter:
-    """Join chunks that split anywhere into lines of any length, each byte copied a bounded number of times."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Take the next chunk; return the lines that it completes, empty ones left out."""
-        if b"\n" not in chunk:
-            self._parts.append(chunk)
-            return []
-        first, *lines = chunk.split(b"\n")
-        lines.insert(0, b"".join([*self._parts, first]))
-        self._parts = [lines.pop()]
-        return [line for line in lines if line]
 
 
 class WireReader:

@@ -15,6 +15,7 @@ from reconciler.client._connection import Connection
 from reconciler.client._defaults import Defaults
 from reconciler.client._deleter import Deleter
 from reconciler.client._ensure import Ensurer
+from reconciler.client._http11 import MAX_BODY
 from reconciler.client._pool import MAX_STREAMS
 from reconciler.client._requests import FieldValidation, ObjectLike, split_kind_or_key
 from reconciler.client._retry import RetryPolicy
@@ -85,6 +86,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         field_validation: FieldValidation | None = None,
         dry_run: bool = False,
         max_streams: int = MAX_STREAMS,
+        max_response_bytes: int = MAX_BODY,
     ) -> Self:
         """Make a client for the cluster that the configuration names; read and connected in ``async with``.
 
@@ -106,11 +108,15 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
             dry_run: let the server check and answer every write, but store nothing; False by default.
             max_streams: open watches at most, each of which takes a connection of its own; 1024 by default. They do not
                 count against the 256 requests that may be in progress.
+            max_response_bytes: bytes of an answer at most, decompressed, watches excepted; 256 MiB by default. A larger
+                one is an `InvalidResponse`.
 
         Raises:
             ConfigurationError: in ``async with``: nothing was found, or what was found cannot be used.
         """
-        transport = ConfiguredTransport(kubeconfig=kubeconfig, context=context, max_streams=max_streams)
+        transport = ConfiguredTransport(
+            kubeconfig=kubeconfig, context=context, max_streams=max_streams, max_response_bytes=max_response_bytes
+        )
         return cls(
             transport,
             user_agent=user_agent,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.client._answers import label
 from reconciler.client._credentials import Credentials, reason_of
 from reconciler.client._direct import DirectTransport
+from reconciler.client._http11 import MAX_BODY
 from reconciler.client._kubeconfig import Kubeconfig, default_path, paths_in
 from reconciler.client._logins import Login, Plain, login_of
 from reconciler.client._network import refuse_virtual_time
@@ -112,6 +113,7 @@ class ConfiguredTransport:
         kubeconfig: path of a file; searched for by default.
         context: the context in it; its current one by default.
         max_streams: open watches at most.
+        max_response_bytes: bytes of an answer's decompressed body at most.
 
     Attributes:
         max_streams: as given.
@@ -123,10 +125,13 @@ class ConfiguredTransport:
         kubeconfig: str | os.PathLike[str] | None = None,
         context: str | None = None,
         max_streams: int = MAX_STREAMS,
+        max_response_bytes: int = MAX_BODY,
     ) -> None:
-        if max_streams < 1:
-            raise ConfigurationError(f"max_streams must be 1 or more, not {max_streams!r}")
+        for name, value in (("max_streams", max_streams), ("max_response_bytes", max_response_bytes)):
+            if value < 1:
+                raise ConfigurationError(f"{name} must be 1 or more, not {value!r}")
         self.max_streams = max_streams
+        self._limits = {"max_streams": max_streams, "max_response_bytes": max_response_bytes}
         self._kubeconfig = kubeconfig
         self._context = context
         self._loaded: _Loaded | None = None
@@ -153,7 +158,7 @@ class ConfiguredTransport:
             raise
 
     def _connections(self, loaded: _Loaded) -> _Connections:
-        connections = _connected(loaded, self.max_streams)
+        connections = _connected(loaded, self._limits)
         self._certificates = loaded.credentials.certificates
         return connections
 
@@ -297,14 +302,14 @@ async def _load_service_account(source: _Source, _: str | None) -> _Loaded:
     return _Loaded(settings, Credentials(settings, reload, scheduled=True), source.subject)
 
 
-def _connected(loaded: _Loaded, max_streams: int) -> _Connections:
+def _connected(loaded: _Loaded, limits: dict[str, int]) -> _Connections:
     try:
         settings = loaded.configuration
         if not isinstance(settings, OwnSettings):
-            return _library_connections(settings, loaded.headers, max_streams)
+            return _library_connections(settings, loaded.headers, limits)
         if settings.proxy:
-            return _library_connections(_proxied(settings), loaded.headers, max_streams)
-        return _Connections(DirectTransport(settings, headers=loaded.headers, max_streams=max_streams))
+            return _library_connections(_proxied(settings), loaded.headers, limits)
+        return _Connections(DirectTransport(settings, headers=loaded.headers, **limits))
     except (ssl.SSLError, OSError, ValueError) as error:
         problem = _tls_problem(loaded.configuration)
         raise ConfigurationError(f"{loaded.subject}: {problem} ({reason_of(error)})") from None
@@ -325,7 +330,7 @@ def _proxied(settings: OwnSettings) -> Any:
     return configuration
 
 
-def _library_connections(configuration: Any, headers: Mapping[str, str], max_streams: int) -> _Connections:
+def _library_connections(configuration: Any, headers: Mapping[str, str], limits: dict[str, int]) -> _Connections:
     from kubernetes_asyncio.client import ApiClient
 
     from reconciler.client._sockets import KubernetesAsyncioTransport
@@ -334,7 +339,7 @@ def _library_connections(configuration: Any, headers: Mapping[str, str], max_str
     api_client = ApiClient(configuration)
     for name, value in headers.items():
         api_client.set_default_header(name, value)
-    return _Connections(KubernetesAsyncioTransport(api_client, max_streams=max_streams), api_client.close)
+    return _Connections(KubernetesAsyncioTransport(api_client, **limits), api_client.close)
 
 
 def _tls_problem(configuration: Any) -> str:

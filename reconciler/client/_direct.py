@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 from reconciler.client._answers import label
-from reconciler.client._http11 import Head, HTTPConnection
+from reconciler.client._http11 import MAX_BODY, Head, HTTPConnection
 from reconciler.client._network import refuse_virtual_time, unknown, words
 from reconciler.client._pool import MAX_STREAMS, Budgets, Pool
 from reconciler.errors import ConfigurationError, NotSent
@@ -108,6 +108,7 @@ class DirectTransport:
         headers: sent with each request, unless it has them itself.
         connect_timeout: seconds to make a connection, TLS included; 10 by default.
         max_streams: open watches at most; 1024 by default.
+        max_response_bytes: bytes of an answer's decompressed body at most, streams excepted; 256 MiB by default.
 
     Raises:
         ConfigurationError: time is virtual.
@@ -121,6 +122,7 @@ class DirectTransport:
         headers: Mapping[str, str] | None = None,
         connect_timeout: float = 10.0,
         max_streams: int = MAX_STREAMS,
+        max_response_bytes: int = MAX_BODY,
     ) -> None:
         refuse_virtual_time()
         self._configuration = settings
@@ -130,6 +132,7 @@ class DirectTransport:
         # Made in any case: a certificate that cannot be used is found when the client is opened.
         self._tls = tls_context(settings)
         self._budgets = Budgets(max_streams, settings.connection_pool_maxsize)
+        self._max_response_bytes = max_response_bytes
         self._pools: dict[_Origin, Pool] = {}
         self._closed = False
 
@@ -169,6 +172,7 @@ class DirectTransport:
             NotSent: the connection could not be made: refused, no such host, TLS, time out; or the credentials could
                 not be renewed.
             OutcomeUnknown: the request may have reached the server, but no answer came.
+            InvalidResponse: the answer is not valid HTTP, or too large.
             ConfigurationError: time is virtual, the server's address is none, or too many streams are open.
             ValueError: the path or a header holds a line break or a blank where none may be.
         """
@@ -200,6 +204,7 @@ class DirectTransport:
                 tls=self._tls if origin.secure else None,
                 server_name=self._configuration.tls_server_name or None,
                 budgets=self._budgets,
+                limit=self._max_response_bytes,
             )
         return pool
 

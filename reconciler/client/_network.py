@@ -6,8 +6,9 @@ import ipaddress
 import ssl
 
 from reconciler.client._answers import label
+from reconciler.client._http11 import Garbled
 from reconciler.clock import current_clock
-from reconciler.errors import ConfigurationError, OutcomeUnknown, TransportError
+from reconciler.errors import ConfigurationError, InvalidResponse, OutcomeUnknown, TransportError
 from reconciler.http import HTTPRequest
 
 __all__ = ["proxy_of_environment", "refuse_virtual_time", "unknown", "words"]
@@ -28,9 +29,11 @@ def refuse_virtual_time() -> None:
 
 def unknown(request: HTTPRequest, error: BaseException) -> TransportError:
     """Return the error for a request that may have reached the server, but brought no answer."""
+    hint = "" if request.method == "GET" else "; it may have been executed: read before repeating it"
+    if isinstance(error, Garbled):
+        return InvalidResponse(f"{label(request)}: invalid answer: {words(error)}{hint}")
     if request.stream:
         return OutcomeUnknown(f"{label(request)}: the stream broke: {words(error)}")
-    hint = "" if request.method == "GET" else "; it may have been executed: read before repeating it"
     return OutcomeUnknown(f"{label(request)}: no answer: {words(error)}{hint}")
 
 

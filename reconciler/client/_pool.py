@@ -6,7 +6,7 @@ import asyncio
 import ssl
 
 from reconciler.client._answers import label
-from reconciler.client._http11 import HTTPConnection
+from reconciler.client._http11 import MAX_BODY, HTTPConnection
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest
 
@@ -90,15 +90,24 @@ class Pool:
         tls: how to speak TLS; None speaks none.
         server_name: what the server's certificate is to be for; None for `host`.
         budgets: how many connections may be in use.
+        limit: bytes of a body that is read whole at most.
     """
 
     def __init__(
-        self, host: str, port: int, *, tls: ssl.SSLContext | None, server_name: str | None, budgets: Budgets
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None,
+        server_name: str | None,
+        budgets: Budgets,
+        limit: int = MAX_BODY,
     ) -> None:
         self._address = (host, port)
         self._tls = tls
         self._server_name = (server_name or host) if tls is not None else None
         self._budgets = budgets
+        self._limit = limit
         self._idle: list[HTTPConnection] = []  # the last used one last, and used first, so that the others can end
         self._used: dict[HTTPConnection, asyncio.Semaphore] = {}
         self._closed = False
@@ -142,7 +151,7 @@ class Pool:
         oldest = asyncio.get_running_loop().time() - KEPT
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable and connection.idle_since > oldest:
+            if connection.idle_since > oldest and connection.is_quiet():
                 return connection
             connection.abort()
         return None
@@ -151,7 +160,7 @@ class Pool:
         if self._closed:
             raise ConnectionAbortedError("the client is closed")
         _, connection = await asyncio.get_running_loop().create_connection(
-            HTTPConnection, *self._address, ssl=self._tls, server_hostname=self._server_name
+            lambda: HTTPConnection(self._limit), *self._address, ssl=self._tls, server_hostname=self._server_name
         )
         return connection
 

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 from reconciler.backoff import Backoff
-from reconciler.errors import NotSent, OutcomeUnknown, ReconcilerError, ServerError, TooManyRequests
+from reconciler.errors import InvalidResponse, NotSent, OutcomeUnknown, ReconcilerError, ServerError, TooManyRequests
 
 __all__ = ["Repeat", "RetryPolicy", "Trail", "is_unknown", "may_repeat"]
 
@@ -79,6 +79,8 @@ def may_repeat(error: BaseException, repeat: Repeat) -> bool:
     if isinstance(error, TooManyRequests):
         # An eviction that a disruption budget forbids is answered with 429 too; that is an answer, not overload.
         return not any(cause.reason == "DisruptionBudget" for cause in error.causes)
+    if isinstance(error, InvalidResponse):
+        return False  # the next answer would be the same
     if is_unknown(error):
         return repeat is Repeat.UNKNOWN
     return isinstance(error, NotSent)

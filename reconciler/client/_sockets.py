@@ -13,6 +13,7 @@ import aiohttp
 from yarl import URL
 
 from reconciler.client._answers import label
+from reconciler.client._http11 import MAX_BODY, Garbled, TooLarge
 from reconciler.client._network import proxy_of_environment, refuse_virtual_time, unknown, words
 from reconciler.client._pool import MAX_STREAMS, Budgets
 from reconciler.errors import ConfigurationError, NotSent
@@ -47,17 +48,26 @@ class KubernetesAsyncioTransport:
         connect_timeout: seconds to make a connection, TLS included; 10 by default.
         max_streams: open watches at most; 1024 by default, but no more than three quarters of the connections that the
             ApiClient may have (``Configuration.connection_pool_maxsize``, 100 by default).
+        max_response_bytes: bytes of an answer's decompressed body at most, streams excepted; 256 MiB by default.
 
     Raises:
         ConfigurationError: time is virtual.
     """
 
-    def __init__(self, api_client: ApiClient, *, connect_timeout: float = 10.0, max_streams: int = MAX_STREAMS) -> None:
+    def __init__(
+        self,
+        api_client: ApiClient,
+        *,
+        connect_timeout: float = 10.0,
+        max_streams: int = MAX_STREAMS,
+        max_response_bytes: int = MAX_BODY,
+    ) -> None:
         refuse_virtual_time()
         self._configuration: Any = api_client.configuration
         rest: Any = api_client.rest_client
         self._host = str(self._configuration.host).rstrip("/")
         self._connect_timeout = connect_timeout
+        self._max_response_bytes = max_response_bytes
         self._headers = {
             key.lower(): value for key, value in api_client.default_headers.items() if key.lower() != "user-agent"
         }
@@ -145,7 +155,7 @@ class KubernetesAsyncioTransport:
             if request.stream:
                 return await self._open(request, headers, budget)
             async with self._request(request, headers, request.timeout) as response:
-                return _answer(response, await response.read())
+                return _answer(response, await self._body(response))
         except aiohttp.InvalidURL:
             raise ConfigurationError(f"{self._host!r} is no address of a server: write it as https://host") from None
         except _NOT_SENT as error:
@@ -160,7 +170,7 @@ class KubernetesAsyncioTransport:
             response = await self._request(request, headers, None)
             if not 200 <= response.status < 300:
                 async with response:
-                    return _answer(response, await response.read())
+                    return _answer(response, await self._body(response))
 
         async def close() -> None:
             budget.release()
@@ -173,6 +183,15 @@ class KubernetesAsyncioTransport:
         answer = _answer(response, b"")
         answer.chunks, answer.on_close = _Chunks(request, response), close
         return answer
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        parts, size = [], 0
+        async for part in response.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > self._max_response_bytes:
+                raise TooLarge(self._max_response_bytes)
+        return b"".join(parts)
 
     def _request(
         self, request: HTTPRequest, headers: dict[str, str], total: float | None
@@ -230,6 +249,9 @@ def _cause(error: BaseException) -> BaseException:
         return error.certificate_error
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return ConnectionResetError("the server closed the connection")
+    if isinstance(error, aiohttp.ClientResponseError):
+        # Its text shows the address, which may hold a password.
+        return Garbled(f"{error.status} {' '.join(error.message.split())[:200]}")
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error
     return TimeoutError() if isinstance(error, TimeoutError) else error

@@ -5,5 +5,6 @@ embedded API server in this process, or a session of sockets.
 """
 
 from reconciler.http._exchange import HTTPRequest, HTTPResponse, Transport, parse_retry_after
+from reconciler.http._lines import LineSplitter
 
-__all__ = ["HTTPRequest", "HTTPResponse", "Transport", "parse_retry_after"]
+__all__ = ["HTTPRequest", "HTTPResponse", "LineSplitter", "Transport", "parse_retry_after"]
