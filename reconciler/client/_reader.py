@@ -153,7 +153,7 @@ class Reader(ClientBase):
             TransportError: no answer, after all attempts.
             InvalidObject: an object does not fit the class.
         """
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, namespace=namespace)
         async for page in self._pages(rt, namespace, selectors(label_selector, field_selector), limit):
             yield ListResult([from_document(kind, document) for document in page.items], page.version)
 
@@ -179,7 +179,7 @@ class Reader(ClientBase):
 
         Cancellation has no effect on the server.
         """
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, namespace=namespace)
         query = selectors(label_selector, field_selector)
         documents, version = await self._all_pages(rt, namespace, query, limit, metadata_only=True)
         return ListResult([_metadata_of(rt.gvk, document) for document in documents], version)
@@ -187,7 +187,7 @@ class Reader(ClientBase):
     async def _list_live(
         self, kind: KindLike, namespace: str | None, query: Query, limit: int = _PAGE
     ) -> ListResult[Any]:
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, namespace=namespace)
         documents, version = await self._all_pages(rt, namespace, pairs(query), limit)
         return ListResult([from_document(kind, document) for document in documents], version)
 

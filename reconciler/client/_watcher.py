@@ -133,7 +133,7 @@ class Watcher(Reader):
             "timeoutSeconds": None if timeout is None else str(max(1, -int(-timeout // 1))),
         }
         query = [*selectors(label_selector, field_selector), *((k, v) for k, v in options.items() if v)]
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, namespace=namespace)
         request = self._watch_request(rt, namespace, query)
         response = await self._connection.once(request)
         reader = EventReader(request)
@@ -229,7 +229,7 @@ class Watcher(Reader):
         self, kind: KindLike, name: str, namespace: str | None
     ) -> AsyncGenerator[AnyResource | Unstructured | None, None]:
         """Yield each state of one object, None while there is none, for ever."""
-        self._object_path(await self.resource_type(kind), name, namespace)
+        self._object_path(await self._served(kind, name, namespace), name, namespace)
         selector = {"metadata.name": name}
         failures = 0
         while True:

@@ -6,7 +6,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -63,7 +62,7 @@ class Requests:
     @property
     def discovery_path(self) -> str:
         """Return where the server lists the kinds of this one's group and version."""
-        return f"/apis/{self.gvk.group}/{self.gvk.version}" if self.gvk.group else f"/api/{self.gvk.version}"
+        return self.gvk.path
 
     def served(self) -> ResourceType | None:
         """Return how the kind is served, if that is known."""
@@ -91,11 +90,13 @@ class Requests:
 
         Raises:
             ConfigurationError: the kind is namespaced, and there is no namespace.
+            ValueError: a name is not valid.
         """
-        try:
-            return quote(served.path(*self.request, subresource), safe="/:")
-        except ValueError as error:
-            raise ConfigurationError(f"{error}: pass namespace=, or an object that has one") from None
+        if not self.request.namespace and served.namespaced:
+            raise ConfigurationError(
+                f"{self.gvk.kind} {self.request.name!r} needs a namespace: pass namespace=, or an object that has one"
+            )
+        return served.path(*self.request, subresource)
 
     def query(self, strategy: Strategy) -> list[tuple[str, str]]:
         """Return the parameters of a write."""
