@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from reconciler.client._answers import label
 from reconciler.client._credentials import Credentials, reason_of
@@ -16,8 +18,9 @@ from reconciler.client._direct import DirectTransport
 from reconciler.client._http11 import MAX_BODY
 from reconciler.client._kubeconfig import Kubeconfig, default_path, paths_in
 from reconciler.client._logins import Login, Plain, login_of
-from reconciler.client._network import refuse_virtual_time
+from reconciler.client._network import is_local, refuse_virtual_time
 from reconciler.client._pool import MAX_STREAMS
+from reconciler.client._redaction import without_password
 from reconciler.client._settings import OwnSettings
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -156,6 +159,7 @@ class ConfiguredTransport:
         except BaseException:
             self._loaded.close()
             raise
+        _warn_of_insecurity(self._loaded)
 
     def _connections(self, loaded: _Loaded) -> _Connections:
         connections = _connected(loaded, self._limits)
@@ -168,6 +172,7 @@ class ConfiguredTransport:
         everything = [*self._retired, *([connections] if connections else [])]
         self._retired = []
         if self._loaded is not None:
+            await self._loaded.credentials.close()
             self._loaded.close()
         for one in everything:
             await one.close()
@@ -181,18 +186,30 @@ class ConfiguredTransport:
         """Send a request once and return its answer. A cancelled call may have been executed.
 
         Raises:
-            NotSent: not open, or the connection could not be made.
+            NotSent: not open, the connection could not be made, or there are no valid credentials in time.
             OutcomeUnknown: it may have reached the server, but no answer came.
         """
         loaded = self._loaded
         if self._open is not None and loaded is not None:
             if loaded.credentials.is_due:
-                await loaded.credentials.look()
+                request = await self._looked(loaded, request)
             if loaded.credentials.certificates != self._certificates:
                 await self._follow_certificates()
         if self._open is None:
             raise NotSent(f"{label(request)}: the client is not open: use 'async with Client.from_config() as client'")
         return await self._open.send(request)
+
+    async def _looked(self, loaded: _Loaded, request: HTTPRequest) -> HTTPRequest:
+        """Look at the credentials; return the request with the time that is left."""
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(None if request.timeout is None else 0.8 * request.timeout):
+                await loaded.credentials.look()
+        except TimeoutError:
+            raise NotSent(f"{label(request)}: the credentials have expired, and were not renewed in time") from None
+        if request.timeout is None:
+            return request
+        return replace(request, timeout=request.timeout - (asyncio.get_running_loop().time() - began))
 
     async def renew(self) -> bool:
         """Read the credentials anew because they were refused; say whether they are others now.
@@ -213,6 +230,25 @@ class ConfiguredTransport:
             return
         self._retired = [one for one in self._retired if not one.closed] + [before]
         await before.retire()
+
+
+def _warn_of_insecurity(loaded: _Loaded) -> None:
+    settings = loaded.configuration
+    address = without_password(settings.host)
+    if not settings.verify_ssl:
+        _logger.warning(
+            "%s: the certificate of %s is not verified (insecure-skip-tls-verify): anybody on the way can read and "
+            "change what is sent; use certificate-authority instead",
+            loaded.subject,
+            address,
+        )
+    parts = urlsplit(settings.host)
+    if parts.scheme == "http" and (settings.api_key or parts.username) and not is_local(parts.hostname or ""):
+        _logger.warning(
+            "%s: credentials are sent to %s without encryption: anybody on the way can read them; use https://",
+            loaded.subject,
+            address,
+        )
 
 
 def _find(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> _Source:
@@ -267,19 +303,22 @@ async def _load_kubeconfig(source: _Source, context: str | None) -> _Loaded:
         own.close()
 
     try:
-        login = login_of(user)
+        login = login_of(user, cluster)
         if isinstance(login, Plain) and login.needs_library:
             from kubernetes_asyncio.client import Configuration
 
             configuration = Configuration()
         await reload(False)
-    except Exception as error:  # noqa: BLE001 - foreign code: plugins, files, identity providers
+    except asyncio.CancelledError:
+        close()
+        raise
+    except Exception as error:  # noqa: BLE001 - foreign code: files, identity providers
         close()
         raise ConfigurationError(
             f"{source.subject}: the credentials of user {user.name!r} cannot be loaded: {reason_of(error)}"
         ) from None
     scheduled = login.changes or bool(cluster.value.get("certificate-authority"))
-    credentials = Credentials(configuration, reload, scheduled=scheduled)
+    credentials = Credentials(configuration, reload, scheduled=scheduled, expired=lambda: login.expired)
     return _Loaded(configuration, credentials, source.subject, headers, close)
 
 

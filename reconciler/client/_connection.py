@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import random
 from collections import Counter
@@ -168,7 +169,12 @@ class Connection:
         try:
             return await self._exchange(request)
         except Unauthorized:
-            if not await self.renew():
+            try:
+                async with asyncio.timeout(request.timeout):
+                    renewed = await self.renew()
+            except TimeoutError:
+                renewed = False
+            if not renewed:
                 raise
         return await self._exchange(request)
 

@@ -15,6 +15,7 @@ from reconciler.client._answers import label
 from reconciler.client._http11 import MAX_BODY, Head, HTTPConnection
 from reconciler.client._network import refuse_virtual_time, unknown, words
 from reconciler.client._pool import MAX_STREAMS, Budgets, Pool
+from reconciler.client._redaction import without_password
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
@@ -182,7 +183,8 @@ class DirectTransport:
         try:
             origin = _origin(self._host)
         except ValueError:
-            raise ConfigurationError(f"{self._host!r} is no address of a server: write it as https://host") from None
+            shown = without_password(self._host)
+            raise ConfigurationError(f"{shown!r} is no address of a server: write it as https://host") from None
         data = self._written(request, origin, await self._authorization(request, origin))
         pool = self._pool(origin)
         connection = await pool.take(request) or await self._connected(pool, request, origin)

@@ -16,6 +16,7 @@ from reconciler.client._answers import label
 from reconciler.client._http11 import MAX_BODY, Garbled, TooLarge
 from reconciler.client._network import proxy_of_environment, refuse_virtual_time, unknown, words
 from reconciler.client._pool import MAX_STREAMS, Budgets
+from reconciler.client._redaction import without_password
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
@@ -157,11 +158,13 @@ class KubernetesAsyncioTransport:
             async with self._request(request, headers, request.timeout) as response:
                 return _answer(response, await self._body(response))
         except aiohttp.InvalidURL:
-            raise ConfigurationError(f"{self._host!r} is no address of a server: write it as https://host") from None
+            shown = without_password(self._host)
+            raise ConfigurationError(f"{shown!r} is no address of a server: write it as https://host") from None
         except _NOT_SENT as error:
             # The origin alone: an address may hold a password before the host, and a token in its path.
             origin = URL(self._host).origin()
-            raise NotSent(f"{label(request)}: no connection to {origin}: {words(_cause(error))}") from error
+            # Not its text, nor itself as the cause: both may show a proxy's address with its password.
+            raise NotSent(f"{label(request)}: no connection to {origin}: {words(_cause(error))}") from None
         except _LOST as error:
             raise unknown(request, _cause(error)) from error
 
