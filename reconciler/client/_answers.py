@@ -57,7 +57,7 @@ def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIE
 def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 

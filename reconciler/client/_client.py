@@ -95,8 +95,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         OIDC) are renewed while the client is open.
 
         Requests go over connections of the client's own. Behind a proxy, and with an authentication provider that only
-        ``kubernetes_asyncio`` knows, they go over that library's, which costs 50 MB of memory and CPU with each one. An
-        exec plugin loads that library too.
+        ``kubernetes_asyncio`` knows, they go over that library's, which costs 50 MB of memory and CPU with each one.
 
         Args:
             kubeconfig: path of a kubeconfig file.

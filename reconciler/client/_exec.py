@@ -126,7 +126,7 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
 def _status(output: bytes, version: str) -> Mapping[str, Any]:
     try:
         document = msgspec.json.decode(output)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ConfigurationError("exec: the plugin printed no JSON") from None
     if not isinstance(document, dict) or document.get("kind") != "ExecCredential":
         raise ConfigurationError("exec: the plugin printed no ExecCredential")

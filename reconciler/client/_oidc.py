@@ -71,7 +71,7 @@ class OIDC:
             raise ConfigurationError(f"oidc: the id-token has expired, and there is no {missing[0]}: log in again")
         try:
             answer = await self._ask()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
             # Not its text, which may hold the address with what is secret in it.
             raise ConfigurationError(f"oidc: the identity provider gave no token ({_reason(error)})") from None
         token = answer.get("id_token")
@@ -156,7 +156,7 @@ def _expiry(token: str) -> datetime | None:
     parts = token.split(".")
     try:
         claims = msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=_Claims)
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, RecursionError):
         raise ConfigurationError("oidc: the id-token is no JSON Web Token: log in again") from None
     try:
         return None if claims.exp is None else datetime.fromtimestamp(claims.exp, UTC)

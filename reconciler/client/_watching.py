@@ -67,7 +67,7 @@ class EventReader:
 def _event(request: HTTPRequest, line: bytes) -> tuple[EventKind, dict[str, Any]]:
     try:
         event = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise APIError(f"a line that is no event: {error}", status=200, request=f"watch {request.path}") from None
     if event.type == "ERROR":
         code = event.object.get("code")

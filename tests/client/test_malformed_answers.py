@@ -17,7 +17,7 @@ from reconciler import Client, Model, Resource
 from reconciler.client import RetryPolicy
 from reconciler.client._direct import DirectTransport
 from reconciler.client._settings import OwnSettings
-from reconciler.errors import InvalidResponse, OutcomeUnknown, TransportError
+from reconciler.errors import APIError, InvalidResponse, OutcomeUnknown, TransportError
 from reconciler.http import HTTPRequest
 from tests.client.test_budgets import borrowed
 
@@ -377,3 +377,18 @@ async def test_an_invalid_answer_is_not_repeated() -> None:
         with pytest.raises(InvalidResponse, match=r"a body of more than 1048576 bytes.*raise max_response_bytes"):
             await client.get("v1/ConfigMap", "a", "default")
     assert asked == 1
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"nonsense"])
+async def test_a_body_that_is_no_json_is_a_typed_error(body: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(H + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+
+    class Thing(Resource[Model], group="example.com", version="v1"):
+        pass
+
+    async with listening(serve) as port, direct(port) as transport:
+        with pytest.raises(APIError, match="the answer is no JSON object"):
+            await Client(transport).get(Thing, "a", "default")
