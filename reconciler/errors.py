@@ -106,10 +106,12 @@ class MissingExtra(ReconcilerError):
 
 
 class TerminalError(ReconcilerError):
-    """Tell the controller that retrying cannot help: it reports the error and forgets the key.
+    """Tells the controller that retrying cannot help: it reports the error and forgets the key.
 
-    Only a foreign change of the object, or a stored due time, runs the key again. Chain the cause with ``raise
-    TerminalError("…") from error``.
+    Only a change runs the key again: of the object, by someone else, or of what the controller watches for it. The
+    failures and the timer of earlier outcomes of the key are cleared. What others asked for stays:
+    ``Controller.enqueue`` during the run, with or without a delay. An ExceptionGroup is terminal if all of its
+    exceptions are. Chain the cause with ``raise TerminalError("…") from error``.
     """
 
 

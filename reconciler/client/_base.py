@@ -204,11 +204,14 @@ class ClientBase:
     def _take(
         self, write: Write, kind: KindLike, request: HTTPRequest, response: HTTPResponse
     ) -> AnyResource | Unstructured:
-        """Read the answer to a write, and let it be known what was stored, or that the answer does not say."""
+        """Read the answer to a write, and let it be known what was stored, or that the answer does not say.
+
+        An answer that does not fit the class is read leniently: the write took effect, and an error would deny that.
+        """
         document = decode(request, response)
         own = document.get("kind", write.rt.gvk.kind) == write.rt.gvk.kind
         if write.stores and own:
             self._wrote(write.rt, write.verb, request_of(document), response.body)
         elif write.stores and write.key.name:
             self._unsure(write.rt, write.key)  # a subresource of a kind of its own may have changed its object
-        return from_document(kind, document) if own else Unstructured(document)
+        return from_document(kind, document, lenient=True) if own else Unstructured(document)

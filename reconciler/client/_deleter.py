@@ -120,7 +120,7 @@ class Deleter(ClientBase):
         answer = decode(request, response)
         if write.stores:
             self._wrote(rt, "delete", write.key, response.body)
-        return from_document(kind, answer) if answer.get("kind") == rt.gvk.kind else None
+        return from_document(kind, answer, lenient=True) if answer.get("kind") == rt.gvk.kind else None
 
     async def delete_all_of(
         self,

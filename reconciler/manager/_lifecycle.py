@@ -26,6 +26,9 @@ SYNC_TIMEOUT = 120.0
 CUT_OFF = 10.0
 """Seconds after the grace period for what was cancelled to end: a status flush takes no longer."""
 
+_GIVE_UP = 1.0
+"""Seconds for the rest of a controller to stop once it waits for its threads no more."""
+
 State = Literal["new", "starting", "running", "stopping", "stopped"]
 """Where a manager is in its life; it lives once."""
 
@@ -312,10 +315,14 @@ class Lifecycle:
                 _, working = await asyncio.wait(working, timeout=CUT_OFF)
         finally:
             hurried.cancel()
+            hands = {stop: _describe(each) for stop, each in zip(stops, self.controllers, strict=False)}
+            for each in self.controllers:
+                each.abandon()  # a hung thread must not keep the event loop from its end, whatever happens here
+        if working:
+            await asyncio.wait(working, timeout=_GIVE_UP)
         for stop in stops:
             if stop.done() and not stop.cancelled() and (error := stop.exception()) is not None:
                 self._supervisor.fail(error)
-        hands = {stop: _describe(each) for stop, each in zip(stops, self.controllers, strict=False)}
         return sorted(hands.get(task, task.get_name()) for task in working)
 
     async def _end_election(self, *, clean: bool) -> None:
