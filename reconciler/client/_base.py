@@ -13,7 +13,7 @@ from reconciler.client._requests import FieldValidation, collection_path, object
 from reconciler.client._retry import Repeat, Trail, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import Request, ResourceType, namespace_of, request_of
+from reconciler.meta import Request, ResourceType, namespace_of, path_segment, request_of
 from reconciler.objects import (
     AnyResource,
     InvalidObject,
@@ -67,6 +67,11 @@ class ClientBase:
         return await self._connection.send(request)
 
     @property
+    def max_streams(self) -> int | None:
+        """Return how many watches may be open at once; None if the transport has no limit."""
+        return self._connection.max_streams
+
+    @property
     def clock_offset(self) -> timedelta:
         """Return how far the API server's clock is ahead of this machine's; zero while nothing contradicts that.
 
@@ -99,6 +104,18 @@ class ClientBase:
             TransportError: no answer.
         """
         return resource_type_from(kind) or await self._connection.discovery.find(gvk_from(kind))
+
+    async def _served(self, kind: KindLike, name: str | None = None, namespace: str | None = None) -> ResourceType:
+        """Return how a kind is served, for a request about this name and namespace; nothing is asked for invalid ones.
+
+        Raises:
+            ValueError: the name or the namespace is not valid.
+        """
+        if name:
+            path_segment(name, "name")
+        if namespace is not None:
+            path_segment(namespace, "namespace")
+        return await self.resource_type(kind)
 
     def _wrote(self, rt: ResourceType, verb: str, request: Request, answer: bytes) -> None:
         """Hear of every write of an object that succeeded; does nothing here, for a cache to override.
@@ -184,7 +201,7 @@ class ClientBase:
         *,
         metadata_only: bool = False,
     ) -> dict[str, Any]:
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, name, namespace)
         request = self._connection.request(
             "GET",
             self._object_path(rt, name, namespace, subresource),

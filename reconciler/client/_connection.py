@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import random
 from collections import Counter
@@ -102,6 +103,11 @@ class Connection:
         other.retry = retry or self.retry
         return other
 
+    @property
+    def max_streams(self) -> int | None:
+        """Return how many streams the transport may have open at once; None if it has no limit."""
+        return getattr(self._credentials, "max_streams", None)
+
     def monotonic(self) -> float:
         """Return the time that delays are measured in."""
         return (self._clock or current_clock()).monotonic()
@@ -166,7 +172,12 @@ class Connection:
         try:
             return await self._exchange(request)
         except Unauthorized:
-            if not await self.renew():
+            try:
+                async with asyncio.timeout(request.timeout):
+                    renewed = await self.renew()
+            except TimeoutError:
+                renewed = False
+            if not renewed:
                 raise
         return await self._exchange(request)
 
@@ -208,8 +219,9 @@ class Connection:
                 raise
 
         def allowed(error: BaseException) -> bool:
-            return may_repeat(error, repeat, self.retry)
+            return may_repeat(error, repeat)
 
+        began = self.monotonic()
         try:
             return await send()
         except ReconcilerError as error:
@@ -223,7 +235,10 @@ class Connection:
             self._counts["repetitions"] += 1
             return await send()
 
-        return await go_on(again, first, policy=self.retry, may_repeat=allowed, rng=self.rng)
+        def left() -> float:
+            return self.retry.deadline - (self.monotonic() - began)
+
+        return await go_on(again, first, policy=self.retry, may_repeat=allowed, left=left, rng=self.rng)
 
     def statistics(self) -> ClientStatistics:
         """Return what was counted so far."""

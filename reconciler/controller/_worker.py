@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
+from reconciler.backoff import obey, wait_asked_by
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller import _reasons as reasons
@@ -207,7 +208,8 @@ class Worker:
         queue, key, outcome = self._bench.queue, run.request, verdict.outcome
         priority = run.priority if outcome is None or outcome.priority is None else outcome.priority
         if verdict.error is not None and not verdict.terminal:
-            queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY)
+            at_least = obey(wait_asked_by(verdict.error))
+            queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY, at_least=at_least)
             self._keep_deadline(key, priority)
             return
         queue.forget(key)

@@ -120,11 +120,17 @@ class WorkQueue(QueueState[K]):
         elif not entry.ready:
             self._make_ready(entry)
 
-    def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "") -> None:
+    def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "", at_least: float = 0.0) -> None:
         """Add a key after the delay that the rate limiter says, which counts this as a failure.
 
         A key that is ready, or waits by the rate limiter already, is a duplicate: its failure counts, but it is not
         charged to what keys share (see `TokenBucket`).
+
+        Args:
+            key: what to hand out.
+            priority: as in `add`.
+            reason: as in `add`.
+            at_least: seconds that the delay has at least, whatever the rate limiter says. Defaults to 0.
 
         Raises:
             ValueError: the rate limiter answered a delay that is not finite.
@@ -137,7 +143,7 @@ class WorkQueue(QueueState[K]):
             return
         duplicate = entry is not None and (entry.ready or entry.limited)
         delay = when_duplicate(self._limiter, key) if duplicate else self._limiter.when(key)
-        self.add(key, after=delay, priority=priority, reason=reason)
+        self.add(key, after=max(delay, at_least), priority=priority, reason=reason)
         self._entries[key].limited = True
 
     def add_threadsafe(self, key: K, *, after: float | None = None, priority: int = 0, reason: str = "") -> None:
