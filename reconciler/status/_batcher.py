@@ -83,8 +83,8 @@ class StatusBatcher(Recorder[S]):
         token: a path of the status where each write leaves a random id, so that a write whose answer was lost can be
             told from one that was not applied, also for increments. Default: none.
         flush_timeout: seconds for one flush. Default 10; 2 at most once a controller of this library that is to stop
-            has cancelled the reconcile. After it a request in flight counts as unknown. The attribute of this name may
-            be lowered while the block runs.
+            has cancelled the reconcile. Each request may take two thirds of the time that is left; after that its
+            outcome counts as unknown and is read back. The attribute of this name may be lowered while the block runs.
         max_conflicts: how many write requests one flush makes at most, and how many reads. Default 5. Inside kopf, that
             tries once an event, it gives up after more versions than this *and* `flush_timeout`: a burst of
             another writer's changes costs nothing there but tries.

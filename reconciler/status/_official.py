@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from reconciler.errors import ConfigurationError, error_from_response
+from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown, error_from_response
 from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of
 from reconciler.status._documents import document_of, is_kind, kind_of
 from reconciler.status._writer import Strategy
 
-__all__ = ["AUTH", "CONTENT_TYPES", "OfficialWriter", "Requests", "read_answer"]
+__all__ = ["AUTH", "CONTENT_TYPES", "OfficialWriter", "Requests", "not_sent_yet", "read_answer"]
 
 AUTH = ["BearerToken"]
 """What the generated clients call their one way to authenticate by header."""
@@ -108,16 +109,17 @@ class OfficialWriter:
         api_client: the ApiClient; its authentication, proxy and TLS settings are used.
         requests: what to ask for.
         field_manager: under which name writes are recorded.
-        timeout: seconds for one request.
+        timeout: seconds for one request, unless the batcher sets fewer.
 
     Attributes:
+        request_timeout: seconds that the next call of `read` or `write` may take.
         warnings: the ``Warning`` headers of the last answer.
     """
 
     def __init__(self, api_client: Any, requests: Requests, *, field_manager: str, timeout: float) -> None:
         self._api_client = api_client
         self._requests = requests
-        self._timeout = timeout
+        self.request_timeout = timeout
         self.field_manager = field_manager
         self.warnings: Sequence[str] = ()
 
@@ -140,6 +142,15 @@ class OfficialWriter:
     def identity(self) -> Hashable:
         """Return what names server, client and field manager."""
         return self._api_client.configuration.host, id(self._api_client), self.field_manager
+
+
+@contextmanager
+def not_sent_yet() -> Iterator[None]:
+    """Report a failure of what precedes a write as `NotSent`: the write itself was not begun."""
+    try:
+        yield
+    except OutcomeUnknown as error:
+        raise NotSent(str(error)) from error
 
 
 def read_answer(

@@ -71,7 +71,12 @@ class StatusWriter(Protocol):
 
 
 class SyncStatusWriter(Protocol):
-    """Read one object, and write its status, over a blocking client; otherwise the same as `StatusWriter`."""
+    """Read one object, and write its status, over a blocking client; otherwise the same as `StatusWriter`.
+
+    One more attribute is optional: ``request_timeout`` (float). Before each request of a flush the batcher sets it to
+    the seconds that the request may take, and the writer raises `OutcomeUnknown` when they have passed. Without it a
+    request that stalls takes the whole time of the flush, and its outcome is never read back.
+    """
 
     @property
     def gvk(self) -> GroupVersionKind:
