@@ -30,8 +30,6 @@ from reconciler.status._writer import Strategy
 
 __all__ = ["StatusBatcher"]
 
-FIELD_MANAGER = "kube-reconciler"
-
 _RNG = random.SystemRandom()
 
 _logger = logging.getLogger("reconciler.status")
@@ -88,8 +86,8 @@ class StatusBatcher(Recorder[S]):
         max_conflicts: how many write requests one flush makes at most, and how many reads. Default 5. Inside kopf, that
             tries once an event, it gives up after more versions than this *and* `flush_timeout`: a burst of
             another writer's changes costs nothing there but tries.
-        field_manager: under which name an official client's writes are recorded. Default ``"kube-reconciler"``. Other
-            writers have their own.
+        field_manager: under which name an official client's writes are recorded. Default: the program's name, and in
+            a reconcile of this library's controllers the controller's as well. Other writers have their own.
         clock: default: the clock in force.
         rng: spreads pauses and makes ids. Default: seeded by the system.
         metrics: hears of each flush. Default: in a reconcile of this library's controllers, the controller's metrics;
@@ -115,7 +113,7 @@ class StatusBatcher(Recorder[S]):
         token: str | Sequence[str] | None = None,
         flush_timeout: float = 10.0,
         max_conflicts: int = 5,
-        field_manager: str = FIELD_MANAGER,
+        field_manager: str | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
         metrics: StatusMetrics | None = None,
@@ -153,6 +151,7 @@ class StatusBatcher(Recorder[S]):
             writer.request,
             writer.identity,
             str(getattr(writer, "field_manager", "") or ""),
+            str(getattr(writer, "former_field_manager", "") or ""),
             lambda: getattr(writer, "warnings", ()),
             getattr(writer, "server_identity", None),
         )

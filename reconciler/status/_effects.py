@@ -58,6 +58,7 @@ class Target(msgspec.Struct, frozen=True):
         request: its name and namespace.
         identity: server, client and field manager.
         field_manager: under which writes are recorded; ``""`` when that is not known.
+        former_field_manager: under which earlier releases recorded them; ``""`` if there was no such name.
         warnings: returns the ``Warning`` headers of the last answer.
         server: names the server alone, if that is known.
     """
@@ -66,6 +67,7 @@ class Target(msgspec.Struct, frozen=True):
     request: Request
     identity: Hashable
     field_manager: str
+    former_field_manager: str
     warnings: Callable[[], Sequence[str]]
     server: Hashable = None
 

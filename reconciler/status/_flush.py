@@ -221,7 +221,7 @@ class Flush(Attempts):
             if self._checkpoint and not same:
                 raise self._conflict("a checkpoint does not replay")
             return _Newer(document, fresh, seen=same)
-        adoption = None if self._adopted else adoption_of(self._target, wish.tip)
+        adoption = None if self._adopted else adoption_of(self._target, wish)
         if adoption is None:
             return None
         self._adopted = True

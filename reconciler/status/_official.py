@@ -112,6 +112,7 @@ class OfficialWriter:
         timeout: seconds for one request, unless the batcher sets fewer.
 
     Attributes:
+        former_field_manager: the name that earlier releases used in its place; ``""`` if there was none.
         request_timeout: seconds that the next call of `read` or `write` may take.
         warnings: the ``Warning`` headers of the last answer.
     """
@@ -121,6 +122,7 @@ class OfficialWriter:
         self._requests = requests
         self.request_timeout = timeout
         self.field_manager = field_manager
+        self.former_field_manager = ""
         self.warnings: Sequence[str] = ()
 
     @property

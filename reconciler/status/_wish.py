@@ -100,13 +100,14 @@ def wish_for(
     return Wish(tip, mutations, computed, diff, body, context.trimmed, policy.strategy)
 
 
-def adoption_of(target: Target, tip: Snapshot) -> Wish | None:
-    """Return the wish that makes earlier patches of this manager count as applied; None when there are none.
+def adoption_of(target: Target, wish: Wish) -> Wish | None:
+    """Return the wish that makes earlier writes of this manager count as applied; None when there are none.
 
     It changes nothing but the bookkeeping, and is conditional like every other. It goes to the main resource, because a
     write of ``/status`` leaves the bookkeeping as it is (seen on kube-apiserver 1.36).
     """
-    fields = adopted(tip.managed_fields, target.field_manager)
+    tip = wish.tip
+    fields = adopted(tip.managed_fields, target.field_manager, former=target.former_field_manager, changed=wish.fields)
     if fields is None:
         return None
     body = {"metadata": {"resourceVersion": tip.version, "managedFields": fields}}

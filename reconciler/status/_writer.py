@@ -16,8 +16,9 @@ Strategy = Literal["merge", "update", "apply"]
 class StatusWriter(Protocol):
     """Read one object, and write its status, over an asynchronous client.
 
-    A writer may have three more attributes. ``field_manager`` (str): the manager that its writes are recorded under;
-    with it, fields that this manager owns are overwritten on a newer version, and ``strategy="apply"`` is possible.
+    A writer may have more attributes. ``field_manager`` (str): the manager that its writes are recorded under; with it,
+    fields that this manager owns are overwritten on a newer version, and ``strategy="apply"`` is possible.
+    ``former_field_manager`` (str): a name that it used before; applies take over the fields of that name.
     ``warnings`` (sequence of str): the ``Warning`` headers of the last answer, named when the server dropped a field.
     ``server_identity`` (hashable): names the server, for what is remembered of its kinds; without it that is filed
     under ``identity``.

@@ -1,3 +1,4 @@
+# ruff: noqa: PT012 - the block under test is what raises, at its end
 """Requests that are never answered: each has a share of the flush's time, so that its outcome can be found out."""
 
 from __future__ import annotations
@@ -185,8 +186,8 @@ async def test_a_stalled_write_in_a_shutdown_is_read_back_in_two_seconds(server)
         async with manager.running():
             stall(server, applied=False)
             await created(server)
-            while not counting.reconciles:
-                await asyncio.sleep(0.01)
+            await asyncio.sleep(1)
+            assert counting.reconciles == 1
     assert await total(server) == 1
 
 
@@ -213,9 +214,11 @@ async def test_a_stalled_write_over_kubernetes_asyncio_is_read_back(server, tmp_
     await kubernetes_asyncio.config.load_kube_config(path, client_configuration=configuration)
     obj = await created(server)
     stall(server, applied=applied)
-    async with kubernetes_asyncio.client.ApiClient(configuration) as api_client:
-        async with StatusBatcher(api_client, obj, flush_timeout=1.5) as status:
-            status.increment("total")
+    async with (
+        kubernetes_asyncio.client.ApiClient(configuration) as api_client,
+        StatusBatcher(api_client, obj, flush_timeout=1.5) as status,
+    ):
+        status.increment("total")
     assert (await total(server), status.written) == (1, True)
 
 
