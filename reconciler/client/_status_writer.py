@@ -41,9 +41,9 @@ class ClientStatusWriter:
         self._kind = kind
 
     @property
-    def server_identity(self) -> Hashable:
-        """Return what names the server and the credentials."""
-        return self._client._connection.identity  # noqa: SLF001 - one room
+    def client(self) -> object:
+        """Return what clients with one connection share, to which belongs what is learned over them."""
+        return self._client._connection.discovery  # noqa: SLF001 - one room
 
     @property
     def identity(self) -> Hashable:

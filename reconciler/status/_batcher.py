@@ -21,6 +21,7 @@ from reconciler.status._fields import StatusFields
 from reconciler.status._flushing import AsyncFlusher, BlockingFlusher
 from reconciler.status._forms import StatusForms
 from reconciler.status._joining import Joint
+from reconciler.status._memory import memory_of
 from reconciler.status._mutations import DECISIONS, Mutation
 from reconciler.status._options import OnError, check_client, check_options
 from reconciler.status._recording import PathLike, Recorder, S
@@ -153,7 +154,7 @@ class StatusBatcher(Recorder[S]):
             str(getattr(writer, "field_manager", "") or ""),
             str(getattr(writer, "former_field_manager", "") or ""),
             lambda: getattr(writer, "warnings", ()),
-            getattr(writer, "server_identity", None),
+            memory_of(getattr(writer, "client", writer)),
         )
         self._on_error = on_error
         self._join = join

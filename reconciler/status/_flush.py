@@ -33,7 +33,7 @@ from reconciler.errors import (
     TooManyRequests,
     TransportError,
 )
-from reconciler.meta import current_cycle, equal, format_path, get_path, parse_version
+from reconciler.meta import current_cycle, equal, format_path, get_path, merge_diff, parse_version
 from reconciler.status._attempts import Attempts
 from reconciler.status._effects import (
     Effect,
@@ -50,8 +50,7 @@ from reconciler.status._errors import (
     StatusSubresourceMissing,
 )
 from reconciler.status._managed_fields import owned_by_others_only, owns
-from reconciler.status._memory import MEMORY
-from reconciler.status._mutations import DECISIONS, Context, Mutation, apply_all
+from reconciler.status._mutations import DECISIONS, Context, Mutation, Path, apply_all, leaves
 from reconciler.status._refusals import is_final
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
@@ -264,10 +263,7 @@ class Flush(Attempts):
         stored = self._policy.snapshot(answer, last=not self._checkpoint)
         if self._subresource is None and wish.left_no_trace_in(stored.status):
             return self._has_a_subresource(wish, answer, stored)
-        as_computed = equal(stored.status, wish.computed)
-        if not as_computed:
-            self._learn(wish, stored)
-        exact = as_computed and self._left_the_rest(wish, stored)
+        exact = self._is_as_expected(wish, stored) and self._left_the_rest(wish, stored)
         reports = self._reports
         if self._is_foreign(stored):
             _logger.warning(
@@ -331,7 +327,8 @@ class Flush(Attempts):
                 return True
             if equal(mark, get_path(wish.tip.status, token)):
                 return False
-        if not wish.is_shown_by(fresh.status):
+        missing = wish.missing_in(fresh.status)
+        if missing and not self._foreseen(missing, wish, fresh):
             return None
         if all(m.idempotent for m in wish.mutations):
             return True
@@ -360,7 +357,7 @@ class Flush(Attempts):
                 unsaved=self.mutations,
             ) from error
         self._subresource = None
-        if MEMORY.note_subresource(self._target.kind, missing=True):
+        if self._target.memory.note_subresource(self._target.gvk, missing=True):
             _logger.warning(
                 "%s is served without the status subresource: its status is written to the main resource, and each "
                 "write raises metadata.generation",
@@ -375,7 +372,7 @@ class Flush(Attempts):
                 "status subresource. Open the batcher with subresource='status', the default.",
                 unsaved=self.mutations,
             )
-        MEMORY.note_subresource(self._target.kind, missing=False)
+        self._target.memory.note_subresource(self._target.gvk, missing=False)
         self._subresource = "status"
         return _Again() if stored.version == wish.tip.version else _Newer(answer, stored)
 
@@ -398,13 +395,24 @@ class Flush(Attempts):
     def _unwritten(self, wish: Wish) -> Flushed:
         return Flushed("unchanged", self._document, wish.tip, wish.tip.status, self._reports, trimmed=wish.trimmed)
 
-    def _learn(self, wish: Wish, stored: Snapshot) -> None:
-        pruned = MEMORY.learn(self._target.kind, wish.computed, wish.diff, stored.status, self._policy.clock)
+    def _is_as_expected(self, wish: Wish, stored: Snapshot) -> bool:
+        """Return whether the server stored what was computed, or made of it what it made of it before."""
+        again = [path for path, _ in leaves(merge_diff(stored.status, wish.computed))]
+        if not again or self._foreseen(again, wish, stored):
+            return True
+        memory = self._target.memory
+        memory.learn(stored.uid, again, wish.computed, stored.status, self._policy.clock)
+        pruned = memory.report(self._target.gvk, wish.computed, stored.status)
         if pruned:
             self._counts["pruned"] += len(pruned)
             _logger.warning(
-                "the server did not store %s of %s (%s); the CRD does not have it, and it is left out from now on",
+                "the server did not store %s of %s (%s): add it to the CRD. It is sent again when the status of an "
+                "object changes",
                 ", ".join(f"status.{format_path(path)}" for path in pruned),
                 self._target.gvk,
                 "; ".join(f"Warning: {text}" for text in self._target.warnings()) or "no Warning header",
             )
+        return False
+
+    def _foreseen(self, paths: Sequence[Path], wish: Wish, stored: Snapshot) -> bool:
+        return self._target.memory.foresees(stored.uid, paths, wish.computed, stored.status, self._policy.clock)

@@ -136,9 +136,10 @@ class OfficialWriter:
         return self._requests.request
 
     @property
-    def server_identity(self) -> Hashable:
-        """Return the server's URL."""
-        return str(self._api_client.configuration.host)
+    def client(self) -> object:
+        """Return what names server and credentials: a program may make an ApiClient of it for each object."""
+        configuration: object = self._api_client.configuration
+        return configuration
 
     @property
     def identity(self) -> Hashable:

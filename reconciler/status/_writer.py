@@ -20,8 +20,8 @@ class StatusWriter(Protocol):
     fields that this manager owns are overwritten on a newer version, and ``strategy="apply"`` is possible.
     ``former_field_manager`` (str): a name that it used before; applies take over the fields of that name.
     ``warnings`` (sequence of str): the ``Warning`` headers of the last answer, named when the server dropped a field.
-    ``server_identity`` (hashable): names the server, for what is remembered of its kinds; without it that is filed
-    under ``identity``.
+    ``client`` (an object that can be referred to weakly): the client that several writers share. What is learned of the
+    server belongs to it, and ends with it; without it that belongs to the writer.
     """
 
     @property
