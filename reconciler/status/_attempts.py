@@ -57,7 +57,7 @@ class Attempts:
 
     def may_repeat(self, mutation: Mutation) -> bool:
         """Say whether a later flush may apply a mutation of this one without counting it twice."""
-        return mutation.idempotent or not (self._in_flight or self._uncertain)
+        return mutation.may_be_repeated() or not (self._in_flight or self._uncertain)
 
     def _first_subresource(self) -> str | None:
         if self._policy.subresource != "auto":

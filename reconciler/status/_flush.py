@@ -49,7 +49,7 @@ from reconciler.status._errors import (
     StatusRejected,
     StatusSubresourceMissing,
 )
-from reconciler.status._managed_fields import owned_by_others_only, owns
+from reconciler.status._managed_fields import owners_of, owns
 from reconciler.status._mutations import DECISIONS, Context, Mutation, Path, apply_all, leaves
 from reconciler.status._refusals import is_final
 from reconciler.status._replay import sift
@@ -175,6 +175,7 @@ class Flush(Attempts):
             self._considered,
             tip.status,
             owned=partial(owns, tip.managed_fields, self._target.field_manager),
+            reset=partial(self._was_reset, tip),
         )
         if sifted.contested:
             self._counts["contested"] += 1
@@ -194,6 +195,13 @@ class Flush(Attempts):
             ) from error
         self._counts["replays"] += 1
         return self._wish(tip, sifted.kept, computed, context)
+
+    def _was_reset(self, fresh: Snapshot, path: Path) -> bool:
+        """Return whether another writer undid a value that this flush may have written, as far as the owners tell."""
+        before, after = owners_of(self._tip.managed_fields, path), owners_of(fresh.managed_fields, path)
+        manager = self._target.field_manager
+        known = bool(manager and self._tip.managed_fields and fresh.managed_fields)
+        return self._uncertain and known and before != after and manager not in after
 
     def _again(self, wish: Wish, fresh: Snapshot) -> Wish:
         computed, context = apply_all(wish.mutations, fresh.status)
@@ -312,7 +320,8 @@ class Flush(Attempts):
         applied = self._was_applied(wish, fresh)
         if applied:
             return Flushed("written", document, fresh, wish.computed, self._reports, wish.fields, wish.trimmed)
-        if applied is None and (self._checkpoint or not all(m.idempotent for m in wish.mutations)):
+        repeatable = all(m.may_be_repeated(wish.tip.status, fresh.status) for m in wish.mutations)
+        if applied is None and (self._checkpoint or not repeatable):
             raise self._unknown("the answer was lost, and another writer has changed the object since") from error
         if self._checkpoint:
             raise self._conflict("a checkpoint does not replay") from error
@@ -332,14 +341,11 @@ class Flush(Attempts):
             return None
         if all(m.idempotent for m in wish.mutations):
             return True
-        # The same number can be another writer's sum. Where the server says who wrote it, believe the server.
+        # The same number can be another writer's sum. The server says who wrote it.
         manager = self._target.field_manager
-        foreign = manager and any(
-            owned_by_others_only(fresh.managed_fields, manager, path)
-            for path in wish.fields
-            if get_path(fresh.status, path) is not None
-        )
-        return None if foreign else True
+        written = [path for path in wish.fields if get_path(fresh.status, path) is not None]
+        own = not manager or all(owns(fresh.managed_fields, manager, path) for path in written)
+        return True if own else None
 
     def _not_found(self, wish: Wish, error: NotFound) -> _Sends:
         if isinstance(error, NotServed):
