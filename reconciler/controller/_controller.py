@@ -11,6 +11,7 @@ from reconciler.cache import CachedClient, CacheEvent
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import _reasons as reasons
 from reconciler.controller._custom_sources import CustomSources, SourceLike, sources_of
+from reconciler.controller._cycle import ReconcileCycle
 from reconciler.controller._declared import Declared
 from reconciler.controller._echo import EchoTracker
 from reconciler.controller._errors import ControllerError
@@ -30,7 +31,7 @@ from reconciler.controller._watches import Watch
 from reconciler.controller._watching import Watching
 from reconciler.controller._worker import Counts, Workbench, Worker
 from reconciler.events import EventRecorder
-from reconciler.meta import Request
+from reconciler.meta import Request, current_cycle
 from reconciler.objects import KindLike, gvk_from
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import tracer
@@ -121,7 +122,9 @@ class Controller:
         self._queue: WorkQueue[Request] = WorkQueue(
             name=self._name, rate_limiter=rate_limiter, clock=clock, metrics=queue_metrics
         )
-        self._tracker: EchoTracker[Request] = EchoTracker(own_writes=not wake_on_own_status)
+        self._tracker: EchoTracker[Request] = EchoTracker(
+            own_writes=not wake_on_own_status, on_echo=self._metrics.echo_dropped
+        )
         self._unsaved = UnsavedStore()
         self._storm: StormAlarm[Request] = StormAlarm(clock=clock)
         source = PrimarySource(
@@ -129,7 +132,7 @@ class Controller:
             self._tracker,
             self._unsaved,
             predicates_of(self._name, predicates),
-            self._metrics,
+            clock=clock,
             insists=self._responsibility.insists,
             debounce=debounce,
         )
@@ -158,7 +161,7 @@ class Controller:
             queue=self._queue,
             tracker=self._tracker,
             unsaved=self._unsaved,
-            exists=self._watching.exists,
+            stored=self._watching.stored,
             storm=self._storm,
             metrics=self._metrics,
             clock=clock,
@@ -185,7 +188,7 @@ class Controller:
         self._listing: asyncio.Task[None] | None = None
         self._started = False
         self._stopping = asyncio.Event()
-        self._stopped = asyncio.Event()
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -254,33 +257,25 @@ class Controller:
         self._pool.start([Worker(self._bench, reconcile, deadlines) for _ in range(self._workers)])
 
     async def stop(self, *, grace: float = 30.0) -> None:
-        """Stop: no more events; finish what is ready and in hand while the grace lasts; cancel the rest.
+        """Stop: accept no more events, finish what is ready or in progress during the grace period, cancel the rest.
 
-        Returns when every reconcile, thread and flush has ended, however long that takes. Harmless when it was not
-        started; called again, it waits for the first call. Cancellation cuts the grace short.
+        Returns when every reconcile, thread and flush has ended, however long that takes. It does nothing when the
+        controller was not started; called again, it waits for the first call. Cancellation of any call ends the grace
+        period at once, and is raised when the reconciles have ended; cancelled a second time, it is raised at once, and
+        the stop goes on by itself.
 
         Args:
             grace: seconds; 0 cancels at once. Default 30.
         """
-        if self._stopping.is_set():
-            await self._stopped.wait()
-            return
-        self._stopping.set()
+        if self._ending is None:
+            self._stopping.set()
+            self._ending = asyncio.create_task(self._end(grace), name=f"{self._name} stop")
         try:
-            for task in (self._warming, self._listing):
-                if task is not None:
-                    task.cancel()
-                    await asyncio.wait({task})
-            await self._sources.stop()
-            await self._watching.end()
-            await self._pool.stop(grace)
-        finally:
-            self._binding.close()
-            if self._recorder is not None:
-                await self._recorder.close()
-            if self._recording is not None:
-                await asyncio.wait({self._recording})
-            self._stopped.set()
+            await asyncio.shield(self._ending)
+        except asyncio.CancelledError:
+            self._pool.hurry()
+            await asyncio.wait({self._ending})
+            raise
 
     async def run(self, *, grace: float = 30.0) -> None:
         """Start, and work until `stop` is called or a worker fails.
@@ -309,7 +304,7 @@ class Controller:
         await self._pool.finished(self._sources.tasks)
 
     def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
-        """Have a key run, for a reason of one's own; it runs whatever versions were considered. From any thread.
+        """Enqueue a key for a reason of your own, whatever versions were observed. May be called from any thread.
 
         Args:
             request: the key.
@@ -318,12 +313,7 @@ class Controller:
             priority: higher ones run first. Default 0.
         """
         told = reasons.detailed(reasons.ENQUEUE, reason)
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            self._queue.add_threadsafe(request, after=after, priority=priority, reason=told)
-        else:
-            self._queue.add(request, after=after, priority=priority, reason=told)
+        self._queue.add(request, after=after, priority=priority, reason=told)
 
     def statistics(self) -> ControllerStatistics:
         """Return the counts at this moment; may be called from any thread."""
@@ -345,11 +335,35 @@ class Controller:
             queue=self._queue.statistics(),
         )
 
+    async def _end(self, grace: float) -> None:
+        # A source or mapper that does not end must not keep the workers working, so nothing is awaited before the pool.
+        quiet = asyncio.create_task(self._end_events(), name=f"{self._name} events end")
+        try:
+            await self._pool.stop(grace)
+            await quiet
+        finally:
+            self._binding.close()
+            if self._recorder is not None:
+                await self._recorder.close()
+            if self._recording is not None:
+                await asyncio.wait({self._recording})
+
+    async def _end_events(self) -> None:
+        for task in (self._warming, self._listing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+        await self._sources.stop()
+        await self._watching.end()
+
     async def _reconcile(self, request: Request) -> object:
         if not await self._responsibility.admits(request):
             self._tracker.forget(request)
             self._unsaved.forget(request)
             return None
+        cycle, stored = current_cycle.get(), self._watching.stored(request)
+        if isinstance(cycle, ReconcileCycle) and stored is not None:
+            cycle.start(stored.uid, stored.version)
         return await call(self._reconciler, self._reconciler.reconcile, request)
 
     async def _warm_up(self) -> None:
