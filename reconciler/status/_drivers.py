@@ -96,9 +96,7 @@ def drive_blocking(
             return flushed
 
 
-def _block_on(
-    effect: Effect, writer: SyncStatusWriter, pending: Pending, clock: Clock, budget: Budget
-) -> dict[str, Any] | None:
+def _block_on(effect: Effect, writer: Any, pending: Pending, clock: Clock, budget: Budget) -> dict[str, Any] | None:
     now = clock.monotonic()
     pause = effect.seconds if isinstance(effect, Sleep) else 0.0
     if not budget.allows(now, pause):
@@ -109,8 +107,10 @@ def _block_on(
     if hasattr(writer, "request_timeout"):
         writer.request_timeout = budget.share(now)
     if isinstance(effect, Read):
-        return writer.read()
-    return writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
+        read: dict[str, Any] = writer.read()
+        return read
+    written: dict[str, Any] = writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
+    return written
 
 
 async def outlast(
