@@ -18,6 +18,7 @@ from reconciler.client._listing import InvalidLog
 from reconciler.client._retry import Repeat, RetryPolicy, Trail, is_unknown, may_repeat
 from reconciler.client._server_time import ServerTime
 from reconciler.client._settled import Settled
+from reconciler.client._takeover import Takeovers
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError, TransportError, Unauthorized
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -89,6 +90,7 @@ class Connection:
         self.rng = rng or random.Random()  # noqa: S311 - jitter
         self.discovery = Discovery(self)
         self.settled = Settled()
+        self.takeovers = Takeovers()
         self.server_time = ServerTime()
         self._clock = clock
         self._warnings = WarningLog()

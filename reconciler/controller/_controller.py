@@ -206,6 +206,11 @@ class Controller:
         return self._name
 
     @property
+    def field_manager(self) -> str:
+        """Return the name that its reconciles' writes are recorded under, unless a call or a client names another."""
+        return self._binding.client.field_manager_of(self._name)
+
+    @property
     def reconciler(self) -> Reconciler:
         """Return what it runs."""
         return self._reconciler

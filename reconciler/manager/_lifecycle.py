@@ -257,7 +257,8 @@ class Lifecycle:
         await first_failure(
             [asyncio.create_task(each.start(), name=f"start of controller {each.name}") for each in controllers]
         )
-        _log.info("started the controllers %s", ", ".join(each.name for each in controllers) or "(none)")
+        named = (f"{each.name} (field manager {each.field_manager})" for each in controllers)
+        _log.info("started the controllers %s", ", ".join(named) or "(none)")
         for each in controllers:
             self._supervisor.start(f"controller {each.name}", each.finished())
 
