@@ -15,7 +15,7 @@ from typing import Any
 from reconciler.controller._cycle import ReconcileCycle
 from reconciler.controller._finalizer import ensure_finalizer, release_finalizer
 from reconciler.controller._reconciler import Reconciler, binding_of, call
-from reconciler.controller._result import Outcome
+from reconciler.controller._result import Outcome, Result
 from reconciler.controller._verdict import checked, is_terminal
 from reconciler.errors import NotFound, NotServed, TerminalError
 from reconciler.meta import Request, current_cycle, has_finalizer, parse_version, uid_of, version_of
@@ -94,8 +94,11 @@ class ResourceCycle:
         if document["metadata"].get("deletionTimestamp"):
             return await self._let_go(obj)
         self._check_fit(obj)
-        if self._cycle is not None and self._cycle.has_unsaved:
-            obj = await self._save_blocked(obj)
+        if self._cycle is not None and self._cycle.has_unsaved and self._cycle.unsaved_is_blocked(*_desired(obj)):
+            batcher = await self._save_blocked(obj)
+            if batcher.written:
+                return Result(again=True)  # a reconcile writes the status once, and the body's write would be another
+            obj = batcher.object
             if obj is None:
                 return None
         if self._finalize is not None:
@@ -174,10 +177,8 @@ class ResourceCycle:
             raise terminal
         return outcome
 
-    async def _save_blocked(self, obj: Any) -> Any | None:
+    async def _save_blocked(self, obj: Any) -> StatusBatcher[Any]:
         """Try again to write what the server refused, before anything is done whose result could not be written."""
-        if self._cycle is None or not self._cycle.unsaved_is_blocked(*_desired(obj)):
-            return obj
         batcher = self._batcher(obj)
         try:
             async with batcher:
@@ -185,8 +186,9 @@ class ResourceCycle:
         except StatusError as error:
             self._block(obj, error)
             raise
-        self._cycle.unblock_unsaved()
-        return batcher.object
+        if self._cycle is not None:
+            self._cycle.unblock_unsaved()
+        return batcher
 
     def _block(self, obj: Any, error: StatusError) -> None:
         """Have the next cycles of this generation write first, if repeating cannot cure the fault; tell people once.
