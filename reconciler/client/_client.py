@@ -24,7 +24,7 @@ from reconciler.client._subresources import Subresources
 from reconciler.client._watcher import Watcher
 from reconciler.clock import Clock
 from reconciler.http import Transport
-from reconciler.meta import Request
+from reconciler.meta import Request, check_field_manager, program_name
 from reconciler.objects import AnyResource, KindLike
 
 __all__ = ["Client"]
@@ -46,7 +46,8 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
     Args:
         transport: anything with ``send``: an `APIServer`, a `KubernetesAsyncioTransport`, another client.
         user_agent: ``kube-reconciler/<version>`` by default.
-        field_manager: the name that writes are recorded under, ``"kube-reconciler"`` by default.
+        field_manager: the name that writes are recorded under. By default the program's, from `user_agent` or the
+            command line, and inside a reconcile the controller's as well: ``"database-operator/database"``.
         retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
         field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``; its own
             default, ``"Warn"``, unless given here or with a call.
@@ -56,6 +57,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
 
     Raises:
         TypeError: the transport has no ``send``.
+        ValueError: an API server would refuse the field manager.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         transport: Transport,
         *,
         user_agent: str | None = None,
-        field_manager: str = "kube-reconciler",
+        field_manager: str | None = None,
         retry: RetryPolicy | None = None,
         field_validation: FieldValidation | None = None,
         dry_run: bool = False,
@@ -72,7 +74,8 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
     ) -> None:
         _check(transport)
         self._connection = Connection(transport, user_agent=user_agent, retry=retry, clock=clock, rng=rng)
-        self._defaults = Defaults(field_manager, field_validation, dry_run)
+        manager = check_field_manager(field_manager)
+        self._defaults = Defaults(program_name(user_agent), manager, field_validation, dry_run)
 
     @classmethod
     def from_config(
@@ -81,7 +84,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         kubeconfig: str | os.PathLike[str] | None = None,
         context: str | None = None,
         user_agent: str | None = None,
-        field_manager: str = "kube-reconciler",
+        field_manager: str | None = None,
         retry: RetryPolicy | None = None,
         field_validation: FieldValidation | None = None,
         dry_run: bool = False,
@@ -101,7 +104,8 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
             kubeconfig: path of a kubeconfig file.
             context: the context in it; its current one by default.
             user_agent: ``kube-reconciler/<version>`` by default.
-            field_manager: the name that writes are recorded under, ``"kube-reconciler"`` by default.
+            field_manager: the name that writes are recorded under. By default the program's, from `user_agent` or the
+                command line, and inside a reconcile the controller's as well: ``"database-operator/database"``.
             retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
             field_validation: what the server does about unknown fields; its own default if None.
             dry_run: let the server check and answer every write, but store nothing; False by default.
@@ -201,11 +205,14 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
                 client's by default.
             dry_run: let the server check and answer every write, but store nothing. Neither a call nor a client made
                 of this one can undo it.
+
+        Raises:
+            ValueError: an API server would refuse the field manager.
         """
         return self._with(
             replace(
                 self._defaults,
-                field_manager=field_manager or self._defaults.field_manager,
+                field_manager=check_field_manager(field_manager) or self._defaults.field_manager,
                 field_validation=field_validation or self._defaults.field_validation,
                 dry_run=dry_run or self._defaults.dry_run,
             )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from reconciler.cache import CachedClient, CacheEvent
 from reconciler.clock import Clock, current_clock
@@ -115,15 +115,19 @@ class Controller:
     ) -> None:
         kind = kind_of(reconciler, resource)
         self._name = name_of(kind, name)
-        self._workers = workers
         check_numbers(self._name, workers=workers, timeout=timeout, debounce=debounce)
+        self._workers = reconciler.pool_size(workers)
         check_status(self._name, reconciler)
         clock = clock or current_clock()
         self._reconciler = reconciler
         self._responsibility = responsibility or Everything()
         self._metrics = metrics or NoMetrics()
         self._queue: WorkQueue[Request] = WorkQueue(
-            name=self._name, rate_limiter=rate_limiter, clock=clock, metrics=queue_metrics
+            name=self._name,
+            rate_limiter=rate_limiter,
+            clock=clock,
+            metrics=queue_metrics,
+            fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
             own_writes=not wake_on_own_status, on_echo=self._metrics.echo_dropped
@@ -157,6 +161,7 @@ class Controller:
             metrics=self._metrics,
             shared=self._responsibility.shared,
             debounce=debounce,
+            warn=self._warn,
         )
         status_metrics = traced_status(status_metrics, tracer())
         self._bench = Workbench(
@@ -182,7 +187,8 @@ class Controller:
             client=client if reconciler.permissions is None else self._declared(client, cache),
             events=events or self._recorder or EventRecorder(client.live, source=self._name),
             clock=clock,
-            workers=workers,
+            workers=self._workers,
+            enqueue=self.enqueue,
             status_metrics=status_metrics,
             check_leader=check_leader,
         )
@@ -198,6 +204,11 @@ class Controller:
     def name(self) -> str:
         """Return the controller's name."""
         return self._name
+
+    @property
+    def field_manager(self) -> str:
+        """Return the name that its reconciles' writes are recorded under, unless a call or a client names another."""
+        return self._binding.client.field_manager_of(self._name)
 
     @property
     def reconciler(self) -> Reconciler:
@@ -388,6 +399,9 @@ class Controller:
     async def _warm_up(self) -> None:
         primary = self._binding.resource = await self._watching.begin()
         self._sources.start(primary)
+
+    def _warn(self, obj: Mapping[str, Any], reason: str, message: str) -> None:
+        self._binding.events.warning(obj, reason, message)
 
     def _declared(self, client: CachedClient, cache: Cache) -> CachedClient:
         name = type(self._reconciler).__name__

@@ -6,7 +6,7 @@ import abc
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -46,6 +46,7 @@ class Binding:
         workers: how many threads there may be.
         status_metrics: hears of each flush of the cycles' batchers.
         check_leader: raises unless this process may act; None where nobody else could.
+        enqueue: runs a key, as `Controller.enqueue` does.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Binding:
     events: EventRecorder
     clock: Clock
     workers: int
+    enqueue: Callable[..., None]
     status_metrics: StatusMetrics | None = None
     check_leader: Callable[[], None] | None = None
     resource: ResourceType | None = None
@@ -104,6 +106,22 @@ class Reconciler(abc.ABC):
             TerminalError: retrying cannot help; the key's failures and timer are cleared, and only a change runs it.
             Exception: anything else runs the key again with exponential back-off.
         """
+
+    def fair_by(self, request: Request, /) -> Hashable:  # noqa: ARG002 - overridden by those that need it
+        """Return the group of a key, always the same one. Override it to have groups take turns at the workers.
+
+        ``return request.namespace`` keeps a namespace with many objects from delaying the others. By default all keys
+        are one group.
+        """
+        return None
+
+    def pool_size(self, workers: int, /) -> int:
+        """Return how many keys may be in progress at a time, for the option ``workers``: by default so many.
+
+        Override it in a reconciler that bounds by itself how many keys wait for something slow, and keeps workers for
+        the others.
+        """
+        return workers
 
     @property
     def client(self) -> CachedClient:

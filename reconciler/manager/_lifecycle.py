@@ -237,9 +237,14 @@ class Lifecycle:
     async def _catch_up(self) -> None:
         """Bring what was watched during the wait to the last write of the leader before, by consistent lists.
 
-        A watch may lag behind, and whoever acts on an older state does a second time what that leader did.
+        A watch may lag behind, and whoever acts on an older state does a second time what that leader did. The same is
+        true of an initial list that is still in progress, since the server may have read it before that write. Nobody
+        waits for those here: readers and controllers wait until they are complete.
         """
-        watched = [informer for informer in self._cache.informers if informer.synced]
+        informers = self._cache.informers
+        watched = [informer for informer in informers if informer.synced]
+        for informer in informers:
+            informer.restart_first_lists()
         await first_failure([asyncio.create_task(informer.refresh(SYNC_TIMEOUT)) for informer in watched])
 
     async def _promote(self) -> None:
@@ -252,7 +257,8 @@ class Lifecycle:
         await first_failure(
             [asyncio.create_task(each.start(), name=f"start of controller {each.name}") for each in controllers]
         )
-        _log.info("started the controllers %s", ", ".join(each.name for each in controllers) or "(none)")
+        named = (f"{each.name} (field manager {each.field_manager})" for each in controllers)
+        _log.info("started the controllers %s", ", ".join(named) or "(none)")
         for each in controllers:
             self._supervisor.start(f"controller {each.name}", each.finished())
 

@@ -17,7 +17,6 @@ from reconciler.errors import (
 )
 from reconciler.status._effects import BACKOFF, Effect, Policy, Read, Sleep, Target, Write
 from reconciler.status._errors import StatusConflict, StatusError, StatusOutcomeUnknown, StatusUnavailable
-from reconciler.status._memory import MEMORY
 from reconciler.status._mutations import Mutation
 from reconciler.status._refusals import refusal
 from reconciler.status._wish import Wish
@@ -57,12 +56,12 @@ class Attempts:
 
     def may_repeat(self, mutation: Mutation) -> bool:
         """Say whether a later flush may apply a mutation of this one without counting it twice."""
-        return mutation.idempotent or not (self._in_flight or self._uncertain)
+        return mutation.may_be_repeated() or not (self._in_flight or self._uncertain)
 
     def _first_subresource(self) -> str | None:
         if self._policy.subresource != "auto":
             return self._policy.subresource
-        return None if MEMORY.lacks_subresource(self._target.kind) else "status"
+        return None if self._target.memory.lacks_subresource(self._target.gvk) else "status"
 
     def _write(self, wish: Wish) -> Generator[Effect, Any, dict[str, Any]]:
         if self._writes >= self._policy.limit:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from reconciler.clock import current_clock
-from reconciler.errors import ConfigurationError, error_from_response
+from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown, error_from_response
 from reconciler.http import parse_retry_after
 from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of
 from reconciler.status._documents import document_of, is_kind, kind_of
 from reconciler.status._writer import Strategy
 
-__all__ = ["AUTH", "CONTENT_TYPES", "OfficialWriter", "Requests", "read_answer"]
+__all__ = ["AUTH", "CONTENT_TYPES", "OfficialWriter", "Requests", "not_sent_yet", "read_answer"]
 
 AUTH = ["BearerToken"]
 """What the generated clients call their one way to authenticate by header."""
@@ -111,17 +112,20 @@ class OfficialWriter:
         api_client: the ApiClient; its authentication, proxy and TLS settings are used.
         requests: what to ask for.
         field_manager: under which name writes are recorded.
-        timeout: seconds for one request.
+        timeout: seconds for one request, unless the batcher sets fewer.
 
     Attributes:
+        former_field_manager: the name that earlier releases used in its place; ``""`` if there was none.
+        request_timeout: seconds that the next call of `read` or `write` may take.
         warnings: the ``Warning`` headers of the last answer.
     """
 
     def __init__(self, api_client: Any, requests: Requests, *, field_manager: str, timeout: float) -> None:
         self._api_client = api_client
         self._requests = requests
-        self._timeout = timeout
+        self.request_timeout = timeout
         self.field_manager = field_manager
+        self.former_field_manager = ""
         self.warnings: Sequence[str] = ()
 
     @property
@@ -135,14 +139,24 @@ class OfficialWriter:
         return self._requests.request
 
     @property
-    def server_identity(self) -> Hashable:
-        """Return the server's URL."""
-        return str(self._api_client.configuration.host)
+    def client(self) -> object:
+        """Return what names server and credentials: a program may make an ApiClient of it for each object."""
+        configuration: object = self._api_client.configuration
+        return configuration
 
     @property
     def identity(self) -> Hashable:
         """Return what names server, client and field manager."""
         return self._api_client.configuration.host, id(self._api_client), self.field_manager
+
+
+@contextmanager
+def not_sent_yet() -> Iterator[None]:
+    """Report a failure of what precedes a write as `NotSent`: the write itself was not begun."""
+    try:
+        yield
+    except OutcomeUnknown as error:
+        raise NotSent(str(error)) from error
 
 
 def read_answer(

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import math
 import threading
+from collections.abc import Callable, Hashable
 
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
@@ -46,6 +47,8 @@ class WorkQueue(QueueState[K]):
             controller-runtime's default.
         clock: source of monotonic time. Defaults to the clock in force.
         metrics: measures waits and runs. Defaults to nobody.
+        fair_by: returns the group of a key, such as its namespace. Groups that have ready keys take turns, one hand-out
+            each, and priorities count within a group. Defaults to one group.
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class WorkQueue(QueueState[K]):
         rate_limiter: RateLimiter | None = None,
         clock: Clock | None = None,
         metrics: QueueMetrics | None = None,
+        fair_by: Callable[[K], Hashable] | None = None,
     ) -> None:
-        super().__init__(name, rate_limiter or ExponentialBackoff(0.005, 1000), (clock or current_clock()).monotonic)
+        limiter = rate_limiter or ExponentialBackoff(0.005, 1000)
+        super().__init__(name, limiter, (clock or current_clock()).monotonic, fair_by)
         self._metrics = metrics
         self._drainers: list[asyncio.Future[None]] = []
         self._stopped = False
