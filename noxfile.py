@@ -1,4 +1,4 @@
-"""Run what takes longer than a change waits for, and the usual checks: ``nox -f .noxfile.py -s SESSION``.
+"""Run what takes longer than a change waits for, and the usual checks: ``nox -s SESSION``.
 
 The sessions use the environment that nox runs in.
 """
