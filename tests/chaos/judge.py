@@ -47,9 +47,7 @@ def no_attempt_early(life: Life) -> list[str]:
                 if each.process == run.process:
                     found.append(f"attempt {run.attempt} of {run.request} twice in {run.process}: {each}, {run}")
                 elif each.id in written:
-                    found.append(
-                        f"attempt {run.attempt} of {run.request} again, although it was recorded: {each}, {run}"
-                    )
+                    found.append(f"attempt {run.attempt} of {run.request} again, although recorded: {each}, {run}")
             if earlier and run.made < min(each.due for each in earlier) - EXACT:
                 found.append(f"attempt {run.attempt} of {run.request} too early: {earlier}, {run}")
             if run.attempt != 1 and not earlier:

@@ -11,8 +11,7 @@ from typing import Any
 
 from reconciler import Client, Manager, ObjectMeta, Request, Watch
 from reconciler.apiserver import APIServer
-from reconciler.cache import CacheSyncTimeout
-from reconciler.controller import ChannelSource, Controller
+from reconciler.controller import CacheSyncTimeout, ChannelSource, Controller
 from reconciler.errors import APIError, NotFound, TransportError
 from reconciler.manager import GracePeriodExceeded, LeaderElection, LeadershipLost
 from reconciler.workqueue import ExponentialBackoff
