@@ -228,7 +228,7 @@ class CachedClient(HeardClient):
     @staticmethod
     def _report(gvk: GroupVersionKind, found: Sequence[CachedObject]) -> None:
         cycle = current_cycle.get()
-        if cycle is None or cycle.gvk != gvk:
+        if cycle is None:
             return
         for cached in found:
             if cached.request == cycle.request:

@@ -11,6 +11,7 @@ from reconciler.cache import CachedClient, CacheEvent
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import _reasons as reasons
 from reconciler.controller._custom_sources import CustomSources, SourceLike, sources_of
+from reconciler.controller._cycle import ReconcileCycle
 from reconciler.controller._declared import Declared
 from reconciler.controller._echo import EchoTracker
 from reconciler.controller._errors import ControllerError
@@ -30,7 +31,7 @@ from reconciler.controller._watches import Watch
 from reconciler.controller._watching import Watching
 from reconciler.controller._worker import Counts, Workbench, Worker
 from reconciler.events import EventRecorder
-from reconciler.meta import Request
+from reconciler.meta import Request, current_cycle
 from reconciler.objects import KindLike, gvk_from
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import tracer
@@ -121,7 +122,9 @@ class Controller:
         self._queue: WorkQueue[Request] = WorkQueue(
             name=self._name, rate_limiter=rate_limiter, clock=clock, metrics=queue_metrics
         )
-        self._tracker: EchoTracker[Request] = EchoTracker(own_writes=not wake_on_own_status)
+        self._tracker: EchoTracker[Request] = EchoTracker(
+            own_writes=not wake_on_own_status, on_echo=self._metrics.echo_dropped
+        )
         self._unsaved = UnsavedStore()
         self._storm: StormAlarm[Request] = StormAlarm(clock=clock)
         source = PrimarySource(
@@ -129,7 +132,7 @@ class Controller:
             self._tracker,
             self._unsaved,
             predicates_of(self._name, predicates),
-            self._metrics,
+            clock=clock,
             insists=self._responsibility.insists,
             debounce=debounce,
         )
@@ -158,7 +161,7 @@ class Controller:
             queue=self._queue,
             tracker=self._tracker,
             unsaved=self._unsaved,
-            exists=self._watching.exists,
+            stored=self._watching.stored,
             storm=self._storm,
             metrics=self._metrics,
             clock=clock,
@@ -304,7 +307,7 @@ class Controller:
         await self._pool.finished(self._sources.tasks)
 
     def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
-        """Have a key run, for a reason of one's own; it runs whatever versions were considered. From any thread.
+        """Enqueue a key for a reason of your own, whatever versions were observed. May be called from any thread.
 
         Args:
             request: the key.
@@ -313,12 +316,7 @@ class Controller:
             priority: higher ones run first. Default 0.
         """
         told = reasons.detailed(reasons.ENQUEUE, reason)
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            self._queue.add_threadsafe(request, after=after, priority=priority, reason=told)
-        else:
-            self._queue.add(request, after=after, priority=priority, reason=told)
+        self._queue.add(request, after=after, priority=priority, reason=told)
 
     def statistics(self) -> ControllerStatistics:
         """Return the counts at this moment; may be called from any thread."""
@@ -345,6 +343,9 @@ class Controller:
             self._tracker.forget(request)
             self._unsaved.forget(request)
             return None
+        cycle, stored = current_cycle.get(), self._watching.stored(request)
+        if isinstance(cycle, ReconcileCycle) and stored is not None:
+            cycle.start(stored.uid, stored.version)
         return await call(self._reconciler, self._reconciler.reconcile, request)
 
     async def _warm_up(self) -> None:

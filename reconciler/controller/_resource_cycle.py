@@ -18,7 +18,7 @@ from reconciler.controller._reconciler import Reconciler, binding_of, call
 from reconciler.controller._result import Outcome
 from reconciler.controller._verdict import checked
 from reconciler.errors import NotFound, NotServed, TerminalError
-from reconciler.meta import Request, current_cycle, has_finalizer, uid_of
+from reconciler.meta import Request, current_cycle, has_finalizer, parse_version, uid_of, version_of
 from reconciler.objects import (
     InvalidObject,
     Resource,
@@ -84,7 +84,10 @@ class ResourceCycle:
             raise
         except NotFound:
             return None
-        if original_document(obj)["metadata"].get("deletionTimestamp"):
+        document = original_document(obj)
+        if self._cycle is not None:
+            self._cycle.start(uid_of(document), parse_version(version_of(document)))
+        if document["metadata"].get("deletionTimestamp"):
             return await self._let_go(obj, to_document(obj))
         if self._cycle is not None and self._cycle.has_unsaved:
             obj = await self._save_blocked(obj)

@@ -17,8 +17,7 @@ from typing import Any
 from reconciler.cache import CachedObject, CacheEvent, EventType
 from reconciler.clock import Clock
 from reconciler.controller import _reasons as reasons
-from reconciler.controller._echo import EchoTracker
-from reconciler.controller._metrics import ControllerMetrics
+from reconciler.controller._echo import EchoTracker, Wake
 from reconciler.controller._predicates import passes_all
 from reconciler.controller._unsaved import UnsavedStore
 from reconciler.controller._watches import Mapper, OwnerMapper, check_requests
@@ -48,10 +47,10 @@ class PrimarySource:
 
     Args:
         queue: the controller's queue.
-        tracker: the controller's echo tracker.
+        tracker: the controller's echo tracker, which holds the events of keys in progress.
         unsaved: the controller's store of unsaved mutations; forgets what is gone.
         predicates: each says whether an event matters; all must.
-        metrics: hears of dropped echoes.
+        clock: times the debounce of events that are held.
         insists: says whether an event of an object wakes its key whatever predicates and the echo rule say.
         debounce: seconds that a fresh change waits for others to join its run; None for none.
     """
@@ -62,8 +61,8 @@ class PrimarySource:
         tracker: EchoTracker[Request],
         unsaved: UnsavedStore,
         predicates: Predicates,
-        metrics: ControllerMetrics,
         *,
+        clock: Clock,
         insists: Callable[[CachedObject], bool] = lambda _: False,
         debounce: float | None = None,
     ) -> None:
@@ -71,7 +70,7 @@ class PrimarySource:
         self._tracker = tracker
         self._unsaved = unsaved
         self._predicates = predicates
-        self._metrics = metrics
+        self._clock = clock
         self._insists = insists
         self._debounce = debounce
 
@@ -91,11 +90,12 @@ class PrimarySource:
             self._queue.add(key, after=self._debounce, reason=reasons.DELETED)
         elif event.type is EventType.RESYNC:
             self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
-        elif self._tracker.admits(key, event.object.version):
-            after = None if event.initial else self._debounce
-            self._queue.add(key, after=after, priority=_priority(event), reason=reasons.EVENT)
         else:
-            self._metrics.echo_dropped()
+            delay = None if event.initial else self._debounce
+            due = None if delay is None else self._clock.monotonic() + delay
+            wake = Wake(_priority(event), due)
+            if self._tracker.admits(key, event.object.version, wake):
+                self._queue.add(key, after=delay, priority=wake.priority, reason=reasons.EVENT)
 
 
 class MappedSource:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconciler.cache import CacheEvent, CacheNotSynced
+from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced
 from reconciler.clock import Clock
 from reconciler.controller import _reasons as reasons
 from reconciler.controller._echo import EchoTracker
@@ -86,9 +86,9 @@ class Watching:
         """Return how many versions of watched objects an ``async`` mapper was too slow for."""
         return sum(mapping.dropped for mapping in self._mappings)
 
-    def exists(self, request: Request) -> bool:
-        """Say whether the cache holds a primary object."""
-        return self._primary is not None and request in self._primary.store
+    def stored(self, request: Request) -> CachedObject | None:
+        """Return the primary object of a key as the informer's store holds it, or None."""
+        return None if self._primary is None else self._primary.store.get(request)
 
     async def begin(self) -> ResourceType:
         """Declare the informers and connect the handlers; return how the primary kind is served.
@@ -144,7 +144,7 @@ class Watching:
             primary=primary,
             reason=reasons.detailed(word, gvk_from(watch.kind).kind),
             clock=self._clock,
-            concerns=self.exists if self._shared else _any,
+            concerns=(lambda request: self.stored(request) is not None) if self._shared else _any,
             debounce=self._debounce,
         )
         if source.mapping is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import threading
 
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
@@ -36,7 +37,8 @@ class QueueShutDown(ReconcilerError):
 class WorkQueue(QueueState[K]):
     """Hand keys to workers: each to one at a time, as often as needed and no more.
 
-    For one event loop; it can be made, and added to, before there is one. What is guaranteed: the room's docstring.
+    For one event loop; it can be made, and added to, before there is one. Other threads may call `add` and
+    `add_threadsafe`. What is guaranteed: the room's docstring.
 
     Args:
         name: for error messages and statistics. Defaults to ``""``.
@@ -59,6 +61,7 @@ class WorkQueue(QueueState[K]):
         self._drainers: list[asyncio.Future[None]] = []
         self._stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.get_ident()  # the loop's; before there is a loop, the one that made the queue
         self._unbound = True  # something may wait for the loop to be known
         self._alarm = Alarm(self._now, self._fire)
         self._inbox: Inbox[K] = Inbox(self._deliver, self._count_dropped)
@@ -77,6 +80,8 @@ class WorkQueue(QueueState[K]):
         raised goes last in its new priority. Once a shutdown has begun, adds are dropped and counted; while it drains,
         adds without delay to keys that are ready or in hand still hold.
 
+        Called in another thread, this is `add_threadsafe`.
+
         Args:
             key: what to hand out.
             after: seconds; None, 0 or less is now.
@@ -87,6 +92,9 @@ class WorkQueue(QueueState[K]):
         Raises:
             ValueError: the delay is not finite.
         """
+        if threading.get_ident() != self._thread:
+            self.add_threadsafe(key, after=after, priority=priority, reason=reason)
+            return
         if after is not None and not math.isfinite(after):
             raise ValueError(f"after must be a finite number of seconds, not {after!r}")
         entry = self._entries.get(key)
@@ -115,7 +123,9 @@ class WorkQueue(QueueState[K]):
 
         Raises:
             ValueError: the rate limiter answered a delay that is not finite.
+            RuntimeError: called outside the thread of the queue's event loop.
         """
+        self._check_thread()
         entry = self._entries.get(key)
         if self._closing and (entry is None or not entry.ready):
             self._count_dropped(1)
@@ -145,7 +155,11 @@ class WorkQueue(QueueState[K]):
 
         Returns:
             Whether the reason was pending.
+
+        Raises:
+            RuntimeError: called outside the thread of the queue's event loop.
         """
+        self._check_thread()
         entry = self._entries.get(key)
         if entry is None:
             return False
@@ -171,8 +185,9 @@ class WorkQueue(QueueState[K]):
 
         Raises:
             QueueShutDown: the queue is shut down and, if it drains, nothing is ready or in hand any more.
+            RuntimeError: the queue belongs to another event loop, which is running.
         """
-        if self._unbound:
+        if self._unbound or threading.get_ident() != self._thread:
             self._bind()
         while not self._order.size:
             if self._stopped:
@@ -197,7 +212,9 @@ class WorkQueue(QueueState[K]):
 
         Raises:
             ValueError: the key is not in hand.
+            RuntimeError: called outside the thread of the queue's event loop.
         """
+        self._check_thread()
         entry = self._entries.get(key)
         if entry is None or entry.run_since is None:
             raise ValueError(f"{key!r} is not in hand: done is called once for each key that get returned")
@@ -366,14 +383,31 @@ class WorkQueue(QueueState[K]):
     def _count_dropped(self, adds: int) -> None:
         self._dropped_adds += adds
 
-    # The loop's timer
+    # The loop and its timer
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise self._belongs_elsewhere()
+
+    def _belongs_elsewhere(self) -> RuntimeError:
+        return RuntimeError(
+            f"work queue {self._name!r} belongs to the event loop of another thread: only add and add_threadsafe "
+            "may be called here"
+        )
 
     def _bind(self) -> None:
-        """Meet the loop that this runs in: take what other threads added, set the timer."""
+        """Adopt the loop that this runs in: take what other threads added, set the timer.
+
+        Raises:
+            RuntimeError: the queue belongs to another loop, which is running.
+        """
         loop = asyncio.get_running_loop()
         if loop is self._loop and not self._unbound:
             return
         if loop is not self._loop:
+            if self._loop is not None and self._loop.is_running():
+                raise self._belongs_elsewhere()
+            self._thread = threading.get_ident()
             self._alarm.cancel()
             self._workers.clear()  # they waited in a loop that has ended
             self._drainers.clear()
@@ -386,10 +420,10 @@ class WorkQueue(QueueState[K]):
         due = self._timers.next_due()
         if due is None:
             return
-        try:
-            self._alarm.set(due)
-        except RuntimeError:
-            self._unbound = True  # the first worker sees to it
+        if self._loop is None or self._loop.is_closed():
+            self._unbound = True  # the next `get` sets the timer
+        else:
+            self._alarm.set(due, self._loop)
 
     def _fire(self) -> None:
         now = self._now()

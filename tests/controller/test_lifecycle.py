@@ -312,6 +312,34 @@ async def test_enqueue_from_a_thread(world: World) -> None:
     assert reconciler.runs[0][2] == {"enqueue: from a thread"}
 
 
+@pytest.mark.parametrize("entry", ["enqueue", "queue", "source"])
+async def test_a_thread_with_a_loop_of_its_own_can_delay_a_key(world: World, entry: str) -> None:
+    """The timer is the controller's, so neither this delay nor a later one is lost with the thread's loop."""
+    enqueued = []
+
+    async def source(enqueue):
+        enqueued.append(enqueue)
+        await asyncio.Event().wait()
+
+    async def delay() -> None:
+        if entry == "enqueue":
+            controller.enqueue(KEY, after=5)
+        elif entry == "queue":
+            controller.queue.add(KEY, after=5)
+        else:
+            enqueued[0](KEY, after=5)
+
+    reconciler = KeyReconciler()
+    controller = await world.start(reconciler, resource=Widget, sources=[source])
+    await quiet(1)
+    start = asyncio.get_running_loop().time()
+    await asyncio.to_thread(lambda: asyncio.run(delay()))
+    await quiet(10)
+    controller.enqueue(KEY, after=20)
+    await quiet(30)
+    assert [time - start for time in reconciler.times] == pytest.approx([5, 30], abs=0.1)
+
+
 async def test_enqueue_after_a_delay(world: World) -> None:
     reconciler = KeyReconciler()
     controller = await world.start(reconciler, resource=Widget)
