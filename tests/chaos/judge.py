@@ -142,9 +142,10 @@ async def delays_kept(life: Life) -> list[str]:
     for controller in life.working():
         kind = {"gadget": Gadget, "tally": Tally}[controller.name]
         for obj in (await life.client.list(kind, NAMESPACE))[:2]:
-            size = obj.spec.size + 1
+            # A change that leads to a status write, and to no change of an owned object, which would wake its owner.
+            change = {"delay": obj.spec.delay + 1} if kind is Gadget else {"size": obj.spec.size + 1}
             begun = len(life.record.runs)
-            await life.client.patch(kind, obj.name, NAMESPACE, patch={"spec": {"size": size}})
+            await life.client.patch(kind, obj.name, NAMESPACE, patch={"spec": change})
             while (kind.__name__, obj.key) not in life.record.active:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
             await asyncio.sleep(life.rng.uniform(0, 0.45))  # of the half second that it takes

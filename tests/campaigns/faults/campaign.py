@@ -149,7 +149,7 @@ class Campaign:
     # Requests
 
     async def _create(self, numbers: Iterator[int], count: int) -> None:
-        for number, _ in zip(numbers, range(count), strict=False):
+        for _, number in zip(range(count), numbers, strict=False):
             name = f"n-{number}"
             self._documents[name] = _request(name, GUARANTEES[number % 3])
             await self._ask_for(name)
