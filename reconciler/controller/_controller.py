@@ -188,7 +188,7 @@ class Controller:
         self._listing: asyncio.Task[None] | None = None
         self._started = False
         self._stopping = asyncio.Event()
-        self._stopped = asyncio.Event()
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -252,33 +252,25 @@ class Controller:
         self._pool.start([Worker(self._bench, reconcile, deadlines) for _ in range(self._workers)])
 
     async def stop(self, *, grace: float = 30.0) -> None:
-        """Stop: no more events; finish what is ready and in hand while the grace lasts; cancel the rest.
+        """Stop: accept no more events, finish what is ready or in progress during the grace period, cancel the rest.
 
-        Returns when every reconcile, thread and flush has ended, however long that takes. Harmless when it was not
-        started; called again, it waits for the first call. Cancellation cuts the grace short.
+        Returns when every reconcile, thread and flush has ended, however long that takes. It does nothing when the
+        controller was not started; called again, it waits for the first call. Cancellation of any call ends the grace
+        period at once, and is raised when the reconciles have ended; cancelled a second time, it is raised at once, and
+        the stop goes on by itself.
 
         Args:
             grace: seconds; 0 cancels at once. Default 30.
         """
-        if self._stopping.is_set():
-            await self._stopped.wait()
-            return
-        self._stopping.set()
+        if self._ending is None:
+            self._stopping.set()
+            self._ending = asyncio.create_task(self._end(grace), name=f"{self._name} stop")
         try:
-            for task in (self._warming, self._listing):
-                if task is not None:
-                    task.cancel()
-                    await asyncio.wait({task})
-            await self._sources.stop()
-            await self._watching.end()
-            await self._pool.stop(grace)
-        finally:
-            self._binding.close()
-            if self._recorder is not None:
-                await self._recorder.close()
-            if self._recording is not None:
-                await asyncio.wait({self._recording})
-            self._stopped.set()
+            await asyncio.shield(self._ending)
+        except asyncio.CancelledError:
+            self._pool.hurry()
+            await asyncio.wait({self._ending})
+            raise
 
     async def run(self, *, grace: float = 30.0) -> None:
         """Start, and work until `stop` is called or a worker fails.
@@ -337,6 +329,27 @@ class Controller:
             unmapped=self._watching.unmapped,
             queue=self._queue.statistics(),
         )
+
+    async def _end(self, grace: float) -> None:
+        # A source or mapper that does not end must not keep the workers working, so nothing is awaited before the pool.
+        quiet = asyncio.create_task(self._end_events(), name=f"{self._name} events end")
+        try:
+            await self._pool.stop(grace)
+            await quiet
+        finally:
+            self._binding.close()
+            if self._recorder is not None:
+                await self._recorder.close()
+            if self._recording is not None:
+                await asyncio.wait({self._recording})
+
+    async def _end_events(self) -> None:
+        for task in (self._warming, self._listing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+        await self._sources.stop()
+        await self._watching.end()
 
     async def _reconcile(self, request: Request) -> object:
         if not await self._responsibility.admits(request):

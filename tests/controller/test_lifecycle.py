@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -286,6 +287,64 @@ async def test_options_are_checked(world: World, options, message) -> None:
 async def test_plain_reconciler_must_say_its_kind(world: World) -> None:
     with pytest.raises(ConfigurationError, match="KeyReconciler does not say which kind"):
         world.controller(KeyReconciler())
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_source_that_does_not_end_keeps_no_reconcile_going(world: World, cancelled: bool) -> None:
+    """Whatever `stop` waits for, the workers are stopped: another process may have the keys by now."""
+    ended = asyncio.Event()
+
+    async def stubborn(enqueue):
+        while not ended.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await ended.wait()
+
+    async def body(reconciler, request):
+        await asyncio.Event().wait()
+
+    controller = await world.start(KeyReconciler(body), resource=Widget, sources=[stubborn])
+    controller.enqueue(KEY)
+    await quiet()
+    assert controller.statistics().active == 1
+    stopping = asyncio.create_task(controller.stop(grace=30))
+    await quiet(0.1)
+    if cancelled:
+        stopping.cancel()
+    await quiet(0.1 if cancelled else 31)
+    assert controller.statistics().active == 0
+    assert not stopping.done()
+    controller.enqueue(KEY)
+    await quiet()
+    assert controller.statistics().reconciles + controller.statistics().cancelled == 1
+    ended.set()
+    with contextlib.suppress(asyncio.CancelledError):
+        await stopping
+    await controller.stop()
+
+
+async def test_stop_that_is_cancelled_twice_returns_and_goes_on(world: World) -> None:
+    done = asyncio.Event()
+
+    async def body(reconciler, request):
+        while not done.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await done.wait()
+
+    controller = await world.start(KeyReconciler(body), resource=Widget)
+    controller.enqueue(KEY)
+    await quiet()
+    stopping = asyncio.create_task(controller.stop(grace=30))
+    await quiet(0.1)
+    stopping.cancel()
+    await quiet(0.1)
+    assert not stopping.done()
+    stopping.cancel()
+    await quiet(0.1)
+    assert stopping.cancelled()
+    assert controller.statistics().active == 1
+    done.set()
+    await controller.stop()
+    assert controller.statistics().active == 0
 
 
 async def test_name_defaults_to_the_kind_in_lower_case(world: World) -> None:
