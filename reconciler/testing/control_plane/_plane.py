@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
@@ -142,6 +142,29 @@ class ControlPlane:
     def _restart(self, *, keep_data: bool, data: Path | None = None) -> None:
         self._run.restart(keep_data=keep_data, data=data)
         self._run.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+
+    async def revive(self) -> None:
+        """Start the programs that have ended, such as by a signal of the test; return when they serve.
+
+        A program that runs is left alone. Cancellation leaves the start to its thread.
+
+        Raises:
+            ControlPlaneFailed: a program ended at once, or did not serve in time.
+        """
+
+        def again() -> None:
+            self._run.revive()
+            self._run.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+
+        await asyncio.to_thread(again)
+
+    def pid(self, program: Literal["etcd", "kube-apiserver"]) -> int:
+        """Return the process id of a program, for signals such as SIGKILL and SIGSTOP.
+
+        Raises:
+            RuntimeError: the control plane does not run.
+        """
+        return self._run.pid(program)
 
     def __enter__(self) -> Self:
         self.start()

@@ -128,6 +128,21 @@ class Running:
         self._etcd = self._launch(etcd)
         self._server = self._launch(server)
 
+    def revive(self) -> None:
+        """Start the programs that have ended anew, on the same ports."""
+        etcd, server = self._commands
+        if self._etcd.has_ended(within=_POLL):
+            self._processes.remove(self._etcd)
+            self._etcd = self._launch(etcd)
+        if self._server.has_ended(within=_POLL):
+            self._processes.remove(self._server)
+            self._server = self._launch(server)
+        self._processes[:] = [self._server, self._etcd]  # the order in which they are stopped
+
+    def pid(self, program: str) -> int:
+        """Return the process id of a program."""
+        return {process.name: process.pid for process in self._processes}[program]
+
     def stop(self) -> None:
         """Stop the programs, remove the directory; harmless when that was done."""
         self._finalizer()
