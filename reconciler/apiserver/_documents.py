@@ -70,7 +70,7 @@ def take_patched(call: Call, found: Any, before: dict[str, Any] | None) -> tuple
             if not endpoint.resource.custom:
                 raise _foreign(call, str(version or ""), str(kind or ""))
             group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
-            error = FieldError(key, f'Invalid value: "{value}": must be {wanted}')
+            error = FieldError(key, f"Invalid value: {quoted(str(value))}: must be {wanted}")
             raise invalid(str(kind), group, call.name, [error])
     return _complete(call, found, before)
 
@@ -100,7 +100,7 @@ def _check_type(call: Call, found: dict[str, Any]) -> None:
         )
     if kind != info.kind:
         name = (found.get("metadata") or {}).get("name", "")
-        error = FieldError("kind", f'Invalid value: "{kind}": must be {info.kind}')
+        error = FieldError("kind", f"Invalid value: {quoted(str(kind))}: must be {info.kind}")
         raise invalid(str(kind), info.group, name, [error])
 
 

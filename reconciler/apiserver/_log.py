@@ -187,7 +187,7 @@ def _name_of_new(request: HTTPRequest, call: Call, after: Stored | None) -> str:
         return ""
     try:
         asked = msgspec.json.decode(request.body, type=_Asked).metadata.name
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     return asked[:_MOST_LETTERS]
 
