@@ -29,6 +29,7 @@ __all__ = [
     "APPLY_PATCH",
     "JSON_PATCH",
     "MERGE_PATCH",
+    "MOST_BYTES",
     "STRATEGIC_PATCH",
     "YAML",
     "check_options",
@@ -50,7 +51,7 @@ APPLY_PATCH = "application/apply-patch+yaml"
 YAML = "application/yaml"
 _JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
 _PROTOBUF_HINT = "send {} as application/json"
-_MOST_BYTES = 3 * 1024 * 1024
+MOST_BYTES = 3 * 1024 * 1024
 
 
 def media_type(request: HTTPRequest) -> str:
@@ -80,8 +81,8 @@ def check_size(request: HTTPRequest) -> None:
     Raises:
         Refusal: 413.
     """
-    if len(request.body) > _MOST_BYTES:
-        raise too_large(f"limit is {_MOST_BYTES}")
+    if len(request.body) > MOST_BYTES:
+        raise too_large(f"limit is {MOST_BYTES}")
 
 
 def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = None) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class APIServer:
         self._sharded = sharded_list_and_watch
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
         self._open = False
-        self._listener = Listener(self._serve_socket, self._clock)
+        self._listener = Listener(self._serve_socket, self._unauthorized, self._clock)
         self._front = Front(self._new_core(), self._clock, self._rng, log=log, event_order=event_order)
         self.faults = self._front.faults
 
@@ -337,14 +337,22 @@ class APIServer:
         place.write_bytes(content + b"\n")
         return place
 
+    def _unauthorized(self, request: HTTPRequest) -> HTTPResponse | None:
+        """Return the answer to a request without the token, or None."""
+        sent = request.headers.get("authorization", "").encode(errors="replace")
+        if self._begins_with_token(request.path) or hmac.compare_digest(sent, f"Bearer {self._token}".encode()):
+            return None
+        return refusal_response(Refusal(401, "Unauthorized", "Unauthorized"))
+
+    def _begins_with_token(self, path: str) -> bool:
+        return hmac.compare_digest(path[1:].partition("/")[0].encode(errors="replace"), self._token.encode())
+
     async def _serve_socket(self, request: HTTPRequest) -> HTTPResponse:
+        if not self._begins_with_token(request.path):
+            return await self.send(request)
         prefix = f"/{self._token}"
-        if request.path == prefix or request.path.startswith(f"{prefix}/"):
-            response = await self.send(replace(request, path=request.path[len(prefix) :] or "/"))
-            if request.path == f"{prefix}/openapi/v3":
-                # Clients follow these links as they stand.
-                response.body = response.body.replace(b'"/openapi/', b'"%b/openapi/' % prefix.encode())
-            return response
-        if not hmac.compare_digest(request.headers.get("authorization", ""), f"Bearer {self._token}"):
-            return refusal_response(Refusal(401, "Unauthorized", "Unauthorized"))
-        return await self.send(request)
+        response = await self.send(replace(request, path=request.path[len(prefix) :] or "/"))
+        if request.path == f"{prefix}/openapi/v3":
+            # Clients follow these links as they stand.
+            response.body = response.body.replace(b'"/openapi/', b'"%b/openapi/' % prefix.encode())
+        return response
