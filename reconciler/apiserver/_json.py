@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["MOST_LEVELS", "InvalidJSON", "OutOfRange", "check_value", "parse_problem", "read_json"]
+from reconciler._serving import MOST_LEVELS, is_deep
 
-MOST_LEVELS = 128
-"""Levels of objects and lists in a document. kube-apiserver has 10,000; Python's stack has room for far fewer."""
+__all__ = ["InvalidJSON", "OutOfRange", "check_value", "parse_problem", "read_json"]
 
 _INT64 = 2**63
 _TOO_DEEP = "exceeded max depth"
@@ -76,7 +75,7 @@ def read_json(body: bytes, *, lenient: bool = True) -> Any:
         raise InvalidJSON(parse_problem(body)) from None
     except RecursionError:
         raise InvalidJSON(_depth_problem(body)) from None
-    if body.count(b"{") + body.count(b"[") > MOST_LEVELS and _is_deep(found):
+    if body.count(b"{") + body.count(b"[") > MOST_LEVELS and is_deep(found):
         raise InvalidJSON(_depth_problem(body))
     return found
 
@@ -87,18 +86,8 @@ def check_value(value: Any) -> None:
     Raises:
         InvalidJSON: objects and lists are nested too deeply.
     """
-    if _is_deep(value):
+    if is_deep(value):
         raise InvalidJSON(_TOO_DEEP)
-
-
-def _is_deep(value: Any) -> bool:
-    layer = [value]
-    for _ in range(MOST_LEVELS + 1):
-        layer = [each for each in layer if isinstance(each, (dict, list))]
-        if not layer:
-            return False
-        layer = [member for each in layer for member in (each.values() if isinstance(each, dict) else each)]
-    return True
 
 
 def _depth_problem(body: bytes) -> str:

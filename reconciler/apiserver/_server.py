@@ -181,7 +181,7 @@ class APIServer:
             raise NotSent("the embedded API server is not running: use it inside 'async with'")
         # One turn of the loop, as any transport takes: a client that asks in a loop must not starve the others.
         await asyncio.sleep(0)
-        return await self._front.answer(request)
+        return await self._front.answer(_encodable(request))
 
     # what was asked
 
@@ -356,3 +356,17 @@ class APIServer:
             # Clients follow these links as they stand.
             response.body = response.body.replace(b'"/openapi/', b'"%b/openapi/' % prefix.encode())
         return response
+
+
+def _encodable(request: HTTPRequest) -> HTTPRequest:
+    """Return a request with U+FFFD in place of lone surrogates, which have no form in UTF-8."""
+    texts = (request.path, *(text for pair in request.query for text in pair), *request.headers.values())
+    if all(map(str.isascii, texts)):
+        return request
+    query = tuple((_replaced(name), _replaced(value)) for name, value in request.query)
+    headers = {name: _replaced(value) for name, value in request.headers.items()}
+    return replace(request, path=_replaced(request.path), query=query, headers=headers)
+
+
+def _replaced(text: str) -> str:
+    return text.encode(errors="surrogatepass").decode(errors="replace")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler._serving import BadBody, Limits
 from reconciler.apiserver._bodies import MOST_BYTES
 from reconciler.apiserver._core import refusal_response
 from reconciler.apiserver._status import Refusal, bad_request, too_large
@@ -19,7 +20,7 @@ from reconciler.http import HTTPRequest, HTTPResponse
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from reconciler._serving import BadBody, HTTPServer
+    from reconciler._serving._server import HTTPServer
 
 __all__ = ["Listener"]
 
@@ -31,7 +32,7 @@ class Listener:
         handler: answers a request.
         refused: answers a request by its path and headers alone, before its body is read; None for one that may go on.
         clock: tells whether time is virtual, where sockets cannot work.
-        limits: fields of `Limits` that differ from the defaults.
+        limits: the bounds of the server.
     """
 
     def __init__(
@@ -39,11 +40,11 @@ class Listener:
         handler: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
         refused: Callable[[HTTPRequest], HTTPResponse | None],
         clock: Clock,
-        limits: Mapping[str, float] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._handler = handler
         self._refused = refused
-        self._limits = {**_LIMITS, **(limits or {})}
+        self._limits = limits or Limits(body_bytes=MOST_BYTES, line_bytes=1024 * 1024, connections=1024)
         self._clock = clock
         self._url = ""
         self._address = ""
@@ -114,10 +115,10 @@ class Listener:
         self._url = f"http://{shown}:{bound.getsockname()[1]}"
 
     async def _start(self) -> None:
-        from reconciler._serving import HTTPServer, Limits
+        from reconciler._serving._server import HTTPServer
 
         assert self._socket is not None  # noqa: S101 - bound by the caller
-        self._server = HTTPServer(self._serve, Limits(**self._limits))  # type: ignore[arg-type]
+        self._server = HTTPServer(self._serve, self._limits)
         await self._server.start(sock=self._socket)
 
     def break_off(self) -> None:
@@ -145,9 +146,8 @@ class Listener:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         from aiohttp import web
 
-        from reconciler._serving import BadBody, read_body
+        from reconciler._serving._server import read_body
 
-        assert self._server is not None  # noqa: S101 - it calls this
         asked = HTTPRequest(
             request.method,
             request.raw_path.partition("?")[0],
@@ -158,7 +158,7 @@ class Listener:
         answer, cut = self._refused(asked), False
         if answer is None:
             try:
-                body = await read_body(request, self._server.limits)
+                body = await read_body(request, self._limits)
             except BadBody as error:
                 answer, cut = refusal_response(_refusal(error)), True
             else:
@@ -174,10 +174,6 @@ class Listener:
         if cut:
             response.force_close()
         return response
-
-
-_LIMITS = {"body_bytes": MOST_BYTES, "line_bytes": 1024 * 1024, "connections": 1024}
-"""As for kube-apiserver: a body has 3 MiB at most, a request line and a header 1 MiB."""
 
 
 def _refusal(error: BadBody) -> Refusal:

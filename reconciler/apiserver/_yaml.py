@@ -6,7 +6,7 @@ import functools
 import math
 from typing import Any
 
-from reconciler.apiserver._json import MOST_LEVELS
+from reconciler._serving import MOST_LEVELS
 from reconciler.apiserver._text import quoted
 
 __all__ = ["InvalidYAML", "read_blocks"]
@@ -48,7 +48,7 @@ def _loader() -> type[Any]:
     from yaml.resolver import Resolver
 
     # The parser in C is several times faster. Its own composer is not used: it recurses without a bound.
-    parser: Any = yaml.cyaml.CParser if yaml.__with_libyaml__ else None
+    parser: Any = getattr(yaml, "cyaml").CParser if yaml.__with_libyaml__ else None  # noqa: B009 - it is not in the stubs
     bases = (yaml.SafeLoader,) if parser is None else (Composer, parser, SafeConstructor, Resolver)
 
     class Loader(*bases):  # type: ignore[misc]

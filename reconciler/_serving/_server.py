@@ -1,7 +1,4 @@
-"""An HTTP/1.1 server with bounds: it cuts off clients that are slow, idle, too many or too large.
-
-aiohttp is imported with this module, so import it where a server is started.
-"""
+"""The server itself, by aiohttp."""
 
 from __future__ import annotations
 
@@ -10,50 +7,15 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
-__all__ = ["BadBody", "HTTPServer", "Limits", "read_body"]
+from reconciler._serving._limits import BadBody, Limits
+
+__all__ = ["HTTPServer", "read_body"]
 
 _log = logging.getLogger("reconciler.http")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The bounds of a server.
-
-    Attributes:
-        connections: open connections. A new one beyond them takes the place of the one that has been idle longest; if
-            none is idle, the new one is closed.
-        head_seconds: time for the TLS handshake, and for the request line and headers.
-        body_seconds: time for a request's body.
-        idle_seconds: time that a connection may wait for its next request.
-        stalled_seconds: time that a client may leave an answer unread.
-        body_bytes: size of a request's body.
-        line_bytes: size of the request line, and of a header.
-    """
-
-    connections: int = 256
-    head_seconds: float = 10.0
-    body_seconds: float = 30.0
-    idle_seconds: float = 90.0
-    stalled_seconds: float = 30.0
-    body_bytes: int = 1024 * 1024
-    line_bytes: int = 16 * 1024
-
-
-class BadBody(Exception):
-    """A request body that cannot be read; the connection is closed after the answer.
-
-    Attributes:
-        status: the HTTP status to answer: 400, 408 or 413.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
@@ -218,7 +180,7 @@ class _Connection(web.RequestHandler):
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type] - as aiohttp's runner passes it
+            access_log=None,  # type: ignore[arg-type]  # as the runner of aiohttp passes it
             auto_decompress=False,
             keepalive_timeout=limits.idle_seconds,
             lingering_time=limits.head_seconds,
