@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -130,6 +131,12 @@ class HTTPServer:
             # Written here, so that a connection is not idle before its answer is sent.
             await response.prepare(request)
             await response.write_eof()
+        except ConnectionError:
+            if not connection.is_closing:
+                raise
+            # The client is gone. A handler that is cancelled makes aiohttp close the connection without a word.
+            raise asyncio.CancelledError from None
+        else:
             return response
         finally:
             if self._connections.pop(connection, None) is not None:
@@ -166,7 +173,7 @@ class HTTPServer:
                 continue
             unread[connection] = (size, since if size >= known else now)
             if now - unread[connection][1] >= seconds:
-                connection.abort()
+                connection.reset()
         self._watching = loop.call_later(seconds / 4, self._watch, unread)
 
 
@@ -196,9 +203,21 @@ class _Connection(web.RequestHandler):
         """Return how many bytes wait for the client to read."""
         return 0 if self._socket is None else self._socket.get_write_buffer_size()
 
+    @property
+    def is_closing(self) -> bool:
+        """Return whether nothing can be sent any more."""
+        return self._socket is None or self._socket.is_closing()
+
     def abort(self) -> None:
         """Close the connection without sending what waits."""
         if self._socket is not None:
+            self._socket.abort()
+
+    def reset(self) -> None:
+        """Close the connection, and let the kernel too discard what the client does not read."""
+        if self._socket is not None:
+            linger = struct.pack("ii", 1, 0)
+            self._socket.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self._socket.abort()
 
     def begin_request(self) -> None:
