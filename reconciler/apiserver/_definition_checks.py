@@ -53,7 +53,7 @@ def check_definition(
         place = "spec" if hoisted else f"spec.versions[{index}]"
         if not found:
             try:
-                compiled[version["name"]] = contents = contents_of(schema)
+                compiled[version.get("name", "")] = contents = contents_of(schema)
             except ValueError as error:
                 errors.append(FieldError(f"{path}.openAPIV3Schema", f"Invalid value: {error}"))
                 continue

@@ -45,7 +45,7 @@ def reviewed(request: HTTPRequest) -> dict[str, Any]:
     """
     group, _, *rest = request.path.strip("/").split("/")[1:]
     namespace = rest[1] if len(rest) == 3 and rest[0] == "namespaces" else None
-    kind = _KINDS.get((group, rest[-1]))
+    kind = _KINDS.get((group, rest[-1] if rest else ""))
     if kind is None or len(rest) != (3 if kind.startswith("Local") else 1):
         raise no_such_resource()
     if request.method != "POST":

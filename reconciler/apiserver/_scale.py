@@ -14,7 +14,7 @@ from reconciler.apiserver._bodies import (
     read_object,
 )
 from reconciler.apiserver._built_in import BuiltInContents, metadata_node
-from reconciler.apiserver._documents import no_metadata, worst
+from reconciler.apiserver._documents import in_order_of, no_metadata, worst
 from reconciler.apiserver._metadata_reading import read_metadata
 from reconciler.apiserver._option_kinds import scalar, struct
 from reconciler.apiserver._patch import merge_patch
@@ -241,9 +241,7 @@ def _read(call: Call, scale: dict[str, Any]) -> tuple[int, list[str]]:
     if malformed:
         order = None if restored else list(found)
         raise _unfit(call, found, worst(found, malformed, _TYPE.properties, order=order), restored=restored)
-    order = list(found)
-    paths = sorted(unknown, key=lambda path: order.index(path.partition(".")[0]))
-    problems = [f'unknown field "{path}"' for path in paths]
+    problems = [f'unknown field "{path}"' for path in in_order_of(found, unknown)]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         raise _unfit(call, found, f"strict decoding error: {', '.join(problems)}", restored=restored)

@@ -8,6 +8,7 @@ number of the request. Time is virtual in the process, so a watch or a fault nev
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import os
@@ -279,7 +280,7 @@ def mutated(rng: random.Random) -> Sent:
             elif rng.random() < 0.15:
                 del holder[key]
             else:
-                holder[key] = rng.choice(VALUES)
+                holder[key] = copy.deepcopy(rng.choice(VALUES))
         elif what < 0.6:
             content = bytearray(sent.content())
             at = rng.randrange(len(content) + 1)
