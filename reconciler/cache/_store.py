@@ -149,7 +149,7 @@ class WritableStore(Store):
         objects[cached.request.name] = cached
         self._count += before is None
         self._bytes += len(cached.data) - (len(before.data) if before is not None else 0)
-        self._unreadable += _is_unreadable(cached) - _is_unreadable(before)
+        self._unreadable += (cached.problem is not None) - (before is not None and before.problem is not None)
         for index in self._indexes.values():
             index.put(cached)
 
@@ -163,7 +163,7 @@ class WritableStore(Store):
             del self._namespaces[request.namespace]
         self._count -= 1
         self._bytes -= len(before.data)
-        self._unreadable -= _is_unreadable(before)
+        self._unreadable -= before.problem is not None
         for index in self._indexes.values():
             index.discard(request)
 
@@ -171,7 +171,3 @@ class WritableStore(Store):
         """Return the objects of a namespace, or of all when it is None, whose keys are not among those given."""
         kept = set(present)
         return [cached for cached in self.list(namespace) if cached.request not in kept]
-
-
-def _is_unreadable(cached: CachedObject | None) -> bool:
-    return cached is not None and cached.problem is not None

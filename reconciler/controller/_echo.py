@@ -173,11 +173,14 @@ class EchoTracker(Generic[K]):
         hand = self._hands.get(key)
         if hand is None or hand.void or not self._own_writes or not exact or before == after:
             return
+        if before == hand.tip:
+            self._advance(hand, after)
+            self._follow(key, hand)
+            return
         links = self._links.setdefault(key, {})
         links[before] = after
         while len(links) > _MAX_LINKS:
             del links[next(iter(links))]
-        self._follow(key, hand)
 
     def admits(self, key: K, version: Version, wake: Wake = Wake()) -> bool:  # noqa: B008 - immutable
         """Return whether a watch event for this version must enqueue the object now.
@@ -268,10 +271,14 @@ class EchoTracker(Generic[K]):
         """Move `tip` on over the own writes that stand on it."""
         links = self._links.get(key)
         while links and hand.tip in links and not hand.void:
-            hand.tip = links[hand.tip]
-            if isinstance(hand.tip, str):
-                hand.chain.append(hand.tip)
-                hand.void = len(hand.chain) > _MAX_OPAQUE
+            self._advance(hand, links[hand.tip])
+
+    @staticmethod
+    def _advance(hand: _InProgress, version: Version) -> None:
+        hand.tip = version
+        if isinstance(version, str):
+            hand.chain.append(version)
+            hand.void = len(hand.chain) > _MAX_OPAQUE
 
     def _raise_seen(self, key: K, hand: _InProgress) -> None:
         if hand.void or hand.tip is None:

@@ -18,7 +18,7 @@ from reconciler.controller._reconciler import Reconciler, binding_of, call
 from reconciler.controller._result import Outcome, Result
 from reconciler.controller._verdict import checked, is_terminal
 from reconciler.errors import NotFound, NotServed, TerminalError
-from reconciler.meta import Request, current_cycle, has_finalizer, parse_version, uid_of, version_of
+from reconciler.meta import Request, current_cycle, has_finalizer, parse_version, uid_of
 from reconciler.objects import (
     InvalidObject,
     Resource,
@@ -89,7 +89,8 @@ class ResourceCycle:
             return None
         document = original_document(read)
         if self._cycle is not None:
-            self._cycle.start(uid_of(document), parse_version(version_of(document)))
+            metadata = document["metadata"]
+            self._cycle.start(metadata["uid"], parse_version(metadata["resourceVersion"]))
         obj: Any = from_document(self._kind, dict(document), lenient=True)
         if document["metadata"].get("deletionTimestamp"):
             return await self._let_go(obj)
@@ -105,7 +106,7 @@ class ResourceCycle:
             obj = await ensure_finalizer(self._client, self._kind, obj, self._finalizer)
             if obj is None:
                 return None
-        self._check_fit(obj)  # again: what a write answered may be newer
+            self._check_fit(obj)  # again: what a write answered may be newer
         return await self._with_status(obj, override)
 
     def _check_fit(self, obj: Any) -> None:

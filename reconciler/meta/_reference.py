@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,9 @@ def path_segment(text: str, what: str) -> str:
     return quote(text, safe=":")
 
 
+_usual_segment = functools.lru_cache(maxsize=1024)(path_segment)  # of what a program has few of: not of names
+
+
 class Request(NamedTuple):
     """Name one object of a known kind: what a queue carries and a reconciler receives.
 
@@ -100,8 +104,8 @@ class GroupVersionKind(NamedTuple):
         Raises:
             ValueError: group or version cannot be part of a path.
         """
-        version = path_segment(self.version, "API version")
-        return f"/apis/{path_segment(self.group, 'API group')}/{version}" if self.group else f"/api/{version}"
+        version = _usual_segment(self.version, "API version")
+        return f"/apis/{_usual_segment(self.group, 'API group')}/{version}" if self.group else f"/api/{version}"
 
     def __str__(self) -> str:
         return f"{self.api_version}/{self.kind}"
@@ -134,14 +138,14 @@ class ResourceType:
         """
         path = self.gvk.path
         if self.namespaced and namespace:
-            path += f"/namespaces/{path_segment(namespace, 'namespace')}"
+            path += f"/namespaces/{_usual_segment(namespace, 'namespace')}"
         elif self.namespaced and name:
             raise ValueError(f"{self.gvk.kind} {name!r} needs a namespace")
-        path += f"/{path_segment(self.plural, 'resource')}"
+        path += f"/{_usual_segment(self.plural, 'resource')}"
         if name:
             path += f"/{path_segment(name, f'{self.gvk.kind} name')}"
         for part in subresource.split("/") if subresource else ():
-            path += f"/{path_segment(part, 'subresource')}"
+            path += f"/{_usual_segment(part, 'subresource')}"
         return path
 
 
