@@ -69,10 +69,22 @@ __all__ = [
     "Unauthorized",
     "UnsupportedMediaType",
     "error_from_response",
+    "error_text",
 ]
 
 
 _LONGEST_RETRY_AFTER = 3600.0  # as in reconciler.backoff; leaves do not import one another
+
+
+def error_text(error: BaseException) -> str:
+    """Return the text of an exception; its type's name when the text is empty or cannot be made.
+
+    Use it for exceptions of foreign code, whose ``__str__`` may raise: that must not end what reports them.
+    """
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001 - foreign code
+        return type(error).__name__
 
 
 class ReconcilerError(Exception):

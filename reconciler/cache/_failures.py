@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from reconciler.backoff import Backoff, obey
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import APIError, Expired, ReconcilerError, ServerTimeout
+from reconciler.errors import APIError, Expired, ReconcilerError, ServerTimeout, error_text
 from reconciler.meta import ResourceType
 
 __all__ = ["Failure", "Pacer", "WatchTrouble", "action_on", "is_behind"]
@@ -81,7 +81,7 @@ def _describe(error: Exception) -> str:
         except ValueError:
             reason = "failed"
         return f"{error.status} {reason}: {error.message}"
-    return str(error) or type(error).__name__
+    return error_text(error)
 
 
 class Pacer:

@@ -17,7 +17,7 @@ from reconciler.controller._finalizer import ensure_finalizer, release_finalizer
 from reconciler.controller._reconciler import Reconciler, binding_of, call
 from reconciler.controller._result import Outcome, Result
 from reconciler.controller._verdict import checked, is_terminal
-from reconciler.errors import NotFound, NotServed, TerminalError
+from reconciler.errors import NotFound, NotServed, TerminalError, error_text
 from reconciler.meta import Request, current_cycle, has_finalizer, parse_version, uid_of
 from reconciler.objects import (
     InvalidObject,
@@ -132,7 +132,9 @@ class ResourceCycle:
             except StatusError as error:
                 if error.retryable or not self._may_go:
                     raise
-                _log.warning("%s goes without its last status: %s", self._request, error, extra=self._log_fields())
+                _log.warning(
+                    "%s goes without its last status: %s", self._request, error_text(error), extra=self._log_fields()
+                )
                 outcome = None
             if outcome is not None:
                 return outcome
@@ -205,7 +207,7 @@ class ResourceCycle:
             error,
             extra=self._log_fields(),
         )
-        self._reconciler.events.warning(obj, "StatusNotSaved", str(error))
+        self._reconciler.events.warning(obj, "StatusNotSaved", error_text(error))
 
     def _batcher(self, obj: Any) -> StatusBatcher[Any]:
         return StatusBatcher(

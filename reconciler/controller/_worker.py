@@ -27,6 +27,7 @@ from reconciler.controller._metrics import ControllerMetrics
 from reconciler.controller._storm import StormAlarm
 from reconciler.controller._unsaved import UnsavedStore
 from reconciler.controller._verdict import Verdict, judge
+from reconciler.errors import error_text
 from reconciler.meta import GroupVersionKind, Request, current_cycle
 from reconciler.status import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
@@ -259,7 +260,7 @@ class Worker:
                 "%s failed on %s: %s; %s",
                 bench.name,
                 run.request,
-                verdict.error,
+                error_text(verdict.error),
                 "not retried" if verdict.terminal else "retried with back-off",
                 exc_info=verdict.error if _is_worth_a_traceback(run.attempt) else None,
                 extra=run.log_fields(),

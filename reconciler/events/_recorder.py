@@ -14,7 +14,15 @@ from typing import Any, Protocol
 
 from reconciler.backoff import obey
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import AlreadyExists, NotFound, ReconcilerError, ServerError, TooManyRequests, TransportError
+from reconciler.errors import (
+    AlreadyExists,
+    NotFound,
+    ReconcilerError,
+    ServerError,
+    TooManyRequests,
+    TransportError,
+    error_text,
+)
 from reconciler.events._correlator import Correlator, Decision, Occurrence, Subject
 from reconciler.meta import format_time, gvk_of, name_of, namespace_of, uid_of, version_of
 from reconciler.objects import Resource, to_document
@@ -254,10 +262,10 @@ class EventRecorder:
             raise
         except _PASSING as error:
             self._abandoned += 1
-            _log.warning("event %s not sent after %d tries: %s", occurrence.reason, TRIES, error)
+            _log.warning("event %s not sent after %d tries: %s", occurrence.reason, TRIES, error_text(error))
         except ReconcilerError as error:
             self._rejected += 1
-            _log.warning("event %s rejected: %s", occurrence.reason, error)
+            _log.warning("event %s rejected: %s", occurrence.reason, error_text(error))
         except Exception:  # noqa: BLE001 - a fault in sending one Event must not end the sending of others
             self._rejected += 1
             _log.exception("event %s not sent", occurrence.reason)
@@ -269,7 +277,7 @@ class EventRecorder:
                 return await send()
             except _PASSING as error:
                 delay = max(delay, obey(error.retry_after, self._rng))
-                _log.debug("event not sent, trying again in %.1f s: %s", delay, error)
+                _log.debug("event not sent, trying again in %.1f s: %s", delay, error_text(error))
             await asyncio.sleep(delay)
             delay = RETRY_DELAY
         return await send()

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from reconciler.errors import error_text
+
 __all__ = ["Check", "Checks", "Verdict", "report"]
 
 _log = logging.getLogger("reconciler.manager")
@@ -77,7 +79,7 @@ class Checks:
         except TimeoutError:
             reason = f"no answer within {CHECK_TIMEOUT:g} s"
         except Exception as error:  # noqa: BLE001 - a check fails by raising whatever it likes
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error_text(error)}"
         self._log_change(name, reason)
         return Verdict(name, reason)
 

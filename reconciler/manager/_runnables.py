@@ -8,6 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
+from reconciler.errors import error_text
+
 __all__ = ["Entry", "Runnable", "Supervisor", "Webhooks", "awaited", "entry_of", "first_failure"]
 
 _log = logging.getLogger("reconciler.manager")
@@ -109,9 +111,9 @@ class Supervisor:
         if error is None:
             return
         if self.failed.done():
-            _log.error("%s failed as well: %s", task.get_name(), error, exc_info=error)
+            _log.error("%s failed as well: %s", task.get_name(), error_text(error), exc_info=error)
         else:
-            _log.error("%s failed, the manager stops: %s", task.get_name(), error)
+            _log.error("%s failed, the manager stops: %s", task.get_name(), error_text(error))
             self.failed.set_result(error)
 
 

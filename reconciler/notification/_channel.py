@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from typing import Protocol, runtime_checkable
 
-from reconciler.errors import ConfigurationError
+from reconciler.errors import ConfigurationError, error_text
 from reconciler.notification._message import Message
 
 __all__ = ["CHANNEL_PATTERN", "ENTRY_POINT_GROUP", "Channel", "ChannelRegistry", "installed_channels"]
@@ -194,6 +194,6 @@ def installed_channels() -> list[Channel]:
         except Exception as error:
             origin = f" of {entry.dist.name}" if entry.dist else ""
             raise ConfigurationError(
-                f"channel {entry.name!r}{origin} ({entry.value}) cannot be made: {error}"
+                f"channel {entry.name!r}{origin} ({entry.value}) cannot be made: {error_text(error)}"
             ) from error
     return channels

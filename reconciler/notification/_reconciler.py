@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
+from reconciler.errors import error_text
 from reconciler.meta import Request
 from reconciler.notification._announcer import Announcer
 from reconciler.notification._channel import Channel, ChannelRegistry, installed_channels
@@ -20,6 +21,7 @@ from reconciler.notification._intents import Intents
 from reconciler.notification._newest import Newest
 from reconciler.notification._outcome import Delivery
 from reconciler.notification._record import (
+    MESSAGE_LIMIT,
     record,
     record_refusal,
     record_resolution,
@@ -186,7 +188,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             async with StatusBatcher(
                 self.client, NotificationRequest, name=request.name, namespace=request.namespace
             ) as status:
-                record_refusal(status, self._redactor.redact(str(error)), now=self._now())
+                record_refusal(status, self._redactor.brief(error_text(error), MESSAGE_LIMIT), now=self._now())
             return None
         except BaseException:
             ended = False
@@ -247,7 +249,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._active += 1
         try:
             await self._deliverer.deliver(
-                [compose(obj, channel, self._redactor) for channel in due],
+                compose(obj, due, self._redactor),
                 results,
                 ended=lambda channel: self._turns.finish(obj.key, channel),
             )

@@ -24,7 +24,7 @@ __all__ = ["record", "record_intents", "record_refusal", "record_resolution", "w
 ROUTED_LIMIT = 64
 """Most channels that routing can send a request to; the ledger has to fit into an object."""
 
-_MESSAGE_LIMIT = 4096
+MESSAGE_LIMIT = 4096
 """Most characters of the message of a condition; the API takes 32,768."""
 
 _DERIVED = (
@@ -158,7 +158,7 @@ def _record_condition(status: StatusBatcher[NotificationRequestStatus], phase: s
 def _record_routing(
     status: StatusBatcher[NotificationRequestStatus], reason: str, message: str, *, resolved: bool = False
 ) -> None:
-    status.set_condition("RoutingResolved", resolved, reason=reason, message=message[:_MESSAGE_LIMIT])
+    status.set_condition("RoutingResolved", resolved, reason=reason, message=message[:MESSAGE_LIMIT])
 
 
 def _document(model: BaseModel) -> dict[str, Any]:

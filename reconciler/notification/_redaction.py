@@ -1,18 +1,26 @@
-"""Take secrets out of texts that a channel's error brings along, and bound them.
+"""Redaction of everything that leaves: known secrets, and what has the form of one.
 
-An error of an HTTP library quotes the URL, and the URL of a webhook is its password. What is written to a status, a log
-or an event goes through here first. Rules only know forms, so a channel should still put no secret into an error.
+An error of an HTTP library quotes the URL, and the URL of a webhook is its password. Texts are redacted first and cut
+afterwards, since half a secret has no form. A form is only a guess, so a channel should still put no secret into an
+error.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import quote
 
+from reconciler.errors import error_text
+from reconciler.notification._characters import visible
 from reconciler.notification._errors import DeliveryError
+from reconciler.notification.redaction import PLACEHOLDER, is_secret_name, redact_forms
 
 __all__ = ["ERROR_LIMIT", "RedactingFilter", "Redactor", "describe", "redact"]
+
+redact = redact_forms
 
 ERROR_LIMIT = 512
 """Most characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a
@@ -24,47 +32,15 @@ LEAST_SECRET = 4
 LEAST_PART = 8
 """Fewest characters of a part of a secret URL that is taken for a secret by itself: shorter ones are words."""
 
-_SCAN_LIMIT = 16_384
-_PLACEHOLDER = "[REDACTED]"
+SCAN_LIMIT = 65_536
+"""Most characters of an error that are searched for the forms of secrets; known secrets are replaced in all of it."""
 
-_WORDS = "password|passwd|pwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?|signature"
-_KEY = rf"[\w.-]{{0,64}}(?:{_WORDS})[\w-]{{0,64}}"
-_VALUE = r"(?:\"[^\"]*\"?|'[^']*'?|[^\s\"',;&]+)"
-_SCHEME = r"\b[a-z][a-z0-9+.-]{0,31}://"
-
-# Group 1 stays. The order matters: what contains other secrets goes first. Repetitions are bounded where the text
-# before them could match too, so that a hostile text costs no more than a long one.
-_RULES = tuple(
-    re.compile(pattern, re.IGNORECASE | re.DOTALL)
-    for pattern in (
-        r"()-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)",
-        # A password, or a lone token, before the @ of a URL.
-        rf"({_SCHEME}[^\s:/@?#]{{0,256}}:)[^\s/@]{{1,1024}}(?=@)",
-        rf"({_SCHEME})[^\s:/@?#]{{1,1024}}(?=@)",
-        # URLs of incoming webhooks carry their secret in the path.
-        r"(https?://[^\s/\"']{1,256}/(?:services|api/webhooks|webhook[a-z0-9]{0,8}|hooks?)/)[^\s\"'<>]+",
-        r"(\bauthorization[\"']?\s{0,8}[:=]\s{0,8}[\"']?)(?:(?:bearer|basic|token|digest)\s{1,8})?[^\s\"',;]+",
-        # With a capital or a digit, so that "basic authentication" stays.
-        r"(\b(?:bearer|basic)\s{1,8})(?=(?-i:\S{0,64}[A-Z0-9=]))[a-z0-9+/=._~-]{6,}",
-        rf"(\b{_KEY}[\"']?\s{{0,8}}[:=]\s{{0,8}}){_VALUE}",
-        # Tokens that are known by their beginning: GitHub, GitLab, Slack, Stripe and others, AWS, JWT.
-        r"()\b(?:gh[posu]|github_pat|glpat|xox[abeoprs]|sk|pk|rk)[-_][a-z0-9_-]{16,}",
-        r"()\bAKIA[A-Z0-9]{16}\b",
-        r"()\beyJ[a-z0-9_-]{8,}\.[a-z0-9_-]{8,}\.[a-z0-9_-]*",
-    )
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
-
-
-def redact(text: str) -> str:
-    """Replace what has the form of a secret: passwords, tokens, keys, secret URLs."""
-    for rule in _RULES:
-        text = rule.sub(rf"\1{_PLACEHOLDER}", text)
-    return text
+TAIL = 256
+"""Characters that are dropped from the end of an error that was cut: half a secret has no form."""
 
 
 class Redactor:
-    """Take out what has the form of a secret, and the secrets that are known, whatever their form.
+    """Replaces the secrets that are known, whatever their form, and what has the form of one.
 
     Args:
         secrets: returns the secret values that are known at this moment; asked at each use, since they rotate.
@@ -72,23 +48,62 @@ class Redactor:
 
     def __init__(self, secrets: Callable[[], Iterable[str]] = tuple) -> None:
         self._secrets = secrets
+        self._values: frozenset[str] = frozenset()
+        self._known: tuple[str, ...] = ()
 
     def redact(self, text: str) -> str:
-        """Return the text without secrets. The longest known value goes first, as one may contain another."""
-        known = {part for value in self._secrets() for part in _telling(value)}
-        for secret in sorted(known, key=len, reverse=True):
-            text = text.replace(secret, _PLACEHOLDER)
-        return redact(text)
+        """Return the text without secrets."""
+        return redact_forms(self.redact_known(text))
+
+    def redact_known(self, text: str) -> str:
+        """Return the text without the secrets that are known. The longest goes first, as one may contain another."""
+        values = frozenset(self._secrets())
+        if values != self._values:
+            found = {part for value in values for part in _telling(value)}
+            self._values, self._known = values, tuple(sorted(found, key=len, reverse=True))
+        for secret in self._known:
+            if secret in text:
+                text = text.replace(secret, PLACEHOLDER)
+        return text
+
+    def brief(self, text: str, limit: int) -> str:
+        """Return the text in one line without secrets, redacted first and then cut to `limit` characters."""
+        text = self.redact_known(text)
+        clean = redact_forms(text[:SCAN_LIMIT])
+        if len(text) > SCAN_LIMIT:
+            clean = clean[:-TAIL]
+        clean = " ".join(visible(clean, " ").split())
+        return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
+
+    def redact_member(self, name: str, value: str) -> str:
+        """Return a value without secrets; the placeholder alone when its name says that it is one."""
+        return PLACEHOLDER if value and is_secret_name(name) else self.redact(value)
 
     def describe(self, error: BaseException) -> str:
         """Return an error as a text for a status; see `describe`."""
-        return describe(error, self.redact)
+        return _described(error, self)
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as a text for a status: redacted first, then cut to `ERROR_LIMIT` characters.
+
+    Errors that a channel did not raise on purpose are named by their type. Never raises, whatever the exception does.
+    """
+    return _described(error, Redactor())
+
+
+def _described(error: BaseException, redactor: Redactor) -> str:
+    name = type(error).__name__
+    text = error_text(error)
+    if text.strip() in ("", name):
+        return name
+    return redactor.brief(text if isinstance(error, DeliveryError) else f"{name}: {text}", ERROR_LIMIT) or name
 
 
 def _telling(value: str) -> Iterator[str]:
-    """Yield a secret, and of one that is a URL what tells it as well: a receiver may quote its path."""
+    """Yield the spellings of a secret, and of one that is a URL its path, which a receiver may quote."""
     if len(value) >= LEAST_SECRET:
-        yield value
+        yield from {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, safe="")}
     if not value.startswith(("http://", "https://")):
         return
     path = value.partition("://")[2].partition("/")[2]
@@ -96,7 +111,9 @@ def _telling(value: str) -> Iterator[str]:
 
 
 class RedactingFilter(logging.Filter):
-    """Take known secrets out of log lines, as a second net: put it on a handler.
+    """A filter that takes secrets out of log records: the message, the traceback, the stack and what is in ``extra``.
+
+    Put it on a handler. It changes the record itself, so handlers that come later see the clean one.
 
     Args:
         redactor: knows the secrets.
@@ -107,31 +124,31 @@ class RedactingFilter(logging.Filter):
         self._redactor = redactor
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record through, its message without secrets; a traceback goes with its own text cleaned."""
+        """Return True: every record passes, without secrets. One whose message cannot be made says so instead."""
+        redact = self._redactor.redact
         try:
             message = record.getMessage()
-        except (TypeError, ValueError):
-            return True  # the handler reports what is wrong with it
-        clean = self._redactor.redact(message)
-        if clean != message:
-            record.msg, record.args = clean, None
+        except Exception as error:  # noqa: BLE001 - the arguments are foreign code; logging would print them as they are
+            message = f"{record.msg!s} (its arguments cannot be shown: {type(error).__name__})"
+        record.msg, record.args = redact(message), None
         if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
+            record.exc_text = _traceback(record.exc_info)
         if record.exc_text:
-            record.exc_text = self._redactor.redact(record.exc_text)
+            record.exc_text = redact(record.exc_text)
+            record.exc_info = None
+        if record.stack_info:
+            record.stack_info = redact(record.stack_info)
+        for name, value in vars(record).items():
+            if name not in _STANDARD and isinstance(value, str):
+                setattr(record, name, self._redactor.redact_member(name, value))
         return True
 
 
-def describe(error: BaseException, redact: Callable[[str], str] = redact) -> str:
-    """Return an error as a text for a status: redacted first, then cut to `ERROR_LIMIT` characters.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
-    Errors that a channel did not raise on purpose are named by their type. Never raises, whatever the exception does.
-    """
+
+def _traceback(exc_info: tuple[type[BaseException], BaseException, object]) -> str:
     try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - the text of a foreign exception is foreign code
-        text = ""
-    text = redact(_CONTROL.sub(" ", text[:_SCAN_LIMIT])).strip()
-    if not isinstance(error, DeliveryError) or not text:
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text if len(text) <= ERROR_LIMIT else text[: ERROR_LIMIT - 1] + "…"
+        return logging.Formatter().formatException(exc_info)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - an exception is foreign code
+        return error_text(exc_info[1])

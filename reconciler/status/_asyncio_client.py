@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler.errors import NotSent, OutcomeUnknown, TransportError
+from reconciler.errors import NotSent, OutcomeUnknown, TransportError, error_text
 from reconciler.meta import ResourceType
 from reconciler.status._official import AUTH, CONTENT_TYPES, OfficialWriter, not_sent_yet, read_answer
 from reconciler.status._writer import Strategy
@@ -94,7 +94,7 @@ def _without_answer(request: str, error: Exception) -> TransportError | None:
     """Say what an error of the client means for the request; None when it is no error of the network."""
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & _NOT_SENT:
-        return NotSent(f"{request}: {error}")
+        return NotSent(f"{request}: {error_text(error)}")
     if isinstance(error, OSError) or "ClientError" in names:
-        return OutcomeUnknown(f"{request}: {type(error).__name__}: {error}")
+        return OutcomeUnknown(f"{request}: {type(error).__name__}: {error_text(error)}")
     return None

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from reconciler.clock import current_clock
-from reconciler.errors import NotSent, OutcomeUnknown, TransportError
+from reconciler.errors import NotSent, OutcomeUnknown, TransportError, error_text
 from reconciler.meta import ResourceType
 from reconciler.status._official import AUTH, CONTENT_TYPES, OfficialWriter, not_sent_yet, read_answer
 from reconciler.status._writer import Strategy
@@ -108,7 +108,7 @@ def _without_answer(request: str, error: Exception) -> TransportError | None:
     names = {cls.__name__ for cls in type(error).__mro__}
     bad_certificate = any(isinstance(argument, ssl.SSLCertVerificationError) for argument in error.args)
     if names & {"NewConnectionError", "ConnectTimeoutError"} or bad_certificate:
-        return NotSent(f"{request}: {error}")
+        return NotSent(f"{request}: {error_text(error)}")
     if isinstance(error, OSError) or "HTTPError" in names:
-        return OutcomeUnknown(f"{request}: {type(error).__name__}: {error}")
+        return OutcomeUnknown(f"{request}: {type(error).__name__}: {error_text(error)}")
     return None

@@ -32,6 +32,7 @@ from reconciler.errors import (
     ServerError,
     TooManyRequests,
     TransportError,
+    error_text,
 )
 from reconciler.meta import current_cycle, equal, format_path, get_path, merge_diff, parse_version
 from reconciler.status._attempts import Attempts
@@ -190,7 +191,8 @@ class Flush(Attempts):
             computed, context = apply_all(sifted.kept, tip.status)
         except Exception as error:
             raise StatusContested(
-                f"what was recorded for {self._target} cannot be applied to another writer's version of it: {error}.",
+                f"what was recorded for {self._target} cannot be applied to another writer's version of it: "
+                f"{error_text(error)}.",
                 unsaved=self.mutations,
             ) from error
         self._counts["replays"] += 1

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-import pytest
+import importlib
+import io
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
 
-from reconciler.notification import RetryableDeliveryError
-from reconciler.notification._redaction import ERROR_LIMIT, describe, redact
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.notification import RedactingFilter, Redactor, RetryableDeliveryError
+from reconciler.notification._redaction import ERROR_LIMIT, SCAN_LIMIT, describe
+from reconciler.notification.redaction import redact_forms as redact
+from reconciler.telemetry import JSONFormatter, TextFormatter
 
 SECRET = "s3cr3tValue0123456789abcdef"
+EXAMPLES = int(os.environ.get("RECONCILER_FUZZ_EXAMPLES", "200"))
 
 
 @pytest.mark.parametrize(
@@ -35,11 +51,91 @@ SECRET = "s3cr3tValue0123456789abcdef"
         f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.{SECRET}",
         f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----",
         f"-----BEGIN PRIVATE KEY-----\n{SECRET}",
+        # Headers of every scheme
+        f'Authorization: Digest username="bob", response="{SECRET}", realm="x"',
+        f"Authorization: Token {SECRET}",
+        f"Authorization: Custom a {SECRET}",
+        f"authorization=ApiKey {SECRET}",
+        f"proxy-authorization: Negotiate {SECRET}",
+        f"curl -H 'Authorization: Token {SECRET}' https://x",
+        f"('Authorization', 'Basic {SECRET}')",
+        f"map[Authorization:[Basic {SECRET}]]",
+        f"Cookie: a=b; c={SECRET}",
+        f"Set-Cookie: sid={SECRET}; Path=/",
+        # Quoted and escaped
+        f'x {{\\"password\\": \\"{SECRET} {SECRET}\\"}} y',
+        f'x {{\\\\\\"password\\\\\\": \\\\\\"{SECRET} {SECRET}\\\\\\"}}',
+        f"b'token': b'{SECRET}'",
+        f"password='a'\\''{SECRET}'",
+        f"password: 'a''{SECRET}'",
+        f"&quot;password&quot;:&quot;{SECRET}&quot;",
+        f"%22password%22%3A%22{SECRET}%22",
+        f"\\u0070assword={SECRET}",
+        f"password\\u003d{SECRET}",
+        f"<password>{SECRET}</password>",
+        f'<add key="Password" value="{SECRET}"/>',
+        f"{{'credentials': {{'user': 'x', 'pw': '{SECRET}'}}}}",
+        f'Traceback\n  File "x"\nValueError: password="{SECRET}"',
+        f"password => '{SECRET}'",
+        f"password = pa,{SECRET}",
+        f"password=pa&{SECRET}",
+        f"AccountKey={SECRET}==;EndpointSuffix=x",
+        f"token: Bearer {SECRET}",
+        f"api key: {SECRET}",
+        f"CREATE USER x PASSWORD '{SECRET}'",
+        # Queries
+        f"https://x/?sig={SECRET}&a=b",
+        f"%70assword%3D{SECRET}",
+        f"%2570assword%253D{SECRET}",
+        f"password%3D{SECRET}%26a%3Db",
+        f"?key={SECRET}",
+        f"X-Amz-Signature={SECRET}",
+        # URLs
+        f"https://user:pa/{SECRET}@host/",
+        f"https://u:p@{SECRET}@host/",
+        f"https%3A%2F%2Fuser%3A{SECRET}%40host",
+        f"https:\\/\\/user:{SECRET}@host",
+        f"https://api.telegram.org/bot123456:{SECRET}/send",
+        f"user:{SECRET}@tcp(localhost:3306)/db",
+        # Files and command lines
+        f"export DB_PASSWORD='{SECRET}'",
+        f"DB_PASSWORD_PROD={SECRET}",
+        f"aws_session_token = {SECRET}",
+        f"_authToken={SECRET}",
+        f"auth={SECRET}",
+        f"passphrase: correct horse {SECRET}",
+        f"- name: DB_PASSWORD\n  value: {SECRET}",
+        f"password:\n  {SECRET}\n",
+        f"password: |\n  {SECRET}\n  {SECRET}\nnext: 1",
+        f"tokens:\n  - {SECRET}\n  - {SECRET}\n",
+        f"machine x login y password {SECRET}",
+        f"--password {SECRET}",
+        f"curl -u user:{SECRET} https://x",
+        f"curl --user 'user:{SECRET} x' y",
+        f"curl --user=user:{SECRET}",
+        f"['-u', 'user:{SECRET}']",
+        f"LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVk{SECRET}",
+        # JSON
+        f'["--password", "{SECRET}"]',
+        f'["-u", "user:{SECRET}"]',
+        f'{{"\\u0070assword": "{SECRET}"}}',
+        json.dumps([{"name": "DB_PASSWORD", "value": SECRET}]),
+        json.dumps({"Authorization": [f"Basic {SECRET}"]}),
+        json.dumps({"auth": SECRET}),
+        json.dumps({"password": [SECRET, {"a": SECRET}]}),
+        json.dumps({"a": json.dumps({"password": SECRET, "b": json.dumps({"token": SECRET})})}),
+        json.dumps({"a": f"GET /\nAuthorization: Custom {SECRET}\nHost: x"}),
     ],
 )
 def test_a_secret_leaves_no_trace(text: str) -> None:
-    assert SECRET not in redact(text)
-    assert "[REDACTED]" in redact(text)
+    clean = redact(text)
+    assert SECRET not in clean
+    assert "[REDACTED]" in clean
+    assert redact(clean) == clean
+    quoted = json.dumps({"error": f"failed:\n{text}"})
+    assert SECRET not in redact(quoted)
+    assert SECRET not in redact(f"said {quoted} to me")
+    json.loads(redact(quoted))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +148,27 @@ def test_a_secret_leaves_no_trace(text: str) -> None:
         "no token found",
         "https://example.com/path?page=2&sort=asc",
         "basic authentication is not enough",
+        "Basic Information about Bearer Authentication",
+        '{"tokens_total": 12}',
+        '{"max_tokens": 4096, "key": "x", "primary_key": 1, "password": null}',
+        "max_tokens: 4096",
+        "token_count=5",
+        "password policy",
+        "password policy: 12 characters",
+        "keyboard: us",
+        "monkey=1",
+        "tokenizer: x",
+        "secretary: Ann",
+        "author: bob",
+        "partition key: 5",
+        "token bucket: full",
+        "the tests pass: see the log",
+        "mailto:bob@example.com",
+        "https://example.com:8080/@user",
+        "see http://a/b:c@d",
+        "git@github.com:org/x",
+        "docker run -u 1000:1000 x",
+        "50%25 off",
     ],
 )
 def test_an_innocent_text_stays_as_it_is(text: str) -> None:
@@ -83,10 +200,6 @@ def test_an_exception_is_named_by_type_unless_a_channel_raised_it_on_purpose() -
 
 
 def test_an_exception_that_cannot_even_be_shown_is_named() -> None:
-    class Rude(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError
-
     assert describe(Rude()) == "Rude"
 
 
@@ -96,3 +209,194 @@ def test_an_exception_that_cannot_even_be_shown_is_named() -> None:
 )
 def test_a_hostile_text_does_not_hang(hostile: str) -> None:
     assert len(describe(ValueError(hostile))) <= ERROR_LIMIT
+
+
+# JSON in, JSON out
+
+_PIECES = st.sampled_from(
+    [
+        *(
+            "password",
+            "token",
+            "tokens",
+            "Authorization",
+            "name",
+            "value",
+            "auth",
+            "Cookie",
+            "DB_PASSWORD",
+            "é",
+            "\u2028",
+        ),
+        *("secret: x", "password=x", "Bearer abc123DEF", "https://u:p@h/", 'x"y', "'", "\\", "\n", "[REDACTED]", "-u"),
+        *(
+            "--password",
+            "a:b",
+            '{"password":1}',
+            'password: "',
+            "-----BEGIN PRIVATE KEY-----",
+            "password:\n  a",
+            "\ud800",
+        ),
+        *("ghp_0123456789abcdefABCD", "%22password%22%3A%22x", "://", "@", "{", "}", "[", ",", "=", ":", " ", "<", "&"),
+    ]
+)
+_TEXTS = st.lists(_PIECES | st.text(max_size=4), max_size=10).map("".join)
+_DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _TEXTS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(_TEXTS | _PIECES, inner, max_size=4) | inner.map(json.dumps)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(deadline=None, max_examples=EXAMPLES)
+@given(_DOCUMENTS, st.sampled_from([None, 1]), st.booleans())
+def test_json_stays_json_and_a_second_redaction_changes_nothing(document: Any, indent: int | None, ascii: bool) -> None:
+    clean = redact(json.dumps(document, indent=indent, ensure_ascii=ascii))
+    json.loads(clean)
+    assert redact(clean) == clean
+
+
+@settings(deadline=None, max_examples=EXAMPLES)
+@given(_TEXTS)
+def test_a_second_redaction_changes_nothing(text: str) -> None:
+    clean = redact(text)
+    assert redact(clean) == clean
+
+
+@settings(deadline=None, max_examples=EXAMPLES)
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1), st.integers(0, 3))
+def test_a_password_of_any_characters_leaves_no_trace_in_json(password: str, depth: int) -> None:
+    text = json.dumps({"before": 1, "password": password, "after": [2]})
+    for _ in range(depth):
+        text = json.dumps({"body": text})
+    found = json.loads(redact(text))
+    for _ in range(depth):
+        found = json.loads(found["body"])
+    assert found == {"before": 1, "password": "[REDACTED]", "after": [2]}
+
+
+def test_what_is_no_secret_keeps_its_spelling() -> None:
+    text = '{ "a" : 1.50e3, "b":"\\u00e9\\/", "password" :"x" ,"c": [null,true] }'
+    assert redact(text) == text.replace('"x"', '"[REDACTED]"')
+
+
+# The cost
+
+
+def _steps(call: Callable[[], object]) -> int:
+    """Lines and calls that are executed; a search that a pattern makes counts once, whatever it costs."""
+    count = 0
+
+    def note(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += 1
+        return note
+
+    before = sys.gettrace()
+    sys.settrace(note)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("a ", "password=", 'password="', '"password":"', "\\", '\\"', "%25", "%70", "://", "a://b:c", "@", "secret "),
+        *(
+            "-----BEGIN ",
+            "-----BEGIN PRIVATE KEY-----",
+            "password:\n",
+            "password: |\n",
+            "bearer ",
+            "login ",
+            "eyJ-",
+            "-u ",
+        ),
+        *('Authorization: a="', "authorization", "{", "'", "&#0", "<password>", '{"a":', '["', "password = ("),
+    ],
+)
+def test_the_steps_grow_with_the_text_and_not_faster(piece: str) -> None:
+    small, large = ((piece * size)[:size] for size in (8_192, 32_768))
+    assert _steps(lambda: redact(large)) <= 5 * _steps(lambda: redact(small)) + 1_000
+
+
+def test_no_pattern_of_the_redaction_can_look_back_over_what_it_took() -> None:
+    """Unbounded repetitions are possessive, or end a pattern; so no search takes more than one look at a character."""
+    modules = [
+        importlib.import_module(f"reconciler.notification.redaction.{name}")
+        for name in ("_json", "_marks", "_names", "_tokens", "_urls", "_values")
+    ]
+    patterns = [value for module in modules for value in vars(module).values() if isinstance(value, re.Pattern)]
+    assert len(patterns) > 20
+    for pattern in patterns:
+        assert not re.search(r"(?<!\\)[)\]\w.][*+](?![+])[^|)]*[)\]\w.][*+](?![+])", pattern.pattern), pattern.pattern
+
+
+# Log records
+
+
+def _logged(caplog_handler: logging.Handler, redactor: Redactor, call: Callable[[logging.Logger], None]) -> str:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(caplog_handler.formatter)
+    handler.addFilter(RedactingFilter(redactor))
+    logger = logging.Logger("x")  # noqa: LOG001 - one that nobody else knows
+    logger.addHandler(handler)
+    call(logger)
+    return stream.getvalue()
+
+
+class Rude(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("formatter", [logging.Formatter(), JSONFormatter(), TextFormatter()])
+def test_no_part_of_a_log_record_keeps_a_secret(formatter: logging.Formatter) -> None:
+    handler = logging.NullHandler()
+    handler.setFormatter(formatter)
+
+    def log(logger: logging.Logger) -> None:
+        try:
+            raise ValueError(f"password={SECRET}")
+        except ValueError:
+            logger.exception("token=%s", SECRET, stack_info=True, extra={"api_key": SECRET, "url": f"//a:{SECRET}@b"})
+
+    text = _logged(handler, Redactor(), log)
+    assert SECRET not in text
+    assert "ValueError: password=[REDACTED]" in text
+
+
+@pytest.mark.parametrize("formatter", [logging.Formatter(), JSONFormatter(), TextFormatter()])
+def test_a_record_that_cannot_be_formatted_is_logged_and_ends_nothing(formatter: logging.Formatter) -> None:
+    handler = logging.NullHandler()
+    handler.setFormatter(formatter)
+    text = _logged(
+        handler, Redactor(), lambda logger: logger.error("it failed: %s", Rude(SECRET), exc_info=Rude(SECRET))
+    )
+    assert "it failed: %s" in text
+    assert "RuntimeError" in text
+    assert SECRET not in text
+
+
+# Known secrets
+
+
+def test_a_known_secret_is_found_in_other_spellings() -> None:
+    secret = 'p"a\\s/s wörd'
+    redactor = Redactor(lambda: [secret])
+    for spelling in (secret, json.dumps(secret), json.dumps(secret, ensure_ascii=False), quote(secret, safe="")):
+        assert redactor.redact(f"a {spelling} b").strip('"') in ("a [REDACTED] b", 'a "[REDACTED]" b')
+
+
+def test_a_known_secret_behind_a_long_one_is_not_cut_in_two() -> None:
+    secret = "z" * 40
+    error = RetryableDeliveryError('password="' + "x" * (SCAN_LIMIT - 30) + '" ' + secret)
+    assert "zz" not in Redactor(lambda: [secret]).describe(error)
+    assert "zz" not in describe(RetryableDeliveryError('password="' + "x" * (SCAN_LIMIT - 30) + '" ghp_' + secret))

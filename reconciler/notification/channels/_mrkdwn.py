@@ -1,47 +1,151 @@
-"""Turn Markdown into Slack's own mark-up, which differs in every detail."""
+"""Conversion of Markdown into Slack's own mark-up, which differs in every detail.
+
+Markdown is parsed by markdown-it, whose cost is linear in the text with a limit on nesting.
+"""
 
 from __future__ import annotations
 
-import re
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["chunks", "escape", "mrkdwn"]
+from reconciler.errors import MissingExtra
+from reconciler.notification._characters import visible
 
-_FENCE = re.compile(r"```[^\n`]*\n?(.*?)```", re.DOTALL)
-_CODE = re.compile(r"`([^`\n]+)`")
-_LINK = re.compile(r"!?\[([^\]\n]*)\]\((https?://[^\s)<>|]+)(?:\s+\"[^\"\n]*\")?\)")
-_BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
-_STRIKE = re.compile(r"~~(?=\S)(.+?)(?<=\S)~~")
-_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
-_BLANK = re.compile(r"\n{3,}")
-_PLACE = re.compile("\x00(\\d+)\x00")
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
+
+__all__ = ["chunks", "escape", "markdown_parser", "mrkdwn"]
+
+NESTING_LIMIT = 20
+"""Most levels of quotations and lists, and of brackets. A text with more quotations and lists is shown as it is."""
+
+_RULES = [
+    *("fence", "heading", "blockquote", "list"),
+    *("backticks", "emphasis", "strikethrough", "link", "image", "autolink", "escape", "newline"),
+]
+_MARKS = {"strong_open": "*", "strong_close": "*", "em_open": "_", "em_close": "_", "s_open": "~", "s_close": "~"}
+
+
+@functools.cache
+def markdown_parser() -> MarkdownIt:
+    """Return the parser.
+
+    Raises:
+        MissingExtra: markdown-it-py is not installed.
+    """
+    try:
+        from markdown_it import MarkdownIt
+    except ImportError:
+        raise MissingExtra("markdown_it", extra="notification", purpose="Slack") from None
+    return MarkdownIt("zero", {"maxNesting": NESTING_LIMIT}).enable(_RULES)
 
 
 def escape(text: str) -> str:
     """Return a text in which nothing is a mention, a channel or a link: ``<!here>`` stays a text."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def mrkdwn(text: str) -> str:
     """Return Markdown as Slack shows it: code is kept, links, bold, strike-through and headings are rewritten."""
-    kept: list[str] = []
+    tokens = markdown_parser().parse(visible(text))
+    if any(token.level >= NESTING_LIMIT - 1 for token in tokens):  # the parser drops what is nested deeper
+        return _unfenced(escape(text)).strip()
+    return _Renderer().render(tokens)
 
-    def keep(made: str) -> str:
-        kept.append(made)
-        return f"\x00{len(kept) - 1}\x00"
 
-    text = text.replace("\x00", "")
-    text = _FENCE.sub(lambda each: keep(f"```{escape(each[1])}```") if each[1].strip() else "", text)
-    text = text.replace("```", "`\u200b`\u200b`")  # a fence that nothing closes would swallow the rest
-    text = _CODE.sub(lambda each: keep(f"`{escape(each[1])}`"), text)
-    text = _LINK.sub(lambda each: keep(f"<{escape(each[2])}|{escape(each[1] or each[2]).replace('|', '/')}>"), text)
-    text = re.sub(r"^&gt;", ">", escape(text), flags=re.MULTILINE)  # quotations are written alike in both
-    text = _HEADING.sub(lambda each: f"**{each[1].strip('*_ ')}**", text)
-    text = _BOLD.sub(r"*\2*", text)
-    text = _STRIKE.sub(r"~\1~", text)
-    text = _BLANK.sub("\n\n", text)
-    while _PLACE.search(text):
-        text = _PLACE.sub(lambda each: kept[int(each[1])], text)
-    return text.strip()
+class _Renderer:
+    """The rendering of one text: the open containers from the outside, each with the blocks that it has so far."""
+
+    def __init__(self) -> None:
+        self._blocks: list[list[str]] = [[]]
+        self._numbers: list[int | None] = []
+        self._is_heading = False
+
+    def render(self, tokens: Sequence[Token]) -> str:
+        for token in tokens:
+            self._token(token)
+        return "\n\n".join(self._blocks[0]).strip()
+
+    def _token(self, token: Token) -> None:
+        match token.type:
+            case "inline":
+                text = _plain(token.children or ()) if self._is_heading else _inline(token.children or ())
+                self._add(f"*{text}*" if self._is_heading and text else text)
+            case "heading_open" | "heading_close":
+                self._is_heading = token.type == "heading_open"
+            case "fence":
+                if token.content.strip():
+                    code = _unfenced(escape(token.content.removesuffix("\n")))
+                    self._add(f"```{code}```")
+            case "bullet_list_open" | "ordered_list_open":
+                start = token.attrGet("start")
+                self._numbers.append(int(1 if start is None else start) if token.type == "ordered_list_open" else None)
+                self._blocks.append([])
+            case "blockquote_open" | "list_item_open":
+                self._blocks.append([])
+            case "blockquote_close":
+                inner = "\n\n".join(self._blocks.pop())
+                self._add("\n".join(f"> {line}" for line in inner.split("\n")))
+            case "list_item_close":
+                inner = "\n".join(self._blocks.pop()).replace("\n", "\n    ")
+                self._add(f"{self._marker()} {inner}")
+            case "bullet_list_close" | "ordered_list_close":
+                self._numbers.pop()
+                self._add("\n".join(self._blocks.pop()))
+
+    def _add(self, block: str) -> None:
+        self._blocks[-1].append(block)
+
+    def _marker(self) -> str:
+        number = self._numbers[-1]
+        if number is None:
+            return "•"
+        self._numbers[-1] = number + 1
+        return f"{number}."
+
+
+def _inline(tokens: Sequence[Token]) -> str:
+    out: list[str] = []
+    position = 0
+    while position < len(tokens):
+        token = tokens[position]
+        position += 1
+        match token.type:
+            case "text" | "text_special":
+                out.append(_unfenced(escape(token.content)))
+            case "code_inline":
+                out.append(f"`{escape(token.content).replace('`', chr(39))}`")
+            case "softbreak" | "hardbreak":
+                out.append("\n")
+            case "image":
+                out.append(_link(str(token.attrGet("src") or ""), _plain(token.children or ())))
+            case "link_open":
+                end = next(place for place in range(position, len(tokens)) if tokens[place].type == "link_close")
+                out.append(_link(str(token.attrGet("href") or ""), _plain(tokens[position:end])))
+                position = end + 1
+            case mark:
+                out.append(_MARKS.get(mark, ""))
+    return "".join(out)
+
+
+def _link(address: str, label: str) -> str:
+    if not address.startswith(("http://", "https://", "mailto:")):
+        return f"{label} ({escape(address)})" if address else label
+    address = escape(address).replace("|", "%7C")
+    return f"<{address}|{label.replace('|', '/') or address}>"
+
+
+def _plain(tokens: Sequence[Token]) -> str:
+    """Return the text of tokens without marks, for labels and headings, where Slack shows none."""
+    parts = (" " if token.type in ("softbreak", "hardbreak") else token.content for token in tokens)
+    return _unfenced(escape("".join(parts))).strip()
+
+
+def _unfenced(text: str) -> str:
+    """Return the text without a fence, which would swallow the rest if nothing closes it."""
+    return text.replace("```", "`\u200b`\u200b`")
 
 
 def chunks(text: str, size: int, *, most: int) -> list[str]:

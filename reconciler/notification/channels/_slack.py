@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec.json
 from pydantic import Field
 
+from reconciler.notification._characters import one_line, visible
 from reconciler.notification._credentials import Credentials
 from reconciler.notification._message import Message
 from reconciler.notification.channels._http import HTTPSender
-from reconciler.notification.channels._mrkdwn import chunks, escape, mrkdwn
+from reconciler.notification.channels._mrkdwn import chunks, escape, markdown_parser, mrkdwn
 from reconciler.notification.channels._webhook import HTTPConfig
 
 __all__ = ["SlackChannel", "SlackConfig", "slack_payload"]
@@ -19,6 +21,9 @@ HEADER_LIMIT = 150
 SECTION_LIMIT = 3_000
 SECTIONS = 10
 """Slack's limits for a header and a section, and how many sections a message gets; it takes 50 blocks in all."""
+
+BODY_LIMIT = SECTIONS * SECTION_LIMIT
+"""Characters of a body that are converted: no more are shown."""
 
 FALLBACK_LIMIT = 300
 """Characters of the text that is shown where blocks are not, such as in the pop-up on a phone."""
@@ -40,9 +45,13 @@ class SlackChannel:
         name: the channel's name.
         config: the webhook.
         credentials: looked up at each request.
+
+    Raises:
+        MissingExtra: markdown-it-py is not installed.
     """
 
     def __init__(self, name: str, config: SlackConfig, credentials: Credentials) -> None:
+        markdown_parser()
         self.name = name
         self._config = config
         self._credentials = credentials
@@ -54,7 +63,7 @@ class SlackChannel:
         Raises:
             DeliveryError: by what Slack answers; see `HTTPSender.send`.
         """
-        body = msgspec.json.encode(slack_payload(message))
+        body = msgspec.json.encode(await asyncio.to_thread(slack_payload, message))
         headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "kube-reconciler"}
         await self._sender.send(message, self._config.address(self._credentials), body, headers)
 
@@ -65,18 +74,19 @@ class SlackChannel:
 
 def slack_payload(message: Message) -> dict[str, Any]:
     """Return what is posted for a message, within Slack's limits whatever the message is."""
-    subject = " ".join(message.subject.split())
+    subject = visible(" ".join(message.subject.split()))
+    body = message.body if len(message.body) <= BODY_LIMIT else f"{message.body[:BODY_LIMIT]} …"
     header = _shortened(f"{_EMOJI.get(message.priority, '📢')} {subject}", HEADER_LIMIT)
     blocks: list[dict[str, Any]] = [{"type": "header", "text": {"type": "plain_text", "text": header, "emoji": True}}]
     if len(header) < len(subject):
         blocks.append(_section(f"*{escape(subject)}*"))
-    blocks += [_section(part) for part in chunks(mrkdwn(message.body), SECTION_LIMIT, most=SECTIONS)]
+    blocks += [_section(part) for part in chunks(mrkdwn(body), SECTION_LIMIT, most=SECTIONS)]
     if message.links:
         buttons = [
             {
                 "type": "button",
-                "text": {"type": "plain_text", "text": _shortened(link.label, 75)},
-                "url": link.url,
+                "text": {"type": "plain_text", "text": _shortened(visible(one_line(link.label)), 75)},
+                "url": visible(link.url),
                 "action_id": f"link-{number}",
             }
             for number, link in enumerate(message.links)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from reconciler.errors import error_text
 from reconciler.notification._channel import Channel, ChannelRegistry
 from reconciler.notification._resolution import Resolution
 from reconciler.notification.routing._config import ReceiverConfig, RoutingConfig, RoutingConfigError, read_routing
@@ -156,10 +157,10 @@ class RoutingTable:
         return config, made
 
     def _refuse(self, digest: str, error: Exception) -> None:
-        self.problem = str(error)
+        self.problem = error_text(error)
         self._refused_digest = digest
         self._refused += 1
         stays = "the one before stays in force" if self._config is not None else "there is none in force"
-        _log.error("%s; %s", error, stays)
+        _log.error("%s; %s", self.problem, stays)
         for observer in self._observers:
             observer.refused(self, error)

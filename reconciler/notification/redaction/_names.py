@@ -1,0 +1,87 @@
+"""What the name of a value says about it: whether the value is a secret."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Literal
+
+__all__ = ["KEY_OWNERS", "Kind", "kind_of_name", "strong"]
+
+Kind = Literal["secret", "countable", "header", "weak"]
+"""What a name says about its value.
+
+``secret``: it is one. ``countable``: it is one, unless it is a number (``max_tokens: 4096``). ``header``: the rest
+of the line belongs to it (``Authorization``, ``Cookie``). ``weak``: a secret only where it can be
+nothing else (``auth=``).
+"""
+
+
+_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_ESCAPED_LETTER = re.compile(r"%(?:25)*+([0-9a-fA-F]{2})|\\{1,16}u00([0-9a-fA-F]{2})")
+
+_SECRET_WORDS = (
+    *("password", "passwd", "pwd", "passphrase", "passcode", "secret", "token", "credential", "signature"),
+    *("apikey", "accesskey", "secretkey", "privatekey", "signingkey", "encryptionkey", "masterkey", "sharedkey"),
+    *("accountkey", "authkey", "mnemonic", "sessionid", "sessid"),
+)
+_SECRET_PLURALS = tuple(f"{word}s" for word in _SECRET_WORDS)
+_WHOLE_WORDS = frozenset({"sig", "otp", "totp", "jwt"})
+_WEAK_WORDS = frozenset({"auth", "pass", "sid"})
+KEY_OWNERS = frozenset(
+    [
+        *("access", "account", "api", "auth", "client", "consumer", "deploy", "encryption", "hmac", "host"),
+        *("integration", "license", "master", "private", "secret", "service", "session", "shared", "signing", "ssh"),
+        *("storage", "subscription", "tls", "webhook"),
+    ]
+)
+_DESCRIPTIONS = frozenset(
+    [
+        *("age", "algorithm", "algorithms", "attempts", "bucket", "budget", "count", "counts", "dir", "directory"),
+        *("enabled", "endpoint", "error", "errors", "expired", "expires", "expiration", "expiry", "failures", "field"),
+        *("fields", "file", "format", "hint", "in", "invalid", "len", "length", "limit", "limits", "manager", "max"),
+        *("maximum", "min", "minimum", "missing", "name", "names", "namespace", "path", "paths", "per", "policies"),
+        *("policy", "provider", "rate", "ref", "refs", "remaining", "requests", "required", "requirements", "reset"),
+        *("retries", "rotation", "rules", "size", "status", "store", "total", "totals", "ttl", "type", "types", "uri"),
+        *("url", "usage", "used", "valid", "version"),
+    ]
+)
+"""Words behind a secret word that make of the name something else: ``token_count``, ``password policy``."""
+
+
+def kind_of_name(name: str) -> Kind | None:
+    """Return what a name says about its value, None for nothing.
+
+    A secret word must be a part of the name, or its end: ``DB_PASSWORD``, ``clientSecret``, ``authtoken``; neither
+    ``monkey`` nor ``tokenizer`` has one.
+    """
+    return _kind_of_short_name(name[-256:])
+
+
+@functools.lru_cache(maxsize=4096)
+def _kind_of_short_name(name: str) -> Kind | None:
+    if "%" in name or "\\" in name:
+        name = _ESCAPED_LETTER.sub(lambda found: chr(int(found[1] or found[2], 16)), name)
+    parts = [part.lower() for part in _PART.findall(name)]
+    for index, part in enumerate(parts):
+        kind = _kind_of_part(part, parts[index - 1] if index else "")
+        if kind is not None and _DESCRIPTIONS.isdisjoint(parts[index + 1 :]):
+            return kind
+    return None
+
+
+def _kind_of_part(part: str, before: str) -> Kind | None:
+    if part.endswith(("authorization", "cookie", "cookies")):
+        return "header"
+    if part.endswith(_SECRET_WORDS) or part in _WHOLE_WORDS or (part == "key" and before in KEY_OWNERS):
+        return "secret"
+    if part.endswith(_SECRET_PLURALS) or (part == "keys" and before in KEY_OWNERS):
+        return "countable"
+    return "weak" if part in _WEAK_WORDS else None
+
+
+def strong(kind: Kind | None, quote: str, operator: str = "") -> Kind | None:
+    """Return the kind, where a weak one is a secret: behind a quoted name, or before an equals sign."""
+    if kind != "weak":
+        return kind
+    return "countable" if quote or "=" in operator else None
