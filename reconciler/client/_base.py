@@ -13,8 +13,24 @@ from reconciler.client._requests import FieldValidation, collection_path, object
 from reconciler.client._retry import Repeat, Trail, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import FORMER_FIELD_MANAGER, Request, ResourceType, default_field_manager, namespace_of, request_of
-from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from, resource_type_from
+from reconciler.meta import (
+    FORMER_FIELD_MANAGER,
+    Request,
+    ResourceType,
+    default_field_manager,
+    namespace_of,
+    path_segment,
+    request_of,
+)
+from reconciler.objects import (
+    AnyResource,
+    InvalidObject,
+    KindLike,
+    Unstructured,
+    from_document,
+    gvk_from,
+    resource_type_from,
+)
 
 __all__ = ["ClientBase", "Write"]
 
@@ -76,6 +92,11 @@ class ClientBase:
         return await self._connection.send(request)
 
     @property
+    def max_streams(self) -> int | None:
+        """Return how many watches may be open at once; None if the transport has no limit."""
+        return self._connection.max_streams
+
+    @property
     def clock_offset(self) -> timedelta:
         """Return how far the API server's clock is ahead of this machine's; zero while nothing contradicts that.
 
@@ -108,6 +129,18 @@ class ClientBase:
             TransportError: no answer.
         """
         return resource_type_from(kind) or await self._connection.discovery.find(gvk_from(kind))
+
+    async def _served(self, kind: KindLike, name: str | None = None, namespace: str | None = None) -> ResourceType:
+        """Return how a kind is served, for a request about this name and namespace; nothing is asked for invalid ones.
+
+        Raises:
+            ValueError: the name or the namespace is not valid.
+        """
+        if name:
+            path_segment(name, "name")
+        if namespace is not None:
+            path_segment(namespace, "namespace")
+        return await self.resource_type(kind)
 
     def _wrote(self, rt: ResourceType, verb: str, request: Request, answer: bytes) -> None:
         """Hear of every write of an object that succeeded; does nothing here, for a cache to override.
@@ -193,7 +226,7 @@ class ClientBase:
         *,
         metadata_only: bool = False,
     ) -> dict[str, Any]:
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, name, namespace)
         request = self._connection.request(
             "GET",
             self._object_path(rt, name, namespace, subresource),
@@ -204,11 +237,19 @@ class ClientBase:
     def _take(
         self, write: Write, kind: KindLike, request: HTTPRequest, response: HTTPResponse
     ) -> AnyResource | Unstructured:
-        """Read the answer to a write, and let it be known what was stored, or that the answer does not say."""
-        document = decode(request, response)
+        """Read the answer to a write, and let it be known what was stored, or that the answer does not say.
+
+        An answer that does not fit the class is read leniently: the write took effect, and an error would deny that.
+        """
+        try:
+            document = decode(request, response)
+        except InvalidObject:
+            if write.stores and write.key.name:
+                self._unsure(write.rt, write.key)
+            raise
         own = document.get("kind", write.rt.gvk.kind) == write.rt.gvk.kind
         if write.stores and own:
             self._wrote(write.rt, write.verb, request_of(document), response.body)
         elif write.stores and write.key.name:
             self._unsure(write.rt, write.key)  # a subresource of a kind of its own may have changed its object
-        return from_document(kind, document) if own else Unstructured(document)
+        return from_document(kind, document, lenient=True) if own else Unstructured(document)

@@ -15,6 +15,8 @@ from reconciler.client._connection import Connection
 from reconciler.client._defaults import Defaults
 from reconciler.client._deleter import Deleter
 from reconciler.client._ensure import Ensurer
+from reconciler.client._http11 import MAX_BODY
+from reconciler.client._pool import MAX_STREAMS
 from reconciler.client._requests import FieldValidation, ObjectLike, split_kind_or_key
 from reconciler.client._retry import RetryPolicy
 from reconciler.client._status_writer import ClientStatusWriter
@@ -86,6 +88,8 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         retry: RetryPolicy | None = None,
         field_validation: FieldValidation | None = None,
         dry_run: bool = False,
+        max_streams: int = MAX_STREAMS,
+        max_response_bytes: int = MAX_BODY,
     ) -> Self:
         """Make a client for the cluster that the configuration names; read and connected in ``async with``.
 
@@ -94,8 +98,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         OIDC) are renewed while the client is open.
 
         Requests go over connections of the client's own. Behind a proxy, and with an authentication provider that only
-        ``kubernetes_asyncio`` knows, they go over that library's, which costs 50 MB of memory and CPU with each one. An
-        exec plugin loads that library too.
+        ``kubernetes_asyncio`` knows, they go over that library's, which costs 50 MB of memory and CPU with each one.
 
         Args:
             kubeconfig: path of a kubeconfig file.
@@ -106,11 +109,17 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
             retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
             field_validation: what the server does about unknown fields; its own default if None.
             dry_run: let the server check and answer every write, but store nothing; False by default.
+            max_streams: open watches at most, each of which takes a connection of its own; 1024 by default. They do not
+                count against the 256 requests that may be in progress.
+            max_response_bytes: bytes of an answer at most, decompressed, watches excepted; 256 MiB by default. A larger
+                one is an `InvalidResponse`.
 
         Raises:
             ConfigurationError: in ``async with``: nothing was found, or what was found cannot be used.
         """
-        transport = ConfiguredTransport(kubeconfig=kubeconfig, context=context)
+        transport = ConfiguredTransport(
+            kubeconfig=kubeconfig, context=context, max_streams=max_streams, max_response_bytes=max_response_bytes
+        )
         return cls(
             transport,
             user_agent=user_agent,

@@ -108,7 +108,7 @@ class Patcher(ClientBase):
             OutcomeUnknown: it may have been done, but no answer came. Never repeated.
             NotSent: the connection could not be made.
         """
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, name, namespace)
         request = self._connection.request(
             "PATCH",
             self._object_path(rt, name, namespace, subresource),
@@ -184,7 +184,7 @@ class Patcher(ClientBase):
         """
         before, after = to_document(base), to_document(changed)
         kind = kind_of(changed, after)
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, *request_of(after))
         before, after = self._placed(rt, before), self._placed(rt, after)
         version = _lock(before, after, optimistic_lock=optimistic_lock)
         apart = "status" in rt.subresources
@@ -267,7 +267,7 @@ class Patcher(ClientBase):
         """
         document = to_document(obj)
         kind = kind_of(obj, document)
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, *request_of(document))
         document = self._placed(rt, document)
         document = applied(document, None if owner is None else to_document(owner), resource_version)
         options = self._options(dry_run=dry_run, field_manager=field_manager)

@@ -82,7 +82,7 @@ class ClientStatusWriter:
             APIError: the server's failure, typed.
         """
         client = self._client
-        rt = await client.resource_type(self._kind)
+        rt = await client._served(self._kind, *self.request)  # noqa: SLF001 - one room
         options = client._options(field_manager=self.field_manager)  # noqa: SLF001 - one room
         if strategy == "apply":
             options.append(("force", "true"))

@@ -25,6 +25,7 @@ from reconciler.meta._field_managers import (
 from reconciler.meta._finalizers import add_finalizer, has_finalizer, remove_finalizer
 from reconciler.meta._merge import merge_diff, merge_patch
 from reconciler.meta._owners import AlreadyOwned, controller_of, owner_reference, set_controller_reference
+from reconciler.meta._parts import UNDECODABLE, json_elements, json_members
 from reconciler.meta._paths import PathError, delete_path, format_path, get_path, parse_path, set_path
 from reconciler.meta._quantity import parse_quantity
 from reconciler.meta._reference import (
@@ -34,6 +35,7 @@ from reconciler.meta._reference import (
     gvk_of,
     name_of,
     namespace_of,
+    path_segment,
     request_of,
     uid_of,
     version_of,
@@ -43,6 +45,7 @@ from reconciler.meta._versions import Version, is_newer, parse_version
 
 __all__ = [
     "FORMER_FIELD_MANAGER",
+    "UNDECODABLE",
     "AlreadyOwned",
     "Cycle",
     "GroupVersionKind",
@@ -69,6 +72,8 @@ __all__ = [
     "has_finalizer",
     "is_newer",
     "is_object",
+    "json_elements",
+    "json_members",
     "keep_transition_times",
     "merge_diff",
     "merge_patch",
@@ -79,6 +84,7 @@ __all__ = [
     "parse_quantity",
     "parse_time",
     "parse_version",
+    "path_segment",
     "program_name",
     "remove_condition",
     "remove_finalizer",

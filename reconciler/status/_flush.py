@@ -316,6 +316,7 @@ class Flush(Attempts):
         if self._is_foreign(fresh):
             return self._gone()
         if fresh.version == wish.tip.version:
+            yield from self._heed(error)
             return _Again()
         applied = self._was_applied(wish, fresh)
         if applied:

@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
+from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown, error_from_response
+from reconciler.http import parse_retry_after
 from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of
 from reconciler.status._documents import document_of, is_kind, kind_of
 from reconciler.status._writer import Strategy
@@ -62,7 +63,7 @@ class Requests:
     @property
     def discovery_path(self) -> str:
         """Return where the server lists the kinds of this one's group and version."""
-        return f"/apis/{self.gvk.group}/{self.gvk.version}" if self.gvk.group else f"/api/{self.gvk.version}"
+        return self.gvk.path
 
     def served(self) -> ResourceType | None:
         """Return how the kind is served, if that is known."""
@@ -90,11 +91,13 @@ class Requests:
 
         Raises:
             ConfigurationError: the kind is namespaced, and there is no namespace.
+            ValueError: a name is not valid.
         """
-        try:
-            return quote(served.path(*self.request, subresource), safe="/:")
-        except ValueError as error:
-            raise ConfigurationError(f"{error}: pass namespace=, or an object that has one") from None
+        if not self.request.namespace and served.namespaced:
+            raise ConfigurationError(
+                f"{self.gvk.kind} {self.request.name!r} needs a namespace: pass namespace=, or an object that has one"
+            )
+        return served.path(*self.request, subresource)
 
     def query(self, strategy: Strategy) -> list[tuple[str, str]]:
         """Return the parameters of a write."""
@@ -177,12 +180,12 @@ def read_answer(
         document = None
     if 200 <= status < 300 and isinstance(document, dict):
         return document, [value for name, value in named if name == "warning"]
-    retry_after = next((float(value) for name, value in named if name == "retry-after" and value.isdigit()), None)
+    header = next((value for name, value in named if name == "retry-after"), "")
     raise error_from_response(
         status if status >= 300 else 502,
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
-        retry_after=retry_after,
+        retry_after=parse_retry_after(header, current_clock().now()),
         request=request,
     )
 
