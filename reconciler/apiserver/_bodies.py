@@ -21,7 +21,7 @@ from reconciler.apiserver._status import (
     too_large,
     unsupported_media_type,
 )
-from reconciler.apiserver._text import snippet
+from reconciler.apiserver._text import quoted, snippet
 from reconciler.apiserver._yaml import InvalidYAML, read_blocks
 from reconciler.http import HTTPRequest
 
@@ -195,7 +195,7 @@ def duplicate_fields(body: bytes, found: Any) -> list[str]:
     if stripped == msgspec.json.encode(found) or stripped == json.dumps(found).encode():
         return []
     paths = _duplicates(json.loads(stripped.decode(errors="replace"), object_pairs_hook=_Members, parse_int=float), "")
-    return [f'duplicate field "{path}"' for path in paths]
+    return [f"duplicate field {quoted(path)}" for path in paths]
 
 
 class _Members(list[tuple[str, Any]]):

@@ -132,7 +132,7 @@ def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) 
         paths = unknown.metadata + sorted(unknown.content)
     else:
         paths = _in_order(call, found, unknown.content + unknown.metadata)
-    problems += [f'unknown field "{path}"' for path in paths]
+    problems += [f"unknown field {quoted(path)}" for path in paths]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         if call.doubled and media_type(call.request) == YAML:

@@ -9,7 +9,7 @@ from typing import Any
 
 from reconciler.apiserver._built_in import metadata_node, read_value
 from reconciler.apiserver._scalars import Malformed, Place, read_time, restoring_problem
-from reconciler.apiserver._text import go_type
+from reconciler.apiserver._text import go_type, quoted
 
 __all__ = ["OWNER_FIELDS", "metadata_warnings", "read_metadata"]
 
@@ -141,8 +141,9 @@ def metadata_warnings(found: dict[str, Any], before: dict[str, Any], *, custom: 
     if custom and isinstance(finalizers, list):
         added = {name for name in finalizers if isinstance(name, str)} - set(before.get("finalizers") or ())
         warnings += [
-            f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name to avoid accidental conflicts '
-            "with other finalizer writers"
+            f"metadata.finalizers: {quoted(name)}: prefer a domain-qualified finalizer name"
+            f"{' including a path (/)' if '.' in name else ''} to avoid accidental conflicts with other finalizer "
+            "writers"
             for name in sorted(added)
             if "/" not in name and name not in ("orphan", "foregroundDeletion")
         ]

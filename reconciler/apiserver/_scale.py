@@ -241,7 +241,7 @@ def _read(call: Call, scale: dict[str, Any]) -> tuple[int, list[str]]:
     if malformed:
         order = None if restored else list(found)
         raise _unfit(call, found, worst(found, malformed, _TYPE.properties, order=order), restored=restored)
-    problems = [f'unknown field "{path}"' for path in in_order_of(found, unknown)]
+    problems = [f"unknown field {quoted(path)}" for path in in_order_of(found, unknown)]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         raise _unfit(call, found, f"strict decoding error: {', '.join(problems)}", restored=restored)

@@ -290,3 +290,11 @@ async def _(api: Api) -> None:
             query={"dryRun": "All"},
             keep=["kind"],
         )
+
+
+@case("32.31", "warnings of members and finalizers with odd names", _LOOSE)
+async def _(api: Api) -> None:
+    for name in ("\0", "a\r\nb: c", "\u2028", "a.b", "[0]", '"', "\\", "\x7f"):
+        await api.create("configmaps", {**_NAME, name: 1}, query={"dryRun": "All"}, keep=["kind"])
+        await api.create("configmaps", {**_NAME, name: 1}, query={"dryRun": "All", "fieldValidation": "Strict"})
+        await api.create("looses:Loose", {"metadata": {"name": "a", "finalizers": [name]}}, query={"dryRun": "All"})
