@@ -76,8 +76,7 @@ class ClientBase:
     @property
     def _former_field_manager(self) -> str:
         """Return the name that earlier releases used in place of the default one; ``""`` for a chosen name."""
-        chosen = self._defaults.field_manager is not None or self.field_manager == FORMER_FIELD_MANAGER
-        return "" if chosen else FORMER_FIELD_MANAGER
+        return FORMER_FIELD_MANAGER if self._defaults.field_manager is None else ""
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once, as it is, and return the answer whatever its status.

@@ -35,7 +35,7 @@ class Takeovers:
             manager: who applies.
             subresource: where.
         """
-        if (uid_of(document), manager, subresource) in self._done:
+        if manager == FORMER_FIELD_MANAGER or (uid_of(document), manager, subresource) in self._done:
             return None
 
         def taken(entry: Mapping[str, Any]) -> Mapping[str, Any]:

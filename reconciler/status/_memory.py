@@ -55,6 +55,11 @@ class StatusMemory:
         self._kinds: OrderedDict[GroupVersionKind, _Kind] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def has_answers(self) -> bool:
+        """Return whether any server's answer differed from what was sent."""
+        return bool(self._answers)
+
     def foresees(
         self, uid: str, paths: Iterable[Path], wanted: Mapping[str, Any], stored: Mapping[str, Any], clock: Clock
     ) -> bool:
@@ -67,8 +72,6 @@ class StatusMemory:
             stored: the status that is stored.
             clock: tells how old the knowledge is.
         """
-        if not self._answers:
-            return False
         now = clock.monotonic()
         with self._lock:
             for path in paths:
@@ -131,7 +134,10 @@ def memory_of(client: object) -> StatusMemory:
     """Return what was learned over a client. It ends with the client; one without weak references learns nothing."""
     try:
         with _lock:
-            return _memories.setdefault(client, StatusMemory())
+            known = _memories.get(client)
+            if known is None:
+                known = _memories[client] = StatusMemory()
+            return known
     except TypeError:
         return StatusMemory()
 

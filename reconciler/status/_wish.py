@@ -83,9 +83,10 @@ def wish_for(
         kept = policy.forms.keep(tip.status, computed)
         if kept is not computed:  # rarely: it costs a second diff
             computed, diff = kept, merge_diff(tip.status, kept)
-    paths = (path for path, _ in leaves(diff))
-    if diff and target.memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
-        computed, diff = tip.status, {}  # it was sent before, and this is what the server makes of it
+    if diff and target.memory.has_answers:
+        paths = [path for path, _ in leaves(diff)]
+        if target.memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
+            computed, diff = tip.status, {}  # it was sent before, and this is what the server makes of it
     if diff and policy.token is not None:
         set_path(computed, policy.token, mark)
         diff = merge_diff(tip.status, computed)
