@@ -133,7 +133,7 @@ class Watcher(Reader):
             "timeoutSeconds": None if timeout is None else str(max(1, -int(-timeout // 1))),
         }
         query = [*selectors(label_selector, field_selector), *((k, v) for k, v in options.items() if v)]
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, namespace=namespace)
         request = self._watch_request(rt, namespace, query)
         response = await self._connection.once(request)
         reader = EventReader(request)
@@ -191,6 +191,7 @@ class Watcher(Reader):
             TimeoutError: naming the last state that was seen.
             NotServed: there is no such kind.
             APIError: a failure that does not pass, such as `Forbidden`.
+            InvalidObject: the object does not fit the class.
         """
         found = await self._wait(kind, name, namespace, lambda obj: obj is not None and until(obj), timeout)
         return cast("AnyResource | Unstructured", found)
@@ -229,12 +230,14 @@ class Watcher(Reader):
         self, kind: KindLike, name: str, namespace: str | None
     ) -> AsyncGenerator[AnyResource | Unstructured | None, None]:
         """Yield each state of one object, None while there is none, for ever."""
-        self._object_path(await self.resource_type(kind), name, namespace)
+        self._object_path(await self._served(kind, name, namespace), name, namespace)
         selector = {"metadata.name": name}
         failures = 0
         while True:
             try:
                 found = await self._list_live(kind, namespace, selectors(None, selector))
+                if found.invalid:
+                    raise found.invalid[0].error
                 yield found[0] if found else None
                 watch = self.watch(
                     kind, namespace, resource_version=found.resource_version, field_selector=selector, bookmarks=False
@@ -243,10 +246,10 @@ class Watcher(Reader):
                     async for event in events:
                         failures = 0
                         yield None if event.type == "DELETED" else event.object
+                asked = None
             except _TRANSIENT as error:
-                hint = error.retry_after if isinstance(error, TooManyRequests) else None
-                await asyncio.sleep(hint or 0.0)
-            await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, self._connection.rng))
+                asked = error.retry_after
+            await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, self._connection.rng, asked=asked))
             failures += 1
 
 

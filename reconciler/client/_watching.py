@@ -9,7 +9,8 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import msgspec
 
 from reconciler.errors import APIError, error_from_response
-from reconciler.http import HTTPRequest
+from reconciler.http import HTTPRequest, LineSplitter
+from reconciler.meta import UNDECODABLE
 
 __all__ = ["EventKind", "EventReader", "WatchEvent"]
 
@@ -51,24 +52,23 @@ class EventReader:
 
     def __init__(self, request: HTTPRequest) -> None:
         self._request = request
-        self._pending = b""
+        self._splitter = LineSplitter()
 
     def feed(self, chunk: bytes) -> Iterator[tuple[EventKind, dict[str, Any]]]:
         """Yield type and document of each event that a chunk completes.
 
         Raises:
             APIError: the server sent an error in place of an event, as 410 `Expired`; or something that is no event.
+            InvalidResponse: an event is longer than 32 MiB.
         """
-        *lines, self._pending = (self._pending + chunk).split(b"\n")
-        for line in lines:
-            if line:
-                yield _event(self._request, line)
+        for line in self._splitter.feed(chunk):
+            yield _event(self._request, line)
 
 
 def _event(request: HTTPRequest, line: bytes) -> tuple[EventKind, dict[str, Any]]:
     try:
         event = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise APIError(f"a line that is no event: {error}", status=200, request=f"watch {request.path}") from None
     if event.type == "ERROR":
         code = event.object.get("code")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from reconciler.cache import CachedClient, CacheEvent
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import _reasons as reasons
 from reconciler.controller._custom_sources import CustomSources, SourceLike, sources_of
+from reconciler.controller._cycle import ReconcileCycle
 from reconciler.controller._declared import Declared
 from reconciler.controller._echo import EchoTracker
 from reconciler.controller._errors import ControllerError
@@ -30,7 +32,7 @@ from reconciler.controller._watches import Watch
 from reconciler.controller._watching import Watching
 from reconciler.controller._worker import Counts, Workbench, Worker
 from reconciler.events import EventRecorder
-from reconciler.meta import Request
+from reconciler.meta import Request, current_cycle
 from reconciler.objects import KindLike, gvk_from
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import tracer
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from reconciler.cache import Cache
 
 __all__ = ["Controller"]
+
+_log = logging.getLogger("reconciler.controller")
 
 SYNC_TIMEOUT = 120.0
 """Seconds for which a watched kind may take to be listed; controller-runtime's number."""
@@ -111,17 +115,23 @@ class Controller:
     ) -> None:
         kind = kind_of(reconciler, resource)
         self._name = name_of(kind, name)
-        self._workers = workers
         check_numbers(self._name, workers=workers, timeout=timeout, debounce=debounce)
+        self._workers = reconciler.pool_size(workers)
         check_status(self._name, reconciler)
         clock = clock or current_clock()
         self._reconciler = reconciler
         self._responsibility = responsibility or Everything()
         self._metrics = metrics or NoMetrics()
         self._queue: WorkQueue[Request] = WorkQueue(
-            name=self._name, rate_limiter=rate_limiter, clock=clock, metrics=queue_metrics
+            name=self._name,
+            rate_limiter=rate_limiter,
+            clock=clock,
+            metrics=queue_metrics,
+            fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
         )
-        self._tracker: EchoTracker[Request] = EchoTracker(own_writes=not wake_on_own_status)
+        self._tracker: EchoTracker[Request] = EchoTracker(
+            own_writes=not wake_on_own_status, on_echo=self._metrics.echo_dropped
+        )
         self._unsaved = UnsavedStore()
         self._storm: StormAlarm[Request] = StormAlarm(clock=clock)
         source = PrimarySource(
@@ -129,7 +139,7 @@ class Controller:
             self._tracker,
             self._unsaved,
             predicates_of(self._name, predicates),
-            self._metrics,
+            clock=clock,
             insists=self._responsibility.insists,
             debounce=debounce,
         )
@@ -148,8 +158,10 @@ class Controller:
             tracker=self._tracker,
             clock=clock,
             timeout=sync_timeout,
+            metrics=self._metrics,
             shared=self._responsibility.shared,
             debounce=debounce,
+            warn=self._warn,
         )
         status_metrics = traced_status(status_metrics, tracer())
         self._bench = Workbench(
@@ -158,7 +170,7 @@ class Controller:
             queue=self._queue,
             tracker=self._tracker,
             unsaved=self._unsaved,
-            exists=self._watching.exists,
+            stored=self._watching.stored,
             storm=self._storm,
             metrics=self._metrics,
             clock=clock,
@@ -175,7 +187,8 @@ class Controller:
             client=client if reconciler.permissions is None else self._declared(client, cache),
             events=events or self._recorder or EventRecorder(client.live, source=self._name),
             clock=clock,
-            workers=workers,
+            workers=self._workers,
+            enqueue=self.enqueue,
             status_metrics=status_metrics,
             check_leader=check_leader,
         )
@@ -185,12 +198,17 @@ class Controller:
         self._listing: asyncio.Task[None] | None = None
         self._started = False
         self._stopping = asyncio.Event()
-        self._stopped = asyncio.Event()
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
         """Return the controller's name."""
         return self._name
+
+    @property
+    def field_manager(self) -> str:
+        """Return the name that its reconciles' writes are recorded under, unless a call or a client names another."""
+        return self._binding.client.field_manager_of(self._name)
 
     @property
     def reconciler(self) -> Reconciler:
@@ -249,33 +267,42 @@ class Controller:
         self._pool.start([Worker(self._bench, reconcile, deadlines) for _ in range(self._workers)])
 
     async def stop(self, *, grace: float = 30.0) -> None:
-        """Stop: no more events; finish what is ready and in hand while the grace lasts; cancel the rest.
+        """Stop: accept no more events, finish what is ready or in progress during the grace period, cancel the rest.
 
-        Returns when every reconcile, thread and flush has ended, however long that takes. Harmless when it was not
-        started; called again, it waits for the first call. Cancellation cuts the grace short.
+        Returns when every reconcile, thread and flush has ended, however long that takes. It does nothing when the
+        controller was not started; called again, it waits for the first call. Cancellation of any call ends the grace
+        period at once, and is raised when the reconciles have ended. Cancelled a second time, it is raised at once,
+        threads that have not ended are abandoned (see `abandon`), and the stop goes on by itself.
 
         Args:
             grace: seconds; 0 cancels at once. Default 30.
         """
-        if self._stopping.is_set():
-            await self._stopped.wait()
-            return
-        self._stopping.set()
+        if self._ending is None:
+            self._stopping.set()
+            self._ending = asyncio.create_task(self._end(grace), name=f"{self._name} stop")
         try:
-            for task in (self._warming, self._listing):
-                if task is not None:
-                    task.cancel()
-                    await asyncio.wait({task})
-            await self._sources.stop()
-            await self._watching.end()
-            await self._pool.stop(grace)
-        finally:
-            self._binding.close()
-            if self._recorder is not None:
-                await self._recorder.close()
-            if self._recording is not None:
-                await asyncio.wait({self._recording})
-            self._stopped.set()
+            await asyncio.shield(self._ending)
+        except asyncio.CancelledError:
+            self._pool.hurry()
+            try:
+                await asyncio.wait({self._ending})
+            except asyncio.CancelledError:
+                self.abandon()
+                raise
+            raise
+
+    def abandon(self) -> None:
+        """End the waiting of `stop` for threads that do not end, and log their keys.
+
+        A thread cannot be killed: it goes on until it, or the process, ends. It is a daemon, so that Python does not
+        join it. Its next `Reconciler.wait` raises `ReconcileCancelled`.
+        """
+        if self._binding.threads.abandon():
+            _log.error(
+                "%s gave up waiting for the threads of the reconciles of %s: they hang, and end with the process",
+                self._name,
+                self._pool.in_progress(),
+            )
 
     async def run(self, *, grace: float = 30.0) -> None:
         """Start, and work until `stop` is called or a worker fails.
@@ -299,12 +326,13 @@ class Controller:
 
         Raises:
             BaseException: what ended a worker otherwise: what a reconcile raised and is no exception, such as
-                `SystemExit` or the outcome of ``pytest.fail``. And what a source raised.
+                `SystemExit` or the outcome of ``pytest.fail``. What a source raised, and what a mapper raised that is
+                no exception.
         """
-        await self._pool.finished(self._sources.tasks)
+        await self._pool.finished([*self._sources.tasks, *self._watching.tasks])
 
     def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
-        """Have a key run, for a reason of one's own; it runs whatever versions were considered. From any thread.
+        """Enqueue a key for a reason of your own, whatever versions were observed. May be called from any thread.
 
         Args:
             request: the key.
@@ -313,12 +341,7 @@ class Controller:
             priority: higher ones run first. Default 0.
         """
         told = reasons.detailed(reasons.ENQUEUE, reason)
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            self._queue.add_threadsafe(request, after=after, priority=priority, reason=told)
-        else:
-            self._queue.add(request, after=after, priority=priority, reason=told)
+        self._queue.add(request, after=after, priority=priority, reason=told)
 
     def statistics(self) -> ControllerStatistics:
         """Return the counts at this moment; may be called from any thread."""
@@ -336,20 +359,49 @@ class Controller:
             storms=self._storm.storms,
             echo=self._tracker.statistics(),
             unsaved=self._unsaved.statistics(),
-            unmapped=self._watching.unmapped,
+            mapper_errors=sum(mapping.errors for mapping in self._watching.mappings),
+            mapper_pending=sum(mapping.pending for mapping in self._watching.mappings),
+            unmapped=sum(mapping.dropped for mapping in self._watching.mappings),
             queue=self._queue.statistics(),
         )
+
+    async def _end(self, grace: float) -> None:
+        # A source or mapper that does not end must not keep the workers working, so nothing is awaited before the pool.
+        quiet = asyncio.create_task(self._end_events(), name=f"{self._name} events end")
+        try:
+            await self._pool.stop(grace)
+            await quiet
+        finally:
+            self._binding.close()
+            if self._recorder is not None:
+                await self._recorder.close()
+            if self._recording is not None:
+                await asyncio.wait({self._recording})
+
+    async def _end_events(self) -> None:
+        for task in (self._warming, self._listing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+        await self._sources.stop()
+        await self._watching.end()
 
     async def _reconcile(self, request: Request) -> object:
         if not await self._responsibility.admits(request):
             self._tracker.forget(request)
             self._unsaved.forget(request)
             return None
+        cycle, stored = current_cycle.get(), self._watching.stored(request)
+        if isinstance(cycle, ReconcileCycle) and stored is not None:
+            cycle.start(stored.uid, stored.version)
         return await call(self._reconciler, self._reconciler.reconcile, request)
 
     async def _warm_up(self) -> None:
         primary = self._binding.resource = await self._watching.begin()
         self._sources.start(primary)
+
+    def _warn(self, obj: Mapping[str, Any], reason: str, message: str) -> None:
+        self._binding.events.warning(obj, reason, message)
 
     def _declared(self, client: CachedClient, cache: Cache) -> CachedClient:
         name = type(self._reconciler).__name__

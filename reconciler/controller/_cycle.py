@@ -100,6 +100,19 @@ class ReconcileCycle:
         self._uid: str | None = None
         self._ended = False
 
+    def start(self, uid: str | None, version: Version | None) -> None:
+        """Record the oldest state of the object that the reconcile can act on.
+
+        That is the state in the informer's store before the reconciler is called, however it reads; for a
+        `ResourceReconciler` the object that it is given.
+
+        Args:
+            uid: of the object; None if there is none.
+            version: its resourceVersion; None if there is none.
+        """
+        self._uid = uid
+        self._tracker.start(self.request, version)
+
     @property
     def stopping(self) -> bool:
         """Say whether the controller is to stop."""
@@ -138,6 +151,8 @@ class ReconcileCycle:
 
     def keep_unsaved(self, uid: str, mutations: object) -> None:
         """Take what a batcher recorded for the cycle's object and could not save, for the next cycle."""
+        if self._ended:  # a task that outlived the reconcile: nothing would drop this when the object is deleted
+            return
         self._unsaved.keep(self.request, uid, mutations)
 
     def take_unsaved(self, uid: str) -> object | None:
@@ -176,10 +191,7 @@ class ReconcileCycle:
             self._loop.call_soon_threadsafe(report, *args)
 
     def _saw(self, uid: str, version: Version) -> None:
-        if self._ended:
-            return
-        self._uid = self._uid or uid
-        if uid == self._uid:
+        if not self._ended and uid == self._uid:
             self._tracker.saw(self.request, version)
 
     def _wrote(self, uid: str, before: Version, after: Version, exact: bool) -> None:

@@ -1,56 +1,73 @@
-"""Tell the echo of a controller's own write from a change that it has not considered.
+"""The echo rule: distinguishes the watch event of a controller's own write from a change that it has not observed yet.
 
-A primary event is news if its version is newer than `seen`, the highest version of the object that a cycle of this
-controller has considered. While a key is in hand four more values are kept:
+A watch event of a primary object is news if its version is newer than `seen`, the newest version of the object that a
+reconcile of this controller has observed. While a key is in progress, four more values are kept:
 
 ``basis``
-    the lowest version that the cycle read;
+    the oldest version that the reconcile could have read: the one in the informer's store when it started, or a lower
+    one that it reported reading;
 ``tip``
-    where the cycle's own writes have led from there: each was conditional on `tip`, and its answer is the new `tip`;
+    the version that the reconcile's own writes have led to from there: each was conditional on `tip`, and its answer is
+    the new `tip`;
 ``late``
-    the highest version that an event brought meanwhile;
+    the highest version that a watch event brought meanwhile, with the wake-up that the events asked for;
 ``void``
-    the object went, or history was rewritten: this cycle teaches nothing.
+    the object was absent at the start or was deleted, or history was rewritten: this reconcile raises nothing.
 
-*Why no change is lost.* An event is dropped only if its version is at most `seen`, and `seen` rises only from a version
-that was read, over writes that the server accepted on condition of the version before. Between the two versions of such
-a write there is no third. So a foreign version at most `seen` is at most some `basis`: a cycle has read it.
+*Why no change is lost.* An event is dropped only if its version is at most `seen`, and `seen` rises only from `basis`,
+over writes that the server accepted on condition of the version before. Between the two versions of such a write there
+is no third. So a foreign version at most `seen` is at most some `basis`: whatever that reconcile read, and through
+whatever client, it read that version or a later one. A version newer than `basis` has an event of its own.
+
+*Why a `tip` may start at `seen`.* A store that is behind `seen` holds a version between an earlier `basis` and the own
+writes that followed it, because a store never goes back. Only own writes lie between the two.
+
+*Why a slow watch is caught up with.* That no version lies between the two of an own write holds whatever `tip` was.
+Such links are remembered until they are observed, and `tip` follows them. Without them, a key that writes in every
+reconcile, and starts each time while the store is one version behind, would wake itself forever.
 
 *Why there is no echo.* Without foreign writes the last own version is `tip`, and `late` cannot be beyond it.
 
+*Why an echo leaves no trace.* Whose event it is may be known only at the end of the reconcile. Until then the event is
+held here, and the queue is not touched: neither a timer nor a reason that somebody else set is lost.
+
 Versions are integers of one history (KEP-5504). A server of an aggregated API may answer other strings, which cannot be
-ordered: then `seen` is the set of the versions in the last cycle's chain, and an event is dropped only if it is in it.
+ordered: then `seen` is the chain of versions of the last reconcile, and an event is dropped only if it is in the chain.
 
 No I/O, no queue, no time. One event loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from reconciler.meta import Version
 
-__all__ = ["EchoStatistics", "EchoTracker"]
+__all__ = ["EchoStatistics", "EchoTracker", "Wake"]
 
 K = TypeVar("K", bound=Hashable)
 
 _MAX_OPAQUE = 64
-"""How many opaque versions a cycle remembers; beyond it the cycle counts as overtaken, which costs one run."""
+"""How many opaque versions are remembered for a reconcile; beyond it counts as overtaken, which costs one reconcile."""
+
+_MAX_LINKS = 64
+"""How many own writes of one object are remembered while they are not observed; beyond it the oldest is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
 class EchoStatistics:
-    """Count what the echo rule knows and did.
+    """Counters of the echo rule.
 
     Attributes:
-        known: keys with a considered version.
-        in_hand: keys in a worker's hands.
-        dropped: events that were dropped because their version was considered already.
-        overtaken: cycles during which a newer version came than the one they considered.
+        known: keys with an observed version.
+        in_hand: keys in progress.
+        dropped: events that were dropped because their version was observed already; the events that are held during
+            one reconcile count once.
+        overtaken: reconciles during which a newer version came than the one they observed.
     """
 
     known: int
@@ -59,143 +76,226 @@ class EchoStatistics:
     overtaken: int
 
 
-class _Hand(msgspec.Struct):
-    """Hold what one cycle knows of its object."""
+class Wake(NamedTuple):
+    """The wake-up that an event asks for.
+
+    Attributes:
+        priority: of the key in the queue.
+        due: monotonic second from which the key may be reconciled; None for at once.
+    """
+
+    priority: int = 0
+    due: float | None = None
+
+    def merged(self, other: Wake) -> Wake:
+        """Return the higher priority and the earlier time of two."""
+        due = None if self.due is None or other.due is None else min(self.due, other.due)
+        return Wake(max(self.priority, other.priority), due)
+
+
+class _InProgress(msgspec.Struct):
+    """What is known of an object while its key is in progress."""
 
     basis: Version | None = None
     tip: Version | None = None  # basis, moved on only by own writes conditional on it
     chain: list[str] = []  # opaque versions only: basis and own answers
     late: int | None = None
     late_opaque: set[str] = set()
+    held: Wake | None = None  # of the events behind `late`
     overflow: bool = False
-    void: bool = False
+    void: bool = True  # until it has started
 
 
-_Seen = int | frozenset[str]
+_Seen = int | tuple[str, ...]
 
 
 class EchoTracker(Generic[K]):
-    """Keep, for each key, the version of its object that this controller has considered.
+    """The version of each object that one controller has observed.
 
-    One per controller: what one controller has considered is news to another.
+    One per controller: what one controller has observed is news to another.
 
     Args:
-        own_writes: whether own writes count as considered. False restores controller-runtime's behaviour, where each
-            own write wakes the controller.
+        own_writes: whether own writes count as observed. False restores controller-runtime's behavior, where each own
+            write wakes the controller.
+        on_echo: called for each event that is dropped; once for all events that are held during a reconcile.
     """
 
-    def __init__(self, *, own_writes: bool = True) -> None:
+    def __init__(self, *, own_writes: bool = True, on_echo: Callable[[], None] = lambda: None) -> None:
         self._own_writes = own_writes
+        self._on_echo = on_echo
         self._seen: dict[K, _Seen] = {}
-        self._hands: dict[K, _Hand] = {}
+        self._links: dict[K, dict[Version, Version]] = {}  # own writes that are not observed: before to after
+        self._hands: dict[K, _InProgress] = {}
         self._dropped = 0
         self._overtaken = 0
 
     def hand_out(self, key: K) -> None:
-        """Note that a worker has the key from now on."""
-        self._hands[key] = _Hand()
+        """Record that the key is in progress from now on, so that its events are held."""
+        self._hands[key] = _InProgress()
+
+    def start(self, key: K, version: Version | None) -> None:
+        """Record that the reconcile begins to read.
+
+        Args:
+            key: the key; it is in progress.
+            version: the version in the informer's store, which is the oldest that the reconcile can read; None if the
+                store has no such object.
+        """
+        hand = self._hands.get(key)
+        if hand is None or version is None:
+            return
+        hand.basis = hand.tip = version
+        hand.void = False
+        seen = self._seen.get(key)
+        if isinstance(version, str):
+            hand.chain = [version]
+        elif isinstance(seen, int) and seen > version:
+            hand.tip = seen
+        self._follow(key, hand)
 
     def saw(self, key: K, version: Version) -> None:
-        """Note that the cycle read its object at a version; the lowest one counts."""
+        """Record that the reconcile read its object at this version, which may be older than the one in the store."""
         hand = self._hands.get(key)
         if hand is None or hand.void:
             return
-        if isinstance(version, int):
-            if hand.basis is None or (isinstance(hand.basis, int) and version < hand.basis):
+        if isinstance(version, int) and isinstance(hand.basis, int):
+            if version < hand.basis:
                 hand.basis = hand.tip = version
-        elif hand.basis is None:
-            hand.basis = hand.tip = version
-            hand.chain = [version]
-        elif version not in hand.chain:  # older or newer than the first cannot be told: consider neither
+        elif version not in hand.chain:  # nobody can tell which one is older
             hand.void = True
 
     def wrote(self, key: K, *, before: Version, after: Version, exact: bool) -> None:
-        """Note a write of the cycle to its own object, conditional on `before` and answered with `after`.
+        """Record a write of the reconcile to its own object, conditional on `before` and answered with `after`.
 
-        It counts only if it stands on `tip` and its answer is what was computed; any other write may carry a foreign
-        change, so its event is news.
+        It counts only if its answer is what was computed, and as soon as `tip` has reached `before`. Any other write
+        may carry a foreign change, so its event is news.
         """
         hand = self._hands.get(key)
-        if hand is None or hand.void or not self._own_writes:
+        if hand is None or hand.void or not self._own_writes or not exact or before == after:
             return
-        if hand.tip is None or before != hand.tip or not exact:
+        if before == hand.tip:
+            self._advance(hand, after)
+            self._follow(key, hand)
             return
-        hand.tip = after
-        if isinstance(after, str):
-            hand.chain.append(after)
-            if len(hand.chain) > _MAX_OPAQUE:
-                hand.void = True
+        links = self._links.setdefault(key, {})
+        links[before] = after
+        while len(links) > _MAX_LINKS:
+            del links[next(iter(links))]
 
-    def admits(self, key: K, version: Version) -> bool:
-        """Say whether an event of the object at a version is to be queued; False for one already considered."""
+    def admits(self, key: K, version: Version, wake: Wake = Wake()) -> bool:  # noqa: B008 - immutable
+        """Return whether a watch event for this version must enqueue the object now.
+
+        False if a reconcile has already observed the version, and while the key is in progress: then `finish` returns
+        the wake-up if the event turns out to be news.
+
+        Args:
+            key: the object's key.
+            version: the object's version in the event.
+            wake: the wake-up that the event asks for.
+        """
         if _covers(self._seen.get(key), version):
-            self._dropped += 1
+            self._drop()
             return False
         hand = self._hands.get(key)
         if hand is None:
             return True
+        hand.held = wake if hand.held is None else hand.held.merged(wake)
         if isinstance(version, int):
             hand.late = version if hand.late is None else max(hand.late, version)
         elif len(hand.late_opaque) < _MAX_OPAQUE:
             hand.late_opaque.add(version)
         else:
             hand.overflow = True
-        return True
+        return False
 
-    def finish(self, key: K) -> bool:
-        """Take the key back at the end of its cycle, whatever the outcome; say whether events overtook it.
+    def finish(self, key: K) -> Wake | None:
+        """Record the end of a reconcile, whatever its outcome.
 
-        False means that every event of the object which came meanwhile is at most what was considered.
+        Returns:
+            The wake-up that the events held meanwhile ask for, if one of them is newer than what was observed. None if
+            there were no events, or echoes only.
         """
         hand = self._hands.pop(key, None)
         if hand is None:
-            return False
+            return None
         self._raise_seen(key, hand)
+        if hand.held is None:
+            return None
         seen = self._seen.get(key)
         overtaken = (
             hand.overflow
             or (hand.late is not None and not _covers(seen, hand.late))
             or any(not _covers(seen, version) for version in hand.late_opaque)
         )
-        self._overtaken += overtaken
-        return overtaken
+        if not overtaken:
+            self._drop()
+            return None
+        self._overtaken += 1
+        return hand.held
 
     def forget(self, key: K) -> None:
-        """Drop what is known of a key: its object went, or another one took its name.
+        """Drop what is known of a key: its object was deleted, or another one has its name.
 
-        The caller queues the key for a reason of its own. A cycle that has the key teaches nothing any more.
+        The caller enqueues the key for a reason of its own. A reconcile in progress raises nothing any more.
         """
         self._seen.pop(key, None)
+        self._links.pop(key, None)
         hand = self._hands.get(key)
         if hand is not None:
             hand.void = True
 
     def forget_all(self) -> None:
-        """Drop everything: versions went backwards, so no number known is worth anything. The caller queues all."""
+        """Drop everything: versions went backwards, so no known number is valid. The caller enqueues all keys."""
         self._seen.clear()
+        self._links.clear()
         for hand in self._hands.values():
             hand.void = True
 
     def in_hand(self, key: K) -> bool:
-        """Say whether a worker has the key."""
+        """Return whether the key is in progress."""
         return key in self._hands
 
     def seen(self, key: K) -> _Seen | None:
-        """Return the version considered; for opaque versions the set of them; None when nothing is known."""
+        """Return the observed version; the chain of opaque versions; None when nothing is known."""
         return self._seen.get(key)
 
     def statistics(self) -> EchoStatistics:
-        """Return the counts at this moment."""
+        """Return the counters at this moment."""
         return EchoStatistics(len(self._seen), len(self._hands), self._dropped, self._overtaken)
 
-    def _raise_seen(self, key: K, hand: _Hand) -> None:
+    def _drop(self) -> None:
+        self._dropped += 1
+        self._on_echo()
+
+    def _follow(self, key: K, hand: _InProgress) -> None:
+        """Move `tip` on over the own writes that stand on it."""
+        links = self._links.get(key)
+        while links and hand.tip in links and not hand.void:
+            self._advance(hand, links[hand.tip])
+
+    @staticmethod
+    def _advance(hand: _InProgress, version: Version) -> None:
+        hand.tip = version
+        if isinstance(version, str):
+            hand.chain.append(version)
+            hand.void = len(hand.chain) > _MAX_OPAQUE
+
+    def _raise_seen(self, key: K, hand: _InProgress) -> None:
         if hand.void or hand.tip is None:
             return
-        if isinstance(hand.tip, int):
-            seen = self._seen.get(key)
-            self._seen[key] = max(seen, hand.tip) if isinstance(seen, int) else hand.tip
-        else:
-            self._seen[key] = frozenset(hand.chain)
+        if isinstance(hand.tip, str):
+            self._seen[key] = tuple(hand.chain)
+            return
+        before = self._seen.get(key)
+        seen = self._seen[key] = max(before, hand.tip) if isinstance(before, int) else hand.tip
+        links = self._links.get(key)
+        if links is not None:
+            unseen: dict[Version, Version] = {
+                low: high for low, high in links.items() if isinstance(high, int) and high > seen
+            }
+            self._links.pop(key)
+            if unseen:
+                self._links[key] = unseen
 
 
 def _covers(seen: _Seen | None, version: Version) -> bool:

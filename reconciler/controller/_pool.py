@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from reconciler.controller._worker import Worker
 from reconciler.meta import Request
@@ -30,6 +31,7 @@ class Pool:
         self._name = name
         self._queue = queue
         self._tasks: list[asyncio.Task[None]] = []
+        self._hurried = asyncio.Event()
 
     def start(self, workers: Sequence[Worker]) -> None:
         """Start the workers."""
@@ -55,19 +57,23 @@ class Pool:
         """Finish what is ready and in hand, as long as the grace lasts; then cancel what is in hand.
 
         Returns when every worker, thread and flush has ended, however long that takes: who must not wait so long ends
-        the process. Cancellation cuts the grace short.
+        the process. `hurry` ends the grace period at once.
 
         Args:
             grace: seconds. 0 cancels at once.
         """
         draining = asyncio.create_task(self._queue.shutdown(drain=grace > 0))
-        running = {task for task in self._tasks if not task.done()}
-        try:
-            if running:
-                _, running = await asyncio.wait(running, timeout=grace)
-        finally:
-            await self._cut_off(running)
-            await draining
+        drained = asyncio.gather(*self._tasks, return_exceptions=True)
+        hurried = asyncio.create_task(self._hurried.wait())
+        news: set[asyncio.Future[Any]] = {drained, hurried}
+        await asyncio.wait(news, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        await self._cut_off({task for task in self._tasks if not task.done()})
+        await draining
+
+    def hurry(self) -> None:
+        """End the grace period of `stop`, which cancels what is in progress."""
+        self._hurried.set()
 
     async def _cut_off(self, running: set[asyncio.Task[None]]) -> None:
         await self._queue.shutdown()
@@ -76,7 +82,8 @@ class Pool:
         while running:
             _, running = await asyncio.wait(running, timeout=_SAY_AGAIN)
             if running:
-                _log.warning("%s: still waiting for the reconciles of %s to end", self._name, self._in_hand())
+                _log.warning("%s: still waiting for the reconciles of %s to end", self._name, self.in_progress())
 
-    def _in_hand(self) -> str:
+    def in_progress(self) -> str:
+        """Return the keys that are being reconciled, for a message."""
         return ", ".join(str(key) for key in self._queue.keys() if self._queue.run_of(key)) or "nothing"  # noqa: SIM118 - a queue is no dict

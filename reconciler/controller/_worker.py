@@ -1,8 +1,8 @@
 """Take keys in hand, reconcile them, and do with each what its outcome says.
 
-The order at the end of a cycle is what the echo rule rests on, and nothing comes between its steps: first what was
-considered rises and an event that is only an echo is taken back; then the outcome sets the key's timer or back-off, so
-that an echo cannot have swallowed it; then the key is given back.
+The echo rule depends on the order at the end of a reconcile, and nothing comes between its steps. First the observed
+version rises, and the key is enqueued if an event that was held is newer. Then the outcome sets the key's timer or
+backoff. Then the key is given back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
+from reconciler.backoff import obey, wait_asked_by
+from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller import _reasons as reasons
 from reconciler.controller._cycle import ReconcileCycle, ReconcileRun
@@ -69,7 +71,7 @@ class Workbench(NamedTuple):
         queue: the controller's queue.
         tracker: its echo tracker.
         unsaved: its store of unsaved mutations.
-        exists: says whether the cache holds the primary object of a key.
+        stored: returns the primary object of a key as the informer's store holds it, or None.
         storm: notices tight loops.
         metrics: hears of every reconcile.
         clock: source of time.
@@ -84,7 +86,7 @@ class Workbench(NamedTuple):
     queue: WorkQueue[Request]
     tracker: EchoTracker[Request]
     unsaved: UnsavedStore
-    exists: Callable[[Request], bool]
+    stored: Callable[[Request], CachedObject | None]
     storm: StormAlarm[Request]
     metrics: ControllerMetrics
     clock: Clock
@@ -194,19 +196,21 @@ class Worker:
 
     def _settle_echo(self, key: Request) -> None:
         bench = self._bench
-        if not bench.tracker.finish(key) and bench.queue.retract(key, reasons.EVENT):
-            bench.metrics.echo_dropped()
-        if not bench.exists(key):  # what is known of it would stay for ever
+        wake = bench.tracker.finish(key)
+        if wake is not None:
+            after = None if wake.due is None else wake.due - bench.clock.monotonic()
+            bench.queue.add(key, after=after, priority=wake.priority, reason=reasons.EVENT)
+        stored = bench.stored(key)
+        if stored is None:  # nothing else would remove what is known of it
             bench.tracker.forget(key)
+        bench.unsaved.retain(key, None if stored is None else stored.uid)
 
     def _settle_outcome(self, run: ReconcileRun, verdict: Verdict) -> None:
         queue, key, outcome = self._bench.queue, run.request, verdict.outcome
         priority = run.priority if outcome is None or outcome.priority is None else outcome.priority
-        if verdict.error is not None:
-            if verdict.terminal:
-                queue.forget(key)
-            else:
-                queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY)
+        if verdict.error is not None and not verdict.terminal:
+            at_least = obey(wait_asked_by(verdict.error))
+            queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY, at_least=at_least)
             self._keep_deadline(key, priority)
             return
         queue.forget(key)

@@ -31,15 +31,15 @@ class Alarm:
         self._handle: asyncio.TimerHandle | None = None
         self.at = math.inf
 
-    def set(self, due: float) -> None:
-        """Ring at a time; one that is set for an earlier time stays, and is set anew then.
+    def set(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Ring at a time; one that is set for an earlier time stays, and is set again then.
 
-        Raises:
-            RuntimeError: no loop is running here.
+        Args:
+            due: monotonic second.
+            loop: the queue's event loop, in whose thread this is called.
         """
         if due >= self.at:
             return
-        loop = asyncio.get_running_loop()
         self.cancel()
         self.at = due
         self._handle = loop.call_at(loop.time() + min(max(0.0, due - self._now()), _LONGEST_SLEEP), self._call)

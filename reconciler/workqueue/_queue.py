@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import threading
+from collections.abc import Callable, Hashable
 
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
@@ -36,7 +38,8 @@ class QueueShutDown(ReconcilerError):
 class WorkQueue(QueueState[K]):
     """Hand keys to workers: each to one at a time, as often as needed and no more.
 
-    For one event loop; it can be made, and added to, before there is one. What is guaranteed: the room's docstring.
+    For one event loop; it can be made, and added to, before there is one. Other threads may call `add` and
+    `add_threadsafe`. What is guaranteed: the room's docstring.
 
     Args:
         name: for error messages and statistics. Defaults to ``""``.
@@ -44,6 +47,8 @@ class WorkQueue(QueueState[K]):
             controller-runtime's default.
         clock: source of monotonic time. Defaults to the clock in force.
         metrics: measures waits and runs. Defaults to nobody.
+        fair_by: returns the group of a key, such as its namespace. Groups that have ready keys take turns, one hand-out
+            each, and priorities count within a group. Defaults to one group.
     """
 
     def __init__(
@@ -53,12 +58,15 @@ class WorkQueue(QueueState[K]):
         rate_limiter: RateLimiter | None = None,
         clock: Clock | None = None,
         metrics: QueueMetrics | None = None,
+        fair_by: Callable[[K], Hashable] | None = None,
     ) -> None:
-        super().__init__(name, rate_limiter or ExponentialBackoff(0.005, 1000), (clock or current_clock()).monotonic)
+        limiter = rate_limiter or ExponentialBackoff(0.005, 1000)
+        super().__init__(name, limiter, (clock or current_clock()).monotonic, fair_by)
         self._metrics = metrics
         self._drainers: list[asyncio.Future[None]] = []
         self._stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.get_ident()  # the loop's; before there is a loop, the one that made the queue
         self._unbound = True  # something may wait for the loop to be known
         self._alarm = Alarm(self._now, self._fire)
         self._inbox: Inbox[K] = Inbox(self._deliver, self._count_dropped)
@@ -77,6 +85,8 @@ class WorkQueue(QueueState[K]):
         raised goes last in its new priority. Once a shutdown has begun, adds are dropped and counted; while it drains,
         adds without delay to keys that are ready or in hand still hold.
 
+        Called in another thread, this is `add_threadsafe`.
+
         Args:
             key: what to hand out.
             after: seconds; None, 0 or less is now.
@@ -87,6 +97,9 @@ class WorkQueue(QueueState[K]):
         Raises:
             ValueError: the delay is not finite.
         """
+        if threading.get_ident() != self._thread:
+            self.add_threadsafe(key, after=after, priority=priority, reason=reason)
+            return
         if after is not None and not math.isfinite(after):
             raise ValueError(f"after must be a finite number of seconds, not {after!r}")
         entry = self._entries.get(key)
@@ -107,22 +120,30 @@ class WorkQueue(QueueState[K]):
         elif not entry.ready:
             self._make_ready(entry)
 
-    def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "") -> None:
+    def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "", at_least: float = 0.0) -> None:
         """Add a key after the delay that the rate limiter says, which counts this as a failure.
 
         A key that is ready, or waits by the rate limiter already, is a duplicate: its failure counts, but it is not
         charged to what keys share (see `TokenBucket`).
 
+        Args:
+            key: what to hand out.
+            priority: as in `add`.
+            reason: as in `add`.
+            at_least: seconds that the delay has at least, whatever the rate limiter says. Defaults to 0.
+
         Raises:
             ValueError: the rate limiter answered a delay that is not finite.
+            RuntimeError: called outside the thread of the queue's event loop.
         """
+        self._check_thread()
         entry = self._entries.get(key)
         if self._closing and (entry is None or not entry.ready):
             self._count_dropped(1)
             return
         duplicate = entry is not None and (entry.ready or entry.limited)
         delay = when_duplicate(self._limiter, key) if duplicate else self._limiter.when(key)
-        self.add(key, after=delay, priority=priority, reason=reason)
+        self.add(key, after=max(delay, at_least), priority=priority, reason=reason)
         self._entries[key].limited = True
 
     def add_threadsafe(self, key: K, *, after: float | None = None, priority: int = 0, reason: str = "") -> None:
@@ -145,7 +166,11 @@ class WorkQueue(QueueState[K]):
 
         Returns:
             Whether the reason was pending.
+
+        Raises:
+            RuntimeError: called outside the thread of the queue's event loop.
         """
+        self._check_thread()
         entry = self._entries.get(key)
         if entry is None:
             return False
@@ -158,8 +183,14 @@ class WorkQueue(QueueState[K]):
         return found
 
     def forget(self, key: K) -> None:
-        """End the key's history with the rate limiter; what is pending stays pending."""
+        """End the key's history with the rate limiter; what is pending stays pending.
+
+        Its next failure is no duplicate, so it is charged to what keys share.
+        """
         self._limiter.forget(key)
+        entry = self._entries.get(key)
+        if entry is not None:
+            entry.limited = False
 
     # Working
 
@@ -171,8 +202,9 @@ class WorkQueue(QueueState[K]):
 
         Raises:
             QueueShutDown: the queue is shut down and, if it drains, nothing is ready or in hand any more.
+            RuntimeError: the queue belongs to another event loop, which is running.
         """
-        if self._unbound:
+        if self._unbound or threading.get_ident() != self._thread:
             self._bind()
         while not self._order.size:
             if self._stopped:
@@ -197,7 +229,9 @@ class WorkQueue(QueueState[K]):
 
         Raises:
             ValueError: the key is not in hand.
+            RuntimeError: called outside the thread of the queue's event loop.
         """
+        self._check_thread()
         entry = self._entries.get(key)
         if entry is None or entry.run_since is None:
             raise ValueError(f"{key!r} is not in hand: done is called once for each key that get returned")
@@ -366,14 +400,31 @@ class WorkQueue(QueueState[K]):
     def _count_dropped(self, adds: int) -> None:
         self._dropped_adds += adds
 
-    # The loop's timer
+    # The loop and its timer
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise self._belongs_elsewhere()
+
+    def _belongs_elsewhere(self) -> RuntimeError:
+        return RuntimeError(
+            f"work queue {self._name!r} belongs to the event loop of another thread: only add and add_threadsafe "
+            "may be called here"
+        )
 
     def _bind(self) -> None:
-        """Meet the loop that this runs in: take what other threads added, set the timer."""
+        """Adopt the loop that this runs in: take what other threads added, set the timer.
+
+        Raises:
+            RuntimeError: the queue belongs to another loop, which is running.
+        """
         loop = asyncio.get_running_loop()
         if loop is self._loop and not self._unbound:
             return
         if loop is not self._loop:
+            if self._loop is not None and self._loop.is_running():
+                raise self._belongs_elsewhere()
+            self._thread = threading.get_ident()
             self._alarm.cancel()
             self._workers.clear()  # they waited in a loop that has ended
             self._drainers.clear()
@@ -386,10 +437,10 @@ class WorkQueue(QueueState[K]):
         due = self._timers.next_due()
         if due is None:
             return
-        try:
-            self._alarm.set(due)
-        except RuntimeError:
-            self._unbound = True  # the first worker sees to it
+        if self._loop is None or self._loop.is_closed():
+            self._unbound = True  # the next `get` sets the timer
+        else:
+            self._alarm.set(due, self._loop)
 
     def _fire(self) -> None:
         now = self._now()

@@ -28,7 +28,9 @@ def tracker() -> EchoTracker[Request]:
 @pytest.fixture
 async def cycle(tracker) -> ReconcileCycle:
     run = ReconcileRun("widget", KEY, "id", frozenset({"event"}), 2, 0)
-    return ReconcileCycle(GVK, run, tracker=tracker, unsaved=UnsavedStore(), loop=asyncio.get_running_loop())
+    made = ReconcileCycle(GVK, run, tracker=tracker, unsaved=UnsavedStore(), loop=asyncio.get_running_loop())
+    made.start("u", 5)
+    return made
 
 
 async def test_reads_and_writes_of_the_own_object_are_heard(cycle, tracker) -> None:
@@ -76,6 +78,7 @@ async def test_reports_after_the_end_are_ignored(cycle, tracker) -> None:
     cycle.end()
     tracker.finish(KEY)
     tracker.hand_out(KEY)
+    tracker.start(KEY, 5)
     cycle.saw(GVK, KEY, "u", 3)
     cycle.wrote(GVK, KEY, "u", before=3, after=9, exact=True)
     tracker.finish(KEY)

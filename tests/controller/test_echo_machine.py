@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from reconciler.controller._cycle import ReconcileCycle, ReconcileRun
-from reconciler.controller._echo import EchoTracker
+from reconciler.controller._echo import EchoTracker, Wake
 from reconciler.controller._unsaved import UnsavedStore
 from reconciler.meta import GroupVersionKind, Request, Version
 
@@ -29,6 +29,7 @@ GVK = GroupVersionKind("example.com", "v1", "Tree")
 A, B = Request("a", "ns"), Request("b", "ns")
 KINDS = st.sampled_from(["plain", "no-op", "webhook"])
 BASES = st.sampled_from(["tip", "cache"])
+DOORS = st.sampled_from(["cache", "store", "server"])
 OUTCOMES = st.sampled_from(["done", "requeue_after"])
 
 
@@ -70,8 +71,8 @@ class Obj:
     store: int = 0
     overlay: int = 0
 
-    considered: int = -1  # the newest version that a cycle began with
-    chain_top: int = -1  # the newest version that a cycle's own chain led to
+    considered: int = -1  # the newest version that was the oldest one a cycle read
+    chain_top: int = -1  # the newest version that own writes led to, from the one in the store at a cycle's start
     delivered: int = -1  # the newest version that an event brought
 
     reasons: set[str] = field(default_factory=set)
@@ -79,8 +80,10 @@ class Obj:
     owed: bool = False  # another source asked for a run after the last hand-out
 
     cycle: ReconcileCycle | None = None
-    basis: int | None = None
-    tip: int | None = None
+    basis: int | None = None  # the oldest version read
+    tip: int | None = None  # what the batcher writes on
+    chain: int = -1
+    links: dict[int, int] = field(default_factory=dict)  # own writes: no version lies between the two
     pending: Write | None = None
 
 
@@ -177,6 +180,7 @@ class EchoMachine(RuleBasedStateMachine):
         obj.undelivered.clear()
         obj.overlay, obj.store, obj.basis, obj.tip, obj.pending = 0, obj.version, None, None, None
         obj.considered = obj.chain_top = -1
+        obj.links.clear()
         self.rule.tracker.forget(A)
         self._add(A, "deleted")
         self._event(A, obj.version)
@@ -189,6 +193,7 @@ class EchoMachine(RuleBasedStateMachine):
             obj.undelivered.clear()
             obj.store, obj.overlay, obj.delivered = obj.version, 0, obj.version
             obj.considered = obj.chain_top = -1
+            obj.links.clear()
             obj.basis = obj.tip = obj.pending = None
             self._add(key, "restart")
 
@@ -200,34 +205,45 @@ class EchoMachine(RuleBasedStateMachine):
             assert obj.delivered > obj.chain_top, f"echo: {key} runs for {obj.delivered}, considered {obj.chain_top}"
         obj.reasons, obj.timer, obj.owed = set(), False, False
         obj.basis = obj.tip = obj.pending = None
+        obj.chain = self._linked(obj, max(obj.store, obj.chain_top))
         self.rule.tracker.hand_out(key)
         obj.cycle = self.rule.make_cycle(key)
-        self._read(key)
+        obj.cycle.start("uid", self._wire(obj.store))
 
-    def _read(self, key: Request) -> None:
+    @staticmethod
+    def _linked(obj: Obj, version: int) -> int:
+        while version in obj.links:
+            version = obj.links[version]
+        return version
+
+    def _read(self, key: Request, door: str = "cache") -> None:
+        """Read through the cached client, which reports it, or through the informer's store or the live client."""
         obj = self.objects[key]
-        version = max(obj.store, obj.overlay)
-        if obj.basis is None:
-            obj.basis = obj.tip = version
-        obj.cycle.saw(GVK, key, "uid", self._wire(version))
+        version = {"cache": max(obj.store, obj.overlay), "store": obj.store, "server": obj.version}[door]
+        obj.basis = version if obj.basis is None else min(obj.basis, version)
+        obj.tip = version if obj.tip is None else obj.tip
+        if door == "cache":
+            obj.cycle.saw(GVK, key, "uid", self._wire(version))
 
     @when(lambda a: a.cycle is None and (a.reasons or a.timer))
-    @rule()
-    def hand_out(self) -> None:
+    @rule(door=DOORS)
+    def hand_out(self, door: str) -> None:
         self._hand_out(A)
+        self._read(A, door)
 
     @when(lambda a: a.cycle is None and (a.reasons or a.timer))
     @rule(kind=KINDS, outcome=OUTCOMES)
     def whole_cycle(self, kind: str, outcome: str) -> None:
         self._hand_out(A)
+        self._read(A)
         self._send("tip", kind)
         self._answer()
         self._finish(A, outcome)
 
     @when(lambda a: a.cycle and a.basis)
-    @rule()
-    def user_reads_again(self) -> None:
-        self._read(A)
+    @rule(door=DOORS)
+    def user_reads_again(self, door: str) -> None:
+        self._read(A, door)
 
     @when(lambda a: a.cycle and a.tip and not a.pending)
     @rule(basis=BASES, kind=KINDS)
@@ -260,6 +276,9 @@ class EchoMachine(RuleBasedStateMachine):
         obj.overlay = max(obj.overlay, write.after)
         if write.exact and write.before == obj.tip:
             obj.tip = write.after
+        if write.exact and write.before != write.after:
+            obj.links[write.before] = write.after
+            obj.chain = self._linked(obj, obj.chain)
         before, after = self._wire(write.before), self._wire(write.after)
         obj.cycle.wrote(GVK, A, "uid", before=before, after=after, exact=write.exact)
 
@@ -298,6 +317,7 @@ class EchoMachine(RuleBasedStateMachine):
     @rule()
     def run_of_b(self) -> None:
         self._hand_out(B)
+        self._read(B)
         self._finish(B, "done")
 
     @when(lambda a: a.cycle)
@@ -308,13 +328,13 @@ class EchoMachine(RuleBasedStateMachine):
     def _finish(self, key: Request, outcome: str) -> None:
         obj = self.objects[key]
         obj.cycle.end()
-        if not self.rule.tracker.finish(key):
-            obj.reasons.discard("event")
+        if self.rule.tracker.finish(key) is not None:
+            self._add(key, "event")
         obj.timer = outcome == "requeue_after" and not obj.reasons
         obj.cycle = obj.pending = None
         if obj.basis is not None:
             obj.considered = max(obj.considered, obj.basis)
-            obj.chain_top = max(obj.chain_top, obj.tip)
+            obj.chain_top = max(obj.chain_top, obj.chain)
 
     @invariant()
     def what_rests_has_missed_nothing(self) -> None:
@@ -335,6 +355,7 @@ class EchoMachine(RuleBasedStateMachine):
                 if not obj.reasons:
                     break
                 self._hand_out(key)
+                self._read(key)
             assert not obj.reasons, f"{key} does not come to rest"
 
 
@@ -382,13 +403,13 @@ class _SetOfOwnVersions(EchoTracker[Request]):
     def wrote(self, key, *, before, after, exact):
         self.own.setdefault(key, set()).add(after)
 
-    def admits(self, key, version):
+    def admits(self, key, version, wake=Wake()):  # noqa: B008
         self.newest[key] = version
-        return version not in self.own.get(key, ()) and super().admits(key, version)
+        return version not in self.own.get(key, ()) and super().admits(key, version, wake)
 
     def finish(self, key):
         super().finish(key)
-        return self.newest.get(key) not in self.own.get(key, ())
+        return Wake() if self.newest.get(key) not in self.own.get(key, ()) else None
 
 
 class _UnconditionalWriteIsOwn(Rule):
@@ -425,12 +446,25 @@ class _EveryReadMovesTheBasis(EchoTracker[Request]):
             hand.basis = hand.tip = version
 
 
+class _FirstReportedReadIsTheBasis(EchoTracker[Request]):
+    """What was read before through another client, and not reported, is not counted."""
+
+    def start(self, key, version):
+        super().start(key, version)
+        self._hands[key].basis = self._hands[key].tip = None
+
+    def saw(self, key, version):
+        hand = self._hands[key]
+        if hand.basis is None and not hand.void:
+            hand.basis = hand.tip = version
+        super().saw(key, version)
+
+
 class _LateIsIgnored(EchoTracker[Request]):
     """All events during a cycle are taken for echoes."""
 
     def finish(self, key):
         super().finish(key)
-        return False
 
 
 class _RestoreIsIgnored(EchoTracker[Request]):
@@ -466,6 +500,7 @@ MUTANTS = {
     "4 a cycle's write marks any key": _with_cycle(_AnyKeyCycle),
     "the answer need not be exact": _with_tracker(_AnswerNeedNotBeExact),
     "every read moves the basis": _with_tracker(_EveryReadMovesTheBasis),
+    "the first reported read is the basis": _with_tracker(_FirstReportedReadIsTheBasis),
     "late events are ignored": _with_tracker(_LateIsIgnored),
     "a restored backup is ignored": _with_tracker(_RestoreIsIgnored),
     "own writes are news": _with_tracker(_OwnWritesAreNews),

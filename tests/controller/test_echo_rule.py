@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from reconciler.cache import EventType
 from reconciler.controller import Predicate, Result
+from reconciler.meta import Request
 from reconciler.objects import ObjectMeta
 from reconciler.status import StatusBatcher
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, WidgetSpec, World, quiet
@@ -179,6 +182,133 @@ async def test_echo_does_not_consume_the_timer(world: World) -> None:
     assert [time - start for time in reconciler.times] == pytest.approx([0, 30, 60, 90], abs=0.5)
     assert world.status_writes() == 4
     assert [reasons for _, reasons in reconciler.runs[1:]] == [{"requeue_after"}] * 3
+
+
+@ORDERS
+@pytest.mark.parametrize("door", ["live get", "live list", "informer's store"])
+@pytest.mark.parametrize("basis", ["cached list", "cached get", "batcher by name"])
+async def test_a_change_after_an_unreported_read_is_reconciled(world: World, door: str, basis: str) -> None:
+    """What was read first is old; what is read later, and written on, is new. The change in between is not observed."""
+    informer = await world.cache.informer(Widget)
+    sizes = []
+
+    async def read_size(reconciler, request):
+        if door == "live get":
+            return (await reconciler.client.live.get(Widget, *request)).spec.size
+        if door == "live list":
+            return (await reconciler.client.live.list(Widget, request.namespace))[0].spec.size
+        return informer.store.get(request).decode()["spec"]["size"]
+
+    async def body(reconciler, request):
+        sizes.append(await read_size(reconciler, request))
+        if len(sizes) == 1:
+            await world.resize(2)
+            await quiet(0.5)  # its event is in the store by now
+        given: tuple = (Widget,)
+        if basis == "cached list":
+            given = ((await reconciler.client.list(Widget, request.namespace))[0],)
+        elif basis == "cached get":
+            given = (await reconciler.client.get(Widget, *request),)
+        named = {} if len(given) == 1 and basis != "batcher by name" else {"name": "w", "namespace": "ns"}
+        async with StatusBatcher(reconciler.client, *given, **named) as status:
+            status.set(phase="Ready")
+
+    await world.start(KeyReconciler(body), resource=Widget)
+    await world.widget()
+    await quiet(60)
+    assert sizes[0] == 1
+    assert sizes[-1] == 2
+    assert len(sizes) <= 3
+    assert (await world.read()).status.phase == "Ready"
+
+
+@ORDERS
+@pytest.mark.parametrize("setter", ["enqueue", "source", "queue", "thread"])
+async def test_a_delay_set_from_outside_survives_the_echo(world: World, setter: str) -> None:
+    """A timer that somebody sets while the key is in progress does not belong to the event of the own write."""
+    orders: asyncio.Queue[Request] = asyncio.Queue()
+
+    async def later(enqueue):
+        while True:
+            enqueue(await orders.get(), after=60)
+
+    async def enqueue_later(key):
+        controller.enqueue(key, "later", after=60)
+
+    async def body(reconciler, obj, status):
+        status.increment("runs")
+        if len(reconciler.runs) > 1:
+            return
+        if setter == "enqueue":
+            controller.enqueue(obj.key, "later", after=60)
+        elif setter == "queue":
+            controller.queue.add(obj.key, after=60, reason="later")
+        elif setter == "source":
+            orders.put_nowait(obj.key)
+        else:  # with a loop of its own, which must not get the timer
+            await asyncio.to_thread(lambda: asyncio.run(enqueue_later(obj.key)))
+        await status.flush()  # the event of this write may come while the reconcile goes on
+        await quiet(0.5)
+
+    reconciler = WidgetReconciler(body)
+    controller = await world.start(reconciler, sources=[later])
+    await world.widget()
+    await quiet(200)
+    start = reconciler.times[0]
+    assert [time - start for time in reconciler.times] == pytest.approx([0, 60], abs=0.5)
+    assert all("event" not in reasons for _, reasons in reconciler.runs[1:])
+
+
+@ORDERS
+@pytest.mark.parametrize("by_key", [True, False])
+@pytest.mark.parametrize("trouble", ["lost answer", "foreign change", "live read"])
+async def test_who_writes_in_each_reconcile_catches_up_with_a_slow_watch(
+    world: World, by_key: bool, trouble: str
+) -> None:
+    """One own write that could not be counted must not make the next one uncounted, and so on."""
+
+    async def count(reconciler, obj):
+        async with StatusBatcher(reconciler.client, obj) as status:
+            status.increment("runs")
+            if len(reconciler.runs) == 1 and trouble == "foreign change":
+                await world.foreign.patch(Widget, "w", "ns", patch={"metadata": {"labels": {"a": "b"}}})
+            if len(reconciler.runs) == 1 and trouble == "lost answer":
+                world.server.faults.add(verb="patch", subresource="status", after_commit=True, lost=True)
+            if len(reconciler.runs) <= 2:
+                controller.enqueue(obj.key)  # the next one starts before the event of this write has come
+            await quiet(0.5)
+
+    async def by_key_body(reconciler, request):
+        client = reconciler.client.live if trouble == "live read" else reconciler.client
+        await count(reconciler, await client.get(Widget, *request))
+
+    async def object_body(reconciler, obj, status):
+        await count(reconciler, obj)
+
+    reconciler: KeyReconciler | WidgetReconciler = (
+        KeyReconciler(by_key_body) if by_key else WidgetReconciler(object_body)
+    )
+    controller = await world.start(reconciler, resource=Widget)
+    await world.widget()
+    await quiet(60)
+    assert len(reconciler.runs) <= 6
+
+
+@ORDERS
+async def test_an_echo_takes_nothing_from_the_reasons_of_others(world: World) -> None:
+    """What else wakes the key stays as it was set: readiness, priority and reasons."""
+
+    async def body(reconciler, obj, status):
+        status.increment("runs")
+        if len(reconciler.runs) == 1:
+            controller.queue.add(obj.key, reason="event", priority=3)  # a word that the controller uses as well
+            await quiet(0.5)
+
+    reconciler = WidgetReconciler(body)
+    controller = await world.start(reconciler)
+    await world.widget()
+    await quiet(60)
+    assert len(reconciler.runs) == 2
 
 
 @ORDERS

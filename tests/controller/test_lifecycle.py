@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -288,6 +289,64 @@ async def test_plain_reconciler_must_say_its_kind(world: World) -> None:
         world.controller(KeyReconciler())
 
 
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_source_that_does_not_end_keeps_no_reconcile_going(world: World, cancelled: bool) -> None:
+    """Whatever `stop` waits for, the workers are stopped: another process may have the keys by now."""
+    ended = asyncio.Event()
+
+    async def stubborn(enqueue):
+        while not ended.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await ended.wait()
+
+    async def body(reconciler, request):
+        await asyncio.Event().wait()
+
+    controller = await world.start(KeyReconciler(body), resource=Widget, sources=[stubborn])
+    controller.enqueue(KEY)
+    await quiet()
+    assert controller.statistics().active == 1
+    stopping = asyncio.create_task(controller.stop(grace=30))
+    await quiet(0.1)
+    if cancelled:
+        stopping.cancel()
+    await quiet(0.1 if cancelled else 31)
+    assert controller.statistics().active == 0
+    assert not stopping.done()
+    controller.enqueue(KEY)
+    await quiet()
+    assert controller.statistics().reconciles + controller.statistics().cancelled == 1
+    ended.set()
+    with contextlib.suppress(asyncio.CancelledError):
+        await stopping
+    await controller.stop()
+
+
+async def test_stop_that_is_cancelled_twice_returns_and_goes_on(world: World) -> None:
+    done = asyncio.Event()
+
+    async def body(reconciler, request):
+        while not done.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await done.wait()
+
+    controller = await world.start(KeyReconciler(body), resource=Widget)
+    controller.enqueue(KEY)
+    await quiet()
+    stopping = asyncio.create_task(controller.stop(grace=30))
+    await quiet(0.1)
+    stopping.cancel()
+    await quiet(0.1)
+    assert not stopping.done()
+    stopping.cancel()
+    await quiet(0.1)
+    assert stopping.cancelled()
+    assert controller.statistics().active == 1
+    done.set()
+    await controller.stop()
+    assert controller.statistics().active == 0
+
+
 async def test_name_defaults_to_the_kind_in_lower_case(world: World) -> None:
     reconciler = WidgetReconciler()
     controller = world.controller(reconciler)
@@ -310,6 +369,34 @@ async def test_enqueue_from_a_thread(world: World) -> None:
     await asyncio.to_thread(controller.enqueue, KEY, "from a thread")
     await quiet()
     assert reconciler.runs[0][2] == {"enqueue: from a thread"}
+
+
+@pytest.mark.parametrize("entry", ["enqueue", "queue", "source"])
+async def test_a_thread_with_a_loop_of_its_own_can_delay_a_key(world: World, entry: str) -> None:
+    """The timer is the controller's, so neither this delay nor a later one is lost with the thread's loop."""
+    enqueued = []
+
+    async def source(enqueue):
+        enqueued.append(enqueue)
+        await asyncio.Event().wait()
+
+    async def delay() -> None:
+        if entry == "enqueue":
+            controller.enqueue(KEY, after=5)
+        elif entry == "queue":
+            controller.queue.add(KEY, after=5)
+        else:
+            enqueued[0](KEY, after=5)
+
+    reconciler = KeyReconciler()
+    controller = await world.start(reconciler, resource=Widget, sources=[source])
+    await quiet(1)
+    start = asyncio.get_running_loop().time()
+    await asyncio.to_thread(lambda: asyncio.run(delay()))
+    await quiet(10)
+    controller.enqueue(KEY, after=20)
+    await quiet(30)
+    assert [time - start for time in reconciler.times] == pytest.approx([5, 30], abs=0.1)
 
 
 async def test_enqueue_after_a_delay(world: World) -> None:

@@ -161,7 +161,7 @@ async def test_a_deposed_leader_s_write_that_was_on_its_way_is_refused_and_not_m
             assert network.answers == []
             await elected(second)
             await asyncio.sleep(100)
-            assert network.answers == [409]
+            assert set(network.answers) == {409}  # one for each time that the first leader sent it
             assert (await client.get("v1/Pod", "a", "default")).to_dict()["status"]["message"] == "two"
 
 

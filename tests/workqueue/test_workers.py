@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 import pytest
 
@@ -448,6 +448,89 @@ def test_adds_from_threads_arrive_and_wake_a_worker() -> None:
         return seen
 
     assert asyncio.run(main()) == set(range(400))
+
+
+def in_a_thread(function: Callable[[], object], *, loop: bool) -> BaseException | None:
+    """Call a function in another thread, inside an event loop of that thread or outside any; return what it raised."""
+    raised: list[BaseException] = []
+
+    async def inside() -> None:
+        function()
+
+    def body() -> None:
+        try:
+            if loop:
+                asyncio.run(inside())
+            else:
+                function()
+        except BaseException as error:  # noqa: BLE001 - the caller judges
+            raised.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    return raised[0] if raised else None
+
+
+@pytest.mark.parametrize("loop", [True, False])
+async def test_a_plain_add_from_another_thread_leaves_the_timers_alive(loop: bool) -> None:
+    """A thread may have a loop of its own, which must not get the queue's timer."""
+    queue: WorkQueue[str] = WorkQueue()
+    assert in_a_thread(lambda: queue.add("thread", after=5), loop=loop) is None
+    await settle()
+    queue.add("loop", after=3)
+    async with asyncio.timeout(10):
+        assert [await queue.get(), await queue.get()] == ["loop", "thread"]
+    queue.add("later", after=60)
+    async with asyncio.timeout(100):
+        assert await queue.get() == "later"
+
+
+@pytest.mark.parametrize("loop", [True, False])
+def test_a_plain_add_from_another_thread_before_there_is_a_loop_waits_for_it(loop: bool) -> None:
+    from reconciler.testing import virtual_time
+
+    async def take() -> str:
+        async with asyncio.timeout(10):
+            return await queue.get()
+
+    with virtual_time():
+        queue: WorkQueue[str] = WorkQueue()
+        assert in_a_thread(lambda: queue.add("thread", after=5), loop=loop) is None
+        assert asyncio.run(take()) == "thread"
+
+
+@pytest.mark.parametrize("loop", [True, False])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda queue: queue.add_rate_limited("a"),
+        lambda queue: queue.retract("a", "reason"),
+        lambda queue: queue.done("a"),
+    ],
+)
+async def test_what_cannot_be_called_from_another_thread_says_so(call, loop: bool) -> None:
+    queue: WorkQueue[str] = WorkQueue(name="jobs")
+    queue.add("a", reason="reason")
+    assert await queue.get() == "a"
+    error = in_a_thread(lambda: call(queue), loop=loop)
+    assert isinstance(error, RuntimeError)
+    assert "'jobs'" in str(error)
+    assert "add_threadsafe" in str(error)
+    queue.done("a")
+
+
+async def test_a_loop_of_another_thread_cannot_take_the_queue_away() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    waiting = start(queue.get())
+    await settle()
+
+    def get() -> None:
+        asyncio.run(queue.get())
+
+    assert isinstance(in_a_thread(get, loop=False), RuntimeError)
+    queue.add("a")
+    assert await waiting == "a"
 
 
 async def test_adds_from_threads_merge_as_adds_do() -> None:

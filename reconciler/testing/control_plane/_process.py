@@ -52,6 +52,11 @@ class Process:
             raise
         self._tell(f"{self._popen.pid}\n")
 
+    @property
+    def pid(self) -> int:
+        """Return the program's process id."""
+        return self._popen.pid
+
     def has_ended(self, *, within: float) -> bool:
         """Wait up to `within` seconds for the program's end; say whether it came."""
         try:

@@ -2,7 +2,7 @@
 
 Hypothesis draws sequences of requests, and both servers get them; what they answer has to agree word by word. With
 ``--record`` sequences and answers are written to recorded/, so that a machine without Go compares the embedded server
-with the truth as well. ``nox -f .noxfile.py -s campaign`` goes on for thousands of sequences from a seed of chance.
+with the truth as well. ``nox -s campaign`` goes on for thousands of sequences from a seed of chance.
 """
 
 from __future__ import annotations

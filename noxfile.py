@@ -1,4 +1,4 @@
-"""Run what takes longer than a change waits for, and the usual checks: ``nox -f .noxfile.py -s SESSION``.
+"""Run what takes longer than a change waits for, and the usual checks: ``nox -s SESSION``.
 
 The sessions use the environment that nox runs in.
 """
@@ -10,6 +10,16 @@ import os
 import nox
 
 nox.options.sessions = ["lint", "tests"]
+
+
+def taken(arguments: list[str], option: str, default: str) -> str:
+    """Remove an option from the arguments and return its value."""
+    if option not in arguments:
+        return default
+    at = arguments.index(option)
+    value = arguments[at + 1]
+    del arguments[at : at + 2]
+    return value
 
 
 @nox.session(python=False)
@@ -36,11 +46,20 @@ def campaign(session: nox.Session) -> None:
     3000. DIFFERENTIAL_SEED draws the sequences of an earlier campaign again. Other arguments go to pytest.
     """
     arguments = list(session.posargs)
-    examples = os.environ.get("DIFFERENTIAL_EXAMPLES", "3000")
-    if "--examples" in arguments:
-        at = arguments.index("--examples")
-        examples = arguments[at + 1]
-        del arguments[at : at + 2]
+    examples = taken(arguments, "--examples", os.environ.get("DIFFERENTIAL_EXAMPLES", "3000"))
     test = "tests/conformance/differential/test_differential.py::test_both_servers_answer_alike"
     command = ["pytest", "-q", "-s", "--control-plane", test, *arguments]
     session.run(*command, env={"DIFFERENTIAL_EXAMPLES": examples})
+
+
+@nox.session(python=False)
+def chaos(session: nox.Session) -> None:
+    """Run whole operators on virtual time in a world where everything goes wrong, from many seeds.
+
+    ``-- --seeds N --first S`` sets how many, and the first one; the defaults are those of the environment variables
+    CHAOS_SEEDS and CHAOS_FIRST, or 500 from 1000. Other arguments go to pytest.
+    """
+    arguments = list(session.posargs)
+    seeds = taken(arguments, "--seeds", os.environ.get("CHAOS_SEEDS", "500"))
+    first = taken(arguments, "--first", os.environ.get("CHAOS_FIRST", "1000"))
+    session.run("pytest", "-q", "tests/chaos", *arguments, env={"CHAOS_SEEDS": seeds, "CHAOS_FIRST": first})
