@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from email import message_from_bytes
@@ -359,3 +360,33 @@ async def test_the_conversion_holds_nobody_up(tmp_path: Path) -> None:
     assert turns > 10
     assert isinstance(task.exception(), Exception)
     await channel.close()
+
+
+def test_with_core_alone_texts_are_redacted_and_console_log_and_file_work() -> None:
+    program = """
+import subprocess
+import sys
+for name in ("re2", "markdown_it", "minijinja", "aiosmtplib", "aiolimiter"):
+    sys.modules[name] = None
+import asyncio, tempfile
+from reconciler.errors import MissingExtra
+from reconciler.notification import *
+from reconciler.notification import Redactor
+from reconciler.notification.channels import SlackChannel, SlackConfig
+m = Message(name="n", namespace="d", uid="u", type="Simple", priority="Low", subject="s", channel="c",
+            body=Redactor().redact("password=hunter2"))
+async def main():
+    for channel in (ConsoleChannel(), LogChannel(), FileChannel(tempfile.mkdtemp())):
+        await channel.deliver(m)
+asyncio.run(main())
+try:
+    SlackChannel("slack:x", SlackConfig(url="https://x"), Credentials())
+except MissingExtra as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "[Low] [Simple] s",
+        "password=[REDACTED]",
+        "Slack needs markdown_it: pip install 'kube-reconciler[notification]'",
+    ]
