@@ -6,18 +6,19 @@ import re
 import sys
 from typing import TextIO
 
+from reconciler.notification._characters import one_line, visible
 from reconciler.notification._message import Message
 
 __all__ = ["ConsoleChannel"]
 
-# A body must not move the cursor, hide text or forge the line of another message.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HEAD_BEGIN = re.compile(r"^(?=[^\S\n]*\[)", re.MULTILINE)
 
 
 class ConsoleChannel:
     """Print messages: ``[priority] [type] subject``, then the body.
 
-    Control characters other than tab and line feed are shown as ``�``.
+    Only the first line of a message begins with ``[``: lines of the body that would are indented by a space. What a
+    terminal obeys, ends a line at or shows in another order is shown as ``�``.
 
     Args:
         stream: where to write text. Defaults to what `sys.stdout` is at the time of each message.
@@ -34,7 +35,8 @@ class ConsoleChannel:
         Raises:
             OSError: the stream cannot be written to; another attempt follows.
         """
-        head = f"[{message.priority}] [{message.type}] {message.subject}".replace("\n", " ")
+        head = visible(one_line(f"[{message.priority}] [{message.type}] {message.subject}"))
+        body = _HEAD_BEGIN.sub(" ", visible(message.body.rstrip()))
         stream = self._stream or sys.stdout
-        stream.write(_CONTROL.sub("�", f"{head}\n{message.body.rstrip()}") + "\n")
+        stream.write(f"{head}\n{body}\n")
         stream.flush()

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec.json
+
+from reconciler.notification._characters import encodable, escaped
 from reconciler.notification._message import Message
 
-__all__ = ["message_document"]
+__all__ = ["message_document", "message_json"]
+
+
+def message_json(message: Message) -> bytes:
+    """Return a message as JSON in one line, whatever a program takes for the end of one; see `message_document`."""
+    return escaped(msgspec.json.encode(message_document(message)).decode()).encode()
 
 
 def message_document(message: Message) -> dict[str, Any]:
@@ -35,4 +44,16 @@ def message_document(message: Message) -> dict[str, Any]:
         document["actionLinks"] = [
             {"service": link.service, "url": link.url, "label": link.label} for link in message.links
         ]
-    return document
+    return {name: _encodable(value) for name, value in document.items()}
+
+
+def _encodable(value: Any) -> Any:
+    """Return a JSON value without lone surrogates, which no encoding can write."""
+    match value:
+        case str():
+            return encodable(value)
+        case Mapping():
+            return {encodable(name): _encodable(member) for name, member in value.items()}
+        case list():
+            return [_encodable(item) for item in value]
+    return value

@@ -6,8 +6,10 @@ import email.policy
 import hashlib
 import html
 import logging
+import re
 import ssl
 from collections.abc import Sequence
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -17,6 +19,7 @@ from pydantic import Field, model_validator
 
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
+from reconciler.notification._characters import one_line, visible
 from reconciler.notification._credentials import Credentials
 from reconciler.notification._errors import (
     DeliveryError,
@@ -35,10 +38,27 @@ __all__ = ["EmailChannel", "EmailConfig", "email_message"]
 
 _log = logging.getLogger("reconciler.notification")
 
-_POLICY = email.policy.SMTP.clone(cte_type="7bit")
+
+class _Policy(email.policy.EmailPolicy):
+    """A policy that writes a subject as it is given, rather than what the parser of headers makes of it.
+
+    The parser decodes what looks like an encoded word, ``=?utf-8?q?a=0d=0aBcc:_x?=``, and some versions of Python write
+    the line ends in it into the header.
+    """
+
+    def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
+        """Return the header as it is stored."""
+        return (name, _subject(value)) if name == "Subject" else super().header_store_parse(name, value)
+
+
+_POLICY = _Policy(linesep="\r\n", cte_type="7bit", refold_source="none")
 """Not every server on the way takes eight bits."""
 
 _ADDRESS = r"^[^\s@<>,;:\"()\[\]]+@[^\s@<>,;:\"()\[\]]+$"
+_SENDABLE = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,255}")
+"""Addresses that go into a command of SMTP and a header as they are, without quotation marks."""
+
+_PLAIN_SUBJECT = re.compile(r"[ -~]{1,200}")
 _PRIORITY = {"Critical": "1", "High": "2", "Medium": "3", "Low": "5"}
 
 
@@ -167,13 +187,9 @@ def email_message(message: Message, config: EmailConfig) -> EmailMessage:
     if not recipients:
         raise PermanentDeliveryError("nobody is named: give recipients.email in the request, or 'to' in the receiver")
     mail = EmailMessage(_POLICY)
-    try:
-        mail["From"] = Address(addr_spec=config.sender)
-        mail["To"] = tuple(Address(addr_spec=recipient) for recipient in recipients)
-        "".join([config.sender, *recipients]).encode("ascii")  # a server that takes others is rare
-    except (ValueError, IndexError) as error:
-        raise PermanentDeliveryError(f"an address of the mail cannot be read: {error}") from error
-    mail["Subject"] = f"[{message.priority}] {' '.join(message.subject.split())}"
+    mail["From"] = _address(config.sender)
+    mail["To"] = tuple(_address(recipient) for recipient in recipients)
+    mail["Subject"] = f"[{message.priority}] {message.subject}"
     mail["Date"] = format_datetime(current_clock().now())
     digest = hashlib.sha256(message.idempotency_key.encode()).hexdigest()[:32]
     mail["Message-ID"] = f"<{digest}@{config.sender.rpartition('@')[2]}>"
@@ -184,16 +200,38 @@ def email_message(message: Message, config: EmailConfig) -> EmailMessage:
     return mail
 
 
+def _subject(text: str) -> str:
+    """Return a subject as a header has it: in ASCII, and as encoded words if it could be taken for something else."""
+    text = " ".join(visible(one_line(text)).split())
+    if _PLAIN_SUBJECT.fullmatch(text) and "=?" not in text:
+        return text
+    return Header(text, "utf-8", header_name="Subject").encode()
+
+
+def _address(text: str) -> Address:
+    """Return an address.
+
+    Raises:
+        PermanentDeliveryError: it is not a plain address in ASCII; a server that takes others is rare.
+    """
+    if not _SENDABLE.fullmatch(text) or "=?" in text:
+        raise PermanentDeliveryError(f"{visible(one_line(text))[:80]!r} is not an address that mail can be sent to")
+    try:
+        return Address(addr_spec=text)
+    except (ValueError, IndexError) as error:
+        raise PermanentDeliveryError(f"{text!r} is not an address that mail can be sent to: {error}") from error
+
+
 def _text(message: Message) -> str:
-    links = "".join(f"\n{link.label}: {link.url}" for link in message.links)
-    return f"{message.body.rstrip()}\n{links}\n\n-- \n{_about(message)}\n"
+    links = "".join(f"\n{one_line(link.label)}: {one_line(link.url)}" for link in message.links)
+    return visible(f"{message.body.rstrip()}\n{links}\n\n-- \n{_about(message)}\n")
 
 
 def _html(message: Message) -> str:
     links = "".join(
         f'<li><a href="{html.escape(link.url)}">{html.escape(link.label)}</a></li>' for link in message.links
     )
-    return (
+    return visible(
         f"<html><body><h2>{html.escape(message.subject)}</h2>"
         f'<div style="white-space: pre-wrap">{html.escape(message.body)}</div>'
         f"{f'<ul>{links}</ul>' if links else ''}<p><small>{html.escape(_about(message))}</small></p></body></html>"
@@ -201,7 +239,7 @@ def _html(message: Message) -> str:
 
 
 def _about(message: Message) -> str:
-    return f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
+    return one_line(f"{message.priority} | {message.type} | {message.namespace}/{message.name}")
 
 
 def _context(config: EmailConfig) -> ssl.SSLContext | None:

@@ -13,7 +13,7 @@ import msgspec.json
 from reconciler.errors import ConfigurationError
 from reconciler.notification._errors import RetryableDeliveryError
 from reconciler.notification._message import Message
-from reconciler.notification.channels._document import message_document
+from reconciler.notification.channels._document import message_json
 
 __all__ = ["FileChannel"]
 
@@ -70,7 +70,7 @@ class FileChannel:
     def _write(self, message: Message) -> None:
         message.mark_sent()  # here, for a delivery that is stopped before a thread was free has written nothing
         target = self._directory / _file_name(message)
-        content = msgspec.json.format(msgspec.json.encode(message_document(message)), indent=2) + b"\n"
+        content = msgspec.json.format(message_json(message), indent=2) + b"\n"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             _write_whole(target, content, self._mode)

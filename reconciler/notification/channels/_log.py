@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 
-import msgspec.json
-
 from reconciler.notification._message import Message
-from reconciler.notification.channels._document import message_document
+from reconciler.notification.channels._document import message_json
 
 __all__ = ["LogChannel"]
 
 
 class LogChannel:
     """Log each message as one JSON object in one line, at level INFO; its keys are those of `message_document`.
+
+    Characters at which some programs end a line, and those that a terminal obeys, are escaped.
 
     Args:
         logger: where to log. Defaults to the logger ``reconciler.notification.delivered``.
@@ -26,4 +26,4 @@ class LogChannel:
 
     async def deliver(self, message: Message) -> None:
         """Log the message at once, so cancellation cannot split it."""
-        self._logger.info("%s", msgspec.json.encode(message_document(message)).decode())
+        self._logger.info("%s", message_json(message).decode())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,12 +14,15 @@ from reconciler.errors import ConfigurationError
 from reconciler.notification._channel import CHANNEL_PATTERN
 from reconciler.notification.routing._matchers import Matcher, MatcherError, Operator, parse_matchers
 from reconciler.notification.routing._tree import Route
-from reconciler.notification.routing._yaml import Path, Problem, Source, read_yaml
+from reconciler.notification.routing._yaml import PROBLEM_LIMIT, Path, Problem, Source, read_yaml
 
 __all__ = ["Receiver", "ReceiverConfig", "RoutingConfig", "RoutingConfigError", "read_routing"]
 
 ROUTE_LIMIT = 10_000
 """Most routes of a configuration, and receivers."""
+
+NAMES_SHOWN = 20
+"""Names that an error lists of what there is."""
 
 _CONFIGS = "_configs"
 _UNUSED = (
@@ -84,7 +88,9 @@ class RoutingConfigError(ConfigurationError):
 
     def __init__(self, name: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(problems))
-        listed = "".join(f"\n  {problem}" for problem in self.problems)
+        told = [str(problem) for problem in self.problems[:PROBLEM_LIMIT]]
+        told += [f"… and {len(self.problems) - PROBLEM_LIMIT} more"] if len(self.problems) > PROBLEM_LIMIT else []
+        listed = "".join(f"\n  {problem}" for problem in told)
         super().__init__(f"the routing configuration {name} cannot be used:{listed}")
 
 
@@ -177,9 +183,9 @@ class _Reader:
         names: list[str] = []
         for index, name in enumerate(self._items(path, value)):
             if not isinstance(name, str) or not re.match(CHANNEL_PATTERN, name):
-                self._complain((*path, index), f"{name!r} is no name of a channel")
+                self._complain((*path, index), f"{_shown(name)} is no name of a channel")
             elif self._channels is not None and name not in self._channels:
-                known = ", ".join(sorted(self._channels)) or "none"
+                known = _listed(self._channels)
                 self._complain((*path, index), f"no channel is called {name!r} here; there are: {known}")
             else:
                 names.append(name)
@@ -231,7 +237,7 @@ class _Reader:
         receiver = self._receiver_of(path, entry, inherited, receivers)
         goes_on = entry.get("continue", False)
         if not isinstance(goes_on, bool):
-            self._complain((*path, "continue"), f"true or false, not {goes_on!r}")
+            self._complain((*path, "continue"), f"true or false, not {_shown(goes_on)}")
         for key in entry:
             if key not in {"receiver", "continue", "matchers", "match", "match_re", "routes", *_UNUSED}:
                 self._complain(
@@ -254,8 +260,9 @@ class _Reader:
         if receiver in (None, ""):
             return inherited
         if not isinstance(receiver, str) or receiver not in receivers:
-            known = ", ".join(sorted(receivers)) or "none"
-            self._complain((*path, "receiver"), f"no receiver is called {receiver!r}; there are: {known}")
+            self._complain(
+                (*path, "receiver"), f"no receiver is called {_shown(receiver)}; there are: {_listed(receivers)}"
+            )
         return str(receiver)
 
     def _matchers(self, path: Path, entry: Any) -> list[Matcher]:
@@ -263,7 +270,7 @@ class _Reader:
         for index, text in enumerate(self._items((*path, "matchers"), entry.get("matchers"))):
             if not isinstance(text, str):
                 self._complain(
-                    (*path, "matchers", index), f"a matcher is a text such as 'team = storage', not {text!r}"
+                    (*path, "matchers", index), f"a matcher is a text such as 'team = storage', not {_shown(text)}"
                 )
                 continue
             try:
@@ -291,7 +298,7 @@ class _Reader:
         if value is None:
             return []
         if not isinstance(value, list):
-            self._complain(path, f"a list, not {value!r}")
+            self._complain(path, f"a list, not {_shown(value)}")
             return []
         return value
 
@@ -299,9 +306,25 @@ class _Reader:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self._complain(path, f"a mapping, not {value!r}")
+            self._complain(path, f"a mapping, not {_shown(value)}")
             return {}
         return value
 
     def _complain(self, path: Path, message: str) -> None:
         self._source.complain(path, message)
+
+
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxother = 2, 80, 80
+
+
+def _shown(value: Any) -> str:
+    """Return a value as an error quotes it: by its beginning."""
+    return _short.repr(value)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return the first names of what there is."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - NAMES_SHOWN} more" if len(ordered) > NAMES_SHOWN else ""
+    return (", ".join(ordered[:NAMES_SHOWN]) or "none") + more

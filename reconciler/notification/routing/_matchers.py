@@ -188,7 +188,7 @@ def _operator(text: str) -> Operator:
 
 # The classic notation
 
-_CLASSIC = re.compile(r"^\s*([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(=~|=|!=|!~)\s*(.*?)\s*\Z", re.DOTALL | re.ASCII)
+_CLASSIC = re.compile(r"^\s*([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(=~|=|!=|!~)(.*)\Z", re.DOTALL | re.ASCII)
 _CLASSIC_PART = re.compile(r'((?:\\.|"(?:\\.|[^"\\])*"|[^",\\])*)(,|\Z)', re.DOTALL)
 _CLASSIC_ESCAPE = re.compile(r'\\([n"\\])')
 
@@ -209,7 +209,7 @@ def _classic_matcher(text: str) -> Matcher:
     found = _CLASSIC.match(text)
     if found is None:
         raise MatcherError(f"{text!r} is no matcher")
-    name, operator, value = found.groups()
+    name, operator, value = found[1], found[2], found[3].strip()
     quoted = value.startswith('"')
     if quoted:
         if not re.fullmatch(r'"(?:\\.|[^"\\])*"', value, re.DOTALL):
