@@ -13,8 +13,10 @@ import pytest
 from reconciler.notification import ConsoleChannel
 from reconciler.notification.channels import EmailConfig, LogChannel
 from reconciler.notification.channels._email import email_message
+from reconciler.notification.channels._mrkdwn import mrkdwn
 from reconciler.notification.routing._yaml import read_yaml
 from tests.notification.test_channels import message as make_message
+from tests.notification.test_redaction import _steps as steps_of
 
 LINE_ENDS = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"]
 CONTROLS = ["\x1b[2K", "\x9b2K", "\u202e", "\u2066", "\x00", "\x08", "\ud800"]
@@ -94,3 +96,32 @@ def test_aliases_within_bounds_are_read() -> None:
     source = read_yaml("a: &a [1, 2]\nb: *a\n")
     assert not source.problems
     assert source.data == {"a": [1, 2], "b": [1, 2]}
+
+
+PIECES = [
+    "[",
+    "![",
+    "](",
+    "[a](",
+    "*",
+    "**a",
+    "_a ",
+    "~~",
+    "`",
+    "`a``",
+    "```\n",
+    "> ",
+    "- ",
+    "<",
+    "<a@",
+    "\\",
+    "# ",
+    "a\n",
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_markdown_is_converted_in_steps_linear_in_the_text(piece: str) -> None:
+    small, large = ((piece * size)[:size] for size in (4_096, 16_384))
+    mrkdwn("warm *up*")
+    assert steps_of(lambda: mrkdwn(large)) <= 5 * steps_of(lambda: mrkdwn(small)) + 1_000
