@@ -183,7 +183,7 @@ class _Reader:
         names: list[str] = []
         for index, name in enumerate(self._items(path, value)):
             if not isinstance(name, str) or not re.match(CHANNEL_PATTERN, name):
-                self._complain((*path, index), f"{reprlib.repr(name)} is no name of a channel")
+                self._complain((*path, index), f"{_shown(name)} is no name of a channel")
             elif self._channels is not None and name not in self._channels:
                 known = _listed(self._channels)
                 self._complain((*path, index), f"no channel is called {name!r} here; there are: {known}")
@@ -237,7 +237,7 @@ class _Reader:
         receiver = self._receiver_of(path, entry, inherited, receivers)
         goes_on = entry.get("continue", False)
         if not isinstance(goes_on, bool):
-            self._complain((*path, "continue"), f"true or false, not {reprlib.repr(goes_on)}")
+            self._complain((*path, "continue"), f"true or false, not {_shown(goes_on)}")
         for key in entry:
             if key not in {"receiver", "continue", "matchers", "match", "match_re", "routes", *_UNUSED}:
                 self._complain(
@@ -261,7 +261,7 @@ class _Reader:
             return inherited
         if not isinstance(receiver, str) or receiver not in receivers:
             self._complain(
-                (*path, "receiver"), f"no receiver is called {reprlib.repr(receiver)}; there are: {_listed(receivers)}"
+                (*path, "receiver"), f"no receiver is called {_shown(receiver)}; there are: {_listed(receivers)}"
             )
         return str(receiver)
 
@@ -270,8 +270,7 @@ class _Reader:
         for index, text in enumerate(self._items((*path, "matchers"), entry.get("matchers"))):
             if not isinstance(text, str):
                 self._complain(
-                    (*path, "matchers", index),
-                    f"a matcher is a text such as 'team = storage', not {reprlib.repr(text)}",
+                    (*path, "matchers", index), f"a matcher is a text such as 'team = storage', not {_shown(text)}"
                 )
                 continue
             try:
@@ -299,7 +298,7 @@ class _Reader:
         if value is None:
             return []
         if not isinstance(value, list):
-            self._complain(path, f"a list, not {reprlib.repr(value)}")
+            self._complain(path, f"a list, not {_shown(value)}")
             return []
         return value
 
@@ -307,12 +306,21 @@ class _Reader:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self._complain(path, f"a mapping, not {reprlib.repr(value)}")
+            self._complain(path, f"a mapping, not {_shown(value)}")
             return {}
         return value
 
     def _complain(self, path: Path, message: str) -> None:
         self._source.complain(path, message)
+
+
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxother = 2, 80, 80
+
+
+def _shown(value: Any) -> str:
+    """Return a value as an error quotes it: by its beginning."""
+    return _short.repr(value)
 
 
 def _listed(names: Iterable[str]) -> str:

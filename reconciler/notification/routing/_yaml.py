@@ -139,7 +139,7 @@ def _excess(text: str) -> Problem | None:
     anchors: dict[str, _Size] = {}
     open_values: list[_Size] = [_Size()]
     for event in yaml.parse(text, Loader=_Loader):
-        line = event.start_mark.line + 1 if event.start_mark is not None else 0
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.CollectionStartEvent):
             open_values.append(_Size(event.anchor))
             if event.anchor:
