@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType, TracebackType
@@ -17,6 +18,7 @@ from reconciler.cache._scope import Scope
 from reconciler.cache._selector import format_labels
 from reconciler.cache._statistics import InformerStatistics
 from reconciler.cache._wire import Transform
+from reconciler.cache._writes import version_in
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
@@ -29,6 +31,10 @@ _logger = logging.getLogger("reconciler.cache")
 
 _MAX_FOUND = 1024
 """Kinds and namespaces whose informer is remembered; the others are looked for in each read."""
+
+
+RENEWAL_TIMEOUT = 60.0
+"""Seconds after which the lists that follow a restore of etcd are waited for no longer; they go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class Cache:
         self._informers: dict[Scope, Informer] = {}
         self._found: dict[tuple[GroupVersionKind, str | None], Informer] = {}  # as long as there are no others
         self._tasks: dict[Informer, asyncio.Task[None]] = {}
+        self._renewal: asyncio.Task[None] | None = None  # lists everything after a restore of etcd
         self._started = False
         self._stopped = False
 
@@ -177,6 +184,7 @@ class Cache:
             clock=self._clock,
             rng=self._rng,
         )
+        informer.on_restart(self._list_anew)
         if self.started:
             self._run(informer)
         return informer
@@ -211,22 +219,35 @@ class Cache:
         return found
 
     def wrote(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
-        """Lay the answer to a write of this process over what is cached of its kind; see `Informer.wrote`."""
-        for informer in self._informers.values():
+        """Lay the answer to a write of this process over what is cached of its kind; see `Informer.wrote`.
+
+        What is cached in another version of the API is in doubt until the watch has come to the write, since the answer
+        does not show the object in that version.
+        """
+        for informer in self._of_kind(resource, request.namespace):
             if informer.gvk == resource.gvk:
                 informer.wrote(verb, request, answer)
+            else:
+                informer.overlay.doubt(request, version_in(answer, verb))
 
     def doubt(self, resource: ResourceType, request: Request) -> None:
         """Take it that this process may have written an object; see `Overlay.doubt`."""
-        for informer in self._informers.values():
-            if informer.gvk == resource.gvk and informer.covers(request.namespace):
-                informer.overlay.doubt(request)
+        for informer in self._of_kind(resource, request.namespace):
+            informer.overlay.doubt(request)
 
     def doubt_all(self, resource: ResourceType, namespace: str | None) -> None:
         """Take it that this process may have written any object of a namespace; see `Overlay.doubt_all`."""
-        for informer in self._informers.values():
-            if informer.gvk == resource.gvk and informer.covers(namespace):
-                informer.overlay.doubt_all(namespace)
+        for informer in self._of_kind(resource, namespace):
+            informer.overlay.doubt_all(namespace)
+
+    def _of_kind(self, resource: ResourceType, namespace: str | None) -> list[Informer]:
+        """Return the informers of a kind, in whatever version of the API, that cover a namespace."""
+        group_kind = (resource.gvk.group, resource.gvk.kind)
+        return [
+            informer
+            for informer in self._informers.values()
+            if (informer.gvk.group, informer.gvk.kind) == group_kind and informer.covers(namespace)
+        ]
 
     async def remove(self, informer: Informer) -> None:
         """End an informer's watch and forget it; harmless when it is not, or no more, of this cache.
@@ -297,15 +318,28 @@ class Cache:
             problems = "; ".join(informer.problem for informer in informers if informer.last_error is not None)
             raise CacheNotSynced(f"the cache is not refreshed after {timeout:g} s: {problems or 'no answer'}") from None
 
+    def _list_anew(self) -> None:
+        """List every kind anew, once: one that was found to be of a rewritten history tells it of the others.
+
+        What is stored of them may be of the past that is gone, and their watches may go on as if nothing had happened.
+        """
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew(), name="lists after a restore of etcd")
+
+    async def _renew(self) -> None:
+        synced = [informer for informer in self.informers if informer.synced]
+        await asyncio.gather(*(informer.refresh(RENEWAL_TIMEOUT) for informer in synced), return_exceptions=True)
+
     async def stop(self) -> None:
         """End all watches; what is cached can still be read, and grows old.
 
         Cancellation leaves the watches to end by themselves.
         """
         self._stopped = True
-        for task in self._tasks.values():
+        tasks = [*self._tasks.values(), *([self._renewal] if self._renewal is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
         """Start. Cancellation does not arrive here."""
@@ -316,6 +350,13 @@ class Cache:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
+
+    def unreadable(self) -> list[tuple[str, int]]:
+        """Return each kind and how many of its cached objects cannot be decoded; may be called from any thread."""
+        counts: Counter[str] = Counter()
+        for informer in self.informers:
+            counts[str(informer.gvk)] += informer.store.unreadable
+        return list(counts.items())
 
     def statistics(self) -> CacheStatistics:
         """Count what is held and was done."""

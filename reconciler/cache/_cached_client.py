@@ -13,10 +13,10 @@ from reconciler.cache._informer import Informer
 from reconciler.cache._object import CachedObject
 from reconciler.cache._overlay import OverlayExpired
 from reconciler.cache._selector import LabelSelector, format_labels, matches_fields, parse_fields
-from reconciler.client import Client, ListResult, Selector
+from reconciler.client import Client, InvalidItem, ListResult, Selector
 from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request, ResourceType, current_cycle, parse_version
-from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from
+from reconciler.objects import AnyResource, InvalidObject, KindLike, Unstructured, from_document, gvk_from
 
 __all__ = ["CachedClient"]
 
@@ -89,7 +89,7 @@ class CachedClient(HeardClient):
             NotCached: the kind, or the namespace, is not cached; `live` reads it.
             CacheNotSynced: there is no initial list after 30 s.
             ValueError: a namespaced kind without namespace.
-            InvalidObject: the object does not fit the class.
+            InvalidObject: the object cannot be decoded, or does not fit the class.
         """
         gvk = gvk_from(kind)
         informer, namespace = await self._informer(gvk, namespace)
@@ -133,7 +133,8 @@ class CachedClient(HeardClient):
     ) -> ListResult[Any]:
         """Read objects from the cache, in the order of namespace and name.
 
-        Waits up to 30 s for the kind's initial list. Cancellation changes nothing.
+        Waits up to 30 s for the kind's initial list. An object that cannot be decoded or does not fit the class is left
+        out, named in `ListResult.invalid`, and logged once a version. Cancellation changes nothing.
 
         Args:
             kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
@@ -147,17 +148,23 @@ class CachedClient(HeardClient):
             NotCached: the kind, the namespace, or a field of the selector is not cached; `live` reads it.
             CacheNotSynced: there is no initial list after 30 s.
             ValueError: a selector cannot be read.
-            InvalidObject: an object does not fit the class.
         """
         gvk = gvk_from(kind)
         informer, namespace = await self._informer(gvk, namespace)
         fields = parse_fields(format_labels(field_selector) or "")
-        found = await self._read(informer, lambda: _by_fields(informer, namespace, fields))
+        cached_objects = await self._read(informer, lambda: _by_fields(informer, namespace, fields))
         labels = LabelSelector(format_labels(label_selector) or "")
-        selected = [cached for cached in found if labels.matches(cached.labels)]
+        selected = [cached for cached in cached_objects if labels.matches(cached.labels)]
         selected.sort(key=lambda cached: (cached.namespace or "", cached.name))
         self._report(gvk, selected)
-        return ListResult([from_document(kind, cached.decode()) for cached in selected], informer.version(namespace))
+        found, invalid = [], []
+        for cached in selected:
+            try:
+                found.append(from_document(kind, cached.decode()))
+            except InvalidObject as error:
+                invalid.append(InvalidItem(cached.name, cached.namespace, str(cached.version), error))
+        self._connection.invalid.take(gvk, invalid)
+        return ListResult(found, informer.version(namespace), invalid)
 
     async def _informer(self, gvk: GroupVersionKind, namespace: str | None) -> tuple[Informer, str | None]:
         """Return what answers a read, when it is ready, and the namespace to read in."""
@@ -200,7 +207,9 @@ class CachedClient(HeardClient):
         overlay, before = informer.overlay, informer.overlay.seen(request)
         # Not a get: whoever may list and watch need not be allowed to get.
         found = await self.live.list(informer.gvk, request.namespace, field_selector={"metadata.name": request.name})
-        if not found:
+        if found.invalid:
+            overlay.settled(request, entry)
+        elif not found:
             overlay.absent(request, entry, before)
         for one in found:
             overlay.settled(request, entry)
@@ -213,7 +222,7 @@ class CachedClient(HeardClient):
             informer.gvk, namespace, label_selector=scope.labels, field_selector=scope.field_selector
         )
         overlay.settled(namespace, doubt)
-        present = {one.key for one in found}
+        present = {one.key for one in found} | {one.key for one in found.invalid}
         version = parse_version(found.resource_version)
         for cached in overlay.seen_in(namespace):
             if cached.request in present:

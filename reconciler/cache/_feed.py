@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from reconciler.cache._handlers import Handlers
 from reconciler.cache._object import CachedObject, CacheEvent, EventType
+from reconciler.cache._overlay import Overlay
 from reconciler.cache._session import is_lower
 from reconciler.cache._store import WritableStore
 from reconciler.meta import Version
+from reconciler.objects import InvalidObject
 
 __all__ = ["Feed"]
 
 _CHANGES_BETWEEN_YIELDS = 500
+
+_logger = logging.getLogger("reconciler.cache")
 
 
 class Feed:
@@ -22,6 +28,7 @@ class Feed:
     Args:
         namespace: what the reflector watches; None for all.
         store: takes the objects.
+        overlay: holds this process's own writes to them.
         handlers: hear of the changes.
         selective: the watch has a selector, so an object that is reported as deleted may have left it alive.
         on_filled: called after each complete list.
@@ -38,6 +45,7 @@ class Feed:
         namespace: str | None,
         *,
         store: WritableStore,
+        overlay: Overlay,
         handlers: Handlers,
         selective: bool,
         on_filled: Callable[[], None],
@@ -47,16 +55,19 @@ class Feed:
         self.stale = 0
         self.namespace = namespace
         self._store = store
+        self._overlay = overlay
         self._handlers = handlers
         self._selective = selective
         self._on_filled = on_filled
         self._on_restart = on_restart
 
-    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> None:
+    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
         """Make the store equal to a list; what the list lacks has been deleted, unseen.
 
-        Cancellation stops between two objects; each of them is either as before or as in the list.
+        Return whether the server's history was rewritten. Cancellation stops between two objects; each of them is
+        either as before or as in the list.
         """
+        restarted = restarted or await self._contradicts(objects, version)
         if restarted:
             self._start_anew(objects, version)
         else:
@@ -67,6 +78,7 @@ class Feed:
                     await asyncio.sleep(0)
         self.version = version
         self._on_filled()
+        return restarted
 
     def apply(self, type: str, cached: CachedObject) -> None:
         """Take an event of the watch."""
@@ -80,12 +92,28 @@ class Feed:
         """Take a bookmark."""
         self.version = version
 
-    def recognizes(self, first: Sequence[CachedObject]) -> bool:
-        """Say whether the store holds these; an empty list is known if the store has nothing in the namespace."""
-        if not first:
-            return not self._store.missing(self.namespace, [])
-        known = [self._store.get(cached.request) for cached in first]
-        return all(before is not None and before.uid == cached.uid for before, cached in zip(known, first, strict=True))
+    def newest(self, most: int) -> Sequence[CachedObject]:
+        """Return the objects that were changed last, at most so many."""
+        return heapq.nlargest(most, self._store.list(self.namespace), key=_order)
+
+    def written(self) -> Version | None:
+        """Return the highest version that the server answered to a write of this process; None for no write."""
+        return self._overlay.newest
+
+    async def _contradicts(self, objects: Sequence[CachedObject], version: Version) -> bool:
+        """Return whether a list has an object that is older than what is known of it, although the list is not."""
+        for number, cached in enumerate(objects, 1):
+            known = self._overlay.seen(cached.request)
+            if (
+                known is not None
+                and known.uid == cached.uid
+                and is_lower(cached.version, known.version)
+                and not is_lower(version, known.version)
+            ):
+                return True
+            if number % _CHANGES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+        return False
 
     def _start_anew(self, objects: Sequence[CachedObject], version: Version) -> None:
         """Replace everything before anybody hears of it: whoever is told must not find a version of the past."""
@@ -105,10 +133,10 @@ class Feed:
 
     def _put(self, before: CachedObject | None, cached: CachedObject, *, force: bool = False) -> tuple[CacheEvent, ...]:
         if before is None:
-            self._store.put(cached)
+            self._store_object(cached)
             return (CacheEvent(EventType.ADDED, new=cached, initial=self.version is None),)
         if before.uid != cached.uid:
-            self._store.put(cached)
+            self._store_object(cached)
             return (
                 CacheEvent(EventType.DELETED, old=before, final=False),
                 CacheEvent(EventType.ADDED, new=cached),
@@ -116,10 +144,16 @@ class Feed:
         if not force and is_lower(cached.version, before.version):
             self.stale += 1
             return ()
-        if cached.version == before.version and (not force or cached.data == before.data):
+        if cached.version == before.version and _same_content(cached, before):
             return ()
+        self._store_object(cached)
+        rewritten = cached.version == before.version
+        return (CacheEvent(EventType.UPDATED, old=before, new=cached, rewritten=rewritten),)
+
+    def _store_object(self, cached: CachedObject) -> None:
         self._store.put(cached)
-        return (CacheEvent(EventType.UPDATED, old=before, new=cached),)
+        if cached.problem is not None:
+            _logger.warning("%s cannot be decoded: %s; reading it is an error", cached, cached.problem)
 
     def _delete(self, before: CachedObject | None, cached: CachedObject) -> tuple[CacheEvent, ...]:
         if before is None:
@@ -129,3 +163,20 @@ class Feed:
             return ()
         self._store.discard(cached.request)
         return (CacheEvent(EventType.DELETED, old=cached, final=not self._selective),)
+
+
+def _order(cached: CachedObject) -> int:
+    return cached.version if isinstance(cached.version, int) else 0
+
+
+def _same_content(one: CachedObject, other: CachedObject) -> bool:
+    """Return whether two documents say the same; a watch and a list may encode one object differently.
+
+    Two that cannot be compared are taken to be the same: nobody could read the difference.
+    """
+    if one.data == other.data:
+        return True
+    try:
+        return one.decode() == other.decode()
+    except (InvalidObject, RecursionError):
+        return True

@@ -172,6 +172,19 @@ class Informer:
         except TimeoutError:
             raise CacheNotSynced(f"not refreshed after {timeout:g} s: {self.problem}") from None
 
+    def restart_first_lists(self) -> None:
+        """Begin the initial lists anew, unless the informer is synced; then it does nothing.
+
+        Afterwards `synced` means that everything was listed after this call. `refresh` does the same and waits, which
+        may take for ever where the kind is not served.
+        """
+        if self.synced:
+            return
+        for feed in self._feeds.values():
+            feed.version = None
+        for reflector in self._reflectors:
+            reflector.relist()
+
     @property
     def last_error(self) -> Failure | None:
         """Return what went wrong last; None while all is well."""
@@ -340,6 +353,7 @@ class Informer:
         return Feed(
             namespace,
             store=self._store,
+            overlay=self._overlay,
             handlers=self._handlers,
             selective=self._scope.leaves,
             on_filled=self._filled,

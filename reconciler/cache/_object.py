@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from reconciler.meta import Request, Version
+from reconciler.meta import UNDECODABLE, Request, Version, json_members
+from reconciler.objects import InvalidObject
 
 __all__ = ["CacheEvent", "CachedObject", "EventType", "OwnerReference"]
 
@@ -50,6 +51,7 @@ class _AnnotatedObject(msgspec.Struct, gc=False):
 
 
 _decode_annotations = msgspec.json.Decoder(_AnnotatedObject).decode
+_decode_texts = msgspec.json.Decoder(dict[str, str] | None).decode
 _decode_document = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -69,6 +71,8 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         deletion_timestamp: RFC 3339 text when the object is being deleted, else None.
         creation_timestamp: RFC 3339 text, None when the server sent none.
         data: the JSON document as the server sent it, without managedFields, after the informer's transform.
+        problem: why a decoder refused the document or its metadata, None where it did not. The fields above hold what
+            could be read of such an object.
     """
 
     request: Request
@@ -80,6 +84,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     owner_references: tuple[OwnerReference, ...] = ()
     deletion_timestamp: str | None = None
     creation_timestamp: str | None = None
+    problem: str | None = None
     _labels: dict[str, str] | None = None
 
     @property
@@ -104,7 +109,10 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         They are often as large as the rest of the object (kubectl's last-applied one is a copy of it) and rarely read,
         so they are not held twice.
         """
-        return _decode_annotations(self.data).metadata.annotations or {}
+        try:
+            return _decode_annotations(self.data).metadata.annotations or {}
+        except UNDECODABLE:
+            return _salvaged_annotations(self.data)
 
     @property
     def controller(self) -> OwnerReference | None:
@@ -112,11 +120,25 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         return next((reference for reference in self.owner_references if reference.controller), None)
 
     def decode(self) -> dict[str, Any]:
-        """Return the document as a copy that belongs to the caller."""
-        return _decode_document(self.data)
+        """Return the document as a copy that belongs to the caller.
+
+        Raises:
+            InvalidObject: it cannot be decoded: it is nested too deep, or holds something that is not JSON.
+        """
+        try:
+            return _decode_document(self.data)
+        except UNDECODABLE as error:
+            raise InvalidObject(f"{self.request} cannot be decoded", [("$", str(error))]) from None
 
     def __repr__(self) -> str:
         return f"<CachedObject {self.request} version={self.version} uid={self.uid}>"
+
+
+def _salvaged_annotations(data: bytes) -> dict[str, str]:
+    try:
+        return _decode_texts(json_members(json_members(data)["metadata"])["annotations"]) or {}
+    except (KeyError, ValueError, *UNDECODABLE):
+        return {}
 
 
 class EventType(enum.Enum):
@@ -138,6 +160,7 @@ class CacheEvent(msgspec.Struct, frozen=True, gc=False, eq=False):
         initial: the object was there when the informer, or this handler, began.
         final: False for a DELETED whose `old` is only the last state that was seen: the deletion was found by a list,
             or by another uid under the same name, or the object may have left the informer's selector alive.
+        rewritten: the content changed and the version did not, as when a CRD gains a default.
     """
 
     type: EventType
@@ -145,6 +168,7 @@ class CacheEvent(msgspec.Struct, frozen=True, gc=False, eq=False):
     new: CachedObject | None = None
     initial: bool = False
     final: bool = True
+    rewritten: bool = False
 
     @property
     def object(self) -> CachedObject:

@@ -60,6 +60,7 @@ class OverlayExpired(Exception):
 
 class _Doubt(msgspec.Struct, frozen=True, eq=False):
     since: float
+    version: Version | None = None  # of the write, where that is known
 
 
 class _Entry(msgspec.Struct, frozen=True, eq=False):
@@ -83,11 +84,15 @@ class Overlay:
         store: what lies below.
         progress: gives the version that the watch over a key's namespace has come to, None before the first list.
         clock: measures ages. Default: the clock in force.
+
+    Attributes:
+        newest: the highest version that an own write, or a live read, was answered with; None for none so far.
     """
 
     def __init__(
         self, store: Store, progress: Callable[[Request], Version | None], *, clock: Clock | None = None
     ) -> None:
+        self.newest: Version | None = None
         self._store = store
         self._progress = progress
         self._clock = clock or current_clock()
@@ -116,10 +121,15 @@ class Overlay:
         """Take an object that a write has put outside the selector; readers see it no more, until it comes back."""
         self._put(cached.request, cached.uid, cached.version, None, left=True)
 
-    def doubt(self, request: Request) -> None:
-        """Take it that an object may have been written: nobody knows what is stored until the server is asked."""
+    def doubt(self, request: Request, version: Version | None = None) -> None:
+        """Take it that an object may have been written: nobody knows what is stored until the server is asked.
+
+        Args:
+            request: its key.
+            version: of the write, if it is known: the doubt ends when the watch has come to it.
+        """
         self._entries.pop(request, None)
-        self._entries[request] = _Doubt(self._clock.monotonic())
+        self._entries[request] = _Doubt(self._clock.monotonic(), version)
         self._shrink()
 
     def doubt_all(self, namespace: str | None) -> None:
@@ -195,6 +205,7 @@ class Overlay:
 
     def clear(self) -> None:
         """Forget everything: the server's versions have started anew."""
+        self.newest = None
         self._entries.clear()
         self._doubts.clear()
 
@@ -206,6 +217,8 @@ class Overlay:
     def _put(
         self, request: Request, uid: str, version: Version | None, cached: CachedObject | None, *, left: bool = False
     ) -> None:
+        if isinstance(version, int) and not (isinstance(self.newest, int) and self.newest >= version):
+            self.newest = version
         entry = _Entry(uid, version, cached, self._store.get(request), self._clock.monotonic(), left)
         existing = self._current(request)
         if self._passed(request, entry) or (isinstance(existing, _Entry) and not _supersedes(entry, existing)):
@@ -261,6 +274,9 @@ class Overlay:
 
     def _passed(self, request: Request, entry: _Entry | _Doubt) -> bool:
         if isinstance(entry, _Doubt):
+            progress = self._progress(request)
+            if entry.version is not None and progress is not None and _reached(progress, entry.version):
+                return True
             # No word of the watch says that it is the one about the write; but by then it has surely been there.
             return self._age(entry) > MAX_AGE
         progress = self._progress(request)

@@ -9,8 +9,8 @@ The states and what leads from one to the next::
         │                                       ▲    │
         └── 410, anything else                  └────┘ end, cut, silence, 429, 5xx: the same version, no list
 
-After trouble of the server (no connection, a broken stream, 5xx) one object is listed before the watch goes on, to find
-out whether the data is still the same.
+After trouble of the server (no connection, a broken stream, 5xx) the object that was changed last is listed before the
+watch goes on, to find out whether the server still has the history that is known.
 
 Nothing but cancellation ends it. A list is consistent or not older than what is known: version ``"0"``, "whatever you
 have", is never asked for, since a lagging server would answer it with the past.
@@ -23,8 +23,6 @@ import dataclasses
 import logging
 import random
 from collections.abc import Sequence
-
-import msgspec
 
 from reconciler.cache._failures import Failure, Pacer, WatchTrouble, action_on, is_behind
 from reconciler.cache._object import CachedObject
@@ -58,11 +56,15 @@ WATCH_SECONDS = (300, 600)
 """Bounds of the timeout asked for a watch, drawn anew each time so that watches do not end together; client-go's."""
 
 SHORTEST_WATCH = 1.0
-"""Seconds; a watch that ends earlier and without an event counts as a failure, as in client-go."""
+"""Seconds; a watch that ends earlier and without an event counts as a failure, as in client-go. With an event it does
+not, but the next one is opened only when they are over."""
 
 BEHIND_AT_MOST = 5
 """Answers "I am behind" in a row before a consistent list decides whether the server's versions fell. The server waits
 3 s itself before it answers so, hence about 20 s."""
+
+PROBES = 5
+"""Objects that are looked at after trouble of the server, until one is found unchanged."""
 
 _STREAM_REFUSED = (BadRequest, Invalid, MethodNotAllowed, NotAcceptable)
 _SAYS_NOTHING_OF_THE_VERSION = (ServerError, TooManyRequests, Unauthorized, Forbidden)
@@ -161,15 +163,19 @@ class Reflector:
         """
         waiter = asyncio.get_running_loop().create_future()
         self._refreshing.append(waiter)
-        self._position.lose(exact=True)
-        if self._task is not None and not self._interrupted:
-            self._interrupted = True
-            self._task.cancel()
+        self.relist()
         try:
             await waiter
         finally:
             if waiter in self._refreshing:
                 self._refreshing.remove(waiter)
+
+    def relist(self) -> None:
+        """Begin a consistent list now; a list or a watch that is in progress is given up."""
+        self._position.lose(exact=True)
+        if self._task is not None and not self._interrupted:
+            self._interrupted = True
+            self._task.cancel()
 
     def statistics(self) -> ReflectorStatistics:
         """Count what was done."""
@@ -187,19 +193,29 @@ class Reflector:
 
     # lists
 
-    def _not_older(self) -> list[tuple[str, str]]:
+    def _heard(self) -> Version | None:
+        """Return the newest version that this process has heard of: from this reflector or as the answer to a write.
+
+        A consistent list that is begun now cannot be older, unless history was rewritten.
+        """
+        version, written = self._position.version, self._sink.written()
+        return written if version is None or is_lower(version, written) else version
+
+    def _not_older(self, heard: Version | None) -> list[tuple[str, str]]:
         """Return what makes a list not older than what is known; nothing, which means consistent, at the beginning."""
         if self._position.exact or not self._position.version:
             return []
-        return [("resourceVersion", str(self._position.version)), ("resourceVersionMatch", "NotOlderThan")]
+        return [("resourceVersion", str(heard)), ("resourceVersionMatch", "NotOlderThan")]
 
     async def _list(self) -> None:
         self._verb = "list"
-        not_older = self._not_older()
-        query = [*self._selectors] if self._whole_next else [*self._selectors, ("limit", str(PAGE))]
+        heard = self._heard()
+        not_older = self._not_older(heard)
+        whole, self._whole_next = self._whole_next, False  # for this list only, even if it fails
+        query = [*self._selectors] if whole else [*self._selectors, ("limit", str(PAGE))]
         objects: list[CachedObject] = []
         try:
-            page = await self._page([*query, *not_older])
+            page = await self._page([*query, *not_older], self._namespace)
         except Forbidden:
             self._pages_next = False  # a streamed list is a watch, which may be allowed all the same
             raise
@@ -211,11 +227,11 @@ class Reflector:
             self._whole_next = True
             raise
         await self._take(page, objects)
-        await self._filled(objects, version, exact=not not_older)
+        await self._filled(objects, version, exact=not not_older, heard=heard)
 
     async def _read(self, page: ListPage, objects: list[CachedObject], query: Sequence[tuple[str, str]]) -> ListPage:
         """Take the objects of a page while the server writes the next one, which takes it longer; return that one."""
-        following = asyncio.create_task(self._page(query))
+        following = asyncio.create_task(self._page(query, self._namespace))
         try:
             await asyncio.sleep(0)  # so that it is asked for now
             await self._take(page, objects)
@@ -225,11 +241,11 @@ class Reflector:
             await asyncio.gather(following, return_exceptions=True)  # nothing runs on, and no error of it is left over
             raise
 
-    async def _page(self, query: Sequence[tuple[str, str]]) -> ListPage:
-        body = await self._source.raw_list(self._resource, self._namespace, query, metadata_only=self._metadata_only)
+    async def _page(self, query: Sequence[tuple[str, str]], namespace: str | None) -> ListPage:
+        body = await self._source.raw_list(self._resource, namespace, query, metadata_only=self._metadata_only)
         try:
             page = decode_list(body)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise WatchTrouble(f"the answer is no list ({error})", kind="garbled") from None
         if self._sharded:
             self._reader.server_filters = page.metadata.shard_info is not None
@@ -243,20 +259,27 @@ class Reflector:
             if number % _OBJECTS_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
 
-    async def _filled(self, objects: Sequence[CachedObject], version: Version, *, exact: bool) -> None:
+    async def _filled(
+        self, objects: Sequence[CachedObject], version: Version, *, exact: bool, heard: Version | None
+    ) -> None:
         position = self._position
-        fell = is_lower(version, position.version)
+        fell = is_lower(version, heard)
         if fell and not exact:
             self._counts.stale_lists += 1
             raise WatchTrouble(
-                f"the list is of version {version}, but {position.version} is known already; it is left out",
+                f"the list is of version {version}, but {heard} is known already; it is left out",
                 kind="stale list",
                 lost=True,
             )
-        if fell:
+        if await self._sink.replace(objects, version, restarted=fell):
             self._counts.restarts += 1
-            _logger.warning("%s: versions fell from %s to %s; starting anew", self._action, position.version, version)
-        await self._sink.replace(objects, version, restarted=fell)
+            _logger.warning(
+                "%s: the server's history was rewritten between versions %s and %s, as by a restore of etcd; "
+                "starting anew",
+                self._action,
+                heard,
+                version,
+            )
         self._counts.lists += 1
         position.version = version
         position.current, position.exact = True, False
@@ -273,11 +296,12 @@ class Reflector:
 
     async def _stream(self) -> None:
         self._verb = "list"
-        not_older = self._not_older() or [("resourceVersionMatch", "NotOlderThan")]
+        heard = self._heard()
+        not_older = self._not_older(heard) or [("resourceVersionMatch", "NotOlderThan")]
         exact = len(not_older) == 1
 
         async def filled(objects: Sequence[CachedObject], version: Version) -> None:
-            await self._filled(objects, version, exact=exact)
+            await self._filled(objects, version, exact=exact, heard=heard)
             self._streams, self._verb = True, "watch"
 
         session = self._session(filled)
@@ -305,23 +329,51 @@ class Reflector:
         return False
 
     async def _recognize(self) -> None:
-        """Find out whether the server still has what is known, by the first object that it lists.
+        """Find out whether the server still has the history that is known; if not, the next step is a consistent list.
 
-        A server that lost its data begins its versions anew, and once they have passed the one that is known a watch
-        goes on from there as if nothing had happened. The uid of an object is never given twice.
+        A server that lost its data, or was restored from a backup, counts its versions on from an earlier one, and once
+        they have passed the version that is known a watch goes on from there as if nothing had happened. An object that
+        is found at the version at which it was left proves that no change up to there was taken back. The newest one
+        proves most; where it was changed meanwhile, which proves nothing, the next one is looked at.
         """
         self._verb = "list"
-        objects: list[CachedObject] = []
+        heard = self._heard()
         try:
-            page = await self._page([*self._selectors, ("limit", "1")])
+            known = await self._proves(heard)
         except Forbidden:
-            self._away = False  # who may only watch cannot know
-            return
-        await self._take(page, objects)
+            known = True  # who may only watch cannot know
         self._away = False
-        fell = is_lower(parse_version(page.metadata.resource_version), self._position.version)
-        if fell or not self._sink.recognizes(objects):
+        if not known:
             self._position.lose(exact=True)
+
+    async def _proves(self, heard: Version | None) -> bool:
+        newest = self._sink.newest(PROBES)
+        if not newest:
+            found, version = await self._probe(self._namespace, [*self._selectors, ("limit", "1")])
+            return found is None and not is_lower(version, heard)
+        for held in newest:
+            found, version = await self._probe(held.namespace, self._naming(held.name))
+            if found is None or found.uid != held.uid or is_lower(version, heard):
+                return False
+            if found.version == held.version or isinstance(found.version, str):
+                return True
+            if not is_lower(self._position.version or 0, found.version):
+                return False  # a change up to here would have been told
+        return False
+
+    async def _probe(
+        self, namespace: str | None, query: Sequence[tuple[str, str]]
+    ) -> tuple[CachedObject | None, Version]:
+        page = await self._page(query, namespace)
+        objects: list[CachedObject] = []
+        await self._take(page, objects)
+        return objects[0] if objects else None, parse_version(page.metadata.resource_version)
+
+    def _naming(self, name: str) -> list[tuple[str, str]]:
+        """Return the selectors narrowed to one name."""
+        selectors = dict(self._selectors)
+        fields = (selectors.get("fieldSelector"), f"metadata.name={name}")
+        return [*(selectors | {"fieldSelector": ",".join(text for text in fields if text)}).items()]
 
     # watches
 
@@ -356,8 +408,10 @@ class Reflector:
             await read_lines(response, session.silence, session.handle)
         finally:
             await response.close()
-        if not session.lines and self._clock.monotonic() - began < SHORTEST_WATCH:
+        short = SHORTEST_WATCH - (self._clock.monotonic() - began)
+        if short > 0 and not session.lines:
             raise WatchTrouble("the stream ended at once, without an event", kind="very short")
+        await asyncio.sleep(max(0.0, short))  # a server that ends each watch after an event is not asked in a hot loop
 
     # failures
 

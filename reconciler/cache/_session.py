@@ -13,7 +13,7 @@ from reconciler.cache._object import CachedObject
 from reconciler.cache._statistics import ReflectorStatistics
 from reconciler.cache._wire import Bookmark, WireReader, decode_line, read_bookmark
 from reconciler.errors import APIError, TooManyRequests, error_from_response
-from reconciler.meta import Request, Version, parse_version
+from reconciler.meta import UNDECODABLE, Request, Version, parse_version
 
 __all__ = ["Filled", "Position", "Session", "Sink", "is_lower"]
 
@@ -36,8 +36,12 @@ Filled = Callable[[Sequence[CachedObject], Version], Awaitable[None]]
 class Sink(Protocol):
     """Take what a reflector learns, in order."""
 
-    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> None:
-        """Take a complete list; `restarted` when the server's versions have begun anew below what was known."""
+    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
+        """Take a complete list; return whether the server's history was rewritten.
+
+        It was if `restarted` says so (the list's version is below what was known), and also if the list has an object
+        that is older than the one which was taken before: etcd was restored, and its versions have risen since.
+        """
         ...
 
     def apply(self, type: str, cached: CachedObject) -> None:
@@ -48,8 +52,12 @@ class Sink(Protocol):
         """Take a bookmark: nothing else happened up to this version."""
         ...
 
-    def recognizes(self, first: Sequence[CachedObject]) -> bool:
-        """Say whether these, the first objects of a list if it has any, are what was taken before."""
+    def newest(self, most: int) -> Sequence[CachedObject]:
+        """Return the objects that were changed last, at most so many."""
+        ...
+
+    def written(self) -> Version | None:
+        """Return the highest version that the server answered to a write of this process; None for no write."""
         ...
 
 
@@ -146,13 +154,16 @@ class Session:
             event = decode_line(line)
             if event.type == "BOOKMARK":
                 return self._bookmark(read_bookmark(event.object))
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise WatchTrouble(f"a line that is no event ({error})", kind="garbled", lost=True) from None
         if event.type == "ERROR":
             raise self._error(event.object)
         cached = self._reader.read(event.object)
         if cached is not None:
             self._change(event.type, cached)
+        elif self.initial is None and (version := self._reader.version_of(event.object)) is not None:
+            self._position.move(version)
+            self._sink.advance(version)
         return None
 
     def _change(self, type: str, cached: CachedObject) -> None:
@@ -179,7 +190,7 @@ class Session:
     def _error(self, raw: msgspec.Raw) -> APIError:
         try:
             status: Any = msgspec.json.decode(raw)
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             status = None
         body = status if isinstance(status, dict) else {}
         code, details = body.get("code"), body.get("details")

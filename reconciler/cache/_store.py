@@ -19,12 +19,14 @@ class StoreStatistics:
     Attributes:
         objects: how many.
         bytes: the length of all their documents together.
+        unreadable: how many of them a decoder refused, in whole or in part; see `CachedObject.problem`.
         indexes: the distinct values of each index.
         index_errors: how often an index function failed.
     """
 
     objects: int
     bytes: int
+    unreadable: int
     indexes: dict[str, int]
     index_errors: int
 
@@ -42,6 +44,7 @@ class Store:
         self._indexes: dict[str, Index] = {}
         self._count = 0
         self._bytes = 0
+        self._unreadable = 0
 
     def get(self, request: Request) -> CachedObject | None:
         """Return the object of a name and namespace, or None."""
@@ -108,11 +111,17 @@ class Store:
         for cached in self:
             index.put(cached)
 
+    @property
+    def unreadable(self) -> int:
+        """Return how many objects cannot be decoded, in whole or in part; may be read from any thread."""
+        return self._unreadable
+
     def statistics(self) -> StoreStatistics:
         """Count what is held."""
         return StoreStatistics(
             objects=self._count,
             bytes=self._bytes,
+            unreadable=self._unreadable,
             indexes={name: len(index) for name, index in self._indexes.items()},
             index_errors=sum(index.errors for index in self._indexes.values()),
         )
@@ -140,6 +149,7 @@ class WritableStore(Store):
         objects[cached.request.name] = cached
         self._count += before is None
         self._bytes += len(cached.data) - (len(before.data) if before is not None else 0)
+        self._unreadable += _is_unreadable(cached) - _is_unreadable(before)
         for index in self._indexes.values():
             index.put(cached)
 
@@ -153,6 +163,7 @@ class WritableStore(Store):
             del self._namespaces[request.namespace]
         self._count -= 1
         self._bytes -= len(before.data)
+        self._unreadable -= _is_unreadable(before)
         for index in self._indexes.values():
             index.discard(request)
 
@@ -160,3 +171,7 @@ class WritableStore(Store):
         """Return the objects of a namespace, or of all when it is None, whose keys are not among those given."""
         kept = set(present)
         return [cached for cached in self.list(namespace) if cached.request not in kept]
+
+
+def _is_unreadable(cached: CachedObject | None) -> bool:
+    return cached is not None and cached.problem is not None

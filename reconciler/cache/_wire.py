@@ -6,6 +6,7 @@ whole response in memory for as long as one object lives (34 MB for 20,000 objec
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -15,7 +16,17 @@ import msgspec
 
 from reconciler.cache._object import CachedObject, OwnerReference
 from reconciler.cache._partition import HashRange
-from reconciler.meta import GroupVersionKind, Request, gvk_of, name_of, parse_version
+from reconciler.meta import (
+    UNDECODABLE,
+    GroupVersionKind,
+    Request,
+    Version,
+    gvk_of,
+    json_elements,
+    json_members,
+    name_of,
+    parse_version,
+)
 
 __all__ = [
     "LineSplitter",
@@ -99,20 +110,67 @@ class _BookmarkObject(msgspec.Struct, gc=False):
     metadata: Bookmark
 
 
-decode_list = msgspec.json.Decoder(ListPage).decode
-decode_line = msgspec.json.Decoder(WatchLine).decode
+_decode_page = msgspec.json.Decoder(ListPage).decode
+_decode_line = msgspec.json.Decoder(WatchLine).decode
+_decode_document = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_list_metadata = msgspec.json.Decoder(ListMetadata).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _decode_head = msgspec.json.Decoder(_Head).decode
 _decode_raw_metadata = msgspec.json.Decoder(_RawMetadata).decode
 _decode_bookmark = msgspec.json.Decoder(_BookmarkObject).decode
+
+
+def decode_list(body: bytes) -> ListPage:
+    """Read a page of a list. An item that the decoder refuses does not stop it.
+
+    Raises:
+        ValueError: the page is not a list.
+    """
+    try:
+        return _decode_page(body)
+    except UNDECODABLE as error:
+        members = _members(body, error)
+        items = members.get("items", b"null")
+        try:
+            metadata = _decode_list_metadata(members.get("metadata", b"{}"))
+            return ListPage(metadata, None if items == b"null" else [*map(msgspec.Raw, json_elements(items))])
+        except UNDECODABLE as broken:
+            raise ValueError(str(broken)) from None
+
+
+def decode_line(line: bytes) -> WatchLine:
+    """Read a line of a watch. An object that the decoder refuses does not stop it.
+
+    Raises:
+        ValueError: the line is not an event.
+    """
+    try:
+        return _decode_line(line)
+    except UNDECODABLE as error:
+        members = _members(line, error)
+        try:
+            return WatchLine(_decode_text(members["type"]), msgspec.Raw(members["object"]))
+        except (KeyError, *UNDECODABLE):
+            raise ValueError(str(error)) from None
+
+
+def _members(text: bytes, error: Exception) -> dict[str, bytes]:
+    try:
+        return json_members(text)
+    except ValueError:
+        raise ValueError(str(error)) from None
 
 
 def read_bookmark(raw: msgspec.Raw) -> Bookmark:
     """Read the object of a BOOKMARK line.
 
     Raises:
-        msgspec.DecodeError: it is none.
+        ValueError: it is none.
     """
-    return _decode_bookmark(raw).metadata
+    try:
+        return _decode_bookmark(raw).metadata
+    except UNDECODABLE as error:
+        raise ValueError(str(error)) from None
 
 
 class LineSplitter:
@@ -145,7 +203,7 @@ class WireReader:
     Attributes:
         elsewhere: how many objects and events were dropped because their uid's hash is not in `hashes`.
         server_filters: whether the server leaves those out itself; None until that is known.
-        unexpected: how many objects were dropped because they are of another kind or have no readable metadata.
+        unexpected: how many objects were dropped because they are of another kind or have no readable name.
         transform_errors: how often `transform` failed; those objects are kept as they came.
     """
 
@@ -180,12 +238,12 @@ class WireReader:
             raw: its JSON.
             told: count and log what is none.
         """
+        problem = None
         try:
             head = _decode_head(raw)
-        except msgspec.DecodeError as error:
-            if told:
-                self._refuse(f"an object with metadata that cannot be read ({error})")
-            return None
+        except UNDECODABLE as error:
+            problem = str(error) or type(error).__name__
+            head = _salvaged(bytes(raw))
         if head.kind not in self._kinds or not head.metadata.name:
             if told:
                 self._refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
@@ -195,13 +253,22 @@ class WireReader:
             self.server_filters = False
             return None
         data = self._cut(raw, head)
-        if self._transform is not None:
+        if self._transform is not None and problem is None:
             return self._transformed(self._transform, head.metadata, data)
-        return _build(head.metadata, data)
+        return _build(head.metadata, data, problem)
+
+    def version_of(self, raw: msgspec.Raw | bytes) -> Version | None:
+        """Return the version of an object that `read` returned None for; None where it has none, or another kind."""
+        try:
+            head = _decode_head(raw)
+        except UNDECODABLE:
+            head = _salvaged(bytes(raw))
+        known = head.kind in self._kinds and head.metadata.resource_version
+        return parse_version(head.metadata.resource_version) if known else None
 
     def _cut(self, raw: msgspec.Raw | bytes, head: _Head) -> bytes:
         if self._metadata_only:
-            data = b'%b"metadata":%b}' % (self._head, _decode_raw_metadata(raw).metadata)
+            data = b'%b"metadata":%b}' % (self._head, _raw_metadata(raw))
         elif not head.kind:
             data = self._head + bytes(raw).lstrip()[1:]
         else:
@@ -236,12 +303,42 @@ def cached_object(document: Mapping[str, Any]) -> CachedObject:
         ValueError: the document has no name, or its metadata is not that of a Kubernetes object.
     """
     found = WireReader(gvk_of(document)).read(msgspec.json.encode(document))
-    if found is None:
+    if found is None or found.problem is not None:
         raise ValueError(f"{gvk_of(document)} {name_of(document)!r} is no object that a cache could hold")
     return found
 
 
-def _build(metadata: _Metadata, data: bytes) -> CachedObject:
+def _salvaged(text: bytes) -> _Head:
+    """Return as much of an object's head as can be read, each field by itself; an empty one if there is nothing."""
+    try:
+        members = json_members(text)
+        fields = json_members(members.get("metadata", b"{}"))
+    except ValueError:
+        return _Head(_Metadata())
+    metadata = _Metadata()
+    for field in msgspec.structs.fields(_Metadata):
+        if (value := fields.get(field.encode_name)) is not None:
+            with contextlib.suppress(*UNDECODABLE):
+                read = (
+                    msgspec.Raw(value)
+                    if field.name == "managed_fields"
+                    else msgspec.json.decode(value, type=field.type)
+                )
+                setattr(metadata, field.name, read)
+    head = _Head(metadata)
+    with contextlib.suppress(KeyError, *UNDECODABLE):
+        head.kind = _decode_text(members["kind"])
+    return head
+
+
+def _raw_metadata(raw: msgspec.Raw | bytes) -> bytes:
+    try:
+        return bytes(_decode_raw_metadata(raw).metadata)
+    except UNDECODABLE:
+        return json_members(bytes(raw))["metadata"]
+
+
+def _build(metadata: _Metadata, data: bytes, problem: str | None = None) -> CachedObject:
     namespace = metadata.namespace
     return CachedObject(
         request=Request(metadata.name, sys.intern(namespace) if namespace else None),
@@ -253,6 +350,7 @@ def _build(metadata: _Metadata, data: bytes) -> CachedObject:
         owner_references=metadata.owner_references or (),
         deletion_timestamp=metadata.deletion_timestamp,
         creation_timestamp=metadata.creation_timestamp,
+        problem=problem,
         _labels=metadata.labels,
     )
 
@@ -272,7 +370,10 @@ def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...])
             return data[:start] + data[end + 1 :]
         if data.startswith(b",", start - 1):
             return data[: start - 1] + data[end:]
-    document = msgspec.json.decode(data)
+    try:
+        document = _decode_document(data)
+    except UNDECODABLE:
+        return data
     del document["metadata"]["managedFields"]
     return msgspec.json.encode(document)
 

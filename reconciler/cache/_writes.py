@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["WriteAnswer", "read_answer"]
+from reconciler.meta import UNDECODABLE, Version, parse_version
+
+__all__ = ["WriteAnswer", "read_answer", "version_in"]
 
 
 class _Details(msgspec.Struct, gc=False):
@@ -13,6 +15,7 @@ class _Details(msgspec.Struct, gc=False):
 
 class _Metadata(msgspec.Struct, rename="camel", gc=False):
     uid: str = ""
+    resource_version: str = ""
     finalizers: list[str] | None = None
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
@@ -55,5 +58,13 @@ def read_answer(body: bytes) -> WriteAnswer | None:
     """Read an answer; None when it is no object of any kind."""
     try:
         return _decode(body)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
+
+
+def version_in(body: bytes, verb: str) -> Version | None:
+    """Return the version that a write has made; None where the answer does not say it, as after a deletion."""
+    answer = read_answer(body)
+    if answer is None or answer.deletes(verb) or not answer.metadata.resource_version:
+        return None
+    return parse_version(answer.metadata.resource_version)

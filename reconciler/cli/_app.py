@@ -233,7 +233,7 @@ def path(*, output: Annotated[Format, Parameter(help="Form of the answer.")] = "
 
 @envtest.command
 def build() -> int:
-    """Build etcd, kube-apiserver and kubectl with Go, once, into the user's cache."""
+    """Build etcd, etcdutl, kube-apiserver and kubectl with Go, once, into the user's cache."""
     from reconciler.cli._envtest import build_binaries
 
     return build_binaries()

@@ -17,7 +17,7 @@ from reconciler.client._client import Client
 from reconciler.client._conflicts import retry_on_conflict
 from reconciler.client._connection import ClientStatistics
 from reconciler.client._ensure import Written
-from reconciler.client._listing import ListResult
+from reconciler.client._listing import InvalidItem, ListResult
 from reconciler.client._requests import FieldValidation, ObjectLike, PatchStrategy, Propagation, Query, Selector
 from reconciler.client._retry import RetryPolicy
 from reconciler.client._watching import WatchEvent
@@ -29,6 +29,7 @@ __all__ = [
     "Client",
     "ClientStatistics",
     "FieldValidation",
+    "InvalidItem",
     "KubernetesAsyncioTransport",
     "ListResult",
     "ObjectLike",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections import OrderedDict
@@ -12,10 +13,13 @@ from typing import Any
 
 import msgspec
 
+from reconciler.client._listing import InvalidItem
 from reconciler.errors import APIError, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.meta import UNDECODABLE, Request, json_elements, json_members
+from reconciler.objects import InvalidObject
 
-__all__ = ["WarningLog", "decode", "failure", "label", "retry_after"]
+__all__ = ["WarningLog", "decode", "decode_page", "failure", "label", "retry_after"]
 
 _logger = logging.getLogger("reconciler.client")
 _EXCERPT = 200
@@ -32,15 +36,78 @@ def decode(request: HTTPRequest, response: HTTPResponse) -> dict[str, Any]:
 
     Raises:
         APIError: the answer is no JSON object, as from a proxy's sign-in page.
+        InvalidObject: it is one, but cannot be decoded.
     """
-    document = _json_object(response.body)
-    if document is None:
-        raise APIError(
-            f"the answer is no JSON object but {_excerpt(response.body)!r}; is this an API server?",
-            status=response.status,
-            request=label(request),
-        )
+    try:
+        document = msgspec.json.decode(response.body)
+    except UNDECODABLE as error:
+        _members(request, response)
+        raise InvalidObject(f"the answer to {label(request)} cannot be decoded", [("$", str(error))]) from None
+    if not isinstance(document, dict):
+        raise _no_object(request, response)
     return document
+
+
+def decode_page(
+    request: HTTPRequest, response: HTTPResponse
+) -> tuple[list[dict[str, Any] | InvalidItem], dict[str, Any]]:
+    """Return the items of a page of a list, and its metadata. An item that cannot be decoded does not stop it.
+
+    Raises:
+        APIError: the answer is not a list.
+    """
+    try:
+        document = decode(request, response)
+        found = document.get("items") or ()
+        return [_item(item) for item in found], document.get("metadata") or {}
+    except InvalidObject:
+        members = _members(request, response)
+    try:
+        metadata = msgspec.json.decode(members.get("metadata", b"{}"), type=dict[str, Any])
+        return [_decoded(item) for item in json_elements(members["items"])], metadata
+    except (KeyError, ValueError, *UNDECODABLE):
+        raise _no_object(request, response) from None
+
+
+def _item(item: object) -> dict[str, Any] | InvalidItem:
+    if isinstance(item, dict):
+        return item
+    return InvalidItem("", None, "", InvalidObject("an item of the list", [("$", "not an object")]))
+
+
+def _decoded(text: bytes) -> dict[str, Any] | InvalidItem:
+    try:
+        return _item(msgspec.json.decode(text))
+    except UNDECODABLE as error:
+        name, namespace, version = _named(text)
+        subject = f"{Request(name, namespace)} cannot be decoded"
+        return InvalidItem(name, namespace, version, InvalidObject(subject, [("$", str(error))]))
+
+
+def _named(text: bytes) -> tuple[str, str | None, str]:
+    """Return name, namespace and version of an object that cannot be decoded, as far as they can be read."""
+    found = {}
+    with contextlib.suppress(KeyError, ValueError):
+        members = json_members(json_members(text)["metadata"])
+        for key in ("name", "namespace", "resourceVersion"):
+            with contextlib.suppress(KeyError, *UNDECODABLE):
+                found[key] = msgspec.json.decode(members[key], type=str)
+    return found.get("name", ""), found.get("namespace"), found.get("resourceVersion", "")
+
+
+def _members(request: HTTPRequest, response: HTTPResponse) -> dict[str, bytes]:
+    try:
+        return json_members(response.body)
+    except ValueError:
+        raise _no_object(request, response) from None
+
+
+def _no_object(request: HTTPRequest, response: HTTPResponse) -> APIError:
+    return APIError(
+        f"the answer is no JSON object but {_excerpt(response.body)!r}; is this an API server?",
+        status=response.status,
+        request=label(request),
+    )
 
 
 def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIError:
@@ -74,7 +141,7 @@ def retry_after(headers: Mapping[str, str], body: Mapping[str, Any] | None, now:
 def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return None
     return document if isinstance(document, dict) else None
 

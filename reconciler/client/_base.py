@@ -14,7 +14,15 @@ from reconciler.client._retry import Repeat, Trail, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import Request, ResourceType, namespace_of, request_of
-from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from, resource_type_from
+from reconciler.objects import (
+    AnyResource,
+    InvalidObject,
+    KindLike,
+    Unstructured,
+    from_document,
+    gvk_from,
+    resource_type_from,
+)
 
 __all__ = ["ClientBase", "Write"]
 
@@ -188,7 +196,12 @@ class ClientBase:
         self, write: Write, kind: KindLike, request: HTTPRequest, response: HTTPResponse
     ) -> AnyResource | Unstructured:
         """Read the answer to a write, and let it be known what was stored, or that the answer does not say."""
-        document = decode(request, response)
+        try:
+            document = decode(request, response)
+        except InvalidObject:
+            if write.stores and write.key.name:
+                self._unsure(write.rt, write.key)
+            raise
         own = document.get("kind", write.rt.gvk.kind) == write.rt.gvk.kind
         if write.stores and own:
             self._wrote(write.rt, write.verb, request_of(document), response.body)

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 from reconciler._version import __version__
 from reconciler.client._answers import WarningLog, failure
 from reconciler.client._discovery import Discovery
+from reconciler.client._listing import InvalidLog
 from reconciler.client._retry import Repeat, RetryPolicy, Trail, is_unknown, may_repeat
 from reconciler.client._server_time import ServerTime
 from reconciler.client._settled import Settled
@@ -60,6 +61,7 @@ class Connection:
     """Carry the requests of one client, and of those that share it.
 
     Attributes:
+        invalid: logs the objects that lists leave out.
         identity: names the server and the credentials; equal for connections made of one another.
 
     Args:
@@ -89,6 +91,7 @@ class Connection:
         self.server_time = ServerTime()
         self._clock = clock
         self._warnings = WarningLog()
+        self.invalid = InvalidLog()
         self._counts: Counter[str] = Counter()
         self._headers = {"accept": JSON, "user-agent": user_agent or f"kube-reconciler/{__version__}"}
 

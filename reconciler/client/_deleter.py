@@ -117,9 +117,9 @@ class Deleter(ClientBase):
                     f"{label(request)}: the answer to an attempt was lost, and now it is refused: {error.message}"
                 ) from error
             return None  # this incarnation is gone, which is what was asked for
-        answer = decode(request, response)
         if write.stores:
             self._wrote(rt, "delete", write.key, response.body)
+        answer = decode(request, response)
         return from_document(kind, answer) if answer.get("kind") == rt.gvk.kind else None
 
     async def delete_all_of(

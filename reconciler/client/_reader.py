@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
-from reconciler.client._answers import decode
+from reconciler.client._answers import decode_page
 from reconciler.client._base import ClientBase
 from reconciler.client._connection import accepted
-from reconciler.client._listing import ListResult
+from reconciler.client._listing import InvalidItem, ListResult
 from reconciler.client._requests import Query, Selector, pairs, selectors
 from reconciler.client._retry import Repeat
 from reconciler.errors import Expired
-from reconciler.meta import GroupVersionKind, ResourceType
-from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from
+from reconciler.meta import GroupVersionKind, ResourceType, name_of, namespace_of
+from reconciler.objects import AnyResource, InvalidObject, KindLike, Unstructured, from_document, gvk_from
 
 __all__ = ["Reader"]
 
@@ -24,9 +24,12 @@ _PAGE = 500
 """Objects a page, as in client-go's pager."""
 
 
+_Items = Sequence[dict[str, Any] | InvalidItem]
+
+
 @dataclass(frozen=True, slots=True)
 class _Page:
-    items: Sequence[dict[str, Any]]
+    items: _Items
     version: str
 
 
@@ -87,8 +90,9 @@ class Reader(ClientBase):
     ) -> ListResult[Any]:
         """Read all objects of a kind, consistently, following the pages.
 
-        A list whose pages expire on the way is started anew once, without pages. Cancellation has no effect on the
-        server.
+        A list whose pages expire on the way is started anew once, without pages. An object that cannot be decoded or
+        does not fit the class is left out, named in `ListResult.invalid`, and logged once a version. Cancellation has
+        no effect on the server.
 
         Args:
             kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
@@ -101,7 +105,6 @@ class Reader(ClientBase):
             NotServed: there is no such kind.
             APIError: another failure, typed.
             TransportError: no answer, after all attempts.
-            InvalidObject: an object does not fit the class.
         """
         return await self._list_live(kind, namespace, selectors(label_selector, field_selector), limit)
 
@@ -136,7 +139,8 @@ class Reader(ClientBase):
     ) -> AsyncGenerator[ListResult[Any], None]:
         """Read all objects of a kind from the server page by page, without holding them all.
 
-        All pages show the version of the first. Leave early to read no more; cancellation has no effect on the server.
+        All pages show the version of the first. Objects that cannot be read are left out as in `list`, each page naming
+        its own. Leave early to read no more; cancellation has no effect on the server.
 
         Args:
             kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
@@ -151,11 +155,10 @@ class Reader(ClientBase):
             NotServed: there is no such kind.
             APIError: another failure, typed.
             TransportError: no answer, after all attempts.
-            InvalidObject: an object does not fit the class.
         """
         rt = await self.resource_type(kind)
         async for page in self._pages(rt, namespace, selectors(label_selector, field_selector), limit):
-            yield ListResult([from_document(kind, document) for document in page.items], page.version)
+            yield self._listed(rt.gvk, page.items, page.version, lambda document: from_document(kind, document))
 
     async def get_metadata(self, kind: KindLike, name: str, namespace: str | None = None) -> Unstructured:
         """Read an object's metadata alone from the server: no spec, status or data travels.
@@ -182,20 +185,39 @@ class Reader(ClientBase):
         rt = await self.resource_type(kind)
         query = selectors(label_selector, field_selector)
         documents, version = await self._all_pages(rt, namespace, query, limit, metadata_only=True)
-        return ListResult([_metadata_of(rt.gvk, document) for document in documents], version)
+        return self._listed(rt.gvk, documents, version, lambda document: _metadata_of(rt.gvk, document))
 
     async def _list_live(
         self, kind: KindLike, namespace: str | None, query: Query, limit: int = _PAGE
     ) -> ListResult[Any]:
         rt = await self.resource_type(kind)
         documents, version = await self._all_pages(rt, namespace, pairs(query), limit)
-        return ListResult([from_document(kind, document) for document in documents], version)
+        return self._listed(rt.gvk, documents, version, lambda document: from_document(kind, document))
+
+    def _listed(
+        self, gvk: GroupVersionKind, items: _Items, version: str, read: Callable[[dict[str, Any]], Any]
+    ) -> ListResult[Any]:
+        """Return the objects that can be read, and name the others."""
+        found: list[Any] = []
+        invalid: list[InvalidItem] = []
+        for item in items:
+            if isinstance(item, InvalidItem):
+                invalid.append(item)
+                continue
+            try:
+                found.append(read(item))
+            except InvalidObject as error:
+                metadata = item.get("metadata")
+                version_of = str(metadata.get("resourceVersion") or "") if isinstance(metadata, dict) else ""
+                invalid.append(InvalidItem(name_of(item) or "", namespace_of(item), version_of, error))
+        self._connection.invalid.take(gvk, invalid)
+        return ListResult(found, version, invalid)
 
     async def _all_pages(
         self, rt: ResourceType, namespace: str | None, query: Query, limit: int, *, metadata_only: bool = False
-    ) -> tuple[Sequence[dict[str, Any]], str]:
-        async def read(limit: int) -> tuple[Sequence[dict[str, Any]], str]:
-            items: list[dict[str, Any]] = []
+    ) -> tuple[_Items, str]:
+        async def read(limit: int) -> tuple[_Items, str]:
+            items: list[dict[str, Any] | InvalidItem] = []
             version = ""
             async for page in self._pages(rt, namespace, query, limit, metadata_only=metadata_only):
                 items += page.items
@@ -219,9 +241,8 @@ class Reader(ClientBase):
                 [*query, ("continue", token)] if token else query,
                 accept=accepted("List", metadata_only=metadata_only),
             )
-            document = decode(request, await self._execute(rt, request, Repeat.UNKNOWN))
-            metadata = document.get("metadata") or {}
-            yield _Page(document.get("items") or (), str(metadata.get("resourceVersion") or ""))
+            items, metadata = decode_page(request, await self._execute(rt, request, Repeat.UNKNOWN))
+            yield _Page(items, str(metadata.get("resourceVersion") or ""))
             token = metadata.get("continue") or ""
             if not token:
                 return

@@ -191,6 +191,7 @@ class Watcher(Reader):
             TimeoutError: naming the last state that was seen.
             NotServed: there is no such kind.
             APIError: a failure that does not pass, such as `Forbidden`.
+            InvalidObject: the object does not fit the class.
         """
         found = await self._wait(kind, name, namespace, lambda obj: obj is not None and until(obj), timeout)
         return cast("AnyResource | Unstructured", found)
@@ -235,6 +236,8 @@ class Watcher(Reader):
         while True:
             try:
                 found = await self._list_live(kind, namespace, selectors(None, selector))
+                if found.invalid:
+                    raise found.invalid[0].error
                 yield found[0] if found else None
                 watch = self.watch(
                     kind, namespace, resource_version=found.resource_version, field_selector=selector, bookmarks=False

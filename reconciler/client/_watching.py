@@ -10,6 +10,7 @@ import msgspec
 
 from reconciler.errors import APIError, error_from_response
 from reconciler.http import HTTPRequest
+from reconciler.meta import UNDECODABLE
 
 __all__ = ["EventKind", "EventReader", "WatchEvent"]
 
@@ -68,7 +69,7 @@ class EventReader:
 def _event(request: HTTPRequest, line: bytes) -> tuple[EventKind, dict[str, Any]]:
     try:
         event = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise APIError(f"a line that is no event: {error}", status=200, request=f"watch {request.path}") from None
     if event.type == "ERROR":
         code = event.object.get("code")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from reconciler.cache import CachedClient, CacheEvent
 from reconciler.clock import Clock, current_clock
@@ -153,6 +153,7 @@ class Controller:
             timeout=sync_timeout,
             shared=self._responsibility.shared,
             debounce=debounce,
+            warn=self._warn,
         )
         status_metrics = traced_status(status_metrics, tracer())
         self._bench = Workbench(
@@ -364,6 +365,9 @@ class Controller:
     async def _warm_up(self) -> None:
         primary = self._binding.resource = await self._watching.begin()
         self._sources.start(primary)
+
+    def _warn(self, obj: Mapping[str, Any], reason: str, message: str) -> None:
+        self._binding.events.warning(obj, reason, message)
 
     def _declared(self, client: CachedClient, cache: Cache) -> CachedClient:
         name = type(self._reconciler).__name__

@@ -52,12 +52,15 @@ class Predicate:
     def of_update(cls, judge: Callable[[CachedObject, CachedObject], bool], *, name: str | None = None) -> Predicate:
         """Make a predicate that judges old and new object of an update and lets every other event pass.
 
-        Two objects of one name are told apart by their uid: what has taken the place of another is no update of it.
+        Two objects of one name are told apart by their uid: what has taken the place of another is no update of it. Nor
+        is content that changed without a new version (`CacheEvent.rewritten`).
         """
 
         def judge_update(event: CacheEvent) -> bool:
             old, new = event.old, event.new
-            if event.type is not EventType.UPDATED or old is None or new is None or old.uid != new.uid:
+            if event.type is not EventType.UPDATED or event.rewritten:
+                return True
+            if old is None or new is None or old.uid != new.uid:
                 return True
             return judge(old, new)
 

@@ -17,6 +17,7 @@ __all__ = [
     "RESTART",
     "RESYNC",
     "RETRY",
+    "REWRITTEN",
     "SOURCE",
     "WATCHED",
     "detailed",
@@ -34,6 +35,9 @@ DRAIN = "drain"
 
 RESYNC = "resync"
 """The cache repeated what it holds."""
+
+REWRITTEN = "rewritten"
+"""The primary object's content changed without a new version, as when a CRD gains a default: never an own write."""
 
 RESTART = "restart"
 """The server's history went back (a restored backup), so that everything counts as unseen."""

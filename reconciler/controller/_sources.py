@@ -14,6 +14,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from reconciler.cache import CachedObject, CacheEvent, EventType
 from reconciler.clock import Clock
 from reconciler.controller import _reasons as reasons
@@ -21,8 +23,8 @@ from reconciler.controller._echo import EchoTracker, Wake
 from reconciler.controller._predicates import passes_all
 from reconciler.controller._unsaved import UnsavedStore
 from reconciler.controller._watches import Mapper, OwnerMapper, check_requests
-from reconciler.meta import Request, ResourceType
-from reconciler.objects import KindLike, from_document
+from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
 from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
 
 __all__ = ["FAN_OUT", "LOW_PRIORITY", "AsyncMapping", "MappedSource", "PrimarySource"]
@@ -90,6 +92,8 @@ class PrimarySource:
             self._queue.add(key, after=self._debounce, reason=reasons.DELETED)
         elif event.type is EventType.RESYNC:
             self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
+        elif event.rewritten:
+            self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.REWRITTEN)
         else:
             delay = None if event.initial else self._debounce
             due = None if delay is None else self._clock.monotonic() + delay
@@ -156,7 +160,7 @@ class MappedSource:
             return [obj.request]
         if isinstance(self._mapper, OwnerMapper):
             return self._mapper.map(obj, self._primary)
-        return self._mapper(from_document(self._kind, obj.decode()))
+        return self._mapper(_readable(self._kind, obj))
 
     async def _map_async(self, obj: CachedObject, priority: int) -> None:
         mapped = self._map(obj)
@@ -242,8 +246,36 @@ def _matters(predicates: Predicates, event: CacheEvent) -> bool:
 
 
 def _priority(event: CacheEvent) -> int:
-    unchanged = event.old is not None and event.new is not None and event.old.version == event.new.version
-    return LOW_PRIORITY if event.initial or unchanged or event.type is EventType.RESYNC else 0
+    return LOW_PRIORITY if event.initial or event.rewritten or event.type is EventType.RESYNC else 0
+
+
+def _readable(kind: KindLike, obj: CachedObject) -> Any:
+    """Return what a mapper gets: the object, or an `Unstructured` of what can be read where it does not fit its class.
+
+    A mapper names keys, mostly by name, labels or owners, which an invalid object has too.
+    """
+    try:
+        document = obj.decode()
+    except InvalidObject:
+        return Unstructured(_metadata_document(gvk_from(kind), obj))
+    try:
+        return from_document(kind, document)
+    except InvalidObject:
+        return Unstructured(document)
+
+
+def _metadata_document(gvk: GroupVersionKind, obj: CachedObject) -> dict[str, Any]:
+    metadata = {
+        "name": obj.name,
+        "namespace": obj.namespace,
+        "uid": obj.uid,
+        "resourceVersion": str(obj.version),
+        "labels": dict(obj.labels),
+        "annotations": dict(obj.annotations),
+        "ownerReferences": msgspec.to_builtins(obj.owner_references),
+    }
+    present = {key: value for key, value in metadata.items() if value}
+    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}
 
 
 def _is_other_object(event: CacheEvent) -> bool:
@@ -251,8 +283,8 @@ def _is_other_object(event: CacheEvent) -> bool:
 
 
 def _objects(event: CacheEvent) -> list[CachedObject]:
-    objects = [obj for obj in (event.old, event.new) if obj is not None]
-    return objects[:1] if len(objects) == 2 and objects[0].version == objects[1].version else objects
+    objects = (event.new,) if event.type is EventType.RESYNC else (event.old, event.new)
+    return [obj for obj in objects if obj is not None]
 
 
 def _is_async(mapper: object) -> bool:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced
+from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
 from reconciler.clock import Clock
 from reconciler.controller import _reasons as reasons
 from reconciler.controller._echo import EchoTracker
 from reconciler.controller._errors import CacheSyncTimeout
 from reconciler.controller._sources import LOW_PRIORITY, AsyncMapping, MappedSource, PrimarySource
 from reconciler.controller._watches import OwnerMapper, Watch
-from reconciler.meta import Request, ResourceType
+from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, gvk_from
 from reconciler.workqueue import WorkQueue
 
@@ -47,6 +47,7 @@ class Watching:
         shared: other processes answer for some primary objects; what concerns objects that are not in the cache wakes
             nobody then. Their appearing does.
         debounce: seconds that a change of another kind waits for more to join its run; None for none.
+        warn: records a Warning Event about an object, with a reason and a message.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Watching:
         timeout: float,
         shared: bool = False,
         debounce: float | None = None,
+        warn: Callable[[Mapping[str, Any], str, str], None] = lambda *_: None,
     ) -> None:
         self._name = name
         self._kind = kind
@@ -75,6 +77,7 @@ class Watching:
         self._timeout = timeout
         self._shared = shared
         self._debounce = debounce
+        self._warn = warn
         self._watched: list[_Watched] = []
         self._primary: Informer | None = None
         self._mappings: list[AsyncMapping] = []
@@ -153,7 +156,14 @@ class Watching:
         return source
 
     def _connect(self, kind: KindLike, informer: Informer, handle: Callable[[CacheEvent], None]) -> None:
-        self._watched.append(_Watched(kind, informer, informer.add_handler(handle)))
+        gvk = gvk_from(kind)
+
+        def heard(event: CacheEvent) -> None:
+            if event.new is not None and event.new.problem is not None and event.type is not EventType.RESYNC:
+                self._warn(_reference(gvk, event.new), "Unreadable", f"cannot be decoded: {event.new.problem}")
+            handle(event)
+
+        self._watched.append(_Watched(kind, informer, informer.add_handler(heard)))
 
     async def _listed(self, watched: _Watched) -> None:
         try:
@@ -171,6 +181,11 @@ class Watching:
         if self._primary is not None:
             for obj in self._primary.store:
                 self._queue.add(obj.request, priority=LOW_PRIORITY, reason=reasons.RESTART)
+
+
+def _reference(gvk: GroupVersionKind, cached: CachedObject) -> dict[str, Any]:
+    metadata = {"name": cached.name, "namespace": cached.namespace, "uid": cached.uid}
+    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata}
 
 
 def _any(request: Request) -> bool:  # noqa: ARG001 - every key

@@ -234,9 +234,14 @@ class Lifecycle:
     async def _catch_up(self) -> None:
         """Bring what was watched during the wait to the last write of the leader before, by consistent lists.
 
-        A watch may lag behind, and whoever acts on an older state does a second time what that leader did.
+        A watch may lag behind, and whoever acts on an older state does a second time what that leader did. The same is
+        true of an initial list that is still in progress, since the server may have read it before that write. Nobody
+        waits for those here: readers and controllers wait until they are complete.
         """
-        watched = [informer for informer in self._cache.informers if informer.synced]
+        informers = self._cache.informers
+        watched = [informer for informer in informers if informer.synced]
+        for informer in informers:
+            informer.restart_first_lists()
         await first_failure([asyncio.create_task(informer.refresh(SYNC_TIMEOUT)) for informer in watched])
 
     async def _promote(self) -> None:

@@ -119,6 +119,7 @@ class Manager:
             )
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
+        self.metrics.unreadable = self.cache.unreadable
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
         self._servers = Servers(self._clock)

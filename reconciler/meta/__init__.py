@@ -16,6 +16,7 @@ from reconciler.meta._equality import equal, is_object, without_nulls
 from reconciler.meta._finalizers import add_finalizer, has_finalizer, remove_finalizer
 from reconciler.meta._merge import merge_diff, merge_patch
 from reconciler.meta._owners import AlreadyOwned, controller_of, owner_reference, set_controller_reference
+from reconciler.meta._parts import UNDECODABLE, json_elements, json_members
 from reconciler.meta._paths import PathError, delete_path, format_path, get_path, parse_path, set_path
 from reconciler.meta._quantity import parse_quantity
 from reconciler.meta._reference import (
@@ -33,6 +34,7 @@ from reconciler.meta._time import format_micro_time, format_time, parse_time
 from reconciler.meta._versions import Version, is_newer, parse_version
 
 __all__ = [
+    "UNDECODABLE",
     "AlreadyOwned",
     "Cycle",
     "GroupVersionKind",
@@ -55,6 +57,8 @@ __all__ = [
     "has_finalizer",
     "is_newer",
     "is_object",
+    "json_elements",
+    "json_members",
     "keep_transition_times",
     "merge_diff",
     "merge_patch",

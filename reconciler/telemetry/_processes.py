@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import Metric
 
 from reconciler.telemetry._families import counter, gauge
 
-__all__ = ["LeaderCounters", "RequestCounters", "leader_families", "request_families"]
+__all__ = ["LeaderCounters", "RequestCounters", "cache_families", "leader_families", "request_families"]
 
 
 class LeaderCounters:
@@ -78,3 +78,14 @@ def request_families(requests: RequestCounters) -> Iterable[Metric]:
         ("code", "method", "host"),
         requests.samples(),
     )
+
+
+def cache_families(unreadable: Sequence[tuple[str, int]]) -> Iterable[Metric]:
+    """Make the metrics of the cache, if it holds anything."""
+    if unreadable:
+        yield gauge(
+            "reconciler_cache_unreadable_objects",
+            "Number of cached objects that cannot be decoded, in whole or in part.",
+            ("kind",),
+            [((kind,), float(count)) for kind, count in unreadable],
+        )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from reconciler.telemetry._controllers import ControllerCounters, controller_families
-from reconciler.telemetry._processes import LeaderCounters, RequestCounters, leader_families, request_families
+from reconciler.telemetry._processes import (
+    LeaderCounters,
+    RequestCounters,
+    cache_families,
+    leader_families,
+    request_families,
+)
 from reconciler.telemetry._queues import QueueCounters, queue_families
 from reconciler.telemetry._shards import ShardCounters, shard_families
 from reconciler.telemetry._statuses import StatusCounters, status_families
@@ -26,11 +32,13 @@ class MetricsRegistry:
         registry: the prometheus_client registry; register collectors of your own there. The process' and the
             interpreter's are there already.
         requests: counts requests to the API server.
+        unreadable: returns kind and number of the cached objects that cannot be decoded. Default: none.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = RequestCounters()
+        self.unreadable: Callable[[], Sequence[tuple[str, int]]] = list
         self._queues: dict[str, QueueCounters] = {}
         self._controllers: dict[str, ControllerCounters] = {}
         self._statuses: dict[str, StatusCounters] = {}
@@ -69,6 +77,7 @@ class MetricsRegistry:
         yield from leader_families(list(self._leaders.values()))
         yield from shard_families(list(self._shards.values()))
         yield from request_families(self.requests)
+        yield from cache_families(self.unreadable())
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Write all metrics down.

@@ -119,8 +119,8 @@ class Script:
         )
 
     def recognized(self, *names: str, version: int) -> None:
-        """List the first objects, as is asked after trouble."""
-        self.list(*(document(name, 1) for name in names[:1]), version=version)
+        """List the newest of the objects that `streamed` has listed, as is asked after trouble."""
+        self.list(*(document(name, len(names)) for name in names[-1:]), version=version)
 
     def refuse_list(self, error: Exception) -> None:
         self.answers.append(("list", error))
@@ -204,21 +204,26 @@ class Recorder:
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
-        self.uids: set[str] = set()
+        self.objects: dict[str, CachedObject] = {}
 
-    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> None:
+    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
         names = sorted(obj.name for obj in objects)
-        self.uids = {obj.uid for obj in objects}
+        self.objects = {obj.name: obj for obj in objects}
         self.told.append(("restart" if restarted else "list", names, version))
+        return restarted
 
     def apply(self, type: str, cached: CachedObject) -> None:
         self.told.append((type, cached.name, cached.version))
+        self.objects[cached.name] = cached
 
     def advance(self, version: Version) -> None:
         self.told.append(("BOOKMARK", version))
 
-    def recognizes(self, first: Sequence[CachedObject]) -> bool:
-        return {obj.uid for obj in first} <= self.uids and bool(first) == bool(self.uids)
+    def newest(self, most: int) -> Sequence[CachedObject]:
+        return sorted(self.objects.values(), key=lambda obj: obj.version, reverse=True)[:most]
+
+    def written(self) -> Version | None:
+        return None
 
 
 class Mirror:

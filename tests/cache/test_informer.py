@@ -28,6 +28,7 @@ from tests.cache.scripted import (
     error_line,
     line,
     modified,
+    refused,
 )
 
 pytestmark = pytest.mark.virtual_time
@@ -305,15 +306,169 @@ async def test_another_uid_under_a_name_is_a_deletion_and_a_creation(script: Scr
         assert len(informer.store) == 1
 
 
-async def test_a_version_is_never_replaced_by_a_lower_one_of_the_same_uid(script: Script) -> None:
-    script.streamed("a", version=7, then=[modified("a", 8), error_line(410, "Expired")])
-    script.watch(added("a", 5), bookmark(9, ends_initial=True), HOLD)
+@pytest.mark.parametrize("listed", ["streamed", "pages"])
+async def test_an_older_object_in_a_newer_list_means_that_history_was_rewritten(script: Script, listed: str) -> None:
+    script.streamed("a", "b", version=7, then=[modified("a", 8), error_line(410, "Expired")])
+    if listed == "streamed":
+        script.watch(added("a", 5), added("b", 2), bookmark(30, ends_initial=True), HOLD)
+    else:
+        script.refuse_watch(refused(400))
+        script.list(document("b", 2), version=30, token="next")
+        script.list(document("a", 5), version=30)
     informer, heard = make(script), Heard()
     informer.add_handler(heard)
+    at_restart: list[list[tuple[Any, ...]]] = []
+    informer.on_restart(lambda: at_restart.append(heard.summaries))
     async with running(informer, 5):
+        assert at_restart == [[("ADDED", "a", None, 1), ("ADDED", "b", None, 2), ("UPDATED", "a", 1, 8)]]
+        assert heard.summaries[3:] == [("UPDATED", "a", 8, 5)]
+        assert heard.replay() == {obj.request: obj for obj in informer.store}
+        assert informer.statistics().reflectors.restarts == 1
+
+
+async def test_metadata_alone_and_one_of_several_namespaces_tell_of_a_rewritten_history_too(script: Script) -> None:
+    first = added("a", 8, namespace="x")
+    script.watch(first, bookmark(9, ends_initial=True), 2.0, error_line(410, "Expired"))
+    script.watch(line_of("b", "y"), bookmark(9, ends_initial=True), HOLD)
+    script.watch(added("a", 5, namespace="x"), bookmark(30, ends_initial=True), HOLD)
+    informer, restarts = make(script, namespaces=("x", "y"), metadata_only=True), []
+    informer.on_restart(lambda: restarts.append(1))
+    async with running(informer, 5):
+        assert restarts == [1]
+        assert {cached.name: cached.version for cached in informer.store} == {"a": 5, "b": 1}
+
+
+async def test_a_list_that_does_not_know_an_own_write_which_it_should_means_it_too(script: Script) -> None:
+    script.streamed("a", version=7, then=[2.0, error_line(410, "Expired")])
+    script.watch(added("a", 1), bookmark(50, ends_initial=True), HOLD)
+    informer, restarts = make(script), []
+    informer.on_restart(lambda: restarts.append(1))
+    async with running(informer, 1):
+        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
+        await asyncio.sleep(5)
+        assert script.asked[1].version == "40"
+        assert restarts == [1]
+        assert informer.overlay.get(Request("a", "prod")).version == 1  # type: ignore[union-attr]
+
+
+async def test_a_consistent_list_below_an_own_write_means_it_too(script: Script) -> None:
+    script.streamed("a", version=7, then=[2.0, error_line(410, "Expired")])
+    for _ in range(5):
+        script.refuse_watch(refused(504, "Timeout", "Too large resource version: 40, current: 30", retry_after=1))
+    script.watch(added("a", 1), bookmark(30, ends_initial=True), HOLD)
+    informer, restarts = make(script), []
+    informer.on_restart(lambda: restarts.append(1))
+    async with running(informer, 1):
+        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
+        await asyncio.sleep(60)
+        assert restarts == [1]
+
+
+async def test_an_own_write_during_a_list_says_nothing_of_history(script: Script) -> None:
+    script.streamed("a", version=7, then=[error_line(410, "Expired")])
+    script.watch(2.0, added("a", 1), bookmark(30, ends_initial=True), HOLD)
+    informer, restarts = make(script), []
+    informer.on_restart(lambda: restarts.append(1))
+    async with running(informer, 1.9):
+        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
+        await asyncio.sleep(5)
+        assert restarts == []
+        assert informer.overlay.get(Request("a", "prod")).version == 40  # type: ignore[union-attr]
+
+
+async def test_a_list_of_a_lagging_replica_says_nothing_of_history(script: Script) -> None:
+    script.streamed("a", version=7, then=[modified("a", 8), error_line(410, "Expired")])
+    script.watch(added("a", 5), bookmark(6, ends_initial=True))
+    script.watch(added("a", 8), bookmark(9, ends_initial=True), HOLD)
+    informer, heard, restarts = make(script), Heard(), []
+    informer.add_handler(heard)
+    informer.on_restart(lambda: restarts.append(1))
+    async with running(informer, 30):
         assert heard.summaries == [("ADDED", "a", None, 1), ("UPDATED", "a", 1, 8)]
-        assert informer.statistics().stale == 1
-        assert informer.synced
+        assert restarts == []
+        assert informer.statistics().reflectors.stale_lists == 1
+
+
+DEEP = b'{"a":' * 2000 + b"1" + b"}" * 2000
+
+
+def deepened(part: bytes) -> bytes:
+    return part.replace(b'"DEEP"', DEEP)
+
+
+@pytest.mark.parametrize("listed", ["streamed", "pages"])
+async def test_an_object_that_cannot_be_decoded_holds_up_no_other(script: Script, listed: str) -> None:
+    names = [f"n{number}" for number in range(500)]
+    if listed == "streamed":
+        lines = [added(name, 1, spec="DEEP" if name == "n250" else {}) for name in names]
+        script.watch(*map(deepened, lines), bookmark(9, ends_initial=True), 1.0, *map(deepened, CHANGES), HOLD)
+    else:
+        script.refuse_watch(refused(400))
+        script.list(*(document(name, 1, spec="DEEP" if name == "n250" else {}) for name in names), version=9)
+        script.answers[-1] = ("list", deepened(script.answers[-1][1]))
+        script.watch(1.0, *map(deepened, CHANGES), HOLD)
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 0.5):
+        assert len(informer.store) == 500
+        assert informer.statistics().store.unreadable == 1
+        await asyncio.sleep(5)
+        assert heard.replay() == {obj.request: obj for obj in informer.store}
+        assert heard.summaries[500:] == [
+            ("UPDATED", "n1", 1, 10),
+            ("UPDATED", "n2", 1, 11),
+            ("DELETED", "n3", 12, None),
+            ("UPDATED", "n250", 1, 13),
+            ("UPDATED", "n1", 10, 14),
+        ]
+        assert informer.statistics().store.unreadable == 1
+        assert informer.version() == "14"
+        assert informer.last_error is None
+
+
+CHANGES = [
+    modified("n1", 10, spec="DEEP"),
+    modified("n2", 11, spec={}),
+    deleted("n3", 12, spec="DEEP"),
+    modified("n250", 13, spec={}),
+    modified("n1", 14, spec="DEEP"),
+]
+
+
+async def test_an_object_that_becomes_unreadable_is_not_deleted_and_is_logged_once_a_version(
+    script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    script.streamed("a", "b", version=7, then=[error_line(410, "Expired")])
+    for _ in range(3):
+        script.watch(
+            deepened(added("a", 8, spec="DEEP")),
+            added("b", 2),
+            bookmark(9, ends_initial=True),
+            error_line(410, "Expired"),
+        )
+    informer, heard = make(script), Heard()
+    informer.add_handler(heard)
+    async with running(informer, 60):
+        assert heard.summaries[2:] == [("UPDATED", "a", 1, 8)]
+        assert informer.statistics().reflectors.lists == 4
+    told = [record.getMessage() for record in caplog.records if "cannot be decoded" in record.getMessage()]
+    assert len(told) == 1
+    assert "prod/a" in told[0]
+
+
+async def test_what_has_no_name_is_passed_over_in_lists_and_watches(script: Script) -> None:
+    nothing: list[Any] = [None, 5, [], {}, {"metadata": None}, {"metadata": []}, document("", 3)]
+    script.refuse_watch(refused(400))
+    script.list(document("a", 1), *nothing, document("b", 2), version=7)
+    nameless = {**document("", 20), "spec": {}}
+    script.watch(*(line("ADDED", each) for each in nothing[:-1]), line("MODIFIED", nameless), 2.0)
+    script.watch(HOLD)
+    informer = make(script)
+    async with running(informer, 30):
+        assert {cached.name for cached in informer.store} == {"a", "b"}
+        assert informer.statistics().unexpected == 14
+        assert informer.statistics().reflectors.failures == 0
+        assert script.asked[-1].version == "20"
 
 
 async def test_the_same_version_again_is_no_event(script: Script) -> None:
@@ -332,6 +487,20 @@ async def test_a_deletion_of_what_is_not_there_is_no_event(script: Script) -> No
     async with running(informer):
         assert len(heard.events) == 1
         assert informer.statistics().stale == 1
+
+
+async def test_events_that_change_nothing_still_tell_how_far_the_watch_has_come(script: Script) -> None:
+    late = [deleted("b", 8), deleted("a", 9, uid="an older incarnation"), modified("a", 10), bookmark(12)]
+    script.streamed("a", version=7, then=[part for each in late for part in (1.0, each)])
+    script.watch(HOLD)
+    informer, versions = make(script), []
+    informer.add_handler(lambda event: versions.append(informer.version("prod")))
+    async with running(informer, 0.5):
+        for expected in ("7", "8", "9", "10", "12"):
+            assert informer.version() == informer.version("prod") == expected
+            await asyncio.sleep(1)
+        assert versions == ["", "10"]
+        assert script.asked[-1].version == "12"
 
 
 async def test_an_object_that_may_have_left_the_selector_is_not_finally_deleted(script: Script) -> None:
@@ -371,13 +540,12 @@ def line_of(name: str, namespace: str) -> bytes:
 
 
 async def test_when_versions_fall_everything_starts_anew(script: Script) -> None:
-    script.streamed("a", "b", "c", version=70, then=[modified("a", 80, spec={"size": 8}), error_line(410, "Expired")])
+    script.streamed("a", "b", "c", version=70, then=[modified("a", 80, spec={"size": 8}), 2.0, error_line(410)])
     script.watch(bookmark(6, ends_initial=True))
     restored = [added("a", 3, spec={"size": 1}), added("b", 2), added("c", 4, uid="other"), added("d", 5)]
     script.watch(*restored, bookmark(6, ends_initial=True), modified("a", 7), HOLD)
     informer, heard = make(script), Heard()
     informer.add_handler(heard)
-    informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 90)))
     told: list[Any] = []
 
     def restarted() -> None:
@@ -389,7 +557,9 @@ async def test_when_versions_fall_everything_starts_anew(script: Script) -> None
 
     informer.on_restart(broken)
     informer.on_restart(restarted)
-    async with running(informer, 30):
+    async with running(informer, 1):
+        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 90)))
+        await asyncio.sleep(30)
         ((found, heard_before, version),) = told
         assert (found.version, found.decode()["spec"]) == (3, {"size": 1})
         assert heard_before == 4

@@ -199,6 +199,22 @@ async def test_a_stream_cut_before_its_end_mark_is_followed_by_pages_once(script
     assert [asked.streams for asked in script.asked] == [True, False, False, True]
 
 
+async def test_after_an_expired_page_one_list_comes_without_pages_whatever_becomes_of_it(script: Script) -> None:
+    script.list(document("a", 1), version=7, token="next")
+    script.refuse_list(refused(410, "Expired"))
+    script.refuse_list(refused(504, "Timeout"))  # the whole list is too much
+    script.list(document("a", 1), version=8, token="next")
+    script.list(document("b", 2), version=8)
+    script.watch(error_line(410, "Expired"))
+    script.list(document("a", 1), version=9)
+    mirror = Mirror(script, in_pages=True)
+    await mirror.run(60)
+    assert [asked.query.get("limit") for asked in script.asked if asked.verb == "list"] == [
+        *("500", "500", None, "500", "500", "500")
+    ]
+    assert mirror.told == [("list", ["a", "b"], 8), ("list", ["a"], 9)]
+
+
 async def test_a_server_that_knows_no_streamed_lists_is_found_by_its_silence(script: Script) -> None:
     script.watch(added("a", 1), HOLD)
     script.list(document("a", 1), version=7)
@@ -267,6 +283,42 @@ async def test_a_normal_close_is_resumed_at_once_without_a_list(script: Script) 
     assert [asked.at for asked in script.asked] == [0.0, 300.0, 600.0]
     assert mirror.reflector.last_failure is None
     assert mirror.reflector.statistics().failures == 0
+
+
+async def test_watches_that_end_after_an_event_are_not_opened_in_a_hot_loop(script: Script) -> None:
+    script.streamed("a", version=7, then=[])
+    for version in range(8, 1000):
+        script.watch(modified("a", version) if version % 2 else bookmark(version))
+    mirror = Mirror(script)
+    await mirror.run(60)
+    assert 50 <= len(script.asked) <= 61
+    assert mirror.reflector.statistics().failures == 0
+    assert mirror.told[-1][-1] == len(script.asked) + 6
+
+
+@pytest.mark.parametrize(
+    ("error", "verb", "version"),
+    [
+        (error_line(410, "Expired"), "list", "12"),
+        (error_line(500, "InternalError"), "list", "12"),
+        (error_line(403, "Forbidden"), "list", "12"),
+        (error_line(429, "TooManyRequests", retryAfterSeconds=1), "watch", "12"),
+    ],
+)
+async def test_after_an_error_inside_the_stream_the_last_event_is_where_it_goes_on(
+    script: Script, error: bytes, verb: str, version: str
+) -> None:
+    script.refuse_watch(refused(400))
+    script.list(document("a", 1), version=7)
+    script.watch(modified("a", 10), modified("a", 12), 2.0, error)
+    if verb == "list":
+        script.list(document("a", 12), version=13)
+    script.watch(HOLD)
+    await Mirror(script).run(60)
+    asked = script.asked[3]
+    assert (asked.verb, asked.version) == (verb, version)
+    assert asked.query.get("resourceVersionMatch") == ("NotOlderThan" if verb == "list" else None)
+    assert script.asked[-1].version == ("13" if verb == "list" else "12")
 
 
 async def test_the_watch_timeout_is_drawn_from_five_to_ten_minutes(script: Script) -> None:
@@ -480,19 +532,50 @@ async def test_every_failure_of_a_watch_backs_off_and_is_survived(script: Script
 
 
 @pytest.mark.parametrize("failure", [NotSent("refused"), OutcomeUnknown("reset"), refused(500), refused(503)])
-async def test_after_trouble_of_the_server_its_first_object_tells_whether_the_version_still_holds(
+async def test_after_trouble_of_the_server_the_newest_object_tells_whether_the_version_still_holds(
     script: Script, failure: Exception
 ) -> None:
     script.streamed("a", "b", version=7, then=[2.0])
     for _ in range(6):
         script.refuse_watch(failure)
-        script.recognized("a", version=9)
+        script.recognized("a", "b", version=9)
     script.watch(HOLD)
     mirror = Mirror(script)
     await mirror.run(300)
     assert [asked.version for asked in script.asked if asked.verb == "watch"] == [None, *["7"] * 7]
-    assert {tuple(asked.query.items()) for asked in script.asked if asked.verb == "list"} == {(("limit", "1"),)}
+    named = (("fieldSelector", "metadata.name=b"),)
+    assert {tuple(asked.query.items()) for asked in script.asked if asked.verb == "list"} == {named}
     assert len(mirror.told) == 1
+
+
+async def test_objects_that_changed_during_the_trouble_prove_nothing_and_the_next_one_is_looked_at(
+    script: Script,
+) -> None:
+    script.streamed("a", "b", "c", version=7, then=[2.0])
+    script.refuse_watch(NotSent("refused"))
+    script.list(document("c", 20), version=30)
+    script.list(document("b", 8), version=30)
+    script.list(document("a", 1), version=30)
+    script.watch(HOLD)
+    mirror = Mirror(script)
+    await mirror.run(300)
+    assert script.asked[-1].version == "7"
+    assert len(mirror.told) == 1
+
+
+@pytest.mark.parametrize("names", [["a"], list("abcdefg")])
+async def test_when_all_of_the_newest_changed_during_the_trouble_a_list_decides(
+    script: Script, names: list[str]
+) -> None:
+    script.streamed(*names, version=9, then=[2.0])
+    script.refuse_watch(NotSent("refused"))
+    for number, name in enumerate(names[::-1][:5]):
+        script.list(document(name, 20 + number), version=30)
+    script.streamed("z", version=31)
+    mirror = Mirror(script)
+    await mirror.run(300)
+    assert mirror.told[-1] == ("list", ["z"], 31)
+    assert script.asked[-1].version is None
 
 
 async def test_a_watch_that_is_forbidden_for_a_while_keeps_its_version(script: Script) -> None:
@@ -507,7 +590,7 @@ async def test_a_watch_that_is_forbidden_for_a_while_keeps_its_version(script: S
 @pytest.mark.parametrize(
     ("objects", "version"), [([document("a", 90, uid="other")], 99), ([], 99), ([document("a", 1)], 3)]
 )
-async def test_a_server_that_lost_its_data_is_listed_even_when_its_versions_have_passed_what_is_known(
+async def test_a_server_with_another_history_is_listed_even_when_its_versions_have_passed_what_is_known(
     script: Script, objects: list[dict[str, Any]], version: int
 ) -> None:
     script.streamed("a", "b", version=7, then=[2.0])
@@ -611,7 +694,7 @@ async def test_a_watch_that_ends_at_once_without_an_event_is_a_failure(script: S
 async def test_a_cut_stream_is_resumed_after_its_last_complete_line(script: Script) -> None:
     whole, half = modified("a", 8), modified("a", 9)
     script.streamed("a", version=7, then=[whole + half[:40], OutcomeUnknown("reset")])
-    script.recognized("a", version=9)
+    script.list(document("a", 8), version=9)
     script.watch(half[:10], half[10:], HOLD)
     mirror = Mirror(script)
     await mirror.run(30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import weakref
 from typing import Any
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from reconciler.cache import CachedObject, CacheEvent, EventType, OwnerReference, cached_object
 from reconciler.cache._wire import LineSplitter, WireReader, decode_line, decode_list
-from reconciler.meta import Request
+from reconciler.meta import Request, json_elements, json_members
+from reconciler.objects import InvalidObject
 from tests.cache.scripted import GVK, cached, document
 
 MANAGED = [{"manager": "m", "operation": "Apply", "fieldsV1": {"f:spec": {".": {}, 'k:{"a":"b"}': {}}}}]
@@ -194,10 +196,80 @@ def test_metadata_alone_is_kept_of_whatever_the_server_answers() -> None:
 
 def test_objects_that_are_not_of_the_kind_are_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
     reader = WireReader(GVK)
-    for doc in ({**document("a", 1), "kind": "Table"}, document("", 1), document("a", 1, metadata={"labels": [1]})):
+    for doc in (
+        {**document("a", 1), "kind": "Table"},
+        document("", 1),
+        document("a", 1, metadata={"name": 5}),
+        [],
+        None,
+    ):
         assert reader.read(raw(doc)) is None
-    assert reader.unexpected == 3
+    assert reader.unexpected == 5
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+DEEP = b'{"a":' * 2000 + b"1" + b"}" * 2000
+
+
+@pytest.mark.parametrize("value", [DEEP, b'"\\ud800"', b'"\x01"', b"NaN", b"[" * 5000 + b"]" * 5000])
+@pytest.mark.parametrize("where", ["spec", "managedFields"])
+@pytest.mark.parametrize("metadata_only", [False, True])
+def test_an_object_whose_document_cannot_be_decoded_keeps_its_place(
+    value: bytes, where: str, *, metadata_only: bool
+) -> None:
+    metadata = {"labels": {"a": "b"}, "annotations": {"c": "d"}, "finalizers": ["x.io/y"], "deletionTimestamp": "now"}
+    text = raw(document("a", 7, metadata={**metadata, "managedFields": "managedFields"}, spec="spec"))
+    text = text.replace(b':"%b"' % where.encode(), b":" + value)
+    reader = WireReader(GVK, metadata_only=metadata_only)
+    found = reader.read(text)
+    assert found is not None
+    assert (found.request, found.uid, found.version) == (Request("a", "prod"), "uid-a", 7)
+    assert (dict(found.labels), dict(found.annotations)) == ({"a": "b"}, {"c": "d"})
+    assert (found.finalizers, found.deletion_timestamp) == (("x.io/y",), "now")
+    assert found.problem
+    if not metadata_only and where == "spec":
+        with pytest.raises(InvalidObject, match="prod/a cannot be decoded"):
+            found.decode()
+
+
+@pytest.mark.parametrize("field", ["labels", "ownerReferences", "finalizers", "generation", "deletionTimestamp", "uid"])
+def test_a_field_of_the_metadata_that_is_of_another_type_is_left_out_alone(field: str) -> None:
+    found = WireReader(GVK).read(raw(document("a", 7, metadata={"labels": {"a": "b"}, field: [5]})))
+    assert found is not None
+    assert (found.request, found.version) == (Request("a", "prod"), 7)
+    assert dict(found.labels) == ({} if field == "labels" else {"a": "b"})
+    assert found.problem is not None
+    assert field in found.problem
+    assert found.decode()["metadata"][field] == [5]
+
+
+def test_of_two_members_with_one_key_the_last_counts_as_in_a_decoder() -> None:
+    text = raw(document("a", 7))[:-1] + b',"metadata":{"name":"b","uid":"u"},"spec":' + DEEP + b"}"
+    found = WireReader(GVK).read(text)
+    assert found is not None
+    assert found.name == "b"
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"<html>", b'{"items":{}}', b'{"items":[1', b"", b"[]", b'{"items":[{]}', b'{"a"}']
+)
+def test_what_is_no_list_is_still_refused(garbage: bytes) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        decode_list(garbage)
+
+
+@given(
+    st.lists(
+        st.recursive(
+            st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+        )
+    )
+)
+def test_documents_are_taken_apart_as_a_decoder_would(values: list[Any]) -> None:
+    assert [json.loads(part) for part in json_elements(json.dumps(values, indent=1).encode())] == values
+    members = {str(number): value for number, value in enumerate(values)}
+    found = json_members(json.dumps(members, ensure_ascii=False).encode())
+    assert {key: json.loads(value) for key, value in found.items()} == members
 
 
 def test_a_transform_is_applied_and_cannot_change_what_the_object_is() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
+from reconciler import Manager, Request, Watch
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
-from tests.manager.test_leader import elected, in_background, replica
+from reconciler.http import HTTPRequest, HTTPResponse
+from tests.manager.test_leader import elected, elects, in_background, replica
 from tests.manager.working import Working, config_map
 
 pytestmark = pytest.mark.virtual_time
@@ -55,6 +58,123 @@ async def test_a_new_leader_works_on_what_the_leader_before_wrote_last(server: A
             await elected(second)
             await asyncio.sleep(1)
     assert seen[0] == "one"
+
+
+class Slow:
+    """Hold back the answers to lists of ConfigMaps in a namespace; the server has read them by then."""
+
+    def __init__(self, server: APIServer, namespace: str) -> None:
+        self.server = server
+        self.namespace = namespace
+        self.held: asyncio.Event | None = None
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        response = await self.server.send(request)
+        is_list = request.path.endswith("/configmaps") and ("watch", "true") not in request.query
+        if self.held is not None and is_list and self.namespace in request.path:
+            held, self.held = self.held, None
+            await held.wait()
+        return response
+
+
+@pytest.mark.parametrize("namespaces", [None, ["default"], ["default", "other"]])
+@pytest.mark.parametrize("role", ["primary", "watched"])
+@pytest.mark.parametrize("failures", [0, 3])
+async def test_a_list_that_was_read_before_the_election_does_not_count(
+    server: APIServer, client: Client, role: str, namespaces: list[str] | None, failures: int
+) -> None:
+    for namespace in ("default", "other"):
+        await client.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    await client.create(config_map("a"))
+    slow = Slow(server, "/default/" if namespaces else "/")
+    seen: list[str] = []
+
+    async def note(request: object) -> None:
+        found = await second.client.get("v1/ConfigMap", "a", "default")
+        seen.append(str((found.to_dict().get("data") or {}).get("by")))
+
+    second = Manager(
+        Client(slow, user_agent="two"),
+        leader_election=elects("two"),
+        rng=random.Random(2),
+        namespaces=namespaces,
+        list_in_pages=True,
+    )
+    if role == "primary":
+        second.add_controller(
+            Working(note), resource="v1/ConfigMap", predicates=[lambda event: event.object.name == "a"]
+        )
+    else:
+        await client.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "default"}})
+        named = Watch("v1/ConfigMap", mapper=lambda found: [Request("a", "default")])
+        second.add_controller(Working(note), resource="v1/Secret", watches=[named])
+    async with in_background(first := replica(server, "one")) as running:
+        await elected(first)
+        held = slow.held = asyncio.Event()
+        async with second.running():
+            await asyncio.sleep(50)
+            server.faults.add(stall=True, verb="watch", user_agent="two", times=None, resource="configmaps")
+            await client.patch("v1/ConfigMap", "a", "default", patch={"data": {"by": "one"}})
+            first.stop()
+            await running
+            server.faults.add(status=500, verb="list", user_agent="two", times=failures, resource="configmaps")
+            await elected(second)
+            held.set()
+            await asyncio.sleep(60)
+    assert seen
+    assert set(seen) == {"one"}
+
+
+async def test_the_catch_up_covers_every_kind_that_a_controller_reads(server: APIServer, client: Client) -> None:
+    kinds = ["v1/ConfigMap", "v1/Secret", "v1/Service"]
+    for kind in kinds:
+        await client.create(of_kind(kind))
+    seen: list[list[str]] = []
+
+    async def note(request: object) -> None:
+        found = [(await second.client.get(kind, "a", "default")).to_dict()["metadata"] for kind in kinds]
+        seen.append([metadata.get("labels", {}).get("by", "") for metadata in found])
+
+    second = Manager(
+        Client(server, user_agent="two"), leader_election=elects("two"), rng=random.Random(2), list_in_pages=True
+    )
+    named = [Watch(kind, mapper=lambda found: []) for kind in kinds[1:]]
+    second.add_controller(Working(note), resource=kinds[0], watches=named)
+    async with in_background(first := replica(server, "one")) as running:
+        await elected(first)
+        async with second.running():
+            await asyncio.sleep(50)
+            server.faults.add(stall=True, verb="watch", user_agent="two", times=None)
+            server.cut_watches()
+            await asyncio.sleep(5)
+            for kind in kinds:
+                await client.patch(kind, "a", "default", patch={"metadata": {"labels": {"by": "one"}}})
+            first.stop()
+            await running
+            await elected(second)
+            await asyncio.sleep(5)
+    assert seen[0] == ["one", "one", "one"]
+
+
+def of_kind(kind: str) -> dict[str, object]:
+    more = {"spec": {"ports": [{"port": 80}]}} if kind.endswith("Service") else {}
+    name = kind.partition("/")[2]
+    return {"apiVersion": "v1", "kind": name, "metadata": {"name": "a", "namespace": "default"}, **more}
+
+
+async def test_a_kind_that_is_not_served_holds_up_no_election(server: APIServer, client: Client) -> None:
+    second = replica(server, "two", working := Working())
+    await client.create(config_map("a"))
+    async with in_background(first := replica(server, "one")) as running:
+        await elected(first)
+        async with second.running():
+            await second.cache.informer("example.com/v1/Nothing")
+            await asyncio.sleep(50)
+            first.stop()
+            await running
+            await elected(second)
+            await asyncio.sleep(200)
+            assert working.ended == ["a"]
 
 
 async def test_a_standby_that_cannot_watch_says_so_before_it_is_needed(server: APIServer) -> None:

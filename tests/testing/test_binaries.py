@@ -16,7 +16,7 @@ set -e
 echo "$PWD $*" >> "$CALLS"
 test -f go.mod && test -f go.sum
 test -n "$GOBIN" && mkdir -p "$GOBIN"
-for name in server kube-apiserver kubectl; do
+for name in server etcdutl kube-apiserver kubectl; do
   printf '#!/bin/sh\\n' > "$GOBIN/$name"
   chmod +x "$GOBIN/$name"
 done
@@ -88,7 +88,7 @@ def test_they_are_built_into_the_user_s_cache_once(calls: Path, tmp_path: Path) 
     path = build()
     assert path == find_or_build() == build() == binaries_path()
     assert path.parent.parent == tmp_path / "cache" / "kube-reconciler" / "envtest"
-    assert sorted(p.name for p in path.iterdir()) == ["etcd", "kube-apiserver", "kubectl"]
+    assert sorted(p.name for p in path.iterdir()) == ["etcd", "etcdutl", "kube-apiserver", "kubectl"]
     (call,) = calls.read_text().splitlines()
     assert call.endswith("install -ldflags -s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 tool")
     assert sorted(p.name for p in path.parent.iterdir()) == ["bin", "lock"]

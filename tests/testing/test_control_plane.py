@@ -181,6 +181,14 @@ def test_the_audit_log_is_read_up_to_the_line_that_is_being_written(tmp_path: Pa
     assert (second.resource, second.code, second.user) == ("", 0, "")
 
 
+def test_a_body_that_cannot_be_decoded_takes_no_record_away(tmp_path: Path) -> None:
+    stamp = "2026-01-01T00:00:00Z"
+    entry = f'{{"verb":"create","stage":"ResponseComplete","requestURI":"/x","requestReceivedTimestamp":"{stamp}"'
+    deep = '{"a":' * 2000 + "1" + "}" * 2000
+    (tmp_path / "audit.log").write_text(f'{entry},"requestObject":{deep}}}\n{entry}}}\n')
+    assert [(one.verb, one.request_object) for one in read_audit_log(tmp_path / "audit.log")] == [("create", None)] * 2
+
+
 async def once_allowed(client: Client, name: str) -> str:
     """Read a ConfigMap as soon as the server knows of the right to do so, which it hears of by a watch."""
     for _ in range(500):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from reconciler.meta import parse_time
+from reconciler.meta import UNDECODABLE, json_members, parse_time
 
 __all__ = ["PROBE", "AuditLevel", "AuditRecord", "audit_policy", "read_audit_log"]
 
@@ -37,7 +37,7 @@ class AuditRecord:
         uri: path and query.
         received: when, UTC.
         stage: ``"ResponseComplete"``, or ``"ResponseStarted"`` for a watch that goes on.
-        request_object: the body, at level Request and above; None else.
+        request_object: the body, at level Request and above; None else, and where it cannot be decoded.
         response_object: the answer's body, at level RequestResponse; None else.
     """
 
@@ -79,7 +79,17 @@ def read_audit_log(path: Path) -> Iterator[AuditRecord]:
         return
     for line in path.read_bytes().splitlines(keepends=True):
         if line.endswith(b"\n"):
-            yield _record(msgspec.json.decode(line))
+            yield _record(_entry(line))
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    """Return an entry; without the bodies if they are nested too deep to be decoded."""
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except UNDECODABLE:
+        members = json_members(line)
+        kept = members.keys() - {"requestObject", "responseObject"}
+        return {name: msgspec.json.decode(members[name]) for name in kept}
 
 
 def _record(entry: dict[str, Any]) -> AuditRecord:

@@ -22,7 +22,7 @@ _log = logging.getLogger("reconciler.testing")
 
 _MODULE = Path(__file__).parent.parent / "envtest"
 _NEEDED = ("etcd", "kube-apiserver")
-_BUILT = (*_NEEDED, "kubectl")
+_BUILT = (*_NEEDED, "etcdutl", "kubectl")
 _HOW = "build them with 'reconciler envtest build', which needs Go, or set KUBEBUILDER_ASSETS to a directory with them"
 
 
@@ -107,7 +107,7 @@ def _build(go: str, cache: Path) -> None:
         module.mkdir()
         for name in ("go.mod", "go.sum"):
             shutil.copyfile(_MODULE / name, module / name)
-        _log.info("building etcd, kube-apiserver and kubectl into %s", cache)
+        _log.info("building etcd, etcdutl, kube-apiserver and kubectl into %s", cache)
         version = _kubernetes_version((module / "go.mod").read_text())
         flags = f"-s -w -X k8s.io/component-base/version.gitVersion={version}"
         _run([go, "install", "-ldflags", flags, "tool"], module, _environment(target))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import ssl
+import subprocess
 import tempfile
 import threading
 import urllib.error
@@ -14,14 +16,18 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from reconciler.clock import current_clock
 from reconciler.errors import ReconcilerError
+from reconciler.testing.control_plane._binaries import BinariesMissing
 from reconciler.testing.control_plane._process import Process
 
 __all__ = ["ControlPlaneFailed", "PortTaken", "Running", "write_private"]
 
 _POLL = 0.1
 _PATIENCE = 10.0
+_SNAPSHOT_TIMEOUT = 30.0
 _DATA = "etcd"
 
 
@@ -31,6 +37,14 @@ class ControlPlaneFailed(ReconcilerError):
 
 class PortTaken(ControlPlaneFailed):
     """Say that another program has taken a port that was free a moment ago."""
+
+
+class _SnapshotPart(msgspec.Struct):
+    blob: bytes = b""
+
+
+class _SnapshotLine(msgspec.Struct):
+    result: _SnapshotPart
 
 
 class Running:
@@ -53,21 +67,61 @@ class Running:
         self._processes: list[Process] = []
         # Also when the interpreter ends in the middle of a block.
         self._finalizer = weakref.finalize(self, _stop, self._processes, self.directory)
-        etcd_url = f"http://127.0.0.1:{etcd_port}"
+        self._etcd_url = f"http://127.0.0.1:{etcd_port}"
         self._commands = (
-            _etcd_command(binaries, self.directory, etcd_url),
-            _apiserver_command(binaries, self.directory, etcd_url, port, flags),
+            _etcd_command(binaries, self.directory, self._etcd_url),
+            _apiserver_command(binaries, self.directory, self._etcd_url, port, flags),
         )
         self._start()
 
-    def restart(self, *, keep_data: bool) -> None:
-        """Stop the programs and start them anew on the same ports."""
+    def restart(self, *, keep_data: bool, data: Path | None = None) -> None:
+        """Stop the programs and start them anew on the same ports.
+
+        Args:
+            keep_data: keep the data of etcd.
+            data: a directory that takes the place of etcd's data; it is moved.
+        """
         for process in self._processes:
             process.stop(patience=_PATIENCE)
         self._processes.clear()
         if not keep_data:
             shutil.rmtree(self.directory / _DATA)
+        if data is not None:
+            data.rename(self.directory / _DATA)
         self._start()
+
+    def save_snapshot(self, path: Path) -> None:
+        """Write a snapshot of etcd, as ``etcdctl snapshot save`` does.
+
+        Raises:
+            ControlPlaneFailed: etcd does not answer.
+        """
+        request = urllib.request.Request(f"{self._etcd_url}/v3/maintenance/snapshot", data=b"{}")  # noqa: S310 - ours
+        try:
+            with urllib.request.urlopen(request, timeout=_SNAPSHOT_TIMEOUT) as answer, path.open("wb") as file:  # noqa: S310 - ours
+                for line in answer:
+                    file.write(msgspec.json.decode(line, type=_SnapshotLine).result.blob)
+        except OSError as error:
+            raise ControlPlaneFailed(f"no snapshot of etcd: {error}") from error
+
+    def restored(self, snapshot: Path, flags: Sequence[str]) -> Path:
+        """Return a new data directory for etcd, made of a snapshot.
+
+        Raises:
+            BinariesMissing: there is no etcdutl.
+            ControlPlaneFailed: the snapshot cannot be restored.
+        """
+        program = self.binaries / "etcdutl"
+        if not os.access(program, os.X_OK):
+            raise BinariesMissing(f"no etcdutl in {self.binaries}: build it with 'reconciler envtest build'")
+        target = self.directory / "restored"
+        command = [str(program), "snapshot", "restore", str(snapshot), f"--data-dir={target}", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+        if done.returncode:
+            shutil.rmtree(target, ignore_errors=True)
+            words = " | ".join(done.stderr.strip().splitlines()[-5:])
+            raise ControlPlaneFailed(f"etcdutl did not restore {snapshot}: {words}")
+        return target
 
     def _start(self) -> None:
         etcd, server = self._commands

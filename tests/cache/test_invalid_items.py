@@ -1,0 +1,152 @@
+"""Objects that do not fit their class, or cannot be decoded: lists return the others and name these."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from reconciler import Client, Manager, Outcome, Reconciler, Request, Watch
+from reconciler.apiserver import APIServer
+from reconciler.cache import Cache, CachedClient
+from reconciler.client import InvalidItem, ListResult
+from reconciler.objects import InvalidObject, Model, Resource, Unstructured
+from tests.controller.test_unreadable import CRD, DEEP, Breaking, crate
+
+pytestmark = pytest.mark.virtual_time
+
+
+class CrateContent(Model):
+    weight: int = 0
+
+
+class Crate(Resource[CrateContent], group="unreadable.reconciler.dev", version="v1"):
+    """A crate, of which the server allows more than the class."""
+
+
+async def filled(apiserver: APIServer, client: Client) -> None:
+    await apiserver.apply(CRD)
+    await client.create(crate("a", spec={"weight": 1}))
+    await client.create(crate("heavy", spec={"weight": "very"}))
+    await client.create(crate("deep", content="MARK"))
+    await client.create(crate("z", spec={"weight": 2}))
+
+
+def summary(found: ListResult[Any]) -> tuple[list[str], list[tuple[str, str | None]]]:
+    return [one.name for one in found], sorted((item.name, item.namespace) for item in found.invalid)
+
+
+@pytest.fixture(params=["live", "pages", "cached", "cached live"])
+async def reader(apiserver: APIServer, client: Client, request: pytest.FixtureRequest) -> Any:
+    await filled(apiserver, client)
+    breaking = Client(Breaking(apiserver, DEEP))
+    async with Cache(breaking) as cache:
+        await cache.informer(Crate)
+        await cache.wait_synced(30)
+        cached = CachedClient(breaking, cache)
+
+        async def pages(kind: Any, namespace: str | None = None) -> ListResult[Any]:
+            read = [page async for page in breaking.list_pages(kind, namespace, limit=1)]
+            return ListResult(
+                [one for page in read for one in page], "", [one for page in read for one in page.invalid]
+            )
+
+        yield {"live": breaking.list, "pages": pages, "cached": cached.list, "cached live": cached.live.list}[
+            request.param
+        ]
+
+
+async def test_a_typed_list_names_what_does_not_fit_and_returns_the_others(reader: Any) -> None:
+    found = await reader(Crate, "default")
+    assert summary(found) == (["a", "z"], [("deep", "default"), ("heavy", "default")])
+    heavy = next(item for item in found.invalid if item.name == "heavy")
+    assert isinstance(heavy, InvalidItem)
+    assert int(heavy.resource_version) > 0
+    assert heavy.key == Request("heavy", "default")
+    assert [path for path, _ in heavy.error.problems] == ["spec.weight"]
+    assert "default/heavy" in str(heavy.error)
+
+
+async def test_an_untyped_list_names_what_cannot_be_decoded(reader: Any) -> None:
+    found = await reader("unreadable.reconciler.dev/v1/Crate", "default")
+    assert summary(found) == (["a", "heavy", "z"], [("deep", "default")])
+    assert "default/deep cannot be decoded" in str(found.invalid[0].error)
+
+
+async def test_each_version_is_logged_once(
+    apiserver: APIServer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    await filled(apiserver, client)
+    for _ in range(3):
+        await client.list(Crate, "default")
+        await client.list(Crate)
+    await client.patch("unreadable.reconciler.dev/v1/Crate", "heavy", "default", patch={"spec": {"weight": "little"}})
+    await client.list(Crate)
+    told = [record.getMessage() for record in caplog.records if "leaves out" in record.getMessage()]
+    assert len(told) == 2
+    assert all("default/heavy" in text and "spec.weight" in text for text in told)
+    assert not any("very" in text for text in told), "an error holds no values"
+
+
+async def test_a_get_names_object_and_field(apiserver: APIServer, client: Client) -> None:
+    await filled(apiserver, client)
+    breaking = Client(Breaking(apiserver, DEEP))
+    async with Cache(breaking) as cache:
+        await cache.informer(Crate)
+        cached = CachedClient(breaking, cache)
+        for reads in (breaking, cached, cached.live):
+            with pytest.raises(InvalidObject, match=r"Crate default/heavy does not fit its model: spec\.weight: "):
+                await reads.get(Crate, "heavy", "default")
+            with pytest.raises(InvalidObject, match=r"deep cannot be decoded"):
+                await reads.get(Crate, "deep", "default")
+            with pytest.raises(InvalidObject, match=r"spec\.weight"):
+                await reads.wait_for(Crate, "heavy", "default", until=lambda _: True, timeout=5)
+
+
+async def test_a_read_that_asks_the_server_after_a_doubt_takes_no_invalid_object_for_gone(
+    apiserver: APIServer, client: Client
+) -> None:
+    await filled(apiserver, client)
+    breaking = Client(Breaking(apiserver, DEEP))
+    async with Cache(breaking) as cache:
+        informer = await cache.informer(Crate)
+        await cache.wait_synced(30)
+        cached = CachedClient(breaking, cache)
+        informer.overlay.doubt(Request("deep", "default"))
+        informer.overlay.doubt_all("default")
+        assert summary(await cached.list(Crate)) == (["a", "z"], [("deep", "default"), ("heavy", "default")])
+
+
+class Noting(Reconciler):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def reconcile(self, request: Request, /) -> Outcome:
+        self.seen.append(request.name)
+        return None
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_mapper_gets_what_can_be_read(apiserver: APIServer, client: Client, *, is_async: bool) -> None:
+    await filled(apiserver, client)
+    types: dict[str, type] = {}
+
+    def plain(found: Any) -> list[Request]:
+        types[found.name] = type(found)
+        return [Request(found.name, found.namespace)]
+
+    async def waiting(found: Any) -> list[Request]:
+        return plain(found)
+
+    manager = Manager(Client(Breaking(apiserver, DEEP)))
+    noting = Noting()
+    manager.add_controller(
+        noting,
+        resource="v1/ConfigMap",
+        watches=[Watch(Crate, mapper=waiting if is_async else plain, predicates=[lambda event: event.object.decode()])],
+    )
+    async with manager.running():
+        await asyncio.sleep(5)
+        assert sorted(noting.seen) == ["a", "deep", "heavy", "z"]
+    assert types == {"a": Crate, "z": Crate, "heavy": Unstructured, "deep": Unstructured}

@@ -1,0 +1,99 @@
+"""Etcd is restored from a backup under a running manager: no cache keeps what is gone, and no change is dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reconciler import Client, Manager, Request, Watch
+from reconciler.errors import NotFound, NotSent
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.meta import GroupVersionKind
+from reconciler.testing.control_plane import ControlPlane, ControlPlaneFailed
+from tests.cache.test_on_both_servers import until
+from tests.e2e.test_server_restart import Lamp, Lamps, lit, shining
+
+pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(240)]
+
+
+async def install(client: Client) -> None:
+    await client.apply(Lamp.crd(), force=True)
+    await client.wait_for(
+        "apiextensions.k8s.io/v1/CustomResourceDefinition",
+        "lamps.e2e.reconciler.dev",
+        until=lambda crd: any(
+            each["type"] == "Established" and each["status"] == "True"
+            for each in (crd.to_dict().get("status") or {}).get("conditions") or ()
+        ),
+        timeout=60,
+    )
+
+
+class Gate:
+    """Send requests while it is open, as a network that is cut for a while."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.closed = False
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        if self.closed:
+            raise NotSent("the network is cut")
+        return await self.transport.send(request)
+
+
+def config_map(name: str, value: str = "1") -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "default"},
+        "data": {"value": value},
+    }
+
+
+@pytest.mark.parametrize("bump", [None, 1_000_000], ids=["plain", "bumped"])
+@pytest.mark.parametrize("pages", [False, True], ids=["streamed", "pages"])
+async def test_a_restored_backup_is_a_new_beginning(tmp_path: Path, *, bump: int | None, pages: bool) -> None:
+    async with ControlPlane() as plane, plane.client() as client:
+        await install(client)
+        gates: list[Gate] = []
+        manager = Manager(client.through(lambda sends: gates.append(Gate(sends)) or gates[0]), list_in_pages=pages)
+        lamps = Lamps()
+        named = Watch("v1/ConfigMap", mapper=lambda found: [Request(found.name, "default")])
+        manager.add_controller(lamps, workers=4, watches=[named])
+        async with manager.running():
+            await lit(client, "changed", "deleted", "still")
+            await client.create(config_map("still"))
+            backup = await plane.snapshot(tmp_path / "backup.db")
+            await client.patch(Lamp, "changed", "default", patch={"spec": {"bright": 7}})
+            await shining(client, "changed", bright=7)
+            await client.delete(Lamp, "deleted", "default")
+            await client.patch("v1/ConfigMap", "still", "default", patch={"data": {"value": "2"}})
+            await lit(client, "made")
+            await until(lambda: len(manager.cache.find(Lamp.gvk).store) == 3)
+            before = await client.list(Lamp, "default")
+            gates[0].closed = True
+            await plane.restore(backup, bump_revision=bump)
+            for number in range(100):  # past the version that the manager knows
+                past = await client.apply(config_map("filler", str(number)))
+            assert int(past.resource_version) > int(before.resource_version)
+            gates[0].closed = False
+            store = manager.cache.find(Lamp.gvk).store
+            maps = manager.cache.find(GroupVersionKind.parse("v1/ConfigMap")).store
+            await until(lambda: {found.name for found in store} == {"changed", "deleted", "still"})
+            await until(lambda: store.get(Request("changed", "default")).decode()["spec"]["bright"] == 1)
+            await until(lambda: maps.get(Request("still", "default")).decode()["data"] == {"value": "1"})
+            with pytest.raises(NotFound):
+                await manager.client.get(Lamp, "made", "default")
+            assert (await manager.client.get(Lamp, "changed", "default")).spec.bright == 1
+            await client.patch(Lamp, "changed", "default", patch={"spec": {"bright": 9}})
+            await shining(client, "changed", bright=9)
+
+
+async def test_a_snapshot_that_is_none_stops_nothing(tmp_path: Path) -> None:
+    async with ControlPlane() as plane, plane.client() as client:
+        await client.create(config_map("a"))
+        with pytest.raises(ControlPlaneFailed, match="etcdutl did not restore"):
+            await plane.restore(tmp_path / "nothing.db")
+        assert (await client.get("v1/ConfigMap", "a", "default")).name == "a"
