@@ -74,10 +74,8 @@ def _of_node(node: ast.AST) -> Iterator[ast.AST]:
     match node:
         case ast.Compare(ops=[operator]) if type(operator) in _COMPARISONS:
             yield _with(node, ops=[_COMPARISONS[type(operator)]()])
-        case ast.BoolOp(op=ast.And()):
-            yield _with(node, op=ast.Or())
-        case ast.BoolOp(op=ast.Or()):
-            yield _with(node, op=ast.And())
+        case ast.BoolOp(op=operator):
+            yield _with(node, op=ast.Or() if isinstance(operator, ast.And) else ast.And())
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             yield operand
         case ast.BinOp(op=operator) if type(operator) in _OPERATORS:
@@ -88,10 +86,8 @@ def _of_node(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Constant(value + 1)
         case ast.IfExp(test=test):
             yield _with(node, test=ast.UnaryOp(ast.Not(), test))
-        case ast.Continue():
-            yield ast.Break()
-        case ast.Break():
-            yield ast.Continue()
+        case ast.Continue() | ast.Break():
+            yield ast.Break() if isinstance(node, ast.Continue) else ast.Continue()
         case ast.Expr(value=ast.Call() | ast.Await()) | ast.AugAssign() | ast.Delete():
             yield ast.Pass()
         case ast.Return(value=ast.Name() | ast.Call() | ast.Attribute()):
