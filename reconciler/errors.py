@@ -9,6 +9,7 @@ The tree::
     ├── TransportError
     │   ├── NotSent                   the connection could not be made; repeating is safe
     │   └── OutcomeUnknown            sent, but the answer was lost; it may have been applied
+    │       └── InvalidResponse       an answer came that is not valid HTTP, or larger than its limit
     └── APIError                      the server answered with a failure
         ├── BadRequest                400
         ├── Unauthorized              401
@@ -49,6 +50,7 @@ __all__ = [
     "FieldManagerConflict",
     "Forbidden",
     "Invalid",
+    "InvalidResponse",
     "MethodNotAllowed",
     "MissingExtra",
     "NotAcceptable",
@@ -70,8 +72,18 @@ __all__ = [
 ]
 
 
+_LONGEST_RETRY_AFTER = 3600.0  # as in reconciler.backoff; leaves do not import one another
+
+
 class ReconcilerError(Exception):
-    """Be the base of every error that this library raises on purpose."""
+    """Be the base of every error that this library raises on purpose.
+
+    Attributes:
+        retry_after: seconds that the server asked to wait before the next attempt; None if it did not. A controller
+            whose reconcile raises the error waits so long, at least.
+    """
+
+    retry_after: float | None = None
 
 
 class ConfigurationError(ReconcilerError):
@@ -94,10 +106,12 @@ class MissingExtra(ReconcilerError):
 
 
 class TerminalError(ReconcilerError):
-    """Tell the controller that retrying cannot help: it reports the error and forgets the key.
+    """Tells the controller that retrying cannot help: it reports the error and forgets the key.
 
-    Only a foreign change of the object, or a stored due time, runs the key again. Chain the cause with ``raise
-    TerminalError("…") from error``.
+    Only a change runs the key again: of the object, by someone else, or of what the controller watches for it. The
+    failures and the timer of earlier outcomes of the key are cleared. What others asked for stays:
+    ``Controller.enqueue`` during the run, with or without a delay. An ExceptionGroup is terminal if all of its
+    exceptions are. Chain the cause with ``raise TerminalError("…") from error``.
     """
 
 
@@ -111,6 +125,13 @@ class NotSent(TransportError):
 
 class OutcomeUnknown(TransportError):
     """Say that a request was sent and its answer was lost: it may or may not have taken effect."""
+
+
+class InvalidResponse(OutcomeUnknown):
+    """An answer that cannot be used: it is not valid HTTP, or larger than its limit. The client never retries it.
+
+    A write may have taken effect.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +153,7 @@ class APIError(ReconcilerError):
         details: the Status object's ``details``, ``{}`` when there are none.
         causes: the entries of ``details.causes``.
         body: the decoded Status object, or None when the answer was not one.
-        retry_after: seconds that the server asked to wait, or None.
+        retry_after: seconds that the server asked to wait, 3600 at most; None if it did not.
     """
 
     def __init__(
@@ -265,10 +286,12 @@ def error_from_response(
         status: the HTTP status code, or the ``code`` of an ERROR event in a watch.
         body: the decoded Status object, if the answer was one.
         text: the beginning of the answer's text when it was not one.
-        retry_after: the Retry-After header in seconds.
+        retry_after: the Retry-After header in seconds; without it, the ``retryAfterSeconds`` of the Status count. More
+            than 3600 is 3600.
         request: verb and path, put before the message.
     """
     body = body if isinstance(body, Mapping) else None
+    retry_after = _wait_asked(retry_after, body)
     reason = str((body or {}).get("reason") or "")
     message = str((body or {}).get("message") or text or "no message")
     cls = _BY_STATUS.get(status) or (ServerError if status >= 500 else APIError)
@@ -285,6 +308,14 @@ def error_from_response(
             message, status=status, reason=reason, body=body, retry_after=retry_after, request=request
         )
     return error
+
+
+def _wait_asked(header: float | None, body: Mapping[str, Any] | None) -> float | None:
+    details = (body or {}).get("details")
+    asked = details.get("retryAfterSeconds") if header is None and isinstance(details, Mapping) else header
+    if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not asked >= 0:
+        return None
+    return float(min(asked, _LONGEST_RETRY_AFTER))
 
 
 def _conflict_kind(error: APIError) -> type[APIError]:

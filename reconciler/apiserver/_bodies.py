@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from reconciler.apiserver._json import InvalidJSON, OutOfRange, read_json
 from reconciler.apiserver._protobuf import Unreadable, read_protobuf
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._status import (
@@ -17,15 +18,18 @@ from reconciler.apiserver._status import (
     Refusal,
     bad_request,
     option_invalid,
+    too_large,
     unsupported_media_type,
 )
-from reconciler.apiserver._text import parse_problem, snippet
+from reconciler.apiserver._text import quoted, snippet
+from reconciler.apiserver._yaml import InvalidYAML, read_blocks
 from reconciler.http import HTTPRequest
 
 __all__ = [
     "APPLY_PATCH",
     "JSON_PATCH",
     "MERGE_PATCH",
+    "MOST_BYTES",
     "STRATEGIC_PATCH",
     "YAML",
     "check_options",
@@ -47,22 +51,13 @@ APPLY_PATCH = "application/apply-patch+yaml"
 YAML = "application/yaml"
 _JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
 _PROTOBUF_HINT = "send {} as application/json"
-_MOST_BYTES = 3 * 1024 * 1024
-_INT64 = 2**63
-
-
-def _go_number(text: str) -> int | float:
-    """Read a number with a point or exponent; Go writes 1.0 as 1, so that is what gets stored."""
-    value = float(text)
-    return int(value) if value.is_integer() and abs(value) < _INT64 else value
-
-
-_decoder = msgspec.json.Decoder(float_hook=_go_number)
+MOST_BYTES = 3 * 1024 * 1024
 
 
 def media_type(request: HTTPRequest) -> str:
     """Return the body's media type without parameters, in lower case; empty when none is named."""
-    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+    header = request.headers.get("content-type", "")
+    return header.split(";")[0].strip().lower() or header
 
 
 def patch_type(call: Call) -> str:
@@ -86,8 +81,8 @@ def check_size(request: HTTPRequest) -> None:
     Raises:
         Refusal: 413.
     """
-    if len(request.body) > _MOST_BYTES:
-        raise Refusal(413, "RequestEntityTooLarge", f"Request entity too large: limit is {_MOST_BYTES}")
+    if len(request.body) > MOST_BYTES:
+        raise too_large(f"limit is {MOST_BYTES}")
 
 
 def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = None) -> dict[str, Any]:
@@ -104,10 +99,13 @@ def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = Non
     media = media_type(request)
     if media in ("", _JSON):
         try:
-            found = _decoder.decode(request.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            problem = f"json parse error: {parse_problem(request.body)} ({snippet(request.body)})"
-            raise _unrecognized(kind, problem) from None
+            found = read_json(request.body)
+        except OutOfRange as error:
+            version = error.document.get("apiVersion") if isinstance(error.document, dict) else ""
+            short = str(version or "v1").rpartition("/")[2]
+            raise bad_request(f'{kind} in version "{short}" cannot be handled as a {kind}: {error}') from None
+        except InvalidJSON as error:
+            raise _unrecognized(kind, f"json parse error: {error} ({snippet(request.body)})") from None
     elif media == YAML:
         found = read_yaml(request.body, doubled)
     elif media == _PROTOBUF:
@@ -147,9 +145,9 @@ def decode(body: bytes) -> Any:
         Refusal: 400 when it is no JSON.
     """
     try:
-        return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise bad_request(f"error decoding patch: {parse_problem(body)}") from None
+        return read_json(body)
+    except InvalidJSON as error:
+        raise bad_request(f"error decoding patch: {error}") from None
 
 
 def read_yaml(body: bytes, doubled: list[str] | None = None) -> Any:
@@ -162,58 +160,27 @@ def read_yaml(body: bytes, doubled: list[str] | None = None) -> Any:
     Raises:
         Refusal: 400 when it is no YAML.
     """
-    if body[:1] == b"{":
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            found = _decoder.decode(body)
+    if body[:1] == b"{" and _SURROGATE.search(body) is None:
+        with contextlib.suppress(InvalidJSON):
+            found = read_json(body, lenient=False)
             if doubled is None or not duplicate_fields(body, found):
                 return found
-    return _read_blocks(body, doubled)
-
-
-def _read_blocks(body: bytes, doubled: list[str] | None) -> Any:
-    import yaml
-
     try:
-        loader = _loader()(body)
-        found = loader.get_single_data()
-    except yaml.YAMLError as error:
+        found, twice = read_blocks(body)
+    except InvalidYAML as error:
         raise bad_request(f"error converting YAML to JSON: {error}") from None
     if doubled is not None:
-        doubled += loader.doubled
-    return _decoder.decode(msgspec.json.encode(found))
+        doubled += twice
+    return found
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Escapes of surrogates, which JSON has and YAML has not."""
 
 
 def yaml_problem(doubled: list[str]) -> str:
     """Return how a strict reader refuses a YAML document with keys that stand twice."""
     return "\n  ".join(["yaml: unmarshal errors:", *doubled])
-
-
-@functools.cache
-def _loader() -> type[Any]:
-    """Return a loader that leaves dates as strings, as Kubernetes does, and notes keys that stand twice in a map."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def __init__(self, body: bytes) -> None:
-            super().__init__(body)
-            self.doubled: list[str] = []
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen: set[str] = set()
-            for key, _ in node.value:
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    self.doubled.append(f'line {line}: key "{key.value}" already set in map')
-                if isinstance(key.value, str):
-                    seen.add(key.value)
-            return super().construct_mapping(node, deep)
-
-        yaml_implicit_resolvers = {  # noqa: RUF012 - the base class's attribute
-            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-    return Loader
 
 
 def duplicate_fields(body: bytes, found: Any) -> list[str]:
@@ -227,8 +194,8 @@ def duplicate_fields(body: bytes, found: Any) -> list[str]:
         return []
     if stripped == msgspec.json.encode(found) or stripped == json.dumps(found).encode():
         return []
-    paths = _duplicates(json.loads(stripped, object_pairs_hook=_Members), "")
-    return [f'duplicate field "{path}"' for path in paths]
+    paths = _duplicates(json.loads(stripped.decode(errors="replace"), object_pairs_hook=_Members, parse_int=float), "")
+    return [f"duplicate field {quoted(path)}" for path in paths]
 
 
 class _Members(list[tuple[str, Any]]):

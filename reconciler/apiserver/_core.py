@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -257,4 +258,9 @@ def _warned(call: Call, texts: list[str]) -> list[str]:
     """Return the Warning headers for texts, and for a version that should not be used any more."""
     if call.endpoint.warning:
         texts = [call.endpoint.warning, *texts]
-    return ['299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in texts]
+    # The real server too leaves out what a header cannot hold.
+    sent = [text for text in texts if not _CONTROL.search(text)]
+    return ['299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in sent]
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -52,7 +52,11 @@ def check_definition(
         found = check_schema(schema, f"{path}.openAPIV3Schema")
         place = "spec" if hoisted else f"spec.versions[{index}]"
         if not found:
-            compiled[version["name"]] = contents = contents_of(schema)
+            try:
+                compiled[version.get("name", "")] = contents = contents_of(schema)
+            except ValueError as error:
+                errors.append(FieldError(f"{path}.openAPIV3Schema", f"Invalid value: {error}"))
+                continue
             found = [*contents.rule_errors(f"{path}.openAPIV3Schema"), *_check_selectable(version, schema, place)]
         if index == 0 or not hoisted:
             errors += [*found, *_check_columns(version, place), *_check_scale(version, place)]

@@ -8,15 +8,16 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver._bodies import check_options, read_object
+from reconciler.apiserver._bodies import check_options
 from reconciler.apiserver._cluster import Cluster, timestamp
 from reconciler.apiserver._definitions import CLEANUP
+from reconciler.apiserver._option_kinds import read_option_kind
 from reconciler.apiserver._reads import selector_of
 from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call, truthy
 from reconciler.apiserver._status import FieldError, Refusal, bad_request, conflict, not_found, option_invalid
 from reconciler.apiserver._storage import Stored
-from reconciler.apiserver._text import go_type
+from reconciler.apiserver._text import go_int, quoted
 from reconciler.apiserver._views import WHOLE
 from reconciler.apiserver._write_rules import is_due
 from reconciler.apiserver._writes import Written
@@ -174,8 +175,7 @@ def _terminating(status: dict[str, Any], now: str) -> dict[str, Any]:
 def _options(call: Call) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if call.request.body.strip():
-        options = dict(_read_options(call))
-        _check_types(options)
+        options = _read_options(call)
         kind = options.get("kind")
         if kind == "Status":
             raise bad_request("converting (v1.Status) to (v1.DeleteOptions): unknown conversion")
@@ -189,9 +189,9 @@ def _options(call: Call) -> dict[str, Any]:
         options["propagationPolicy"] = query["propagationPolicy"]
     if "gracePeriodSeconds" in query and not call.request.body:
         try:
-            options["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
-        except ValueError:
-            raise bad_request(f'strconv.ParseInt: parsing "{query["gracePeriodSeconds"]}": invalid syntax') from None
+            options["gracePeriodSeconds"] = go_int(query["gracePeriodSeconds"])
+        except ValueError as error:
+            raise bad_request(str(error)) from None
     if not call.request.body:
         # The version of a collection's options is one of a deletion's too.
         conditions = {key: query[key] for key in ("uid", "resourceVersion") if query.get(key)}
@@ -205,7 +205,7 @@ def _options(call: Call) -> dict[str, Any]:
 
 def _read_options(call: Call) -> dict[str, Any]:
     try:
-        return read_object(call.request, "DeleteOptions")
+        return read_option_kind(call.request, "DeleteOptions")
     except Refusal as refusal:
         # The words are those of a decoder that does not say what it expects.
         words = _EXPECTED.sub("", _SHOWN.sub("", refusal.message))
@@ -216,18 +216,10 @@ _EXPECTED = re.compile(r"^the object provided is unrecognized \(must be of type 
 _SHOWN = re.compile(r" \([^()]*\)$")
 
 
-def _check_types(options: dict[str, Any]) -> None:
-    for key, kind, wanted in (("gracePeriodSeconds", int, "int64"), ("orphanDependents", bool, "bool")):
-        value = options.get(key)
-        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-            field = f"Go struct field DeleteOptions.{key} of type {wanted}"
-            raise bad_request(f"json: cannot unmarshal {go_type(value)} into {field}")
-
-
 def _check_policy(options: dict[str, Any]) -> None:
     policy, orphan = options.get("propagationPolicy"), options.get("orphanDependents")
     if policy is not None and orphan is not None:
-        message = f'Invalid value: "{policy}": orphanDependents and deletionPropagation cannot be both set'
+        message = f"Invalid value: {quoted(policy)}: orphanDependents and deletionPropagation cannot be both set"
         raise option_invalid("DeleteOptions", FieldError("propagationPolicy", message))
     if policy is not None and policy not in _POLICIES:
         known = ", ".join(f'"{name}"' for name in (*_POLICIES, "nil"))

@@ -28,7 +28,7 @@ from reconciler.apiserver._skeletons import filled
 from reconciler.apiserver._status import FieldError, Refusal, bad_request, internal_error, invalid
 from reconciler.apiserver._text import go_json, go_type, go_value, quoted, snippet
 
-__all__ = ["no_metadata", "read_document", "take_patched", "worst"]
+__all__ = ["in_order_of", "no_metadata", "read_document", "take_patched", "worst"]
 
 _ROOT = re.compile(r"[.\[]")
 
@@ -70,7 +70,7 @@ def take_patched(call: Call, found: Any, before: dict[str, Any] | None) -> tuple
             if not endpoint.resource.custom:
                 raise _foreign(call, str(version or ""), str(kind or ""))
             group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
-            error = FieldError(key, f'Invalid value: "{value}": must be {wanted}')
+            error = FieldError(key, f"Invalid value: {quoted(str(value))}: must be {wanted}")
             raise invalid(str(kind), group, call.name, [error])
     return _complete(call, found, before)
 
@@ -99,8 +99,9 @@ def _check_type(call: Call, found: dict[str, Any]) -> None:
             f"({endpoint.api_version})"
         )
     if kind != info.kind:
-        name = (found.get("metadata") or {}).get("name", "")
-        error = FieldError("kind", f'Invalid value: "{kind}": must be {info.kind}')
+        metadata = found.get("metadata")
+        name = str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+        error = FieldError("kind", f"Invalid value: {quoted(str(kind))}: must be {info.kind}")
         raise invalid(str(kind), info.group, name, [error])
 
 
@@ -131,7 +132,7 @@ def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) 
         paths = unknown.metadata + sorted(unknown.content)
     else:
         paths = _in_order(call, found, unknown.content + unknown.metadata)
-    problems += [f'unknown field "{path}"' for path in paths]
+    problems += [f"unknown field {quoted(path)}" for path in paths]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         if call.doubled and media_type(call.request) == YAML:
@@ -228,8 +229,14 @@ def _in_order(call: Call, found: dict[str, Any], unknown: list[str]) -> list[str
     """Sort paths as a typed decoder meets them; what a patch made is written in the order of the alphabet."""
     if call.verb == "patch":
         return sorted(unknown)
-    order = list(found)
-    return sorted(unknown, key=lambda path: order.index(_ROOT.split(path)[0]))
+    return in_order_of(found, unknown)
+
+
+def in_order_of(found: dict[str, Any], paths: list[str]) -> list[str]:
+    """Return paths sorted as the members of a document are in which they begin."""
+    order = {member: index for index, member in enumerate(found)}
+    # A member's own name may hold dots and brackets.
+    return sorted(paths, key=lambda path: order.get(path, order.get(_ROOT.split(path)[0], len(order))))
 
 
 def _cannot_be_handled(endpoint: Endpoint, problem: str) -> str:

@@ -14,7 +14,7 @@ from reconciler.apiserver._routing import Call
 from reconciler.apiserver._storage import Stored
 from reconciler.http import HTTPRequest
 
-__all__ = ["WRITES", "LoggedRequest", "changed_paths", "logged"]
+__all__ = ["WRITES", "LoggedRequest", "changed_paths", "logged", "printable"]
 
 _MOST_PATHS = 64
 _MOST_LETTERS = 256
@@ -98,7 +98,7 @@ class LoggedRequest:
         what, _, outcome = self.summary().partition(": ")
         moment = self.time.isoformat(sep=" ", timespec="milliseconds").partition("+")[0]
         fault = f" [fault: {self.fault}]" if self.fault else ""
-        return f"{moment} {what} by {self.who}: {outcome}{fault}"
+        return printable(f"{moment} {what} by {self.who}: {outcome}{fault}")
 
     def summary(self) -> str:
         """Return one line for people: verb, what, outcome."""
@@ -111,7 +111,14 @@ class LoggedRequest:
         if self.effective:
             versions = f", version {self.after}" if self.before is None else f", version {self.before} to {self.after}"
         paths = f", changed {' '.join(self.changed)}" if self.changed else ""
-        return f"{self.verb} {what}{where}: {outcome}{versions}{paths}"
+        return printable(f"{self.verb} {what}{where}: {outcome}{versions}{paths}")
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, with escapes for characters that are not printable, such as line separators."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def logged(
@@ -142,8 +149,8 @@ def logged(
     if call is None:
         return LoggedRequest(
             time,
-            request.method.lower(),
-            request.method,
+            request.method[:_MOST_LETTERS].lower(),
+            request.method[:_MOST_LETTERS],
             request.path[:_MOST_LETTERS],
             status=status,
             reason=reason,
@@ -157,14 +164,14 @@ def logged(
         time,
         call.verb,
         request.method,
-        request.path,
+        request.path[:_MOST_LETTERS],
         info.group,
         call.endpoint.version,
         info.plural,
         info.kind,
-        call.namespace,
-        call.name or _name_of_new(request, call, after),
-        call.subresource,
+        None if call.namespace is None else call.namespace[:_MOST_LETTERS],
+        call.name[:_MOST_LETTERS] or _name_of_new(request, call, after),
+        call.subresource[:_MOST_LETTERS],
         status,
         reason,
         before.rv if before is not None else None,
@@ -187,7 +194,7 @@ def _name_of_new(request: HTTPRequest, call: Call, after: Stored | None) -> str:
         return ""
     try:
         asked = msgspec.json.decode(request.body, type=_Asked).metadata.name
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     return asked[:_MOST_LETTERS]
 

@@ -16,7 +16,7 @@ from reconciler.apiserver._names import (
     qualified_name_problems,
 )
 from reconciler.apiserver._status import FieldError
-from reconciler.apiserver._text import go_json
+from reconciler.apiserver._text import go_json, quoted
 
 __all__ = [
     "FIXED_BESIDE_STATUS",
@@ -38,7 +38,8 @@ def check_metadata(info: KindInfo, metadata: dict[str, Any]) -> list[FieldError]
         errors.append(FieldError("metadata.name", message, "FieldValueRequired"))
     else:
         errors += [
-            FieldError("metadata.name", f'Invalid value: "{name}": {problem}') for problem in name_problems(info, name)
+            FieldError("metadata.name", f"Invalid value: {quoted(name)}: {problem}")
+            for problem in name_problems(info, name)
         ]
     return errors + _check_maps(metadata)
 
@@ -47,7 +48,7 @@ def _check_prefix(prefix: str, problems: Callable[[str], list[str]]) -> list[Fie
     """Return what is wrong with a name's beginning: a dash at the end is none of the name that is made of it."""
     begun = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
     found = problems(begun) if prefix else []
-    return [FieldError("metadata.generateName", f'Invalid value: "{prefix}": {problem}') for problem in found]
+    return [FieldError("metadata.generateName", f"Invalid value: {quoted(prefix)}: {problem}") for problem in found]
 
 
 def metadata_beside_status(info: KindInfo, metadata: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _check_standard_finalizers(info: KindInfo, metadata: dict[str, Any], subreso
         return []
     message = "name is neither a standard finalizer name nor is it fully qualified"
     return [
-        FieldError(f"metadata.finalizers[{index}]", f'Invalid value: "{name}": {message}')
+        FieldError(f"metadata.finalizers[{index}]", f"Invalid value: {quoted(name)}: {message}")
         for index, name in enumerate(metadata.get("finalizers") or ())
         if "/" not in name and name not in _STANDARD_FINALIZERS
     ]
@@ -146,11 +147,11 @@ _CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
 def _check_labels(labels: dict[str, str]) -> list[FieldError]:
     errors = []
     for key, value in labels.items():
-        problems = [f'"{key}": {problem}' for problem in qualified_name_problems(key)]
+        problems = [f"{quoted(key)}: {problem}" for problem in qualified_name_problems(key)]
         if len(value) > 63:
-            problems.append(f'"{value}": must be no more than 63 bytes')
+            problems.append(f"{quoted(value)}: must be no more than 63 bytes")
         if not is_label_value(value):
-            problems.append(f'"{value}": {LABEL_VALUE_MESSAGE}')
+            problems.append(f"{quoted(value)}: {LABEL_VALUE_MESSAGE}")
         errors += [FieldError("metadata.labels", f"Invalid value: {problem}") for problem in problems]
     return errors
 
@@ -158,7 +159,7 @@ def _check_labels(labels: dict[str, str]) -> list[FieldError]:
 def _check_annotations(annotations: dict[str, str]) -> list[FieldError]:
     field = "metadata.annotations"
     errors = [
-        FieldError(field, f'Invalid value: "{key}": {problem}')
+        FieldError(field, f"Invalid value: {quoted(key)}: {problem}")
         for key in annotations
         for problem in qualified_name_problems(key.lower())
     ]
@@ -178,7 +179,7 @@ def _check_owners(owners: list[dict[str, Any]]) -> list[FieldError]:
             if not owner.get(key)
         ]
         if str(owner.get("apiVersion", "")).count("/") > 1:
-            message = f'Invalid value: "{owner["apiVersion"]}": {_OWNER_NEEDS["apiVersion"]}'
+            message = f"Invalid value: {quoted(str(owner['apiVersion']))}: {_OWNER_NEEDS['apiVersion']}"
             errors.append(FieldError(f"{field}.apiVersion", message))
         if owner.get("kind") == "Event" and owner.get("apiVersion") in ("v1", "events.k8s.io/v1"):
             group, _, version = owner["apiVersion"].rpartition("/")
@@ -210,7 +211,7 @@ def _in_order(owner: dict[str, Any]) -> dict[str, Any]:
 
 def _check_finalizers(finalizers: list[str]) -> list[FieldError]:
     errors = [
-        FieldError("metadata.finalizers", f'Invalid value: "{finalizer}": {problem}')
+        FieldError("metadata.finalizers", f"Invalid value: {quoted(finalizer)}: {problem}")
         for finalizer in finalizers
         for problem in qualified_name_problems(finalizer)
     ]
@@ -226,7 +227,7 @@ def check_metadata_update(info: KindInfo, metadata: dict[str, Any], before: dict
     The real server checks metadata more than once, and lists what it finds each time.
     """
     errors = [
-        FieldError(f"metadata.{key}", f'Invalid value: "{metadata[key]}": field is immutable')
+        FieldError(f"metadata.{key}", f"Invalid value: {quoted(str(metadata[key]))}: field is immutable")
         for key in ("uid", "deletionTimestamp")
         if metadata.get(key) and metadata[key] != before.get(key)
     ]

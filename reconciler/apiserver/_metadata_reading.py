@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from reconciler.apiserver._built_in import metadata_node, read_value
 from reconciler.apiserver._scalars import Malformed, Place, read_time, restoring_problem
-from reconciler.apiserver._text import go_type
+from reconciler.apiserver._text import go_type, quoted
 
 __all__ = ["OWNER_FIELDS", "metadata_warnings", "read_metadata"]
 
@@ -117,14 +118,14 @@ _PLAIN: dict[str, Callable[[Any], bool]] = {
 
 def _owners(owners: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return owners each once, with what every one has."""
-    kept: list[dict[str, Any]] = []
+    kept: dict[frozenset[tuple[str, Any]], dict[str, Any]] = {}
     for owner in owners:
         cleaned = {key: owner[key] for key in OWNER_FIELDS if owner.get(key) is not None}
         for key in ("apiVersion", "kind", "name", "uid"):
             cleaned.setdefault(key, "")
-        if cleaned not in kept:
-            kept.append(cleaned)
-    return owners if kept == owners else kept
+        kept.setdefault(frozenset(cleaned.items()), cleaned)
+    found = list(kept.values())
+    return owners if found == owners else found
 
 
 def metadata_warnings(found: dict[str, Any], before: dict[str, Any], *, custom: bool) -> list[str]:
@@ -140,15 +141,16 @@ def metadata_warnings(found: dict[str, Any], before: dict[str, Any], *, custom: 
     if custom and isinstance(finalizers, list):
         added = {name for name in finalizers if isinstance(name, str)} - set(before.get("finalizers") or ())
         warnings += [
-            f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name to avoid accidental conflicts '
-            "with other finalizer writers"
+            f"metadata.finalizers: {quoted(name)}: prefer a domain-qualified finalizer name"
+            f"{' including a path (/)' if '.' in name else ''} to avoid accidental conflicts with other finalizer "
+            "writers"
             for name in sorted(added)
             if "/" not in name and name not in ("orphan", "foregroundDeletion")
         ]
     owners = found.get("ownerReferences")
     if isinstance(owners, list) and len(owners) > 1:
-        uids = [owner.get("uid") for owner in owners if isinstance(owner, dict)]
-        twice = sorted({str(uid) for uid in uids if uids.count(uid) > 1})
+        uids = Counter(str(owner.get("uid")) for owner in owners if isinstance(owner, dict))
+        twice = sorted(uid for uid, count in uids.items() if count > 1)
         if twice:
             warnings.append(
                 ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, "

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-__all__ = ["PatchFailed", "json_patch", "merge_patch"]
+from reconciler.apiserver._json import InvalidJSON, check_value
+from reconciler.apiserver._storage import encode
+
+__all__ = ["MOST_OPERATIONS", "PatchFailed", "json_patch", "merge_patch"]
+
+MOST_OPERATIONS = 10_000
+"""Operations of a JSON patch, as in kube-apiserver."""
+
+MOST_COPIED_BYTES = 3 * 1024 * 1024
+"""Bytes that the copy operations of a JSON patch may add, as in kube-apiserver."""
+
+_INDEX = re.compile("0|-?[1-9][0-9]{0,8}|-0")
 
 
 class PatchFailed(Exception):
@@ -47,42 +59,53 @@ def json_patch(document: Any, operations: Any) -> Any:
     """
     if not isinstance(operations, list):
         raise PatchFailed("a JSON patch is a list of operations")
+    document, copied = _owned(document), 0
     for operation in operations:
-        document = _apply(document, operation)
+        if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
+            raise PatchFailed(f"unexpected operation: {operation}")
+        op, path = operation.get("op"), _pointer(operation["path"])
+        if op == "test":
+            _test(document, path, operation)
+        elif op == "remove":
+            document = _edit(document, path, "remove", None)
+        elif op in ("add", "replace"):
+            document = _edit(document, path, op, operation.get("value"))
+        elif op in ("move", "copy"):
+            if not isinstance(operation.get("from"), str):
+                raise PatchFailed(f"unexpected operation: {operation}")
+            source = _pointer(operation["from"])
+            if op == "move":
+                value = _read(document, source)
+                document = _edit(document, source, "remove", None)
+            else:
+                value, size = _copied(document, source)
+                copied += size
+                if copied > MOST_COPIED_BYTES:
+                    raise PatchFailed(f"the copies have more than {MOST_COPIED_BYTES} bytes")
+            document = _edit(document, path, "add", value)
+        else:
+            raise PatchFailed(f"unexpected kind: {op}")
     return document
 
 
-def _apply(document: Any, operation: Any) -> Any:
-    if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
-        raise PatchFailed(f"unexpected operation: {operation}")
-    op, path = operation.get("op"), _pointer(operation["path"])
-    if op == "test":
-        _test(document, path, operation)
-        return document
-    if op == "remove":
-        return _edit(document, path, "remove", None)
-    if op in ("add", "replace"):
-        return _edit(document, path, op, operation.get("value"))
-    if op in ("move", "copy"):
-        if not isinstance(operation.get("from"), str):
-            raise PatchFailed(f"unexpected operation: {operation}")
-        source = _pointer(operation["from"])
-        if op == "move":
-            value = _read(document, source)
-            document = _edit(document, source, "remove", None)
-        else:
-            value = _copied(document, source)
-        return _edit(document, path, "add", value)
-    raise PatchFailed(f"unexpected kind: {op}")
+def _owned(value: Any) -> Any:
+    """Return a copy that can be changed in place."""
+    if isinstance(value, dict):
+        return {key: _owned(member) for key, member in value.items()}
+    return [_owned(item) for item in value] if isinstance(value, list) else value
 
 
-def _copied(document: Any, path: list[str]) -> Any:
-    """Return a copied value; of a member that is not there the server's library copies null."""
-    if path:
-        parent = _read(document, path[:-1])
-        if isinstance(parent, dict) and path[-1] not in parent:
-            return None
-    return _read(document, path)
+def _copied(document: Any, path: list[str]) -> tuple[Any, int]:
+    """Return a copied value and its size as JSON; of a member that is not there the server's library copies null."""
+    value = None
+    parent = _read(document, path[:-1]) if path else None
+    if not isinstance(parent, dict) or path[-1] in parent:
+        value = _read(document, path)
+    try:
+        check_value(value)
+    except InvalidJSON as error:
+        raise PatchFailed(str(error)) from None
+    return _owned(value), len(encode(value))
 
 
 def _test(document: Any, path: list[str], operation: dict[str, Any]) -> None:
@@ -126,54 +149,37 @@ def _read(document: Any, path: list[str]) -> Any:
 
 
 def _index(part: str, last: int) -> int:
-    if part[:1] == "-" and part[1:].isdigit() and int(part[1:]) <= last + 1:
-        # The server's library counts from the end as well.
-        return last + 1 - int(part[1:])
-    if part != "0" and (not part.isdigit() or part.startswith("0")):
+    if not _INDEX.fullmatch(part):
         raise PatchFailed(f"invalid index referenced: {part}")
-    if int(part) > last:
+    # The server's library counts from the end as well.
+    index = last + 1 + int(part) if part[0] == "-" else int(part)
+    if not 0 <= index <= last:
         raise PatchFailed(f"invalid index referenced: {part}: index out of range")
-    return int(part)
+    return index
 
 
 def _edit(document: Any, path: list[str], op: str, value: Any) -> Any:
-    """Return a document with one place added, replaced or removed; what lies beside the path is shared."""
+    """Add, replace or remove one place of a document, and return the document."""
     if not path:
         if op == "remove":
             raise PatchFailed("the whole document cannot be removed")
         return value
-    if isinstance(document, dict):
-        return _edit_member(document, path, op, value)
-    if isinstance(document, list):
-        return _edit_item(document, path, op, value)
-    raise PatchFailed(f"{op} operation does not apply: doc is missing path: /{'/'.join(path)}: missing value")
-
-
-def _edit_member(document: dict[str, Any], path: list[str], op: str, value: Any) -> Any:
-    changed, head, rest = dict(document), path[0], path[1:]
-    # The server's library replaces members that are not there; only what lies below them has to be.
-    if head not in changed and (rest or op == "remove"):
-        raise PatchFailed(f"{op} operation does not apply: doc is missing key: /{'/'.join(path)}: missing value")
-    if rest:
-        changed[head] = _edit(changed[head], rest, op, value)
-    elif op == "remove":
-        del changed[head]
+    parent, last = _read(document, path[:-1]), path[-1]
+    if isinstance(parent, dict):
+        # The server's library replaces members that are not there; only what lies above them has to be.
+        if op == "remove" and last not in parent:
+            raise PatchFailed(f"{op} operation does not apply: doc is missing key: /{'/'.join(path)}: missing value")
+        if op == "remove":
+            del parent[last]
+        else:
+            parent[last] = value
+    elif isinstance(parent, list):
+        if op == "add":
+            parent.insert(len(parent) if last == "-" else _index(last, len(parent)), value)
+        elif op == "remove":
+            del parent[_index(last, len(parent) - 1)]
+        else:
+            parent[_index(last, len(parent) - 1)] = value
     else:
-        changed[head] = value
-    return changed
-
-
-def _edit_item(document: list[Any], path: list[str], op: str, value: Any) -> Any:
-    changed, head, rest = list(document), path[0], path[1:]
-    if not rest and op == "add":
-        position = len(changed) if head == "-" else _index(head, len(changed))
-        changed.insert(position, value)
-        return changed
-    position = _index(head, len(changed) - 1)
-    if rest:
-        changed[position] = _edit(changed[position], rest, op, value)
-    elif op == "remove":
-        del changed[position]
-    else:
-        changed[position] = value
-    return changed
+        raise PatchFailed(f"{op} operation does not apply: doc is missing path: /{'/'.join(path)}: missing value")
+    return document

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 from reconciler.apiserver._bodies import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decode, duplicate_fields
-from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
+from reconciler.apiserver._json import InvalidJSON, check_value
+from reconciler.apiserver._patch import MOST_OPERATIONS, PatchFailed, json_patch, merge_patch
 from reconciler.apiserver._routing import Call
-from reconciler.apiserver._status import Refusal, bad_request, patch_rejected
+from reconciler.apiserver._status import Refusal, bad_request, patch_rejected, too_large
 from reconciler.apiserver._strategic import strategic_merge
 from reconciler.apiserver._text import go_type
 
@@ -23,16 +24,18 @@ def patched(call: Call, kind: str, before: dict[str, Any]) -> Any:
         before: the document; it is not changed.
 
     Raises:
-        Refusal: 400 for what is no patch, 422 for one that cannot be applied.
+        Refusal: 400 for what is no patch, 413 for one of too many operations, 422 for one that cannot be applied.
     """
     patch = _read_patch(call, kind)
     try:
         if kind == JSON_PATCH:
-            return json_patch(before, patch)
+            found = json_patch(before, patch)
+            check_value(found)
+            return found
         if kind == STRATEGIC_PATCH:
             return strategic_merge(before, cast("dict[str, Any]", patch), call.endpoint.place)
         return merge_patch(before, patch)
-    except PatchFailed:
+    except (PatchFailed, InvalidJSON):
         raise patch_rejected() from None
 
 
@@ -53,6 +56,8 @@ def _read_patch(call: Call, kind: str) -> Any:
         wanted = "[]handlers.jsonPatchOp" if kind == JSON_PATCH else "map[string]interface {}"
         problem = f"json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
         raise bad_request(problem if kind == STRATEGIC_PATCH else f"error decoding patch: {problem}")
+    if kind == JSON_PATCH and len(patch) > MOST_OPERATIONS:
+        raise too_large(f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(patch)}")
     if kind == MERGE_PATCH:
         call.doubled += duplicate_fields(call.request.body, patch)
     return patch

@@ -24,7 +24,11 @@ _CLASSES = {
     "word": "0-9A-Za-z_",
     "xdigit": "0-9A-Fa-f",
 }
-_GOS_OWN = re.compile(r"\\(?P<property>[pP])(?P<letter>[A-Z])|\\(?P<escaped>.)|(?P<named>\(\?P<)|\[:(?P<class>\w+):\]")
+_GOS_OWN = re.compile(
+    r"\\Q(?P<literal>.*?)(?:\\E|\Z)|\\x\{(?P<point>[0-9A-Fa-f]+)\}|"
+    r"\\(?P<property>[pP])(?P<letter>[A-Z])|\\(?P<escaped>.)|(?P<named>\(\?P<)|\[:(?P<class>\w+):\]",
+    re.DOTALL,
+)
 _FLAGS = re.compile(r"(\^?)\(\?([ims]+)\)")
 
 
@@ -36,6 +40,10 @@ def ecma_pattern(pattern: str) -> str:
 
 
 def _in_ecma(found: re.Match[str]) -> str:
+    if found["literal"] is not None:
+        return re.sub(r"[\\^$.*+?()\[\]{}|/-]", r"\\\g<0>", found["literal"])
+    if found["point"]:
+        return f"\\u{{{found['point']}}}"
     if found["letter"]:
         return f"\\{found['property']}{{{found['letter']}}}"
     if found["named"]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.apiserver._bodies import check_options, read_object
+from reconciler.apiserver._bodies import check_options
 from reconciler.apiserver._cluster import Cluster
 from reconciler.apiserver._deletes import Deleter, check_preconditions
+from reconciler.apiserver._option_kinds import read_option_kind
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._status import Refusal, bad_request, conflict, forbidden, not_found
 from reconciler.apiserver._storage import Stored
@@ -50,7 +51,7 @@ class PodActions:
         """
         kind = str(POD_ACTIONS[call.subresource]["kind"])
         dry_run = check_options(call)
-        document = read_object(call.request, kind)
+        document = read_option_kind(call.request, kind)
         _check_kind(document, kind)
         metadata = document.get("metadata") or {}
         if metadata.get("namespace") not in (None, "", call.namespace):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import bisect
+import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from reconciler.apiserver._cluster import Cluster
+from reconciler.apiserver._json import InvalidJSON, OutOfRange, read_json
 from reconciler.apiserver._routing import Call, truthy
 from reconciler.apiserver._selectors import Selector, parse_fields, parse_labels
 from reconciler.apiserver._shards import parse_shards
@@ -26,7 +26,7 @@ from reconciler.apiserver._status import (
     too_large_resource_version,
 )
 from reconciler.apiserver._storage import Snapshot, Store, Stored, encode
-from reconciler.apiserver._text import parse_problem
+from reconciler.apiserver._text import go_int, go_type, is_int64, quoted
 from reconciler.apiserver._views import WholeView
 from reconciler.apiserver._watch import Watch
 
@@ -100,17 +100,37 @@ class _Token:
     @classmethod
     def read(cls, text: str) -> _Token:
         try:
-            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             bad = next((at for at, letter in enumerate(text) if letter not in _URL_SAFE), len(text) // 4 * 4)
             raise _bad_token(f"illegal base64 data at input byte {bad}") from None
         try:
-            found = msgspec.json.decode(raw)
-            return cls(int(found["rv"]), str(found["start"]))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise _bad_token(parse_problem(raw)) from None
-        except (ValueError, KeyError, TypeError):
-            raise _bad_token("incorrect encoded start resourceVersion (version meta.k8s.io/v1)") from None
+            found = read_json(raw)
+            found = {} if found is None else found
+        except OutOfRange as error:
+            raise _bad_token(_mistyped(f"number {error.number}", "rv", "int64")) from None
+        except InvalidJSON as error:
+            raise _bad_token(str(error)) from None
+        if not isinstance(found, dict):
+            problem = f"json: cannot unmarshal {go_type(found)} into Go value of type storage.continueToken"
+            raise _bad_token(problem)
+        version, rv, start = found.get("v", ""), found.get("rv", 0), found.get("start", "")
+        if not is_int64(rv):
+            raise _bad_token(_mistyped(f"number {rv}" if go_type(rv) == "number" else go_type(rv), "rv", "int64"))
+        for field, value in (("v", version), ("start", start)):
+            if not isinstance(value, str):
+                raise _bad_token(_mistyped(go_type(value), field, "string"))
+        if version != "meta.k8s.io/v1":
+            raise _bad_token(f"server does not recognize this encoded version {version}")
+        if not rv:
+            raise _bad_token("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+        if not start or posixpath.normpath(f"/{start}") != f"/{start}":
+            raise _bad_token(start or "empty encoded start key (version meta.k8s.io/v1)")
+        return cls(rv, start)
+
+
+def _mistyped(shown: str, field: str, wanted: str) -> str:
+    return f"json: cannot unmarshal {shown} into Go struct field continueToken.{field} of type {wanted}"
 
 
 _URL_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -342,22 +362,19 @@ def _check_match(call: Call) -> None:
     _refuse_match(problems)
 
 
-def _version_problem(text: str) -> str:
-    return f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
-
-
 def _watch_version(call: Call) -> int | None:
     text = call.query.get("resourceVersion", "")
-    if text and not text.isdigit():
-        raise internal_error(_version_problem(text))
-    return int(text) if text else None
+    try:
+        return go_int(text, signed=False) if text else None
+    except ValueError as error:
+        raise internal_error(f"resourceVersion: Invalid value: {quoted(text)}: {error}") from None
 
 
 def _list_version(call: Call) -> int | None:
-    text = call.query.get("resourceVersion", "")
-    if text and not text.isdigit():
-        raise bad_request(f"invalid resource version: {_version_problem(text)}")
-    return int(text) if text else None
+    try:
+        return _watch_version(call)
+    except Refusal as refusal:
+        raise bad_request(f"invalid resource version: {refusal.message}") from None
 
 
 def _space_of(call: Call, selector: Selector) -> str | None:
@@ -379,9 +396,7 @@ def _limit(call: Call) -> int:
 
 
 def _number(text: str) -> int:
-    if not text:
-        return 0
     try:
-        return int(text)
-    except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+        return go_int(text) if text else 0
+    except ValueError as error:
+        raise bad_request(str(error)) from None

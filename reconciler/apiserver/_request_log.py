@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from reconciler.apiserver._files import Defined
-from reconciler.apiserver._log import LoggedRequest
+from reconciler.apiserver._log import LoggedRequest, printable
 
 __all__ = ["Incident", "RequestLog", "Writes"]
 
@@ -44,7 +44,7 @@ class Incident:
 
     def __str__(self) -> str:
         """Return one line: when and what."""
-        return f"{self.time.isoformat(sep=' ', timespec='milliseconds').partition('+')[0]} {self.what}"
+        return f"{self.time.isoformat(sep=' ', timespec='milliseconds').partition('+')[0]} {printable(self.what)}"
 
 
 class Writes(tuple[LoggedRequest, ...]):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.apiserver._bodies import check_size, read_object
+from reconciler.apiserver._bodies import check_size
+from reconciler.apiserver._option_kinds import read_option_kind
 from reconciler.apiserver._status import FieldError, bad_request, invalid, method_not_allowed, no_such_resource
 from reconciler.apiserver._text import go_json
 from reconciler.http import HTTPRequest
@@ -44,13 +45,13 @@ def reviewed(request: HTTPRequest) -> dict[str, Any]:
     """
     group, _, *rest = request.path.strip("/").split("/")[1:]
     namespace = rest[1] if len(rest) == 3 and rest[0] == "namespaces" else None
-    kind = _KINDS.get((group, rest[-1]))
+    kind = _KINDS.get((group, rest[-1] if rest else ""))
     if kind is None or len(rest) != (3 if kind.startswith("Local") else 1):
         raise no_such_resource()
     if request.method != "POST":
         raise method_not_allowed()
     check_size(request)
-    document = read_object(request, kind)
+    document = read_option_kind(request, kind)
     _check_kind(document, group, kind)
     spec = document.get("spec") or {}
     found = [] if kind in ("SelfSubjectReview", "SelfSubjectRulesReview") else _problems(spec, kind)

@@ -14,15 +14,15 @@ from reconciler.apiserver._bodies import (
     read_object,
 )
 from reconciler.apiserver._built_in import BuiltInContents, metadata_node
-from reconciler.apiserver._documents import no_metadata, worst
+from reconciler.apiserver._documents import in_order_of, no_metadata, worst
 from reconciler.apiserver._metadata_reading import read_metadata
+from reconciler.apiserver._option_kinds import scalar, struct
 from reconciler.apiserver._patch import merge_patch
 from reconciler.apiserver._patching import patched
 from reconciler.apiserver._registry import Endpoint, ScalePaths
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._scalars import Malformed
 from reconciler.apiserver._scale_owners import scaled_entries
-from reconciler.apiserver._schema import Node
 from reconciler.apiserver._status import (
     FieldError,
     Refusal,
@@ -47,26 +47,14 @@ _UNSET = -(2**31)
 """What a Scale shows to a patch where a custom object says nothing of replicas, as the real server has it."""
 
 
-def _struct(name: str, **members: Node) -> Node:
-    node = Node("object")
-    node.name, node.properties = f"v1.{name}", members
-    return node
-
-
-def _scalar(kind: str, name: str) -> Node:
-    node = Node(kind)
-    node.name, node.format = name, "int32" if kind == "integer" else ""
-    return node
-
-
-_COUNT, _TEXT = _scalar("integer", "int32"), _scalar("string", "string")
-_TYPE = _struct(
+_COUNT, _TEXT = scalar("integer", "int32", "int32"), scalar("string", "string")
+_TYPE = struct(
     "Scale",
     apiVersion=_TEXT,
     kind=_TEXT,
     metadata=metadata_node(),
-    spec=_struct("ScaleSpec", replicas=_COUNT),
-    status=_struct("ScaleStatus", replicas=_COUNT, selector=_TEXT),
+    spec=struct("ScaleSpec", replicas=_COUNT),
+    status=struct("ScaleStatus", replicas=_COUNT, selector=_TEXT),
 )
 _CONTENTS = BuiltInContents(_TYPE)
 
@@ -253,9 +241,7 @@ def _read(call: Call, scale: dict[str, Any]) -> tuple[int, list[str]]:
     if malformed:
         order = None if restored else list(found)
         raise _unfit(call, found, worst(found, malformed, _TYPE.properties, order=order), restored=restored)
-    order = list(found)
-    paths = sorted(unknown, key=lambda path: order.index(path.partition(".")[0]))
-    problems = [f'unknown field "{path}"' for path in paths]
+    problems = [f"unknown field {quoted(path)}" for path in in_order_of(found, unknown)]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         raise _unfit(call, found, f"strict decoding error: {', '.join(problems)}", restored=restored)

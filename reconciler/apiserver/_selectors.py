@@ -9,12 +9,13 @@ from typing import Any
 from reconciler.apiserver._names import LABEL_VALUE_MESSAGE, is_label_value, qualified_name_problems
 from reconciler.apiserver._shards import ShardSelector
 from reconciler.apiserver._status import Refusal, bad_request
+from reconciler.apiserver._text import go_int, quoted
 
 __all__ = ["FieldTerm", "Selector", "parse_fields", "parse_labels"]
 
 LabelTerm = Callable[[Mapping[str, str]], bool]
 
-_TOKEN = re.compile(r"\s*(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
+_TOKEN = re.compile(r"(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
 _MARKS = frozenset({"=", "==", "!=", "<", ">", "(", ")", ",", "!"})
 
 
@@ -140,14 +141,16 @@ class _Labels:
     def _comparison(self, key: str, operator: str) -> LabelTerm:
         text = self._take()
         try:
-            bound = int(text)
+            bound = go_int(text)
         except ValueError:
             problem = "for 'Gt', 'Lt' operators, the value must be an integer"
-            raise _requirement(f'values[0]: Invalid value: "{text}": {problem}') from None
+            problems = [f"values[0]: Invalid value: {quoted(text)}: {problem}", *self._value_problems(key, text)]
+            shown = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
+            raise _requirement(shown) from None
 
         def holds(labels: Mapping[str, str]) -> bool:
             try:
-                value = int(labels[key])
+                value = go_int(labels[key])
             except (KeyError, ValueError):
                 return False
             return value > bound if operator == ">" else value < bound
@@ -158,8 +161,8 @@ class _Labels:
         key = self._take()
         if not key or key in _MARKS:
             raise _requirement(f"found '{key}', expected: identifier")
-        for problem in qualified_name_problems(key):
-            raise _requirement(f'<nil>: Invalid value: "{key}": {problem}')
+        if problems := list(qualified_name_problems(key)):
+            raise _requirement(f"<nil>: Invalid value: {quoted(key)}: {'; '.join(problems)}")
         return key
 
     def _value(self, key: str) -> str:
@@ -188,13 +191,18 @@ class _Labels:
             if word != ",":
                 raise _requirement(f"found '{word}', expected: ',' or ')'")
 
-    @staticmethod
-    def _checked(key: str, value: str) -> str:
-        if len(value) > 63:
-            raise _requirement(f'values[0][{key}]: Invalid value: "{value}": must be no more than 63 bytes')
-        if not is_label_value(value):
-            raise _requirement(f'values[0][{key}]: Invalid value: "{value}": {LABEL_VALUE_MESSAGE}')
+    @classmethod
+    def _checked(cls, key: str, value: str) -> str:
+        for problem in cls._value_problems(key, value):
+            raise _requirement(problem)
         return value
+
+    @staticmethod
+    def _value_problems(key: str, value: str) -> list[str]:
+        place = f"values[0][{key}]: Invalid value: {quoted(value)}"
+        if len(value) > 63:
+            return [f"{place}: must be no more than 63 bytes"]
+        return [] if is_label_value(value) else [f"{place}: {LABEL_VALUE_MESSAGE}"]
 
 
 def _requirement(problem: str) -> Refusal:

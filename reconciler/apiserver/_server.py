@@ -89,7 +89,7 @@ class APIServer:
         self._sharded = sharded_list_and_watch
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
         self._open = False
-        self._listener = Listener(self._serve_socket, self._clock)
+        self._listener = Listener(self._serve_socket, self._unauthorized, self._clock)
         self._front = Front(self._new_core(), self._clock, self._rng, log=log, event_order=event_order)
         self.faults = self._front.faults
 
@@ -181,7 +181,7 @@ class APIServer:
             raise NotSent("the embedded API server is not running: use it inside 'async with'")
         # One turn of the loop, as any transport takes: a client that asks in a loop must not starve the others.
         await asyncio.sleep(0)
-        return await self._front.answer(request)
+        return await self._front.answer(_encodable(request))
 
     # what was asked
 
@@ -337,14 +337,36 @@ class APIServer:
         place.write_bytes(content + b"\n")
         return place
 
+    def _unauthorized(self, request: HTTPRequest) -> HTTPResponse | None:
+        """Return the answer to a request without the token, or None."""
+        sent = request.headers.get("authorization", "").encode(errors="replace")
+        if self._begins_with_token(request.path) or hmac.compare_digest(sent, f"Bearer {self._token}".encode()):
+            return None
+        return refusal_response(Refusal(401, "Unauthorized", "Unauthorized"))
+
+    def _begins_with_token(self, path: str) -> bool:
+        return hmac.compare_digest(path[1:].partition("/")[0].encode(errors="replace"), self._token.encode())
+
     async def _serve_socket(self, request: HTTPRequest) -> HTTPResponse:
+        if not self._begins_with_token(request.path):
+            return await self.send(request)
         prefix = f"/{self._token}"
-        if request.path == prefix or request.path.startswith(f"{prefix}/"):
-            response = await self.send(replace(request, path=request.path[len(prefix) :] or "/"))
-            if request.path == f"{prefix}/openapi/v3":
-                # Clients follow these links as they stand.
-                response.body = response.body.replace(b'"/openapi/', b'"%b/openapi/' % prefix.encode())
-            return response
-        if not hmac.compare_digest(request.headers.get("authorization", ""), f"Bearer {self._token}"):
-            return refusal_response(Refusal(401, "Unauthorized", "Unauthorized"))
-        return await self.send(request)
+        response = await self.send(replace(request, path=request.path[len(prefix) :] or "/"))
+        if request.path == f"{prefix}/openapi/v3":
+            # Clients follow these links as they stand.
+            response.body = response.body.replace(b'"/openapi/', b'"%b/openapi/' % prefix.encode())
+        return response
+
+
+def _encodable(request: HTTPRequest) -> HTTPRequest:
+    """Return a request with U+FFFD in place of lone surrogates, which have no form in UTF-8."""
+    texts = (request.path, *(text for pair in request.query for text in pair), *request.headers.values())
+    if all(map(str.isascii, texts)):
+        return request
+    query = tuple((_replaced(name), _replaced(value)) for name, value in request.query)
+    headers = {name: _replaced(value) for name, value in request.headers.items()}
+    return replace(request, path=_replaced(request.path), query=query, headers=headers)
+
+
+def _replaced(text: str) -> str:
+    return text.encode(errors="surrogatepass").decode(errors="replace")

@@ -6,8 +6,13 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler._serving import BadBody, Limits
+from reconciler.apiserver._bodies import MOST_BYTES
+from reconciler.apiserver._core import refusal_response
+from reconciler.apiserver._status import Refusal, bad_request, too_large
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -15,9 +20,9 @@ from reconciler.http import HTTPRequest, HTTPResponse
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["Listener"]
+    from reconciler._serving._server import HTTPServer
 
-_MOST_BODY = 3 * 1024 * 1024
+__all__ = ["Listener"]
 
 
 class Listener:
@@ -25,18 +30,27 @@ class Listener:
 
     Args:
         handler: answers a request.
+        refused: answers a request by its path and headers alone, before its body is read; None for one that may go on.
         clock: tells whether time is virtual, where sockets cannot work.
+        limits: the bounds of the server.
     """
 
-    def __init__(self, handler: Callable[[HTTPRequest], Awaitable[HTTPResponse]], clock: Clock) -> None:
+    def __init__(
+        self,
+        handler: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
+        refused: Callable[[HTTPRequest], HTTPResponse | None],
+        clock: Clock,
+        limits: Limits | None = None,
+    ) -> None:
         self._handler = handler
+        self._refused = refused
+        self._limits = limits or Limits(body_bytes=MOST_BYTES, line_bytes=1024 * 1024, connections=1024)
         self._clock = clock
         self._url = ""
         self._address = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._socket: socket.socket | None = None
-        self._server: asyncio.Server | None = None
-        self._web: web.Server | None = None
+        self._server: HTTPServer | None = None
         self._starting: asyncio.Task[None] | None = None
 
     @property
@@ -101,17 +115,16 @@ class Listener:
         self._url = f"http://{shown}:{bound.getsockname()[1]}"
 
     async def _start(self) -> None:
-        from aiohttp import web
+        from reconciler._serving._server import HTTPServer
 
         assert self._socket is not None  # noqa: S101 - bound by the caller
-        self._web = web.Server(self._serve, access_log=None)
-        self._server = await asyncio.get_running_loop().create_server(self._web, sock=self._socket, backlog=1024)
+        self._server = HTTPServer(self._serve, self._limits)
+        await self._server.start(sock=self._socket)
 
     def break_off(self) -> None:
         """Break all open connections off; go on listening."""
-        for connection in [] if self._web is None else self._web.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
+        if self._server is not None:
+            self._server.break_off()
 
     async def close(self) -> None:
         """Stop to listen and break open connections off.
@@ -123,13 +136,8 @@ class Listener:
             await self._starting
             self._starting = None
         if self._server is not None:
-            self._server.close()
-            self._server = None
-        if self._web is not None:
-            # Idle connections end at once; only requests under way get the second.
-            self._web.pre_shutdown()
-            await self._web.shutdown(timeout=1.0)
-            self._web = None
+            server, self._server = self._server, None
+            await server.close(1.0)
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -138,25 +146,41 @@ class Listener:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         from aiohttp import web
 
-        body = await request.content.read(-1) if request.body_exists else b""
+        from reconciler._serving._server import read_body
+
         asked = HTTPRequest(
             request.method,
             request.raw_path.partition("?")[0],
             query=tuple(request.query.items()),
             headers={name.lower(): value for name, value in request.headers.items()},
-            body=body,
             stream=True,
         )
-        try:
-            answer = await self._handler(asked)
-        except OutcomeUnknown:
-            # A handler that is cancelled makes aiohttp close the connection without an answer.
-            raise asyncio.CancelledError from None
-        if answer.chunks is None:
-            response = web.Response(status=answer.status, body=answer.body)
-            _set_headers(response, answer)
-            return response
-        return await _stream(request, answer)
+        answer, cut = self._refused(asked), False
+        if answer is None:
+            try:
+                body = await read_body(request, self._limits)
+            except BadBody as error:
+                answer, cut = refusal_response(_refusal(error)), True
+            else:
+                try:
+                    answer = await self._handler(replace(asked, body=body))
+                except OutcomeUnknown:
+                    # A handler that is cancelled makes aiohttp close the connection without an answer.
+                    raise asyncio.CancelledError from None
+        if answer.chunks is not None:
+            return await _stream(request, answer)
+        response = web.Response(status=answer.status, body=answer.body)
+        _set_headers(response, answer)
+        if cut:
+            response.force_close()
+        return response
+
+
+def _refusal(error: BadBody) -> Refusal:
+    """Return how kube-apiserver refuses a body that cannot be read."""
+    if error.status == 413:
+        return too_large(f"limit is {MOST_BYTES}")
+    return Refusal(408, "Timeout", str(error)) if error.status == 408 else bad_request(str(error))
 
 
 def _loopback(host: str) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.apiserver._text import quoted
+
 __all__ = [
     "FieldError",
     "Refusal",
@@ -29,6 +31,7 @@ __all__ = [
     "option_invalid",
     "patch_rejected",
     "qualified",
+    "too_large",
     "too_large_resource_version",
     "unsupported_media_type",
     "verb_not_supported",
@@ -113,7 +116,7 @@ def _details(name: str, group: str, kind: str, causes: Sequence[FieldError] = ()
 
 def not_found(plural: str, group: str, name: str) -> Refusal:
     """Make the 404 for an object that is not there."""
-    message = f'{qualified(plural, group)} "{name}" not found'
+    message = f"{qualified(plural, group)} {quoted(name)} not found"
     return Refusal(404, "NotFound", message, details=_details(name, group, plural))
 
 
@@ -129,7 +132,7 @@ def no_such_resource() -> Refusal:
 
 def needs_a_node(plural: str, name: str, subresource: str) -> Refusal:
     """Make the 501 for what a kubelet would answer."""
-    message = f'the embedded API server has no nodes, so it cannot serve "{subresource}" of {plural} "{name}"'
+    message = f'the embedded API server has no nodes, so it cannot serve "{subresource}" of {plural} {quoted(name)}'
     return Refusal(501, "NotImplemented", message, details=_details(name, "", plural))
 
 
@@ -144,7 +147,7 @@ def already_exists(plural: str, group: str, name: str, *, deleting: bool = False
         generated: the server could have made another name.
     """
     prefix = "object is being deleted: " if deleting else ""
-    message = f'{prefix}{qualified(plural, group)} "{name}" already exists'
+    message = f"{prefix}{qualified(plural, group)} {quoted(name)} already exists"
     details = _details(name, group, plural)
     if generated:
         message += ", the server was not able to generate a unique name for the object"
@@ -157,7 +160,7 @@ _MODIFIED = "the object has been modified; please apply your changes to the late
 
 def conflict(plural: str, group: str, name: str, why: str = _MODIFIED) -> Refusal:
     """Make the 409 for a stale resourceVersion or a failed precondition."""
-    message = f'Operation cannot be fulfilled on {qualified(plural, group)} "{name}": {why}'
+    message = f"Operation cannot be fulfilled on {qualified(plural, group)} {quoted(name)}: {why}"
     return Refusal(409, "Conflict", message, details=_details(name, group, plural))
 
 
@@ -189,7 +192,7 @@ def invalid(kind: str, group: str, name: str, errors: Sequence[FieldError]) -> R
     """Make the 422 that lists what validation found; the message says what is said twice once."""
     texts = list(dict.fromkeys(str(error) for error in errors))
     summary = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-    message = f'{qualified(kind, group)} "{name}" is invalid: {summary}'
+    message = f"{qualified(kind, group)} {quoted(name)} is invalid: {summary}"
     return Refusal(422, "Invalid", message, details=_details(name, group, kind, errors))
 
 
@@ -205,7 +208,7 @@ def bad_request(message: str) -> Refusal:
 
 def forbidden(plural: str, group: str, name: str, why: str, *, causes: Sequence[FieldError] = ()) -> Refusal:
     """Make the 403 of an admission rule."""
-    message = f'{qualified(plural, group)} "{name}" is forbidden: {why}'
+    message = f"{qualified(plural, group)} {quoted(name)} is forbidden: {why}"
     return Refusal(403, "Forbidden", message, details=_details(name, group, plural, causes))
 
 
@@ -224,6 +227,11 @@ def verb_not_supported(verb: str, plural: str, group: str) -> Refusal:
 def not_acceptable(accepted: Iterable[str]) -> Refusal:
     """Make the 406 for an Accept header that names nothing the server can write."""
     return Refusal(406, "NotAcceptable", f"only the following media types are accepted: {', '.join(accepted)}")
+
+
+def too_large(why: str) -> Refusal:
+    """Make the 413 for a request that no API server takes."""
+    return Refusal(413, "RequestEntityTooLarge", f"Request entity too large: {why}")
 
 
 def unsupported_media_type(accepted: Iterable[str], hint: str = "") -> Refusal:

@@ -13,6 +13,14 @@ __all__ = ["strategic_merge"]
 
 _DIRECTIVE, _RETAIN = "$patch", "$retainKeys"
 _ORDER, _DELETE = "$setElementOrder/", "$deleteFromPrimitiveList/"
+_GO_TYPES = {
+    bool: "bool",
+    dict: "map[string]interface {}",
+    float: "float64",
+    int: "int64",
+    str: "string",
+    type(None): "<nil>",
+}
 
 
 def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str, Any]:
@@ -53,8 +61,11 @@ def _kept(members: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
         members = {key: value for key, value in members.items() if key in retained}
     for key, gone in patch.items():
         name = key.removeprefix(_DELETE)
-        if name != key and isinstance(members.get(name), list):
-            members[name] = [item for item in members[name] if item not in gone]
+        if key.startswith(_ORDER) and not isinstance(gone, list):
+            raise internal_error(f"expected a []interface {{}}, but received a {_GO_TYPES[type(gone)]}")
+        if name != key and isinstance(gone, list) and isinstance(members.get(name), list):
+            unwanted = set(map(go_json, gone))
+            members[name] = [item for item in members[name] if go_json(item) not in unwanted]
             if not members[name] and name not in patch:
                 del members[name]
     return members
@@ -95,18 +106,18 @@ def _merge_objects(old: list[Any], new: list[Any], node: Node, order: Any) -> li
             raise _no_key(key, item)
         return go_json(item[key])
 
-    merged = list(old)
+    by_name: dict[str, list[Any]] = {}
+    for item in old:
+        by_name.setdefault(name(item), []).append(item)
     changed = []
     for item in new:
-        known = [at for at, found in enumerate(merged) if name(found) == name(item)]
+        known = by_name.get(name(item), [])
         if item.get(_DIRECTIVE) == "delete":
-            merged = [found for at, found in enumerate(merged) if at not in known]
+            by_name.pop(name(item), None)
             continue
         changed.append(item)
-        if known:
-            merged[known[0]] = strategic_merge(merged[known[0]], item, node.items or ANYTHING)
-        else:
-            merged.append(strategic_merge({}, item, node.items or ANYTHING))
+        by_name[name(item)] = [strategic_merge(known[0] if known else {}, item, node.items or ANYTHING), *known[1:]]
+    merged = [item for items in by_name.values() for item in items]
     if order is not None:
         _check_order(changed, order, name)
     wanted = changed if order is None else order
@@ -136,11 +147,14 @@ def _in_order(items: list[Any], wanted: list[Any], before: list[Any], name: Call
         by_name.setdefault(name(item), []).append(item)
     known = {name(item): index for index, item in enumerate(before)}
     left = [text for text in dict.fromkeys(map(name, wanted)) if text in by_name]
-    right = [text for text in by_name if text not in set(left)]
+    listed = set(left)
+    right = [text for text in by_name if text not in listed]
     found: list[str] = []
+    left.reverse()
+    right.reverse()
     while left or right:
-        if not right or (left and known.get(left[0], -1) < known.get(right[0], len(known))):
-            found.append(left.pop(0))
+        if not right or (left and known.get(left[-1], -1) < known.get(right[-1], len(known))):
+            found.append(left.pop())
         else:
-            found.append(right.pop(0))
+            found.append(right.pop())
     return [item for text in found for item in by_name[text]]

@@ -22,6 +22,7 @@ from reconciler.apiserver._fixed_fields import CHANGE_CHECKS
 from reconciler.apiserver._kinds import KindInfo
 from reconciler.apiserver._names import CONFIG_KEY_MESSAGE, is_config_key
 from reconciler.apiserver._status import FieldError
+from reconciler.apiserver._text import quoted
 from reconciler.apiserver._workload_checks import WORKLOAD_CHECKS
 
 __all__ = ["PLAIN", "Strategy", "strategy_of"]
@@ -109,7 +110,7 @@ def _immutable(*members: str) -> Callable[[dict[str, Any], dict[str, Any] | None
 
 def _check_keys(doc: dict[str, Any], *members: str) -> list[FieldError]:
     return [
-        FieldError(f"{member}[{key}]", f'Invalid value: "{key}": {CONFIG_KEY_MESSAGE}')
+        FieldError(f"{member}[{key}]", f"Invalid value: {quoted(key)}: {CONFIG_KEY_MESSAGE}")
         for member in members
         for key in doc.get(member) or ()
         if not is_config_key(key)
@@ -118,7 +119,7 @@ def _check_keys(doc: dict[str, Any], *members: str) -> list[FieldError]:
 
 def _check_config_map(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
     both = [
-        FieldError(f"data[{key}]", f'Invalid value: "{key}": duplicate of key present in binaryData')
+        FieldError(f"data[{key}]", f"Invalid value: {quoted(key)}: duplicate of key present in binaryData")
         for key in doc.get("data") or ()
         if key in (doc.get("binaryData") or ())
     ]
@@ -128,7 +129,7 @@ def _check_config_map(doc: dict[str, Any], before: dict[str, Any] | None) -> lis
 def _check_secret(doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
     errors = []
     if before is not None and doc.get("type") != before.get("type"):
-        errors.append(FieldError("type", f'Invalid value: "{doc.get("type")}": field is immutable'))
+        errors.append(FieldError("type", f"Invalid value: {quoted(str(doc.get('type')))}: field is immutable"))
     return errors + _immutable("data")(doc, before) + _check_keys(doc, "data")
 
 
@@ -156,7 +157,7 @@ def _check_event(doc: dict[str, Any], _before: dict[str, Any] | None) -> list[Fi
     place, about = doc["metadata"].get("namespace"), (doc.get("involvedObject") or {}).get("namespace") or "default"
     if about == place:
         return []
-    message = f'Invalid value: "{about}": does not match event.namespace'
+    message = f"Invalid value: {quoted(about)}: does not match event.namespace"
     return [FieldError("involvedObject.namespace", message)]
 
 
@@ -177,7 +178,7 @@ def _check_new_event(doc: dict[str, Any], before: dict[str, Any] | None) -> list
         errors += [FieldError(key, "Required value", "FieldValueRequired") for key in needed if not doc.get(key)]
     if doc.get("type") not in ("Normal", "Warning"):
         shown = doc.get("type") or ""
-        errors.append(FieldError("type", f'Invalid value: "{shown}": has invalid value: {shown}'))
+        errors.append(FieldError("type", f"Invalid value: {quoted(str(shown))}: has invalid value: {shown}"))
     return errors
 
 

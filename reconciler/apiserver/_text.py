@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-__all__ = ["go_json", "go_syntax", "go_type", "go_value", "parse_problem", "quoted", "snippet"]
+__all__ = ["go_int", "go_json", "go_syntax", "go_type", "go_value", "is_int64", "quoted", "snippet"]
 
 
 def go_json(value: Any, *, sort: bool = True) -> str:
@@ -23,7 +24,7 @@ _AS_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 def quoted(value: Any) -> str:
     """Return a value as field errors show it."""
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return _UNPRINTABLE.sub(_in_go, json.dumps(value, ensure_ascii=False))
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):
@@ -31,6 +32,21 @@ def quoted(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     return go_json(value)
+
+
+_UNPRINTABLE = re.compile(r"\\u00([01][0-9a-f])|(?!\\)[^ -~\xa1-\u1fff\u2070-\u20cf\u2c00-\ud7ff]")
+_LETTERS = {"07": "a", "0b": "v"}
+
+
+def _in_go(found: re.Match[str]) -> str:
+    """Return an escape of JSON, or a letter that cannot be printed, as Go's strconv.Quote has it."""
+    if found[1]:
+        return f"\\{_LETTERS.get(found[1], f'x{found[1]}')}"
+    letter = found[0]
+    if letter.isprintable():
+        return letter
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _number(value: float) -> str:
@@ -76,43 +92,36 @@ def go_syntax(value: Any) -> str:
     return "interface {}(nil)" if value is None else quoted(value)
 
 
-def parse_problem(body: bytes) -> str:
-    """Return why a body is no JSON, in the words of encoding/json."""
-    text = body.decode("latin-1")
-    try:
-        json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        rest = text[error.pos :].lstrip()
-        if not rest or error.msg.startswith("Unterminated"):
-            return "unexpected end of JSON input"
-        expected = "looking for beginning of value"
-        if error.msg.startswith("Expecting property name"):
-            expected = "looking for beginning of object key string"
-        elif error.msg.startswith("Expecting ',' delimiter"):
-            expected = "after object key:value pair"
-        elif error.msg.startswith("Expecting ':' delimiter"):
-            expected = "after object key"
-        elif error.msg.startswith("Extra data"):
-            expected = "after top-level value"
-        return f"invalid character {_character(rest[0])} {expected}"
-    except ValueError as error:
-        return str(error)
-    return "invalid JSON"
-
-
-def _character(letter: str) -> str:
-    """Return a letter in quotes as Go's strconv.Quote has it."""
-    return f"'{letter}'" if " " <= letter < "\x7f" or letter > "\xa0" else f"'\\u{ord(letter):04x}'"
-
-
-def _refuse_constant(name: str) -> None:
-    """Refuse NaN and the infinities, which Python reads and JSON does not have."""
-    raise ValueError(f"invalid character '{name.lstrip('-')[0]}' looking for beginning of value")
-
-
 def snippet(body: bytes) -> str:
     """Return the beginning of a body as complaints about it show it."""
     if not body:
         return "<empty>"
-    text = body.decode(errors="replace")
-    return f"{text[:30]} ..." if len(text) > 30 else text
+    start = body[:30]
+    text = body.decode(errors="replace")[:30] if body.lstrip().startswith(b"{") else start.hex()
+    return f"{text} ..." if len(body) > 30 else text
+
+
+_DIGITS = re.compile(r"[0-9]+")
+_INT64 = 2**63
+
+
+def is_int64(value: Any) -> bool:
+    """Return whether a JSON value is an integer of 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
+
+
+def go_int(text: str, *, signed: bool = True) -> int:
+    """Return the 64-bit integer that a text is to Go's strconv.
+
+    Raises:
+        ValueError: it is not one; the message is strconv's.
+    """
+    function = "ParseInt" if signed else "ParseUint"
+    digits = text[1:] if signed and text[:1] in ("+", "-") else text
+    if _DIGITS.fullmatch(digits) is None:
+        raise ValueError(f"strconv.{function}: parsing {quoted(text)}: invalid syntax")
+    value = int(digits.lstrip("0") or 0) if len(digits.lstrip("0")) <= 20 else 2**64
+    value = -value if text.startswith("-") else value
+    if not (-_INT64 <= value < _INT64 if signed else value < 2**64):
+        raise ValueError(f"strconv.{function}: parsing {quoted(text)}: value out of range")
+    return value

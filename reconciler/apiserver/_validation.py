@@ -54,9 +54,12 @@ class SchemaValidator:
             purpose = "the embedded API server's validation of custom resources"
             raise MissingExtra("jsonschema_rs", extra="apiserver", purpose=purpose) from error
         self._schema = plain_schema(schema)
-        self._validator = jsonschema_rs.Draft4Validator(
-            self._schema, formats=FORMATS, validate_formats=True, ignore_unknown_formats=True
-        )
+        try:
+            self._validator = jsonschema_rs.Draft4Validator(
+                self._schema, formats=FORMATS, validate_formats=True, ignore_unknown_formats=True
+            )
+        except jsonschema_rs.ValidationError as error:
+            raise ValueError(f"the embedded API server cannot compile this schema: {error.message}") from None
 
     def findings(self, value: Any, root: str = "") -> list[Finding]:
         """Return what is wrong with a value.

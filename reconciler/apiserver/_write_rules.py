@@ -14,6 +14,7 @@ from reconciler.apiserver._registry import Endpoint
 from reconciler.apiserver._routing import Call
 from reconciler.apiserver._status import FieldError, bad_request, conflict, internal_error
 from reconciler.apiserver._storage import Stored
+from reconciler.apiserver._text import go_int
 
 __all__ = [
     "OWNED",
@@ -153,8 +154,8 @@ def check_version(call: Call, old: Stored, metadata: dict[str, Any]) -> None:
     info, asked = call.endpoint.info, metadata.get("resourceVersion")
     if not asked:
         return
-    _check_number(asked)
-    if int(asked) != old.rv:
+    number = _number(asked)
+    if number != old.rv and (number or not info.unconditional):
         raise conflict(info.plural, info.group, call.name)
 
 
@@ -162,14 +163,16 @@ def drop_version(metadata: dict[str, Any], *, dry_run: bool) -> None:
     """Leave out the version of an object that an update or apply creates; a dry run answers with it."""
     version = metadata.get("resourceVersion")
     if version:
-        _check_number(version)
+        _number(version)
     if not dry_run:
         metadata.pop("resourceVersion", None)
 
 
-def _check_number(version: str) -> None:
-    if not version.isdigit():
-        raise internal_error(f'strconv.ParseUint: parsing "{version}": invalid syntax')
+def _number(version: str) -> int:
+    try:
+        return go_int(version, signed=False)
+    except ValueError as error:
+        raise internal_error(str(error)) from None
 
 
 _KEPT_AS = {

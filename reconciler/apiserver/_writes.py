@@ -145,7 +145,7 @@ class Writer:
         errors += check_contents(call, doc, None, errors)
         if errors:
             raise invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
-        if version.isdigit() and int(version) and not dry_run:
+        if version.isdecimal() and version.strip("0") and not dry_run:
             raise internal_error("resourceVersion should not be set on objects to be created")
         call.noted = warnings = warnings + strategy.warn(doc)
         taken = endpoint.store.objects.get(key)

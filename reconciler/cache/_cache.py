@@ -21,7 +21,7 @@ from reconciler.cache._wire import Transform
 from reconciler.cache._writes import version_in
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, gvk_from
 
@@ -71,6 +71,7 @@ class Cache:
 
     Raises:
         ValueError: `namespaces` is empty.
+        ConfigurationError: they are more than the client may open watches.
     """
 
     def __init__(
@@ -97,6 +98,8 @@ class Cache:
         self._renewal: asyncio.Task[None] | None = None  # lists everything after a restore of etcd
         self._started = False
         self._stopped = False
+        if self._namespaces is not None:
+            self._check_streams(len(self._namespaces))
 
     @property
     def started(self) -> bool:
@@ -139,6 +142,7 @@ class Cache:
 
         Raises:
             ValueError: a selector or the kind cannot be read, or `namespaces` is empty.
+            ConfigurationError: the watches would be more than the client may have open.
             ReconcilerError: the cache is stopped.
         """
         if self._stopped:
@@ -174,6 +178,7 @@ class Cache:
         return found
 
     def _add(self, scope: Scope, resource: ResourceType | None) -> Informer:
+        self._check_streams(sum(one.streams for one in [*self._informers, scope]))
         self._found.clear()
         informer = self._informers[scope] = Informer(
             self._client,
@@ -188,6 +193,15 @@ class Cache:
         if self.started:
             self._run(informer)
         return informer
+
+    def _check_streams(self, streams: int) -> None:
+        """Raise if the client cannot keep so many watches open, before one of them waits for a connection in vain."""
+        limit = self._client.max_streams
+        if limit is not None and streams > limit:
+            raise ConfigurationError(
+                f"the cache would open {streams} watches, one for each kind and namespace, but the client has a limit "
+                f"of {limit}: watch all namespaces (namespaces=None), or raise max_streams of Client.from_config"
+            )
 
     def find(self, gvk: GroupVersionKind, namespace: str | None = None) -> Informer:
         """Return the informer that answers reads of a kind: of whole objects, and the least narrowed.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 
-from reconciler.backoff import Backoff
+from reconciler.backoff import Backoff, obey
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import APIError, Expired, ReconcilerError, ServerTimeout
 from reconciler.meta import ResourceType
@@ -21,9 +21,6 @@ BACKOFF = Backoff(base=0.8, factor=2.0, maximum=30.0, jitter=0.5)
 
 HEALTHY_AFTER = 120.0
 """Seconds without a failure after which the next one waits the shortest delay again, as in client-go."""
-
-LONGEST_RETRY_AFTER = 3600.0
-"""Seconds up to which a server's Retry-After is believed."""
 
 _logger = logging.getLogger("reconciler.cache")
 
@@ -90,8 +87,8 @@ def _describe(error: Exception) -> str:
 class Pacer:
     """Space out the attempts of one reflector.
 
-    Every failure is followed by a delay with jitter that doubles up to a cap; a delay that the server asks for is kept
-    instead. An expired version is retried at once, but only the first time.
+    Every failure is followed by a delay with jitter that doubles up to a cap, or by the delay that the server asks for
+    if that is longer. An expired version is retried at once, but only the first time.
 
     Args:
         clock: tells how long it was healthy. Default: the clock in force.
@@ -117,13 +114,12 @@ class Pacer:
         return delay
 
     def _delay(self, error: Exception, earlier: int) -> float:
-        asked = error.retry_after if isinstance(error, APIError) else None
-        if asked:
-            # Only longer than asked, and by little: a thousand watchers told "5" must not come back as one.
-            return min(asked, LONGEST_RETRY_AFTER) * (1 + 0.1 * self._rng.random())
-        if isinstance(error, Expired) and not earlier:
+        asked = error.retry_after if isinstance(error, ReconcilerError) else None
+        if asked and is_behind(error):
+            return obey(asked, self._rng)  # no failure: the server has waited itself before it answered
+        if isinstance(error, Expired) and not earlier and not asked:
             return 0.0
-        return BACKOFF.delay(earlier, self._rng)
+        return BACKOFF.delay(earlier, self._rng, asked=asked)
 
     def log(self, failure: Failure, delay: float) -> None:
         """Log a failure: the first of its kind since it was last healthy as a warning, the others for debugging."""

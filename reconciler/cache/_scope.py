@@ -49,6 +49,11 @@ class Scope:
         return bool(self.label_selector or self.field_selector)
 
     @property
+    def streams(self) -> int:
+        """Return how many watches this takes: one for each namespace."""
+        return 1 if self.namespaces is None else len(self.namespaces)
+
+    @property
     def labels(self) -> str | None:
         """Return all that labels have to fulfil, the partition's condition counted in."""
         of_partition = self.partition.labels if self.partition is not None else None

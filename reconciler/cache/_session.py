@@ -193,11 +193,8 @@ class Session:
         except UNDECODABLE:
             status = None
         body = status if isinstance(status, dict) else {}
-        code, details = body.get("code"), body.get("details")
-        asked = details.get("retryAfterSeconds") if isinstance(details, dict) else None
-        error = error_from_response(
-            code if isinstance(code, int) else 500, body, retry_after=asked if isinstance(asked, (int, float)) else None
-        )
+        code = body.get("code")
+        error = error_from_response(code if isinstance(code, int) else 500, body)
         if not isinstance(error, TooManyRequests) and not is_behind(error):
             # The server ended the watch for a reason of its own; the same watch might end in the same way for ever.
             self._position.lose()

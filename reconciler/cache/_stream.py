@@ -7,8 +7,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 from reconciler.cache._failures import WatchTrouble
-from reconciler.cache._wire import LineSplitter
-from reconciler.http import HTTPResponse
+from reconciler.http import HTTPResponse, LineSplitter
 
 __all__ = ["read_lines"]
 
@@ -34,6 +33,7 @@ async def read_lines(
 
     Raises:
         WatchTrouble: the stream fell silent (kind ``"silent"``).
+        InvalidResponse: a line is longer than 32 MiB.
     """
     if response.chunks is None:
         return

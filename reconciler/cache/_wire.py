@@ -29,7 +29,6 @@ from reconciler.meta import (
 )
 
 __all__ = [
-    "LineSplitter",
     "ListPage",
     "Transform",
     "WatchLine",
@@ -171,23 +170,6 @@ def read_bookmark(raw: msgspec.Raw) -> Bookmark:
         return _decode_bookmark(raw).metadata
     except UNDECODABLE as error:
         raise ValueError(str(error)) from None
-
-
-class LineSplitter:
-    """Join chunks that split anywhere into lines of any length, each byte copied a bounded number of times."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Take the next chunk; return the lines that it completes, empty ones left out."""
-        if b"\n" not in chunk:
-            self._parts.append(chunk)
-            return []
-        first, *lines = chunk.split(b"\n")
-        lines.insert(0, b"".join([*self._parts, first]))
-        self._parts = [lines.pop()]
-        return [line for line in lines if line]
 
 
 class WireReader:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler._version import __version__
 from reconciler.cli._adder import adder_of
 from reconciler.cli._notification import NotificationFlags
 from reconciler.cli._targets import load_target
@@ -44,8 +45,13 @@ def run_target(target: str, options: RunOptions) -> int:
     found: object = _notification(options, handler) if target == "notification" else load_target(target)
     add = adder_of(found, target, workers=options.workers)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(add, options))
+        runner.run(_run(add, options, program=_program_of(target)))
     return 0
+
+
+def _program_of(target: str) -> str:
+    """Return what a target is called in field managers and in the User-Agent; all of them run as ``reconciler``."""
+    return "notification-operator" if target == "notification" else target.partition(":")[0]
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -57,9 +63,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _run(add: Callable[[Manager], Awaitable[None]], options: RunOptions) -> None:
+async def _run(add: Callable[[Manager], Awaitable[None]], options: RunOptions, *, program: str) -> None:
     async with Client.from_config(
-        kubeconfig=str(options.kubeconfig) if options.kubeconfig else None, context=options.context
+        kubeconfig=str(options.kubeconfig) if options.kubeconfig else None,
+        context=options.context,
+        user_agent=f"{program} kube-reconciler/{__version__}",
     ) as client:
         manager = Manager(
             client,

@@ -6,20 +6,19 @@ import contextlib
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from reconciler.client._listing import InvalidItem
 from reconciler.errors import APIError, error_from_response
-from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.http import HTTPRequest, HTTPResponse, parse_retry_after
 from reconciler.meta import UNDECODABLE, Request, json_elements, json_members
 from reconciler.objects import InvalidObject
 
-__all__ = ["WarningLog", "decode", "decode_page", "failure", "label", "retry_after"]
+__all__ = ["WarningLog", "decode", "decode_page", "failure", "label"]
 
 _logger = logging.getLogger("reconciler.client")
 _EXCERPT = 200
@@ -117,25 +116,9 @@ def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIE
         response.status,
         body,
         text=_excerpt(response.body),
-        retry_after=retry_after(response.headers, body, now),
+        retry_after=parse_retry_after(response.headers.get("retry-after", ""), now),
         request=label(request),
     )
-
-
-def retry_after(headers: Mapping[str, str], body: Mapping[str, Any] | None, now: datetime) -> float | None:
-    """Return the seconds that the server asks to wait: by the header, in seconds or as a date, or by the Status."""
-    header = headers.get("retry-after", "").strip()
-    if header.isascii() and header.isdigit():
-        return float(header)
-    if header:
-        try:
-            moment = parsedate_to_datetime(header)
-        except ValueError:
-            return None
-        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
-    details = (body or {}).get("details")
-    seconds = details.get("retryAfterSeconds") if isinstance(details, Mapping) else None
-    return float(seconds) if isinstance(seconds, int) and seconds > 0 else None
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

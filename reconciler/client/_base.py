@@ -13,7 +13,15 @@ from reconciler.client._requests import FieldValidation, collection_path, object
 from reconciler.client._retry import Repeat, Trail, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import Request, ResourceType, namespace_of, request_of
+from reconciler.meta import (
+    FORMER_FIELD_MANAGER,
+    Request,
+    ResourceType,
+    default_field_manager,
+    namespace_of,
+    path_segment,
+    request_of,
+)
 from reconciler.objects import (
     AnyResource,
     InvalidObject,
@@ -51,8 +59,25 @@ class ClientBase:
 
     @property
     def field_manager(self) -> str:
-        """Return the name that writes are recorded under in ``metadata.managedFields``."""
-        return self._defaults.field_manager
+        """Return the name that writes are recorded under in ``metadata.managedFields``.
+
+        The default names the program, and inside a reconcile the controller as well.
+        """
+        return self.field_manager_of(None)
+
+    def field_manager_of(self, controller: str | None) -> str:
+        """Return the name that writes in the reconciles of a controller are recorded under.
+
+        Args:
+            controller: the controller's name; None for the one whose reconcile is running, if any.
+        """
+        return self._defaults.field_manager or default_field_manager(self._defaults.program, controller)
+
+    @property
+    def _former_field_manager(self) -> str:
+        """Return the name that earlier releases used in place of the default one; ``""`` for a chosen name."""
+        chosen = self._defaults.field_manager is not None or self.field_manager == FORMER_FIELD_MANAGER
+        return "" if chosen else FORMER_FIELD_MANAGER
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once, as it is, and return the answer whatever its status.
@@ -65,6 +90,11 @@ class ClientBase:
             OutcomeUnknown: it may have reached the server, but no answer came.
         """
         return await self._connection.send(request)
+
+    @property
+    def max_streams(self) -> int | None:
+        """Return how many watches may be open at once; None if the transport has no limit."""
+        return self._connection.max_streams
 
     @property
     def clock_offset(self) -> timedelta:
@@ -100,6 +130,18 @@ class ClientBase:
         """
         return resource_type_from(kind) or await self._connection.discovery.find(gvk_from(kind))
 
+    async def _served(self, kind: KindLike, name: str | None = None, namespace: str | None = None) -> ResourceType:
+        """Return how a kind is served, for a request about this name and namespace; nothing is asked for invalid ones.
+
+        Raises:
+            ValueError: the name or the namespace is not valid.
+        """
+        if name:
+            path_segment(name, "name")
+        if namespace is not None:
+            path_segment(namespace, "namespace")
+        return await self.resource_type(kind)
+
     def _wrote(self, rt: ResourceType, verb: str, request: Request, answer: bytes) -> None:
         """Hear of every write of an object that succeeded; does nothing here, for a cache to override.
 
@@ -128,7 +170,7 @@ class ClientBase:
         """Return the query parameters of a write."""
         return write_options(
             dry_run=dry_run or self._defaults.dry_run,
-            field_manager=field_manager or self._defaults.field_manager,
+            field_manager=field_manager or self.field_manager,
             field_validation=field_validation or self._defaults.field_validation,
         )
 
@@ -184,7 +226,7 @@ class ClientBase:
         *,
         metadata_only: bool = False,
     ) -> dict[str, Any]:
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, name, namespace)
         request = self._connection.request(
             "GET",
             self._object_path(rt, name, namespace, subresource),
@@ -195,7 +237,10 @@ class ClientBase:
     def _take(
         self, write: Write, kind: KindLike, request: HTTPRequest, response: HTTPResponse
     ) -> AnyResource | Unstructured:
-        """Read the answer to a write, and let it be known what was stored, or that the answer does not say."""
+        """Read the answer to a write, and let it be known what was stored, or that the answer does not say.
+
+        An answer that does not fit the class is read leniently: the write took effect, and an error would deny that.
+        """
         try:
             document = decode(request, response)
         except InvalidObject:
@@ -207,4 +252,4 @@ class ClientBase:
             self._wrote(write.rt, write.verb, request_of(document), response.body)
         elif write.stores and write.key.name:
             self._unsure(write.rt, write.key)  # a subresource of a kind of its own may have changed its object
-        return from_document(kind, document) if own else Unstructured(document)
+        return from_document(kind, document, lenient=True) if own else Unstructured(document)

@@ -15,6 +15,8 @@ from reconciler.client._connection import Connection
 from reconciler.client._defaults import Defaults
 from reconciler.client._deleter import Deleter
 from reconciler.client._ensure import Ensurer
+from reconciler.client._http11 import MAX_BODY
+from reconciler.client._pool import MAX_STREAMS
 from reconciler.client._requests import FieldValidation, ObjectLike, split_kind_or_key
 from reconciler.client._retry import RetryPolicy
 from reconciler.client._status_writer import ClientStatusWriter
@@ -22,7 +24,7 @@ from reconciler.client._subresources import Subresources
 from reconciler.client._watcher import Watcher
 from reconciler.clock import Clock
 from reconciler.http import Transport
-from reconciler.meta import Request
+from reconciler.meta import Request, check_field_manager, program_name
 from reconciler.objects import AnyResource, KindLike
 
 __all__ = ["Client"]
@@ -44,7 +46,8 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
     Args:
         transport: anything with ``send``: an `APIServer`, a `KubernetesAsyncioTransport`, another client.
         user_agent: ``kube-reconciler/<version>`` by default.
-        field_manager: the name that writes are recorded under, ``"kube-reconciler"`` by default.
+        field_manager: the name that writes are recorded under. By default the program's, from `user_agent` or the
+            command line, and inside a reconcile the controller's as well: ``"database-operator/database"``.
         retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
         field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``; its own
             default, ``"Warn"``, unless given here or with a call.
@@ -54,6 +57,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
 
     Raises:
         TypeError: the transport has no ``send``.
+        ValueError: an API server would refuse the field manager.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         transport: Transport,
         *,
         user_agent: str | None = None,
-        field_manager: str = "kube-reconciler",
+        field_manager: str | None = None,
         retry: RetryPolicy | None = None,
         field_validation: FieldValidation | None = None,
         dry_run: bool = False,
@@ -70,7 +74,8 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
     ) -> None:
         _check(transport)
         self._connection = Connection(transport, user_agent=user_agent, retry=retry, clock=clock, rng=rng)
-        self._defaults = Defaults(field_manager, field_validation, dry_run)
+        manager = check_field_manager(field_manager)
+        self._defaults = Defaults(program_name(user_agent), manager, field_validation, dry_run)
 
     @classmethod
     def from_config(
@@ -79,10 +84,12 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         kubeconfig: str | os.PathLike[str] | None = None,
         context: str | None = None,
         user_agent: str | None = None,
-        field_manager: str = "kube-reconciler",
+        field_manager: str | None = None,
         retry: RetryPolicy | None = None,
         field_validation: FieldValidation | None = None,
         dry_run: bool = False,
+        max_streams: int = MAX_STREAMS,
+        max_response_bytes: int = MAX_BODY,
     ) -> Self:
         """Make a client for the cluster that the configuration names; read and connected in ``async with``.
 
@@ -91,22 +98,28 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         OIDC) are renewed while the client is open.
 
         Requests go over connections of the client's own. Behind a proxy, and with an authentication provider that only
-        ``kubernetes_asyncio`` knows, they go over that library's, which costs 50 MB of memory and CPU with each one. An
-        exec plugin loads that library too.
+        ``kubernetes_asyncio`` knows, they go over that library's, which costs 50 MB of memory and CPU with each one.
 
         Args:
             kubeconfig: path of a kubeconfig file.
             context: the context in it; its current one by default.
             user_agent: ``kube-reconciler/<version>`` by default.
-            field_manager: the name that writes are recorded under, ``"kube-reconciler"`` by default.
+            field_manager: the name that writes are recorded under. By default the program's, from `user_agent` or the
+                command line, and inside a reconcile the controller's as well: ``"database-operator/database"``.
             retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
             field_validation: what the server does about unknown fields; its own default if None.
             dry_run: let the server check and answer every write, but store nothing; False by default.
+            max_streams: open watches at most, each of which takes a connection of its own; 1024 by default. They do not
+                count against the 256 requests that may be in progress.
+            max_response_bytes: bytes of an answer at most, decompressed, watches excepted; 256 MiB by default. A larger
+                one is an `InvalidResponse`.
 
         Raises:
             ConfigurationError: in ``async with``: nothing was found, or what was found cannot be used.
         """
-        transport = ConfiguredTransport(kubeconfig=kubeconfig, context=context)
+        transport = ConfiguredTransport(
+            kubeconfig=kubeconfig, context=context, max_streams=max_streams, max_response_bytes=max_response_bytes
+        )
         return cls(
             transport,
             user_agent=user_agent,
@@ -192,11 +205,14 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
                 client's by default.
             dry_run: let the server check and answer every write, but store nothing. Neither a call nor a client made
                 of this one can undo it.
+
+        Raises:
+            ValueError: an API server would refuse the field manager.
         """
         return self._with(
             replace(
                 self._defaults,
-                field_manager=field_manager or self._defaults.field_manager,
+                field_manager=check_field_manager(field_manager) or self._defaults.field_manager,
                 field_validation=field_validation or self._defaults.field_validation,
                 dry_run=dry_run or self._defaults.dry_run,
             )

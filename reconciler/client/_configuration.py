@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from reconciler.client._answers import label
 from reconciler.client._credentials import Credentials, reason_of
 from reconciler.client._direct import DirectTransport
+from reconciler.client._http11 import MAX_BODY
 from reconciler.client._kubeconfig import Kubeconfig, default_path, paths_in
 from reconciler.client._logins import Login, Plain, login_of
-from reconciler.client._network import refuse_virtual_time
-from reconciler.client._settings import CONNECTIONS, OwnSettings
+from reconciler.client._network import is_local, refuse_virtual_time
+from reconciler.client._pool import MAX_STREAMS
+from reconciler.client._redaction import without_password
+from reconciler.client._settings import OwnSettings
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
@@ -110,9 +115,26 @@ class ConfiguredTransport:
     Args:
         kubeconfig: path of a file; searched for by default.
         context: the context in it; its current one by default.
+        max_streams: open watches at most.
+        max_response_bytes: bytes of an answer's decompressed body at most.
+
+    Attributes:
+        max_streams: as given.
     """
 
-    def __init__(self, *, kubeconfig: str | os.PathLike[str] | None = None, context: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        kubeconfig: str | os.PathLike[str] | None = None,
+        context: str | None = None,
+        max_streams: int = MAX_STREAMS,
+        max_response_bytes: int = MAX_BODY,
+    ) -> None:
+        for name, value in (("max_streams", max_streams), ("max_response_bytes", max_response_bytes)):
+            if value < 1:
+                raise ConfigurationError(f"{name} must be 1 or more, not {value!r}")
+        self.max_streams = max_streams
+        self._limits = {"max_streams": max_streams, "max_response_bytes": max_response_bytes}
         self._kubeconfig = kubeconfig
         self._context = context
         self._loaded: _Loaded | None = None
@@ -137,9 +159,10 @@ class ConfiguredTransport:
         except BaseException:
             self._loaded.close()
             raise
+        _warn_of_insecurity(self._loaded)
 
     def _connections(self, loaded: _Loaded) -> _Connections:
-        connections = _connected(loaded)
+        connections = _connected(loaded, self._limits)
         self._certificates = loaded.credentials.certificates
         return connections
 
@@ -149,6 +172,7 @@ class ConfiguredTransport:
         everything = [*self._retired, *([connections] if connections else [])]
         self._retired = []
         if self._loaded is not None:
+            await self._loaded.credentials.close()
             self._loaded.close()
         for one in everything:
             await one.close()
@@ -162,18 +186,30 @@ class ConfiguredTransport:
         """Send a request once and return its answer. A cancelled call may have been executed.
 
         Raises:
-            NotSent: not open, or the connection could not be made.
+            NotSent: not open, the connection could not be made, or there are no valid credentials in time.
             OutcomeUnknown: it may have reached the server, but no answer came.
         """
         loaded = self._loaded
         if self._open is not None and loaded is not None:
             if loaded.credentials.is_due:
-                await loaded.credentials.look()
+                request = await self._looked(loaded, request)
             if loaded.credentials.certificates != self._certificates:
                 await self._follow_certificates()
         if self._open is None:
             raise NotSent(f"{label(request)}: the client is not open: use 'async with Client.from_config() as client'")
         return await self._open.send(request)
+
+    async def _looked(self, loaded: _Loaded, request: HTTPRequest) -> HTTPRequest:
+        """Look at the credentials; return the request with the time that is left."""
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(None if request.timeout is None else 0.8 * request.timeout):
+                await loaded.credentials.look()
+        except TimeoutError:
+            raise NotSent(f"{label(request)}: the credentials have expired, and were not renewed in time") from None
+        if request.timeout is None:
+            return request
+        return replace(request, timeout=request.timeout - (asyncio.get_running_loop().time() - began))
 
     async def renew(self) -> bool:
         """Read the credentials anew because they were refused; say whether they are others now.
@@ -194,6 +230,25 @@ class ConfiguredTransport:
             return
         self._retired = [one for one in self._retired if not one.closed] + [before]
         await before.retire()
+
+
+def _warn_of_insecurity(loaded: _Loaded) -> None:
+    settings = loaded.configuration
+    address = without_password(settings.host)
+    if not settings.verify_ssl:
+        _logger.warning(
+            "%s: the certificate of %s is not verified (insecure-skip-tls-verify): anybody on the way can read and "
+            "change what is sent; use certificate-authority instead",
+            loaded.subject,
+            address,
+        )
+    parts = urlsplit(settings.host)
+    if parts.scheme == "http" and (settings.api_key or parts.username) and not is_local(parts.hostname or ""):
+        _logger.warning(
+            "%s: credentials are sent to %s without encryption: anybody on the way can read them; use https://",
+            loaded.subject,
+            address,
+        )
 
 
 def _find(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> _Source:
@@ -248,19 +303,22 @@ async def _load_kubeconfig(source: _Source, context: str | None) -> _Loaded:
         own.close()
 
     try:
-        login = login_of(user)
+        login = login_of(user, cluster)
         if isinstance(login, Plain) and login.needs_library:
             from kubernetes_asyncio.client import Configuration
 
             configuration = Configuration()
         await reload(False)
-    except Exception as error:  # noqa: BLE001 - foreign code: plugins, files, identity providers
+    except asyncio.CancelledError:
+        close()
+        raise
+    except Exception as error:  # noqa: BLE001 - foreign code: files, identity providers
         close()
         raise ConfigurationError(
             f"{source.subject}: the credentials of user {user.name!r} cannot be loaded: {reason_of(error)}"
         ) from None
     scheduled = login.changes or bool(cluster.value.get("certificate-authority"))
-    credentials = Credentials(configuration, reload, scheduled=scheduled)
+    credentials = Credentials(configuration, reload, scheduled=scheduled, expired=lambda: login.expired)
     return _Loaded(configuration, credentials, source.subject, headers, close)
 
 
@@ -283,14 +341,14 @@ async def _load_service_account(source: _Source, _: str | None) -> _Loaded:
     return _Loaded(settings, Credentials(settings, reload, scheduled=True), source.subject)
 
 
-def _connected(loaded: _Loaded) -> _Connections:
+def _connected(loaded: _Loaded, limits: dict[str, int]) -> _Connections:
     try:
         settings = loaded.configuration
         if not isinstance(settings, OwnSettings):
-            return _library_connections(settings, loaded.headers)
+            return _library_connections(settings, loaded.headers, limits)
         if settings.proxy:
-            return _library_connections(_proxied(settings), loaded.headers)
-        return _Connections(DirectTransport(settings, headers=loaded.headers))
+            return _library_connections(_proxied(settings), loaded.headers, limits)
+        return _Connections(DirectTransport(settings, headers=loaded.headers, **limits))
     except (ssl.SSLError, OSError, ValueError) as error:
         problem = _tls_problem(loaded.configuration)
         raise ConfigurationError(f"{loaded.subject}: {problem} ({reason_of(error)})") from None
@@ -311,16 +369,16 @@ def _proxied(settings: OwnSettings) -> Any:
     return configuration
 
 
-def _library_connections(configuration: Any, headers: Mapping[str, str]) -> _Connections:
+def _library_connections(configuration: Any, headers: Mapping[str, str], limits: dict[str, int]) -> _Connections:
     from kubernetes_asyncio.client import ApiClient
 
     from reconciler.client._sockets import KubernetesAsyncioTransport
 
-    configuration.connection_pool_maxsize = CONNECTIONS
+    configuration.connection_pool_maxsize = 0  # no limit beside the transport's own
     api_client = ApiClient(configuration)
     for name, value in headers.items():
         api_client.set_default_header(name, value)
-    return _Connections(KubernetesAsyncioTransport(api_client), api_client.close)
+    return _Connections(KubernetesAsyncioTransport(api_client, **limits), api_client.close)
 
 
 def _tls_problem(configuration: Any) -> str:

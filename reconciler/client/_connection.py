@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import random
 from collections import Counter
@@ -17,6 +18,7 @@ from reconciler.client._listing import InvalidLog
 from reconciler.client._retry import Repeat, RetryPolicy, Trail, is_unknown, may_repeat
 from reconciler.client._server_time import ServerTime
 from reconciler.client._settled import Settled
+from reconciler.client._takeover import Takeovers
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError, TransportError, Unauthorized
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -88,6 +90,7 @@ class Connection:
         self.rng = rng or random.Random()  # noqa: S311 - jitter
         self.discovery = Discovery(self)
         self.settled = Settled()
+        self.takeovers = Takeovers()
         self.server_time = ServerTime()
         self._clock = clock
         self._warnings = WarningLog()
@@ -101,6 +104,11 @@ class Connection:
         other.transport = transport
         other.retry = retry or self.retry
         return other
+
+    @property
+    def max_streams(self) -> int | None:
+        """Return how many streams the transport may have open at once; None if it has no limit."""
+        return getattr(self._credentials, "max_streams", None)
 
     def monotonic(self) -> float:
         """Return the time that delays are measured in."""
@@ -166,7 +174,12 @@ class Connection:
         try:
             return await self._exchange(request)
         except Unauthorized:
-            if not await self.renew():
+            try:
+                async with asyncio.timeout(request.timeout):
+                    renewed = await self.renew()
+            except TimeoutError:
+                renewed = False
+            if not renewed:
                 raise
         return await self._exchange(request)
 
@@ -208,8 +221,9 @@ class Connection:
                 raise
 
         def allowed(error: BaseException) -> bool:
-            return may_repeat(error, repeat, self.retry)
+            return may_repeat(error, repeat)
 
+        began = self.monotonic()
         try:
             return await send()
         except ReconcilerError as error:
@@ -223,7 +237,10 @@ class Connection:
             self._counts["repetitions"] += 1
             return await send()
 
-        return await go_on(again, first, policy=self.retry, may_repeat=allowed, rng=self.rng)
+        def left() -> float:
+            return self.retry.deadline - (self.monotonic() - began)
+
+        return await go_on(again, first, policy=self.retry, may_repeat=allowed, left=left, rng=self.rng)
 
     def statistics(self) -> ClientStatistics:
         """Return what was counted so far."""

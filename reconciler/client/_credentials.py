@@ -30,24 +30,35 @@ _logger = logging.getLogger("reconciler.client")
 
 
 class Credentials:
-    """Keep the credentials in a configuration fresh.
+    """Keeps the credentials in a configuration fresh.
+
+    They are renewed by tasks of their own. Requests wait for one only if there is nothing valid to send; a request that
+    stops waiting, because its time is up or it is cancelled, leaves the task to the others.
 
     Args:
         configuration: holds them for the transport.
         reload: reads them anew into the configuration; called with whether those that are there were refused.
         scheduled: whether they can change while nothing is refused.
+        expired: says whether those that are there have expired.
 
     Attributes:
         certificates: what connections are made with, certificate authority included; other ones need new connections.
     """
 
     def __init__(
-        self, configuration: Configuration | OwnSettings, reload: Callable[[bool], Awaitable[None]], *, scheduled: bool
+        self,
+        configuration: Configuration | OwnSettings,
+        reload: Callable[[bool], Awaitable[None]],
+        *,
+        scheduled: bool,
+        expired: Callable[[], bool] = lambda: False,
     ) -> None:
         self._configuration: Any = configuration
         self._reload = reload
         self._scheduled = scheduled
+        self._expired = expired
         self._lock = asyncio.Lock()
+        self._tasks: dict[bool, asyncio.Task[None]] = {}  # by whether the credentials were refused
         self._looked = current_clock().monotonic()
         self._renewed: float | None = None
         self._changed = False
@@ -59,29 +70,52 @@ class Credentials:
         return self._scheduled and current_clock().monotonic() - self._looked >= _LOOK_EVERY
 
     async def look(self) -> None:
-        """Read the credentials anew if it is time; those that are there stay if that fails.
+        """Begin to read the credentials anew if it is time; wait for the end if those that are there have expired.
 
-        A cancelled call is made up for by the next.
+        They stay if it fails. A cancelled call leaves the reading to go on.
         """
+        if self.is_due:
+            task = self._task(refused=False)
+            await asyncio.sleep(0)  # reading files is done by then
+            if self._expired():
+                await asyncio.shield(task)
+
+    async def renew(self) -> bool:
+        """Read the credentials anew because they were refused; say whether they are others now.
+
+        Of many requests that are refused at once, one renews and all hear of it. A cancelled call leaves the reading to
+        go on.
+        """
+        await asyncio.shield(self._task(refused=True))
+        return self._changed
+
+    async def close(self) -> None:
+        """Stop reading: a plugin that runs is killed."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _task(self, *, refused: bool) -> asyncio.Task[None]:
+        task = self._tasks.get(refused)
+        if task is None or task.done():
+            task = self._tasks[refused] = asyncio.create_task(self._renew() if refused else self._look())
+        return task
+
+    async def _look(self) -> None:
         async with self._lock:
             if self.is_due:
                 await self._read(refused=False)
                 self._looked = current_clock().monotonic()
 
-    async def renew(self) -> bool:
-        """Read the credentials anew because they were refused; say whether they are others now.
-
-        Of many requests that are refused at once, one renews and all hear of it. A cancelled call leaves those that
-        were there.
-        """
+    async def _renew(self) -> None:
         async with self._lock:
             now = current_clock().monotonic()
             if self._renewed is None or now - self._renewed >= _RENEW_EVERY:
                 before = (dict(self._configuration.api_key), self.certificates)
                 await self._read(refused=True)
                 self._changed = (self._configuration.api_key, self.certificates) != before
-                self._renewed = now
-            return self._changed
+                self._renewed = current_clock().monotonic()
 
     async def _read(self, *, refused: bool) -> None:
         try:

@@ -15,13 +15,15 @@ class Defaults:
     """Hold the options of a client.
 
     Attributes:
-        field_manager: the name that writes are recorded under.
+        program: what the default field manager begins with.
+        field_manager: the name that writes are recorded under; None for the default.
         field_validation: what the server does about unknown fields; None leaves it to the server, which warns.
         dry_run: every write is only checked; no call can undo that.
         namespace: the one namespace that the client speaks to; None for any.
     """
 
-    field_manager: str = "kube-reconciler"
+    program: str
+    field_manager: str | None = None
     field_validation: FieldValidation | None = None
     dry_run: bool = False
     namespace: str | None = None

@@ -93,7 +93,7 @@ class Deleter(ClientBase):
         kind, document = split_kind_or_object(kind_or_obj)
         if document is not None:
             name, namespace, uid = name_of(document), namespace_of(document), uid or uid_of(document)
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, name, namespace)
         write = self._write(rt, "delete", self._key(rt, name or "", namespace), dry_run=dry_run)
         body = delete_options(
             dry_run=not write.stores,
@@ -120,7 +120,7 @@ class Deleter(ClientBase):
         if write.stores:
             self._wrote(rt, "delete", write.key, response.body)
         answer = decode(request, response)
-        return from_document(kind, answer) if answer.get("kind") == rt.gvk.kind else None
+        return from_document(kind, answer, lenient=True) if answer.get("kind") == rt.gvk.kind else None
 
     async def delete_all_of(
         self,
@@ -150,7 +150,7 @@ class Deleter(ClientBase):
             OutcomeUnknown: it may have been done, but no answer came. Never repeated.
             NotSent: the connection could not be made.
         """
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, namespace=namespace)
         namespace = self._defaults.place(rt, namespace)
         if rt.namespaced and not namespace:
             raise ValueError(f"deleting all of {rt.gvk.kind} needs a namespace: the API deletes in one at a time")

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 from reconciler.client._answers import label
-from reconciler.client._http11 import Head, HTTPConnection
+from reconciler.client._http11 import MAX_BODY, Head, HTTPConnection
 from reconciler.client._network import refuse_virtual_time, unknown, words
-from reconciler.client._pool import Pool
+from reconciler.client._pool import MAX_STREAMS, Budgets, Pool
+from reconciler.client._redaction import without_password
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 
@@ -34,7 +35,7 @@ class Settings(Protocol):
         key_file: path of its key.
         verify_ssl: whether the server's certificate is checked.
         tls_server_name: what it is to be for, if not for the host.
-        connection_pool_maxsize: connections at most.
+        connection_pool_maxsize: requests in progress at most, streams not counted.
     """
 
     host: str
@@ -107,6 +108,8 @@ class DirectTransport:
         settings: address, certificates and credentials. The Authorization header is asked for each request.
         headers: sent with each request, unless it has them itself.
         connect_timeout: seconds to make a connection, TLS included; 10 by default.
+        max_streams: open watches at most; 1024 by default.
+        max_response_bytes: bytes of an answer's decompressed body at most, streams excepted; 256 MiB by default.
 
     Raises:
         ConfigurationError: time is virtual.
@@ -114,7 +117,13 @@ class DirectTransport:
     """
 
     def __init__(
-        self, settings: Settings, *, headers: Mapping[str, str] | None = None, connect_timeout: float = 10.0
+        self,
+        settings: Settings,
+        *,
+        headers: Mapping[str, str] | None = None,
+        connect_timeout: float = 10.0,
+        max_streams: int = MAX_STREAMS,
+        max_response_bytes: int = MAX_BODY,
     ) -> None:
         refuse_virtual_time()
         self._configuration = settings
@@ -123,6 +132,8 @@ class DirectTransport:
         self._connect_timeout = connect_timeout
         # Made in any case: a certificate that cannot be used is found when the client is opened.
         self._tls = tls_context(settings)
+        self._budgets = Budgets(max_streams, settings.connection_pool_maxsize)
+        self._max_response_bytes = max_response_bytes
         self._pools: dict[_Origin, Pool] = {}
         self._closed = False
 
@@ -148,6 +159,11 @@ class DirectTransport:
         except ValueError:
             return ""
 
+    @property
+    def max_streams(self) -> int:
+        """Return how many watches may be open at once."""
+        return self._budgets.max_streams
+
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its answer, whatever its status.
 
@@ -157,7 +173,8 @@ class DirectTransport:
             NotSent: the connection could not be made: refused, no such host, TLS, time out; or the credentials could
                 not be renewed.
             OutcomeUnknown: the request may have reached the server, but no answer came.
-            ConfigurationError: time is virtual, or the server's address is none.
+            InvalidResponse: the answer is not valid HTTP, or too large.
+            ConfigurationError: time is virtual, the server's address is none, or too many streams are open.
             ValueError: the path or a header holds a line break or a blank where none may be.
         """
         refuse_virtual_time()
@@ -166,10 +183,11 @@ class DirectTransport:
         try:
             origin = _origin(self._host)
         except ValueError:
-            raise ConfigurationError(f"{self._host!r} is no address of a server: write it as https://host") from None
+            shown = without_password(self._host)
+            raise ConfigurationError(f"{shown!r} is no address of a server: write it as https://host") from None
         data = self._written(request, origin, await self._authorization(request, origin))
         pool = self._pool(origin)
-        connection = pool.take() or await self._connected(pool, request, origin)
+        connection = await pool.take(request) or await self._connected(pool, request, origin)
         try:
             return await self._exchanged(pool, connection, request, data)
         except (TimeoutError, OSError) as error:
@@ -187,7 +205,8 @@ class DirectTransport:
                 origin.port,
                 tls=self._tls if origin.secure else None,
                 server_name=self._configuration.tls_server_name or None,
-                limit=self._configuration.connection_pool_maxsize,
+                budgets=self._budgets,
+                limit=self._max_response_bytes,
             )
         return pool
 
@@ -198,7 +217,7 @@ class DirectTransport:
         waiting = self._connect_timeout if total is None else min(self._connect_timeout, 0.8 * total)
         try:
             async with asyncio.timeout(waiting):
-                return await pool.open()
+                return await pool.open(request)
         except (TimeoutError, OSError, UnicodeError) as error:
             raise NotSent(f"{label(request)}: no connection to {origin.text}: {words(error)}") from error
 

@@ -90,7 +90,7 @@ class Discovery:
         await asyncio.sleep(self._wait(group))
         self._questions += 1
         began = self._questions
-        request = self._connection.request("GET", _path(gvk))
+        request = self._connection.request("GET", gvk.path)
         try:
             response = await self._connection.execute(request, Repeat.UNKNOWN)
         except NotServed:
@@ -113,11 +113,7 @@ class Discovery:
         else:
             similar = difflib.get_close_matches(gvk.kind, kinds, n=1) or sorted(kinds)[:5]
             hint = f"{gvk.api_version} has no such kind, but {', '.join(similar)}"
-        return NotServed(f"{gvk} is not served: {hint}", status=404, request=f"GET {_path(gvk)}")
-
-
-def _path(gvk: GroupVersionKind) -> str:
-    return f"/apis/{gvk.group}/{gvk.version}" if gvk.group else f"/api/{gvk.version}"
+        return NotServed(f"{gvk} is not served: {hint}", status=404, request=f"GET {gvk.path}")
 
 
 def _kinds(gvk: GroupVersionKind, resources: Iterable[Mapping[str, Any]]) -> _Kinds:

@@ -131,7 +131,7 @@ class Ensurer(Reader, Writer, Patcher):
     ) -> _Change:
         document = to_document(obj)
         kind: Any = kind_of(obj, document)
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, *request_of(document))
         document = self._placed(rt, document)
         request = request_of(document)
         before: dict[str, Any] | None = None

@@ -1,24 +1,23 @@
-"""Turn a user of a kubeconfig into what `kubernetes_asyncio` reads: run its plugin, refresh its token.
-
-Its loader runs plugins and refreshes OIDC tokens too, but forgets when a certificate expires, takes no certificate
-beside a token, and asks the identity provider without checking its certificate; so both are done here, and the loader
-gets their results.
-"""
+"""The ways of a kubeconfig's user to get credentials: entries of the file, an exec plugin, an identity provider."""
 
 from __future__ import annotations
 
-import os
+import logging
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Protocol
 
+from reconciler.client._exec import run_plugin
 from reconciler.client._expiry import expires_soon
 from reconciler.client._kubeconfig import Entry
+from reconciler.client._redaction import excerpt
+from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 
 __all__ = ["ExecPlugin", "Login", "Plain", "login_of"]
+
+_logger = logging.getLogger("reconciler.client")
 
 
 class Login(Protocol):
@@ -29,6 +28,11 @@ class Login(Protocol):
     """
 
     changes: bool
+
+    @property
+    def expired(self) -> bool:
+        """Say whether what there is has expired, so that requests must wait for something new."""
+        ...
 
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:
         """Return the user's entries for the loader: tokens and certificates only.
@@ -45,10 +49,10 @@ class Login(Protocol):
         ...
 
 
-def login_of(user: Entry) -> Login:
-    """Return how a user gets credentials."""
+def login_of(user: Entry, cluster: Entry) -> Login:
+    """Return how a user of a cluster gets credentials."""
     if "exec" in user.value:
-        return ExecPlugin(user)
+        return ExecPlugin(user, cluster)
     provider = user.value.get("auth-provider")
     if isinstance(provider, Mapping) and provider.get("name") == "oidc":
         # It speaks HTTP, and loads aiohttp for that.
@@ -71,6 +75,11 @@ class Plain:
         self.changes = any(user.value.get(key) for key in files)
         self.needs_library = bool(user.value.get("auth-provider"))
 
+    @property
+    def expired(self) -> bool:
+        """Return False: a file says nothing about that."""
+        return False
+
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:  # noqa: ARG002 - the files are read each time
         """Return what the file says; the loader reads the files that it names anew each time."""
         return self._entries
@@ -85,41 +94,39 @@ class ExecPlugin:
     As in client-go, a plugin that names no expiry is run again only when what it gave was refused.
     """
 
-    def __init__(self, user: Entry) -> None:
+    def __init__(self, user: Entry, cluster: Entry) -> None:
         self.changes = True
         self._user = user
+        self._cluster = cluster
         self._given: dict[str, Any] | None = None
         self._expiry: datetime | None = None
         self._files: list[Any] = []
 
+    @property
+    def expired(self) -> bool:
+        """Say whether the time that the plugin named is over."""
+        return self._expiry is not None and current_clock().now() >= self._expiry
+
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:
-        """Return what the plugin gave; run it if that is no good any more."""
+        """Return what the plugin gave; run it if that is no good any more. A cancelled call kills it."""
         if self._given is None or refused or expires_soon(self._expiry):
             await self._run()
         return self._given or {}
 
     async def _run(self) -> None:
-        from kubernetes_asyncio.config.exec_provider import ExecProvider
-        from kubernetes_asyncio.config.kube_config import ConfigNode
-
-        status = await ExecProvider(ConfigNode("exec", self._configuration())).run()
+        status = await run_plugin(self._user, self._cluster)
         token, certificate, key = (status.get(name) for name in ("token", "clientCertificateData", "clientKeyData"))
         if not token and not certificate:
             raise ConfigurationError("exec: the plugin gave neither a token nor a client certificate")
         if bool(certificate) != bool(key):
             raise ConfigurationError("exec: the plugin gave a client certificate or its key, but not both")
+        expiry = _time(status.get("expirationTimestamp"))
+        if expiry is not None and expiry <= current_clock().now():
+            _logger.warning("exec: the plugin gave a credential that has expired: check its cache and the clocks")
         given = {"token": token} if token else {}
-        if certificate:
+        if certificate and key:
             given |= self._written(certificate, key)
-        self._given, self._expiry = given, _time(status.get("expirationTimestamp"))
-
-    def _configuration(self) -> dict[str, Any]:
-        configuration = dict(self._user.value["exec"])
-        command = str(configuration.get("command") or "")
-        # As in client-go: with a slash it is a path, and a relative one starts from the folder of the kubeconfig.
-        if os.sep in command and not Path(command).is_absolute():
-            configuration["command"] = str(self._user.folder / command)
-        return configuration
+        self._given, self._expiry = given, expiry
 
     def _written(self, certificate: str, key: str) -> dict[str, str]:
         """Write both to files, the only form that the ssl module takes; only the owner can read them."""
@@ -144,5 +151,6 @@ def _time(text: Any) -> datetime | None:
     try:
         moment = datetime.fromisoformat(str(text))
     except ValueError:
-        raise ConfigurationError(f"exec: the plugin gave an expirationTimestamp that is no time: {text!r}") from None
+        shown = excerpt(str(text))
+        raise ConfigurationError(f"exec: the plugin gave an expirationTimestamp that is no time: {shown!r}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from urllib.parse import urlsplit
 
 from reconciler.client._answers import label
+from reconciler.client._http11 import Garbled
+from reconciler.client._redaction import without_password
 from reconciler.clock import current_clock
-from reconciler.errors import ConfigurationError, OutcomeUnknown, TransportError
+from reconciler.errors import ConfigurationError, InvalidResponse, OutcomeUnknown, TransportError
 from reconciler.http import HTTPRequest
 
-__all__ = ["proxy_of_environment", "refuse_virtual_time", "unknown", "words"]
+__all__ = ["is_local", "proxy_of_environment", "refuse_virtual_time", "unknown", "words"]
 
 
 def refuse_virtual_time() -> None:
@@ -28,9 +31,11 @@ def refuse_virtual_time() -> None:
 
 def unknown(request: HTTPRequest, error: BaseException) -> TransportError:
     """Return the error for a request that may have reached the server, but brought no answer."""
+    hint = "" if request.method == "GET" else "; it may have been executed: read before repeating it"
+    if isinstance(error, Garbled):
+        return InvalidResponse(f"{label(request)}: invalid answer: {words(error)}{hint}")
     if request.stream:
         return OutcomeUnknown(f"{label(request)}: the stream broke: {words(error)}")
-    hint = "" if request.method == "GET" else "; it may have been executed: read before repeating it"
     return OutcomeUnknown(f"{label(request)}: no answer: {words(error)}{hint}")
 
 
@@ -44,14 +49,35 @@ def words(error: BaseException) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
+def is_local(host: str) -> bool:
+    """Say whether a host is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def proxy_of_environment(scheme: str, host: str) -> str | None:
-    """Return the proxy that HTTP_PROXY and its kin name for a server; never for this machine, as in Go."""
+    """Return the proxy that HTTP_PROXY and its kin name for a server; never for this machine, as in Go.
+
+    Raises:
+        ConfigurationError: it is not the address of an HTTP proxy.
+    """
     import urllib.request  # it loads 20 modules that nothing else here needs
 
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if local or urllib.request.proxy_bypass(host):
+    if is_local(host) or urllib.request.proxy_bypass(host):
         return None
-    return urllib.request.getproxies().get(scheme)
+    proxy = urllib.request.getproxies().get(scheme)
+    if not proxy:
+        return None
+    address = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(address)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not address.isprintable() or " " in address:
+        raise ConfigurationError(
+            f"the environment's {scheme.upper()}_PROXY is {without_password(proxy)!r}: write it as http://host:port"
+        )
+    return address

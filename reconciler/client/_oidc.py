@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,11 +14,14 @@ import msgspec
 
 from reconciler.client._expiry import expires_soon
 from reconciler.client._kubeconfig import Entry
+from reconciler.client._redaction import excerpt
+from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 
 __all__ = ["OIDC"]
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
+_LONGEST_ANSWER = 2**20
 
 
 class _Claims(msgspec.Struct):
@@ -48,6 +50,12 @@ class OIDC:
         self._id_token = self._config.get("id-token", "")
         self._refresh_token = self._config.get("refresh-token", "")
 
+    @property
+    def expired(self) -> bool:
+        """Say whether the token has expired, or there is none."""
+        expiry = _expiry(self._id_token) if self._id_token else None
+        return not self._id_token or (expiry is not None and current_clock().now() >= expiry)
+
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:
         """Return the token as the loader reads it. A cancelled call leaves the tokens that were there."""
         if not self._id_token or expires_soon(_expiry(self._id_token)) or (refused and self._refresh_token):
@@ -63,7 +71,7 @@ class OIDC:
             raise ConfigurationError(f"oidc: the id-token has expired, and there is no {missing[0]}: log in again")
         try:
             answer = await self._ask()
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
             # Not its text, which may hold the address with what is secret in it.
             raise ConfigurationError(f"oidc: the identity provider gave no token ({_reason(error)})") from None
         token = answer.get("id_token")
@@ -89,12 +97,15 @@ class OIDC:
             timeout=_TIMEOUT,
         ) as session:
             issuer = self._config["idp-issuer-url"].rstrip("/")
-            async with session.get(f"{issuer}/.well-known/openid-configuration") as response:
-                endpoint = _object(await response.read()).get("token_endpoint")
+            # No redirects: what is sent here is secret, and meant for the provider alone.
+            async with session.get(f"{issuer}/.well-known/openid-configuration", allow_redirects=False) as response:
+                endpoint = (await _document(response)).get("token_endpoint")
             if not isinstance(endpoint, str):
                 raise ConfigurationError("oidc: the identity provider names no token_endpoint")
-            async with session.post(endpoint, data=form) as response:
-                return _object(await response.read())
+            if issuer.startswith("https://") and not endpoint.startswith("https://"):
+                raise ConfigurationError("oidc: the identity provider names a token_endpoint that is not https://")
+            async with session.post(endpoint, data=form, allow_redirects=False) as response:
+                return await _document(response)
 
     def _tls(self) -> ssl.SSLContext:
         data, file = (self._config.get(f"idp-certificate-authority{suffix}") for suffix in ("-data", ""))
@@ -116,7 +127,7 @@ def _decoded(data: Any) -> bytes:
     """
     try:
         return base64.b64decode(str(data), validate=True)
-    except binascii.Error:
+    except ValueError:
         raise ConfigurationError("oidc: idp-certificate-authority-data is no base64: copy it anew") from None
 
 
@@ -125,7 +136,14 @@ def _basic(client_id: str, secret: str) -> str:
     return "Basic " + base64.b64encode(f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()).decode()
 
 
-def _object(body: bytes) -> dict[str, Any]:
+async def _document(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    if response.status != 200:
+        raise ConfigurationError(f"oidc: the identity provider answered {response.status}; redirects are not followed")
+    body = b""
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > _LONGEST_ANSWER:
+            raise ConfigurationError(f"oidc: the identity provider answered more than {_LONGEST_ANSWER // 2**20} MiB")
     return msgspec.json.decode(body, type=dict[str, Any])
 
 
@@ -138,10 +156,15 @@ def _expiry(token: str) -> datetime | None:
     parts = token.split(".")
     try:
         claims = msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=_Claims)
-    except (IndexError, binascii.Error, msgspec.DecodeError):
+    except (IndexError, ValueError, RecursionError):
         raise ConfigurationError("oidc: the id-token is no JSON Web Token: log in again") from None
-    return None if claims.exp is None else datetime.fromtimestamp(claims.exp, UTC)
+    try:
+        return None if claims.exp is None else datetime.fromtimestamp(claims.exp, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None  # later than any clock goes
 
 
 def _reason(error: Exception) -> str:
-    return f"{error.status} {error.message}" if isinstance(error, aiohttp.ClientResponseError) else type(error).__name__
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"{error.status} {excerpt(error.message)}"
+    return type(error).__name__

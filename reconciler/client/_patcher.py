@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast, overload
 
-from reconciler.client._base import ClientBase
+from reconciler.client._answers import decode
+from reconciler.client._base import ClientBase, Write
 from reconciler.client._requests import (
     CONTENT_TYPES,
     FieldValidation,
@@ -19,12 +22,19 @@ from reconciler.client._requests import (
 )
 from reconciler.client._retry import Repeat
 from reconciler.client._settled import own_part
+from reconciler.client._takeover import names_former_manager
+from reconciler.errors import APIError, Conflict, FieldManagerConflict, TransportError
 from reconciler.meta import GroupVersionKind, merge_diff, request_of, uid_of, version_of
 from reconciler.objects import AnyResource, KindLike, Unstructured, to_document
 
 __all__ = ["Patcher"]
 
 R = TypeVar("R", bound=AnyResource)
+
+_MAX_TAKEOVERS = 5
+"""How often a newer version is read before the former fields are left as they are, until the next apply."""
+
+_logger = logging.getLogger("reconciler.client")
 
 
 class Patcher(ClientBase):
@@ -98,7 +108,7 @@ class Patcher(ClientBase):
             OutcomeUnknown: it may have been done, but no answer came. Never repeated.
             NotSent: the connection could not be made.
         """
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, name, namespace)
         request = self._connection.request(
             "PATCH",
             self._object_path(rt, name, namespace, subresource),
@@ -174,7 +184,7 @@ class Patcher(ClientBase):
         """
         before, after = to_document(base), to_document(changed)
         kind = kind_of(changed, after)
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, *request_of(after))
         before, after = self._placed(rt, before), self._placed(rt, after)
         version = _lock(before, after, optimistic_lock=optimistic_lock)
         apart = "status" in rt.subresources
@@ -257,7 +267,7 @@ class Patcher(ClientBase):
         """
         document = to_document(obj)
         kind = kind_of(obj, document)
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, *request_of(document))
         document = self._placed(rt, document)
         document = applied(document, None if owner is None else to_document(owner), resource_version)
         options = self._options(dry_run=dry_run, field_manager=field_manager)
@@ -269,8 +279,72 @@ class Patcher(ClientBase):
             content_type=CONTENT_TYPES["apply"],
         )
         write = self._write(rt, "apply", request_of(document), dry_run=dry_run)
+        version: str | None = None
+        try:
+            response = await self._execute_write(write, request, Repeat.REFUSED)
+        except FieldManagerConflict as error:
+            if field_manager is None and write.stores and names_former_manager(str(error)):
+                version = await self._take_over(write, subresource)
+            if version is None:
+                raise
+        else:
+            if field_manager is None and write.stores and names_former_manager(response.body):
+                version = await self._take_over(write, subresource, decode(request, response))
+            if version is None:
+                return self._take(write, kind, request, response)
+        # What the manager owns now, and does not name, is removed by the same apply.
+        if resource_version:
+            document["metadata"]["resourceVersion"] = version
+        request = replace(request, body=encode(document))
         response = await self._execute_write(write, request, Repeat.REFUSED)
         return self._take(write, kind, request, response)
+
+    async def _take_over(
+        self, write: Write, subresource: str | None, document: dict[str, Any] | None = None
+    ) -> str | None:
+        """Count what an earlier release wrote under the former name as applied by this client.
+
+        A failure is logged: the apply itself does not depend on it.
+
+        Args:
+            write: the apply.
+            subresource: where it goes.
+            document: the object as it is stored; None reads it.
+
+        Returns:
+            The version that this made; None if nothing was to be done.
+        """
+        if not self._former_field_manager:
+            return None
+        key, manager, takeovers = write.key, self.field_manager, self._connection.takeovers
+        try:
+            for _ in range(_MAX_TAKEOVERS):
+                if document is None:
+                    get = self._connection.request("GET", self._object_path(write.rt, *key))
+                    document = decode(get, await self._execute(write.rt, get, Repeat.UNKNOWN))
+                fields = takeovers.due(document, manager, subresource)
+                if fields is None:
+                    return None
+                patch = {"metadata": {"managedFields": fields}}
+                try:
+                    answer = await self.patch(write.rt.gvk, *key, patch=patch, resource_version=version_of(document))
+                except Conflict:
+                    document = None
+                    continue
+                takeovers.done(document, manager, subresource)
+                return version_of(answer.to_dict())
+        except (APIError, TransportError) as error:
+            if document is not None and isinstance(error, APIError):
+                takeovers.done(document, manager, subresource)  # or it would fail, and be logged, with each apply
+            _logger.warning(
+                "the fields of %s %s that were written as %r cannot be taken over by %r: %s",
+                write.rt.gvk,
+                key,
+                self._former_field_manager,
+                manager,
+                error,
+            )
+        return None
 
 
 def _lock(before: Mapping[str, Any], after: Mapping[str, Any], *, optimistic_lock: bool) -> str | None:

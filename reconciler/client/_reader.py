@@ -156,7 +156,7 @@ class Reader(ClientBase):
             APIError: another failure, typed.
             TransportError: no answer, after all attempts.
         """
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, namespace=namespace)
         async for page in self._pages(rt, namespace, selectors(label_selector, field_selector), limit):
             yield self._listed(rt.gvk, page.items, page.version, lambda document: from_document(kind, document))
 
@@ -182,7 +182,7 @@ class Reader(ClientBase):
 
         Cancellation has no effect on the server.
         """
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, namespace=namespace)
         query = selectors(label_selector, field_selector)
         documents, version = await self._all_pages(rt, namespace, query, limit, metadata_only=True)
         return self._listed(rt.gvk, documents, version, lambda document: _metadata_of(rt.gvk, document))
@@ -190,7 +190,7 @@ class Reader(ClientBase):
     async def _list_live(
         self, kind: KindLike, namespace: str | None, query: Query, limit: int = _PAGE
     ) -> ListResult[Any]:
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, namespace=namespace)
         documents, version = await self._all_pages(rt, namespace, pairs(query), limit)
         return self._listed(rt.gvk, documents, version, lambda document: from_document(kind, document))
 

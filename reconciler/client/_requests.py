@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args
-from urllib.parse import quote
 
 import msgspec
 from pydantic import BaseModel
@@ -129,27 +127,18 @@ def split_kind_or_key(given: KindLike | AnyResource | ObjectLike) -> tuple[KindL
 
 def collection_path(resource: ResourceType, namespace: str | None) -> str:
     """Return the path of a collection, percent-encoded."""
-    return resource.path(namespace=_quoted(namespace))
+    return resource.path(namespace=namespace)
 
 
 def object_path(resource: ResourceType, name: str, namespace: str | None, subresource: str | None = None) -> str:
     """Return the path of an object or its subresource, percent-encoded.
 
     Raises:
-        ValueError: no name, or no namespace for a namespaced kind.
+        ValueError: no name, no namespace for a namespaced kind, or one that is not valid; see `meta.path_segment`.
     """
-    if not name or name in (".", ".."):
+    if not name:
         raise ValueError(f"{resource.gvk.kind} needs a name, not {name!r}")
-    return resource.path(_quoted(name), _quoted(namespace), subresource)
-
-
-_is_plain = re.compile(r"[a-z0-9.-]*").fullmatch  # as almost every name and namespace is
-
-
-def _quoted(text: str | None) -> str | None:
-    if not text:
-        return None
-    return text if _is_plain(text) else quote(text, safe=":")
+    return resource.path(name, namespace, subresource)
 
 
 def pairs(query: Query) -> list[tuple[str, str]]:

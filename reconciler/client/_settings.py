@@ -16,12 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from reconciler.client._network import proxy_of_environment
+from reconciler.client._pool import CONNECTIONS
 from reconciler.errors import ConfigurationError
 
-__all__ = ["CONNECTIONS", "OwnSettings"]
-
-CONNECTIONS = 256
-"""Connections at most: HTTP/1.1 needs one for each watch and for each request under way."""
+__all__ = ["OwnSettings"]
 
 
 class OwnSettings:
@@ -48,8 +46,9 @@ class OwnSettings:
 
         Raises:
             OSError: a file cannot be read.
-            ValueError: a member ``…-data`` is no base64.
+            ConfigurationError: the token is empty, or cannot stand in a header; or a proxy is not valid.
         """
+        authorization = _authorization(user)  # first: what fails changes nothing
         self.host = str(cluster["server"]).rstrip("/")
         self.ssl_ca_cert = self._file(cluster, "certificate-authority")
         self.cert_file = self._file(user, "client-certificate")
@@ -57,7 +56,6 @@ class OwnSettings:
         self.verify_ssl = not cluster.get("insecure-skip-tls-verify")
         self.tls_server_name = cluster.get("tls-server-name")
         self.proxy = cluster.get("proxy-url") or _proxy_before(self.host)
-        authorization = _authorization(user)
         self.api_key = {"BearerToken": authorization} if authorization else {}
 
     def take_service_account(self, folder: Path) -> None:
@@ -66,17 +64,18 @@ class OwnSettings:
         Raises:
             ConfigurationError: a file is empty, or not there.
         """
-        host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
-        self.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-        self.proxy = _proxy_before(self.host)
         token, authority = folder / "token", folder / "ca.crt"
         for path, what in ((token, "Token"), (authority, "Cert")):
             if not path.is_file():
                 raise ConfigurationError(f"{what} file does not exist: {path}")
             if not path.read_bytes().strip():
                 raise ConfigurationError(f"{what} file exists but empty.")
+        bearer = read_token(token)
+        host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
+        self.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        self.proxy = _proxy_before(self.host)
         self.ssl_ca_cert = str(authority)
-        self.api_key = {"BearerToken": "Bearer " + token.read_text().strip()}
+        self.api_key = {"BearerToken": f"Bearer {bearer}"}
 
     def close(self) -> None:
         """Remove the files that were written."""
@@ -110,13 +109,42 @@ def _proxy_before(address: str) -> str | None:
 
 
 def _authorization(user: Mapping[str, Any]) -> str:
-    """Return the Authorization header of a user: a token counts more than a password."""
+    """Return the Authorization header of a user: a token counts more than a password.
+
+    Raises:
+        OSError: the token file cannot be read.
+        ConfigurationError: the token is empty, or cannot stand in a header.
+    """
     token = user.get("token")
     if user.get("tokenFile"):
-        token = Path(str(user["tokenFile"])).read_text()
+        token = read_token(Path(user["tokenFile"]))
     if token:
-        return f"Bearer {str(token).strip()}"
+        return f"Bearer {checked_token(token, 'the token')}"
     if user.get("username") and user.get("password"):
         pair = f"{user['username']}:{user['password']}"
         return "Basic " + base64.b64encode(pair.encode()).decode()
     return ""
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ConfigurationError: it is empty, or cannot stand in a header.
+    """
+    return checked_token(path.read_bytes().decode(errors="replace"), f"the token file {path}")
+
+
+def checked_token(text: str, subject: str) -> str:
+    """Return a token without the white space around it.
+
+    Raises:
+        ConfigurationError: it is empty, or cannot stand in a header.
+    """
+    token = text.strip()
+    if not token:
+        raise ConfigurationError(f"{subject} is empty")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ConfigurationError(f"{subject} holds white space or other characters that a token cannot")
+    return token

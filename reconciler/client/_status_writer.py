@@ -26,6 +26,8 @@ class ClientStatusWriter:
     Attributes:
         gvk: the object's kind.
         request: its name and namespace.
+        field_manager: the name that writes are recorded under.
+        former_field_manager: the name that earlier releases used in its place; ``""`` if there was none.
         warnings: the ``Warning`` headers of the last answer.
     """
 
@@ -33,24 +35,21 @@ class ClientStatusWriter:
         self.gvk: GroupVersionKind = gvk_from(kind)
         self.request = request
         self.warnings: Sequence[str] = ()
+        self.field_manager = client.field_manager
+        self.former_field_manager = client._former_field_manager  # noqa: SLF001 - one room
         self._client = client
         self._kind = kind
 
     @property
-    def field_manager(self) -> str:
-        """Return the name that writes are recorded under."""
-        return self._client.field_manager
-
-    @property
-    def server_identity(self) -> Hashable:
-        """Return what names the server and the credentials."""
-        return self._client._connection.identity  # noqa: SLF001 - one room
+    def client(self) -> object:
+        """Return what clients with one connection share, to which belongs what is learned over them."""
+        return self._client._connection.discovery  # noqa: SLF001 - one room
 
     @property
     def identity(self) -> Hashable:
         """Return what names server, client, field manager and dry run: equal for clients that share a connection."""
         client = self._client
-        return (client._connection.identity, client.field_manager, client._defaults.dry_run)  # noqa: SLF001 - one room
+        return (client._connection.identity, self.field_manager, client._defaults.dry_run)  # noqa: SLF001 - one room
 
     async def read(self) -> dict[str, Any]:
         """Return the whole object by a consistent GET. Cancellation has no effect on the server.
@@ -83,8 +82,8 @@ class ClientStatusWriter:
             APIError: the server's failure, typed.
         """
         client = self._client
-        rt = await client.resource_type(self._kind)
-        options = client._options()  # noqa: SLF001 - one room
+        rt = await client._served(self._kind, *self.request)  # noqa: SLF001 - one room
+        options = client._options(field_manager=self.field_manager)  # noqa: SLF001 - one room
         if strategy == "apply":
             options.append(("force", "true"))
         if strategy != "merge":

@@ -61,7 +61,7 @@ class Subresources(ClientBase):
             OutcomeUnknown: it may have been done, but no answer came. Never repeated.
             NotSent: the connection could not be made.
         """
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, name, namespace)
         request = self._connection.request(
             "POST",
             self._object_path(rt, name, namespace, subresource),
@@ -103,7 +103,7 @@ class Subresources(ClientBase):
             OutcomeUnknown: it may have been done, but no answer came. Never repeated.
             NotSent: the connection could not be made.
         """
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, name, namespace)
         request = self._connection.request(
             "PUT",
             self._object_path(rt, name, namespace, subresource),
@@ -145,7 +145,7 @@ class Subresources(ClientBase):
             OutcomeUnknown: it may have been done, but no answer came. Never repeated.
             NotSent: the connection could not be made.
         """
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, name, namespace)
         options = self._options(dry_run=dry_run, field_manager=field_manager)
         request = self._connection.request(
             "PATCH",

@@ -133,7 +133,7 @@ class Watcher(Reader):
             "timeoutSeconds": None if timeout is None else str(max(1, -int(-timeout // 1))),
         }
         query = [*selectors(label_selector, field_selector), *((k, v) for k, v in options.items() if v)]
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, namespace=namespace)
         request = self._watch_request(rt, namespace, query)
         response = await self._connection.once(request)
         reader = EventReader(request)
@@ -230,7 +230,7 @@ class Watcher(Reader):
         self, kind: KindLike, name: str, namespace: str | None
     ) -> AsyncGenerator[AnyResource | Unstructured | None, None]:
         """Yield each state of one object, None while there is none, for ever."""
-        self._object_path(await self.resource_type(kind), name, namespace)
+        self._object_path(await self._served(kind, name, namespace), name, namespace)
         selector = {"metadata.name": name}
         failures = 0
         while True:
@@ -246,10 +246,10 @@ class Watcher(Reader):
                     async for event in events:
                         failures = 0
                         yield None if event.type == "DELETED" else event.object
+                asked = None
             except _TRANSIENT as error:
-                hint = error.retry_after if isinstance(error, TooManyRequests) else None
-                await asyncio.sleep(hint or 0.0)
-            await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, self._connection.rng))
+                asked = error.retry_after
+            await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, self._connection.rng, asked=asked))
             failures += 1
 
 

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import msgspec
 
 from reconciler.errors import APIError, error_from_response
-from reconciler.http import HTTPRequest
+from reconciler.http import HTTPRequest, LineSplitter
 from reconciler.meta import UNDECODABLE
 
 __all__ = ["EventKind", "EventReader", "WatchEvent"]
@@ -52,18 +52,17 @@ class EventReader:
 
     def __init__(self, request: HTTPRequest) -> None:
         self._request = request
-        self._pending = b""
+        self._splitter = LineSplitter()
 
     def feed(self, chunk: bytes) -> Iterator[tuple[EventKind, dict[str, Any]]]:
         """Yield type and document of each event that a chunk completes.
 
         Raises:
             APIError: the server sent an error in place of an event, as 410 `Expired`; or something that is no event.
+            InvalidResponse: an event is longer than 32 MiB.
         """
-        *lines, self._pending = (self._pending + chunk).split(b"\n")
-        for line in lines:
-            if line:
-                yield _event(self._request, line)
+        for line in self._splitter.feed(chunk):
+            yield _event(self._request, line)
 
 
 def _event(request: HTTPRequest, line: bytes) -> tuple[EventKind, dict[str, Any]]:

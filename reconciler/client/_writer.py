@@ -75,12 +75,14 @@ class Writer(ClientBase):
         """
         document = to_document(obj)
         kind = kind_of(obj, document)
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, *request_of(document))
         document = self._placed(rt, document)
         name, namespace = name_of(document), namespace_of(document)
         if rt.namespaced and not namespace:
             raise ValueError(f"{rt.gvk.kind} {name!r} needs a namespace")
         options = self._options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation)
+        if name:
+            self._object_path(rt, name, namespace)  # an invalid name is refused here
         path = self._collection_path(rt, namespace)
         request = self._connection.request("POST", path, options, body=encode(document))
         write = self._write(rt, "create", request_of(document), dry_run=dry_run)
@@ -167,7 +169,7 @@ class Writer(ClientBase):
         """
         document = to_document(obj)
         kind = kind_of(obj, document)
-        rt = await self.resource_type(kind)
+        rt = await self._served(kind, *request_of(document))
         document = self._placed(rt, document)
         options = self._options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation)
         write = self._write(rt, "update", request_of(document), dry_run=dry_run)

@@ -10,7 +10,7 @@ Subclass `ResourceReconciler` for objects of one kind, or `Reconciler` for bare 
 * No exception, timeout or strange cancellation of a reconcile ends a worker; they are contained, counted and logged
   with the run's id and reasons. What is no exception, such as `SystemExit`, is raised by `Controller.finished`.
 * Workers start when every handler has heard of everything that was there. When `Controller.stop` returns, no reconcile,
-  thread or flush is left.
+  thread or flush is left, unless it was abandoned.
 * Status mutations that could not be saved go out with the object's next cycle.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from reconciler.cache import Cache
 
 __all__ = ["Controller"]
+
+_log = logging.getLogger("reconciler.controller")
 
 SYNC_TIMEOUT = 120.0
 """Seconds for which a watched kind may take to be listed; controller-runtime's number."""
@@ -112,15 +115,19 @@ class Controller:
     ) -> None:
         kind = kind_of(reconciler, resource)
         self._name = name_of(kind, name)
-        self._workers = workers
         check_numbers(self._name, workers=workers, timeout=timeout, debounce=debounce)
+        self._workers = reconciler.pool_size(workers)
         check_status(self._name, reconciler)
         clock = clock or current_clock()
         self._reconciler = reconciler
         self._responsibility = responsibility or Everything()
         self._metrics = metrics or NoMetrics()
         self._queue: WorkQueue[Request] = WorkQueue(
-            name=self._name, rate_limiter=rate_limiter, clock=clock, metrics=queue_metrics
+            name=self._name,
+            rate_limiter=rate_limiter,
+            clock=clock,
+            metrics=queue_metrics,
+            fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
             own_writes=not wake_on_own_status, on_echo=self._metrics.echo_dropped
@@ -151,6 +158,7 @@ class Controller:
             tracker=self._tracker,
             clock=clock,
             timeout=sync_timeout,
+            metrics=self._metrics,
             shared=self._responsibility.shared,
             debounce=debounce,
             warn=self._warn,
@@ -179,7 +187,8 @@ class Controller:
             client=client if reconciler.permissions is None else self._declared(client, cache),
             events=events or self._recorder or EventRecorder(client.live, source=self._name),
             clock=clock,
-            workers=workers,
+            workers=self._workers,
+            enqueue=self.enqueue,
             status_metrics=status_metrics,
             check_leader=check_leader,
         )
@@ -195,6 +204,11 @@ class Controller:
     def name(self) -> str:
         """Return the controller's name."""
         return self._name
+
+    @property
+    def field_manager(self) -> str:
+        """Return the name that its reconciles' writes are recorded under, unless a call or a client names another."""
+        return self._binding.client.field_manager_of(self._name)
 
     @property
     def reconciler(self) -> Reconciler:
@@ -257,8 +271,8 @@ class Controller:
 
         Returns when every reconcile, thread and flush has ended, however long that takes. It does nothing when the
         controller was not started; called again, it waits for the first call. Cancellation of any call ends the grace
-        period at once, and is raised when the reconciles have ended; cancelled a second time, it is raised at once, and
-        the stop goes on by itself.
+        period at once, and is raised when the reconciles have ended. Cancelled a second time, it is raised at once,
+        threads that have not ended are abandoned (see `abandon`), and the stop goes on by itself.
 
         Args:
             grace: seconds; 0 cancels at once. Default 30.
@@ -270,8 +284,25 @@ class Controller:
             await asyncio.shield(self._ending)
         except asyncio.CancelledError:
             self._pool.hurry()
-            await asyncio.wait({self._ending})
+            try:
+                await asyncio.wait({self._ending})
+            except asyncio.CancelledError:
+                self.abandon()
+                raise
             raise
+
+    def abandon(self) -> None:
+        """End the waiting of `stop` for threads that do not end, and log their keys.
+
+        A thread cannot be killed: it goes on until it, or the process, ends. It is a daemon, so that Python does not
+        join it. Its next `Reconciler.wait` raises `ReconcileCancelled`.
+        """
+        if self._binding.threads.abandon():
+            _log.error(
+                "%s gave up waiting for the threads of the reconciles of %s: they hang, and end with the process",
+                self._name,
+                self._pool.in_progress(),
+            )
 
     async def run(self, *, grace: float = 30.0) -> None:
         """Start, and work until `stop` is called or a worker fails.
@@ -295,9 +326,10 @@ class Controller:
 
         Raises:
             BaseException: what ended a worker otherwise: what a reconcile raised and is no exception, such as
-                `SystemExit` or the outcome of ``pytest.fail``. And what a source raised.
+                `SystemExit` or the outcome of ``pytest.fail``. What a source raised, and what a mapper raised that is
+                no exception.
         """
-        await self._pool.finished(self._sources.tasks)
+        await self._pool.finished([*self._sources.tasks, *self._watching.tasks])
 
     def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
         """Enqueue a key for a reason of your own, whatever versions were observed. May be called from any thread.
@@ -327,7 +359,9 @@ class Controller:
             storms=self._storm.storms,
             echo=self._tracker.statistics(),
             unsaved=self._unsaved.statistics(),
-            unmapped=self._watching.unmapped,
+            mapper_errors=sum(mapping.errors for mapping in self._watching.mappings),
+            mapper_pending=sum(mapping.pending for mapping in self._watching.mappings),
+            unmapped=sum(mapping.dropped for mapping in self._watching.mappings),
             queue=self._queue.statistics(),
         )
 

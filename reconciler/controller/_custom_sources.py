@@ -13,6 +13,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from typing import Any, Protocol
 
 from reconciler.controller import _reasons as reasons
+from reconciler.controller._calls import bounded, is_cancelled
+from reconciler.controller._errors import ControllerError
+from reconciler.controller._options import check_seconds
 from reconciler.controller._watches import check_requests
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request, ResourceType, request_of
@@ -66,14 +69,19 @@ class ChannelSource:
         builds: asyncio.Queue[Build] = asyncio.Queue()
         manager.add_controller(..., sources=[ChannelSource(builds, mapper=lambda build: [Request(build.app, "prod")])])
 
-    One item after the other is mapped; a mapper that fails is logged, and its item is dropped. A stream has one reader:
-    for two controllers make two. It ends with the stream; an `asyncio.Queue` never does.
+    One item after the other is mapped. A mapper that fails or takes too long is logged, and its item is dropped. A
+    stream has one reader: for two controllers make two. It ends with the stream; an `asyncio.Queue` never does.
 
     Args:
         items: what comes; items sent before the controller starts are in there and count.
         mapper: from an item to the keys to wake, plain and quick or ``async``. Default: the item is a `Request` or an
             object of the controller's kind, whose key runs.
         name: what the reason shows. Default ``"channel"``.
+        mapper_timeout: seconds for a call of an ``async`` mapper, after which it is cancelled and counts as failed.
+            Default 30.
+
+    Raises:
+        ConfigurationError: an option is out of its range.
     """
 
     def __init__(
@@ -82,11 +90,14 @@ class ChannelSource:
         *,
         mapper: Callable[[Any], Iterable[Request] | Awaitable[Iterable[Request]]] | None = None,
         name: str = "channel",
+        mapper_timeout: float = 30.0,
     ) -> None:
         if not isinstance(items, (AsyncIterable, asyncio.Queue)):
             raise ConfigurationError(f"ChannelSource takes an async iterable or an asyncio.Queue, not {items!r}")
+        check_seconds("ChannelSource: mapper_timeout", mapper_timeout)
         self._items = items
         self._mapper = mapper or _key_of
+        self._timeout = mapper_timeout
         self.name = name
 
     async def run(self, enqueue: Enqueue, /) -> None:
@@ -95,9 +106,13 @@ class ChannelSource:
         async for item in items:
             try:
                 mapped = self._mapper(item)
-                for request in await mapped if inspect.isawaitable(mapped) else mapped:
+                if inspect.isawaitable(mapped):
+                    mapped = await bounded(mapped, self._timeout)
+                for request in mapped:
                     enqueue(request)
-            except Exception:  # noqa: BLE001 - one item must not end the stream
+            except (Exception, asyncio.CancelledError):
+                if is_cancelled():
+                    raise
                 _log.exception("source %r failed on %s; the keys it would have named are not woken", self.name, item)
 
 
@@ -142,9 +157,16 @@ class CustomSources:
 
         try:
             await (source(enqueue) if callable(source) else source.run(enqueue))
+        except asyncio.CancelledError as cancellation:
+            if is_cancelled():
+                raise
+            error = ControllerError(f"source {name!r} was cancelled, and not by the controller: it awaited what was")
+            _log.exception("source %r of %s failed; the controller ends", name, self._name)
+            raise error from cancellation
         except Exception:
             _log.exception("source %r of %s failed; the controller ends", name, self._name)
             raise
+        _log.info("source %r of %s has ended; it wakes no key any more", name, self._name)
 
 
 def sources_of(name: str, sources: object) -> tuple[SourceLike, ...]:

@@ -151,6 +151,8 @@ class ReconcileCycle:
 
     def keep_unsaved(self, uid: str, mutations: object) -> None:
         """Take what a batcher recorded for the cycle's object and could not save, for the next cycle."""
+        if self._ended:  # a task that outlived the reconcile: nothing would drop this when the object is deleted
+            return
         self._unsaved.keep(self.request, uid, mutations)
 
     def take_unsaved(self, uid: str) -> object | None:

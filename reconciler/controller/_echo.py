@@ -22,6 +22,10 @@ whatever client, it read that version or a later one. A version newer than `basi
 *Why a `tip` may start at `seen`.* A store that is behind `seen` holds a version between an earlier `basis` and the own
 writes that followed it, because a store never goes back. Only own writes lie between the two.
 
+*Why a slow watch is caught up with.* That no version lies between the two of an own write holds whatever `tip` was.
+Such links are remembered until they are observed, and `tip` follows them. Without them, a key that writes in every
+reconcile, and starts each time while the store is one version behind, would wake itself forever.
+
 *Why there is no echo.* Without foreign writes the last own version is `tip`, and `late` cannot be beyond it.
 
 *Why an echo leaves no trace.* Whose event it is may be known only at the end of the reconcile. Until then the event is
@@ -49,6 +53,9 @@ K = TypeVar("K", bound=Hashable)
 
 _MAX_OPAQUE = 64
 """How many opaque versions are remembered for a reconcile; beyond it counts as overtaken, which costs one reconcile."""
+
+_MAX_LINKS = 64
+"""How many own writes of one object are remembered while they are not observed; beyond it the oldest is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,7 @@ class EchoTracker(Generic[K]):
         self._own_writes = own_writes
         self._on_echo = on_echo
         self._seen: dict[K, _Seen] = {}
+        self._links: dict[K, dict[Version, Version]] = {}  # own writes that are not observed: before to after
         self._hands: dict[K, _InProgress] = {}
         self._dropped = 0
         self._overtaken = 0
@@ -141,11 +149,9 @@ class EchoTracker(Generic[K]):
         seen = self._seen.get(key)
         if isinstance(version, str):
             hand.chain = [version]
-            if isinstance(seen, tuple) and version in seen:
-                hand.chain = list(seen[seen.index(version) :])
-                hand.tip = hand.chain[-1]
         elif isinstance(seen, int) and seen > version:
             hand.tip = seen
+        self._follow(key, hand)
 
     def saw(self, key: K, version: Version) -> None:
         """Record that the reconcile read its object at this version, which may be older than the one in the store."""
@@ -161,17 +167,17 @@ class EchoTracker(Generic[K]):
     def wrote(self, key: K, *, before: Version, after: Version, exact: bool) -> None:
         """Record a write of the reconcile to its own object, conditional on `before` and answered with `after`.
 
-        It counts only if it is conditional on `tip` and its answer is what was computed. Any other write may carry a
-        foreign change, so its event is news.
+        It counts only if its answer is what was computed, and as soon as `tip` has reached `before`. Any other write
+        may carry a foreign change, so its event is news.
         """
         hand = self._hands.get(key)
-        if hand is None or hand.void or not self._own_writes or before != hand.tip or not exact:
+        if hand is None or hand.void or not self._own_writes or not exact or before == after:
             return
-        hand.tip = after
-        if isinstance(after, str):
-            hand.chain.append(after)
-            if len(hand.chain) > _MAX_OPAQUE:
-                hand.void = True
+        links = self._links.setdefault(key, {})
+        links[before] = after
+        while len(links) > _MAX_LINKS:
+            del links[next(iter(links))]
+        self._follow(key, hand)
 
     def admits(self, key: K, version: Version, wake: Wake = Wake()) -> bool:  # noqa: B008 - immutable
         """Return whether a watch event for this version must enqueue the object now.
@@ -230,6 +236,7 @@ class EchoTracker(Generic[K]):
         The caller enqueues the key for a reason of its own. A reconcile in progress raises nothing any more.
         """
         self._seen.pop(key, None)
+        self._links.pop(key, None)
         hand = self._hands.get(key)
         if hand is not None:
             hand.void = True
@@ -237,6 +244,7 @@ class EchoTracker(Generic[K]):
     def forget_all(self) -> None:
         """Drop everything: versions went backwards, so no known number is valid. The caller enqueues all keys."""
         self._seen.clear()
+        self._links.clear()
         for hand in self._hands.values():
             hand.void = True
 
@@ -256,14 +264,31 @@ class EchoTracker(Generic[K]):
         self._dropped += 1
         self._on_echo()
 
+    def _follow(self, key: K, hand: _InProgress) -> None:
+        """Move `tip` on over the own writes that stand on it."""
+        links = self._links.get(key)
+        while links and hand.tip in links and not hand.void:
+            hand.tip = links[hand.tip]
+            if isinstance(hand.tip, str):
+                hand.chain.append(hand.tip)
+                hand.void = len(hand.chain) > _MAX_OPAQUE
+
     def _raise_seen(self, key: K, hand: _InProgress) -> None:
         if hand.void or hand.tip is None:
             return
-        if isinstance(hand.tip, int):
-            seen = self._seen.get(key)
-            self._seen[key] = max(seen, hand.tip) if isinstance(seen, int) else hand.tip
-        else:
+        if isinstance(hand.tip, str):
             self._seen[key] = tuple(hand.chain)
+            return
+        before = self._seen.get(key)
+        seen = self._seen[key] = max(before, hand.tip) if isinstance(before, int) else hand.tip
+        links = self._links.get(key)
+        if links is not None:
+            unseen: dict[Version, Version] = {
+                low: high for low, high in links.items() if isinstance(high, int) and high > seen
+            }
+            self._links.pop(key)
+            if unseen:
+                self._links[key] = unseen
 
 
 def _covers(seen: _Seen | None, version: Version) -> bool:

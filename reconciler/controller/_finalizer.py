@@ -24,7 +24,7 @@ from reconciler.meta import (
     uid_of,
     version_of,
 )
-from reconciler.objects import KindLike, Resource, original_document, to_document
+from reconciler.objects import KindLike, Resource, from_document, gvk_from, original_document, to_document
 
 if TYPE_CHECKING:
     from reconciler.client import Client
@@ -47,8 +47,8 @@ async def ensure_finalizer(client: Client, kind: KindLike, obj: Any, finalizer: 
         finalizer: its name.
 
     Returns:
-        The object in the answer; the one given when it had the finalizer; None when it is gone or being deleted, so
-        that it can take no finalizer any more.
+        The object in the answer, read leniently; the one given when it had the finalizer; None when it is gone or being
+        deleted, so that it can take no finalizer any more.
 
     Raises:
         Conflict: the object was newer each time.
@@ -66,7 +66,7 @@ async def release_finalizer(client: Client, kind: KindLike, obj: Any, finalizer:
     Cancellation leaves the finalizer there or not; the next reconcile finds out.
 
     Returns:
-        The object in the answer; the one given when it had no such finalizer; None when it is gone.
+        The object in the answer, read leniently; the one given when it had no such finalizer; None when it is gone.
 
     Raises:
         Conflict: the object was newer each time.
@@ -94,7 +94,7 @@ async def _write(client: Client, kind: KindLike, obj: Any, finalizer: str, *, ad
             if conflicts == _MAX_CONFLICTS:
                 raise
             try:
-                obj = await client.live.get(kind, request.name, request.namespace)
+                obj = from_document(kind, await _newest(client, kind, request), lenient=True)
             except NotFound:
                 return None
             before = to_document(obj)
@@ -104,6 +104,11 @@ async def _write(client: Client, kind: KindLike, obj: Any, finalizer: str, *, ad
             _report(gvk_of(before), request, before, wanted, to_document(obj))
             return obj
     raise AssertionError("unreachable: the last conflict is raised")
+
+
+async def _newest(client: Client, kind: KindLike, request: Request) -> dict[str, Any]:
+    """Return the document on the server, whether it fits the kind's class or not."""
+    return (await client.live.get(gvk_from(kind), request.name, request.namespace)).to_dict()
 
 
 def _carries(obj: Any, finalizer: str) -> bool:

@@ -53,6 +53,14 @@ class ControllerMetrics(Protocol):
         """Hear that a key was reported for running in a tight loop."""
         ...
 
+    def mapper_failed(self) -> None:
+        """Called when a call of a mapper failed or took too long."""
+        ...
+
+    def unmapped(self, versions: int, /) -> None:
+        """Called when versions of a watched object were given up, so that the keys they name are not woken."""
+        ...
+
 
 class NoMetrics:
     """Count nothing."""
@@ -80,4 +88,10 @@ class NoMetrics:
         """Ignore it."""
 
     def storm(self) -> None:
+        """Ignore it."""
+
+    def mapper_failed(self) -> None:
+        """Ignore it."""
+
+    def unmapped(self, versions: int, /) -> None:
         """Ignore it."""

@@ -68,6 +68,8 @@ def watches_of(name: str, owns: Sequence[KindLike | Watch], watches: Sequence[Wa
         if not isinstance(watch, Watch):
             raise ConfigurationError(f"controller {name!r}: watches holds {watch!r}: write Watch({watch!r}, mapper=…)")
         _check_kind("watches", watch.kind)
+    for watch in (*owned, *watches):
+        check_seconds(f"controller {name!r}: mapper_timeout of the watch of {watch.kind}", watch.mapper_timeout)
     return [*owned, *watches]
 
 
@@ -95,10 +97,18 @@ def check_numbers(name: str, *, workers: object, timeout: object, debounce: obje
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigurationError(f"controller {name!r}: workers must be 1 or more, not {workers!r}")
     for option, seconds in (("timeout", timeout), ("debounce", debounce)):
-        if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0 and math.isfinite(seconds)):
-            raise ConfigurationError(
-                f"controller {name!r}: {option} must be a number of seconds above 0, not {seconds!r}"
-            )
+        if seconds is not None:
+            check_seconds(f"controller {name!r}: {option}", seconds)
+
+
+def check_seconds(what: str, seconds: object) -> None:
+    """Check a number of seconds.
+
+    Raises:
+        ConfigurationError: it is not a finite number above 0; the message begins with `what`.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+        raise ConfigurationError(f"{what} must be a number of seconds above 0, not {seconds!r}")
 
 
 def check_status(name: str, reconciler: Reconciler) -> None:

@@ -82,7 +82,8 @@ class Pool:
         while running:
             _, running = await asyncio.wait(running, timeout=_SAY_AGAIN)
             if running:
-                _log.warning("%s: still waiting for the reconciles of %s to end", self._name, self._in_hand())
+                _log.warning("%s: still waiting for the reconciles of %s to end", self._name, self.in_progress())
 
-    def _in_hand(self) -> str:
+    def in_progress(self) -> str:
+        """Return the keys that are being reconciled, for a message."""
         return ", ".join(str(key) for key in self._queue.keys() if self._queue.run_of(key)) or "nothing"  # noqa: SIM118 - a queue is no dict

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import concurrent.futures
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -16,7 +15,7 @@ from reconciler.controller._cycle import ReconcileCycle, ReconcileRun, current_r
 from reconciler.controller._errors import ControllerError, NotBound
 from reconciler.controller._permissions import Permission
 from reconciler.controller._result import Outcome
-from reconciler.controller._threads import ThreadBridge, discard, run_in_thread
+from reconciler.controller._threads import ReconcileThreads, ThreadBridge, discard
 from reconciler.meta import Request, ResourceType, current_cycle
 
 if TYPE_CHECKING:
@@ -43,10 +42,11 @@ class Binding:
         clock: source of time.
         resource: how the primary kind is served; None until the controller has found out.
         loop: the controller's event loop; None before it starts.
-        executor: runs plain functions; made at the first need.
+        threads: run plain functions: one a worker, so that none ever waits for one.
         workers: how many threads there may be.
         status_metrics: hears of each flush of the cycles' batchers.
         check_leader: raises unless this process may act; None where nobody else could.
+        enqueue: runs a key, as `Controller.enqueue` does.
     """
 
     name: str
@@ -55,23 +55,20 @@ class Binding:
     events: EventRecorder
     clock: Clock
     workers: int
+    enqueue: Callable[..., None]
     status_metrics: StatusMetrics | None = None
     check_leader: Callable[[], None] | None = None
     resource: ResourceType | None = None
     loop: asyncio.AbstractEventLoop | None = None
-    executor: concurrent.futures.ThreadPoolExecutor | None = None
+    threads: ReconcileThreads = field(init=False)
 
-    def threads(self) -> concurrent.futures.ThreadPoolExecutor:
-        """Return the controller's own executor: one thread a worker, so that none ever waits for one."""
-        if self.executor is None:
-            self.executor = concurrent.futures.ThreadPoolExecutor(self.workers, f"{self.name}-reconcile")
-        return self.executor
+    def __post_init__(self) -> None:
+        self.threads = ReconcileThreads(self.workers, f"{self.name}-reconcile")
 
     def close(self) -> None:
-        """Let the threads go, which are idle by now; the reconciler is free for another controller."""
-        if self.executor is not None:
-            self.executor.shutdown(wait=True)
-        self.executor = self.loop = None
+        """Let the threads go; the reconciler is free for another controller."""
+        self.threads.close()
+        self.loop = None
 
 
 class Reconciler(abc.ABC):
@@ -96,7 +93,8 @@ class Reconciler(abc.ABC):
 
         Override it with ``async def``, or with a plain ``def``, which runs in a thread of the controller's own; there,
         `wait` runs an awaitable. When its time is up or the controller stops, an ``async`` one is cancelled; a thread
-        hears of it at its next `wait`, and its key stays in hand until it has ended.
+        hears of it at its next `wait`, and its key stays in hand until it has ended. A thread that does not end does
+        not keep the process: see `Controller.abandon`.
 
         Args:
             request: name and namespace of the object, which may not exist any more.
@@ -105,9 +103,25 @@ class Reconciler(abc.ABC):
             None to wait for the next event, or a `Result`.
 
         Raises:
-            TerminalError: retrying cannot help; the key is forgotten until something changes.
+            TerminalError: retrying cannot help; the key's failures and timer are cleared, and only a change runs it.
             Exception: anything else runs the key again with exponential back-off.
         """
+
+    def fair_by(self, request: Request, /) -> Hashable:  # noqa: ARG002 - overridden by those that need it
+        """Return the group of a key, always the same one. Override it to have groups take turns at the workers.
+
+        ``return request.namespace`` keeps a namespace with many objects from delaying the others. By default all keys
+        are one group.
+        """
+        return None
+
+    def pool_size(self, workers: int, /) -> int:
+        """Return how many keys may be in progress at a time, for the option ``workers``: by default so many.
+
+        Override it in a reconciler that bounds by itself how many keys wait for something slow, and keeps workers for
+        the others.
+        """
+        return workers
 
     @property
     def client(self) -> CachedClient:
@@ -222,5 +236,5 @@ async def call(reconciler: Reconciler, override: Callable[..., Any], *args: Any)
         return await override(*args)
     cycle = current_cycle.get()
     bridge = cycle.bridge if isinstance(cycle, ReconcileCycle) else None
-    result = await run_in_thread(binding_of(reconciler, "reconcile").threads(), bridge, override, *args)
+    result = await binding_of(reconciler, "reconcile").threads.run(bridge, override, *args)
     return await result if inspect.isawaitable(result) else result

@@ -15,8 +15,8 @@ from typing import Any
 from reconciler.controller._cycle import ReconcileCycle
 from reconciler.controller._finalizer import ensure_finalizer, release_finalizer
 from reconciler.controller._reconciler import Reconciler, binding_of, call
-from reconciler.controller._result import Outcome
-from reconciler.controller._verdict import checked
+from reconciler.controller._result import Outcome, Result
+from reconciler.controller._verdict import checked, is_terminal
 from reconciler.errors import NotFound, NotServed, TerminalError
 from reconciler.meta import Request, current_cycle, has_finalizer, parse_version, uid_of, version_of
 from reconciler.objects import (
@@ -37,6 +37,10 @@ CORE_GROUP = "reconciler.dev"
 """Stands for the empty group of the core kinds in the name of a finalizer, which must have a domain."""
 
 Override = Callable[[Any, StatusBatcher[Any]], Any]
+
+
+class Unfit(InvalidObject, TerminalError):
+    """The error for a living object that does not fit its model: only a change of the object can help."""
 
 
 class ResourceCycle:
@@ -77,30 +81,48 @@ class ResourceCycle:
         self._strategy: Strategy = strategy
         self._subresource = subresource
         self._on_error: OnError = on_error
-        obj: Any
         try:
-            obj = await self._client.get(self._kind, self._request.name, self._request.namespace)
+            read = await self._client.get(gvk_from(self._kind), self._request.name, self._request.namespace)
         except NotServed:
             raise
         except NotFound:
             return None
-        document = original_document(obj)
+        document = original_document(read)
         if self._cycle is not None:
             self._cycle.start(uid_of(document), parse_version(version_of(document)))
+        obj: Any = from_document(self._kind, dict(document), lenient=True)
         if document["metadata"].get("deletionTimestamp"):
-            return await self._let_go(obj, to_document(obj))
-        if self._cycle is not None and self._cycle.has_unsaved:
-            obj = await self._save_blocked(obj)
+            return await self._let_go(obj)
+        self._check_fit(obj)
+        if self._cycle is not None and self._cycle.has_unsaved and self._cycle.unsaved_is_blocked(*_desired(obj)):
+            batcher = await self._save_blocked(obj)
+            if batcher.written:
+                return Result(again=True)  # a reconcile writes the status once, and the body's write would be another
+            obj = batcher.object
             if obj is None:
                 return None
         if self._finalize is not None:
             obj = await ensure_finalizer(self._client, self._kind, obj, self._finalizer)
             if obj is None:
                 return None
+        self._check_fit(obj)  # again: what a write answered may be newer
         return await self._with_status(obj, override)
 
-    async def _let_go(self, obj: Any, document: dict[str, Any]) -> Outcome:
-        if not has_finalizer(document, self._finalizer):
+    def _check_fit(self, obj: Any) -> None:
+        """Raise `Unfit` for an object that does not fit its model, and tell people.
+
+        The Event names the fields alone: a message may come from a validator of the user's, and quote a value.
+        """
+        if not isinstance(obj, Resource) or not obj.problems:
+            return
+        fields = ", ".join(dict.fromkeys(path for path, _ in obj.problems))
+        self._reconciler.events.warning(
+            obj, "InvalidObject", f"not reconciled until it changes: these fields do not fit the model: {fields}"
+        )
+        raise Unfit(f"{obj.gvk.kind} {self._request} does not fit its model", obj.problems)
+
+    async def _let_go(self, obj: Any) -> Outcome:
+        if not has_finalizer(original_document(obj), self._finalizer):
             return None
         if self._finalize is not None:
             batcher = self._batcher(obj)
@@ -114,8 +136,8 @@ class ResourceCycle:
             if outcome is not None:
                 return outcome
             if batcher.written:
-                document = to_document(batcher.object)
-        await release_finalizer(self._client, self._kind, document, self._finalizer)
+                obj = batcher.object
+        await release_finalizer(self._client, self._kind, dict(original_document(obj)), self._finalizer)
         return None
 
     async def _with_status(
@@ -127,16 +149,18 @@ class ResourceCycle:
         """
         batcher = batcher or self._batcher(obj)
         outcome: Outcome = None
-        terminal: TerminalError | None = None
+        terminal: Exception | None = None
         carries = self._cycle is not None and self._cycle.has_unsaved
         try:
             async with batcher as status:
                 if carries:
-                    obj = self._with_unsaved(obj, status)
+                    obj = self._with_unsaved(obj, status, lenient=dying)
                 try:
                     outcome = checked(await call(self._reconciler, override, obj, status))
                     self._may_go = dying and outcome is None
-                except TerminalError as error:
+                except Exception as error:
+                    if not is_terminal(error):
+                        raise
                     terminal = error  # what it recorded is the whole truth, so the block ends well and writes it
                 if not dying:
                     _stamp(obj, status)
@@ -153,10 +177,8 @@ class ResourceCycle:
             raise terminal
         return outcome
 
-    async def _save_blocked(self, obj: Any) -> Any | None:
+    async def _save_blocked(self, obj: Any) -> StatusBatcher[Any]:
         """Try again to write what the server refused, before anything is done whose result could not be written."""
-        if self._cycle is None or not self._cycle.unsaved_is_blocked(*_desired(obj)):
-            return obj
         batcher = self._batcher(obj)
         try:
             async with batcher:
@@ -164,8 +186,9 @@ class ResourceCycle:
         except StatusError as error:
             self._block(obj, error)
             raise
-        self._cycle.unblock_unsaved()
-        return batcher.object
+        if self._cycle is not None:
+            self._cycle.unblock_unsaved()
+        return batcher
 
     def _block(self, obj: Any, error: StatusError) -> None:
         """Have the next cycles of this generation write first, if repeating cannot cure the fault; tell people once.
@@ -194,13 +217,13 @@ class ResourceCycle:
             metrics=self._metrics,
         )
 
-    def _with_unsaved(self, obj: Any, status: StatusBatcher[Any]) -> Any:
+    def _with_unsaved(self, obj: Any, status: StatusBatcher[Any], *, lenient: bool) -> Any:
         """Return the object as the override is to see it: with what earlier cycles could not save in place.
 
         What does not even fit the model was no record of anything: the override sees the object as it is stored then.
         """
         try:
-            return from_document(self._kind, {**to_document(obj), "status": status.current})
+            return from_document(self._kind, {**to_document(obj), "status": status.current}, lenient=lenient)
         except InvalidObject:
             return obj
 

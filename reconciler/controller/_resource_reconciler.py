@@ -66,7 +66,8 @@ class ResourceReconciler(Reconciler, Generic[R]):
         Cancellation cancels the override and waits for the status flush, ten seconds at most.
 
         Raises:
-            InvalidObject: the stored object does not fit the kind's class.
+            InvalidObject: the stored object does not fit the kind's class, and is not being deleted. It is a
+                `TerminalError` as well: only a change of the object runs it again.
             StatusError: the status could not be saved; what was recorded goes out with the next cycle.
             APIError, TransportError: the finalizer could not be written.
             Exception: what the override raised.
@@ -94,7 +95,7 @@ class ResourceReconciler(Reconciler, Generic[R]):
             None to wait for the next event, or a `Result`.
 
         Raises:
-            TerminalError: retrying cannot help. The status is written, and the key waits for a foreign change.
+            TerminalError: retrying cannot help. The status is written, and only a change runs the key again.
             Exception: anything else runs the key again with exponential back-off.
         """
 
@@ -103,11 +104,18 @@ class ResourceReconciler(Reconciler, Generic[R]):
 
         It may be called several times, also after a part of it was done. Override it with ``async def`` or ``def``.
 
+        Args:
+            obj: the object. One that does not fit its model is read leniently (see `Resource.from_dict`), so that it
+                can be deleted: valid fields are typed, invalid ones are as stored, missing ones are None, and
+                ``obj.problems`` names them. The metadata is right, and ``obj.to_dict()`` gives the whole document.
+            status: records what the status is to become; written before the finalizer is removed.
+
         Returns:
             None lets the object go: the finalizer is removed, and no status write follows. A `Result` keeps the object
             and runs again as it says.
 
         Raises:
+            TerminalError: keeps the object, and only a change runs it again.
             Exception: keeps the object and runs again with back-off.
         """
         raise NotImplementedError(f"{type(self).__name__} has no finalize")

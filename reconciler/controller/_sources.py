@@ -2,13 +2,12 @@
 
 `PrimarySource` hears of the controller's own objects and holds the echo rule: an event of a version that was considered
 already is dropped before the queue. `MappedSource` hears of other kinds. Handlers run inside the cache's event
-delivery, so they only compute keys; an ``async`` mapper therefore has a queue and a task of its own.
+delivery, so they only compute keys. What takes longer, or failed, goes to a `MapperQueue`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Sequence
@@ -20,14 +19,17 @@ from reconciler.cache import CachedObject, CacheEvent, EventType
 from reconciler.clock import Clock
 from reconciler.controller import _reasons as reasons
 from reconciler.controller._echo import EchoTracker, Wake
+from reconciler.controller._mapping import CONCURRENT_CALLS, MapperQueue
+from reconciler.controller._metrics import ControllerMetrics
 from reconciler.controller._predicates import passes_all
+from reconciler.controller._threads import discard
 from reconciler.controller._unsaved import UnsavedStore
 from reconciler.controller._watches import Mapper, OwnerMapper, check_requests
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
-from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
+from reconciler.workqueue import WorkQueue
 
-__all__ = ["FAN_OUT", "LOW_PRIORITY", "AsyncMapping", "MappedSource", "PrimarySource"]
+__all__ = ["FAN_OUT", "LOW_PRIORITY", "MappedSource", "PrimarySource"]
 
 LOW_PRIORITY = -100
 """Of what is not urgent: the initial list, resyncs, everything after a restart, one change that wakes more keys than
@@ -35,9 +37,6 @@ LOW_PRIORITY = -100
 
 FAN_OUT = 10
 """More keys than these, named for one object at once, run at low priority: one change is to hold up nobody else."""
-
-_MAX_VERSIONS = 100
-"""Versions of one object that wait for an ``async`` mapper; beyond it the oldest goes unmapped, and is counted."""
 
 _log = logging.getLogger("reconciler.controller")
 
@@ -83,6 +82,7 @@ class PrimarySource:
         if gone:
             self._tracker.forget(key)
             self._unsaved.forget(key)
+            self._queue.forget(key)
         if event.new is not None and self._insists(event.new):
             self._queue.add(key, reason=reasons.DRAIN)
             return
@@ -112,7 +112,9 @@ class MappedSource:
         queue: the controller's queue.
         primary: the kind that the keys are of.
         reason: why the keys run (``"owned: Deployment"``).
-        clock: times the repetitions of a failed ``async`` mapper.
+        timeout: seconds for a call of an ``async`` mapper.
+        clock: times the retries of a mapper.
+        metrics: told of failures of the mapper.
         concerns: says whether a key is this process's; others are not queued.
         debounce: seconds that a fresh change waits for others to join its run; None for none.
     """
@@ -126,7 +128,9 @@ class MappedSource:
         queue: WorkQueue[Request],
         primary: ResourceType,
         reason: str,
+        timeout: float,
         clock: Clock,
+        metrics: ControllerMetrics,
         concerns: Callable[[Request], bool] = lambda _: True,
         debounce: float | None = None,
     ) -> None:
@@ -138,22 +142,37 @@ class MappedSource:
         self._reason = reason
         self._concerns = concerns
         self._debounce = debounce
-        self.mapping = AsyncMapping(self._map_async, clock=clock) if _is_async(mapper) else None
+        self._is_async = _is_async(mapper)
+        self.mapping = MapperQueue(
+            f"{mapper!r} of {kind}",
+            self._map_apart,
+            timeout=timeout,
+            workers=CONCURRENT_CALLS if self._is_async else 1,
+            retry_priority=LOW_PRIORITY,
+            clock=clock,
+            metrics=metrics,
+        )
 
     def handle(self, event: CacheEvent) -> None:
         """Take one event of the informer."""
         if not _matters(self._predicates, event):
             return
-        priority = _priority(event)
-        if self.mapping is not None:
-            for obj in _objects(event):
-                self.mapping.submit(obj, priority)
-            return
+        priority, gone = _priority(event), event.new is None
         for obj in _objects(event):
+            if self._is_async:
+                self.mapping.submit(obj, priority, gone=gone)
+                continue
             try:
-                self._wake(self._map(obj), priority)
-            except Exception:  # noqa: BLE001 - user code must not end the event delivery
-                _log.exception("mapper %r failed on %s; the keys it would have named are not woken", self._mapper, obj)
+                mapped = self._map(obj)
+                if inspect.isawaitable(mapped):  # a plain function that returns what an async one gave it
+                    discard(mapped)
+                    self.mapping.submit(obj, priority, gone=gone)
+                else:
+                    self._wake(mapped, priority)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - what is no exception is raised again by a worker
+                self.mapping.retry(obj, priority, error, gone=gone)
 
     def _map(self, obj: CachedObject) -> object:
         if self._mapper is None:
@@ -162,7 +181,7 @@ class MappedSource:
             return self._mapper.map(obj, self._primary)
         return self._mapper(_readable(self._kind, obj))
 
-    async def _map_async(self, obj: CachedObject, priority: int) -> None:
+    async def _map_apart(self, obj: CachedObject, priority: int) -> None:
         mapped = self._map(obj)
         self._wake(await mapped if inspect.isawaitable(mapped) else mapped, priority)
 
@@ -175,72 +194,10 @@ class MappedSource:
             self._queue.add(request, after=after, priority=priority, reason=self._reason)
 
 
-class AsyncMapping:
-    """Call an ``async`` mapper outside the event delivery: one object after the other, again until it succeeds.
-
-    Every version of an object is mapped, since each may name other keys.
-
-    Args:
-        map_object: maps one object and queues the keys; gets the object and the priority.
-        clock: times the repetitions.
-    """
-
-    def __init__(self, map_object: Callable[[CachedObject, int], Any], *, clock: Clock) -> None:
-        self._map_object = map_object
-        self._queue: WorkQueue[Request] = WorkQueue(
-            name="mapper", rate_limiter=ExponentialBackoff(0.1, 60.0), clock=clock
-        )
-        self._versions: dict[Request, list[tuple[CachedObject, int]]] = {}
-        self._busy = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.dropped = 0
-
-    def submit(self, obj: CachedObject, priority: int) -> None:
-        """Have an object mapped soon."""
-        versions = self._versions.setdefault(obj.request, [])
-        versions.append((obj, priority))
-        if len(versions) > _MAX_VERSIONS:
-            del versions[0]
-            self.dropped += 1
-        self._queue.add(obj.request, priority=priority)
-        self._idle.clear()
-
-    async def run(self) -> None:
-        """Map what is submitted until `stop`. Cancellation leaves the rest unmapped."""
-        with contextlib.suppress(QueueShutDown):
-            while True:
-                async with self._queue.item() as key:
-                    await self._map_versions(key)
-                if not len(self._queue):
-                    self._idle.set()
-
-    async def settled(self) -> None:
-        """Wait until everything submitted so far was tried once. Cancellation changes nothing."""
-        await self._idle.wait()
-
-    async def stop(self) -> None:
-        """Take no more objects; `run` returns. Cancellation stops the waiting, not the stopping."""
-        await self._queue.shutdown()
-
-    async def _map_versions(self, key: Request) -> None:
-        versions = self._versions.pop(key, [])
-        while versions:
-            try:
-                await self._map_object(*versions[0])
-            except Exception:  # noqa: BLE001 - it is tried again
-                _log.exception("mapper failed on %s; it is called again later", key)
-                self._versions[key] = [*versions, *self._versions.get(key, ())][-_MAX_VERSIONS:]
-                self._queue.add_rate_limited(key)
-                return
-            del versions[0]
-        self._queue.forget(key)
-
-
 def _matters(predicates: Predicates, event: CacheEvent) -> bool:
     try:
         return passes_all(predicates, event)
-    except Exception:  # noqa: BLE001 - dropping the event could lose work
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - dropping the event could lose work
         _log.exception("a predicate failed on %s; the event is taken to matter", event.object)
         return True
 
@@ -250,7 +207,7 @@ def _priority(event: CacheEvent) -> int:
 
 
 def _readable(kind: KindLike, obj: CachedObject) -> Any:
-    """Return what a mapper gets: the object, or an `Unstructured` of what can be read where it does not fit its class.
+    """Return what a mapper gets: the object, read leniently, or an `Unstructured` of its metadata if it is undecodable.
 
     A mapper names keys, mostly by name, labels or owners, which an invalid object has too.
     """
@@ -258,10 +215,7 @@ def _readable(kind: KindLike, obj: CachedObject) -> Any:
         document = obj.decode()
     except InvalidObject:
         return Unstructured(_metadata_document(gvk_from(kind), obj))
-    try:
-        return from_document(kind, document)
-    except InvalidObject:
-        return Unstructured(document)
+    return from_document(kind, document, lenient=True)
 
 
 def _metadata_document(gvk: GroupVersionKind, obj: CachedObject) -> dict[str, Any]:

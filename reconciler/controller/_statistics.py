@@ -29,7 +29,10 @@ class ControllerStatistics:
         storms: how many tight loops were reported.
         echo: what the echo rule knows and did.
         unsaved: status mutations that wait for a later cycle.
-        unmapped: versions of watched objects that an ``async`` mapper was too slow for.
+        mapper_errors: calls of mappers that failed or took too long.
+        mapper_pending: versions of watched objects that wait for their mapper, or for its next call.
+        unmapped: versions of watched objects that were given up, so that the keys they name were not woken: the mapper
+            failed for too long, or too many waited for it.
         queue: what the queue holds and did.
     """
 
@@ -45,5 +48,7 @@ class ControllerStatistics:
     storms: int
     echo: EchoStatistics
     unsaved: UnsavedStatistics
+    mapper_errors: int
+    mapper_pending: int
     unmapped: int
     queue: QueueStatistics

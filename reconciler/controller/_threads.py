@@ -1,7 +1,8 @@
 """Run plain functions in threads such that the loop can end them and knows when they have ended.
 
 A thread cannot be killed. When its time is up it is told so at its next `ThreadBridge.wait`, and who waits for it goes
-on waiting until it has really ended: a key that a thread still works on is in hand.
+on waiting until it has really ended: a key that a thread still works on is in hand. Only the end of the process does
+not wait: the threads are daemons, and `ReconcileThreads.abandon` ends the waiting.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
+import functools
 import inspect
+import queue
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from reconciler.controller._errors import ControllerError, ReconcileCancelled
 
-__all__ = ["ThreadBridge", "discard", "run_in_thread"]
+__all__ = ["ReconcileThreads", "ThreadBridge", "discard"]
 
 T = TypeVar("T")
 
@@ -69,22 +72,95 @@ class ThreadBridge:
             future.cancel()
 
 
-async def run_in_thread(
-    executor: concurrent.futures.Executor, bridge: ThreadBridge | None, function: Callable[..., T], *args: Any
-) -> T:
-    """Call a function in a thread with the caller's context variables, and return its result.
+class ReconcileThreads:
+    """The threads of one controller, made when they are needed and used again.
 
-    Cancellation tells the thread to stop and is raised only when the thread has ended, however long that takes.
+    They are daemons, unlike those of `concurrent.futures`, which Python joins when the process ends: a thread that
+    hangs would keep the process for ever. For one event loop.
+
+    Args:
+        number: how many there may be.
+        name: the beginning of their names.
     """
-    context = contextvars.copy_context()
-    future = asyncio.get_running_loop().run_in_executor(executor, lambda: context.run(function, *args))
+
+    def __init__(self, number: int, name: str) -> None:
+        self._number = number
+        self._name = name
+        self._calls: queue.SimpleQueue[Callable[[], Callable[[], None]] | None] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._threads: list[threading.Thread] = []
+        self._waited_for: set[asyncio.Future[Any]] = set()
+
+    async def run(self, bridge: ThreadBridge | None, function: Callable[..., T], *args: Any) -> T:
+        """Call a function in a thread with the caller's context variables, and return its result.
+
+        Cancellation tells the thread to stop and is raised only when the thread has ended, however long that takes, or
+        is abandoned.
+
+        Raises:
+            RuntimeError: the function raised StopIteration, which Python cannot hand to an awaiting coroutine.
+        """
+        context = contextvars.copy_context()
+        result: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._submit(lambda: _called(result, lambda: context.run(function, *args)))
+        future = asyncio.wrap_future(result)
+        self._waited_for.add(future)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if bridge is not None:
+                bridge.stop()
+            await _ended(future)
+            raise
+        finally:
+            self._waited_for.discard(future)
+
+    def abandon(self) -> bool:
+        """End the waiting for threads that have not ended; return whether there are any."""
+        cancelled = [future.cancel() for future in list(self._waited_for)]
+        return any(cancelled)
+
+    def close(self) -> None:
+        """Let the idle threads go, and wait for that; those that are busy go when their call has ended."""
+        idle = 0
+        while self._idle.acquire(blocking=False):
+            idle += 1
+        for _ in self._threads:
+            self._calls.put(None)
+        if idle == len(self._threads):
+            for thread in self._threads:
+                thread.join()
+        self._threads = []
+
+    def _submit(self, call: Callable[[], Callable[[], None]]) -> None:
+        self._calls.put(call)
+        if self._idle.acquire(blocking=False) or len(self._threads) == self._number:
+            return
+        thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            settle = call()
+            self._idle.release()  # first, so that whoever gets the result finds the thread idle
+            settle()
+            del call, settle  # they refer to the reconcile's context
+
+
+def _called(result: concurrent.futures.Future[T], call: Callable[[], T]) -> Callable[[], None]:
+    """Call a function, and return what hands its outcome to those who wait for the result."""
+    settle: Callable[[], None]
     try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        if bridge is not None:
-            bridge.stop()
-        await _ended(future)
-        raise
+        try:
+            value = call()
+        except StopIteration as error:  # a future refuses it, and whoever awaits it would wait for ever
+            raise RuntimeError("the reconcile raised StopIteration") from error
+    except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+        settle = functools.partial(result.set_exception, error)
+    else:
+        settle = functools.partial(result.set_result, value)
+    return lambda: settle() if result.set_running_or_notify_cancel() else None
 
 
 async def _ended(future: asyncio.Future[Any]) -> None:

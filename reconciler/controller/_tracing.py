@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.controller._cycle import current_run
 from reconciler.controller._result import Result
-from reconciler.errors import TerminalError
+from reconciler.controller._verdict import is_terminal
 from reconciler.meta import Request
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import is_tracing
@@ -47,11 +47,8 @@ def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
         with tracer.start_as_current_span(f"reconcile {name}", attributes=attributes) as span:
             try:
                 outcome = await reconcile(request)
-            except TerminalError:
-                span.set_attribute("reconciler.result", "terminal_error")
-                raise
-            except Exception:
-                span.set_attribute("reconciler.result", "error")
+            except Exception as error:
+                span.set_attribute("reconciler.result", "terminal_error" if is_terminal(error) else "error")
                 raise
             span.set_attribute("reconciler.result", _word(outcome))
             if isinstance(outcome, Result) and outcome.requeue_after is not None:

@@ -93,6 +93,18 @@ class UnsavedStore:
             self._entries.pop(request, None)
             self._blocked.pop(request, None)
 
+    def retain(self, request: Request, uid: str | None) -> None:
+        """Drop what is kept for a name unless it is of this object; None if there is no object of that name.
+
+        Called at the end of each reconcile of the key: an object that was deleted or replaced meanwhile may have left
+        something after its event had come. What is blocked and not kept any more was saved.
+        """
+        with self._lock:
+            if request in self._entries and self._entries[request][0] != uid:
+                del self._entries[request]
+            if request not in self._entries:
+                self._blocked.pop(request, None)
+
     def __contains__(self, request: Request) -> bool:
         return request in self._entries
 

@@ -12,7 +12,7 @@ from reconciler.controller._metrics import ReconcileResult
 from reconciler.controller._result import Outcome, Result
 from reconciler.errors import TerminalError
 
-__all__ = ["Verdict", "checked", "judge"]
+__all__ = ["Verdict", "checked", "is_terminal", "judge"]
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class Verdict(msgspec.Struct, frozen=True):
     @property
     def terminal(self) -> bool:
         """Say whether retrying cannot help."""
-        return self.error is not None and _is_terminal(self.error)
+        return self.error is not None and is_terminal(self.error)
 
     @property
     def result(self) -> ReconcileResult:
@@ -78,9 +78,10 @@ async def judge(reconcile: Callable[[], Awaitable[object]], *, timeout: float | 
     return Verdict(error=error)
 
 
-def _is_terminal(error: BaseException) -> bool:
+def is_terminal(error: BaseException) -> bool:
+    """Return whether an error is a `TerminalError`, or a group of nothing else."""
     if isinstance(error, BaseExceptionGroup):  # of a TaskGroup: as long as one part may be cured, it is tried again
-        return all(_is_terminal(part) for part in error.exceptions)
+        return all(is_terminal(part) for part in error.exceptions)
     return isinstance(error, TerminalError)
 
 

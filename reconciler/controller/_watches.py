@@ -62,8 +62,12 @@ class Watch:
     Attributes:
         kind: ``"v1/ConfigMap"``, a GroupVersionKind or a Resource class.
         mapper: from an object to the keys to wake. None: the key of the same name and namespace. A plain function is
-            called on the event loop and must be quick; an ``async`` one may read through the client, is called for one
-            object at a time, and is called again with back-off when it fails.
+            called on the event loop and must be quick: while it blocks, the process stands still. An ``async`` one may
+            read through the client and is called for ten objects at a time. Either is called again when it fails, with
+            backoff from 0.1 s to 60 s. An object that it has failed on for ten minutes is given up until it changes.
+            It gets an object that does not fit its class as far as that can be read; see `Resource.from_dict`.
+        mapper_timeout: seconds for a call of an ``async`` mapper, after which it is cancelled and counts as failed.
+            Default 30.
         predicates: each gets the `CacheEvent` and says whether it matters; all must. Default: everything matters.
         metadata_only: fetch and hold no spec, status or data, which saves most of the memory. The mapper gets an
             Unstructured with the metadata, and the kind cannot be read from the cache by it. Default False.
@@ -72,6 +76,7 @@ class Watch:
     kind: KindLike
     _: KW_ONLY
     mapper: Mapper | OwnerMapper | None = None
+    mapper_timeout: float = 30.0
     predicates: Sequence[Callable[[CacheEvent], bool]] = ()
     metadata_only: bool = False
 
@@ -85,7 +90,7 @@ def check_requests(requests: object, primary: ResourceType, *, who: str = "a map
     """
     if isinstance(requests, (str, Request)) or not isinstance(requests, Iterable):
         raise TypeError(f"{who} returns an iterable of Request(name, namespace), not {type(requests).__name__}")
-    found = list(dict.fromkeys(requests))
+    found = list(requests)
     for request in found:
         if not isinstance(request, Request):
             raise TypeError(f"{who} gives Request(name, namespace), not {type(request).__name__}")
@@ -94,4 +99,4 @@ def check_requests(requests: object, primary: ResourceType, *, who: str = "a map
                 f"{who} gave {request!r}, but objects of kind {primary.gvk.kind} "
                 + ("live in namespaces" if primary.namespaced else "have no namespace")
             )
-    return found
+    return list(dict.fromkeys(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from reconciler.clock import Clock
 from reconciler.controller import _reasons as reasons
 from reconciler.controller._echo import EchoTracker
 from reconciler.controller._errors import CacheSyncTimeout
-from reconciler.controller._sources import LOW_PRIORITY, AsyncMapping, MappedSource, PrimarySource
+from reconciler.controller._mapping import MapperQueue
+from reconciler.controller._metrics import ControllerMetrics
+from reconciler.controller._sources import LOW_PRIORITY, MappedSource, PrimarySource
 from reconciler.controller._watches import OwnerMapper, Watch
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import KindLike, gvk_from
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from reconciler.cache import Cache, HandlerRegistration, Informer
 
 __all__ = ["Watching"]
+
+_log = logging.getLogger("reconciler.controller")
 
 
 @dataclass(slots=True)
@@ -44,10 +49,15 @@ class Watching:
         tracker: the controller's echo tracker; forgets everything when the server's history went back.
         clock: source of time.
         timeout: seconds for each kind, from the beginning until its list is delivered.
+        metrics: told of failures of mappers.
         shared: other processes answer for some primary objects; what concerns objects that are not in the cache wakes
             nobody then. Their appearing does.
         debounce: seconds that a change of another kind waits for more to join its run; None for none.
         warn: records a Warning Event about an object, with a reason and a message.
+
+    Attributes:
+        mappings: the queues of the mappers, from `begin` on.
+        tasks: their workers.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class Watching:
         tracker: EchoTracker[Request],
         clock: Clock,
         timeout: float,
+        metrics: ControllerMetrics,
         shared: bool = False,
         debounce: float | None = None,
         warn: Callable[[Mapping[str, Any], str, str], None] = lambda *_: None,
@@ -75,19 +86,15 @@ class Watching:
         self._tracker = tracker
         self._clock = clock
         self._timeout = timeout
+        self._metrics = metrics
         self._shared = shared
         self._debounce = debounce
         self._warn = warn
         self._watched: list[_Watched] = []
         self._primary: Informer | None = None
-        self._mappings: list[AsyncMapping] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self.mappings: list[MapperQueue] = []
+        self.tasks: list[asyncio.Task[None]] = []
         self._deadline = 0.0
-
-    @property
-    def unmapped(self) -> int:
-        """Return how many versions of watched objects an ``async`` mapper was too slow for."""
-        return sum(mapping.dropped for mapping in self._mappings)
 
     def stored(self, request: Request) -> CachedObject | None:
         """Return the primary object of a key as the informer's store holds it, or None."""
@@ -123,19 +130,25 @@ class Watching:
         """
         for watched in self._watched:
             await self._listed(watched)
-        for mapping in self._mappings:
-            await mapping.settled()
+        for mapping in self.mappings:
+            if not await mapping.settled(max(0.0, self._deadline - self._clock.monotonic())):
+                _log.warning(
+                    "%s starts before its mappers have ended: %d objects are still to be mapped within the first %g s",
+                    self._name,
+                    mapping.untried,
+                    self._timeout,
+                )
 
     async def end(self) -> None:
         """Disconnect everything. Cancellation leaves mappers running, which then end by themselves."""
         for watched in self._watched:
             watched.registration.remove()
-        for mapping in self._mappings:
+        for mapping in self.mappings:
             await mapping.stop()
-        for task in self._tasks:
+        for task in self.tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self.tasks:
+            await asyncio.wait(self.tasks)
 
     def _mapped(self, watch: Watch, primary: ResourceType) -> MappedSource:
         word = reasons.OWNED if isinstance(watch.mapper, OwnerMapper) else reasons.WATCHED
@@ -146,13 +159,14 @@ class Watching:
             queue=self._queue,
             primary=primary,
             reason=reasons.detailed(word, gvk_from(watch.kind).kind),
+            timeout=watch.mapper_timeout,
             clock=self._clock,
+            metrics=self._metrics,
             concerns=(lambda request: self.stored(request) is not None) if self._shared else _any,
             debounce=self._debounce,
         )
-        if source.mapping is not None:
-            self._mappings.append(source.mapping)
-            self._tasks.append(asyncio.create_task(source.mapping.run(), name=f"{self._name} mapper of {watch.kind}"))
+        self.mappings.append(source.mapping)
+        self.tasks += source.mapping.start(f"{self._name} mapper of {watch.kind}")
         return source
 
     def _connect(self, kind: KindLike, informer: Informer, handle: Callable[[CacheEvent], None]) -> None:

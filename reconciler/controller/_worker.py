@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
+from reconciler.backoff import obey, wait_asked_by
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller import _reasons as reasons
@@ -198,17 +199,17 @@ class Worker:
         if wake is not None:
             after = None if wake.due is None else wake.due - bench.clock.monotonic()
             bench.queue.add(key, after=after, priority=wake.priority, reason=reasons.EVENT)
-        if bench.stored(key) is None:  # nothing else would remove what is known of it
+        stored = bench.stored(key)
+        if stored is None:  # nothing else would remove what is known of it
             bench.tracker.forget(key)
+        bench.unsaved.retain(key, None if stored is None else stored.uid)
 
     def _settle_outcome(self, run: ReconcileRun, verdict: Verdict) -> None:
         queue, key, outcome = self._bench.queue, run.request, verdict.outcome
         priority = run.priority if outcome is None or outcome.priority is None else outcome.priority
-        if verdict.error is not None:
-            if verdict.terminal:
-                queue.forget(key)
-            else:
-                queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY)
+        if verdict.error is not None and not verdict.terminal:
+            at_least = obey(wait_asked_by(verdict.error))
+            queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY, at_least=at_least)
             self._keep_deadline(key, priority)
             return
         queue.forget(key)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from reconciler.backoff import obey
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import AlreadyExists, NotFound, ReconcilerError, ServerError, TooManyRequests, TransportError
 from reconciler.events._correlator import Correlator, Decision, Occurrence, Subject
@@ -267,6 +268,7 @@ class EventRecorder:
             try:
                 return await send()
             except _PASSING as error:
+                delay = max(delay, obey(error.retry_after, self._rng))
                 _log.debug("event not sent, trying again in %.1f s: %s", delay, error)
             await asyncio.sleep(delay)
             delay = RETRY_DELAY

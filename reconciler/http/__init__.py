@@ -4,6 +4,7 @@
 embedded API server in this process, or a session of sockets.
 """
 
-from reconciler.http._exchange import HTTPRequest, HTTPResponse, Transport
+from reconciler.http._exchange import HTTPRequest, HTTPResponse, Transport, parse_retry_after
+from reconciler.http._lines import LineSplitter
 
-__all__ = ["HTTPRequest", "HTTPResponse", "Transport"]
+__all__ = ["HTTPRequest", "HTTPResponse", "LineSplitter", "Transport", "parse_retry_after"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import urlencode
 
-__all__ = ["HTTPRequest", "HTTPResponse", "Transport"]
+__all__ = ["HTTPRequest", "HTTPResponse", "Transport", "parse_retry_after"]
 
 
 _encoded = functools.lru_cache(maxsize=64)(urlencode)
@@ -27,6 +28,7 @@ class HTTPRequest:
         body: the whole body; empty for none.
         stream: the caller wants the body in chunks as it comes (watch).
         timeout: seconds for the whole exchange, or for a stream until its headers have come. None waits for ever.
+        urgent: does not wait for other requests to end, as the renewal of a lease must not.
     """
 
     method: str
@@ -36,6 +38,7 @@ class HTTPRequest:
     body: bytes = b""
     stream: bool = False
     timeout: float | None = None
+    urgent: bool = False
 
     @property
     def target(self) -> str:
@@ -71,6 +74,27 @@ class HTTPResponse:
         on_close, self.on_close = self.on_close, None
         if on_close is not None:
             await on_close()
+
+
+def parse_retry_after(header: str, now: datetime) -> float | None:
+    """Return the seconds that a Retry-After header asks to wait; None if it is empty or invalid.
+
+    Args:
+        header: the value: a number of seconds, or a date, which asks for none when it is over.
+        now: the wall time.
+    """
+    header = header.strip()
+    if header.isascii() and header.isdigit():
+        return float(header)
+    if not header:
+        return None
+    from email.utils import parsedate_to_datetime  # a dozen modules, for what is rarely sent
+
+    try:
+        moment = parsedate_to_datetime(header)
+        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 class Transport(Protocol):

@@ -19,6 +19,9 @@ from reconciler.workqueue import Explanation
 
 __all__ = ["debug_queue", "health", "metrics"]
 
+_SCRAPES = 4
+"""Scrapes at once, each of which takes a thread."""
+
 _SHOWN = 500
 """Keys a controller that ``/debug/queue`` shows unless asked for more or for one."""
 
@@ -46,10 +49,18 @@ def health(checks: Checks) -> Handler:
 
 
 def metrics(registry: MetricsRegistry) -> Handler:
-    """Return the handler of ``/metrics``; writing them down happens in a thread."""
+    """Return the handler of ``/metrics``: a thread renders them, and a scrape beyond four at once gets 503."""
+    rendering = 0
 
     async def handle(asked: Asked) -> Answer:
-        content_type, body = await asyncio.to_thread(registry.render, asked.accept)
+        nonlocal rendering
+        if rendering == _SCRAPES:
+            return Answer(503, f"503: {_SCRAPES} scrapes are in progress; try again later\n".encode())
+        rendering += 1
+        try:
+            content_type, body = await asyncio.to_thread(registry.render, asked.accept)
+        finally:
+            rendering -= 1
         return Answer(200, body, content_type)
 
     return handle
@@ -70,7 +81,9 @@ def debug_queue(
 
     async def handle(asked: Asked) -> Answer:
         query = dict(asked.query)
-        limit = int(query["limit"]) if query.get("limit", "").isdecimal() else _SHOWN
+        asked_for = query.get("limit", "")
+        # Ten digits are more than any queue holds; Python refuses to read thousands of them.
+        limit = int(asked_for.lstrip("0")[:10] or 0) if asked_for.isdecimal() else _SHOWN
         chosen = [each for each in controllers() if query.get("controller", each.name) == each.name]
         document: dict[str, Any] = {} if shard is None else {"shard": shard}
         document["controllers"] = [_controller(each, query, limit, clock) for each in chosen]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from reconciler._serving import Limits
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from reconciler._serving._server import HTTPServer
 
 __all__ = ["Address", "Answer", "Asked", "Handler", "Servers"]
 
@@ -19,6 +22,9 @@ _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]/\s]*):(?P<port>\d{1
 
 _SHUTDOWN_SECONDS = 1.0
 """For open connections to end; a scrape or a probe takes milliseconds."""
+
+_LIMITS = Limits(connections=128, idle_seconds=120.0)
+"""Prometheus scrapes once a minute or more often over one connection, and the kubelet opens one for each probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ Handler = Callable[[Asked], Awaitable[Answer]]
 class _Server:
     address: Address
     handlers: dict[str, Handler] = field(default_factory=dict)
-    runner: web.ServerRunner | None = None
+    running: HTTPServer | None = None
     url: str = ""
 
 
@@ -93,10 +99,12 @@ class Servers:
 
     Args:
         clock: tells whether time is virtual, where sockets cannot work.
+        limits: the bounds of each server.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, limits: Limits = _LIMITS) -> None:
         self._clock = clock
+        self._limits = limits
         self._servers: list[_Server] = []
 
     def serve(self, address: Address, handlers: Mapping[str, Handler]) -> None:
@@ -124,8 +132,8 @@ class Servers:
     async def stop(self) -> None:
         """Stop to listen. Cancellation leaves sockets to the event loop, which closes them."""
         for server in self._servers:
-            if server.runner is not None:
-                await server.runner.cleanup()
+            if server.running is not None:
+                await server.running.close(_SHUTDOWN_SECONDS)
 
     async def _start(self, server: _Server) -> None:
         address = server.address
@@ -134,21 +142,17 @@ class Servers:
                 f"{address.option}={str(address)!r}: sockets do not work under virtual time, because other programs' "
                 "time is real. Leave the option out there"
             )
-        from aiohttp import web
+        from reconciler._serving._server import HTTPServer
 
-        server.runner = web.ServerRunner(
-            web.Server(_dispatcher(server.handlers), access_log=None), shutdown_timeout=_SHUTDOWN_SECONDS
-        )
-        await server.runner.setup()
-        site = web.TCPSite(server.runner, address.host or None, address.port, reuse_address=True)
+        server.running = HTTPServer(_dispatcher(server.handlers), self._limits)
         try:
-            await site.start()
+            await server.running.start(address.host or None, address.port)
         except OSError as error:
             raise ConfigurationError(
                 f"{address.option}={str(address)!r}: cannot listen there: {_why(error)}. Stop what uses it, or choose "
                 "another address"
             ) from error
-        server.url = _url(address, server.runner)
+        server.url = _url(address, server.running.addresses)
 
 
 def _dispatcher(handlers: Mapping[str, Handler]) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
@@ -174,9 +178,9 @@ def _why(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
-def _url(address: Address, runner: web.ServerRunner) -> str:
+def _url(address: Address, addresses: list[Any]) -> str:
     # All interfaces are two sockets, and a free port is another one for each: the pair of IPv4 is meant.
-    bound = [name for name in runner.addresses if address.host or len(name) == 2] or runner.addresses
+    bound = [name for name in addresses if address.host or len(name) == 2] or addresses
     port = bound[0][1]
     host = address.host or "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from reconciler.backoff import obey, wait_asked_by
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
 from reconciler.errors import AlreadyExists, APIError, Conflict, NotFound, TransportError
@@ -100,6 +101,7 @@ class Elector:
         self._observed_at = -math.inf
         self._renewed_at = -math.inf  # when the last request that succeeded began
         self._under_way = False  # an attempt whose outcome is not known
+        self._asked = 0.0  # seconds that the server asked to wait when the last attempt failed
         self._ended = False
         self._released = False
         self.elected = asyncio.Event()
@@ -148,7 +150,9 @@ class Elector:
         while True:
             if await self._attempt():
                 break
-            await asyncio.sleep(self._election.look_again(self._rng.random()))
+            # A candidate that waits for longer would find a lease that is free too late.
+            asked = min(self._asked, self._election.lease_duration)
+            await asyncio.sleep(max(self._election.look_again(self._rng.random()), asked))
         _log.info("became leader: %s holds the lease %s", self._identity, self._where)
         self._counters.leading = True
         self.elected.set()
@@ -190,15 +194,20 @@ class Elector:
     async def _stay(self) -> None:
         failure = "the last renewal took too long"
         while True:
-            await asyncio.sleep(max(0.0, min(self._election.retry_period, self._deadline - self._now())))
+            left = self._deadline - self._now()
+            # A server that sheds load is obeyed as far as there is time: half of it is left for the next attempts.
+            pause = max(self._election.retry_period, min(self._asked, left / 2))
+            await asyncio.sleep(max(0.0, min(pause, left)))
             left = self._deadline - self._now()
             if left <= 0:
                 raise self._lost(f"not renewed within {self._election.renew_deadline:g} s: {failure}")
             try:
                 if not await self._renew(left):
                     raise self._lost(f"{self.holder} has taken it")
+                self._asked = 0.0
             except _FAILURES as error:
                 failure = str(error) or "no answer"
+                self._asked = obey(wait_asked_by(error), self._rng)
                 _log.warning("lease %s not renewed, %.1f s left: %s", self._where, left, failure)
 
     def _lost(self, why: str) -> LeadershipLost:
@@ -211,12 +220,14 @@ class Elector:
 
     async def _attempt(self) -> bool:
         self._under_way = True  # and stays so if it is cancelled
+        self._asked = 0.0
         try:
             leads = await self._renew(self._election.renew_deadline)
         except (Conflict, AlreadyExists):
             leads = False  # somebody else was faster; the next look shows who
         except _FAILURES as error:
             leads = False
+            self._asked = obey(wait_asked_by(error), self._rng)
             _log.warning("cannot become leader yet, lease %s: %s", self._where, str(error) or "no answer in time")
         self._under_way = False
         return leads
@@ -232,7 +243,9 @@ class Elector:
             if self._lease is not None and self.elected.is_set():
                 try:
                     return await self._write(self._lease)
-                except APIError:
+                except APIError as error:
+                    if error.retry_after:
+                        raise
                     self._counters.slow_paths += 1
             return await self._look_and_take()
 

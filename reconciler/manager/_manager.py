@@ -29,7 +29,7 @@ from reconciler.manager._shard import shard_of
 from reconciler.manager._sharding import Sharding
 from reconciler.manager._signals import handled_signals
 from reconciler.manager._statistics import ManagerStatistics
-from reconciler.manager._transports import Counted, Fenced, Traced
+from reconciler.manager._transports import Counted, Fenced, Traced, Urgent
 from reconciler.manager._watchdog import Watchdog
 from reconciler.objects import KindLike, gvk_from
 from reconciler.telemetry import MetricsRegistry, tracer
@@ -361,7 +361,9 @@ class Manager:
 
     def _make_elector(self, client: Client, election: LeaderElection) -> Elector:
         # Its own retries are the election's; a request that is repeated behind its back would come too late.
-        own = client.through(lambda transport: Counted(transport, self.metrics.requests), retry=RetryPolicy(attempts=1))
+        own = client.through(
+            lambda transport: Urgent(Counted(transport, self.metrics.requests)), retry=RetryPolicy(attempts=1)
+        )
         told = self._shard.name is None
         return Elector(
             own,

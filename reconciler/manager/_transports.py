@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.errors import TransportError
@@ -12,7 +13,7 @@ from reconciler.telemetry import RequestCounters, is_tracing
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["Counted", "Fenced", "Traced"]
+__all__ = ["Counted", "Fenced", "Traced", "Urgent"]
 
 
 class _Around:
@@ -51,6 +52,14 @@ class Counted(_Around):
             raise
         self._counters.count(str(response.status), request.method, getattr(self._transport, "host", ""))
         return response
+
+
+class Urgent(_Around):
+    """A transport whose requests do not wait for others in progress: the renewals of a lease."""
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request over the connections that are kept free for urgent ones."""
+        return await self._transport.send(replace(request, urgent=True))
 
 
 class Fenced(_Around):

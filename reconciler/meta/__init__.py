@@ -13,6 +13,15 @@ from reconciler.meta._conditions import (
 )
 from reconciler.meta._cycle import Cycle, current_cycle
 from reconciler.meta._equality import equal, is_object, without_nulls
+from reconciler.meta._field_managers import (
+    FORMER_FIELD_MANAGER,
+    check_field_manager,
+    counted_as_applied,
+    default_field_manager,
+    difference_of_fields,
+    program_name,
+    union_of_fields,
+)
 from reconciler.meta._finalizers import add_finalizer, has_finalizer, remove_finalizer
 from reconciler.meta._merge import merge_diff, merge_patch
 from reconciler.meta._owners import AlreadyOwned, controller_of, owner_reference, set_controller_reference
@@ -26,6 +35,7 @@ from reconciler.meta._reference import (
     gvk_of,
     name_of,
     namespace_of,
+    path_segment,
     request_of,
     uid_of,
     version_of,
@@ -34,6 +44,7 @@ from reconciler.meta._time import format_micro_time, format_time, parse_time
 from reconciler.meta._versions import Version, is_newer, parse_version
 
 __all__ = [
+    "FORMER_FIELD_MANAGER",
     "UNDECODABLE",
     "AlreadyOwned",
     "Cycle",
@@ -43,10 +54,14 @@ __all__ = [
     "ResourceType",
     "Version",
     "add_finalizer",
+    "check_field_manager",
     "condition_is_true",
     "controller_of",
+    "counted_as_applied",
     "current_cycle",
+    "default_field_manager",
     "delete_path",
+    "difference_of_fields",
     "equal",
     "find_condition",
     "format_micro_time",
@@ -69,6 +84,8 @@ __all__ = [
     "parse_quantity",
     "parse_time",
     "parse_version",
+    "path_segment",
+    "program_name",
     "remove_condition",
     "remove_finalizer",
     "request_of",
@@ -76,6 +93,7 @@ __all__ = [
     "set_controller_reference",
     "set_path",
     "uid_of",
+    "union_of_fields",
     "version_of",
     "without_nulls",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.meta._reference import GroupVersionKind, gvk_of, name_of, namespace_of, uid_of
+from reconciler.meta._reference import GroupVersionKind, gvk_of, name_of, namespace_of, path_segment, uid_of
 
 __all__ = ["AlreadyOwned", "controller_of", "owner_reference", "set_controller_reference"]
 
@@ -18,12 +18,13 @@ def owner_reference(owner: Mapping[str, Any], *, controller: bool = True) -> dic
     """Return the reference to put on an object that `owner` owns.
 
     Raises:
-        ValueError: the owner lacks apiVersion, kind, name or uid, so it was never stored.
+        ValueError: the owner lacks apiVersion, kind, name or uid, so it was never stored; or its name is not valid.
     """
     gvk = gvk_of(owner)
     name, uid = name_of(owner), uid_of(owner)
     if not name or not uid:
         raise ValueError(f"{gvk.kind} {name!r} has no uid: only an object read from the server can own another")
+    path_segment(name, "owner's name")
     reference: dict[str, Any] = {"apiVersion": gvk.api_version, "kind": gvk.kind, "name": name, "uid": uid}
     if controller:
         reference |= {"controller": True, "blockOwnerDeletion": True}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from reconciler.meta._equality import is_object
 
@@ -15,10 +17,39 @@ __all__ = [
     "gvk_of",
     "name_of",
     "namespace_of",
+    "path_segment",
     "request_of",
     "uid_of",
     "version_of",
 ]
+
+
+_LONGEST_SEGMENT = 253
+_is_plain = re.compile(r"[a-z0-9][a-z0-9.:-]{0,252}").fullmatch  # as almost every name and namespace is
+_has_what_changes_a_path = re.compile(r"[/?#%\x00-\x1f\x7f]").search
+
+
+def path_segment(text: str, what: str) -> str:
+    """Return a name as one percent-encoded segment of a path: what every path of the API is built from.
+
+    Args:
+        text: the name.
+        what: what it names, for the error.
+
+    Raises:
+        ValueError: it would name something else: it is empty, ``.`` or ``..``, holds ``/``, ``?``, ``#``, ``%`` or a
+            control character, or is longer than 253 characters.
+    """
+    if _is_plain(text):
+        return text
+    if text in ("", ".", "..") or _has_what_changes_a_path(text):
+        raise ValueError(
+            f"{what} {text[:80]!r} is not valid: it must not be empty, '.' or '..', nor hold '/', '?', '#', '%' or "
+            "control characters"
+        )
+    if len(text) > _LONGEST_SEGMENT:
+        raise ValueError(f"{what} {text[:40]!r}… is not valid: it is longer than {_LONGEST_SEGMENT} characters")
+    return quote(text, safe=":")
 
 
 class Request(NamedTuple):
@@ -62,6 +93,16 @@ class GroupVersionKind(NamedTuple):
         """Return ``"apps/v1"``, or ``"v1"`` for the core group."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
+    @property
+    def path(self) -> str:
+        """Return the path of the group and version, where the server lists its kinds.
+
+        Raises:
+            ValueError: group or version cannot be part of a path.
+        """
+        version = path_segment(self.version, "API version")
+        return f"/apis/{path_segment(self.group, 'API group')}/{version}" if self.group else f"/api/{version}"
+
     def __str__(self) -> str:
         return f"{self.api_version}/{self.kind}"
 
@@ -83,24 +124,24 @@ class ResourceType:
     subresources: frozenset[str] = frozenset()
 
     def path(self, name: str | None = None, namespace: str | None = None, subresource: str | None = None) -> str:
-        """Return the path of the collection, of an object, or of its subresource.
+        """Return the path of the collection, of an object, or of its subresource, percent-encoded.
 
         A namespaced kind without a namespace gives the collection over all namespaces.
 
         Raises:
-            ValueError: an object of a namespaced kind without namespace.
+            ValueError: an object of a namespaced kind without namespace, or a part that cannot be one of a path; see
+                `path_segment`.
         """
-        group, version = self.gvk.group, self.gvk.version
-        path = f"/apis/{group}/{version}" if group else f"/api/{version}"
+        path = self.gvk.path
         if self.namespaced and namespace:
-            path += f"/namespaces/{namespace}"
+            path += f"/namespaces/{path_segment(namespace, 'namespace')}"
         elif self.namespaced and name:
             raise ValueError(f"{self.gvk.kind} {name!r} needs a namespace")
-        path += f"/{self.plural}"
+        path += f"/{path_segment(self.plural, 'resource')}"
         if name:
-            path += f"/{name}"
-        if subresource:
-            path += f"/{subresource}"
+            path += f"/{path_segment(name, f'{self.gvk.kind} name')}"
+        for part in subresource.split("/") if subresource else ():
+            path += f"/{path_segment(part, 'subresource')}"
         return path
 
 

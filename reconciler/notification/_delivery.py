@@ -58,15 +58,33 @@ class Deliverer:
         self._slots = asyncio.Semaphore(max_concurrent)
         self._clock = clock
 
-    async def deliver(self, messages: Sequence[Message], results: list[Delivery]) -> None:
+    async def deliver(
+        self,
+        messages: Sequence[Message],
+        results: list[Delivery],
+        *,
+        ended: Callable[[str], None] = lambda _channel: None,
+    ) -> None:
         """Deliver all messages at the same time and put each result into `results` when it is known.
 
         Cancellation is passed on to the deliveries and waits for them. `results` then holds those that had ended, and
         as unknown those that had been sent; the others are no attempts.
+
+        Args:
+            messages: what to deliver, each on its channel.
+            results: takes the results.
+            ended: called with the channel's name when a delivery has ended.
         """
+
+        async def deliver(message: Message) -> None:
+            try:
+                await self._deliver(message, results)
+            finally:
+                ended(message.channel)
+
         async with asyncio.TaskGroup() as group:
             for message in messages:
-                group.create_task(self._deliver(message, results))
+                group.create_task(deliver(message))
 
     async def _deliver(self, message: Message, results: list[Delivery]) -> None:
         channel = self._channels.get(message.channel)

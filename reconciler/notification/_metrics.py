@@ -38,6 +38,7 @@ class NotificationMetrics:
     ``notification_requests_finished_total``        counter    phase            Sent, PartiallySent, Failed
     ``notification_request_duration_seconds``       histogram  phase            from the first cycle to the end
     ``notification_reconciler_active``              gauge                       requests being delivered now
+    ``notification_deliveries_waiting``             gauge      channel          waiting for a turn now
     ``notification_clock_offset_seconds``           gauge                       how far the API server is ahead
     ``notification_channel_circuit_breaker_state``  gauge      channel          0 closed, 1 half open, 2 open
     ``notification_channel_health_score``           gauge      channel          share of successes, last 20
@@ -137,6 +138,12 @@ def _reconciler_families(reconciler: NotificationReconciler) -> Iterable[Metric]
     yield GaugeMetricFamily(
         "notification_reconciler_active", "Requests being delivered now.", value=reconciler.statistics().active
     )
+    waiting = GaugeMetricFamily(
+        "notification_deliveries_waiting", "Deliveries that wait for a turn now.", labels=["channel"]
+    )
+    for channel, count in reconciler.waiting().items():
+        waiting.add_metric([channel], count)
+    yield waiting
     yield GaugeMetricFamily(
         "notification_clock_offset_seconds",
         "How far the API server's clock is ahead of this machine's; 0 while they agree.",

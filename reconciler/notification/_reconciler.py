@@ -30,13 +30,14 @@ from reconciler.notification._redaction import Redactor
 from reconciler.notification._resolution import Resolution, Router, attributes_of
 from reconciler.notification._resource import NotificationRequest
 from reconciler.notification._retention import delete_finished
-from reconciler.notification._schedule import Decision, Plan, channels_of, plan, settle
+from reconciler.notification._schedule import Decision, Plan, channels_of, is_deferred, next_due, plan, settle
 from reconciler.notification._statistics import NotificationStatistics
 from reconciler.notification._status import (
     TERMINAL_PHASES,
     ChannelStatus,
     NotificationRequestStatus,
 )
+from reconciler.notification._turns import Turns
 from reconciler.notification.channels import ConsoleChannel, LogChannel
 from reconciler.objects import InvalidObject
 from reconciler.status import OnError, StatusBatcher, StatusError
@@ -60,6 +61,14 @@ UNSAVED_LIMIT = 500
 
 _SHORTEST = 0.001
 """Least seconds that a requeue may have."""
+
+
+class _Waits(Exception):
+    """The end of a pass in which every due channel waits for a turn: it has no outcome, so not even that is written."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
 
 
 class NotificationReconciler(ResourceReconciler[NotificationRequest]):
@@ -119,6 +128,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             now=self._now,
             clock=clock,
         )
+        self._max_concurrent = max_concurrent
+        self._turns_of: tuple[object, Turns] | None = None
         self._outbox = Outbox([Announcer(lambda: self.events), *observers])
         self._newest = Newest()
         self._intents = Intents(self._now, self.check_leader)
@@ -133,8 +144,24 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     def statistics(self) -> NotificationStatistics:
         """Return the counts at this moment."""
         return NotificationStatistics(
-            **self._counts, live_reads=self._newest.reads, active=self._active, untold=self._outbox.dropped
+            **self._counts,
+            live_reads=self._newest.reads,
+            active=self._active,
+            waiting=sum(self.waiting().values()),
+            untold=self._outbox.dropped,
         )
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many requests wait for a turn on each channel on which any does."""
+        return self._turns_of[1].lengths() if self._turns_of is not None else {}
+
+    def fair_by(self, request: Request, /) -> str | None:
+        """Return the namespace of a key: namespaces take turns at the workers."""
+        return request.namespace
+
+    def pool_size(self, workers: int, /) -> int:
+        """Return twice the workers: so many for the deliveries of one namespace, and as many for the others."""
+        return 2 * workers
 
     @property
     def clock_offset(self) -> timedelta:
@@ -147,11 +174,13 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         That takes a server which does not validate, or a definition of the kind older or laxer than this model.
         Cancellation: see `reconcile_object`.
         """
-        saved = True
+        saved = ended = True
         try:
             outcome = await super().reconcile(request)
+        except _Waits as waits:
+            return waits.outcome
         except StatusError:
-            saved = False
+            saved = ended = False
             raise
         except InvalidObject as error:
             async with StatusBatcher(
@@ -159,11 +188,15 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             ) as status:
                 record_refusal(status, self._redactor.redact(str(error)), now=self._now())
             return None
+        except BaseException:
+            ended = False
+            raise
         finally:
-            next_due = self._wakes.pop(request, None)
+            due = self._wakes.pop(request, None)
             self._commit(request, saved=saved)
+            self._turns.release(request, stay=ended)
         # The controller counts a delay from here. The status write has taken its time since the delay was reckoned.
-        return outcome if next_due is None or outcome is None else self._outcome(next_due)
+        return outcome if due is None or outcome is None else self._outcome(due)
 
     async def reconcile_object(
         self, obj: NotificationRequest, status: StatusBatcher[NotificationRequestStatus], /
@@ -188,9 +221,10 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         found = await self._plan(obj, channels, before)
         if not found.due:
             return self._wait(obj, channels, before, found, status)
-        if not await self._may_deliver(obj, before):
-            return Result(requeue_after=STALE_RETRY)
-        return await self._deliver(obj, channels, before, found.due, status)
+        if due := self._take_turns(obj, found.due):
+            return await self._deliver(obj, channels, before, due, status)
+        wake = next_due(found.waiting, now=self._now(), in_line=self._turns.waiting(obj.key))
+        raise _Waits(None if wake is None else self._outcome(wake))
 
     # The steps of a pass
 
@@ -202,11 +236,21 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         due: Sequence[ChannelStatus],
         status: StatusBatcher[NotificationRequestStatus],
     ) -> Outcome:
-        intents = await self._intents.announce(obj, due, status, behind=obj.key in self._unsaved)
+        behind = obj.key in self._unsaved
+        if not behind and len(self._unsaved) >= UNSAVED_LIMIT:
+            return Result(requeue_after=STALE_RETRY)
+        self._unsaved.add(obj.key)  # from now on there may be a result; `_commit` knows whether it was saved
+        if not await self._is_newest(obj, before):
+            return Result(requeue_after=STALE_RETRY)
+        intents = await self._intents.announce(obj, due, status, behind=behind)
         results: list[Delivery] = []
         self._active += 1
         try:
-            await self._deliverer.deliver([compose(obj, channel, self._redactor) for channel in due], results)
+            await self._deliverer.deliver(
+                [compose(obj, channel, self._redactor) for channel in due],
+                results,
+                ended=lambda channel: self._turns.finish(obj.key, channel),
+            )
         except BaseException:
             made = self._settle(obj, channels, before, results, status).attempts if results else ()
             withdraw_intents(status, intents, unless=made)
@@ -216,6 +260,38 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         decision = self._settle(obj, channels, before, results, status)
         withdraw_intents(status, intents, unless=decision.attempts)
         return self._next(obj, decision)
+
+    @property
+    def _turns(self) -> Turns:
+        binding = self._binding
+        assert binding is not None  # noqa: S101 - it reconciles
+        if self._turns_of is None or self._turns_of[0] is not binding:
+            turns = Turns(
+                self.channels,
+                workers=binding.workers,
+                most=self._max_concurrent,
+                wake=lambda request: binding.enqueue(request, "turn", priority=1),
+                is_over=lambda: binding.loop is None,
+            )
+            self._turns_of = binding, turns
+        return self._turns_of[1]
+
+    def _take_turns(self, obj: NotificationRequest, due: Sequence[ChannelStatus]) -> Sequence[ChannelStatus]:
+        """Return the channels to call now; for the others the request waits in line.
+
+        A channel that is not there, or whose receiver is down, refuses at once, which is recorded: it shows in the
+        status, and waiting for it has an end. Once it is recorded that the receiver is down, the request waits in line.
+        """
+        now = self._now()
+        told = {channel.name for channel in due if is_deferred(channel, now=now)}
+        refused = {
+            channel.name
+            for channel in due
+            if channel.name not in self.channels or (channel.name not in told and self._turns.is_down(channel.name))
+        }
+        wanted = [channel.name for channel in due if channel.name not in refused]
+        taken = self._turns.take(obj.key, obj.uid, obj.spec.priority, wanted, told=told)
+        return [channel for channel in due if channel.name in taken | refused]
 
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
         if self._router is None:
@@ -263,11 +339,6 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._count("early")
         return Result(requeue_after=max(found.wait, _SHORTEST))
 
-    async def _may_deliver(self, obj: NotificationRequest, status: NotificationRequestStatus) -> bool:
-        if len(self._unsaved) >= UNSAVED_LIMIT and obj.key not in self._unsaved:
-            return False
-        return await self._is_newest(obj, status)
-
     async def _is_newest(self, obj: NotificationRequest, status: NotificationRequestStatus) -> bool:
         if await self._newest.is_newest(self.client, obj, status):
             return True
@@ -284,7 +355,6 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     ) -> Decision:
         decision = settle(obj.spec, channels, before, results, now=self._now(), rng=self._rng)
         if decision.next_due is not None:
-            self._wakes[obj.key] = decision.next_due
             self._newest.remember(obj.uid, decision.status)
         else:
             self._newest.forget(obj.uid)
@@ -347,12 +417,17 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     def _next(self, obj: NotificationRequest, decision: Decision) -> Outcome:
         if decision.next_due is not None:
-            return self._outcome(decision.next_due)
+            in_line = self._turns.waiting(obj.key)
+            due = next_due(decision.status.channels, now=self._now(), in_line=in_line)
+            if due is None:
+                return None
+            self._wakes[obj.key] = due
+            return self._outcome(due)
         ttl = obj.spec.ttl_seconds_after_finished
         return None if ttl is None else Result(requeue_after=max(float(ttl), _SHORTEST))
 
-    def _outcome(self, next_due: datetime) -> Outcome:
-        return Result(requeue_after=max((next_due - self._now()).total_seconds(), _SHORTEST))
+    def _outcome(self, due: datetime) -> Outcome:
+        return Result(requeue_after=max((due - self._now()).total_seconds(), _SHORTEST), priority=0)
 
     def _now(self) -> datetime:
         """Return the API server's time: another machine may act upon what is stored."""

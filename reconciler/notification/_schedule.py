@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -32,7 +32,7 @@ from reconciler.notification._status import (
 )
 from reconciler.notification._summary import summarize
 
-__all__ = ["Decision", "Plan", "channels_of", "intend", "plan", "settle"]
+__all__ = ["Decision", "Plan", "channels_of", "intend", "is_deferred", "next_due", "plan", "settle"]
 
 TOGETHER = timedelta(seconds=1)
 """Channels that are due within this time of the first one run with it, so that they cost one cycle and one write."""
@@ -60,12 +60,14 @@ class Plan:
 
     Attributes:
         due: the channels to try now; empty when it is too early or everything has ended.
+        waiting: all channels that will be tried, those that are due included.
         wait: seconds until channels are due; None when some are, or none will be.
         amend: whether the stored status is to be settled although nothing is due: a due time of a wrong clock, an
             attempt without a result, or a phase that is behind its channels.
     """
 
     due: tuple[ChannelStatus, ...] = ()
+    waiting: tuple[ChannelStatus, ...] = ()
     wait: float | None = None
     amend: bool = False
 
@@ -113,7 +115,29 @@ def plan(
     moment = _next_due(anchored, now)
     if moment > now:
         return Plan(wait=(moment - now).total_seconds(), amend=anchored != waiting)  # an interrupted one differs too
-    return Plan(due=tuple(channel for channel in anchored if _due_time(channel, now) <= now))
+    due = tuple(channel for channel in anchored if _due_time(channel, now) <= now)
+    return Plan(due=due, waiting=tuple(anchored))
+
+
+def is_deferred(channel: ChannelStatus, *, now: datetime) -> bool:
+    """Return whether a channel is put off, for less than the longest time that this may go on."""
+    return channel.reason == "Deferred" and _deferral_end(channel, now) > now
+
+
+def next_due(channels: Iterable[ChannelStatus], *, now: datetime, in_line: Collection[str] = ()) -> datetime | None:
+    """Return when a request runs next by the clock, never before `now`; None if it does not.
+
+    Args:
+        channels: its channels.
+        now: the time.
+        in_line: those of them that wait for a turn. A turn comes by itself; of these channels only the end of a
+            deferral counts.
+    """
+    waiting = [channel for channel in channels if channel.state in _OPEN]
+    due = [channel for channel in waiting if channel.name not in in_line]
+    deferred = [channel for channel in waiting if channel.name in in_line and is_deferred(channel, now=now)]
+    times = [max(_next_due(due, now), now)] if due else []
+    return min([*times, *(_deferral_end(channel, now) for channel in deferred)], default=None)
 
 
 def intend(due: Sequence[ChannelStatus], *, now: datetime) -> tuple[DeliveryAttempt, ...]:
@@ -171,8 +195,7 @@ def settle(
             **summarize(states, spec.retry_policy, now=now),
         }
     )
-    waiting = [channel for channel in states if channel.state in _OPEN]
-    return Decision(new, tuple(attempts), max(_next_due(waiting, now), now) if waiting else None)
+    return Decision(new, tuple(attempts), next_due(states, now=now))
 
 
 def _shortened(delivery: Delivery, most: int) -> Delivery:
@@ -316,12 +339,16 @@ def _deferred(
     channel: ChannelStatus, delivery: Delivery, policy: RetryPolicy, rng: random.Random | None
 ) -> ChannelStatus:
     since = channel.deferred_since or delivery.ended
-    left = DEFERRAL_END - max(delivery.ended - since, timedelta())
+    left = _deferral_end(channel, delivery.ended) - delivery.ended
     if left <= timedelta():
         return _failed(channel, delivery, policy, rng)
     asked = min(max(delivery.retry_after or 0.0, LEAST_DEFERRAL), MOST_ASKED)
     delay = min(asked, max(left.total_seconds(), LEAST_DEFERRAL))
     return _waiting(channel, delivery, delay).model_copy(update={"reason": "Deferred", "deferred_since": since})
+
+
+def _deferral_end(channel: ChannelStatus, now: datetime) -> datetime:
+    return min(channel.deferred_since or now, now) + DEFERRAL_END
 
 
 def _waiting(channel: ChannelStatus, delivery: Delivery, delay: float) -> ChannelStatus:

@@ -21,6 +21,7 @@ class NotificationStatistics:
         finished: requests that reached a terminal phase.
         expired: finished requests that were deleted by their ``ttlSecondsAfterFinished``.
         active: requests that are being delivered at this moment.
+        waiting: deliveries that wait for a turn at this moment.
         untold: requests whose records were dropped because their status could not be written for too long.
     """
 
@@ -33,4 +34,5 @@ class NotificationStatistics:
     finished: int = 0
     expired: int = 0
     active: int = 0
+    waiting: int = 0
     untold: int = 0

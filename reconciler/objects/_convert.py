@@ -42,19 +42,24 @@ def resource_type_from(kind: KindLike) -> ResourceType | None:
 
 
 @overload
-def from_document(kind: type[R], document: dict[str, Any]) -> R: ...
+def from_document(kind: type[R], document: dict[str, Any], *, lenient: bool = False) -> R: ...
 @overload
-def from_document(kind: str | GroupVersionKind, document: dict[str, Any]) -> Unstructured: ...
-def from_document(kind: KindLike, document: dict[str, Any]) -> AnyResource | Unstructured:
+def from_document(kind: str | GroupVersionKind, document: dict[str, Any], *, lenient: bool = False) -> Unstructured: ...
+def from_document(kind: KindLike, document: dict[str, Any], *, lenient: bool = False) -> AnyResource | Unstructured:
     """Read an object of a kind: an instance of the class if it is one, else an `Unstructured`.
 
     Items of a list lack apiVersion and kind; they are filled in. The document is kept, not copied.
 
+    Args:
+        kind: the kind.
+        document: the object.
+        lenient: read what can be read of an object that does not fit the class; see `Resource.from_dict`.
+
     Raises:
-        InvalidObject: the document does not fit the class.
+        InvalidObject: the document does not fit the class, and `lenient` is False.
     """
     if _is_kind_class(kind):
-        return kind.from_dict(_named(document, kind.gvk))
+        return kind.from_dict(_named(document, kind.gvk), lenient=lenient)
     return Unstructured(_named(document, gvk_from(kind)))
 
 

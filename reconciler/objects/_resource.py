@@ -13,6 +13,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.meta import GroupVersionKind, Request, ResourceType, name_of, namespace_of
 from reconciler.objects._declaration import Definition, Scope, check_names, models_of, plural_of, texts
 from reconciler.objects._extras import PrinterColumn, Rule
+from reconciler.objects._lenient import read_leniently
 from reconciler.objects._model import ConditionedStatus, ObjectMeta
 from reconciler.objects._overlay import copy_json, overlay
 
@@ -65,6 +66,8 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         metadata: name, namespace, labels and the rest.
         spec: the desired state.
         status: the observed state; never None. An object without status reads as the model's defaults.
+        problems: (path, what is wrong) of each field that does not fit its model; empty unless the object was read
+            leniently (`from_dict`). A part with such a field is for reading: `to_dict` gives it as it was read.
         gvk: the kind.
         resource_type: how the kind is served.
 
@@ -82,6 +85,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
     metadata: ObjectMeta
     spec: SpecT_co
     status: StatusT_co
+    problems: Sequence[tuple[str, str]] = ()
     _document: Mapping[str, Any] | None
 
     def __init_subclass__(
@@ -139,11 +143,17 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         self._document = None
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+    def from_dict(cls, document: Mapping[str, Any], *, lenient: bool = False) -> Self:
         """Read an object from its document, which is kept and must not be changed afterwards.
 
+        Args:
+            document: the object as the API serves it.
+            lenient: read what can be read of an object that does not fit its models, for code that must work with it
+                all the same, such as a finalizer: valid fields typed, invalid ones as they are in the document, missing
+                ones None, and `problems` naming them. Default False.
+
         Raises:
-            InvalidObject: it is of another kind, or a field does not fit its model.
+            InvalidObject: it is of another kind, or a field does not fit its model and `lenient` is False.
         """
         _check_kind(cls, document)
         problems: list[tuple[str, str]] = []
@@ -151,8 +161,10 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         obj.metadata = _read(document, "metadata", ObjectMeta, problems)
         obj.spec = _read(document, "spec", cls.spec_model, problems)
         obj.status = _read(document, "status", cls.status_model, problems)
-        if problems:
+        if problems and not lenient:
             raise InvalidObject(f"{cls.gvk.kind} {request_text(document)} does not fit its model", problems)
+        if problems:
+            obj.problems = tuple(problems)
         obj._document = document  # noqa: SLF001 - its own
         return obj
 
@@ -166,14 +178,21 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         result = {key: copy_json(value) for key, value in document.items() if key not in _PARTS}
         head = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind}
         result = head | {key: value for key, value in result.items() if key not in head}
-        result["metadata"] = _laid_over(document.get("metadata"), self.metadata, ObjectMeta, exclude_defaults=True)
+        result["metadata"] = self._part("metadata", ObjectMeta, exclude_defaults=True)
         if self._document is None:
             result["spec"] = _dump(self.spec)
-        elif (spec := _laid_over(document.get("spec"), self.spec, self.spec_model)) or "spec" in document:
+        elif (spec := self._part("spec", self.spec_model)) or "spec" in document:
             result["spec"] = spec
-        if (status := _laid_over(document.get("status"), self.status, self.status_model)) or "status" in document:
+        if (status := self._part("status", self.status_model)) or "status" in document:
             result["status"] = status
         return result
+
+    def _part(self, part: str, model: type[BaseModel], *, exclude_defaults: bool = False) -> Any:
+        """Return a part as it is to be sent; one that does not fit its model as it was read."""
+        read = (self._document or {}).get(part)
+        if any(path.partition(".")[0].partition("[")[0] == part for path, _ in self.problems):
+            return copy_json(read)
+        return _laid_over(read, getattr(self, part), model, exclude_defaults=exclude_defaults)
 
     @classmethod
     def crd(cls) -> dict[str, Any]:
@@ -244,16 +263,20 @@ _PARTS = frozenset({"metadata", "spec", "status"})
 
 
 def _read(document: Mapping[str, Any], part: str, model: type[BaseModel], problems: list[tuple[str, str]]) -> Any:
-    """Return a part of a document as its model; None when it does not fit, which is added to the problems."""
+    """Return a part of a document as its model; what can be read of one that does not fit, with its problems added."""
     data = document.get(part)
+    if data is None:
+        data = {}
     try:
-        return model.model_validate({} if data is None else data)
+        return model.model_validate(data)
     except ValidationError as error:
         problems += [
             (_field_path(part, problem["loc"]), problem["msg"])
             for problem in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        return None
+    except Exception as error:  # noqa: BLE001 - a validator of the user's that is not ready for what is stored
+        problems.append((part, f"a validator of {model.__name__} raised {type(error).__name__}"))
+    return read_leniently(model, data)
 
 
 def _field_path(part: str, location: tuple[int | str, ...]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.meta import GroupVersionKind, Request, equal, format_path
+from reconciler.meta import GroupVersionKind, Request, counted_as_applied, equal, format_path, union_of_fields
 from reconciler.status._json import copy_json
 from reconciler.status._managed_fields import Tree, field_trees
 from reconciler.status._mutations import Append, Mutation, Path, RemoveItem, SetCondition, Upsert, same_key
@@ -73,7 +73,7 @@ def applied_configuration(
     for name, tree in trees:
         _find_keys(tree, (), keys)
         if name == manager:
-            owned = _united(owned, tree)
+            owned = union_of_fields(owned, tree)
     metadata: dict[str, Any] = {"name": request.name, "resourceVersion": tip.version}
     if request.namespace:
         metadata["namespace"] = request.namespace
@@ -82,31 +82,49 @@ def applied_configuration(
     return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata, **said}
 
 
-def adopted(managed_fields: Sequence[Mapping[str, Any]], manager: str) -> list[dict[str, Any]] | None:
+def adopted(
+    managed_fields: Sequence[Mapping[str, Any]], manager: str, *, former: str, changed: Sequence[Path]
+) -> list[dict[str, Any]] | None:
     """Return managed fields in which what a manager wrote before counts as applied; None when there is nothing to do.
 
-    Fields that it owns by earlier patches would outlive an apply that leaves them out: the entries of its updates are
-    united with that of its applies (the rule of client-go's ``csaupgrade``).
+    Fields of the status that it owns by earlier patches would outlive an apply that leaves them out. So would fields
+    written under its former name; of those only the ones that change are moved, since other controllers had that name.
+
+    Args:
+        managed_fields: the entries of one version.
+        manager: who applies.
+        former: its former name; ``""`` if it had none.
+        changed: paths of the status that the next apply changes.
     """
-    updates = [entry for entry in managed_fields if _is_status_entry(entry, manager, "Update")]
-    if not updates:
-        return None
-    applies = [entry for entry in managed_fields if _is_status_entry(entry, manager, "Apply")]
-    tree: dict[str, Any] = {}
-    for entry in (*applies, *updates):
-        tree = _united(tree, entry["fieldsV1"])
-    united = {**(applies or updates)[0], "operation": "Apply", "fieldsV1": tree}
-    gone = [*applies, *updates]
-    others = [dict(entry) for entry in managed_fields if not any(entry is one for one in gone)]
-    return [*others, copy_json(united)]
+
+    def taken(entry: Mapping[str, Any]) -> Tree:
+        tree = (entry.get("fieldsV1") or {}).get("f:status")
+        if not isinstance(tree, Mapping):
+            return {}
+        if entry.get("manager") == manager:
+            return {"f:status": tree} if entry.get("operation") == "Update" else {}
+        if not former or entry.get("manager") != former:
+            return {}
+        fields: Tree = {}
+        for path in changed:
+            fields = union_of_fields(fields, _branch(tree, path))
+        return {"f:status": fields} if fields else {}
+
+    return counted_as_applied(managed_fields, manager, taken)
 
 
-def _is_status_entry(entry: Mapping[str, Any], manager: str, operation: str) -> bool:
-    return (
-        entry.get("manager") == manager
-        and entry.get("operation") == operation
-        and "f:status" in (entry.get("fieldsV1") or {})
-    )
+def _branch(tree: Tree, path: Path) -> Tree:
+    """Return the part of a tree at a path, or what stands for the path's value in it."""
+    if not path:
+        return tree
+    name = f"f:{path[0]}"
+    sub = tree.get(name)
+    if not isinstance(sub, Mapping):
+        return {}
+    if not sub or len(path) == 1:
+        return {name: sub}
+    deeper = _branch(sub, path[1:])
+    return {name: deeper} if deeper else {}
 
 
 def _said(old: Any, new: Any, tree: Tree | None, path: Path, keys: ListKeys) -> Any:
@@ -196,13 +214,6 @@ def _is_leaf(tree: Tree, path: Path) -> bool:
             return False
         tree = child
     return not tree
-
-
-def _united(left: Tree, right: Tree) -> dict[str, Any]:
-    united = dict(left)
-    for name, sub in right.items():
-        united[name] = _united(united.get(name, {}), sub)
-    return united
 
 
 def _encoded(value: Any) -> str:

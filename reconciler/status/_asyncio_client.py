@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.errors import NotSent, OutcomeUnknown, TransportError
 from reconciler.meta import ResourceType
-from reconciler.status._official import AUTH, CONTENT_TYPES, OfficialWriter, read_answer
+from reconciler.status._official import AUTH, CONTENT_TYPES, OfficialWriter, not_sent_yet, read_answer
 from reconciler.status._writer import Strategy
 
 __all__ = ["AsyncioClientWriter"]
@@ -41,9 +41,11 @@ class AsyncioClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
+        with not_sent_yet():
+            served = await self._served()
         return await self._send(
             "PATCH",
-            self._requests.path(await self._served(), subresource),
+            self._requests.path(served, subresource),
             query=self._requests.query(strategy),
             headers={"Content-Type": CONTENT_TYPES[strategy]},
             body=body,
@@ -69,7 +71,7 @@ class AsyncioClientWriter(OfficialWriter):
             "auth_settings": AUTH,
         }
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.request_timeout):
                 status, answered, content = await self._call(method, path, sent)
         except Exception as error:
             without_answer = _without_answer(f"{method} {path}", error)

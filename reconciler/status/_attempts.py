@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
+from reconciler.backoff import obey
 from reconciler.errors import (
     APIError,
     Conflict,
@@ -16,7 +17,6 @@ from reconciler.errors import (
 )
 from reconciler.status._effects import BACKOFF, Effect, Policy, Read, Sleep, Target, Write
 from reconciler.status._errors import StatusConflict, StatusError, StatusOutcomeUnknown, StatusUnavailable
-from reconciler.status._memory import MEMORY
 from reconciler.status._mutations import Mutation
 from reconciler.status._refusals import refusal
 from reconciler.status._wish import Wish
@@ -52,18 +52,16 @@ class Attempts:
         """Return the error for a flush whose time is up."""
         if self._in_flight or self._uncertain:
             return self._unknown("no answer came in time")
-        return StatusUnavailable(
-            f"the status of {self._target} was not written in time: {self._why()}.", unsaved=self.mutations
-        )
+        return self._unavailable("in time")
 
     def may_repeat(self, mutation: Mutation) -> bool:
         """Say whether a later flush may apply a mutation of this one without counting it twice."""
-        return mutation.idempotent or not (self._in_flight or self._uncertain)
+        return mutation.may_be_repeated() or not (self._in_flight or self._uncertain)
 
     def _first_subresource(self) -> str | None:
         if self._policy.subresource != "auto":
             return self._policy.subresource
-        return None if MEMORY.lacks_subresource(self._target.kind) else "status"
+        return None if self._target.memory.lacks_subresource(self._target.gvk) else "status"
 
     def _write(self, wish: Wish) -> Generator[Effect, Any, dict[str, Any]]:
         if self._writes >= self._policy.limit:
@@ -107,6 +105,12 @@ class Attempts:
         # A server that sheds load is obeyed. After a failure the read back is due soon: the outcome hangs on it.
         yield Sleep(max(delay, wanted if isinstance(error, TooManyRequests) else min(wanted, BACKOFF.maximum)))
 
+    def _heed(self, error: Exception) -> Generator[Effect, Any, None]:
+        """Wait as long as the server asked to when it failed, before a write that may be repeated is."""
+        asked = obey(getattr(error, "retry_after", None), self._policy.rng)
+        if asked > BACKOFF.maximum:
+            yield Sleep(asked)
+
     def _refused(self, wish: Wish, error: APIError, *, reading: bool = False) -> StatusError:
         verb = "get" if reading else "update" if wish.strategy == "update" else "patch"
         main = reading or wish.to_main or self._subresource is None
@@ -119,11 +123,13 @@ class Attempts:
         )
 
     def _unknown(self, why: str) -> StatusOutcomeUnknown:
-        return StatusOutcomeUnknown(
+        error = StatusOutcomeUnknown(
             f"whether the status of {self._target} was written cannot be told: {why} ({self._why()}). "
             + ("Repeating it is harmless." if all(map(self.may_repeat, self.mutations)) else _MAY_COUNT_TWICE),
             unsaved=self.mutations,
         )
+        error.retry_after = getattr(self._last, "retry_after", None)
+        return error
 
     def _exhausted(self) -> StatusError:
         tries = f"after {self._writes} writes and {self._reads} reads"
@@ -131,9 +137,14 @@ class Attempts:
             return self._unknown(f"no usable answer {tries}")
         if isinstance(self._last, Conflict):
             return self._conflict(f"again each time, {tries}")
-        return StatusUnavailable(
-            f"the status of {self._target} was not written {tries}: {self._why()}.", unsaved=self.mutations
+        return self._unavailable(tries)
+
+    def _unavailable(self, how: str) -> StatusUnavailable:
+        error = StatusUnavailable(
+            f"the status of {self._target} was not written {how}: {self._why()}.", unsaved=self.mutations
         )
+        error.retry_after = getattr(self._last, "retry_after", None)
+        return error
 
     def _why(self) -> str:
         if self._last is None:

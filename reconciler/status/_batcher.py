@@ -21,6 +21,7 @@ from reconciler.status._fields import StatusFields
 from reconciler.status._flushing import AsyncFlusher, BlockingFlusher
 from reconciler.status._forms import StatusForms
 from reconciler.status._joining import Joint
+from reconciler.status._memory import memory_of
 from reconciler.status._mutations import DECISIONS, Mutation
 from reconciler.status._options import OnError, check_client, check_options
 from reconciler.status._recording import PathLike, Recorder, S
@@ -29,8 +30,6 @@ from reconciler.status._statistics import StatusMetrics, StatusStatistics, count
 from reconciler.status._writer import Strategy
 
 __all__ = ["StatusBatcher"]
-
-FIELD_MANAGER = "kube-reconciler"
 
 _RNG = random.SystemRandom()
 
@@ -83,13 +82,13 @@ class StatusBatcher(Recorder[S]):
         token: a path of the status where each write leaves a random id, so that a write whose answer was lost can be
             told from one that was not applied, also for increments. Default: none.
         flush_timeout: seconds for one flush. Default 10; 2 at most once a controller of this library that is to stop
-            has cancelled the reconcile. After it a request in flight counts as unknown. The attribute of this name may
-            be lowered while the block runs.
+            has cancelled the reconcile. Each request may take two thirds of the time that is left; after that its
+            outcome counts as unknown and is read back. The attribute of this name may be lowered while the block runs.
         max_conflicts: how many write requests one flush makes at most, and how many reads. Default 5. Inside kopf, that
             tries once an event, it gives up after more versions than this *and* `flush_timeout`: a burst of
             another writer's changes costs nothing there but tries.
-        field_manager: under which name an official client's writes are recorded. Default ``"kube-reconciler"``. Other
-            writers have their own.
+        field_manager: under which name an official client's writes are recorded. Default: the program's name, and in
+            a reconcile of this library's controllers the controller's as well. Other writers have their own.
         clock: default: the clock in force.
         rng: spreads pauses and makes ids. Default: seeded by the system.
         metrics: hears of each flush. Default: in a reconcile of this library's controllers, the controller's metrics;
@@ -115,7 +114,7 @@ class StatusBatcher(Recorder[S]):
         token: str | Sequence[str] | None = None,
         flush_timeout: float = 10.0,
         max_conflicts: int = 5,
-        field_manager: str = FIELD_MANAGER,
+        field_manager: str | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
         metrics: StatusMetrics | None = None,
@@ -153,8 +152,9 @@ class StatusBatcher(Recorder[S]):
             writer.request,
             writer.identity,
             str(getattr(writer, "field_manager", "") or ""),
+            str(getattr(writer, "former_field_manager", "") or ""),
             lambda: getattr(writer, "warnings", ()),
-            getattr(writer, "server_identity", None),
+            memory_of(getattr(writer, "client", writer)),
         )
         self._on_error = on_error
         self._join = join

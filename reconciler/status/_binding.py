@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.meta import FORMER_FIELD_MANAGER, check_field_manager, default_field_manager, program_name
 from reconciler.status._asyncio_client import AsyncioClientWriter
 from reconciler.status._blocking_client import BlockingClientWriter
 from reconciler.status._documents import is_kind
@@ -42,7 +43,7 @@ def bind(
     *,
     name: str | None,
     namespace: str | None,
-    field_manager: str,
+    field_manager: str | None,
     timeout: float,
 ) -> Binding:
     """Make the writer for an object over a client.
@@ -52,11 +53,12 @@ def bind(
         obj_or_kind: the object, or its kind.
         name: the object's name, if a kind was given.
         namespace: its namespace.
-        field_manager: for clients that do not have one.
+        field_manager: for official clients, which do not have one; None for the default.
         timeout: seconds for one request over an official client.
 
     Raises:
         TypeError: the client is none of these, or object and name do not fit together.
+        ValueError: an API server would refuse the field manager.
     """
     if is_kind(obj_or_kind) != (name is not None):
         raise TypeError(
@@ -74,11 +76,15 @@ def bind(
     api_client = getattr(api, "api_client", api)
     is_async = _is_async(api_client)
     if is_async is not None:
+        manager = check_field_manager(field_manager) or default_field_manager(program_name())
         requests = Requests(
-            api_client.configuration.host, obj_or_kind, name=name, namespace=namespace, field_manager=field_manager
+            api_client.configuration.host, obj_or_kind, name=name, namespace=namespace, field_manager=manager
         )
         make = AsyncioClientWriter if is_async else BlockingClientWriter
-        return Binding(make(api_client, requests, field_manager=field_manager, timeout=timeout), is_async)
+        writer = make(api_client, requests, field_manager=manager, timeout=timeout)
+        if field_manager is None:
+            writer.former_field_manager = FORMER_FIELD_MANAGER
+        return Binding(writer, is_async)
     raise TypeError(
         f"StatusBatcher does not know the client {type(api).__module__}.{type(api).__qualname__}: give a "
         "reconciler.Client, an ApiClient or an *Api of kubernetes, kubernetes.aio or kubernetes_asyncio, the patch of "

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 
+from reconciler.clock import current_clock
 from reconciler.errors import NotSent, OutcomeUnknown, TransportError
 from reconciler.meta import ResourceType
-from reconciler.status._official import AUTH, CONTENT_TYPES, OfficialWriter, read_answer
+from reconciler.status._official import AUTH, CONTENT_TYPES, OfficialWriter, not_sent_yet, read_answer
 from reconciler.status._writer import Strategy
 
 __all__ = ["BlockingClientWriter"]
+
+_MIN_TIMEOUT = 0.001
+"""Seconds; urllib3 refuses a timeout of 0."""
 
 
 class BlockingClientWriter(OfficialWriter):
     """Be a `SyncStatusWriter` over an ApiClient with urllib3 below it.
 
     Each request is sent once, whatever retries the client is configured with: the connection pool is asked directly,
-    with retries off for the request. The timeout is that of the connect, and of the answer.
+    with retries off for the request. ``request_timeout`` covers the connect and the wait for the answer.
     """
 
     def read(self) -> dict[str, Any]:
@@ -42,9 +47,11 @@ class BlockingClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
+        with not_sent_yet():
+            served = self._served()
         return self._send(
             "PATCH",
-            self._requests.path(self._served(), subresource),
+            self._requests.path(served, subresource),
             query=self._requests.query(strategy),
             headers={"Content-Type": CONTENT_TYPES[strategy]},
             body=msgspec.json.encode(body),
@@ -64,15 +71,19 @@ class BlockingClientWriter(OfficialWriter):
         body: bytes | None = None,
     ) -> dict[str, Any]:
         url, all_headers = self._addressed(method, path, query, {"Accept": "application/json", **(headers or {})})
+        limit = sys.modules["urllib3"].Timeout(total=max(self.request_timeout, _MIN_TIMEOUT))
+        began = current_clock().monotonic()
         try:
             response = self._api_client.rest_client.pool_manager.request(
-                method, url, body=body, headers=all_headers, timeout=self._timeout, retries=False
+                method, url, body=body, headers=all_headers, timeout=limit, retries=False
             )
         except Exception as error:
             without_answer = _without_answer(f"{method} {path}", error)
             if without_answer is None:
                 raise
             raise without_answer from error
+        finally:
+            self.request_timeout -= current_clock().monotonic() - began
         answered = response.headers.items()
         document, self.warnings = read_answer(f"{method} {path}", response.status, answered, response.data)
         return document

@@ -64,10 +64,13 @@ def document_of(obj: Any) -> Mapping[str, Any]:
 
 
 def presented(document: dict[str, Any], obj_or_kind: Any) -> Any:
-    """Return a document in the form that the caller used: Resource, Unstructured, or else a dict of its own."""
+    """Return a document in the form that the caller used: Resource, Unstructured, or else a dict of its own.
+
+    A Resource is read leniently: that the status was written must not be hidden by what others wrote elsewhere.
+    """
     cls: Any = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
     if hasattr(cls, "from_dict") and hasattr(cls, "status_model"):
-        return cls.from_dict(document)
+        return cls.from_dict(document, lenient=True)
     if cls.__name__ == "Unstructured" and cls.__module__.startswith("reconciler.objects"):
         return cls(document)
     return document

@@ -9,6 +9,8 @@ from time import sleep
 from typing import Any
 
 from reconciler.clock import Clock
+from reconciler.errors import OutcomeUnknown
+from reconciler.status._budget import Budget
 from reconciler.status._effects import Effect, Flushed, Read, Sleep, Write
 from reconciler.status._session import Pending
 from reconciler.status._writer import StatusWriter, SyncStatusWriter
@@ -16,57 +18,73 @@ from reconciler.status._writer import StatusWriter, SyncStatusWriter
 __all__ = ["drive", "drive_blocking", "outlast"]
 
 
-async def drive(pending: Pending, writer: StatusWriter, budget: asyncio.Timeout) -> Flushed:
-    """Run a flush on the event loop within its time, which may be shortened meanwhile.
+async def drive(pending: Pending, writer: StatusWriter, budget: Budget) -> Flushed:
+    """Run a flush on the event loop within its budget.
 
     Cancellation leaves the request in flight, its outcome unknown.
 
     Raises:
         StatusError: it failed, or its time is up.
     """
-    try:
-        async with budget:
-            effect = pending.effect
-            while True:
-                advance = await _carried_out(pending, effect, writer, budget.when() or 0.0)
-                try:
-                    effect = advance()
-                except StopIteration as stop:
-                    flushed: Flushed = stop.value
-                    return flushed
-    except TimeoutError:
-        if budget.expired():
-            raise pending.flush.abandoned() from None
-        raise
+    effect = pending.effect
+    while True:
+        advance = await _carried_out(pending, effect, writer, budget)
+        try:
+            effect = advance()
+        except StopIteration as stop:
+            flushed: Flushed = stop.value
+            return flushed
 
 
-async def _carried_out(pending: Pending, effect: Effect, writer: StatusWriter, deadline: float) -> Callable[[], Effect]:
+async def _carried_out(pending: Pending, effect: Effect, writer: StatusWriter, budget: Budget) -> Callable[[], Effect]:
+    now = asyncio.get_running_loop().time
     try:
         result: dict[str, Any] | None = None
-        if isinstance(effect, Read):
-            result = await writer.read()
-        elif isinstance(effect, Write):
-            result = await writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
-        elif asyncio.get_running_loop().time() + effect.seconds >= deadline:
-            raise pending.flush.abandoned()
-        else:
+        if isinstance(effect, Sleep):
+            if not budget.allows(now(), effect.seconds):
+                raise pending.flush.abandoned()
             await asyncio.sleep(effect.seconds)
+        else:
+            result = await _answered(effect, writer, budget.request(now()))
     except Exception as error:  # noqa: BLE001 - the flush decides what it means, and raises what it does not know
         return partial(pending.flow.throw, error)
     return partial(pending.flow.send, result)
 
 
-def drive_blocking(pending: Pending, writer: SyncStatusWriter, seconds: float, clock: Clock) -> Flushed:
-    """Run a flush on this thread; no request begins after a budget of seconds.
+async def _answered(effect: Read | Write, writer: StatusWriter, limit: asyncio.Timeout) -> dict[str, Any]:
+    try:
+        async with limit:
+            if isinstance(effect, Read):
+                return await writer.read()
+            return await writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
+    except TimeoutError:
+        if limit.expired():
+            raise OutcomeUnknown("no answer within the request's share of the time for the flush") from None
+        raise
+
+
+def drive_blocking(
+    pending: Pending, writer: SyncStatusWriter, budget: Budget, clock: Clock, *, hurry: Callable[[], None]
+) -> Flushed:
+    """Run a flush on this thread. No request begins when the budget is used up.
+
+    A request ends within its share of the budget if the writer has a ``request_timeout``.
+
+    Args:
+        pending: the flush.
+        writer: sends its requests.
+        budget: its time.
+        clock: measures it.
+        hurry: called before each request and each pause; it may shorten the budget.
 
     Raises:
         StatusError: it failed, or its time is up.
     """
-    deadline = clock.monotonic() + seconds
     effect = pending.effect
     while True:
+        hurry()
         try:
-            result = _block_on(effect, writer, pending, clock, deadline)
+            result = _block_on(effect, writer, pending, clock, budget)
         except Exception as error:  # noqa: BLE001 - as above
             advance = partial(pending.flow.throw, error)
         else:
@@ -78,18 +96,21 @@ def drive_blocking(pending: Pending, writer: SyncStatusWriter, seconds: float, c
             return flushed
 
 
-def _block_on(
-    effect: Effect, writer: SyncStatusWriter, pending: Pending, clock: Clock, deadline: float
-) -> dict[str, Any] | None:
+def _block_on(effect: Effect, writer: Any, pending: Pending, clock: Clock, budget: Budget) -> dict[str, Any] | None:
+    now = clock.monotonic()
     pause = effect.seconds if isinstance(effect, Sleep) else 0.0
-    if clock.monotonic() + pause >= deadline:
+    if not budget.allows(now, pause):
         raise pending.flush.abandoned()
+    if isinstance(effect, Sleep):
+        sleep(pause)
+        return None
+    if hasattr(writer, "request_timeout"):
+        writer.request_timeout = budget.share(now)
     if isinstance(effect, Read):
-        return writer.read()
-    if isinstance(effect, Write):
-        return writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
-    sleep(pause)
-    return None
+        read: dict[str, Any] = writer.read()
+        return read
+    written: dict[str, Any] = writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
+    return written
 
 
 async def outlast(

@@ -12,6 +12,7 @@ from reconciler.backoff import Backoff
 from reconciler.clock import Clock
 from reconciler.meta import GroupVersionKind, Request, Version
 from reconciler.status._forms import StatusForms
+from reconciler.status._memory import StatusMemory
 from reconciler.status._mutations import Path
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._writer import Strategy
@@ -58,21 +59,18 @@ class Target(msgspec.Struct, frozen=True):
         request: its name and namespace.
         identity: server, client and field manager.
         field_manager: under which writes are recorded; ``""`` when that is not known.
+        former_field_manager: under which earlier releases recorded them; ``""`` if there was no such name.
         warnings: returns the ``Warning`` headers of the last answer.
-        server: names the server alone, if that is known.
+        memory: what was learned over the client.
     """
 
     gvk: GroupVersionKind
     request: Request
     identity: Hashable
     field_manager: str
+    former_field_manager: str
     warnings: Callable[[], Sequence[str]]
-    server: Hashable = None
-
-    @property
-    def kind(self) -> Hashable:
-        """Return what the memory of the kind is filed under: a program may make a client for each object."""
-        return self.identity if self.server is None else self.server, self.gvk
+    memory: StatusMemory
 
     def __str__(self) -> str:
         return f"{self.gvk} {self.request}"

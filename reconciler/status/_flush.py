@@ -33,7 +33,7 @@ from reconciler.errors import (
     TooManyRequests,
     TransportError,
 )
-from reconciler.meta import current_cycle, equal, format_path, get_path, parse_version
+from reconciler.meta import current_cycle, equal, format_path, get_path, merge_diff, parse_version
 from reconciler.status._attempts import Attempts
 from reconciler.status._effects import (
     Effect,
@@ -49,9 +49,8 @@ from reconciler.status._errors import (
     StatusRejected,
     StatusSubresourceMissing,
 )
-from reconciler.status._managed_fields import owned_by_others_only, owns
-from reconciler.status._memory import MEMORY
-from reconciler.status._mutations import DECISIONS, Context, Mutation, apply_all
+from reconciler.status._managed_fields import owners_of, owns
+from reconciler.status._mutations import DECISIONS, Context, Mutation, Path, apply_all, leaves
 from reconciler.status._refusals import is_final
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
@@ -176,6 +175,7 @@ class Flush(Attempts):
             self._considered,
             tip.status,
             owned=partial(owns, tip.managed_fields, self._target.field_manager),
+            reset=partial(self._was_reset, tip),
         )
         if sifted.contested:
             self._counts["contested"] += 1
@@ -195,6 +195,13 @@ class Flush(Attempts):
             ) from error
         self._counts["replays"] += 1
         return self._wish(tip, sifted.kept, computed, context)
+
+    def _was_reset(self, fresh: Snapshot, path: Path) -> bool:
+        """Return whether another writer undid a value that this flush may have written, as far as the owners tell."""
+        before, after = owners_of(self._tip.managed_fields, path), owners_of(fresh.managed_fields, path)
+        manager = self._target.field_manager
+        known = bool(manager and self._tip.managed_fields and fresh.managed_fields)
+        return self._uncertain and known and before != after and manager not in after
 
     def _again(self, wish: Wish, fresh: Snapshot) -> Wish:
         computed, context = apply_all(wish.mutations, fresh.status)
@@ -221,7 +228,7 @@ class Flush(Attempts):
             if self._checkpoint and not same:
                 raise self._conflict("a checkpoint does not replay")
             return _Newer(document, fresh, seen=same)
-        adoption = None if self._adopted else adoption_of(self._target, wish.tip)
+        adoption = None if self._adopted else adoption_of(self._target, wish)
         if adoption is None:
             return None
         self._adopted = True
@@ -264,10 +271,7 @@ class Flush(Attempts):
         stored = self._policy.snapshot(answer, last=not self._checkpoint)
         if self._subresource is None and wish.left_no_trace_in(stored.status):
             return self._has_a_subresource(wish, answer, stored)
-        as_computed = equal(stored.status, wish.computed)
-        if not as_computed:
-            self._learn(wish, stored)
-        exact = as_computed and self._left_the_rest(wish, stored)
+        exact = self._is_as_expected(wish, stored) and self._left_the_rest(wish, stored)
         reports = self._reports
         if self._is_foreign(stored):
             _logger.warning(
@@ -312,11 +316,13 @@ class Flush(Attempts):
         if self._is_foreign(fresh):
             return self._gone()
         if fresh.version == wish.tip.version:
+            yield from self._heed(error)
             return _Again()
         applied = self._was_applied(wish, fresh)
         if applied:
             return Flushed("written", document, fresh, wish.computed, self._reports, wish.fields, wish.trimmed)
-        if applied is None and (self._checkpoint or not all(m.idempotent for m in wish.mutations)):
+        repeatable = all(m.may_be_repeated(wish.tip.status, fresh.status) for m in wish.mutations)
+        if applied is None and (self._checkpoint or not repeatable):
             raise self._unknown("the answer was lost, and another writer has changed the object since") from error
         if self._checkpoint:
             raise self._conflict("a checkpoint does not replay") from error
@@ -331,18 +337,16 @@ class Flush(Attempts):
                 return True
             if equal(mark, get_path(wish.tip.status, token)):
                 return False
-        if not wish.is_shown_by(fresh.status):
+        missing = wish.missing_in(fresh.status)
+        if missing and not self._foreseen(missing, wish, fresh):
             return None
         if all(m.idempotent for m in wish.mutations):
             return True
-        # The same number can be another writer's sum. Where the server says who wrote it, believe the server.
+        # The same number can be another writer's sum. The server says who wrote it.
         manager = self._target.field_manager
-        foreign = manager and any(
-            owned_by_others_only(fresh.managed_fields, manager, path)
-            for path in wish.fields
-            if get_path(fresh.status, path) is not None
-        )
-        return None if foreign else True
+        written = [path for path in wish.fields if get_path(fresh.status, path) is not None]
+        own = not manager or all(owns(fresh.managed_fields, manager, path) for path in written)
+        return True if own else None
 
     def _not_found(self, wish: Wish, error: NotFound) -> _Sends:
         if isinstance(error, NotServed):
@@ -360,7 +364,7 @@ class Flush(Attempts):
                 unsaved=self.mutations,
             ) from error
         self._subresource = None
-        if MEMORY.note_subresource(self._target.kind, missing=True):
+        if self._target.memory.note_subresource(self._target.gvk, missing=True):
             _logger.warning(
                 "%s is served without the status subresource: its status is written to the main resource, and each "
                 "write raises metadata.generation",
@@ -375,7 +379,7 @@ class Flush(Attempts):
                 "status subresource. Open the batcher with subresource='status', the default.",
                 unsaved=self.mutations,
             )
-        MEMORY.note_subresource(self._target.kind, missing=False)
+        self._target.memory.note_subresource(self._target.gvk, missing=False)
         self._subresource = "status"
         return _Again() if stored.version == wish.tip.version else _Newer(answer, stored)
 
@@ -398,13 +402,24 @@ class Flush(Attempts):
     def _unwritten(self, wish: Wish) -> Flushed:
         return Flushed("unchanged", self._document, wish.tip, wish.tip.status, self._reports, trimmed=wish.trimmed)
 
-    def _learn(self, wish: Wish, stored: Snapshot) -> None:
-        pruned = MEMORY.learn(self._target.kind, wish.computed, wish.diff, stored.status, self._policy.clock)
+    def _is_as_expected(self, wish: Wish, stored: Snapshot) -> bool:
+        """Return whether the server stored what was computed, or made of it what it made of it before."""
+        again = [path for path, _ in leaves(merge_diff(stored.status, wish.computed))]
+        if not again or self._foreseen(again, wish, stored):
+            return True
+        memory = self._target.memory
+        memory.learn(stored.uid, again, wish.computed, stored.status, self._policy.clock)
+        pruned = memory.report(self._target.gvk, wish.computed, stored.status)
         if pruned:
             self._counts["pruned"] += len(pruned)
             _logger.warning(
-                "the server did not store %s of %s (%s); the CRD does not have it, and it is left out from now on",
+                "the server did not store %s of %s (%s): add it to the CRD. It is sent again when the status of an "
+                "object changes",
                 ", ".join(f"status.{format_path(path)}" for path in pruned),
                 self._target.gvk,
                 "; ".join(f"Warning: {text}" for text in self._target.warnings()) or "no Warning header",
             )
+        return False
+
+    def _foreseen(self, paths: Sequence[Path], wish: Wish, stored: Snapshot) -> bool:
+        return self._target.memory.foresees(stored.uid, paths, wish.computed, stored.status, self._policy.clock)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from reconciler.clock import Clock
 from reconciler.meta import current_cycle
+from reconciler.status._budget import Budget
 from reconciler.status._drivers import drive, drive_blocking, outlast
 from reconciler.status._session import Pending, Session
 
@@ -27,7 +29,7 @@ class AsyncFlusher:
     def __init__(self, writer: Any) -> None:
         self._writer = writer
         self._running: asyncio.Task[None] | None = None
-        self._budget: asyncio.Timeout | None = None  # of the flush under way
+        self._budget: Budget | None = None  # of the flush in progress
         self._hurried = False
 
     async def flush(self, session: Session, seconds: float, *, checkpoint: bool, cancelled: bool = False) -> None:
@@ -66,9 +68,10 @@ class AsyncFlusher:
     async def _send(
         self, session: Session, pending: Pending, seconds: float, ended: asyncio.Future[None] | None = None
     ) -> None:
-        self._budget = asyncio.timeout(min(seconds, SHUTDOWN_TIMEOUT) if self._hurried else seconds)
+        now = asyncio.get_running_loop().time()
+        self._budget = budget = Budget(now, min(seconds, SHUTDOWN_TIMEOUT) if self._hurried else seconds)
         try:
-            flushed = await drive(pending, self._writer, self._budget)
+            flushed = await drive(pending, self._writer, budget)
         except BaseException as error:
             session.fail(pending, error)
             raise
@@ -84,9 +87,8 @@ class AsyncFlusher:
         if cycle is None or not cycle.stopping or self._hurried:
             return
         self._hurried = True
-        budget, until = self._budget, asyncio.get_running_loop().time() + SHUTDOWN_TIMEOUT
-        if budget is not None and not budget.expired() and (budget.when() or until) > until:
-            budget.reschedule(until)
+        if self._budget is not None:
+            self._budget.shorten(asyncio.get_running_loop().time(), SHUTDOWN_TIMEOUT)
 
 
 class BlockingFlusher:
@@ -108,16 +110,29 @@ class BlockingFlusher:
         Raises:
             StatusError: it failed.
         """
-        cycle = current_cycle.get()
-        if cycle is not None and cycle.stopping:  # no cancellation comes through to a thread that waits for a request
-            seconds = min(seconds, SHUTDOWN_TIMEOUT)
         with self._turn:
             pending = session.begin(checkpoint=checkpoint)
             if pending is None:
                 return
+            budget = Budget(self._clock.monotonic(), seconds)
             try:
-                flushed = drive_blocking(pending, self._writer, seconds, self._clock)
+                flushed = drive_blocking(pending, self._writer, budget, self._clock, hurry=self._hurry(budget))
             except BaseException as error:
                 session.fail(pending, error)
                 raise
             session.finish(pending, flushed)
+
+    def _hurry(self, budget: Budget) -> Callable[[], None]:
+        """Return what shortens a budget, once, when the controller is to stop.
+
+        No cancellation reaches a thread that waits for a request, so the controller is asked before each one.
+        """
+        cycle, hurried = current_cycle.get(), False
+
+        def hurry() -> None:
+            nonlocal hurried
+            if cycle is not None and cycle.stopping and not hurried:
+                hurried = True
+                budget.shorten(self._clock.monotonic(), SHUTDOWN_TIMEOUT)
+
+        return hurry

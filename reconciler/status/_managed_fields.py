@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.status._mutations import Path
 
-__all__ = ["field_trees", "owned_by_others_only", "owns"]
+__all__ = ["field_trees", "owned_by_others_only", "owners_of", "owns"]
 
 Tree = Mapping[str, Any]
 
@@ -38,8 +38,13 @@ def owns(managed_fields: Sequence[Mapping[str, Any]], manager: str, path: Path) 
 
 def owned_by_others_only(managed_fields: Sequence[Mapping[str, Any]], manager: str, path: Path) -> bool:
     """Say whether somebody owns the field, and this manager does not."""
-    owners = {name for name, tree in field_trees(managed_fields) if _covers(tree, path)}
+    owners = owners_of(managed_fields, path)
     return bool(owners) and manager not in owners
+
+
+def owners_of(managed_fields: Sequence[Mapping[str, Any]], path: Path) -> set[str]:
+    """Return the managers that own the field of the status at a path."""
+    return {name for name, tree in field_trees(managed_fields) if _covers(tree, path)}
 
 
 def _covers(tree: Tree, path: Path) -> bool:

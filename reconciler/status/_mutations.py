@@ -72,6 +72,19 @@ class Mutation(ABC):
     def paths(self) -> Sequence[Path]:
         """Return the paths it writes; empty when only running it would tell."""
 
+    def may_be_repeated(
+        self,
+        before: Mapping[str, Any] | None = None,  # noqa: ARG002 - for overrides
+        now: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> bool:
+        """Return whether applying it is harmless although it may have been applied already, and others wrote since.
+
+        Args:
+            before: the status that it was sent for.
+            now: the status that it would be applied to. None: any.
+        """
+        return self.idempotent
+
     @abstractmethod
     def apply(self, status: dict[str, Any], context: Context, /) -> None:
         """Change a status in place, sharing nothing with it afterwards; if it raises, nothing was changed.
@@ -168,6 +181,20 @@ class Append(_OnePath):
     def idempotent(self) -> bool:  # type: ignore[override]  # computed here, fixed elsewhere
         """Say that only an item with a key can be told from its own copy."""
         return self.key is not None
+
+    def may_be_repeated(self, before: Mapping[str, Any] | None = None, now: Mapping[str, Any] | None = None) -> bool:
+        """Return whether the list tells that the item was never added; a bounded one may have lost it again.
+
+        The oldest items go first. So the item would still be there if one is that was added before it.
+        """
+        if self.key is None or self.keep_last is None:
+            return self.key is not None
+        if before is None or now is None:
+            return False
+        older, items = get_path(before, self.path) or [], get_path(now, self.path) or []
+        if any(same_key(item, self.item, self.key) for item in items):
+            return True
+        return any(equal(item, older[-1]) for item in items) if older else not items
 
     def apply(self, status: dict[str, Any], context: Context, /) -> None:
         """Append, then drop from the front what is over the bound."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
-from reconciler.errors import ConfigurationError, error_from_response
+from reconciler.clock import current_clock
+from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown, error_from_response
+from reconciler.http import parse_retry_after
 from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of
 from reconciler.status._documents import document_of, is_kind, kind_of
 from reconciler.status._writer import Strategy
 
-__all__ = ["AUTH", "CONTENT_TYPES", "OfficialWriter", "Requests", "read_answer"]
+__all__ = ["AUTH", "CONTENT_TYPES", "OfficialWriter", "Requests", "not_sent_yet", "read_answer"]
 
 AUTH = ["BearerToken"]
 """What the generated clients call their one way to authenticate by header."""
@@ -61,7 +63,7 @@ class Requests:
     @property
     def discovery_path(self) -> str:
         """Return where the server lists the kinds of this one's group and version."""
-        return f"/apis/{self.gvk.group}/{self.gvk.version}" if self.gvk.group else f"/api/{self.gvk.version}"
+        return self.gvk.path
 
     def served(self) -> ResourceType | None:
         """Return how the kind is served, if that is known."""
@@ -89,11 +91,13 @@ class Requests:
 
         Raises:
             ConfigurationError: the kind is namespaced, and there is no namespace.
+            ValueError: a name is not valid.
         """
-        try:
-            return quote(served.path(*self.request, subresource), safe="/:")
-        except ValueError as error:
-            raise ConfigurationError(f"{error}: pass namespace=, or an object that has one") from None
+        if not self.request.namespace and served.namespaced:
+            raise ConfigurationError(
+                f"{self.gvk.kind} {self.request.name!r} needs a namespace: pass namespace=, or an object that has one"
+            )
+        return served.path(*self.request, subresource)
 
     def query(self, strategy: Strategy) -> list[tuple[str, str]]:
         """Return the parameters of a write."""
@@ -108,17 +112,20 @@ class OfficialWriter:
         api_client: the ApiClient; its authentication, proxy and TLS settings are used.
         requests: what to ask for.
         field_manager: under which name writes are recorded.
-        timeout: seconds for one request.
+        timeout: seconds for one request, unless the batcher sets fewer.
 
     Attributes:
+        former_field_manager: the name that earlier releases used in its place; ``""`` if there was none.
+        request_timeout: seconds that the next call of `read` or `write` may take.
         warnings: the ``Warning`` headers of the last answer.
     """
 
     def __init__(self, api_client: Any, requests: Requests, *, field_manager: str, timeout: float) -> None:
         self._api_client = api_client
         self._requests = requests
-        self._timeout = timeout
+        self.request_timeout = timeout
         self.field_manager = field_manager
+        self.former_field_manager = ""
         self.warnings: Sequence[str] = ()
 
     @property
@@ -132,14 +139,24 @@ class OfficialWriter:
         return self._requests.request
 
     @property
-    def server_identity(self) -> Hashable:
-        """Return the server's URL."""
-        return str(self._api_client.configuration.host)
+    def client(self) -> object:
+        """Return what names server and credentials: a program may make an ApiClient of it for each object."""
+        configuration: object = self._api_client.configuration
+        return configuration
 
     @property
     def identity(self) -> Hashable:
         """Return what names server, client and field manager."""
         return self._api_client.configuration.host, id(self._api_client), self.field_manager
+
+
+@contextmanager
+def not_sent_yet() -> Iterator[None]:
+    """Report a failure of what precedes a write as `NotSent`: the write itself was not begun."""
+    try:
+        yield
+    except OutcomeUnknown as error:
+        raise NotSent(str(error)) from error
 
 
 def read_answer(
@@ -163,12 +180,12 @@ def read_answer(
         document = None
     if 200 <= status < 300 and isinstance(document, dict):
         return document, [value for name, value in named if name == "warning"]
-    retry_after = next((float(value) for name, value in named if name == "retry-after" and value.isdigit()), None)
+    header = next((value for name, value in named if name == "retry-after"), "")
     raise error_from_response(
         status if status >= 300 else 502,
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
-        retry_after=retry_after,
+        retry_after=parse_retry_after(header, current_clock().now()),
         request=request,
     )
 

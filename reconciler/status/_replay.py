@@ -42,6 +42,7 @@ def sift(
     fresh: Mapping[str, Any],
     *,
     owned: Callable[[Path], bool],
+    reset: Callable[[Path], bool] = lambda _: False,
 ) -> Sifted:
     """Divide mutations into those that may be applied to a newer status and those that may not.
 
@@ -55,6 +56,7 @@ def sift(
         considered: the status that they were recorded on.
         fresh: the newer status.
         owned: whether the own field manager owns a field of the newer version.
+        reset: whether another writer set a field to the value that was there before. Default: nobody did.
     """
     last = {claim.path: claim.value for mutation in mutations for claim in _claims(mutation)}
     sifted = Sifted([], [], [])
@@ -63,7 +65,7 @@ def sift(
         for claim in _claims(mutation):
             before, now = get_path(considered, claim.path), get_path(fresh, claim.path)
             wanted = last[claim.path]
-            if equal(before, now) or equal(wanted, now):
+            if equal(wanted, now) or (equal(before, now) and not reset(claim.path)):
                 continue
             if equal(wanted, before):
                 idle.append(claim.path)

@@ -15,7 +15,6 @@ from reconciler.status._errors import MAX_NAMED, StatusConflict, StatusContested
 from reconciler.status._flush import Flush
 from reconciler.status._json import copy_json
 from reconciler.status._managed_fields import owns
-from reconciler.status._memory import MEMORY
 from reconciler.status._mutations import Context, Mutation, Path, apply_all, leaves
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
@@ -102,8 +101,8 @@ class Session:
     @property
     def generation(self) -> int | None:
         """Return the generation of the version that was read; None where each write of the status raises it."""
-        subresource = self.policy.subresource
-        raised = subresource is None or (subresource == "auto" and MEMORY.lacks_subresource(self.target.kind))
+        subresource, target = self.policy.subresource, self.target
+        raised = subresource is None or (subresource == "auto" and target.memory.lacks_subresource(target.gvk))
         return None if raised else self._tip.generation
 
     @property

@@ -10,7 +10,6 @@ import msgspec
 from reconciler.meta import equal, get_path, keep_transition_times, merge_diff, merge_patch, set_path
 from reconciler.status._apply import adopted, applied_configuration
 from reconciler.status._effects import Policy, Target
-from reconciler.status._memory import MEMORY
 from reconciler.status._mutations import Context, Mutation, Path, leaves
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._writer import Strategy
@@ -24,7 +23,7 @@ class Wish(msgspec.Struct, frozen=True):
     Attributes:
         tip: the version.
         mutations: what was applied to it.
-        computed: the whole status then, without what the server is known not to store.
+        computed: the whole status then.
         diff: the merge patch from the one to the other; empty when nothing is to be written.
         body: what to send.
         trimmed: list entries that ``keep_last`` dropped.
@@ -46,9 +45,9 @@ class Wish(msgspec.Struct, frozen=True):
         """Return the paths that are to be written."""
         return [path for path, _ in leaves(self.diff)]
 
-    def is_shown_by(self, status: Mapping[str, Any]) -> bool:
-        """Say whether a status has the computed value in every path that is to be written."""
-        return all(equal(get_path(status, path), get_path(self.computed, path)) for path in self.fields)
+    def missing_in(self, status: Mapping[str, Any]) -> Sequence[Path]:
+        """Return the paths that are to be written where a status does not have the computed value."""
+        return [path for path in self.fields if not equal(get_path(status, path), get_path(self.computed, path))]
 
     def left_no_trace_in(self, status: Mapping[str, Any]) -> bool:
         """Say whether a status is still the old one, although there was something to write."""
@@ -79,12 +78,14 @@ def wish_for(
         mark: the id to leave at the policy's token path, if it has one and there is something to write.
     """
     keep_transition_times(tip.status, computed)
-    MEMORY.leave_out(target.kind, computed, tip.status, policy.clock)
     diff = merge_diff(tip.status, computed)
     if diff and policy.forms is not None:
         kept = policy.forms.keep(tip.status, computed)
         if kept is not computed:  # rarely: it costs a second diff
             computed, diff = kept, merge_diff(tip.status, kept)
+    paths = (path for path, _ in leaves(diff))
+    if diff and target.memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
+        computed, diff = tip.status, {}  # it was sent before, and this is what the server makes of it
     if diff and policy.token is not None:
         set_path(computed, policy.token, mark)
         diff = merge_diff(tip.status, computed)
@@ -100,13 +101,14 @@ def wish_for(
     return Wish(tip, mutations, computed, diff, body, context.trimmed, policy.strategy)
 
 
-def adoption_of(target: Target, tip: Snapshot) -> Wish | None:
-    """Return the wish that makes earlier patches of this manager count as applied; None when there are none.
+def adoption_of(target: Target, wish: Wish) -> Wish | None:
+    """Return the wish that makes earlier writes of this manager count as applied; None when there are none.
 
     It changes nothing but the bookkeeping, and is conditional like every other. It goes to the main resource, because a
     write of ``/status`` leaves the bookkeeping as it is (seen on kube-apiserver 1.36).
     """
-    fields = adopted(tip.managed_fields, target.field_manager)
+    tip = wish.tip
+    fields = adopted(tip.managed_fields, target.field_manager, former=target.former_field_manager, changed=wish.fields)
     if fields is None:
         return None
     body = {"metadata": {"resourceVersion": tip.version, "managedFields": fields}}

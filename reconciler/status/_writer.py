@@ -16,11 +16,12 @@ Strategy = Literal["merge", "update", "apply"]
 class StatusWriter(Protocol):
     """Read one object, and write its status, over an asynchronous client.
 
-    A writer may have three more attributes. ``field_manager`` (str): the manager that its writes are recorded under;
-    with it, fields that this manager owns are overwritten on a newer version, and ``strategy="apply"`` is possible.
+    A writer may have more attributes. ``field_manager`` (str): the manager that its writes are recorded under; with it,
+    fields that this manager owns are overwritten on a newer version, and ``strategy="apply"`` is possible.
+    ``former_field_manager`` (str): a name that it used before; applies take over the fields of that name.
     ``warnings`` (sequence of str): the ``Warning`` headers of the last answer, named when the server dropped a field.
-    ``server_identity`` (hashable): names the server, for what is remembered of its kinds; without it that is filed
-    under ``identity``.
+    ``client`` (an object that can be referred to weakly): the client that several writers share. What is learned of the
+    server belongs to it, and ends with it; without it that belongs to the writer.
     """
 
     @property
@@ -71,7 +72,12 @@ class StatusWriter(Protocol):
 
 
 class SyncStatusWriter(Protocol):
-    """Read one object, and write its status, over a blocking client; otherwise the same as `StatusWriter`."""
+    """Read one object, and write its status, over a blocking client; otherwise the same as `StatusWriter`.
+
+    One more attribute is optional: ``request_timeout`` (float). Before each request of a flush the batcher sets it to
+    the seconds that the request may take, and the writer raises `OutcomeUnknown` when they have passed. Without it a
+    request that stalls takes the whole time of the flush, and its outcome is never read back.
+    """
 
     @property
     def gvk(self) -> GroupVersionKind:

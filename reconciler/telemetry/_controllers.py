@@ -32,6 +32,8 @@ class ControllerCounters:
         self.timeouts = 0
         self.echoes = 0
         self.storms = 0
+        self.mapper_errors = 0
+        self.unmapped_versions = 0
         self.workers = 0
         self.active = 0
 
@@ -71,6 +73,14 @@ class ControllerCounters:
     def storm(self) -> None:
         """Hear that a key was reported for running in a tight loop."""
         self.storms += 1
+
+    def mapper_failed(self) -> None:
+        """Count a call of a mapper that failed or took too long."""
+        self.mapper_errors += 1
+
+    def unmapped(self, versions: int, /) -> None:
+        """Count versions of a watched object that were given up."""
+        self.unmapped_versions += versions
 
 
 def controller_families(controllers: Sequence[ControllerCounters]) -> Iterable[Metric]:
@@ -141,4 +151,16 @@ def controller_families(controllers: Sequence[ControllerCounters]) -> Iterable[M
         "Keys reported for reconciling in a tight loop",
         label,
         [((c.name,), c.storms) for c in controllers],
+    )
+    yield counter(
+        "reconciler_mapper_errors",
+        "Calls of mappers that failed or took too long",
+        label,
+        [((c.name,), c.mapper_errors) for c in controllers],
+    )
+    yield counter(
+        "reconciler_unmapped",
+        "Versions of watched objects that were given up, so that the keys they name were not woken",
+        label,
+        [((c.name,), c.unmapped_versions) for c in controllers],
     )

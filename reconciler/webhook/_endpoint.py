@@ -70,10 +70,16 @@ class AdmissionEndpoint:
         """Answer a body. Cancellation answers nothing."""
         try:
             version, document = read_review(body, kind="AdmissionReview", versions=ADMISSION_VERSIONS)
+            request = request_of(document)
         except BadReview as error:
             return Reply(400, f"{error}\n".encode(), 400)
-        verdict, failed = await self._verdict(request_of(document))
-        return Reply(200, write_admission(version, document["uid"], verdict), verdict.code, failed)
+        verdict, failed = await self._verdict(request)
+        try:
+            return Reply(200, write_admission(version, request.uid, verdict), verdict.code, failed)
+        except (TypeError, ValueError, RecursionError) as error:
+            _log.exception("the answer to %s %r cannot be written", request.operation, request.name)
+            verdict = _failed(f"the answer cannot be written: {type(error).__name__}")
+            return Reply(200, write_admission(version, request.uid, verdict), verdict.code, failed=True)
 
     async def _verdict(self, request: AdmissionRequest) -> tuple[Verdict, bool]:
         """Return the answer, and whether it is one because a reviewer failed."""
@@ -85,15 +91,18 @@ class AdmissionEndpoint:
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # noqa: BLE001 - a reviewer is foreign code, and the API server waits
-                _log.exception("%s failed on %s %s", type(reviewer).__name__, request.operation, request.name)
-                message = f"{type(reviewer).__name__} failed: {type(error).__name__}"
-                refusal = Verdict(allowed=False, code=500, reason="InternalError", message=message, warnings=warnings)
-                return refusal, True
+                _log.exception("%s failed on %s %r", type(reviewer).__name__, request.operation, request.name)
+                refusal = _failed(f"{type(reviewer).__name__} failed: {type(error).__name__}")
+                return replace(refusal, warnings=warnings), True
             warnings += verdict.warnings
             if not verdict.allowed:
                 return replace(verdict, warnings=warnings), False
             patch += verdict.patch
         return Verdict(allowed=True, warnings=warnings, patch=patch), False  # type: ignore[arg-type]
+
+
+def _failed(message: str) -> Verdict:
+    return Verdict(allowed=False, code=500, reason="InternalError", message=message)
 
 
 def _with_patch(request: AdmissionRequest, patch: list[object]) -> AdmissionRequest:
@@ -137,4 +146,10 @@ class ConversionEndpoint:
             response["convertedObjects"] = []
             response["result"] = {"status": "Failure", "message": told}
         review = {"apiVersion": version, "kind": "ConversionReview", "response": response}
-        return Reply(200, msgspec.json.encode(review), code, failed)
+        try:
+            return Reply(200, msgspec.json.encode(review), code, failed)
+        except (TypeError, ValueError, RecursionError) as error:
+            _log.exception("the conversion of %s cannot be written", self._converter.kind)
+            told = f"the conversion cannot be written: {type(error).__name__}"
+            response |= {"convertedObjects": [], "result": {"status": "Failure", "message": told}}
+            return Reply(200, msgspec.json.encode(review), 422, failed=True)

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import msgspec.json
+import msgspec
+
+from reconciler._serving import MOST_LEVELS, is_deep
 
 __all__ = ["AdmissionRequest", "BadReview", "Operation", "Verdict", "read_review", "write_admission"]
 
@@ -18,6 +20,9 @@ ADMISSION_VERSIONS = frozenset({"admission.k8s.io/v1", "admission.k8s.io/v1beta1
 
 WARNING_LIMIT = 256
 """Characters of a warning; the API server cuts longer ones, and drops what exceeds 4096 in all."""
+
+
+_TOO_DEEP = f"the body has more than {MOST_LEVELS} levels of objects and lists"
 
 
 class BadReview(ValueError):
@@ -88,6 +93,10 @@ def read_review(body: bytes, *, kind: str, versions: frozenset[str]) -> tuple[st
         review = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadReview(f"the body is no JSON: {error}") from None
+    except RecursionError:
+        raise BadReview(_TOO_DEEP) from None
+    if is_deep(review):
+        raise BadReview(_TOO_DEEP)
     if not isinstance(review, dict) or review.get("kind") != kind or review.get("apiVersion") not in versions:
         raise BadReview(f"the body is no {kind} of {' or '.join(sorted(versions))}")
     request = review.get("request")
@@ -96,19 +105,45 @@ def read_review(body: bytes, *, kind: str, versions: frozenset[str]) -> tuple[st
     return review["apiVersion"], request
 
 
+class _User(msgspec.Struct):
+    username: str | None = None
+    groups: list[str] | None = None
+
+
+class _Sent(msgspec.Struct, rename="camel"):
+    uid: str
+    operation: Operation = "CREATE"
+    name: str | None = None
+    namespace: str | None = None
+    sub_resource: str | None = None
+    user_info: _User | None = None
+    dry_run: bool | None = None
+    options: dict[str, Any] | None = None
+    object: dict[str, Any] | None = None
+    old_object: dict[str, Any] | None = None
+
+
 def request_of(document: dict[str, Any]) -> AdmissionRequest:
-    """Return a request of an AdmissionReview."""
-    user = document.get("userInfo") or {}
+    """Return a request of an AdmissionReview.
+
+    Raises:
+        BadReview: a member has the wrong type; the message names it.
+    """
+    try:
+        sent = msgspec.convert(document, _Sent)
+    except msgspec.ValidationError as error:
+        raise BadReview(f"the request of the AdmissionReview is not valid: {error}") from None
+    user = sent.user_info or _User()
     return AdmissionRequest(
-        uid=document["uid"],
-        operation=document.get("operation", "CREATE"),
-        name=document.get("name") or "",
-        namespace=document.get("namespace") or None,
-        subresource=document.get("subResource") or "",
-        username=user.get("username") or "",
-        groups=tuple(user.get("groups") or ()),
-        dry_run=bool(document.get("dryRun")),
-        options=document.get("options") or {},
+        uid=sent.uid,
+        operation=sent.operation,
+        name=sent.name or "",
+        namespace=sent.namespace or None,
+        subresource=sent.sub_resource or "",
+        username=user.username or "",
+        groups=tuple(user.groups or ()),
+        dry_run=bool(sent.dry_run),
+        options=sent.options or {},
         document=document,
     )
 

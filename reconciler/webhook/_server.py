@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from reconciler._serving import BadBody, Limits
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.webhook._admission import Admission
@@ -57,6 +58,7 @@ class WebhookServer:
         self._admissions: dict[str, AdmissionEndpoint] = {}
         self._conversions: dict[str, ConversionEndpoint] = {}
         self._metrics: WebhookMetrics | None = None
+        self._limits = Limits(body_bytes=BODY_LIMIT)
         self._bound: int | None = None
         self._listening = asyncio.Event()
 
@@ -124,25 +126,23 @@ class WebhookServer:
         Raises:
             ConfigurationError: the address cannot be listened on, or time is virtual.
         """
-        from aiohttp import web
+        from reconciler._serving._server import HTTPServer
 
         if getattr(current_clock(), "virtual", False):
             raise ConfigurationError("webhooks need sockets, which do not work under virtual time: call review() there")
-        runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=_SHUTDOWN_SECONDS)
-        await runner.setup()
+        server = HTTPServer(self._handle, self._limits)
         try:
-            site = web.TCPSite(runner, self._host or None, self._port, ssl_context=self._certificates.context)
             try:
-                await site.start()
+                await server.start(self._host or None, self._port, context=self._certificates.context)
             except OSError as error:
                 where = f"{self._host}:{self._port}"
                 raise ConfigurationError(f"webhooks cannot listen on {where}: {error.strerror}") from error
-            self._bound = runner.addresses[0][1]
+            self._bound = server.addresses[0][1]
             self._listening.set()
             await self._certificates.follow()
         finally:
             self._bound = None
-            await asyncio.shield(_closed(runner))
+            await asyncio.shield(server.close(_SHUTDOWN_SECONDS))
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         from aiohttp import web
@@ -154,45 +154,32 @@ class WebhookServer:
         if request.method != "POST":
             return web.Response(status=405, text="only POST\n", headers={"allow": "POST"})
         if self._metrics is None:
-            return (await _answered(request, endpoint))[0]
+            return (await self._answered(request, endpoint))[0]
         name = request.path
         with self._metrics.in_flight.labels(name).track_inprogress(), self._metrics.latency.labels(name).time():
-            response, failed = await _answered(request, endpoint)
+            response, failed = await self._answered(request, endpoint)
         self._metrics.requests.labels(name, str(response.status)).inc()
         if failed:
             reviewed = isinstance(endpoint, AdmissionEndpoint)
             (self._metrics.panics if reviewed else self._metrics.conversion_panics).inc()
         return response
 
+    async def _answered(
+        self, request: web.BaseRequest, endpoint: AdmissionEndpoint | ConversionEndpoint
+    ) -> tuple[web.Response, bool]:
+        """Return the answer, and whether the reviewer failed."""
+        from aiohttp import web
 
-async def _closed(runner: web.ServerRunner) -> None:
-    """Stop to listen, let reviews under way be answered, and leave no connection open.
+        from reconciler._serving._server import read_body
 
-    A closed TLS connection waits for the other side's word, which an API server that keeps it for the next review does
-    not give.
-    """
-    server = runner.server
-    connections = [] if server is None else [each.transport for each in server.connections]
-    await runner.cleanup()
-    for transport in connections:
-        if transport is not None:
-            transport.abort()
-    await asyncio.sleep(0)  # for the loop to close the sockets
-
-
-async def _answered(
-    request: web.BaseRequest, endpoint: AdmissionEndpoint | ConversionEndpoint
-) -> tuple[web.Response, bool]:
-    """Return the answer, and whether who was asked has failed."""
-    from aiohttp import web
-
-    if request.content_type != "application/json":
-        return web.Response(status=400, text="the content type must be application/json\n"), False
-    body = bytearray()
-    async for chunk in request.content.iter_chunked(65_536):
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            return web.Response(status=413, text=f"a review has {BODY_LIMIT} bytes at most\n"), False
-    reply = await endpoint.answer(bytes(body))
-    content_type = "application/json" if reply.status == 200 else "text/plain"
-    return web.Response(status=reply.status, body=reply.body, content_type=content_type), reply.failed
+        if request.content_type != "application/json":
+            return web.Response(status=400, text="the content type must be application/json\n"), False
+        try:
+            body = await read_body(request, self._limits)
+        except BadBody as error:
+            response = web.Response(status=error.status, text=f"{error}\n")
+            response.force_close()
+            return response, False
+        reply = await endpoint.answer(body)
+        content_type = "application/json" if reply.status == 200 else "text/plain"
+        return web.Response(status=reply.status, body=reply.body, content_type=content_type), reply.failed

@@ -9,7 +9,8 @@ Keys, not events: a hundred events of one object are one run. The guarantees, ea
   a delay on a key that is ready moves nothing.
 * **Reasons.** Each add says why. `retract` takes one reason back, and with the last one the run.
 * **Fair.** First in, first out within a priority, and no key starves: after `PATIENCE` hand-outs from the highest
-  priority in a row, the key that is ready longest in any lower one is served.
+  priority in a row, the key that is ready longest in any lower one is served. With ``fair_by``, groups of keys take
+  turns, and each group has this order of its own.
 * **Nothing is lost.** A cancelled `get` passes the key on. Draining waits for everything that is ready or in hand; what
   a shutdown drops is counted; nobody is left hanging.
 * **Nothing is kept.** A key that is done and has no failures on record costs no memory, nor do timers that were moved.

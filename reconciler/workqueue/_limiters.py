@@ -166,8 +166,9 @@ class TokenBucket:
         now = self._refill()
         return max(0.0, self._reserved.get(key, now) - now)
 
-    def forget(self, _key: Hashable, /) -> None:
-        """Do nothing: tokens are not given back."""
+    def forget(self, key: Hashable, /) -> None:
+        """Forget which token the key reserved. The token is spent: it is not given back."""
+        self._reserved.pop(key, None)
 
     def retries(self, _key: Hashable, /) -> int:
         """Return 0: a bucket knows no failures."""

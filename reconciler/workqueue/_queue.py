@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import math
 import threading
+from collections.abc import Callable, Hashable
 
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
@@ -46,6 +47,8 @@ class WorkQueue(QueueState[K]):
             controller-runtime's default.
         clock: source of monotonic time. Defaults to the clock in force.
         metrics: measures waits and runs. Defaults to nobody.
+        fair_by: returns the group of a key, such as its namespace. Groups that have ready keys take turns, one hand-out
+            each, and priorities count within a group. Defaults to one group.
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class WorkQueue(QueueState[K]):
         rate_limiter: RateLimiter | None = None,
         clock: Clock | None = None,
         metrics: QueueMetrics | None = None,
+        fair_by: Callable[[K], Hashable] | None = None,
     ) -> None:
-        super().__init__(name, rate_limiter or ExponentialBackoff(0.005, 1000), (clock or current_clock()).monotonic)
+        limiter = rate_limiter or ExponentialBackoff(0.005, 1000)
+        super().__init__(name, limiter, (clock or current_clock()).monotonic, fair_by)
         self._metrics = metrics
         self._drainers: list[asyncio.Future[None]] = []
         self._stopped = False
@@ -115,11 +120,17 @@ class WorkQueue(QueueState[K]):
         elif not entry.ready:
             self._make_ready(entry)
 
-    def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "") -> None:
+    def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "", at_least: float = 0.0) -> None:
         """Add a key after the delay that the rate limiter says, which counts this as a failure.
 
         A key that is ready, or waits by the rate limiter already, is a duplicate: its failure counts, but it is not
         charged to what keys share (see `TokenBucket`).
+
+        Args:
+            key: what to hand out.
+            priority: as in `add`.
+            reason: as in `add`.
+            at_least: seconds that the delay has at least, whatever the rate limiter says. Defaults to 0.
 
         Raises:
             ValueError: the rate limiter answered a delay that is not finite.
@@ -132,7 +143,7 @@ class WorkQueue(QueueState[K]):
             return
         duplicate = entry is not None and (entry.ready or entry.limited)
         delay = when_duplicate(self._limiter, key) if duplicate else self._limiter.when(key)
-        self.add(key, after=delay, priority=priority, reason=reason)
+        self.add(key, after=max(delay, at_least), priority=priority, reason=reason)
         self._entries[key].limited = True
 
     def add_threadsafe(self, key: K, *, after: float | None = None, priority: int = 0, reason: str = "") -> None:
@@ -172,8 +183,14 @@ class WorkQueue(QueueState[K]):
         return found
 
     def forget(self, key: K) -> None:
-        """End the key's history with the rate limiter; what is pending stays pending."""
+        """End the key's history with the rate limiter; what is pending stays pending.
+
+        Its next failure is no duplicate, so it is charged to what keys share.
+        """
         self._limiter.forget(key)
+        entry = self._entries.get(key)
+        if entry is not None:
+            entry.limited = False
 
     # Working
 

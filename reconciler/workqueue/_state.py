@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic
 
 from reconciler.workqueue._entry import Entry, K
+from reconciler.workqueue._fair import FairOrder
 from reconciler.workqueue._limiters import RateLimiter
 from reconciler.workqueue._order import ReadyOrder
 from reconciler.workqueue._reasons import named
@@ -25,14 +26,21 @@ class QueueState(Generic[K]):
         name: for error messages and statistics.
         limiter: counts failures.
         now: tells monotonic time.
+        fair_by: returns the group of a key; groups take turns. None for one group.
     """
 
-    def __init__(self, name: str, limiter: RateLimiter, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        limiter: RateLimiter,
+        now: Callable[[], float],
+        fair_by: Callable[[K], Hashable] | None = None,
+    ) -> None:
         self._name = name
         self._limiter = limiter
         self._now = now
         self._entries: dict[K, Entry[K]] = {}
-        self._order: ReadyOrder[K] = ReadyOrder()
+        self._order: ReadyOrder[K] | FairOrder[K] = ReadyOrder() if fair_by is None else FairOrder(fair_by)
         self._timers: Timers[K] = Timers()
         self._in_hand: set[Entry[K]] = set()
         self._ready = 0  # entries that are ready, those in hand as well included

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.backoff import Backoff
+from reconciler.backoff import LONGEST_RETRY_AFTER, Backoff, obey, wait_asked_by
+from reconciler.errors import ReconcilerError
 
 
 def test_delays_grow_by_the_factor_from_the_base() -> None:
@@ -96,3 +97,37 @@ def test_a_delay_is_never_negative_and_never_above_the_cap_plus_jitter(backoff: 
 def test_exact_delays_never_shrink_with_the_count(backoff: Backoff, n: int) -> None:
     exact = Backoff(backoff.base, backoff.factor, backoff.maximum)
     assert exact.delay(n) <= exact.delay(n + 1)
+
+
+@pytest.mark.parametrize("asked", [None, 0, -5, -math.inf, math.nan])
+def test_no_wish_of_a_server_is_no_wait(asked: float | None) -> None:
+    assert obey(asked) == 0
+    assert Backoff(base=1).delay(0, asked=asked) == 1
+
+
+@pytest.mark.parametrize("asked", [3601, 1e30, 10**400, math.inf])
+def test_a_wish_of_more_than_an_hour_is_an_hour(asked: float) -> None:
+    assert obey(asked, jitter=False) == LONGEST_RETRY_AFTER == 3600
+    assert 3600 <= obey(asked, random.Random(1)) <= 3960
+    assert 3600 <= Backoff(base=1, maximum=2, jitter=0.5).delay(3, random.Random(1), asked=asked) <= 3960
+
+
+def test_a_wish_is_spread_upwards_by_a_tenth() -> None:
+    rng = random.Random(1)
+    waits = [obey(30, rng) for _ in range(1000)]
+    assert 30 <= min(waits) < 30.1
+    assert 32.9 < max(waits) <= 33
+
+
+def test_the_longest_wish_among_errors_causes_and_groups_counts() -> None:
+    def wishing(seconds: float | None) -> ReconcilerError:
+        error = ReconcilerError()
+        error.retry_after = seconds
+        return error
+
+    plain = RuntimeError()
+    plain.__cause__ = ExceptionGroup("", [wishing(5), ValueError(), ExceptionGroup("", [wishing(7)])])
+    plain.__cause__.__cause__ = plain  # a circle
+    assert wait_asked_by(plain) == 7
+    assert wait_asked_by(wishing(None)) is None
+    assert wait_asked_by(ValueError()) is None

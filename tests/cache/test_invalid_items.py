@@ -149,4 +149,4 @@ async def test_a_mapper_gets_what_can_be_read(apiserver: APIServer, client: Clie
     async with manager.running():
         await asyncio.sleep(5)
         assert sorted(noting.seen) == ["a", "deep", "heavy", "z"]
-    assert types == {"a": Crate, "z": Crate, "heavy": Unstructured, "deep": Unstructured}
+    assert types == {"a": Crate, "z": Crate, "heavy": Crate, "deep": Unstructured}

@@ -117,7 +117,7 @@ async def test_an_answer_that_is_no_http_is_an_unknown_outcome() -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
 
     async with serving(handler) as server, transport_to(server.port) as transport:
-        with pytest.raises(OutcomeUnknown, match=r"PUT /x: no answer: the answer is not HTTP/1\.1; it may have been"):
+        with pytest.raises(OutcomeUnknown, match=r"PUT /x: invalid answer: the answer is not HTTP/1\.1; it may have"):
             await transport.send(HTTPRequest("PUT", "/x", body=b"{}"))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler import Model, ObjectMeta, Resource
 from reconciler.client import Client
-from reconciler.meta import Request
+from reconciler.meta import Request, program_name
 
 
 class Database(Resource[Model], group="example.com", version="v1"):
@@ -105,7 +105,7 @@ async def test_an_owner_is_found_in_the_namespace_that_is_filled_in(script: Any,
 
 
 def test_a_namespace_cannot_be_left_again(prod: Client) -> None:
-    assert prod.in_namespace("prod").field_manager == "kube-reconciler"
+    assert prod.in_namespace("prod").field_manager == program_name()
     with pytest.raises(ValueError, match="for namespace 'prod', not for 'test'"):
         prod.in_namespace("test")
     with pytest.raises(ValueError, match="needs the name"):
@@ -141,7 +141,7 @@ async def test_the_field_manager_is_the_call_s_or_the_client_s(script: Any, clie
             script.answers(STORED)
             await call(**options)
             assert script.query["fieldManager"] == expected, verb
-    assert (mine.field_manager, client.field_manager) == ("mine", "kube-reconciler")
+    assert (mine.field_manager, client.field_manager) == ("mine", program_name())
     script.answers(STORED)
     await mine.status_writer(Database, "db1", "prod").write({})
     assert script.query["fieldManager"] == "mine"

@@ -25,6 +25,7 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
+from reconciler.http import HTTPResponse
 
 pytestmark = pytest.mark.virtual_time
 
@@ -133,18 +134,112 @@ async def test_the_wait_that_the_server_asks_for_is_kept(script: Any, client: Cl
     assert asyncio.get_running_loop().time() == 3
 
 
-async def test_a_wait_longer_than_the_policy_allows_is_handed_back(script: Any, client: Client) -> None:
-    script.answers({}, 429, retry_after="600")
-    with pytest.raises(TooManyRequests) as caught:
+@pytest.mark.parametrize("code", [429, 503])
+@pytest.mark.parametrize("header", ["30", "Thu, 01 Jan 2026 00:00:30 GMT", None])
+async def test_a_wait_longer_than_the_back_off_is_kept_too(
+    script: Any, client: Client, code: int, header: str | None
+) -> None:
+    if header is None:
+        script.refuses(code, retryAfterSeconds=30)
+    else:
+        script.answers({}, code, retry_after=header)
+    script.answers(OBJECT)
+    await client.get("v1/ConfigMap", "c", "prod")
+    assert asyncio.get_running_loop().time() == 30
+    assert len(script.requests) == 2
+
+
+async def test_the_back_off_is_kept_where_it_is_longer(script: Any) -> None:
+    script.refuses(429, retryAfterSeconds=1).answers(OBJECT)
+    await Client(script, retry=RetryPolicy(base=5, jitter=0)).get("v1/ConfigMap", "c", "prod")
+    assert asyncio.get_running_loop().time() == 5
+
+
+async def test_many_clients_that_were_told_the_same_do_not_come_back_at_once(script: Any) -> None:
+    times = set()
+    for seed in range(20):
+        started = asyncio.get_running_loop().time()
+        script.refuses(429, retryAfterSeconds=30).answers(OBJECT)
+        await Client(script, rng=random.Random(seed)).get("v1/ConfigMap", "c", "prod")
+        times.add(asyncio.get_running_loop().time() - started)
+    assert len(times) == 20
+    assert 30 <= min(times) < 30.5
+    assert 32.5 < max(times) <= 33
+
+
+@pytest.mark.parametrize("code", [429, 503])
+async def test_a_wait_beyond_the_deadline_is_handed_back_at_once(script: Any, client: Client, code: int) -> None:
+    script.answers({}, code, retry_after="600")
+    with pytest.raises(APIError) as caught:
         await client.get("v1/ConfigMap", "c", "prod")
     assert caught.value.retry_after == 600
     assert asyncio.get_running_loop().time() == 0
 
 
-async def test_an_unreadable_retry_after_is_as_none(script: Any, client: Client) -> None:
-    script.answers({}, 429, retry_after="soon").answers(OBJECT)
+async def test_all_waits_together_end_before_the_deadline(script: Any) -> None:
+    for _ in range(9):
+        script.refuses(429, retryAfterSeconds=30)
+    with pytest.raises(TooManyRequests):
+        await Client(script, retry=RetryPolicy(attempts=9, jitter=0)).get("v1/ConfigMap", "c", "prod")
+    assert len(script.requests) == 5
+    assert asyncio.get_running_loop().time() == 120
+
+
+@pytest.mark.parametrize("header", ["1" + "0" * 30, "9" * 5000, "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_nobody_waits_for_longer_than_an_hour(script: Any, header: str) -> None:
+    script.answers({}, 429, retry_after=header).answers(OBJECT)
+    patient = Client(script, retry=RetryPolicy(deadline=1e6))
+    await patient.get("v1/ConfigMap", "c", "prod")
+    assert 3600 < asyncio.get_running_loop().time() <= 3960
+
+
+async def test_a_huge_wait_in_the_status_is_an_hour(script: Any, client: Client) -> None:
+    script.refuses(429, retryAfterSeconds=10**15)
+    with pytest.raises(TooManyRequests) as caught:
+        await client.get("v1/ConfigMap", "c", "prod")
+    assert caught.value.retry_after == 3600
+
+
+@pytest.mark.parametrize(
+    "header", ["soon", "-5", "1e9", "3.5", "", "\u00b2", "nan", "Thu, 99 Jan 2026 00:00:03 GMT", "Thu", ",", "1, 2"]
+)
+async def test_an_unreadable_retry_after_is_as_none(script: Any, client: Client, header: str) -> None:
+    script.answers({}, 429, retry_after=header).answers(OBJECT)
     await client.get("v1/ConfigMap", "c", "prod")
     assert asyncio.get_running_loop().time() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("seconds", [-5, "5", True, None, [], {"a": 1}])
+async def test_an_unreadable_wait_in_the_status_is_as_none(script: Any, client: Client, seconds: Any) -> None:
+    script.refuses(429, retryAfterSeconds=seconds).answers(OBJECT)
+    await client.get("v1/ConfigMap", "c", "prod")
+    assert asyncio.get_running_loop().time() == pytest.approx(0.1)
+
+
+async def test_discovery_waits_as_long_as_it_is_told(script: Any, client: Client) -> None:
+    asked: list[float] = []
+
+    class Shedding:
+        async def send(self, request: Any, /) -> Any:
+            if request.path == "/api/v1":
+                asked.append(asyncio.get_running_loop().time())
+                if len(asked) == 1:
+                    return HTTPResponse(429, {"retry-after": "30"})
+            return await script.send(request)
+
+    script.answers(OBJECT)
+    await Client(Shedding(), retry=EXACT).get("v1/ConfigMap", "c", "prod")
+    assert asked == [0, 30]
+
+
+@pytest.mark.parametrize("code", [429, 503])
+async def test_waiting_for_an_object_waits_as_long_as_it_is_told(script: Any, code: int) -> None:
+    client = Client(script, retry=RetryPolicy(attempts=1))
+    script.refuses(code, retryAfterSeconds=300)
+    script.answers({"items": [OBJECT], "metadata": {"resourceVersion": "7"}})
+    await client.wait_for("v1/ConfigMap", "c", "prod", until=bool, timeout=900)
+    assert 300 <= asyncio.get_running_loop().time() <= 330
+    assert len(script.requests) == 2
 
 
 async def test_the_jitter_follows_the_seed(script: Any) -> None:
@@ -170,7 +265,7 @@ def test_a_wait_is_never_shorter_than_asked_and_never_longer_than_its_bounds(
 ) -> None:
     policy = RetryPolicy(base=base, maximum=maximum, jitter=jitter)
     delay = policy.delay(n, TooManyRequests("", status=429, retry_after=asked), random.Random(0))
-    assert (asked or 0) <= delay <= max(maximum * (1 + jitter), asked or 0)
+    assert (asked or 0) <= delay <= max(maximum * (1 + jitter), 1.1 * (asked or 0))
 
 
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"base": -1}, {"jitter": 2}, {"maximum": -1}])

@@ -282,7 +282,7 @@ async def test_no_free_connection_in_time_was_not_sent() -> None:
         transport_to(server.port, connection_pool_maxsize=1) as transport,
         asyncio.TaskGroup() as tasks,
     ):
-        blocker = tasks.create_task(transport.send(HTTPRequest("GET", "/watch", stream=True)))
+        blocker = tasks.create_task(transport.send(HTTPRequest("GET", "/slow")))
         await server.asked.wait()
         with pytest.raises(NotSent, match="timed out"):
             await transport.send(HTTPRequest("GET", "/x", timeout=0.05))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import kubernetes_asyncio.client
@@ -68,11 +69,79 @@ async def test_headers_name_the_program_and_the_form(script: Any) -> None:
     assert script.last.timeout == 65
 
 
-@pytest.mark.parametrize("name", ["", ".", ".."])
-async def test_a_name_that_would_ask_for_something_else_is_refused_here(script: Any, client: Client, name: str) -> None:
-    with pytest.raises(ValueError, match="needs a name"):
-        await client.get(Database, name, "prod")
+INVALID = [".", "..", "a/b", "a/../b", "a?b", "a#b", "a%2fb", "%2e%2e", "a\nb", "a\x00", "\x7f", "a" * 254]
+ONE = {"apiVersion": "v1", "kind": "ConfigMap"}
+VERBS: dict[str, Callable[[Client, Any, str, str | None], Any]] = {
+    "get": lambda c, kind, name, ns: c.get(kind, name, ns),
+    "get_metadata": lambda c, kind, name, ns: c.get_metadata(kind, name, ns),
+    "delete": lambda c, kind, name, ns: c.delete(kind, name, ns),
+    "patch": lambda c, kind, name, ns: c.patch(kind, name, ns, patch={}),
+    "patch status": lambda c, kind, name, ns: c.patch(kind, name, ns, patch={}, subresource="status"),
+    "get_subresource": lambda c, kind, name, ns: c.get_subresource(kind, name, ns, subresource="scale"),
+    "create_subresource": lambda c, kind, name, ns: c.create_subresource(
+        kind, name, ns, subresource="eviction", body={}
+    ),
+    "update_subresource": lambda c, kind, name, ns: c.update_subresource(kind, name, ns, subresource="scale", body={}),
+    "wait_for": lambda c, kind, name, ns: c.wait_for(kind, name, ns, until=bool, timeout=1),
+    "wait_gone": lambda c, kind, name, ns: c.wait_gone(kind, name, ns, timeout=1),
+    "status": lambda c, kind, name, ns: c.status_writer(kind, name, ns).write({}),
+    "read status": lambda c, kind, name, ns: c.status_writer(kind, name, ns).read(),
+    "create": lambda c, kind, name, ns: c.create({**ONE, "metadata": {"name": name, "namespace": ns}}),
+    "update": lambda c, kind, name, ns: c.update({**ONE, "metadata": {"name": name, "namespace": ns}}),
+    "apply": lambda c, kind, name, ns: c.apply({**ONE, "metadata": {"name": name, "namespace": ns}}),
+    "delete object": lambda c, kind, name, ns: c.delete({**ONE, "metadata": {"name": name, "namespace": ns}}),
+    "create_or_update": lambda c, kind, name, ns: c.create_or_update(
+        {**ONE, "metadata": {"name": name, "namespace": ns}}, lambda obj: None
+    ),
+    "patch_from": lambda c, kind, name, ns: c.patch_from(
+        {**ONE, "metadata": {"name": name, "namespace": ns}},
+        {**ONE, "metadata": {"name": name, "namespace": ns}, "a": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", INVALID)
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("kind", [Database, "v1/ConfigMap", "v1/Node"])
+async def test_a_name_that_would_ask_for_something_else_is_refused_here(
+    script: Any, client: Client, verb: str, bad: str, kind: Any
+) -> None:
+    with pytest.raises(ValueError, match="is not valid"):
+        await VERBS[verb](client, kind, bad, "prod")
+    if kind != "v1/Node":
+        with pytest.raises(ValueError, match=r"namespace .* is not valid"):
+            await VERBS[verb](client, kind, "a", bad)
+    assert (script.requests, script.discovered) == ([], [])
+
+
+@pytest.mark.parametrize("verb", ["get", "delete", "patch", "get_subresource", "status"])
+async def test_an_empty_name_is_refused_here(script: Any, client: Client, verb: str) -> None:
+    with pytest.raises(ValueError, match=r"needs a name|needs the object's name|give the object's name"):
+        await VERBS[verb](client, Database, "", "prod")
     assert script.requests == []
+
+
+@pytest.mark.parametrize("bad", ["", *INVALID])
+async def test_a_namespace_that_would_ask_for_something_else_is_refused_by_lists_too(
+    script: Any, client: Client, bad: str
+) -> None:
+    for call in (client.list, client.list_metadata, client.delete_all_of):
+        with pytest.raises(ValueError, match=r"namespace .* is not valid"):
+            await call("v1/ConfigMap", bad)
+    for stream in (client.watch("v1/ConfigMap", bad), client.list_pages("v1/ConfigMap", bad)):
+        with pytest.raises(ValueError, match=r"namespace .* is not valid"):
+            await anext(stream)
+    assert (script.requests, script.discovered) == ([], [])
+
+
+@pytest.mark.parametrize("bad", ["..", "a/../../b", "status?dryRun=All", "a#b", "%2e%2e"])
+async def test_subresources_and_kinds_cannot_leave_their_path_either(script: Any, client: Client, bad: str) -> None:
+    with pytest.raises(ValueError, match="is not valid"):
+        await client.get_subresource(Database, "a", "prod", subresource=bad)
+    for kind in (GroupVersionKind(bad, "v1", "Thing"), GroupVersionKind("apps", bad, "Deployment")):
+        with pytest.raises(ValueError, match="is not valid"):
+            await client.get(kind, "a", "prod")
+    assert (script.requests, script.discovered) == ([], [])
 
 
 async def test_a_namespaced_object_needs_its_namespace(script: Any, client: Client) -> None:
@@ -84,8 +153,8 @@ async def test_a_namespaced_object_needs_its_namespace(script: Any, client: Clie
 
 
 async def test_names_are_encoded_in_the_path(script: Any, client: Client) -> None:
-    await Client(script.answers(STORED)).get(Database, "a/b?c", "p d")
-    assert script.last.path == "/apis/example.com/v1/namespaces/p%20d/databases/a%2Fb%3Fc"
+    await Client(script.answers(STORED)).get(Database, "system:a b\u00e9", "p d")
+    assert script.last.path == "/apis/example.com/v1/namespaces/p%20d/databases/system:a%20b%C3%A9"
 
 
 async def test_an_answer_that_does_not_fit_the_class_names_the_object(script: Any, client: Client) -> None:

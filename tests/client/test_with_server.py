@@ -263,7 +263,7 @@ async def test_a_shed_request_is_repeated_after_the_time_the_server_asks_for(ser
     server.faults.add(status=429, times=2, retry_after=2, verb="create")
     await client.create(database())
     assert len(server.requests(verb="create", resource="databases")) == 3
-    assert asyncio.get_running_loop().time() == pytest.approx(4)
+    assert 4 < asyncio.get_running_loop().time() <= 4.4
 
 
 @virtual

@@ -65,12 +65,14 @@ class Api:
         query: Mapping[str, str] | None = None,
         content: str = JSON,
         accept: str = JSON,
+        headers: Mapping[str, str] | None = None,
         keep: Sequence[str] = (),
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Send one request, note the answer, return its body.
 
         Args:
+            headers: headers beside those for the types of the bodies.
             keep: note only these dotted paths of the body.
             quiet: note nothing; for what only prepares.
         """
@@ -83,6 +85,7 @@ class Api:
                     "accept": accept,
                     "user-agent": "conformance/1.0",
                     **({"content-type": content} if body is not None else {}),
+                    **(headers or {}),
                 },
                 body=b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode(),
                 timeout=30,

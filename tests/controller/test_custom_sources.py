@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from reconciler.controller import ChannelSource
+from reconciler.controller import ChannelSource, ControllerError
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
@@ -172,3 +172,56 @@ async def test_what_is_no_source_is_refused(world: World, sources) -> None:
 def test_a_channel_of_nothing_that_streams_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="async iterable"):
         ChannelSource([Request("w", "ns")])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [OSError("no"), asyncio.CancelledError()])
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_mapper_that_fails_costs_its_item_alone(
+    world: World, kind: str, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    def plain(item) -> list[Request]:
+        if item == "bad":
+            raise error
+        return [Request(item, "ns")]
+
+    async def mapped(item) -> list[Request]:
+        return plain(item)
+
+    queue: asyncio.Queue[str] = asyncio.Queue()
+    reconciler = KeyReconciler()
+    source = ChannelSource(queue, mapper=plain if kind == "plain" else mapped)
+    await world.start(reconciler, resource=Widget, sources=[source])
+    for item in ("bad", "good"):
+        queue.put_nowait(item)
+    await quiet()
+    assert reconciler.keys == ["ns/good"]
+    assert "source 'channel' failed on bad" in caplog.text
+
+
+async def test_mapper_that_hangs_costs_its_item_alone(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async def mapper(item) -> list[Request]:
+        await asyncio.sleep(1e6 if item == "bad" else 0)
+        return [Request(item, "ns")]
+
+    queue: asyncio.Queue[str] = asyncio.Queue()
+    reconciler = KeyReconciler()
+    source = ChannelSource(queue, mapper=mapper, mapper_timeout=5)
+    await world.start(reconciler, resource=Widget, sources=[source])
+    for item in ("bad", "good"):
+        queue.put_nowait(item)
+    await quiet(10)
+    assert reconciler.times == [5]
+    assert "it did not end within 5 s" in caplog.text
+
+
+async def test_source_that_raises_a_cancellation_itself_ends_the_controller(world: World) -> None:
+    async def breaks(enqueue) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(100))
+        task.cancel()
+        await task
+
+    controller = world.controller(WidgetReconciler(), sources=[breaks])
+    await world.cache.start()
+    with pytest.raises(ControllerError, match="source 'breaks' was cancelled, and not by the controller"):
+        async with asyncio.timeout(60):
+            await controller.run()

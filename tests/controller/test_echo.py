@@ -148,6 +148,21 @@ def test_store_that_is_behind_own_writes_keeps_the_chain(tracker):
     assert tracker.seen("k") == 7
 
 
+def test_own_writes_on_a_foreign_version_count_once_that_is_observed(tracker):
+    tracker.hand_out("k")
+    tracker.start("k", 5)
+    tracker.wrote("k", before=6, after=7, exact=True)  # 6 is foreign
+    tracker.admits("k", 6)
+    assert tracker.finish("k")
+    tracker.hand_out("k")
+    tracker.start("k", 6)  # the store is behind
+    tracker.wrote("k", before=7, after=8, exact=True)
+    tracker.admits("k", 7)
+    assert tracker.finish("k") is None
+    assert tracker.seen("k") == 8
+    assert not tracker.admits("k", 8)
+
+
 def test_object_that_was_absent_at_the_start_teaches_nothing(tracker):
     tracker.hand_out("k")
     tracker.start("k", None)

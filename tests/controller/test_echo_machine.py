@@ -83,6 +83,7 @@ class Obj:
     basis: int | None = None  # the oldest version read
     tip: int | None = None  # what the batcher writes on
     chain: int = -1
+    links: dict[int, int] = field(default_factory=dict)  # own writes: no version lies between the two
     pending: Write | None = None
 
 
@@ -179,6 +180,7 @@ class EchoMachine(RuleBasedStateMachine):
         obj.undelivered.clear()
         obj.overlay, obj.store, obj.basis, obj.tip, obj.pending = 0, obj.version, None, None, None
         obj.considered = obj.chain_top = -1
+        obj.links.clear()
         self.rule.tracker.forget(A)
         self._add(A, "deleted")
         self._event(A, obj.version)
@@ -191,6 +193,7 @@ class EchoMachine(RuleBasedStateMachine):
             obj.undelivered.clear()
             obj.store, obj.overlay, obj.delivered = obj.version, 0, obj.version
             obj.considered = obj.chain_top = -1
+            obj.links.clear()
             obj.basis = obj.tip = obj.pending = None
             self._add(key, "restart")
 
@@ -202,10 +205,16 @@ class EchoMachine(RuleBasedStateMachine):
             assert obj.delivered > obj.chain_top, f"echo: {key} runs for {obj.delivered}, considered {obj.chain_top}"
         obj.reasons, obj.timer, obj.owed = set(), False, False
         obj.basis = obj.tip = obj.pending = None
-        obj.chain = max(obj.store, obj.chain_top)
+        obj.chain = self._linked(obj, max(obj.store, obj.chain_top))
         self.rule.tracker.hand_out(key)
         obj.cycle = self.rule.make_cycle(key)
         obj.cycle.start("uid", self._wire(obj.store))
+
+    @staticmethod
+    def _linked(obj: Obj, version: int) -> int:
+        while version in obj.links:
+            version = obj.links[version]
+        return version
 
     def _read(self, key: Request, door: str = "cache") -> None:
         """Read through the cached client, which reports it, or through the informer's store or the live client."""
@@ -267,8 +276,9 @@ class EchoMachine(RuleBasedStateMachine):
         obj.overlay = max(obj.overlay, write.after)
         if write.exact and write.before == obj.tip:
             obj.tip = write.after
-        if write.exact and write.before == obj.chain:
-            obj.chain = write.after
+        if write.exact and write.before != write.after:
+            obj.links[write.before] = write.after
+            obj.chain = self._linked(obj, obj.chain)
         before, after = self._wire(write.before), self._wire(write.after)
         obj.cycle.wrote(GVK, A, "uid", before=before, after=after, exact=write.exact)
 

@@ -260,6 +260,41 @@ async def test_a_delay_set_from_outside_survives_the_echo(world: World, setter: 
 
 
 @ORDERS
+@pytest.mark.parametrize("by_key", [True, False])
+@pytest.mark.parametrize("trouble", ["lost answer", "foreign change", "live read"])
+async def test_who_writes_in_each_reconcile_catches_up_with_a_slow_watch(
+    world: World, by_key: bool, trouble: str
+) -> None:
+    """One own write that could not be counted must not make the next one uncounted, and so on."""
+
+    async def count(reconciler, obj):
+        async with StatusBatcher(reconciler.client, obj) as status:
+            status.increment("runs")
+            if len(reconciler.runs) == 1 and trouble == "foreign change":
+                await world.foreign.patch(Widget, "w", "ns", patch={"metadata": {"labels": {"a": "b"}}})
+            if len(reconciler.runs) == 1 and trouble == "lost answer":
+                world.server.faults.add(verb="patch", subresource="status", after_commit=True, lost=True)
+            if len(reconciler.runs) <= 2:
+                controller.enqueue(obj.key)  # the next one starts before the event of this write has come
+            await quiet(0.5)
+
+    async def by_key_body(reconciler, request):
+        client = reconciler.client.live if trouble == "live read" else reconciler.client
+        await count(reconciler, await client.get(Widget, *request))
+
+    async def object_body(reconciler, obj, status):
+        await count(reconciler, obj)
+
+    reconciler: KeyReconciler | WidgetReconciler = (
+        KeyReconciler(by_key_body) if by_key else WidgetReconciler(object_body)
+    )
+    controller = await world.start(reconciler, resource=Widget)
+    await world.widget()
+    await quiet(60)
+    assert len(reconciler.runs) <= 6
+
+
+@ORDERS
 async def test_an_echo_takes_nothing_from_the_reasons_of_others(world: World) -> None:
     """What else wakes the key stays as it was set: readiness, priority and reasons."""
 

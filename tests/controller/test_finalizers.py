@@ -10,7 +10,7 @@ from reconciler.controller import ReconcileRun, Result, ensure_finalizer, releas
 from reconciler.controller._cycle import ReconcileCycle
 from reconciler.controller._echo import EchoTracker
 from reconciler.controller._unsaved import UnsavedStore
-from reconciler.errors import Conflict, NotFound
+from reconciler.errors import Conflict, NotFound, TerminalError
 from reconciler.meta import Request, current_cycle, merge_patch
 from reconciler.objects import ObjectMeta, Unstructured
 from tests.controller.conftest import Widget, WidgetReconciler, WidgetSpec, World, quiet
@@ -100,6 +100,21 @@ async def test_error_keeps_the_object_and_backs_off(world: World) -> None:
     assert reconciler.finalized == ["w"] * 3
     assert controller.statistics().results["error"] == 2
     assert await gone(world)
+
+
+async def test_terminal_error_keeps_the_object_until_a_change(world: World) -> None:
+    reconciler = Finalizing(outcomes=[Result(requeue_after=50), TerminalError("never")])
+    await world.start(reconciler)
+    await world.widget()
+    await quiet()
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(10)
+    await world.foreign.patch(Widget, "w", "ns", patch={"metadata": {"labels": {"try": "1"}}})
+    await quiet(3600)
+    assert (len(reconciler.finalized), await gone(world)) == (2, False)
+    await world.foreign.patch(Widget, "w", "ns", patch={"metadata": {"labels": {"try": "2"}}})
+    await quiet()
+    assert (len(reconciler.finalized), await gone(world)) == (3, True)
 
 
 async def test_strange_return_value_does_not_let_the_object_go(world: World) -> None:

@@ -155,11 +155,57 @@ async def test_error_leaves_the_timer_of_the_outcome_before(world: World) -> Non
     assert reconciler.times == [0, 4, 10]
 
 
-async def test_terminal_error_leaves_the_timer_of_the_outcome_before(world: World) -> None:
+class Refused(TerminalError):
+    """An error of the user's own."""
+
+
+def nested() -> Exception:
+    return ExceptionGroup("all", [TerminalError("never"), ExceptionGroup("inner", [Refused("no")])])
+
+
+@pytest.mark.parametrize("error", [TerminalError("never"), Refused("no"), nested()])
+async def test_terminal_error_clears_the_timer_of_the_outcome_before(world: World, error: Exception) -> None:
     async def body(reconciler, request):
         if len(reconciler.runs) == 1:
             return Result(requeue_after=10)
         if len(reconciler.runs) == 2:
+            raise error
+        return None
+
+    reconciler, controller = await started(world, body)
+    controller.enqueue(KEY)
+    await quiet(4)
+    controller.enqueue(KEY)
+    await quiet(1000)
+    assert reconciler.times == [0, 4]
+    assert not controller.queue.keys()
+
+
+async def test_terminal_error_clears_what_an_error_between_had_left(world: World) -> None:
+    """The timer of the first outcome and the back-off of the second; the failures are forgotten as well."""
+
+    async def body(reconciler, request):
+        if len(reconciler.runs) == 1:
+            return Result(requeue_after=100)
+        if len(reconciler.runs) == 2:
+            raise RuntimeError("perhaps")
+        raise TerminalError("never")
+
+    reconciler, controller = await started(world, body, rate_limiter=ExponentialBackoff(500, 1000))
+    for _ in range(3):
+        controller.enqueue(KEY)
+        await quiet(4)
+    await quiet(2000)
+    assert reconciler.times == [0, 4, 8]
+    assert controller.queue.retries(KEY) == 0
+
+
+async def test_terminal_error_leaves_what_others_asked_for_during_the_run(world: World) -> None:
+    async def body(reconciler, request):
+        if len(reconciler.runs) == 1:
+            return Result(requeue_after=10)
+        if len(reconciler.runs) == 2:
+            controller.enqueue(request, "somebody", after=60)
             raise TerminalError("never")
         return None
 
@@ -168,7 +214,35 @@ async def test_terminal_error_leaves_the_timer_of_the_outcome_before(world: Worl
     await quiet(4)
     controller.enqueue(KEY)
     await quiet(1000)
-    assert reconciler.times == [0, 4, 10]
+    assert reconciler.times == [0, 4, 64]
+    assert reconciler.runs[-1][2] == {"enqueue: somebody"}
+
+
+async def test_error_that_was_raised_from_a_terminal_one_is_retried(world: World) -> None:
+    async def body(reconciler, request):
+        if len(reconciler.runs) == 1:
+            raise RuntimeError("perhaps") from TerminalError("never")
+
+    reconciler, controller = await started(world, body)
+    controller.enqueue(KEY)
+    await quiet(1000)
+    assert len(reconciler.runs) == 2
+
+
+async def test_terminal_error_of_a_nested_task_is_terminal(world: World) -> None:
+    async def refuse() -> None:
+        raise TerminalError("never")
+
+    async def body(reconciler, request):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(refuse())
+            group.create_task(asyncio.sleep(100))
+
+    reconciler, controller = await started(world, body)
+    controller.enqueue(KEY)
+    await quiet(1000)
+    assert len(reconciler.runs) == 1
+    assert controller.statistics().terminal_errors == 1
 
 
 async def test_success_clears_the_timer_of_the_outcome_before(world: World) -> None:

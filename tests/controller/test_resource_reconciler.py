@@ -273,6 +273,19 @@ async def test_terminal_error_writes_everything(world: World) -> None:
     assert controller.statistics().terminal_errors == 1
 
 
+async def test_group_of_terminal_errors_writes_everything(world: World) -> None:
+    async def body(reconciler, obj, status):
+        status.set(phase="Failed")
+        raise ExceptionGroup("all", [TerminalError("never"), TerminalError("no")])
+
+    controller = await world.start(WidgetReconciler(body))
+    await world.widget()
+    await quiet(3600)
+    stored = await world.read()
+    assert (stored.status.phase, stored.status.observed_generation) == ("Failed", 1)
+    assert (world.status_writes(), controller.statistics().terminal_errors) == (1, 1)
+
+
 async def test_foreign_change_wakes_after_a_terminal_error(world: World) -> None:
     async def body(reconciler, obj, status):
         if obj.spec.size == 1:

@@ -23,6 +23,7 @@ from reconciler.controller import (
     current_run,
 )
 from reconciler.controller._threads import ThreadBridge
+from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.status import StatusBatcher
 from tests.controller.conftest import Widget, World
@@ -152,6 +153,18 @@ async def test_results_and_errors_of_a_thread_count_like_others(world: World) ->
     assert controller.statistics().results == {"error": 1, "requeue": 1, "success": 1}
 
 
+async def test_terminal_error_of_a_thread_is_terminal(world: World) -> None:
+    def body(reconciler, request):
+        if reconciler.runs == 1:
+            raise TerminalError("never")
+
+    controller = await world.start(Threaded(body), resource=Widget)
+    controller.enqueue(KEY)
+    await until(lambda: controller.statistics().reconciles == 1)
+    assert controller.statistics().terminal_errors == 1
+    assert not controller.queue.keys()
+
+
 async def test_thread_whose_time_is_up_keeps_its_key_until_it_has_ended(world: World) -> None:
     release, told = threading.Event(), threading.Event()
     side_by_side = []
@@ -211,6 +224,55 @@ async def test_stop_joins_threads(world: World) -> None:
     await stopping
     assert ended.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("widget-reconcile")]
+
+
+async def test_second_cancellation_of_stop_abandons_a_hung_thread(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    entered, told, release = (threading.Event() for _ in range(3))
+
+    def body(reconciler, request):
+        entered.set()
+        until_told(reconciler, told)
+        release.wait(30)
+
+    controller = await world.start(Threaded(body), resource=Widget)
+    controller.enqueue(KEY)
+    await until(entered.is_set)
+    [thread] = [thread for thread in threading.enumerate() if thread.name.startswith("widget-reconcile")]
+    assert thread.daemon
+    stopping = asyncio.create_task(controller.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await until(told.is_set)
+    assert not stopping.done()
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert "gave up waiting for the threads of the reconciles of ns/w" in caplog.text
+    await until(lambda: controller.queue.run_of(KEY) is None)
+    release.set()
+    thread.join()
+
+
+async def test_threads_are_used_again(world: World) -> None:
+    reconciler = Threaded(lambda reconciler, request: None)
+    controller = await world.start(reconciler, resource=Widget, workers=4)
+    for number in range(1, 6):
+        controller.enqueue(KEY)
+        await until(lambda number=number: controller.statistics().reconciles == number)
+    assert len(reconciler.threads) == 1
+
+
+async def test_stop_iteration_of_a_thread_is_an_error(world: World) -> None:
+    def body(reconciler, request):
+        if reconciler.runs == 1:
+            next(iter(()))
+
+    controller = await world.start(Threaded(body), resource=Widget)
+    controller.enqueue(KEY)
+    await until(lambda: controller.statistics().reconciles == 2)
+    assert controller.statistics().results == {"error": 1, "success": 1}
 
 
 async def test_stop_makes_waiting_threads_stop(world: World) -> None:

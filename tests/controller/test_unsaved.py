@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import pytest
 
-from reconciler.controller import Reconciler, Result
+from reconciler.cache import EventType
+from reconciler.controller import Predicate, Reconciler, Result
+from reconciler.controller._responsibility import Everything
 from reconciler.controller._unsaved import UnsavedStore
+from reconciler.errors import NotFound
 from reconciler.meta import Request
-from reconciler.status import StatusBatcher
-from tests.controller.conftest import Widget, WidgetReconciler, World, quiet
+from reconciler.status import StatusBatcher, StatusError
+from reconciler.workqueue import ExponentialBackoff, MaxOf, TokenBucket
+from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
 
 KEY = Request("w", "ns")
 
@@ -183,3 +190,129 @@ async def test_plain_reconcilers_own_batcher_keeps_its_mutations_as_well(world: 
     await quiet(600)
     assert (await world.read()).status.runs == 1
     assert reconciler.runs == 2
+
+
+async def refusing(world: World, body=None, **options):
+    """Start a controller whose status writes are refused."""
+    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    reconciler = WidgetReconciler(body)
+    return reconciler, await world.start(reconciler, **options)
+
+
+def kept(controller) -> tuple[int, int]:
+    statistics = controller.statistics()
+    return statistics.unsaved.kept, statistics.unsaved.blocked
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("predicates", [[], [~Predicate.of_types(EventType.DELETED)]])
+async def test_object_deleted_while_it_is_reconciled_leaves_nothing_behind(world: World, predicates) -> None:
+    async def body(reconciler, obj, status):
+        await world.foreign.delete(Widget, "w", "ns")
+        await asyncio.sleep(1)  # the event comes first, then the status cannot be saved
+
+    reconciler, controller = await refusing(world, body, predicates=predicates)
+    await world.widget()
+    await quiet(0.5)
+    assert len(reconciler.runs) == 1
+    await quiet(600)
+    assert kept(controller) == (0, 0)
+    assert controller.queue.retries(KEY) == 0
+
+
+@pytest.mark.virtual_time
+async def test_deletion_that_a_predicate_drops_leaves_nothing_behind(world: World) -> None:
+    _, controller = await refusing(world, predicates=[~Predicate.of_types(EventType.DELETED)])
+    await world.widget()
+    await quiet(60)
+    assert kept(controller) == (1, 1)
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(0.1)
+    assert kept(controller) == (0, 0)
+
+
+@pytest.mark.virtual_time
+async def test_object_replaced_while_it_is_reconciled_leaves_nothing_behind(world: World) -> None:
+    """The reconcile of the new one opens no batcher that would drop what the old one left."""
+
+    class ByKey(Reconciler):
+        runs = 0
+
+        async def reconcile(self, request):
+            self.runs += 1
+            if self.runs > 1:
+                return
+            obj = await self.client.get(Widget, *request)
+            with contextlib.suppress(StatusError):
+                async with StatusBatcher(self.client, obj) as status:
+                    status.set(phase="Ready")
+                    await world.foreign.delete(Widget, "w", "ns")
+                    await world.widget()
+                    await asyncio.sleep(1)
+
+    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    controller = await world.start(ByKey(), resource=Widget)
+    await world.widget()
+    await quiet(600)
+    assert kept(controller) == (0, 0)
+
+
+@pytest.mark.virtual_time
+async def test_key_that_is_not_admitted_any_more_leaves_nothing_behind(world: World) -> None:
+    class Leaving(Everything):
+        admitted = True
+
+        async def admits(self, request):
+            return self.admitted
+
+    responsibility = Leaving()
+    _, controller = await refusing(world, responsibility=responsibility)
+    await world.widget()
+    await quiet(10)
+    assert kept(controller) == (1, 1)
+    responsibility.admitted = False
+    await quiet(600)
+    assert kept(controller) == (0, 0)
+    assert controller.queue.retries(KEY) == 0
+    assert not controller.queue.keys()
+
+
+@pytest.mark.virtual_time
+async def test_task_that_outlives_its_reconcile_leaves_nothing_behind(world: World) -> None:
+    tasks = []
+
+    async def outlive(client, obj):
+        with contextlib.suppress(StatusError):
+            async with StatusBatcher(client, obj, join=False) as status:
+                status.set(phase="Late")
+                await asyncio.sleep(100)
+
+    class ByKey(Reconciler):
+        async def reconcile(self, request):
+            with contextlib.suppress(NotFound):
+                obj = await self.client.get(Widget, *request)
+                tasks.append(asyncio.create_task(outlive(self.client, obj)))
+
+    world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
+    controller = await world.start(ByKey(), resource=Widget)
+    await world.widget()
+    await quiet()
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(600)
+    assert all(task.done() for task in tasks)
+    assert kept(controller) == (0, 0)
+
+
+@pytest.mark.virtual_time
+async def test_failures_of_a_deleted_object_are_forgotten(world: World) -> None:
+    async def body(reconciler, request):
+        raise RuntimeError("no")
+
+    limiter = MaxOf(ExponentialBackoff(1, 1000), TokenBucket(0.01, 1))
+    controller = await world.start(KeyReconciler(body), resource=Widget, rate_limiter=limiter)
+    await world.widget()
+    await quiet(400)
+    before = controller.queue.retries(KEY)
+    await world.foreign.delete(Widget, "w", "ns")
+    await quiet(0.1)
+    assert controller.queue.retries(KEY) == 1 < before  # the run that the deletion woke

@@ -1,18 +1,24 @@
 """An operator in a process of its own, for the tests to signal, stop and starve. Tells on stdout what it does.
 
-Usage: operator_process.py KUBECONFIG MODE [leader]
+Usage: operator_process.py KUBECONFIG MODE [leader] [short] [running]
+
+leader: with a leader election. short: with hardly any time to end. running: in a block of `Manager.running`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import sys
 import time
+from collections.abc import Sequence
 
 from reconciler.client import Client
 from reconciler.clock import boottime_of, current_clock
-from reconciler.controller import Outcome, Reconciler, ResourceReconciler
+from reconciler.controller import Outcome, ReconcileCancelled, Reconciler, ResourceReconciler
 from reconciler.manager import LeaderElection, Manager
+from reconciler.manager import _lifecycle as lifecycle
 from reconciler.meta import Request
 from reconciler.objects import Unstructured
 from reconciler.status import StatusBatcher
@@ -59,6 +65,28 @@ class Hung(Reconciler):
         return None
 
 
+class HungInWait(Reconciler):
+    """Hang in a thread, and wait again each time that it is told to end."""
+
+    def reconcile(self, request: Request, /) -> Outcome:
+        tell("reconciling")
+        while True:
+            with contextlib.suppress(ReconcileCancelled):
+                self.wait(asyncio.sleep(600))
+            time.sleep(0.01)
+
+
+class HungFinalize(ResourceReconciler[Unstructured], resource="v1/ConfigMap"):
+    """Hang in a thread while an object is deleted."""
+
+    async def reconcile_object(self, obj: Unstructured, status: StatusBatcher, /) -> Outcome:
+        await self.client.delete("v1/ConfigMap", obj.name, obj.namespace)
+
+    def finalize(self, obj: Unstructured, status: StatusBatcher, /) -> Outcome:
+        tell("reconciling")
+        time.sleep(600)
+
+
 class Writing(Reconciler):
     """Write without pause, so that a step is always ready when the process wakes up."""
 
@@ -93,16 +121,25 @@ class Delivering(Reconciler):
             await asyncio.sleep(0)
 
 
-MODES = {each.__name__.lower(): each for each in (Slow, Endless, Blocking, Hung, Writing, Recording, Delivering)}
+KINDS = (Slow, Endless, Blocking, Hung, HungInWait, HungFinalize, Writing, Recording, Delivering)
+MODES = {each.__name__.lower(): each for each in KINDS}
 
 
-async def main(kubeconfig: str, mode: str, leader: bool) -> None:
+async def main(kubeconfig: str, mode: str, options: Sequence[str]) -> None:
+    grace = 30.0
+    if "short" in options:
+        grace = lifecycle.CUT_OFF = 0.2
     async with Client.from_config(kubeconfig=kubeconfig, user_agent="child") as client:
-        manager = Manager(client, leader_election=LEASE if leader else None)
+        manager = Manager(client, leader_election=LEASE if "leader" in options else None, grace_period=grace)
         manager.add_controller(MODES[mode](), resource="v1/Pod" if mode == "recording" else "v1/ConfigMap")
-        await manager.run()
+        if "running" in options:
+            async with manager.running():
+                await asyncio.sleep(600)
+        else:
+            await manager.run()
     tell("left")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], "leader" in sys.argv[3:]))
+    logging.basicConfig(level=logging.WARNING)
+    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.controller import Result
 from reconciler.errors import ConfigurationError
+from reconciler.telemetry import MetricsRegistry
 from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import Working, config_map
 
@@ -188,6 +190,38 @@ async def test_metrics_are_served(client: Client, http: aiohttp.ClientSession) -
         _, text = await get(http, f"{manager.metrics_url}/metrics", accept="application/openmetrics-text")
         assert text.endswith("# EOF\n")
         assert (await get(http, f"{manager.metrics_url}/healthz"))[0] == 404
+
+
+async def test_scrapes_beyond_four_at_once_get_503_and_the_loop_goes_on(
+    client: Client, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = asyncio.Semaphore(0), threading.Event()
+    loop, render = asyncio.get_running_loop(), MetricsRegistry.render
+
+    def slow(self: MetricsRegistry, accept: str) -> tuple[str, bytes]:
+        loop.call_soon_threadsafe(begun.release)
+        go.wait()
+        return render(self, accept)
+
+    monkeypatch.setattr(MetricsRegistry, "render", slow)
+    manager = Manager(client, metrics="127.0.0.1:0")
+    async with manager.running():
+        scrapes = [asyncio.create_task(get(http, f"{manager.metrics_url}/metrics")) for _ in range(4)]
+        for _ in scrapes:
+            await begun.acquire()
+        status, text = await get(http, f"{manager.metrics_url}/metrics")
+        assert (status, text) == (503, "503: 4 scrapes are in progress; try again later\n")
+        go.set()
+        assert {status for status, _ in await asyncio.gather(*scrapes)} == {200}
+        assert (await get(http, f"{manager.metrics_url}/metrics"))[0] == 200
+
+
+@pytest.mark.parametrize("limit", ["9" * 5000, "²", "-1", "", "0"])
+async def test_any_limit_of_the_queue_is_answered(client: Client, http: aiohttp.ClientSession, limit: str) -> None:
+    manager = Manager(client, health="127.0.0.1:0")
+    async with manager.running():
+        status, _ = await get(http, f"{manager.health_url}/debug/queue?limit={limit}")
+        assert status == 200
 
 
 async def test_one_address_serves_both(client: Client, http: aiohttp.ClientSession) -> None:

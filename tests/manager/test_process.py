@@ -102,6 +102,44 @@ async def test_a_second_signal_ends_with_1_at_once(server: APIServer, tmp_path: 
         assert "again: exit at once" in await operator.errors()
 
 
+HUNG = "GracePeriodExceeded: not ended within the grace period of 0.2 s: controller configmap (default/a in hand)"
+
+
+@pytest.mark.parametrize("mode", ["hung", "hunginwait", "hungfinalize"])
+async def test_hung_thread_does_not_keep_the_process_from_its_end(server: APIServer, tmp_path: Path, mode: str) -> None:
+    async with child(server, tmp_path, mode, "short") as operator:
+        await operator.says("reconciling")
+        operator.process.send_signal(signal.SIGTERM)
+        assert await operator.ends() == 1
+        errors = await operator.errors()
+        assert HUNG in errors
+        assert "gave up waiting for the threads of the reconciles of default/a" in errors
+
+
+async def test_hung_thread_of_a_leader_does_not_keep_the_process_from_its_end(
+    server: APIServer, tmp_path: Path
+) -> None:
+    """The lease is left to expire: the thread may still work until the process is gone."""
+    async with child(server, tmp_path, "hung", "leader", "short") as operator:
+        await operator.says("reconciling")
+        operator.process.send_signal(signal.SIGTERM)
+        assert await operator.ends() in {1, 70}
+        assert HUNG in await operator.errors()
+    async with Client(server) as client:
+        lease = await client.get("coordination.k8s.io/v1/Lease", "operator", "default")
+    assert lease["spec"]["holderIdentity"] == "child"
+
+
+async def test_keyboard_interrupt_ends_a_block_with_a_hung_thread(server: APIServer, tmp_path: Path) -> None:
+    async with child(server, tmp_path, "hung", "short", "running") as operator:
+        await operator.says("reconciling")
+        operator.process.send_signal(signal.SIGINT)
+        assert await operator.ends() == -signal.SIGINT  # how Python ends after a KeyboardInterrupt
+        errors = await operator.errors()
+        assert "gave up waiting for the threads of the reconciles of default/a" in errors
+        assert "KeyboardInterrupt" in errors
+
+
 @pytest.mark.parametrize("mode", ["blocking", "hung"])
 async def test_a_blocked_loop_or_a_hung_thread_does_not_outlive_the_lease(
     server: APIServer, tmp_path: Path, mode: str

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from reconciler.status import _drivers, _official
-from reconciler.status._memory import MEMORY
 from tests.status.scripted import ScriptedServer
 
 
@@ -15,11 +12,8 @@ def server() -> ScriptedServer:
 
 
 @pytest.fixture(autouse=True)
-def nothing_learned() -> Iterator[None]:
-    MEMORY.clear()
+def nothing_learned() -> None:
     _official._plurals.clear()
-    yield
-    MEMORY.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -82,6 +82,10 @@ def then(first: Trouble, second: Trouble) -> Trouble:
     return trouble
 
 
+class Identity:
+    """Names a server; what is learned of the server belongs to it."""
+
+
 @dataclass
 class ScriptedServer:
     status: Doc = field(default_factory=dict)
@@ -100,7 +104,7 @@ class ScriptedServer:
     delayed: list[list[Any]] = field(default_factory=list)
     owners: dict[tuple[str, ...], str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    identity: object = field(default_factory=object)
+    identity: object = field(default_factory=Identity)
     latency: float = 0.0
 
     def document(self) -> Doc:
@@ -253,6 +257,10 @@ class Writer:
         return (id(self.server.identity), self.field_manager)
 
     @property
+    def client(self) -> Any:
+        return self.server.identity
+
+    @property
     def warnings(self) -> list[str]:
         return self.server.warnings
 
@@ -275,6 +283,10 @@ class BlockingWriter:
     @property
     def identity(self) -> Any:
         return (id(self.server.identity), self.field_manager)
+
+    @property
+    def client(self) -> Any:
+        return self.server.identity
 
     def read(self) -> Doc:
         return self.server.get()

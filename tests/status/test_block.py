@@ -246,7 +246,7 @@ async def test_flush_timeout_may_be_lowered_while_the_block_runs(server):
         async with batcher(server) as status:
             status.increment("total")
             status.flush_timeout = 1.0
-    assert asyncio.get_running_loop().time() - start == pytest.approx(1.0)
+    assert 0.5 < asyncio.get_running_loop().time() - start <= 1.0
 
 
 # Checkpoints.

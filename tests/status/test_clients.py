@@ -226,9 +226,9 @@ async def test_an_unknown_field_is_pruned_reported_and_not_sent_again(server, fa
 
 
 async def test_a_client_made_for_each_cycle_does_not_report_it_again(server, family, database, caplog):
-    for number in range(3):
+    for _ in range(3):
         api_client = type(family.api_client)(family.api_client.configuration)
-        await family.write(api_client, database, record=lambda s, n=number: s.set(extra=n + 1))
+        await family.write(api_client, database, record=lambda s: s.set(extra=1))
         await asyncio.to_thread(api_client.close) if family.blocking else await api_client.close()
     assert len(server.requests(verb="patch", name="db1")) == 1
     assert caplog.text.count("did not store") == 1

@@ -22,6 +22,7 @@ from pydantic import Field
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import Conflict
+from reconciler.meta import program_name
 from reconciler.objects import ConditionedStatus, Model, Resource, schema_extra
 from reconciler.status import (
     StatusBatcher,
@@ -35,7 +36,7 @@ from reconciler.testing import virtual_time
 from reconciler.testing._cluster import Cluster, embedded_cluster, real_cluster
 
 OTHER = "other-manager"
-OWN = "kube-reconciler"
+OWN = program_name()
 KIND = "writers.example.com/v1/Busy"
 TICK = 0.004
 """Seconds: about a request, less than a batcher's first pause."""

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.clock import SystemClock
-from reconciler.meta import merge_diff
+from reconciler.meta import current_cycle
 from reconciler.status import StatusBatcher
 from reconciler.status import _memory as memory
-from reconciler.status._memory import MEMORY, RETRY_AFTER, KindMemory
-from tests.status.scripted import ScriptedServer
+from reconciler.status._memory import RETRY_AFTER, StatusMemory, memory_of
+from tests.status.scripted import GVK, Identity, ScriptedServer, lost
+from tests.status.test_cycle import FakeCycle
 
 
 class Time(SystemClock):
@@ -39,14 +40,14 @@ def cycle(server: ScriptedServer, clock: Time, *calls: Any) -> StatusBatcher:
 def test_pruned_fields_are_reported_once_and_the_batcher_converges(server, clock, caplog):
     server.unknown_fields = frozenset({"conditions", "extra"})
     writer = server.blocking_writer()
-    for number in range(3):
+    for _ in range(3):
         clock.time += 1
         with StatusBatcher(writer, server.document(), clock=clock) as status:
             status.set(phase="Ready")
-            status.set_condition("Ready", True, reason=f"Try{number}")
-            status.set("deep.extra", number + 1)
+            status.set_condition("Ready", True, reason="Done")
+            status.set("deep.extra", 1)
             status.set("deep.known", 1)
-    assert len(server.writes) == 1
+    assert len(server.writes) == 1, "also with a transition time of each time"
     assert server.status == {"phase": "Ready", "deep": {"known": 1}}
     told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(told) == 1
@@ -70,24 +71,40 @@ def test_the_warning_header_is_named(server, clock, caplog):
     assert status.statistics().pruned == 1
 
 
-def test_other_changes_are_written_while_a_field_is_left_out(server, clock):
+def test_every_write_is_whole_whatever_was_pruned_before(server, clock):
     server.unknown_fields = frozenset({"extra"})
     cycle(server, clock, lambda s: s.set(extra=1, a=1))
-    cycle(server, clock, lambda s: s.set(extra=2, a=2))
+    cycle(server, clock, lambda s: s.set(extra=1, a=2))
     assert server.status == {"a": 2}
-    assert server.writes[-1][0]["status"] == {"a": 2}
+    assert server.writes[-1][0]["status"] == {"extra": 1, "a": 2}
+
+
+def test_another_value_of_a_pruned_field_is_sent_once(server, clock):
+    server.unknown_fields = frozenset({"extra"})
+    for value in (1, 1, 2, 2):
+        cycle(server, clock, lambda s, value=value: s.set(extra=value, a=1))
+    assert len(server.writes) == 2
 
 
 def test_a_field_unknown_in_list_items_does_not_stop_the_list(server, clock):
     server.unknown_fields = frozenset({"extra"})
     for number in range(3):
         cycle(server, clock, lambda s, n=number: s.append("log", {"id": n, "extra": n + 1}))
-    cycle(server, clock, lambda s: s.upsert("log", {"id": 0, "extra": 5}, key="id"))
+    for _ in range(2):
+        cycle(server, clock, lambda s: s.upsert("log", {"id": 0, "extra": 5}, key="id"))
     assert server.status == {"log": [{"id": 0}, {"id": 1}, {"id": 2}]}
-    assert len(server.writes) == 3
+    assert len(server.writes) == 4, "another value is sent, once"
 
 
-def test_a_schema_that_was_extended_is_noticed_after_ten_minutes(server, clock):
+def test_a_schema_that_was_extended_reaches_an_object_with_its_next_change(server, clock):
+    server.unknown_fields = frozenset({"extra"})
+    cycle(server, clock, lambda s: s.set(extra=1, a=1))
+    server.unknown_fields = frozenset()
+    cycle(server, clock, lambda s: s.set(extra=1, a=2))
+    assert server.status == {"a": 2, "extra": 1}
+
+
+def test_a_schema_that_was_extended_reaches_an_object_without_a_change_after_ten_minutes(server, clock):
     server.unknown_fields = frozenset({"extra"})
     cycle(server, clock, lambda s: s.set(extra=1, a=1))
     server.unknown_fields = frozenset()
@@ -98,13 +115,84 @@ def test_a_schema_that_was_extended_is_noticed_after_ten_minutes(server, clock):
     assert server.status == {"a": 1, "extra": 1}
 
 
-def test_a_field_that_is_there_is_known_at_once(server, clock):
+def test_a_schema_that_was_extended_reaches_an_object_made_later_at_once(server, clock):
     server.unknown_fields = frozenset({"extra"})
     cycle(server, clock, lambda s: s.set(extra=1, a=1))
     server.unknown_fields = frozenset()
-    server.foreign(lambda d: d.update(extra=7))
-    cycle(server, clock, lambda s: s.set(extra=8))
-    assert server.status == {"a": 1, "extra": 8}
+    server.recreate()
+    cycle(server, clock, lambda s: s.set(extra=1, a=1))
+    assert server.status == {"a": 1, "extra": 1}
+
+
+def test_what_a_webhook_changed_in_one_object_is_written_in_another(server, clock):
+    honest = server._pruned
+    server._pruned = lambda value, path="status": {**value, "phase": "Other"}
+    for _ in range(2):
+        cycle(server, clock, lambda s: s.set(phase="Ready", a=1))
+    assert len(server.writes) == 1, "converged"
+    server._pruned = honest
+    server.recreate()
+    server.foreign(lambda d: d.update(phase="Other", a=1))
+    cycle(server, clock, lambda s: s.set(phase="Ready", a=1))
+    assert server.status == {"phase": "Ready", "a": 1}
+
+
+def test_what_a_webhook_removes_of_one_value_does_not_stop_another_value(server, clock):
+    server._pruned = lambda value, path="status": {k: v for k, v in value.items() if v != "Bad"}
+    for _ in range(2):
+        cycle(server, clock, lambda s: s.set(phase="Bad", a=1))
+    assert len(server.writes) == 1
+    cycle(server, clock, lambda s: s.set(phase="Good", a=1))
+    assert server.status == {"phase": "Good", "a": 1}
+
+
+def test_a_write_of_another_manager_to_another_field_makes_nothing_be_sent_again(server, clock):
+    server.unknown_fields = frozenset({"extra"})
+    for number in range(3):
+        cycle(server, clock, lambda s: s.set(extra=1, a=1))
+        server.foreign(lambda d, n=number: d.update(theirs=n))
+    assert len(server.writes) == 1
+
+
+def test_two_controllers_with_pruned_fields_of_their_own_both_come_to_rest(server, clock):
+    server.unknown_fields = frozenset({"one", "two"})
+    for _ in range(3):
+        cycle(server, clock, lambda s: s.set(one=1))
+        cycle(server, clock, lambda s: s.set(two=2))
+    assert len(server.writes) == 2
+
+
+def test_a_lost_answer_is_recognized_although_the_server_prunes(server, clock):
+    server.unknown_fields = frozenset({"extra"})
+    cycle(server, clock, lambda s: s.set(extra=1), lambda s: s.increment("total"))
+    server.on_write.append(lost())
+    status = cycle(server, clock, lambda s: s.set(extra=1), lambda s: s.increment("total"))
+    assert server.status == {"total": 2}
+    assert status.statistics().attempts == 1
+
+
+def test_a_write_that_the_server_changes_as_before_is_an_echo(server, clock):
+    server.unknown_fields = frozenset({"extra"})
+    heard = FakeCycle()
+    token = current_cycle.set(heard)
+    try:
+        for number in (1, 2):
+            cycle(server, clock, lambda s, n=number: s.set(extra=1, a=n))
+    finally:
+        current_cycle.reset(token)
+    assert [exact for _, _, exact in heard.writes] == [False, True]
+
+
+def test_a_write_that_a_webhook_adds_to_is_no_echo(server, clock):
+    heard = FakeCycle()
+    token = current_cycle.set(heard)
+    try:
+        for number in (1, 2):
+            server._pruned = lambda value, path="status", n=number: {**value, "added": n}
+            cycle(server, clock, lambda s, n=number: s.set(a=n))
+    finally:
+        current_cycle.reset(token)
+    assert [exact for _, _, exact in heard.writes] == [False, False]
 
 
 def test_a_pruned_field_is_never_removed_from_an_object_that_has_it(server, clock):
@@ -148,7 +236,7 @@ def test_nulls_in_list_items_are_stored_without_and_are_no_difference(server, cl
     assert len(server.writes) == 1
 
 
-def test_kinds_and_servers_do_not_share_what_was_learned(clock):
+def test_clients_do_not_share_what_was_learned(clock):
     one, two = ScriptedServer(unknown_fields=frozenset({"extra"})), ScriptedServer()
     cycle(one, clock, lambda s: s.set(extra=1))
     cycle(two, clock, lambda s: s.set(extra=1))
@@ -165,31 +253,41 @@ def test_a_write_of_which_the_server_stores_nothing_is_no_write(server, clock):
     assert (status.written, status.statistics().written) == (True, 1)
 
 
-def test_what_was_learned_over_one_client_is_known_to_another_of_the_same_server(server, clock, caplog):
+def test_what_was_learned_over_one_client_is_no_matter_of_another(server, clock, caplog):
     server.unknown_fields = frozenset({"extra"})
-    for manager in ("one", "two"):
-        writer = server.blocking_writer(manager)
-        writer.server_identity = "https://host"
-        with StatusBatcher(writer, server.document(), clock=clock) as status:
-            status.set(extra=1)
-    assert len(server.writes) == 1
-    assert len(caplog.records) == 1
+    for _ in range(2):
+        cycle(server, clock, lambda s: s.set(extra=1))
+    server.identity = Identity()
+    cycle(server, clock, lambda s: s.set(extra=1))
+    assert len(server.writes) == 2
+    assert len(caplog.records) == 2
+
+
+def test_the_memory_ends_with_its_client():
+    client = Identity()
+    kept = memory_of(client)
+    assert memory_of(client) is kept
+    assert memory_of(Identity()) is not kept
+    before = len(memory._memories)
+    del client
+    assert len(memory._memories) == before - 1
+    assert memory_of(object()) is not memory_of(object()), "nothing is kept for what has no weak references"
 
 
 def test_the_memory_is_bounded(monkeypatch, clock):
-    monkeypatch.setattr(memory, "MAX_KINDS", 3)
-    monkeypatch.setattr(memory, "MAX_PATHS", 4)
-    monkeypatch.setattr(memory, "MAX_PAIRS", 5)
-    known = KindMemory()
-    for kind in range(10):
-        for n in range(10):
-            wanted = {f"gone{n}": n + 1, "altered": n}
-            known.learn(kind, wanted, wanted, {"altered": n + 100}, clock)
-    assert len(known._kinds) == 3
-    for entry in known._kinds.values():
-        assert len(entry.pruned) <= 4
-        assert len(entry.reported) <= 4
-        assert len(entry.altered) <= 5
+    monkeypatch.setattr(memory, "MAX_ANSWERS", 3)
+    monkeypatch.setattr(memory, "MAX_KINDS", 4)
+    monkeypatch.setattr(memory, "MAX_PATHS", 5)
+    known = StatusMemory()
+    for number in range(10):
+        gvk = GVK._replace(kind=f"K{number}")
+        known.learn("uid", [(f"f{number}",)], {}, {f"f{number}": 1}, clock)
+        known.report(gvk, {f"f{n}": 1 for n in range(10)}, {})
+    assert len(known._answers) == 3
+    assert not known.foresees("uid", [("f0",)], {}, {"f0": 1}, clock)
+    assert known.foresees("uid", [("f9",)], {}, {"f9": 1}, clock)
+    assert len(known._kinds) == 4
+    assert all(len(entry.reported) == 5 for entry in known._kinds.values())
 
 
 json_values = st.recursive(
@@ -203,15 +301,8 @@ statuses = st.dictionaries(st.sampled_from("abcd"), json_values, max_size=4)
 @settings(deadline=None)
 @given(statuses, statuses, st.frozensets(st.sampled_from("abcd"), max_size=2))
 def test_whatever_a_server_prunes_the_second_same_wish_is_no_change(base, wish, unknown) -> None:
-    MEMORY.clear()
-    server = ScriptedServer(unknown_fields=unknown)
+    server, clock = ScriptedServer(unknown_fields=unknown), Time()
     server.status = server._pruned(base)
-    clock = Time()
-    known = KindMemory()
-    diff = merge_diff(server.status, wish)
-    stored = server._pruned({**wish})
-    if diff:
-        known.learn("kind", wish, diff, stored, clock)
-    again = server._pruned({**wish}) if not diff else {**wish}
-    known.leave_out("kind", again, stored, clock)
-    assert merge_diff(stored, again) == {}
+    for _ in range(3):
+        cycle(server, clock, lambda s: s.set(wish))
+    assert len(server.writes) <= 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerError, TooManyRequests
-from reconciler.meta import GroupVersionKind
+from reconciler.meta import GroupVersionKind, program_name
 from reconciler.status import StatusBatcher
 from reconciler.status import _official as official
 from reconciler.status._official import Requests, read_answer
@@ -103,7 +103,7 @@ class Pool:
 
     def request(self, method: str, url: str, *, body: Any, headers: Any, timeout: float, retries: Any) -> Any:
         assert retries is False
-        assert timeout == 10.0
+        assert 0 < timeout.total <= 10.0
         self.calls.append((method, url, dict(headers)))
         if url.endswith("/apis/example.com/v1"):
             answer: Any = DISCOVERED
@@ -137,7 +137,7 @@ def test_older_releases_of_kubernetes_are_served_as_well(server):
     assert server.status == {"phase": "Ready"}
     method, url, headers = client.rest_client.pool_manager.calls[-1]
     assert method == "PATCH"
-    assert url == "https://host/apis/example.com/v1/namespaces/prod/databases/db1/status?fieldManager=kube-reconciler"
+    assert url == f"https://host/apis/example.com/v1/namespaces/prod/databases/db1/status?fieldManager={program_name()}"
     assert headers == {
         "User-Agent": "old",
         "Accept": "application/json",

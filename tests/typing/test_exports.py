@@ -23,7 +23,6 @@ PACKAGES = sorted(
 )
 HEAVY = ["aiohttp", "kubernetes", "kubernetes_asyncio", "prometheus_client", "pydantic", "tenacity", "yaml"]
 EXTRAS = [
-    "aiolimiter",
     "aiosmtplib",
     "cel_expr_python",
     "cyclopts",

@@ -300,3 +300,56 @@ async def test_what_is_no_object_is_answered_too() -> None:
     response = await converted("text", to="example.com/v1")
     assert (response["convertedObjects"], response["result"]["status"]) == ([], "Failure")
     assert response["result"]["message"] == "conversion failed: AttributeError"
+
+
+def _nested(levels: int) -> bytes:
+    return b'{"a":' * levels + b"1" + b"}" * levels
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (b'{"uid":"u","object":%b}' % _nested(200), "more than 128 levels"),
+        (b'{"uid":"u","object":%b}' % _nested(100_000), "more than 128 levels"),
+        (b'{"uid":"u","name":1}', "$.name"),
+        (b'{"uid":"u","operation":"EAT"}', "$.operation"),
+        (b'{"uid":"u","operation":[]}', "$.operation"),
+        (b'{"uid":"u","userInfo":"x"}', "$.userInfo"),
+        (b'{"uid":"u","userInfo":{"groups":5}}', "$.userInfo.groups"),
+        (b'{"uid":"u","object":[]}', "$.object"),
+        (b'{"uid":"u","oldObject":"x"}', "$.oldObject"),
+        (b'{"uid":"u","options":1}', "$.options"),
+        (b'{"uid":"\\ud800"}', "no JSON"),
+        (b'{"uid":"\xff"}', "no JSON"),
+    ],
+)
+async def test_a_review_that_is_malformed_gets_400_and_the_place(
+    request_: bytes, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":%b}' % request_
+    reply = await AdmissionEndpoint([Rules()]).answer(body)
+    assert (reply.status, reply.failed) == (400, False)
+    assert words in reply.body.decode()
+    assert not caplog.records
+
+
+class Unwritable(Validator[Database]):
+    """A validator whose refusal cannot be encoded."""
+
+    def validate_create(self, obj: Database, request: AdmissionRequest) -> None:
+        raise Denied("a lone surrogate: \ud800")
+
+
+async def test_a_refusal_that_cannot_be_written_still_refuses() -> None:
+    reply = await AdmissionEndpoint([Unwritable()]).answer(review("CREATE", database("a", 1)))
+    response = msgspec.json.decode(reply.body)["response"]
+    assert (reply.status, reply.failed, response["allowed"]) == (200, True, False)
+    assert response["status"]["message"] == "the answer cannot be written: UnicodeEncodeError"
+
+
+@pytest.mark.parametrize("request_", ['"objects":1', '"objects":[1]', '"objects":[[]]', '"desiredAPIVersion":[]'])
+async def test_a_conversion_of_what_are_no_objects_is_answered(request_: str) -> None:
+    body = b'{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","request":{"uid":"u",%b}}'
+    reply = await ConversionEndpoint(converter()).answer(body % request_.encode())
+    assert reply.status == 200
+    assert msgspec.json.decode(reply.body)["response"]["result"].get("status") in ("Failure", "Success")

@@ -527,3 +527,51 @@ async def test_patience_counts_only_hand_outs_while_something_lower_waits() -> N
     queue.add("high", priority=1)
     assert await run(queue) == "high"
     assert await run(queue) == "low"
+
+
+# Groups that take turns
+
+
+def fair(*keys: str, **priorities: int) -> WorkQueue[str]:
+    queue: WorkQueue[str] = WorkQueue(fair_by=lambda key: key[0])
+    for key in keys:
+        queue.add(key, priority=priorities.get(key, 0))
+    return queue
+
+
+async def test_groups_take_turns_and_each_is_first_in_first_out() -> None:
+    queue = fair("a1", "a2", "a3", "a4", "b1", "b2", "c1")
+    assert [await queue.get() for _ in range(7)] == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
+
+
+async def test_a_priority_counts_within_its_group_and_gains_nothing_over_others() -> None:
+    queue = fair("a1", "a2", "a3", "b1", "b2", a2=100, a3=100, b1=-100)
+    assert [await queue.get() for _ in range(5)] == ["a2", "b2", "a3", "b1", "a1"]
+
+
+async def test_a_group_that_comes_to_a_thousand_keys_of_another_is_served_next() -> None:
+    queue = fair(*(f"a{number}" for number in range(1000)))
+    queue.done(await queue.get())
+    queue.add("b")
+    queue.add("a0")
+    assert {await queue.get(), await queue.get()} == {"a1", "b"}
+
+
+async def test_a_group_gains_nothing_by_coming_with_one_key_at_a_time() -> None:
+    queue = fair(*(f"a{number}" for number in range(10)))
+    order = []
+    for _ in range(10):
+        queue.add("b")
+        key = await queue.get()
+        order.append(key[0])
+        queue.done(key)
+    assert order == ["a", "b"] * 5
+
+
+async def test_groups_that_are_done_leave_nothing_behind() -> None:
+    queue = fair(*(f"{chr(97 + number % 20)}{number}" for number in range(100)))
+    queue.retract("a0", "")
+    while len(queue):
+        queue.done(await queue.get())
+    assert queue.statistics().ready_by_priority == {}
+    assert len(queue._order._groups) == 0  # type: ignore[union-attr]

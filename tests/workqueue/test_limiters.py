@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.workqueue import ExponentialBackoff, FastSlow, MaxOf, RateLimiter, TokenBucket, WithMaxWait, WorkQueue
+from reconciler.workqueue import (
+    ExponentialBackoff,
+    FastSlow,
+    MaxOf,
+    RateLimiter,
+    TokenBucket,
+    WithMaxWait,
+    WorkQueue,
+)
+from reconciler.workqueue._limiters import when_duplicate
 
 
 def test_exponential_backoff_has_the_delays_of_controller_runtime() -> None:
@@ -267,3 +276,70 @@ def test_a_bucket_never_grants_more_than_burst_plus_rate(gaps: list[float], rate
     for i, start in enumerate(grants):
         for count, end in enumerate(grants[i:], 1):
             assert count <= burst + rate * (end - start) + 1e-6
+
+
+def _held_by(value: object, keys: set[str], seen: set[int]) -> bool:
+    """Return whether a limiter holds one of the keys anywhere."""
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
+    if isinstance(value, str):
+        return value in keys
+    if isinstance(value, dict):
+        return any(_held_by(each, keys, seen) for pair in value.items() for each in pair)
+    if isinstance(value, (list, tuple, set)):
+        return any(_held_by(each, keys, seen) for each in value)
+    return type(value).__module__.startswith("reconciler.workqueue") and _held_by(vars(value), keys, seen)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["when", "duplicate", "forget"]), st.sampled_from(["k1", "k2", "k3", "k4"]))),
+    st.sampled_from(["exponential", "fast", "bucket", "nested"]),
+)
+def test_limiter_holds_nothing_of_keys_that_are_forgotten(steps: list[tuple[str, str]], kind: str) -> None:
+    made: dict[str, RateLimiter] = {
+        "exponential": ExponentialBackoff(1, 100),
+        "fast": FastSlow(1, 10, 2),
+        "bucket": TokenBucket(1, 1),
+        "nested": MaxOf(
+            WithMaxWait(MaxOf(TokenBucket(1, 2), ExponentialBackoff(1, 100)), 50), TokenBucket(1, 1), FastSlow(1, 10, 2)
+        ),
+    }
+    limiter = made[kind]
+    for step, key in steps:
+        if step == "when":
+            limiter.when(key)
+        elif step == "duplicate":
+            when_duplicate(limiter, key)
+        else:
+            limiter.forget(key)
+            assert not _held_by(limiter, {key}, set())
+    keys = {key for _, key in steps}
+    for key in keys:
+        limiter.forget(key)
+        assert limiter.retries(key) == 0
+    assert not _held_by(limiter, keys, set())
+
+
+def test_token_of_a_forgotten_key_stays_spent() -> None:
+    bucket = TokenBucket(1, 1)
+    assert bucket.when("a") == 0
+    assert bucket.when("b") == pytest.approx(1, abs=0.1)
+    bucket.forget("b")
+    assert when_duplicate(bucket, "b") == 0
+    assert bucket.when("c") == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.virtual_time
+async def test_failure_after_a_forgotten_one_is_charged_again() -> None:
+    """Forgetting a key that waits must not let its next failure pass the bucket for nothing."""
+    queue: WorkQueue[str] = WorkQueue(rate_limiter=TokenBucket(1, 1))
+    queue.add_rate_limited("a")
+    assert await queue.get() == "a"
+    queue.done("a")
+    queue.add_rate_limited("b")  # in one second
+    queue.forget("b")
+    queue.add_rate_limited("b")
+    assert len(queue) == 0
+    await queue.get()
+    assert asyncio.get_running_loop().time() == pytest.approx(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -41,18 +41,32 @@ class Key:
 class Model:
     """The rules in words of one syllable: look at all keys for everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, group_of: Callable[[str], str] | None = None) -> None:
+        self.group_of = group_of
+        self.turns: list[str] = []  # groups that have keys to hand out, in the order of their turns
         self.time = 0.0
         self.keys: dict[str, Key] = {key: Key() for key in "abcd"}
         self.failures = dict.fromkeys("abcd", 0)
         self.places = self.timers = 0
-        self.passed = 0
+        self.passed: dict[str, int] = {}
         self.closing = self.stopped = False
         self.dropped_adds = self.dropped_ready = self.dropped_timers = 0
 
     def place(self, key: Key) -> None:
         self.places += 1
         key.place = self.places
+        name = next(name for name, each in self.keys.items() if each is key)
+        if self.group(name) not in self.turns:
+            self.turns.append(self.group(name))
+
+    def group(self, name: str) -> str:
+        return "" if self.group_of is None else self.group_of(name)
+
+    def forget_empty_groups(self) -> None:
+        waiting = {self.group(name) for name in self.candidates()}
+        self.turns = [group for group in self.turns if group in waiting]
+        if self.group_of is not None:
+            self.passed = {group: passed for group, passed in self.passed.items() if group in waiting}
 
     def make_ready(self, key: Key) -> None:
         key.ready, key.due = True, None
@@ -94,6 +108,7 @@ class Model:
         key.reasons.remove(reason)
         if not key.reasons:
             key.ready, key.due = False, None
+        self.forget_empty_groups()
         self.drained()
         return True
 
@@ -101,20 +116,23 @@ class Model:
         return [name for name, key in self.keys.items() if key.ready and not key.in_hand]
 
     def hand_out(self) -> str:
-        ready = self.candidates()
+        group = self.turns.pop(0)
+        ready = [name for name in self.candidates() if self.group(name) == group]
         top = max(self.keys[name].priority for name in ready)
         lower = [name for name in ready if self.keys[name].priority < top]
         choice = [name for name in ready if self.keys[name].priority == top]
         if not lower:
-            self.passed = 0
-        elif self.passed < PATIENCE:
-            self.passed += 1
+            self.passed[group] = 0
+        elif self.passed.get(group, 0) < PATIENCE:
+            self.passed[group] = self.passed.get(group, 0) + 1
         else:
-            self.passed = 0
+            self.passed[group] = 0
             choice = lower
         name = min(choice, key=lambda name: self.keys[name].place)
         key = self.keys[name]
         key.in_hand, key.run_reasons, key.reasons, key.ready = True, key.reasons, set(), False
+        self.turns.append(group)
+        self.forget_empty_groups()
         return name
 
     def done(self, name: str) -> None:
@@ -155,10 +173,13 @@ class Model:
             if key.ready:
                 key.ready, key.reasons = False, set()
                 self.dropped_ready += 1
+        self.forget_empty_groups()
 
 
 class QueueMachine(RuleBasedStateMachine):
     """Do the same to both, and compare."""
+
+    group_of: Callable[[str], str] | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,13 +189,13 @@ class QueueMachine(RuleBasedStateMachine):
         self.loop = asyncio.events.new_event_loop()
         self.stack.callback(self.loop.close)
         self.queue: WorkQueue[str] = self.run(self.make())
-        self.model = Model()
+        self.model = Model(type(self).group_of)
         self.workers: list[asyncio.Task[str]] = []
         self.drains: list[asyncio.Task[None]] = []
         self.in_hand: list[str] = []
 
     async def make(self) -> WorkQueue[str]:
-        return WorkQueue(rate_limiter=ExponentialBackoff(1, 8))
+        return WorkQueue(rate_limiter=ExponentialBackoff(1, 8), fair_by=type(self).group_of)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(coroutine)
@@ -324,3 +345,13 @@ class QueueMachine(RuleBasedStateMachine):
 
 QueueMachine.TestCase.settings = settings(deadline=None, max_examples=120, stateful_step_count=40)
 TestQueueAgainstModel = QueueMachine.TestCase
+
+
+class FairQueueMachine(QueueMachine):
+    """The same with two groups that take turns."""
+
+    group_of = staticmethod(lambda key: "few" if key == "a" else "many")
+
+
+FairQueueMachine.TestCase.settings = QueueMachine.TestCase.settings
+TestFairQueueAgainstModel = FairQueueMachine.TestCase

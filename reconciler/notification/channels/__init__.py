@@ -10,6 +10,7 @@ from reconciler.notification.channels._console import ConsoleChannel
 from reconciler.notification.channels._document import message_document
 from reconciler.notification.channels._email import EmailChannel, EmailConfig
 from reconciler.notification.channels._file import FileChannel
+from reconciler.notification.channels._gate import Gate
 from reconciler.notification.channels._guarded import GuardedChannel, GuardedConfig
 from reconciler.notification.channels._log import LogChannel
 from reconciler.notification.channels._slack import SlackChannel, SlackConfig
@@ -23,6 +24,7 @@ __all__ = [
     "EmailChannel",
     "EmailConfig",
     "FileChannel",
+    "Gate",
     "GuardedChannel",
     "GuardedConfig",
     "LogChannel",

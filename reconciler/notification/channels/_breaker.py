@@ -57,6 +57,11 @@ class CircuitBreaker:
             return "closed"
         return "half-open" if self._probing or self._left() <= 0 else "open"
 
+    @property
+    def seconds_left(self) -> float:
+        """Return the seconds until a call is let through; 0 or less for now."""
+        return self._left()
+
     @contextmanager
     def call(self, failures: tuple[type[BaseException], ...]) -> Iterator[None]:
         """Make a call inside the block; of what it raises, these types count as failures of the receiver.

@@ -25,6 +25,7 @@ from reconciler.notification._errors import (
     UnknownDeliveryError,
 )
 from reconciler.notification._message import Message
+from reconciler.notification.channels._addresses import check_mail_server
 from reconciler.notification.channels._guarded import GuardedConfig
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class EmailChannel:
             start_tls=self._config.security == "starttls",
             tls_context=_context(self._config),
         )
+        await check_mail_server(self._config.host, self._config.port)
         try:
             async with client:
                 if self._config.username is not None and password is not None:

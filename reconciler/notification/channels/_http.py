@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import math
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from reconciler.clock import current_clock
 from reconciler.notification._errors import (
@@ -21,15 +22,25 @@ from reconciler.notification._errors import (
     UnknownDeliveryError,
 )
 from reconciler.notification._message import Message
-from reconciler.notification.channels._addresses import check_literal, guarded_resolver
+from reconciler.notification.channels._addresses import (
+    canonical_host,
+    check_literal,
+    check_name,
+    checked_socket,
+    guarded_resolver,
+)
 
 if TYPE_CHECKING:
     import aiohttp
+    from yarl import URL
 
 __all__ = ["HTTPOptions", "HTTPSender"]
 
 ANSWER_LIMIT = 2_048
 """Most bytes of an answer that are read, for the error text; the rest is not, and the connection is closed."""
+
+_UNREADABLE = re.compile(r"[\\\s\x00-\x20\x7f]")
+"""Characters that no URL has, and that parsers of URLs read differently."""
 
 _RETRYABLE = frozenset({408, 425, 500, 501, 502, 503, 504})
 _DOUBTFUL = frozenset({500, 502, 504})
@@ -44,7 +55,8 @@ class HTTPOptions:
         timeout: seconds for a request as a whole. Default 10.
         ca_file: PEM file of the authorities to trust in place of the system's.
         proxy: URL of a proxy. Default: what ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` say.
-        allow_local_addresses: whether loopback and link-local addresses may be reached. Default False.
+        allow_local_addresses: whether the address guard is off: loopback, link-local and metadata addresses may be
+            reached, and a proxy may resolve names as it likes. Default False.
     """
 
     timeout: float = 10.0
@@ -56,7 +68,8 @@ class HTTPOptions:
 class HTTPSender:
     """Send requests over kept connections; made inside a running loop at the first use, closed by `close`.
 
-    Redirects are not followed: they would lead a secret, or a message, to somebody else.
+    Redirects are not followed: they would lead a secret, or a message, to somebody else. Nothing is kept from one
+    request for the next but connections, and nothing is read from ``.netrc``.
 
     Args:
         options: how requests are made.
@@ -64,7 +77,7 @@ class HTTPSender:
 
     def __init__(self, options: HTTPOptions) -> None:
         self._options = options
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(
@@ -82,15 +95,19 @@ class HTTPSender:
         """
         import aiohttp
 
-        self._check(url)
+        target = self._parsed(url)
+        environment = _proxy_of_environment(target) if self._options.proxy is None else None
+        proxy = self._options.proxy or environment
         try:
-            async with self._opened().request(
+            async with asyncio.timeout(self._options.timeout):
+                await self._check(target, through_proxy=proxy is not None)
+            async with self._opened(guarded=environment is None).request(
                 method,
-                url,
+                target,
                 data=body,
-                headers=dict(headers),
+                headers={"Accept-Encoding": "identity", **headers},
                 allow_redirects=False,
-                proxy=self._options.proxy,
+                proxy=proxy,
                 trace_request_ctx=message,
             ) as response:
                 await _judge(response)
@@ -101,46 +118,67 @@ class HTTPSender:
 
     async def close(self) -> None:
         """Close the connections. Cancellation leaves them to the loop."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
 
-    def _check(self, url: str) -> None:
+    def _parsed(self, url: str) -> URL:
+        """Return the URL as it is requested. What is checked is what is requested, so it is read once."""
+        from yarl import URL
+
         try:
-            parts = urlsplit(url)
-            host = parts.hostname
-            _ = parts.port
+            if _UNREADABLE.search(url):
+                raise ValueError(url)
+            target = URL(url)
+            if target.scheme in {"http", "https"} and target.host:
+                return target.with_host(canonical_host(target.host))
         except ValueError:
             raise PermanentDeliveryError("the URL cannot be read") from None
-        if parts.scheme not in {"http", "https"} or not host:
-            raise PermanentDeliveryError("the URL of a receiver begins with http:// or https:// and names a host")
-        if not self._options.allow_local_addresses:
-            check_literal(host)
+        raise PermanentDeliveryError("the URL of a receiver begins with http:// or https:// and names a host")
 
-    def _opened(self) -> aiohttp.ClientSession:
+    async def _check(self, target: URL, *, through_proxy: bool) -> None:
+        if self._options.allow_local_addresses:
+            return
+        host = target.raw_host or ""
+        check_literal(host)
+        if through_proxy:
+            await check_name(host, target.port or 0)
+
+    def _opened(self, *, guarded: bool) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
-        if self._session is None or self._session.closed or self._loop is not loop:
-            self._session, self._loop = self._new_session(), loop
-        return self._session
+        if self._loop is not loop:
+            self._sessions, self._loop = {}, loop
+        session = self._sessions.get(guarded)
+        if session is None or session.closed:
+            session = self._sessions[guarded] = self._new_session(guarded=guarded)
+        return session
 
-    def _new_session(self) -> aiohttp.ClientSession:
+    def _new_session(self, *, guarded: bool) -> aiohttp.ClientSession:
+        """Return a session; one that is not guarded is for a proxy that the environment names, which may be local."""
         import aiohttp
 
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_mark)
-        local = self._options.allow_local_addresses
+        guarded = guarded and not self._options.allow_local_addresses
         connector = aiohttp.TCPConnector(
             ssl=ssl.create_default_context(cafile=self._options.ca_file),
-            resolver=None if local else guarded_resolver(),
+            resolver=guarded_resolver() if guarded else None,
+            socket_factory=checked_socket if guarded else None,
         )
         return aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=self._options.timeout),
-            trust_env=self._options.proxy is None,
+            trust_env=False,  # it would read .netrc as well
             trace_configs=[trace],
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+
+
+def _proxy_of_environment(target: URL) -> str | None:
+    if target.host is None or proxy_bypass(target.host):
+        return None
+    return getproxies_environment().get(target.scheme)
 
 
 async def _mark(_session: Any, context: Any, _parameters: Any) -> None:
@@ -174,7 +212,10 @@ async def _beginning(response: aiohttp.ClientResponse) -> str:
         return ""
     finally:
         response.close()
-    return " ".join(found.decode("utf-8", "replace").split())[:256]
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        return "(a compressed answer)"
+    text = " ".join(found.decode("utf-8", "replace").split())[:256]
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:

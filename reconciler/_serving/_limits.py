@@ -1,0 +1,58 @@
+"""The bounds of a server and of the documents that it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["MOST_LEVELS", "BadBody", "Limits", "is_deep"]
+
+MOST_LEVELS = 128
+"""Levels of objects and lists in a document. Go's decoder takes 10,000; Python's stack has room for far fewer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds of a server.
+
+    Attributes:
+        connections: open connections. A new one beyond them takes the place of the one that has been idle longest; if
+            none is idle, the new one is closed.
+        head_seconds: time for the TLS handshake, and for the request line and headers.
+        body_seconds: time for a request's body.
+        idle_seconds: time that a connection may wait for its next request.
+        stalled_seconds: time that a client may leave an answer unread.
+        body_bytes: size of a request's body.
+        line_bytes: size of the request line, and of a header.
+    """
+
+    connections: int = 256
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    idle_seconds: float = 90.0
+    stalled_seconds: float = 30.0
+    body_bytes: int = 1024 * 1024
+    line_bytes: int = 16 * 1024
+
+
+class BadBody(Exception):
+    """A request body that cannot be read; the connection is closed after the answer.
+
+    Attributes:
+        status: the HTTP status to answer: 400, 408 or 413.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def is_deep(document: Any) -> bool:
+    """Return whether a document in JSON has more than `MOST_LEVELS` levels of objects and lists."""
+    layer = [document]
+    for _ in range(MOST_LEVELS + 1):
+        layer = [each for each in layer if isinstance(each, (dict, list))]
+        if not layer:
+            return False
+        layer = [member for each in layer for member in (each.values() if isinstance(each, dict) else each)]
+    return True

@@ -1,0 +1,51 @@
+"""What may be quoted of addresses and of foreign output: neither passwords nor tokens."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["excerpt", "without_password"]
+
+_LONGEST = 200
+_HIDDEN = "***"
+
+_NAMES = r"[\w-]{0,40}(?:token|secret|passw|authorization|api[_-]?key|credential|private[_-]?key|keydata)[\w-]{0,40}"
+_RULES = (
+    # PEM blocks, also in one line
+    (re.compile(r"-----BEGIN.*?(?:-----END [^-]*-----|\Z)", re.DOTALL), _HIDDEN),
+    # a password in an address
+    (re.compile(r"(?<=://)[^\s/]*@"), f"{_HIDDEN}@"),
+    # Authorization: Bearer …, and the scheme alone
+    (re.compile(r"\b(bearer|basic|negotiate)([\s:=\"'\\]+)[\w.~+/=:-]+", re.IGNORECASE), rf"\1\2{_HIDDEN}"),
+    # "token": "…", also inside of quoted JSON
+    (
+        re.compile(rf"({_NAMES}\\?[\"']?\s*[:=]\s*)(\\?[\"'])(.*?)(\\?[\"']|\Z)", re.IGNORECASE | re.DOTALL),
+        rf"\1\2{_HIDDEN}\4",
+    ),
+    # token=…, token: …, --token …
+    (
+        re.compile(rf"({_NAMES}\s*[:=]\s*)(?![\"'\\*])(?!(?:bearer|basic)\b)[^\s,;&}}]+", re.IGNORECASE),
+        rf"\1{_HIDDEN}",
+    ),
+    (re.compile(rf"(--{_NAMES}\s+)\S+", re.IGNORECASE), rf"\1{_HIDDEN}"),
+    # JSON Web Tokens, and whatever else looks random: long, with letters and digits, and not a path
+    (re.compile(r"\beyJ[\w.=-]+"), _HIDDEN),
+    (re.compile(r"(?<![\w/.-])(?=[\w+=-]{0,200}\d)(?=[\w+=-]{0,200}[A-Za-z])[\w+=-]{20,}"), _HIDDEN),
+)
+
+
+def excerpt(text: str) -> str:
+    """Return the beginning of what a foreign program printed, in one line, with what may be secret hidden."""
+    text = text[: 10 * _LONGEST]
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:_LONGEST]
+
+
+def without_password(address: str) -> str:
+    """Return an address without user, password, path and query, for messages."""
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        scheme, rest = "", address
+    host = re.split(r"[/?#]", rest.rpartition("@")[2], maxsplit=1)[0]
+    return f"{scheme}{mark}{host}"[:_LONGEST]

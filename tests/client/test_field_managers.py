@@ -1,0 +1,235 @@
+"""The names that writes are recorded under: one for each program and controller, the same after a restart."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipapp
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.apiserver import APIServer
+from reconciler.client import Client
+from reconciler.controller import Reconciler
+from reconciler.errors import FieldManagerConflict, OutcomeUnknown
+from reconciler.http import HTTPRequest
+from reconciler.manager import Manager
+from reconciler.meta import Request, program_name
+
+FORMER = "kube-reconciler"
+
+PROGRAM = """
+from reconciler.apiserver import APIServer
+from reconciler.client import Client
+print(Client(APIServer()).field_manager)
+"""
+
+
+def ran(*command: str | Path, cwd: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(cwd), *sys.path])}
+    return subprocess.check_output([sys.executable, *command], cwd=cwd, env=environment, text=True).strip()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    for name in ("one", "one/sub"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+        (tmp_path / name / "__main__.py").write_text(PROGRAM)
+    (tmp_path / "script.py").write_text(PROGRAM)
+    (tmp_path / "console-script").write_text(PROGRAM)
+    (tmp_path / "launcher.py").write_text("import importlib, sys\nimportlib.import_module(sys.argv[1])\n")
+    return tmp_path
+
+
+def test_the_program_is_what_was_started(package: Path) -> None:
+    zipapp.create_archive(package / "one", package / "packed.pyz")
+    names = {
+        "-m one": ran("-m", "one", cwd=package),
+        "-m one.sub": ran("-m", "one.sub", cwd=package),
+        "script": ran(package / "script.py", cwd=package),
+        "directory": ran("one", cwd=package),
+        "console": ran("console-script", cwd=package),
+        "zipapp": ran("packed.pyz", cwd=package),
+        "launcher": ran("launcher.py", "script", cwd=package),
+        "-c": ran("-c", PROGRAM, cwd=package),
+    }
+    assert names == {
+        "-m one": "one",
+        "-m one.sub": "one.sub",
+        "script": "script",
+        "directory": "one",
+        "console": "console-script",
+        "zipapp": "packed",
+        "launcher": "launcher",
+        "-c": "python",
+    }
+
+
+def test_a_name_that_the_program_chose_for_its_requests_is_the_program_s() -> None:
+    assert Client(APIServer(), user_agent="database-operator/1.0 (linux)").field_manager == "database-operator"
+    assert Client(APIServer(), user_agent="database-operator (linux)").field_manager == "database-operator"
+    assert Client(APIServer(), user_agent="a/1", field_manager="chosen").field_manager == "chosen"
+    assert Client(APIServer(), user_agent=" ").field_manager == program_name()
+
+
+@pytest.mark.parametrize("name", ["x" * 129, "é" * 65, "a\nb", "a\u200bb", ""])
+def test_a_chosen_name_that_a_server_would_refuse_is_refused_with_a_reason(name: str) -> None:
+    with pytest.raises(ValueError, match="1 to 128 bytes and only printable"):
+        Client(APIServer(), field_manager=name)
+    with pytest.raises(ValueError, match="1 to 128 bytes and only printable"):
+        Client(APIServer()).with_options(field_manager=name)
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\u200b", "\udce9", "日"])
+def test_long_and_unprintable_programs_keep_different_names(character: str) -> None:
+    names = {Client(APIServer(), user_agent=f"p{character * 300}{end}").field_manager for end in "ab"}
+    assert len(names) == 2
+    for name in names:
+        Client(APIServer(), field_manager=name)  # accepted
+
+
+class Applies(Reconciler):
+    """Applies a ConfigMap and patches another, by clients of every kind."""
+
+    def __init__(self, data: dict[str, str], foreign: Client) -> None:
+        self.data, self.foreign = data, foreign
+
+    async def reconcile(self, request: Request) -> None:
+        await self.client.apply(config_map("shared", data=self.data))
+        await self.foreign.apply(config_map("over-another-client", data=self.data))
+        await self.client.live.patch("v1/ConfigMap", request.name, request.namespace, patch={"data": self.data})
+
+
+def config_map(name: str, **members: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "default"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **members}
+
+
+def managers(document: Any) -> set[tuple[str, str]]:
+    return {(e["manager"], e["operation"]) for e in document.to_dict()["metadata"]["managedFields"]}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[APIServer]:
+    async with APIServer() as server:
+        yield server
+
+
+@pytest.mark.virtual_time
+async def test_two_controllers_of_a_process_apply_to_one_object_side_by_side(
+    server: APIServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with Client(server, user_agent="prog/1") as client:
+        manager = Manager(client)
+        one = manager.add_controller(Applies({"one": "1"}, Client(server)), name="one", resource="v1/Node")
+        manager.add_controller(Applies({"two": "2"}, Client(server)), name="two", resource="v1/Pod")
+        assert one.field_manager == "prog/one"
+        async with manager.running():
+            for each in manager.controllers:
+                each.enqueue(Request("primary", "default"))
+            await client.create(config_map("primary", data={"zero": "0"}))
+            both = {"one": "1", "two": "2"}
+            await client.wait_for(
+                "v1/ConfigMap", "primary", "default", until=lambda o: both.items() <= o["data"].items(), timeout=60
+            )
+    for name in ("shared", "over-another-client"):
+        found = await Client(server).get("v1/ConfigMap", name, "default")
+        assert found["data"] == both
+    shared = await Client(server).get("v1/ConfigMap", "shared", "default")
+    assert managers(shared) == {("prog/one", "Apply"), ("prog/two", "Apply")}
+    over = await Client(server).get("v1/ConfigMap", "over-another-client", "default")
+    assert managers(over) == {(f"{program_name()}/one", "Apply"), (f"{program_name()}/two", "Apply")}
+    primary = await Client(server).get("v1/ConfigMap", "primary", "default")
+    assert {("prog/one", "Update"), ("prog/two", "Update")} <= managers(primary)
+    assert "one (field manager prog/one), two (field manager prog/two)" in caplog.text
+
+
+# What earlier releases wrote under their one name.
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("operation", ["apply", "create"])
+@pytest.mark.parametrize("force", [True, False])
+async def test_fields_of_the_former_name_are_removed_when_they_are_left_out(
+    server: APIServer, operation: str, force: bool
+) -> None:
+    former = Client(server, field_manager=FORMER)
+    await getattr(former, operation)(config_map("a", data={"keep": "1", "gone": "1", "other": "1"}))
+    await Client(server, field_manager="other").apply(config_map("a", data={"other": "1"}))
+    client = Client(server, user_agent="prog")
+    applied = await client.apply(config_map("a", data={"keep": "2"}), force=force)
+    assert applied["data"] == {"keep": "2", "other": "1"}
+    assert managers(applied) == {("prog", "Apply"), ("other", "Apply")}
+    server.clear_requests()
+    await client.apply(config_map("a", data={"keep": "3"}), force=force)
+    assert len(server.requests()) == 1, "later applies cost nothing more"
+
+
+@pytest.mark.virtual_time
+async def test_a_finalizer_that_was_put_there_under_the_former_name_stays(server: APIServer) -> None:
+    former = Client(server, field_manager=FORMER)
+    await Client(server, field_manager="kubectl").create(config_map("a"))
+    await former.patch("v1/ConfigMap", "a", "default", patch={"metadata": {"finalizers": ["example.com/a"]}})
+    await former.apply(config_map("a", data={"gone": "1"}))
+    applied = await Client(server, user_agent="prog").apply(config_map("a", data={"keep": "1"}))
+    assert applied["data"] == {"keep": "1"}
+    assert applied.to_dict()["metadata"]["finalizers"] == ["example.com/a"]
+
+
+@pytest.mark.virtual_time
+async def test_a_chosen_name_takes_nothing_over_and_another_s_conflict_stays_one(server: APIServer) -> None:
+    await Client(server, field_manager=FORMER).apply(config_map("a", data={"x": "1"}))
+    with pytest.raises(FieldManagerConflict):
+        await Client(server, field_manager="chosen").apply(config_map("a", data={"x": "2"}), force=False)
+    with pytest.raises(FieldManagerConflict):
+        await Client(server).apply(config_map("a", data={"x": "2"}), force=False, field_manager="chosen")
+    await Client(server, field_manager="other").apply(config_map("b", data={"x": "1"}))
+    with pytest.raises(FieldManagerConflict):
+        await Client(server).apply(config_map("b", data={"x": "2"}), force=False)
+
+
+@pytest.mark.virtual_time
+async def test_a_program_of_an_earlier_release_beside_this_one_is_not_fought(server: APIServer) -> None:
+    former, client = Client(server, field_manager=FORMER), Client(server)
+    for number in range(3):
+        await former.apply(config_map("a", data={"former": str(number)}))
+        await client.apply(config_map("a", data={"new": str(number)}))
+    found = await client.get("v1/ConfigMap", "a", "default")
+    assert found["data"] == {"former": "2", "new": "2"}
+
+
+@pytest.mark.virtual_time
+async def test_a_conditional_apply_and_a_dry_run_take_over_as_they_should(server: APIServer) -> None:
+    stored = await Client(server, field_manager=FORMER).apply(config_map("a", data={"gone": "1"}))
+    version = stored.to_dict()["metadata"]["resourceVersion"]
+    client = Client(server)
+    await client.apply(config_map("a", data={"keep": "1"}), dry_run=True)
+    assert managers(await client.get("v1/ConfigMap", "a", "default")) == {(FORMER, "Apply")}
+    applied = await client.apply(config_map("a", data={"keep": "1"}), resource_version=version)
+    assert applied["data"] == {"keep": "1"}
+
+
+@pytest.mark.virtual_time
+async def test_a_take_over_that_is_refused_is_logged_and_the_apply_stands(
+    server: APIServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refuses:
+        def __init__(self, sends: Any) -> None:
+            self.sends = sends
+
+        async def send(self, request: HTTPRequest) -> Any:
+            if b"managedFields" in request.body:
+                raise OutcomeUnknown("connection reset")
+            return await self.sends.send(request)
+
+    await Client(server, field_manager=FORMER).apply(config_map("a", data={"gone": "1"}))
+    client = Client(server, user_agent="prog").through(Refuses)
+    applied = await client.apply(config_map("a", data={"keep": "1"}))
+    assert applied["data"] == {"gone": "1", "keep": "1"}
+    assert "cannot be taken over by 'prog': connection reset" in caplog.text

@@ -1,0 +1,307 @@
+"""Tenants: a namespace with many requests, or with receivers that hang, does not delay another one's.
+
+What is compared is the order of deliveries, and virtual time in units of one delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from reconciler.notification import (
+    DeferredDeliveryError,
+    Message,
+    NotificationRequest,
+    RetryableDeliveryError,
+)
+from reconciler.notification.channels import GuardedChannel, GuardedConfig
+from tests.notification.world import TIMELINE, World, document, offsets, virtual, world
+
+BUSY = RetryableDeliveryError("503")
+
+
+@dataclass
+class Slow:
+    """A receiver that takes its time, and notes who came when."""
+
+    name: str
+    seconds: float = 10.0
+    outcome: Callable[[Message], BaseException | None] = lambda _: None
+    calls: list[tuple[float, str, str]] = field(default_factory=list)
+    inside: int = 0
+    most: int = 0
+
+    async def deliver(self, message: Message) -> None:
+        self.calls.append((asyncio.get_running_loop().time(), message.namespace, message.name))
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        try:
+            message.mark_sent()
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.inside -= 1
+        if (error := self.outcome(message)) is not None:
+            raise error
+
+    def first(self, namespace: str) -> float:
+        return next(time for time, where, _ in self.calls if where == namespace)
+
+    def order(self) -> list[str]:
+        return [namespace for _, namespace, _ in self.calls]
+
+
+def guarded(channel: Any, **limits: Any) -> GuardedChannel:
+    return GuardedChannel(channel, GuardedConfig(**limits))
+
+
+async def send(
+    w: World, namespace: str, *channels: str, name: str = "n", spec: dict[str, Any] | None = None, **policy: Any
+) -> None:
+    made = document(channels, name=name, spec=spec, **policy)
+    made["metadata"]["namespace"] = namespace
+    await w.client.create(made)
+
+
+async def flood(w: World, namespace: str, *channels: str, count: int, **options: Any) -> None:
+    for number in range(count):
+        await send(w, namespace, *channels, name=f"n-{number}", **options)
+
+
+async def phases(w: World, namespace: str) -> list[str | None]:
+    return [each.status.phase for each in await w.client.list(NotificationRequest, namespace)]
+
+
+CRITICAL = {"priority": "Critical"}
+
+
+@virtual
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", [1, 4, 10])
+@pytest.mark.parametrize("limited", [True, False])
+async def test_a_thousand_requests_of_one_namespace_delay_no_other(workers: int, limited: bool) -> None:
+    count = 1000
+    slow, other = Slow("slow"), Slow("other", seconds=0.1)
+    channels = [guarded(slow), guarded(other)] if limited else [slow, other]
+    async with world() as w, w.operator(*channels, workers=workers) as (controller, reconciler):
+        await flood(w, "a", "slow", count=count, spec=CRITICAL)
+        await asyncio.sleep(95)
+        begun = asyncio.get_running_loop().time()
+        await send(w, "b", "slow", spec=CRITICAL)
+        await send(w, "c", "other", spec=CRITICAL)
+        await asyncio.sleep(60)
+        writes, calls = w.writes, len(slow.calls) + len(other.calls)
+        assert reconciler.statistics().waiting == count + 2 - calls
+        assert controller.statistics().storms == 0
+    assert slow.first("b") - begun <= slow.seconds
+    assert other.first("c") - begun < 1
+    assert writes <= calls, "waiting writes nothing"
+    assert slow.most == (min(4, workers) if limited else workers)
+
+
+@virtual
+@pytest.mark.timeout(120)
+async def test_fifty_namespaces_take_turns_at_a_receiver() -> None:
+    slow = Slow("slow")
+    names = [f"ns-{number}" for number in range(50)]
+    async with world() as w, w.operator(guarded(slow), workers=10):
+        await flood(w, names[0], "slow", count=200)
+        for namespace in names[1:]:
+            await flood(w, namespace, "slow", count=4)
+        await asyncio.sleep(2000)
+        assert {await_phase for name in names for await_phase in await phases(w, name)} == {"Sent"}
+    order = slow.order()
+    start = order.index(names[1])
+    for turn in range(3):  # each round has every namespace once
+        found = order[start + 50 * turn : start + 50 * (turn + 1)]
+        assert sorted(found) == sorted(names)
+
+
+@virtual
+async def test_within_a_namespace_the_urgent_go_first_and_gain_nothing_over_other_namespaces() -> None:
+    slow = Slow("slow")
+    async with world() as w, w.operator(guarded(slow, max_concurrent=1), workers=4):
+        await send(w, "a", "slow", name="first")
+        await asyncio.sleep(1)
+        for number, priority in enumerate(["Low", "Medium", "High", "Critical"] * 2):
+            await send(w, "a", "slow", name=f"{priority}-{number}".lower(), spec={"priority": "Critical"})
+            await send(w, "b", "slow", name=f"{priority}-{number}".lower(), spec={"priority": priority})
+        await asyncio.sleep(300)
+    assert slow.order()[1:] == ["b", "a"] * 8
+    of_b = [name.partition("-")[0] for _, namespace, name in slow.calls if namespace == "b"]
+    assert of_b == ["critical"] * 2 + ["high"] * 2 + ["medium"] * 2 + ["low"] * 2
+
+
+@virtual
+async def test_an_endless_stream_of_urgent_requests_does_not_starve_its_own_namespace() -> None:
+    slow = Slow("slow", seconds=60)
+    async with world() as w, w.operator(guarded(slow, max_concurrent=1), workers=1, timeout=100):
+        await send(w, "a", "slow", name="first")
+        await send(w, "a", "slow", name="low", spec={"priority": "Low"})
+        for number in range(400):
+            await send(w, "a", "slow", name=f"n-{number}", spec=CRITICAL)
+            await asyncio.sleep(50)
+        assert (await w.client.get(NotificationRequest, "low", "a")).status.phase == "Sent"
+
+
+@virtual
+async def test_receivers_that_hang_take_no_worker_from_another_namespace_or_receiver() -> None:
+    hanging = [Slow(f"h-{number}", seconds=10_000) for number in range(20)]
+    slow, good = Slow("shared", seconds=10_000), Slow("good", seconds=0.1)
+    async with world() as w, w.operator(*hanging, slow, good, workers=10, timeout=30):
+        for channel in hanging:
+            await send(w, "a", channel.name, name=channel.name)
+        for number in range(5):
+            await send(w, f"x-{number}", "shared")
+        await asyncio.sleep(5)
+        begun = asyncio.get_running_loop().time()
+        await send(w, "b", "good")
+        await asyncio.sleep(1)
+        assert good.first("b") - begun < 1
+        await asyncio.sleep(60)
+        begun = asyncio.get_running_loop().time()
+        await send(w, "b", "good", name="again")
+        await asyncio.sleep(1)
+        assert good.calls[-1][0] - begun < 1
+
+
+@virtual
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("error", "limits"),
+    [
+        (BUSY, {"breaker_failures": 10_000}),
+        (BUSY, {}),
+        (DeferredDeliveryError("429", retry_after=20), {}),
+    ],
+)
+async def test_a_thousand_requests_that_fail_or_are_put_off_delay_no_other_namespace(
+    error: BaseException, limits: dict[str, Any]
+) -> None:
+    slow = Slow("slow", outcome=lambda message: error if message.namespace == "a" else None)
+    other = Slow("other", seconds=0.1)
+    async with world() as w, w.operator(guarded(slow, **limits), guarded(other), workers=10) as (controller, _):
+        await flood(w, "a", "slow", count=1000)
+        for moment in range(5):
+            await asyncio.sleep(100)
+            begun = asyncio.get_running_loop().time()
+            await send(w, "b", "slow", name=f"n-{moment}")
+            await send(w, "c", "other", name=f"n-{moment}")
+            await asyncio.sleep(1)
+            assert other.calls[-1][0] - begun < 1
+            await asyncio.sleep(99)
+            found = await w.client.get(NotificationRequest, f"n-{moment}", "b")
+            assert found.status.phase == "Sent"
+            assert found.status.total_attempts == 1
+        assert controller.statistics().storms == 0
+
+
+@virtual
+async def test_a_restart_over_a_backlog_delays_no_other_namespace() -> None:
+    slow = Slow("slow")
+    async with world() as w:
+        await flood(w, "a", "slow", count=300)
+        await send(w, "z", "slow")
+        async with w.operator(guarded(slow), workers=2):
+            await asyncio.sleep(11)
+        assert slow.first("z") <= slow.seconds
+
+
+# What waiting must not change
+
+
+@virtual
+@pytest.mark.parametrize("guarantee", ["AtLeastOnce", "Bounded", "AtMostOnce"])
+async def test_waiting_is_no_attempt_writes_no_intent_and_keeps_the_timeline(guarantee: str) -> None:
+    slow = Slow("slow", seconds=1000)
+    pager = Slow("pager", seconds=0, outcome=lambda _: BUSY)
+    async with world() as w, w.operator(guarded(slow, max_concurrent=1), pager, workers=4, timeout=2000):
+        await send(w, "default", "slow", name="first")
+        await asyncio.sleep(1)
+        writes = w.writes
+        await send(w, "default", "slow", name="waits", spec={"delivery": guarantee})
+        await asyncio.sleep(500)
+        assert w.writes == writes
+        assert await w.status("waits") == {}
+        await send(w, "default", "slow", "pager", name="half")
+        await asyncio.sleep(498)
+        half = await w.status("half")
+        assert offsets(half, "pager") == TIMELINE
+        assert [each["state"] for each in half["channels"]] == ["Pending", "Failed"]
+        await asyncio.sleep(2100)
+        assert {name: (await w.status(name))["totalAttempts"] for name in ("waits", "half")} == {"waits": 1, "half": 6}
+        assert (await w.status("half"))["phase"] == "PartiallySent"
+        effective = w.server.log.cycles(NotificationRequest, subresource="status", effective=True)
+        most = 1 if guarantee == "AtLeastOnce" else 2
+        assert all(len(cycle) <= most for cycle in effective)
+
+
+@virtual
+async def test_a_request_that_is_deleted_while_it_waits_holds_up_nobody() -> None:
+    slow = Slow("slow")
+    async with world() as w, w.operator(guarded(slow, max_concurrent=1), workers=4) as (_, reconciler):
+        await flood(w, "a", "slow", count=5)
+        await asyncio.sleep(1)
+        for number in range(5):
+            if not any(name == f"n-{number}" for _, _, name in slow.calls):
+                await w.client.delete(NotificationRequest, f"n-{number}", "a")
+        await asyncio.sleep(1)
+        assert reconciler.statistics().waiting == 0
+        await send(w, "b", "slow")
+        await asyncio.sleep(20)
+        assert await phases(w, "b") == ["Sent"]
+    assert slow.order() == ["a", "b"]
+
+
+@virtual
+async def test_a_receiver_that_is_down_is_told_in_the_status_and_the_fair_next_finds_out() -> None:
+    back = [False]
+    slow = Slow("slow", seconds=1, outcome=lambda _: None if back[0] else BUSY)
+    channel = guarded(slow, breaker_failures=3, breaker_open_seconds=100)
+    async with world() as w, w.operator(channel, workers=10):
+        await flood(w, "a", "slow", count=100)
+        await asyncio.sleep(10)
+        writes = w.writes
+        assert {each.status.channels[0].reason for each in await w.client.list(NotificationRequest, "a")} <= {
+            "Deferred",
+            "AttemptFailed",
+        }
+        await asyncio.sleep(1000)
+        assert w.writes - writes < 50, "those that wait for the receiver write nothing"
+        await send(w, "b", "slow")
+        await asyncio.sleep(1)
+        back[0] = True
+        begun = asyncio.get_running_loop().time()
+        await asyncio.sleep(250)
+        assert slow.first("b") - begun <= 110
+        assert await phases(w, "b") == ["Sent"]
+
+
+@virtual
+async def test_a_receiver_that_stays_down_ends_a_request_by_the_time_for_being_put_off() -> None:
+    down = Slow("down", seconds=1, outcome=lambda _: BUSY)
+    channel = guarded(down, breaker_failures=1, breaker_open_seconds=4000)
+    async with world() as w, w.operator(channel, workers=10):
+        await flood(w, "a", "down", count=200, maxAttempts=1)
+        await asyncio.sleep(3 * 24 * 3600)
+        assert set(await phases(w, "a")) == {"Failed"}
+
+
+@virtual
+async def test_a_place_that_was_offered_to_a_key_that_never_comes_goes_to_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "reconciler")
+    slow = Slow("slow")
+    channel = guarded(slow, max_concurrent=1)
+    channel.gate.reserve("somebody else")
+    async with world() as w, w.operator(channel, workers=4):
+        await flood(w, "a", "slow", count=2)
+        await asyncio.sleep(59)
+        assert slow.calls == []
+        await asyncio.sleep(30)
+        assert len(slow.calls) == 2

@@ -1,0 +1,270 @@
+"""Clients that are slow, idle, too many or too large are cut off; a client beside them is still answered.
+
+Bounds are small here. A test waits for the server to close the connection, however long that takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from reconciler import Client, Manager
+from reconciler._serving import Limits
+from reconciler._serving._server import HTTPServer, read_body
+from reconciler.apiserver import APIServer
+from reconciler.manager import _http as manager_http
+from reconciler.webhook import WebhookServer
+from tests.webhook.database import Rules, write_certificate
+
+SHORT = {"head_seconds": 0.2, "body_seconds": 0.2, "idle_seconds": 0.2, "stalled_seconds": 0.2}
+LONG = {"head_seconds": 600.0, "body_seconds": 600.0, "idle_seconds": 600.0, "stalled_seconds": 600.0}
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+async def echo(request: web.BaseRequest) -> web.StreamResponse:
+    if request.path == "/large":
+        return web.Response(body=b"x" * 64_000_000)
+    if request.path == "/broken":
+        raise RuntimeError("secret of the handler")
+    if request.path == "/wait":
+        await asyncio.Event().wait()
+    return web.Response(body=await read_body(request, Limits(**{**SHORT, "body_bytes": 1000})))
+
+
+@asynccontextmanager
+async def serving(**limits: Any) -> AsyncIterator[Connect]:
+    server = HTTPServer(echo, Limits(**limits))
+    await server.start("127.0.0.1", 0)
+    port = server.addresses[0][1]
+    writers = []
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writers.append(writer)
+        return reader, writer
+
+    try:
+        yield connect
+    finally:
+        await server.close(0.01)
+        for writer in writers:
+            writer.close()
+
+
+async def end(reader: asyncio.StreamReader) -> bytes:
+    """Return what comes until the server closes the connection."""
+    received = bytearray()
+    try:
+        while chunk := await reader.read(65_536):
+            received += chunk
+    except ConnectionError:
+        pass
+    return bytes(received)
+
+
+async def is_answered(connect: Connect) -> bool:
+    reader, writer = await connect()
+    writer.write(GET)
+    line = await reader.readline()
+    writer.close()
+    return line == b"HTTP/1.1 200 OK\r\n"
+
+
+async def test_a_head_that_does_not_end_is_cut_off_however_often_bytes_come() -> None:
+    async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+        reader, writer = await connect()
+
+        async def trickle() -> None:
+            writer.write(b"GET / HTTP/1.1\r\n")
+            while True:
+                writer.write(b"x: y\r\n")
+                await asyncio.sleep(0.02)
+
+        task = asyncio.create_task(trickle())
+        assert await end(reader) == b""
+        task.cancel()
+        assert await is_answered(connect)
+
+
+async def test_a_second_head_that_does_not_end_is_cut_off_too() -> None:
+    async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+        reader, writer = await connect()
+        writer.write(GET)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"GET /")
+        assert await end(reader) == b""
+
+
+async def test_a_client_that_sends_nothing_is_cut_off() -> None:
+    async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
+        reader, _ = await connect()
+        assert await end(reader) == b""
+
+
+async def test_an_idle_connection_is_closed() -> None:
+    async with serving(**{**LONG, "idle_seconds": 0.2}) as connect:
+        reader, writer = await connect()
+        writer.write(GET)
+        assert (await end(reader)).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_a_body_that_does_not_end_is_answered_408_and_closed() -> None:
+    async with serving(**SHORT) as connect:
+        reader, writer = await connect()
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nx")
+        assert (await end(reader)).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"content-length: 1001\r\n\r\n",
+        b"transfer-encoding: chunked\r\n\r\n" + b"1ff\r\n" + b"x" * 511 + b"\r\n1ff\r\n" + b"x" * 511 + b"\r\n",
+    ],
+)
+async def test_a_body_that_is_too_large_is_answered_413_and_closed(sent: bytes) -> None:
+    async with serving(**SHORT) as connect:
+        reader, writer = await connect()
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\n" + sent)
+        answer = await end(reader)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert answer.endswith(b"the body has more than 1000 bytes\n")
+
+
+async def test_a_client_that_waits_for_permission_to_send_its_body_gets_it() -> None:
+    async with serving(**LONG) as connect:
+        reader, writer = await connect()
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"hi")
+        assert (await reader.readuntil(b"hi")).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("after", [b"", GET])
+async def test_a_client_that_does_not_read_its_answer_is_cut_off(after: bytes) -> None:
+    async with serving(**{**LONG, "stalled_seconds": 0.2}) as connect:
+        _, known = await connect()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(known.get_extra_info("peername"))
+            client.sendall(GET.replace(b"/ ", b"/large ") + after)
+            poll = select.poll()
+            poll.register(client, 0)  # errors and hang-ups are always told of
+            await asyncio.to_thread(poll.poll)
+        assert await is_answered(connect)
+
+
+async def test_a_connection_beyond_the_bound_takes_the_place_of_an_idle_one() -> None:
+    async with serving(**LONG, connections=2) as connect:
+        oldest, _ = await connect()
+        second, second_writer = await connect()
+        second_writer.write(GET)
+        await second.readuntil(b"\r\n\r\n")
+        assert await is_answered(connect)
+        assert await end(oldest) == b""
+        second_writer.write(GET)
+        assert await second.readline() == b"HTTP/1.1 200 OK\r\n"
+
+
+async def test_a_connection_beyond_the_bound_is_closed_while_none_is_idle() -> None:
+    async with serving(**LONG, connections=1) as connect:
+        _, writer = await connect()
+        writer.write(GET.replace(b"/ ", b"/wait "))
+        while True:
+            reader, _ = await connect()
+            # Until the request has begun, the first connection counts as idle.
+            if writer.is_closing() or await end(reader) == b"":
+                break
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\0\1\2\3\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /%b HTTP/1.1\r\n\r\n" % (b"x" * 2000)]
+)
+async def test_what_is_not_http_gets_400_and_no_traceback(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(**SHORT, line_bytes=1000) as connect:
+        reader, writer = await connect()
+        writer.write(sent)
+        answer = await end(reader)
+        assert answer.split()[1] == b"400"
+        assert b"xxx" not in answer
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_handler_that_fails_is_logged_and_its_words_stay_here(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(**SHORT) as connect:
+        reader, writer = await connect()
+        writer.write(GET.replace(b"/ ", b"/broken "))
+        answer = await end(reader)
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert b"secret" not in answer
+    assert [record.name for record in caplog.records if record.exc_info] == ["reconciler.http"]
+
+
+async def test_the_embedded_server_cuts_slow_clients_off() -> None:
+    async with APIServer() as server:
+        server._listener._limits = Limits(**SHORT)
+        await server.listen()
+        host, port = server.url.removeprefix("http://").split(":")
+        for sent in (
+            b"GET /",
+            b"POST /api HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\ncontent-length: 9\r\n\r\n",
+        ):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(sent.replace(b"%b", server.token.encode()))
+            await end(reader)
+            writer.close()
+
+
+async def test_the_webhook_server_cuts_slow_clients_off(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    write_certificate(tmp_path, ca)
+    server = WebhookServer("127.0.0.1:0", certificates=tmp_path)
+    server.add(Rules())
+    server.observe(CollectorRegistry())
+    server._limits = Limits(**SHORT)
+    task = asyncio.create_task(server.run())
+    await server.listening()
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    path = next(iter(server.admissions)).encode()
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n" % path
+    for sent, answer in ((b"POST /", b""), (head, b"HTTP/1.1 408 ")):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", server.port, ssl=context, server_hostname="localhost"
+        )
+        writer.write(sent)
+        assert (await end(reader))[:13] == answer
+        writer.close()
+    # A client that does not even begin TLS.
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    assert await end(reader) == b""
+    writer.close()
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_the_servers_of_a_manager_cut_slow_clients_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager_http.Servers.__init__, "__defaults__", (Limits(**SHORT),))
+    async with APIServer() as api, Client(api) as client:
+        manager = Manager(client, health="127.0.0.1:0", metrics="127.0.0.1:0")
+        async with manager.running():
+            for url in (manager.health_url, manager.metrics_url):
+                host, port = str(url).removeprefix("http://").split(":")
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(b"GET /")
+                assert await end(reader) == b""
+                writer.close()

@@ -1,0 +1,182 @@
+"""A lost answer, and other writers before it is read back: nothing is applied twice, nothing is lost unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from reconciler.status import StatusBatcher, StatusContested, StatusError, StatusOutcomeUnknown
+from tests.status.scripted import ScriptedServer, Trouble, lost, meanwhile, never_arrived
+
+Doc = dict[str, Any]
+
+
+class Watched(ScriptedServer):
+    """Counts how often the item X came into the log."""
+
+    additions = 0
+
+    def _store(self, before: Doc, after: Doc, manager: str) -> None:
+        super()._store(before, after, manager)
+        self.additions += count(after) - count(before) > 0
+
+
+def count(status: Doc) -> int:
+    return sum(item["id"] == "X" for item in status.get("log", []))
+
+
+def appended(number: int, keep_last: int = 3) -> Callable[[Doc], None]:
+    def change(status: Doc) -> None:
+        status["log"] = [*status.get("log", []), {"id": f"foreign {number}"}][-keep_last:]
+
+    return change
+
+
+def foreign(*changes: Callable[[Doc], object]) -> Trouble:
+    return meanwhile(lambda server: [server.foreign(change) for change in changes])
+
+
+def batcher(server: ScriptedServer, **options: Any) -> StatusBatcher:
+    return StatusBatcher(server.blocking_writer(), server.document(), **options)
+
+
+OLD = {"log": [{"id": f"old {number}"} for number in range(3)]}
+
+
+@pytest.mark.parametrize("outcome", [lost, never_arrived])
+@pytest.mark.parametrize("begin", [OLD, {}, {"log": [{"id": "old"}]}])
+def test_a_bounded_list_that_went_round_meanwhile_does_not_tell(outcome, begin):
+    server = Watched(status={**begin})
+    server.on_write.append(outcome())
+    server.on_read.append(foreign(*map(appended, range(3))))
+    with pytest.raises(StatusOutcomeUnknown, match="count twice"), batcher(server) as status:
+        status.append("log", {"id": "X"}, key="id", keep_last=3)
+    assert server.additions == (outcome is lost)
+
+
+@pytest.mark.parametrize("outcome", [lost, never_arrived])
+@pytest.mark.parametrize("foreign_appends", [1, 2])
+def test_a_bounded_list_that_did_not_go_round_tells(outcome, foreign_appends):
+    server = Watched(status={**OLD})
+    server.on_write.append(outcome())
+    server.on_read.append(foreign(*map(appended, range(foreign_appends))))
+    with batcher(server) as status:
+        status.append("log", {"id": "X"}, key="id", keep_last=3)
+    assert server.additions == 1
+    assert count(server.status) == 1
+
+
+def test_a_token_tells_where_the_list_does_not():
+    for outcome in (lost, never_arrived):
+        server = Watched(status={**OLD})
+        server.on_write.append(outcome())
+        server.on_read.append(foreign(*map(appended, range(3))))
+        with batcher(server, token="lastWrite") as status:
+            status.append("log", {"id": "X"}, key="id", keep_last=3)
+        assert server.additions == 1
+
+
+def test_a_conflict_that_is_surely_one_adds_to_a_list_that_went_round():
+    server = Watched(status={**OLD})
+    server.on_write.append(foreign(*map(appended, range(3))))
+    with batcher(server) as status:
+        status.append("log", {"id": "X"}, key="id", keep_last=3)
+    assert count(server.status) == server.additions == 1
+
+
+def test_an_error_names_a_bounded_append_as_what_must_not_be_repeated():
+    server = Watched(status={**OLD})
+    server.on_write.extend([never_arrived()] * 5)
+    with pytest.raises(StatusOutcomeUnknown, match="count twice"), batcher(server) as status:
+        status.append("log", {"id": "X"}, key="id", keep_last=3)
+    server.on_write.extend([never_arrived()] * 5)
+    with pytest.raises(StatusOutcomeUnknown, match="harmless"), batcher(server) as status:
+        status.append("log", {"id": "X"}, key="id")
+
+
+@pytest.mark.parametrize("verb", ["set", "merge", "remove"])
+def test_a_value_that_another_writer_put_back_is_not_written_over(verb):
+    server = ScriptedServer()
+    server.foreign(lambda d: d.update(phase="Pending"), manager="kube-reconciler")
+    server.on_write.append(lost())
+    server.on_read.append(foreign(lambda d: d.update(phase="Pending")))
+    with pytest.raises(StatusContested), batcher(server) as status:
+        {
+            "set": lambda: status.set(phase="Ready"),
+            "merge": lambda: status.merge(phase="Ready"),
+            "remove": lambda: status.remove("phase"),
+        }[verb]()
+    assert server.status == {"phase": "Pending"}
+
+
+def test_a_value_that_was_never_written_is_written_again():
+    server = ScriptedServer()
+    server.foreign(lambda d: d.update(phase="Pending"), manager="kube-reconciler")
+    server.on_write.append(never_arrived())
+    server.on_read.append(foreign(lambda d: d.update(other=1)))
+    with batcher(server) as status:
+        status.set(phase="Ready")
+    assert server.status == {"phase": "Ready", "other": 1}
+
+
+def test_a_sum_that_no_owner_vouches_for_is_not_taken_for_ones_own():
+    server = ScriptedServer(status={"total": 1}, track_owners=False)
+    server.on_write.append(never_arrived())
+    server.on_read.append(foreign(lambda d: d.update(total=2)))
+    with pytest.raises(StatusOutcomeUnknown), batcher(server) as status:
+        status.increment("total")
+
+
+ours = st.lists(st.sampled_from(["bounded", "keyed", "increment", "upsert"]), min_size=1, max_size=3, unique=True)
+theirs = st.lists(st.sampled_from(["append", "append with a smaller bound", "increment", "annotate"]), max_size=5)
+outcomes = st.lists(st.sampled_from([lost, never_arrived]), max_size=3)
+
+
+@settings(deadline=None, max_examples=300)
+@given(ours, st.lists(theirs, max_size=4), outcomes, st.integers(0, 4), st.booleans())
+def test_whatever_others_do_meanwhile_nothing_counts_twice_and_nothing_is_lost_unsaid(
+    verbs, rounds, troubles, length, token
+):
+    server = Watched(status={"log": [{"id": f"old {n}"} for n in range(length)][-3:]})
+    server.foreign(lambda d: d.update(total=0))
+    added = 0
+
+    def act(action: str, number: int) -> None:
+        nonlocal added
+        if action == "increment":
+            added += 1
+            server.foreign(lambda d: d.update(total=d["total"] + 1))
+        elif action == "annotate":
+            server.annotate()
+        else:
+            server.foreign(appended(number, 3 if action == "append" else 2))
+
+    for index, actions in enumerate(rounds):
+        acts = [(action, 10 * index + number) for number, action in enumerate(actions)]
+        server.on_read.append(meanwhile(lambda _, acts=acts: [act(*each) for each in acts]))
+    server.on_write.extend(trouble() for trouble in troubles)
+    error: StatusError | None = None
+    try:
+        with batcher(server, token="mark" if token else None) as status:
+            for verb in verbs:
+                if verb == "increment":
+                    status.increment("total")
+                elif verb == "upsert":
+                    status.upsert("rows", {"id": "X"}, key="id")
+                else:
+                    status.append("log", {"id": "X"}, key="id", keep_last=3 if verb == "bounded" else None)
+    except StatusError as raised:
+        error = raised
+    event(type(error).__name__)
+    counted = server.status["total"] - added
+    if error is None:
+        assert counted == ("increment" in verbs)
+        assert len(server.status.get("rows", [])) == ("upsert" in verbs)
+        assert (server.additions > 0) == bool({"bounded", "keyed"} & set(verbs))
+    assert counted <= 1
+    if "bounded" in verbs:
+        assert server.additions <= 1
