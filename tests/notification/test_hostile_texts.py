@@ -1,6 +1,6 @@
 """What a user's text can do to the channels: nothing. Each test throws many texts at one of them.
 
-``RECONCILER_FUZZ_EXAMPLES`` sets how many texts; the default is quick.
+``FUZZ_EXAMPLES`` sets how many texts; the default is quick.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from reconciler.telemetry import JSONFormatter
 from tests.notification.receivers import mail_server
 from tests.notification.world import Recorder, virtual, world
 
-EXAMPLES = int(os.environ.get("RECONCILER_FUZZ_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 SECRET = "s3cr3tValue0123456789abcdef"
 CONFIG = EmailConfig(host="localhost", sender="notify@example.com", to=["ann@example.com"], security="none")
 LINE_ENDS = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
