@@ -6,6 +6,8 @@ The sessions use the environment that nox runs in.
 from __future__ import annotations
 
 import os
+import random
+from pathlib import Path
 
 import nox
 
@@ -63,3 +65,38 @@ def chaos(session: nox.Session) -> None:
     seeds = taken(arguments, "--seeds", os.environ.get("CHAOS_SEEDS", "500"))
     first = taken(arguments, "--first", os.environ.get("CHAOS_FIRST", "1000"))
     session.run("pytest", "-q", "tests/chaos", *arguments, env={"CHAOS_SEEDS": seeds, "CHAOS_FIRST": first})
+
+
+@nox.session(name="campaign-faults", python=False)
+def campaign_faults(session: nox.Session) -> None:
+    """Kill, stop and restore everything under a notification operator on a real control plane; 15 minutes at most.
+
+    Arguments go to ``python -m tests.campaigns.faults``; ``-- --help`` lists them.
+    """
+    session.run("python", "-m", "tests.campaigns.faults", *session.posargs)
+
+
+@nox.session(python=False)
+def fuzz(session: nox.Session) -> None:
+    """Run the fuzz tests with many examples: answers of servers, requests to the embedded one, mails, users' texts.
+
+    FUZZ_EXAMPLES sets how many each test draws, 20000 by default; FUZZ_SEED draws those of an earlier run again. The
+    seed is printed. Other arguments go to pytest.
+    """
+    seed = os.environ.get("FUZZ_SEED") or str(random.SystemRandom().randrange(10**9))
+    files = sorted(str(path) for path in Path("tests").rglob("test_*.py") if "FUZZ_EXAMPLES" in path.read_text())
+    if not files:
+        session.error("there are no fuzz tests")
+    session.log(f"FUZZ_SEED={seed}")
+    variables = {"FUZZ_EXAMPLES": os.environ.get("FUZZ_EXAMPLES", "20000"), "FUZZ_SEED": seed}
+    limit = ["--timeout", "1800", f"--hypothesis-seed={seed}"]
+    session.run("pytest", "-q", *limit, *files, *session.posargs, env=variables)
+
+
+@nox.session(python=False)
+def mutants(session: nox.Session) -> None:
+    """Change the source in small ways and see whether the tests notice.
+
+    Arguments go to ``python -m tests.mutants``; ``-- --help`` lists them.
+    """
+    session.run("python", "-m", "tests.mutants", *session.posargs)

@@ -23,6 +23,7 @@ from reconciler import (
 )
 from reconciler.clock import current_clock
 from reconciler.errors import NotFound
+from reconciler.status import StatusOutcomeUnknown
 
 NAMESPACE = "ns"
 CONFIG_MAP = "v1/ConfigMap"
@@ -93,6 +94,7 @@ class Run:
     due: float = 0.0
     ended: float | None = None
     outcome: str = "in progress"
+    unknown: bool = False  # it was told that nobody knows whether its status was written
 
 
 @dataclass
@@ -251,8 +253,14 @@ class Tallies(Recorded):
             return None
         settings = await self.client.get(CONFIG_MAP, SETTINGS, NAMESPACE)
         run.uid = obj.metadata.uid or ""
-        async with StatusBatcher(self.client, obj, token="token") as status:
-            status.increment("runs")
-            status.append("ledger", {"id": run.id}, key="id")
-            status.set(seen=obj.spec.size, setting=settings.to_dict()["data"]["value"])
-            return await self.mischief.strike()
+        batcher = StatusBatcher(self.client, obj, token="token")
+        try:
+            async with batcher as status:
+                status.increment("runs")
+                status.append("ledger", {"id": run.id}, key="id")
+                status.set(seen=obj.spec.size, setting=settings.to_dict()["data"]["value"])
+                return await self.mischief.strike()
+        except BaseException as error:
+            failure = batcher.failure or error  # of the write, which an exception of the block hides
+            run.unknown = isinstance(failure, StatusOutcomeUnknown)
+            raise

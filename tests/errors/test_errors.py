@@ -92,3 +92,16 @@ def test_the_exported_names_are_the_errors_of_the_module() -> None:
     assert classes | {"error_from_response", "error_text"} == set(errors.__all__)
     drawn = set(re.findall(r"── (\w+)", errors.__doc__ or ""))
     assert drawn | {"ReconcilerError"} == {n for n in classes if issubclass(getattr(errors, n), errors.ReconcilerError)}
+
+
+def test_an_error_without_a_text_or_with_one_that_raises_is_named_by_its_type() -> None:
+    class Rude(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    class Strange(Exception):
+        def __str__(self) -> str:
+            return 3  # type: ignore[return-value]  # noqa: PLE0307
+
+    found = [errors.error_text(error) for error in (ValueError("x"), ValueError(), Rude(), Strange())]
+    assert found == ["x", "ValueError", "Rude", "Strange"]

@@ -42,6 +42,9 @@ ANSWER_LIMIT = 2_048
 _UNREADABLE = re.compile(r"[\\\s\x00-\x20\x7f]")
 """Characters that no URL has, and that parsers of URLs read differently."""
 
+ANSWER_TAIL = 256
+"""Bytes that are dropped from the end of an answer that is longer than that."""
+
 _RETRYABLE = frozenset({408, 425, 500, 501, 502, 503, 504})
 _DOUBTFUL = frozenset({500, 502, 504})
 """Answers behind which the message may have been acted upon: the receiver broke down, or a gateway lost it."""
@@ -214,7 +217,9 @@ async def _beginning(response: aiohttp.ClientResponse) -> str:
         response.close()
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         return "(a compressed answer)"
-    text = " ".join(found.decode("utf-8", "replace").split())[:256]
+    # Not cut any further: the text is redacted first. The end of one that goes on could be half a secret.
+    found = found if len(found) < ANSWER_LIMIT else found[:-ANSWER_TAIL]
+    text = " ".join(found.decode("utf-8", "replace").split())
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 

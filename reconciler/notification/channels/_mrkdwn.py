@@ -43,15 +43,19 @@ def markdown_parser() -> MarkdownIt:
 
 
 def escape(text: str) -> str:
-    """Return a text in which nothing is a mention, a channel or a link: ``<!here>`` stays a text."""
-    return visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return a text in which nothing is a mention, a channel or a link: ``<!here>`` stays a text.
+
+    A fence stays a text as well; it would swallow the rest if nothing closes it.
+    """
+    text = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("```", "`\u200b`\u200b`")
 
 
 def mrkdwn(text: str) -> str:
     """Return Markdown as Slack shows it: code is kept, links, bold, strike-through and headings are rewritten."""
     tokens = markdown_parser().parse(visible(text))
     if any(token.level >= NESTING_LIMIT - 1 for token in tokens):  # the parser drops what is nested deeper
-        return _unfenced(escape(text)).strip()
+        return escape(text).strip()
     return _Renderer().render(tokens)
 
 
@@ -77,7 +81,7 @@ class _Renderer:
                 self._is_heading = token.type == "heading_open"
             case "fence":
                 if token.content.strip():
-                    code = _unfenced(escape(token.content.removesuffix("\n")))
+                    code = escape(token.content.removesuffix("\n"))
                     self._add(f"```{code}```")
             case "bullet_list_open" | "ordered_list_open":
                 start = token.attrGet("start")
@@ -114,7 +118,7 @@ def _inline(tokens: Sequence[Token]) -> str:
         position += 1
         match token.type:
             case "text" | "text_special":
-                out.append(_unfenced(escape(token.content)))
+                out.append(escape(token.content))
             case "code_inline":
                 out.append(f"`{escape(token.content).replace('`', chr(39))}`")
             case "softbreak" | "hardbreak":
@@ -140,12 +144,7 @@ def _link(address: str, label: str) -> str:
 def _plain(tokens: Sequence[Token]) -> str:
     """Return the text of tokens without marks, for labels and headings, where Slack shows none."""
     parts = (" " if token.type in ("softbreak", "hardbreak") else token.content for token in tokens)
-    return _unfenced(escape("".join(parts))).strip()
-
-
-def _unfenced(text: str) -> str:
-    """Return the text without a fence, which would swallow the rest if nothing closes it."""
-    return text.replace("```", "`\u200b`\u200b`")
+    return escape("".join(parts)).strip()
 
 
 def chunks(text: str, size: int, *, most: int) -> list[str]:

@@ -78,7 +78,7 @@ class _NamedValue:
 
     def __init__(self, text: str, found: re.Match[str], *, kind: Kind | None = None) -> None:
         self._text = text
-        self._known = kind
+        self._known: Kind | None = kind
         self._start, self._end = found.span(1)
         self._name = found[1]
 
@@ -201,7 +201,7 @@ class _NamedValue:
         base = self._indentation()
         if base is None:
             return None
-        first, position = None, begin
+        first, last, position = None, begin, begin
         while found := _BLOCK_LINE.match(self._text, position):
             content = found[2].strip()
             inside = len(found[1]) > base or (len(found[1]) == base and content.startswith("- "))

@@ -20,8 +20,15 @@ Operator = Literal["=", "!=", "=~", "!~"]
 """Equal, not equal, matches the whole value, does not match the whole value."""
 
 
+ERROR_LIMIT = 300
+"""Most characters of what is said about a matcher."""
+
+
 class MatcherError(ValueError):
-    """Say what is wrong with a matcher."""
+    """Say what is wrong with a matcher, in at most `ERROR_LIMIT` characters: a matcher may be a megabyte."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= ERROR_LIMIT else f"{message[: ERROR_LIMIT - 1]}…")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,92 @@
+"""Routing configurations that are larger than they look, or that have more mistakes than anybody reads."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.notification import ChannelRegistry
+from reconciler.notification.channels import RECEIVER_KINDS
+from reconciler.notification.routing import RoutingTable
+from reconciler.notification.routing._config import RoutingConfigError
+from reconciler.notification.routing._matchers import MatcherError, parse_matchers
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 12)
+)
+MERGES = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 9)}]}}\n" for level in range(1, 12)
+)
+CHAIN = "a0: &a0 [x]\n" + "".join(f"a{level}: &a{level} [*a{level - 1}]\n" for level in range(1, 5000))
+GOOD = """
+route:
+  receiver: everybody
+  routes:
+    - &route
+      matchers: [a = b]
+      receiver: everybody
+    - *route
+receivers:
+  - name: everybody
+"""
+
+
+def load(text: str) -> RoutingTable:
+    table = RoutingTable(ChannelRegistry(), kinds=RECEIVER_KINDS)
+    table.load(text, name="routing.yaml")
+    return table
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (LAUGHS, r"line 6: it has more than 250000 values"),
+        (MERGES, r"line 7: it has more than 250000 values"),
+        (CHAIN, r"line 63: it is nested more than 64 levels deep"),
+        ("route: &a {routes: [*a]}", r"line 1: the alias \*a stands inside of what it refers to"),
+        ("a:\n- &a [*a]", r"line 2: the alias \*a"),
+        ("[" * 100_000, r"line 1: .*nest"),
+        ("{a: " * 100_000, r"line 1: it is nested more than 64 levels deep"),
+        ("- " * 100_000, r"line 1: it is nested more than 64 levels deep"),
+        ("? " * 100_000, r"line 1: it is nested more than 64 levels deep"),
+        ("".join(" " * level + "a:\n" for level in range(1000)), r"line 65: it is nested more than 64 levels deep"),
+        ("x" * 2_000_000, r"it has 2000000 characters; at most 1048576 are read"),
+        ("a: *b", r"line 1: not YAML: found undefined alias"),
+        ("!!python/object:os.system x", r"line 1: not YAML: could not determine a constructor"),
+        ("route: {}\nroute: {}", r"line 1: route: the key 'route' stands twice, also on line 2"),
+    ],
+)
+def test_what_is_larger_than_it_looks_is_refused_with_its_line(text: str, words: str) -> None:
+    with pytest.raises(RoutingConfigError, match=words):
+        load(text)
+
+
+def test_an_alias_is_a_route_like_any_other() -> None:
+    config = load(GOOD).config
+    assert config is not None
+    assert len(config.route.routes) == 2
+
+
+def test_a_configuration_with_thousands_of_mistakes_tells_some_of_them() -> None:
+    routes = "".join(f"    - receiver: nobody-{number}\n" for number in range(5_000))
+    receivers = "".join(f"  - name: r{number}\n" for number in range(5_000))
+    with pytest.raises(RoutingConfigError, match="and 951 more") as caught:
+        load(f"route:\n  receiver: r1\n  routes:\n{routes}receivers:\n{receivers}")
+    assert len(str(caught.value)) < 50_000
+
+
+def test_a_value_that_is_no_list_is_quoted_by_its_beginning() -> None:
+    with pytest.raises(RoutingConfigError) as caught:
+        load(f"route: {{receiver: a, routes: {'x' * 500_000}}}\nreceivers: [{{name: a}}]")
+    assert len(str(caught.value)) < 1_000
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, '"' * 100_001, "a=~(" + "(" * 100_000, 'a= x"' + " " * 200_000 + "y"])
+def test_what_is_said_about_a_matcher_is_short(text: str) -> None:
+    with pytest.raises(MatcherError) as caught:
+        parse_matchers(text)
+    assert len(str(caught.value)) <= 300
+
+
+def test_the_spaces_in_a_matcher_are_read_once() -> None:
+    (matcher,) = parse_matchers("a= x" + " " * 200_000 + "y  ")
+    assert matcher.value == "x" + " " * 200_000 + "y"
