@@ -23,7 +23,7 @@ from reconciler.notification.redaction import redact_forms as redact
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
 SECRET = "s3cr3tValue0123456789abcdef"
-EXAMPLES = int(os.environ.get("RECONCILER_FUZZ_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 
 
 @pytest.mark.parametrize(
