@@ -153,25 +153,25 @@ async def test_b12_no_planted_secret_leaves_by_any_way(
         (tmp_path / name).write_text(value)
     credentials = Credentials(tmp_path)
     redactor = Redactor(credentials.values)
-    caplog.handler.addFilter(RedactingFilter(redactor))
     caplog.set_level(logging.DEBUG)
     registry = CollectorRegistry()
     metrics, audit = NotificationMetrics(registry), AuditLog(tmp_path / "audit.jsonl")
     secrets = [*PLANTED.values(), "ghp_0123456789abcdefghijklmnopqrstuvwxyz", "hunter2hunter2"]
     chatty = Recorder("chatty", [RuntimeError(" and ".join([*secrets[:-1], f"password={secrets[-1]}"])), None])
     writing = asyncio.create_task(audit.run())
-    async with world() as w, w.operator(chatty, observers=[metrics, audit], redactor=redactor) as (_, reconciler):
-        logging.getLogger("reconciler.notification").warning("sending with %s", PLANTED["token"])
-        text = f"try {secrets[0]} or {secrets[3]}"
-        links = [{"service": "x", "url": f"{PLANTED['hook']}?a=1", "label": "x"}]
-        await w.create("chatty", spec={"body": text, "extensions": {"a": secrets[1]}, "actionLinks": links})
-        await asyncio.sleep(1000)
-        status = json.dumps(await w.status())
-        events = json.dumps([event.to_dict() for event in await w.client.list("v1/Event", "default")])
-        assert (await w.status())["phase"] == "Sent"
-        assert reconciler.statistics().failed == 1
-    writing.cancel()
-    await asyncio.wait({writing})
+    with caplog.filtering(RedactingFilter(redactor)):  # pytest's handler outlives the test
+        async with world() as w, w.operator(chatty, observers=[metrics, audit], redactor=redactor) as (_, reconciler):
+            logging.getLogger("reconciler.notification").warning("sending with %s", PLANTED["token"])
+            text = f"try {secrets[0]} or {secrets[3]}"
+            links = [{"service": "x", "url": f"{PLANTED['hook']}?a=1", "label": "x"}]
+            await w.create("chatty", spec={"body": text, "extensions": {"a": secrets[1]}, "actionLinks": links})
+            await asyncio.sleep(1000)
+            status = json.dumps(await w.status())
+            events = json.dumps([event.to_dict() for event in await w.client.list("v1/Event", "default")])
+            assert (await w.status())["phase"] == "Sent"
+            assert reconciler.statistics().failed == 1
+        writing.cancel()
+        await asyncio.wait({writing})
     message = chatty.messages[0]
     delivered = f"{message.subject} {message.body} {dict(message.extensions)} {message.links}"
     printed = capsys.readouterr()
