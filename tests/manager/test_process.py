@@ -25,7 +25,7 @@ from tests.manager.test_promises import POD
 from tests.manager.working import config_map
 
 SCRIPT = Path(__file__).with_name("operator_process.py")
-LONG = 30.0
+LONG = 50.0
 
 pytestmark = pytest.mark.timeout(90)
 
