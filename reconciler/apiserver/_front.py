@@ -48,8 +48,9 @@ class Front:
         self._clock = clock
         self._rng = rng
         self._event_order: EventOrder = event_order
-        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
-        self._stalled: set[asyncio.Future[None]] = set()
+        # Dicts rather than sets: cutting in the order of arrival lets a seed repeat the same run.
+        self._watches: weakref.WeakKeyDictionary[Watch, None] = weakref.WeakKeyDictionary()
+        self._stalled: dict[asyncio.Future[None], None] = {}
         self._commits: list[tuple[Resource, Stored | None, Stored | None]] = []
         self.replace_core(core)
 
@@ -113,13 +114,13 @@ class Front:
 
     async def _stall(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
         stalled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._stalled.add(stalled)
+        self._stalled[stalled] = None
         try:
             await asyncio.wait_for(stalled, request.timeout)
         except TimeoutError:
             raise OutcomeUnknown(f"{request.method} {request.path}: no answer within {request.timeout} s") from None
         finally:
-            self._stalled.discard(stalled)
+            self._stalled.pop(stalled, None)
             self._remembered(request, call, Answer(HTTPResponse(0)), strike)
         raise OutcomeUnknown(f"{request.method} {request.path}: the server was closed before it answered")
 
@@ -147,7 +148,7 @@ class Front:
         answer = self.core.answer(request, call, stale=stale, expired=expired)
         if answer.watch is not None:
             answer.watch.stalled = fault is not None and fault.stall
-            self._watches.add(answer.watch)
+            self._watches[answer.watch] = None
         return self._remembered(request, call, answer, strike)
 
     def _remembered(

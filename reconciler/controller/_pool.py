@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from reconciler.controller._worker import Worker
@@ -68,14 +68,14 @@ class Pool:
         news: set[asyncio.Future[Any]] = {drained, hurried}
         await asyncio.wait(news, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
-        await self._cut_off({task for task in self._tasks if not task.done()})
+        await self._cut_off([task for task in self._tasks if not task.done()])
         await draining
 
     def hurry(self) -> None:
         """End the grace period of `stop`, which cancels what is in progress."""
         self._hurried.set()
 
-    async def _cut_off(self, running: set[asyncio.Task[None]]) -> None:
+    async def _cut_off(self, running: Collection[asyncio.Task[None]]) -> None:
         await self._queue.shutdown()
         for task in running:
             task.cancel()
