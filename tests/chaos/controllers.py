@@ -94,7 +94,7 @@ class Run:
     due: float = 0.0
     ended: float | None = None
     outcome: str = "in progress"
-    unknown: bool = False  # it was told that nobody knows whether its status was written
+    at_risk: int = 0  # increments of which its StatusOutcomeUnknown said that they may be lost
 
 
 @dataclass
@@ -262,5 +262,6 @@ class Tallies(Recorded):
                 return await self.mischief.strike()
         except BaseException as error:
             failure = batcher.failure or error  # of the write, which an exception of the block hides
-            run.unknown = isinstance(failure, StatusOutcomeUnknown)
+            if isinstance(failure, StatusOutcomeUnknown):
+                run.at_risk = sum(mutation.verb == "increment" for mutation in failure.unsaved)
             raise
