@@ -112,6 +112,9 @@ class Attempts:
             yield Sleep(asked)
 
     def _refused(self, wish: Wish, error: APIError, *, reading: bool = False) -> StatusError:
+        if self._uncertain and not all(map(self.may_repeat, self.mutations)):
+            # What must not be repeated is not kept for the next reconcile either, so the caller has to know.
+            return self._unknown("an earlier request may still be applied, and its repetition was refused")
         verb = "get" if reading else "update" if wish.strategy == "update" else "patch"
         main = reading or wish.to_main or self._subresource is None
         what = "the main resource" if main else f"the {self._subresource} subresource"

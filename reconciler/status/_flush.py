@@ -323,6 +323,8 @@ class Flush(Attempts):
         applied = self._was_applied(wish, fresh)
         if applied:
             return Flushed("written", document, fresh, wish.computed, self._reports, wish.fields, wish.trimmed)
+        if applied is False:
+            self._uncertain = False  # the version has moved on, so the request can no longer be applied
         repeatable = all(m.may_be_repeated(wish.tip.status, fresh.status) for m in wish.mutations)
         if applied is None and (self._checkpoint or not repeatable):
             raise self._unknown("the answer was lost, and another writer has changed the object since") from error

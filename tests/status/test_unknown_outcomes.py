@@ -10,7 +10,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from reconciler.status import StatusBatcher, StatusContested, StatusError, StatusOutcomeUnknown
-from tests.status.scripted import ScriptedServer, Trouble, lost, meanwhile, never_arrived
+from tests.status.scripted import ScriptedServer, Trouble, api_error, lost, meanwhile, never_arrived, refused
 
 Doc = dict[str, Any]
 
@@ -180,3 +180,32 @@ def test_whatever_others_do_meanwhile_nothing_counts_twice_and_nothing_is_lost_u
     assert counted <= 1
     if "bounded" in verbs:
         assert server.additions <= 1
+
+
+@pytest.mark.parametrize("code", [403, 422])
+def test_a_refused_repetition_of_a_write_without_an_answer_is_not_certain(code):
+    """The first request may still be applied, and what must not be repeated is kept by nobody else."""
+    server = ScriptedServer(status={"total": 0})
+    server.on_write += [never_arrived(), refused(api_error(code, "Invalid" if code == 422 else "Forbidden"))]
+    with pytest.raises(StatusOutcomeUnknown, match="its repetition was refused") as caught, batcher(server) as status:
+        status.increment("total")
+    assert len(caught.value.unsaved) == 1
+
+
+@pytest.mark.parametrize("code", [403, 422])
+def test_a_refused_repetition_is_certain_where_repeating_is_harmless(code):
+    server = ScriptedServer(status={})
+    server.on_write += [never_arrived(), refused(api_error(code, "Invalid" if code == 422 else "Forbidden"))]
+    with pytest.raises(StatusError) as caught, batcher(server) as status:
+        status.set(phase="Ready")
+    assert not isinstance(caught.value, StatusOutcomeUnknown)
+
+
+@pytest.mark.parametrize("code", [403, 422])
+def test_a_token_that_shows_that_nothing_was_applied_makes_a_refusal_certain(code):
+    server = ScriptedServer(status={"total": 0})
+    server.on_write += [never_arrived(), refused(api_error(code, "Invalid" if code == 422 else "Forbidden"))]
+    server.on_read.append(foreign(lambda status: status.update(other=1)))
+    with pytest.raises(StatusError) as caught, batcher(server, token="token") as status:
+        status.increment("total")
+    assert not isinstance(caught.value, StatusOutcomeUnknown)
