@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -142,4 +143,5 @@ async def main(kubeconfig: str, mode: str, options: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
     asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
