@@ -104,7 +104,7 @@ def read_option_kind(request: HTTPRequest, kind: str) -> dict[str, Any]:
     """Return the document that a request carries, with members of the right types and no others.
 
     Raises:
-        Refusal: 400 or 415 for what is no document of the kind.
+        Refusal: 400 or 415 if the body is not a document of the kind.
     """
     document, node = read_object(request, kind), _KINDS[kind]
     try:

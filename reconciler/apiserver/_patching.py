@@ -24,7 +24,7 @@ def patched(call: Call, kind: str, before: dict[str, Any]) -> Any:
         before: the document; it is not changed.
 
     Raises:
-        Refusal: 400 for what is no patch, 413 for one of too many operations, 422 for one that cannot be applied.
+        Refusal: 400 for an invalid patch, 413 for one with too many operations, 422 for one that cannot be applied.
     """
     patch = _read_patch(call, kind)
     try:

@@ -189,13 +189,13 @@ class Cache:
             clock=self._clock,
             rng=self._rng,
         )
-        informer.on_restart(self._list_anew)
+        informer.on_restart(self._relist)
         if self.started:
             self._run(informer)
         return informer
 
     def _check_streams(self, streams: int) -> None:
-        """Raise if the client cannot keep so many watches open, before one of them waits for a connection in vain."""
+        """Raise if the client cannot keep so many watches open: the last ones would wait for a connection forever."""
         limit = self._client.max_streams
         if limit is not None and streams > limit:
             raise ConfigurationError(
@@ -332,8 +332,8 @@ class Cache:
             problems = "; ".join(informer.problem for informer in informers if informer.last_error is not None)
             raise CacheNotSynced(f"the cache is not refreshed after {timeout:g} s: {problems or 'no answer'}") from None
 
-    def _list_anew(self) -> None:
-        """List every kind anew, once: one that was found to be of a rewritten history tells it of the others.
+    def _relist(self) -> None:
+        """List every kind again, once: if the history of one was rewritten, so was that of the others.
 
         What is stored of them may be of the past that is gone, and their watches may go on as if nothing had happened.
         """

@@ -173,10 +173,10 @@ class Informer:
             raise CacheNotSynced(f"not refreshed after {timeout:g} s: {self.problem}") from None
 
     def restart_first_lists(self) -> None:
-        """Begin the initial lists anew, unless the informer is synced; then it does nothing.
+        """Restart the initial lists, unless the informer is synced.
 
         Afterwards `synced` means that everything was listed after this call. `refresh` does the same and waits, which
-        may take for ever where the kind is not served.
+        may take forever where the kind is not served.
         """
         if self.synced:
             return

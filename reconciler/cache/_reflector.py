@@ -275,7 +275,7 @@ class Reflector:
             self._counts.restarts += 1
             _logger.warning(
                 "%s: the server's history was rewritten between versions %s and %s, as by a restore of etcd; "
-                "starting anew",
+                "starting again",
                 self._action,
                 heard,
                 version,
@@ -329,7 +329,7 @@ class Reflector:
         return False
 
     async def _recognize(self) -> None:
-        """Find out whether the server still has the history that is known; if not, the next step is a consistent list.
+        """Check whether the server still has the known history; if not, the next step is a consistent list.
 
         A server that lost its data, or was restored from a backup, counts its versions on from an earlier one, and once
         they have passed the version that is known a watch goes on from there as if nothing had happened. An object that

@@ -70,7 +70,7 @@ class Credentials:
         return self._scheduled and current_clock().monotonic() - self._looked >= _LOOK_EVERY
 
     async def look(self) -> None:
-        """Begin to read the credentials anew if it is time; wait for the end if those that are there have expired.
+        """Start to renew the credentials if it is time; wait for the end if the current ones have expired.
 
         They stay if it fails. A cancelled call leaves the reading to go on.
         """

@@ -174,7 +174,7 @@ class DirectTransport:
                 not be renewed.
             OutcomeUnknown: the request may have reached the server, but no answer came.
             InvalidResponse: the answer is not valid HTTP, or too large.
-            ConfigurationError: time is virtual, the server's address is none, or too many streams are open.
+            ConfigurationError: time is virtual, the server's address is invalid, or too many streams are open.
             ValueError: the path or a header holds a line break or a blank where none may be.
         """
         refuse_virtual_time()
@@ -184,7 +184,7 @@ class DirectTransport:
             origin = _origin(self._host)
         except ValueError:
             shown = without_password(self._host)
-            raise ConfigurationError(f"{shown!r} is no address of a server: write it as https://host") from None
+            raise ConfigurationError(f"{shown!r} is not a valid server address: write it as https://host") from None
         data = self._written(request, origin, await self._authorization(request, origin))
         pool = self._pool(origin)
         connection = await pool.take(request) or await self._connected(pool, request, origin)

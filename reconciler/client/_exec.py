@@ -51,9 +51,11 @@ async def run_plugin(user: Entry, cluster: Entry) -> Mapping[str, Any]:
     if version not in _VERSIONS:
         raise ConfigurationError(f"exec: apiVersion must be one of {', '.join(_VERSIONS)}")
     if not command:
-        raise ConfigurationError("exec: there is no command")
+        raise ConfigurationError("exec: no command is given")
     if config.get("interactiveMode") == "Always":
-        raise ConfigurationError("exec: the plugin needs a terminal (interactiveMode: Always), and there is none")
+        raise ConfigurationError(
+            "exec: the plugin needs a terminal (interactiveMode: Always), which this process lacks"
+        )
     # As in client-go: with a slash it is a path, and a relative one starts from the folder of the kubeconfig.
     if os.sep in command and not Path(command).is_absolute():
         command = str(user.folder / command)

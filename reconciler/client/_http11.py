@@ -48,11 +48,11 @@ _has_bare_line_feed = re.compile(rb"(?<!\r)\n").search
 
 
 class Garbled(ConnectionError):
-    """Say that the answer is not HTTP/1.1 as its rules have it, or too large."""
+    """Return the error for an answer that is malformed or too large."""
 
 
 class TooLarge(Garbled):
-    """Say that a body is larger than its limit."""
+    """Return the error for a body that is larger than its limit."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -405,7 +405,7 @@ class HTTPConnection(asyncio.Protocol):
         return self.usable
 
     def is_quiet(self) -> bool:
-        """Say whether a request can be sent: nothing has come since the last answer, neither bytes nor the end.
+        """Return whether a request can be sent: nothing has come since the last answer, neither bytes nor the end.
 
         The loop may not have read it yet; as the answer to the next request it would be somebody else's.
         """

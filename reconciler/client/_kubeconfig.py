@@ -74,7 +74,7 @@ def paths_in(variable: str) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Hold one cluster, context or user, and the file that it stands in; relative paths start from its folder."""
+    """One cluster, context or user, with the file that it was read from; relative paths start from its folder."""
 
     name: str
     value: Mapping[str, Any]
@@ -282,7 +282,7 @@ def _check_file(entry: Entry, what: str, key: str, *, data: bool = True) -> None
         try:
             base64.b64decode("".join(entry.value[f"{key}-data"].split()), validate=True)
         except ValueError:
-            raise ConfigurationError(f"{subject} ({key}-data) is no base64: copy it anew") from None
+            raise ConfigurationError(f"{subject} ({key}-data) is not valid base64: copy it again") from None
     elif entry.value.get(key):
         path = entry.folder / Path(entry.value[key]).expanduser()
         try:
@@ -338,11 +338,11 @@ def _load(path: Path) -> Mapping[str, Any] | None:
         raise ConfigurationError(f"kubeconfig {path} cannot be used: {why}") from None
     except yaml.YAMLError as error:
         # The text of the error may quote the line, and with it a token.
-        raise ConfigurationError(f"kubeconfig {path} is no YAML: {_where(error)}") from None
+        raise ConfigurationError(f"kubeconfig {path} is not valid YAML: {_where(error)}") from None
     except (ValueError, OverflowError, RecursionError):
-        raise ConfigurationError(f"kubeconfig {path} is no kubeconfig: it holds a value that cannot be read") from None
+        raise ConfigurationError(f"kubeconfig {path} is invalid: it holds a value that cannot be read") from None
     if not isinstance(document, Mapping):
-        raise ConfigurationError(f"kubeconfig {path} is no kubeconfig: it holds no clusters, contexts and users")
+        raise ConfigurationError(f"kubeconfig {path} is invalid: it holds no clusters, contexts and users")
     return document
 
 

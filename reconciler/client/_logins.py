@@ -31,7 +31,7 @@ class Login(Protocol):
 
     @property
     def expired(self) -> bool:
-        """Say whether what there is has expired, so that requests must wait for something new."""
+        """Return whether the credential has expired, so that requests must wait for a new one."""
         ...
 
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:
@@ -104,11 +104,11 @@ class ExecPlugin:
 
     @property
     def expired(self) -> bool:
-        """Say whether the time that the plugin named is over."""
+        """Return whether the credential is past the plugin's expirationTimestamp."""
         return self._expiry is not None and current_clock().now() >= self._expiry
 
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:
-        """Return what the plugin gave; run it if that is no good any more. A cancelled call kills it."""
+        """Return the plugin's credential; run the plugin if it has expired. A cancelled call kills it."""
         if self._given is None or refused or expires_soon(self._expiry):
             await self._run()
         return self._given or {}
@@ -152,5 +152,5 @@ def _time(text: Any) -> datetime | None:
         moment = datetime.fromisoformat(str(text))
     except ValueError:
         shown = excerpt(str(text))
-        raise ConfigurationError(f"exec: the plugin gave an expirationTimestamp that is no time: {shown!r}") from None
+        raise ConfigurationError(f"exec: the plugin gave an invalid expirationTimestamp: {shown!r}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -50,7 +50,7 @@ def words(error: BaseException) -> str:
 
 
 def is_local(host: str) -> bool:
-    """Say whether a host is this machine."""
+    """Return whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

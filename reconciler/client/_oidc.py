@@ -52,7 +52,7 @@ class OIDC:
 
     @property
     def expired(self) -> bool:
-        """Say whether the token has expired, or there is none."""
+        """Return whether the token is missing or has expired."""
         expiry = _expiry(self._id_token) if self._id_token else None
         return not self._id_token or (expiry is not None and current_clock().now() >= expiry)
 
@@ -123,12 +123,12 @@ def _decoded(data: Any) -> bytes:
     """Return what ``idp-certificate-authority-data`` holds.
 
     Raises:
-        ConfigurationError: it is no base64.
+        ConfigurationError: it is not valid base64.
     """
     try:
         return base64.b64decode(str(data), validate=True)
     except ValueError:
-        raise ConfigurationError("oidc: idp-certificate-authority-data is no base64: copy it anew") from None
+        raise ConfigurationError("oidc: idp-certificate-authority-data is not valid base64: copy it again") from None
 
 
 def _basic(client_id: str, secret: str) -> str:

@@ -90,7 +90,7 @@ class Reader(ClientBase):
     ) -> ListResult[Any]:
         """Read all objects of a kind, consistently, following the pages.
 
-        A list whose pages expire on the way is started anew once, without pages. An object that cannot be decoded or
+        A list whose pages expire on the way is started again once, without pages. An object that cannot be decoded or
         does not fit the class is left out, named in `ListResult.invalid`, and logged once a version. Cancellation has
         no effect on the server.
 

@@ -122,7 +122,7 @@ class KubernetesAsyncioTransport:
             NotSent: the connection could not be made: refused, no such host, TLS, time out; or the credentials could
                 not be renewed.
             OutcomeUnknown: the request may have reached the server, but no answer came.
-            ConfigurationError: time is virtual, the server's address is none, or too many streams are open.
+            ConfigurationError: time is virtual, the server's address is invalid, or too many streams are open.
         """
         refuse_virtual_time()
         if self._session.closed:
@@ -159,7 +159,7 @@ class KubernetesAsyncioTransport:
                 return _answer(response, await self._body(response))
         except aiohttp.InvalidURL:
             shown = without_password(self._host)
-            raise ConfigurationError(f"{shown!r} is no address of a server: write it as https://host") from None
+            raise ConfigurationError(f"{shown!r} is not a valid server address: write it as https://host") from None
         except _NOT_SENT as error:
             # The origin alone: an address may hold a password before the host, and a token in its path.
             origin = URL(self._host).origin()

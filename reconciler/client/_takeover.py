@@ -1,6 +1,6 @@
 """Fields that earlier releases applied under the one name that all their programs shared.
 
-An apply removes only fields that its manager applied before. What is owned by the former name would stay for ever, and
+An apply removes only fields that its manager applied before. What is owned by the former name would stay forever, and
 would be a conflict without force. So the entries of that name are moved to the manager that applies now, once for each
 object and process: another program may still be at an earlier release, and would write under that name again.
 """

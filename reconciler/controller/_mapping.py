@@ -157,7 +157,7 @@ class MapperQueue:
         return True
 
     def start(self, name: str) -> list[asyncio.Task[None]]:
-        """Start the workers; each ends after `stop`, or raises what a mapper raised and is no exception."""
+        """Start the workers; each ends after `stop`, or raises the `BaseException` that a mapper raised."""
         return [asyncio.create_task(self._work(), name=f"{name} {number}") for number in range(self._workers)]
 
     async def stop(self) -> None:

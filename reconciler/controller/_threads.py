@@ -76,7 +76,7 @@ class ReconcileThreads:
     """The threads of one controller, made when they are needed and used again.
 
     They are daemons, unlike those of `concurrent.futures`, which Python joins when the process ends: a thread that
-    hangs would keep the process for ever. For one event loop.
+    hangs would keep the process forever. For one event loop.
 
     Args:
         number: how many there may be.
@@ -143,7 +143,7 @@ class ReconcileThreads:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             settle = call()
-            self._idle.release()  # first, so that whoever gets the result finds the thread idle
+            self._idle.release()  # first, so that the receiver of the result finds the thread idle
             settle()
             del call, settle  # they refer to the reconcile's context
 
@@ -154,7 +154,7 @@ def _called(result: concurrent.futures.Future[T], call: Callable[[], T]) -> Call
     try:
         try:
             value = call()
-        except StopIteration as error:  # a future refuses it, and whoever awaits it would wait for ever
+        except StopIteration as error:  # a future refuses it, and its waiter would wait forever
             raise RuntimeError("the reconcile raised StopIteration") from error
     except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
         settle = functools.partial(result.set_exception, error)

@@ -185,7 +185,7 @@ class WorkQueue(QueueState[K]):
     def forget(self, key: K) -> None:
         """End the key's history with the rate limiter; what is pending stays pending.
 
-        Its next failure is no duplicate, so it is charged to what keys share.
+        Its next failure is not a duplicate, so it is charged to what keys share.
         """
         self._limiter.forget(key)
         entry = self._entries.get(key)

@@ -85,7 +85,7 @@ async def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (f"a: [1,\ntoken: {SECRET}: {{", "is no YAML: look at line 2"),
+        (f"a: [1,\ntoken: {SECRET}: {{", "is not valid YAML: look at line 2"),
         ("", "holds no clusters"),
         (f"- {SECRET}", "holds no clusters"),
         ("clusters: 3", "clusters must be a list of entries with names"),
@@ -124,7 +124,7 @@ async def test_a_server_without_scheme_is_refused(tmp_path: Path) -> None:
     ("section", "values", "words"),
     [
         ("clusters", {"certificate-authority": "ca.crt"}, "certificate-authority of cluster 'main' cannot be read"),
-        ("clusters", {"certificate-authority-data": "%%%"}, "(certificate-authority-data) is no base64"),
+        ("clusters", {"certificate-authority-data": "%%%"}, "(certificate-authority-data) is not valid base64"),
         ("users", {"client-certificate": "/nowhere", "client-key": "/nowhere"}, "client-certificate of user 'main'"),
         ("users", {"tokenFile": "/nowhere"}, "tokenFile of user 'main' cannot be read: /nowhere: No such file"),
     ],

@@ -247,7 +247,7 @@ async def test_a_plugin_with_a_relative_path_lies_beside_the_kubeconfig(tmp_path
     [
         ({}, "exec: the plugin gave neither a token nor a client certificate"),
         ({"clientCertificateData": SECRET}, "exec: the plugin gave a client certificate or its key, but not both"),
-        ({"token": SECRET, "expirationTimestamp": "soon"}, "an expirationTimestamp that is no time: 'soon'"),
+        ({"token": SECRET, "expirationTimestamp": "soon"}, "an invalid expirationTimestamp: 'soon'"),
     ],
 )
 async def test_what_a_plugin_gives_and_cannot_be_used_is_named(tmp_path: Path, status: Any, words: str) -> None:

@@ -120,7 +120,7 @@ async def test_a_field_of_the_wrong_type_is_named(
         ),
         ({"exec": {**EXEC, "env": [{"value": SECRET}]}}, "exec: env[0] is not a variable"),
         ({"exec": {**EXEC, "command": ["true"]}}, "exec: command must be text, not a list"),
-        ({"exec": {**EXEC, "command": ""}}, "exec: there is no command"),
+        ({"exec": {**EXEC, "command": ""}}, "exec: no command is given"),
         ({"exec": {**EXEC, "command": "a\0b"}}, "not a valid command"),
         ({"exec": {**EXEC, "apiVersion": "v9"}}, "exec: apiVersion must be one of client.authentication.k8s.io/v1,"),
         ({"exec": {**EXEC, "provideClusterInfo": "yes"}}, "exec: provideClusterInfo must be true or false"),
@@ -145,10 +145,10 @@ MERGES = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
     ("content", "words"),
     [
         (b"", "holds no clusters"),
-        (b"\x00\x01\xff\xfe", "is no YAML"),
-        (bytes(range(256)), "is no YAML"),
-        (b"\xff\xfe\x00", "is no YAML"),
-        (b"[" * 100_000, "no kubeconfig"),
+        (b"\x00\x01\xff\xfe", "is not valid YAML"),
+        (bytes(range(256)), "is not valid YAML"),
+        (b"\xff\xfe\x00", "is not valid YAML"),
+        (b"[" * 100_000, "is invalid"),
         (f"{BOMB}users: *a11".encode(), "users must be a list of entries with names"),
         (f"{BOMB}users: [{{name: u, user: *a11}}]".encode(), "user 'u' must be a mapping, not a list"),
         (MERGES.encode(), "a key stands there twice, or a form that is not supported: look at line 2"),
@@ -164,7 +164,7 @@ MERGES = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         (b"a: 9" + b"9" * 5000, "holds a value that cannot be read"),
         (b"? [a]\n: b", "a form that is not supported"),
         (b"a: !!python/object:os.system x", "a form that is not supported"),
-        (f"users: [{{name: a, user: {{token: {SECRET}}}}}]\n: : :".encode(), "is no YAML"),
+        (f"users: [{{name: a, user: {{token: {SECRET}}}}}]\n: : :".encode(), "is not valid YAML"),
     ],
 )
 async def test_a_file_that_is_broken_is_one_line(tmp_path: Path, content: bytes, words: str) -> None:
@@ -185,7 +185,7 @@ async def test_files_that_cannot_be_files_are_one_line(tmp_path: Path, monkeypat
     change(path, "clusters", **{"certificate-authority": str(tmp_path)})
     assert f"certificate-authority of cluster 'main' cannot be read: {tmp_path}: Is" in await problem(kubeconfig=path)
     change(path, "clusters", **{"certificate-authority-data": "é"})
-    assert "(certificate-authority-data) is no base64" in await problem(kubeconfig=path)
+    assert "(certificate-authority-data) is not valid base64" in await problem(kubeconfig=path)
 
 
 async def test_base64_with_line_breaks_is_read(tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ async def test_what_is_secret_in_an_address_is_told_to_nobody() -> None:
 async def test_an_address_that_is_none_is_a_configuration_error() -> None:
     async with transport_to(1) as transport:
         transport._host = "http://"
-        with pytest.raises(ConfigurationError, match="no address of a server"):
+        with pytest.raises(ConfigurationError, match="is not a valid server address"):
             await transport.send(HTTPRequest("GET", "/x"))
 
 

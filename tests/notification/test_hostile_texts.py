@@ -15,7 +15,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from email import message_from_bytes
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from reconciler.notification.channels._mrkdwn import mrkdwn
 from reconciler.notification.channels._slack import slack_payload
 from reconciler.telemetry import JSONFormatter
 from tests.notification.receivers import mail_server
+from tests.notification.steps import steps
 from tests.notification.world import Recorder, virtual, world
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
@@ -310,24 +310,6 @@ async def test_a_channel_whose_error_cannot_be_shown_harms_no_other_request() ->
 
 
 # The cost
-
-
-def steps(call: Callable[[], object]) -> int:
-    """Lines that are executed."""
-    count = 0
-
-    def note(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += 1
-        return note
-
-    before = sys.gettrace()
-    sys.settrace(note)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 @pytest.mark.parametrize(

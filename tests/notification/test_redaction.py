@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +20,7 @@ from reconciler.notification import RedactingFilter, Redactor, RetryableDelivery
 from reconciler.notification._redaction import ERROR_LIMIT, SCAN_LIMIT, describe
 from reconciler.notification.redaction import redact_forms as redact
 from reconciler.telemetry import JSONFormatter, TextFormatter
+from tests.notification.steps import steps
 
 SECRET = "s3cr3tValue0123456789abcdef"
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
@@ -286,24 +286,6 @@ def test_what_is_no_secret_keeps_its_spelling() -> None:
 # The cost
 
 
-def _steps(call: Callable[[], object]) -> int:
-    """Lines and calls that are executed; a search that a pattern makes counts once, whatever it costs."""
-    count = 0
-
-    def note(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += 1
-        return note
-
-    before = sys.gettrace()
-    sys.settrace(note)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 @pytest.mark.parametrize(
     "piece",
     [
@@ -323,7 +305,7 @@ def _steps(call: Callable[[], object]) -> int:
 )
 def test_the_steps_grow_with_the_text_and_not_faster(piece: str) -> None:
     small, large = ((piece * size)[:size] for size in (8_192, 32_768))
-    assert _steps(lambda: redact(large)) <= 5 * _steps(lambda: redact(small)) + 1_000
+    assert steps(lambda: redact(large)) <= 5 * steps(lambda: redact(small)) + 1_000
 
 
 def test_no_pattern_of_the_redaction_can_look_back_over_what_it_took() -> None:

@@ -22,7 +22,7 @@ RESERVED_SECONDS = 60.0
 class Gate:
     """The limits of one receiver: how many messages at a time, how many a minute, and none while it is down.
 
-    A place can be reserved for a message, so that whoever waits for one need not hold anything meanwhile. While the
+    A place can be reserved for a message, so that a waiting request holds nothing. While the
     breaker is not closed one message is inside at most: the one that finds out whether the receiver is back.
 
     Args:

@@ -183,7 +183,7 @@ class _Reader:
         names: list[str] = []
         for index, name in enumerate(self._items(path, value)):
             if not isinstance(name, str) or not re.match(CHANNEL_PATTERN, name):
-                self._complain((*path, index), f"{_shown(name)} is no name of a channel")
+                self._complain((*path, index), f"{_shown(name)} is not a valid channel name")
             elif self._channels is not None and name not in self._channels:
                 known = _listed(self._channels)
                 self._complain((*path, index), f"no channel is called {name!r} here; there are: {known}")

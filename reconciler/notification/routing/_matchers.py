@@ -25,7 +25,7 @@ ERROR_LIMIT = 300
 
 
 class MatcherError(ValueError):
-    """Say what is wrong with a matcher, in at most `ERROR_LIMIT` characters: a matcher may be a megabyte."""
+    """The reason why a matcher is invalid, in at most `ERROR_LIMIT` characters: a matcher may be a megabyte."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message if len(message) <= ERROR_LIMIT else f"{message[: ERROR_LIMIT - 1]}…")

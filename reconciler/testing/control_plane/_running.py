@@ -75,7 +75,7 @@ class Running:
         self._start()
 
     def restart(self, *, keep_data: bool, data: Path | None = None) -> None:
-        """Stop the programs and start them anew on the same ports.
+        """Stop the programs and start them again on the same ports.
 
         Args:
             keep_data: keep the data of etcd.
@@ -129,7 +129,7 @@ class Running:
         self._server = self._launch(server)
 
     def revive(self) -> None:
-        """Start the programs that have ended anew, on the same ports."""
+        """Start the programs that have ended again, on the same ports."""
         etcd, server = self._commands
         if self._etcd.has_ended(within=_POLL):
             self._processes.remove(self._etcd)
