@@ -1,8 +1,8 @@
-"""Turn the events of an informer into keys in the queue.
+"""Event handlers that enqueue keys.
 
-`PrimarySource` hears of the controller's own objects and holds the echo rule: an event of a version that was considered
-already is dropped before the queue. `MappedSource` hears of other kinds. Handlers run inside the cache's event
-delivery, so they only compute keys. What takes longer, or failed, goes to a `MapperQueue`.
+`PrimarySource` handles the events of the controller's own objects. It applies the echo rule: an event of a version that
+a reconcile has observed is dropped before the queue. `MappedSource` handles the events of other kinds. Handlers run
+inside the cache's event delivery, so they only compute keys. A slow or failed mapper call goes to a `MapperQueue`.
 """
 
 from __future__ import annotations

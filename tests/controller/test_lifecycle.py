@@ -119,6 +119,21 @@ async def test_stop_finishes_what_is_in_hand_and_ready(world: World) -> None:
     assert controller.statistics().cancelled == 0
 
 
+async def test_a_short_grace_period_is_one_too(world: World) -> None:
+    done = []
+
+    async def body(reconciler, request):
+        await asyncio.sleep(0.2)
+        done.append(request.name)
+
+    controller = await world.start(KeyReconciler(body), resource=Widget)
+    controller.enqueue(KEY)
+    controller.enqueue(Request("ready", "ns"))
+    await quiet(0.1)
+    await controller.stop(grace=0.5)
+    assert done == ["w", "ready"]
+
+
 async def test_stop_cancels_what_outlasts_the_grace_and_waits_for_its_end(world: World) -> None:
     ended = []
 
