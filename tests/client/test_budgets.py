@@ -279,3 +279,11 @@ async def test_a_manager_whose_controllers_need_too_many_watches_does_not_start(
 def test_a_limit_that_is_none() -> None:
     with pytest.raises(ConfigurationError, match="max_streams must be 1 or more, not 0"):
         Client.from_config(max_streams=0)
+
+
+@pytest.mark.parametrize(("connections", "streams"), [(1, 1), (4, 3), (100, 75), (2000, 1024)])
+async def test_watches_take_three_quarters_of_an_api_clients_connections(connections: int, streams: int) -> None:
+    configuration = Configuration(host="http://127.0.0.1:1")
+    configuration.connection_pool_maxsize = connections
+    async with ApiClient(configuration) as api:
+        assert Client(KubernetesAsyncioTransport(api)).max_streams == streams
