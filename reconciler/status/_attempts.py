@@ -50,13 +50,17 @@ class Attempts:
 
     def abandoned(self) -> StatusError:
         """Return the error for a flush whose time is up."""
-        if self._in_flight or self._uncertain:
+        if self._is_unknown:
             return self._unknown("no answer came in time")
         return self._unavailable("in time")
 
     def may_repeat(self, mutation: Mutation) -> bool:
         """Say whether a later flush may apply a mutation of this one without counting it twice."""
-        return mutation.may_be_repeated() or not (self._in_flight or self._uncertain)
+        return mutation.may_be_repeated() or not self._is_unknown
+
+    @property
+    def _is_unknown(self) -> bool:
+        return self._in_flight or self._uncertain
 
     def _first_subresource(self) -> str | None:
         if self._policy.subresource != "auto":

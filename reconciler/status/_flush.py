@@ -55,6 +55,7 @@ from reconciler.status._mutations import DECISIONS, Context, Mutation, Path, app
 from reconciler.status._refusals import is_final
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
+from reconciler.status._unsaved import Doubts
 from reconciler.status._wish import Wish, adoption_of, wish_for
 
 __all__ = ["Flush"]
@@ -99,6 +100,7 @@ class Flush(Attempts):
         mutations: in the order of their calls.
         uid: of the object that the batcher was opened on; ``""`` accepts any.
         checkpoint: raise on a conflict instead of replaying.
+        doubts: earlier writes of some of the mutations, which may have been applied; None if there are none.
     """
 
     def __init__(
@@ -112,12 +114,15 @@ class Flush(Attempts):
         mutations: Sequence[Mutation],
         uid: str,
         checkpoint: bool = False,
+        doubts: Doubts | None = None,
     ) -> None:
         super().__init__(target, policy, counts, mutations)
         self._tip = tip
         self._considered = considered
         self._uid = uid
         self._checkpoint = checkpoint
+        self._doubts = doubts
+        self._sent_on = tip
         # What depends on what is there is conditional in any case: an earlier cycle may have left such.
         self._conditional = policy.conditional or not all(isinstance(m, DECISIONS) for m in mutations)
         self._mark = f"{policy.rng.getrandbits(64):016x}" if policy.token else ""
@@ -146,8 +151,32 @@ class Flush(Attempts):
             if self._is_foreign(step.snapshot) or self._is_taken(step.document):
                 return self._gone()
             self._document = step.document
+            self._settle(step.snapshot)
             wish = self._again(wish, step.snapshot) if step.seen else self._replayed(step.snapshot)
         return self._unwritten(wish)
+
+    @property
+    def doubts(self) -> Doubts | None:
+        """Return the writes that may have been applied, which a later flush can decide by the token; None if none can.
+
+        Without a token nothing can decide it: see `may_repeat`.
+        """
+        if not self._mark or not self._is_unknown:
+            return self._doubts
+        sent_on = self._sent_on
+        doubts = self._doubts or Doubts(self._token_of(sent_on), parse_version(sent_on.version))
+        return doubts.and_sent(self._mark, self.mutations)
+
+    def _token_of(self, snapshot: Snapshot) -> Any:
+        return get_path(snapshot.status, self._policy.token or ())
+
+    def _settle(self, fresh: Snapshot) -> None:
+        """Leave out what an earlier write turns out to have stored."""
+        if self._doubts is not None:
+            kept, self._doubts = self._doubts.settle(
+                self._token_of(fresh), parse_version(fresh.version), self.mutations
+            )
+            self.mutations = tuple(kept)
 
     def _first_wish(self, computed: dict[str, Any] | None, context: Context | None) -> Wish:
         if self._considered is not self._tip.status and not equal(self._considered, self._tip.status):
@@ -242,6 +271,7 @@ class Flush(Attempts):
 
     def _send(self, wish: Wish) -> _Steps:
         while True:
+            self._sent_on = wish.tip
             try:
                 answer = yield from self._write(wish)
             except (TransportError, APIError, OSError) as error:
@@ -341,6 +371,8 @@ class Flush(Attempts):
                 return True
             if equal(mark, get_path(wish.tip.status, token)):
                 return False
+            if self._doubts is not None and any(mark == sent for sent, _ in self._doubts.sends):
+                return False  # an earlier write was applied in place of this one
         missing = wish.missing_in(fresh.status)
         if missing and not self._foreseen(missing, wish, fresh):
             return None

@@ -19,7 +19,7 @@ from reconciler.status._mutations import Context, Mutation, Path, apply_all, lea
 from reconciler.status._replay import sift
 from reconciler.status._snapshot import Snapshot
 from reconciler.status._statistics import StatusMetrics
-from reconciler.status._unsaved import Unsaved
+from reconciler.status._unsaved import Doubts, Unsaved
 
 __all__ = ["Pending", "Session"]
 
@@ -42,7 +42,7 @@ class Pending(msgspec.Struct):
         flow: its effects, begun.
         effect: the first one.
         checkpoint: whether it was asked for inside the block.
-        carried: how many of its mutations come from an earlier batcher; they are the first ones.
+        carried: the mutations that come from an earlier batcher.
         started: monotonic seconds.
         before: the counters when it began.
     """
@@ -51,7 +51,7 @@ class Pending(msgspec.Struct):
     flow: Flow
     effect: Effect
     checkpoint: bool
-    carried: int
+    carried: Sequence[Mutation]
     started: float
     before: Mapping[str, int]
 
@@ -83,6 +83,7 @@ class Session:
         self._tip = Snapshot("", "", None, {})
         self._considered: Mapping[str, Any] = {}
         self._carried: list[Mutation] = []
+        self._doubts: Doubts | None = None  # about writes of what is carried
         self._recorded: list[Mutation] = []
         self._failed: list[Mutation] = []  # of a checkpoint, unless recorded again
         self._working: dict[str, Any] | None = None  # considered, with carried and recorded applied; made when needed
@@ -212,7 +213,7 @@ class Session:
         """
         started, before = self.policy.clock.monotonic(), dict(self.counts)
         with self._lock:
-            mutations, carried = (*self._carried, *self._recorded), len(self._carried)
+            mutations, carried = (*self._carried, *self._recorded), self._carried
             computed, context = self._handed_over() if mutations else ({}, Context())
             self._carried, self._recorded = [], []
         flush = Flush(
@@ -224,6 +225,7 @@ class Session:
             mutations=mutations,
             uid=self._uid,
             checkpoint=checkpoint,
+            doubts=self._doubts,
         )
         pending = Pending(flush, flush.run(computed, context), Sleep(0), checkpoint, carried, started, before)
         if not mutations:
@@ -244,6 +246,7 @@ class Session:
         with self._lock:
             self.document = flushed.document or self.document
             self._tip, self._considered, self._working = flushed.tip, flushed.considered, None
+            self._doubts = None
         self.counts["trimmed"] += flushed.trimmed
         self.counts["fields"] += len(flushed.fields)
         if flushed.outcome == "written":
@@ -261,13 +264,18 @@ class Session:
         """Take back a flush that failed for good.
 
         After a checkpoint the caller's own mutations are in the error, and the caller's again; those of an earlier
-        cycle go out with the next flush. At the end of the block, all that may be tried again goes to the cycle.
+        cycle go out with the next flush. At the end of the block, all that may be tried again goes to the cycle: with
+        a token everything, since the next flush can tell whether this one was applied.
         """
         flush = pending.flush
-        carried = list(filter(flush.may_repeat, flush.mutations[: pending.carried]))
-        recorded = list(filter(flush.may_repeat, flush.mutations[pending.carried :]))
+        doubts = flush.doubts
+        known = {id(mutation) for mutation in pending.carried}
+        carried = [each for each in flush.mutations if id(each) in known and (doubts or flush.may_repeat(each))]
+        others = [each for each in flush.mutations if id(each) not in known]
+        recorded = [each for each in others if (doubts and not pending.checkpoint) or flush.may_repeat(each)]
         with self._lock:
             self._working = None
+            self._doubts = doubts
             if pending.checkpoint:
                 self._carried = carried
                 if not isinstance(error, (StatusConflict, StatusContested)):
@@ -276,14 +284,14 @@ class Session:
             self._failed += [*carried, *recorded]
             self.keep_failed()
         elif isinstance(error, StatusError):
-            error.unsaved = flush.mutations[pending.carried :]
+            error.unsaved = tuple(others)
         self._end(pending, "failed", error)
 
     def keep_failed(self) -> None:
         """Leave what could not be saved to the running cycle, if this is its object, for the next one."""
         failed, self._failed = self._failed, []
         if failed and self._cycle is not None:
-            self._cycle.keep_unsaved(self._uid, Unsaved.of(failed, self._considered))
+            self._cycle.keep_unsaved(self._uid, Unsaved.of(failed, self._considered, self._doubts))
 
     def _is_of(self, cycle: Cycle) -> bool:
         # The version of the API names a form of the object, not another object.
@@ -292,9 +300,14 @@ class Session:
 
     def _carry(self, unsaved: Unsaved) -> None:
         manager, fields = self.target.field_manager, self._tip.managed_fields
-        sifted = sift(
-            unsaved.mutations, unsaved.considered, self._tip.status, owned=lambda path: owns(fields, manager, path)
-        )
+        mutations: Sequence[Mutation] = unsaved.mutations
+        if unsaved.doubts is not None:
+            if self.policy.token is None:
+                mutations = unsaved.doubts.undecided(mutations)
+            else:
+                token, version = get_path(self._tip.status, self.policy.token), parse_version(self._tip.version)
+                mutations, self._doubts = unsaved.doubts.settle(token, version, mutations)
+        sifted = sift(mutations, unsaved.considered, self._tip.status, owned=lambda path: owns(fields, manager, path))
         self.counts["contested"] += len(sifted.contested)
         try:
             self._working, self._context = apply_all(sifted.kept, self._considered)

@@ -23,7 +23,6 @@ from reconciler import (
 )
 from reconciler.clock import current_clock
 from reconciler.errors import NotFound
-from reconciler.status import StatusOutcomeUnknown
 
 NAMESPACE = "ns"
 CONFIG_MAP = "v1/ConfigMap"
@@ -94,7 +93,6 @@ class Run:
     due: float = 0.0
     ended: float | None = None
     outcome: str = "in progress"
-    at_risk: int = 0  # increments of which its StatusOutcomeUnknown said that they may be lost
 
 
 @dataclass
@@ -253,15 +251,8 @@ class Tallies(Recorded):
             return None
         settings = await self.client.get(CONFIG_MAP, SETTINGS, NAMESPACE)
         run.uid = obj.metadata.uid or ""
-        batcher = StatusBatcher(self.client, obj, token="token")
-        try:
-            async with batcher as status:
-                status.increment("runs")
-                status.append("ledger", {"id": run.id}, key="id")
-                status.set(seen=obj.spec.size, setting=settings.to_dict()["data"]["value"])
-                return await self.mischief.strike()
-        except BaseException as error:
-            failure = batcher.failure or error  # of the write, which an exception of the block hides
-            if isinstance(failure, StatusOutcomeUnknown):
-                run.at_risk = sum(mutation.verb == "increment" for mutation in failure.unsaved)
-            raise
+        async with StatusBatcher(self.client, obj, token="token") as status:
+            status.increment("runs")
+            status.append("ledger", {"id": run.id}, key="id")
+            status.set(seen=obj.spec.size, setting=settings.to_dict()["data"]["value"])
+            return await self.mischief.strike()

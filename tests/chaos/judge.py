@@ -85,9 +85,7 @@ async def counts_exact(life: Life) -> list[str]:
     found = []
     certain: dict[str, set[str]] = defaultdict(set)
     possible: dict[str, set[str]] = defaultdict(set)
-    at_risk: dict[str, int] = defaultdict(int)
     for run in life.record.runs:
-        at_risk[run.uid] += run.at_risk
         counts = run.kind == "Tally" or run.attempt is not None
         if counts:
             possible[run.uid].add(run.id)
@@ -100,9 +98,7 @@ async def counts_exact(life: Life) -> list[str]:
         if not certain[uid] <= set(ids) <= possible[uid]:
             lost, strange = certain[uid] - set(ids), set(ids) - possible[uid]
             found.append(f"{obj.kind} {obj.name}: entries are lost {lost} or made up {strange}")
-        # A known limit: a flush that fails with `StatusOutcomeUnknown` leaves its keyed entries to the next reconcile,
-        # but not its increments. At most the increments that such errors listed may be missing; none is made twice.
-        if isinstance(obj, Tally) and not 0 <= len(ids) - obj.status.runs <= at_risk[uid]:
+        if isinstance(obj, Tally) and obj.status.runs != len(ids):
             found.append(f"Tally {obj.name}: {obj.status.runs} runs, but {len(ids)} entries")
     return found
 

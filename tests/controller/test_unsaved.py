@@ -316,3 +316,57 @@ async def test_failures_of_a_deleted_object_are_forgotten(world: World) -> None:
     await world.foreign.delete(Widget, "w", "ns")
     await quiet(0.1)
     assert controller.queue.retries(KEY) == 1 < before  # the run that the deletion woke
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("event_order", ["before", "after", "late", "seeded"], indirect=True)
+@pytest.mark.parametrize("applied", [True, False])
+@pytest.mark.parametrize("writes", [1, 2])
+async def test_a_token_decides_later_whether_a_write_without_an_answer_was_applied(
+    world: World, applied: bool, writes: int
+) -> None:
+    """An increment is neither lost nor made twice, although no flush could find out what became of its write."""
+
+    async def body(reconciler, request):
+        obj = await reconciler.client.get(Widget, *request)
+        async with StatusBatcher(reconciler.client, obj, token="foreign") as status:
+            status.increment("runs")
+
+    reconciler = KeyReconciler(body)
+    controller = await world.start(reconciler, resource=Widget)
+    await world.widget()
+    await quiet(60)
+    world.server.faults.add(
+        verb="patch", subresource="status", user_agent="controller", times=writes, lost=True, after_commit=applied
+    )
+    unreadable = world.server.faults.add(verb="get", name="w", user_agent="controller", stall=True, times=None)
+    controller.enqueue(KEY)
+    await quiet(30 * writes)
+    unreadable.remove()
+    await quiet(600)
+    assert controller.statistics().results["error"] >= 1
+    assert (await world.read()).status.runs == len(reconciler.runs)
+    assert controller.statistics().unsaved.kept == 0
+
+
+@pytest.mark.virtual_time
+async def test_without_the_token_what_is_in_doubt_is_not_repeated(world: World) -> None:
+    tokens: list[str | None] = [None, "foreign", None]
+
+    async def body(reconciler, request):
+        obj = await reconciler.client.get(Widget, *request)
+        async with StatusBatcher(reconciler.client, obj, token=tokens[min(len(reconciler.runs), 3) - 1]) as status:
+            status.increment("runs")
+
+    reconciler = KeyReconciler(body)
+    controller = await world.start(reconciler, resource=Widget)
+    await world.widget()
+    await quiet(60)
+    world.server.faults.add(verb="patch", subresource="status", lost=True, after_commit=True)
+    unreadable = world.server.faults.add(verb="get", name="w", user_agent="controller", stall=True, times=None)
+    controller.enqueue(KEY)
+    await quiet(9)
+    await quiet(2)
+    unreadable.remove()
+    await quiet(600)
+    assert (await world.read()).status.runs == len(reconciler.runs)
