@@ -101,10 +101,16 @@ async def test_one_watch_too_many_is_refused_at_once_and_a_closed_one_makes_room
         await third.close()
 
 
-@pytest.mark.parametrize("transport_to", [direct, borrowed])
-async def test_urgent_requests_wait_for_nobody(transport_to: Any) -> None:
-    size = {"requests": 8} if transport_to is direct else {"connections": 24}
-    async with serving(answer) as server, transport_to(server.port, max_streams=4, **size) as transport:
+@pytest.mark.parametrize(
+    ("transport_to", "options"),
+    [
+        (direct, {"requests": 8, "max_streams": 4}),
+        (borrowed, {"connections": 24, "max_streams": 4}),
+        (borrowed, {"connections": 16}),
+    ],
+)
+async def test_urgent_requests_wait_for_nobody(transport_to: Any, options: dict[str, int]) -> None:
+    async with serving(answer) as server, transport_to(server.port, **options) as transport:
         streams = await opened(transport, 4)
         slow = [asyncio.create_task(transport.send(HTTPRequest("GET", "/slow"))) for _ in range(30)]
         await server.asked.wait()
