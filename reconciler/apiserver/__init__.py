@@ -8,11 +8,11 @@ It promises: an answer follows from the requests before it, the seed and the clo
 not grow with the number of requests before it; what it keeps of the past is bounded and what it drops is counted.
 """
 
-from reconciler.apiserver._chaos import Chaos
-from reconciler.apiserver._faults import EventOrder, Fault, Faults
-from reconciler.apiserver._log import LoggedRequest
-from reconciler.apiserver._request_log import Incident, RequestLog, Writes
-from reconciler.apiserver._server import APIServer, ServerStatistics
+from reconciler.apiserver.faults.chaos import Chaos
+from reconciler.apiserver.faults.faults import EventOrder, Fault, Faults
+from reconciler.apiserver.server import APIServer, ServerStatistics
+from reconciler.apiserver.serving.log import LoggedRequest
+from reconciler.apiserver.serving.request_log import Incident, RequestLog, Writes
 
 __all__ = [
     "APIServer",

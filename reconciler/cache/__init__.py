@@ -15,21 +15,21 @@ It promises:
 * A process reads what it has written, before the watch tells of it.
 """
 
-from reconciler.cache._cache import Cache, CacheStatistics
-from reconciler.cache._cached_client import CachedClient
-from reconciler.cache._errors import CacheNotSynced, NotCached
-from reconciler.cache._failures import Failure
-from reconciler.cache._handlers import Handler, HandlerRegistration
-from reconciler.cache._index import owner_uids
-from reconciler.cache._informer import Informer
-from reconciler.cache._object import CachedObject, CacheEvent, EventType, OwnerReference
-from reconciler.cache._overlay import OverlayStatistics
-from reconciler.cache._partition import HashRange, Partition
-from reconciler.cache._scope import Scope
-from reconciler.cache._selector import LabelSelector
-from reconciler.cache._statistics import InformerStatistics, ReflectorStatistics
-from reconciler.cache._store import Store, StoreStatistics
-from reconciler.cache._wire import Transform, cached_object
+from reconciler.cache.cache import Cache, CacheStatistics
+from reconciler.cache.cached_client import CachedClient
+from reconciler.cache.errors import CacheNotSynced, NotCached
+from reconciler.cache.handlers import Handler, HandlerRegistration
+from reconciler.cache.informer import Informer
+from reconciler.cache.reflector.failures import Failure
+from reconciler.cache.reflector.wire import Transform, cached_object
+from reconciler.cache.scope import Scope
+from reconciler.cache.statistics import InformerStatistics, ReflectorStatistics
+from reconciler.cache.store.index import owner_uids
+from reconciler.cache.store.object import CachedObject, CacheEvent, EventType, OwnerReference
+from reconciler.cache.store.overlay import OverlayStatistics
+from reconciler.cache.store.partition import HashRange, Partition
+from reconciler.cache.store.selector import LabelSelector
+from reconciler.cache.store.store import Store, StoreStatistics
 
 __all__ = [
     "Cache",

@@ -41,7 +41,7 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
         import cyclopts
     except ModuleNotFoundError as error:
         raise MissingExtra("cyclopts", extra="cli", purpose="the command line") from error
-    from reconciler.cli._app import app, configured_by
+    from reconciler.cli.app import app, configured_by
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.client._client import Client
-from reconciler.client._conflicts import retry_on_conflict
-from reconciler.client._connection import ClientStatistics
-from reconciler.client._ensure import Written
-from reconciler.client._listing import InvalidItem, ListResult
-from reconciler.client._requests import FieldValidation, ObjectLike, PatchStrategy, Propagation, Query, Selector
-from reconciler.client._retry import RetryPolicy
-from reconciler.client._watching import WatchEvent
+from reconciler.client.client import Client
+from reconciler.client.conflicts import retry_on_conflict
+from reconciler.client.session.listing import InvalidItem, ListResult
+from reconciler.client.session.requests import FieldValidation, ObjectLike, PatchStrategy, Propagation, Query, Selector
+from reconciler.client.session.retry import RetryPolicy
+from reconciler.client.session.session import ClientStatistics
+from reconciler.client.verbs.ensure import Written
+from reconciler.client.verbs.watch_stream import WatchEvent
 
 if TYPE_CHECKING:
-    from reconciler.client._sockets import KubernetesAsyncioTransport
+    from reconciler.client.transport.api_client import KubernetesAsyncioTransport
 
 __all__ = [
     "Client",
@@ -47,6 +47,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name != "KubernetesAsyncioTransport":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from reconciler.client._sockets import KubernetesAsyncioTransport
+    from reconciler.client.transport.api_client import KubernetesAsyncioTransport
 
     return KubernetesAsyncioTransport

@@ -14,21 +14,26 @@ Subclass `ResourceReconciler` for objects of one kind, or `Reconciler` for bare 
 * Status mutations that could not be saved go out with the object's next cycle.
 """
 
-from reconciler.controller._controller import Controller
-from reconciler.controller._custom_sources import ChannelSource, Enqueue, Source, SourceLike
-from reconciler.controller._cycle import ReconcileRun, current_run
-from reconciler.controller._echo import EchoStatistics
-from reconciler.controller._errors import (
+from reconciler.controller.controller import Controller
+from reconciler.controller.errors import (
     CacheSyncTimeout,
     ControllerError,
     NotBound,
     ReconcileCancelled,
     ReconcileTimeout,
 )
-from reconciler.controller._finalizer import ensure_finalizer, release_finalizer
-from reconciler.controller._metrics import ControllerMetrics, ReconcileResult
-from reconciler.controller._permissions import AccessRule, Permission, Verb
-from reconciler.controller._predicates import (
+from reconciler.controller.metrics import ControllerMetrics, ReconcileResult
+from reconciler.controller.permissions.permissions import AccessRule, Permission, Verb
+from reconciler.controller.reconcile.cycle import ReconcileRun, current_run
+from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
+from reconciler.controller.reconcile.unsaved import UnsavedStatistics
+from reconciler.controller.reconciler import Reconciler
+from reconciler.controller.resource_reconciler import ResourceReconciler
+from reconciler.controller.result import Outcome, Result
+from reconciler.controller.statistics import ControllerStatistics
+from reconciler.controller.wake.custom_sources import ChannelSource, Enqueue, Source, SourceLike
+from reconciler.controller.wake.echo import EchoStatistics
+from reconciler.controller.wake.predicates import (
     Predicate,
     annotations_changed,
     generation_changed,
@@ -36,14 +41,9 @@ from reconciler.controller._predicates import (
     labels_match,
     resource_version_changed,
 )
-from reconciler.controller._reconciler import Reconciler
-from reconciler.controller._resource_reconciler import ResourceReconciler
-from reconciler.controller._responsibility import Responsibility
-from reconciler.controller._result import Outcome, Result
-from reconciler.controller._sources import FAN_OUT, LOW_PRIORITY
-from reconciler.controller._statistics import ControllerStatistics
-from reconciler.controller._unsaved import UnsavedStatistics
-from reconciler.controller._watches import Mapper, OwnerMapper, Watch, controller_owner, every_owner
+from reconciler.controller.wake.responsibility import Responsibility
+from reconciler.controller.wake.sources import FAN_OUT, LOW_PRIORITY
+from reconciler.controller.wake.watches import Mapper, OwnerMapper, Watch, controller_owner, every_owner
 
 __all__ = [
     "FAN_OUT",

@@ -6,7 +6,7 @@ through; memory is bounded, and what is dropped is counted. Numbers and behaviou
 recorder, so that Events look as people expect. An Event is best effort: state belongs into ``status``.
 """
 
-from reconciler.events._correlator import Correlator
-from reconciler.events._recorder import EventRecorder, EventSink, EventStatistics
+from reconciler.events.correlator import Correlator
+from reconciler.events.recorder import EventRecorder, EventSink, EventStatistics
 
 __all__ = ["Correlator", "EventRecorder", "EventSink", "EventStatistics"]

@@ -4,7 +4,7 @@
 embedded API server in this process, or a session of sockets.
 """
 
-from reconciler.http._exchange import HTTPRequest, HTTPResponse, Transport, parse_retry_after
-from reconciler.http._lines import LineSplitter
+from reconciler.http.exchange import HTTPRequest, HTTPResponse, Transport, parse_retry_after
+from reconciler.http.lines import LineSplitter
 
 __all__ = ["HTTPRequest", "HTTPResponse", "LineSplitter", "Transport", "parse_retry_after"]

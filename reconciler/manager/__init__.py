@@ -12,12 +12,12 @@ A `Manager` promises:
 * **One leader,** as far as a lease can promise that; what exactly is promised stands in `_leader`.
 """
 
-from reconciler.manager._election import LeaderElection
-from reconciler.manager._errors import GracePeriodExceeded, LeadershipLost, ManagerError, NotLeader
-from reconciler.manager._manager import Manager
-from reconciler.manager._runnables import Runnable
-from reconciler.manager._sharding import ShardByIndex, Sharding, ShardRing
-from reconciler.manager._statistics import ManagerStatistics
+from reconciler.manager.election.options import LeaderElection
+from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError, NotLeader
+from reconciler.manager.manager import Manager
+from reconciler.manager.runnables import Runnable
+from reconciler.manager.sharding.options import ShardByIndex, Sharding, ShardRing
+from reconciler.manager.statistics import ManagerStatistics
 
 __all__ = [
     "GracePeriodExceeded",

@@ -4,16 +4,16 @@ References and kinds, the metadata that controllers read, conditions, owner refe
 merge patches, equality by meaning, and the word that a running reconcile has with the rooms below it. No I/O, no clock.
 """
 
-from reconciler.meta._conditions import (
+from reconciler.meta.conditions import (
     condition_is_true,
     find_condition,
     keep_transition_times,
     remove_condition,
     set_condition,
 )
-from reconciler.meta._cycle import Cycle, current_cycle
-from reconciler.meta._equality import equal, is_object, without_nulls
-from reconciler.meta._field_managers import (
+from reconciler.meta.cycle import Cycle, current_cycle
+from reconciler.meta.equality import equal, is_object, without_nulls
+from reconciler.meta.field_managers import (
     FORMER_FIELD_MANAGER,
     check_field_manager,
     counted_as_applied,
@@ -22,13 +22,13 @@ from reconciler.meta._field_managers import (
     program_name,
     union_of_fields,
 )
-from reconciler.meta._finalizers import add_finalizer, has_finalizer, remove_finalizer
-from reconciler.meta._merge import merge_diff, merge_patch
-from reconciler.meta._owners import AlreadyOwned, controller_of, owner_reference, set_controller_reference
-from reconciler.meta._parts import UNDECODABLE, json_elements, json_members
-from reconciler.meta._paths import PathError, delete_path, format_path, get_path, parse_path, set_path
-from reconciler.meta._quantity import parse_quantity
-from reconciler.meta._reference import (
+from reconciler.meta.finalizers import add_finalizer, has_finalizer, remove_finalizer
+from reconciler.meta.merge import merge_diff, merge_patch
+from reconciler.meta.owners import AlreadyOwned, controller_of, owner_reference, set_controller_reference
+from reconciler.meta.parts import UNDECODABLE, json_elements, json_members
+from reconciler.meta.paths import PathError, delete_path, format_path, get_path, parse_path, set_path
+from reconciler.meta.quantity import parse_quantity
+from reconciler.meta.reference import (
     GroupVersionKind,
     Request,
     ResourceType,
@@ -40,8 +40,8 @@ from reconciler.meta._reference import (
     uid_of,
     version_of,
 )
-from reconciler.meta._time import format_micro_time, format_time, parse_time
-from reconciler.meta._versions import Version, is_newer, parse_version
+from reconciler.meta.time import format_micro_time, format_time, parse_time
+from reconciler.meta.versions import Version, is_newer, parse_version
 
 __all__ = [
     "FORMER_FIELD_MANAGER",

@@ -16,28 +16,28 @@ The guarantees:
 Read on: `_resource` (the kind), `_schedule` (all decisions, as pure functions), `_delivery` (the calls), `_reconciler`.
 """
 
-from reconciler.notification._audit import AuditLog
-from reconciler.notification._channel import Channel, ChannelRegistry, installed_channels
-from reconciler.notification._credentials import Credentials
-from reconciler.notification._errors import (
+from reconciler.notification.api.resource import NotificationRequest
+from reconciler.notification.api.spec import ActionLink, NotificationRequestSpec, RetryPolicy
+from reconciler.notification.api.status import ChannelStatus, DeliveryAttempt, NotificationRequestStatus
+from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
+from reconciler.notification.channels import ConsoleChannel, FileChannel, LogChannel
+from reconciler.notification.credentials import Credentials
+from reconciler.notification.errors import (
     DeferredDeliveryError,
     DeliveryError,
     PermanentDeliveryError,
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification._message import Link, Message
-from reconciler.notification._metrics import NotificationMetrics
-from reconciler.notification._operator import NotificationOperator, NotificationOptions
-from reconciler.notification._reconciler import NotificationReconciler
-from reconciler.notification._recorded import Observer, Recorded
-from reconciler.notification._redaction import RedactingFilter, Redactor
-from reconciler.notification._resolution import Resolution, Router, attributes_of
-from reconciler.notification._resource import NotificationRequest
-from reconciler.notification._spec import ActionLink, NotificationRequestSpec, RetryPolicy
-from reconciler.notification._statistics import NotificationStatistics
-from reconciler.notification._status import ChannelStatus, DeliveryAttempt, NotificationRequestStatus
-from reconciler.notification.channels import ConsoleChannel, FileChannel, LogChannel
+from reconciler.notification.ledger.recorded import Observer, Recorded
+from reconciler.notification.message import Link, Message
+from reconciler.notification.observe.audit import AuditLog
+from reconciler.notification.observe.metrics import NotificationMetrics
+from reconciler.notification.observe.statistics import NotificationStatistics
+from reconciler.notification.operator import NotificationOperator, NotificationOptions
+from reconciler.notification.reconciler import NotificationReconciler
+from reconciler.notification.redaction.redactor import RedactingFilter, Redactor
+from reconciler.notification.routing.resolution import Resolution, Router, attributes_of
 
 __all__ = [
     "ActionLink",

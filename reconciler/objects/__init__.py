@@ -4,8 +4,8 @@
 read from, so that writing it back loses nothing that the models do not know. `Unstructured` is any other object.
 """
 
-from reconciler.objects._arguments import kind_argument
-from reconciler.objects._convert import (
+from reconciler.objects.arguments import kind_argument
+from reconciler.objects.convert import (
     KindLike,
     from_document,
     gvk_from,
@@ -13,14 +13,14 @@ from reconciler.objects._convert import (
     resource_type_from,
     to_document,
 )
-from reconciler.objects._crd import generate_crd
-from reconciler.objects._declaration import Definition
-from reconciler.objects._extras import PrinterColumn, Rule, rule, schema_extra
-from reconciler.objects._model import Condition, ConditionedStatus, Model, ObjectMeta, OwnerReference
-from reconciler.objects._presumed import is_built_in, presumed_resource_type
-from reconciler.objects._resource import AnyResource, InvalidObject, Resource
-from reconciler.objects._schema import SchemaError
-from reconciler.objects._unstructured import Unstructured
+from reconciler.objects.crd import generate_crd
+from reconciler.objects.declaration import Definition
+from reconciler.objects.extras import PrinterColumn, Rule, rule, schema_extra
+from reconciler.objects.model import Condition, ConditionedStatus, Model, ObjectMeta, OwnerReference
+from reconciler.objects.presumed import is_built_in, presumed_resource_type
+from reconciler.objects.resource import AnyResource, InvalidObject, Resource
+from reconciler.objects.schema import SchemaError
+from reconciler.objects.unstructured import Unstructured
 
 __all__ = [
     "AnyResource",

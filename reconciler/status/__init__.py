@@ -21,8 +21,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from reconciler.status._batcher import StatusBatcher
-from reconciler.status._errors import (
+from reconciler.status.batcher import StatusBatcher
+from reconciler.status.errors import (
     StatusConflict,
     StatusContested,
     StatusError,
@@ -36,14 +36,14 @@ from reconciler.status._errors import (
     TooManyStatusWrites,
     UnknownStatusField,
 )
-from reconciler.status._mutations import Mutation
-from reconciler.status._options import OnError, check_options
-from reconciler.status._statistics import StatusMetrics, StatusStatistics
-from reconciler.status._unsaved import Unsaved
-from reconciler.status._writer import StatusWriter, Strategy, SyncStatusWriter
+from reconciler.status.flush.unsaved import Unsaved
+from reconciler.status.options import OnError, check_options
+from reconciler.status.record.mutations import Mutation
+from reconciler.status.statistics import StatusMetrics, StatusStatistics
+from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
 
 if TYPE_CHECKING:
-    from reconciler.status._guard import GuardStatistics, StatusWrite, StatusWrites, guard
+    from reconciler.status.write_guard.guard import GuardStatistics, StatusWrite, StatusWrites, guard
 
 __all__ = [
     "GuardStatistics",
@@ -77,5 +77,5 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in __all__:  # the guard, which a controller that works well does not need
-        return getattr(importlib.import_module("reconciler.status._guard"), name)
+        return getattr(importlib.import_module("reconciler.status.write_guard.guard"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,15 +8,15 @@ Formatters put the controller, the key and the reconcile's id into each line tha
 ever. The library itself configures no logging.
 """
 
-from reconciler.telemetry._controllers import ControllerCounters
-from reconciler.telemetry._histogram import Histogram
-from reconciler.telemetry._logs import JSONFormatter, TextFormatter
-from reconciler.telemetry._processes import LeaderCounters, RequestCounters
-from reconciler.telemetry._queues import QueueCounters
-from reconciler.telemetry._registry import MetricsRegistry
-from reconciler.telemetry._shards import ShardCounters
-from reconciler.telemetry._statuses import StatusCounters
-from reconciler.telemetry._tracing import is_tracing, tracer
+from reconciler.telemetry.controllers import ControllerCounters
+from reconciler.telemetry.histogram import Histogram
+from reconciler.telemetry.logs import JSONFormatter, TextFormatter
+from reconciler.telemetry.processes import LeaderCounters, RequestCounters
+from reconciler.telemetry.queues import QueueCounters
+from reconciler.telemetry.registry import MetricsRegistry
+from reconciler.telemetry.shards import ShardCounters
+from reconciler.telemetry.statuses import StatusCounters
+from reconciler.telemetry.tracing import is_tracing, tracer
 
 __all__ = [
     "ControllerCounters",

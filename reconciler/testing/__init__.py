@@ -9,15 +9,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from reconciler.testing._virtual_time import VirtualClock, new_virtual_loop, virtual_time
+from reconciler.testing.virtual_clock import VirtualClock, new_virtual_loop, virtual_time
 
 if TYPE_CHECKING:
-    from reconciler.testing._cluster import Cluster
+    from reconciler.testing.cluster import Cluster
 
 __all__ = ["Cluster", "VirtualClock", "new_virtual_loop", "virtual_time"]
 
 
 def __getattr__(name: str) -> object:
     if name == "Cluster":  # brings the API server and the client, which virtual time alone does not need
-        return importlib.import_module("reconciler.testing._cluster").Cluster
+        return importlib.import_module("reconciler.testing.cluster").Cluster
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

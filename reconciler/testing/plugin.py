@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reconciler.apiserver import APIServer
     from reconciler.client import Client
     from reconciler.status import guard
-    from reconciler.testing._cluster import Cluster
+    from reconciler.testing.cluster import Cluster
     from reconciler.testing.control_plane import ControlPlane
 
 _MARKS = (
@@ -89,7 +89,7 @@ def pytest_runtest_makereport(
     if report.when == "setup":
         item.stash[_STARTED] = call.start
     if report.failed and report.when != "teardown" and call.excinfo is not None:
-        from reconciler.testing._timeline import sections
+        from reconciler.testing.timeline import sections
 
         report.sections.extend(sections(item, call.excinfo, item.stash[_STARTED]))
     return report
@@ -109,7 +109,7 @@ def pytest_asyncio_loop_factories(
 
 def _virtual_loop() -> asyncio.AbstractEventLoop:
     from reconciler.clock import current_clock
-    from reconciler.testing._virtual_time import VirtualClock, new_virtual_loop
+    from reconciler.testing.virtual_clock import VirtualClock, new_virtual_loop
 
     loop = new_virtual_loop()
     clock = current_clock()
@@ -124,7 +124,7 @@ def _virtual_clock(request: pytest.FixtureRequest) -> Generator[None]:
         yield
         return
     from reconciler.clock import use_clock
-    from reconciler.testing._virtual_time import VirtualClock
+    from reconciler.testing.virtual_clock import VirtualClock
 
     with use_clock(VirtualClock()):
         yield
@@ -196,7 +196,7 @@ async def _cluster(_cluster_kind: str, request: pytest.FixtureRequest) -> AsyncG
 
     On the embedded one always; on a real kube-apiserver with ``--control-plane``.
     """
-    from reconciler.testing._cluster import embedded_cluster, real_cluster
+    from reconciler.testing.cluster import embedded_cluster, real_cluster
 
     if _cluster_kind == "embedded":
         async with embedded_cluster() as cluster:

@@ -15,11 +15,11 @@ Read on: `_review` (the wire format), `_admission` (`Validator`, `Defaulter`), `
 (what is answered when), `_server` (HTTPS, certificates that rotate), `_configurations` (what the cluster must know).
 """
 
-from reconciler.webhook._admission import Defaulter, Denied, Validator, Warnings
-from reconciler.webhook._configurations import ServiceReference, webhook_configurations
-from reconciler.webhook._conversion import ConversionFailed, Converter
-from reconciler.webhook._review import AdmissionRequest, Operation
-from reconciler.webhook._server import WebhookServer
+from reconciler.webhook.admission import Defaulter, Denied, Validator, Warnings
+from reconciler.webhook.configurations import ServiceReference, webhook_configurations
+from reconciler.webhook.conversion import ConversionFailed, Converter
+from reconciler.webhook.review import AdmissionRequest, Operation
+from reconciler.webhook.server import WebhookServer
 
 __all__ = [
     "AdmissionRequest",

@@ -19,8 +19,8 @@ The queue belongs to one event loop (`add_threadsafe` is for everybody else) and
 hand-out or a timer costs O(log n) at most. Clock, rate limiter and metrics are handed in.
 """
 
-from reconciler.workqueue._item import QueueItem
-from reconciler.workqueue._limiters import (
+from reconciler.workqueue.item import QueueItem
+from reconciler.workqueue.limiters import (
     ExponentialBackoff,
     FastSlow,
     MaxOf,
@@ -29,11 +29,11 @@ from reconciler.workqueue._limiters import (
     TokenBucket,
     WithMaxWait,
 )
-from reconciler.workqueue._metrics import QueueMetrics
-from reconciler.workqueue._order import PATIENCE
-from reconciler.workqueue._queue import QueueShutDown, WorkQueue
-from reconciler.workqueue._reasons import MAX_REASONS
-from reconciler.workqueue._reports import Explanation, QueueStatistics, Run
+from reconciler.workqueue.metrics import QueueMetrics
+from reconciler.workqueue.order import PATIENCE
+from reconciler.workqueue.queue import QueueShutDown, WorkQueue
+from reconciler.workqueue.reasons import MAX_REASONS
+from reconciler.workqueue.reports import Explanation, QueueStatistics, Run
 
 __all__ = [
     "MAX_REASONS",

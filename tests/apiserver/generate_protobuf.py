@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "protobuf.json"
-_TYPES = Path(__file__).parents[2] / "reconciler" / "apiserver" / "built_in.json"
+_TYPES = Path(__file__).parents[2] / "reconciler" / "apiserver" / "types.json"
 _SCALARS = {"string": "s", "bytes": "y", "bool": "b", "int32": "i", "int64": "i", "uint32": "i", "double": "d"}
 _BESIDE = (
     "meta.v1.DeleteOptions",

@@ -1,4 +1,4 @@
-"""Write reconciler/apiserver/built_in.json from the OpenAPI documents of a real API server.
+"""Write reconciler/apiserver/types.json from the OpenAPI documents of a real API server.
 
 Run it with the server's URL and a bearer token, when the built-in kinds follow a newer Kubernetes::
 
@@ -19,9 +19,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from reconciler.apiserver._kinds import BUILT_IN
+from reconciler.apiserver.schema.kinds import BUILT_IN
 
-TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "built_in.json"
+TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "types.json"
 _SCALARS = {
     ("string", ""): "s",
     ("string", "date-time"): "t",

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.apiserver._built_in import place_of
-from reconciler.apiserver._fields import compare, difference, intersection, owned, paths, union
-from reconciler.apiserver._schema import compile_schema
+from reconciler.apiserver.builtin.types import place_of
+from reconciler.apiserver.ownership.fields import compare, difference, intersection, owned, paths, union
+from reconciler.apiserver.schema.shape import compile_schema
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, widget
 
 pytestmark = pytest.mark.virtual_time

@@ -21,9 +21,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from reconciler._serving import Limits
 from reconciler.apiserver import APIServer
 from reconciler.http import HTTPRequest
+from reconciler.serving import Limits
 from tests.apiserver.api import (
     APPLY,
     CONFIG_MAPS,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.apiserver._built_in import built_in_node, place_of
-from reconciler.apiserver._patch import PatchFailed, json_patch, merge_patch
-from reconciler.apiserver._strategic import strategic_merge
+from reconciler.apiserver.builtin.types import built_in_node, place_of
+from reconciler.apiserver.verbs.json_patch import PatchFailed, json_patch, merge_patch
+from reconciler.apiserver.verbs.strategic_patch import strategic_merge
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text("ab", max_size=2),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
-from reconciler.apiserver._protobuf import Unreadable, read_protobuf
+from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api
 from tests.conformance.protobuf import PROTOBUF, to_protobuf
 

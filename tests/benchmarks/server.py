@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from reconciler.client import Client
-from reconciler.testing._cluster import Cluster
+from reconciler.testing.cluster import Cluster
 from reconciler.testing.control_plane import ControlPlane
 from tests.benchmarks.contenders.widget import Widget, widget
 from tests.benchmarks.processes import cpu

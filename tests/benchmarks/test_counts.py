@@ -22,8 +22,10 @@ import pytest
 import reconciler
 from reconciler import Client, Manager, Outcome, ResourceReconciler, StatusBatcher
 from reconciler.apiserver import APIServer
-from reconciler.cache import CachedObject, CacheEvent, _session, _wire
-from reconciler.client import _status_writer
+from reconciler.cache import CachedObject, CacheEvent
+from reconciler.cache.reflector import session as _session
+from reconciler.cache.reflector import wire as _wire
+from reconciler.client.verbs import status_writer as _status_writer
 from reconciler.controller import Controller
 from tests.benchmarks.contenders.widget import Widget, WidgetStatus, widget
 

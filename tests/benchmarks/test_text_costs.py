@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from reconciler.notification.channels._mrkdwn import mrkdwn
+from reconciler.notification.channels.mrkdwn import mrkdwn
 from reconciler.notification.redaction import redact_forms
 
 REDACTED = ["password=", 'password="', '\\"', "%25", "://", "=x:", "key ", "-u ", "-----BEGIN ", "bearer ", '{"a":']

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.testing._cluster import Cluster
+from reconciler.testing.cluster import Cluster
 from tests.benchmarks.contenders.widget import text_widget, widget
 from tests.benchmarks.processes import Contender, Run, python
 from tests.benchmarks.server import Server, server

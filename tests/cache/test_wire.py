@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.cache import CachedObject, CacheEvent, EventType, OwnerReference, cached_object
-from reconciler.cache._wire import WireReader, decode_line, decode_list
+from reconciler.cache.reflector.wire import WireReader, decode_line, decode_list
 from reconciler.http import LineSplitter
 from reconciler.meta import Request, json_elements, json_members
 from reconciler.objects import InvalidObject

@@ -53,7 +53,7 @@ def told(life: Life) -> list[str]:
 def test_whatever_happens_the_promises_hold(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     # The jitter of batchers comes from the system unless it is given, and a reconciler's batcher takes none.
-    monkeypatch.setattr("reconciler.status._batcher._RNG", random.Random(f"{seed} batchers"))
+    monkeypatch.setattr("reconciler.status.batcher._RNG", random.Random(f"{seed} batchers"))
     with virtual_time():
         wrong = asyncio.run(live(seed))
     assert not wrong, "\n".join([*wrong, f"repeat it with: nox -s chaos -- --seeds 1 --first {seed}"])

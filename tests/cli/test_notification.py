@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.cli import _run
+from reconciler.cli import run as _run
 from reconciler.testing import Cluster
 from tests.cli.test_command_line import run
 

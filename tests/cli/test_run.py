@@ -36,7 +36,7 @@ def hangs(manager):
 
 PROGRAM = """
 import sys
-import reconciler.manager._lifecycle as lifecycle
+import reconciler.manager.lifecycle as lifecycle
 lifecycle.CUT_OFF = 0.2
 from reconciler.cli import main
 main(sys.argv[1:])
@@ -95,7 +95,7 @@ async def test_thread_that_never_ends_does_not_hold_the_process(tmp_path: Path) 
 
 async def test_it_runs_on_uvloop_where_that_is_installed(tmp_path: Path) -> None:
     (tmp_path / "which.py").write_text(
-        "import asyncio\nfrom reconciler.cli._run import _loop_factory\n"
+        "import asyncio\nfrom reconciler.cli.run import _loop_factory\n"
         "with asyncio.Runner(loop_factory=_loop_factory()) as runner:\n"
         "    print(type(runner.get_loop()).__module__)\n"
     )

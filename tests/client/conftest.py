@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.client import _configuration
+from reconciler.client.config import configuration as _configuration
 from reconciler.http import HTTPRequest, HTTPResponse
 
 APIS = {

@@ -16,8 +16,8 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from reconciler import Client, Manager, Model, Request, Resource
 from reconciler.cache import Cache
 from reconciler.client import KubernetesAsyncioTransport
-from reconciler.client._direct import DirectTransport
-from reconciler.client._settings import OwnSettings
+from reconciler.client.config.settings import OwnSettings
+from reconciler.client.transport.transport import DirectTransport
 from reconciler.controller import Reconciler
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse

@@ -18,7 +18,8 @@ import pytest
 import trustme
 from aiohttp import web
 
-from reconciler.client import Client, RetryPolicy, _credentials
+from reconciler.client import Client, RetryPolicy
+from reconciler.client.config import credentials as _credentials
 from reconciler.errors import NotSent, Unauthorized
 from tests.client.kubeconfigs import SECRET, change, in_pod, kubeconfig, problem
 

@@ -10,7 +10,8 @@ import pytest_asyncio
 
 from reconciler import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.apiserver import APIServer
-from reconciler.client import Client, _settled
+from reconciler.client import Client
+from reconciler.client.session import settled as _settled
 from reconciler.errors import Conflict, NotServed
 
 pytestmark = pytest.mark.virtual_time

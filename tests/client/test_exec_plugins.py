@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.client import Client, RetryPolicy, _credentials, _exec
+from reconciler.client import Client, RetryPolicy
+from reconciler.client.config import credentials as _credentials
+from reconciler.client.config import exec_plugin as _exec
 from reconciler.errors import ConfigurationError, NotSent, Unauthorized
 from reconciler.http import HTTPRequest
 from tests.client.kubeconfigs import SECRET, kubeconfig, problem

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.client._direct import DirectTransport
-from reconciler.client._http11 import Garbled, ResponseReader
-from reconciler.client._settings import OwnSettings
+from reconciler.client.config.settings import OwnSettings
+from reconciler.client.transport.http11 import Garbled, ResponseReader
+from reconciler.client.transport.transport import DirectTransport
 from reconciler.errors import NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest
 from tests.client.test_sockets import OK, Server, serving

@@ -20,8 +20,8 @@ import pytest
 
 from reconciler import Client, Model, Resource
 from reconciler.client import RetryPolicy
-from reconciler.client._direct import DirectTransport
-from reconciler.client._settings import OwnSettings
+from reconciler.client.config.settings import OwnSettings
+from reconciler.client.transport.transport import DirectTransport
 from reconciler.errors import APIError, InvalidResponse, OutcomeUnknown, TransportError
 from reconciler.http import HTTPRequest
 from tests.client.test_budgets import borrowed

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.client._settled import Settled
+from reconciler.client.session.settled import Settled
 from reconciler.meta import equal
 
 KEYS = st.sampled_from(["a", "b", "c", "default"])

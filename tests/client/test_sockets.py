@@ -18,7 +18,7 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 
 from reconciler import Model, Resource
 from reconciler.client import Client, KubernetesAsyncioTransport, RetryPolicy
-from reconciler.client._direct import DirectTransport
+from reconciler.client.transport.transport import DirectTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest
 

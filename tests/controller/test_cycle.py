@@ -8,10 +8,10 @@ import os
 import pytest
 
 from reconciler.controller import ReconcileRun
-from reconciler.controller._cycle import ReconcileCycle
-from reconciler.controller._echo import EchoTracker
-from reconciler.controller._unsaved import UnsavedStore
-from reconciler.controller._worker import _new_id
+from reconciler.controller.reconcile.cycle import ReconcileCycle
+from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.reconcile.worker import _new_id
+from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 
 GVK = GroupVersionKind("example.com", "v1", "Widget")

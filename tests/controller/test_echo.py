@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from reconciler.controller._echo import EchoTracker, Wake
+from reconciler.controller.wake.echo import EchoTracker, Wake
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from reconciler.controller._cycle import ReconcileCycle, ReconcileRun
-from reconciler.controller._echo import EchoTracker, Wake
-from reconciler.controller._unsaved import UnsavedStore
+from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
+from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.meta import GroupVersionKind, Request, Version
 
 GVK = GroupVersionKind("example.com", "v1", "Tree")

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from reconciler.controller import ReconcileRun, Result, ensure_finalizer, release_finalizer
-from reconciler.controller._cycle import ReconcileCycle
-from reconciler.controller._echo import EchoTracker
-from reconciler.controller._unsaved import UnsavedStore
+from reconciler.controller.reconcile.cycle import ReconcileCycle
+from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import Conflict, NotFound, TerminalError
 from reconciler.meta import Request, current_cycle, merge_patch
 from reconciler.objects import ObjectMeta, Unstructured

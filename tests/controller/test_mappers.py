@@ -9,7 +9,8 @@ import logging
 import pytest
 
 from reconciler.clock import current_clock
-from reconciler.controller import Watch, _mapping
+from reconciler.controller import Watch
+from reconciler.controller.wake import mapping as _mapping
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
 from reconciler.telemetry import MetricsRegistry

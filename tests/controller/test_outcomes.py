@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from reconciler.controller import Result
-from reconciler.controller._worker import _new_id
+from reconciler.controller.reconcile.worker import _new_id
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff

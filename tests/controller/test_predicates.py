@@ -13,7 +13,7 @@ from reconciler.controller import (
     labels_match,
     resource_version_changed,
 )
-from reconciler.controller._predicates import passes_all
+from reconciler.controller.wake.predicates import passes_all
 from reconciler.meta import GroupVersionKind
 
 GVK = GroupVersionKind("example.com", "v1", "Widget")

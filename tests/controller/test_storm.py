@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from reconciler.controller._storm import StormAlarm
+from reconciler.controller.reconcile.storm import StormAlarm
 
 
 class Clock:

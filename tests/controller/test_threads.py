@@ -22,7 +22,7 @@ from reconciler.controller import (
     Result,
     current_run,
 )
-from reconciler.controller._threads import ThreadBridge
+from reconciler.controller.reconcile.threads import ThreadBridge
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.status import StatusBatcher

@@ -9,8 +9,8 @@ import pytest
 
 from reconciler.cache import EventType
 from reconciler.controller import Predicate, Reconciler, Result
-from reconciler.controller._responsibility import Everything
-from reconciler.controller._unsaved import UnsavedStore
+from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.wake.responsibility import Everything
 from reconciler.errors import NotFound
 from reconciler.meta import Request
 from reconciler.status import StatusBatcher, StatusError

@@ -8,7 +8,7 @@ import pytest
 from sybil import Document, Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
-from reconciler.status import _guard_clients
+from reconciler.status.write_guard import clients as _guard_clients
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.notification import NotificationRequest
-from reconciler.testing._cluster import embedded_cluster, real_cluster
+from reconciler.testing.cluster import embedded_cluster, real_cluster
 from reconciler.testing.control_plane import ControlPlane
 from tests.e2e.scenarios import SCENARIOS, Stage
 

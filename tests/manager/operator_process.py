@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from reconciler.client import Client
 from reconciler.clock import boottime_of, current_clock
 from reconciler.controller import Outcome, ReconcileCancelled, Reconciler, ResourceReconciler
-from reconciler.manager import LeaderElection, Manager
-from reconciler.manager import _lifecycle as lifecycle
+from reconciler.manager import LeaderElection, Manager, lifecycle
 from reconciler.meta import Request
 from reconciler.objects import Unstructured
 from reconciler.status import StatusBatcher

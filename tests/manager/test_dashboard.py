@@ -16,7 +16,7 @@ from reconciler import Manager
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.manager import LeaderElection
-from reconciler.manager._lifecycle import CUT_OFF, SYNC_TIMEOUT
+from reconciler.manager.lifecycle import CUT_OFF, SYNC_TIMEOUT
 from tests.manager.working import Working, config_map
 
 ROOT = Path(__file__).parents[2]

@@ -599,7 +599,7 @@ def test_a_lease_needs_a_name_and_a_namespace(monkeypatch: pytest.MonkeyPatch, t
     Manager(client, leader_election="operator", namespaces=["prod"])
     Manager(client, leader_election="operator", leader_election_namespace="prod")
     (tmp_path / "namespace").write_text("prod\n")
-    monkeypatch.setattr("reconciler.manager._election._POD_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr("reconciler.manager.election.options._POD_NAMESPACE", tmp_path / "namespace")
     Manager(client, leader_election="operator")
 
 

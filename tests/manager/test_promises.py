@@ -19,8 +19,7 @@ from reconciler.client import Client
 from reconciler.controller import Reconciler
 from reconciler.errors import APIError, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager import GracePeriodExceeded, LeadershipLost, ManagerError, NotLeader
-from reconciler.manager import _lifecycle as lifecycle
+from reconciler.manager import GracePeriodExceeded, LeadershipLost, ManagerError, NotLeader, lifecycle
 from reconciler.meta import Request
 from reconciler.objects import Unstructured
 from tests.manager.test_leader import KIND, Late, elected, elects, in_background, now, record, replica

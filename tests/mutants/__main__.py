@@ -29,8 +29,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "status": ("reconciler/status/*.py",),
     "cache": ("reconciler/cache/*.py",),
     "workqueue": ("reconciler/workqueue/*.py",),
-    "client": ("reconciler/client/_pool.py",),
-    "manager": ("reconciler/manager/_leader.py", "reconciler/manager/_election.py", "reconciler/manager/_lifecycle.py"),
+    "client": ("reconciler/client/transport/pool.py",),
+    "manager": (
+        "reconciler/manager/election/leader.py",
+        "reconciler/manager/election/options.py",
+        "reconciler/manager/lifecycle.py",
+    ),
 }
 """The sources that are changed, by the folder of the tests that must notice."""
 

@@ -10,8 +10,8 @@ import os
 import sys
 import traceback
 
-import reconciler.cli._app
-import reconciler.cli._run
+import reconciler.cli.app
+import reconciler.cli.run
 import reconciler.notification  # noqa: F401 - imported for the processes to come
 from reconciler.cli import main
 

@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.notification import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
 from reconciler.notification.channels import WebhookChannel, WebhookConfig
-from reconciler.notification.channels._addresses import is_local
+from reconciler.notification.channels.addresses import is_local
 from tests.notification.receivers import Receiver, answer, receiver
 from tests.notification.test_receivers import NOBODY, message, sent
 
@@ -159,7 +159,7 @@ async def test_a_name_that_changes_its_address_between_check_and_connection_is_r
 ) -> None:
     async with receiver() as target:
         monkeypatch.setattr(
-            "reconciler.notification.channels._http.guarded_resolver",
+            "reconciler.notification.channels.http.guarded_resolver",
             aiohttp.ThreadedResolver,  # as if the answer had passed
         )
         names["hook.example"] = [["127.0.0.1"]]

@@ -24,8 +24,8 @@ from reconciler.notification import (
     RetryableDeliveryError,
     installed_channels,
 )
-from reconciler.notification import _channel as channel_module
-from reconciler.notification.channels import _file as file_module
+from reconciler.notification import channel as channel_module
+from reconciler.notification.channels import file as file_module
 
 
 def message(**changes: Any) -> Message:

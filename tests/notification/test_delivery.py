@@ -19,8 +19,8 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification._delivery import Deliverer
-from reconciler.notification._outcome import Delivery, Verdict
+from reconciler.notification.delivery.delivery import Deliverer
+from reconciler.notification.delivery.outcome import Delivery, Verdict
 
 pytestmark = pytest.mark.virtual_time
 

@@ -463,7 +463,7 @@ async def test_a_routed_channel_set_that_could_not_be_written_is_written_before_
 async def test_an_outage_of_the_api_server_makes_no_calls_whose_results_would_be_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("reconciler.notification._reconciler.UNSAVED_LIMIT", 5)
+    monkeypatch.setattr("reconciler.notification.reconciler.UNSAVED_LIMIT", 5)
     pager = Recorder("pager")
     async with world() as w:
         fault = w.server.faults.add(status=503, times=None, verb="patch", subresource="status")

@@ -29,7 +29,7 @@ from reconciler.notification import (
     PermanentDeliveryError,
     RetryableDeliveryError,
 )
-from reconciler.notification import _newest as newest_module
+from reconciler.notification.delivery import newest as newest_module
 from reconciler.testing import virtual_time
 from tests.notification.world import DOWN, TIMELINE, Recorder, World, document, offsets, virtual, world
 

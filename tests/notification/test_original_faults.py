@@ -19,7 +19,7 @@ from reconciler.notification import (
     RetryableDeliveryError,
 )
 from reconciler.notification.channels import SlackConfig, WebhookChannel, WebhookConfig
-from reconciler.notification.channels._slack import slack_payload
+from reconciler.notification.channels.slack import slack_payload
 from tests.notification.receivers import answer, receiver
 from tests.notification.world import DOWN, Recorder, virtual, world
 

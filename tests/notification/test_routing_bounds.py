@@ -7,8 +7,8 @@ import pytest
 from reconciler.notification import ChannelRegistry
 from reconciler.notification.channels import RECEIVER_KINDS
 from reconciler.notification.routing import RoutingTable
-from reconciler.notification.routing._config import RoutingConfigError
-from reconciler.notification.routing._matchers import MatcherError, parse_matchers
+from reconciler.notification.routing.config import RoutingConfigError
+from reconciler.notification.routing.matchers import MatcherError, parse_matchers
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 12)

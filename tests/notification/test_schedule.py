@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.notification import NotificationRequestSpec, NotificationRequestStatus, RetryPolicy
-from reconciler.notification._outcome import Delivery, Verdict
-from reconciler.notification._schedule import Decision, channels_of, plan, settle
-from reconciler.notification._status import TERMINAL_PHASES, DeliveryAttempt
+from reconciler.notification.api.status import TERMINAL_PHASES, DeliveryAttempt
+from reconciler.notification.delivery.outcome import Delivery, Verdict
+from reconciler.notification.delivery.schedule import Decision, channels_of, plan, settle
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NONE = NotificationRequestStatus()

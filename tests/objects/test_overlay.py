@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.meta import equal
-from reconciler.objects._overlay import copy_json, overlay
+from reconciler.objects.overlay import copy_json, overlay
 
 KNOWN, UNKNOWN = ["a", "b", "c"], ["u1", "u2"]
 scalars = st.booleans() | st.integers(-2, 2) | st.sampled_from(["x", "y"])

@@ -21,10 +21,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from reconciler import Client, Manager
-from reconciler._serving import Limits
-from reconciler._serving._server import HTTPServer, read_body
 from reconciler.apiserver import APIServer
-from reconciler.manager import _http as manager_http
+from reconciler.manager.endpoints import http as manager_http
+from reconciler.serving import Limits
+from reconciler.serving.server import HTTPServer, read_body
 from reconciler.webhook import WebhookServer
 from tests.webhook.database import Rules, write_certificate
 

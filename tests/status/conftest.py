@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.status import _drivers, _official
+from reconciler.status.clients import official as _official
+from reconciler.status.flush import drivers as _drivers
 from tests.status.scripted import ScriptedServer
 
 

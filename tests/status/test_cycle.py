@@ -416,7 +416,7 @@ async def test_what_a_checkpoint_and_the_end_could_not_save_is_kept_together(ser
 
 
 async def test_what_is_kept_is_bounded_and_the_oldest_go(server, cycle, monkeypatch):
-    from reconciler.status import _unsaved
+    from reconciler.status.flush import unsaved as _unsaved
 
     monkeypatch.setattr(_unsaved, "MAX_MUTATIONS", 3)
     await fail_with(server, api_error(403), *[lambda s, n=n: s.append("log", n) for n in range(5)])

@@ -33,7 +33,7 @@ from reconciler.status import (
     Strategy,
 )
 from reconciler.testing import virtual_time
-from reconciler.testing._cluster import Cluster, embedded_cluster, real_cluster
+from reconciler.testing.cluster import Cluster, embedded_cluster, real_cluster
 
 OTHER = "other-manager"
 OWN = program_name()

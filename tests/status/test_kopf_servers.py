@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.apiserver import APIServer
 from reconciler.status import StatusBatcher
-from reconciler.testing._cluster import Cluster
+from reconciler.testing.cluster import Cluster
 from tests.status.kopf_world import KIND, LAST_HANDLED, RESOURCE, Database, annotations
 
 

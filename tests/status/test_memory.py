@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from reconciler.clock import SystemClock
 from reconciler.meta import current_cycle
 from reconciler.status import StatusBatcher
-from reconciler.status import _memory as memory
-from reconciler.status._memory import RETRY_AFTER, StatusMemory, memory_of
+from reconciler.status.flush import memory
+from reconciler.status.flush.memory import RETRY_AFTER, StatusMemory, memory_of
 from tests.status.scripted import GVK, Identity, ScriptedServer, lost
 from tests.status.test_cycle import FakeCycle
 

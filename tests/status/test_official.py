@@ -11,8 +11,8 @@ import pytest
 from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerError, TooManyRequests
 from reconciler.meta import GroupVersionKind, program_name
 from reconciler.status import StatusBatcher
-from reconciler.status import _official as official
-from reconciler.status._official import Requests, read_answer
+from reconciler.status.clients import official
+from reconciler.status.clients.official import Requests, read_answer
 from tests.status.scripted import ScriptedServer
 
 

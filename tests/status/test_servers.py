@@ -11,7 +11,7 @@ from reconciler.controller import ResourceReconciler, Result
 from reconciler.manager import Manager
 from reconciler.objects import ConditionedStatus, Model, Resource, schema_extra
 from reconciler.status import StatusBatcher, StatusContested, StatusInvalid, StatusSubresourceMissing
-from reconciler.testing._cluster import Cluster
+from reconciler.testing.cluster import Cluster
 
 OTHER = "other-manager"
 

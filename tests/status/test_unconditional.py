@@ -10,7 +10,7 @@ import pytest
 from reconciler.errors import OutcomeUnknown
 from reconciler.meta import current_cycle
 from reconciler.status import StatusBatcher, StatusOutcomeUnknown, StatusRejected, Unsaved
-from reconciler.status._mutations import Increment
+from reconciler.status.record.mutations import Increment
 from tests.status.scripted import ScriptedServer, api_error, lost, meanwhile, never_arrived, refused
 from tests.status.test_cycle import FakeCycle
 

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from reconciler.telemetry import MetricsRegistry
-from reconciler.telemetry._families import MAX_LABELS
+from reconciler.telemetry.families import MAX_LABELS
 from reconciler.workqueue import WorkQueue
 
 

@@ -133,7 +133,7 @@ def test_without_the_package_nothing_is_traced_and_nothing_of_it_is_loaded() -> 
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "from reconciler.telemetry import tracer\n"
-        "from reconciler.controller._tracing import traced, traced_status\n"
+        "from reconciler.controller.reconcile.tracing import traced, traced_status\n"
         "assert tracer() is None\n"
         "async def reconcile(request): ...\n"
         "assert traced(reconcile, tracer()) is reconcile\n"

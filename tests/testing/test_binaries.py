@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.testing.control_plane import BinariesMissing, binaries_path, build
-from reconciler.testing.control_plane._binaries import find_or_build
+from reconciler.testing.control_plane.binaries import find_or_build
 
 GO = """#!/bin/sh
 set -e

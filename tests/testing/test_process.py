@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from reconciler.testing.control_plane._process import Process
+from reconciler.testing.control_plane.process import Process
 
 _STARTS_ONE = """
 import os, sys, time
 from pathlib import Path
-from reconciler.testing.control_plane._process import Process
+from reconciler.testing.control_plane.process import Process
 process = Process(["sleep", "1000"], Path(sys.argv[1]) / "sleep.log")
 child = os.fork() if sys.argv[2] == "True" else 0
 if child or sys.argv[2] == "False":

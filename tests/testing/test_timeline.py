@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.testing._timeline import _pointers
+from reconciler.testing.timeline import _pointers
 
 pytest_plugins = "pytester"
 

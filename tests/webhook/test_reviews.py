@@ -22,9 +22,9 @@ from reconciler.webhook import (
     Validator,
     Warnings,
 )
-from reconciler.webhook._admission import Admission
-from reconciler.webhook._endpoint import AdmissionEndpoint, ConversionEndpoint
-from reconciler.webhook._patch import apply_json_patch, json_patch
+from reconciler.webhook.admission import Admission
+from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
+from reconciler.webhook.patch import apply_json_patch, json_patch
 from tests.webhook.database import Database, Defaults, Rules, database
 
 

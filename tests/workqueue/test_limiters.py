@@ -19,7 +19,7 @@ from reconciler.workqueue import (
     WithMaxWait,
     WorkQueue,
 )
-from reconciler.workqueue._limiters import when_duplicate
+from reconciler.workqueue.limiters import when_duplicate
 
 
 def test_exponential_backoff_has_the_delays_of_controller_runtime() -> None:

@@ -185,7 +185,7 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.stack = contextlib.ExitStack()
         self.stack.enter_context(virtual_time())
-        self.stack.enter_context(mock.patch("reconciler.workqueue._order.PATIENCE", PATIENCE))
+        self.stack.enter_context(mock.patch("reconciler.workqueue.order.PATIENCE", PATIENCE))
         self.loop = asyncio.events.new_event_loop()
         self.stack.callback(self.loop.close)
         self.queue: WorkQueue[str] = self.run(self.make())

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import re
 
-from reconciler.notification.redaction._json import JSONText, is_json
-from reconciler.notification.redaction._marks import PLACEHOLDER
-from reconciler.notification.redaction._names import kind_of_name
-from reconciler.notification.redaction._tokens import redact_private_keys, redact_schemes, redact_tokens
-from reconciler.notification.redaction._urls import redact_urls
-from reconciler.notification.redaction._values import redact_values
+from reconciler.notification.redaction.json import JSONText, is_json
+from reconciler.notification.redaction.marks import PLACEHOLDER
+from reconciler.notification.redaction.names import kind_of_name
+from reconciler.notification.redaction.tokens import redact_private_keys, redact_schemes, redact_tokens
+from reconciler.notification.redaction.urls import redact_urls
+from reconciler.notification.redaction.values import redact_values
 
 __all__ = ["PLACEHOLDER", "is_secret_name", "redact_forms"]
 

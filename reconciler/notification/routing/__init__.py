@@ -4,17 +4,17 @@ Read on: `_matchers`, `_tree` (the search), `_config` (reading, with every mista
 force), `_sources` (where it comes from).
 """
 
-from reconciler.notification.routing._config import (
+from reconciler.notification.routing.config import (
     Receiver,
     ReceiverConfig,
     RoutingConfig,
     RoutingConfigError,
     read_routing,
 )
-from reconciler.notification.routing._matchers import Matcher, MatcherError, parse_matchers
-from reconciler.notification.routing._sources import ConfigMapSource, FileSource
-from reconciler.notification.routing._table import RoutingObserver, RoutingStatistics, RoutingTable
-from reconciler.notification.routing._tree import Route
+from reconciler.notification.routing.matchers import Matcher, MatcherError, parse_matchers
+from reconciler.notification.routing.sources import ConfigMapSource, FileSource
+from reconciler.notification.routing.table import RoutingObserver, RoutingStatistics, RoutingTable
+from reconciler.notification.routing.tree import Route
 
 __all__ = [
     "ConfigMapSource",

@@ -5,8 +5,8 @@ this package holds. Several control planes may run side by side; each has its ow
 audit log, and leaves nothing behind. There are no controllers in it: no garbage collection, no pods.
 """
 
-from reconciler.testing.control_plane._audit import AuditRecord
-from reconciler.testing.control_plane._binaries import BinariesMissing, binaries_path, build
-from reconciler.testing.control_plane._plane import ControlPlane, ControlPlaneFailed
+from reconciler.testing.control_plane.audit import AuditRecord
+from reconciler.testing.control_plane.binaries import BinariesMissing, binaries_path, build
+from reconciler.testing.control_plane.plane import ControlPlane, ControlPlaneFailed
 
 __all__ = ["AuditRecord", "BinariesMissing", "ControlPlane", "ControlPlaneFailed", "binaries_path", "build"]

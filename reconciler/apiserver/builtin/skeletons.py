@@ -1,0 +1,101 @@
+"""Know what documents of built-in kinds hold even where nobody set it: structs and numbers that Go always writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.apiserver.builtin.types import built_in_node
+from reconciler.apiserver.schema.kinds import KindInfo
+
+__all__ = ["filled", "shown_empty", "skeleton_of"]
+
+_TEMPLATE: dict[str, Any] = {"metadata": {}, "spec": {"containers": None}}
+_NODE_INFO = (
+    "architecture",
+    "bootID",
+    "containerRuntimeVersion",
+    "kernelVersion",
+    "kubeProxyVersion",
+    "kubeletVersion",
+    "machineID",
+    "operatingSystem",
+    "osImage",
+    "systemUUID",
+)
+_SKELETONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("", "pods"): {"spec": {"containers": None}},
+    ("", "events"): {"source": {}},
+    ("", "nodes"): {
+        "spec": {},
+        "status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": dict.fromkeys(_NODE_INFO, "")},
+    },
+    ("", "persistentvolumeclaims"): {"spec": {"resources": {}}, "status": {}},
+    ("", "podtemplates"): {"template": {"metadata": {}, "spec": {"containers": None}}},
+    ("", "replicationcontrollers"): {"status": {"replicas": 0}},
+    ("", "services"): {"status": {"loadBalancer": {}}},
+    ("apps", "deployments"): {"spec": {"selector": None, "strategy": {}, "template": _TEMPLATE}},
+    ("apps", "replicasets"): {"spec": {"selector": None, "template": _TEMPLATE}, "status": {"replicas": 0}},
+    ("apps", "statefulsets"): {
+        "spec": {"selector": None, "template": _TEMPLATE, "updateStrategy": {}},
+        "status": {"availableReplicas": 0, "replicas": 0},
+    },
+    ("apps", "daemonsets"): {
+        "spec": {"selector": None, "template": _TEMPLATE, "updateStrategy": {}},
+        "status": dict.fromkeys(
+            ("currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"), 0
+        ),
+    },
+    ("autoscaling", "horizontalpodautoscalers"): {"spec": {"scaleTargetRef": {}}, "status": {}},
+    ("networking.k8s.io", "networkpolicies"): {"spec": {"podSelector": {}}},
+    ("batch", "jobs"): {"spec": {"template": _TEMPLATE}},
+    ("batch", "cronjobs"): {"spec": {"jobTemplate": {"metadata": {}, "spec": {"template": _TEMPLATE}}}},
+    ("events.k8s.io", "events"): {"deprecatedSource": {}},
+    ("networking.k8s.io", "ingresses"): {"status": {"loadBalancer": {}}},
+    ("policy", "poddisruptionbudgets"): {
+        "status": dict.fromkeys(("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"), 0)
+    },
+}
+_COUNTED = frozenset({"deployments", "replicasets", "statefulsets"})
+"""Kinds whose empty objects have no replicas, which shows in bookmarks."""
+_APART = frozenset({"customresourcedefinitions"})
+"""Kinds that are completed elsewhere."""
+
+
+def skeleton_of(info: KindInfo, version: str) -> dict[str, Any]:
+    """Return what an empty document of a built-in kind holds beside its type; null for what has to be set.
+
+    Args:
+        info: the kind.
+        version: the version of the document.
+    """
+    node = None if info.plural in _APART else built_in_node(info.group, version, info.kind)
+    found: dict[str, Any] = {"metadata": {}}
+    for key in ("spec", "status"):
+        child = node.properties.get(key) if node is not None else None
+        if child is not None and child.properties:
+            found[key] = {}
+    return found | _SKELETONS.get((info.group, info.plural), {})
+
+
+def shown_empty(info: KindInfo, skeleton: dict[str, Any]) -> dict[str, Any]:
+    """Return what a bookmark shows of an object beside its metadata."""
+    shown = {key: value for key, value in skeleton.items() if key != "metadata"}
+    if info.group == "apps" and info.plural in _COUNTED:
+        shown["spec"] = {"replicas": 0, **shown["spec"]}
+    return shown
+
+
+def filled(document: dict[str, Any], skeleton: dict[str, Any]) -> dict[str, Any]:
+    """Return a document with what is missing of a skeleton, apart from nulls; parts that are whole are shared."""
+    missing = {}
+    for key, empty in skeleton.items():
+        if empty is None:
+            continue
+        value = document.get(key)
+        if value is None:
+            missing[key] = filled({}, empty) if isinstance(empty, dict) else empty
+        elif isinstance(empty, dict) and isinstance(value, dict):
+            whole = filled(value, empty)
+            if whole is not value:
+                missing[key] = whole
+    return {**document, **missing} if missing else document

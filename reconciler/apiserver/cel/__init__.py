@@ -1,0 +1,1 @@
+"""CEL validation rules: compilation, cost estimates, evaluation, the Kubernetes libraries."""

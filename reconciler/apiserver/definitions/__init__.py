@@ -1,0 +1,1 @@
+"""CustomResourceDefinitions and the OpenAPI documents of what they define."""

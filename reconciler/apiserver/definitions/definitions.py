@@ -1,0 +1,276 @@
+"""Accept CustomResourceDefinitions and serve what they define."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
+from reconciler.apiserver.definitions.checks import check_definition
+from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.ownership.managers import Key, Owners
+from reconciler.apiserver.schema.kinds import KindInfo
+from reconciler.apiserver.schema.structural import unknown_formats
+from reconciler.apiserver.storage.cluster import Cluster
+from reconciler.apiserver.storage.contents import Contents, contents_of
+from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths, reader
+from reconciler.apiserver.storage.store import Stored
+
+__all__ = ["CLEANUP", "Definitions"]
+
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+"""The finalizer of a definition that goes; it is taken when the last custom resource is gone."""
+
+
+_CONTROLLER = Key(
+    {
+        "manager": "kube-apiserver",
+        "operation": "Update",
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "subresource": "status",
+    }
+)
+
+
+class Definitions:
+    """Follow the commits to CustomResourceDefinitions: establish, change and remove what they define.
+
+    Args:
+        cluster: what is stored.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._definitions = cluster.registry.resource("apiextensions.k8s.io", "customresourcedefinitions")
+        self._strategy = Strategy(complete=_complete, check=self._check, warn=_warn)
+        # What was compiled for the check is what is served; one entry a definition that is being written.
+        self._compiled: dict[str, dict[str, Contents]] = {}
+        cluster.consequences.append(self._follow)
+
+    def strategy(self, endpoint: Endpoint) -> Strategy:
+        """Return what is special about a kind, definitions included."""
+        return self._strategy if endpoint.resource is self._definitions else strategy_of(endpoint.info)
+
+    def _check(self, doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
+        self._compiled.clear()
+        if before is not None and before.get("spec") == doc.get("spec"):
+            return []
+        errors, compiled = check_definition(doc, before)
+        if not errors:
+            self._compiled[doc["metadata"]["name"]] = compiled
+        return errors
+
+    def _follow(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+        if resource is self._definitions:
+            self._follow_definition(resource, old, new)
+        elif resource.custom and new is None and not resource.store.objects:
+            self._finish(resource)
+
+    def _follow_definition(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+        if new is None:
+            if old is not None:
+                self._withdraw(old)
+            return
+        if old is None or old.doc["spec"] is not new.doc["spec"]:
+            self._serve(new)
+        if new.doc["metadata"].get("deletionTimestamp"):
+            self._empty(new)
+        elif not _has_condition(new.doc, "Established"):
+            self._establish(resource, new)
+
+    # serving
+
+    def _serve(self, stored: Stored) -> None:
+        spec = stored.doc["spec"]
+        versions, registry = spec["versions"], self._cluster.registry
+        storage = next(version["name"] for version in versions if version.get("storage"))
+        info = _info(spec, versions)
+        resource = registry.resource(info.group, info.plural)
+        compiled = self._compiled.pop(stored.key, {})
+        if resource is None:
+            resource = registry.add(info, storage=storage, custom=True)
+        else:
+            for endpoint in list(resource.endpoints.values()):
+                registry.unserve(endpoint)
+            resource.info = info
+            _restore(resource, storage)
+        for version in sorted(versions, key=lambda version: _priority(version["name"]), reverse=True):
+            if version.get("served"):
+                name = version["name"]
+                contents = compiled.get(name) or contents_of(version["schema"]["openAPIV3Schema"])
+                registry.serve(_endpoint(resource, version, contents))
+        self._settle_stored(resource)
+
+    @staticmethod
+    def _settle_stored(resource: Resource) -> None:
+        """Bring stored objects into the shape of a changed schema, as the real server does when it reads them."""
+        endpoint = resource.endpoints.get(resource.storage)
+        if endpoint is None or endpoint.contents is None:
+            return
+        for stored in list(resource.store.objects.values()):
+            settled = endpoint.contents.settle(stored.doc, None, [])
+            if settled is not stored.doc:
+                resource.store.reshape(stored, settled)
+
+    def _establish(self, resource: Resource, stored: Stored) -> None:
+        spec, now = stored.doc["spec"], self._cluster.now()
+        conditions = [
+            {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
+            for kind, reason, message in (
+                ("NamesAccepted", "NoConflicts", "no conflicts found"),
+                ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+            )
+        ]
+        status = {**(stored.doc.get("status") or {}), "acceptedNames": spec["names"], "conditions": conditions}
+        metadata = dict(stored.doc["metadata"])
+        owners = Owners(metadata.get("managedFields") or (), now)
+        place = next(iter(resource.endpoints.values())).place
+        owners.update(
+            _CONTROLLER, {"status": {**status, "acceptedNames": {}, "conditions": []}}, {"status": status}, place
+        )
+        metadata["managedFields"] = owners.entries()
+        self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata, "status": status})
+
+    # withdrawing
+
+    def _empty(self, stored: Stored) -> None:
+        """Delete all objects of a definition that goes; those with finalizers hold it."""
+        spec = stored.doc["spec"]
+        resource = self._cluster.registry.resource(spec["group"], spec["names"]["plural"])
+        if resource is None:
+            return
+        for found in list(resource.store.objects.values()):
+            current = resource.store.objects.get(found.key)
+            if current is None or current.doc["metadata"].get("deletionTimestamp"):
+                continue
+            if current.doc["metadata"].get("finalizers"):
+                metadata = {**current.doc["metadata"], "deletionTimestamp": self._cluster.now()}
+                metadata["deletionGracePeriodSeconds"] = 0
+                metadata["generation"] = metadata.get("generation", 0) + 1
+                self._cluster.replace(resource, current, {**current.doc, "metadata": metadata})
+            else:
+                self._cluster.remove(resource, current)
+        if not resource.store.objects:
+            self._finish(resource)
+
+    def _finish(self, resource: Resource) -> None:
+        """Take the finalizer of a definition that goes, now that its last object is gone."""
+        assert self._definitions is not None  # noqa: S101 - built in
+        name = f"{resource.info.plural}.{resource.info.group}"
+        stored = self._definitions.store.objects.get(name)
+        if stored is None or not stored.doc["metadata"].get("deletionTimestamp"):
+            return
+        metadata = dict(stored.doc["metadata"])
+        kept = [name for name in metadata.get("finalizers") or [] if name != CLEANUP]
+        if kept == metadata.get("finalizers"):
+            return
+        if kept:
+            metadata["finalizers"] = kept
+            self._cluster.replace(self._definitions, stored, {**stored.doc, "metadata": metadata})
+        else:
+            metadata.pop("finalizers", None)
+            self._cluster.remove(self._definitions, stored, {**stored.doc, "metadata": metadata})
+
+    def _withdraw(self, stored: Stored) -> None:
+        spec = stored.doc["spec"]
+        resource = self._cluster.registry.resource(spec["group"], spec["names"]["plural"])
+        if resource is not None:
+            self._cluster.registry.remove(resource)
+
+
+def _complete(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
+    spec = doc["spec"] = dict(doc.get("spec") or {})
+    names = spec["names"] = dict(spec.get("names") or {})
+    if names.get("kind"):
+        names["singular"] = names.get("singular") or str(names["kind"]).lower()
+        names["listKind"] = names.get("listKind") or f"{names['kind']}List"
+    spec["conversion"] = spec.get("conversion") or {"strategy": "None"}
+    storage = [version.get("name") for version in spec.get("versions") or () if version.get("storage")][:1]
+    if before is None:
+        status = {"acceptedNames": {"kind": "", "plural": ""}, "conditions": None, "storedVersions": storage}
+        doc["status"] = status
+        return
+    if spec == before["spec"]:
+        doc["spec"] = before["spec"]
+    status = dict(doc.get("status") or {})
+    known = list(status.get("storedVersions") or [])
+    status["storedVersions"] = known + [name for name in storage if name not in known]
+    if status["storedVersions"] != known:
+        doc["status"] = status
+
+
+def _warn(doc: dict[str, Any]) -> list[str]:
+    found: dict[str, None] = {}
+    for version in doc["spec"].get("versions") or ():
+        schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+        found |= dict.fromkeys(f'unrecognized format "{form}"' for form in unknown_formats(schema))
+    return list(found)
+
+
+def _has_condition(doc: dict[str, Any], kind: str) -> bool:
+    conditions = (doc.get("status") or {}).get("conditions") or []
+    return any(one.get("type") == kind and one.get("status") == "True" for one in conditions)
+
+
+def _restore(resource: Resource, storage: str) -> None:
+    """Rename the version of stored documents when another version becomes the one to store."""
+    if resource.storage == storage:
+        return
+    resource.storage = storage
+    for stored in list(resource.store.objects.values()):
+        resource.store.reshape(stored, {**stored.doc, "apiVersion": resource.api_version})
+
+
+def _info(spec: Mapping[str, Any], versions: list[dict[str, Any]]) -> KindInfo:
+    names = spec["names"]
+    return KindInfo(
+        group=spec["group"],
+        plural=names["plural"],
+        kind=names["kind"],
+        namespaced=spec["scope"] == "Namespaced",
+        singular=names.get("singular") or "",
+        list_kind=names.get("listKind") or "",
+        short_names=tuple(names.get("shortNames") or ()),
+        categories=tuple(names.get("categories") or ()),
+        status=any("status" in (version.get("subresources") or {}) for version in versions),
+        generation=True,
+        unconditional=False,
+    )
+
+
+def _endpoint(resource: Resource, version: dict[str, Any], contents: Contents) -> Endpoint:
+    fields = version.get("selectableFields") or ()
+    warning = ""
+    if version.get("deprecated"):
+        default = f"{resource.info.group}/{version['name']} {resource.info.kind} is deprecated"
+        warning = version.get("deprecationWarning") or default
+    return Endpoint(
+        resource,
+        version["name"],
+        frozenset(name for name, value in (version.get("subresources") or {}).items() if value is not None),
+        {field["jsonPath"].lstrip("."): reader(field["jsonPath"].lstrip(".")) for field in fields},
+        contents,
+        tuple(version.get("additionalPrinterColumns") or ()),
+        warning,
+        _scale_paths(version),
+    )
+
+
+def _scale_paths(version: Mapping[str, Any]) -> ScalePaths | None:
+    scale = (version.get("subresources") or {}).get("scale")
+    if not scale:
+        return None
+    return ScalePaths(scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath") or "")
+
+
+_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+
+
+def _priority(version: str) -> tuple[int, int, int]:
+    """Order versions as Kubernetes does: v2, v1, v1beta2, v1beta1, v1alpha1."""
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        return (-1, 0, 0)
+    stage = {None: 2, "beta": 1, "alpha": 0}[match.group(2)]
+    return (stage, int(match.group(1)), int(match.group(3) or 0))

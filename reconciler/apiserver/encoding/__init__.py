@@ -1,0 +1,1 @@
+"""Encodings and error responses, as kube-apiserver writes them."""

@@ -1,0 +1,188 @@
+"""JSON values of request bodies, read as kube-apiserver reads them and bounded in their nesting."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import msgspec
+
+from reconciler.serving import MOST_LEVELS, is_deep
+
+__all__ = ["InvalidJSON", "OutOfRange", "check_value", "parse_problem", "read_json"]
+
+_INT64 = 2**63
+_TOO_DEEP = "exceeded max depth"
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+_NO_UTF8 = re.compile("[\udc80-\udcff]")
+_LARGE_NUMBER = re.compile(rb"[0-9]{309}|[eE]\+?[0-9]{3}")
+
+
+class InvalidJSON(ValueError):
+    """A body that is not JSON, or JSON that no document may hold; the message is that of Go's decoder."""
+
+
+class OutOfRange(InvalidJSON):
+    """A number that a float64 cannot hold.
+
+    Args:
+        number: the number, as it was written.
+        document: the value that was read, with something else in its place.
+    """
+
+    def __init__(self, number: str, document: Any) -> None:
+        super().__init__(f"json: cannot unmarshal number {number} into Go value of type float64")
+        self.number = number
+        self.document = document
+
+
+def _go_number(text: str) -> int | float:
+    """Read a number with a point or exponent; Go writes 1.0 as 1, so that is what gets stored."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < _INT64 else value
+
+
+_decoder = msgspec.json.Decoder(float_hook=_go_number)
+
+
+def read_json(body: bytes, *, lenient: bool = True) -> Any:
+    """Return the value of a body.
+
+    Args:
+        body: the text.
+        lenient: replace invalid UTF-8 and lone surrogates with U+FFFD, as Go's decoder of JSON does.
+
+    Raises:
+        InvalidJSON: the body is not JSON, or is nested too deeply.
+        OutOfRange: a number does not fit into a float64.
+    """
+    if _LARGE_NUMBER.search(body):
+        _check_numbers(_replaced(body))
+    try:
+        try:
+            found = _decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            readable = _replaced(body) if lenient else body
+            if readable == body:
+                raise
+            found = _decoder.decode(readable)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise InvalidJSON(parse_problem(body)) from None
+    except RecursionError:
+        raise InvalidJSON(_depth_problem(body)) from None
+    if body.count(b"{") + body.count(b"[") > MOST_LEVELS and is_deep(found):
+        raise InvalidJSON(_depth_problem(body))
+    return found
+
+
+def check_value(value: Any) -> None:
+    """Check the nesting of a value that was not read from one body, such as the result of a patch.
+
+    Raises:
+        InvalidJSON: objects and lists are nested too deeply.
+    """
+    if is_deep(value):
+        raise InvalidJSON(_TOO_DEEP)
+
+
+def _depth_problem(body: bytes) -> str:
+    depth = 0
+    for found in _TOKEN.finditer(body):
+        depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(found[0], 0)
+        if depth > MOST_LEVELS:
+            return f"invalid character '{found[0].decode()}' {_TOO_DEEP}"
+    return _TOO_DEEP
+
+
+def _check_numbers(body: bytes) -> None:
+    """Refuse numbers that a float64 cannot hold."""
+    beyond: list[str] = []
+
+    def read(text: str) -> float:
+        value = float(text)
+        if math.isinf(value):
+            beyond.append(text)
+        return value
+
+    try:
+        document = json.loads(body, parse_int=read, parse_float=read, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return  # the reader says what is wrong with it
+    if beyond:
+        raise OutOfRange(beyond[0], document)
+
+
+def _replaced(body: bytes) -> bytes:
+    """Return a body with U+FFFD in place of what cannot be written in UTF-8."""
+    text = _NO_UTF8.sub("\ufffd", body.decode(errors="surrogateescape")).encode()
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], text)
+
+
+def parse_problem(body: bytes) -> str:
+    """Return why a body is no JSON, in the words of encoding/json."""
+    text = body.decode("latin-1")
+    try:
+        json.loads(text, parse_constant=_refuse_constant, parse_int=float)
+    except json.JSONDecodeError as error:
+        return _problem_at(text, error)
+    except ValueError as error:
+        return str(error)
+    except RecursionError:
+        return _depth_problem(body)
+    return "invalid JSON"
+
+
+def _problem_at(text: str, error: json.JSONDecodeError) -> str:
+    at, expected = error.pos, "looking for beginning of value"
+    if error.msg.startswith("Expecting value") and text[at : at + 1] in _LITERALS:
+        word = _LITERALS[text[at]]
+        known = next(index for index in range(1, 6) if text[at : index + at] != word[:index]) - 1
+        found = text[at + known : at + known + 1] or " "  # what Go reads at the end
+        return f"invalid character {_character(found)} in literal {word} (expecting {_character(word[known])})"
+    if error.msg.startswith("Expecting value") and text[at : at + 1] == "-":
+        at, expected = at + 1, "in numeric literal"
+    elif error.msg.startswith("Expecting property name"):
+        expected = "looking for beginning of object key string"
+    elif error.msg.startswith("Expecting ':' delimiter"):
+        expected = "after object key"
+    elif error.msg.startswith("Invalid control character"):
+        expected = "in string literal"
+    elif error.msg.startswith("Invalid \\escape"):
+        at, expected = at + 1, "in string escape code"
+    elif error.msg.startswith("Invalid \\uXXXX"):
+        expected = "in \\u hexadecimal character escape"
+    elif error.msg.startswith(("Expecting ',' delimiter", "Extra data")):
+        number = _CUT_NUMBER.match(text, at) if text[at - 1 : at].isdecimal() else None
+        if number is not None:
+            where = "after decimal point in" if number[0] == "." else "in exponent of"
+            at, expected = number.end(), f"{where} numeric literal"
+        else:
+            expected = "after top-level value" if error.msg.startswith("Extra") else "after object key:value pair"
+    rest = text[at:].lstrip(" \t\r\n") if expected.startswith(("looking", "after")) else text[at:]
+    if not rest or error.msg.startswith("Unterminated"):
+        return "unexpected end of JSON input"
+    return f"invalid character {_character(rest[0])} {expected}"
+
+
+_LITERALS = {"t": "true", "f": "false", "n": "null"}
+_CUT_NUMBER = re.compile(r"\.|[eE][+-]?")
+_ESCAPED = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\v": "v", "'": "'", "\\": "\\"}
+
+
+def _character(letter: str) -> str:
+    """Return a letter in quotes as Go's strconv.Quote has it."""
+    if letter in _ESCAPED:
+        return f"'\\{_ESCAPED[letter]}'"
+    if letter < "\x80":
+        return f"'{letter}'" if " " <= letter < "\x7f" else f"'\\x{ord(letter):02x}'"
+    return f"'{letter}'" if letter > "\xa0" else f"'\\u{ord(letter):04x}'"
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and the infinities, which Python reads and JSON does not have."""
+    raise ValueError(f"invalid character '{name.lstrip('-')[0]}' looking for beginning of value")

@@ -1,0 +1,1 @@
+"""Reading requests: routing, bodies, selectors, metadata."""

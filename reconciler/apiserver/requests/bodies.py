@@ -1,0 +1,267 @@
+"""Read request bodies and headers: media types, documents, parameters."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
+from reconciler.apiserver.encoding.refusals import (
+    FieldError,
+    Refusal,
+    bad_request,
+    option_invalid,
+    too_large,
+    unsupported_media_type,
+)
+from reconciler.apiserver.encoding.text import quoted, snippet
+from reconciler.apiserver.encoding.yaml_documents import InvalidYAML, read_blocks
+from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
+from reconciler.apiserver.requests.routing import Call
+from reconciler.http import HTTPRequest
+
+__all__ = [
+    "APPLY_PATCH",
+    "JSON_PATCH",
+    "MERGE_PATCH",
+    "MOST_BYTES",
+    "STRATEGIC_PATCH",
+    "YAML",
+    "check_options",
+    "check_size",
+    "decode",
+    "duplicate_fields",
+    "media_type",
+    "patch_type",
+    "read_object",
+    "read_yaml",
+    "yaml_problem",
+]
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+YAML = "application/yaml"
+_JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
+_PROTOBUF_HINT = "send {} as application/json"
+MOST_BYTES = 3 * 1024 * 1024
+
+
+def media_type(request: HTTPRequest) -> str:
+    """Return the body's media type without parameters, in lower case; empty when none is named."""
+    header = request.headers.get("content-type", "")
+    return header.split(";")[0].strip().lower() or header
+
+
+def patch_type(call: Call) -> str:
+    """Return the media type of a patch.
+
+    Raises:
+        Refusal: 415 for what is no patch that the kind takes.
+    """
+    kind, custom = media_type(call.request), call.endpoint.resource.custom
+    accepted = [JSON_PATCH, MERGE_PATCH, *([] if custom else [STRATEGIC_PATCH]), APPLY_PATCH]
+    if kind not in accepted:
+        if not custom:
+            raise Refusal(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
+        raise unsupported_media_type(accepted)
+    return kind
+
+
+def check_size(request: HTTPRequest) -> None:
+    """Refuse a body that no API server reads.
+
+    Raises:
+        Refusal: 413.
+    """
+    if len(request.body) > MOST_BYTES:
+        raise too_large(f"limit is {MOST_BYTES}")
+
+
+def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = None) -> dict[str, Any]:
+    """Return the object that a create, update or delete carries.
+
+    Args:
+        request: the request.
+        kind: the kind that is expected, for messages.
+        doubled: collects what is to be said of members that stand twice in an object.
+
+    Raises:
+        Refusal: 415 for a media type that is not read, 400 for what is no object.
+    """
+    media = media_type(request)
+    if media in ("", _JSON):
+        try:
+            found = read_json(request.body)
+        except OutOfRange as error:
+            version = error.document.get("apiVersion") if isinstance(error.document, dict) else ""
+            short = str(version or "v1").rpartition("/")[2]
+            raise bad_request(f'{kind} in version "{short}" cannot be handled as a {kind}: {error}') from None
+        except InvalidJSON as error:
+            raise _unrecognized(kind, f"json parse error: {error} ({snippet(request.body)})") from None
+    elif media == YAML:
+        found = read_yaml(request.body, doubled)
+    elif media == _PROTOBUF:
+        try:
+            found = read_protobuf(request.body)
+        except Unreadable as error:
+            raise _unread(kind, str(error)) from None
+    else:
+        raise unsupported_media_type((_JSON, YAML, _PROTOBUF))
+    if found is None:
+        return {}
+    if doubled is not None and media in ("", _JSON):
+        doubled += duplicate_fields(request.body, found)
+    if not isinstance(found, dict):
+        what = {list: "array", str: "string", bool: "bool"}.get(type(found), "number")
+        fields = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
+        problem = f"json parse error: json: cannot unmarshal {what} into Go value of type {fields}"
+        raise _unrecognized(kind, f"{problem} ({request.body.hex()})")
+    return found
+
+
+def _unread(kind: str, problem: str) -> Refusal:
+    """Make the 415 for what cannot be read from protobuf, such as custom kinds, which have no such form."""
+    return unsupported_media_type((_JSON, YAML), f"{problem}: {_PROTOBUF_HINT.format(kind)}")
+
+
+def _unrecognized(kind: str, problem: str) -> Refusal:
+    return bad_request(
+        f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; {problem}"
+    )
+
+
+def decode(body: bytes) -> Any:
+    """Return the JSON of a patch.
+
+    Raises:
+        Refusal: 400 when it is no JSON.
+    """
+    try:
+        return read_json(body)
+    except InvalidJSON as error:
+        raise bad_request(f"error decoding patch: {error}") from None
+
+
+def read_yaml(body: bytes, doubled: list[str] | None = None) -> Any:
+    """Return the content of a YAML document; what is JSON as well is read as such, which is faster.
+
+    Args:
+        body: the document.
+        doubled: collects what is to be said of keys that stand twice in a map.
+
+    Raises:
+        Refusal: 400 when it is no YAML.
+    """
+    if body[:1] == b"{" and _SURROGATE.search(body) is None:
+        with contextlib.suppress(InvalidJSON):
+            found = read_json(body, lenient=False)
+            if doubled is None or not duplicate_fields(body, found):
+                return found
+    try:
+        found, twice = read_blocks(body)
+    except InvalidYAML as error:
+        raise bad_request(f"error converting YAML to JSON: {error}") from None
+    if doubled is not None:
+        doubled += twice
+    return found
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Escapes of surrogates, which JSON has and YAML has not."""
+
+
+def yaml_problem(doubled: list[str]) -> str:
+    """Return how a strict reader refuses a YAML document with keys that stand twice."""
+    return "\n  ".join(["yaml: unmarshal errors:", *doubled])
+
+
+def duplicate_fields(body: bytes, found: Any) -> list[str]:
+    """Return what is said of object members that a JSON body names more than once: their dotted paths.
+
+    A body that is what was read from it, written without spaces or as Python writes it, has none; only others are read
+    a second time.
+    """
+    stripped = body.strip()
+    if not stripped.startswith(b"{"):
+        return []
+    if stripped == msgspec.json.encode(found) or stripped == json.dumps(found).encode():
+        return []
+    paths = _duplicates(json.loads(stripped.decode(errors="replace"), object_pairs_hook=_Members, parse_int=float), "")
+    return [f"duplicate field {quoted(path)}" for path in paths]
+
+
+class _Members(list[tuple[str, Any]]):
+    pass
+
+
+def _duplicates(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, _Members):
+        seen: set[str] = set()
+        for key, member in value:
+            here = f"{path}.{key}" if path else key
+            if key in seen:
+                yield here
+            seen.add(key)
+            yield from _duplicates(member, here)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _duplicates(item, f"{path}[{index}]")
+
+
+_OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+
+
+def check_options(call: Call, options: dict[str, Any] | None = None) -> bool:
+    """Check the parameters that all writes share; tell whether the request asks for a dry run.
+
+    Raises:
+        Refusal: 422 for a value that is not known.
+    """
+    query = call.query
+    kind = _OPTIONS.get(call.verb, "DeleteOptions")
+    errors = []
+    dry_run = [query["dryRun"]] if query.get("dryRun") else list((options or {}).get("dryRun") or ())
+    if dry_run and dry_run != ["All"]:
+        shown = json.dumps(dry_run, separators=(",", ":"))
+        message = f'Unsupported value: {shown}: supported values: "All"'
+        errors.append(FieldError("dryRun", message, "FieldValueNotSupported"))
+    validation = query.get("fieldValidation", "")
+    if validation not in ("", "Ignore", "Strict", "Warn"):
+        message = f'Unsupported value: "{validation}": supported values: "", "Ignore", "Strict", "Warn"'
+        errors.append(FieldError("fieldValidation", message, "FieldValueNotSupported"))
+    if len(query.get("fieldManager", "")) > 128:
+        errors.append(FieldError("fieldManager", "Too long: may not be more than 128 bytes", "FieldValueTooLong"))
+    errors += _unprintable(query.get("fieldManager", ""))
+    if call.verb == "patch":
+        errors += _patch_problems(call)
+    if errors:
+        raise option_invalid(kind, *errors)
+    return bool(dry_run)
+
+
+def _unprintable(manager: str) -> list[FieldError]:
+    return [
+        FieldError(
+            "fieldManager",
+            f"Invalid value: {json.dumps(manager)}: invalid character U+{ord(letter):04X} (at position {index})",
+        )
+        for index, letter in enumerate(manager)
+        if not letter.isprintable()
+    ][:1]
+
+
+def _patch_problems(call: Call) -> list[FieldError]:
+    apply = media_type(call.request) == APPLY_PATCH
+    if apply and not call.query.get("fieldManager"):
+        return [FieldError("fieldManager", "Required value: is required for apply patch", "FieldValueRequired")]
+    if not apply and call.query.get("force"):
+        return [FieldError("force", "Forbidden: may not be specified for non-apply patch", "FieldValueForbidden")]
+    return []

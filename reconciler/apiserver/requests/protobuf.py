@@ -1,0 +1,192 @@
+"""Read objects of built-in kinds in protobuf, the form in which Go's typed clients and ``kubectl create`` send them.
+
+Answers stay JSON, which these clients accept too. The messages stand in ``protobuf.json``, which is made from the
+sources of Kubernetes.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import struct
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from typing import Any, NamedTuple
+
+import msgspec
+
+from reconciler.apiserver.builtin.types import type_name
+from reconciler.apiserver.encoding.protobuf_wire import Truncated, read_fields
+
+__all__ = ["Unreadable", "read_protobuf"]
+
+_MAGIC = b"k8s\x00"
+_BESIDE = {"DeleteOptions": "meta.v1.DeleteOptions", "Scale": "autoscaling.v1.Scale"}
+"""The messages that are no kinds of their own; their group and version are those of what they are sent to."""
+
+
+class Unreadable(Exception):
+    """Say why a body is no object in protobuf that can be read."""
+
+
+class _Member(NamedTuple):
+    name: str
+    pointer: bool
+    repeated: bool
+    mapped: bool
+    form: str
+
+
+@functools.cache
+def _messages() -> dict[str, dict[str, str]]:
+    text = resources.files("reconciler.apiserver.requests").joinpath("protobuf.json").read_bytes()
+    table: dict[str, dict[str, str]] = msgspec.json.decode(text)
+    return table
+
+
+@functools.cache
+def _members(name: str) -> dict[int, _Member]:
+    found = {}
+    for number, text in _messages()[name].items():
+        label, _, form = text.partition(":")
+        bare = form.strip("[]{}")
+        found[int(number)] = _Member(label.lstrip("*"), label[:1] == "*", form[:1] == "[", form[:1] == "{", bare)
+    return found
+
+
+def read_protobuf(body: bytes) -> dict[str, Any]:
+    """Return the object in a body, as JSON has it.
+
+    Raises:
+        Unreadable: it is not one, or its kind is not known in this form.
+    """
+    if not body.startswith(_MAGIC):
+        raise Unreadable("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+    try:
+        version, kind, raw = _opened(body[len(_MAGIC) :])
+        group, _, number = version.rpartition("/")
+        name = _BESIDE.get(kind) or type_name(group, number, kind)
+        if name is None and kind.endswith("Review"):  # answered, never stored: not in the table of kinds
+            name = f"{group.removesuffix('.k8s.io')}.{number}.{kind}"
+        if name is None or name not in _messages():
+            raise Unreadable(f'no kind "{kind}" in version "{version}" is read from protobuf')
+        return {"apiVersion": version, "kind": kind, **_object(raw, name)}
+    except (Truncated, UnicodeDecodeError, struct.error, OverflowError, msgspec.DecodeError) as error:
+        raise Unreadable(str(error)) from None
+
+
+def _opened(envelope: bytes) -> tuple[str, str, bytes]:
+    """Return apiVersion, kind and content of the envelope that all objects come in."""
+    version = kind = ""
+    raw = b""
+    for number, value in read_fields(envelope):
+        if number == 1 and isinstance(value, bytes):
+            for inner, text in read_fields(value):
+                if isinstance(text, bytes):
+                    version, kind = (text.decode(), kind) if inner == 1 else (version, text.decode())
+        elif number == 2 and isinstance(value, bytes):
+            raw = value
+    return version, kind, raw
+
+
+def _object(message: bytes, name: str) -> dict[str, Any]:
+    """Return a message as an object; what is not set, and zeros that mean nothing, are left out."""
+    found: dict[str, Any] = {}
+    members = _members(name)
+    for number, value in read_fields(message):
+        member = members.get(number)
+        if member is None:
+            continue
+        if member.mapped:
+            key, inner = _entry(value, member.form)
+            found.setdefault(member.name, {})[key] = inner
+        elif member.repeated:
+            found.setdefault(member.name, []).append(_value(value, member.form))
+        else:
+            read = _value(value, member.form)
+            if not member.name:
+                found.update(read)
+            elif member.pointer or (read not in ("", 0, None) and read != {}):
+                found[member.name] = read
+    return found
+
+
+def _entry(value: int | bytes, form: str) -> tuple[str, Any]:
+    key, inner = "", _value(b"", form)
+    for number, part in read_fields(value if isinstance(value, bytes) else b""):
+        if number == 1 and isinstance(part, bytes):
+            key = part.decode()
+        elif number == 2:
+            inner = _value(part, form)
+    return key, inner
+
+
+def _value(value: int | bytes, form: str) -> Any:
+    if form.startswith("@"):
+        read = _SPECIAL.get(form[1:])
+        raw = value if isinstance(value, bytes) else b""
+        return _object(raw, form[1:]) if read is None else read(raw)
+    if isinstance(value, int):
+        signed = value - 2**64 if value >= 2**63 else value
+        return bool(value) if form == "b" else signed
+    if form == "d":
+        return struct.unpack("<d", value)[0] if value else 0.0
+    if form in ("i", "b"):
+        return 0 if form == "i" else False
+    return base64.b64encode(value).decode() if form == "y" else value.decode()
+
+
+# what is not written in JSON as it stands in messages
+
+
+def _fields(message: bytes) -> dict[int, int | bytes]:
+    return dict(read_fields(message))
+
+
+def _quantity(message: bytes) -> str:
+    return _text(_fields(message).get(1, b""))
+
+
+def _text(value: int | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else ""
+
+
+def _int_or_string(message: bytes) -> int | str:
+    found = _fields(message)
+    if found.get(1):
+        return _text(found.get(3, b""))
+    number = _value(found.get(2, 0), "i")
+    return number if isinstance(number, int) else 0
+
+
+def _moment(message: bytes) -> datetime | None:
+    found = _fields(message)
+    if not message:
+        return None
+    seconds, nanos = (_value(found.get(number, 0), "i") for number in (1, 2))
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds, microseconds=nanos // 1000)
+
+
+def _time(message: bytes) -> str | None:
+    moment = _moment(message)
+    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _micro_time(message: bytes) -> str | None:
+    moment = _moment(message)
+    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _json(message: bytes) -> Any:
+    raw = _fields(message).get(1, b"")
+    return msgspec.json.decode(raw) if isinstance(raw, bytes) and raw else None
+
+
+_SPECIAL = {
+    "api.resource.Quantity": _quantity,
+    "meta.v1.FieldsV1": _json,
+    "meta.v1.MicroTime": _micro_time,
+    "meta.v1.Time": _time,
+    "runtime.RawExtension": _json,
+    "util.intstr.IntOrString": _int_or_string,
+}

@@ -1,0 +1,139 @@
+"""Tell what a request asks for: verb, kind, namespace, name, subresource."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from reconciler.apiserver.encoding.refusals import (
+    bad_request,
+    method_not_allowed,
+    needs_a_node,
+    no_such_resource,
+    not_found,
+    not_served,
+    verb_not_supported,
+)
+from reconciler.apiserver.storage.registry import Endpoint, Registry
+from reconciler.http import HTTPRequest
+
+__all__ = ["Call", "route", "truthy"]
+
+
+@dataclass(slots=True)
+class Call:
+    """Hold one request to a kind, understood.
+
+    Attributes:
+        request: the request as it came.
+        verb: in the API's words: get, list, watch, create, update, patch, delete, deletecollection.
+        endpoint: the kind in the version asked for.
+        namespace: None for cluster-scoped kinds and lists over all namespaces.
+        name: empty for collections.
+        subresource: empty for the object itself.
+        query: the last value of each parameter.
+        noted: warnings about what was sent, which come with a refusal too.
+        doubled: what is said of members that the body names twice.
+    """
+
+    request: HTTPRequest
+    verb: str
+    endpoint: Endpoint
+    namespace: str | None
+    name: str
+    subresource: str
+    query: Mapping[str, str]
+    noted: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+
+
+_COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
+_OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_ACTION = {"POST": "create"}
+_ACTIONS = frozenset({"binding", "eviction"})
+"""Subresources that are created only."""
+_SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
+
+
+def truthy(text: str) -> bool:
+    """Read a boolean parameter as the API server does: anything but 0 and false is true."""
+    return text not in ("", "0", "false", "False", "FALSE", "f", "F")
+
+
+def route(request: HTTPRequest, registry: Registry) -> Call | None:
+    """Return the call that a path under ``/api/v1`` or ``/apis/group/version`` makes; None for discovery paths.
+
+    Raises:
+        Refusal: 404 in plain text for what is not served, 405 for a verb that is not.
+    """
+    parts = [unquote(part) for part in request.path.split("/")[1:]]
+    if parts and not parts[-1]:
+        parts.pop()
+    if len(parts) < 3 or (parts[0] == "apis" and len(parts) < 4):
+        return None
+    if parts[0] == "api":
+        group, version, rest = "", parts[1], parts[2:]
+    elif parts[0] == "apis":
+        group, version, rest = parts[1], parts[2], parts[3:]
+    else:
+        return None
+    namespace: str | None = None
+    if rest[0] == "namespaces" and len(rest) > 2 and not (group == "" and rest[2] in ("status", "finalize")):
+        namespace, rest = rest[1], rest[2:]
+    plural, name, subresource = rest[0], rest[1] if len(rest) > 1 else "", "/".join(rest[2:])
+    endpoint = registry.endpoint(group, version, plural)
+    if endpoint is None:
+        raise no_such_resource() if registry.is_built_in(group, version) else not_served()
+    call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query))
+    call.verb = _custom_verb(call) if endpoint.resource.custom else _built_in_verb(call)
+    return call
+
+
+_OF_A_NODE = {"pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}), "nodes": frozenset({"proxy"})}
+"""What a kubelet serves behind the real server."""
+
+
+def _built_in_verb(call: Call) -> str:
+    """Return the verb of a request to a built-in kind, whose handlers are registered path by path."""
+    info = call.endpoint.info
+    if call.subresource in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
+        raise needs_a_node(info.plural, call.name, call.subresource)
+    misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not info.namespaced)
+    if misplaced or (call.subresource and call.subresource not in call.endpoint.subresources):
+        raise no_such_resource()
+    verb = _table(call).get(call.request.method)
+    over_all = info.namespaced and call.namespace is None
+    if verb is None or (over_all and verb != "list"):
+        raise method_not_allowed()
+    return "watch" if verb == "list" and truthy(call.query.get("watch", "")) else verb
+
+
+def _custom_verb(call: Call) -> str:
+    """Return the verb of a request to a custom kind, which one handler serves whatever the path."""
+    info, method = call.endpoint.info, call.request.method
+    if info.namespaced != (call.namespace is not None) and not (info.namespaced and method == "GET" and not call.name):
+        raise not_served()
+    if call.subresource:
+        if call.subresource not in call.endpoint.subresources:
+            raise not_found(info.plural, info.group, call.name)
+        if method in _UNSUPPORTED:
+            raise verb_not_supported(_UNSUPPORTED[method], info.plural, info.group)
+    if not call.name and method in ("PUT", "PATCH"):
+        raise bad_request("name must be provided")
+    if call.name and method == "POST":
+        # What is created is named by the document alone.
+        call.name = ""
+    verb = _table(call).get(method)
+    if verb is None:
+        raise method_not_allowed()
+    return "watch" if verb == "list" and truthy(call.query.get("watch", "")) else verb
+
+
+_UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
+
+
+def _table(call: Call) -> Mapping[str, str]:
+    if call.subresource in _ACTIONS:
+        return _ACTION
+    return _SUBRESOURCE if call.subresource else _OBJECT if call.name else _COLLECTION

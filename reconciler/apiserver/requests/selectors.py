@@ -1,0 +1,241 @@
+"""Read label and field selectors and match objects with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from reconciler.apiserver.encoding.refusals import Refusal, bad_request
+from reconciler.apiserver.encoding.text import go_int, quoted
+from reconciler.apiserver.requests.shard_selectors import ShardSelector
+from reconciler.apiserver.schema.names import LABEL_VALUE_MESSAGE, is_label_value, qualified_name_problems
+
+__all__ = ["FieldTerm", "Selector", "parse_fields", "parse_labels"]
+
+LabelTerm = Callable[[Mapping[str, str]], bool]
+
+_TOKEN = re.compile(r"(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
+_MARKS = frozenset({"=", "==", "!=", "<", ">", "(", ")", ",", "!"})
+
+
+class FieldTerm:
+    """Hold one requirement of a field selector: a dotted path equals, or does not equal, a text."""
+
+    __slots__ = ("negated", "path", "value")
+
+    def __init__(self, path: str, value: str, *, negated: bool) -> None:
+        self.path = path
+        self.value = value
+        self.negated = negated
+
+
+class Selector:
+    """Match objects by labels and fields; empty matches all.
+
+    Args:
+        labels: label requirements, all of which have to hold.
+        fields: field requirements, all of which have to hold.
+        read: reads a selectable field of a document as text.
+        shard: what a hash has to fulfil besides; None for nothing.
+
+    Attributes:
+        empty: everything matches.
+        counted: the real server tells how many objects are left after a page, whatever is not of the shard included.
+        name: the one name that an object has to have, or empty.
+        namespace: the one namespace that an object has to be in, or empty.
+    """
+
+    __slots__ = ("_fields", "_labels", "_read", "counted", "empty", "name", "namespace", "shard")
+
+    def __init__(
+        self,
+        labels: list[LabelTerm],
+        fields: list[FieldTerm],
+        read: Callable[[dict[str, Any], str], str],
+        shard: ShardSelector | None = None,
+    ) -> None:
+        self._labels = labels
+        self._fields = fields
+        self._read = read
+        self.shard = shard
+        self.counted = not labels and not fields
+        self.empty = self.counted and shard is None
+        self.name, self.namespace = (
+            next((field.value for field in fields if field.path == path and not field.negated), "")
+            for path in ("metadata.name", "metadata.namespace")
+        )
+
+    def matches(self, doc: dict[str, Any]) -> bool:
+        """Tell whether a document has the labels and fields asked for, and is of the shard."""
+        if self.shard is not None and not self.shard.matches(doc):
+            return False
+        if self._labels:
+            labels = doc["metadata"].get("labels") or {}
+            for term in self._labels:
+                if not term(labels):
+                    return False
+        return all((self._read(doc, field.path) == field.value) is not field.negated for field in self._fields)
+
+
+def parse_labels(text: str) -> list[LabelTerm]:
+    """Read a label selector.
+
+    Raises:
+        Refusal: 400 when it cannot be read.
+    """
+    return _Labels(text).terms()
+
+
+class _Labels:
+    def __init__(self, text: str) -> None:
+        self._tokens = [match.group(1) for match in _TOKEN.finditer(text)]
+        self._at = 0
+
+    def terms(self) -> list[LabelTerm]:
+        if not self._tokens:
+            return []
+        found = []
+        while True:
+            if self._peek() not in ("!", "") and self._peek() in _MARKS:
+                raise bad_request(f"found '{self._peek()}', expected: !, identifier, or 'end of string'")
+            found.append(self._term())
+            if not self._peek():
+                return found
+            if self._take() != ",":
+                raise bad_request(f"found '{self._tokens[self._at - 1]}', expected: ',' or 'end of string'")
+            if self._peek() != "!" and (not self._peek() or self._peek() in _MARKS):
+                raise bad_request(f"found '{self._peek()}', expected: identifier after ','")
+
+    def _peek(self) -> str:
+        return self._tokens[self._at] if self._at < len(self._tokens) else ""
+
+    def _take(self) -> str:
+        token = self._peek()
+        self._at += 1
+        return token
+
+    def _term(self) -> LabelTerm:
+        absent = self._peek() == "!"
+        if absent:
+            self._at += 1
+        key = self._key()
+        if absent:
+            return lambda labels: key not in labels
+        operator = self._peek()
+        if operator in ("", ","):
+            return lambda labels: key in labels
+        self._at += 1
+        return self._requirement(key, operator)
+
+    def _requirement(self, key: str, operator: str) -> LabelTerm:
+        if operator in ("in", "notin", "=", "==", "!="):
+            values = self._values(key) if operator in ("in", "notin") else frozenset({self._value(key)})
+            if operator in ("notin", "!="):
+                return lambda labels: labels.get(key) not in values
+            return lambda labels: labels.get(key) in values
+        if operator in ("<", ">"):
+            return self._comparison(key, operator)
+        raise _requirement(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
+
+    def _comparison(self, key: str, operator: str) -> LabelTerm:
+        text = self._take()
+        try:
+            bound = go_int(text)
+        except ValueError:
+            problem = "for 'Gt', 'Lt' operators, the value must be an integer"
+            problems = [f"values[0]: Invalid value: {quoted(text)}: {problem}", *self._value_problems(key, text)]
+            shown = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
+            raise _requirement(shown) from None
+
+        def holds(labels: Mapping[str, str]) -> bool:
+            try:
+                value = go_int(labels[key])
+            except (KeyError, ValueError):
+                return False
+            return value > bound if operator == ">" else value < bound
+
+        return holds
+
+    def _key(self) -> str:
+        key = self._take()
+        if not key or key in _MARKS:
+            raise _requirement(f"found '{key}', expected: identifier")
+        if problems := list(qualified_name_problems(key)):
+            raise _requirement(f"<nil>: Invalid value: {quoted(key)}: {'; '.join(problems)}")
+        return key
+
+    def _value(self, key: str) -> str:
+        value = self._peek()
+        if value == "!":
+            raise _requirement("found '!', expected: identifier")
+        if value in ("", ","):
+            return ""
+        self._at += 1
+        return self._checked(key, value)
+
+    def _values(self, key: str) -> frozenset[str]:
+        opening = self._take()
+        if opening != "(":
+            raise _requirement(f"found '{opening}' expected: '('")
+        found: set[str] = set()
+        while True:
+            word = self._take()
+            if word in (",", ")"):
+                found.add("")
+            else:
+                found.add(self._checked(key, word))
+                word = self._take()
+            if word == ")":
+                return frozenset(found)
+            if word != ",":
+                raise _requirement(f"found '{word}', expected: ',' or ')'")
+
+    @classmethod
+    def _checked(cls, key: str, value: str) -> str:
+        for problem in cls._value_problems(key, value):
+            raise _requirement(problem)
+        return value
+
+    @staticmethod
+    def _value_problems(key: str, value: str) -> list[str]:
+        place = f"values[0][{key}]: Invalid value: {quoted(value)}"
+        if len(value) > 63:
+            return [f"{place}: must be no more than 63 bytes"]
+        return [] if is_label_value(value) else [f"{place}: {LABEL_VALUE_MESSAGE}"]
+
+
+def _requirement(problem: str) -> Refusal:
+    return bad_request(f"unable to parse requirement: {problem}")
+
+
+def parse_fields(text: str) -> list[FieldTerm]:
+    """Read a field selector.
+
+    Raises:
+        Refusal: 400 when it cannot be read.
+    """
+    found = []
+    for term in _split(text):
+        if not term:
+            continue
+        for operator, negated in (("!=", True), ("==", False), ("=", False)):
+            path, met, value = term.partition(operator)
+            if met:
+                if not path and not value:
+                    break
+                found.append(FieldTerm(path, _unescape(value), negated=negated))
+                if re.search(r"(?<!\\)=", value):
+                    raise bad_request(f"invalid field selector: unescaped character in value: {ord('=')}")
+                break
+        else:
+            raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
+    return found
+
+
+def _split(text: str) -> list[str]:
+    return re.split(r"(?<!\\),", text)
+
+
+def _unescape(value: str) -> str:
+    return re.sub(r"\\([\\,=])", r"\1", value)

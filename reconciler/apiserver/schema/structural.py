@@ -1,0 +1,285 @@
+"""Check the schemas of CustomResourceDefinitions: structural, complete, with defaults that fit.
+
+The rules are those of apiextensions/v1; the paths are those of its internal form, in which one schema for all versions
+is called ``spec.validation``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
+from reconciler.apiserver.schema.patterns import pattern_problem
+from reconciler.apiserver.schema.shape import compile_schema, settle
+from reconciler.apiserver.schema.validation import SchemaValidator, duplicates
+
+__all__ = ["check_schema", "unknown_formats"]
+
+_TYPES = ("array", "boolean", "integer", "number", "object", "string")
+_JUNCTORS = ("allOf", "anyOf", "oneOf")
+_FORBIDDEN = {
+    "$ref": "$ref is not supported",
+    "definitions": "definitions is not supported",
+    "dependencies": "dependencies is not supported",
+    "patternProperties": "patternProperties is not supported",
+    "additionalItems": "additionalItems is not supported",
+}
+_STRUCTURAL = (
+    "type",
+    "title",
+    "description",
+    "default",
+    "nullable",
+    "additionalProperties",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-embedded-resource",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-map-type",
+    "x-kubernetes-validations",
+)
+"""What may stand only outside of allOf, anyOf, oneOf and not."""
+
+
+def _forbidden(path: str, message: str) -> FieldError:
+    return FieldError(path, f"Forbidden: {message}", "FieldValueForbidden")
+
+
+def _required(path: str, message: str) -> FieldError:
+    return FieldError(path, f"Required value: {message}", "FieldValueRequired")
+
+
+def _invalid(path: str, value: Any, message: str) -> FieldError:
+    return FieldError(path, f"Invalid value: {quoted(value)}: {message}")
+
+
+def check_schema(schema: Mapping[str, Any], path: str) -> list[FieldError]:
+    """Return what keeps a schema from being accepted.
+
+    Args:
+        schema: the ``openAPIV3Schema``.
+        path: its path in the definition, for the findings.
+    """
+    kind = schema.get("type")
+    errors: list[FieldError] = []
+    if not kind:
+        errors.append(_required(f"{path}.type", "must not be empty at the root"))
+    elif kind != "object":
+        errors.append(_invalid(f"{path}.type", kind, "must be object at the root"))
+    errors += _check(schema, path, root=True)
+    errors += _check_metadata(schema, path)
+    # Defaults can be tried only on a schema that stands on its own feet.
+    return errors or list(_check_defaults(schema, path))
+
+
+def _check(schema: Mapping[str, Any], path: str, *, root: bool = False) -> Iterator[FieldError]:
+    for key, message in _FORBIDDEN.items():
+        if schema.get(key):
+            yield _forbidden(f"{path}.{key}", message)
+    yield from _check_type(schema, path, root=root)
+    yield from _check_values(schema, path)
+    yield from _check_extensions(schema, path)
+    for key in _JUNCTORS:
+        for index, branch in enumerate(schema.get(key) or ()):
+            yield from _check_branch(branch, f"{path}.{key}[{index}]", schema)
+    if schema.get("not"):
+        yield from _check_branch(schema["not"], f"{path}.not", schema)
+    for name, member in (schema.get("properties") or {}).items():
+        if not (root and name in ("metadata", "apiVersion", "kind")):
+            yield from _check(member, f"{path}.properties[{name}]")
+    if isinstance(schema.get("items"), Mapping):
+        yield from _check(schema["items"], f"{path}.items")
+    if isinstance(schema.get("additionalProperties"), Mapping):
+        yield from _check(schema["additionalProperties"], f"{path}.additionalProperties")
+
+
+def _check_type(schema: Mapping[str, Any], path: str, *, root: bool) -> Iterator[FieldError]:
+    kind = schema.get("type")
+    free = (
+        schema.get("$ref")
+        or schema.get("x-kubernetes-int-or-string")
+        or schema.get("x-kubernetes-preserve-unknown-fields")
+    )
+    if not kind:
+        if not root and not free:
+            where = "array items" if path.endswith(".items") else "object fields"
+            yield _required(f"{path}.type", f"must not be empty for specified {where}")
+    elif kind not in _TYPES:
+        known = ", ".join(f'"{name}"' for name in _TYPES)
+        message = f"Unsupported value: {quoted(kind)}: supported values: {known}"
+        yield FieldError(f"{path}.type", message, "FieldValueNotSupported")
+    items = schema.get("items")
+    if isinstance(items, list):
+        yield _forbidden(f"{path}.items", "items must be a schema object and not an array")
+    elif kind == "array" and not items:
+        yield _required(f"{path}.items", "must be specified")
+    if schema.get("properties") and schema.get("additionalProperties") not in (None, False):
+        message = "additionalProperties and properties are mutual exclusive"
+        yield _forbidden(f"{path}.additionalProperties", message)
+
+
+def _check_values(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+    if schema.get("uniqueItems"):
+        message = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
+        yield _forbidden(f"{path}.uniqueItems", message)
+    pattern = schema.get("pattern")
+    if pattern:
+        problem = pattern_problem(pattern)
+        if problem:
+            message = f"must be a valid regular expression, but isn't: {problem}"
+            yield _invalid(f"{path}.pattern", pattern, message)
+
+
+def _check_extensions(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+    if schema.get("x-kubernetes-preserve-unknown-fields") is False:
+        yield _invalid(f"{path}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
+    if schema.get("x-kubernetes-embedded-resource"):
+        yield from _check_embedded(schema, path)
+    map_type = schema.get("x-kubernetes-map-type")
+    if map_type and map_type not in ("granular", "atomic"):
+        message = f'Unsupported value: {quoted(map_type)}: supported values: "atomic", "granular"'
+        yield FieldError(f"{path}.x-kubernetes-map-type", message, "FieldValueNotSupported")
+    list_type = schema.get("x-kubernetes-list-type")
+    keys = schema.get("x-kubernetes-list-map-keys")
+    if list_type:
+        if schema.get("type") != "array":
+            message = "must be array if x-kubernetes-list-type is specified"
+            yield _invalid(f"{path}.type", schema.get("type"), message)
+        elif list_type not in ("atomic", "set", "map"):
+            message = f'Unsupported value: {quoted(list_type)}: supported values: "atomic", "set", "map"'
+            yield FieldError(f"{path}.x-kubernetes-list-type", message, "FieldValueNotSupported")
+    if keys and list_type != "map":
+        message = "must be map if x-kubernetes-list-map-keys is non-empty"
+        yield _invalid(f"{path}.x-kubernetes-list-type", list_type, message)
+    items = schema.get("items")
+    if list_type == "map" and schema.get("type") == "array" and isinstance(items, Mapping):
+        yield from _check_map_list(keys or [], items, path)
+    if list_type == "set" and isinstance(items, Mapping):
+        yield from _check_set(items, path)
+
+
+def _check_embedded(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+    if schema.get("type") != "object":
+        message = "must be object if x-kubernetes-embedded-resource is true"
+        yield _invalid(f"{path}.type", schema.get("type", ""), message)
+    elif not schema.get("properties") and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        message = (
+            "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields"
+        )
+        yield _required(f"{path}.properties", message)
+
+
+def _check_map_list(keys: list[str], items: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+    field = f"{path}.x-kubernetes-list-map-keys"
+    if not keys:
+        yield _required(field, "must not be empty if x-kubernetes-list-type is map")
+    if items.get("type") != "object":
+        message = "must be object if parent array's x-kubernetes-list-type is map"
+        yield _invalid(f"{path}.items.type", items.get("type", ""), message)
+    if items.get("nullable"):
+        yield _forbidden(f"{path}.items.nullable", "cannot be nullable when x-kubernetes-list-type is map")
+    properties = items.get("properties") or {}
+    if any(key not in properties for key in keys):
+        yield _invalid(field, keys, "entries must all be names of item properties")
+    elif any(properties[key].get("type") in ("array", "object") for key in keys):
+        yield _invalid(field, keys, "entries must be scalar")
+    for key in keys:
+        if key in properties and key not in (items.get("required") or ()) and "default" not in properties[key]:
+            message = (
+                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+            )
+            yield _required(f"{path}.items.properties[{key}].default", message)
+
+
+def _check_set(items: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+    if items.get("nullable"):
+        yield _forbidden(f"{path}.items.nullable", "cannot be nullable when x-kubernetes-list-type is set")
+    message = "must be atomic as item of a list with x-kubernetes-list-type=set"
+    if items.get("type") == "object" and items.get("x-kubernetes-map-type") != "atomic":
+        yield _invalid(f"{path}.items.x-kubernetes-map-type", items.get("x-kubernetes-map-type"), message)
+    if items.get("type") == "array" and items.get("x-kubernetes-list-type") not in (None, "atomic"):
+        yield _invalid(f"{path}.items.x-kubernetes-list-type", items.get("x-kubernetes-list-type"), message)
+
+
+def _check_branch(branch: Mapping[str, Any], path: str, outer: Mapping[str, Any]) -> Iterator[FieldError]:
+    """Check a part under allOf, anyOf, oneOf or not: it may restrict values, and say nothing about structure."""
+    for key in _STRUCTURAL:
+        if branch.get(key) is None or (key == "type" and outer.get("x-kubernetes-int-or-string")):
+            continue
+        yield _forbidden(f"{path}.{key}", "must be empty to be structural")
+    yield from _check_values(branch, path)
+    for name, member in (branch.get("properties") or {}).items():
+        known = (outer.get("properties") or {}).get(name) or {}
+        yield from _check_branch(member, f"{path}.properties[{name}]", known)
+    if isinstance(branch.get("items"), Mapping):
+        outer_items = outer.get("items")
+        yield from _check_branch(
+            branch["items"], f"{path}.items", outer_items if isinstance(outer_items, Mapping) else {}
+        )
+    for key in _JUNCTORS:
+        for index, deeper in enumerate(branch.get(key) or ()):
+            yield from _check_branch(deeper, f"{path}.{key}[{index}]", outer)
+    if branch.get("not"):
+        yield from _check_branch(branch["not"], f"{path}.not", outer)
+
+
+def _check_metadata(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+    metadata = (schema.get("properties") or {}).get("metadata") or {}
+    named = set(metadata.get("properties") or {})
+    if named - {"name", "generateName"} or metadata.keys() - {"type", "properties", "description"}:
+        message = "must not specify anything other than name and generateName, but metadata is implicitly specified"
+        yield _forbidden(f"{path}.properties[metadata]", message)
+
+
+def _check_defaults(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+    if "default" in schema:
+        yield from _check_default(schema, path)
+    for name, member in (schema.get("properties") or {}).items():
+        yield from _check_defaults(member, f"{path}.properties[{name}]")
+    if isinstance(schema.get("items"), Mapping):
+        yield from _check_defaults(schema["items"], f"{path}.items")
+    if isinstance(schema.get("additionalProperties"), Mapping):
+        yield from _check_defaults(schema["additionalProperties"], f"{path}.additionalProperties")
+
+
+def _check_default(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+    default = schema["default"]
+    if default is None and not schema.get("nullable"):
+        return
+    node = compile_schema(schema)
+    unknown: list[str] = []
+    settled = settle(default, node, "", unknown)
+    if unknown:
+        yield _invalid(f"{path}.default", default, "must not have unknown fields")
+        return
+    for found in SchemaValidator(schema).findings(settled):
+        field = f"{path}.default.{found.error.field}" if found.error.field else f"{path}.default"
+        yield FieldError(field, found.error.message, found.error.reason)
+    for found in duplicates(settled, node):
+        yield FieldError(f"{path}.default{found.error.field}", found.error.message, found.error.reason)
+
+
+def unknown_formats(schema: Mapping[str, Any]) -> list[str]:
+    """Return the formats in a schema that mean nothing to the server, each once."""
+    found: dict[str, None] = {}
+
+    def visit(part: Any) -> None:
+        if isinstance(part, Mapping):
+            form = part.get("format")
+            if isinstance(form, str) and form not in FORMATS and form not in _NUMBER_FORMATS:
+                found[form] = None
+            for key in ("properties",):
+                for member in (part.get(key) or {}).values():
+                    visit(member)
+            visit(part.get("items"))
+            visit(part.get("additionalProperties"))
+
+    visit(schema)
+    return list(found)
+
+
+_NUMBER_FORMATS = frozenset({*INTEGER_RANGES, "float", "double", "int-or-string", ""})

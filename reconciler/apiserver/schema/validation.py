@@ -1,0 +1,184 @@
+"""Check values against a structural schema and complain in the API server's words.
+
+jsonschema-rs decides; `Words` says it, since findings reach users through ``kubectl``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.schema.findings import WRITTEN_PATTERN, Finding, Words, path_of
+from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
+from reconciler.apiserver.schema.patterns import ecma_pattern
+from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
+from reconciler.errors import MissingExtra
+
+__all__ = ["SchemaValidator", "duplicates", "item_key", "plain_schema", "untouched"]
+
+_KEPT = (
+    "enum",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "multipleOf",
+    "pattern",
+    "required",
+)
+
+
+class SchemaValidator:
+    """Validate values with one schema.
+
+    Args:
+        schema: the structural schema as JSON.
+
+    Raises:
+        MissingExtra: jsonschema-rs is not installed.
+        ValueError: the schema cannot be compiled, such as for a pattern that is no regular expression.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        try:
+            import jsonschema_rs
+        except ModuleNotFoundError as error:
+            purpose = "the embedded API server's validation of custom resources"
+            raise MissingExtra("jsonschema_rs", extra="apiserver", purpose=purpose) from error
+        self._schema = plain_schema(schema)
+        try:
+            self._validator = jsonschema_rs.Draft4Validator(
+                self._schema, formats=FORMATS, validate_formats=True, ignore_unknown_formats=True
+            )
+        except jsonschema_rs.ValidationError as error:
+            raise ValueError(f"the embedded API server cannot compile this schema: {error.message}") from None
+
+    def findings(self, value: Any, root: str = "") -> list[Finding]:
+        """Return what is wrong with a value.
+
+        Args:
+            value: the value.
+            root: the path of the value in the object, which fields begin with; the words do not, as in the real server.
+        """
+        if self._validator.is_valid(value):
+            return []
+        return list(Words(self._schema, root).of(self._validator.iter_errors(value)))
+
+
+def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema in JSON Schema draft 4, without Kubernetes' own keywords."""
+    plain = _kept(schema)
+    kind = schema.get("type")
+    types = ["integer", "string"] if schema.get("x-kubernetes-int-or-string") else [kind] if kind else []
+    form = schema.get("format")
+    if kind == "string" and form in FORMATS:
+        # The real server leaves lists to the format, which looks at strings alone.
+        types = [*types, "array"]
+    if types:
+        plain["type"] = [*types, "null"] if schema.get("nullable") else types
+    if form in FORMATS or form in INTEGER_RANGES or form in ("float", "double"):
+        plain["format"] = form
+    for key in ("allOf", "anyOf", "oneOf"):
+        if schema.get(key):
+            plain[key] = [plain_schema(part) for part in schema[key]]
+    if form in INTEGER_RANGES and kind in ("integer", "number"):
+        low, high = INTEGER_RANGES[form]
+        plain.setdefault("allOf", []).append({"minimum": low, "maximum": high})
+    if schema.get("not"):
+        plain["not"] = plain_schema(schema["not"])
+    if schema.get("properties"):
+        plain["properties"] = {key: plain_schema(part) for key, part in schema["properties"].items()}
+    if isinstance(schema.get("items"), Mapping):
+        plain["items"] = plain_schema(schema["items"])
+    if isinstance(schema.get("additionalProperties"), Mapping):
+        plain["additionalProperties"] = plain_schema(schema["additionalProperties"])
+    if schema.get("x-kubernetes-embedded-resource"):
+        plain["required"] = [*plain.get("required", ()), "apiVersion", "kind"]
+    return plain
+
+
+def _kept(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords that mean the same in JSON Schema."""
+    plain = {key: schema[key] for key in _KEPT if key in schema and _makes_sense(key, schema[key])}
+    if "pattern" in plain:
+        plain |= {"pattern": ecma_pattern(schema["pattern"]), WRITTEN_PATTERN: schema["pattern"]}
+    return plain
+
+
+def _makes_sense(key: str, value: Any) -> bool:
+    """Tell whether a bound can be compiled; the real server accepts the others and does not look at them."""
+    if key == "multipleOf":
+        return bool(value > 0)
+    return not key.startswith(("max", "min")) or key in ("maximum", "minimum") or value >= 0
+
+
+def duplicates(value: Any, node: Node, path: tuple[str | int, ...] = ()) -> Iterator[Finding]:
+    """Yield the items that stand twice in lists of type set or map."""
+    if not node.watched:
+        return
+    if isinstance(value, dict):
+        for key, member in value.items():
+            child = node.child(key)
+            if child is not None:
+                yield from duplicates(member, child, (*path, key))
+    elif isinstance(value, list):
+        if node.list_type in ("set", "map"):
+            yield from _twice(value, node, path)
+        if node.items is not None:
+            for index, item in enumerate(value):
+                yield from duplicates(item, node.items, (*path, index))
+
+
+def _twice(items: list[Any], node: Node, path: tuple[str | int, ...]) -> Iterator[Finding]:
+    seen: dict[str, int] = {}
+    for index, item in enumerate(items):
+        shown = quoted(item_key(item, node))
+        seen[shown] = seen.get(shown, 0) + 1
+        if seen[shown] == 2:
+            error = FieldError(f"{path_of(path)}[{index}]", f"Duplicate value: {shown}", "FieldValueDuplicate")
+            yield Finding(path, error)
+
+
+def item_key(item: Any, node: Node) -> Any:
+    """Return what tells an item of a list of type set or map from the others."""
+    if node.list_type != "map" or not isinstance(item, dict):
+        return item
+    found = {}
+    for key in node.map_keys:
+        if key in item:
+            found[key] = item[key]
+        else:
+            child = None if node.items is None else node.items.properties.get(key)
+            if child is not None and child.default is not NO_DEFAULT:
+                found[key] = child.default
+    return found
+
+
+def untouched(path: Sequence[str | int], after: Any, before: Any, node: Node | None) -> bool:
+    """Tell whether an update left the value at a path as it was: then what is wrong with it is not held against it.
+
+    Items of lists are followed only where the list's type says which item is which.
+    """
+    if after == before:
+        return True
+    if not path or node is None:
+        return False
+    step, rest = path[0], path[1:]
+    if isinstance(after, dict) and isinstance(before, dict) and isinstance(step, str):
+        if step not in after or step not in before:
+            return False
+        return untouched(rest, after[step], before[step], node.child(step))
+    if isinstance(after, list) and isinstance(before, list) and isinstance(step, int) and node.list_type == "map":
+        wanted = item_key(after[step], node)
+        for item in before:
+            if item_key(item, node) == wanted:
+                return untouched(rest, after[step], item, node.items)
+    return False

@@ -1,0 +1,1 @@
+"""The server around the verbs: sockets, dispatch, request log, discovery."""

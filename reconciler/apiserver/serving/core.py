@@ -1,0 +1,266 @@
+"""Turn one request into one answer: the server without its life, its faults and its memory of requests."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reconciler.apiserver.definitions.definitions import Definitions
+from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed
+from reconciler.apiserver.requests.bodies import check_size
+from reconciler.apiserver.requests.routing import Call, route
+from reconciler.apiserver.serving.discovery import Discovery
+from reconciler.apiserver.storage.cluster import Cluster
+from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.subresources.pod_actions import PodActions
+from reconciler.apiserver.subresources.reviews import is_review, reviewed
+from reconciler.apiserver.subresources.scale import Scaler, read_scale
+from reconciler.apiserver.verbs.delete import Deleter
+from reconciler.apiserver.verbs.lifecycle import Lifecycle
+from reconciler.apiserver.verbs.read import Reader
+from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
+from reconciler.apiserver.verbs.watch import Watch
+from reconciler.apiserver.verbs.write import Writer, Written
+from reconciler.clock import Clock
+from reconciler.errors import APIError, ConfigurationError, MissingExtra, error_from_response
+from reconciler.http import HTTPRequest, HTTPResponse
+
+__all__ = ["Answer", "Core", "refusal_response"]
+
+_JSON = {"content-type": "application/json"}
+_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+@dataclass(slots=True)
+class Answer:
+    """Hold an answer and what is to be remembered of it.
+
+    Attributes:
+        response: what goes to the client.
+        reason: the reason of a refusal, or empty.
+        written: what a write came to, or None.
+        watch: the stream of a watch, or None.
+    """
+
+    response: HTTPResponse
+    reason: str = ""
+    written: Written | None = None
+    watch: Watch | None = None
+
+
+class Core:
+    """Serve one cluster's data.
+
+    Args:
+        clock: gives stamps and ages.
+        rng: gives uids and generated names.
+        history: how many events each kind keeps at least.
+        provision_namespaces: make namespaces that objects are created in.
+        sharded: heed ``shardSelector``.
+    """
+
+    def __init__(
+        self, clock: Clock, rng: random.Random, *, history: int, provision_namespaces: bool, sharded: bool = False
+    ) -> None:
+        self._clock = clock
+        self._sharded = sharded
+        self.cluster = Cluster(clock, rng, history=history)
+        self._reader = Reader(self.cluster)
+        definitions = Definitions(self.cluster)
+        provide = self._make_namespace if provision_namespaces else None
+        self._writer = Writer(self.cluster, definitions.strategy, provide)
+        self._deleter = Deleter(self.cluster)
+        self._pod_actions = PodActions(self.cluster, self._deleter)
+        self._scaler = Scaler(self._writer)
+        self._lifecycle = Lifecycle(self.cluster, self._deleter)
+        self._discovery = Discovery(self.cluster.registry)
+        for name in _NAMESPACES:
+            self._make_namespace(name)
+
+    def _make_namespace(self, name: str) -> None:
+        self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+
+    def understand(self, request: HTTPRequest) -> Call | None:
+        """Return what a request asks of a kind; None for paths that belong to no kind.
+
+        Raises:
+            Refusal: for what is not served.
+        """
+        if is_review(request.path):
+            return None
+        call = route(request, self.cluster.registry)
+        if call is not None and not self._sharded and "shardSelector" in call.query:
+            query = {name: value for name, value in call.query.items() if name != "shardSelector"}
+            return replace(call, query=query)
+        return call
+
+    def answer(
+        self, request: HTTPRequest, call: Call | None, *, stale: float | None = None, expired: Refusal | None = None
+    ) -> Answer:
+        """Answer a request; refusals are answers.
+
+        Args:
+            request: the request.
+            call: what `understand` made of it.
+            stale: for reads at version 0, how many seconds old the state is that is shown.
+            expired: what a watch ends with at once, or None.
+        """
+        try:
+            if call is None:
+                return self._review(request) if is_review(request.path) else self._discover(request)
+            if call.verb == "watch":
+                return self._watch(call, stale, expired)
+            return self._read(call, stale) if call.verb in ("get", "list") else self._write(call)
+        except Refusal as refusal:
+            noted = [] if call is None else _warned(call, call.noted)
+            return Answer(refusal_response(refusal, noted), refusal.reason)
+        except MissingExtra as error:
+            return Answer(refusal_response(internal_error(str(error))))
+
+    def _discover(self, request: HTTPRequest) -> Answer:
+        if request.method not in ("GET", "HEAD"):
+            raise method_not_allowed()
+        document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
+        body = document.encode() if isinstance(document, str) else encode(document)
+        return Answer(HTTPResponse(200, {"content-type": kind}, body))
+
+    def _review(self, request: HTTPRequest) -> Answer:
+        return Answer(HTTPResponse(201, _JSON, encode(reviewed(request))))
+
+    def _read(self, call: Call, stale: float | None) -> Answer:
+        view, yaml = self._view(call)
+        if call.verb == "list":
+            body = self._reader.objects(call, view, stale)
+        else:
+            found = self._reader.get(call, stale)
+            if call.subresource == "scale":
+                body = view.beside(read_scale(call.endpoint, found))
+            else:
+                body = view.encode(call.endpoint, found)
+        return Answer(_success(200, body, _warned(call, []), yaml=yaml))
+
+    def _view(self, call: Call) -> tuple[WholeView, bool]:
+        accept = call.request.headers.get("accept", "")
+        many = call.verb in ("list", "deletecollection")
+        custom = call.endpoint.resource.custom
+        kind = "unstructured.UnstructuredList" if custom else call.endpoint.info.list_name
+        include = call.query.get("includeObject", "")
+        return negotiate(accept, include, self._clock, many=many, kind=kind, custom=custom)
+
+    def _watch(self, call: Call, stale: float | None, expired: Refusal | None) -> Answer:
+        view, _ = self._view(call)
+        watch = self._reader.watch(call, view, stale)
+        if expired is not None:
+            watch.expire(expired)
+        return Answer(HTTPResponse(200, _JSON, chunks=watch, on_close=watch.aclose), watch=watch)
+
+    def _write(self, call: Call) -> Answer:
+        check_size(call.request)
+        view, yaml = self._view(call)
+        written = self._written(call)
+        stored = written.stored
+        if stored is not None:
+            body = view.encode(call.endpoint, stored)
+        else:
+            body = view.beside(written.document) if call.subresource == "scale" else encode(written.document)
+        response = _success(written.code, body, _warned(call, written.warnings), yaml=yaml)
+        return Answer(response, written=written)
+
+    def _written(self, call: Call) -> Written:
+        if call.verb == "create":
+            return self._pod_actions.create(call) if call.subresource else self._writer.create(call)
+        if call.verb == "delete":
+            return self._deleter.delete(call)
+        if call.verb == "deletecollection":
+            return self._deleter.delete_collection(call)
+        if call.subresource == "scale":
+            return self._scaler.write(call)
+        return self._writer.update(call) if call.verb == "update" else self._writer.patch(call)
+
+    # content given by the program that runs the server
+
+    def apply(self, document: Mapping[str, Any]) -> None:
+        """Create or replace an object, its status included.
+
+        Raises:
+            APIError: the server refuses it.
+            ConfigurationError: its kind is not served.
+        """
+        api_version, kind = str(document.get("apiVersion", "")), str(document.get("kind", ""))
+        endpoint = self.cluster.registry.by_kind(api_version, kind)
+        if endpoint is None:
+            raise ConfigurationError(
+                f"the embedded API server serves no kind {kind!r} in {api_version!r}: "
+                "apply its CustomResourceDefinition first"
+            )
+        metadata = dict(document.get("metadata") or {})
+        base = f"/apis/{api_version}" if endpoint.info.group else f"/api/{api_version}"
+        if endpoint.info.namespaced:
+            metadata.setdefault("namespace", "default")
+            base += f"/namespaces/{metadata['namespace']}"
+        base += f"/{endpoint.info.plural}"
+        name = str(metadata.get("name") or "")
+        found = endpoint.store.objects.get(endpoint.resource.key(metadata.get("namespace"), name)) if name else None
+        metadata.pop("resourceVersion", None)
+        if found is None:
+            written = self._internal("POST", base, {**document, "metadata": metadata})
+        else:
+            metadata["resourceVersion"] = str(found.rv)
+            written = self._internal("PUT", f"{base}/{name}", {**document, "metadata": metadata})
+        stored = written.stored
+        if document.get("status") and "status" in endpoint.subresources and stored is not None:
+            current = endpoint.store.objects.get(stored.key, stored)
+            metadata |= {"name": current.doc["metadata"]["name"], "resourceVersion": str(current.rv)}
+            self._internal("PUT", f"{base}/{metadata['name']}/status", {**document, "metadata": metadata})
+
+    def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> Written:
+        headers = {**_JSON, "user-agent": "kube-apiserver"}
+        request = HTTPRequest(method, path, body=encode(document), headers=headers)
+        try:
+            call = self.understand(request)
+            if call is None:
+                raise ConfigurationError(f"{path} names no objects")
+            return self._written(call)
+        except Refusal as refusal:
+            raise _error(refusal, f"{method} {path}") from None
+
+
+def _error(refusal: Refusal, request: str) -> APIError:
+    return error_from_response(refusal.code, refusal.status(), request=request)
+
+
+def refusal_response(refusal: Refusal, warnings: Sequence[str] = ()) -> HTTPResponse:
+    """Return the answer that a refusal is, with the values of Warning headers."""
+    if refusal.text is not None:
+        return HTTPResponse(refusal.code, {"content-type": "text/plain; charset=utf-8"}, refusal.text.encode())
+    headers = dict(_JSON)
+    retry_after = (refusal.details or {}).get("retryAfterSeconds")
+    if retry_after is not None:
+        headers["retry-after"] = str(retry_after)
+    if warnings:
+        headers["warning"] = warnings[0]
+    return HTTPResponse(refusal.code, headers, encode(refusal.status()), warnings=warnings)
+
+
+def _success(code: int, body: bytes, warnings: list[str], *, yaml: bool) -> HTTPResponse:
+    headers = _JSON
+    if yaml:
+        headers, body = {"content-type": "application/yaml"}, to_yaml(body)
+    if warnings:
+        headers = {**headers, "warning": warnings[0]}
+    return HTTPResponse(code, headers, body, warnings=warnings)
+
+
+def _warned(call: Call, texts: list[str]) -> list[str]:
+    """Return the Warning headers for texts, and for a version that should not be used any more."""
+    if call.endpoint.warning:
+        texts = [call.endpoint.warning, *texts]
+    # The real server too leaves out what a header cannot hold.
+    sent = [text for text in texts if not _CONTROL.search(text)]
+    return ['299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in sent]
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -1,0 +1,1 @@
+"""Stored objects, their versions, and the kinds that are served."""

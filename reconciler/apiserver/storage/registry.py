@@ -1,0 +1,237 @@
+"""Know what is served: groups, versions, kinds, and the store behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from reconciler.apiserver.builtin.event_forms import from_events_group, to_events_group
+from reconciler.apiserver.builtin.skeletons import skeleton_of
+from reconciler.apiserver.builtin.types import BuiltInContents, built_in_node, place_of
+from reconciler.apiserver.schema.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
+from reconciler.apiserver.schema.shape import Node
+from reconciler.apiserver.storage.contents import Contents
+from reconciler.apiserver.storage.store import Revisions, Store, Stored
+
+__all__ = ["Endpoint", "Registry", "Resource", "ScalePaths", "reader"]
+
+
+@dataclass(slots=True, eq=False)
+class Resource:
+    """Hold one kind: what it is, where its objects are, and how it is served.
+
+    Attributes:
+        info: the description.
+        store: the objects; shared by all versions.
+        storage: the version that stored documents are in.
+        endpoints: the served versions by name, in order of preference.
+        custom: whether a CustomResourceDefinition brought it.
+    """
+
+    info: KindInfo
+    store: Store
+    storage: str
+    custom: bool = False
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+
+    def key(self, namespace: str | None, name: str) -> str:
+        """Return the storage key of an object."""
+        return f"{namespace}/{name}" if self.info.namespaced else name
+
+    @property
+    def api_version(self) -> str:
+        """Return the apiVersion of stored documents."""
+        return _api_version(self.info.group if self.info.stored_as is None else self.info.stored_as, self.storage)
+
+
+class ScalePaths(NamedTuple):
+    """Say where the parts of a Scale stand in an object, as dotted paths; the selector's may be empty."""
+
+    spec: str
+    status: str
+    selector: str
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """Hold one kind in one served version.
+
+    Attributes:
+        resource: the kind.
+        version: the version's name.
+        subresources: such as ``{"status"}``.
+        selectable: dotted paths that field selectors may name, beside name and namespace, and how to read them.
+        contents: what the version demands of its documents; None where nothing is known of them.
+        columns: what a table shows beside the name, as in ``additionalPrinterColumns``.
+        place: the place of whole documents, for field ownership.
+        warning: what clients are warned of when they use the version; empty for nothing.
+        scale: where the parts of a Scale stand in a custom object; None for a kind without ``/scale``, or built in.
+        served: False once it was withdrawn, which ends its watches.
+        skeleton: what its documents hold even when they are empty.
+    """
+
+    resource: Resource
+    version: str
+    subresources: frozenset[str] = frozenset()
+    selectable: Mapping[str, Callable[[dict[str, Any]], str]] = field(default_factory=dict)
+    contents: Contents | BuiltInContents | None = None
+    columns: tuple[Mapping[str, Any], ...] = ()
+    warning: str = ""
+    scale: ScalePaths | None = None
+    served: bool = True
+    skeleton: dict[str, Any] = field(default_factory=lambda: {"metadata": {}})
+    api_version: str = field(init=False)
+    place: Node = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.api_version = _api_version(self.resource.info.group, self.version)
+        self.place = place_of(None if self.contents is None else self.contents.node)
+
+    @property
+    def info(self) -> KindInfo:
+        """Return the description of the kind."""
+        return self.resource.info
+
+    @property
+    def store(self) -> Store:
+        """Return the objects."""
+        return self.resource.store
+
+    def show(self, doc: dict[str, Any]) -> dict[str, Any]:
+        """Return a stored document in this version."""
+        if self.api_version == self.resource.api_version:
+            return doc
+        if self.info.stored_as is not None:
+            return to_events_group(doc)
+        kept = self.contents.pruned(doc) if isinstance(self.contents, Contents) else doc
+        return {**kept, "apiVersion": self.api_version}
+
+    def take(self, doc: dict[str, Any]) -> dict[str, Any]:
+        """Return a document of this version as it is stored."""
+        if self.api_version == self.resource.api_version:
+            return doc
+        if self.info.stored_as is not None:
+            return from_events_group(doc)
+        stored = {**doc, "apiVersion": self.resource.api_version}
+        other = self.resource.endpoints.get(self.resource.storage)
+        # What is stored has the shape and the defaults of the version that it is stored in.
+        return stored if other is None or other.contents is None else other.contents.settle(stored, None, [])
+
+    def encode(self, stored: Stored) -> bytes:
+        """Return the JSON of a stored object in this version."""
+        return stored.encoded(self.api_version, self.show)
+
+
+def _api_version(group: str, version: str) -> str:
+    return f"{group}/{version}" if group else version
+
+
+def reader(path: str) -> Callable[[dict[str, Any]], str]:
+    """Return what reads the text at a dotted path of a stored document; empty when nothing is there."""
+    parts = path.split(".")
+
+    def read(doc: dict[str, Any]) -> str:
+        found: Any = doc
+        for part in parts:
+            found = found.get(part) if isinstance(found, dict) else None
+        if found is None:
+            return ""
+        return str(found).lower() if isinstance(found, bool) else str(found)
+
+    return read
+
+
+class Registry:
+    """Find what a path names.
+
+    Args:
+        revisions: the server's counter.
+        now: reads monotonic time.
+        history: how many events each kind keeps at least.
+    """
+
+    def __init__(self, revisions: Revisions, now: Callable[[], float], *, history: int) -> None:
+        self._revisions = revisions
+        self._now = now
+        self._history = history
+        self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
+        self._resources: dict[tuple[str, str], Resource] = {}
+        self._built_in = {info.group for info, _ in BUILT_IN}
+        for info, versions in BUILT_IN:
+            self._serve_built_in(info, versions)
+
+    def _serve_built_in(self, info: KindInfo, versions: tuple[str, ...]) -> None:
+        if info.stored_as is None:
+            resource = self.add(info, storage=versions[0])
+        else:
+            origin = self._resources[info.stored_as, info.plural]
+            resource = Resource(info, origin.store, origin.storage)
+        subresources = frozenset((*(("status",) if info.status else ()), *info.extra_subresources))
+        for version in versions:
+            node = built_in_node(info.group, version, info.kind)
+            contents = None if node is None else BuiltInContents(node)
+            fields = {path: reader(path) for path in SELECTABLE.get((info.group, info.plural), ())}
+            skeleton = skeleton_of(info, version)
+            warning = DEPRECATED.get((info.group, info.plural), "")
+            served = Endpoint(resource, version, subresources, fields, contents, warning=warning, skeleton=skeleton)
+            self.serve(served)
+
+    def add(self, info: KindInfo, *, storage: str, custom: bool = False) -> Resource:
+        """Make the store of a kind."""
+        store = Store(self._revisions, self._now, capacity=self._history)
+        resource = Resource(info, store, storage, custom)
+        self._resources[info.group, info.plural] = resource
+        return resource
+
+    def serve(self, endpoint: Endpoint) -> None:
+        """Serve a kind in one version."""
+        endpoint.resource.endpoints[endpoint.version] = endpoint
+        self._endpoints[endpoint.info.group, endpoint.version, endpoint.info.plural] = endpoint
+
+    def unserve(self, endpoint: Endpoint) -> None:
+        """Stop to serve a kind in one version; its watches end when they have shown what happened before."""
+        endpoint.served = False
+        endpoint.store.wake()
+        del endpoint.resource.endpoints[endpoint.version]
+        del self._endpoints[endpoint.info.group, endpoint.version, endpoint.info.plural]
+
+    def remove(self, resource: Resource) -> None:
+        """Forget a kind."""
+        for endpoint in list(resource.endpoints.values()):
+            self.unserve(endpoint)
+        del self._resources[resource.info.group, resource.info.plural]
+
+    def endpoint(self, group: str, version: str, plural: str) -> Endpoint | None:
+        """Return what serves a plural name, or None."""
+        return self._endpoints.get((group, version, plural))
+
+    def is_built_in(self, group: str, version: str) -> bool:
+        """Tell whether a group belongs to the server itself; of the core group only version v1 is known at all."""
+        return group in self._built_in and (bool(group) or version == "v1")
+
+    def resource(self, group: str, plural: str) -> Resource | None:
+        """Return a kind by its plural name, or None."""
+        return self._resources.get((group, plural))
+
+    def core(self, plural: str) -> Resource:
+        """Return a built-in kind of the core group."""
+        return self._resources["", plural]
+
+    def by_kind(self, api_version: str, kind: str) -> Endpoint | None:
+        """Return what serves a kind in a version, or None."""
+        for endpoint in self._endpoints.values():
+            if endpoint.info.kind == kind and endpoint.api_version == api_version:
+                return endpoint
+        return None
+
+    def resources(self) -> Iterator[Resource]:
+        """Yield all kinds."""
+        yield from list(self._resources.values())
+
+    def groups(self) -> dict[str, dict[str, list[Endpoint]]]:
+        """Return the endpoints by group and version, in order."""
+        found: dict[str, dict[str, list[Endpoint]]] = {}
+        for endpoint in self._endpoints.values():
+            found.setdefault(endpoint.info.group, {}).setdefault(endpoint.version, []).append(endpoint)
+        return found

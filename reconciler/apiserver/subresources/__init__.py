@@ -1,0 +1,1 @@
+"""Subresources with documents of their own: scale, eviction, binding, reviews."""

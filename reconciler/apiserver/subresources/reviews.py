@@ -1,0 +1,99 @@
+"""Answer reviews: who asks, and who may do what. Everybody with the server's token may do everything.
+
+A review is created and answered, never stored. ``kubectl auth can-i`` and programs that look before they act send them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.apiserver.encoding.refusals import (
+    FieldError,
+    bad_request,
+    invalid,
+    method_not_allowed,
+    no_such_resource,
+)
+from reconciler.apiserver.encoding.text import go_json
+from reconciler.apiserver.requests.bodies import check_size
+from reconciler.apiserver.subresources.option_kinds import read_option_kind
+from reconciler.http import HTTPRequest
+
+__all__ = ["is_review", "reviewed"]
+
+_AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
+_KINDS = {
+    (_AUTHENTICATION, "selfsubjectreviews"): "SelfSubjectReview",
+    (_AUTHORIZATION, "localsubjectaccessreviews"): "LocalSubjectAccessReview",
+    (_AUTHORIZATION, "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
+    (_AUTHORIZATION, "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
+    (_AUTHORIZATION, "subjectaccessreviews"): "SubjectAccessReview",
+}
+_REASON = "the embedded API server allows everything"
+_EVERYTHING = {
+    "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+    "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+    "incomplete": False,
+}
+_SELF = {"userInfo": {"username": "system:admin", "groups": ["system:masters", "system:authenticated"]}}
+
+
+def is_review(path: str) -> bool:
+    """Say whether a path belongs to reviews, also where there is none of that name."""
+    return path.startswith((f"/apis/{_AUTHENTICATION}/v1/", f"/apis/{_AUTHORIZATION}/v1/"))
+
+
+def reviewed(request: HTTPRequest) -> dict[str, Any]:
+    """Return the answer to a review.
+
+    Raises:
+        Refusal: there is no such review, or it asks nothing that can be answered.
+    """
+    group, _, *rest = request.path.strip("/").split("/")[1:]
+    namespace = rest[1] if len(rest) == 3 and rest[0] == "namespaces" else None
+    kind = _KINDS.get((group, rest[-1] if rest else ""))
+    if kind is None or len(rest) != (3 if kind.startswith("Local") else 1):
+        raise no_such_resource()
+    if request.method != "POST":
+        raise method_not_allowed()
+    check_size(request)
+    document = read_option_kind(request, kind)
+    _check_kind(document, group, kind)
+    spec = document.get("spec") or {}
+    found = [] if kind in ("SelfSubjectReview", "SelfSubjectRulesReview") else _problems(spec, kind)
+    if found:
+        raise invalid("", group, "", found)
+    metadata = {"creationTimestamp": None, **({"namespace": namespace} if namespace else {})}
+    answer: dict[str, Any] = {"kind": kind, "apiVersion": f"{group}/v1", "metadata": metadata, "spec": spec}
+    if kind == "SelfSubjectReview":
+        del answer["spec"]
+        return {**answer, "status": _SELF}
+    if kind == "SelfSubjectRulesReview":
+        if not spec.get("namespace"):
+            raise bad_request("no namespace on request")
+        return {**answer, "spec": {}, "status": _EVERYTHING}
+    return {**answer, "status": {"allowed": True, "reason": _REASON}}
+
+
+def _check_kind(document: dict[str, Any], group: str, kind: str) -> None:
+    given = str(document.get("kind") or kind)
+    version = str(document.get("apiVersion") or f"{group}/v1").rpartition("/")[2]
+    if given != kind:
+        converting = f"converting ({version}.{given}) to ({group.partition('.')[0]}.{kind}): unknown conversion"
+        raise bad_request(f'{given} in version "{version}" cannot be handled as a {kind}: {converting}')
+
+
+def _problems(spec: dict[str, Any], kind: str) -> list[FieldError]:
+    resource, other = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    found = []
+    if resource and other:
+        shown = go_json({key.capitalize(): value for key, value in other.items()})
+        words = f"Invalid value: {shown}: cannot be specified in combination with resourceAttributes"
+        found.append(FieldError("spec.nonResourceAttributes", words))
+    if not resource and not other:
+        words = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        found.append(FieldError("spec.resourceAttributes", f"Invalid value: null: {words}"))
+    if not kind.startswith("Self") and not spec.get("user") and not spec.get("groups"):
+        words = 'Invalid value: "": at least one of user or group must be specified'
+        found.append(FieldError("spec.user", words))
+    return found

@@ -1,0 +1,1 @@
+"""The verbs: read, write, delete, apply, watch."""

@@ -1,0 +1,287 @@
+"""Answer delete and deletecollection: finalizers, grace, preconditions, propagation."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from reconciler.apiserver.definitions.definitions import CLEANUP
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal, bad_request, conflict, not_found, option_invalid
+from reconciler.apiserver.encoding.text import go_int, quoted
+from reconciler.apiserver.requests.bodies import check_options
+from reconciler.apiserver.requests.routing import Call, truthy
+from reconciler.apiserver.storage.cluster import Cluster, timestamp
+from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.subresources.option_kinds import read_option_kind
+from reconciler.apiserver.verbs.read import selector_of
+from reconciler.apiserver.verbs.views import WHOLE
+from reconciler.apiserver.verbs.write import Written
+from reconciler.apiserver.verbs.write_rules import is_due
+
+__all__ = ["Deleter", "check_preconditions"]
+
+_ANSWERED_WHOLE = frozenset(
+    {
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "podtemplates",
+        "resourcequotas",
+        "serviceaccounts",
+        "services",
+    }
+)
+"""Kinds of the core group whose deletion is answered with the object."""
+_POLICIES = ("Foreground", "Background", "Orphan")
+
+
+class Deleter:
+    """Delete from a cluster.
+
+    Args:
+        cluster: what is stored.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def delete(self, call: Call) -> Written:
+        """Delete an object, or mark it when finalizers or a grace period hold it.
+
+        Raises:
+            Refusal: 400, 404, 409 or 422 as the real server does.
+        """
+        options = _options(call)
+        dry_run = check_options(call, options)
+        info, store = call.endpoint.info, call.endpoint.store
+        old = store.objects.get(call.endpoint.resource.key(call.namespace, call.name))
+        if old is None:
+            raise not_found(info.plural, info.group, call.name)
+        check_preconditions(call, old, options.get("preconditions") or {})
+        written = self.delete_stored(call.endpoint, old, options, dry_run=dry_run)
+        if written.stored is None and info.plural in _ANSWERED_WHOLE and not info.group:
+            written.stored = self._last_seen(call.endpoint, old, written)
+        elif written.stored is None:
+            written.document = _success(call, old)
+        return written
+
+    def _last_seen(self, endpoint: Endpoint, old: Stored, written: Written) -> Stored:
+        """Return an object as the answer to its deletion shows it: pods with the marks that they get on the way."""
+        if endpoint.info.plural != "pods":
+            return old
+        if written.after is not None and written.after is not old:
+            return written.after
+        marked = self._marked(endpoint, old, [], 0)
+        return old if marked is None else Stored(old.key, old.rv, marked)
+
+    def delete_stored(
+        self, endpoint: Endpoint, old: Stored, options: dict[str, Any], *, dry_run: bool = False
+    ) -> Written:
+        """Delete a stored object, or mark it; `stored` of the result is None when it is gone.
+
+        Args:
+            endpoint: any version of the kind.
+            old: the stored version.
+            options: the members of ``DeleteOptions``; preconditions are not looked at.
+            dry_run: change nothing.
+        """
+        metadata = old.doc["metadata"]
+        finalizers = _finalizers(list(metadata.get("finalizers") or ()), options)
+        if endpoint.info.plural == "customresourcedefinitions" and not metadata.get("deletionTimestamp"):
+            finalizers.append(CLEANUP)
+        grace = _grace(endpoint, old.doc, options)
+        if not finalizers and grace == 0 and is_due(endpoint, {**old.doc, "metadata": {}}):
+            if dry_run:
+                return Written(200, before=old, after=old)
+            gone = self._cluster.remove(endpoint.resource, self._parting(endpoint, old))
+            return Written(200, before=old, after=gone)
+        doc = self._marked(endpoint, old, finalizers, grace)
+        if doc is None:
+            return Written(200, old, before=old, after=old)
+        if dry_run:
+            return Written(200, Stored(old.key, old.rv, doc), before=old, after=old)
+        new = self._cluster.replace(endpoint.resource, old, doc)
+        return Written(200, new, before=old, after=new)
+
+    def _parting(self, endpoint: Endpoint, old: Stored) -> Stored:
+        """Return what is stored of an object at last: pods are marked before they go, be it for no time."""
+        if endpoint.info.plural != "pods" or endpoint.info.group:
+            return old
+        marked = self._marked(endpoint, old, [], 0)
+        return old if marked is None else self._cluster.replace(endpoint.resource, old, marked)
+
+    def _marked(self, endpoint: Endpoint, old: Stored, finalizers: list[str], grace: int) -> dict[str, Any] | None:
+        """Return the document with the marks of deletion, or None when it has them all."""
+        metadata = dict(old.doc["metadata"])
+        if finalizers != (metadata.get("finalizers") or []):
+            metadata["finalizers"] = finalizers
+            if not finalizers:
+                del metadata["finalizers"]
+        held = metadata.get("deletionGracePeriodSeconds")
+        if not metadata.get("deletionTimestamp") or (held is not None and grace < held):
+            if not metadata.get("deletionTimestamp") and metadata.get("generation"):
+                metadata["generation"] += 1
+            metadata["deletionTimestamp"] = timestamp(self._cluster.clock.now() + timedelta(seconds=grace))
+            metadata["deletionGracePeriodSeconds"] = grace
+        if metadata == old.doc["metadata"]:
+            return None
+        doc = {**old.doc, "metadata": metadata}
+        if endpoint.info.plural == "customresourcedefinitions" and CLEANUP in finalizers:
+            doc["status"] = _terminating(doc.get("status") or {}, self._cluster.now())
+        if endpoint.info.plural == "namespaces" and not endpoint.info.group:
+            doc["status"] = {**(doc.get("status") or {}), "phase": "Terminating"}
+        return doc
+
+    def delete_collection(self, call: Call) -> Written:
+        """Delete all objects of a selection, each with a version of its own; answer with what they were.
+
+        Raises:
+            Refusal: 400 or 422 as the real server does.
+        """
+        options = _options(call)
+        dry_run = check_options(call, options)
+        endpoint, selector = call.endpoint, selector_of(call)
+        rv = self._cluster.revisions.current
+        found = (endpoint.store.objects[key] for key in list(endpoint.store.keys(call.namespace)))
+        chosen = [stored for stored in found if selector.empty or selector.matches(stored.doc)]
+        for stored in chosen:
+            current = endpoint.store.objects.get(stored.key)
+            if current is not None and current.uid == stored.uid:
+                check_preconditions(call, current, options.get("preconditions") or {})
+                self.delete_stored(endpoint, current, options, dry_run=dry_run)
+        metadata = {"resourceVersion": str(rv)}
+        if endpoint.resource.custom:
+            metadata["continue"] = ""
+        return Written(200, document=msgspec.Raw(WHOLE.many(endpoint, chosen, metadata)))
+
+
+def _terminating(status: dict[str, Any], now: str) -> dict[str, Any]:
+    """Return the status of a definition that goes."""
+    condition = {
+        "type": "Terminating",
+        "status": "True",
+        "lastTransitionTime": now,
+        "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    }
+    others = [each for each in status.get("conditions") or () if each.get("type") != "Terminating"]
+    return {**status, "conditions": [*others, condition]}
+
+
+def _options(call: Call) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if call.request.body.strip():
+        options = _read_options(call)
+        kind = options.get("kind")
+        if kind == "Status":
+            raise bad_request("converting (v1.Status) to (v1.DeleteOptions): unknown conversion")
+        if kind not in (None, "", "DeleteOptions"):
+            version = options.get("apiVersion", "")
+            raise bad_request(
+                f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+            )
+    query = call.query
+    if "propagationPolicy" in query and not call.request.body:
+        options["propagationPolicy"] = query["propagationPolicy"]
+    if "gracePeriodSeconds" in query and not call.request.body:
+        try:
+            options["gracePeriodSeconds"] = go_int(query["gracePeriodSeconds"])
+        except ValueError as error:
+            raise bad_request(str(error)) from None
+    if not call.request.body:
+        # The version of a collection's options is one of a deletion's too.
+        conditions = {key: query[key] for key in ("uid", "resourceVersion") if query.get(key)}
+        if conditions:
+            options["preconditions"] = conditions
+    if "orphanDependents" in query and not call.request.body:
+        options["orphanDependents"] = truthy(query["orphanDependents"])
+    _check_policy(options)
+    return options
+
+
+def _read_options(call: Call) -> dict[str, Any]:
+    try:
+        return read_option_kind(call.request, "DeleteOptions")
+    except Refusal as refusal:
+        # The words are those of a decoder that does not say what it expects.
+        words = _EXPECTED.sub("", _SHOWN.sub("", refusal.message))
+        raise Refusal(refusal.code, refusal.reason, words, details=refusal.details) from None
+
+
+_EXPECTED = re.compile(r"^the object provided is unrecognized \(must be of type DeleteOptions\): ")
+_SHOWN = re.compile(r" \([^()]*\)$")
+
+
+def _check_policy(options: dict[str, Any]) -> None:
+    policy, orphan = options.get("propagationPolicy"), options.get("orphanDependents")
+    if policy is not None and orphan is not None:
+        message = f"Invalid value: {quoted(policy)}: orphanDependents and deletionPropagation cannot be both set"
+        raise option_invalid("DeleteOptions", FieldError("propagationPolicy", message))
+    if policy is not None and policy not in _POLICIES:
+        known = ", ".join(f'"{name}"' for name in (*_POLICIES, "nil"))
+        message = f'Unsupported value: "{policy}": supported values: {known}'
+        raise option_invalid("DeleteOptions", FieldError("propagationPolicy", message, "FieldValueNotSupported"))
+    if orphan is not None:
+        options["propagationPolicy"] = "Orphan" if orphan else "Background"
+
+
+def check_preconditions(call: Call, old: Stored, preconditions: dict[str, Any]) -> None:
+    """Refuse an object with another uid or version than was asked for.
+
+    Raises:
+        Refusal: 409.
+    """
+    info = call.endpoint.info
+    for key, name, stored, might in (
+        ("uid", "UID", old.uid, "deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", str(old.rv), "modified"),
+    ):
+        asked = preconditions.get(key)
+        if asked is not None and asked != stored:
+            why = (
+                f"the {name} in the precondition ({asked}) does not match the {name} in record ({stored}). "
+                f"The object might have been {might}"
+            )
+            if info.plural == "namespaces" and not info.group and key == "uid":
+                why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {stored}"
+                raise conflict(info.plural, info.group, call.name, why)
+            raise conflict(info.kind, info.group, old.doc["metadata"]["name"], why)
+
+
+def _finalizers(finalizers: list[str], options: dict[str, Any]) -> list[str]:
+    policy = options.get("propagationPolicy")
+    if policy is None:
+        return finalizers
+    kept = [name for name in finalizers if name not in ("orphan", "foregroundDeletion")]
+    if policy == "Orphan":
+        kept.append("orphan")
+    elif policy == "Foreground":
+        kept.append("foregroundDeletion")
+    return kept
+
+
+def _grace(endpoint: Endpoint, doc: dict[str, Any], options: dict[str, Any]) -> int:
+    """Return the seconds that a pod on a node gets to end; nothing else gets any."""
+    if endpoint.info.plural != "pods" or endpoint.info.group:
+        return 0
+    spec, status = doc.get("spec") or {}, doc.get("status") or {}
+    if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
+        return 0
+    asked = options.get("gracePeriodSeconds")
+    return max(0, int(asked if asked is not None else spec.get("terminationGracePeriodSeconds", 30)))
+
+
+def _success(call: Call, old: Stored) -> dict[str, Any]:
+    info = call.endpoint.info
+    details = {"name": call.name, "group": info.group, "kind": info.plural, "uid": old.uid}
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {key: value for key, value in details.items() if value},
+    }

@@ -1,0 +1,185 @@
+"""Apply JSON merge patches and JSON patches without changing what is stored."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from reconciler.apiserver.encoding.json_documents import InvalidJSON, check_value
+from reconciler.apiserver.storage.store import encode
+
+__all__ = ["MOST_OPERATIONS", "PatchFailed", "json_patch", "merge_patch"]
+
+MOST_OPERATIONS = 10_000
+"""Operations of a JSON patch, as in kube-apiserver."""
+
+MOST_COPIED_BYTES = 3 * 1024 * 1024
+"""Bytes that the copy operations of a JSON patch may add, as in kube-apiserver."""
+
+_INDEX = re.compile("0|-?[1-9][0-9]{0,8}|-0")
+
+
+class PatchFailed(Exception):
+    """Say why a JSON patch cannot be applied."""
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """Return `target` with an RFC 7386 merge patch applied.
+
+    Null members vanish at any depth of what the patch brings, list items included, as the real server has it. What the
+    patch does not touch is shared with `target`.
+    """
+    if not isinstance(patch, dict):
+        return _pruned(patch)
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            merged[key] = merge_patch(merged.get(key), value)
+        else:
+            merged[key] = _pruned(value)
+    return merged
+
+
+def _pruned(value: Any) -> Any:
+    """Drop null members of the objects in a list; null items stay."""
+    if isinstance(value, list):
+        return [_pruned(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _pruned(member) for key, member in value.items() if member is not None}
+    return value
+
+
+def json_patch(document: Any, operations: Any) -> Any:
+    """Return `document` with an RFC 6902 patch applied.
+
+    Raises:
+        PatchFailed: an operation cannot be applied; the message says which and why.
+    """
+    if not isinstance(operations, list):
+        raise PatchFailed("a JSON patch is a list of operations")
+    document, copied = _owned(document), 0
+    for operation in operations:
+        if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
+            raise PatchFailed(f"unexpected operation: {operation}")
+        op, path = operation.get("op"), _pointer(operation["path"])
+        if op == "test":
+            _test(document, path, operation)
+        elif op == "remove":
+            document = _edit(document, path, "remove", None)
+        elif op in ("add", "replace"):
+            document = _edit(document, path, op, operation.get("value"))
+        elif op in ("move", "copy"):
+            if not isinstance(operation.get("from"), str):
+                raise PatchFailed(f"unexpected operation: {operation}")
+            source = _pointer(operation["from"])
+            if op == "move":
+                value = _read(document, source)
+                document = _edit(document, source, "remove", None)
+            else:
+                value, size = _copied(document, source)
+                copied += size
+                if copied > MOST_COPIED_BYTES:
+                    raise PatchFailed(f"the copies have more than {MOST_COPIED_BYTES} bytes")
+            document = _edit(document, path, "add", value)
+        else:
+            raise PatchFailed(f"unexpected kind: {op}")
+    return document
+
+
+def _owned(value: Any) -> Any:
+    """Return a copy that can be changed in place."""
+    if isinstance(value, dict):
+        return {key: _owned(member) for key, member in value.items()}
+    return [_owned(item) for item in value] if isinstance(value, list) else value
+
+
+def _copied(document: Any, path: list[str]) -> tuple[Any, int]:
+    """Return a copied value and its size as JSON; of a member that is not there the server's library copies null."""
+    value = None
+    parent = _read(document, path[:-1]) if path else None
+    if not isinstance(parent, dict) or path[-1] in parent:
+        value = _read(document, path)
+    try:
+        check_value(value)
+    except InvalidJSON as error:
+        raise PatchFailed(str(error)) from None
+    return _owned(value), len(encode(value))
+
+
+def _test(document: Any, path: list[str], operation: dict[str, Any]) -> None:
+    try:
+        found = _read(document, path)
+    except PatchFailed:
+        found = None
+    if not _same(found, operation.get("value")):
+        raise PatchFailed(f"testing value {operation['path']} failed: test failed")
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Compare JSON values: true is not 1, and 1 is 1.0."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+def _pointer(text: str) -> list[str]:
+    if not text:
+        return []
+    _, slash, rest = text.partition("/")
+    if not slash:
+        raise PatchFailed(f"the pointer {text!r} does not begin with a slash")
+    return [part.replace("~1", "/").replace("~0", "~") for part in rest.split("/")]
+
+
+def _read(document: Any, path: list[str]) -> Any:
+    for part in path:
+        if isinstance(document, dict) and part in document:
+            document = document[part]
+        elif isinstance(document, list):
+            document = document[_index(part, len(document) - 1)]
+        else:
+            raise PatchFailed(f"doc is missing key: /{'/'.join(path)}: missing value")
+    return document
+
+
+def _index(part: str, last: int) -> int:
+    if not _INDEX.fullmatch(part):
+        raise PatchFailed(f"invalid index referenced: {part}")
+    # The server's library counts from the end as well.
+    index = last + 1 + int(part) if part[0] == "-" else int(part)
+    if not 0 <= index <= last:
+        raise PatchFailed(f"invalid index referenced: {part}: index out of range")
+    return index
+
+
+def _edit(document: Any, path: list[str], op: str, value: Any) -> Any:
+    """Add, replace or remove one place of a document, and return the document."""
+    if not path:
+        if op == "remove":
+            raise PatchFailed("the whole document cannot be removed")
+        return value
+    parent, last = _read(document, path[:-1]), path[-1]
+    if isinstance(parent, dict):
+        # The server's library replaces members that are not there; only what lies above them has to be.
+        if op == "remove" and last not in parent:
+            raise PatchFailed(f"{op} operation does not apply: doc is missing key: /{'/'.join(path)}: missing value")
+        if op == "remove":
+            del parent[last]
+        else:
+            parent[last] = value
+    elif isinstance(parent, list):
+        if op == "add":
+            parent.insert(len(parent) if last == "-" else _index(last, len(parent)), value)
+        elif op == "remove":
+            del parent[_index(last, len(parent) - 1)]
+        else:
+            parent[_index(last, len(parent) - 1)] = value
+    else:
+        raise PatchFailed(f"{op} operation does not apply: doc is missing path: /{'/'.join(path)}: missing value")
+    return document

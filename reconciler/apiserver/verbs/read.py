@@ -1,0 +1,402 @@
+"""Answer get, list and watch."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import bisect
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
+from reconciler.apiserver.encoding.refusals import (
+    FieldError,
+    Refusal,
+    bad_request,
+    expired,
+    internal_error,
+    not_found,
+    option_invalid,
+    too_large_resource_version,
+)
+from reconciler.apiserver.encoding.text import go_int, go_type, is_int64, quoted
+from reconciler.apiserver.requests.routing import Call, truthy
+from reconciler.apiserver.requests.selectors import Selector, parse_fields, parse_labels
+from reconciler.apiserver.requests.shard_selectors import parse_shards
+from reconciler.apiserver.storage.cluster import Cluster
+from reconciler.apiserver.storage.store import Snapshot, Store, Stored, encode
+from reconciler.apiserver.verbs.views import WholeView
+from reconciler.apiserver.verbs.watch import Watch
+
+__all__ = ["Reader", "selector_of"]
+
+_CONTINUE_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
+    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
+    "deleted between the time the first chunk was returned and now may show up in the list."
+)
+
+
+def selector_of(call: Call) -> Selector:
+    """Return the selector of a list, watch or deletecollection.
+
+    Raises:
+        Refusal: 400 when it cannot be read or names a field that cannot be selected by, 422 for options beside it that
+            do not fit together.
+    """
+    for number in ("timeoutSeconds", "limit"):
+        _number(call.query.get(number, ""))
+    labels, fields = call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
+    wanted = parse_labels(labels) if labels else []
+    terms = parse_fields(fields) if fields else []
+    _check_options(call)
+    if call.name:
+        terms += parse_fields(f"metadata.name={call.name}")
+    readers, endpoint = call.endpoint.selectable, call.endpoint
+    spaceless = endpoint.resource.custom and not endpoint.info.namespaced
+    everywhere = _COMMON.keys() - ({"metadata.namespace"} if spaceless else ())
+    for term in terms:
+        if term.path not in everywhere and term.path not in readers:
+            if call.endpoint.resource.custom or readers:
+                raise bad_request(f"field label not supported: {term.path}")
+            known = ", ".join(f'"{path}"' for path in (*_COMMON, *readers))
+            raise bad_request(f'"{term.path}" is not a known field selector: only {known}')
+
+    def read(doc: dict[str, Any], path: str) -> str:
+        return _COMMON[path](doc) if path in _COMMON else readers[path](doc)
+
+    shard = call.query.get("shardSelector", "")
+    return Selector(wanted, terms, read, parse_shards(shard) if shard else None)
+
+
+def _check_options(call: Call) -> None:
+    """Check the options of a list or watch against one another, as is done once all are read."""
+    if call.verb == "watch":
+        _initial_events(call)
+    else:
+        _check_match(call)
+
+
+_COMMON: dict[str, Callable[[dict[str, Any]], str]] = {
+    "metadata.name": lambda doc: str(doc["metadata"]["name"]),
+    "metadata.namespace": lambda doc: str(doc["metadata"].get("namespace", "")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """Hold what a continue token says: the snapshot's version and the first key that was not sent."""
+
+    rv: int
+    start: str
+
+    def text(self) -> str:
+        raw = encode({"v": "meta.k8s.io/v1", "rv": self.rv, "start": self.start})
+        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+    @classmethod
+    def read(cls, text: str) -> _Token:
+        try:
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            bad = next((at for at, letter in enumerate(text) if letter not in _URL_SAFE), len(text) // 4 * 4)
+            raise _bad_token(f"illegal base64 data at input byte {bad}") from None
+        try:
+            found = read_json(raw)
+            found = {} if found is None else found
+        except OutOfRange as error:
+            raise _bad_token(_mistyped(f"number {error.number}", "rv", "int64")) from None
+        except InvalidJSON as error:
+            raise _bad_token(str(error)) from None
+        if not isinstance(found, dict):
+            problem = f"json: cannot unmarshal {go_type(found)} into Go value of type storage.continueToken"
+            raise _bad_token(problem)
+        version, rv, start = found.get("v", ""), found.get("rv", 0), found.get("start", "")
+        if not is_int64(rv):
+            raise _bad_token(_mistyped(f"number {rv}" if go_type(rv) == "number" else go_type(rv), "rv", "int64"))
+        for field, value in (("v", version), ("start", start)):
+            if not isinstance(value, str):
+                raise _bad_token(_mistyped(go_type(value), field, "string"))
+        if version != "meta.k8s.io/v1":
+            raise _bad_token(f"server does not recognize this encoded version {version}")
+        if not rv:
+            raise _bad_token("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+        if not start or posixpath.normpath(f"/{start}") != f"/{start}":
+            raise _bad_token(start or "empty encoded start key (version meta.k8s.io/v1)")
+        return cls(rv, start)
+
+
+def _mistyped(shown: str, field: str, wanted: str) -> str:
+    return f"json: cannot unmarshal {shown} into Go struct field continueToken.{field} of type {wanted}"
+
+
+_URL_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+def _bad_token(problem: str) -> Refusal:
+    return bad_request(f"invalid continue token: continue key is not valid: {problem}")
+
+
+class Reader:
+    """Read from a cluster.
+
+    Args:
+        cluster: what is stored.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def get(self, call: Call, stale: float | None = None) -> Stored:
+        """Return one object.
+
+        Raises:
+            Refusal: 404, or 504 for a version in the future.
+        """
+        endpoint = call.endpoint
+        asked = _watch_version(call)
+        if asked:
+            self._not_in_future(asked)
+        key = endpoint.resource.key(call.namespace, call.name)
+        objects = endpoint.store.objects
+        if asked == 0 and stale is not None:
+            objects = self._past(endpoint.store, stale).objects
+        found = objects.get(key)
+        if found is None:
+            raise not_found(endpoint.info.plural, endpoint.info.group, call.name)
+        return found
+
+    def objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
+        """Return the JSON of a list.
+
+        Raises:
+            Refusal: 400, 410 or 504 as the real server does.
+        """
+        selector = selector_of(call)
+        _number(call.query.get("timeoutSeconds", ""))
+        objects, rv, token = self._snapshot(call, selector, stale)
+        items, remaining, following = self._page(call, selector, objects, rv, token)
+        endpoint = call.endpoint
+        metadata: dict[str, Any] = {"continue": ""} if endpoint.resource.custom else {}
+        if following is not None:
+            metadata["continue"] = following.text()
+            if remaining:
+                metadata["remainingItemCount"] = remaining
+        metadata["resourceVersion"] = str(rv)
+        if selector.shard is not None:
+            metadata["shardInfo"] = {"selector": selector.shard.text}
+        return view.many(endpoint, items, metadata)
+
+    def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _Token | None]:
+        store, current = call.endpoint.store, self._cluster.revisions.current
+        match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
+        asked = _list_version(call)
+        if token:
+            found = _Token.read(token)
+            if asked:
+                raise bad_request("specifying resource version is not allowed when using continue")
+            return self._continued(store, found)
+        if asked is not None:
+            self._not_in_future(asked)
+            # A limit without a match makes the real server read exactly the version asked for, but not one object.
+            paged = _limit(call) and not _is_of_one(call, selector)
+            if asked and (match == "Exact" or (not match and paged)):
+                snapshot = store.at(asked)
+                if snapshot is None or asked < self._cluster.revisions.compacted:
+                    raise expired("The resourceVersion for the provided list is too old.")
+                return snapshot, asked, None
+            if asked == 0 and stale is not None:
+                return self._past(store, stale), self._past_version(store, stale), None
+        return store.now, current, None
+
+    def _continued(self, store: Store, token: _Token) -> tuple[Snapshot, int, _Token]:
+        if token.rv < 0:
+            return store.now, self._cluster.revisions.current, token
+        snapshot = store.at(token.rv)
+        if snapshot is None or token.rv < self._cluster.revisions.compacted:
+            raise expired(_CONTINUE_EXPIRED, metadata={"continue": _Token(-1, token.start).text()})
+        return snapshot, token.rv, token
+
+    def _page(
+        self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _Token | None
+    ) -> tuple[list[Stored], int, _Token | None]:
+        (objects, keys), limit = snapshot, _limit(call)
+        namespace = _space_of(call, selector)
+        start, stop = snapshot.span(namespace)
+        if _is_of_one(call, selector):
+            # One object is read by its key, so that there is nothing to go on with.
+            one = objects.get(call.endpoint.resource.key(namespace, selector.name))
+            return [one] if one is not None and selector.matches(one.doc) else [], 0, None
+        if token is not None:
+            start = bisect.bisect_left(keys, token.start, start, stop)
+        found: list[Stored] = []
+        for index in range(start, stop):
+            stored = objects[keys[index]]
+            if limit and len(found) == limit:
+                remaining = stop - index if selector.counted else 0
+                return found, remaining, _Token(rv, keys[index])
+            if not selector.empty and not selector.matches(stored.doc):
+                continue
+            found.append(stored)
+        return found, 0, None
+
+    def watch(self, call: Call, view: WholeView, stale: float | None = None) -> Watch:
+        """Return the stream of a watch; a version that history does not reach is told inside the stream.
+
+        Raises:
+            Refusal: 400, 422 or 500 before the stream opens.
+        """
+        store, selector = call.endpoint.store, selector_of(call)
+        _number(call.query.get("limit", ""))
+        initial_events = _initial_events(call)
+        asked, current = _watch_version(call), self._cluster.revisions.current
+        timeout = _number(call.query.get("timeoutSeconds", ""))
+        position = store.visible
+        initial: list[Stored] = []
+        failure: Refusal | None = None
+        if asked is not None and asked > current:
+            failure = too_large_resource_version(asked, current) if initial_events else None
+        elif initial_events or (initial_events is None and not asked):
+            position, initial = self._initial(call, selector, asked, stale)
+        elif asked:
+            found = store.position(asked)
+            failure = None if found is not None else expired(f"too old resource version: {asked} ({store.floor})")
+            position = position if found is None else found
+        bookmarks = truthy(call.query.get("allowWatchBookmarks", ""))
+        ends = bookmarks and (initial_events or (initial_events is None and not asked))
+        watch = Watch(
+            call.endpoint,
+            call.namespace,
+            selector,
+            view,
+            position=position,
+            after=asked or 0,
+            initial=initial,
+            initial_done=current if ends else None,
+            bookmarks=bookmarks,
+            timeout=float(timeout) or None,
+            version=lambda: self._cluster.revisions.current,
+        )
+        if failure is not None:
+            watch.expire(failure)
+        return watch
+
+    def _initial(
+        self, call: Call, selector: Selector, asked: int | None, stale: float | None
+    ) -> tuple[int, list[Stored]]:
+        store = call.endpoint.store
+        snapshot, position = store.now, store.end
+        if asked == 0 and stale is not None:
+            rv = self._past_version(store, stale)
+            snapshot, position = self._past(store, stale), store.position(rv) or store.end
+        objects, (start, stop) = snapshot.objects, snapshot.span(call.namespace)
+        return position, [
+            objects[key] for key in snapshot.keys[start:stop] if selector.empty or selector.matches(objects[key].doc)
+        ]
+
+    def _not_in_future(self, asked: int) -> None:
+        current = self._cluster.revisions.current
+        if asked > current:
+            raise too_large_resource_version(asked, current)
+
+    def _past_version(self, store: Store, seconds: float) -> int:
+        before = self._cluster.clock.monotonic() - seconds
+        for event in store.recent():
+            if event.at <= before:
+                return event.rv
+        return store.floor
+
+    def _past(self, store: Store, seconds: float) -> Snapshot:
+        return store.at(self._past_version(store, seconds)) or store.now
+
+
+def _initial_events(call: Call) -> bool | None:
+    text, match = call.query.get("sendInitialEvents"), call.query.get("resourceVersionMatch", "")
+    problems = []
+    if text is None:
+        if match:
+            problems.append(
+                "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            )
+    else:
+        if match != "NotOlderThan":
+            problems.append("Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        if match not in ("", "NotOlderThan"):
+            problems.append(f'Unsupported value: "{match}": supported values: "NotOlderThan"')
+    if call.query.get("continue"):
+        problems.append("Forbidden: resourceVersionMatch is forbidden when continue is provided")
+    _refuse_match(problems)
+    return None if text is None else truthy(text)
+
+
+def _refuse_match(problems: list[str]) -> None:
+    if problems:
+        raise option_invalid("ListOptions", *_match_errors(problems))
+
+
+def _match_errors(problems: list[str]) -> list[FieldError]:
+    reasons = ["FieldValueNotSupported" if text.startswith("Uns") else "FieldValueForbidden" for text in problems]
+    return [FieldError("resourceVersionMatch", text, reason) for text, reason in zip(problems, reasons, strict=True)]
+
+
+def _check_match(call: Call) -> None:
+    asked, match = call.query.get("resourceVersion", ""), call.query.get("resourceVersionMatch", "")
+    token = call.query.get("continue", "")
+    problems = []
+    if match:
+        if token:
+            problems.append("Forbidden: resourceVersionMatch is forbidden when continue is provided")
+        elif not asked:
+            problems.append("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
+        if match not in ("Exact", "NotOlderThan"):
+            problems.append(f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""')
+        if match == "Exact" and asked == "0":
+            problems.append('Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+    if "sendInitialEvents" in call.query:
+        words = "Forbidden: sendInitialEvents is forbidden for list"
+        why = FieldError("sendInitialEvents", words, "FieldValueForbidden")
+        raise option_invalid("ListOptions", *_match_errors(problems), why)
+    _refuse_match(problems)
+
+
+def _watch_version(call: Call) -> int | None:
+    text = call.query.get("resourceVersion", "")
+    try:
+        return go_int(text, signed=False) if text else None
+    except ValueError as error:
+        raise internal_error(f"resourceVersion: Invalid value: {quoted(text)}: {error}") from None
+
+
+def _list_version(call: Call) -> int | None:
+    try:
+        return _watch_version(call)
+    except Refusal as refusal:
+        raise bad_request(f"invalid resource version: {refusal.message}") from None
+
+
+def _space_of(call: Call, selector: Selector) -> str | None:
+    """Return the namespace that a list is of; the one that is selected by counts, but not when a list goes on."""
+    if call.namespace or not call.endpoint.info.namespaced or call.query.get("continue"):
+        return call.namespace
+    return selector.namespace or None
+
+
+def _is_of_one(call: Call, selector: Selector) -> bool:
+    """Tell whether a list is of one name in one place."""
+    placed = not call.endpoint.info.namespaced or bool(_space_of(call, selector))
+    return bool(selector.name) and placed and not call.query.get("continue")
+
+
+def _limit(call: Call) -> int:
+    # The cache of the real server does not page what is read at version 0.
+    return 0 if call.query.get("resourceVersion") == "0" else max(0, _number(call.query.get("limit", "")))
+
+
+def _number(text: str) -> int:
+    try:
+        return go_int(text) if text else 0
+    except ValueError as error:
+        raise bad_request(str(error)) from None

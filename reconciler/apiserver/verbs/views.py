@@ -1,0 +1,293 @@
+"""Show objects in the form a client asks for: whole, only their metadata, or as rows of a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from reconciler.apiserver.builtin.columns import Column, built_in_columns, show_age
+from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error, not_acceptable
+from reconciler.apiserver.encoding.text import go_json
+from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.storage.store import Stored, encode
+from reconciler.clock import Clock
+
+__all__ = ["WHOLE", "MetadataView", "TableView", "WholeView", "negotiate", "to_yaml"]
+
+_WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
+_META = "meta.k8s.io/v1"
+
+
+class WholeView:
+    """Show objects as they are."""
+
+    name: str | None = ""
+    """What encoded forms are kept under; None for forms that are not kept."""
+
+    def encode(self, endpoint: Endpoint, stored: Stored) -> bytes:
+        """Return the JSON of one object."""
+        return endpoint.encode(stored)
+
+    def content(self, endpoint: Endpoint, doc: dict[str, Any]) -> bytes:
+        """Return the JSON of a document that is no stored version."""
+        return encode(endpoint.show(doc))
+
+    def beside(self, document: dict[str, Any]) -> bytes:
+        """Return the JSON of a document of a kind of its own that stands for an object, such as a Scale."""
+        return encode(document)
+
+    def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:
+        """Return apiVersion and kind of what single objects are shown as."""
+        return endpoint.api_version, endpoint.info.kind
+
+    def many(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
+        """Return the JSON of a list."""
+        head = encode({"apiVersion": endpoint.api_version, "kind": endpoint.info.list_name, "metadata": metadata})
+        if endpoint.resource.custom:
+            return _list(head, [self.encode(endpoint, item) for item in items])
+
+        # Items of typed lists do not name their kind.
+        def untyped(doc: dict[str, Any]) -> dict[str, Any]:
+            shown = endpoint.show(doc)
+            return {key: value for key, value in shown.items() if key not in ("apiVersion", "kind")}
+
+        return _list(head, [item.encoded(f"{endpoint.api_version}#item", untyped) for item in items])
+
+
+WHOLE = WholeView()
+"""The view that is used unless a client asks for another."""
+
+
+def _list(head: bytes, items: list[bytes]) -> bytes:
+    return b'%b,"items":[%b]}' % (head[:-1], b",".join(items))
+
+
+class MetadataView(WholeView):
+    """Show nothing but metadata."""
+
+    name = "#metadata"
+
+    def encode(self, endpoint: Endpoint, stored: Stored) -> bytes:
+        """Return the JSON of one object's metadata."""
+        return stored.encoded(f"{endpoint.api_version}#metadata", _only_metadata)
+
+    def content(self, endpoint: Endpoint, doc: dict[str, Any]) -> bytes:  # noqa: ARG002 - one form for all kinds
+        """Return the JSON of a document's metadata."""
+        return encode(_only_metadata(doc))
+
+    def beside(self, document: dict[str, Any]) -> bytes:
+        """Return the JSON of a document's metadata."""
+        return encode(_only_metadata(document))
+
+    def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002 - one form for all kinds
+        """Return apiVersion and kind of PartialObjectMetadata."""
+        return _META, "PartialObjectMetadata"
+
+    def many(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
+        """Return the JSON of a list."""
+        shown = {key: value for key, value in metadata.items() if value != ""}
+        head = encode({"kind": "PartialObjectMetadataList", "apiVersion": _META, "metadata": shown})
+        if not items:
+            return b'%b,"items":null}' % head[:-1]
+        return _list(head, [self.encode(endpoint, item) for item in items])
+
+
+def _only_metadata(doc: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": doc["metadata"]}
+
+
+class TableView(WholeView):
+    """Show rows, as ``kubectl get`` prints them.
+
+    Args:
+        include: how much of the object a row carries: Metadata, Object or None.
+        clock: tells how old things are.
+    """
+
+    # Ages change, so rows are not kept.
+    name = None
+
+    def __init__(self, include: str, clock: Clock) -> None:
+        self._include = include
+        self._clock = clock
+        self._titled = False
+
+    def encode(self, endpoint: Endpoint, stored: Stored) -> bytes:
+        """Return a table of one row."""
+        return self.content(endpoint, stored.doc)
+
+    def content(self, endpoint: Endpoint, doc: dict[str, Any]) -> bytes:
+        """Return a table of one row."""
+        metadata = {"resourceVersion": doc["metadata"].get("resourceVersion", "")}
+        table = self._table(endpoint, [doc], metadata)
+        if self._titled:
+            table["columnDefinitions"] = None
+        self._titled = True
+        return encode(table)
+
+    def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002
+        """Return apiVersion and kind of a table."""
+        return _META, "Table"
+
+    def many(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
+        """Return a table of all rows."""
+        shown = {key: value for key, value in metadata.items() if value != ""}
+        return encode(self._table(endpoint, [item.doc for item in items], shown))
+
+    def _table(self, endpoint: Endpoint, docs: list[dict[str, Any]], metadata: Mapping[str, Any]) -> dict[str, Any]:
+        if endpoint.resource.custom:
+            columns = endpoint.columns or (_AGE,)
+            definitions = [_NAME, *(_definition(column) for column in columns)]
+            cells = [[doc["metadata"]["name"], *(self._cell(column, doc) for column in columns)] for doc in docs]
+        else:
+            known, now = built_in_columns(endpoint.info.group, endpoint.info.plural), self._clock.now()
+            definitions = [_built_in_definition(column) for column in known]
+            cells = [[column.cell(doc, now) for column in known] for doc in docs]
+        shown = (self._object(endpoint, doc) for doc in docs)
+        rows = [{"cells": row, "object": item} for row, item in zip(cells, shown, strict=True)]
+        return {
+            "kind": "Table",
+            "apiVersion": _META,
+            "metadata": metadata,
+            "columnDefinitions": definitions,
+            "rows": rows,
+        }
+
+    def _cell(self, column: Mapping[str, Any], doc: dict[str, Any]) -> Any:
+        found = _find(doc, column["jsonPath"])
+        kind = column["type"]
+        if found is None or (kind == "integer" and not isinstance(found, (int, float))):
+            return None
+        if kind == "date":
+            return show_age(str(found), self._clock.now())
+        if kind == "string" and not isinstance(found, str):
+            return go_json(found)
+        return found
+
+    def _object(self, endpoint: Endpoint, doc: dict[str, Any]) -> Any:
+        if self._include == "None":
+            return None
+        return endpoint.show(doc) if self._include == "Object" else _only_metadata(doc)
+
+
+_NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name of the object.", "priority": 0}
+_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Time since creation."}
+
+
+def _built_in_definition(column: Column) -> dict[str, Any]:
+    form = "name" if column.name == "Name" else ""
+    described = f"The column {column.name}."
+    return {
+        "name": column.name,
+        "type": column.type,
+        "format": form,
+        "description": described,
+        "priority": column.priority,
+    }
+
+
+def _definition(column: Mapping[str, Any]) -> dict[str, Any]:
+    described = f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"
+    return {
+        "name": column["name"],
+        "type": column["type"],
+        "format": column.get("format") or "",
+        "description": column.get("description") or described,
+        "priority": column.get("priority") or 0,
+    }
+
+
+_STEP = re.compile(
+    r"\.([^.\[\]]+)|\['([^']*)'\]|\[(-?\d+|\*)\]|\[\?\(@\.([\w.-]+)\s*==\s*(?:'([^']*)'|\"([^\"]*)\"|(\w+))\)\]"
+)
+
+
+def _find(doc: Any, path: str) -> Any:
+    """Return the first value at a JSON path of the kind that printer columns use; None when there is none."""
+    found = [doc]
+    for match in _STEP.finditer(path):
+        name, quoted_name, index, key, *values = match.groups()
+        name = name if name is not None else quoted_name
+        if name is not None:
+            found = [item[name] for item in found if isinstance(item, dict) and name in item]
+        elif index == "*":
+            found = [member for item in found if isinstance(item, list) for member in item]
+        elif index is not None:
+            at = int(index)
+            found = [item[at] for item in found if isinstance(item, list) and -len(item) <= at < len(item)]
+        else:
+            wanted = next(value for value in values if value is not None)
+            members = (member for item in found if isinstance(item, list) for member in item)
+            found = [member for member in members if isinstance(member, dict) and str(member.get(key)) == wanted]
+    return found[0] if found else None
+
+
+def negotiate(
+    accept: str, include: str, clock: Clock, *, many: bool, kind: str, custom: bool
+) -> tuple[WholeView, bool]:
+    """Return the view for an Accept header, and whether YAML is asked for.
+
+    Args:
+        accept: the header; empty accepts everything.
+        include: the parameter ``includeObject``.
+        clock: tells how old things are.
+        many: the answer is a list.
+        kind: the kind of the answer, for messages.
+        custom: whether a custom kind is asked for, which words refusals.
+
+    Raises:
+        Refusal: 406 when nothing in the header can be written.
+    """
+    if not accept or accept in ("application/json", "*/*"):
+        return WHOLE, False
+    for clause in accept.split(","):
+        media, *parameters = (part.strip() for part in clause.split(";"))
+        named = (parameter.partition("=") for parameter in parameters)
+        options = {name: value for name, _, value in named}
+        if media not in ("application/json", "application/yaml", "*/*", "application/*"):
+            continue
+        view = _view(options, include, clock, many=many, kind=kind, custom=custom)
+        if view is not None:
+            return view, media == "application/yaml"
+    if not custom:
+        offered = f"Available representations: {', '.join(_WRITTEN)}"
+        raise Refusal(406, "NotAcceptable", f"406: Not Acceptable\n\n{offered}", details={})
+    raise not_acceptable(_WRITTEN)
+
+
+def _view(
+    options: Mapping[str, str], include: str, clock: Clock, *, many: bool, kind: str, custom: bool
+) -> WholeView | None:
+    form = options.get("as")
+    if form is None:
+        return WHOLE
+    if options.get("g", "") not in ("meta.k8s.io", "") or options.get("v", "v1") != "v1":
+        return None
+    if form == "Table":
+        if include not in ("", "Metadata", "Object", "None"):
+            problem = f"includeObject: Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
+            raise bad_request(f"Unable to convert to Table as requested: {problem}")
+        return TableView(include or "Metadata", clock)
+    if form == "PartialObjectMetadata" and many:
+        what = f"but the requested object is a list (*{kind})"
+        raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadata, {what}")
+    if form == "PartialObjectMetadataList" and not many:
+        what = f"but the requested object is not a list (*{kind})"
+        if custom:
+            raise internal_error("content is not a list")
+        raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadataList, {what}")
+    return _METADATA if form in ("PartialObjectMetadata", "PartialObjectMetadataList") else None
+
+
+_METADATA = MetadataView()
+
+
+def to_yaml(body: bytes) -> bytes:
+    """Return a JSON body as YAML."""
+    import yaml
+
+    text: str = yaml.safe_dump(msgspec.json.decode(body), default_flow_style=False, allow_unicode=True)
+    return text.encode()

@@ -1,0 +1,358 @@
+"""Answer create, update and patch.
+
+A write is checked and computed on the stored version and then committed, without a moment in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.apiserver.builtin.skeletons import filled
+from reconciler.apiserver.builtin.strategies import Strategy
+from reconciler.apiserver.encoding.refusals import (
+    FieldError,
+    already_exists,
+    conflict,
+    forbidden,
+    internal_error,
+    invalid,
+    not_found,
+)
+from reconciler.apiserver.ownership.managers import NO_RESET, Entry, Owners, Reset, content_of, key_for, reset_by
+from reconciler.apiserver.requests.bodies import (
+    APPLY_PATCH,
+    check_options,
+    patch_type,
+)
+from reconciler.apiserver.requests.metadata import (
+    check_built_in_metadata,
+    check_metadata,
+    check_metadata_update,
+)
+from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.storage.cluster import Cluster
+from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.apply import apply_new, apply_over, read_configuration
+from reconciler.apiserver.verbs.documents import read_document, take_patched
+from reconciler.apiserver.verbs.patch import patched
+from reconciler.apiserver.verbs.write_rules import (
+    OWNED,
+    check_contents,
+    check_named,
+    check_place,
+    check_version,
+    desired_changed,
+    drop_version,
+    entries_of,
+    is_due,
+    is_traceable,
+    keep_owned,
+    notes_count,
+    same,
+    split_parts,
+    times_alone,
+    uid_problem,
+)
+from reconciler.errors import APIError
+
+__all__ = ["Writer", "Written"]
+
+_BORN_WITH_STATUS = frozenset({"customresourcedefinitions", "namespaces", "nodes"})
+"""Kinds that keep the status which they are created with, or whose strategy makes it."""
+
+_MUST_BE_GIVEN = FieldError("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
+
+
+@dataclass(slots=True)
+class Written:
+    """Hold what a write came to.
+
+    Attributes:
+        code: the HTTP status.
+        stored: the version to answer with; None to answer with `document`.
+        document: another document to answer with.
+        before: the version before, if there was one.
+        after: the version after; the same object as `before` when nothing was changed.
+        warnings: texts for Warning headers.
+    """
+
+    code: int
+    stored: Stored | None = None
+    document: Any = None
+    before: Stored | None = None
+    after: Stored | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+class Writer:
+    """Write to a cluster.
+
+    Args:
+        cluster: what is stored.
+        strategies: tells what is special about a kind.
+        provide_namespace: makes a namespace that an object is created in and that is not there; None refuses.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        strategies: Callable[[Endpoint], Strategy],
+        provide_namespace: Callable[[str], None] | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._strategies = strategies
+        self._provide_namespace = provide_namespace
+
+    def create(self, call: Call) -> Written:
+        """Create an object.
+
+        Raises:
+            Refusal: 400, 403, 404, 409, 415 or 422 as the real server does.
+        """
+        dry_run = check_options(call)
+        doc, warnings = read_document(call)
+        doc["metadata"].pop("managedFields", None)
+        return self._create(call, doc, warnings, dry_run=dry_run)
+
+    def _create(
+        self, call: Call, doc: dict[str, Any], warnings: list[str], *, dry_run: bool, owned: bool = False
+    ) -> Written:
+        """Check and commit a new object; `owned` tells that ownership was noted already."""
+        endpoint, info = call.endpoint, call.endpoint.info
+        metadata = doc["metadata"]
+        check_place(call, metadata)
+        self._require_namespace(call, str(metadata.get("name", "")))
+        version = str(metadata.pop("resourceVersion", ""))
+        generate = "" if metadata.get("name") else str(metadata.get("generateName", ""))
+        traceable = is_traceable(call, doc, {})
+        self._stamp(call, doc, metadata)
+        strategy = self._strategies(endpoint)
+        key = endpoint.resource.key(call.namespace, metadata.get("name", ""))
+        for _ in range(8 if generate else 0):
+            metadata["name"] = generate[:58] + self._cluster.suffix()
+            key = endpoint.resource.key(call.namespace, metadata["name"])
+            if key not in endpoint.store.objects:
+                break
+        strategy.complete(doc, None)
+        errors = check_metadata(info, metadata)
+        if not endpoint.resource.custom:
+            errors += check_built_in_metadata(info, metadata, "", new=True)
+        errors += strategy.check(doc, None)
+        errors += check_contents(call, doc, None, errors)
+        if errors:
+            raise invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
+        if version.isdecimal() and version.strip("0") and not dry_run:
+            raise internal_error("resourceVersion should not be set on objects to be created")
+        call.noted = warnings = warnings + strategy.warn(doc)
+        taken = endpoint.store.objects.get(key)
+        if taken is not None:
+            deleting = "deletionTimestamp" in taken.doc["metadata"]
+            generated = bool(metadata.get("generateName"))
+            raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
+        if not owned and traceable:
+            owners = Owners((), self._cluster.now())
+            # The structs of built-in kinds are there even when they are empty, so they never count as added.
+            owners.update(key_for(call, "Update"), endpoint.skeleton, content_of(call, doc), endpoint.place)
+            metadata["managedFields"] = owners.entries()
+        if not metadata.get("managedFields"):
+            metadata.pop("managedFields", None)
+        strategy.finish(doc, None)
+        stored_form = endpoint.take(doc)
+        if dry_run:
+            if version:
+                stored_form["metadata"]["resourceVersion"] = version
+            return Written(201, Stored(key, 0, stored_form), warnings=warnings)
+        new = self._cluster.insert(endpoint.resource, key, stored_form)
+        return Written(201, new, after=new, warnings=warnings)
+
+    def _tracked(self, call: Call, before: dict[str, Any], doc: dict[str, Any], reset: Reset) -> list[Entry]:
+        """Return who owns what after a change by update or patch."""
+        sent, known = doc["metadata"].get("managedFields"), before["metadata"].get("managedFields")
+        if call.subresource:
+            sent = None
+        elif sent == [{}] or (sent == [] and not call.endpoint.resource.custom):
+            return []
+        entries = sent or known
+        if not entries:
+            # Nobody owns anything after a reset, until the first apply.
+            return []
+        owners = Owners(entries, self._cluster.now())
+        old, new = content_of(call, before), content_of(call, doc)
+        owners.update(key_for(call, "Update"), old, new, call.endpoint.place, reset)
+        return owners.entries()
+
+    def _stamp(self, call: Call, doc: dict[str, Any], metadata: dict[str, Any]) -> None:
+        for key in OWNED:
+            # A kind that counts no generations keeps what it is created with.
+            if key != "generation" or call.endpoint.info.generation:
+                metadata.pop(key, None)
+        metadata["uid"] = self._cluster.uid()
+        metadata["creationTimestamp"] = self._cluster.now()
+        if call.endpoint.info.generation:
+            metadata["generation"] = 1
+        if "status" in call.endpoint.subresources and call.endpoint.info.plural not in _BORN_WITH_STATUS:
+            doc.pop("status", None)
+            if "status" in call.endpoint.skeleton:
+                doc["status"] = filled({}, call.endpoint.skeleton["status"])
+
+    def _require_namespace(self, call: Call, name: str) -> None:
+        info, namespace = call.endpoint.info, call.namespace
+        if not info.namespaced or namespace is None:
+            return
+        namespaces = self._cluster.registry.core("namespaces").store.objects
+        if namespace not in namespaces and self._provide_namespace is not None:
+            with contextlib.suppress(APIError):  # no name for a namespace: then it is not found
+                self._provide_namespace(namespace)
+        found = namespaces.get(namespace)
+        if found is None:
+            raise not_found("namespaces", "", namespace)
+        if found.doc["metadata"].get("deletionTimestamp"):
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            cause = FieldError(
+                "metadata.namespace", f"namespace {namespace} is being terminated", "NamespaceTerminating"
+            )
+            raise forbidden(info.plural, info.group, name, why, causes=[cause])
+
+    def update(self, call: Call) -> Written:
+        """Replace an object, or its status.
+
+        Raises:
+            Refusal: 400, 404, 409, 415 or 422 as the real server does.
+        """
+        dry_run = check_options(call)
+        old = self.find(call)
+        doc, warnings = read_document(call, None if old is None else call.endpoint.show(old.doc))
+        metadata, info = doc["metadata"], call.endpoint.info
+        check_named(call, metadata)
+        check_place(call, metadata)
+        if old is None:
+            if info.create_on_update and not call.subresource:
+                if metadata.get("uid"):
+                    raise conflict(info.plural, info.group, call.name, uid_problem(call, metadata["uid"], ""))
+                drop_version(metadata, dry_run=dry_run)
+                return self._create(call, doc, warnings, dry_run=dry_run)
+            raise not_found(info.plural, info.group, call.name)
+        uid = metadata.get("uid")
+        if uid and uid != old.uid:
+            raise conflict(info.plural, info.group, call.name, uid_problem(call, uid, old.uid))
+        if not metadata.get("resourceVersion") and not info.unconditional:
+            raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
+        return self.change(call, old, doc, warnings, dry_run=dry_run)
+
+    def patch(self, call: Call) -> Written:
+        """Patch an object, or its status.
+
+        Raises:
+            Refusal: 400, 404, 409, 415 or 422 as the real server does.
+        """
+        kind, info = patch_type(call), call.endpoint.info
+        dry_run = check_options(call)
+        old = self.find(call)
+        if kind == APPLY_PATCH:
+            return self._apply(call, old, dry_run=dry_run)
+        if old is None:
+            raise not_found(info.plural, info.group, call.name)
+        before = call.endpoint.show(old.doc)
+        doc, warnings = take_patched(call, patched(call, kind, before), before)
+        check_named(call, doc["metadata"])
+        check_place(call, doc["metadata"])
+        if not doc["metadata"].get("resourceVersion") and not info.unconditional:
+            raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
+        return self.change(call, old, doc, warnings, dry_run=dry_run)
+
+    def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> Written:
+        info = call.endpoint.info
+        if old is None and call.subresource:
+            raise not_found(info.plural, info.group, call.name)
+        config = read_configuration(call)
+        owners = Owners(entries_of(old), self._cluster.now())
+        if old is None:
+            uid = config["metadata"].get("uid")
+            config["metadata"]["managedFields"] = apply_new(call, config, owners)
+            drop_version(config["metadata"], dry_run=dry_run)
+            doc, warnings = take_patched(call, config, None)
+            if uid:
+                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise conflict(info.plural, info.group, call.name, why)
+            return self._create(call, doc, warnings, dry_run=dry_run, owned=True)
+        before = call.endpoint.show(old.doc)
+        applied = apply_over(call, config, old, owners)
+        doc, warnings = take_patched(call, applied, before)
+        check_place(call, doc["metadata"])
+        if not doc["metadata"].get("resourceVersion") and not info.unconditional:
+            raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
+        return self.change(call, old, doc, warnings, dry_run=dry_run, entries=owners.entries())
+
+    def find(self, call: Call) -> Stored | None:
+        """Return the stored version of the object that a request names, or None."""
+        resource = call.endpoint.resource
+        return resource.store.objects.get(resource.key(call.namespace, call.name))
+
+    def change(
+        self,
+        call: Call,
+        old: Stored,
+        doc: dict[str, Any],
+        warnings: list[str],
+        *,
+        dry_run: bool,
+        entries: list[Entry] | None = None,
+        findings: Sequence[FieldError] = (),
+    ) -> Written:
+        """Check a new content against the stored one and commit it; `doc` and its metadata are private.
+
+        Args:
+            call: the request.
+            old: the stored version.
+            doc: the new content.
+            warnings: what is to be said of it.
+            dry_run: whether nothing is to be stored.
+            entries: who owns what afterwards; None lets the request count as an update.
+            findings: what is known to be wrong with it already.
+        """
+        endpoint, info = call.endpoint, call.endpoint.info
+        before = endpoint.show(old.doc)
+        check_version(call, old, doc["metadata"])
+        traceable = entries is not None or is_traceable(call, doc, before)
+        reset = reset_by(call, before, doc) if traceable and entries is None else NO_RESET
+        doc = split_parts(call, before, doc)
+        metadata = doc["metadata"]
+        whole = not call.subresource or (call.subresource == "status" and not endpoint.resource.custom)
+        errors = check_metadata_update(info, metadata, before["metadata"]) if whole else []
+        if not endpoint.resource.custom and whole:
+            errors += check_built_in_metadata(info, metadata, call.subresource, new=False)
+        keep_owned(metadata, before["metadata"])
+        strategy = self._strategies(endpoint)
+        strategy.complete(doc, before)
+        errors += strategy.check(doc, before)
+        errors += check_contents(call, doc, before, errors)
+        errors += findings
+        if errors:
+            raise invalid(info.kind, info.internal_group, call.name, errors)
+        warnings = warnings + strategy.warn(doc)
+        metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
+        if traceable and entries is None:
+            entries = self._tracked(call, before, doc, reset)
+        metadata.pop("managedFields", None)
+        if traceable and entries:
+            known = before["metadata"].get("managedFields")
+            metadata["managedFields"] = known if entries == known else entries
+        strategy.finish(doc, before)
+        stored_form = endpoint.take(doc)
+        if same(doc, before) or same(stored_form, old.doc) or times_alone(stored_form, old.doc):
+            return Written(200, old, before=old, after=old, warnings=warnings)
+        if info.generation and (desired_changed(endpoint, old.doc, stored_form) or notes_count(call, before, doc)):
+            metadata["generation"] = before["metadata"].get("generation", 0) + 1
+        if dry_run:
+            return Written(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and is_due(endpoint, stored_form):
+            # The answer is the object as it went, under the version that it had; watches see what was stored.
+            shown = Stored(old.key, old.rv, stored_form)
+            gone = self._cluster.remove(endpoint.resource, old)
+            return Written(200, shown, before=old, after=gone, warnings=warnings)
+        new = self._cluster.replace(endpoint.resource, old, stored_form)
+        return Written(200, new, before=old, after=new, warnings=warnings)

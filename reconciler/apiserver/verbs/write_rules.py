@@ -1,0 +1,248 @@
+"""Say what a write may change, and what it is refused for, beside the contents of the kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, internal_error
+from reconciler.apiserver.encoding.text import go_int
+from reconciler.apiserver.ownership.apply import type_problems
+from reconciler.apiserver.ownership.managers import Entry
+from reconciler.apiserver.requests.metadata import metadata_beside_status
+from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.storage.contents import BLOCKING
+from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.apiserver.storage.store import Stored
+
+__all__ = [
+    "OWNED",
+    "check_contents",
+    "check_named",
+    "check_place",
+    "check_version",
+    "desired_changed",
+    "drop_version",
+    "entries_of",
+    "is_converted",
+    "is_due",
+    "is_traceable",
+    "keep_owned",
+    "notes_count",
+    "same",
+    "split_parts",
+    "times_alone",
+    "uid_problem",
+    "unfit",
+]
+
+OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
+"""What only the server changes in metadata."""
+
+
+def is_traceable(call: Call, doc: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Tell whether the owners of fields can be kept; the real server forgets all of them if not.
+
+    They cannot if what the request may not change is of the wrong type; what it may change is checked elsewhere.
+    """
+    if is_converted(call, before):
+        return not any(unfit(call, each) for each in (before, doc))
+    if not call.endpoint.resource.custom or "status" not in call.endpoint.subresources:
+        return True
+    if call.subresource == "status":
+        ignored = {key: value for key, value in doc.items() if key not in (*_APART, "metadata", "status")}
+    else:
+        ignored = {"status": doc["status"]} if "status" in doc else {}
+    ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
+    return all("duplicate entries" in problem for problem in type_problems(ignored, call.endpoint.place))
+
+
+_APART = ("apiVersion", "kind")
+
+
+def is_converted(call: Call, before: dict[str, Any]) -> bool:
+    """Tell whether a document is converted while the owners of its fields are told: it is for those of other versions.
+
+    What is converted has to fit the schema as a whole; what is not may have twins in its lists.
+    """
+    endpoint = call.endpoint
+    entries = (before.get("metadata") or {}).get("managedFields") or ()
+    if all(entry.get("apiVersion") == endpoint.api_version for entry in entries):
+        return False
+    versions = {each.api_version for each in endpoint.resource.endpoints.values()} - {endpoint.api_version}
+    return any(entry.get("apiVersion") in versions for entry in entries)
+
+
+def unfit(call: Call, doc: dict[str, Any]) -> str:
+    """Return in what a document does not fit the schema, in the words of structured-merge-diff, or nothing."""
+    content = {key: value for key, value in doc.items() if key not in _APART}
+    problems = list(type_problems(content, call.endpoint.place))
+    if len(problems) < 2:
+        return "".join(problems)
+    return "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
+
+
+def entries_of(old: Stored | None) -> list[dict[str, Any]]:
+    """Return the ``managedFields`` of a stored object, or none."""
+    return [] if old is None else list(old.doc["metadata"].get("managedFields") or ())
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether two documents are the same JSON; true is not 1."""
+    if one != other:
+        return False
+    deterministic = msgspec.json.Encoder(order="deterministic").encode
+    return deterministic(one) == deterministic(other)
+
+
+def times_alone(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether two documents differ in nothing but when their owners changed something."""
+    mine, theirs = one["metadata"].get("managedFields"), other["metadata"].get("managedFields")
+    if not mine or not theirs or mine == theirs or _untimed(mine) != _untimed(theirs):
+        return False
+    return same({**one, "metadata": {**one["metadata"], "managedFields": theirs}}, other)
+
+
+def _untimed(entries: list[Entry]) -> list[Entry]:
+    return [{key: value for key, value in entry.items() if key != "time"} for entry in entries]
+
+
+def is_due(endpoint: Endpoint, doc: dict[str, Any]) -> bool:
+    """Tell whether nothing but finalizers would hold a dying object: no grace period, no content of a namespace."""
+    if endpoint.info.group:
+        return True
+    if endpoint.info.plural == "namespaces":
+        return not (doc.get("spec") or {}).get("finalizers")
+    return endpoint.info.plural != "pods" or not doc["metadata"].get("deletionGracePeriodSeconds")
+
+
+def check_named(call: Call, metadata: dict[str, Any]) -> None:
+    """Refuse a document without a name."""
+    if not metadata.get("name"):
+        problem = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
+        raise bad_request(problem)
+
+
+def check_place(call: Call, metadata: dict[str, Any]) -> None:
+    """Compare name and namespace with the path; fill the namespace in."""
+    namespace = metadata.get("namespace") or ""
+    if not call.endpoint.info.namespaced:
+        metadata.pop("namespace", None)
+    elif namespace and namespace != call.namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    if call.name and metadata.get("name") and metadata["name"] != call.name:
+        raise bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({call.name})"
+        )
+    if call.endpoint.info.namespaced:
+        metadata["namespace"] = call.namespace
+
+
+def check_contents(
+    call: Call, doc: dict[str, Any], before: dict[str, Any] | None, errors: list[FieldError]
+) -> list[FieldError]:
+    """Return what is wrong with the contents of a document."""
+    contents = call.endpoint.contents
+    if contents is None:
+        return []
+    return contents.check(doc, before, call.subresource, blocked=any(error.reason in BLOCKING for error in errors))
+
+
+def check_version(call: Call, old: Stored, metadata: dict[str, Any]) -> None:
+    """Refuse a version that is not the stored one."""
+    info, asked = call.endpoint.info, metadata.get("resourceVersion")
+    if not asked:
+        return
+    number = _number(asked)
+    if number != old.rv and (number or not info.unconditional):
+        raise conflict(info.plural, info.group, call.name)
+
+
+def drop_version(metadata: dict[str, Any], *, dry_run: bool) -> None:
+    """Leave out the version of an object that an update or apply creates; a dry run answers with it."""
+    version = metadata.get("resourceVersion")
+    if version:
+        _number(version)
+    if not dry_run:
+        metadata.pop("resourceVersion", None)
+
+
+def _number(version: str) -> int:
+    try:
+        return go_int(version, signed=False)
+    except ValueError as error:
+        raise internal_error(str(error)) from None
+
+
+_KEPT_AS = {
+    "customresourcedefinitions": "apiextensions.k8s.io/customresourcedefinitions",
+    "endpoints": "services/endpoints",
+    "ingresses": "ingress",
+    "nodes": "minions",
+    "replicationcontrollers": "controllers",
+    "services": "services/specs",
+}
+"""Where the real server keeps kinds in etcd, if not under their plural name; messages show it."""
+
+
+def uid_problem(call: Call, uid: str, stored: str) -> str:
+    """Return how a uid that is not the stored one is refused."""
+    info = call.endpoint.info
+    place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
+    kept = f"{info.group}/{info.plural}" if call.endpoint.resource.custom else _KEPT_AS.get(info.plural, info.plural)
+    # What is only tried does not reach etcd, below whose root the keys are.
+    root = "" if call.query.get("dryRun") else "/registry"
+    key = f"{root}/{kept}/{place}"
+    return (
+        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
+        f"failed: UID in precondition: {uid}, UID in object meta: {stored}"
+    )
+
+
+def split_parts(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> dict[str, Any]:
+    """Keep apart what the subresource and the object itself may change."""
+    if call.subresource == "status":
+        changed = {**before, "metadata": dict(before["metadata"])}
+        if not call.endpoint.resource.custom:
+            # Controllers of built-in kinds keep notes of theirs beside the status.
+            changed["metadata"] = metadata_beside_status(call.endpoint.info, doc["metadata"], before["metadata"])
+        if "status" in doc:
+            changed["status"] = doc["status"]
+        else:
+            changed.pop("status", None)
+        return changed
+    if "status" in call.endpoint.subresources:
+        if "status" in before:
+            doc["status"] = before["status"]
+        else:
+            doc.pop("status", None)
+    return doc
+
+
+def keep_owned(metadata: dict[str, Any], before: dict[str, Any]) -> None:
+    """Keep what only the server changes in metadata."""
+    for key in OWNED:
+        if key in before:
+            metadata[key] = before[key]
+        else:
+            metadata.pop(key, None)
+
+
+def notes_count(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> bool:
+    """Tell whether metadata was changed that counts for generation: annotations of Deployments, labels of slices."""
+    if call.endpoint.info.plural == "endpointslices":
+        return (before["metadata"].get("labels") or {}) != (doc["metadata"].get("labels") or {})
+    if call.endpoint.info.plural != "deployments" or call.endpoint.info.group != "apps" or call.subresource:
+        return False
+    return (before["metadata"].get("annotations") or {}) != (doc["metadata"].get("annotations") or {})
+
+
+def desired_changed(endpoint: Endpoint, before: dict[str, Any], doc: dict[str, Any]) -> bool:
+    """Tell whether anything was changed that counts for generation."""
+    apart = {"metadata", "status"} if "status" in endpoint.subresources else {"metadata"}
+    for key in (before.keys() | doc.keys()) - apart:
+        old, new = before.get(key), doc.get(key)
+        if old is not new and not same({"": old}, {"": new}):
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""List and watch: the stream of one kind into its store."""

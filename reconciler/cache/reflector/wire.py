@@ -1,0 +1,368 @@
+"""Turn what a server sends into cached objects, reading no more of it than the metadata.
+
+Lists and watch lines are taken apart as raw slices; each object is then copied out, because a slice would keep the
+whole response in memory for as long as one object lives (34 MB for 20,000 objects, measured).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from reconciler.cache.store.object import CachedObject, OwnerReference
+from reconciler.cache.store.partition import HashRange
+from reconciler.meta import (
+    UNDECODABLE,
+    GroupVersionKind,
+    Request,
+    Version,
+    gvk_of,
+    json_elements,
+    json_members,
+    name_of,
+    parse_version,
+)
+
+__all__ = [
+    "ListPage",
+    "Transform",
+    "WatchLine",
+    "WireReader",
+    "cached_object",
+    "decode_line",
+    "decode_list",
+    "read_bookmark",
+]
+
+Transform = Callable[[dict[str, Any]], dict[str, Any]]
+"""Change a decoded object before it is stored; may work in place. Name, namespace, uid, version stay the server's."""
+
+_MANAGED_FIELDS = b'"managedFields":'
+
+_logger = logging.getLogger("reconciler.cache")
+
+
+class _Metadata(msgspec.Struct, rename="camel", gc=False):
+    name: str = ""
+    namespace: str | None = None
+    uid: str = ""
+    resource_version: str = ""
+    generation: int | None = None
+    labels: dict[str, str] | None = None
+    finalizers: tuple[str, ...] | None = None
+    owner_references: tuple[OwnerReference, ...] | None = None
+    deletion_timestamp: str | None = None
+    creation_timestamp: str | None = None
+    managed_fields: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Head(msgspec.Struct, rename="camel", gc=False):
+    metadata: _Metadata
+    api_version: str = ""
+    kind: str = ""
+
+
+class _RawMetadata(msgspec.Struct, gc=False):
+    metadata: msgspec.Raw
+
+
+class ListMetadata(msgspec.Struct, rename="camel", gc=False):
+    """Hold the version of a list, the token of its next page, and what the server says of the shard that it chose."""
+
+    resource_version: str = ""
+    shard_info: Any = None
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class ListPage(msgspec.Struct, gc=False):
+    """Hold one page of a list, its items as slices of the response."""
+
+    metadata: ListMetadata = msgspec.field(default_factory=ListMetadata)
+    items: list[msgspec.Raw] | None = None
+
+
+class WatchLine(msgspec.Struct, gc=False):
+    """Hold one line of a watch: ADDED, MODIFIED, DELETED, BOOKMARK or ERROR, and its object as a slice."""
+
+    type: str
+    object: msgspec.Raw
+
+
+class Bookmark(msgspec.Struct, rename="camel", gc=False):
+    """Hold what a bookmark says: how far the watch has come, and perhaps that the initial events are complete."""
+
+    resource_version: str = ""
+    annotations: dict[str, str] | None = None
+
+    @property
+    def ends_initial_events(self) -> bool:
+        """Say whether a streamed list is complete with this bookmark."""
+        return (self.annotations or {}).get("k8s.io/initial-events-end") == "true"
+
+
+class _BookmarkObject(msgspec.Struct, gc=False):
+    metadata: Bookmark
+
+
+_decode_page = msgspec.json.Decoder(ListPage).decode
+_decode_line = msgspec.json.Decoder(WatchLine).decode
+_decode_document = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_list_metadata = msgspec.json.Decoder(ListMetadata).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_raw_metadata = msgspec.json.Decoder(_RawMetadata).decode
+_decode_bookmark = msgspec.json.Decoder(_BookmarkObject).decode
+
+
+def decode_list(body: bytes) -> ListPage:
+    """Read a page of a list. An item that the decoder refuses does not stop it.
+
+    Raises:
+        ValueError: the page is not a list.
+    """
+    try:
+        return _decode_page(body)
+    except UNDECODABLE as error:
+        members = _members(body, error)
+        items = members.get("items", b"null")
+        try:
+            metadata = _decode_list_metadata(members.get("metadata", b"{}"))
+            return ListPage(metadata, None if items == b"null" else [*map(msgspec.Raw, json_elements(items))])
+        except UNDECODABLE as broken:
+            raise ValueError(str(broken)) from None
+
+
+def decode_line(line: bytes) -> WatchLine:
+    """Read a line of a watch. An object that the decoder refuses does not stop it.
+
+    Raises:
+        ValueError: the line is not an event.
+    """
+    try:
+        return _decode_line(line)
+    except UNDECODABLE as error:
+        members = _members(line, error)
+        try:
+            return WatchLine(_decode_text(members["type"]), msgspec.Raw(members["object"]))
+        except (KeyError, *UNDECODABLE):
+            raise ValueError(str(error)) from None
+
+
+def _members(text: bytes, error: Exception) -> dict[str, bytes]:
+    try:
+        return json_members(text)
+    except ValueError:
+        raise ValueError(str(error)) from None
+
+
+def read_bookmark(raw: msgspec.Raw) -> Bookmark:
+    """Read the object of a BOOKMARK line.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return _decode_bookmark(raw).metadata
+    except UNDECODABLE as error:
+        raise ValueError(str(error)) from None
+
+
+class WireReader:
+    """Make cached objects of one kind from raw JSON.
+
+    Args:
+        gvk: the kind; filled in where the items of a list leave it out.
+        metadata_only: keep apiVersion, kind and metadata alone.
+        managed_fields: keep ``metadata.managedFields``. Default False: they are often half of an object.
+        transform: applied to each decoded object. It costs a decode and an encode an object (about 10 µs for 2 KB).
+        hashes: what this process answers for; objects outside are dropped.
+
+    Attributes:
+        elsewhere: how many objects and events were dropped because their uid's hash is not in `hashes`.
+        server_filters: whether the server leaves those out itself; None until that is known.
+        unexpected: how many objects were dropped because they are of another kind or have no readable name.
+        transform_errors: how often `transform` failed; those objects are kept as they came.
+    """
+
+    def __init__(
+        self,
+        gvk: GroupVersionKind,
+        *,
+        metadata_only: bool = False,
+        managed_fields: bool = False,
+        transform: Transform | None = None,
+        hashes: HashRange | None = None,
+    ) -> None:
+        self._gvk = gvk
+        names = (msgspec.json.encode(gvk.api_version), msgspec.json.encode(gvk.kind))
+        self._head = b'{"apiVersion":%b,"kind":%b,' % names
+        # Custom kinds come in alphabetical order, built-in ones in that of their Go structs.
+        self._heads = (self._head + b'"metadata":{', b'{"kind":%b,"apiVersion":%b,"metadata":{' % names[::-1])
+        self._kinds = {"", gvk.kind, "PartialObjectMetadata"} if metadata_only else {"", gvk.kind}
+        self._metadata_only = metadata_only
+        self._managed_fields = managed_fields
+        self._transform = transform
+        self._hashes = hashes
+        self.elsewhere = 0
+        self.server_filters: bool | None = None
+        self.unexpected = 0
+        self.transform_errors = 0
+
+    def read(self, raw: msgspec.Raw | bytes, *, told: bool = True) -> CachedObject | None:
+        """Return the object, or None when it is none of this kind.
+
+        Args:
+            raw: its JSON.
+            told: count and log what is none.
+        """
+        problem = None
+        try:
+            head = _decode_head(raw)
+        except UNDECODABLE as error:
+            problem = str(error) or type(error).__name__
+            head = _salvaged(bytes(raw))
+        if head.kind not in self._kinds or not head.metadata.name:
+            if told:
+                self._refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
+            return None
+        if self._hashes is not None and not self._hashes.holds(head.metadata.uid):
+            self.elsewhere += 1
+            self.server_filters = False
+            return None
+        data = self._cut(raw, head)
+        if self._transform is not None and problem is None:
+            return self._transformed(self._transform, head.metadata, data)
+        return _build(head.metadata, data, problem)
+
+    def version_of(self, raw: msgspec.Raw | bytes) -> Version | None:
+        """Return the version of an object that `read` returned None for; None where it has none, or another kind."""
+        try:
+            head = _decode_head(raw)
+        except UNDECODABLE:
+            head = _salvaged(bytes(raw))
+        known = head.kind in self._kinds and head.metadata.resource_version
+        return parse_version(head.metadata.resource_version) if known else None
+
+    def _cut(self, raw: msgspec.Raw | bytes, head: _Head) -> bytes:
+        if self._metadata_only:
+            data = b'%b"metadata":%b}' % (self._head, _raw_metadata(raw))
+        elif not head.kind:
+            data = self._head + bytes(raw).lstrip()[1:]
+        else:
+            data = bytes(raw)
+        if head.metadata.managed_fields is msgspec.UNSET or self._managed_fields:
+            return data
+        return _without_managed_fields(data, bytes(head.metadata.managed_fields), self._heads)
+
+    def _refuse(self, what: str) -> None:
+        self.unexpected += 1
+        level = logging.WARNING if self.unexpected == 1 else logging.DEBUG
+        _logger.log(level, "%s: the server sent %s; it is left out", self._gvk, what)
+
+    def _transformed(self, transform: Transform, metadata: _Metadata, data: bytes) -> CachedObject:
+        try:
+            document = transform(msgspec.json.decode(data))
+            _restore_identity(document, metadata, self._gvk)
+            data = msgspec.json.encode(document)
+            return _build(_decode_head(data).metadata, data)
+        except Exception:  # user code; an object that cannot be transformed must not be lost
+            self.transform_errors += 1
+            level = logging.WARNING if self.transform_errors == 1 else logging.DEBUG
+            request = Request(metadata.name, metadata.namespace)
+            _logger.log(level, "%s %s: the transform failed; kept as it came", self._gvk, request, exc_info=True)
+            return _build(metadata, data)
+
+
+def cached_object(document: Mapping[str, Any]) -> CachedObject:
+    """Make a cached object of a document, as an informer without transform would.
+
+    Raises:
+        ValueError: the document has no name, or its metadata is not that of a Kubernetes object.
+    """
+    found = WireReader(gvk_of(document)).read(msgspec.json.encode(document))
+    if found is None or found.problem is not None:
+        raise ValueError(f"{gvk_of(document)} {name_of(document)!r} is no object that a cache could hold")
+    return found
+
+
+def _salvaged(text: bytes) -> _Head:
+    """Return as much of an object's head as can be read, each field by itself; an empty one if there is nothing."""
+    try:
+        members = json_members(text)
+        fields = json_members(members.get("metadata", b"{}"))
+    except ValueError:
+        return _Head(_Metadata())
+    metadata = _Metadata()
+    for field in msgspec.structs.fields(_Metadata):
+        if (value := fields.get(field.encode_name)) is not None:
+            with contextlib.suppress(*UNDECODABLE):
+                read = (
+                    msgspec.Raw(value)
+                    if field.name == "managed_fields"
+                    else msgspec.json.decode(value, type=field.type)
+                )
+                setattr(metadata, field.name, read)
+    head = _Head(metadata)
+    with contextlib.suppress(KeyError, *UNDECODABLE):
+        head.kind = _decode_text(members["kind"])
+    return head
+
+
+def _raw_metadata(raw: msgspec.Raw | bytes) -> bytes:
+    try:
+        return bytes(_decode_raw_metadata(raw).metadata)
+    except UNDECODABLE:
+        return json_members(bytes(raw))["metadata"]
+
+
+def _build(metadata: _Metadata, data: bytes, problem: str | None = None) -> CachedObject:
+    namespace = metadata.namespace
+    return CachedObject(
+        request=Request(metadata.name, sys.intern(namespace) if namespace else None),
+        uid=metadata.uid,
+        version=parse_version(metadata.resource_version),
+        data=data,
+        generation=metadata.generation,
+        finalizers=metadata.finalizers or (),
+        owner_references=metadata.owner_references or (),
+        deletion_timestamp=metadata.deletion_timestamp,
+        creation_timestamp=metadata.creation_timestamp,
+        problem=problem,
+        _labels=metadata.labels,
+    )
+
+
+def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...]) -> bytes:
+    """Cut the member out of the text; decode and encode only where its place is not beyond doubt.
+
+    A quote inside a JSON string is escaped, so the key's bytes are a key wherever they stand. They are the right one if
+    the value follows and there is no other, or if the object begins with its metadata: what comes before managedFields
+    there has only texts as values. The second search, which this saves, costs more than all the rest.
+    """
+    start = data.find(_MANAGED_FIELDS)
+    after = start + len(_MANAGED_FIELDS)
+    end = after + len(value)
+    if data.startswith(value, after) and (data.startswith(heads) or data.rfind(_MANAGED_FIELDS) == start):
+        if data.startswith(b",", end):
+            return data[:start] + data[end + 1 :]
+        if data.startswith(b",", start - 1):
+            return data[: start - 1] + data[end:]
+    try:
+        document = _decode_document(data)
+    except UNDECODABLE:
+        return data
+    del document["metadata"]["managedFields"]
+    return msgspec.json.encode(document)
+
+
+def _restore_identity(document: dict[str, Any], metadata: _Metadata, gvk: GroupVersionKind) -> None:
+    kept = document.setdefault("metadata", {})
+    kept |= {"name": metadata.name, "uid": metadata.uid, "resourceVersion": metadata.resource_version}
+    if metadata.namespace:
+        kept["namespace"] = metadata.namespace
+    document |= {"apiVersion": gvk.api_version, "kind": gvk.kind}

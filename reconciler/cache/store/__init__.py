@@ -1,0 +1,1 @@
+"""Stored objects: wire bytes, indexes, own writes."""

@@ -1,0 +1,1 @@
+"""`reconciler demo`: the retry timeline without a cluster."""

@@ -1,0 +1,1 @@
+"""Client configuration: kubeconfig, in-cluster, credentials."""

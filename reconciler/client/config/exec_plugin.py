@@ -1,0 +1,141 @@
+"""Run a credential plugin: within its time, with bounded output, and without a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reconciler.client.config.kubeconfig import Entry
+from reconciler.client.transport.redaction import excerpt
+from reconciler.errors import ConfigurationError
+
+__all__ = ["TIME_LIMIT", "run_plugin"]
+
+TIME_LIMIT = 60.0
+"""Seconds after which a plugin is killed, with all processes that it has started in its group."""
+
+_LONGEST_OUTPUT = 2**20
+"""Bytes of standard output, and of standard error, that a plugin may print."""
+
+_KILL_TIMEOUT = 5.0
+
+_GROUP = "client.authentication.k8s.io/"
+_CLUSTER_INFO = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
+_VERSIONS = (f"{_GROUP}v1", f"{_GROUP}v1beta1", f"{_GROUP}v1alpha1")
+
+
+async def run_plugin(user: Entry, cluster: Entry) -> Mapping[str, Any]:
+    """Return the ``status`` of the ExecCredential that a user's plugin prints.
+
+    Cancellation kills the plugin.
+
+    Args:
+        user: names the plugin.
+        cluster: described to the plugin, if its entry says so (``provideClusterInfo``).
+
+    Raises:
+        ConfigurationError: it cannot run, fails, takes too long, or prints something else. Its standard error is
+            quoted with what may be secret hidden; its standard output never.
+    """
+    config = user.value["exec"]
+    version, command = config.get("apiVersion") or "", config.get("command") or ""
+    if version not in _VERSIONS:
+        raise ConfigurationError(f"exec: apiVersion must be one of {', '.join(_VERSIONS)}")
+    if not command:
+        raise ConfigurationError("exec: no command is given")
+    if config.get("interactiveMode") == "Always":
+        raise ConfigurationError(
+            "exec: the plugin needs a terminal (interactiveMode: Always), which this process lacks"
+        )
+    # As in client-go: with a slash it is a path, and a relative one starts from the folder of the kubeconfig.
+    if os.sep in command and not Path(command).is_absolute():
+        command = str(user.folder / command)
+    output = await _output([command, *(config.get("args") or ())], _environment(config, version, cluster), config)
+    return _status(output, version)
+
+
+def _environment(config: Mapping[str, Any], version: str, cluster: Entry) -> dict[str, str]:
+    spec: dict[str, Any] = {"interactive": False}
+    if config.get("provideClusterInfo"):
+        spec["cluster"] = {key: cluster.value[key] for key in _CLUSTER_INFO if cluster.value.get(key)}
+    info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
+    given = {one["name"]: one.get("value") or "" for one in config.get("env") or ()}
+    return {**os.environ, **given, "KUBERNETES_EXEC_INFO": json.dumps(info)}
+
+
+async def _output(command: list[str], environment: dict[str, str], config: Mapping[str, Any]) -> bytes:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # so that its children can be killed with it
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a valid command"
+        hint = excerpt(config.get("installHint") or "")
+        raise ConfigurationError(f"exec: {command[0]}: {reason}{f'. {hint}' if hint else ''}") from None
+    assert process.stdout is not None  # noqa: S101 - see above
+    assert process.stderr is not None  # noqa: S101 - see above
+    try:
+        async with asyncio.timeout(TIME_LIMIT):
+            output, complaint = await asyncio.gather(_read(process.stdout), _read(process.stderr))
+            code = await process.wait()
+    except TimeoutError:
+        await _kill(process)
+        raise ConfigurationError(f"exec: {command[0]} was killed: it did not end within {TIME_LIMIT:g} s") from None
+    except BaseException:
+        await _kill(process)
+        raise
+    if code:
+        said = excerpt(complaint.decode(errors="replace"))
+        raise ConfigurationError(f"exec: process returned {code}{f'. {said}' if said else ''}")
+    return output
+
+
+async def _read(stream: asyncio.StreamReader) -> bytes:
+    parts, size = [], 0
+    while part := await stream.read(2**16):
+        parts.append(part)
+        size += len(part)
+        if size > _LONGEST_OUTPUT:
+            raise ConfigurationError(f"exec: the plugin printed more than {_LONGEST_OUTPUT // 2**20} MiB")
+    return b"".join(parts)
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):  # a process that has left the group may still hold the output
+        async with asyncio.timeout(_KILL_TIMEOUT):
+            await process.wait()
+
+
+def _status(output: bytes, version: str) -> Mapping[str, Any]:
+    try:
+        document = msgspec.json.decode(output)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ConfigurationError("exec: the plugin printed no JSON") from None
+    if not isinstance(document, dict) or document.get("kind") != "ExecCredential":
+        raise ConfigurationError("exec: the plugin printed no ExecCredential")
+    if document.get("apiVersion") != version:
+        raise ConfigurationError(f"exec: the plugin printed another apiVersion than {version}")
+    status = document.get("status")
+    fields = ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
+    if not isinstance(status, dict) or not all(isinstance(status.get(name), (str, type(None))) for name in fields):
+        raise ConfigurationError("exec: the plugin printed an ExecCredential without a valid status")
+    return status

@@ -1,0 +1,360 @@
+"""Find a kubeconfig, and check all of it that is used: each wrong value is one error that names file and field."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from reconciler.client.transport.redaction import without_password
+from reconciler.errors import ConfigurationError
+
+__all__ = ["Entry", "Kubeconfig", "default_path", "paths_in"]
+
+_LARGEST_FILE = 2**24
+
+_TEXT, _BOOL, _LIST, _TEXTS, _MAPPING = "text", "true or false", "a list", "a list of texts", "a mapping"
+
+_FIELDS: Mapping[str, Mapping[str, str]] = {
+    "cluster": {
+        "server": _TEXT,
+        "tls-server-name": _TEXT,
+        "insecure-skip-tls-verify": _BOOL,
+        "certificate-authority": _TEXT,
+        "certificate-authority-data": _TEXT,
+        "proxy-url": _TEXT,
+        "disable-compression": _BOOL,
+        "extensions": _LIST,
+    },
+    "context": {"cluster": _TEXT, "user": _TEXT, "namespace": _TEXT, "extensions": _LIST},
+    "user": {
+        "client-certificate": _TEXT,
+        "client-certificate-data": _TEXT,
+        "client-key": _TEXT,
+        "client-key-data": _TEXT,
+        "token": _TEXT,
+        "tokenFile": _TEXT,
+        "username": _TEXT,
+        "password": _TEXT,
+        "as": _TEXT,
+        "as-uid": _TEXT,
+        "as-groups": _TEXTS,
+        "as-user-extra": _MAPPING,
+        "auth-provider": _MAPPING,
+        "exec": _MAPPING,
+        "extensions": _LIST,
+    },
+    "exec": {
+        "apiVersion": _TEXT,
+        "command": _TEXT,
+        "args": _TEXTS,
+        "env": _LIST,
+        "installHint": _TEXT,
+        "interactiveMode": _TEXT,
+        "provideClusterInfo": _BOOL,
+    },
+    "env": {"name": _TEXT, "value": _TEXT},
+    "auth-provider": {"name": _TEXT, "config": _MAPPING},
+}
+
+
+def default_path() -> Path:
+    """Return ``~/.kube/config``."""
+    return Path("~/.kube/config").expanduser()
+
+
+def paths_in(variable: str) -> list[Path]:
+    """Return the paths in a value of ``KUBECONFIG``."""
+    return [Path(part).expanduser() for part in variable.split(os.pathsep) if part]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One cluster, context or user, with the file that it was read from; relative paths start from its folder."""
+
+    name: str
+    value: Mapping[str, Any]
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the file."""
+        return self.path.parent
+
+
+class Kubeconfig:
+    """Hold the merged files: of entries with the same name, and of current contexts, the first one counts.
+
+    Args:
+        paths: the files; those that do not exist are left out.
+        subject: what a message calls them.
+
+    Raises:
+        ConfigurationError: none of them exists, or one cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[Path], subject: str) -> None:
+        self._subject = subject
+        self._sections: dict[str, dict[str, Entry]] = {"clusters": {}, "contexts": {}, "users": {}}
+        self._current = ""
+        found = [(path, document) for path in paths if (document := _load(path)) is not None]
+        if not found:
+            raise ConfigurationError(f"{subject} does not exist: give the path of a kubeconfig, or unset it")
+        for path, document in found:
+            self._add(path, document)
+
+    def _add(self, path: Path, document: Mapping[str, Any]) -> None:
+        current = document.get("current-context")
+        _check(f"kubeconfig {path}: current-context", current, _TEXT)
+        self._current = self._current or current or ""
+        for section, entries in self._sections.items():
+            what = section.removesuffix("s")
+            names: set[str] = set()
+            for item in _items(path, section, document.get(section)):
+                name, value = item["name"], item.get(what)
+                if name in names:
+                    raise ConfigurationError(f"kubeconfig {path}: there are two {section} named {name!r}: remove one")
+                names.add(name)
+                _check(f"kubeconfig {path}: {what} {name!r}", value, _MAPPING)
+                entries.setdefault(name, Entry(name, value or {}, path))
+
+    def choose(self, context: str | None) -> tuple[str, Entry, Entry]:
+        """Return a context's name, cluster and user; the current context's by default.
+
+        Raises:
+            ConfigurationError: there is no such context, it names what does not exist, or a field is not valid.
+        """
+        contexts = self._sections["contexts"]
+        known = f"it knows {', '.join(sorted(contexts)) or 'none'}"
+        name = context or self._current
+        if not name:
+            raise ConfigurationError(f"{self._subject} names no current-context: give context=, {known}")
+        if name not in contexts:
+            raise ConfigurationError(f"{self._subject} has no context {name!r}: {known}")
+        chosen = _checked(contexts[name], "context")
+        cluster = _checked(self._referred(chosen, "cluster"), "cluster")
+        user = _checked(self._referred(chosen, "user"), "user")
+        _check_cluster(cluster)
+        _check_user(user)
+        return name, cluster, _absolute(user)
+
+    def document(self, name: str, cluster: Entry, user: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a kubeconfig of one context, whose paths do not depend on where a file lies.
+
+        Args:
+            name: the context's.
+            cluster: its cluster.
+            user: its user's entries, with such paths already.
+        """
+        return {
+            "current-context": name,
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "clusters": [{"name": name, "cluster": _absolute(cluster).value}],
+            "users": [{"name": name, "user": dict(user)}],
+        }
+
+    def impersonation(self, user: Entry) -> dict[str, str]:
+        """Return the headers for acting as somebody else, which a user's entry may ask for.
+
+        Raises:
+            ConfigurationError: it asks for more than can be said: several groups, or further attributes.
+        """
+        groups = user.value.get("as-groups") or []
+        if len(groups) > 1 or user.value.get("as-user-extra"):
+            raise ConfigurationError(
+                f"{self._subject}: user {user.name!r} acts as somebody else with several as-groups or with "
+                "as-user-extra, which is not supported: leave all but 'as', 'as-uid' and one group out"
+            )
+        given = {
+            "Impersonate-User": user.value.get("as"),
+            "Impersonate-Uid": user.value.get("as-uid"),
+            "Impersonate-Group": groups[0] if groups else None,
+        }
+        return {name: str(value) for name, value in given.items() if value}
+
+    def _referred(self, context: Entry, what: str) -> Entry:
+        name = context.value.get(what) or ""
+        if not name:
+            raise ConfigurationError(f"{self._subject}: context {context.name!r} names no {what}: add one")
+        entry = self._sections[f"{what}s"].get(name)
+        if entry is None:
+            raise ConfigurationError(
+                f"{self._subject}: context {context.name!r} names {what} {name!r}, which is not in it: add that {what}"
+            )
+        return entry
+
+
+def _checked(entry: Entry, what: str) -> Entry:
+    """Return an entry whose fields have the right types, without those that are null."""
+    subject = f"kubeconfig {entry.path}: {what} {entry.name!r}"
+    return replace(entry, value=_checked_fields(subject, what, entry.value))
+
+
+def _checked_fields(subject: str, what: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {key: one for key, one in value.items() if one is not None}
+    for field, kind in _FIELDS[what].items():
+        _check(f"{subject}: {field}", fields.get(field), kind)
+    for nested in ("exec", "auth-provider"):
+        if nested in fields and nested in _FIELDS[what]:
+            fields[nested] = _checked_fields(f"{subject}: {nested}", nested, fields[nested])
+    if what == "exec":
+        for number, one in enumerate(fields.get("env") or ()):
+            where = f"{subject}: env[{number}]"
+            _check(where, one, _MAPPING)
+            variable = _checked_fields(where, "env", one or {})
+            name = variable.get("name", "")
+            if not name or "=" in name or "\0" in name + variable.get("value", ""):
+                raise ConfigurationError(f"{where} is not a variable: it needs a name, and a value without NUL")
+    if what == "auth-provider":
+        for key, one in (fields.get("config") or {}).items():
+            _check(f"{subject}: config: {str(key)[:80]}", one, _TEXT)
+    return fields
+
+
+def _check(subject: str, value: Any, kind: str) -> None:
+    """Raise unless a value is absent or of a kind; the value itself, which may be secret, is not shown."""
+    right = {
+        _TEXT: isinstance(value, str),
+        _BOOL: isinstance(value, bool),
+        _LIST: isinstance(value, list),
+        _TEXTS: isinstance(value, list) and all(isinstance(one, str) for one in value),
+        _MAPPING: isinstance(value, Mapping),
+    }
+    if value is None or right[kind]:
+        return
+    hint = ""
+    if kind == _TEXT and isinstance(value, (int, float)):
+        hint = ": put it in quotes"
+    elif kind == _BOOL and isinstance(value, str):
+        hint = ": write it without quotes"
+    raise ConfigurationError(f"{subject} must be {kind}, not {_KINDS.get(type(value), type(value).__name__)}{hint}")
+
+
+_KINDS: Mapping[type, str] = {
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
+def _check_cluster(cluster: Entry) -> None:
+    subject = f"kubeconfig {cluster.path}: cluster {cluster.name!r}"
+    _check_address(f"{subject} has server", cluster.value.get("server") or "", "https://host:port")
+    proxy = cluster.value.get("proxy-url")
+    if proxy:
+        _check_address(f"{subject} has proxy-url", proxy, "http://host:port")
+    _check_file(cluster, "cluster", "certificate-authority")
+
+
+def _check_address(subject: str, address: str, form: str) -> None:
+    try:
+        parts = urlsplit(address)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not address.isprintable() or " " in address:
+        raise ConfigurationError(f"{subject} {without_password(address)!r}: write it as {form}")
+
+
+def _check_user(user: Entry) -> None:
+    for key in ("client-certificate", "client-key"):
+        _check_file(user, "user", key)
+    _check_file(user, "user", "tokenFile", data=False)
+    for key in ("as", "as-uid", *(user.value.get("as-groups") or ())):
+        text = user.value.get(key, "") if key in ("as", "as-uid") else key
+        if not text.isprintable():
+            raise ConfigurationError(
+                f"kubeconfig {user.path}: user {user.name!r}: {key!r} holds a control character, which no header can"
+            )
+
+
+def _check_file(entry: Entry, what: str, key: str, *, data: bool = True) -> None:
+    """Check that a file, or the base64 text that may stand in its place, can be read."""
+    subject = f"kubeconfig {entry.path}: {key} of {what} {entry.name!r}"
+    if data and entry.value.get(f"{key}-data"):
+        try:
+            base64.b64decode("".join(entry.value[f"{key}-data"].split()), validate=True)
+        except ValueError:
+            raise ConfigurationError(f"{subject} ({key}-data) is not valid base64: copy it again") from None
+    elif entry.value.get(key):
+        path = entry.folder / Path(entry.value[key]).expanduser()
+        try:
+            path.read_bytes()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "not a valid path"
+            raise ConfigurationError(f"{subject} cannot be read: {path}: {reason}") from None
+
+
+def _absolute(entry: Entry) -> Entry:
+    """Return an entry with absolute paths; a token file counts more than a token, as in client-go."""
+    value = dict(entry.value)
+    for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
+        if value.get(key):
+            value[key] = str((entry.folder / Path(str(value[key])).expanduser()).absolute())
+    if value.get("tokenFile"):
+        value.pop("token", None)
+    return replace(entry, value=value)
+
+
+def _load(path: Path) -> Mapping[str, Any] | None:
+    """Return what a file holds; None if it does not exist."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses keys that stand there twice, and merges, which a few lines can make endless."""
+
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                name = getattr(key, "value", None)
+                if key.tag == "tag:yaml.org,2002:merge" or (isinstance(name, str) and name in seen):
+                    raise yaml.constructor.ConstructorError(None, None, "a key twice, or a merge", key.start_mark)
+                seen.add(str(name))
+
+    # A time without quotes is text, as in client-go.
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise ConfigurationError(f"kubeconfig {path} is larger than {_LARGEST_FILE // 2**20} MiB")
+        document = yaml.load(content, Loader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigurationError(f"kubeconfig {path} cannot be read: {error.strerror}") from None
+    except yaml.constructor.ConstructorError as error:
+        why = f"a key stands there twice, or a form that is not supported: {_where(error)}"
+        raise ConfigurationError(f"kubeconfig {path} cannot be used: {why}") from None
+    except yaml.YAMLError as error:
+        # The text of the error may quote the line, and with it a token.
+        raise ConfigurationError(f"kubeconfig {path} is not valid YAML: {_where(error)}") from None
+    except (ValueError, OverflowError, RecursionError):
+        raise ConfigurationError(f"kubeconfig {path} is invalid: it holds a value that cannot be read") from None
+    if not isinstance(document, Mapping):
+        raise ConfigurationError(f"kubeconfig {path} is invalid: it holds no clusters, contexts and users")
+    return document
+
+
+def _where(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"look at line {mark.line + 1}, column {mark.column + 1}" if mark else "look for bytes that are no text"
+
+
+def _items(path: Path, section: str, items: Any) -> Sequence[Mapping[str, Any]]:
+    items = items or []
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) and item.get("name") for item in items):
+        raise ConfigurationError(f"kubeconfig {path} is no kubeconfig: {section} must be a list of entries with names")
+    for number, item in enumerate(items):
+        _check(f"kubeconfig {path}: {section}[{number}]: name", item["name"], _TEXT)
+    return items

@@ -1,0 +1,1 @@
+"""What verbs, status writers and discovery share: sending, answers, retries."""

@@ -1,0 +1,1 @@
+"""RBAC rules that a reconciler declares and needs."""

@@ -1,0 +1,1 @@
+"""One reconcile: worker, cycle, outcome, finalizer, threads."""

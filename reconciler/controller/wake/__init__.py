@@ -1,0 +1,1 @@
+"""What enqueues keys: sources, watches, predicates, the echo rule."""

@@ -1,0 +1,1 @@
+"""Sharding: the share of the objects that a replica reconciles."""

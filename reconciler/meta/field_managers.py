@@ -1,0 +1,159 @@
+"""Field managers: the names under which the API server records who wrote which field.
+
+Two writers under one name overwrite each other's fields unseen, and an apply of one removes what the other applied. The
+default therefore names the program and, inside a reconcile, the controller: ``"database-operator/database"``. It is the
+same after a restart.
+
+A set of fields is a tree (FieldsV1): ``f:name`` is a member, ``k:{…}`` an item of a keyed list, ``v:…`` an item of a
+set, ``.`` the thing itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from reconciler.meta.cycle import current_cycle
+
+__all__ = [
+    "FORMER_FIELD_MANAGER",
+    "check_field_manager",
+    "counted_as_applied",
+    "default_field_manager",
+    "difference_of_fields",
+    "program_name",
+    "union_of_fields",
+]
+
+FORMER_FIELD_MANAGER = "kube-reconciler"
+"""The default of earlier releases, in every program. What they wrote under it is taken over."""
+
+MAX_LENGTH = 128
+"""Bytes; a kube-apiserver refuses more, and characters that are not printable (``ValidateFieldManager``)."""
+
+_SUFFIXES = re.compile(r"\.(py|pyw|pyc|pyz|exe)$", re.IGNORECASE)
+
+Tree = Mapping[str, Any]
+
+
+def program_name(user_agent: str | None = None) -> str:
+    """Return what the running program is called.
+
+    The first product of a User-Agent that was chosen for it, as the API server does; else the module that ``python -m``
+    runs; else the name of the script, the console script or the zipapp. ``"python"`` where there is none.
+
+    Args:
+        user_agent: the User-Agent that the program chose; None if it chose none.
+    """
+    chosen = re.split(r"[/\s]", (user_agent or "").strip(), maxsplit=1)[0]
+    if chosen:
+        return chosen
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    module = str(getattr(spec, "name", "") or "").removesuffix("__main__").removesuffix(".")
+    return module or _name_of_script(sys.argv[0] if getattr(sys, "argv", None) else "")
+
+
+def default_field_manager(program: str, controller: str | None = None) -> str:
+    """Return the field manager of a program that chose none.
+
+    Args:
+        program: the program's name.
+        controller: the controller's. Default: the one whose reconcile is running, if any.
+    """
+    if controller is None:
+        controller = getattr(current_cycle.get(), "controller", "")
+    return _fitting(f"{program}/{controller}" if controller else program)
+
+
+def check_field_manager(name: str | None) -> str | None:
+    """Return a field manager that somebody chose; None stays None.
+
+    Raises:
+        ValueError: an API server would refuse it.
+    """
+    if name is not None and (not name or _fitting(name) != name):
+        raise ValueError(
+            f"field_manager must have 1 to {MAX_LENGTH} bytes and only printable characters, not {name!r}: an API "
+            "server refuses every write under it"
+        )
+    return name
+
+
+def counted_as_applied(
+    managed_fields: Sequence[Mapping[str, Any]], manager: str, taken: Callable[[Mapping[str, Any]], Tree]
+) -> list[dict[str, Any]] | None:
+    """Return managed fields in which a manager has applied what other entries own; None when that changes nothing.
+
+    An apply removes only fields that its manager applied before. Fields that were written by updates and patches, or
+    under an earlier name, must be moved first: client-go's ``csaupgrade`` does the same.
+
+    Args:
+        managed_fields: the entries of one version of the object.
+        manager: who shall have applied the fields.
+        taken: returns the fields to move out of an entry; ``{}`` leaves it alone.
+    """
+    moved = [(entry, fields) for entry in managed_fields if (fields := taken(entry))]
+    if not moved:
+        return None
+    places = {entry.get("subresource") for entry, _ in moved}
+    own = [
+        entry
+        for entry in managed_fields
+        if (entry.get("manager"), entry.get("operation")) == (manager, "Apply") and entry.get("subresource") in places
+    ]
+    tree: Tree = {}
+    for fields in (*(entry.get("fieldsV1") or {} for entry in own), *(fields for _, fields in moved)):
+        tree = union_of_fields(tree, fields)
+    united = {**(own or [moved[0][0]])[0], "manager": manager, "operation": "Apply", "fieldsV1": tree}
+    kept: list[dict[str, Any]] = []
+    for entry in managed_fields:
+        if any(entry is one for one in own):
+            continue
+        rest = difference_of_fields(entry.get("fieldsV1") or {}, taken(entry))
+        if rest or not entry.get("fieldsV1"):
+            kept.append({**entry, "fieldsV1": rest})
+    return [*kept, united]
+
+
+def union_of_fields(left: Tree, right: Tree) -> dict[str, Any]:
+    """Return the fields that are in one tree or the other."""
+    united = dict(left)
+    for name, sub in right.items():
+        united[name] = union_of_fields(united.get(name, {}), sub)
+    return united
+
+
+def difference_of_fields(tree: Tree, gone: Tree) -> dict[str, Any]:
+    """Return the fields of a tree that are not in another one."""
+    rest: dict[str, Any] = {}
+    for name, sub in tree.items():
+        if name not in gone:
+            rest[name] = sub
+        elif left := difference_of_fields(sub, gone[name]):
+            rest[name] = left
+    return rest
+
+
+@functools.lru_cache(maxsize=64)
+def _name_of_script(argv0: str) -> str:
+    if argv0 in ("", "-c", "-"):
+        return "python"
+    directory, name = os.path.split(os.path.abspath(argv0))  # noqa: PTH100 - the batcher loads no pathlib
+    if name == "__main__.py":  # of a package or a directory: its name is the program's
+        name = os.path.split(directory)[1]
+    return _SUFFIXES.sub("", name) or "python"
+
+
+@functools.lru_cache(maxsize=1024)
+def _fitting(name: str) -> str:
+    """Return a name that an API server accepts; names that differ stay different."""
+    printable = "".join(filter(str.isprintable, name))
+    if printable == name and len(name.encode()) <= MAX_LENGTH:
+        return name
+    mark = "-" + hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:8]
+    return printable.encode()[: MAX_LENGTH - len(mark)].decode(errors="ignore") + mark

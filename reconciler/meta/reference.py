@@ -1,0 +1,193 @@
+"""Name objects and kinds."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from reconciler.meta.equality import is_object
+
+__all__ = [
+    "GroupVersionKind",
+    "Request",
+    "ResourceType",
+    "gvk_of",
+    "name_of",
+    "namespace_of",
+    "path_segment",
+    "request_of",
+    "uid_of",
+    "version_of",
+]
+
+
+_LONGEST_SEGMENT = 253
+_is_plain = re.compile(r"[a-z0-9][a-z0-9.:-]{0,252}").fullmatch  # as almost every name and namespace is
+_has_what_changes_a_path = re.compile(r"[/?#%\x00-\x1f\x7f]").search
+
+
+def path_segment(text: str, what: str) -> str:
+    """Return a name as one percent-encoded segment of a path: what every path of the API is built from.
+
+    Args:
+        text: the name.
+        what: what it names, for the error.
+
+    Raises:
+        ValueError: it would name something else: it is empty, ``.`` or ``..``, holds ``/``, ``?``, ``#``, ``%`` or a
+            control character, or is longer than 253 characters.
+    """
+    if _is_plain(text):
+        return text
+    if text in ("", ".", "..") or _has_what_changes_a_path(text):
+        raise ValueError(
+            f"{what} {text[:80]!r} is not valid: it must not be empty, '.' or '..', nor hold '/', '?', '#', '%' or "
+            "control characters"
+        )
+    if len(text) > _LONGEST_SEGMENT:
+        raise ValueError(f"{what} {text[:40]!r}… is not valid: it is longer than {_LONGEST_SEGMENT} characters")
+    return quote(text, safe=":")
+
+
+_usual_segment = functools.lru_cache(maxsize=1024)(path_segment)  # of what a program has few of: not of names
+
+
+class Request(NamedTuple):
+    """Name one object of a known kind: what a queue carries and a reconciler receives.
+
+    Attributes:
+        name: the object's name.
+        namespace: its namespace; None for a cluster-scoped object.
+    """
+
+    name: str
+    namespace: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class GroupVersionKind(NamedTuple):
+    """Name a kind: ``("apps", "v1", "Deployment")``; the group of the core kinds is ``""``."""
+
+    group: str
+    version: str
+    kind: str
+
+    @classmethod
+    def parse(cls, text: str) -> GroupVersionKind:
+        """Read ``"apps/v1/Deployment"`` or, for the core group, ``"v1/ConfigMap"``.
+
+        Raises:
+            ValueError: the text has another form; the message shows the two that are read.
+        """
+        parts = text.split("/")
+        if len(parts) == 2 and all(parts):
+            return cls("", parts[0], parts[1])
+        if len(parts) == 3 and all(parts):
+            return cls(parts[0], parts[1], parts[2])
+        raise ValueError(f"{text!r} names no kind: write 'group/version/Kind', or 'v1/Kind' for the core group")
+
+    @property
+    def api_version(self) -> str:
+        """Return ``"apps/v1"``, or ``"v1"`` for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def path(self) -> str:
+        """Return the path of the group and version, where the server lists its kinds.
+
+        Raises:
+            ValueError: group or version cannot be part of a path.
+        """
+        version = _usual_segment(self.version, "API version")
+        return f"/apis/{_usual_segment(self.group, 'API group')}/{version}" if self.group else f"/api/{version}"
+
+    def __str__(self) -> str:
+        return f"{self.api_version}/{self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceType:
+    """Say how a kind is served: what discovery answers.
+
+    Attributes:
+        gvk: the kind.
+        plural: the name in paths (``"deployments"``).
+        namespaced: whether its objects live in namespaces.
+        subresources: such as ``{"status", "scale"}``.
+    """
+
+    gvk: GroupVersionKind
+    plural: str
+    namespaced: bool
+    subresources: frozenset[str] = frozenset()
+
+    def path(self, name: str | None = None, namespace: str | None = None, subresource: str | None = None) -> str:
+        """Return the path of the collection, of an object, or of its subresource, percent-encoded.
+
+        A namespaced kind without a namespace gives the collection over all namespaces.
+
+        Raises:
+            ValueError: an object of a namespaced kind without namespace, or a part that cannot be one of a path; see
+                `path_segment`.
+        """
+        path = self.gvk.path
+        if self.namespaced and namespace:
+            path += f"/namespaces/{_usual_segment(namespace, 'namespace')}"
+        elif self.namespaced and name:
+            raise ValueError(f"{self.gvk.kind} {name!r} needs a namespace")
+        path += f"/{_usual_segment(self.plural, 'resource')}"
+        if name:
+            path += f"/{path_segment(name, f'{self.gvk.kind} name')}"
+        for part in subresource.split("/") if subresource else ():
+            path += f"/{_usual_segment(part, 'subresource')}"
+        return path
+
+
+def _metadata(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = obj.get("metadata")
+    return metadata if is_object(metadata) else {}
+
+
+def gvk_of(obj: Mapping[str, Any]) -> GroupVersionKind:
+    """Return an object's kind.
+
+    Raises:
+        ValueError: apiVersion or kind is missing.
+    """
+    api_version, kind = obj.get("apiVersion"), obj.get("kind")
+    if not api_version or not kind:
+        raise ValueError(f"object {name_of(obj)!r} lacks apiVersion or kind")
+    group, _, version = str(api_version).rpartition("/")
+    return GroupVersionKind(group, version, str(kind))
+
+
+def name_of(obj: Mapping[str, Any]) -> str:
+    """Return ``metadata.name``, ``""`` when there is none."""
+    return str(_metadata(obj).get("name") or "")
+
+
+def namespace_of(obj: Mapping[str, Any]) -> str | None:
+    """Return ``metadata.namespace``, None when there is none."""
+    namespace = _metadata(obj).get("namespace")
+    return str(namespace) if namespace else None
+
+
+def uid_of(obj: Mapping[str, Any]) -> str:
+    """Return ``metadata.uid``, ``""`` when there is none."""
+    return str(_metadata(obj).get("uid") or "")
+
+
+def version_of(obj: Mapping[str, Any]) -> str:
+    """Return ``metadata.resourceVersion``, ``""`` when there is none."""
+    return str(_metadata(obj).get("resourceVersion") or "")
+
+
+def request_of(obj: Mapping[str, Any]) -> Request:
+    """Return the name and namespace of an object."""
+    return Request(name_of(obj), namespace_of(obj))

@@ -1,0 +1,1 @@
+"""The NotificationRequest kind: spec, status, summary."""

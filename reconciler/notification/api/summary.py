@@ -1,0 +1,115 @@
+"""Derive what a status says as a whole from the states of its channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TypedDict
+
+from reconciler.meta import format_micro_time
+from reconciler.notification.api.spec import RetryPolicy
+from reconciler.notification.api.status import ChannelStatus, Phase
+
+__all__ = ["Summary", "summarize"]
+
+_MESSAGE_LIMIT = 1024
+
+
+class Summary(TypedDict):
+    """Hold the fields of a status that follow from its channels."""
+
+    phase: Phase
+    reason: str
+    message: str
+    total_attempts: int
+    successful_deliveries: int
+    failed_deliveries: int
+    completion_time: datetime | None
+
+
+def summarize(channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime) -> Summary:
+    """Return phase, reason, message and counts for these states of all channels.
+
+    Args:
+        channels: every channel of the request; none at all is a failure, not a success.
+        policy: for the words about attempts that are left.
+        now: becomes the completion time when the phase is terminal.
+    """
+    delivered = [channel for channel in channels if channel.state == "Delivered"]
+    failed = [channel for channel in channels if channel.state in {"Failed", "Unknown"}]
+    waiting = [channel for channel in channels if channel.state in {"Pending", "Retrying"}]
+    tried = [channel for channel in waiting if channel.attempts]
+    phase, reason = _phase(delivered, failed, waiting)
+    return Summary(
+        phase=phase,
+        reason=reason,
+        message=_message(channels, delivered, failed, waiting, policy),
+        total_attempts=sum(channel.attempts for channel in channels),
+        successful_deliveries=len(delivered),
+        failed_deliveries=len(failed) + len(tried),
+        completion_time=None if waiting else now,
+    )
+
+
+def _phase(
+    delivered: Sequence[ChannelStatus], failed: Sequence[ChannelStatus], waiting: Sequence[ChannelStatus]
+) -> tuple[Phase, str]:
+    if waiting:
+        if all(channel.reason == "Deferred" for channel in waiting):
+            return "Retrying", "DeliveryDeferred"
+        return "Retrying", "PartialFailureRetrying" if delivered else "AllDeliveriesRetrying"
+    if delivered and not failed:
+        return "Sent", "AllDeliveriesSucceeded"
+    if delivered:
+        unknown = any(channel.state == "Unknown" for channel in failed)
+        return "PartiallySent", "DeliveryUnknown" if unknown else "PartialDeliverySuccess"
+    return "Failed", _reason_of_failure({channel.reason for channel in failed})
+
+
+def _reason_of_failure(reasons: set[str | None]) -> str:
+    if not reasons:
+        return "NoChannelsResolved"
+    if reasons == {"UnknownChannel"}:
+        return "UnknownChannel"
+    if "OutcomeUnknown" in reasons:
+        return "DeliveryUnknown"
+    return "MaxRetriesExhausted" if "AttemptsExhausted" in reasons else "AllDeliveriesFailed"
+
+
+def _message(
+    channels: Sequence[ChannelStatus],
+    delivered: Sequence[ChannelStatus],
+    failed: Sequence[ChannelStatus],
+    waiting: Sequence[ChannelStatus],
+    policy: RetryPolicy,
+) -> str:
+    if not channels:
+        return "No channel to deliver to."
+    sentences = [f"Delivered to {len(delivered)} of {len(channels)} channels" + _names(delivered)]
+    sentences += [f"{channel.name} {_gave_up(channel)}: {_cause(channel)}" for channel in failed]
+    sentences += [_waits(channel, policy) for channel in waiting]
+    text = "; ".join(sentences)
+    return text if len(text) <= _MESSAGE_LIMIT else text[: _MESSAGE_LIMIT - 1] + "…"
+
+
+def _names(channels: Sequence[ChannelStatus]) -> str:
+    return f" ({', '.join(channel.name for channel in channels)})" if channels else ""
+
+
+def _gave_up(channel: ChannelStatus) -> str:
+    if channel.state == "Unknown":
+        return "may have delivered, and is not tried again"
+    if not channel.attempts:
+        return "was not tried"
+    return "failed after 1 attempt" if channel.attempts == 1 else f"failed after {channel.attempts} attempts"
+
+
+def _cause(channel: ChannelStatus) -> str:
+    return (channel.last_error or channel.reason or "unknown")[:128]
+
+
+def _waits(channel: ChannelStatus, policy: RetryPolicy) -> str:
+    if channel.next_attempt_time is None:
+        return f"{channel.name} is due"
+    when = format_micro_time(channel.next_attempt_time)
+    return f"{channel.name} is tried again at {when} (attempt {channel.attempts + 1} of {policy.max_attempts})"

@@ -1,0 +1,274 @@
+"""Send a message in one HTTP request, and say by the answer what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import math
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+from urllib.request import getproxies_environment, proxy_bypass
+
+from reconciler.clock import current_clock
+from reconciler.notification.channels.addresses import (
+    canonical_host,
+    check_literal,
+    check_name,
+    checked_socket,
+    guarded_resolver,
+)
+from reconciler.notification.errors import (
+    DeferredDeliveryError,
+    DeliveryError,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+    UnknownDeliveryError,
+)
+from reconciler.notification.message import Message
+
+if TYPE_CHECKING:
+    import aiohttp
+    from yarl import URL
+
+__all__ = ["HTTPOptions", "HTTPSender"]
+
+ANSWER_LIMIT = 2_048
+"""Most bytes of an answer that are read, for the error text; the rest is not, and the connection is closed."""
+
+_UNREADABLE = re.compile(r"[\\\s\x00-\x20\x7f]")
+"""Characters that no URL has, and that parsers of URLs read differently."""
+
+ANSWER_TAIL = 256
+"""Bytes that are dropped from the end of an answer that is longer than that."""
+
+_RETRYABLE = frozenset({408, 425, 500, 501, 502, 503, 504})
+_DOUBTFUL = frozenset({500, 502, 504})
+"""Answers behind which the message may have been acted upon: the receiver broke down, or a gateway lost it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HTTPOptions:
+    """Say how requests are made.
+
+    Attributes:
+        timeout: seconds for a request as a whole. Default 10.
+        ca_file: PEM file of the authorities to trust in place of the system's.
+        proxy: URL of a proxy. Default: what ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` say.
+        allow_local_addresses: whether the address guard is off: loopback, link-local and metadata addresses may be
+            reached, and a proxy may resolve names as it likes. Default False.
+    """
+
+    timeout: float = 10.0
+    ca_file: str | None = None
+    proxy: str | None = None
+    allow_local_addresses: bool = False
+
+
+class HTTPSender:
+    """Send requests over kept connections; made inside a running loop at the first use, closed by `close`.
+
+    Redirects are not followed: they would lead a secret, or a message, to somebody else. Nothing is kept from one
+    request for the next but connections, and nothing is read from ``.netrc``.
+
+    Args:
+        options: how requests are made.
+    """
+
+    def __init__(self, options: HTTPOptions) -> None:
+        self._options = options
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def send(
+        self, message: Message, url: str, body: bytes, headers: Mapping[str, str], *, method: str = "POST"
+    ) -> None:
+        """Send a body, and return when the receiver says that it has it.
+
+        Cancellation closes the connection; what was sent stays sent, and is marked on the message.
+
+        Raises:
+            PermanentDeliveryError: the URL cannot be used, or the answer says that no repetition will help.
+            DeferredDeliveryError: 429.
+            RetryableDeliveryError: 408, 425, 5xx, or nobody could be reached.
+            UnknownDeliveryError: the connection was lost after the message was sent.
+        """
+        import aiohttp
+
+        target = self._parsed(url)
+        environment = _proxy_of_environment(target) if self._options.proxy is None else None
+        proxy = self._options.proxy or environment
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                await self._check(target, through_proxy=proxy is not None)
+            async with self._opened(guarded=environment is None).request(
+                method,
+                target,
+                data=body,
+                headers={"Accept-Encoding": "identity", **headers},
+                allow_redirects=False,
+                proxy=proxy,
+                trace_request_ctx=message,
+            ) as response:
+                await _judge(response)
+        except DeliveryError:
+            raise
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise _failure(error, message, self._options) from error
+
+    async def close(self) -> None:
+        """Close the connections. Cancellation leaves them to the loop."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+
+    def _parsed(self, url: str) -> URL:
+        """Return the URL as it is requested. What is checked is what is requested, so it is read once."""
+        from yarl import URL
+
+        try:
+            if _UNREADABLE.search(url):
+                raise ValueError(url)
+            target = URL(url)
+            if target.scheme in {"http", "https"} and target.host:
+                return target.with_host(canonical_host(target.host))
+        except ValueError:
+            raise PermanentDeliveryError("the URL cannot be read") from None
+        raise PermanentDeliveryError("the URL of a receiver begins with http:// or https:// and names a host")
+
+    async def _check(self, target: URL, *, through_proxy: bool) -> None:
+        if self._options.allow_local_addresses:
+            return
+        host = target.raw_host or ""
+        check_literal(host)
+        if through_proxy:
+            await check_name(host, target.port or 0)
+
+    def _opened(self, *, guarded: bool) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._sessions, self._loop = {}, loop
+        session = self._sessions.get(guarded)
+        if session is None or session.closed:
+            session = self._sessions[guarded] = self._new_session(guarded=guarded)
+        return session
+
+    def _new_session(self, *, guarded: bool) -> aiohttp.ClientSession:
+        """Return a session; one that is not guarded is for a proxy that the environment names, which may be local."""
+        import aiohttp
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_mark)
+        guarded = guarded and not self._options.allow_local_addresses
+        connector = aiohttp.TCPConnector(
+            ssl=ssl.create_default_context(cafile=self._options.ca_file),
+            resolver=guarded_resolver() if guarded else None,
+            socket_factory=checked_socket if guarded else None,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=self._options.timeout),
+            trust_env=False,  # it would read .netrc as well
+            trace_configs=[trace],
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+
+def _proxy_of_environment(target: URL) -> str | None:
+    if target.host is None or proxy_bypass(target.host):
+        return None
+    return getproxies_environment().get(target.scheme)
+
+
+async def _mark(_session: Any, context: Any, _parameters: Any) -> None:
+    message = getattr(context, "trace_request_ctx", None)
+    if isinstance(message, Message):
+        message.mark_sent()
+
+
+async def _judge(response: aiohttp.ClientResponse) -> None:
+    status = response.status
+    if 200 <= status < 300:
+        return
+    text = await _beginning(response)
+    said = f"HTTP {status}" + (f": {text}" if text else "")
+    if status == 429:
+        raise DeferredDeliveryError(said, retry_after=_retry_after(response) or 60.0)
+    if status in _RETRYABLE or status >= 500:
+        raise RetryableDeliveryError(said, retry_after=_retry_after(response), doubtful=status in _DOUBTFUL)
+    if 300 <= status < 400:
+        raise PermanentDeliveryError(f"HTTP {status}: redirects are not followed; give the address that it leads to")
+    raise PermanentDeliveryError(said)
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> str:
+    """Return the first words of an answer; how it goes on matters to nobody."""
+    import aiohttp
+
+    try:
+        found = await response.content.read(ANSWER_LIMIT)
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return ""
+    finally:
+        response.close()
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        return "(a compressed answer)"
+    # Not cut any further: the text is redacted first. The end of one that goes on could be half a secret.
+    found = found if len(found) < ANSWER_LIMIT else found[:-ANSWER_TAIL]
+    text = " ".join(found.decode("utf-8", "replace").split())
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    """Return the seconds that ``Retry-After`` asks for, written as a number or as a date."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+    seconds = (when - current_clock().now()).total_seconds()
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
+
+
+def _failure(error: BaseException, message: Message, options: HTTPOptions) -> DeliveryError:
+    """Return what a lost connection means: nothing was delivered, or nobody knows.
+
+    The texts of the library quote the URL, which may be a secret; so they are not used.
+    """
+    import aiohttp
+
+    refused = next((each for each in _causes(error) if isinstance(each, DeliveryError)), None)
+    if refused is not None:
+        return refused
+    if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)):
+        inner = getattr(error, "certificate_error", error)
+        reason = getattr(inner, "verify_message", "") or type(inner).__name__
+        return RetryableDeliveryError(f"the receiver's certificate is not trusted: {reason}")
+    if isinstance(error, TimeoutError):
+        what = f"no answer within {options.timeout:g} s"
+    elif isinstance(error, (aiohttp.ClientConnectorDNSError, aiohttp.ClientConnectorError)):
+        what = f"cannot connect: {_reason(error.os_error)}"
+    elif isinstance(error, (aiohttp.InvalidURL, ValueError)):
+        return PermanentDeliveryError("the URL or a header cannot be used")
+    else:
+        what = f"the connection was lost: {_reason(error)}"
+    return UnknownDeliveryError(what) if message.is_sent else RetryableDeliveryError(what)
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Delivery: schedule, turns, channel calls, outcomes."""

@@ -1,0 +1,1 @@
+"""The durable record of attempts in the status."""

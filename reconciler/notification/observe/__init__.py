@@ -1,0 +1,1 @@
+"""Events, audit records and metrics of deliveries."""

@@ -1,0 +1,134 @@
+"""Put the operator together from options: channels, routing, credentials, limits, audit and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reconciler.errors import ConfigurationError
+from reconciler.manager import Manager
+from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
+from reconciler.notification.channels import RECEIVER_KINDS, ConsoleChannel, FileChannel, LogChannel, ReceiverChannels
+from reconciler.notification.credentials import Credentials
+from reconciler.notification.observe.audit import AuditLog
+from reconciler.notification.observe.metrics import NotificationMetrics
+from reconciler.notification.reconciler import NotificationReconciler
+from reconciler.notification.redaction.redactor import Redactor
+from reconciler.notification.routing import ConfigMapSource, FileSource, RoutingTable
+
+__all__ = ["NotificationOperator", "NotificationOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationOptions:
+    """Say how the operator runs.
+
+    Attributes:
+        console: whether there is a channel ``console``. Default True.
+        log: whether there is a channel ``log``. Default True.
+        directory: where the channel ``file`` writes; there is none without. Default None.
+        credentials: directory of the credentials. Default None.
+        routing_file: file with the routing configuration. Default None.
+        routing_config_map: ``NAMESPACE/NAME`` of a ConfigMap with it, under the key ``routing.yaml``. Default None.
+        audit_file: file of the audit lines. Default None.
+        timeout: seconds that one delivery may take. Default 30.
+        max_concurrent: most deliveries at a time. Default 64.
+        workers: requests that are worked on side by side. Default 10.
+        channels: further channels. Those that installed distributions offer are there anyway.
+    """
+
+    console: bool = True
+    log: bool = True
+    directory: Path | None = None
+    credentials: Path | None = None
+    routing_file: Path | None = None
+    routing_config_map: str | None = None
+    audit_file: Path | None = None
+    timeout: float = 30.0
+    max_concurrent: int = 64
+    workers: int = 10
+    channels: Iterable[Channel] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.routing_file is not None and self.routing_config_map is not None:
+            raise ConfigurationError("the routing comes from a file or from a ConfigMap: give one of them")
+        if self.routing_config_map is not None:
+            namespace, slash, name = self.routing_config_map.partition("/")
+            if not (namespace and slash and name) or "/" in name:
+                raise ConfigurationError(f"a ConfigMap is given as NAMESPACE/NAME, not {self.routing_config_map!r}")
+
+
+class NotificationOperator:
+    """Deliver NotificationRequests with everything that `NotificationOptions` names.
+
+    Made before the manager, so that what is wrong with the options is told before anything starts.
+
+    Args:
+        options: how it runs.
+
+    Raises:
+        ConfigurationError: a directory or file cannot be used, or the routing file says nonsense.
+        MissingExtra: a library that the routing needs is not installed.
+    """
+
+    def __init__(self, options: NotificationOptions) -> None:
+        self._options = options
+        self.credentials = Credentials(options.credentials)
+        self.credentials.check()
+        self.redactor = Redactor(self.credentials.values)
+        self.channels = ChannelRegistry(_channels(options), close_after=2 * options.timeout)
+        self.audit = AuditLog(options.audit_file) if options.audit_file is not None else None
+        if self.audit is not None:
+            self.audit.check()
+        receivers = ReceiverChannels(self.credentials)
+        self.routing: RoutingTable | None = None
+        self._file: FileSource | None = None
+        if options.routing_file is not None or options.routing_config_map is not None:
+            self.routing = RoutingTable(
+                self.channels, kinds=RECEIVER_KINDS, build=receivers.build, check=receivers.missing_credentials
+            )
+        if options.routing_file is not None and self.routing is not None:
+            self._file = FileSource(options.routing_file, self.routing)
+            self._file.load()
+
+    def add_to(self, manager: Manager) -> NotificationReconciler:
+        """Add the controller, and what runs beside it, to a manager; return the reconciler.
+
+        Raises:
+            ConfigurationError: an option cannot be used.
+        """
+        metrics = NotificationMetrics(manager.metrics.registry)
+        audits = [self.audit] if self.audit is not None else []
+        reconciler = NotificationReconciler(
+            self.channels,
+            router=self.routing,
+            observers=[metrics, *audits],
+            redactor=self.redactor,
+            timeout=self._options.timeout,
+            max_concurrent=self._options.max_concurrent,
+        )
+        metrics.watch(reconciler=reconciler, channels=self.channels, routing=self.routing, audit=self.audit)
+        for audit in audits:
+            manager.add(audit)
+        manager.add(self.channels)
+        if self._file is not None:
+            manager.add(self._file)
+        if self._options.routing_config_map is not None and self.routing is not None:
+            namespace, _, name = self._options.routing_config_map.partition("/")
+            manager.add(ConfigMapSource(manager.cache, namespace, name, self.routing))
+        manager.add_controller(reconciler, workers=self._options.workers)
+        return reconciler
+
+
+def _channels(options: NotificationOptions) -> list[Channel]:
+    channels: list[Channel] = []
+    if options.console:
+        channels.append(ConsoleChannel())
+    if options.log:
+        channels.append(LogChannel())
+    if options.directory is not None:
+        file = FileChannel(options.directory)
+        file.check()
+        channels.append(file)
+    return [*channels, *options.channels, *installed_channels()]

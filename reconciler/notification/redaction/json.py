@@ -1,0 +1,108 @@
+"""Redaction of a text that is JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reconciler.notification.redaction.marks import PLACEHOLDER
+from reconciler.notification.redaction.names import Kind, kind_of_name, strong
+from reconciler.notification.redaction.values import USER_FLAGS, without_password
+
+__all__ = ["JSONText", "is_json"]
+
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[^\s"{}\[\]:,]++|[{}\[\]:,]|\s++', re.DOTALL)
+
+
+def is_json(text: str) -> bool:
+    """Return whether a text is JSON; one that is nested too deeply for the parser is not."""
+    try:
+        json.loads(text, parse_int=bool, parse_float=bool, parse_constant=bool)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+@dataclass(slots=True)
+class _Frame:
+    """An object or array that is being read.
+
+    Attributes:
+        is_object: whether it has keys.
+        kind: what the name above it says about everything in it.
+        key: the key whose value comes next; None where a key, or an item, comes next.
+        named: what the member ``name`` says about the member ``value``.
+        before: the item before, in an array.
+    """
+
+    is_object: bool
+    kind: Kind | None
+    key: str | None = None
+    named: Kind | None = None
+    before: str = ""
+
+    def kind_of_value(self) -> Kind | None:
+        """Return what the names above and before a value say about it."""
+        if self.kind is not None:
+            return self.kind
+        if self.is_object:
+            named = self.named if (self.key or "").lower() in {"value", "default"} else None
+            return strong(kind_of_name(self.key or ""), '"') or named
+        is_name = self.before.startswith("-") or kind_of_name(self.before) == "header"
+        return strong(kind_of_name(self.before), '"') if is_name else None
+
+
+class JSONText:
+    """The redaction of a text that is JSON; what is not redacted keeps its spelling.
+
+    Args:
+        redact_text: redacts the text of one string.
+    """
+
+    def __init__(self, redact_text: Callable[[str], str]) -> None:
+        self._redact_text = redact_text
+        self._frames = [_Frame(is_object=False, kind=None)]
+
+    def redact(self, text: str) -> str:
+        """Return the JSON without secrets."""
+        return "".join(self._token(found.group()) for found in _JSON_TOKEN.finditer(text))
+
+    def _token(self, lexeme: str) -> str:
+        frame = self._frames[-1]
+        if lexeme in ("{", "["):
+            self._frames.append(_Frame(is_object=lexeme == "{", kind=frame.kind_of_value()))
+        elif lexeme in ("}", "]"):
+            self._frames.pop()
+        elif lexeme == ",":
+            frame.key = None
+        elif lexeme.startswith('"'):
+            return self._string(frame, lexeme)
+        elif lexeme[0] in "-0123456789" and frame.kind_of_value() in ("secret", "header"):
+            return f'"{PLACEHOLDER}"'
+        return lexeme
+
+    def _string(self, frame: _Frame, lexeme: str) -> str:
+        text: str = json.loads(lexeme)
+        is_key = frame.is_object and frame.key is None
+        if is_key:
+            frame.key = clean = self._redact_text(text)
+        elif text and frame.kind_of_value() is not None:
+            clean = PLACEHOLDER
+        elif frame.before in USER_FLAGS:
+            clean = without_password(text)
+        else:
+            clean = self._redact_text(text)
+        if frame.is_object and not is_key and (frame.key or "").lower() in {"name", "key", "header"}:
+            frame.named = strong(kind_of_name(clean), '"')
+        frame.before = "" if frame.is_object else clean
+        return lexeme if clean == text else _quoted(clean)
+
+
+def _quoted(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # lone surrogates, which JSON can only write as escapes
+        return json.dumps(text)
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,267 @@
+"""Redaction of values by the name that stands before them, in the many ways of writing that."""
+
+from __future__ import annotations
+
+import re
+
+from reconciler.notification.redaction.marks import PLACEHOLDER, closing_quote
+from reconciler.notification.redaction.names import KEY_OWNERS, Kind, kind_of_name, strong
+
+__all__ = ["USER_FLAGS", "redact_values", "without_password"]
+
+STRUCTURE_LIMIT = 4096
+"""Most characters of a mapping or list under a secret name that are redacted outside of JSON."""
+
+_LETTER = r"(?:2[dDeE]|3\d|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])"
+_WORD = re.compile(rf"(?:(?<=\\)[nrt])?((?:[\w.-]|%(?:25)*+{_LETTER}|\\{{1,16}}u00{_LETTER})++)")
+"""A name, without the letter of an escaped line end before it."""
+_QUOTE = r"(?:\\{0,32}[\"'`]|%(?:25)*+2[27]|&(?:quot|apos|\#0{0,4}3[49]|\#[xX]0{0,4}2[27]);)"
+_CLOSE = re.compile(_QUOTE)
+_OPEN = re.compile(rf"(?:[bBuUrRfF]{{1,2}}(?=[\"'])|@(?=[\"']))?{_QUOTE}")
+_OPERATOR = re.compile(r":=|={1,3}>?|->|:(?!//)|%(?:25)*+3[aAdD]|\\{1,16}u003[aAdD]|&\#(?:61|58|[xX]3[dDaA]);|&equals;")
+_SPACES = re.compile(r"\s*+")
+_BLANKS = re.compile(r"[ \t]*+")
+_NEWLINE = r"(?:\r?\n|\\{1,16}n)"
+"""The end of a line, or what JSON writes for one."""
+_NEWLINES = re.compile(_NEWLINE)
+_GAP = rf"(?:\s|{_NEWLINE}){{0,64}}+"
+_COMMA = re.compile(rf"\s{{0,64}},\s{{0,64}}(?={_QUOTE})")
+_ITS_VALUE = re.compile(
+    rf"(?:{_QUOTE})?{_GAP},?{_GAP}(?:{_QUOTE})?(value|default)(?=(?:{_QUOTE})?[ \t]{{0,64}}[:=])",
+    re.IGNORECASE,
+)
+_INNER = r"""(?=[^\s"'`,;&<>\\])"""
+_BARE_PARTS = rf"""[^\s"'`,;&<%\\]|<(?!/)|\\{{1,32}}{_INNER}|["'`](?=\w)|[,;&]{_INNER}(?![\w.-]{{1,64}}[=:])"""
+_BARE = re.compile(rf"(?:{_BARE_PARTS}|%)*+")
+_BARE_ENCODED = re.compile(rf"(?:{_BARE_PARTS}|%(?!(?:25)*+26))*+")
+_LINE_REST = re.compile(r"[^\n\r\\]*+")
+_HEADER_PART = re.compile(r"[^\n\r\"'`\\]*+")
+_WORD_BEFORE = re.compile(r"(?:(?<=\\)[nrt])?(\w{1,32})[ \t]\Z")
+_TAG_REST = re.compile(r"[^<>]{0,256}>")
+_BACKSLASHES = re.compile(r"\\*+")
+_SCHEME_WORD = re.compile(
+    r"(?:bearer|basic|token|digest|apikey|api-key|negotiate|ntlm|hawk|oauth)[ \t]++", re.IGNORECASE
+)
+_NUMBER = re.compile(r"[+-]?\d[\d_.,]*+(?:e[+-]?\d++)?(?![\w.-])", re.IGNORECASE)
+_LITERAL = re.compile(r"(?:true|false|null|none|nil|undefined)(?![\w.-])", re.IGNORECASE)
+_NOT_OPENING = re.compile(r"\s|\Z|,\s{0,8}[\"'{\[]|[}\]]\s{0,8}(?:[,}\]]|\Z)")
+_BLOCK = re.compile(rf"[ \t]*+(?:[|>][-+\d]{{0,2}})?[ \t]*+{_NEWLINE}")
+_BLOCK_LINE = re.compile(rf"([ \t]*+)((?:[^\n\\]|\\{{1,16}}+(?!n))*+){_NEWLINE}?")
+_MAPPING = re.compile(r":(?:\s|\Z)")
+_STRUCTURE = re.compile(r"[{}\[\]\n]")
+_QUERY_SIGN = re.compile(r"(?:[?&]|%(?:25){0,4}(?:26|3[fF])|&amp;)\Z")
+USER_FLAGS = frozenset({"-u", "-U", "--user", "--proxy-user", "--userpwd"})
+
+
+def redact_values(text: str) -> str:
+    """Replace the values behind names that say that they are secrets."""
+    out: list[str] = []
+    done = position = 0
+    while found := _WORD.search(text, position):
+        position = found.end()
+        value = _NamedValue(text, found).find()
+        if value is not None and value[0] < value[1]:
+            begin, end, replacement = value
+            out += [text[done:begin], replacement]
+            done = position = end
+    return "".join([*out, text[done:]])
+
+
+class _NamedValue:
+    """The value that stands behind a name.
+
+    Args:
+        text: the whole text.
+        found: the name.
+        kind: what the name says, if that is known already.
+    """
+
+    def __init__(self, text: str, found: re.Match[str], *, kind: Kind | None = None) -> None:
+        self._text = text
+        self._known: Kind | None = kind
+        self._start, self._end = found.span(1)
+        self._name = found[1]
+
+    def find(self) -> tuple[int, int, str] | None:
+        """Return where the value begins and ends and what to put there; None when there is nothing to redact."""
+        if self._name in USER_FLAGS:
+            return self._login()
+        kind = self._kind()
+        if kind is None:
+            return None
+        close = _CLOSE.match(self._text, self._end)
+        after = close.end() if close else self._end
+        operator = _OPERATOR.match(self._text, self._blanks(after, over_lines=close is not None))
+        if operator is None:
+            return self._without_operator(kind, close, after)
+        kind = strong(kind, close.group() if close else "", operator.group())
+        if kind is None:
+            return None
+        if close is None and operator.group() == ":" and (block := _BLOCK.match(self._text, operator.end())):
+            return self._block(block.end(), literal=block.group().strip() != "")
+        begin = self._blanks(operator.end(), over_lines=close is not None)
+        return self._value(begin, kind, close, operator.group())
+
+    def _kind(self) -> Kind | None:
+        kind = self._known or kind_of_name(self._name)
+        if kind is None and self._name.lower() in ("key", "keys"):
+            if _QUERY_SIGN.search(self._text, max(0, self._start - 12), self._start):
+                return "secret"
+            before = _WORD_BEFORE.search(self._text, max(0, self._start - 33), self._start)
+            return "secret" if before and before[1].lower() in KEY_OWNERS else None
+        return kind
+
+    def _blanks(self, position: int, *, over_lines: bool) -> int:
+        found = (_SPACES if over_lines else _BLANKS).match(self._text, position)
+        return found.end() if found else position
+
+    def _value(self, begin: int, kind: Kind, close: re.Match[str] | None, operator: str) -> tuple[int, int, str] | None:
+        text = self._text
+        opened = _OPEN.match(text, begin)
+        if opened is not None:
+            return self._quoted(opened, always=close is not None)
+        number = _NUMBER.match(text, begin)
+        if (number and kind == "countable") or ((close or kind == "countable") and _LITERAL.match(text, begin)):
+            return None
+        if kind == "header":
+            return begin, self._header_end(begin), PLACEHOLDER
+        if text[begin : begin + 1] in ("{", "[") and not text.startswith(PLACEHOLDER, begin):
+            return begin, self._structure_end(begin, over_lines=close is not None), self._placeholder(close)
+        bare = _BARE_ENCODED if "%" in operator else _BARE
+        scheme = _SCHEME_WORD.match(text, begin)
+        end = self._match_end(bare, scheme.end() if scheme else begin)
+        if operator == ":" and close is None and end > begin and self._takes_line():
+            end = self._match_end(_LINE_REST, end)
+        return begin, end, self._placeholder(close) if number is not None else PLACEHOLDER
+
+    def _match_end(self, pattern: re.Pattern[str], position: int) -> int:
+        found = pattern.match(self._text, position)
+        return found.end() if found else position
+
+    def _placeholder(self, close: re.Match[str] | None) -> str:
+        """Return the placeholder in the quotes of the name, for a value that had none."""
+        return f"{close.group()}{PLACEHOLDER}{close.group()}" if close is not None else PLACEHOLDER
+
+    def _closing(self, begin: int, opened: str) -> int:
+        """Return where a quoted value ends."""
+        text, sign = self._text, opened[-1]
+        if sign not in "\"'`":
+            quote = opened.lstrip("@bBuUrRfF") if not opened.startswith(("%", "&")) else opened
+            end = text.find(quote, begin)
+            return end if end >= 0 else self._match_end(_BARE, begin)
+        return closing_quote(text, begin, opened.count("\\"), sign)
+
+    def _header_end(self, position: int) -> int:
+        """Return where the rest of a header ends: with its line, or with the quotation that it is in.
+
+        Quotation marks behind an equals sign belong to the header, as in ``Digest username="ann"``.
+        """
+        text = self._text
+        while True:
+            position = self._match_end(_HEADER_PART, position)
+            sign = self._match_end(_BACKSLASHES, position)
+            if sign >= len(text) or text[sign] in "\n\r":
+                return position
+            if text[sign] in "\"'`":
+                if text[position - 1] != "=":
+                    return position
+                depth = sign - position
+                position = min(closing_quote(text, sign + 1, depth, text[sign]) + depth + 1, len(text))
+            elif text[sign] in "nr":
+                return position
+            else:
+                position = sign + 1
+
+    def _structure_end(self, begin: int, *, over_lines: bool) -> int:
+        text, depth, end = self._text, 0, begin + STRUCTURE_LIMIT
+        for found in _STRUCTURE.finditer(text, begin, end):
+            sign = found.group()
+            if sign == "\n" and not over_lines:
+                return found.start()
+            depth += 1 if sign in "{[" else -1 if sign in "}]" else 0
+            if depth == 0 and sign != "\n":
+                return found.end()
+        return min(end, len(text))
+
+    def _takes_line(self) -> bool:
+        """Return whether the rest of the line belongs to the value: of a header, in YAML, and of several words."""
+        return self._indentation() is not None or self._name.lower().endswith(("passphrase", "mnemonic"))
+
+    def _indentation(self) -> int | None:
+        """Return by how much the name's line is indented, None if other text stands before the name."""
+        begin = max(0, self._start - 256)
+        lines = [found.end() for found in _NEWLINES.finditer(self._text, begin, self._start)]
+        line = self._text[lines[-1] if lines else begin : self._start]
+        if (begin and not lines) or line.strip(" \t-*>#|"):
+            return None
+        return len(line) - len(line.lstrip())
+
+    def _block(self, begin: int, *, literal: bool) -> tuple[int, int, str] | None:
+        """Return the lines below a name in YAML that belong to it."""
+        base = self._indentation()
+        if base is None:
+            return None
+        first, last, position = None, begin, begin
+        while found := _BLOCK_LINE.match(self._text, position):
+            content = found[2].strip()
+            inside = len(found[1]) > base or (len(found[1]) == base and content.startswith("- "))
+            if found.end() == position or (content and not inside):
+                break
+            if content and not literal and _MAPPING.search(content):
+                break
+            if content:
+                first = found.start(2) if first is None else first
+                last = found.start(2) + len(found[2].rstrip())
+            position = found.end()
+        return (first, last, PLACEHOLDER) if first is not None else None
+
+    def _quoted(self, opened: re.Match[str], *, always: bool) -> tuple[int, int, str] | None:
+        """Return the text in quotation marks; None where the first one closes a quotation around the name."""
+        if not always and _NOT_OPENING.match(self._text, opened.end()):
+            return None
+        return opened.end(), self._closing(opened.end(), opened.group()), PLACEHOLDER
+
+    def _without_operator(self, kind: Kind, close: re.Match[str] | None, after: int) -> tuple[int, int, str] | None:
+        """Return the value of a name in a list, a tag or a command line."""
+        text = self._text
+        is_flag = self._name.startswith("-")
+        if close is not None and (comma := _COMMA.match(text, after)):
+            opening = self._start - len(close.group())
+            if is_flag or kind == "header" or text[opening - 1 : opening] == "(":
+                return self._value(comma.end(), kind, close, ",")
+        if kind != "weak" and (member := _ITS_VALUE.match(text, self._end)):
+            return _NamedValue(text, member, kind="secret").find()
+        if kind != "weak" and text[self._start - 1 : self._start] == "<" and (tag := _TAG_REST.match(text, after)):
+            end = text.find("<", tag.end())
+            return tag.end(), end if end >= 0 else len(text), PLACEHOLDER
+        begin = self._blanks(after, over_lines=False)
+        if close is not None or begin == after or begin == len(text):
+            return None
+        if is_flag and text[begin] != "-":
+            return self._value(begin, kind, None, "=")
+        is_password = self._name.lower().endswith(("password", "passwd", "passphrase"))
+        opened = _OPEN.match(text, begin) if is_password else None
+        return self._quoted(opened, always=False) if opened is not None else None
+
+    def _login(self) -> tuple[int, int, str] | None:
+        """Return the password in ``--user name:password``."""
+        text = self._text
+        close = _CLOSE.match(text, self._end)
+        comma = _COMMA.match(text, close.end()) if close else None
+        begin = comma.end() if comma else self._blanks(self._end, over_lines=False)
+        begin += text[begin : begin + 1] == "="
+        if begin == self._end:
+            return None
+        opened = _OPEN.match(text, begin)
+        begin = opened.end() if opened else begin
+        end = self._closing(begin, opened.group()) if opened else self._match_end(_BARE, begin)
+        colon = text.find(":", begin, min(end, begin + 256))
+        if colon < 0 or text[begin:end].replace(":", "").isdigit():
+            return None
+        return colon + 1, end, PLACEHOLDER
+
+
+def without_password(login: str) -> str:
+    """Return ``user:password`` with the password redacted."""
+    name, _, password = login.partition(":")
+    return f"{name}:{PLACEHOLDER}" if password and not (name + password).isdigit() else login

@@ -1,0 +1,110 @@
+"""Read and check the class line of a kind: its names, its models, its keywords."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+
+from reconciler.objects.extras import PrinterColumn, Rule
+from reconciler.objects.model import ConditionedStatus, Model
+
+__all__ = ["Definition", "Scope", "check_names", "models_of", "plural_of", "texts"]
+
+Scope = Literal["Namespaced", "Cluster"]
+
+_GROUP = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
+_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Hold what a kind's class line says beside its names: what its CustomResourceDefinition is made from."""
+
+    singular: str
+    short_names: tuple[str, ...]
+    categories: tuple[str, ...]
+    printer_columns: tuple[PrinterColumn, ...]
+    selectable_fields: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    storage: bool
+    served: bool
+    description: str
+
+
+def plural_of(kind: str) -> str:
+    """Return a kind's plural in lower case, by the rules of English.
+
+    That is s, es after a hiss, and ies for a y after a consonant. What the rules get wrong (``Mouse``, or a kind that
+    is a plural already) is given as ``plural=``.
+    """
+    word = kind.lower()
+    if word.endswith(("s", "x", "z", "ch", "sh")):
+        return word + "es"
+    if word.endswith("y") and word[-2:-1] not in ("a", "e", "i", "o", "u", ""):
+        return word[:-1] + "ies"
+    return word + "s"
+
+
+def texts(owner: str, keyword: str, values: Sequence[str]) -> tuple[str, ...]:
+    """Return a sequence of texts as a tuple.
+
+    Raises:
+        TypeError: it is one text, whose letters would become names.
+    """
+    if isinstance(values, str):
+        raise TypeError(f"{owner}: {keyword} is a sequence of texts: write ({values!r},)")
+    return tuple(values)
+
+
+def check_names(owner: str, *, group: str, version: str, kind: str, plural: str, scope: str) -> None:
+    """Check the names of a kind by the API's rules.
+
+    Raises:
+        TypeError: naming the class, the keyword and the rule.
+    """
+    rules = (
+        ("group", group, _GROUP, "a domain in lower case with at least one dot, like 'example.com'"),
+        ("version", version, _LABEL, "a word in lower case, like 'v1' or 'v1alpha1'"),
+        ("kind", kind, _KIND, "a word in CamelCase, like 'Database'"),
+        ("plural", plural, _LABEL, "a word in lower case, like 'databases'"),
+    )
+    for keyword, value, pattern, rule in rules:
+        if not pattern.fullmatch(value):
+            raise TypeError(f"{owner}: {keyword}={value!r} must be {rule}")
+    if scope not in get_args(Scope):
+        raise TypeError(f"{owner}: scope={scope!r} must be 'Namespaced' or 'Cluster'")
+
+
+def models_of(cls: type, base: type) -> tuple[type[BaseModel], type[BaseModel]]:
+    """Return the models of spec and status that a subclass of the generic `base` names in its brackets.
+
+    Raises:
+        TypeError: one is no pydantic model, or the status model has a field without default.
+    """
+    for written in getattr(cls, "__orig_bases__", ()):
+        if get_origin(written) is base:
+            spec, status = (*get_args(written), ConditionedStatus)[:2]
+            return _model(cls, "spec", spec), _status_model(cls, _model(cls, "status", status))
+    return Model, ConditionedStatus
+
+
+def _model(cls: type, part: str, model: Any) -> type[BaseModel]:
+    if model is Any:
+        return Model if part == "spec" else ConditionedStatus
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise TypeError(f"{cls.__name__}: {part} must be a pydantic model, a class, not {model!r}")
+    return model
+
+
+def _status_model(cls: type, model: type[BaseModel]) -> type[BaseModel]:
+    required = [name for name, field in model.model_fields.items() if field.is_required()]
+    if required:
+        raise TypeError(
+            f"{cls.__name__}: {model.__name__}.{required[0]} needs a default, since a new object has no status"
+        )
+    return model

@@ -1,0 +1,151 @@
+"""Hold the models that every kind shares, and the base for the parts of one's own."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from reconciler.objects.extras import schema_extra
+
+__all__ = ["Condition", "ConditionedStatus", "Model", "ObjectMeta", "OwnerReference"]
+
+
+class Model(BaseModel):
+    """Be the base of ``spec``, ``status`` and their parts: snake_case in Python, camelCase on the wire.
+
+    Fields that the model does not know are kept, so that a program with an older model loses nothing. They do not enter
+    the generated schema.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+
+
+class OwnerReference(Model):
+    """Name an owner of an object; the garbage collector deletes what has lost all its owners."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool | None = None
+    block_owner_deletion: bool | None = None
+
+
+class ObjectMeta(Model):
+    """Hold an object's ``metadata``; what was not read or given has an empty default, and is not sent.
+
+    Attributes:
+        name: unique in kind and namespace.
+        generate_name: prefix from which the server makes a name when `name` is empty.
+        namespace: None for cluster-scoped objects.
+        uid: the server's id of this incarnation.
+        resource_version: the stored version; opaque, sent back as a precondition.
+        generation: counts changes of the desired state; None for kinds that have none.
+        labels: for selectors.
+        annotations: for everything else.
+        finalizers: what holds the object's deletion up.
+        owner_references: see `OwnerReference`.
+        creation_timestamp: when it was stored, UTC.
+        deletion_timestamp: when its deletion was asked for; None while it is not being deleted.
+        deletion_grace_period_seconds: seconds of grace that the deletion was asked with.
+        managed_fields: which manager owns which field, as the server keeps it.
+    """
+
+    name: str = ""
+    generate_name: str = ""
+    namespace: str | None = None
+    uid: str = ""
+    resource_version: str = ""
+    generation: int | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    finalizers: list[str] = Field(default_factory=list)
+    owner_references: list[OwnerReference] = Field(default_factory=list)
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+    deletion_grace_period_seconds: int | None = None
+    managed_fields: list[dict[str, Any]] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        if isinstance(data, dict) and None in data.values():
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+
+_CONDITION_TYPE = (
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
+)
+_CONDITION_SCHEMA: JsonSchemaValue = {
+    "type": "object",
+    "description": "One aspect of the object's state, in the form of metav1.Condition.",
+    "required": ["lastTransitionTime", "message", "reason", "status", "type"],
+    "properties": {
+        "type": {"type": "string", "maxLength": 316, "pattern": _CONDITION_TYPE},
+        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+        "reason": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 1024,
+            "pattern": r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+        },
+        "message": {"type": "string", "maxLength": 32768},
+        "lastTransitionTime": {"type": "string", "format": "date-time"},
+        "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
+    },
+}
+
+
+class Condition(Model):
+    """Hold one entry of ``status.conditions`` (metav1.Condition); its generated schema is the API's own.
+
+    Attributes:
+        type: unique in the list.
+        status: ``"True"``, ``"False"`` or ``"Unknown"``.
+        reason: a CamelCase word for programs.
+        message: a sentence for people.
+        last_transition_time: when `status` last flipped, UTC.
+        observed_generation: the generation that the condition speaks of.
+    """
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str = ""
+    message: str = ""
+    last_transition_time: datetime | None = None
+    observed_generation: int | None = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        if cls is Condition:
+            return _CONDITION_SCHEMA
+        return handler(core_schema)
+
+
+class ConditionedStatus(Model):
+    """Be the status of a kind, and the base of richer ones.
+
+    Attributes:
+        observed_generation: the generation that this status speaks of; None before the first reconcile.
+        conditions: one a type.
+    """
+
+    observed_generation: int | None = Field(default=None, description="The generation that this status speaks of.")
+    conditions: list[Condition] = Field(
+        default_factory=list, json_schema_extra=schema_extra(list_type="map", list_map_keys=("type",))
+    )
+
+    def find_condition(self, type: str) -> Condition | None:
+        """Return the condition of a type, or None."""
+        return next((condition for condition in self.conditions if condition.type == type), None)
+
+    def condition_is_true(self, type: str) -> bool:
+        """Say whether the condition of a type is there and ``"True"``."""
+        condition = self.find_condition(type)
+        return condition is not None and condition.status == "True"

@@ -1,0 +1,320 @@
+"""Declare a kind of one's own as a class: its names, its spec, its status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any, ClassVar, Generic, Never, Self, cast
+
+from pydantic import BaseModel, ValidationError
+from typing_extensions import TypeVar
+
+from reconciler.errors import ReconcilerError
+from reconciler.meta import GroupVersionKind, Request, ResourceType, name_of, namespace_of
+from reconciler.objects.declaration import Definition, Scope, check_names, models_of, plural_of, texts
+from reconciler.objects.extras import PrinterColumn, Rule
+from reconciler.objects.lenient import read_leniently
+from reconciler.objects.model import ConditionedStatus, ObjectMeta
+from reconciler.objects.overlay import copy_json, overlay
+
+__all__ = ["AnyResource", "InvalidObject", "Resource"]
+
+SpecT_co = TypeVar("SpecT_co", bound=BaseModel, default=Any, covariant=True)
+StatusT_co = TypeVar("StatusT_co", bound=BaseModel, default=ConditionedStatus, covariant=True)
+
+
+class InvalidObject(ReconcilerError, ValueError):
+    """Say that a document does not fit its model: which object, which fields, why. Holds no values.
+
+    Attributes:
+        problems: (path, what is wrong), in the order of the document.
+    """
+
+    def __init__(self, subject: str, problems: Sequence[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(f"{subject}: " + "; ".join(f"{path}: {text}" for path, text in problems))
+
+
+class Resource(Generic[SpecT_co, StatusT_co]):
+    """Be one object of a kind of one's own; subclass it with the models of its spec and status.
+
+    ::
+
+        class Database(Resource[DatabaseSpec, DatabaseStatus], group="example.com", version="v1", short_names=("db",)):
+            \"\"\"A database (becomes the description in the CRD).\"\"\"
+
+    The models are subclasses of `Model`, or plain pydantic models whose field names are then the names on the wire. The
+    status model can be left out (`ConditionedStatus`) and must be constructible without arguments, since a new object
+    has no status.
+
+    Class keywords:
+        group: the API group, a domain with a dot.
+        version: such as ``"v1"`` or ``"v1alpha1"``.
+        kind: defaults to the class's name.
+        plural: the name in paths; defaults to the kind in lower case with s, es or ies.
+        singular: defaults to the kind in lower case.
+        scope: ``"Namespaced"`` (default) or ``"Cluster"``.
+        short_names: for ``kubectl get``.
+        categories: groups of kinds that ``kubectl get`` knows, such as ``"all"``.
+        printer_columns: of ``kubectl get``, each a `PrinterColumn`.
+        selectable_fields: JSONPaths that field selectors may use (``".spec.color"``).
+        rules: CEL rules on the whole object; see `rule`.
+        storage: whether this version is the stored one (default). One version of a kind is.
+        served: whether the API serves this version (default).
+
+    Attributes:
+        metadata: name, namespace, labels and the rest.
+        spec: the desired state.
+        status: the observed state; never None. An object without status reads as the model's defaults.
+        problems: (path, what is wrong) of each field that does not fit its model; empty unless the object was read
+            leniently (`from_dict`). A part with such a field is for reading: `to_dict` gives it as it was read.
+        gvk: the kind.
+        resource_type: how the kind is served.
+
+    Raises:
+        TypeError: at the class line, when a keyword is unknown, or a name or a model cannot serve; in the constructor,
+            when a part is no instance of its model.
+    """
+
+    gvk: ClassVar[GroupVersionKind]
+    resource_type: ClassVar[ResourceType]
+    spec_model: ClassVar[type[BaseModel]]
+    status_model: ClassVar[type[BaseModel]]
+    definition: ClassVar[Definition]
+
+    metadata: ObjectMeta
+    spec: SpecT_co
+    status: StatusT_co
+    problems: Sequence[tuple[str, str]] = ()
+    _document: Mapping[str, Any] | None
+
+    def __init_subclass__(
+        cls,
+        *,
+        group: str,
+        version: str,
+        kind: str | None = None,
+        plural: str | None = None,
+        singular: str | None = None,
+        scope: Scope = "Namespaced",
+        short_names: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        printer_columns: Sequence[PrinterColumn] = (),
+        selectable_fields: Sequence[str] = (),
+        rules: Sequence[Rule] = (),
+        storage: bool = True,
+        served: bool = True,
+        **unknown: Never,
+    ) -> None:
+        super().__init_subclass__()
+        if unknown:
+            known = [
+                name for name, p in signature(Resource.__init_subclass__).parameters.items() if p.kind is p.KEYWORD_ONLY
+            ]
+            raise TypeError(f"{cls.__name__}: unknown class keyword {', '.join(unknown)}; known are {', '.join(known)}")
+        kind = kind or cls.__name__
+        plural = plural or plural_of(kind)
+        check_names(cls.__name__, group=group, version=version, kind=kind, plural=plural, scope=scope)
+        cls.spec_model, cls.status_model = models_of(cls, Resource)
+        cls.gvk = GroupVersionKind(group, version, kind)
+        cls.resource_type = ResourceType(cls.gvk, plural, scope == "Namespaced", frozenset({"status"}))
+        cls.definition = Definition(
+            singular=singular or kind.lower(),
+            short_names=texts(cls.__name__, "short_names", short_names),
+            categories=texts(cls.__name__, "categories", categories),
+            printer_columns=tuple(printer_columns),
+            selectable_fields=texts(cls.__name__, "selectable_fields", selectable_fields),
+            rules=tuple(rules),
+            storage=storage,
+            served=served,
+            description=cls.__dict__.get("__doc__") or "",
+        )
+
+    def __init__(self, *, metadata: ObjectMeta, spec: SpecT_co, status: StatusT_co | None = None) -> None:
+        _check_part(self, "metadata", metadata, ObjectMeta)
+        _check_part(self, "spec", spec, self.spec_model)
+        self.metadata = metadata
+        self.spec = spec
+        if status is None:
+            self.status = cast("StatusT_co", self.status_model())
+        else:
+            _check_part(self, "status", status, self.status_model)
+            self.status = status
+        self._document = None
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], *, lenient: bool = False) -> Self:
+        """Read an object from its document, which is kept and must not be changed afterwards.
+
+        Args:
+            document: the object as the API serves it.
+            lenient: read what can be read of an object that does not fit its models, for code that must work with it
+                all the same, such as a finalizer: valid fields typed, invalid ones as they are in the document, missing
+                ones None, and `problems` naming them. Default False.
+
+        Raises:
+            InvalidObject: it is of another kind, or a field does not fit its model and `lenient` is False.
+        """
+        _check_kind(cls, document)
+        problems: list[tuple[str, str]] = []
+        obj = cls.__new__(cls)
+        obj.metadata = _read(document, "metadata", ObjectMeta, problems)
+        obj.spec = _read(document, "spec", cls.spec_model, problems)
+        obj.status = _read(document, "status", cls.status_model, problems)
+        if problems and not lenient:
+            raise InvalidObject(f"{cls.gvk.kind} {request_text(document)} does not fit its model", problems)
+        if problems:
+            obj.problems = tuple(problems)
+        obj._document = document  # noqa: SLF001 - its own
+        return obj
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object as a document, a private copy.
+
+        It is the document that the object was read from with the changes made since laid over it: fields that the
+        models do not know survive, a field set to None is removed, a status that was never set is absent.
+        """
+        document = self._document if self._document is not None else {}
+        result = {key: copy_json(value) for key, value in document.items() if key not in _PARTS}
+        head = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind}
+        result = head | {key: value for key, value in result.items() if key not in head}
+        result["metadata"] = self._part("metadata", ObjectMeta, exclude_defaults=True)
+        if self._document is None:
+            result["spec"] = _dump(self.spec)
+        elif (spec := self._part("spec", self.spec_model)) or "spec" in document:
+            result["spec"] = spec
+        if (status := self._part("status", self.status_model)) or "status" in document:
+            result["status"] = status
+        return result
+
+    def _part(self, part: str, model: type[BaseModel], *, exclude_defaults: bool = False) -> Any:
+        """Return a part as it is to be sent; one that does not fit its model as it was read."""
+        read = (self._document or {}).get(part)
+        if any(path.partition(".")[0].partition("[")[0] == part for path, _ in self.problems):
+            return copy_json(read)
+        return _laid_over(read, getattr(self, part), model, exclude_defaults=exclude_defaults)
+
+    @classmethod
+    def crd(cls) -> dict[str, Any]:
+        """Return the kind's CustomResourceDefinition as a document.
+
+        Raises:
+            SchemaError: a model has a field whose type the API cannot describe.
+        """
+        from reconciler.objects.crd import generate_crd
+
+        return generate_crd(cls)
+
+    @property
+    def name(self) -> str:
+        """Return the object's name."""
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str | None:
+        """Return its namespace; None for a cluster-scoped object."""
+        return self.metadata.namespace
+
+    @property
+    def uid(self) -> str:
+        """Return its uid; ``""`` before it was stored."""
+        return self.metadata.uid
+
+    @property
+    def resource_version(self) -> str:
+        """Return the version it was read at; ``""`` before it was stored."""
+        return self.metadata.resource_version
+
+    @property
+    def generation(self) -> int | None:
+        """Return the generation of its desired state; None before it was stored."""
+        return self.metadata.generation
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Return its labels."""
+        return self.metadata.labels
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """Return its annotations."""
+        return self.metadata.annotations
+
+    @property
+    def key(self) -> Request:
+        """Return its name and namespace: what a queue carries."""
+        return Request(self.metadata.name, self.metadata.namespace)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Resource) or type(self) is not type(other):
+            return NotImplemented
+        return self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key}>"
+
+
+AnyResource = Resource[Any, Any]
+"""A Resource of whatever spec and status, for annotations."""
+
+_PARTS = frozenset({"metadata", "spec", "status"})
+
+
+def _read(document: Mapping[str, Any], part: str, model: type[BaseModel], problems: list[tuple[str, str]]) -> Any:
+    """Return a part of a document as its model; what can be read of one that does not fit, with its problems added."""
+    data = document.get(part)
+    if data is None:
+        data = {}
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems += [
+            (_field_path(part, problem["loc"]), problem["msg"])
+            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+    except Exception as error:  # noqa: BLE001 - a validator of the user's that is not ready for what is stored
+        problems.append((part, f"a validator of {model.__name__} raised {type(error).__name__}"))
+    return read_leniently(model, data)
+
+
+def _field_path(part: str, location: tuple[int | str, ...]) -> str:
+    return part + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+
+
+def _dump(model: BaseModel, *, exclude_defaults: bool = False) -> dict[str, Any]:
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=exclude_defaults)
+
+
+def _laid_over(
+    document: Mapping[str, Any] | None, model: BaseModel, model_type: type[BaseModel], *, exclude_defaults: bool = False
+) -> dict[str, Any]:
+    # What was read is parsed again here, so that reading an object, which is done far more often, costs no second dump.
+    document = document or {}
+    before = _dump(model_type.model_validate(document), exclude_defaults=exclude_defaults)
+    result: dict[str, Any] = overlay(document, before, _dump(model, exclude_defaults=exclude_defaults))
+    return result
+
+
+def _check_kind(cls: type[AnyResource], document: Mapping[str, Any]) -> None:
+    api_version, kind = document.get("apiVersion"), document.get("kind")
+    wanted = (cls.gvk.api_version, cls.gvk.kind)
+    if (api_version or wanted[0], kind or wanted[1]) != wanted:
+        raise InvalidObject(
+            f"{request_text(document)} cannot be read as {cls.__name__}",
+            [("apiVersion, kind", f"{api_version}/{kind}, not {cls.gvk}")],
+        )
+
+
+def request_text(document: Mapping[str, Any]) -> str:
+    """Return namespace and name of a document for an error."""
+    return str(Request(name_of(document), namespace_of(document)))
+
+
+def _check_part(obj: AnyResource, part: str, value: object, model: type[BaseModel]) -> None:
+    if not isinstance(value, model):
+        kind = type(obj).__name__
+        raise TypeError(
+            f"{part} of {kind} must be a {model.__name__}, not {type(value).__name__}; {kind}.from_dict reads documents"
+        )

@@ -1,0 +1,270 @@
+"""The server itself, by aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from reconciler.serving.limits import BadBody, Limits
+
+__all__ = ["HTTPServer", "read_body"]
+
+_log = logging.getLogger("reconciler.http")
+
+
+async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
+    """Return the body of a request, as it was sent: a ``Content-Encoding`` is not undone.
+
+    Raises:
+        BadBody: the body is too large, comes too slowly, or is not in the form that its headers say.
+        ConnectionError: the client is gone.
+    """
+    too_large = BadBody(413, f"the body has more than {limits.body_bytes} bytes")
+    if (request.content_length or 0) > limits.body_bytes:
+        raise too_large
+    if request.headers.get("expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limits.body_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise BadBody(408, f"the body was not complete after {limits.body_seconds:g} s") from None
+    except web.RequestPayloadError:
+        raise BadBody(400, "the body is not in the form that the headers say") from None
+    return bytes(body)
+
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class HTTPServer:
+    """A server of aiohttp's with bounds.
+
+    Args:
+        handler: answers a request; what it raises is logged and answered with 500, but for `BadBody`.
+        limits: the bounds.
+    """
+
+    def __init__(self, handler: Handler, limits: Limits) -> None:
+        self.limits = limits
+        self._handler = handler
+        self._connections: dict[_Connection, bool] = {}
+        self._web = web.Server(self._serve)
+        self._server: asyncio.Server | None = None
+        self._watching: asyncio.TimerHandle | None = None
+
+    async def start(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        sock: socket.socket | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Listen on an address or a bound socket.
+
+        Raises:
+            OSError: the address cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        where: dict[str, Any] = {"host": host, "port": port, "reuse_address": True} if sock is None else {"sock": sock}
+        if context is not None:
+            seconds = self.limits.head_seconds
+            where |= {"ssl": context, "ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": seconds}
+        self._server = await loop.create_server(lambda: _Connection(self, self._web), backlog=1024, **where)
+        self._watch({})
+
+    @property
+    def addresses(self) -> list[Any]:
+        """Return the addresses that are listened on."""
+        return [] if self._server is None else [each.getsockname() for each in self._server.sockets]
+
+    def break_off(self) -> None:
+        """Abort all connections; go on listening."""
+        for connection in list(self._connections):
+            connection.abort()
+
+    async def close(self, grace: float) -> None:
+        """Stop listening, let requests in progress end, and abort all connections.
+
+        Cancellation leaves connections to the event loop, which closes them.
+
+        Args:
+            grace: seconds for requests in progress.
+        """
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._watching is not None:
+            self._watching.cancel()
+        connections = list(self._connections)
+        self._web.pre_shutdown()
+        await self._web.shutdown(grace)
+        # A connection that is closing waits for its client to read the answer, or to end TLS.
+        for connection in connections:
+            connection.abort()
+        await asyncio.sleep(0)  # for the loop to close the sockets
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, _Connection)  # noqa: S101 - the factory makes no others
+        connection.begin_request()
+        self._connections[connection] = True
+        try:
+            try:
+                response = await self._handler(request)
+            except BadBody as error:
+                response = web.Response(status=error.status, text=f"{error}\n")
+                response.force_close()
+            # Written here, so that a connection is not idle before its answer is sent.
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionError:
+            if not connection.is_closing:
+                raise
+            # The client is gone. A handler that is cancelled makes aiohttp close the connection without a word.
+            raise asyncio.CancelledError from None
+        else:
+            return response
+        finally:
+            if self._connections.pop(connection, None) is not None:
+                self._connections[connection] = False  # the last of those that are idle
+
+    def opened(self, connection: _Connection) -> bool:
+        """Register a connection; return False when there is no place for it."""
+        if len(self._connections) >= self.limits.connections:
+            idle = next((each for each, busy in self._connections.items() if not busy), None)
+            if idle is None:
+                return False
+            self.closed(idle)
+            idle.abort()
+        self._connections[connection] = False
+        return True
+
+    def is_busy(self, connection: _Connection) -> bool:
+        """Return whether a request of the connection is in progress."""
+        return self._connections.get(connection, False)
+
+    def closed(self, connection: _Connection) -> None:
+        """Forget a connection."""
+        self._connections.pop(connection, None)
+
+    def _watch(self, before: dict[_Connection, tuple[int, float]]) -> None:
+        """Abort connections whose client does not read, and look again later."""
+        loop, seconds = asyncio.get_running_loop(), self.limits.stalled_seconds
+        now = loop.time()
+        unread: dict[_Connection, tuple[int, float]] = {}
+        for connection in list(self._connections):
+            size = connection.unread
+            known, since = before.get(connection, (size + 1, now))
+            if not size:
+                continue
+            unread[connection] = (size, since if size >= known else now)
+            if now - unread[connection][1] >= seconds:
+                connection.reset()
+        self._watching = loop.call_later(seconds / 4, self._watch, unread)
+
+
+class _Connection(web.RequestHandler):
+    """One connection of a client."""
+
+    __slots__ = ("_head", "_server", "_socket")
+
+    def __init__(self, server: HTTPServer, manager: web.Server) -> None:
+        limits = server.limits
+        super().__init__(
+            manager,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # as the runner of aiohttp passes it
+            auto_decompress=False,
+            keepalive_timeout=limits.idle_seconds,
+            lingering_time=limits.head_seconds,
+            max_line_size=limits.line_bytes,
+            max_field_size=limits.line_bytes,
+        )
+        self._server = server
+        self._socket: asyncio.Transport | None = None
+        self._head: asyncio.TimerHandle | None = None
+
+    @property
+    def unread(self) -> int:
+        """Return how many bytes wait for the client to read."""
+        return 0 if self._socket is None else self._socket.get_write_buffer_size()
+
+    @property
+    def is_closing(self) -> bool:
+        """Return whether nothing can be sent any more."""
+        return self._socket is None or self._socket.is_closing()
+
+    def abort(self) -> None:
+        """Close the connection without sending what waits."""
+        if self._socket is not None:
+            self._socket.abort()
+
+    def reset(self) -> None:
+        """Close the connection, and let the kernel too discard what the client does not read."""
+        if self._socket is not None:
+            linger = struct.pack("ii", 1, 0)
+            self._socket.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self._socket.abort()
+
+    def begin_request(self) -> None:
+        """Called when the request line and headers are complete."""
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a server of TCP has no others
+        self._socket = transport
+        if self._server.opened(self):
+            self._expect_head()
+        else:
+            self.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.begin_request()
+        self._server.closed(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is None and not self._server.is_busy(self):
+            self._expect_head()
+        super().data_received(data)
+
+    def _expect_head(self) -> None:
+        self._head = asyncio.get_running_loop().call_later(self._server.limits.head_seconds, self.abort)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes the client's bytes
+    ) -> web.StreamResponse:
+        """Return the answer to what is not a valid request, or whose handler failed."""
+        self.begin_request()
+        if status < 500:
+            limit = self._server.limits.line_bytes
+            text = f"{status}: not a valid HTTP/1.1 request, or a line of it has more than {limit} bytes\n"
+        else:
+            _log.error("%s %r failed", request.method, request.path, exc_info=exc)
+            if request.writer.output_size > 0:
+                raise ConnectionError("the answer has begun already")
+            text = f"{status}: the request failed; see the log of the process\n"
+        response = web.Response(status=status, text=text)
+        response.force_close()
+        return response

@@ -1,0 +1,1 @@
+"""Status writers for other clients: kubernetes, kubernetes_asyncio, kopf."""

@@ -1,0 +1,112 @@
+"""Find out what kind of client a batcher was given, and make the writer for it.
+
+Clients are told by what they have and by the module they come from; none of their libraries is imported here.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from types import MethodType
+from typing import Any
+
+import msgspec
+
+from reconciler.meta import FORMER_FIELD_MANAGER, check_field_manager, default_field_manager, program_name
+from reconciler.status.clients.asynchronous import AsyncioClientWriter
+from reconciler.status.clients.blocking import BlockingClientWriter
+from reconciler.status.clients.kopf import KopfPatch, is_kopf_patch
+from reconciler.status.clients.official import Requests
+from reconciler.status.record.documents import is_kind
+from reconciler.status.writer import StatusWriter, SyncStatusWriter
+
+__all__ = ["Binding", "bind"]
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """Be a writer, and say how to call it.
+
+    Attributes:
+        writer: a `StatusWriter` or a `SyncStatusWriter`.
+        is_async: whether it is the former, for ``async with``. None: both kinds of block are right.
+        kopf: the writer again, if kopf is to do the writing.
+    """
+
+    writer: Any
+    is_async: bool | None
+    kopf: KopfPatch | None = None
+
+
+def bind(
+    api: Any,
+    obj_or_kind: object,
+    *,
+    name: str | None,
+    namespace: str | None,
+    field_manager: str | None,
+    timeout: float,
+) -> Binding:
+    """Make the writer for an object over a client.
+
+    Args:
+        api: a client of this library, a writer, an ApiClient or ``*Api`` of an official client, or kopf's patch.
+        obj_or_kind: the object, or its kind.
+        name: the object's name, if a kind was given.
+        namespace: its namespace.
+        field_manager: for official clients, which do not have one; None for the default.
+        timeout: seconds for one request over an official client.
+
+    Raises:
+        TypeError: the client is none of these, or object and name do not fit together.
+        ValueError: an API server would refuse the field manager.
+    """
+    if is_kind(obj_or_kind) != (name is not None):
+        raise TypeError(
+            "give an object, or a kind with name= and namespace="
+            if name is None
+            else "an object names itself: name= and namespace= go with a kind only"
+        )
+    if hasattr(api, "status_writer"):
+        return _of_writer(api.status_writer(obj_or_kind, name=name, namespace=namespace))
+    if is_kopf_patch(api):
+        patch = KopfPatch(api, obj_or_kind)
+        return Binding(patch, None, patch)
+    if all(hasattr(api, attribute) for attribute in ("read", "write", "request", "identity")):
+        return _of_writer(api)
+    api_client = getattr(api, "api_client", api)
+    is_async = _is_async(api_client)
+    if is_async is not None:
+        manager = check_field_manager(field_manager) or default_field_manager(program_name())
+        requests = Requests(
+            api_client.configuration.host, obj_or_kind, name=name, namespace=namespace, field_manager=manager
+        )
+        make = AsyncioClientWriter if is_async else BlockingClientWriter
+        writer = make(api_client, requests, field_manager=manager, timeout=timeout)
+        if field_manager is None:
+            writer.former_field_manager = FORMER_FIELD_MANAGER
+        return Binding(writer, is_async)
+    raise TypeError(
+        f"StatusBatcher does not know the client {type(api).__module__}.{type(api).__qualname__}: give a "
+        "reconciler.Client, an ApiClient or an *Api of kubernetes, kubernetes.aio or kubernetes_asyncio, the patch of "
+        "a kopf handler, or a StatusWriter"
+    )
+
+
+def _is_async(api_client: Any) -> bool | None:
+    """Say which of the official clients this is: True, False, or None when it is none of them."""
+    for cls in type(api_client).__mro__:
+        if cls.__name__ == "ApiClient":
+            if cls.__module__.startswith(("kubernetes_asyncio.", "kubernetes.aio.")):
+                return True
+            if cls.__module__.startswith("kubernetes."):
+                return False
+    return None
+
+
+_is_coroutine_function = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
+"""Asked for each batcher, about the same few functions."""
+
+
+def _of_writer(writer: StatusWriter | SyncStatusWriter) -> Binding:
+    write = writer.write
+    return Binding(writer, _is_coroutine_function(write.__func__ if isinstance(write, MethodType) else write))

@@ -1,0 +1,1 @@
+"""What a batcher records: mutations, paths, fields."""

@@ -1,0 +1,1 @@
+"""Detection of controllers that write a status more than once per reconcile."""

@@ -1,0 +1,353 @@
+"""Start, reach and stop one control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import csv
+import io
+import os
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import msgspec
+
+from reconciler.testing.control_plane.audit import PROBE, AuditLevel, AuditRecord, audit_policy, read_audit_log
+from reconciler.testing.control_plane.binaries import BinariesMissing, find_or_build
+from reconciler.testing.control_plane.keys import new_private_key
+from reconciler.testing.control_plane.running import ControlPlaneFailed, PortTaken, Running, write_private
+
+if TYPE_CHECKING:
+    from reconciler.client import Client
+
+__all__ = ["ControlPlane", "ControlPlaneFailed"]
+
+ADMIN = "admin"
+_ATTEMPTS = 5
+"""Starts before giving up, when another program took a port that was free a moment ago; envtest's number."""
+
+
+class ControlPlane:
+    """Be a real etcd and kube-apiserver on loopback, for as long as the block lasts.
+
+    ::
+
+        async with ControlPlane() as plane, plane.client() as client: ...
+
+    ``with`` works as well, and `start` and `stop` without a block. It belongs to no event loop.
+
+    Args:
+        binaries: the directory with etcd and kube-apiserver. Defaults to `binaries_path`, where they are built if need
+            be.
+        users: further users and their groups, beside ``"admin"``, who may do everything. They may do what RBAC
+            allows them.
+        audit_level: what the audit log holds of a request. Defaults to ``"Metadata"``.
+        apiserver_flags: further arguments of kube-apiserver, such as ``"--feature-gates=X=true"``.
+        start_timeout: seconds for one start. Defaults to 60.
+    """
+
+    def __init__(
+        self,
+        *,
+        binaries: str | os.PathLike[str] | None = None,
+        users: Mapping[str, Sequence[str]] | None = None,
+        audit_level: AuditLevel = "Metadata",
+        apiserver_flags: Sequence[str] = (),
+        start_timeout: float = 60.0,
+    ) -> None:
+        self._binaries = Path(binaries) if binaries is not None else None
+        all_powerful = ["system:masters"]
+        self._groups: dict[str, Sequence[str]] = {**(users or {}), ADMIN: all_powerful, PROBE: all_powerful}
+        self._tokens = {user: secrets.token_urlsafe(24) for user in self._groups}
+        self._audit_level: AuditLevel = audit_level
+        self._flags = tuple(apiserver_flags)
+        self._start_timeout = start_timeout
+        self._given_up = threading.Event()
+        self._running: Running | None = None
+
+    def start(self) -> None:
+        """Start both programs and wait until they serve; nothing if they run.
+
+        Raises:
+            BinariesMissing: there are none and they cannot be built.
+            ControlPlaneFailed: a program ended at once, or did not serve in time.
+        """
+        if self._running is not None:
+            return
+        self._running = self._launched(self._binaries or find_or_build())
+        for user in self._groups:
+            self.write_kubeconfig(self._kubeconfig_path(user), user=user)
+
+    def stop(self) -> None:
+        """Stop both programs and remove their data; nothing if they do not run."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop()
+
+    async def restart(self, *, keep_data: bool = True) -> None:
+        """Stop etcd and kube-apiserver and start them anew at the same address; return when they serve.
+
+        Credentials stay valid. Cancellation leaves the restart to its thread.
+
+        Args:
+            keep_data: False loses all objects, as when etcd is set up from nothing: versions begin anew.
+
+        Raises:
+            ControlPlaneFailed: a program ended at once, or did not serve in time.
+        """
+        await asyncio.to_thread(self._restart, keep_data=keep_data)
+
+    async def snapshot(self, path: str | os.PathLike[str]) -> Path:
+        """Write a snapshot of etcd to a file, as ``etcdctl snapshot save`` does, and return its path.
+
+        Cancellation leaves the writing to its thread.
+
+        Raises:
+            ControlPlaneFailed: etcd does not answer.
+            OSError: the file cannot be written.
+        """
+        place = Path(path)
+        await asyncio.to_thread(self._run.save_snapshot, place)
+        return place
+
+    async def restore(self, snapshot: str | os.PathLike[str], *, bump_revision: int | None = None) -> None:
+        """Restore etcd from a snapshot with ``etcdutl snapshot restore``; return when both programs serve again.
+
+        They stop meanwhile, and serve at the same address. Credentials stay valid. Cancellation leaves the restore to
+        its thread.
+
+        Args:
+            snapshot: what `snapshot` has written.
+            bump_revision: raise the versions by so much and mark the older ones as compacted (``--bump-revision``,
+                ``--mark-compacted``), as is advised for Kubernetes. None, the default, goes on from the version of the
+                snapshot, so that versions are used a second time.
+
+        Raises:
+            BinariesMissing: there is no etcdutl among the binaries.
+            ControlPlaneFailed: the snapshot cannot be restored, and nothing was stopped; or a program ended at once, or
+                did not serve in time.
+        """
+        flags = [] if bump_revision is None else [f"--bump-revision={bump_revision}", "--mark-compacted"]
+
+        def restore() -> None:
+            self._restart(keep_data=False, data=self._run.restored(Path(snapshot), flags))
+
+        await asyncio.to_thread(restore)
+
+    def _restart(self, *, keep_data: bool, data: Path | None = None) -> None:
+        self._run.restart(keep_data=keep_data, data=data)
+        self._run.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+
+    async def revive(self) -> None:
+        """Start the programs that have ended, such as by a signal of the test; return when they serve.
+
+        A program that runs is left alone. Cancellation leaves the start to its thread.
+
+        Raises:
+            ControlPlaneFailed: a program ended at once, or did not serve in time.
+        """
+
+        def again() -> None:
+            self._run.revive()
+            self._run.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+
+        await asyncio.to_thread(again)
+
+    def pid(self, program: Literal["etcd", "kube-apiserver"]) -> int:
+        """Return the process id of a program, for signals such as SIGKILL and SIGSTOP.
+
+        Raises:
+            RuntimeError: the control plane does not run.
+        """
+        return self._run.pid(program)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        """Do what `start` does. Cancellation gives up starting and leaves nothing behind."""
+        self._given_up.clear()
+        starting = asyncio.create_task(asyncio.to_thread(self.start))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            self._given_up.set()
+            await asyncio.wait({starting})
+            self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Do what `stop` does. Cancellation lets the stopping go on in its thread."""
+        await asyncio.to_thread(self.stop)
+
+    @property
+    def url(self) -> str:
+        """Return the server's address, ``https://127.0.0.1:<port>``.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        return self._run.url
+
+    @property
+    def directory(self) -> Path:
+        """Return the directory of data and logs, which goes when the control plane stops.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        return self._run.directory
+
+    @property
+    def kubectl(self) -> Path:
+        """Return the kubectl of the same version.
+
+        Raises:
+            RuntimeError: it does not run.
+            BinariesMissing: it is not among the binaries.
+        """
+        path = self._run.binaries / "kubectl"
+        if not os.access(path, os.X_OK):
+            raise BinariesMissing(f"no kubectl in {path.parent}: build it with 'reconciler envtest build'")
+        return path
+
+    @property
+    def kubeconfig_path(self) -> Path:
+        """Return a kubeconfig file for the admin, which goes when the control plane stops.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        return self._kubeconfig_path(ADMIN)
+
+    def kubeconfig(self, *, user: str = ADMIN) -> dict[str, Any]:
+        """Return a kubeconfig that reaches the server as a user.
+
+        Raises:
+            RuntimeError: it does not run.
+            KeyError: there is no such user.
+        """
+        name = "control-plane"
+        authority = base64.b64encode(self._run.authority.read_bytes()).decode()
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": name, "cluster": {"server": self.url, "certificate-authority-data": authority}}],
+            "users": [{"name": user, "user": {"token": self._tokens[user]}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": user, "namespace": "default"}}],
+            "current-context": name,
+        }
+
+    def write_kubeconfig(self, path: str | os.PathLike[str], *, user: str = ADMIN) -> Path:
+        """Write the kubeconfig of a user, readable by its owner only, and return its path.
+
+        Raises:
+            RuntimeError: it does not run.
+            KeyError: there is no such user.
+            OSError: the file cannot be written.
+        """
+        place = Path(path)
+        write_private(place, msgspec.json.encode(self.kubeconfig(user=user)) + b"\n")
+        return place
+
+    def client(self, *, user: str = ADMIN) -> Client:
+        """Return a client for the server, to be opened with ``async with``.
+
+        Raises:
+            RuntimeError: it does not run.
+            KeyError: there is no such user.
+        """
+        from reconciler.client import Client
+
+        self._tokens[user]
+        return Client.from_config(kubeconfig=self._kubeconfig_path(user))
+
+    def audit(
+        self,
+        *,
+        verb: str | None = None,
+        resource: str | None = None,
+        subresource: str | None = None,
+        name: str | None = None,
+        namespace: str | None = None,
+        user: str | None = None,
+    ) -> list[AuditRecord]:
+        """Return the requests that were answered, oldest first; an argument of None matches all.
+
+        A watch that goes on is there once, one that has ended twice (see `AuditRecord.stage`). The line of a request is
+        written before the end of its answer, unless that is longer than a few kilobytes.
+
+        Args:
+            verb: such as ``"patch"``.
+            resource: the plural.
+            subresource: such as ``"status"``; ``""`` for the resource itself.
+            name: the object's name.
+            namespace: its namespace; ``""`` for none.
+            user: who asked.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        wanted = {
+            "verb": verb,
+            "resource": resource,
+            "subresource": subresource,
+            "name": name,
+            "namespace": namespace,
+            "user": user,
+        }
+        given = {key: value for key, value in wanted.items() if value is not None}
+        records = read_audit_log(self._run.directory / "audit.log")
+        return [record for record in records if all(getattr(record, key) == value for key, value in given.items())]
+
+    @property
+    def _run(self) -> Running:
+        if self._running is None:
+            raise RuntimeError("the control plane does not run: use it inside of its block")
+        return self._running
+
+    def _launched(self, binaries: Path) -> Running:
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(PortTaken):
+                return self._launched_once(binaries)
+        return self._launched_once(binaries)
+
+    def _launched_once(self, binaries: Path) -> Running:
+        running = Running(binaries, self._files(), self._flags)
+        try:
+            running.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+        except BaseException:
+            running.stop()
+            raise
+        return running
+
+    def _kubeconfig_path(self, user: str) -> Path:
+        return self.directory / f"{user.replace('/', '_')}.kubeconfig"
+
+    def _files(self) -> Mapping[str, bytes]:
+        rows = [[self._tokens[user], user, user, ",".join(groups)] for user, groups in self._groups.items()]
+        return {
+            "tokens.csv": _csv(rows),
+            "policy.json": msgspec.json.encode(audit_policy(self._audit_level)),
+            "accounts.key": new_private_key().encode(),
+        }
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,185 @@
+"""Serve reviews over HTTPS."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from reconciler.clock import current_clock
+from reconciler.errors import ConfigurationError
+from reconciler.serving import BadBody, Limits
+from reconciler.webhook.admission import Admission
+from reconciler.webhook.certificates import Certificates
+from reconciler.webhook.conversion import Converter
+from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
+from reconciler.webhook.metrics import WebhookMetrics
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from prometheus_client import CollectorRegistry
+
+__all__ = ["WebhookServer"]
+
+BODY_LIMIT = 7 * 1024 * 1024
+"""Most bytes of a review; controller-runtime's number: two objects of the largest size, and room."""
+
+_SHUTDOWN_SECONDS = 5.0
+
+
+class WebhookServer:
+    """Serve validators, defaulters and converters. It is a runnable, and runs on every replica, leader or not.
+
+    What is answered without asking anybody: 400 for an empty body, another content type, no JSON or no review; 413 for
+    more than 7 MiB; 404 for another path; 405 for another method. Every review gets 200 and its verdict.
+
+    Args:
+        address: ``host:port``. Default ``0.0.0.0:9443``, controller-runtime's port; port 0 for a free one.
+        certificates: directory with ``tls.crt`` and ``tls.key``; followed when they rotate.
+        client_ca: PEM file of the authorities that clients must be certified by. Default: none is asked for.
+
+    Raises:
+        ConfigurationError: the address or the certificates cannot be used.
+    """
+
+    def __init__(
+        self,
+        address: str = "0.0.0.0:9443",
+        *,
+        certificates: str | os.PathLike[str],
+        client_ca: str | os.PathLike[str] | None = None,
+    ) -> None:
+        host, colon, port = address.rpartition(":")
+        if not colon or not port.isdigit() or int(port) > 65535:
+            raise ConfigurationError(f"{address!r} is no address: write 'host:port', such as '0.0.0.0:9443'")
+        self._host, self._port = host.strip("[]"), int(port)
+        self._certificates = Certificates(certificates, client_ca=client_ca)
+        self._admissions: dict[str, AdmissionEndpoint] = {}
+        self._conversions: dict[str, ConversionEndpoint] = {}
+        self._metrics: WebhookMetrics | None = None
+        self._limits = Limits(body_bytes=BODY_LIMIT)
+        self._bound: int | None = None
+        self._listening = asyncio.Event()
+
+    def add(self, handler: Admission | Converter) -> None:
+        """Serve a validator, defaulter or converter; several of one sort may share a path.
+
+        Raises:
+            ConfigurationError: its path is taken by another sort, or it names no kind.
+            TypeError: it is none of the three, such as a class instead of an instance.
+        """
+        self._take(handler)
+        if self._metrics is not None:
+            self._metrics.expect(handler.served_at)
+
+    def _take(self, handler: Admission | Converter) -> None:
+        if isinstance(handler, Converter):
+            if handler.served_at in (*self._admissions, *self._conversions):
+                raise ConfigurationError(f"the webhook path {handler.served_at} is taken")
+            self._conversions[handler.served_at] = ConversionEndpoint(handler)
+            return
+        if not isinstance(handler, Admission):
+            raise TypeError(f"a webhook server serves instances of Validator, Defaulter and Converter, not {handler!r}")
+        path = handler.served_at
+        existing = self._admissions.get(path)
+        if path in self._conversions or (existing is not None and existing.reviewers[0].verb != handler.verb):
+            raise ConfigurationError(f"the webhook path {path} is taken by something of another sort")
+        if existing is not None:
+            existing.add(handler)
+        else:
+            self._admissions[path] = AdmissionEndpoint([handler])
+
+    @property
+    def admissions(self) -> Mapping[str, AdmissionEndpoint]:
+        """Return what is served, by path."""
+        return self._admissions
+
+    @property
+    def port(self) -> int:
+        """Return the port that is listened on; the one that was asked for while nothing is."""
+        return self._port if self._bound is None else self._bound
+
+    def observe(self, registry: CollectorRegistry) -> None:
+        """Count requests for Prometheus, under controller-runtime's names."""
+        self._metrics = self._certificates.metrics = WebhookMetrics(registry)
+        self._metrics.reads.inc()  # the first time was before anybody counted
+        for path in (*self._admissions, *self._conversions):
+            self._metrics.expect(path)
+
+    def check_started(self) -> None:
+        """Raise unless the server listens: a check for ``/readyz``.
+
+        Raises:
+            ConfigurationError: it does not.
+        """
+        if self._bound is None:
+            raise ConfigurationError("the webhook server does not listen")
+
+    async def listening(self) -> None:
+        """Wait until the server listens for the first time. Cancellation changes nothing."""
+        await self._listening.wait()
+
+    async def run(self) -> None:
+        """Serve until it is cancelled; then reviews under way are answered, five seconds at most.
+
+        Raises:
+            ConfigurationError: the address cannot be listened on, or time is virtual.
+        """
+        from reconciler.serving.server import HTTPServer
+
+        if getattr(current_clock(), "virtual", False):
+            raise ConfigurationError("webhooks need sockets, which do not work under virtual time: call review() there")
+        server = HTTPServer(self._handle, self._limits)
+        try:
+            try:
+                await server.start(self._host or None, self._port, context=self._certificates.context)
+            except OSError as error:
+                where = f"{self._host}:{self._port}"
+                raise ConfigurationError(f"webhooks cannot listen on {where}: {error.strerror}") from error
+            self._bound = server.addresses[0][1]
+            self._listening.set()
+            await self._certificates.follow()
+        finally:
+            self._bound = None
+            await asyncio.shield(server.close(_SHUTDOWN_SECONDS))
+
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
+        from aiohttp import web
+
+        endpoint = self._admissions.get(request.path) or self._conversions.get(request.path)
+        if endpoint is None:
+            known = ", ".join([*self._admissions, *self._conversions])
+            return web.Response(status=404, text=f"nothing is served here but {known}\n")
+        if request.method != "POST":
+            return web.Response(status=405, text="only POST\n", headers={"allow": "POST"})
+        if self._metrics is None:
+            return (await self._answered(request, endpoint))[0]
+        name = request.path
+        with self._metrics.in_flight.labels(name).track_inprogress(), self._metrics.latency.labels(name).time():
+            response, failed = await self._answered(request, endpoint)
+        self._metrics.requests.labels(name, str(response.status)).inc()
+        if failed:
+            reviewed = isinstance(endpoint, AdmissionEndpoint)
+            (self._metrics.panics if reviewed else self._metrics.conversion_panics).inc()
+        return response
+
+    async def _answered(
+        self, request: web.BaseRequest, endpoint: AdmissionEndpoint | ConversionEndpoint
+    ) -> tuple[web.Response, bool]:
+        """Return the answer, and whether the reviewer failed."""
+        from aiohttp import web
+
+        from reconciler.serving.server import read_body
+
+        if request.content_type != "application/json":
+            return web.Response(status=400, text="the content type must be application/json\n"), False
+        try:
+            body = await read_body(request, self._limits)
+        except BadBody as error:
+            response = web.Response(status=error.status, text=f"{error}\n")
+            response.force_close()
+            return response, False
+        reply = await endpoint.answer(body)
+        content_type = "application/json" if reply.status == 200 else "text/plain"
+        return web.Response(status=reply.status, body=reply.body, content_type=content_type), reply.failed
