@@ -7,7 +7,7 @@ that the API server may omit is `NotRequired`.
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypeAlias, TypedDict, Union
+from typing import Any, NotRequired, TypeAlias, TypedDict
 
 __all__ = [
     "Condition",
@@ -19,7 +19,7 @@ __all__ = [
     "WatchEventObject",
 ]
 
-JSONValue: TypeAlias = Union[None, bool, int, float, str, list["JSONValue"], dict[str, "JSONValue"]]
+JSONValue: TypeAlias = bool | int | float | str | list["JSONValue"] | dict[str, "JSONValue"] | None
 """Any JSON value."""
 
 JSONObject: TypeAlias = dict[str, Any]
