@@ -12,7 +12,7 @@ from cyclopts.config import Env, Yaml
 from cyclopts.validators import Number
 
 import reconciler
-from reconciler.cli.notification import NotificationFlags
+from reconciler.cli.options import NotificationFlags
 from reconciler.errors import ConfigurationError
 
 __all__ = ["app"]
@@ -201,7 +201,7 @@ def apiserver(
 
     Its data is lost at the end. kubectl and any other client reach it by the kubeconfig.
     """
-    from reconciler.cli.apiserver import ServeOptions, serve
+    from reconciler.cli.servers import ServeOptions, serve
 
     return serve(things, ServeOptions(port=port, kubeconfig=kubeconfig, log=log, chaos=chaos, seed=seed))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.cli.apiserver import wait_for_signal
+from reconciler.cli.servers import wait_for_signal
 from reconciler.testing import control_plane
 
 __all__ = ["bring_up", "build_binaries", "print_path"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reconciler._version import __version__
 from reconciler.cli.adder import adder_of
-from reconciler.cli.notification import NotificationFlags
+from reconciler.cli.options import NotificationFlags
 from reconciler.cli.targets import load_target
 from reconciler.client import Client
 from reconciler.manager import GracePeriodExceeded, Manager

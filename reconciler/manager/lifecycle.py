@@ -11,8 +11,8 @@ from typing import Any, Literal
 from reconciler.cache import Cache
 from reconciler.clock import Clock
 from reconciler.controller import Controller
-from reconciler.manager.election.leader import Elector
-from reconciler.manager.endpoints.http import Servers
+from reconciler.manager.election.elector import Elector
+from reconciler.manager.endpoints.server import Servers
 from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError
 from reconciler.manager.runnables import Entry, Supervisor, Webhooks, awaited, first_failure
 

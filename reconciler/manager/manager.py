@@ -15,12 +15,12 @@ from reconciler.controller import Controller, Reconciler, ResourceReconciler, So
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
-from reconciler.manager.election.leader import Elector
+from reconciler.manager.election.elector import Elector
 from reconciler.manager.election.options import LeaderElection, settled
 from reconciler.manager.election.watchdog import Watchdog
-from reconciler.manager.endpoints.endpoints import debug_queue, health, metrics
-from reconciler.manager.endpoints.health import Check, Checks
-from reconciler.manager.endpoints.http import Address, Servers
+from reconciler.manager.endpoints.handlers import debug_queue, health, metrics
+from reconciler.manager.endpoints.checks import Check, Checks
+from reconciler.manager.endpoints.server import Address, Servers
 from reconciler.manager.errors import ManagerError
 from reconciler.manager.heap import settled_heap
 from reconciler.manager.lifecycle import Lifecycle
@@ -28,9 +28,9 @@ from reconciler.manager.rbac import rbac_documents
 from reconciler.manager.runnables import Entry, Runnable, entry_of
 from reconciler.manager.sharding.options import Sharding
 from reconciler.manager.sharding.shard import shard_of
-from reconciler.manager.signals import handled_signals
+from reconciler.manager.process import handled_signals
 from reconciler.manager.statistics import ManagerStatistics
-from reconciler.manager.transports import Counted, Fenced, Traced, Urgent
+from reconciler.manager.transport_wrappers import Counted, Fenced, Traced, Urgent
 from reconciler.objects import KindLike, gvk_from
 from reconciler.telemetry import MetricsRegistry, tracer
 from reconciler.workqueue import RateLimiter

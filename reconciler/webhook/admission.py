@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import InvalidObject, KindLike, from_document, gvk_from, kind_argument, to_document
-from reconciler.webhook.patch import json_patch, same
+from reconciler.webhook.json_patch import json_patch, same
 from reconciler.webhook.review import AdmissionRequest, Operation, Verdict
 
 __all__ = ["Admission", "Defaulter", "Denied", "Validator", "Warnings"]

@@ -11,7 +11,7 @@ import msgspec.json
 
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.conversion import CONVERSION_VERSIONS, ConversionFailed, Converter
-from reconciler.webhook.patch import apply_json_patch
+from reconciler.webhook.json_patch import apply_json_patch
 from reconciler.webhook.review import (
     ADMISSION_VERSIONS,
     AdmissionRequest,

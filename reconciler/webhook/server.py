@@ -11,7 +11,7 @@ from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.serving import BadBody, Limits
 from reconciler.webhook.admission import Admission
-from reconciler.webhook.certificates import Certificates
+from reconciler.webhook.certwatcher import Certificates
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
 from reconciler.webhook.metrics import WebhookMetrics

@@ -105,7 +105,7 @@ async def test_a_check_fails_by_returning_false_too(client: Client, http: aiohtt
 
 @pytest.mark.virtual_time
 async def test_a_check_that_hangs_fails(client: Client) -> None:
-    from reconciler.manager.endpoints.health import CHECK_TIMEOUT, Checks
+    from reconciler.manager.endpoints.checks import CHECK_TIMEOUT, Checks
 
     checks = Checks("healthz")
     checks.add("hangs", lambda: asyncio.sleep(1000))

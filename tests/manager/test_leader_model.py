@@ -14,7 +14,7 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client, RetryPolicy
 from reconciler.clock import current_clock
 from reconciler.manager import LeaderElection, LeadershipLost
-from reconciler.manager.election.leader import Elector
+from reconciler.manager.election.elector import Elector
 from reconciler.manager.election.watchdog import Watchdog
 from reconciler.telemetry import LeaderCounters
 from reconciler.testing import virtual_time

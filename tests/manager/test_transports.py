@@ -9,7 +9,7 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager.transports import Counted
+from reconciler.manager.transport_wrappers import Counted
 from reconciler.telemetry import RequestCounters
 
 

@@ -31,7 +31,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "workqueue": ("reconciler/workqueue/*.py",),
     "client": ("reconciler/client/transport/pool.py",),
     "manager": (
-        "reconciler/manager/election/leader.py",
+        "reconciler/manager/election/elector.py",
         "reconciler/manager/election/options.py",
         "reconciler/manager/lifecycle.py",
     ),

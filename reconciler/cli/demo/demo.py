@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from reconciler.cli.demo.scenario import Facts, play
-from reconciler.cli.demo.view import TimelineView
+from reconciler.cli.demo.timeline import TimelineView
 from reconciler.errors import ConfigurationError
 from reconciler.testing import virtual_time
 

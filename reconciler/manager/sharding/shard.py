@@ -9,7 +9,7 @@ from reconciler.cache import CachedClient, HashRange, Partition
 from reconciler.controller import Responsibility, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election.options import LeaderElection, lease_namespace
-from reconciler.manager.sharding.handover import Held, Labels, Ours
+from reconciler.manager.sharding.ownership import Held, Labels, Ours
 from reconciler.manager.sharding.options import ShardByIndex, Sharding, ShardRing
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import KindLike, gvk_from

@@ -11,8 +11,8 @@ import msgspec
 
 from reconciler.clock import Clock
 from reconciler.controller import Controller
-from reconciler.manager.endpoints.health import Checks, report
-from reconciler.manager.endpoints.http import Answer, Asked, Handler
+from reconciler.manager.endpoints.checks import Checks, report
+from reconciler.manager.endpoints.server import Answer, Asked, Handler
 from reconciler.meta import Request, format_micro_time
 from reconciler.telemetry import MetricsRegistry
 from reconciler.workqueue import Explanation

@@ -82,7 +82,7 @@ class Held:
     async def _held(self, request: Request) -> CachedObject | None:
         cached = await self._client.peek(self._kind, request)
         if cached is None:
-            self._counters.leave(self._controller)
+            self._counters.record_skip(self._controller)
         return cached
 
 
@@ -133,7 +133,7 @@ class Ours(Held):
         labels, version = cached.labels, str(cached.version)
         for attempts_left in reversed(range(_ATTEMPTS)):
             if not self.owns(labels):
-                self._counters.leave(self._controller)
+                self._counters.record_skip(self._controller)
                 return False
             if self._labels.drain not in labels:
                 return True
@@ -166,5 +166,5 @@ class Ours(Held):
                 request.namespace,
                 patch={"metadata": {"resourceVersion": version, "labels": labels}},
             )
-            self._counters.drain(self._controller)
+            self._counters.record_drain(self._controller)
             _log.debug("%s hands %s over: it is drained from shard %s", self._controller, request, self._name)
