@@ -212,7 +212,7 @@ class QueueCounters:
         """Set the function that returns the queue's statistics."""
         self.statistics = statistics
 
-    # The next two methods inline Histogram.observe: both run once per key, and the call would cost as much as the count.
+    # The next two methods inline Histogram.observe: they run once per key, and a call costs as much as the count.
 
     def handed_out(self, seconds: float, /) -> None:
         """Record how many seconds a key was ready before a worker took it."""

@@ -37,7 +37,7 @@ def hangs(manager):
 PROGRAM = """
 import sys
 import reconciler.manager.lifecycle as lifecycle
-lifecycle.CUT_OFF = 0.2
+lifecycle.CANCEL_TIMEOUT = 0.2
 from reconciler.cli import main
 main(sys.argv[1:])
 """
@@ -75,7 +75,7 @@ async def run_until_reconciled(directory: Path, target: str, *options: str) -> t
 async def test_sigterm_drains_and_exits_with_0(tmp_path: Path) -> None:
     code, err = await run_until_reconciled(tmp_path, "an_operator:maps")
     assert code == 0
-    assert "started the controllers configmap" in err
+    assert "started controllers: configmap" in err
     assert "SIGTERM: draining" in err
     assert "Traceback" not in err
 
@@ -88,7 +88,7 @@ async def test_function_that_fills_the_manager_may_be_async(tmp_path: Path) -> N
 async def test_thread_that_never_ends_does_not_hold_the_process(tmp_path: Path) -> None:
     code, err = await run_until_reconciled(tmp_path, "an_operator:hangs", "--grace-period", "0.2")
     assert code == 1
-    assert "not ended within the grace period of 0.2 s" in err
+    assert "did not stop within the grace period of 0.2 s" in err
     assert "default/a in hand" in err
     assert "Traceback" not in err
 

@@ -128,7 +128,7 @@ MODES = {each.__name__.lower(): each for each in KINDS}
 async def main(kubeconfig: str, mode: str, options: Sequence[str]) -> None:
     grace = 30.0
     if "short" in options:
-        grace = lifecycle.CUT_OFF = 0.2
+        grace = lifecycle.CANCEL_TIMEOUT = 0.2
     async with Client.from_config(kubeconfig=kubeconfig, user_agent="child") as client:
         manager = Manager(client, leader_election=LEASE if "leader" in options else None, grace_period=grace)
         manager.add_controller(MODES[mode](), resource="v1/Pod" if mode == "recording" else "v1/ConfigMap")

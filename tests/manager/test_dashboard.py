@@ -16,7 +16,7 @@ from reconciler import Manager
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.manager import LeaderElection
-from reconciler.manager.lifecycle import CUT_OFF, SYNC_TIMEOUT
+from reconciler.manager.lifecycle import CANCEL_TIMEOUT, SYNC_TIMEOUT
 from tests.manager.working import Working, config_map
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_the_deployment_of_the_page_fits_a_manager() -> None:
     assert {each["httpGet"]["port"] for each in probes.values()} <= {each["name"] for each in container["ports"]}
     assert probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"] > SYNC_TIMEOUT
     grace = inspect.signature(Manager).parameters["grace_period"].default
-    assert pod["terminationGracePeriodSeconds"] >= grace + CUT_OFF + 2
+    assert pod["terminationGracePeriodSeconds"] >= grace + CANCEL_TIMEOUT + 2
 
 
 @pytest.mark.virtual_time

@@ -101,6 +101,6 @@ async def test_another_holder_is_a_loss(cluster: Cluster) -> None:
             )
             await asyncio.sleep(LONG)
 
-    with pytest.raises(LeadershipLost, match="usurper has taken it"):
+    with pytest.raises(LeadershipLost, match="usurper acquired it"):
         await block()
     assert await holder(cluster.client, cluster) == "usurper"

@@ -180,9 +180,9 @@ async def test_a_signal_during_a_start_that_hangs_ends_run(server: APIServer, cl
 async def test_a_manager_runs_once(client: Client) -> None:
     manager = Manager(client)
     async with manager.running():
-        with pytest.raises(ManagerError, match="runs once, and this one is running"):
+        with pytest.raises(ManagerError, match="runs only once, and this one is running"):
             await manager.run()
-    with pytest.raises(ManagerError, match="runs once, and this one is stopped"):
+    with pytest.raises(ManagerError, match="runs only once, and this one is stopped"):
         async with manager.running():
             pass
 
@@ -245,7 +245,7 @@ async def test_what_does_not_end_is_named(client: Client) -> None:
         async with manager.running():
             await asyncio.sleep(1)
     assert "grace period of 5 s" in str(raised.value)
-    assert "controller configmap (default/a in hand)" in str(raised.value)
+    assert "controller configmap (default/a in progress)" in str(raised.value)
     assert "runnable stubborn" in str(raised.value)
     assert now() < 60
     await asyncio.sleep(100)

@@ -23,7 +23,7 @@ async def test_transport_in_place_of_a_client() -> None:
 
 async def test_manager_in_place_of_a_client() -> None:
     async with APIServer() as server, Client(server) as client:
-        with pytest.raises(ConfigurationError, match="`reconciler run` calls is given the manager itself"):
+        with pytest.raises(ConfigurationError, match="`reconciler run` passes the manager itself"):
             Manager(Manager(client))  # type: ignore[arg-type]
 
 

@@ -99,10 +99,12 @@ async def test_a_second_signal_ends_with_1_at_once(server: APIServer, tmp_path: 
         operator.process.send_signal(signal.SIGINT)
         operator.process.send_signal(signal.SIGTERM)
         assert await operator.ends() == 1
-        assert "again: exit at once" in await operator.errors()
+        assert "again: exiting immediately" in await operator.errors()
 
 
-HUNG = "GracePeriodExceeded: not ended within the grace period of 0.2 s: controller configmap (default/a in hand)"
+HUNG = (
+    "GracePeriodExceeded: did not stop within the grace period of 0.2 s: controller configmap (default/a in progress)"
+)
 
 
 @pytest.mark.parametrize("mode", ["hung", "hunginwait", "hungfinalize"])
@@ -149,7 +151,7 @@ async def test_a_blocked_loop_or_a_hung_thread_does_not_outlive_the_lease(
         server.faults.add(resource="leases", user_agent="child", status=503, times=None)
         assert await operator.ends() == 70
         assert seconds_since(last_renewal(server)) < LEASE.lease_duration + 1
-        assert "the lease has ended and workers have not stopped" in await operator.errors()
+        assert "the lease expired and workers have not stopped" in await operator.errors()
 
 
 async def test_a_process_that_was_stopped_past_its_lease_begins_no_further_write(
@@ -246,7 +248,7 @@ async def test_a_partitioned_process_ends_and_writes_nothing_after_another_took_
             before = len(writes(server))
             assert await operator.ends() == 1
             assert len(writes(server)) == before > 0
-        assert "LeadershipLost: child has lost the lease default/operator: not renewed" in await operator.errors()
+        assert "LeadershipLost: child lost lease default/operator: not renewed" in await operator.errors()
 
 
 async def test_a_killed_leader_is_followed(server: APIServer, tmp_path: Path) -> None:

@@ -208,12 +208,12 @@ class InAThread(Reconciler):
 async def test_the_lease_is_not_released_while_a_thread_works(
     server: APIServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "CUT_OFF", 0.2)
+    monkeypatch.setattr(lifecycle, "CANCEL_TIMEOUT", 0.2)
     await client.create(config_map("a"))
     reconciler = InAThread()
     manager = Manager(Client(server, user_agent="one"), leader_election=elects("one"), grace_period=0)
     manager.add_controller(reconciler, resource=KIND)
-    with pytest.raises(GracePeriodExceeded, match="default/a in hand"):
+    with pytest.raises(GracePeriodExceeded, match="default/a in progress"):
         async with manager.running():
             await asyncio.to_thread(reconciler.started.wait)
     assert manager._elector is not None
@@ -257,7 +257,7 @@ async def test_who_has_lost_takes_no_part_any_more(server: APIServer, client: Cl
     assert len(server.requests(user_agent="one")) == before
     assert working.started == ["a"]
     assert manager.statistics().leading is False
-    with pytest.raises(ManagerError, match="runs once"):
+    with pytest.raises(ManagerError, match="runs only once"):
         await manager.run()
     async with replica(server, "two").running() as second:
         assert await elected(second) <= 15 + 4.5

@@ -124,7 +124,7 @@ def test_the_index_is_the_ordinal_of_the_host(monkeypatch: pytest.MonkeyPatch) -
         ("operator-3", lambda: ShardByIndex(3, [MAP]), "index 3 of 3 replicas"),
         ("operator-0", lambda: ShardByIndex(0, [MAP]), "replicas must be 1 or more"),
         ("operator-0", lambda: ShardByIndex(3, [MAP], index=-1), "index -1"),
-        ("operator-0", lambda: ShardByIndex(3, []), "names no kind"),
+        ("operator-0", lambda: ShardByIndex(3, []), "is not a sequence of kinds"),
     ],
 )
 def test_what_cannot_be_an_index_is_refused(
@@ -137,7 +137,7 @@ def test_what_cannot_be_an_index_is_refused(
 
 async def test_an_owned_kind_cannot_be_shared_out_by_its_own_uid(client: Client) -> None:
     manager = Manager(client, sharding=ShardByIndex(3, [MAP, "v1/Secret"], index=0))
-    with pytest.raises(ConfigurationError, match="shared out by the hash of its own uid"):
+    with pytest.raises(ConfigurationError, match="sharded by the hash of its own uid"):
         manager.add_controller(Working(), resource=MAP, owns=["v1/Secret"])
 
 

@@ -162,7 +162,7 @@ async def test_a_shard_whose_lease_the_sharder_takes_stops_and_writes_no_more(
             await client.patch(LEASE, "one", "default", patch={"spec": {"holderIdentity": "sharder"}})
             await asyncio.sleep(60)
 
-    with pytest.raises(LeadershipLost, match="sharder has taken it"):
+    with pytest.raises(LeadershipLost, match="sharder acquired it"):
         await run()
     assert len(refused) == 1
     assert (await client.get(MAP, "a", "default")).to_dict().get("data", {}) == {}
@@ -505,13 +505,13 @@ async def test_a_controller_of_a_kind_that_is_not_shared_is_refused(client: Clie
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ShardRing("", [MAP], shard="one"), "ring's name"),
+        (lambda: ShardRing("", [MAP], shard="one"), "ring name"),
         (lambda: ShardRing("a" * 64, [MAP], shard="one"), "at most 63"),
-        (lambda: ShardRing("apps", [MAP], shard="One"), "shard's name 'One'"),
-        (lambda: ShardRing("apps", [], shard="one"), "names no kind"),
-        (lambda: ShardRing("apps", "v1/ConfigMap", shard="one"), "names no kind"),  # type: ignore[arg-type]
+        (lambda: ShardRing("apps", [MAP], shard="One"), "shard name 'One'"),
+        (lambda: ShardRing("apps", [], shard="one"), "is not a sequence of kinds"),
+        (lambda: ShardRing("apps", "v1/ConfigMap", shard="one"), "is not a sequence of kinds"),  # type: ignore[arg-type]
         (lambda: ShardRing("apps", ["nonsense"], shard="one"), "nonsense"),
-        (lambda: ShardRing("apps", [MAP], shard="one", lease_duration=5), "do not fit"),
+        (lambda: ShardRing("apps", [MAP], shard="one", lease_duration=5), "are inconsistent"),
     ],
 )
 def test_what_cannot_be_a_ring_is_refused(make: Callable[[], ShardRing], message: str) -> None:

@@ -48,7 +48,7 @@ async def test_the_name_of_a_service_account_is_checked() -> None:
     async with APIServer() as server, Client(server) as client:
         manager = Manager(client)
         manager.add_controller(Working(), resource="v1/ConfigMap")
-        with pytest.raises(ConfigurationError, match="'My Operator' is none"):
+        with pytest.raises(ConfigurationError, match="'My Operator' is not a valid name"):
             manager.rbac("My Operator")
         assert [document["kind"] for document in manager.rbac("mine")] == [
             "ServiceAccount",

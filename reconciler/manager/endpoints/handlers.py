@@ -1,120 +1,122 @@
-"""Answer ``/healthz``, ``/readyz``, ``/metrics`` and ``/debug/queue``."""
+"""The handlers of ``/healthz``, ``/readyz``, ``/metrics`` and ``/debug/queue``."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
 
 import msgspec
 
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.manager.endpoints.checks import Checks, report
-from reconciler.manager.endpoints.server import Answer, Asked, Handler
+from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.meta import Request, format_micro_time
 from reconciler.telemetry import MetricsRegistry
+from reconciler.wire import JSONObject
 from reconciler.workqueue import Explanation
 
 __all__ = ["debug_queue", "health", "metrics"]
 
-_SCRAPES = 4
-"""Scrapes at once, each of which takes a thread."""
+_MAX_SCRAPES = 4
+"""Concurrent scrapes; each takes a thread."""
 
-_SHOWN = 500
-"""Keys a controller that ``/debug/queue`` shows unless asked for more or for one."""
+_MAX_KEYS = 500
+"""Keys per controller that ``/debug/queue`` shows by default."""
 
 
 def health(checks: Checks) -> Handler:
-    """Return the handler of ``/healthz`` or ``/readyz``: all checks, or the one that the path names.
+    """Return the handler of ``/healthz`` or ``/readyz``: it runs all checks, or the one that the path names.
 
-    ``?verbose`` lists them, ``?exclude=name`` leaves some out. 200 when all pass, 500 when one fails, 404 for a check
-    that does not exist.
+    ``?verbose`` lists the results, ``?exclude=name`` excludes a check. The status is 200 if all pass, 500 if one fails,
+    and 404 if the named check does not exist.
     """
 
-    async def handle(asked: Asked) -> Answer:
-        if asked.path and asked.path not in checks.names:
-            return Answer(404, f"404: there is no {checks.endpoint} check {asked.path!r}\n".encode())
-        query = list(asked.query)
+    async def handle(request: EndpointRequest) -> EndpointResponse:
+        if request.path and request.path not in checks.names:
+            return EndpointResponse(404, f"404: no {checks.endpoint} check named {request.path!r}\n".encode())
+        query = list(request.query)
         excluded = {value for name, value in query if name == "exclude"} & set(checks.names)
-        names = [asked.path] if asked.path else [name for name in checks.names if name not in excluded]
-        verdicts = await checks.run(names)
-        failed = any(verdict.reason is not None for verdict in verdicts)
+        names = [request.path] if request.path else [name for name in checks.names if name not in excluded]
+        results = await checks.run(names)
+        failed = any(result.reason is not None for result in results)
         if failed or any(name == "verbose" for name, _ in query):
-            return Answer(500 if failed else 200, report(checks.endpoint, verdicts, sorted(excluded)).encode())
-        return Answer(200, b"ok")
+            text = report(checks.endpoint, results, sorted(excluded))
+            return EndpointResponse(500 if failed else 200, text.encode())
+        return EndpointResponse(200, b"ok")
 
     return handle
 
 
 def metrics(registry: MetricsRegistry) -> Handler:
-    """Return the handler of ``/metrics``: a thread renders them, and a scrape beyond four at once gets 503."""
-    rendering = 0
+    """Return the handler of ``/metrics``: it renders in a thread, and answers 503 to more than four scrapes at once."""
+    scrapes = 0
 
-    async def handle(asked: Asked) -> Answer:
-        nonlocal rendering
-        if rendering == _SCRAPES:
-            return Answer(503, f"503: {_SCRAPES} scrapes are in progress; try again later\n".encode())
-        rendering += 1
+    async def handle(request: EndpointRequest) -> EndpointResponse:
+        nonlocal scrapes
+        if scrapes == _MAX_SCRAPES:
+            return EndpointResponse(503, f"503: {_MAX_SCRAPES} scrapes are in progress; try again later\n".encode())
+        scrapes += 1
         try:
-            content_type, body = await asyncio.to_thread(registry.render, asked.accept)
+            content_type, body = await asyncio.to_thread(registry.render, request.accept)
         finally:
-            rendering -= 1
-        return Answer(200, body, content_type)
+            scrapes -= 1
+        return EndpointResponse(200, body, content_type)
 
     return handle
 
 
 def debug_queue(
-    controllers: Callable[[], Sequence[Controller]], clock: Clock, shard: Mapping[str, Any] | None = None
+    controllers: Callable[[], Sequence[Controller]], clock: Clock, shard: JSONObject | None = None
 ) -> Handler:
-    """Return the handler of ``/debug/queue``: which keys wait, are ready or in hand, why, and until when, as JSON.
+    """Return the handler of ``/debug/queue``: a JSON list of keys that are in progress, ready or waiting, with reasons.
 
-    ``?controller=``, ``?namespace=`` and ``?name=`` choose; ``?limit=`` says how many keys of a controller are shown.
+    ``?controller=``, ``?namespace=`` and ``?name=`` select keys; ``?limit=`` is the number of keys per controller.
 
     Args:
-        controllers: gives the controllers.
+        controllers: returns the controllers.
         clock: source of time.
-        shard: what is told of the process's shard; None for nothing.
+        shard: the shard of this process; None without sharding.
     """
 
-    async def handle(asked: Asked) -> Answer:
-        query = dict(asked.query)
-        asked_for = query.get("limit", "")
-        # Ten digits are more than any queue holds; Python refuses to read thousands of them.
-        limit = int(asked_for.lstrip("0")[:10] or 0) if asked_for.isdecimal() else _SHOWN
-        chosen = [each for each in controllers() if query.get("controller", each.name) == each.name]
-        document: dict[str, Any] = {} if shard is None else {"shard": shard}
-        document["controllers"] = [_controller(each, query, limit, clock) for each in chosen]
-        return Answer(200, msgspec.json.format(msgspec.json.encode(document)) + b"\n", "application/json")
+    async def handle(request: EndpointRequest) -> EndpointResponse:
+        query = dict(request.query)
+        given = query.get("limit", "")
+        # Ten digits are more keys than any queue has; int() refuses thousands of digits.
+        limit = int(given.lstrip("0")[:10] or 0) if given.isdecimal() else _MAX_KEYS
+        selected = [each for each in controllers() if query.get("controller", each.name) == each.name]
+        document: JSONObject = {} if shard is None else {"shard": shard}
+        document["controllers"] = [_controller(each, query, limit, clock) for each in selected]
+        body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
+        return EndpointResponse(200, body, "application/json")
 
     return handle
 
 
-def _controller(controller: Controller, query: dict[str, str], limit: int, clock: Clock) -> dict[str, Any]:
+def _controller(controller: Controller, query: dict[str, str], limit: int, clock: Clock) -> JSONObject:
     queue, statistics = controller.queue, controller.statistics()
-    keys = [key for key in queue.keys() if _is_asked_for(key, query)]  # noqa: SIM118 - a queue is no dict
-    told = sorted((queue.explain(key) for key in keys[:limit]), key=_urgency)
+    keys = [key for key in queue.keys() if _is_selected(key, query)]  # noqa: SIM118 - a queue is not a dict
+    explanations = sorted((queue.explain(key) for key in keys[:limit]), key=_sort_key)
     return {
         "name": controller.name,
         "ready": statistics.queue.ready,
         "waiting": statistics.queue.waiting,
         "in_hand": statistics.queue.in_hand,
         "unsaved_statuses": msgspec.to_builtins(statistics.unsaved),
-        "keys": [_key(explanation, clock) for explanation in told],
+        "keys": [_key(explanation, clock) for explanation in explanations],
         "keys_left_out": max(0, len(keys) - limit),
     }
 
 
-def _is_asked_for(key: Request, query: dict[str, str]) -> bool:
+def _is_selected(key: Request, query: dict[str, str]) -> bool:
     return query.get("name", key.name) == key.name and query.get("namespace", key.namespace or "") == (
         key.namespace or ""
     )
 
 
-def _urgency(explanation: Explanation[Request]) -> tuple[float, float]:
-    """Sort what is in hand first, the oldest first; then what is ready; then what waits, the nearest first."""
+def _sort_key(explanation: Explanation[Request]) -> tuple[float, float]:
+    """Return a sort key: in progress, oldest first; then ready, oldest first; then waiting, next due first."""
     if explanation.in_hand is not None:
         return 0.0, -explanation.in_hand
     if explanation.ready is not None:
@@ -122,7 +124,7 @@ def _urgency(explanation: Explanation[Request]) -> tuple[float, float]:
     return 2.0, explanation.due or 0.0
 
 
-def _key(explanation: Explanation[Request], clock: Clock) -> dict[str, Any]:
+def _key(explanation: Explanation[Request], clock: Clock) -> JSONObject:
     due = explanation.due
     fields = {
         "namespace": explanation.key.namespace,

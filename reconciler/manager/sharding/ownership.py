@@ -1,13 +1,14 @@
-"""Decide before each reconcile whose the key is, and hand over what is to be another's.
+"""Ownership of keys: which objects this shard reconciles, and how it hands an object over to another shard.
 
-What is promised:
+What is guaranteed:
 
-* A key is reconciled only while this process's cache holds its object, and the object says that it is this shard's.
-  Both are looked at right before each reconcile, also one that was delayed or is retried. What is gone, or another's,
-  is let go: no reconcile, no timer, no back-off. So no reconcile hears that an object is gone; a finalizer does.
-* In a ring a reconcile runs only while this shard's Lease is held, and every write is fenced by it; see `_leader`.
-* A drain is acknowledged only with the key in hand, hence never while a reconcile of it runs, by a patch that holds for
-  one version of the object alone. So the next shard begins after this one has ended.
+* A key is reconciled only while this process's cache holds its object and the object belongs to this shard. Both are
+  checked right before each reconcile, including delayed and retried ones. A key whose object is gone or belongs to
+  another shard is dropped: no reconcile, no timer, no backoff. A reconcile is therefore not notified that an object is
+  gone; use a finalizer.
+* In a ring a reconcile runs only while this shard's Lease is held, and every write is fenced by it; see `Elector`.
+* A drain is acknowledged by a worker that took the key, instead of a reconcile, so never during a reconcile of the key.
+  The patch applies to one version of the object only. The next shard therefore starts after this shard has finished.
 """
 
 from __future__ import annotations
@@ -24,37 +25,38 @@ from reconciler.meta import Request
 from reconciler.objects import KindLike
 from reconciler.telemetry import ShardCounters
 
-__all__ = ["Held", "Labels", "Ours"]
+__all__ = ["IndexOwnership", "RingLabels", "RingOwnership"]
 
 _log = logging.getLogger("reconciler.manager")
 
 _ATTEMPTS = 5
-"""Acknowledgements of one drain against others' writes, before the key backs off."""
+"""Attempts to acknowledge one drain when other writers cause conflicts; then the key backs off."""
 
 
-class Labels(NamedTuple):
-    """Name the labels of a ring's objects.
+class RingLabels(NamedTuple):
+    """The label keys of a ring's objects.
 
     Attributes:
-        shard: says whose an object is.
-        drain: says that it is to be handed over.
+        shard: the label that names the shard to which an object is assigned.
+        drain: the label that asks the shard to hand the object over.
     """
 
     shard: str
     drain: str
 
 
-class Held:
-    """Answer for what the cache holds.
+class IndexOwnership:
+    """Ownership by index: this shard owns every object in its cache, because the cache holds only its own hash range.
 
     Args:
-        controller: the name of the controller whose keys they are.
-        kind: what it reconciles.
+        controller: the controller's name.
+        kind: the kind that it reconciles.
         client: reads the cache.
-        counters: count what is let go.
+        counters: counts skipped reconciles.
     """
 
     shared = True
+    permissions: Sequence[Permission] = ()
 
     def __init__(self, controller: str, kind: KindLike, client: CachedClient, counters: ShardCounters) -> None:
         self._controller = controller
@@ -62,13 +64,8 @@ class Held:
         self._client = client
         self._counters = counters
 
-    @property
-    def permissions(self) -> Sequence[Permission]:
-        """What the handover must be allowed to do."""
-        return ()
-
-    def owns(self, labels: Mapping[str, str], /) -> bool:  # noqa: ARG002 - a uid stays, and its hash with it
-        """Return whether an object with these labels belongs to this replica."""
+    def owns(self, labels: Mapping[str, str], /) -> bool:  # noqa: ARG002 - ownership depends on the uid alone
+        """Return whether an object with these labels belongs to this shard."""
         return True
 
     def insists(self, cached: CachedObject, /) -> bool:  # noqa: ARG002 - nothing is handed over
@@ -76,27 +73,26 @@ class Held:
         return False
 
     async def admits(self, request: Request, /) -> bool:
-        """Say whether the cache holds the object."""
-        return await self._held(request) is not None
-
-    async def _held(self, request: Request) -> CachedObject | None:
-        cached = await self._client.peek(self._kind, request)
-        if cached is None:
+        """Return whether the cache holds the object."""
+        if await self._client.peek(self._kind, request) is None:
             self._counters.record_skip(self._controller)
-        return cached
+            return False
+        return True
 
 
-class Ours(Held):
-    """Answer for what is labelled as this shard's, and hand over what is to be drained.
+class RingOwnership:
+    """Ownership by label: this shard owns the objects labeled with its name, and hands over those that are drained.
 
     Args:
-        controller: the name of the controller whose keys they are.
-        kind: what it reconciles.
-        client: reads the cache, and hands over.
-        counters: count what is let go and handed over.
-        labels: of the ring.
-        name: of the shard.
+        controller: the controller's name.
+        kind: the kind that it reconciles.
+        client: reads the cache and sends the patch that hands an object over.
+        counters: counts skipped reconciles and handovers.
+        labels: the ring's labels.
+        name: the shard's name.
     """
+
+    shared = True
 
     def __init__(
         self,
@@ -105,20 +101,23 @@ class Ours(Held):
         client: CachedClient,
         counters: ShardCounters,
         *,
-        labels: Labels,
+        labels: RingLabels,
         name: str,
     ) -> None:
-        super().__init__(controller, kind, client, counters)
+        self._controller = controller
+        self._kind = kind
+        self._client = client
+        self._counters = counters
         self._labels = labels
         self._name = name
 
     @property
     def permissions(self) -> Sequence[Permission]:
-        """What the handover must be allowed to do."""
+        """Return the permissions that a handover needs."""
         return (Permission(self._kind, "patch"),)
 
     def owns(self, labels: Mapping[str, str], /) -> bool:
-        """Return whether an object with these labels belongs to this replica."""
+        """Return whether an object with these labels belongs to this shard."""
         return labels.get(self._labels.shard) == self._name
 
     def insists(self, cached: CachedObject, /) -> bool:
@@ -126,9 +125,10 @@ class Ours(Held):
         return self._labels.drain in cached.labels
 
     async def admits(self, request: Request, /) -> bool:
-        """Say whether the object is this shard's, and not to be drained; if it is, hand it over."""
-        cached = await self._held(request)
+        """Return whether the object belongs to this shard; if it is being drained, hand it over and return False."""
+        cached = await self._client.peek(self._kind, request)
         if cached is None:
+            self._counters.record_skip(self._controller)
             return False
         labels, version = cached.labels, str(cached.version)
         for attempts_left in reversed(range(_ATTEMPTS)):
@@ -142,14 +142,14 @@ class Ours(Held):
             except Conflict:
                 if not attempts_left:
                     raise
-                # Somebody else has written; what is there now decides, and the cache may not know it yet.
-                labels, version = await self._now(request)
+                # Another writer was faster. Decide by the server's version, which the cache may not have yet.
+                labels, version = await self._read_live(request)
             else:
                 return False
         return False
 
-    async def _now(self, request: Request) -> tuple[Mapping[str, str], str]:
-        """Return labels and version as the server has them; none of what is gone."""
+    async def _read_live(self, request: Request) -> tuple[Mapping[str, str], str]:
+        """Return the labels and the version on the server; no labels if the object is gone."""
         try:
             found = await self._client.live.get(self._kind, request.name, request.namespace)
         except NotFound:
@@ -167,4 +167,4 @@ class Ours(Held):
                 patch={"metadata": {"resourceVersion": version, "labels": labels}},
             )
             self._counters.record_drain(self._controller)
-            _log.debug("%s hands %s over: it is drained from shard %s", self._controller, request, self._name)
+            _log.debug("%s: handed over %s: drained from shard %s", self._controller, request, self._name)

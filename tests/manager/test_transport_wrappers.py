@@ -9,7 +9,7 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager.transport_wrappers import Counted
+from reconciler.manager.transport_wrappers import CountingTransport
 from reconciler.telemetry import RequestCounters
 
 
@@ -39,6 +39,6 @@ async def test_credentials_are_renewed_through_them() -> None:
             return True
 
     transport = Renewing()
-    assert await Counted(transport, RequestCounters()).renew()
+    assert await CountingTransport(transport, RequestCounters()).renew()
     assert transport.renewed == 1
-    assert not await Counted(APIServer(), RequestCounters()).renew()
+    assert not await CountingTransport(APIServer(), RequestCounters()).renew()
