@@ -83,7 +83,7 @@ class ShardRing:
 class ShardByIndex:
     """Options of one of a fixed number of replicas, each of which reconciles an equal range of the hashes of uids.
 
-    Nothing has to be installed, and nothing is handed over: an object stays with its replica as long as `replicas` does
+    Nothing needs to be installed, and nothing is handed over: an object stays with its replica as long as `replicas` does
     not change. While a replica is down, its objects wait.
 
     Attributes:
