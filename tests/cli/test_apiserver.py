@@ -139,9 +139,9 @@ def test_chaos_is_reproducible(start: Callable[..., Started]) -> None:
         (["--port=-1"], 2, "0"),
         (["--log", "all"], 2, "--log"),
         (["--chaos", "1.5"], 2, "--chaos"),
-        (["absent.yaml"], 1, "there is no file absent.yaml"),
+        (["absent.yaml"], 1, "no such file: absent.yaml"),
         (["."], 1, "no YAML or JSON file in ."),
-        (["--kubeconfig", "absent/kubeconfig"], 1, "choose another place with --kubeconfig"),
+        (["--kubeconfig", "absent/kubeconfig"], 1, "--kubeconfig absent/kubeconfig: cannot write"),
     ],
 )
 def test_a_mistake_is_one_line(start: Callable[..., Started], arguments: list[str], code: int, says: str) -> None:

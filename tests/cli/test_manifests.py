@@ -100,7 +100,7 @@ def test_a_cluster_role_for_all_namespaces(capsys: pytest.CaptureFixture[str]) -
     assert binding["roleRef"]["name"] == "rack-operator"
     maps, racks = err.splitlines()
     assert "Maps declares no permissions" in maps
-    assert "racks of example.com" in racks
+    assert "racks in example.com" in racks
 
 
 def test_roles_for_the_namespaces_that_are_watched(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,12 +173,12 @@ def test_json_is_one_list(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["rack_operator:Nobody"], "has no 'Nobody'"),
         (["rack_operator:nobody"], "no controller was added"),
-        (["rack_operator:asks"], "GET /api/v1: there is no cluster while manifests are made"),
+        (["rack_operator:asks"], "GET /api/v1: manifests are generated without a cluster"),
         (["rack_operator:broken"], "KeyError"),
         (["rack_operator:pair"], "already"),
         (["rack_operator:Maps"], "does not say which kind it is for"),
-        (["rack_operator:Nodes", "--name=Rack_Operator"], "'Rack_Operator' is none"),
-        (["rack_operator:Nodes", "--install-namespace=A"], "'A' is none"),
+        (["rack_operator:Nodes", "--name=Rack_Operator"], "'Rack_Operator' is not a valid name"),
+        (["rack_operator:Nodes", "--install-namespace=A"], "'A' is not a valid namespace"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(

@@ -91,10 +91,13 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) 
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("no_python:Thing", ["'no_python' cannot be imported", "SyntaxError", "no_python.py, line 1"]),
-        ("needs_more:Thing", ["'needs_more' cannot be imported", "'no_such_library'", "needs_more.py, line 2"]),
-        ("fails_itself:Thing", ["'fails_itself' cannot be imported", "the flag is missing", "fails_itself.py, line 3"]),
-        (".:Thing", ["cannot be imported"]),
+        ("no_python:Thing", ["cannot import module 'no_python'", "SyntaxError", "no_python.py, line 1"]),
+        ("needs_more:Thing", ["cannot import module 'needs_more'", "'no_such_library'", "needs_more.py, line 2"]),
+        (
+            "fails_itself:Thing",
+            ["cannot import module 'fails_itself'", "the flag is missing", "fails_itself.py, line 3"],
+        ),
+        (".:Thing", ["cannot import module"]),
     ],
 )
 def test_module_that_cannot_be_imported(capsys, modules: Path, command: str, target: str, says: list[str]) -> None:
@@ -105,8 +108,8 @@ def test_module_that_cannot_be_imported(capsys, modules: Path, command: str, tar
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("an_operator:Demanding", "Demanding cannot be made without arguments: TypeError"),
-        ("an_operator:Unfinished", "Unfinished cannot be made without arguments: TypeError"),
+        ("an_operator:Demanding", "Demanding cannot be created without arguments: TypeError"),
+        ("an_operator:Unfinished", "Unfinished cannot be created without arguments: TypeError"),
         ("an_operator:no_parameters", "name a Reconciler"),
         ("an_operator:NoKind", "does not say which kind it is for"),
         ("an_operator:Thing", "name a Reconciler"),
@@ -124,7 +127,7 @@ def test_address_in_use(capsys, modules: Path, kubeconfig: str, option: str) -> 
         line = refused(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, option, address)
     assert address in line
     assert "Address already in use" in line
-    assert option[2:] in line
+    assert option in line
 
 
 @pytest.mark.parametrize("address", ["nonsense", ":99999", "127.0.0.1"])
@@ -142,7 +145,7 @@ def test_option_out_of_its_range(capsys, modules: Path, kubeconfig: str, argumen
 
 def test_lease_without_namespace(capsys, modules: Path, kubeconfig: str) -> None:
     arguments = ["run", "an_operator:Good", "--kubeconfig", kubeconfig, "--leader-election", "a-lease"]
-    assert "leader_election_namespace" in refused(capsys, *arguments)
+    assert "give --leader-election-namespace" in refused(capsys, *arguments)
     # With it, the next mistake is the news.
     line = refused(capsys, *arguments, "--leader-election-namespace", "default", "--metrics", "nonsense")
     assert "host:port" in line

@@ -73,7 +73,7 @@ def test_a_wrong_key_or_value_in_the_file_is_one_line(
 def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = run(capsys, "run", "notification", f"--config={tmp_path / 'none.yaml'}")
     assert code == 1
-    assert "none.yaml: there is no such file" in err
+    assert "none.yaml: no such file" in err
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ async def test_sigterm_drains_and_exits_with_0(tmp_path: Path) -> None:
     code, err = await run_until_reconciled(tmp_path, "an_operator:maps")
     assert code == 0
     assert "started controllers: configmap" in err
-    assert "SIGTERM: draining" in err
+    assert "SIGTERM received: draining" in err
     assert "Traceback" not in err
 
 
@@ -89,7 +89,7 @@ async def test_thread_that_never_ends_does_not_hold_the_process(tmp_path: Path) 
     code, err = await run_until_reconciled(tmp_path, "an_operator:hangs", "--grace-period", "0.2")
     assert code == 1
     assert "did not stop within the grace period of 0.2 s" in err
-    assert "default/a in hand" in err
+    assert "default/a in progress" in err
     assert "Traceback" not in err
 
 

@@ -19,8 +19,7 @@ from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.webhook import Converter, WebhookServer
-from reconciler.webhook import certwatcher
+from reconciler.webhook import Converter, WebhookServer, certwatcher
 from tests.manager.working import Working, config_map
 from tests.webhook.database import Defaults, Rules, database, write_certificate
 from tests.webhook.test_reviews import conversion, converter, old, review

@@ -1,26 +1,31 @@
-"""Write down everything that runs the notification operator in a cluster."""
+"""The commands of the notification operator: its manifests, and the test of its routing rules."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from reconciler.client import Client
+from reconciler.errors import ConfigurationError
 from reconciler.http import Transport
 from reconciler.manager import Manager
-from reconciler.notification import NotificationOperator, NotificationOptions, NotificationRequest
+from reconciler.notification import NotificationOperator, NotificationOptions, NotificationRequest, attributes_of
+from reconciler.notification.channels import RECEIVER_KINDS
+from reconciler.notification.routing import RoutingConfig, read_routing
+from reconciler.wire import JSONObject
 
-Document = dict[str, Any]
-
-__all__ = ["Installation", "notification_manifests"]
+__all__ = ["Installation", "notification_manifests", "print_routes"]
 
 METRICS_PORT = 8080
 HEALTH_PORT = 8081
 GRACE = 30
-"""Seconds for work in progress; the pod gets fifteen more, for what was cancelled to be written and to end."""
+"""Grace period in seconds. The pod gets 15 s more, in which cancelled work writes its status and ends."""
 
 _ROUTING = """\
 route:
@@ -33,15 +38,15 @@ receivers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """Say how the operator is installed.
+    """Options of the operator's installation.
 
     Attributes:
-        name: of everything that belongs to it.
-        namespace: where it runs.
-        namespaces: where it looks for requests; none for everywhere.
-        image: what runs.
-        leader_election: name of the Lease.
-        leader_election_namespace: where the Lease is.
+        name: the name of all its objects.
+        namespace: the namespace in which it runs.
+        namespaces: the namespaces that it watches; empty for all.
+        image: the container image.
+        leader_election: the name of the Lease.
+        leader_election_namespace: the namespace of the Lease.
     """
 
     name: str
@@ -52,12 +57,12 @@ class Installation:
     leader_election_namespace: str
 
 
-def notification_manifests(installation: Installation, transport: Transport) -> list[Document]:
-    """Return all documents: the kind, what may be done, what is configured, what runs, and what watches it.
+def notification_manifests(installation: Installation, transport: Transport) -> list[JSONObject]:
+    """Return the CRD, the RBAC objects, the configuration, the workload and its monitoring.
 
     Args:
-        installation: how it is installed.
-        transport: is never asked; it stands for the cluster.
+        installation: the options.
+        transport: a transport for the manager's client; no request is sent.
     """
     manager = Manager(
         Client(transport),
@@ -83,7 +88,7 @@ def _labels(installation: Installation) -> dict[str, str]:
     return {"app.kubernetes.io/name": installation.name, "app.kubernetes.io/component": "controller"}
 
 
-def _object(installation: Installation, api_version: str, kind: str, suffix: str = "", **members: Any) -> Document:
+def _object(installation: Installation, api_version: str, kind: str, suffix: str = "", **members: Any) -> JSONObject:
     return {
         "apiVersion": api_version,
         "kind": kind,
@@ -96,7 +101,7 @@ def _object(installation: Installation, api_version: str, kind: str, suffix: str
     }
 
 
-def _configuration(installation: Installation) -> Document:
+def _configuration(installation: Installation) -> JSONObject:
     options = {
         "workers": 10,
         "leader-election": installation.leader_election,
@@ -113,11 +118,11 @@ def _configuration(installation: Installation) -> Document:
     return _object(installation, "v1", "ConfigMap", data={"config.yaml": text})
 
 
-def _routing(installation: Installation) -> Document:
+def _routing(installation: Installation) -> JSONObject:
     return _object(installation, "v1", "ConfigMap", "-routing", data={"routing.yaml": _ROUTING})
 
 
-def _deployment(installation: Installation) -> Document:
+def _deployment(installation: Installation) -> JSONObject:
     labels = _labels(installation)
     spread = {
         "maxSkew": 1,
@@ -149,8 +154,8 @@ def _deployment(installation: Installation) -> Document:
     )
 
 
-def _container(installation: Installation) -> Document:
-    def probe(path: str, **members: int) -> Document:
+def _container(installation: Installation) -> JSONObject:
+    def probe(path: str, **members: int) -> JSONObject:
         return {"httpGet": {"path": path, "port": "health"}, **members}
 
     return {
@@ -171,27 +176,30 @@ def _container(installation: Installation) -> Document:
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            # A single file, so that its directory can hold the other mounts.
+            # A single file, so that the other mounts can be in the same directory.
             {"name": "config", "mountPath": "/etc/notification/config.yaml", "subPath": "config.yaml"},
-            # Whole directories: only these are exchanged when their content changes.
+            # Whole directories: the kubelet updates only these when their content changes.
             {"name": "routing", "mountPath": "/etc/notification/routing", "readOnly": True},
             {"name": "credentials", "mountPath": "/etc/notification/credentials", "readOnly": True},
         ],
     }
 
 
-def _disruption_budget(installation: Installation) -> Document:
+def _disruption_budget(installation: Installation) -> JSONObject:
     selector = {"matchLabels": _labels(installation)}
     return _object(installation, "policy/v1", "PodDisruptionBudget", spec={"minAvailable": 1, "selector": selector})
 
 
-def _service(installation: Installation) -> Document:
+def _service(installation: Installation) -> JSONObject:
     ports = [{"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"}]
     return _object(installation, "v1", "Service", spec={"selector": _labels(installation), "ports": ports})
 
 
-def _network_policy(installation: Installation) -> Document:
-    """Let metrics in; let names, the API server, HTTPS and mail out. Probes come from the node, which needs no rule."""
+def _network_policy(installation: Installation) -> JSONObject:
+    """Return a policy that allows scrapes in, and DNS, the API server, HTTPS and mail out.
+
+    Probes come from the node and need no rule.
+    """
     outside = [{"protocol": "TCP", "port": port} for port in (443, 6443, 80, 465, 587)]
     names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
     return _object(
@@ -207,7 +215,7 @@ def _network_policy(installation: Installation) -> Document:
     )
 
 
-def _service_monitor(installation: Installation) -> Document:
+def _service_monitor(installation: Installation) -> JSONObject:
     return _object(
         installation,
         "monitoring.coreos.com/v1",
@@ -217,3 +225,52 @@ def _service_monitor(installation: Installation) -> Document:
             "endpoints": [{"port": "metrics", "interval": "30s"}],
         },
     )
+
+
+def print_routes(file: Path, attributes: Sequence[str], *, request: Path | None, as_json: bool) -> int:
+    """Print the receivers and channels that a notification reaches.
+
+    Raises:
+        ConfigurationError: a file is invalid; the message lists every mistake.
+    """
+    config = _read_config(file)
+    given = {**(_attributes_of(request) if request is not None else {}), **_parse_attributes(attributes)}
+    receivers = config.route.receivers(given)
+    channels = tuple(dict.fromkeys(name for each in receivers for name in config.receivers[each].channel_names))
+    if as_json:
+        answer = {"attributes": given, "receivers": receivers, "channels": channels}
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer)).decode() + "\n")
+        return 0
+    for name in receivers:
+        reached = ", ".join(config.receivers[name].channel_names) or "no channels: nobody would be notified"
+        sys.stdout.write(f"{name}: {reached}\n")
+    return 0
+
+
+def _read_config(file: Path) -> RoutingConfig:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot read {file}: {reason}") from error
+    return read_routing(text, name=str(file), kinds=RECEIVER_KINDS)
+
+
+def _parse_attributes(attributes: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in attributes:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigurationError(f"{text!r} is not a valid attribute: write NAME=VALUE, such as priority=Critical")
+        pairs[name] = value
+    return pairs
+
+
+def _attributes_of(file: Path) -> dict[str, str]:
+    """Return the attributes of a NotificationRequest in a file."""
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        request = NotificationRequest.from_dict(document)
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"--request {file}: not a valid NotificationRequest: {error}") from error
+    return attributes_of(request)
