@@ -40,7 +40,6 @@ def _container(**changes: Any) -> dict[str, Any]:
 
 
 table(
-    "27.01",
     [
         ("a pod: the image", "pods", _POD, _container(image="other"), STRATEGIC),
         ("a pod: the image with a blank", "pods", _POD, _container(image="other "), STRATEGIC),
@@ -92,7 +91,7 @@ table(
 )(_changed)
 
 
-@case("27.40", "a pod that is put as it was written first")
+@case("a pod that is put as it was written first")
 async def _(api: Api) -> None:
     await api.create("pods", {"metadata": {"name": "a"}, **_POD}, quiet=True)
     await api.put(
@@ -124,7 +123,6 @@ _STATEFUL: dict[str, Any] = {
 }
 
 table(
-    "27.50",
     [
         ("a service: another address", "services", _SERVICE, {"spec": {"clusterIP": "10.0.0.77", "clusterIPs": None}}),
         ("a service: another address alone", "services", _SERVICE, {"spec": {"clusterIP": "10.0.0.77"}}),
@@ -216,7 +214,7 @@ table(
 )(_changed)
 
 
-@case("27.99", "what cannot be changed of kinds outside namespaces")
+@case("what cannot be changed of kinds outside namespaces")
 async def _(api: Api) -> None:
     name = api.ns
     for plural, body, change in (
@@ -250,7 +248,7 @@ async def _(api: Api) -> None:
         await api.delete(plural, name, quiet=True)
 
 
-@case("27.98", "what stands three times in a list is refused once")
+@case("what stands three times in a list is refused once")
 async def _(api: Api) -> None:
     await api.create("widgets", {"metadata": {"name": "a"}, "spec": {"size": 1, "tags": ["x", "x", "x"]}})
     ports = [{"name": "p"}, {"name": "q"}, {"name": "p"}, {"name": "p"}, {"name": "q"}]

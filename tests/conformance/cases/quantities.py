@@ -25,7 +25,6 @@ async def _shown(api: Api, plural: str, body: dict[str, Any], path: str) -> None
 
 
 table(
-    "30.01",
     [
         (
             "quantities of a pod",
@@ -64,7 +63,7 @@ table(
 )(_shown)
 
 
-@case("30.20", "a quantity in other words changes nothing")
+@case("a quantity in other words changes nothing")
 async def _(api: Api) -> None:
     await api.create("pods", {"metadata": {"name": "a"}, "spec": _template(limits={"cpu": "1"})["spec"]}, quiet=True)
     change = {"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1000m"}}}]}}

@@ -32,7 +32,6 @@ def _ruled(rule: str, spec: dict[str, Any] | None = None, **more: Any) -> dict[s
 _FREE: dict[str, Any] = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
 
 table(
-    "16.01",
     [
         ("a rule that is empty", _ruled("")),
         ("a rule with a syntax error", _ruled("self.x ==")),
@@ -180,7 +179,6 @@ async def _priced(api: Api, spec: dict[str, Any]) -> None:
 
 
 table(
-    "16.50",
     [
         (
             "the price of a text that is searched",
@@ -283,7 +281,6 @@ def _each(rule: str) -> dict[str, Any]:
 
 
 table(
-    "16.70",
     [
         ("the price of asking for six members", _each(" || ".join(f"has(self.{key})" for key in _MEMBERS))),
         ("the price of a choice", _each("has(self.a) ? has(self.b) && has(self.c) : has(self.d) && has(self.e)")),

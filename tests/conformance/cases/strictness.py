@@ -24,7 +24,6 @@ async def _created(api: Api, plural: str, spec: str) -> None:
 
 
 table(
-    "14.01",
     [
         ("an unknown field of a custom object", "widgets", '"spec":{"size":1,"bogus":1}'),
         ("an unknown field at the top of a custom object", "widgets", '"spec":{"size":1},"bogus":1'),
@@ -49,7 +48,7 @@ table(
 )(_created)
 
 
-@case("14.16", "unknown members of metadata")
+@case("unknown members of metadata")
 async def _(api: Api) -> None:
     for plural in ("widgets", "configmaps"):
         for level in _LEVELS:
@@ -58,7 +57,7 @@ async def _(api: Api) -> None:
             await api.create(plural, body, query={"fieldValidation": level})
 
 
-@case("14.17", "unknown fields in a merge patch")
+@case("unknown fields in a merge patch")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
@@ -68,7 +67,7 @@ async def _(api: Api) -> None:
         await api.patch("configmaps", "a", {"bogus": 1}, query=query)
 
 
-@case("14.18", "unknown fields in a JSON patch")
+@case("unknown fields in a JSON patch")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
@@ -79,7 +78,7 @@ async def _(api: Api) -> None:
         await api.patch("configmaps", "a", patch, content=JSON_PATCH, query=query)
 
 
-@case("14.19", "duplicate fields in a merge patch")
+@case("duplicate fields in a merge patch")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     for level in _LEVELS:
@@ -87,7 +86,7 @@ async def _(api: Api) -> None:
         await api.call("PATCH", api.path("widgets", "a"), body, content=MERGE, query={"fieldValidation": level})
 
 
-@case("14.20", "duplicate and unknown fields in an apply")
+@case("duplicate and unknown fields in an apply")
 async def _(api: Api) -> None:
     body = f"apiVersion: {GROUP}/v1\nkind: Widget\nmetadata: {{name: a}}\nspec: {{size: 1, low: 1, low: 2}}\n".encode()
     for level in _LEVELS:
@@ -96,7 +95,7 @@ async def _(api: Api) -> None:
         await api.apply("widgets", "b", {"metadata": {"name": "b"}, "spec": {"size": 1, "bogus": 1}}, query=query)
 
 
-@case("14.21", "unknown fields in a PUT, and in one of status")
+@case("unknown fields in a PUT, and in one of status")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     made["spec"]["bogus"], made["status"] = 1, {"bogus": 1, "phase": "X"}
@@ -107,13 +106,13 @@ async def _(api: Api) -> None:
         )
 
 
-@case("14.22", "field validation has three levels; the default is Warn")
+@case("field validation has three levels; the default is Warn")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a", bogus=1), query={"fieldValidation": "Loose"})
     await api.create("widgets", widget("a", bogus=1))
 
 
-@case("14.23", "YAML bodies, with unknown and duplicate fields")
+@case("YAML bodies, with unknown and duplicate fields")
 async def _(api: Api) -> None:
     for level in _LEVELS:
         text = (
@@ -126,7 +125,6 @@ async def _(api: Api) -> None:
 
 
 table(
-    "14.24",
     [
         ("a body that is an array", b"[]"),
         ("a body that is a text", b'"x"'),
@@ -167,7 +165,6 @@ table(
 
 
 table(
-    "14.37",
     [
         ("config map data that is a number", "configmaps", {"data": {"x": 1}}),
         ("config map data that is a list", "configmaps", {"data": ["x"]}),
