@@ -104,9 +104,9 @@ def main(arguments: list[str]) -> int:
     count = 0
     for path in _files(arguments):
         for line, words, advice in sorted(findings(path)):
-            print(f"{path.relative_to(ROOT)}:{line}: {words.strip()!r}: {advice}")
+            sys.stdout.write(f"{path.relative_to(ROOT)}:{line}: {words.strip()!r}: {advice}\n")
             count += 1
-    print(f"{count} findings" if count else "The wording is clean.")
+    sys.stdout.write(f"{count} findings\n" if count else "The wording is clean.\n")
     return 1 if count else 0
 
 
