@@ -41,7 +41,7 @@ DEFAULTED = _kind(
 # creating and owning
 
 
-@case("an apply creates an object, and its manager owns what it said")
+@case("an apply creates an object, and its manager owns the applied fields")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.apply("widgets", "a", config(size=1, labels={"k": "v"}, tags=["x"], ports=[{"name": "p", "number": 1}]))
@@ -54,7 +54,7 @@ async def _(api: Api) -> None:
     await api.apply("widgets", "a", config(size=1))
 
 
-@case("a create owns what it said, by its field manager")
+@case("a create owns the fields that it sent, by its field manager")
 async def _(api: Api) -> None:
     api.with_owners = True
     body = widget("a", tags=["x", "y"], nested={"depth": 1}, plain=[{"a": "b"}], free={"any": {"thing": 1}})
@@ -62,14 +62,14 @@ async def _(api: Api) -> None:
     await api.create("widgets", body, query={"fieldManager": "maker"})
 
 
-@case("updates move ownership to who changed a value")
+@case("updates move ownership to the manager that changed a value")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.create("widgets", widget("a", labels={"x": "1", "y": "2"}), query={"fieldManager": "one"}, quiet=True)
     await api.patch("widgets", "a", {"spec": {"labels": {"x": "9"}}}, query={"fieldManager": "two"})
 
 
-@case("a removed field is owned by nobody")
+@case("a removed field has no owner")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.create("widgets", widget("a", labels={"x": "1", "y": "2"}), query={"fieldManager": "one"}, quiet=True)
@@ -103,7 +103,7 @@ async def _(api: Api) -> None:
     await api.apply("widgets", "a", {"metadata": {"name": "a"}, "status": {"phase": "X"}}, sub="status")
 
 
-@case("the first apply of a manager takes no fields from those who wrote before")
+@case("the first apply of a manager takes no fields from earlier writers")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.create("widgets", widget("a", low=1), query={"fieldManager": "one"}, quiet=True)
@@ -144,7 +144,7 @@ async def _(api: Api) -> None:
     await api.apply("widgets", "a", config(size=2), "two", force=True)
 
 
-@case("who lost a field conflicts when it wants it back")
+@case("a manager that lost a field conflicts when it applies it again")
 async def _(api: Api) -> None:
     await api.apply("widgets", "a", config(size=1), quiet=True)
     await api.apply("widgets", "a", config(size=2), "two", force=True, quiet=True)
@@ -160,7 +160,7 @@ async def _(api: Api) -> None:
     await api.apply("widgets", "a", config(size=1), "two")
 
 
-@case("an update conflicts with nobody and takes the field")
+@case("an update never conflicts and takes the field")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.apply("widgets", "a", config(size=1, low=1), quiet=True)
@@ -337,7 +337,7 @@ async def _(api: Api) -> None:
     )
 
 
-@case("what is wrong with an applied document")
+@case("errors of an applied document")
 async def _(api: Api) -> None:
     path, query = api.path("widgets", "a"), {"fieldManager": "one"}
     for body in (
@@ -572,7 +572,7 @@ async def _(api: Api) -> None:
             await api.apply(kind, "a", me, sub="status")
 
 
-@case("an applied null, and what lost all it had, gets the default", DEFAULTED)
+@case("an applied null, and an object that lost all its fields, get the default", DEFAULTED)
 async def _(api: Api) -> None:
     kind, me = "defaulteds:Defaulted:v1", {"metadata": {"name": "a"}}
     await api.create(kind, {**me, "spec": {}}, query={"fieldManager": "maker"}, quiet=True)

@@ -99,7 +99,7 @@ async def _created(api: Api, plural: str) -> None:
 
 
 table(
-    [(f"what the server makes of {plural}", plural) for plural in OBJECTS if plural != "persistentvolumeclaims"],
+    [(f"server-side defaults of {plural}", plural) for plural in OBJECTS if plural != "persistentvolumeclaims"],
 )(_created)
 
 
@@ -115,7 +115,7 @@ async def _applied(api: Api, plural: str) -> None:
 
 table(
     [
-        (f"an applied object of {plural} is owned by what was said", plural)
+        (f"field ownership after an apply of {plural}", plural)
         for plural in OBJECTS
         if plural not in ("secrets", "events.events.k8s.io", "persistentvolumeclaims")
     ],
@@ -272,7 +272,7 @@ async def _(api: Api) -> None:
     await api.patch("secrets", "a", {"data": {"x": "Mg=="}})
 
 
-@case("leases by who leads")
+@case("leases: leadership fields")
 async def _(api: Api) -> None:
     spec = {"holderIdentity": "a", "leaseDurationSeconds": 15, "acquireTime": "2026-01-01T00:00:00.000000Z"}
     made = await api.create("leases", {"metadata": {"name": "l"}, "spec": spec})

@@ -129,7 +129,7 @@ def _asked(title: str, lines: str, **more: Any) -> None:
         await api.patch(resource, "a", {"spec": dict.fromkeys(held, _CHANGE)}, keep=["kind"])
         in_any_order(api)
 
-    case(f"what rules see: {title}", definition(plural, kind, {"type": "object", "properties": places}))(ask)
+    case(f"values that rules see: {title}", definition(plural, kind, {"type": "object", "properties": places}))(ask)
 
 
 for _title, _lines in [
@@ -206,7 +206,7 @@ self.when == self.day
 """,
     ),
     (
-        "objects, maps and what is absent",
+        "objects, maps and absent members",
         r"""
 self.deep.p.y == 1
 self.deep['p'].y == 1

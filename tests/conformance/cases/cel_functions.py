@@ -75,7 +75,7 @@ def answered(title: str, rules: list[dict[str, Any]]) -> None:
 def answered_each(groups: list[tuple[str, str]]) -> None:
     """Add a case for each group of expressions, one in each line."""
     for title, lines in groups:
-        answered(f"what rules answer: {title}", [{"rule": line} for line in lines.split("\n") if line])
+        answered(f"results of rules: {title}", [{"rule": line} for line in lines.split("\n") if line])
 
 
 answered_each(
@@ -363,7 +363,7 @@ uri /a%zz
 uuid x
 """
 answered(
-    "what named formats complain of",
+    "error messages of named formats",
     [
         {
             "rule": "size(self.s) > 9",

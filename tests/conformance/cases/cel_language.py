@@ -12,7 +12,7 @@ from tests.conformance.cases.rules import definition
 answered_each(
     [
         (
-            "sets and texts",
+            "sets and strings",
             r"""
 sets.contains([1, 2], [1])
 sets.contains([1], [1, 2])
@@ -91,7 +91,7 @@ dyn(self.x) == 'a'
 """,
         ),
         (
-            "what is looked up",
+            "lookups",
             r"""
 self.m['zz'] == 1
 self.l[9] == 'a'

@@ -113,7 +113,7 @@ table(
 table(
     [
         ("the root has no type", _set("spec.versions.0.schema.openAPIV3Schema", {"properties": {"spec": _obj()}})),
-        ("the root is no object", _set("spec.versions.0.schema.openAPIV3Schema", {"type": "string"})),
+        ("the root is not an object", _set("spec.versions.0.schema.openAPIV3Schema", {"type": "string"})),
         ("a field has no type", _schema(_obj(a={}))),
         ("an unknown type", _schema(_obj(a={"type": "text"}))),
         ("a list without items", _schema(_obj(a={"type": "array"}))),

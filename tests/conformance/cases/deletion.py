@@ -127,7 +127,7 @@ table(
         ("options with a kind", {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}, None),
         ("options of the group", {"apiVersion": f"{GROUP}/v1", "kind": "DeleteOptions"}, None),
         ("options with an unknown field", {"bogus": 1}, None),
-        ("a grace period that is a text", {"gracePeriodSeconds": "30"}, None),
+        ("a grace period that is a string", {"gracePeriodSeconds": "30"}, None),
         ("a broken grace period by query", None, {"gracePeriodSeconds": "soon"}),
     ],
 )(_deleted)
@@ -222,7 +222,7 @@ async def _(api: Api) -> None:
     await api.call("DELETE", api.path("configmaps"))
 
 
-@case("what a delete of built-in kinds answers")
+@case("the answer to a delete of built-in kinds")
 async def _(api: Api) -> None:
     for plural in ("configmaps", "secrets", "leases", "serviceaccounts"):
         await api.create(plural, {"metadata": {"name": "a"}}, quiet=True)

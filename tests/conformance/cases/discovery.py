@@ -118,7 +118,7 @@ async def _(api: Api) -> None:
     )
 
 
-@case("what the server is")
+@case("the version of the server")
 async def _(api: Api) -> None:
     found = await api.call("GET", "/version", quiet=True)
     api.transcript.append({"members": sorted(found), "major": found["major"], "minor": found["minor"]})

@@ -147,8 +147,8 @@ table(
     [
         ("a budget that allows one disruption", {"disruptionsAllowed": 1}, _RUNNING, {}),
         ("a budget that allows two disruptions", {"disruptionsAllowed": 2}, _RUNNING, {}),
-        ("a budget that allows none", {"disruptionsAllowed": 0, "currentHealthy": 1}, _RUNNING, {}),
-        ("a budget that allows none though enough are healthy", {"disruptionsAllowed": 0}, _RUNNING, {}),
+        ("a budget that allows no disruption", {"disruptionsAllowed": 0, "currentHealthy": 1}, _RUNNING, {}),
+        ("a budget that allows no disruption though enough are healthy", {"disruptionsAllowed": 0}, _RUNNING, {}),
         ("a budget that failed", {"disruptionsAllowed": 0, "conditions": [_FAILED]}, _RUNNING, {}),
         (
             "a budget that says why",
@@ -168,7 +168,7 @@ table(
         ),
         ("a budget of others", {"disruptionsAllowed": 0}, _RUNNING, {"selector": {"matchLabels": {"k": "w"}}}),
         ("a budget of all", {"disruptionsAllowed": 0}, _RUNNING, {"selector": {}}),
-        ("a budget of none", {"disruptionsAllowed": 0}, _RUNNING, {"selector": None}),
+        ("a budget that matches no pod", {"disruptionsAllowed": 0}, _RUNNING, {"selector": None}),
     ],
 )(_under)
 
@@ -191,7 +191,7 @@ async def _(api: Api) -> None:
     await _seen(api)
 
 
-@case("what discovery says of evictions and bindings")
+@case("discovery of evictions and bindings")
 async def _(api: Api) -> None:
     found = await api.call("GET", "/api/v1", quiet=True)
     kept = [entry for entry in found["resources"] if entry["name"] in ("pods/eviction", "pods/binding")]

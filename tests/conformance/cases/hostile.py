@@ -111,7 +111,7 @@ table([(f"texts with {title}", value) for title, value in _TEXTS])(_text, _LOOSE
 _NUMBERS = (b"1e400", b"-1e400", b"1" + b"0" * 400, b"1" + b"0" * 5000, b"1e-400", b"-0", b"1E2", b"NaN", b"01", b"1.")
 
 
-@case("numbers that are out of range or none", _LOOSE)
+@case("numbers that are out of range or invalid", _LOOSE)
 async def _(api: Api) -> None:
     await api.create("looses:Loose", {"metadata": {"name": "b"}}, quiet=True)
     for value in _NUMBERS:
@@ -121,7 +121,7 @@ async def _(api: Api) -> None:
         )
 
 
-@case("bodies that are no JSON", _LOOSE)
+@case("bodies that are not JSON", _LOOSE)
 async def _(api: Api) -> None:
     await api.create("configmaps", _NAME, quiet=True)
     bodies = (
@@ -192,7 +192,7 @@ _CONTINUES = (
 )
 
 
-@case("continue tokens that are none", _LOOSE)
+@case("invalid continue tokens", _LOOSE)
 async def _(api: Api) -> None:
     for token in (*(base64.urlsafe_b64encode(raw).decode().rstrip("=") for raw in _CONTINUES), "%", "a", "é"):
         await api.call("GET", api.path("configmaps"), query={"limit": "1", "continue": token}, keep=["kind"])
@@ -262,7 +262,7 @@ async def _(api: Api) -> None:
         await api.call("POST", api.path("configmaps"), body, content=kind, query={"dryRun": "All"}, keep=["kind"])
 
 
-@case("selectors that are none", _LOOSE)
+@case("invalid selectors", _LOOSE)
 async def _(api: Api) -> None:
     for text in (
         "(" * 1000,
@@ -279,7 +279,7 @@ async def _(api: Api) -> None:
         await api.call("GET", api.path("configmaps"), query={"fieldSelector": text}, keep=["kind"])
 
 
-@case("versions in documents that are no numbers", _LOOSE)
+@case("versions in documents that are not numbers", _LOOSE)
 async def _(api: Api) -> None:
     await api.create("configmaps", _NAME, quiet=True)
     for version in ("²", "٣", "9" * 40, "-1", "18446744073709551616", "18446744073709551615", "00"):

@@ -38,14 +38,14 @@ table(
 )(_bytes)
 
 
-@case("null where bytes belong becomes none")
+@case("null in place of bytes is dropped")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.create("secrets", {"metadata": {"name": "a"}, "data": {"k": None}})
     await api.apply("secrets", "b", {"metadata": {"name": "b"}, "data": {"k": None}})
 
 
-@case("texts of a built-in kind that are none, restored from a strategic merge patch")
+@case("invalid strings of a built-in kind, restored from a strategic merge patch")
 async def _(api: Api) -> None:
     await api.create("configmaps", {"metadata": {"name": "a"}, "data": {"k": "1"}}, quiet=True)
     for value in _ODD:
@@ -67,13 +67,13 @@ async def _timed(api: Api, plural: str, content: str) -> None:
 
 table(
     [
-        ("a creation time that is none: apply over a built-in kind", "configmaps", APPLY),
-        ("a creation time that is none: apply that creates a built-in kind", "configmaps", "new"),
-        ("a creation time that is none: apply over a custom kind", "widgets", APPLY),
-        ("a creation time that is none: apply that creates a custom kind", "widgets", "new"),
-        ("a creation time that is none: strategic merge patch", "configmaps", STRATEGIC),
-        ("a creation time that is none: merge patch of a built-in kind", "configmaps", MERGE),
-        ("a creation time that is none: merge patch of a custom kind", "widgets", MERGE),
+        ("an invalid creation time: apply over a built-in kind", "configmaps", APPLY),
+        ("an invalid creation time: apply that creates a built-in kind", "configmaps", "new"),
+        ("an invalid creation time: apply over a custom kind", "widgets", APPLY),
+        ("an invalid creation time: apply that creates a custom kind", "widgets", "new"),
+        ("an invalid creation time: strategic merge patch", "configmaps", STRATEGIC),
+        ("an invalid creation time: merge patch of a built-in kind", "configmaps", MERGE),
+        ("an invalid creation time: merge patch of a custom kind", "widgets", MERGE),
     ],
 )(_timed)
 
@@ -93,8 +93,8 @@ async def _unowned(api: Api, plural: str) -> None:
 
 table(
     [
-        ("an apply of what nobody owns over an object without owners: a built-in kind", "configmaps"),
-        ("an apply of what nobody owns over an object without owners: a custom kind", "widgets"),
+        ("an apply of unowned fields over an object without owners: a built-in kind", "configmaps"),
+        ("an apply of unowned fields over an object without owners: a custom kind", "widgets"),
     ],
 )(_unowned)
 
@@ -140,7 +140,7 @@ table(
 )(_metadata)
 
 
-@case("what cannot be named in sets and keyed lists of an apply", SHAPED)
+@case("invalid items in sets and keyed lists of an apply", SHAPED)
 async def _(api: Api) -> None:
     for spec in (
         *({"numbers": items} for items in ([{}], [[]], [1, {"a": 1}, {}], [1, None, None])),
@@ -207,12 +207,12 @@ table(
         ("generateName on update: no part of a path", {"generateName": "a/b"}),
         ("generateName on update: a name", {"generateName": "generated-"}),
         ("a finalizer without a domain on update", {"finalizers": ["hold"]}),
-        ("a finalizer that is no name on update", {"finalizers": ["bad one", "", "a/b/c"]}),
+        ("an invalid finalizer on update", {"finalizers": ["bad one", "", "a/b/c"]}),
     ],
 )(_again)
 
 
-@case("a status that is no subresource is applied and given up")
+@case("a status without the subresource is applied and given up")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.apply("gadgets", "a", {**widget("a"), "status": {"count": 1}})
@@ -261,7 +261,7 @@ async def _(api: Api) -> None:
         await api.create(plural, body if plural == "widgets" else {"metadata": body["metadata"]})
 
 
-@case("what a built-in kind holds though it is empty was nobody's before the first apply")
+@case("empty fields of a built-in kind have no owner before the first apply")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.apply("leases", "a", {"metadata": {"name": "a"}})
@@ -323,7 +323,7 @@ async def _(api: Api) -> None:
                     await api.patch(plural, "a", body, "scale", content=content, query=_DRY, keep=["spec"])
 
 
-@case("a uid that is another's, in what is only tried")
+@case("a different uid in a dry run")
 async def _(api: Api) -> None:
     other = {"uid": "11111111-2222-3333-4444-555555555555"}
     await api.create("leases", {"metadata": {"name": "a"}}, quiet=True)

@@ -304,7 +304,7 @@ async def _(api: Api) -> None:
     await api.create("widgets", {"metadata": {"name": "a", "generateName": "b-"}, "spec": {"size": 1}})
 
 
-@case("a generateName that is no name")
+@case("a generateName that is not a valid name")
 async def _(api: Api) -> None:
     answer = await api.create("widgets", {"metadata": {"generateName": "Bad_"}, "spec": {"size": 1}}, keep=["code"])
     body = api.transcript[-1]["body"]
@@ -367,7 +367,7 @@ async def _(api: Api) -> None:
     await api.put("events", "a", event)
 
 
-@case("a PUT with another name, or none")
+@case("a PUT with another name, or without a name")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     await api.put("widgets", "a", {**made, "metadata": {**made["metadata"], "name": "b"}})
@@ -375,7 +375,7 @@ async def _(api: Api) -> None:
     await api.put("configmaps", "a", {"metadata": {"name": "b"}})
 
 
-@case("a PUT cannot change what the server owns")
+@case("a PUT cannot change fields that the server owns")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     made["metadata"] |= {"creationTimestamp": "2001-01-01T00:00:00Z", "generation": 7, "selfLink": "x"}

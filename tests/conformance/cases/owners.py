@@ -54,16 +54,16 @@ async def _scaled(api: Api, *writes: tuple[str, int]) -> None:
 
 table(
     [
-        ("a scale write that changes nothing divides the entry of who owns the replicas", ("two", 1)),
+        ("a scale write that changes nothing splits the entry of the owner of the replicas", ("two", 1)),
         ("of two entries of one manager the last counts in the next scale write", ("two", 1), ("three", 1)),
-        ("a scale to zero is owned by nobody, and so is the next one", ("two", 0), ("two", 2)),
-        ("whoever owns the replicas keeps them when another writes the same scale", ("two", 3), ("three", 3)),
-        ("who owns the replicas otherwise owns them by scale too", ("one", 3), ("one", 4)),
+        ("a scale to zero has no owner, nor has the next one", ("two", 0), ("two", 2)),
+        ("the owner of the replicas keeps them when another manager writes the same scale", ("two", 3), ("three", 3)),
+        ("an owner of the replicas keeps them through a scale write", ("one", 3), ("one", 4)),
     ],
 )(_scaled, OWNED)
 
 
-@case("a scale write leaves applied replicas to who applied them while they stay", OWNED)
+@case("a scale write of the same replicas leaves them with the manager that applied them", OWNED)
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.apply(_ONE, "a", {**_ME, "spec": {"replicas": 1, "note": "x"}}, quiet=True)
@@ -87,7 +87,7 @@ table(
         ("a strict scale write refuses an unknown member", {"spec": {"bogus": 1}}, {"fieldValidation": "Strict"}),
         ("a scale is of the object that its path names", {"metadata": {"name": "b"}}, {}),
         ("a scale is in the namespace of its path", {"metadata": {"namespace": "other"}}, {}),
-        ("a scale that is put is of the uid that it says", {"metadata": {"uid": _NOBODY}}, {}),
+        ("a scale update with another uid conflicts", {"metadata": {"uid": _NOBODY}}, {}),
     ],
 )(_scale_refused, OWNED)
 
@@ -161,7 +161,7 @@ async def _(api: Api) -> None:
     await api.create("widgets", {**widget("a"), "metadata": {"name": "a", "resourceVersion": "7"}}, query=dry)
 
 
-@case("a custom object that is posted to an item's path has the name that it says")
+@case("a custom object that is posted to an item path has the name in its body")
 async def _(api: Api) -> None:
     await api.call("POST", api.path("widgets", "b"), {"apiVersion": api.path("widgets").split("/")[2] + "/v1", **_TYPE})
 
@@ -169,7 +169,7 @@ async def _(api: Api) -> None:
 _TYPE = {"kind": "Widget", **widget("a")}
 
 
-@case("a kind that counts no generations keeps the one that it is created with")
+@case("a kind without generations keeps the generation that it is created with")
 async def _(api: Api) -> None:
     await api.create("configmaps", {"metadata": {"name": "a", "generation": 9}})
     await api.patch("configmaps", "a", {"metadata": {"generation": 10}, "data": {"k": "v"}})
@@ -177,7 +177,7 @@ async def _(api: Api) -> None:
 
 table(
     [
-        (f"a creation time that is none is refused: {plural}", plural, body)
+        (f"an invalid creation time is refused: {plural}", plural, body)
         for plural, body in (("configmaps", {}), ("widgets", {"spec": {"size": 1}}))
     ],
 )(lambda api, plural, body: api.create(plural, {**body, "metadata": {"name": "a", "creationTimestamp": "soon"}}))

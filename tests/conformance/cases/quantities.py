@@ -44,7 +44,7 @@ table(
             {"spec": _template(requests={"cpu": 1.5, "memory": 2048})["spec"]},
             "spec",
         ),
-        ("a quantity that is none", "pods", {"spec": _template(requests={"cpu": "much"})["spec"]}, "spec"),
+        ("an invalid quantity", "pods", {"spec": _template(requests={"cpu": "much"})["spec"]}, "spec"),
         ("a quantity with a wrong suffix", "pods", {"spec": _template(requests={"cpu": "1K"})["spec"]}, "spec"),
         (
             "quantities of a claim",

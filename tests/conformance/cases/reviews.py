@@ -19,7 +19,7 @@ def review(kind: str, spec: dict[str, Any] | None = None, group: str = "authoriz
     return made if spec is None else {**made, "spec": spec}
 
 
-@case("whoever asks for its own access is told so")
+@case("a SelfSubjectAccessReview is answered")
 async def _(api: Api) -> None:
     path = f"{AUTHORIZATION}/selfsubjectaccessreviews"
     await api.call("POST", path, review("SelfSubjectAccessReview", PODS), keep=ALLOWED)
@@ -27,7 +27,7 @@ async def _(api: Api) -> None:
     await api.call("POST", path, review("SelfSubjectAccessReview", url), keep=ALLOWED)
 
 
-@case("the access of somebody else")
+@case("access of another user")
 async def _(api: Api) -> None:
     spec = {**PODS, "user": "jane", "groups": ["system:masters"]}
     path = f"{AUTHORIZATION}/subjectaccessreviews"
@@ -37,7 +37,7 @@ async def _(api: Api) -> None:
     await api.call("POST", path, local, keep=ALLOWED)
 
 
-@case("all that one may do in a namespace")
+@case("SelfSubjectRulesReview of a namespace")
 async def _(api: Api) -> None:
     spec = {"namespace": "default"}
     path, keep = f"{AUTHORIZATION}/selfsubjectrulesreviews", ("apiVersion", "kind", "status.incomplete")
@@ -53,7 +53,7 @@ async def _(api: Api) -> None:
     await api.call("POST", f"{AUTHORIZATION}/nothing", {})
 
 
-@case("who asks")
+@case("SelfSubjectReview")
 async def _(api: Api) -> None:
     body = review("SelfSubjectReview", group="authentication")
     await api.call("POST", f"{AUTHENTICATION}/selfsubjectreviews", body, keep=("apiVersion", "kind"))

@@ -193,9 +193,9 @@ table(
         ("two rules of a list fail", {"items": [{"name": "x", "v": 100}]}),
         ("a rule of a map's values", {"map": {"x": 0, "y": 1}}),
         ("quantities", {"quantity": "1Mi"}),
-        ("a quantity that is none", {"quantity": "much"}),
+        ("an invalid quantity", {"quantity": "much"}),
         ("URLs", {"host": "http://x.y"}),
-        ("a URL that is none", {"host": "nowhere"}),
+        ("an invalid URL", {"host": "nowhere"}),
         ("times", {"when": "2019-01-01T00:00:00Z"}),
         ("durations", {"span": "2h"}),
         ("int or string, an int", {"either": 11}),
@@ -205,7 +205,7 @@ table(
         ("rules are asked when only an enum is wrong", {"mode": "C", "b": 3}),
         ("an optional old value on create", {"first": 2}),
         (
-            "what all rules allow",
+            "values that satisfy all rules",
             {
                 "a": 1,
                 "b": 2,

@@ -229,7 +229,7 @@ async def _(api: Api) -> None:
     await api.apply(P, "a", {"metadata": {"name": "a"}, "spec": {"keyed": [{"k": "a", "v": "1"}, {"k": "a", "l": 2}]}})
 
 
-@case("what is wrong already may stay wrong when it is not touched", SHAPED)
+@case("an invalid value may stay when an update does not change it (ratcheting)", SHAPED)
 async def _(api: Api) -> None:
     await api.create(P, {"metadata": {"name": "a"}, "spec": {"choice": "A", "few": {"a": 1}}}, quiet=True)
     await api.patch(P, "a", {"spec": {"few": {"b": "x"}}})

@@ -55,7 +55,7 @@ table(
             _containers(**{"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}),
         ),
         (
-            "$setElementOrder places what is new",
+            "$setElementOrder places new items",
             _containers(
                 {"name": "c", "image": "c:1"},
                 **{"$setElementOrder/containers": [{"name": "a"}, {"name": "c"}, {"name": "b"}]},
@@ -94,7 +94,7 @@ async def _(api: Api) -> None:
     await _patched(api, {"spec": {"strategy": {"type": "Recreate"}}}, "spec.strategy")
 
 
-@case("$deleteFromPrimitiveList takes values from a list of texts")
+@case("$deleteFromPrimitiveList takes values from a list of strings")
 async def _(api: Api) -> None:
     body = {"metadata": {"name": "a", "finalizers": ["example.com/x", "example.com/y"]}}
     await api.create("configmaps", body, quiet=True)

@@ -127,7 +127,7 @@ async def _(api: Api) -> None:
 table(
     [
         ("a body that is an array", b"[]"),
-        ("a body that is a text", b'"x"'),
+        ("a body that is a string", b'"x"'),
         ("a body that is empty", b""),
         (
             "a body without kind",
@@ -135,7 +135,7 @@ table(
         ),
         ("a body without apiVersion", b'{"kind":"Widget","metadata":{"name":"a"},"spec":{"size":1}}'),
         ("a body with trailing text", b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget"} x'),
-        ("metadata that is a text", b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget","metadata":"x"}'),
+        ("metadata that is a string", b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget","metadata":"x"}'),
         (
             "metadata that is missing",
             b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget","spec":{"size":1}}',
@@ -153,7 +153,7 @@ table(
             b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget","metadata":{"name":1},"spec":{"size":1}}',
         ),
         (
-            "a spec that is a text",
+            "a spec that is a string",
             b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget","metadata":{"name":"a"},"spec":"x"}',
         ),
         (
@@ -170,10 +170,10 @@ table(
         ("config map data that is a list", "configmaps", {"data": ["x"]}),
         ("a key of a config map", "configmaps", {"data": {"bad key": "1"}}),
         ("a key in data and binaryData", "configmaps", {"data": {"x": "1"}, "binaryData": {"x": "MQ=="}}),
-        ("secret data that is no base64", "secrets", {"data": {"x": "not base64!"}}),
+        ("secret data that is not base64", "secrets", {"data": {"x": "not base64!"}}),
         ("secret data that is a number", "secrets", {"data": {"x": 1}}),
         ("a lease with a bad duration", "leases", {"spec": {"leaseDurationSeconds": 0}}),
-        ("a lease with a duration that is a text", "leases", {"spec": {"leaseDurationSeconds": "15"}}),
+        ("a lease with a duration that is a string", "leases", {"spec": {"leaseDurationSeconds": "15"}}),
         ("a lease with a broken time", "leases", {"spec": {"renewTime": "yesterday"}}),
         ("a lease with a time in whole seconds", "leases", {"spec": {"renewTime": "2026-01-01T00:00:00Z"}}),
         ("an integer out of range", "leases", {"spec": {"leaseTransitions": 3000000000}}),

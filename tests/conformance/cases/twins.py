@@ -132,7 +132,7 @@ async def _(api: Api) -> None:
         each_once(api)
 
 
-@case("what reads itself is complained of first")
+@case("type errors are reported first")
 async def _(api: Api) -> None:
     for body in (
         {"data": {"k": "%"}, "metadata": {"name": "a", "creationTimestamp": "soon"}},
@@ -176,7 +176,7 @@ _NULLS: tuple[dict[str, Any], ...] = (
 )
 
 
-@case("null in an apply over what others own")
+@case("null in an apply over fields of other managers")
 async def _(api: Api) -> None:
     api.with_owners = True
     keep = ["metadata.labels", "metadata.finalizers", "metadata.managedFields", "spec"]

@@ -93,7 +93,7 @@ async def _(api: Api) -> None:
     await api.create("widgets", body)
 
 
-@case("a body that is no JSON")
+@case("a body that is not JSON")
 async def _(api: Api) -> None:
     response = await api.call("POST", api.path("widgets"), b"{", keep=["code"])
     assert response["code"] == 400

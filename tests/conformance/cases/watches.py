@@ -8,7 +8,7 @@ from tests.conformance.cases._case import case, table, version, widget
 # 8 watches
 
 
-@case("a watch from a version brings what came after it, in order")
+@case("a watch from a version sends the later events, in order")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
@@ -17,7 +17,7 @@ async def _(api: Api) -> None:
     await api.watch("widgets", {"resourceVersion": version(made)}, 3)
 
 
-@case("a watch without a version begins with what is there")
+@case("a watch without a version begins with the existing objects")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.watch("widgets", {}, 1)
@@ -77,7 +77,7 @@ async def _(api: Api) -> None:
     assert version(events[0]["object"]) != version(made)
 
 
-@case("a watch from version 0 begins with what is there")
+@case("a watch from version 0 begins with the existing objects")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.create("widgets", widget("b"), quiet=True)
@@ -111,7 +111,7 @@ async def _(api: Api) -> None:
     await api.watch("widgets", {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}, 1)
 
 
-@case("sendInitialEvents: false shows only what is new")
+@case("sendInitialEvents: false sends only new events")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.watch("widgets", {"sendInitialEvents": "false", "resourceVersionMatch": "NotOlderThan"}, 0)

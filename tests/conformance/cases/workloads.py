@@ -94,7 +94,7 @@ table(
 )(_refused)
 
 
-@case("what cannot be changed of workloads and pods")
+@case("immutable fields of workloads and pods")
 async def _(api: Api) -> None:
     for plural in ("deployments", "replicasets", "statefulsets", "daemonsets", "pods"):
         await made(api, plural, quiet=True)
