@@ -3,7 +3,7 @@
 The server runs in a process of its own on one core, the client on another. The client writes ready-made requests to a
 few keep-alive connections and only counts answers, so that it is not the limit. Two rates are printed: by the wall
 clock, which the machine's other work disturbs, and per second of the server's own CPU time. The ratios at the end
-compare phases of one run: they tell whether a request costs more with many objects, or after many requests.
+compare phases of one run: they show if a request costs more with many objects, or after many requests.
 
     python tests/benchmarks/apiserver_rate.py [--quick] [--uvloop]
 """
@@ -65,7 +65,7 @@ CRD: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Hold what one phase came to.
+    """The results of one phase.
 
     Attributes:
         name: what was asked.

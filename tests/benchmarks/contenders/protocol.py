@@ -31,7 +31,7 @@ class Options:
         kubeconfig: how to reach the server.
         namespace: what to watch.
         run: what to write into ``status.run``; differs each time, so that each run has one write to make.
-        count: objects; the mark ``done`` comes with the last one's write. 0: never.
+        count: objects; the mark ``done`` comes with the write of the last object. 0: never.
         workers: objects that are worked on side by side.
         requeue: seconds after which each key runs again; 0 for never.
         loop: ``"asyncio"`` or ``"uvloop"``.
