@@ -29,6 +29,7 @@ def lint(session: nox.Session) -> None:
     """Check form, types and imports."""
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("python", "-m", "tests.prose")
     session.run("lint-imports")
     session.run("mypy")
     session.run("pyright")

@@ -282,7 +282,7 @@ async def _quiet(run: Run) -> dict[str, Any]:
 
 
 async def heartbeat(size: int, period: float, repeats: int) -> AsyncIterator[Sample]:
-    """Measure the longest gap of the event loop: `size` objects, a hundred that fail, a resync each `period` seconds."""
+    """Measure the longest gap of the loop: `size` objects, a hundred of which fail, a resync each `period` seconds."""
     contender = python("heartbeat", "kube-reconciler")
     rounds = Rounds([contender], repeats, 0)
     async with server() as target:
