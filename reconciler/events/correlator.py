@@ -1,7 +1,7 @@
 """The event correlator: decides whether an occurrence becomes a new Event, raises a count, or is dropped.
 
-The three steps (aggregation, counting, spam filter) and all numbers are those of client-go's event correlator. Times are
-those of the occurrences, in monotonic seconds.
+The three steps (aggregation, counting, spam filter) and all numbers are those of client-go's event correlator. Times
+are monotonic seconds.
 """
 
 from __future__ import annotations

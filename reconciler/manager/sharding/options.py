@@ -83,8 +83,8 @@ class ShardRing:
 class ShardByIndex:
     """Options of one of a fixed number of replicas, each of which reconciles an equal range of the hashes of uids.
 
-    Nothing needs to be installed, and nothing is handed over: an object stays with its replica as long as `replicas` does
-    not change. While a replica is down, its objects wait.
+    Nothing needs to be installed, and nothing is handed over: an object stays with its replica unless `replicas`
+    changes. While a replica is down, its objects wait.
 
     Attributes:
         replicas: the number of replicas. All replicas that run at the same time must use the same number.
