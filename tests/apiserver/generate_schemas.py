@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from reconciler.apiserver.schema.kinds import BUILT_IN
+from reconciler.apiserver.builtin.kinds import BUILT_IN
 
 TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "types.json"
 _SCALARS = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.schema.kinds import BUILT_IN
+from reconciler.apiserver.builtin.kinds import BUILT_IN
 from tests.apiserver.api import CONFIG_MAPS, STRATEGIC, Api
 
 pytestmark = pytest.mark.virtual_time

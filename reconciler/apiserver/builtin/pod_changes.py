@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from reconciler.apiserver.builtin.pod_checks import in_whole_numbers, required
+from reconciler.apiserver.builtin.pod_validation import in_whole_numbers, required
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
 

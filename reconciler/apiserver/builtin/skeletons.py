@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.types import built_in_node
-from reconciler.apiserver.schema.kinds import KindInfo
 
 __all__ = ["filled", "shown_empty", "skeleton_of"]
 

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.apiserver.builtin.allocations import (
+from reconciler.apiserver.builtin.fixed_fields import CHANGE_CHECKS
+from reconciler.apiserver.builtin.kinds import KindInfo
+from reconciler.apiserver.builtin.preparation import (
     complete_autoscaler,
     complete_controller,
     complete_daemon_set,
@@ -18,11 +20,9 @@ from reconciler.apiserver.builtin.allocations import (
     finish_pod,
     finish_service,
 )
-from reconciler.apiserver.builtin.fixed_fields import CHANGE_CHECKS
-from reconciler.apiserver.builtin.workload_checks import WORKLOAD_CHECKS
+from reconciler.apiserver.builtin.validation import WORKLOAD_CHECKS
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.schema.kinds import KindInfo
 from reconciler.apiserver.schema.names import CONFIG_KEY_MESSAGE, is_config_key
 
 __all__ = ["PLAIN", "Strategy", "strategy_of"]

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
+from reconciler.apiserver.builtin.decoding import Malformed, Place, empty_scalar, read_scalar
 from reconciler.apiserver.builtin.defaults import completion_of
-from reconciler.apiserver.builtin.quantities import canonical_quantity
-from reconciler.apiserver.builtin.scalars import Malformed, Place, empty_scalar, read_scalar
+from reconciler.apiserver.encoding.quantities import canonical_quantity
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 

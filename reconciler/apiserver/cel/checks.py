@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reconciler.apiserver.cel.tree import Expr
-from reconciler.apiserver.cel_engine import pattern_problem
+from reconciler.apiserver.cel.engine import pattern_problem
+from reconciler.apiserver.cel.syntax_tree import Expr
 
 __all__ = ["call_problems", "literal_problems", "start_problem"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reconciler.apiserver.cel.places import member_of
-from reconciler.apiserver.cel.tree import Expr
+from reconciler.apiserver.cel.checker import member_of
+from reconciler.apiserver.cel.syntax_tree import Expr
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 
 __all__ = ["MOST_OF_ALL", "MOST_OF_A_RULE", "cost_of", "factor", "how_often", "most_items", "times_more"]

@@ -11,13 +11,7 @@ from collections.abc import Callable
 from decimal import Decimal, localcontext
 from typing import Any
 
-from reconciler.apiserver.cel.addresses import (
-    Network,
-    is_global,
-    is_local_multicast,
-    read_address,
-    read_network,
-)
+from reconciler.apiserver.cel.engine import Function
 from reconciler.apiserver.cel.formats import NAMED_FORMATS
 from reconciler.apiserver.cel.lists import hidden_functions, list_functions
 from reconciler.apiserver.cel.numbers import (
@@ -27,8 +21,14 @@ from reconciler.apiserver.cel.numbers import (
     read_version,
     version_order,
 )
+from reconciler.apiserver.cel.parsers import (
+    Network,
+    is_global,
+    is_local_multicast,
+    read_address,
+    read_network,
+)
 from reconciler.apiserver.cel.urls import URL, check_request_uri, read_url
-from reconciler.apiserver.cel_engine import Function
 
 __all__ = ["functions"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from reconciler.apiserver.cel.values import CONVERSIONS
-from reconciler.apiserver.cel_engine import Function
+from reconciler.apiserver.cel.engine import Function
+from reconciler.apiserver.cel.model import CONVERSIONS
 
 __all__ = ["hidden_functions", "list_functions"]
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.apiserver.cel.compiler import Refused, compile_source
 from reconciler.apiserver.cel.costs import MOST_OF_A_RULE, MOST_OF_ALL, cost_of, factor, how_often, times_more
+from reconciler.apiserver.cel.engine import require_engine
+from reconciler.apiserver.cel.model import to_cel
 from reconciler.apiserver.cel.problems import not_held, shown_in_failure, what_failed
-from reconciler.apiserver.cel.sources import Refused, compile_source
-from reconciler.apiserver.cel.values import to_cel
-from reconciler.apiserver.cel_engine import require_engine
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node

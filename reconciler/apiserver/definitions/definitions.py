@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
 from reconciler.apiserver.definitions.checks import check_definition
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.ownership.managers import Key, Owners
-from reconciler.apiserver.schema.kinds import KindInfo
 from reconciler.apiserver.schema.structural import unknown_formats
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.contents import Contents, contents_of

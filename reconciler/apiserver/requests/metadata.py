@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.apiserver.requests.metadata_reading import OWNER_FIELDS
-from reconciler.apiserver.schema.kinds import KindInfo
 from reconciler.apiserver.schema.names import (
     LABEL_VALUE_MESSAGE,
     is_label_value,

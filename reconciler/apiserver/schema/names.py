@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reconciler.apiserver.schema.kinds import KindInfo
+from reconciler.apiserver.builtin.kinds import KindInfo
 
 __all__ = [
     "CONFIG_KEY_MESSAGE",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reconciler.apiserver.cel_engine import pattern_problem as engine_problem
+from reconciler.apiserver.cel.engine import pattern_problem as engine_problem
 
 __all__ = ["ecma_pattern", "pattern_problem"]
 

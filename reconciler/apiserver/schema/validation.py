@@ -10,8 +10,8 @@ from typing import Any
 
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.schema.findings import WRITTEN_PATTERN, Finding, Words, path_of
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
+from reconciler.apiserver.schema.messages import WRITTEN_PATTERN, Finding, Words, path_of
 from reconciler.apiserver.schema.patterns import ecma_pattern
 from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
 from reconciler.errors import MissingExtra

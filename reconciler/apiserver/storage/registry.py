@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from reconciler.apiserver.builtin.event_forms import from_events_group, to_events_group
+from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
 from reconciler.apiserver.builtin.skeletons import skeleton_of
 from reconciler.apiserver.builtin.types import BuiltInContents, built_in_node, place_of
-from reconciler.apiserver.schema.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
 from reconciler.apiserver.schema.shape import Node
 from reconciler.apiserver.storage.contents import Contents
 from reconciler.apiserver.storage.store import Revisions, Store, Stored

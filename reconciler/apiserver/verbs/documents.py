@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.builtin.scalars import Malformed, Place
+from reconciler.apiserver.builtin.decoding import Malformed, Place
 from reconciler.apiserver.builtin.skeletons import filled
 from reconciler.apiserver.builtin.types import BuiltInContents, built_in_node, metadata_node, read_at_once
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, bad_request, internal_error, invalid

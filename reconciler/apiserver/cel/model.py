@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from reconciler.apiserver.cel.places import cel_names
+from reconciler.apiserver.cel.checker import cel_names
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 
 __all__ = ["CONVERSIONS", "to_cel"]

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reconciler.apiserver.cel.checks import call_problems, literal_problems
-from reconciler.apiserver.cel.tree import Expr, Tree
-from reconciler.apiserver.cel_engine import named_types
+from reconciler.apiserver.cel.engine import named_types
+from reconciler.apiserver.cel.syntax_tree import Expr, Tree
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 
 __all__ = ["Places", "cel_name", "cel_names", "find_places", "kind_of", "member_of"]

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.apiserver.cel.checker import Places, find_places, kind_of
 from reconciler.apiserver.cel.checks import start_problem
+from reconciler.apiserver.cel.engine import cel_type, checking_environment, named_types, running_environment
 from reconciler.apiserver.cel.functions import functions
-from reconciler.apiserver.cel.places import Places, find_places, kind_of
-from reconciler.apiserver.cel.runnable import Changes, runnable
-from reconciler.apiserver.cel.tree import Tree, read_tree
-from reconciler.apiserver.cel_engine import cel_type, checking_environment, named_types, running_environment
+from reconciler.apiserver.cel.rewriting import Changes, runnable
+from reconciler.apiserver.cel.syntax_tree import Tree, read_tree
 from reconciler.apiserver.schema.shape import Node
 
 __all__ = ["Compiled", "Refused", "compile_source"]

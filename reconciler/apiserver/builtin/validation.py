@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from reconciler.apiserver.builtin.allocations import admitted_pod_spec
 from reconciler.apiserver.builtin.pod_changes import check_pod_changes
-from reconciler.apiserver.builtin.pod_checks import check_pod_spec, check_schedule, choice, in_range, required
+from reconciler.apiserver.builtin.pod_validation import check_pod_spec, check_schedule, choice, in_range, required
+from reconciler.apiserver.builtin.preparation import admitted_pod_spec
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json, quoted
 
