@@ -1,8 +1,8 @@
-"""Reach the CEL engine, which is an optional dependency, from one place.
+"""The CEL engine, an optional dependency: its environments and the types and functions that Kubernetes adds to it.
 
-Rules are compiled in one environment and run in another. The first knows the types that Kubernetes adds; since the
-engine takes no types from outside, each is a map of a kind that nothing else is. The second knows how functions are
-carried out.
+Rules are compiled in one environment and run in another. The first has the types that Kubernetes adds. Since the engine
+accepts no external types, each of them is a map of a type that rules cannot have otherwise. The second has the
+implementations of the functions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 CelType = Any
-"""A type of the engine; its stubs are not typed."""
+"""A type of the engine, whose stubs are not typed."""
 
 _CONFIG = """
 name: kubernetes
@@ -38,10 +38,9 @@ extensions:
   version: 2
 - name: two-var-comprehensions
 """
-_SCALARS = ("bool", "bytes", "double", "duration", "dyn", "int", "string", "timestamp", "uint")
-_APART = ("bytes", "duration", "timestamp")
-"""The types of results that the engine has to be told of."""
-_ADDED = {
+_DECLARED_RESULTS = ("bytes", "duration", "timestamp")
+"""The result types that the engine must know when it runs an expression."""
+_ADDED_TYPES = {
     "kubernetes.NamedFormat": "double",
     "kubernetes.Quantity": "bool",
     "kubernetes.Semver": "int",
@@ -49,20 +48,20 @@ _ADDED = {
     "net.CIDR": "bytes",
     "net.IP": "string",
 }
-"""The types that Kubernetes adds, each a map of texts to maps of truths to this."""
+"""The types that Kubernetes adds, each a map of strings to maps of booleans to values of this type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Hold a function that Kubernetes adds.
+    """A function that Kubernetes adds.
 
     Attributes:
-        name: how rules call it.
-        result: the type of its result, as `cel_type` reads it.
+        name: its name in rules.
+        result: the type of its result, as `cel_type` parses it.
         parameters: the types of its parameters.
-        run: carries it out.
-        member: whether it is called on its first parameter.
-        runs_as: the name under which it is carried out, if that depends on its types.
+        run: the implementation.
+        member: whether it is a method of its first parameter.
+        runs_as: the name of the implementation, if each type of parameter needs its own.
     """
 
     name: str
@@ -74,24 +73,24 @@ class Function:
 
 
 def require_engine() -> None:
-    """Find out whether the engine is installed.
+    """Check that the engine is installed.
 
     Raises:
-        MissingExtra: it is not.
+        MissingExtra: it is not installed.
     """
     try:
-        import cel_expr_python  # type: ignore[import-untyped]  # noqa: F401 - asked only whether it is there
+        import cel_expr_python  # type: ignore[import-untyped]  # noqa: F401 - imported to see whether it is installed
     except ModuleNotFoundError as error:
         purpose = "a CustomResourceDefinition with CEL rules on the embedded API server"
         raise MissingExtra("cel_expr_python", extra="apiserver", purpose=purpose) from error
 
 
 def cel_type(name: str) -> CelType:
-    """Return the type that messages call by a name, such as ``list(string)`` or ``net.IP``."""
+    """Return the type with a name as messages write it, such as ``list(string)`` or ``net.IP``."""
     from cel_expr_python import cel
 
-    if name in _ADDED:
-        return cel.Type.Map(cel.Type.STRING, cel.Type.Map(cel.Type.BOOL, cel_type(_ADDED[name])))
+    if name in _ADDED_TYPES:
+        return cel.Type.Map(cel.Type.STRING, cel.Type.Map(cel.Type.BOOL, cel_type(_ADDED_TYPES[name])))
     if name.startswith("list("):
         return cel.Type.List(cel_type(name[5:-1]))
     if name.startswith("map("):
@@ -101,11 +100,11 @@ def cel_type(name: str) -> CelType:
 
 
 _PLAIN = re.compile(r"map\(string, map\(bool, (\w+)\)\)")
-_NAMES = {inner: name for name, inner in _ADDED.items()}
+_NAMES = {inner: name for name, inner in _ADDED_TYPES.items()}
 
 
 def named_types(message: str) -> str:
-    """Return a message of the engine with the types that Kubernetes adds called by their names."""
+    """Return an error message of the engine with the types that Kubernetes adds under their own names."""
     return _PLAIN.sub(lambda found: _NAMES.get(found[1], found[0]), message)
 
 
@@ -113,44 +112,16 @@ def checking_environment(variables: Mapping[str, CelType], functions: Callable[[
     """Return an environment for compiling expressions.
 
     Args:
-        variables: the variables that expressions may name, with their types.
-        functions: returns the functions beside the engine's own; called once.
+        variables: the types of the variables, by name.
+        functions: returns the functions that are added to the engine's own; called once.
     """
-    return _new_environment(variables, _declared(functions))
+    return _new_environment(variables, _declarations(functions))
 
 
 @functools.cache
 def running_environment(functions: Callable[[], Sequence[Function]]) -> Any:
-    """Return the environment for running expressions that were compiled in another one."""
-    return _new_environment({}, _carried_out(functions))
-
-
-def pattern_problem(pattern: str) -> str:
-    """Return what is wrong with a regular expression in the words of Go's parser, or nothing."""
-    outcome = _matcher().eval(data={"pattern": pattern})
-    if outcome.type().name() != "ERROR":
-        return ""
-    what, _, where = str(outcome.value()).partition("invalid regular expression: ")[2].partition(": ")
-    if where.startswith("(?<"):
-        what, where = "invalid named capture", pattern[pattern.index("(?<") :]
-    return f"error parsing regexp: {_OF_PATTERNS.get(what, what)}: `{where}`"
-
-
-_OF_PATTERNS = {
-    "bad repetition operator": "invalid nested repetition operator",
-    "invalid repetition size": "invalid repeat count",
-    "invalid perl operator": "invalid or unsupported Perl syntax",
-    "missing )": "missing closing )",
-    "missing ]": "missing closing ]",
-    "no argument for repetition operator": "missing argument to repetition operator",
-}
-
-
-@functools.cache
-def _matcher() -> Any:
-    from cel_expr_python import cel
-
-    return cel.NewEnv(variables={"pattern": cel.Type.STRING}).compile("''.matches(pattern)")
+    """Return the environment for running expressions that were compiled in a checking environment."""
+    return _new_environment({}, _implementations(functions))
 
 
 def _new_environment(variables: Mapping[str, CelType], extension: Any) -> Any:
@@ -161,7 +132,7 @@ def _new_environment(variables: Mapping[str, CelType], extension: Any) -> Any:
 
 
 @functools.cache
-def _declared(functions: Callable[[], Sequence[Function]]) -> Any:
+def _declarations(functions: Callable[[], Sequence[Function]]) -> Any:
     from cel_expr_python import cel
 
     overloads: dict[str, list[Any]] = {}
@@ -174,24 +145,24 @@ def _declared(functions: Callable[[], Sequence[Function]]) -> Any:
 
 
 @functools.cache
-def _carried_out(functions: Callable[[], Sequence[Function]]) -> Any:
+def _implementations(functions: Callable[[], Sequence[Function]]) -> Any:
     from cel_expr_python import cel
 
     overloads: dict[str, list[Any]] = {}
     seen = set()
     for function in functions():
         name = function.runs_as or function.name
-        kinds = tuple(map(_kind, function.parameters))
-        if (name, function.member, kinds) in seen:
+        types = tuple(map(_runtime_type, function.parameters))
+        if (name, function.member, types) in seen:
             continue
-        seen.add((name, function.member, kinds))
+        seen.add((name, function.member, types))
         known = overloads.setdefault(name, [])
-        parameters = [cel_type(kind) for kind in kinds]
-        result = cel_type(function.result if function.result in _APART else "dyn")
+        parameters = [cel_type(type_name) for type_name in types]
+        result = cel_type(function.result if function.result in _DECLARED_RESULTS else "dyn")
         known.append(cel.Overload(f"run_{name}_{len(known)}", result, parameters, function.member, impl=function.run))
     return cel.CelExtension("kubernetes", [cel.FunctionDecl(name, found) for name, found in overloads.items()])
 
 
-def _kind(name: str) -> str:
-    """Return what tells parameters apart when an expression runs."""
-    return "map(string, dyn)" if name in _ADDED else "list(dyn)" if name.startswith("list(") else name
+def _runtime_type(name: str) -> str:
+    """Return the type of a parameter as far as it is known when an expression runs."""
+    return "map(string, dyn)" if name in _ADDED_TYPES else "list(dyn)" if name.startswith("list(") else name

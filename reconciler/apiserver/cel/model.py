@@ -1,25 +1,98 @@
-"""Turn the values of a document into what CEL rules see."""
+"""How CEL rules see a schema and its documents: the names of members, the types, and the values."""
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
 from typing import Any
 
-from reconciler.apiserver.cel.checker import cel_names
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 
-__all__ = ["CONVERSIONS", "to_cel"]
+__all__ = ["FORMAT_TYPES", "cel_name", "cel_names", "member_of", "to_cel", "type_of"]
+
+_RESERVED = frozenset(
+    [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ]
+)
+
+
+def cel_name(key: str) -> str | None:
+    """Return the name of a member in rules, or None if rules cannot name it."""
+    if key in _RESERVED:
+        return f"__{key}__"
+    escaped = (
+        key.replace("__", "__underscores__").replace(".", "__dot__").replace("-", "__dash__").replace("/", "__slash__")
+    )
+    return escaped if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", escaped) else None
+
+
+def cel_names(key: str) -> tuple[str, ...]:
+    """Return all names of a member in rules: a reserved word can also be selected as it is."""
+    name = cel_name(key)
+    return () if name is None else (name, key) if key in _RESERVED else (name,)
+
+
+FORMAT_TYPES = {"byte": "bytes", "date": "timestamp", "date-time": "timestamp", "duration": "duration"}
+"""The types of strings that rules see as something else, by format."""
+
+_SCALARS = {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}
+
+
+def type_of(place: Node | None) -> str:
+    """Return the name of a place's type, or an empty string if it is unknown."""
+    if place is None or place is ANYTHING or place.int_or_string:
+        return ""
+    if place.type == "array":
+        items = type_of(place.items)
+        return f"list({items})" if items else ""
+    if place.type == "object" and place.additional is not None and not place.properties:
+        values = type_of(place.additional)
+        return f"map(string, {values})" if values else ""
+    if place.type == "object":
+        return "object"
+    if place.type == "string" and place.format in FORMAT_TYPES:
+        return FORMAT_TYPES[place.format]
+    return _SCALARS.get(place.type, "")
+
+
+def member_of(owner: Node, name: str) -> Node | None:
+    """Return the place of the member with a name in rules, or None."""
+    found = owner.properties.get(name)
+    if found is not None and name in cel_names(name):
+        return found
+    for key, child in owner.properties.items():
+        if cel_name(key) == name:
+            return child
+    return owner.additional
 
 
 def to_cel(value: Any, node: Node | None) -> Any:
     """Return a value as rules see it.
 
-    What the schema calls a number is a double, members stand under their CEL names, and those that are null are absent.
-    Texts that stand for times, durations or bytes stay texts, which `CONVERSIONS` read where a rule uses them: the
-    engine takes nothing else.
+    Numbers of type ``number`` are doubles, members have their CEL names, and members that are null are absent. Strings
+    that stand for times, durations or bytes stay strings, which is all that the engine accepts; the rewritten
+    expressions convert them.
     """
     if node is None or node is ANYTHING:
         return value
@@ -44,42 +117,3 @@ def _members(value: Mapping[str, Any], node: Node) -> dict[str, Any]:
         elif node.preserve:
             named[key] = member
     return named
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text.upper())
-
-
-def _date(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
-_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ns|us|µs|ms|s|m|h|d|w|[a-z]{3,})")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_LONG: Mapping[str, str] = {
-    "nan": "ns",
-    "mic": "us",
-    "mil": "ms",
-    "sec": "s",
-    "min": "m",
-    "hou": "h",
-    "day": "d",
-    "wee": "w",
-}
-
-
-def _duration(text: str) -> timedelta:
-    bare = text.lstrip("+-")
-    seconds = 0.0
-    for part in _PART.finditer(bare):
-        seconds += float(part[1]) * _SECONDS[_LONG.get(part[2][:3], part[2])]
-    return timedelta(seconds=-seconds if text.startswith("-") else seconds)
-
-
-CONVERSIONS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
-    "byte": ("bytes", base64.b64decode),
-    "date": ("timestamp", _date),
-    "date-time": ("timestamp", _time),
-    "duration": ("duration", _duration),
-}
-"""What texts of a format stand for, and how they are read."""

@@ -1,32 +1,32 @@
-"""Read the syntax tree of a compiled CEL expression.
+"""The syntax tree of a compiled CEL expression, with the positions and types of its parts.
 
-The engine gives trees away only in serialized form (cel.expr.CheckedExpr), so this reads the protobuf wire format of
-the few messages that matter.
+The engine gives trees away only as serialized protobuf messages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from reconciler.apiserver.encoding.protobuf_wire import read_fields
+from reconciler.apiserver.cel import protobuf
+from reconciler.apiserver.encoding.protobuf_wire import Message
 
 __all__ = ["Expr", "Tree", "read_tree"]
 
 
 @dataclass(slots=True)
 class Expr:
-    """Hold one expression.
+    """An expression.
 
     Attributes:
-        kind: const, ident, select, call, list, struct or comprehension.
-        id: what positions are kept under.
-        name: the identifier, the member selected, the function called, the variable of a comprehension, or the type of
+        kind: ``const``, ``ident``, ``select``, ``call``, ``list``, ``struct`` or ``comprehension``.
+        id: the number under which its position and type are listed.
+        name: the identifier, the selected member, the called function, the variable of a comprehension, or the type of
             a constant.
-        parts: the expressions below; for a comprehension range, start, condition, step and result.
-        test: the selection only asks whether the member is there.
-        text: the value of a constant string.
-        member: the function is called on its first part.
+        parts: the expressions below; those of a comprehension are range, initial value, condition, step and result.
+        test: the selection only tests whether the member is present.
+        text: the value of a string constant.
+        member: the function is called as a method of its first part.
         other: the name of a comprehension's accumulator.
         second: the name of a comprehension's second variable, or empty.
     """
@@ -42,7 +42,7 @@ class Expr:
     second: str = ""
 
     def walk(self) -> Iterator[Expr]:
-        """Yield the expression and all below it."""
+        """Yield the expression and all expressions below it."""
         yield self
         for part in self.parts:
             yield from part.walk()
@@ -50,7 +50,7 @@ class Expr:
 
 @dataclass(slots=True)
 class Tree:
-    """Hold an expression, where its parts stand in the source, and which types the engine found for them."""
+    """An expression with the positions of its parts in the source and the types that the engine inferred, by id."""
 
     root: Expr
     positions: dict[int, int]
@@ -58,149 +58,124 @@ class Tree:
 
 
 def read_tree(serialized: bytes) -> Tree:
-    """Read what ``Expression.serialize`` returns."""
-    where = _IN_PARSED if b"ParsedExpr" in _first(serialized, 1) else _IN_CHECKED
-    root, positions, types = Expr(), {}, {}
-    for number, value in read_fields(_first(serialized, 2)):
-        if number == where.root and isinstance(value, bytes):
-            root = _expr(value)
-        elif number == where.source and isinstance(value, bytes):
-            positions = dict(_positions(value))
-        elif number == where.types and isinstance(value, bytes):
-            entry = dict(read_fields(value))
-            key, kind = entry.get(1, 0), entry.get(2, b"")
-            if isinstance(key, int) and isinstance(kind, bytes):
-                types[key] = _type(kind)
-    return Tree(root, positions, types)
+    """Decode the result of ``Expression.serialize``."""
+    envelope = Message(serialized)
+    message = envelope.message(protobuf.Envelope.VALUE)
+    if "ParsedExpr" in envelope.text(protobuf.Envelope.TYPE_URL):
+        positions = _positions(message.message(protobuf.ParsedExpr.SOURCE_INFO))
+        return Tree(_expr(message.message(protobuf.ParsedExpr.EXPR)), positions, {})
+    positions = _positions(message.message(protobuf.CheckedExpr.SOURCE_INFO))
+    types = {
+        entry.number(protobuf.MapEntry.KEY): _type(entry.message(protobuf.MapEntry.VALUE))
+        for entry in message.messages(protobuf.CheckedExpr.TYPE_MAP)
+    }
+    return Tree(_expr(message.message(protobuf.CheckedExpr.EXPR)), positions, types)
 
 
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """Say in which fields a message has what."""
-
-    root: int
-    source: int
-    types: int
+def _positions(source: Message) -> dict[int, int]:
+    entries = source.messages(protobuf.SourceInfo.POSITIONS)
+    return {entry.number(protobuf.MapEntry.KEY): entry.number(protobuf.MapEntry.VALUE) for entry in entries}
 
 
-_IN_CHECKED, _IN_PARSED = _Where(4, 5, 3), _Where(2, 3, -1)
 _PRIMITIVE = {1: "bool", 2: "int", 3: "uint", 4: "double", 5: "string", 6: "bytes"}
 _WELL_KNOWN = {2: "timestamp", 3: "duration"}
 
 
-def _type(message: bytes) -> str:
-    """Return the name of a type, or nothing where it is not known."""
-    for number, value in read_fields(message):
-        if number == 2:
-            return "null"
-        if number == 3 and isinstance(value, int):
-            return _PRIMITIVE.get(value, "")
-        if number == 5 and isinstance(value, int):
-            return _WELL_KNOWN.get(value, "")
-        if number == 6 and isinstance(value, bytes):
-            items = _type(_first(value, 1))
-            return f"list({items})" if items else ""
-        if number == 7 and isinstance(value, bytes):
-            keys, values = _type(_first(value, 1)), _type(_first(value, 2))
-            return f"map({keys}, {values})" if keys and values else ""
+def _type(message: Message) -> str:
+    """Return the name of a type, or an empty string for an unknown one."""
+    if protobuf.Type.NULL in message:
+        return "null"
+    if protobuf.Type.PRIMITIVE in message:
+        return _PRIMITIVE.get(message.number(protobuf.Type.PRIMITIVE), "")
+    if protobuf.Type.WELL_KNOWN in message:
+        return _WELL_KNOWN.get(message.number(protobuf.Type.WELL_KNOWN), "")
+    if protobuf.Type.LIST_TYPE in message:
+        items = _type(message.message(protobuf.Type.LIST_TYPE).message(protobuf.ListType.ELEM_TYPE))
+        return f"list({items})" if items else ""
+    if protobuf.Type.MAP_TYPE in message:
+        entry = message.message(protobuf.Type.MAP_TYPE)
+        keys, values = (
+            _type(entry.message(protobuf.MapType.KEY_TYPE)),
+            _type(entry.message(protobuf.MapType.VALUE_TYPE)),
+        )
+        return f"map({keys}, {values})" if keys and values else ""
     return ""
 
 
-def _first(message: bytes, number: int) -> bytes:
-    for found, value in read_fields(message):
-        if found == number and isinstance(value, bytes):
-            return value
-    return b""
-
-
-def _positions(source_info: bytes) -> Iterator[tuple[int, int]]:
-    for number, value in read_fields(source_info):
-        if number == 4 and isinstance(value, bytes):
-            entry = dict(read_fields(value))
-            key, position = entry.get(1, 0), entry.get(2, 0)
-            if isinstance(key, int) and isinstance(position, int):
-                yield key, position
-
-
-_KINDS = {3: "const", 4: "ident", 5: "select", 6: "call", 7: "list", 8: "struct", 9: "comprehension"}
-
-
-def _expr(message: bytes) -> Expr:
-    expr = Expr()
-    for number, value in read_fields(message):
-        if number == 2 and isinstance(value, int):
-            expr.id = value
-        elif number in _KINDS and isinstance(value, bytes):
-            expr.kind = _KINDS[number]
-            _READERS[expr.kind](expr, value)
+def _expr(message: Message) -> Expr:
+    expr = Expr(id=message.number(protobuf.Expr.ID))
+    for number, (kind, read) in _KINDS.items():
+        if number in message:
+            expr.kind = kind
+            read(expr, message.message(number))
     return expr
 
 
-_CONSTANTS = {1: "null", 2: "bool", 3: "int", 4: "uint", 5: "double", 6: "string", 7: "bytes"}
+_CONSTANTS = {
+    protobuf.Constant.NULL: "null",
+    protobuf.Constant.BOOL: "bool",
+    protobuf.Constant.INT64: "int",
+    protobuf.Constant.UINT64: "uint",
+    protobuf.Constant.DOUBLE: "double",
+    protobuf.Constant.STRING: "string",
+    protobuf.Constant.BYTES: "bytes",
+}
 
 
-def _const(expr: Expr, message: bytes) -> None:
-    for number, value in read_fields(message):
-        expr.name = _CONSTANTS.get(number, "")
-        if number == 6 and isinstance(value, bytes):
-            expr.text = value.decode()
+def _constant(expr: Expr, constant: Message) -> None:
+    expr.name = next((name for number, name in _CONSTANTS.items() if number in constant), "")
+    expr.text = constant.text(protobuf.Constant.STRING)
 
 
-def _ident(expr: Expr, message: bytes) -> None:
-    expr.name = _first(message, 1).decode()
+def _ident(expr: Expr, ident: Message) -> None:
+    expr.name = ident.text(protobuf.Ident.NAME)
 
 
-def _select(expr: Expr, message: bytes) -> None:
-    for number, value in read_fields(message):
-        if number == 1 and isinstance(value, bytes):
-            expr.parts.append(_expr(value))
-        elif number == 2 and isinstance(value, bytes):
-            expr.name = value.decode()
-        elif number == 3:
-            expr.test = bool(value)
+def _select(expr: Expr, select: Message) -> None:
+    expr.name = select.text(protobuf.Select.FIELD)
+    expr.test = bool(select.number(protobuf.Select.TEST_ONLY))
+    expr.parts = [_expr(operand) for operand in select.messages(protobuf.Select.OPERAND)]
 
 
-def _call(expr: Expr, message: bytes) -> None:
-    for number, value in read_fields(message):
-        if number == 2 and isinstance(value, bytes):
-            expr.name = value.decode()
-        elif number in (1, 3) and isinstance(value, bytes):
-            expr.member = expr.member or number == 1
-            expr.parts.append(_expr(value))
+def _call(expr: Expr, call: Message) -> None:
+    expr.name = call.text(protobuf.FunctionCall.FUNCTION)
+    expr.member = protobuf.FunctionCall.TARGET in call
+    parts = call.messages(protobuf.FunctionCall.TARGET) + call.messages(protobuf.FunctionCall.ARGS)
+    expr.parts = [_expr(part) for part in parts]
 
 
-def _list(expr: Expr, message: bytes) -> None:
-    expr.parts = [_expr(value) for number, value in read_fields(message) if number == 1 and isinstance(value, bytes)]
+def _list(expr: Expr, literal: Message) -> None:
+    expr.parts = [_expr(element) for element in literal.messages(protobuf.ListExpr.ELEMENTS)]
 
 
-def _struct(expr: Expr, message: bytes) -> None:
-    for number, entry in read_fields(message):
-        if number == 2 and isinstance(entry, bytes):
-            expr.parts += [
-                _expr(value) for key, value in read_fields(entry) if key in (3, 4) and isinstance(value, bytes)
-            ]
+def _struct(expr: Expr, literal: Message) -> None:
+    for entry in literal.messages(protobuf.StructExpr.ENTRIES):
+        for number in (protobuf.StructEntry.MAP_KEY, protobuf.StructEntry.VALUE):
+            expr.parts += [_expr(part) for part in entry.messages(number)]
 
 
-def _comprehension(expr: Expr, message: bytes) -> None:
-    for number, value in read_fields(message):
-        if not isinstance(value, bytes):
-            continue
-        if number == 1:
-            expr.name = value.decode()
-        elif number == 3:
-            expr.other = value.decode()
-        elif number == 8:
-            expr.second = value.decode()
-        elif number in (2, 4, 5, 6, 7):
-            expr.parts.append(_expr(value))
+_LOOP_PARTS = (
+    protobuf.Comprehension.ITER_RANGE,
+    protobuf.Comprehension.ACCU_INIT,
+    protobuf.Comprehension.LOOP_CONDITION,
+    protobuf.Comprehension.LOOP_STEP,
+    protobuf.Comprehension.RESULT,
+)
 
 
-_READERS = {
-    "const": _const,
-    "ident": _ident,
-    "select": _select,
-    "call": _call,
-    "list": _list,
-    "struct": _struct,
-    "comprehension": _comprehension,
+def _comprehension(expr: Expr, loop: Message) -> None:
+    expr.name = loop.text(protobuf.Comprehension.ITER_VAR)
+    expr.second = loop.text(protobuf.Comprehension.ITER_VAR2)
+    expr.other = loop.text(protobuf.Comprehension.ACCU_VAR)
+    expr.parts = [_expr(part) for number in _LOOP_PARTS for part in loop.messages(number)]
+
+
+_KINDS: Mapping[int, tuple[str, Callable[[Expr, Message], None]]] = {
+    protobuf.Expr.CONST: ("const", _constant),
+    protobuf.Expr.IDENT: ("ident", _ident),
+    protobuf.Expr.SELECT: ("select", _select),
+    protobuf.Expr.CALL: ("call", _call),
+    protobuf.Expr.LIST: ("list", _list),
+    protobuf.Expr.STRUCT: ("struct", _struct),
+    protobuf.Expr.COMPREHENSION: ("comprehension", _comprehension),
 }

@@ -1,14 +1,54 @@
-"""Write quantities in their canonical form, as the API server does."""
+"""Resource quantities such as ``100m`` and ``1Gi``: parsing, and the canonical forms in which they are written."""
 
 from __future__ import annotations
 
 import functools
 import re
-from decimal import ROUND_UP, Decimal
+from decimal import ROUND_UP, Decimal, InvalidOperation, localcontext
 
-from reconciler.apiserver.cel.numbers import read_quantity
+__all__ = ["NOT_A_QUANTITY", "canonical_quantity", "quantity_text", "read_quantity"]
 
-__all__ = ["canonical_quantity"]
+NOT_A_QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+"""The message of resource.ErrFormatWrong."""
+
+_SUFFIXES: dict[str, Decimal] = {
+    "": Decimal(1),
+    **{name: Decimal(10) ** power for name, power in (("n", -9), ("u", -6), ("m", -3), ("k", 3), ("M", 6), ("G", 9))},
+    **{name: Decimal(10) ** power for name, power in (("T", 12), ("P", 15), ("E", 18))},
+    **{name: Decimal(1024) ** (index + 1) for index, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))},
+}
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([eEinumkKMGTP]*[-+]?[0-9]*)")
+_EXPONENT = re.compile(r"[eE][-+]?[0-9]+")
+_PRECISION = 100
+
+
+@functools.lru_cache(maxsize=1024)
+def read_quantity(text: str) -> Decimal:
+    """Return the number that a quantity stands for.
+
+    Raises:
+        ValueError: the text is not a quantity; the message is the real server's.
+    """
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise ValueError(NOT_A_QUANTITY)
+    digits, suffix = match.groups()
+    with localcontext() as context:
+        context.prec = _PRECISION
+        try:
+            if _EXPONENT.fullmatch(suffix):
+                return Decimal(digits + suffix)
+            return Decimal(digits) * _SUFFIXES[suffix]
+        except (InvalidOperation, KeyError):
+            raise ValueError("unable to parse quantity's suffix") from None
+
+
+def quantity_text(number: Decimal) -> str:
+    """Return a number as plain decimal digits, so that equal quantities are equal texts."""
+    text = format(number, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in ("-0", "") else text
+
 
 _DECIMAL = {-9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
@@ -24,10 +64,10 @@ def canonical_quantity(text: str, *, places: int = 9) -> str:
 
     Args:
         text: the quantity.
-        places: to how many decimal places it is rounded up; lists of resources have 3.
+        places: the decimal places to round up to; 3 in resource lists.
 
     Raises:
-        ValueError: it is none, in the real server's words.
+        ValueError: the text is not a quantity; the message is the real server's.
     """
     number = min(read_quantity(text).quantize(Decimal(1).scaleb(-places), ROUND_UP), Decimal(_LARGEST))
     if _IS_BINARY.fullmatch(text) and abs(number) >= 1024:

@@ -1,13 +1,15 @@
-"""Know the shape of documents: drop what a schema does not name, fill in what it gives by default.
+"""Compiled structural schemas, and the pruning and defaulting of documents by them.
 
-A `Node` is one place of a structural schema, compiled. `settle` walks a document along it and shares with its argument
-whatever needs no change, so parts that were settled when they were stored cost nothing again.
+A `Node` describes one place in a document. `settle` prunes a document and fills in defaults. The result shares all
+unchanged parts with the argument, so the parts of a stored document are not processed again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from reconciler.wire import JSONObject
 
 __all__ = ["ANYTHING", "METADATA_FIELDS", "NO_DEFAULT", "Node", "compile_schema", "pruned", "settle"]
 
@@ -33,30 +35,30 @@ METADATA_FIELDS = frozenset(
 
 
 class Node:
-    """Hold one place of a schema.
+    """One place of a compiled schema.
 
     Attributes:
         type: ``"object"``, ``"array"``, …; empty where any type is allowed.
         format: such as ``"date-time"``, or empty.
         properties: the named members of an object.
         items: the items of a list, or None.
-        additional: the other members of an object, or None when there may be none.
-        preserve: whether members that are not named are kept.
-        embedded: whether the object is a Kubernetes object itself.
-        nullable: whether null stays.
-        default: what is filled in, or `NO_DEFAULT`.
-        complete: completes an object of a built-in type with the defaults of its members, or None.
-        list_type: atomic, set or map.
-        map_keys: the members that name an item of a list of type map.
-        map_type: granular or atomic.
-        merge_key: the member that names an item in a strategic merge patch, or empty.
-        required: the members that an object must have.
-        merge: whether a strategic merge patch merges the list rather than replacing it.
-        int_or_string: whether both are allowed.
-        most: how many letters, items or members there may be, or None.
+        additional: the other members of an object, or None if none are allowed.
+        preserve: whether unknown members are kept.
+        embedded: whether the object is itself a Kubernetes object.
+        nullable: whether null is kept.
+        default: the default value, or `NO_DEFAULT`.
+        complete: returns an object of a built-in type with the defaults of its members, or None.
+        list_type: ``atomic``, ``set`` or ``map``.
+        map_keys: the members that identify an item of a list of type map.
+        map_type: ``granular`` or ``atomic``.
+        merge_key: the member that identifies an item in a strategic merge patch, or empty.
+        required: the required members of an object.
+        merge: whether a strategic merge patch merges the list instead of replacing it.
+        int_or_string: whether the value is an integer or a string.
+        most: the maximum number of characters, items or members, or None.
         name: the Go type of a built-in object, or empty.
-        rules: the CEL rules at this place, as written.
-        watched: whether lists with unique items or rules are here or below.
+        rules: the CEL rules of this place, as written.
+        watched: whether this place or one below has rules, or is a list with unique items.
     """
 
     __slots__ = (
@@ -93,7 +95,7 @@ class Node:
         self.preserve = False
         self.embedded = False
         self.nullable = False
-        self.complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+        self.complete: Callable[[JSONObject], JSONObject] | None = None
         self.default: Any = NO_DEFAULT
         self.defaults: list[tuple[str, Node]] = []
         self.list_type = "atomic"
@@ -105,11 +107,11 @@ class Node:
         self.int_or_string = False
         self.most: int | None = None
         self.name = ""
-        self.rules: list[dict[str, Any]] = []
+        self.rules: list[JSONObject] = []
         self.watched = False
 
     def child(self, key: str) -> Node | None:
-        """Return the place of a member, or None when the schema does not name it."""
+        """Return the place of a member, or None if the schema does not allow it."""
         found = self.properties.get(key)
         return self.additional if found is None else found
 
@@ -120,10 +122,10 @@ class _NoDefault:
 
 
 NO_DEFAULT = _NoDefault()
-"""Stands for the absence of a default, since null can be one."""
+"""The absence of a default; None is not used, since null can be a default."""
 
 ANYTHING = Node()
-"""A place that keeps whatever is put there."""
+"""A place that accepts and keeps any value."""
 ANYTHING.preserve = True
 ANYTHING.nullable = True
 
@@ -132,8 +134,8 @@ def compile_schema(schema: Mapping[str, Any], *, root: bool = False) -> Node:
     """Return the compiled form of a structural schema.
 
     Args:
-        schema: the JSON of an ``openAPIV3Schema`` or a part of it.
-        root: the schema describes whole objects: apiVersion, kind and metadata are known without being named.
+        schema: an ``openAPIV3Schema`` or a part of one.
+        root: the schema describes whole objects, so apiVersion, kind and metadata are always known.
     """
     node = Node(str(schema.get("type") or ""))
     node.format = str(schema.get("format") or "")
@@ -180,20 +182,20 @@ def _finish(node: Node) -> None:
     node.watched = bool(node.rules) or node.list_type in ("set", "map") or any(child.watched for child in below)
     for key, child in node.properties.items():
         if child.default is not NO_DEFAULT and (child.default is not None or child.nullable):
-            # Defaults below a default are filled in once, here.
+            # Defaults inside a default are filled in once, here.
             child.default = settle(child.default, child, "", [])
             node.defaults.append((key, child))
 
 
 def settle(value: Any, node: Node, path: str, unknown: list[str], before: Any = NO_DEFAULT) -> Any:
-    """Return a value without what the schema does not know and with its defaults.
+    """Return a value with its unknown members pruned and its defaults filled in.
 
     Args:
         value: the JSON value; never changed.
         node: its place.
         path: its dotted path, for `unknown`.
-        unknown: collects the paths of what was dropped.
-        before: the stored value at this place; what is the same object is settled already.
+        unknown: collects the paths of the pruned members.
+        before: the stored value at this place; parts that are the same Python object are left alone.
     """
     if value is before:
         return value
@@ -205,11 +207,11 @@ def settle(value: Any, node: Node, path: str, unknown: list[str], before: Any = 
 
 
 def pruned(value: Any, node: Node) -> Any:
-    """Return a value without what the schema does not know; what needs no change is shared."""
+    """Return a value with its unknown members pruned; unchanged parts are shared with the argument."""
     if node is ANYTHING:
         return value
     if isinstance(value, dict):
-        kept: dict[str, Any] = {}
+        kept: JSONObject = {}
         changed = False
         for key, member in value.items():
             child = node.child(key)
@@ -225,8 +227,8 @@ def pruned(value: Any, node: Node) -> Any:
     return value
 
 
-def _settle_object(value: dict[str, Any], node: Node, path: str, unknown: list[str], before: Any) -> dict[str, Any]:
-    changed: dict[str, Any] | None = None
+def _settle_object(value: JSONObject, node: Node, path: str, unknown: list[str], before: Any) -> JSONObject:
+    changed: JSONObject | None = None
     earlier = before if isinstance(before, dict) else _EMPTY
     get = node.properties.get
     for key, member in value.items():
@@ -273,10 +275,10 @@ def _settle_list(value: list[Any], node: Node, path: str, unknown: list[str], be
     return value if changed is None else changed
 
 
-def _embedded_metadata(metadata: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
+def _embedded_metadata(metadata: JSONObject, path: str, unknown: list[str]) -> JSONObject:
     foreign = [key for key in metadata if key not in METADATA_FIELDS]
     unknown.extend(f"{path}.{key}" for key in foreign)
     return {key: value for key, value in metadata.items() if key not in foreign} if foreign else metadata
 
 
-_EMPTY: dict[str, Any] = {}
+_EMPTY: JSONObject = {}

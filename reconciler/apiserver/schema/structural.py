@@ -1,7 +1,7 @@
-"""Check the schemas of CustomResourceDefinitions: structural, complete, with defaults that fit.
+"""Validation of the schemas in CustomResourceDefinitions: they must be structural, with valid defaults.
 
-The rules are those of apiextensions/v1; the paths are those of its internal form, in which one schema for all versions
-is called ``spec.validation``.
+The rules are those of apiextensions/v1. The paths are those of its internal form, in which a schema that all versions
+share is called ``spec.validation``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _STRUCTURAL = (
     "x-kubernetes-map-type",
     "x-kubernetes-validations",
 )
-"""What may stand only outside of allOf, anyOf, oneOf and not."""
+"""The keywords that are forbidden inside allOf, anyOf, oneOf and not."""
 
 
 def _forbidden(path: str, message: str) -> FieldError:
@@ -58,11 +58,11 @@ def _invalid(path: str, value: Any, message: str) -> FieldError:
 
 
 def check_schema(schema: Mapping[str, Any], path: str) -> list[FieldError]:
-    """Return what keeps a schema from being accepted.
+    """Return the errors of a schema.
 
     Args:
         schema: the ``openAPIV3Schema``.
-        path: its path in the definition, for the findings.
+        path: its path in the definition, for the errors.
     """
     kind = schema.get("type")
     errors: list[FieldError] = []
@@ -72,7 +72,7 @@ def check_schema(schema: Mapping[str, Any], path: str) -> list[FieldError]:
         errors.append(_invalid(f"{path}.type", kind, "must be object at the root"))
     errors += _check(schema, path, root=True)
     errors += _check_metadata(schema, path)
-    # Defaults can be tried only on a schema that stands on its own feet.
+    # Defaults can be validated only with a valid schema.
     return errors or list(_check_defaults(schema, path))
 
 
@@ -206,7 +206,7 @@ def _check_set(items: Mapping[str, Any], path: str) -> Iterator[FieldError]:
 
 
 def _check_branch(branch: Mapping[str, Any], path: str, outer: Mapping[str, Any]) -> Iterator[FieldError]:
-    """Check a part under allOf, anyOf, oneOf or not: it may restrict values, and say nothing about structure."""
+    """Check a schema inside allOf, anyOf, oneOf or not: it may restrict values, but not define structure."""
     for key in _STRUCTURAL:
         if branch.get(key) is None or (key == "type" and outer.get("x-kubernetes-int-or-string")):
             continue
@@ -264,7 +264,7 @@ def _check_default(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]
 
 
 def unknown_formats(schema: Mapping[str, Any]) -> list[str]:
-    """Return the formats in a schema that mean nothing to the server, each once."""
+    """Return the formats in a schema that the server ignores, each once."""
     found: dict[str, None] = {}
 
     def visit(part: Any) -> None:
@@ -272,9 +272,8 @@ def unknown_formats(schema: Mapping[str, Any]) -> list[str]:
             form = part.get("format")
             if isinstance(form, str) and form not in FORMATS and form not in _NUMBER_FORMATS:
                 found[form] = None
-            for key in ("properties",):
-                for member in (part.get(key) or {}).values():
-                    visit(member)
+            for member in (part.get("properties") or {}).values():
+                visit(member)
             visit(part.get("items"))
             visit(part.get("additionalProperties"))
 
