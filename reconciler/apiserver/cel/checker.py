@@ -1,9 +1,9 @@
 """Type checks of CEL expressions against a schema, beyond those of the engine.
 
-The engine sees objects as maps of any values. It knows the types of literals and of computed values, but values from
-the document may be anything. These checks know the schema too, and find the errors that the real server's compiler
-reports: unknown members, and types that do not fit. Types go by their names in messages; an unknown type is an empty
-string.
+To the engine, objects are maps of any values: it knows the types of literals and computed values, but not those of
+values from the document. These checks use the schema as well, and find the errors that the real server's compiler
+reports: unknown members, and types that do not match. A type is represented by its name in messages, an unknown type by
+an empty string.
 """
 
 from __future__ import annotations
@@ -258,11 +258,7 @@ def _call_problems(call: Expr, kinds: list[str]) -> Problems:
                 yield part, f"expected type 'bool' but found '{kind}'"
     elif not _fits(call, kinds):
         yield call, f"found no matching overload for '{call.name}' applied to '{_shown(call, kinds)}'"
-    elif (
-        call.name in _TIME_LITERALS
-        and _is_string(call.parts[0])
-        and not _TIME_LITERALS[call.name].fullmatch(call.parts[0].text)
-    ):
+    elif call.name in _TIME_LITERALS and _is_string(call.parts[0]) and not _is_time(call):
         yield call.parts[0], f"invalid {call.name} argument"
     elif call.name == "matches" and _is_string(call.parts[-1]) and pattern_problem(call.parts[-1].text):
         yield call.parts[-1], "invalid matches argument"
@@ -317,7 +313,7 @@ def _differing(parts: list[Expr], kinds: list[str]) -> Problems:
 
 
 def _fits(call: Expr, kinds: list[str]) -> bool:
-    """Return whether the known types of a call's arguments fit."""
+    """Return whether the types of a call's arguments match the function, as far as they are known."""
     receiver = kinds[0]
     if call.name in _FIRST_OPERAND:
         return receiver in ("", *_FIRST_OPERAND[call.name])
@@ -329,7 +325,7 @@ def _fits(call: Expr, kinds: list[str]) -> bool:
         return receiver not in _WITHOUT_SIZE
     if call.name in ("_[_]", "_[?_]") and receiver == "object":
         return False
-    return len(kinds) != 2 or not all(kinds) or _two_fits(call, *kinds)
+    return len(kinds) != 2 or not all(kinds) or _both_fit(call, *kinds)
 
 
 _FIRST_OPERAND = {"!_": ("bool",), "-_": ("int", "double", "duration"), "_?_:_": ("bool",)}
@@ -337,7 +333,7 @@ _FIRST_OPERAND = {"!_": ("bool",), "-_": ("int", "double", "duration"), "_?_:_":
 _WITHOUT_SIZE = frozenset({"bool", "double", "duration", "int", "object", "timestamp", "uint"})
 
 
-def _two_fits(call: Expr, one: str, other: str) -> bool:
+def _both_fit(call: Expr, one: str, other: str) -> bool:
     if call.name in _EQUAL or call.name in _ORDERED or call.name in _COMPUTED:
         return _pair_fits(call.name, one, other)
     if call.name == "@in":

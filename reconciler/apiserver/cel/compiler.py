@@ -130,7 +130,7 @@ class _SchemaCompiler:
             node: the place.
             path: its path in the schema.
             correlatable: whether an update can tell which old value belongs to a new one.
-            uncorrelated: the path of the list below which it cannot.
+            uncorrelated: the path of the list below which it cannot, or empty.
             times: how often the place may occur in a document, or None if there is no limit.
         """
         here = False
@@ -159,7 +159,7 @@ class _SchemaCompiler:
     def _rule(self, rule: JSONObject, node: Node, place: str, correlatable: bool, uncorrelated: str) -> Rule:
         source = str(rule.get("rule") or "")
         optional = rule.get("optionalOldSelf")
-        self._check_texts(rule, source, place)
+        self._check_texts(rule, source, node, place)
         try:
             compiled = _compile_expression(source, node, optional_old=bool(optional))
         except CompileError as problem:
@@ -202,7 +202,7 @@ class _SchemaCompiler:
             self._report(place, ".messageExpression", message)
         return compiled.program
 
-    def _check_texts(self, rule: JSONObject, source: str, place: str) -> None:
+    def _check_texts(self, rule: JSONObject, source: str, node: Node, place: str) -> None:
         if not source.strip():
             self._report(place, ".rule", "Required value: rule is not specified", "FieldValueRequired")
             raise CompileError
@@ -220,22 +220,11 @@ class _SchemaCompiler:
             text = f"Unsupported value: {quoted(reason)}: supported values: {known}"
             self._report(place, ".reason", text, "FieldValueNotSupported")
         field = rule.get("fieldPath")
-        if field and not _is_path(str(field), self._node_of(place)):
+        if field and not _is_path(str(field), node):
             self._report(place, ".fieldPath", f"Invalid value: {quoted(field)}: must be a valid path")
 
     def _report(self, place: str, field: str, message: str, reason: str = "FieldValueInvalid") -> None:
         self._compiled.problems.append((place, FieldError(field, message, reason)))
-
-    def _node_of(self, place: str) -> Node:
-        node = self._root
-        for step, key in re.findall(r"\.(properties|items|additionalProperties)(?:\[([^\]]*)\])?", place):
-            found = (
-                node.properties.get(key) if step == "properties" else node.items if step == "items" else node.additional
-            )
-            if found is None:
-                break
-            node = found
-        return node
 
     def _check_costs(self) -> None:
         """Report rules over their budget, and the most expensive rules if all together are over theirs."""
@@ -385,17 +374,17 @@ def _as_real_server(text: str, compiled: str, source: str) -> str:
     return _MISMATCH.sub(receiver_first, named_types(_in_order(text)))
 
 
-_COMPLAINT = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
+_ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
 
 
 def _in_order(text: str) -> str:
     """Return error messages in the order of their positions."""
 
-    def place(complaint: str) -> tuple[int, int]:
-        found = _COMPLAINT.match(complaint)
+    def position(error: str) -> tuple[int, int]:
+        found = _ERROR_LINE.match(error)
         return (int(found[1]), int(found[2])) if found else (0, 0)
 
-    return "\n".join(sorted(re.split(r"\n(?=ERROR: )", text), key=place))
+    return "\n".join(sorted(re.split(r"\n(?=ERROR: )", text), key=position))
 
 
 def _split_first(types: str) -> tuple[str, str]:

@@ -17,7 +17,6 @@ from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
 __all__ = [
     "RULE_COST_LIMIT",
     "TOTAL_COST_LIMIT",
-    "_max_size",
     "cost_of",
     "excess_factor",
     "occurrences",

@@ -108,25 +108,25 @@ class _Rewriter:
         """Return an expression with all changes made to it and to the expressions below it."""
         identity, optional, done = 0, False, b""
         for number, value in read_fields(message):
-            changed = value
             if number == Expr.ID and isinstance(value, int):
                 identity = value
-            elif isinstance(value, bytes):
-                if number == Expr.STRUCT:
-                    changed = _with_field(value, StructExpr.ENTRIES, self._entry)
-                elif number in _SUBEXPRESSIONS:
-                    changed = self._children(value, _SUBEXPRESSIONS[number])
-                if number == Expr.CALL:
-                    function = Message(value).text(FunctionCall.FUNCTION)
-                    optional = function in _OPTIONAL
-                    changed = self._call(changed, function, identity)
-            done += write_field(number, changed)
+            elif number == Expr.CALL and isinstance(value, bytes):
+                optional = _function(value) in _OPTIONAL
+            done += write_field(number, self._part(number, value, identity) if isinstance(value, bytes) else value)
         if optional:
             return _wrapped(done, "optional.ofNonZeroValue", identity)
         if self._changes.optional_old and done.endswith(_OLD_SELF):
             return _old_as_optional(done, identity)
         form = self._changes.conversions.get(identity)
         return _wrapped(done, _FORMAT_FUNCTIONS.get(form, f"@{form}"), identity) if form else done
+
+    def _part(self, number: int, value: bytes, identity: int) -> bytes:
+        if number == Expr.STRUCT:
+            return _with_field(value, StructExpr.ENTRIES, self._entry)
+        if number not in _SUBEXPRESSIONS:
+            return value
+        changed = self._children(value, _SUBEXPRESSIONS[number])
+        return self._call(changed, identity) if number == Expr.CALL else changed
 
     def _children(self, message: bytes, fields: frozenset[int]) -> bytes:
         return b"".join(
@@ -137,7 +137,8 @@ class _Rewriter:
     def _entry(self, entry: bytes) -> bytes:
         return self._children(entry, frozenset({StructEntry.MAP_KEY, StructEntry.VALUE}))
 
-    def _call(self, call: bytes, function: str, identity: int) -> bytes:
+    def _call(self, call: bytes, identity: int) -> bytes:
+        function = _function(call)
         keys = self._changes.unordered.get(identity)
         if keys is not None:
             return _renamed(call, _UNORDERED[function]) + write_field(FunctionCall.ARGS, _strings(keys, identity))
@@ -184,6 +185,10 @@ def _old_as_optional(old: bytes, identity: int) -> bytes:
         write_field(FunctionCall.ARGS, part) for part in (had, _wrapped(old, "optional.of", identity), none)
     )
     return numbered(4, write_field(Expr.CALL, either))
+
+
+def _function(call: bytes) -> str:
+    return Message(call).text(FunctionCall.FUNCTION)
 
 
 def _renamed(call: bytes, name: str) -> bytes:

@@ -95,7 +95,7 @@ class RuleSet:
         if had and not rule.transition and before == value:
             # An unchanged value is not validated again.
             return None
-        data: JSONObject = {"self": to_cel(value, node)}
+        data: dict[str, Any] = {"self": to_cel(value, node)}
         if rule.transition:
             data["oldSelf"] = to_cel(before, node) if had else data["self"]
             data["hadOldSelf"] = had
@@ -109,7 +109,7 @@ class RuleSet:
         return FieldError(field or "<nil>", _violation(rule.reason, value, self._message(rule, data)), rule.reason)
 
     @staticmethod
-    def _message(rule: Rule, data: JSONObject) -> str:
+    def _message(rule: Rule, data: dict[str, Any]) -> str:
         if rule.message_program is not None:
             text, problem = _run(rule.message_program, data)
             if not problem and isinstance(text, str) and text.strip() and "\n" not in text.strip():
@@ -117,7 +117,7 @@ class RuleSet:
         return rule.message or f"failed rule: {rule.source.strip()}"
 
 
-def _run(program: Any, data: JSONObject) -> tuple[Any, str]:
+def _run(program: Any, data: dict[str, Any]) -> tuple[Any, str]:
     """Return the result of an expression and an empty string, or None and the error message of the engine."""
     try:
         outcome = program.eval(data=data)
