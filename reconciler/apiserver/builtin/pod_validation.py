@@ -1,8 +1,9 @@
-"""Check what a pod says of itself, in a Pod and in the template of a workload: what is there and fits together."""
+"""Validation of pods and pod templates: the spec itself, and what an update of a Pod may change in it."""
 
 from __future__ import annotations
 
-import re
+import difflib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.names import LABEL_MESSAGE, is_label
 
-__all__ = ["check_pod_spec", "check_schedule", "choice", "in_range", "in_whole_numbers", "required", "twice"]
+__all__ = ["check_pod_spec", "check_pod_update", "check_port", "choice", "difference", "required", "without_empty"]
 
 Findings = Iterator[FieldError]
 _PULL = ("Always", "IfNotPresent", "Never")
@@ -32,18 +33,18 @@ def choice(path: str, value: Any, known: tuple[str, ...]) -> Findings:
         yield FieldError(path, message, "FieldValueNotSupported")
 
 
-def in_range(path: str, value: Any) -> Findings:
+def check_port(path: str, value: Any) -> Findings:
     """Yield the finding that a number is no port."""
     if isinstance(value, int) and not 1 <= value <= 65535:
         yield FieldError(path, f"Invalid value: {value}: must be between 1 and 65535, inclusive")
 
 
-def in_whole_numbers(value: int) -> bool:
+def _is_int32_count(value: int) -> bool:
     """Tell whether a number is neither negative nor beyond 32 bits."""
     return 0 <= value < 2**31
 
 
-def twice(path: str, names: list[Any]) -> Findings:
+def _duplicate_names(path: str, names: list[Any]) -> Findings:
     """Yield the findings that names stand twice in a list."""
     for index, name in enumerate(names):
         if name and name in names[:index]:
@@ -62,9 +63,9 @@ def check_pod_spec(spec: dict[str, Any], path: str) -> Findings:
         listed = spec.get(key) or []
         for index, container in enumerate(listed):
             yield from _check_container(container, f"{path}.{key}[{index}]", known)
-        yield from twice(f"{path}.{key}", [container.get("name") for container in listed])
+        yield from _duplicate_names(f"{path}.{key}", [container.get("name") for container in listed])
     deadline = spec.get("activeDeadlineSeconds")
-    if deadline is not None and (deadline == 0 or not in_whole_numbers(deadline)):
+    if deadline is not None and (deadline == 0 or not _is_int32_count(deadline)):
         message = f"Invalid value: {deadline}: must be between 1 and 2147483647, inclusive"
         yield FieldError(f"{path}.activeDeadlineSeconds", message)
     yield from choice(f"{path}.restartPolicy", spec.get("restartPolicy"), _RESTART)
@@ -74,7 +75,7 @@ def check_pod_spec(spec: dict[str, Any], path: str) -> Findings:
 def _named(path: str, items: list[dict[str, Any]]) -> Findings:
     for index, item in enumerate(items):
         yield from _check_name(f"{path}[{index}].name", item.get("name"))
-    yield from twice(path, [item.get("name") for item in items])
+    yield from _duplicate_names(path, [item.get("name") for item in items])
 
 
 def _check_name(path: str, name: Any) -> Findings:
@@ -96,7 +97,7 @@ def _check_container(container: dict[str, Any], path: str, volumes: set[Any]) ->
         place = f"{path}.ports[{index}]"
         if not port.get("containerPort"):
             yield required(f"{place}.containerPort")
-        yield from in_range(f"{place}.containerPort", port.get("containerPort") or 1)
+        yield from check_port(f"{place}.containerPort", port.get("containerPort") or 1)
         yield from choice(f"{place}.protocol", port.get("protocol"), _PROTOCOLS)
     for index, variable in enumerate(container.get("env") or ()):
         if not variable.get("name"):
@@ -116,14 +117,105 @@ def _check_mount(mount: dict[str, Any], path: str, volumes: set[Any]) -> Finding
         yield required(f"{path}.mountPath")
 
 
-_ENDS = re.compile(r"\s+")
+# Updates.
+
+_ALLOWED_CHANGES = (
+    "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
+    "`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
+_LISTS = ("containers", "initContainers")
 
 
-def check_schedule(schedule: str, path: str) -> Findings:
-    """Yield the finding that a schedule does not have five fields and is no macro."""
-    fields = _ENDS.split(schedule.strip())
-    if not schedule:
-        yield required(path)
-    elif len(fields) != 5 and not schedule.startswith("@"):
-        message = f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"
-        yield FieldError(path, f"Invalid value: {quoted(schedule)}: {message}")
+def check_pod_update(spec: dict[str, Any], before: dict[str, Any]) -> Findings:
+    """Yield what an update of a Pod's spec may not change."""
+    for key in _LISTS:
+        containers = spec.get(key) or []
+        if len(containers) != len(before.get(key) or []):
+            message = "Forbidden: pod updates may not add or remove containers"
+            yield FieldError(f"spec.{key}", message, "FieldValueForbidden")
+            return
+        yield from _check_images(containers, f"spec.{key}")
+    deadline = list(_check_deadline(spec.get("activeDeadlineSeconds"), before.get("activeDeadlineSeconds")))
+    yield from deadline
+    if deadline and "activeDeadlineSeconds" in spec:
+        return
+    yield from _check_tolerations(spec.get("tolerations") or [], before.get("tolerations") or [])
+    yield from _check_gates(spec.get("schedulingGates") or [], before.get("schedulingGates") or [])
+    kept = _without_allowed_changes(spec, before)
+    if without_empty(kept) != without_empty(before):
+        words = f"pod updates may not change fields other than {_ALLOWED_CHANGES}\n{difference(before, kept)}"
+        yield FieldError("spec", f"Forbidden: {words}", "FieldValueForbidden")
+
+
+def _check_images(containers: list[dict[str, Any]], path: str) -> Findings:
+    for index, container in enumerate(containers):
+        image = container.get("image") or ""
+        if not image:
+            yield required(f"{path}[{index}].image")
+        if image != image.strip():
+            message = f"Invalid value: {quoted(image)}: must not have leading or trailing whitespace"
+            yield FieldError(f"{path}[{index}].image", message)
+
+
+def _check_deadline(seconds: int | None, before: int | None) -> Findings:
+    path = "spec.activeDeadlineSeconds"
+    if seconds is None:
+        if before is not None:
+            yield FieldError(path, "Invalid value: null: must not update from a positive integer to nil value")
+    elif not _is_int32_count(seconds):
+        yield FieldError(path, f"Invalid value: {seconds}: must be between 0 and 2147483647, inclusive")
+    elif before is not None and before < seconds:
+        yield FieldError(path, f"Invalid value: {seconds}: must be less than or equal to previous value")
+
+
+def _check_tolerations(tolerations: list[dict[str, Any]], before: list[dict[str, Any]]) -> Findings:
+    kept = [_without_seconds(each) for each in tolerations]
+    if any(_without_seconds(old) not in kept for old in before):
+        message = "Forbidden: existing toleration can not be modified except its tolerationSeconds"
+        yield FieldError("spec.tolerations", message, "FieldValueForbidden")
+
+
+def _without_seconds(toleration: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in toleration.items() if key != "tolerationSeconds"}
+
+
+def _check_gates(gates: list[dict[str, Any]], before: list[dict[str, Any]]) -> Findings:
+    known = {gate.get("name") for gate in before}
+    for index, gate in enumerate(gates):
+        if gate.get("name") not in known:
+            message = f"Forbidden: only deletion is allowed, but found new scheduling gate '{gate.get('name')}'"
+            yield FieldError(f"spec.schedulingGates[{index}].name", message, "FieldValueForbidden")
+
+
+def _without_allowed_changes(spec: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec in which what may change is as it was."""
+    kept = dict(spec)
+    for key in _LISTS:
+        if spec.get(key):
+            pairs = zip(spec[key], before[key], strict=True)
+            kept[key] = [{**container, "image": old.get("image")} for container, old in pairs]
+    mutable = ["activeDeadlineSeconds", "schedulingGates", "tolerations"]
+    if (before.get("terminationGracePeriodSeconds") or 0) < 0 and spec.get("terminationGracePeriodSeconds") == 1:
+        mutable.append("terminationGracePeriodSeconds")
+    if before.get("schedulingGates"):
+        # Where a Pod that waits may run can be narrowed still; what narrows is not checked.
+        mutable += ["affinity", "nodeSelector"]
+    for key in mutable:
+        kept[key] = before.get(key)
+    return kept
+
+
+def without_empty(value: Any) -> Any:
+    """Return a value without members that say nothing, which Go does not tell from absent ones."""
+    if isinstance(value, dict):
+        kept = {key: without_empty(item) for key, item in value.items() if item is not False}
+        return {key: item for key, item in kept.items() if item not in (None, "", [], {})}
+    return [without_empty(item) for item in value] if isinstance(value, list) else value
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return which lines of two values differ; the real server shows the members of its internal types."""
+    old, new = (json.dumps(without_empty(spec), indent=1, sort_keys=True).split("\n") for spec in (before, after))
+    lines = difflib.unified_diff(old, new, lineterm="")
+    return "\n".join([line for line in lines if not line.startswith(("---", "+++"))] + [""])

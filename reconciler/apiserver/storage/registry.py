@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.builtin.event_forms import from_events_group, to_events_group
+from reconciler.apiserver.builtin.events import from_events_group, to_events_group
 from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
 from reconciler.apiserver.builtin.skeletons import skeleton_of
 from reconciler.apiserver.builtin.types import BuiltInContents, built_in_node, place_of
