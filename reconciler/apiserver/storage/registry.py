@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from reconciler.apiserver.builtin.decoding import BuiltInContents
 from reconciler.apiserver.builtin.events import from_events_group, to_events_group
 from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
 from reconciler.apiserver.builtin.skeletons import skeleton_of
-from reconciler.apiserver.builtin.types import BuiltInContents, built_in_node, place_of
+from reconciler.apiserver.builtin.types import built_in_node, place_of
 from reconciler.apiserver.schema.shape import Node
 from reconciler.apiserver.storage.contents import Contents
 from reconciler.apiserver.storage.store import Revisions, Store, Stored

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.apiserver.builtin.decoding import Malformed
-from reconciler.apiserver.builtin.types import BuiltInContents, metadata_node
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
+from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.refusals import bad_request
 from reconciler.apiserver.requests.bodies import read_object
 from reconciler.apiserver.requests.metadata_reading import read_metadata
