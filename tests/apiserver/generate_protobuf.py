@@ -1,4 +1,4 @@
-"""Write reconciler/apiserver/protobuf.json from the sources of k8s.io/api and k8s.io/apimachinery.
+"""Write reconciler/apiserver/requests/protobuf.json from the sources of k8s.io/api and k8s.io/apimachinery.
 
 Run it with the directory that holds both Go modules, when the built-in kinds follow a newer Kubernetes::
 
@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "protobuf.json"
-_TYPES = Path(__file__).parents[2] / "reconciler" / "apiserver" / "types.json"
+TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "requests" / "protobuf.json"
+_TYPES = Path(__file__).parents[2] / "reconciler" / "apiserver" / "builtin" / "types.json"
 _SCALARS = {"string": "s", "bytes": "y", "bool": "b", "int32": "i", "int64": "i", "uint32": "i", "double": "d"}
 _BESIDE = (
     "meta.v1.DeleteOptions",

@@ -1,4 +1,4 @@
-"""Write reconciler/apiserver/types.json from the OpenAPI documents of a real API server.
+"""Write reconciler/apiserver/builtin/types.json from the OpenAPI documents of a real API server.
 
 Run it with the server's URL and a bearer token, when the built-in kinds follow a newer Kubernetes::
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from reconciler.apiserver.builtin.kinds import BUILT_IN
 
-TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "types.json"
+TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "builtin" / "types.json"
 _SCALARS = {
     ("string", ""): "s",
     ("string", "date-time"): "t",

@@ -10,6 +10,7 @@ from typing import Any
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.names import LABEL_MESSAGE, is_label
+from reconciler.wire import JSONObject
 
 __all__ = ["check_pod_spec", "check_pod_update", "check_port", "choice", "difference", "required", "without_empty"]
 
@@ -20,13 +21,13 @@ _DNS = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 _RESTART = ("Always", "OnFailure", "Never")
 
 
-def required(path: str, words: str = "") -> FieldError:
-    """Make the finding that something is not there."""
-    return FieldError(path, f"Required value: {words}" if words else "Required value", "FieldValueRequired")
+def required(path: str, message: str = "") -> FieldError:
+    """Return the error for a missing value."""
+    return FieldError(path, f"Required value: {message}" if message else "Required value", "FieldValueRequired")
 
 
 def choice(path: str, value: Any, known: tuple[str, ...]) -> Findings:
-    """Yield the finding that a value is none of those that are known; nothing is fine where nothing stands."""
+    """Check that a value is one of those that are supported; None is accepted."""
     if value is not None and value not in known:
         shown = ", ".join(f'"{name}"' for name in known)
         message = f"Unsupported value: {quoted(value)}: supported values: {shown}"
@@ -34,25 +35,25 @@ def choice(path: str, value: Any, known: tuple[str, ...]) -> Findings:
 
 
 def check_port(path: str, value: Any) -> Findings:
-    """Yield the finding that a number is no port."""
+    """Check that a number is a port number; other types are accepted."""
     if isinstance(value, int) and not 1 <= value <= 65535:
         yield FieldError(path, f"Invalid value: {value}: must be between 1 and 65535, inclusive")
 
 
 def _is_int32_count(value: int) -> bool:
-    """Tell whether a number is neither negative nor beyond 32 bits."""
+    """Return whether a number is a nonnegative 32-bit integer."""
     return 0 <= value < 2**31
 
 
 def _duplicate_names(path: str, names: list[Any]) -> Findings:
-    """Yield the findings that names stand twice in a list."""
+    """Check that the names in a list are unique."""
     for index, name in enumerate(names):
         if name and name in names[:index]:
             yield FieldError(f"{path}[{index}].name", f"Duplicate value: {quoted(name)}", "FieldValueDuplicate")
 
 
-def check_pod_spec(spec: dict[str, Any], path: str) -> Findings:
-    """Yield what is wrong with the spec of a pod; the paths begin with `path`."""
+def check_pod_spec(spec: JSONObject, path: str) -> Findings:
+    """Yield the errors of a pod's spec; their paths begin with `path`."""
     volumes = spec.get("volumes") or []
     yield from _named(f"{path}.volumes", volumes)
     known = {volume.get("name") for volume in volumes}
@@ -72,7 +73,7 @@ def check_pod_spec(spec: dict[str, Any], path: str) -> Findings:
     yield from choice(f"{path}.dnsPolicy", spec.get("dnsPolicy"), _DNS)
 
 
-def _named(path: str, items: list[dict[str, Any]]) -> Findings:
+def _named(path: str, items: list[JSONObject]) -> Findings:
     for index, item in enumerate(items):
         yield from _check_name(f"{path}[{index}].name", item.get("name"))
     yield from _duplicate_names(path, [item.get("name") for item in items])
@@ -85,7 +86,7 @@ def _check_name(path: str, name: Any) -> Findings:
         yield FieldError(path, f"Invalid value: {quoted(name)}: {LABEL_MESSAGE}")
 
 
-def _check_container(container: dict[str, Any], path: str, volumes: set[Any]) -> Findings:
+def _check_container(container: JSONObject, path: str, volumes: set[Any]) -> Findings:
     yield from _check_name(f"{path}.name", container.get("name"))
     image = container.get("image")
     if not image:
@@ -107,7 +108,7 @@ def _check_container(container: dict[str, Any], path: str, volumes: set[Any]) ->
     yield from choice(f"{path}.imagePullPolicy", container.get("imagePullPolicy"), _PULL)
 
 
-def _check_mount(mount: dict[str, Any], path: str, volumes: set[Any]) -> Findings:
+def _check_mount(mount: JSONObject, path: str, volumes: set[Any]) -> Findings:
     name = mount.get("name")
     if not name:
         yield required(f"{path}.name")
@@ -127,8 +128,8 @@ _ALLOWED_CHANGES = (
 _LISTS = ("containers", "initContainers")
 
 
-def check_pod_update(spec: dict[str, Any], before: dict[str, Any]) -> Findings:
-    """Yield what an update of a Pod's spec may not change."""
+def check_pod_update(spec: JSONObject, before: JSONObject) -> Findings:
+    """Yield the errors of an update of a Pod's spec."""
     for key in _LISTS:
         containers = spec.get(key) or []
         if len(containers) != len(before.get(key) or []):
@@ -148,7 +149,7 @@ def check_pod_update(spec: dict[str, Any], before: dict[str, Any]) -> Findings:
         yield FieldError("spec", f"Forbidden: {words}", "FieldValueForbidden")
 
 
-def _check_images(containers: list[dict[str, Any]], path: str) -> Findings:
+def _check_images(containers: list[JSONObject], path: str) -> Findings:
     for index, container in enumerate(containers):
         image = container.get("image") or ""
         if not image:
@@ -169,18 +170,18 @@ def _check_deadline(seconds: int | None, before: int | None) -> Findings:
         yield FieldError(path, f"Invalid value: {seconds}: must be less than or equal to previous value")
 
 
-def _check_tolerations(tolerations: list[dict[str, Any]], before: list[dict[str, Any]]) -> Findings:
+def _check_tolerations(tolerations: list[JSONObject], before: list[JSONObject]) -> Findings:
     kept = [_without_seconds(each) for each in tolerations]
     if any(_without_seconds(old) not in kept for old in before):
         message = "Forbidden: existing toleration can not be modified except its tolerationSeconds"
         yield FieldError("spec.tolerations", message, "FieldValueForbidden")
 
 
-def _without_seconds(toleration: dict[str, Any]) -> dict[str, Any]:
+def _without_seconds(toleration: JSONObject) -> JSONObject:
     return {key: value for key, value in toleration.items() if key != "tolerationSeconds"}
 
 
-def _check_gates(gates: list[dict[str, Any]], before: list[dict[str, Any]]) -> Findings:
+def _check_gates(gates: list[JSONObject], before: list[JSONObject]) -> Findings:
     known = {gate.get("name") for gate in before}
     for index, gate in enumerate(gates):
         if gate.get("name") not in known:
@@ -188,8 +189,8 @@ def _check_gates(gates: list[dict[str, Any]], before: list[dict[str, Any]]) -> F
             yield FieldError(f"spec.schedulingGates[{index}].name", message, "FieldValueForbidden")
 
 
-def _without_allowed_changes(spec: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """Return a spec in which what may change is as it was."""
+def _without_allowed_changes(spec: JSONObject, before: JSONObject) -> JSONObject:
+    """Return a spec with the old values in the fields that an update may change."""
     kept = dict(spec)
     for key in _LISTS:
         if spec.get(key):
@@ -199,7 +200,7 @@ def _without_allowed_changes(spec: dict[str, Any], before: dict[str, Any]) -> di
     if (before.get("terminationGracePeriodSeconds") or 0) < 0 and spec.get("terminationGracePeriodSeconds") == 1:
         mutable.append("terminationGracePeriodSeconds")
     if before.get("schedulingGates"):
-        # Where a Pod that waits may run can be narrowed still; what narrows is not checked.
+        # The node selection of a gated Pod may still be narrowed; that it is narrower is not checked.
         mutable += ["affinity", "nodeSelector"]
     for key in mutable:
         kept[key] = before.get(key)
@@ -207,15 +208,15 @@ def _without_allowed_changes(spec: dict[str, Any], before: dict[str, Any]) -> di
 
 
 def without_empty(value: Any) -> Any:
-    """Return a value without members that say nothing, which Go does not tell from absent ones."""
+    """Return a value without empty members, which Go does not distinguish from missing ones."""
     if isinstance(value, dict):
         kept = {key: without_empty(item) for key, item in value.items() if item is not False}
         return {key: item for key, item in kept.items() if item not in (None, "", [], {})}
     return [without_empty(item) for item in value] if isinstance(value, list) else value
 
 
-def difference(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Return which lines of two values differ; the real server shows the members of its internal types."""
+def difference(before: JSONObject, after: JSONObject) -> str:
+    """Return a diff of two values; the real server's diff shows the fields of its internal types."""
     old, new = (json.dumps(without_empty(spec), indent=1, sort_keys=True).split("\n") for spec in (before, after))
     lines = difflib.unified_diff(old, new, lineterm="")
     return "\n".join([line for line in lines if not line.startswith(("---", "+++"))] + [""])

@@ -1,4 +1,4 @@
-"""Check CustomResourceDefinitions as apiextensions/v1 does."""
+"""Validation of CustomResourceDefinitions, as apiextensions/v1 does it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.apiserver.schema.names import DNS_LABEL_1035_MESSAGE, SUBDOMAIN_MESSAGE, is_label_1035, is_subdomain
 from reconciler.apiserver.schema.structural import check_schema
 from reconciler.apiserver.storage.contents import Contents, contents_of
+from reconciler.wire import JSONObject
 
 __all__ = ["check_definition"]
 
@@ -29,10 +30,10 @@ def _invalid(path: str, value: Any, message: str) -> FieldError:
 def check_definition(
     doc: Mapping[str, Any], before: Mapping[str, Any] | None
 ) -> tuple[list[FieldError], dict[str, Contents]]:
-    """Return what is wrong with a definition, and what its versions demand, compiled.
+    """Return the errors of a definition, and its compiled schemas by version.
 
     Raises:
-        MissingExtra: a library that a schema needs is not installed; such a definition is never half-enforced.
+        MissingExtra: a library that a schema needs is not installed; a definition is never enforced in part.
     """
     spec = doc["spec"]
     errors = [*_check_names(spec), *_check_versions(doc, spec), *_check_conversion(spec)]
@@ -64,7 +65,7 @@ def check_definition(
 
 
 def _is_hoisted(versions: list[Mapping[str, Any]]) -> bool:
-    """Tell whether all versions agree, in which case the server's internal form has their parts in one place."""
+    """Return whether all versions are alike; the server's internal form then has their parts in one place."""
     parts = [
         {key: version.get(key) for key in ("schema", "subresources", "additionalPrinterColumns", "selectableFields")}
         for version in versions
@@ -163,7 +164,7 @@ def _check_versions(doc: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator
             yield _invalid(f"status.storedVersions[{index}]", name, message)
 
 
-def _internal(version: Mapping[str, Any]) -> dict[str, Any]:
+def _internal(version: Mapping[str, Any]) -> JSONObject:
     return {
         "Name": version.get("name", ""),
         "Served": bool(version.get("served")),
