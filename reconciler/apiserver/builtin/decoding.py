@@ -80,7 +80,7 @@ class BuiltInContents:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    def settle(
+    def decode(
         self, found: JSONObject, before: JSONObject | None, unknown: list[str], *, restored: bool = False
     ) -> JSONObject:
         """Return a document with its unknown members, empty lists and empty maps pruned and its defaults filled in.
@@ -95,13 +95,13 @@ class BuiltInContents:
             Malformed: a member has the wrong type.
         """
         earlier: JSONObject = before or {}
-        settled = {}
+        decoded = {}
         for key, value in found.items():
             child = self.node.properties.get(key)
             if child is None:
                 unknown.append(key)
             elif key == "metadata" or value is earlier.get(key, _ABSENT):
-                settled[key] = value
+                decoded[key] = value
             elif value is not None:
                 try:
                     kept = read_value(value, child, Place(key, key, self.node.name, restored), unknown)
@@ -109,8 +109,8 @@ class BuiltInContents:
                     problem.member = key
                     raise
                 if not _is_empty(kept, child):
-                    settled[key] = kept
-        return settled if self.node.complete is None else self.node.complete(settled)
+                    decoded[key] = kept
+        return decoded if self.node.complete is None else self.node.complete(decoded)
 
     def check(
         self,
@@ -153,7 +153,7 @@ def read_value(value: Any, node: Node, place: Place, unknown: list[str]) -> Any:
 
 
 def _read_object(value: JSONObject, node: Node, place: Place, unknown: list[str]) -> JSONObject:
-    settled = {}
+    decoded = {}
     is_map = node.additional is not None
     for key, member in value.items():
         child = node.properties.get(key) or node.additional
@@ -161,7 +161,7 @@ def _read_object(value: JSONObject, node: Node, place: Place, unknown: list[str]
         if child is None:
             unknown.append(path)
         elif member is None and is_map and (empty := _zero_value(child)) is not None:
-            settled[key] = empty
+            decoded[key] = empty
         elif member is not None:
             go_path, struct = (place.go_path, place.struct) if is_map else (f"{place.go_path}.{key}", node.name)
             inner = Place(path, go_path, struct, place.restored)
@@ -169,8 +169,8 @@ def _read_object(value: JSONObject, node: Node, place: Place, unknown: list[str]
             if is_map and child.format == "quantity":
                 kept = canonical_quantity(kept, places=3)
             if is_map or not _is_empty(kept, child):
-                settled[key] = kept
-    return settled if node.complete is None else node.complete(settled)
+                decoded[key] = kept
+    return decoded if node.complete is None else node.complete(decoded)
 
 
 def _canonical(text: str) -> str:

@@ -97,7 +97,7 @@ def _has_rules(node: Node) -> bool:
     if node.rules:
         return True
     below = [*node.properties.values(), node.items, node.additional]
-    return any(child is not None and child.watched and _has_rules(child) for child in below)
+    return any(child is not None and child.has_checks and _has_rules(child) for child in below)
 
 
 def children(node: Node) -> Iterator[tuple[str, Node]]:
@@ -139,7 +139,7 @@ class _SchemaCompiler:
             here = True
         for step, child in children(node):
             still = correlatable and (step != ".items" or node.list_type == "map")
-            if child.watched:
+            if child.has_checks:
                 lost = uncorrelated if still or uncorrelated else path
                 more = times if step.startswith(".properties") else occurrences_below(times, node)
                 here = self._place(child, path + step, correlatable=still, uncorrelated=lost, times=more) or here

@@ -37,8 +37,8 @@ _STRING_FUNCTIONS = frozenset({"contains", "matches", "find", "split", "replace"
 
 def _max_size(node: Node) -> int:
     """Return the maximum number of characters, items or members: the schema's limit, or what fits into a request."""
-    if node.most is not None:
-        return node.most
+    if node.max_size is not None:
+        return node.max_size
     if node.type == "string":
         return _MAX_LENGTHS.get(node.format, _LARGEST_REQUEST)
     if node.type == "array":
@@ -50,7 +50,7 @@ def _max_size(node: Node) -> int:
 
 def occurrences_below(times: int | None, node: Node) -> int | None:
     """Return how often a place below a list or map may occur in a document; None if there is no limit."""
-    return None if times is None or node.most is None else times * node.most
+    return None if times is None or node.max_size is None else times * node.max_size
 
 
 def occurrences(node: Node, times: int | None) -> int:

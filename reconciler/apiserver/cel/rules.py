@@ -55,7 +55,7 @@ class RuleSet:
                 below = "" if error.field == "<nil>" else f".{error.field}"
                 yield FieldError(f"{path}.default{below}", error.message, error.reason)
         for step, child in children(node):
-            if child.watched:
+            if child.has_checks:
                 yield from self._default_errors(child, path + step)
 
     def errors(self, doc: JSONObject, before: JSONObject | None) -> list[FieldError]:

@@ -101,18 +101,18 @@ class Definitions:
                 name = version["name"]
                 contents = compiled.get(name) or contents_of(version["schema"]["openAPIV3Schema"])
                 registry.serve(_endpoint(resource, version, contents))
-        self._settle_stored(resource)
+        self._reshape_stored(resource)
 
     @staticmethod
-    def _settle_stored(resource: Resource) -> None:
+    def _reshape_stored(resource: Resource) -> None:
         """Prune and default stored objects by a changed schema, as the real server does when it reads them."""
         endpoint = resource.endpoints.get(resource.storage)
         if endpoint is None or endpoint.contents is None:
             return
         for stored in list(resource.store.objects.values()):
-            settled = endpoint.contents.settle(stored.doc, None, [])
-            if settled is not stored.doc:
-                resource.store.reshape(stored, settled)
+            decoded = endpoint.contents.decode(stored.doc, None, [])
+            if decoded is not stored.doc:
+                resource.store.reshape(stored, decoded)
 
     def _establish(self, resource: Resource, stored: Stored) -> None:
         spec, now = stored.doc["spec"], self._cluster.now()

@@ -1,7 +1,7 @@
 """Compiled structural schemas, and the pruning and defaulting of documents by them.
 
-A `Node` describes one place in a document. `settle` prunes a document and fills in defaults. The result shares all
-unchanged parts with the argument, so the parts of a stored document are not processed again.
+A `Node` describes one place in a document. `prune_and_default` returns a document that shares all unchanged parts with
+its argument, so the parts of a stored document are not processed again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.wire import JSONObject
 
-__all__ = ["ANYTHING", "METADATA_FIELDS", "NO_DEFAULT", "Node", "compile_schema", "pruned", "settle"]
+__all__ = ["ANYTHING", "METADATA_FIELDS", "NO_DEFAULT", "Node", "compile_schema", "prune", "prune_and_default"]
 
 METADATA_FIELDS = frozenset(
     {
@@ -55,10 +55,10 @@ class Node:
         required: the required members of an object.
         merge: whether a strategic merge patch merges the list instead of replacing it.
         int_or_string: whether the value is an integer or a string.
-        most: the maximum number of characters, items or members, or None.
+        max_size: the maximum number of characters, items or members, or None.
         name: the Go type of a built-in object, or empty.
         rules: the CEL rules of this place, as written.
-        watched: whether this place or one below has rules, or is a list with unique items.
+        has_checks: whether this place or one below has rules, or is a list with unique items.
     """
 
     __slots__ = (
@@ -68,14 +68,15 @@ class Node:
         "defaults",
         "embedded",
         "format",
+        "has_checks",
         "int_or_string",
         "items",
         "list_type",
         "map_keys",
         "map_type",
+        "max_size",
         "merge",
         "merge_key",
-        "most",
         "name",
         "nullable",
         "preserve",
@@ -83,7 +84,6 @@ class Node:
         "required",
         "rules",
         "type",
-        "watched",
     )
 
     def __init__(self, type: str = "") -> None:
@@ -105,10 +105,10 @@ class Node:
         self.merge = False
         self.required: tuple[str, ...] = ()
         self.int_or_string = False
-        self.most: int | None = None
+        self.max_size: int | None = None
         self.name = ""
         self.rules: list[JSONObject] = []
-        self.watched = False
+        self.has_checks = False
 
     def child(self, key: str) -> Node | None:
         """Return the place of a member, or None if the schema does not allow it."""
@@ -148,7 +148,7 @@ def compile_schema(schema: Mapping[str, Any], *, root: bool = False) -> Node:
     node.map_keys = tuple(schema.get("x-kubernetes-list-map-keys") or ())
     node.map_type = str(schema.get("x-kubernetes-map-type") or "granular")
     node.rules = list(schema.get("x-kubernetes-validations") or ())
-    node.most = _most(schema)
+    node.max_size = _max_size(schema)
     for key, member in (schema.get("properties") or {}).items():
         if not (root and key == "metadata"):
             node.properties[key] = compile_schema(member)
@@ -167,27 +167,27 @@ def compile_schema(schema: Mapping[str, Any], *, root: bool = False) -> Node:
     return node
 
 
-def _most(schema: Mapping[str, Any]) -> int | None:
+def _max_size(schema: Mapping[str, Any]) -> int | None:
     if schema.get("enum"):
         return max(len(str(value)) for value in schema["enum"])
     for key in ("maxLength", "maxItems", "maxProperties"):
         if isinstance(schema.get(key), int):
-            most: int = schema[key]
-            return most
+            size: int = schema[key]
+            return size
     return None
 
 
 def _finish(node: Node) -> None:
     below = [*node.properties.values(), *(child for child in (node.items, node.additional) if child is not None)]
-    node.watched = bool(node.rules) or node.list_type in ("set", "map") or any(child.watched for child in below)
+    node.has_checks = bool(node.rules) or node.list_type in ("set", "map") or any(child.has_checks for child in below)
     for key, child in node.properties.items():
         if child.default is not NO_DEFAULT and (child.default is not None or child.nullable):
             # Defaults inside a default are filled in once, here.
-            child.default = settle(child.default, child, "", [])
+            child.default = prune_and_default(child.default, child, "", [])
             node.defaults.append((key, child))
 
 
-def settle(value: Any, node: Node, path: str, unknown: list[str], before: Any = NO_DEFAULT) -> Any:
+def prune_and_default(value: Any, node: Node, path: str, unknown: list[str], before: Any = NO_DEFAULT) -> Any:
     """Return a value with its unknown members pruned and its defaults filled in.
 
     Args:
@@ -200,13 +200,13 @@ def settle(value: Any, node: Node, path: str, unknown: list[str], before: Any = 
     if value is before:
         return value
     if isinstance(value, dict):
-        return _settle_object(value, node, path, unknown, before)
+        return _prune_object(value, node, path, unknown, before)
     if isinstance(value, list) and node.items is not None:
-        return _settle_list(value, node.items, path, unknown, before)
+        return _prune_list(value, node.items, path, unknown, before)
     return value
 
 
-def pruned(value: Any, node: Node) -> Any:
+def prune(value: Any, node: Node) -> Any:
     """Return a value with its unknown members pruned; unchanged parts are shared with the argument."""
     if node is ANYTHING:
         return value
@@ -218,24 +218,25 @@ def pruned(value: Any, node: Node) -> Any:
             if child is None and not node.preserve:
                 changed = True
                 continue
-            kept[key] = inner = member if child is None else pruned(member, child)
+            kept[key] = inner = member if child is None else prune(member, child)
             changed = changed or inner is not member
         return kept if changed else value
     if isinstance(value, list) and node.items is not None:
-        items = [pruned(item, node.items) for item in value]
+        items = [prune(item, node.items) for item in value]
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
     return value
 
 
-def _settle_object(value: JSONObject, node: Node, path: str, unknown: list[str], before: Any) -> JSONObject:
+def _prune_object(value: JSONObject, node: Node, path: str, unknown: list[str], before: Any) -> JSONObject:
     changed: JSONObject | None = None
     earlier = before if isinstance(before, dict) else _EMPTY
+    prefix = f"{path}." if path else ""
     get = node.properties.get
     for key, member in value.items():
         child = get(key) or node.additional
         if child is None:
             if not node.preserve:
-                unknown.append(f"{path}.{key}" if path else key)
+                unknown.append(f"{prefix}{key}")
                 changed = dict(value) if changed is None else changed
                 del changed[key]
             continue
@@ -244,16 +245,15 @@ def _settle_object(value: JSONObject, node: Node, path: str, unknown: list[str],
                 changed = dict(value) if changed is None else changed
                 del changed[key]
             continue
-        if child is ANYTHING or not isinstance(member, (dict, list)):
-            if node.embedded and key == "metadata" and isinstance(member, dict):
-                settled = _embedded_metadata(member, f"{path}.{key}" if path else key, unknown)
-            else:
-                continue
+        if isinstance(member, (dict, list)) and child is not ANYTHING:
+            pruned = prune_and_default(member, child, f"{prefix}{key}", unknown, earlier.get(key, NO_DEFAULT))
+        elif node.embedded and key == "metadata" and isinstance(member, dict):
+            pruned = _embedded_metadata(member, f"{prefix}{key}", unknown)
         else:
-            settled = settle(member, child, f"{path}.{key}" if path else key, unknown, earlier.get(key, NO_DEFAULT))
-        if settled is not member:
+            continue
+        if pruned is not member:
             changed = dict(value) if changed is None else changed
-            changed[key] = settled
+            changed[key] = pruned
     for key, child in node.defaults:
         if key not in value or (changed is not None and key not in changed):
             changed = dict(value) if changed is None else changed
@@ -261,17 +261,17 @@ def _settle_object(value: JSONObject, node: Node, path: str, unknown: list[str],
     return value if changed is None else changed
 
 
-def _settle_list(value: list[Any], node: Node, path: str, unknown: list[str], before: Any) -> list[Any]:
+def _prune_list(value: list[Any], node: Node, path: str, unknown: list[str], before: Any) -> list[Any]:
     if node is ANYTHING:
         return value
     earlier = before if isinstance(before, list) else ()
     changed: list[Any] | None = None
     for index, item in enumerate(value):
         same_place = earlier[index] if index < len(earlier) else NO_DEFAULT
-        settled = settle(item, node, f"{path}[{index}]", unknown, same_place)
-        if settled is not item:
+        pruned = prune_and_default(item, node, f"{path}[{index}]", unknown, same_place)
+        if pruned is not item:
             changed = list(value) if changed is None else changed
-            changed[index] = settled
+            changed[index] = pruned
     return value if changed is None else changed
 
 

@@ -13,7 +13,7 @@ from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
 from reconciler.apiserver.schema.patterns import pattern_problem
-from reconciler.apiserver.schema.shape import compile_schema, settle
+from reconciler.apiserver.schema.shape import compile_schema, prune_and_default
 from reconciler.apiserver.schema.validation import SchemaValidator, duplicates
 
 __all__ = ["check_schema", "unknown_formats"]
@@ -252,14 +252,14 @@ def _check_default(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]
         return
     node = compile_schema(schema)
     unknown: list[str] = []
-    settled = settle(default, node, "", unknown)
+    decoded = prune_and_default(default, node, "", unknown)
     if unknown:
         yield _invalid(f"{path}.default", default, "must not have unknown fields")
         return
-    for found in SchemaValidator(schema).findings(settled):
+    for found in SchemaValidator(schema).findings(decoded):
         field = f"{path}.default.{found.error.field}" if found.error.field else f"{path}.default"
         yield FieldError(field, found.error.message, found.error.reason)
-    for found in duplicates(settled, node):
+    for found in duplicates(decoded, node):
         yield FieldError(f"{path}.default{found.error.field}", found.error.message, found.error.reason)
 
 

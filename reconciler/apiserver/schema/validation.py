@@ -124,7 +124,7 @@ def _is_usable(keyword: str, value: Any) -> bool:
 
 def duplicates(value: Any, node: Node, path: tuple[str | int, ...] = ()) -> Iterator[Finding]:
     """Yield an error for each duplicate item in lists of type set or map."""
-    if not node.watched:
+    if not node.has_checks:
         return
     if isinstance(value, dict):
         for key, member in value.items():

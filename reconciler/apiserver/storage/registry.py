@@ -117,7 +117,7 @@ class Endpoint:
         stored = {**doc, "apiVersion": self.resource.api_version}
         other = self.resource.endpoints.get(self.resource.storage)
         # What is stored has the shape and the defaults of the version that it is stored in.
-        return stored if other is None or other.contents is None else other.contents.settle(stored, None, [])
+        return stored if other is None or other.contents is None else other.contents.decode(stored, None, [])
 
     def encode(self, stored: Stored) -> bytes:
         """Return the JSON of a stored object in this version."""

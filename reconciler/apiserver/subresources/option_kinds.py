@@ -108,7 +108,7 @@ def read_option_kind(request: HTTPRequest, kind: str) -> dict[str, Any]:
     """
     document, node = read_object(request, kind), _KINDS[kind]
     try:
-        found = BuiltInContents(node).settle(document, None, [])
+        found = BuiltInContents(node).decode(document, None, [])
         if "metadata" in node.properties:
             found["metadata"] = read_metadata(document.get("metadata"), [], where="metadata.")
     except Malformed as error:

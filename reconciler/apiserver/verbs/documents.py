@@ -175,7 +175,7 @@ def _settled(call: Call, found: dict[str, Any], before: dict[str, Any] | None, u
             found = dict(sorted(found.items()))
         whole = filled(found, endpoint.skeleton)
         contents = endpoint.contents
-        document = whole if contents is None else contents.settle(whole, before, unknown.content, restored=restored)
+        document = whole if contents is None else contents.decode(whole, before, unknown.content, restored=restored)
     except Malformed as error:
         malformed[error.member] = error
     if malformed:
