@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from reconciler.apiserver.schema.shape import ANYTHING, Node
+from reconciler.wire import JSONObject
 
 __all__ = ["FORMAT_TYPES", "cel_name", "cel_names", "member_of", "to_cel", "type_of"]
 
@@ -105,7 +105,7 @@ def to_cel(value: Any, node: Node | None) -> Any:
     return value
 
 
-def _members(value: Mapping[str, Any], node: Node) -> dict[str, Any]:
+def _members(value: JSONObject, node: Node) -> dict[str, Any]:
     named = {}
     for key, member in value.items():
         child = node.properties.get(key)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
@@ -16,7 +14,7 @@ from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.contents import Contents, contents_of
 from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths, reader
 from reconciler.apiserver.storage.store import Stored
-from reconciler.wire import JSONObject
+from reconciler.wire import Condition, JSONObject
 
 __all__ = ["CLEANUP", "Definitions"]
 
@@ -116,7 +114,7 @@ class Definitions:
 
     def _establish(self, resource: Resource, stored: Stored) -> None:
         spec, now = stored.doc["spec"], self._cluster.now()
-        conditions = [
+        conditions: list[Condition] = [
             {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
             for kind, reason, message in (
                 ("NamesAccepted", "NoConflicts", "no conflicts found"),
@@ -223,7 +221,7 @@ def _migrate(resource: Resource, storage: str) -> None:
         resource.store.reshape(stored, {**stored.doc, "apiVersion": resource.api_version})
 
 
-def _info(spec: Mapping[str, Any], versions: list[JSONObject]) -> KindInfo:
+def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:
     names = spec["names"]
     return KindInfo(
         group=spec["group"],
@@ -258,7 +256,7 @@ def _endpoint(resource: Resource, version: JSONObject, contents: Contents) -> En
     )
 
 
-def _scale_paths(version: Mapping[str, Any]) -> ScalePaths | None:
+def _scale_paths(version: JSONObject) -> ScalePaths | None:
     scale = (version.get("subresources") or {}).get("scale")
     if not scale:
         return None

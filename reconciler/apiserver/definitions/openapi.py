@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.storage.contents import Contents
@@ -94,7 +92,7 @@ def _schema(endpoint: Endpoint, schemas: JSONObject) -> JSONObject:
     return {**schema, "properties": properties, "x-kubernetes-group-version-kind": [_gvk(endpoint)]}
 
 
-def _plain(schema: Mapping[str, Any]) -> JSONObject:
+def _plain(schema: JSONObject) -> JSONObject:
     return {key: value for key, value in schema.items() if key != "x-kubernetes-validations"}
 
 

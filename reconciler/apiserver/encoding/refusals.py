@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.wire import JSONObject
+from reconciler.wire import JSONObject, StatusObject
 
 __all__ = [
     "FieldError",
@@ -68,9 +68,9 @@ class Refusal(Exception):
         self.metadata = metadata
         self.text = text
 
-    def status(self) -> JSONObject:
+    def status(self) -> StatusObject:
         """Return the Status object."""
-        document: JSONObject = {
+        document: StatusObject = {
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": self.metadata or {},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Translator:
         root: the path of the value in the object.
     """
 
-    def __init__(self, schema: Mapping[str, Any], root: str) -> None:
+    def __init__(self, schema: JSONObject, root: str) -> None:
         self._schema = schema
         self._root = root
 

@@ -6,7 +6,7 @@ its argument, so the parts of a stored document are not processed again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from reconciler.wire import JSONObject
@@ -130,7 +130,7 @@ ANYTHING.preserve = True
 ANYTHING.nullable = True
 
 
-def compile_schema(schema: Mapping[str, Any], *, root: bool = False) -> Node:
+def compile_schema(schema: JSONObject, *, root: bool = False) -> Node:
     """Return the compiled form of a structural schema.
 
     Args:
@@ -152,9 +152,9 @@ def compile_schema(schema: Mapping[str, Any], *, root: bool = False) -> Node:
     for key, member in (schema.get("properties") or {}).items():
         if not (root and key == "metadata"):
             node.properties[key] = compile_schema(member)
-    if isinstance(items := schema.get("items"), Mapping):
+    if isinstance(items := schema.get("items"), dict):
         node.items = compile_schema(items)
-    if isinstance(additional := schema.get("additionalProperties"), Mapping):
+    if isinstance(additional := schema.get("additionalProperties"), dict):
         node.additional = compile_schema(additional)
     elif additional is True:
         node.additional = ANYTHING
@@ -167,7 +167,7 @@ def compile_schema(schema: Mapping[str, Any], *, root: bool = False) -> Node:
     return node
 
 
-def _max_size(schema: Mapping[str, Any]) -> int | None:
+def _max_size(schema: JSONObject) -> int | None:
     if schema.get("enum"):
         return max(len(str(value)) for value in schema["enum"])
     for key in ("maxLength", "maxItems", "maxProperties"):

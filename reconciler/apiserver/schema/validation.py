@@ -5,7 +5,7 @@ jsonschema-rs validates; a `Translator` turns its errors into the messages that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reconciler.apiserver.encoding.refusals import FieldError
@@ -48,7 +48,7 @@ class SchemaValidator:
         ValueError: the schema cannot be compiled, for example because a pattern is not a regular expression.
     """
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: JSONObject) -> None:
         try:
             import jsonschema_rs
         except ModuleNotFoundError as error:
@@ -75,7 +75,7 @@ class SchemaValidator:
         return list(Translator(self._schema, root).findings(self._validator.iter_errors(value)))
 
 
-def plain_schema(schema: Mapping[str, Any]) -> JSONObject:
+def plain_schema(schema: JSONObject) -> JSONObject:
     """Return a schema in JSON Schema draft 4, without the keywords of Kubernetes."""
     plain = _kept(schema)
     kind = schema.get("type")
@@ -98,16 +98,16 @@ def plain_schema(schema: Mapping[str, Any]) -> JSONObject:
         plain["not"] = plain_schema(schema["not"])
     if schema.get("properties"):
         plain["properties"] = {key: plain_schema(part) for key, part in schema["properties"].items()}
-    if isinstance(schema.get("items"), Mapping):
+    if isinstance(schema.get("items"), dict):
         plain["items"] = plain_schema(schema["items"])
-    if isinstance(schema.get("additionalProperties"), Mapping):
+    if isinstance(schema.get("additionalProperties"), dict):
         plain["additionalProperties"] = plain_schema(schema["additionalProperties"])
     if schema.get("x-kubernetes-embedded-resource"):
         plain["required"] = [*plain.get("required", ()), "apiVersion", "kind"]
     return plain
 
 
-def _kept(schema: Mapping[str, Any]) -> JSONObject:
+def _kept(schema: JSONObject) -> JSONObject:
     """Return the keywords that have the same meaning in JSON Schema."""
     plain = {key: schema[key] for key in _KEPT if key in schema and _is_usable(key, schema[key])}
     if "pattern" in plain:

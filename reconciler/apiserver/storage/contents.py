@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from reconciler.apiserver.cel.rules import RuleSet
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.schema.shape import Node, compile_schema, prune, prune_and_default
 from reconciler.apiserver.schema.validation import SchemaValidator, duplicates, untouched
+from reconciler.wire import JSONObject
 
 __all__ = ["BLOCKING", "Contents", "contents_of"]
 
@@ -33,7 +33,7 @@ class Contents:
         ValueError: a pattern or rule cannot be compiled.
     """
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: JSONObject) -> None:
         self.schema = schema
         self.node: Node = compile_schema(schema, root=True)
         self._validator = SchemaValidator(schema)
@@ -95,7 +95,7 @@ class Contents:
         return errors + self._rules.errors(doc, before)
 
 
-def contents_of(schema: Mapping[str, Any]) -> Contents:
+def contents_of(schema: JSONObject) -> Contents:
     """Return what a schema demands; servers that are given the same schema share what was compiled of it.
 
     Raises:
