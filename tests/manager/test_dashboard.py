@@ -1,4 +1,4 @@
-"""The Grafana dashboard and the alerts ask for what a running manager tells."""
+"""The Grafana dashboard and the alerts use only metrics that a running manager exports."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def expressions_of_the_alerts() -> list[str]:
     return [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
 
 
-def test_the_deployment_of_the_page_fits_a_manager() -> None:
+def test_documented_deployment_fits_the_manager() -> None:
     documents = [
         doc
         for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -61,7 +61,7 @@ def test_the_deployment_of_the_page_fits_a_manager() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_every_metric_and_label_that_is_asked_for_is_told(server: APIServer, client: Client) -> None:
+async def test_every_metric_and_label_in_dashboard_and_alerts_is_exported(server: APIServer, client: Client) -> None:
     manager = Manager(client, leader_election=LeaderElection("operator", namespace="default"))
     manager.add_controller(Working(), resource="v1/ConfigMap")
     async with manager.running():
@@ -84,8 +84,8 @@ async def test_every_metric_and_label_that_is_asked_for_is_told(server: APIServe
         assert set(LABEL.findall(selector)) - GIVEN_BY_PROMETHEUS <= known[name], (name, selector)
 
 
-def test_every_metric_of_the_expressions_has_a_selector() -> None:
-    """Else the test above would not see it."""
+def test_every_metric_in_an_expression_has_a_selector() -> None:
+    """Otherwise the test above would not find it."""
     for expr in expressions_of_the_dashboard() + expressions_of_the_alerts():
         names = re.findall(
             r"\b(?:controller_runtime|workqueue|reconciler|rest_client|leader_election|process)_\w+", expr

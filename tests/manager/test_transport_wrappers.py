@@ -1,4 +1,4 @@
-"""What a manager puts around its client's transport."""
+"""The transport wrappers of a manager's client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_requests_are_counted_by_code_method_and_host(server: APIServer, t
     assert counts["<error>", "GET", host] >= 1
 
 
-async def test_credentials_are_renewed_through_them() -> None:
+async def test_wrappers_pass_on_the_renewal_of_credentials() -> None:
     class Renewing:
         renewed = 0
 

@@ -1,4 +1,4 @@
-"""A kind with rules, for the tests of this room."""
+"""A kind with webhooks for these tests."""
 
 from __future__ import annotations
 
