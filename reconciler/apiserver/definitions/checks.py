@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import go_json, quoted
+from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.names import DNS_LABEL_1035_MESSAGE, SUBDOMAIN_MESSAGE, is_label_1035, is_subdomain
 from reconciler.apiserver.schema.structural import check_schema
 from reconciler.apiserver.storage.contents import Contents, contents_of
@@ -17,14 +17,6 @@ __all__ = ["check_definition"]
 
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 _PROTECTED = re.compile(r"(^|\.)(k8s|kubernetes)\.io$")
-
-
-def _required(path: str, message: str = "") -> FieldError:
-    return FieldError(path, f"Required value: {message}" if message else "Required value", "FieldValueRequired")
-
-
-def _invalid(path: str, value: Any, message: str) -> FieldError:
-    return FieldError(path, f"Invalid value: {quoted(value)}: {message}")
 
 
 def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[FieldError], dict[str, Contents]]:
@@ -45,7 +37,7 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
     for index, version in enumerate(versions):
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
         if not schema:
-            errors.append(_required(f"spec.versions[{index}].schema.openAPIV3Schema"))
+            errors.append(FieldError.required(f"spec.versions[{index}].schema.openAPIV3Schema"))
             continue
         path = "spec.validation" if hoisted else f"spec.versions[{index}].schema"
         found = check_schema(schema, f"{path}.openAPIV3Schema")
@@ -74,7 +66,7 @@ def _is_hoisted(versions: list[JSONObject]) -> bool:
 def _check_name(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
     names, name = spec.get("names") or {}, doc["metadata"].get("name", "")
     if name != f"{names.get('plural') or ''}.{spec.get('group') or ''}":
-        yield _invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
+        yield FieldError.invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
 
 
 def _check_names(spec: JSONObject) -> Iterator[FieldError]:
@@ -83,47 +75,46 @@ def _check_names(spec: JSONObject) -> Iterator[FieldError]:
     for key in ("plural", "singular", "kind", "listKind"):
         yield from _check_word(key, names.get(key) or "")
     if names.get("kind") and names.get("kind") == names.get("listKind"):
-        yield _invalid("spec.names.listKind", names["listKind"], "kind and listKind may not be the same")
+        yield FieldError.invalid("spec.names.listKind", names["listKind"], "kind and listKind may not be the same")
     for key in ("shortNames", "categories"):
         for index, text in enumerate(names.get(key) or ()):
             if not is_label_1035(text):
-                yield _invalid(f"spec.names.{key}[{index}]", text, DNS_LABEL_1035_MESSAGE)
+                yield FieldError.invalid(f"spec.names.{key}[{index}]", text, DNS_LABEL_1035_MESSAGE)
 
 
 def _check_group(doc: JSONObject, group: str) -> Iterator[FieldError]:
     annotation = "api-approved.kubernetes.io"
     if not group:
-        yield _required("spec.group")
+        yield FieldError.required("spec.group")
     elif not is_subdomain(group):
-        yield _invalid("spec.group", group, SUBDOMAIN_MESSAGE)
+        yield FieldError.invalid("spec.group", group, SUBDOMAIN_MESSAGE)
     elif "." not in group:
-        yield _invalid("spec.group", group, "should be a domain with at least one dot")
+        yield FieldError.invalid("spec.group", group, "should be a domain with at least one dot")
     elif _PROTECTED.search(group) and annotation not in (doc["metadata"].get("annotations") or {}):
         link = "https://github.com/kubernetes/enhancements/pull/1111"
         message = f'protected groups must have approval annotation "{annotation}", see {link}'
-        yield _required(f"metadata.annotations[{annotation}]", message)
+        yield FieldError.required(f"metadata.annotations[{annotation}]", message)
 
 
 def _check_scope(spec: JSONObject) -> Iterator[FieldError]:
     scope = spec.get("scope")
     if not scope:
-        yield _required("spec.scope")
+        yield FieldError.required("spec.scope")
     elif scope not in ("Cluster", "Namespaced"):
-        message = f'Unsupported value: {quoted(scope)}: supported values: "Cluster", "Namespaced"'
-        yield FieldError("spec.scope", message, "FieldValueNotSupported")
+        yield FieldError.not_supported("spec.scope", scope, ("Cluster", "Namespaced"))
     if spec.get("preserveUnknownFields"):
         instead = "set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
-        yield _invalid("spec.preserveUnknownFields", True, f"cannot set to true, {instead}")
+        yield FieldError.invalid("spec.preserveUnknownFields", True, f"cannot set to true, {instead}")
 
 
 def _check_word(key: str, text: str) -> Iterator[FieldError]:
     if not text:
-        yield _required(f"spec.names.{key}")
+        yield FieldError.required(f"spec.names.{key}")
     elif not is_label_1035(text.lower() if "ind" in key else text):
         message = DNS_LABEL_1035_MESSAGE
         if "ind" in key:
             message = f"may have mixed case, but should otherwise match: {message}"
-        yield _invalid(f"spec.names.{key}", text, message)
+        yield FieldError.invalid(f"spec.names.{key}", text, message)
 
 
 def _check_versions(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
@@ -136,12 +127,12 @@ def _check_versions(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
     for index, version in enumerate(versions):
         name = names[index]
         if version.get("deprecationWarning") and not version.get("deprecated"):
-            message = "can only be set for deprecated versions"
-            yield _invalid(f"spec.versions[{index}].deprecationWarning", version["deprecationWarning"], message)
+            path, warning = f"spec.versions[{index}].deprecationWarning", version["deprecationWarning"]
+            yield FieldError.invalid(path, warning, "can only be set for deprecated versions")
         if not is_label_1035(name):
-            yield _invalid(f"spec.versions[{index}].name", name, DNS_LABEL_1035_MESSAGE)
+            yield FieldError.invalid(f"spec.versions[{index}].name", name, DNS_LABEL_1035_MESSAGE)
             if index == 0:
-                yield _invalid("spec.version", name, DNS_LABEL_1035_MESSAGE)
+                yield FieldError.invalid("spec.version", name, DNS_LABEL_1035_MESSAGE)
     storage = [version.get("name") for version in versions if version.get("storage")]
     if len(storage) != 1:
         yield FieldError(
@@ -149,9 +140,9 @@ def _check_versions(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
         )
     stored = (doc.get("status") or {}).get("storedVersions") or []
     if not stored:
-        yield _invalid("status.storedVersions", None, "must have at least one stored version")
+        yield FieldError.invalid("status.storedVersions", None, "must have at least one stored version")
     elif storage and storage[-1] not in stored:
-        yield _invalid("status.storedVersions", stored, f"must have the storage version {storage[-1]}")
+        yield FieldError.invalid("status.storedVersions", stored, f"must have the storage version {storage[-1]}")
     for index, name in enumerate(stored):
         if versions and name not in seen:
             message = (
@@ -159,7 +150,7 @@ def _check_versions(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
                 f"spec.versions until a storage migration ensures no data remains persisted in {name} and removes "
                 f"{name} from status.storedVersions"
             )
-            yield _invalid(f"status.storedVersions[{index}]", name, message)
+            yield FieldError.invalid(f"status.storedVersions[{index}]", name, message)
 
 
 def _internal(version: JSONObject) -> JSONObject:
@@ -180,27 +171,25 @@ def _check_conversion(spec: JSONObject) -> Iterator[FieldError]:
     conversion = spec.get("conversion") or {}
     strategy = conversion.get("strategy")
     if strategy not in ("None", "Webhook"):
-        message = f'Unsupported value: {quoted(strategy)}: supported values: "None", "Webhook"'
-        yield FieldError("spec.conversion.strategy", message, "FieldValueNotSupported")
+        yield FieldError.not_supported("spec.conversion.strategy", strategy, ("None", "Webhook"))
     if strategy == "Webhook":
         webhook = conversion.get("webhook") or {}
         if not webhook.get("clientConfig"):
-            message = "required when strategy is set to Webhook"
-            yield _required("spec.conversion.webhookClientConfig", message)
+            yield FieldError.required("spec.conversion.webhookClientConfig", "required when strategy is set to Webhook")
         if not webhook.get("conversionReviewVersions"):
-            yield _required("spec.conversion.conversionReviewVersions")
+            yield FieldError.required("spec.conversion.conversionReviewVersions")
         if webhook:
             message = "the embedded API server calls no conversion webhooks: use None"
-            yield _invalid("spec.conversion.strategy", strategy, message)
+            yield FieldError.invalid("spec.conversion.strategy", strategy, message)
 
 
 def _check_changes(spec: JSONObject, before: JSONObject) -> Iterator[FieldError]:
     for path in ("group", "scope"):
         if spec.get(path) != before.get(path):
-            yield _invalid(f"spec.{path}", spec.get(path), "field is immutable")
+            yield FieldError.invalid(f"spec.{path}", spec.get(path), "field is immutable")
     for path in ("kind", "plural"):
         if spec["names"].get(path) != before["names"].get(path):
-            yield _invalid(f"spec.names.{path}", spec["names"].get(path), "field is immutable")
+            yield FieldError.invalid(f"spec.names.{path}", spec["names"].get(path), "field is immutable")
 
 
 def _check_selectable(version: JSONObject, schema: JSONObject, place: str) -> Iterator[FieldError]:
@@ -208,36 +197,36 @@ def _check_selectable(version: JSONObject, schema: JSONObject, place: str) -> It
         path = f"{place}.selectableFields[{index}].jsonPath"
         json_path = str(field.get("jsonPath") or "")
         if not json_path:
-            yield _required(path)
+            yield FieldError.required(path)
             continue
         found: Any = schema
         for part in json_path.lstrip(".").split("."):
             found = (found.get("properties") or {}).get(part) if isinstance(found, dict) else None
         if found is None:
-            yield _invalid(path, json_path, "is an invalid path: does not refer to a valid field")
+            yield FieldError.invalid(path, json_path, "is an invalid path: does not refer to a valid field")
         elif found.get("type") not in ("string", "boolean", "integer"):
             message = (
                 "must point to a field of type string, boolean or integer. Enum string fields and strings with formats "
                 "are allowed."
             )
-            yield _invalid(path, json_path, message)
+            yield FieldError.invalid(path, json_path, message)
 
 
 def _check_columns(version: JSONObject, place: str) -> Iterator[FieldError]:
     for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
         path = f"{place}.additionalPrinterColumns[{index}]"
         if not column.get("name"):
-            yield _required(f"{path}.name")
+            yield FieldError.required(f"{path}.name")
         kind = column.get("type")
         if not kind:
-            yield _required(f"{path}.type", f"must be one of {','.join(_COLUMN_TYPES)}")
+            yield FieldError.required(f"{path}.type", f"must be one of {','.join(_COLUMN_TYPES)}")
         elif kind not in _COLUMN_TYPES:
-            yield _invalid(f"{path}.type", kind, f"must be one of {','.join(_COLUMN_TYPES)}")
+            yield FieldError.invalid(f"{path}.type", kind, f"must be one of {','.join(_COLUMN_TYPES)}")
         json_path = column.get("jsonPath") or ""
         if not json_path:
-            yield _required(f"{path}.JSONPath")
+            yield FieldError.required(f"{path}.JSONPath")
         elif not json_path.startswith("."):
-            yield _invalid(f"{path}.JSONPath", json_path, "must be a simple json path starting with .")
+            yield FieldError.invalid(f"{path}.JSONPath", json_path, "must be a simple json path starting with .")
 
 
 def _check_scale(version: JSONObject, place: str) -> Iterator[FieldError]:
@@ -248,9 +237,9 @@ def _check_scale(version: JSONObject, place: str) -> Iterator[FieldError]:
         path, text = f"{place}.subresources.scale.{key}", scale.get(key) or ""
         if not text:
             if root:
-                yield _required(path)
+                yield FieldError.required(path)
         elif not text.startswith("."):
-            yield _invalid(path, text, "must be a simple json path starting with .")
+            yield FieldError.invalid(path, text, "must be a simple json path starting with .")
         elif not text.startswith((f"{root}.",) if root else (".spec.", ".status.")):
             under = root or ".status or .spec"
-            yield _invalid(path, text, f"should be a json path under {under}")
+            yield FieldError.invalid(path, text, f"should be a json path under {under}")
