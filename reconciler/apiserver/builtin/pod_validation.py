@@ -136,8 +136,8 @@ def check_pod_update(spec: JSONObject, before: JSONObject) -> Findings:
     yield from _check_gates(spec.get("schedulingGates") or [], before.get("schedulingGates") or [])
     kept = _without_allowed_changes(spec, before)
     if without_empty(kept) != without_empty(before):
-        words = f"pod updates may not change fields other than {_ALLOWED_CHANGES}\n{difference(before, kept)}"
-        yield FieldError.forbidden("spec", words)
+        message = f"pod updates may not change fields other than {_ALLOWED_CHANGES}\n{difference(before, kept)}"
+        yield FieldError.forbidden("spec", message)
 
 
 def _check_images(containers: list[JSONObject], path: str) -> Findings:

@@ -172,8 +172,8 @@ def _check_workload_update(kind: str, spec: JSONObject, before: JSONObject) -> F
         fixed = (spec.keys() | before.keys()) - set(_UPDATABLE_IN_STATEFUL_SETS)
         if any(spec.get(key) != before.get(key) for key in fixed):
             names = ", ".join(f"'{name}'" for name in _UPDATABLE_IN_STATEFUL_SETS[:-1])
-            words = f"updates to statefulset spec for fields other than {names} and 'minReadySeconds' are forbidden"
-            yield FieldError.forbidden("spec", words)
+            message = f"updates to statefulset spec for fields other than {names} and 'minReadySeconds' are forbidden"
+            yield FieldError.forbidden("spec", message)
     elif spec.get("selector") != before.get("selector"):
         yield FieldError.invalid("spec.selector", spec.get("selector"), "field is immutable")
 
