@@ -80,7 +80,7 @@ def _kind(
 
 
 def _scalable(group: str, plural: str, kind: str, short_name: str) -> _Kind:
-    options = {"categories": _ALL, "status": True, "generation": True, "extra_subresources": ("scale",)}
+    options: dict[str, Any] = {"categories": _ALL, "status": True, "generation": True, "extra_subresources": ("scale",)}
     return _kind(group, plural, kind, short_name, **options)
 
 

@@ -6,7 +6,7 @@ import re
 
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
-from reconciler.apiserver.definitions.checks import check_definition
+from reconciler.apiserver.definitions.validation import check_definition
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.ownership.managers import Key, Owners
 from reconciler.apiserver.schema.structural import unknown_formats
