@@ -11,7 +11,7 @@ import msgspec
 
 from reconciler.serving import MOST_LEVELS, is_deep
 
-__all__ = ["InvalidJSON", "OutOfRange", "check_value", "parse_problem", "read_json"]
+__all__ = ["InvalidJSON", "OutOfRange", "check_value", "read_json"]
 
 _INT64 = 2**63
 _TOO_DEEP = "exceeded max depth"
@@ -72,7 +72,7 @@ def read_json(body: bytes, *, lenient: bool = True) -> Any:
                 raise
             found = _decoder.decode(readable)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise InvalidJSON(parse_problem(body)) from None
+        raise InvalidJSON(_parse_problem(body)) from None
     except RecursionError:
         raise InvalidJSON(_depth_problem(body)) from None
     if body.count(b"{") + body.count(b"[") > MOST_LEVELS and is_deep(found):
@@ -123,7 +123,7 @@ def _with_replacements(body: bytes) -> bytes:
     return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], text)
 
 
-def parse_problem(body: bytes) -> str:
+def _parse_problem(body: bytes) -> str:
     """Return why a body is not valid JSON, as encoding/json words it."""
     text = body.decode("latin-1")
     try:
