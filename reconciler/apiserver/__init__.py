@@ -11,7 +11,7 @@ not grow with the number of requests before it; what it keeps of the past is bou
 from reconciler.apiserver.faults.chaos import Chaos
 from reconciler.apiserver.faults.faults import EventOrder, Fault, Faults
 from reconciler.apiserver.server import APIServer, ServerStatistics
-from reconciler.apiserver.serving.log import LoggedRequest
+from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.request_log import Incident, RequestLog, Writes
 
 __all__ = [

@@ -13,12 +13,12 @@ from typing import Any, Self
 
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.faults import EventOrder
-from reconciler.apiserver.serving.core import Core, refusal_response
-from reconciler.apiserver.serving.files import documents_of
-from reconciler.apiserver.serving.front import Front
-from reconciler.apiserver.serving.log import LoggedRequest
+from reconciler.apiserver.serving.handler import Core, refusal_response
+from reconciler.apiserver.serving.handler_chain import Front
+from reconciler.apiserver.serving.listener import Listener
+from reconciler.apiserver.serving.logged_request import LoggedRequest
+from reconciler.apiserver.serving.manifests import documents_of
 from reconciler.apiserver.serving.request_log import RequestLog
-from reconciler.apiserver.serving.sockets import Listener
 from reconciler.apiserver.storage.store import Store, encode
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import NotSent

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.apiserver.builtin.types import place_of
-from reconciler.apiserver.ownership.fields import compare, difference, intersection, owned, paths, union
+from reconciler.apiserver.ownership.field_sets import compare, difference, intersection, owned, paths, union
 from reconciler.apiserver.schema.shape import compile_schema
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, widget
 

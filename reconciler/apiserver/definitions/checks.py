@@ -10,7 +10,7 @@ from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.apiserver.schema.names import DNS_LABEL_1035_MESSAGE, SUBDOMAIN_MESSAGE, is_label_1035, is_subdomain
 from reconciler.apiserver.schema.structural import check_schema
-from reconciler.apiserver.storage.contents import Contents, contents_of
+from reconciler.apiserver.storage.custom_contents import Contents, contents_of
 
 __all__ = ["check_definition"]
 

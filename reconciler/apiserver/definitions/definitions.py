@@ -9,11 +9,11 @@ from typing import Any
 from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
 from reconciler.apiserver.definitions.checks import check_definition
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.ownership.managers import Key, Owners
+from reconciler.apiserver.ownership.managed_fields import Key, Owners
 from reconciler.apiserver.schema.kinds import KindInfo
 from reconciler.apiserver.schema.structural import unknown_formats
 from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.contents import Contents, contents_of
+from reconciler.apiserver.storage.custom_contents import Contents, contents_of
 from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths, reader
 from reconciler.apiserver.storage.store import Stored
 

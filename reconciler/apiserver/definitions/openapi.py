@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reconciler.apiserver.schema.shape import ANYTHING, Node
-from reconciler.apiserver.storage.contents import Contents
+from reconciler.apiserver.storage.custom_contents import Contents
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
 

@@ -7,7 +7,7 @@ from typing import Any
 from reconciler.apiserver.definitions.openapi import OpenAPI
 from reconciler.apiserver.encoding.refusals import no_such_resource, not_served
 from reconciler.apiserver.storage.registry import Endpoint, Registry
-from reconciler.apiserver.subresources.pod_actions import POD_ACTIONS
+from reconciler.apiserver.subresources.pods import POD_ACTIONS
 
 __all__ = ["VERSION", "Discovery"]
 

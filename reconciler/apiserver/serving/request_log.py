@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from reconciler.apiserver.serving.files import Defined
-from reconciler.apiserver.serving.log import LoggedRequest, printable
+from reconciler.apiserver.serving.logged_request import LoggedRequest, printable
+from reconciler.apiserver.serving.manifests import Defined
 
 __all__ = ["Incident", "RequestLog", "Writes"]
 

@@ -11,7 +11,7 @@ from reconciler.apiserver.builtin.skeletons import skeleton_of
 from reconciler.apiserver.builtin.types import BuiltInContents, built_in_node, place_of
 from reconciler.apiserver.schema.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
 from reconciler.apiserver.schema.shape import Node
-from reconciler.apiserver.storage.contents import Contents
+from reconciler.apiserver.storage.custom_contents import Contents
 from reconciler.apiserver.storage.store import Revisions, Store, Stored
 
 __all__ = ["Endpoint", "Registry", "Resource", "ScalePaths", "reader"]

@@ -16,7 +16,7 @@ from reconciler.apiserver.encoding.refusals import (
 )
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.requests.bodies import check_size
-from reconciler.apiserver.subresources.option_kinds import read_option_kind
+from reconciler.apiserver.requests.option_kinds import read_option_kind
 from reconciler.http import HTTPRequest
 
 __all__ = ["is_review", "reviewed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from reconciler.apiserver.builtin.scalars import Malformed
@@ -15,6 +16,8 @@ from reconciler.apiserver.encoding.refusals import (
     not_found,
 )
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted
+from reconciler.apiserver.ownership.field_sets import FieldSet, difference, intersection
+from reconciler.apiserver.ownership.managed_fields import Entry, Key, in_order, manager_of
 from reconciler.apiserver.requests.bodies import (
     APPLY_PATCH,
     STRATEGIC_PATCH,
@@ -24,15 +27,13 @@ from reconciler.apiserver.requests.bodies import (
     patch_type,
     read_object,
 )
-from reconciler.apiserver.requests.metadata_reading import read_metadata
+from reconciler.apiserver.requests.metadata_decoding import read_metadata
+from reconciler.apiserver.requests.option_kinds import scalar, struct
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.registry import Endpoint, ScalePaths
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.subresources.option_kinds import scalar, struct
-from reconciler.apiserver.subresources.scale_owners import scaled_entries
-from reconciler.apiserver.verbs.documents import in_order_of, no_metadata, worst
-from reconciler.apiserver.verbs.json_patch import merge_patch
-from reconciler.apiserver.verbs.patch import patched
+from reconciler.apiserver.verbs.decoding import in_order_of, no_metadata, worst
+from reconciler.apiserver.verbs.patches import merge_patch, patched
 from reconciler.apiserver.verbs.write import Writer, Written
 from reconciler.apiserver.verbs.write_rules import check_named, check_place, entries_of, uid_problem
 
@@ -258,3 +259,73 @@ def _unfit(call: Call, scale: dict[str, Any], problem: str, *, restored: bool = 
         return bad_request(f'{kind} in version "{version}" cannot be handled as a Scale: {problem}')
     shown = quoted(go_value(decode(call.request.body))) if restored else go_json(go_json(scale))
     return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
+
+
+_SCALE = "autoscaling/v1"
+
+
+def scaled_entries(call: Call, known: list[Entry], *, path: str, before: int, after: int) -> list[Entry]:
+    """Return the ``managedFields`` of an object after a write to its Scale.
+
+    Args:
+        call: the request.
+        known: the ``managedFields`` before.
+        path: the dotted path of the replicas in the object, in the version of the request.
+        before: the replicas that the Scale showed.
+        after: the replicas that it is to have.
+    """
+    places = _places(call.endpoint, path)
+    parents = {Key(entry): entry for entry in known}
+    lent = {_in_scale(key): key for key, entry in parents.items() if _holds(entry, places.get(key.api_version))}
+    owners = set(lent)
+    if owners and before != after:
+        # A Scale does not show zero, so nobody owns it.
+        owners = {Key({**_scaler(call), "apiVersion": _SCALE})} if after else set()
+    found = []
+    for key, entry in parents.items():
+        if key.api_version not in places:
+            continue
+        place = places[key.api_version]
+        if not _holds(entry, place) or key in owners:
+            owners.discard(key)
+            found.append(entry)
+        elif rest := difference(entry["fieldsV1"], place or {}):
+            found.append({**entry, "fieldsV1": rest})
+    mine = places[call.endpoint.api_version] or {}
+    found += [_entry(key, call.endpoint.api_version, mine) for key in owners]
+    return in_order(found)
+
+
+def _scaler(call: Call) -> Entry:
+    return {"manager": manager_of(call), "operation": "Update", "subresource": "scale"}
+
+
+def _places(endpoint: Endpoint, path: str) -> Mapping[str, FieldSet | None]:
+    """Return where the versions of a kind keep the replicas; None for a version without a Scale."""
+    if not endpoint.resource.custom:
+        return {endpoint.api_version: _place(path)}
+    versions = endpoint.resource.endpoints.values()
+    return {each.api_version: None if each.scale is None else _place(each.scale.spec) for each in versions}
+
+
+def _place(path: str) -> FieldSet:
+    fields: FieldSet = {}
+    for part in reversed(path.lstrip(".").split(".")):
+        fields = {f"f:{part}": fields}
+    return fields
+
+
+def _holds(entry: Entry, place: FieldSet | None) -> bool:
+    return place is not None and bool(intersection(entry.get("fieldsV1") or {}, place))
+
+
+def _in_scale(key: Key) -> Key:
+    """Return how the Scale knows a manager."""
+    names = {"manager": key.manager, "operation": key.operation, "subresource": key.subresource}
+    return Key({**names, "apiVersion": _SCALE})
+
+
+def _entry(key: Key, api_version: str, fields: FieldSet) -> Entry:
+    # The real server gives these no time.
+    names: dict[str, Any] = {"manager": key.manager, "operation": key.operation, "subresource": key.subresource}
+    return Key({**names, "apiVersion": api_version}).entry(fields, "")

@@ -6,9 +6,8 @@ from typing import Any
 
 from reconciler.apiserver.encoding.refusals import Refusal, apply_conflict, bad_request, internal_error, invalid
 from reconciler.apiserver.encoding.text import go_type
-from reconciler.apiserver.ownership.apply import merge, prune
-from reconciler.apiserver.ownership.fields import FieldSet, compare, owned, paths, union
-from reconciler.apiserver.ownership.managers import (
+from reconciler.apiserver.ownership.field_sets import FieldSet, compare, owned, paths, union
+from reconciler.apiserver.ownership.managed_fields import (
     NO_RESET,
     Change,
     Entry,
@@ -19,10 +18,11 @@ from reconciler.apiserver.ownership.managers import (
     key_for,
     reset_by,
 )
+from reconciler.apiserver.ownership.merge import merge, prune
 from reconciler.apiserver.requests.bodies import read_yaml, yaml_problem
 from reconciler.apiserver.requests.routing import Call, truthy
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
-from reconciler.apiserver.storage.contents import Contents
+from reconciler.apiserver.storage.custom_contents import Contents
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.write_rules import check_version, is_converted, unfit
 

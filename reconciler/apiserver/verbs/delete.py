@@ -12,11 +12,11 @@ from reconciler.apiserver.definitions.definitions import CLEANUP
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, bad_request, conflict, not_found, option_invalid
 from reconciler.apiserver.encoding.text import go_int, quoted
 from reconciler.apiserver.requests.bodies import check_options
+from reconciler.apiserver.requests.option_kinds import read_option_kind
 from reconciler.apiserver.requests.routing import Call, truthy
 from reconciler.apiserver.storage.cluster import Cluster, timestamp
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.subresources.option_kinds import read_option_kind
 from reconciler.apiserver.verbs.read import selector_of
 from reconciler.apiserver.verbs.views import WHOLE
 from reconciler.apiserver.verbs.write import Written

@@ -23,8 +23,7 @@ from reconciler.apiserver.encoding.refusals import (
 )
 from reconciler.apiserver.encoding.text import go_int, go_type, is_int64, quoted
 from reconciler.apiserver.requests.routing import Call, truthy
-from reconciler.apiserver.requests.selectors import Selector, parse_fields, parse_labels
-from reconciler.apiserver.requests.shard_selectors import parse_shards
+from reconciler.apiserver.requests.selectors import Selector, parse_fields, parse_labels, parse_shards
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Snapshot, Store, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView

@@ -21,13 +21,13 @@ from reconciler.apiserver.encoding.refusals import (
     invalid,
     not_found,
 )
-from reconciler.apiserver.ownership.managers import NO_RESET, Entry, Owners, Reset, content_of, key_for, reset_by
+from reconciler.apiserver.ownership.managed_fields import NO_RESET, Entry, Owners, Reset, content_of, key_for, reset_by
 from reconciler.apiserver.requests.bodies import (
     APPLY_PATCH,
     check_options,
     patch_type,
 )
-from reconciler.apiserver.requests.metadata import (
+from reconciler.apiserver.requests.metadata_validation import (
     check_built_in_metadata,
     check_metadata,
     check_metadata_update,
@@ -37,8 +37,8 @@ from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.apply import apply_new, apply_over, read_configuration
-from reconciler.apiserver.verbs.documents import read_document, take_patched
-from reconciler.apiserver.verbs.patch import patched
+from reconciler.apiserver.verbs.decoding import read_document, take_patched
+from reconciler.apiserver.verbs.patches import patched
 from reconciler.apiserver.verbs.write_rules import (
     OWNED,
     check_contents,

@@ -8,11 +8,11 @@ import msgspec
 
 from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, internal_error
 from reconciler.apiserver.encoding.text import go_int
-from reconciler.apiserver.ownership.apply import type_problems
-from reconciler.apiserver.ownership.managers import Entry
-from reconciler.apiserver.requests.metadata import metadata_beside_status
+from reconciler.apiserver.ownership.managed_fields import Entry
+from reconciler.apiserver.ownership.merge import type_problems
+from reconciler.apiserver.requests.metadata_validation import metadata_beside_status
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.contents import BLOCKING
+from reconciler.apiserver.storage.custom_contents import BLOCKING
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored
 

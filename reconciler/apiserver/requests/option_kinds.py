@@ -8,7 +8,7 @@ from reconciler.apiserver.builtin.scalars import Malformed
 from reconciler.apiserver.builtin.types import BuiltInContents, metadata_node
 from reconciler.apiserver.encoding.refusals import bad_request
 from reconciler.apiserver.requests.bodies import read_object
-from reconciler.apiserver.requests.metadata_reading import read_metadata
+from reconciler.apiserver.requests.metadata_decoding import read_metadata
 from reconciler.apiserver.schema.shape import Node
 from reconciler.http import HTTPRequest
 

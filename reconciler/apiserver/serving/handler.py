@@ -15,11 +15,11 @@ from reconciler.apiserver.requests.routing import Call, route
 from reconciler.apiserver.serving.discovery import Discovery
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import encode
-from reconciler.apiserver.subresources.pod_actions import PodActions
+from reconciler.apiserver.subresources.pods import PodActions
 from reconciler.apiserver.subresources.reviews import is_review, reviewed
 from reconciler.apiserver.subresources.scale import Scaler, read_scale
 from reconciler.apiserver.verbs.delete import Deleter
-from reconciler.apiserver.verbs.lifecycle import Lifecycle
+from reconciler.apiserver.verbs.garbage_collection import Lifecycle
 from reconciler.apiserver.verbs.read import Reader
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
 from reconciler.apiserver.verbs.watch import Watch

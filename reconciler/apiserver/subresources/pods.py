@@ -7,10 +7,10 @@ from typing import Any
 from reconciler.apiserver.builtin.workload_checks import selects
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, conflict, forbidden, not_found
 from reconciler.apiserver.requests.bodies import check_options
+from reconciler.apiserver.requests.option_kinds import read_option_kind
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.subresources.option_kinds import read_option_kind
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
 from reconciler.apiserver.verbs.write import Written
 from reconciler.apiserver.verbs.write_rules import uid_problem

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.ownership.fields import FieldSet, compare, difference, intersection, union
-from reconciler.apiserver.requests.metadata import FIXED_BESIDE_STATUS
+from reconciler.apiserver.ownership.field_sets import FieldSet, compare, difference, intersection, union
+from reconciler.apiserver.requests.metadata_validation import FIXED_BESIDE_STATUS
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import Node
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, too_large
 from reconciler.apiserver.requests.bodies import MOST_BYTES
-from reconciler.apiserver.serving.core import refusal_response
+from reconciler.apiserver.serving.handler import refusal_response
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.apiserver.encoding.text import go_json, go_syntax, go_value, quoted
-from reconciler.apiserver.ownership.fields import FieldSet, divides, items_by_key, step_of
+from reconciler.apiserver.ownership.field_sets import FieldSet, divides, items_by_key, step_of
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
 

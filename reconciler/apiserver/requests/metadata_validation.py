@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json, quoted
-from reconciler.apiserver.requests.metadata_reading import OWNER_FIELDS
+from reconciler.apiserver.requests.metadata_decoding import OWNER_FIELDS
 from reconciler.apiserver.schema.kinds import KindInfo
 from reconciler.apiserver.schema.names import (
     LABEL_VALUE_MESSAGE,

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.apiserver.ownership.managers import manager_of
+from reconciler.apiserver.ownership.managed_fields import manager_of
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest

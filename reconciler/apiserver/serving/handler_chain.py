@@ -9,8 +9,8 @@ import weakref
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.faults import EventOrder, Faults, Strike
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.serving.core import Answer, Core, refusal_response
-from reconciler.apiserver.serving.log import logged
+from reconciler.apiserver.serving.handler import Answer, Core, refusal_response
+from reconciler.apiserver.serving.logged_request import logged
 from reconciler.apiserver.serving.request_log import Incident, RequestLog
 from reconciler.apiserver.storage.registry import Resource
 from reconciler.apiserver.storage.store import Stored

@@ -23,7 +23,7 @@ from reconciler.apiserver.requests.bodies import (
     read_yaml,
     yaml_problem,
 )
-from reconciler.apiserver.requests.metadata_reading import metadata_warnings, read_metadata
+from reconciler.apiserver.requests.metadata_decoding import metadata_warnings, read_metadata
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import Node
 from reconciler.apiserver.storage.registry import Endpoint
