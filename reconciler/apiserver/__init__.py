@@ -12,7 +12,7 @@ from reconciler.apiserver.faults.chaos import Chaos
 from reconciler.apiserver.faults.faults import EventOrder, Fault, Faults
 from reconciler.apiserver.server import APIServer, ServerStatistics
 from reconciler.apiserver.serving.logged_request import LoggedRequest
-from reconciler.apiserver.serving.request_log import Incident, RequestLog, Writes
+from reconciler.apiserver.serving.request_log import LoggedWrites, RequestLog, ServerAction
 
 __all__ = [
     "APIServer",
@@ -20,9 +20,9 @@ __all__ = [
     "EventOrder",
     "Fault",
     "Faults",
-    "Incident",
     "LoggedRequest",
+    "LoggedWrites",
     "RequestLog",
+    "ServerAction",
     "ServerStatistics",
-    "Writes",
 ]

@@ -9,12 +9,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.faults import EventOrder
-from reconciler.apiserver.serving.handler import Core, refusal_response
-from reconciler.apiserver.serving.handler_chain import Front
+from reconciler.apiserver.serving.handler import Handler, refusal_response
+from reconciler.apiserver.serving.handler_chain import HandlerChain
 from reconciler.apiserver.serving.listener import Listener
 from reconciler.apiserver.serving.logged_request import LoggedRequest
 from reconciler.apiserver.serving.manifests import documents_of
@@ -23,6 +23,7 @@ from reconciler.apiserver.storage.store import Store, encode
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.wire import JSONObject
 
 __all__ = ["APIServer", "ServerStatistics"]
 
@@ -90,11 +91,11 @@ class APIServer:
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
         self._open = False
         self._listener = Listener(self._serve_socket, self._unauthorized, self._clock)
-        self._front = Front(self._new_core(), self._clock, self._rng, log=log, event_order=event_order)
-        self.faults = self._front.faults
+        self._handler_chain = HandlerChain(self._new_core(), self._clock, self._rng, log=log, event_order=event_order)
+        self.faults = self._handler_chain.faults
 
-    def _new_core(self) -> Core:
-        return Core(
+    def _new_core(self) -> Handler:
+        return Handler(
             self._clock,
             self._rng,
             history=self._history,
@@ -120,7 +121,7 @@ class APIServer:
         Cancellation may leave sockets to the event loop, which closes them.
         """
         self._open = False
-        self._front.close()
+        self._handler_chain.close()
         await self._listener.close()
 
     async def restart(self, *, wipe: bool = False) -> None:
@@ -132,17 +133,17 @@ class APIServer:
             wipe: lose the data as well: versions start anew, as after etcd was restored from nothing.
         """
         self.cut_watches()
-        self._listener.break_off()
+        self._listener.abort_connections()
         if wipe:
-            self._front.replace_core(self._new_core())
+            self._handler_chain.replace_core(self._new_core())
         else:
-            self._front.compact()
-        self._front.note("the server restarted" + (" and lost its data" if wipe else ""))
+            self._handler_chain.compact()
+        self._handler_chain.note("the server restarted" + (" and lost its data" if wipe else ""))
         await asyncio.sleep(0)
 
     def compact(self) -> None:
         """Forget all history: watches from older versions and continue tokens then are answered with 410."""
-        self._front.compact()
+        self._handler_chain.compact()
 
     def cut_watches(self, resource: str | None = None) -> int:
         """Break watches off in the middle.
@@ -153,7 +154,7 @@ class APIServer:
         Returns:
             how many were cut.
         """
-        return self._front.cut_watches(resource)
+        return self._handler_chain.cut_watches(resource)
 
     def stall_watches(self, resource: str | None = None) -> int:
         """Let open watches stay open and say nothing more, not even bookmarks, until their timeout ends them.
@@ -164,14 +165,14 @@ class APIServer:
         Returns:
             how many fell silent.
         """
-        return self._front.stall_watches(resource)
+        return self._handler_chain.stall_watches(resource)
 
     # requests
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Answer one request.
+        """HandlerResult one request.
 
-        Writes take effect at one moment inside the call; a cancelled call may have had its effect.
+        LoggedWrites take effect at one moment inside the call; a cancelled call may have had its effect.
 
         Raises:
             NotSent: the server is not open.
@@ -181,14 +182,14 @@ class APIServer:
             raise NotSent("the embedded API server is not running: use it inside 'async with'")
         # One turn of the loop, as any transport takes: a client that asks in a loop must not starve the others.
         await asyncio.sleep(0)
-        return await self._front.answer(_encodable(request))
+        return await self._handler_chain.answer(_encodable(request))
 
     # what was asked
 
     @property
     def log(self) -> RequestLog:
         """Return what is remembered of requests: `RequestLog.writes`, `RequestLog.cycles`, `RequestLog.timeline`."""
-        return self._front.log
+        return self._handler_chain.log
 
     def requests(
         self,
@@ -240,13 +241,13 @@ class APIServer:
 
     def statistics(self) -> ServerStatistics:
         """Return the counts of this moment."""
-        cluster = self._front.core.cluster
+        cluster = self._handler_chain.core.cluster
         stores: set[Store] = {resource.store for resource in cluster.registry.resources()}
         return ServerStatistics(
             objects=sum(len(store.objects) for store in stores),
             resource_version=cluster.revisions.current,
-            watches=self._front.watches,
-            requests=self._front.answered,
+            watches=self._handler_chain.watches,
+            requests=self._handler_chain.answered,
             requests_dropped=self.log.dropped,
             events_dropped=sum(store.dropped for store in stores),
         )
@@ -269,8 +270,8 @@ class APIServer:
         """
         for thing in things:
             for document in documents_of(thing):
-                self._front.core.apply(document)
-                self._front.tell_commits("by apply()")
+                self._handler_chain.core.apply(document)
+                self._handler_chain.tell_commits("by apply()")
         await asyncio.sleep(0)
 
     # sockets
@@ -304,7 +305,7 @@ class APIServer:
         """
         return await self._listener.listen(host, port)
 
-    def kubeconfig(self) -> dict[str, Any]:
+    def kubeconfig(self) -> JSONObject:
         """Return a kubeconfig that reaches this server.
 
         The token stands in it twice: as the user's token, and as the first part of the server's path, since kubectl and

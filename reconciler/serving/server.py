@@ -91,7 +91,7 @@ class HTTPServer:
         """Return the addresses that are listened on."""
         return [] if self._server is None else [each.getsockname() for each in self._server.sockets]
 
-    def break_off(self) -> None:
+    def abort_connections(self) -> None:
         """Abort all connections; go on listening."""
         for connection in list(self._connections):
             connection.abort()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.apiserver.builtin.types import place_of
-from reconciler.apiserver.ownership.field_sets import compare, difference, intersection, owned, paths, union
+from reconciler.apiserver.ownership.field_sets import compare, difference, fields_of, intersection, paths, union
 from reconciler.apiserver.schema.shape import compile_schema
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, widget
 
@@ -257,7 +257,7 @@ _documents = st.fixed_dictionaries(
 @settings(deadline=None)
 def test_a_comparison_finds_what_differs_and_nothing_else(before: dict[str, Any], after: dict[str, Any]) -> None:
     changed, removed = compare(before, after, _place)
-    had, has = set(paths(owned(before, _place, whole=True))), set(paths(owned(after, _place, whole=True)))
+    had, has = set(paths(fields_of(before, _place, whole=True))), set(paths(fields_of(after, _place, whole=True)))
     assert has - had <= set(paths(changed)) <= has
     assert had - has <= set(paths(removed)) <= had
     assert (not changed and not removed) == (_unordered(before) == _unordered(after))

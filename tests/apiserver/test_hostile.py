@@ -11,12 +11,13 @@ import gzip
 import io
 import json
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import pytest
 
-from reconciler.apiserver import APIServer
+from reconciler.apiserver import APIServer, ServerAction
 from reconciler.errors import APIError
 from reconciler.http import HTTPRequest
 from tests.apiserver.api import (
@@ -195,7 +196,7 @@ async def test_no_request_can_forge_a_line_of_the_log(server: APIServer, api: Ap
     await api.call("DELETE", f"/{forged}", agent=forged)
     await api.post(WIDGETS, widget(forged), agent=forged)
     await api.call(f"GET{forged}", WIDGETS, agent=forged)
-    server._front.note(forged)
+    server.log.note(ServerAction(datetime.now(tz=UTC), forged))
     lines = [str(entry) for entry in server.log] + [entry.summary() for entry in server.log]
     lines += list(map(str, server.log.timeline()))
     for line in lines:

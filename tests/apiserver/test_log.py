@@ -110,7 +110,7 @@ async def test_the_log_is_bounded_and_counts_what_it_drops() -> None:
         assert server.requests() == []
         for _ in range(1003):
             server.compact()
-        assert (len(server.log.timeline(most=2000)), server.log.incidents_dropped) == (1001, 3)
+        assert (len(server.log.timeline(most=2000)), server.log.actions_dropped) == (1001, 3)
 
 
 async def test_a_write_prints_as_one_line(server: APIServer, api: Api) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
 from reconciler.apiserver.definitions.checks import check_definition
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.ownership.managed_fields import Key, Owners
+from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey
 from reconciler.apiserver.schema.kinds import KindInfo
 from reconciler.apiserver.schema.structural import unknown_formats
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.custom_contents import Contents, contents_of
-from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths, reader
+from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths, field_reader
 from reconciler.apiserver.storage.store import Stored
 
 __all__ = ["CLEANUP", "Definitions"]
@@ -23,14 +23,7 @@ CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """The finalizer of a definition that goes; it is taken when the last custom resource is gone."""
 
 
-_CONTROLLER = Key(
-    {
-        "manager": "kube-apiserver",
-        "operation": "Update",
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "subresource": "status",
-    }
-)
+_CONTROLLER = ManagerKey("kube-apiserver", "Update", "apiextensions.k8s.io/v1", "status")
 
 
 class Definitions:
@@ -46,7 +39,7 @@ class Definitions:
         self._strategy = Strategy(complete=_complete, check=self._check, warn=_warn)
         # What was compiled for the check is what is served; one entry a definition that is being written.
         self._compiled: dict[str, dict[str, Contents]] = {}
-        cluster.consequences.append(self._follow)
+        cluster.commit_hooks.append(self._follow)
 
     def strategy(self, endpoint: Endpoint) -> Strategy:
         """Return what is special about a kind, definitions included."""
@@ -124,7 +117,7 @@ class Definitions:
         ]
         status = {**(stored.doc.get("status") or {}), "acceptedNames": spec["names"], "conditions": conditions}
         metadata = dict(stored.doc["metadata"])
-        owners = Owners(metadata.get("managedFields") or (), now)
+        owners = ManagedFields(metadata.get("managedFields") or (), now)
         place = next(iter(resource.endpoints.values())).place
         owners.update(
             _CONTROLLER, {"status": {**status, "acceptedNames": {}, "conditions": []}}, {"status": status}, place
@@ -249,7 +242,7 @@ def _endpoint(resource: Resource, version: dict[str, Any], contents: Contents) -
         resource,
         version["name"],
         frozenset(name for name, value in (version.get("subresources") or {}).items() if value is not None),
-        {field["jsonPath"].lstrip("."): reader(field["jsonPath"].lstrip(".")) for field in fields},
+        {field["jsonPath"].lstrip("."): field_reader(field["jsonPath"].lstrip(".")) for field in fields},
         contents,
         tuple(version.get("additionalPrinterColumns") or ()),
         warning,

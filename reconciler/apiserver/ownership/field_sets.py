@@ -8,7 +8,7 @@ changed in place and may share parts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -20,16 +20,16 @@ __all__ = [
     "FieldSet",
     "compare",
     "difference",
-    "divides",
+    "fields_of",
     "intersection",
-    "items_by_key",
-    "owned",
+    "is_granular",
+    "items_by_element",
+    "path_element",
     "paths",
-    "step_of",
     "union",
 ]
 
-FieldSet = dict[str, Any]
+FieldSet: TypeAlias = dict[str, "FieldSet"]
 
 _SELF = "."
 
@@ -118,27 +118,27 @@ def _shown(step: str) -> str:
     return f"[{text}]"
 
 
-def step_of(item: Any, node: Node) -> str:
+def path_element(item: Any, node: Node) -> str:
     """Return the step that names an item of a list of type set or map."""
     if node.list_type == "map":
         return f"k:{go_json(item_key(item, node))}"
     return f"v:{go_json(item)}"
 
 
-def items_by_key(items: list[Any], node: Node) -> dict[str, list[Any]]:
+def items_by_element(items: list[Any], node: Node) -> dict[str, list[Any]]:
     """Return the items of a list of type set or map by their steps: more than one item where there are twins."""
     found: dict[str, list[Any]] = {}
     for item in items:
-        found.setdefault(step_of(item, node), []).append(item)
+        found.setdefault(path_element(item, node), []).append(item)
     return found
 
 
-class _Twins(list[Any]):
-    """Hold items of a list that have one key among them, which are owned together."""
+class _Duplicates(list[Any]):
+    """Hold items of a list that have one key among them, which are fields_of together."""
 
 
 def _children(value: Any, node: Node) -> Iterable[tuple[str, Any, Node]]:
-    """Return the steps, values and places below a value; nothing for a value that is owned as a whole."""
+    """Return the steps, values and places below a value; nothing for a value that is fields_of as a whole."""
     if isinstance(value, dict):
         if node.map_type == "atomic":
             return ()
@@ -147,20 +147,20 @@ def _children(value: Any, node: Node) -> Iterable[tuple[str, Any, Node]]:
     if isinstance(value, list) and node.list_type != "atomic":
         items = node.items or ANYTHING
         return [
-            (step, found[0] if len(found) == 1 else _Twins(found), items)
-            for step, found in items_by_key(value, node).items()
+            (step, found[0] if len(found) == 1 else _Duplicates(found), items)
+            for step, found in items_by_element(value, node).items()
         ]
     return ()
 
 
-def divides(value: Any, node: Node) -> bool:
-    """Tell whether the parts of a value are owned one by one."""
+def is_granular(value: Any, node: Node) -> bool:
+    """Tell whether the parts of a value are fields_of one by one."""
     if isinstance(value, dict):
         return node.map_type != "atomic"
     return isinstance(value, list) and node.list_type != "atomic"
 
 
-def owned(value: Any, node: Node, *, whole: bool) -> FieldSet:
+def fields_of(value: Any, node: Node, *, whole: bool) -> FieldSet:
     """Return the set below a value.
 
     Args:
@@ -174,8 +174,8 @@ def owned(value: Any, node: Node, *, whole: bool) -> FieldSet:
         if not whole and not child and isinstance(child, list) and place.list_type != "atomic":
             # Of a list that merges an applier owns the items alone, so of an empty one nothing.
             continue
-        inner = owned(child, place, whole=whole) if _has_parts(child) else _LEAF
-        if not whole and child and not inner and isinstance(child, dict) and divides(child, place):
+        inner = fields_of(child, place, whole=whole) if _has_parts(child) else _LEAF
+        if not whole and child and not inner and isinstance(child, dict) and is_granular(child, place):
             # All it holds are lists that own nothing.
             continue
         counts = whole or place is ANYTHING or not step.startswith("f:")
@@ -187,7 +187,7 @@ _LEAF: FieldSet = {}
 
 
 def _has_parts(value: Any) -> bool:
-    return isinstance(value, (dict, list)) and not isinstance(value, _Twins)
+    return isinstance(value, (dict, list)) and not isinstance(value, _Duplicates)
 
 
 def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
@@ -215,23 +215,23 @@ def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
 
 def _compared(earlier: Any, value: Any, place: Node) -> tuple[FieldSet | None, FieldSet | None]:
     """Return the sets of a value that was there already, with itself where it counts; None for nothing."""
-    if isinstance(earlier, _Twins) or isinstance(value, _Twins):
+    if isinstance(earlier, _Duplicates) or isinstance(value, _Duplicates):
         less = None if type(earlier) is type(value) else _added(earlier, place)
         return _added(value, place), less
-    if divides(value, place) and divides(earlier, place):
+    if is_granular(value, place) and is_granular(earlier, place):
         below_changed, below_removed = compare(earlier, value, place)
         return below_changed or None, below_removed or None
-    if earlier is None and divides(value, place):
+    if earlier is None and is_granular(value, place):
         # It was there, though empty: what it holds is new, not it itself.
-        return owned(value, place, whole=True), None
-    if value is None and divides(earlier, place):
-        return None, owned(earlier, place, whole=True) or None
-    return _added(value, place), owned(earlier, place, whole=True) or None
+        return fields_of(value, place, whole=True), None
+    if value is None and is_granular(earlier, place):
+        return None, fields_of(earlier, place, whole=True) or None
+    return _added(value, place), fields_of(earlier, place, whole=True) or None
 
 
 def _added(value: Any, place: Node) -> FieldSet:
     """Return the set of a value that is there on one side alone, and of all below it."""
-    return _LEAF if isinstance(value, _Twins) else _with_self(owned(value, place, whole=True))
+    return _LEAF if isinstance(value, _Duplicates) else _with_self(fields_of(value, place, whole=True))
 
 
 def _with_self(fields: FieldSet) -> FieldSet:

@@ -6,19 +6,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.apiserver.encoding.text import go_json, go_syntax, go_value, quoted
-from reconciler.apiserver.ownership.field_sets import FieldSet, divides, items_by_key, step_of
+from reconciler.apiserver.ownership.field_sets import FieldSet, is_granular, items_by_element, path_element
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
+from reconciler.wire import JSONObject
 
-__all__ = ["merge", "prune", "type_problems"]
+__all__ = ["merge", "prune", "type_errors"]
 
 
 def merge(live: Any, config: Any, node: Node) -> Any:
     """Return a value with an applied one laid over it; parts that are not touched are shared.
 
-    Null brings nothing to an object or list whose parts are owned one by one, unless there are none.
+    Null brings nothing to an object or list whose parts are fields_of one by one, unless there are none.
     """
-    if config is None and live and divides(live, node):
+    if config is None and live and is_granular(live, node):
         return live
     if node.map_type != "atomic" and isinstance(live, dict) and isinstance(config, dict):
         merged = dict(live)
@@ -36,8 +37,8 @@ def _merge_lists(live: list[Any], config: list[Any], node: Node) -> list[Any]:
     Twins among the live items stay as they are unless there is an applied one, which then stands for them.
     """
     place = node.items or ANYTHING
-    left, right = [step_of(item, node) for item in live], [step_of(item, node) for item in config]
-    old, new = items_by_key(live, node), dict(zip(right, config, strict=True))
+    left, right = [path_element(item, node) for item in live], [path_element(item, node) for item in config]
+    old, new = items_by_element(live, node), dict(zip(right, config, strict=True))
     shared = [step for step in right if step in old]
     found: list[Any] = []
     done: set[str] = set()
@@ -79,7 +80,7 @@ def prune(value: Any, last: FieldSet, managed: FieldSet, node: Node) -> Any:
 
     Args:
         value: the merged value.
-        last: what the manager owned before.
+        last: what the manager fields_of before.
         managed: what all managers own now.
         node: the place of the value.
     """
@@ -92,7 +93,7 @@ def prune(value: Any, last: FieldSet, managed: FieldSet, node: Node) -> Any:
     return value
 
 
-def _pruned_members(value: dict[str, Any], last: FieldSet, managed: FieldSet, node: Node) -> dict[str, Any]:
+def _pruned_members(value: JSONObject, last: FieldSet, managed: FieldSet, node: Node) -> JSONObject:
     kept = dict(value)
     for step, below in last.items():
         key = step[2:]
@@ -107,13 +108,13 @@ def _pruned_members(value: dict[str, Any], last: FieldSet, managed: FieldSet, no
 
 def _pruned_items(value: list[Any], last: FieldSet, managed: FieldSet, node: Node) -> Iterator[Any]:
     for item in value:
-        step = step_of(item, node)
+        step = path_element(item, node)
         below = last.get(step)
         if below is None or step in managed:
             yield prune(item, below, managed[step], node.items or ANYTHING) if below else item
 
 
-def type_problems(value: Any, node: Node, path: str = "") -> Iterator[str]:
+def type_errors(value: Any, node: Node, path: str = "") -> Iterator[str]:
     """Yield where an applied configuration does not fit the schema, in the words of structured-merge-diff."""
     if node is ANYTHING or value is None:
         return
@@ -137,7 +138,7 @@ def _object_problems(value: Any, node: Node, path: str) -> Iterator[str]:
             if not node.preserve:
                 yield f"{path}.{key}: field not declared in schema"
         else:
-            yield from type_problems(member, child, f"{path}.{key}")
+            yield from type_errors(member, child, f"{path}.{key}")
 
 
 def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
@@ -153,12 +154,12 @@ def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
                 # Nothing more is said of such a list.
                 yield f"{path}: element {index}: {nameless}"
                 return
-            step, where = step_of(item, node), _bracketed(item, node)
+            step, where = path_element(item, node), _bracketed(item, node)
             if step in seen:
                 yield f"{path}: duplicate entries for key {where}"
             seen.add(step)
         if node.items is not None:
-            yield from type_problems(item, node.items, f"{path}{where}")
+            yield from type_errors(item, node.items, f"{path}{where}")
 
 
 def _nameless(item: Any, node: Node) -> str:
@@ -167,7 +168,7 @@ def _nameless(item: Any, node: Node) -> str:
         return _NO_KEY.get(type(item), "")
     if not isinstance(item, dict):
         return f"associative list with keys may not have {'a null element' if item is None else 'non-map elements'}"
-    if step_of(item, node) != "k:{}":
+    if path_element(item, node) != "k:{}":
         return ""
     keys = go_json(list(node.map_keys)).replace('","', '" "')
     return (

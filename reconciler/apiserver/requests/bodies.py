@@ -24,17 +24,18 @@ from reconciler.apiserver.encoding.yaml_documents import InvalidYAML, read_block
 from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
+from reconciler.wire import JSONObject
 
 __all__ = [
     "APPLY_PATCH",
     "JSON_PATCH",
+    "MAX_BODY_BYTES",
     "MERGE_PATCH",
-    "MOST_BYTES",
     "STRATEGIC_PATCH",
     "YAML",
-    "check_options",
     "check_size",
-    "decode",
+    "check_write_options",
+    "decode_patch",
     "duplicate_fields",
     "media_type",
     "patch_type",
@@ -51,7 +52,7 @@ APPLY_PATCH = "application/apply-patch+yaml"
 YAML = "application/yaml"
 _JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
 _PROTOBUF_HINT = "send {} as application/json"
-MOST_BYTES = 3 * 1024 * 1024
+MAX_BODY_BYTES = 3 * 1024 * 1024
 
 
 def media_type(request: HTTPRequest) -> str:
@@ -81,17 +82,17 @@ def check_size(request: HTTPRequest) -> None:
     Raises:
         Refusal: 413.
     """
-    if len(request.body) > MOST_BYTES:
-        raise too_large(f"limit is {MOST_BYTES}")
+    if len(request.body) > MAX_BODY_BYTES:
+        raise too_large(f"limit is {MAX_BODY_BYTES}")
 
 
-def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = None) -> dict[str, Any]:
+def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = None) -> JSONObject:
     """Return the object that a create, update or delete carries.
 
     Args:
         request: the request.
         kind: the kind that is expected, for messages.
-        doubled: collects what is to be said of members that stand twice in an object.
+        duplicates: collects what is to be said of members that stand twice in an object.
 
     Raises:
         Refusal: 415 for a media type that is not read, 400 for what is no object.
@@ -107,7 +108,7 @@ def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = Non
         except InvalidJSON as error:
             raise _unrecognized(kind, f"json parse error: {error} ({snippet(request.body)})") from None
     elif media == YAML:
-        found = read_yaml(request.body, doubled)
+        found = read_yaml(request.body, duplicates)
     elif media == _PROTOBUF:
         try:
             found = read_protobuf(request.body)
@@ -117,8 +118,8 @@ def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = Non
         raise unsupported_media_type((_JSON, YAML, _PROTOBUF))
     if found is None:
         return {}
-    if doubled is not None and media in ("", _JSON):
-        doubled += duplicate_fields(request.body, found)
+    if duplicates is not None and media in ("", _JSON):
+        duplicates += duplicate_fields(request.body, found)
     if not isinstance(found, dict):
         what = {list: "array", str: "string", bool: "bool"}.get(type(found), "number")
         fields = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
@@ -138,7 +139,7 @@ def _unrecognized(kind: str, problem: str) -> Refusal:
     )
 
 
-def decode(body: bytes) -> Any:
+def decode_patch(body: bytes) -> Any:
     """Return the JSON of a patch.
 
     Raises:
@@ -150,12 +151,12 @@ def decode(body: bytes) -> Any:
         raise bad_request(f"error decoding patch: {error}") from None
 
 
-def read_yaml(body: bytes, doubled: list[str] | None = None) -> Any:
+def read_yaml(body: bytes, duplicates: list[str] | None = None) -> Any:
     """Return the content of a YAML document; what is JSON as well is read as such, which is faster.
 
     Args:
         body: the document.
-        doubled: collects what is to be said of keys that stand twice in a map.
+        duplicates: collects what is to be said of keys that stand twice in a map.
 
     Raises:
         Refusal: 400 when it is no YAML.
@@ -163,14 +164,14 @@ def read_yaml(body: bytes, doubled: list[str] | None = None) -> Any:
     if body[:1] == b"{" and _SURROGATE.search(body) is None:
         with contextlib.suppress(InvalidJSON):
             found = read_json(body, lenient=False)
-            if doubled is None or not duplicate_fields(body, found):
+            if duplicates is None or not duplicate_fields(body, found):
                 return found
     try:
         found, twice = read_blocks(body)
     except InvalidYAML as error:
         raise bad_request(f"error converting YAML to JSON: {error}") from None
-    if doubled is not None:
-        doubled += twice
+    if duplicates is not None:
+        duplicates += twice
     return found
 
 
@@ -178,9 +179,9 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """Escapes of surrogates, which JSON has and YAML has not."""
 
 
-def yaml_problem(doubled: list[str]) -> str:
+def yaml_problem(duplicates: list[str]) -> str:
     """Return how a strict reader refuses a YAML document with keys that stand twice."""
-    return "\n  ".join(["yaml: unmarshal errors:", *doubled])
+    return "\n  ".join(["yaml: unmarshal errors:", *duplicates])
 
 
 def duplicate_fields(body: bytes, found: Any) -> list[str]:
@@ -219,7 +220,7 @@ def _duplicates(value: Any, path: str) -> Iterator[str]:
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 
 
-def check_options(call: Call, options: dict[str, Any] | None = None) -> bool:
+def check_write_options(call: Call, options: JSONObject | None = None) -> bool:
     """Check the parameters that all writes share; tell whether the request asks for a dry run.
 
     Raises:

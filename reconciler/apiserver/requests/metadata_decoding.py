@@ -10,8 +10,9 @@ from typing import Any
 from reconciler.apiserver.builtin.scalars import Malformed, Place, read_time, restoring_problem
 from reconciler.apiserver.builtin.types import metadata_node, read_value
 from reconciler.apiserver.encoding.text import go_type, quoted
+from reconciler.wire import JSONObject
 
-__all__ = ["OWNER_FIELDS", "metadata_warnings", "read_metadata"]
+__all__ = ["OWNER_FIELDS", "decode_metadata", "metadata_warnings"]
 
 _STRINGS = frozenset(
     {
@@ -32,9 +33,9 @@ OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDe
 """The members of an owner reference, in the order of Go's struct."""
 
 
-def read_metadata(
+def decode_metadata(
     found: Any, unknown: list[str], *, where: str = "", restored: bool = False, lenient: bool = False
-) -> dict[str, Any]:
+) -> JSONObject:
     """Return a private copy of metadata with nothing in it but what belongs there; empty members are left out.
 
     Args:
@@ -52,7 +53,7 @@ def read_metadata(
     if not isinstance(found, dict):
         problem = f"json: cannot unmarshal {go_type(found)} into Go value of type v1.ObjectMeta"
         raise Malformed(problem, restoring_problem(found, metadata_node()))
-    metadata: dict[str, Any] = {}
+    metadata: JSONObject = {}
     members = metadata_node().properties
     for key, value in found.items():
         if key not in members:
@@ -116,9 +117,9 @@ _PLAIN: dict[str, Callable[[Any], bool]] = {
 """Tells of a member whether it is what it is most often, and so can be taken as it is."""
 
 
-def _owners(owners: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _owners(owners: list[JSONObject]) -> list[JSONObject]:
     """Return owners each once, with what every one has."""
-    kept: dict[frozenset[tuple[str, Any]], dict[str, Any]] = {}
+    kept: dict[frozenset[tuple[str, Any]], JSONObject] = {}
     for owner in owners:
         cleaned = {key: owner[key] for key in OWNER_FIELDS if owner.get(key) is not None}
         for key in ("apiVersion", "kind", "name", "uid"):
@@ -128,7 +129,7 @@ def _owners(owners: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return owners if found == owners else found
 
 
-def metadata_warnings(found: dict[str, Any], before: dict[str, Any], *, custom: bool) -> list[str]:
+def metadata_warnings(found: JSONObject, before: JSONObject, *, custom: bool) -> list[str]:
     """Return what the API server warns of in metadata as a client sent it.
 
     Args:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from reconciler.apiserver.builtin.scalars import Malformed
 from reconciler.apiserver.builtin.types import BuiltInContents, metadata_node
 from reconciler.apiserver.encoding.refusals import bad_request
 from reconciler.apiserver.requests.bodies import read_object
-from reconciler.apiserver.requests.metadata_decoding import read_metadata
+from reconciler.apiserver.requests.metadata_decoding import decode_metadata
 from reconciler.apiserver.schema.shape import Node
 from reconciler.http import HTTPRequest
+from reconciler.wire import JSONObject
 
-__all__ = ["read_option_kind", "scalar", "struct"]
+__all__ = ["read_unstored_object", "scalar", "struct"]
 
 
 def struct(name: str, /, **members: Node) -> Node:
@@ -100,7 +99,7 @@ _KINDS = {
 }
 
 
-def read_option_kind(request: HTTPRequest, kind: str) -> dict[str, Any]:
+def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
     """Return the document that a request carries, with members of the right types and no others.
 
     Raises:
@@ -110,7 +109,7 @@ def read_option_kind(request: HTTPRequest, kind: str) -> dict[str, Any]:
     try:
         found = BuiltInContents(node).settle(document, None, [])
         if "metadata" in node.properties:
-            found["metadata"] = read_metadata(document.get("metadata"), [], where="metadata.")
+            found["metadata"] = decode_metadata(document.get("metadata"), [], where="metadata.")
     except Malformed as error:
         if kind == "DeleteOptions":
             raise bad_request(str(error)) from None

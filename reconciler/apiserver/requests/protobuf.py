@@ -17,6 +17,7 @@ import msgspec
 
 from reconciler.apiserver.builtin.types import type_name
 from reconciler.apiserver.encoding.protobuf_wire import Truncated, read_fields
+from reconciler.wire import JSONObject
 
 __all__ = ["Unreadable", "read_protobuf"]
 
@@ -54,7 +55,7 @@ def _members(name: str) -> dict[int, _Member]:
     return found
 
 
-def read_protobuf(body: bytes) -> dict[str, Any]:
+def read_protobuf(body: bytes) -> JSONObject:
     """Return the object in a body, as JSON has it.
 
     Raises:
@@ -89,9 +90,9 @@ def _opened(envelope: bytes) -> tuple[str, str, bytes]:
     return version, kind, raw
 
 
-def _object(message: bytes, name: str) -> dict[str, Any]:
+def _object(message: bytes, name: str) -> JSONObject:
     """Return a message as an object; what is not set, and zeros that mean nothing, are left out."""
-    found: dict[str, Any] = {}
+    found: JSONObject = {}
     members = _members(name)
     for number, value in read_fields(message):
         member = members.get(number)

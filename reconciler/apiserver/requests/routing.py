@@ -18,7 +18,7 @@ from reconciler.apiserver.encoding.refusals import (
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.http import HTTPRequest
 
-__all__ = ["Call", "route", "truthy"]
+__all__ = ["Call", "parse_bool", "route"]
 
 
 @dataclass(slots=True)
@@ -33,8 +33,8 @@ class Call:
         name: empty for collections.
         subresource: empty for the object itself.
         query: the last value of each parameter.
-        noted: warnings about what was sent, which come with a refusal too.
-        doubled: what is said of members that the body names twice.
+        warnings: warnings about what was sent, which come with a refusal too.
+        duplicates: what is said of members that the body names twice.
     """
 
     request: HTTPRequest
@@ -44,8 +44,8 @@ class Call:
     name: str
     subresource: str
     query: Mapping[str, str]
-    noted: list[str] = field(default_factory=list)
-    doubled: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
 
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
@@ -56,7 +56,7 @@ _ACTIONS = frozenset({"binding", "eviction"})
 _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
 
 
-def truthy(text: str) -> bool:
+def parse_bool(text: str) -> bool:
     """Read a boolean parameter as the API server does: anything but 0 and false is true."""
     return text not in ("", "0", "false", "False", "FALSE", "f", "F")
 
@@ -106,7 +106,7 @@ def _built_in_verb(call: Call) -> str:
     over_all = info.namespaced and call.namespace is None
     if verb is None or (over_all and verb != "list"):
         raise method_not_allowed()
-    return "watch" if verb == "list" and truthy(call.query.get("watch", "")) else verb
+    return "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
 
 
 def _custom_verb(call: Call) -> str:
@@ -127,7 +127,7 @@ def _custom_verb(call: Call) -> str:
     verb = _table(call).get(method)
     if verb is None:
         raise method_not_allowed()
-    return "watch" if verb == "list" and truthy(call.query.get("watch", "")) else verb
+    return "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
 
 
 _UNSUPPORTED = {"DELETE": "delete", "POST": "create"}

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error
 from reconciler.apiserver.encoding.text import go_int, quoted
 from reconciler.apiserver.schema.names import LABEL_VALUE_MESSAGE, is_label_value, qualified_name_problems
+from reconciler.wire import JSONObject
 
-__all__ = ["FieldTerm", "Selector", "parse_fields", "parse_labels"]
+__all__ = [
+    "FieldTerm",
+    "Selector",
+    "ShardSelector",
+    "parse_field_selector",
+    "parse_label_selector",
+    "parse_shard_selector",
+]
 
 LabelTerm = Callable[[Mapping[str, str]], bool]
 
@@ -40,32 +47,32 @@ class Selector:
 
     Attributes:
         empty: everything matches.
-        counted: the real server tells how many objects are left after a page, whatever is not of the shard included.
+        counts_remaining: the real server tells how many objects are left after a page, whatever is not of the shard included.
         name: the one name that an object has to have, or empty.
         namespace: the one namespace that an object has to be in, or empty.
     """
 
-    __slots__ = ("_fields", "_labels", "_read", "counted", "empty", "name", "namespace", "shard")
+    __slots__ = ("_fields", "_labels", "_read", "counts_remaining", "empty", "name", "namespace", "shard")
 
     def __init__(
         self,
         labels: list[LabelTerm],
         fields: list[FieldTerm],
-        read: Callable[[dict[str, Any], str], str],
+        read: Callable[[JSONObject, str], str],
         shard: ShardSelector | None = None,
     ) -> None:
         self._labels = labels
         self._fields = fields
         self._read = read
         self.shard = shard
-        self.counted = not labels and not fields
-        self.empty = self.counted and shard is None
+        self.counts_remaining = not labels and not fields
+        self.empty = self.counts_remaining and shard is None
         self.name, self.namespace = (
             next((field.value for field in fields if field.path == path and not field.negated), "")
             for path in ("metadata.name", "metadata.namespace")
         )
 
-    def matches(self, doc: dict[str, Any]) -> bool:
+    def matches(self, doc: JSONObject) -> bool:
         """Tell whether a document has the labels and fields asked for, and is of the shard."""
         if self.shard is not None and not self.shard.matches(doc):
             return False
@@ -77,16 +84,16 @@ class Selector:
         return all((self._read(doc, field.path) == field.value) is not field.negated for field in self._fields)
 
 
-def parse_labels(text: str) -> list[LabelTerm]:
+def parse_label_selector(text: str) -> list[LabelTerm]:
     """Read a label selector.
 
     Raises:
         Refusal: 400 when it cannot be read.
     """
-    return _Labels(text).terms()
+    return _LabelParser(text).terms()
 
 
-class _Labels:
+class _LabelParser:
     def __init__(self, text: str) -> None:
         self._tokens = [match.group(1) for match in _TOKEN.finditer(text)]
         self._at = 0
@@ -208,7 +215,7 @@ def _requirement(problem: str) -> Refusal:
     return bad_request(f"unable to parse requirement: {problem}")
 
 
-def parse_fields(text: str) -> list[FieldTerm]:
+def parse_field_selector(text: str) -> list[FieldTerm]:
     """Read a field selector.
 
     Raises:
@@ -260,13 +267,13 @@ class ShardSelector:
         self._ranges = [(int(start, 16), int(end, 16)) for start, end in ranges]
         self.text = " || ".join(f"shardRange({field}, '{start}', '{end}')" for start, end in ranges)
 
-    def matches(self, doc: dict[str, Any]) -> bool:
+    def matches(self, doc: JSONObject) -> bool:
         """Tell whether a document belongs to it."""
         found = _hash(str(doc["metadata"].get(self._name, "")))
         return any(start <= found < end for start, end in self._ranges)
 
 
-def parse_shards(text: str) -> ShardSelector:
+def parse_shard_selector(text: str) -> ShardSelector:
     """Read a shard selector.
 
     Raises:

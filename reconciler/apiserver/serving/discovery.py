@@ -1,4 +1,4 @@
-"""Answer what clients ask before they know anything: versions, groups, resources, health."""
+"""HandlerResult what clients ask before they know anything: versions, groups, resources, health."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from reconciler.apiserver.definitions.openapi import OpenAPI
 from reconciler.apiserver.encoding.refusals import no_such_resource, not_served
 from reconciler.apiserver.storage.registry import Endpoint, Registry
-from reconciler.apiserver.subresources.pods import POD_ACTIONS
+from reconciler.apiserver.subresources.pods import POD_SUBRESOURCES
+from reconciler.wire import JSONObject
 
 __all__ = ["VERSION", "Discovery"]
 
@@ -88,7 +89,7 @@ class Discovery:
             return _named(parts, groups)
         return None
 
-    def _aggregated(self, *, core: bool) -> dict[str, Any]:
+    def _aggregated(self, *, core: bool) -> JSONObject:
         items = [
             {
                 "metadata": {"name": name, "creationTimestamp": None} if name else {"creationTimestamp": None},
@@ -125,7 +126,7 @@ def _core(parts: list[str], groups: _Groups) -> Any:
 
 
 def _named(parts: list[str], groups: _Groups) -> Any:
-    """Answer the paths below ``/apis``."""
+    """HandlerResult the paths below ``/apis``."""
     if len(parts) == 1:
         named = [_group(name, list(versions)) for name, versions in groups.items() if name]
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": named}
@@ -137,12 +138,12 @@ def _named(parts: list[str], groups: _Groups) -> Any:
     return None
 
 
-_OTHER_KINDS = {"scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, **POD_ACTIONS}
+_OTHER_KINDS = {"scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, **POD_SUBRESOURCES}
 """The kinds of subresources that are not those of their objects."""
 
 
 def _verbs_of(subresource: str) -> list[str]:
-    return ["create"] if subresource in POD_ACTIONS else ["get", "patch", "update"]
+    return ["create"] if subresource in POD_SUBRESOURCES else ["get", "patch", "update"]
 
 
 def _verbs(endpoint: Endpoint) -> list[str]:
@@ -151,16 +152,16 @@ def _verbs(endpoint: Endpoint) -> list[str]:
     return _VERBS
 
 
-def _group(name: str, versions: list[str]) -> dict[str, Any]:
+def _group(name: str, versions: list[str]) -> JSONObject:
     listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
 
 
-def _resource_list(group_version: str, endpoints: list[Endpoint]) -> dict[str, Any]:
+def _resource_list(group_version: str, endpoints: list[Endpoint]) -> JSONObject:
     resources = []
     for endpoint in endpoints:
         info = endpoint.info
-        entry: dict[str, Any] = {
+        entry: JSONObject = {
             "name": info.plural,
             "singularName": info.singular_name,
             "namespaced": info.namespaced,
@@ -185,12 +186,12 @@ def _resource_list(group_version: str, endpoints: list[Endpoint]) -> dict[str, A
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}
 
 
-def _aggregated_resource(endpoint: Endpoint) -> dict[str, Any]:
+def _aggregated_resource(endpoint: Endpoint) -> JSONObject:
     info = endpoint.info
     custom = endpoint.resource.custom
     # The real server names group and version of its own kinds only where they differ from those of the list.
     kind = {"group": info.group if custom else "", "version": endpoint.version if custom else "", "kind": info.kind}
-    entry: dict[str, Any] = {
+    entry: JSONObject = {
         "resource": info.plural,
         "responseKind": kind,
         "scope": "Namespaced" if info.namespaced else "Cluster",

@@ -15,27 +15,27 @@ from reconciler.apiserver.requests.routing import Call, route
 from reconciler.apiserver.serving.discovery import Discovery
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import encode
-from reconciler.apiserver.subresources.pods import PodActions
-from reconciler.apiserver.subresources.reviews import is_review, reviewed
+from reconciler.apiserver.subresources.pods import PodSubresources
+from reconciler.apiserver.subresources.reviews import answer_review, is_review
 from reconciler.apiserver.subresources.scale import Scaler, read_scale
 from reconciler.apiserver.verbs.delete import Deleter
-from reconciler.apiserver.verbs.garbage_collection import Lifecycle
+from reconciler.apiserver.verbs.garbage_collection import GarbageCollector
 from reconciler.apiserver.verbs.read import Reader
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
 from reconciler.apiserver.verbs.watch import Watch
-from reconciler.apiserver.verbs.write import Writer, Written
+from reconciler.apiserver.verbs.write import Writer, WriteResult
 from reconciler.clock import Clock
 from reconciler.errors import APIError, ConfigurationError, MissingExtra, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse
 
-__all__ = ["Answer", "Core", "refusal_response"]
+__all__ = ["Handler", "HandlerResult", "refusal_response"]
 
 _JSON = {"content-type": "application/json"}
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
 @dataclass(slots=True)
-class Answer:
+class HandlerResult:
     """Hold an answer and what is to be remembered of it.
 
     Attributes:
@@ -47,11 +47,11 @@ class Answer:
 
     response: HTTPResponse
     reason: str = ""
-    written: Written | None = None
+    written: WriteResult | None = None
     watch: Watch | None = None
 
 
-class Core:
+class Handler:
     """Serve one cluster's data.
 
     Args:
@@ -73,9 +73,9 @@ class Core:
         provide = self._make_namespace if provision_namespaces else None
         self._writer = Writer(self.cluster, definitions.strategy, provide)
         self._deleter = Deleter(self.cluster)
-        self._pod_actions = PodActions(self.cluster, self._deleter)
+        self._pod_subresources = PodSubresources(self.cluster, self._deleter)
         self._scaler = Scaler(self._writer)
-        self._lifecycle = Lifecycle(self.cluster, self._deleter)
+        self._garbage_collector = GarbageCollector(self.cluster, self._deleter)
         self._discovery = Discovery(self.cluster.registry)
         for name in _NAMESPACES:
             self._make_namespace(name)
@@ -99,8 +99,8 @@ class Core:
 
     def answer(
         self, request: HTTPRequest, call: Call | None, *, stale: float | None = None, expired: Refusal | None = None
-    ) -> Answer:
-        """Answer a request; refusals are answers.
+    ) -> HandlerResult:
+        """HandlerResult a request; refusals are answers.
 
         Args:
             request: the request.
@@ -115,32 +115,32 @@ class Core:
                 return self._watch(call, stale, expired)
             return self._read(call, stale) if call.verb in ("get", "list") else self._write(call)
         except Refusal as refusal:
-            noted = [] if call is None else _warned(call, call.noted)
-            return Answer(refusal_response(refusal, noted), refusal.reason)
+            warnings = [] if call is None else _warned(call, call.warnings)
+            return HandlerResult(refusal_response(refusal, warnings), refusal.reason)
         except MissingExtra as error:
-            return Answer(refusal_response(internal_error(str(error))))
+            return HandlerResult(refusal_response(internal_error(str(error))))
 
-    def _discover(self, request: HTTPRequest) -> Answer:
+    def _discover(self, request: HTTPRequest) -> HandlerResult:
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
         body = document.encode() if isinstance(document, str) else encode(document)
-        return Answer(HTTPResponse(200, {"content-type": kind}, body))
+        return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
-    def _review(self, request: HTTPRequest) -> Answer:
-        return Answer(HTTPResponse(201, _JSON, encode(reviewed(request))))
+    def _review(self, request: HTTPRequest) -> HandlerResult:
+        return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request))))
 
-    def _read(self, call: Call, stale: float | None) -> Answer:
+    def _read(self, call: Call, stale: float | None) -> HandlerResult:
         view, yaml = self._view(call)
         if call.verb == "list":
             body = self._reader.objects(call, view, stale)
         else:
             found = self._reader.get(call, stale)
             if call.subresource == "scale":
-                body = view.beside(read_scale(call.endpoint, found))
+                body = view.encode_subresource(read_scale(call.endpoint, found))
             else:
                 body = view.encode(call.endpoint, found)
-        return Answer(_success(200, body, _warned(call, []), yaml=yaml))
+        return HandlerResult(_success(200, body, _warned(call, []), yaml=yaml))
 
     def _view(self, call: Call) -> tuple[WholeView, bool]:
         accept = call.request.headers.get("accept", "")
@@ -150,14 +150,14 @@ class Core:
         include = call.query.get("includeObject", "")
         return negotiate(accept, include, self._clock, many=many, kind=kind, custom=custom)
 
-    def _watch(self, call: Call, stale: float | None, expired: Refusal | None) -> Answer:
+    def _watch(self, call: Call, stale: float | None, expired: Refusal | None) -> HandlerResult:
         view, _ = self._view(call)
         watch = self._reader.watch(call, view, stale)
         if expired is not None:
             watch.expire(expired)
-        return Answer(HTTPResponse(200, _JSON, chunks=watch, on_close=watch.aclose), watch=watch)
+        return HandlerResult(HTTPResponse(200, _JSON, chunks=watch, on_close=watch.aclose), watch=watch)
 
-    def _write(self, call: Call) -> Answer:
+    def _write(self, call: Call) -> HandlerResult:
         check_size(call.request)
         view, yaml = self._view(call)
         written = self._written(call)
@@ -165,13 +165,15 @@ class Core:
         if stored is not None:
             body = view.encode(call.endpoint, stored)
         else:
-            body = view.beside(written.document) if call.subresource == "scale" else encode(written.document)
+            body = (
+                view.encode_subresource(written.document) if call.subresource == "scale" else encode(written.document)
+            )
         response = _success(written.code, body, _warned(call, written.warnings), yaml=yaml)
-        return Answer(response, written=written)
+        return HandlerResult(response, written=written)
 
-    def _written(self, call: Call) -> Written:
+    def _written(self, call: Call) -> WriteResult:
         if call.verb == "create":
-            return self._pod_actions.create(call) if call.subresource else self._writer.create(call)
+            return self._pod_subresources.create(call) if call.subresource else self._writer.create(call)
         if call.verb == "delete":
             return self._deleter.delete(call)
         if call.verb == "deletecollection":
@@ -216,7 +218,7 @@ class Core:
             metadata |= {"name": current.doc["metadata"]["name"], "resourceVersion": str(current.rv)}
             self._internal("PUT", f"{base}/{metadata['name']}/status", {**document, "metadata": metadata})
 
-    def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> Written:
+    def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> WriteResult:
         headers = {**_JSON, "user-agent": "kube-apiserver"}
         request = HTTPRequest(method, path, body=encode(document), headers=headers)
         try:

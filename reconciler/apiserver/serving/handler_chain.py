@@ -1,4 +1,4 @@
-"""Answer requests as the world sees them: under faults, with events in the wanted order, and remembered."""
+"""HandlerResult requests as the world sees them: under faults, with events in the wanted order, and remembered."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import weakref
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults.faults import EventOrder, Faults, Strike
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.serving.handler import Answer, Core, refusal_response
+from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
 from reconciler.apiserver.serving.logged_request import logged
-from reconciler.apiserver.serving.request_log import Incident, RequestLog
+from reconciler.apiserver.serving.request_log import RequestLog, ServerAction
 from reconciler.apiserver.storage.registry import Resource
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.watch import Watch
@@ -19,12 +19,12 @@ from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 
-__all__ = ["Front"]
+__all__ = ["HandlerChain"]
 
 _LATE_SECONDS = 0.05
 
 
-class Front:
+class HandlerChain:
     """Stand between the requests of one server and its core.
 
     Args:
@@ -41,7 +41,7 @@ class Front:
         answered: how many requests were answered.
     """
 
-    def __init__(self, core: Core, clock: Clock, rng: random.Random, *, log: int, event_order: EventOrder) -> None:
+    def __init__(self, core: Handler, clock: Clock, rng: random.Random, *, log: int, event_order: EventOrder) -> None:
         self.faults = Faults(rng)
         self.log = RequestLog(log)
         self.answered = 0
@@ -54,16 +54,16 @@ class Front:
         self._commits: list[tuple[Resource, Stored | None, Stored | None]] = []
         self.replace_core(core)
 
-    def replace_core(self, core: Core) -> None:
-        """Answer from another core from now on."""
+    def replace_core(self, core: Handler) -> None:
+        """HandlerResult from another core from now on."""
         self.core = core
-        core.cluster.consequences.insert(0, self._committed)  # before those that commit in turn
+        core.cluster.commit_hooks.insert(0, self._committed)  # before those that commit in turn
 
     def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
         self._commits.append((resource, old, new))
 
     async def answer(self, request: HTTPRequest) -> HTTPResponse:
-        """Answer one request; a cancelled call may have had its effect.
+        """HandlerResult one request; a cancelled call may have had its effect.
 
         Raises:
             OutcomeUnknown: a fault withheld the answer, or the request's timeout passed.
@@ -71,14 +71,14 @@ class Front:
         try:
             call = self.core.understand(request)
         except Refusal as refusal:
-            return self._remembered(request, None, Answer(refusal_response(refusal), refusal.reason))
+            return self._remembered(request, None, HandlerResult(refusal_response(refusal), refusal.reason))
         strike = self.faults.strike(call, request)
         if strike is None:
             return await self._ordered(request, call)
         return await self._struck(request, call, strike)
 
     async def _struck(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
-        """Answer a request under faults."""
+        """HandlerResult a request under faults."""
         if strike.latency:
             await self._delay(request, call, strike)
         fault, watching = strike.answering, call is not None and call.verb == "watch"
@@ -87,10 +87,10 @@ class Front:
         refusal = fault.refusal(call) if fault is not None and fault.refuses else None
         early = fault is not None and not fault.after_commit and not (watching and fault.expired)
         if early and fault is not None and fault.lost:
-            self._remembered(request, call, Answer(HTTPResponse(0)), strike)
+            self._remembered(request, call, HandlerResult(HTTPResponse(0)), strike)
             raise OutcomeUnknown(f"{request.method} {request.path}: a fault withheld the answer")
         if early and refusal is not None:
-            return self._remembered(request, call, Answer(refusal_response(refusal), refusal.reason), strike)
+            return self._remembered(request, call, HandlerResult(refusal_response(refusal), refusal.reason), strike)
         response = await self._ordered(request, call, strike)
         if call is not None:
             plural = call.endpoint.info.plural
@@ -108,7 +108,7 @@ class Front:
     async def _delay(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
         if request.timeout is not None and request.timeout < strike.latency:
             await asyncio.sleep(request.timeout)
-            self._remembered(request, call, Answer(HTTPResponse(0)), strike)
+            self._remembered(request, call, HandlerResult(HTTPResponse(0)), strike)
             raise OutcomeUnknown(f"{request.method} {request.path}: no answer within {request.timeout} s")
         await asyncio.sleep(strike.latency)
 
@@ -121,11 +121,11 @@ class Front:
             raise OutcomeUnknown(f"{request.method} {request.path}: no answer within {request.timeout} s") from None
         finally:
             self._stalled.pop(stalled, None)
-            self._remembered(request, call, Answer(HTTPResponse(0)), strike)
+            self._remembered(request, call, HandlerResult(HTTPResponse(0)), strike)
         raise OutcomeUnknown(f"{request.method} {request.path}: the server was closed before it answered")
 
     async def _ordered(self, request: HTTPRequest, call: Call | None, strike: Strike | None = None) -> HTTPResponse:
-        """Answer a request and let its event be seen before the answer, after it, or late."""
+        """HandlerResult a request and let its event be seen before the answer, after it, or late."""
         if call is None or call.verb in ("get", "list", "watch"):
             return self._read(request, call, strike)
         order: EventOrder = (strike.event_order if strike is not None else None) or self._event_order
@@ -152,7 +152,7 @@ class Front:
         return self._remembered(request, call, answer, strike)
 
     def _remembered(
-        self, request: HTTPRequest, call: Call | None, answer: Answer, strike: Strike | None = None
+        self, request: HTTPRequest, call: Call | None, answer: HandlerResult, strike: Strike | None = None
     ) -> HTTPResponse:
         self.answered += 1
         written = answer.written
@@ -176,7 +176,7 @@ class Front:
             namespace, name = metadata.get("namespace"), metadata["name"]
             where = f" in {namespace}" if namespace else ""
             what = f"{info.plural}/{name}{where} was {done} {whose}"
-            self.log.note(Incident(self._clock.now(), what, info.group, info.plural, info.kind, namespace, name))
+            self.log.note(ServerAction(self._clock.now(), what, info.group, info.plural, info.kind, namespace, name))
 
     # watches, and what happens beside requests
 
@@ -216,7 +216,7 @@ class Front:
 
     def note(self, what: str) -> None:
         """Remember what happened beside requests."""
-        self.log.note(Incident(self._clock.now(), what))
+        self.log.note(ServerAction(self._clock.now(), what))
 
     def close(self) -> None:
         """End all watches and let stalled requests fail."""

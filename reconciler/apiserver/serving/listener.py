@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, too_large
-from reconciler.apiserver.requests.bodies import MOST_BYTES
+from reconciler.apiserver.requests.bodies import MAX_BODY_BYTES
 from reconciler.apiserver.serving.handler import refusal_response
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
@@ -44,7 +44,7 @@ class Listener:
     ) -> None:
         self._handler = handler
         self._refused = refused
-        self._limits = limits or Limits(body_bytes=MOST_BYTES, line_bytes=1024 * 1024, connections=1024)
+        self._limits = limits or Limits(body_bytes=MAX_BODY_BYTES, line_bytes=1024 * 1024, connections=1024)
         self._clock = clock
         self._url = ""
         self._address = ""
@@ -121,10 +121,10 @@ class Listener:
         self._server = HTTPServer(self._serve, self._limits)
         await self._server.start(sock=self._socket)
 
-    def break_off(self) -> None:
+    def abort_connections(self) -> None:
         """Break all open connections off; go on listening."""
         if self._server is not None:
-            self._server.break_off()
+            self._server.abort_connections()
 
     async def close(self) -> None:
         """Stop to listen and break open connections off.
@@ -179,7 +179,7 @@ class Listener:
 def _refusal(error: BadBody) -> Refusal:
     """Return how kube-apiserver refuses a body that cannot be read."""
     if error.status == 413:
-        return too_large(f"limit is {MOST_BYTES}")
+        return too_large(f"limit is {MAX_BODY_BYTES}")
     return Refusal(408, "Timeout", str(error)) if error.status == 408 else bad_request(str(error))
 
 

@@ -16,8 +16,8 @@ from reconciler.http import HTTPRequest
 
 __all__ = ["WRITES", "LoggedRequest", "changed_paths", "logged", "printable"]
 
-_MOST_PATHS = 64
-_MOST_LETTERS = 256
+_MAX_PATHS = 64
+_MAX_CHARACTERS = 256
 """How much of a path or a header is kept, so that a log of so many requests has a bound in bytes too."""
 
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
@@ -145,13 +145,13 @@ def logged(
         fault: what a fault did to it.
     """
     headers = request.headers
-    agent, content = headers.get("user-agent", "")[:_MOST_LETTERS], headers.get("content-type", "")[:_MOST_LETTERS]
+    agent, content = headers.get("user-agent", "")[:_MAX_CHARACTERS], headers.get("content-type", "")[:_MAX_CHARACTERS]
     if call is None:
         return LoggedRequest(
             time,
-            request.method[:_MOST_LETTERS].lower(),
-            request.method[:_MOST_LETTERS],
-            request.path[:_MOST_LETTERS],
+            request.method[:_MAX_CHARACTERS].lower(),
+            request.method[:_MAX_CHARACTERS],
+            request.path[:_MAX_CHARACTERS],
             status=status,
             reason=reason,
             user_agent=agent,
@@ -164,14 +164,14 @@ def logged(
         time,
         call.verb,
         request.method,
-        request.path[:_MOST_LETTERS],
+        request.path[:_MAX_CHARACTERS],
         info.group,
         call.endpoint.version,
         info.plural,
         info.kind,
-        None if call.namespace is None else call.namespace[:_MOST_LETTERS],
-        call.name[:_MOST_LETTERS] or _name_of_new(request, call, after),
-        call.subresource[:_MOST_LETTERS],
+        None if call.namespace is None else call.namespace[:_MAX_CHARACTERS],
+        call.name[:_MAX_CHARACTERS] or _name_of_new(request, call, after),
+        call.subresource[:_MAX_CHARACTERS],
         status,
         reason,
         before.rv if before is not None else None,
@@ -180,8 +180,8 @@ def logged(
         changed_paths(before.doc, after.doc) if effective and before is not None and after is not None else (),
         agent,
         content,
-        manager_of(call)[:_MOST_LETTERS] if call.verb in WRITES else "",
-        headers.get(CYCLE_HEADER, "")[:_MOST_LETTERS],
+        manager_of(call)[:_MAX_CHARACTERS] if call.verb in WRITES else "",
+        headers.get(CYCLE_HEADER, "")[:_MAX_CHARACTERS],
         fault,
     )
 
@@ -196,7 +196,7 @@ def _name_of_new(request: HTTPRequest, call: Call, after: Stored | None) -> str:
         asked = msgspec.json.decode(request.body, type=_Asked).metadata.name
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    return asked[:_MOST_LETTERS]
+    return asked[:_MAX_CHARACTERS]
 
 
 class _AskedMetadata(msgspec.Struct):
@@ -215,8 +215,8 @@ def changed_paths(before: Any, after: Any) -> tuple[str, ...]:
     found: list[str] = []
     for path in _differences(before, after, ""):
         if path not in _BOOKKEEPING:
-            found.append(path[:_MOST_LETTERS])
-            if len(found) == _MOST_PATHS:
+            found.append(path[:_MAX_CHARACTERS])
+            if len(found) == _MAX_PATHS:
                 break
     return tuple(found)
 

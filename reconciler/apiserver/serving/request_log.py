@@ -15,13 +15,13 @@ from typing import Any
 from reconciler.apiserver.serving.logged_request import LoggedRequest, printable
 from reconciler.apiserver.serving.manifests import Defined
 
-__all__ = ["Incident", "RequestLog", "Writes"]
+__all__ = ["LoggedWrites", "RequestLog", "ServerAction"]
 
-_MOST_INCIDENTS = 1000
+_MAX_ACTIONS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Incident:
+class ServerAction:
     """Hold what happened beside requests: watches were cut, the server restarted, it removed what had lost its owner.
 
     Attributes:
@@ -47,7 +47,7 @@ class Incident:
         return f"{self.time.isoformat(sep=' ', timespec='milliseconds').partition('+')[0]} {printable(self.what)}"
 
 
-class Writes(tuple[LoggedRequest, ...]):
+class LoggedWrites(tuple[LoggedRequest, ...]):
     """Hold writes, oldest first: a tuple that prints as one line each."""
 
     __slots__ = ()
@@ -69,16 +69,16 @@ class RequestLog:
 
     Attributes:
         dropped: how many older ones were let go.
-        incidents_dropped: how many older incidents were let go.
+        actions_dropped: how many older incidents were let go.
     """
 
     def __init__(self, capacity: int) -> None:
         self._entries: deque[LoggedRequest] = deque(maxlen=capacity)
-        self._incidents: deque[tuple[int, Incident]] = deque(maxlen=_MOST_INCIDENTS)
+        self._actions: deque[tuple[int, ServerAction]] = deque(maxlen=_MAX_ACTIONS)
         self._followers: list[Callable[[LoggedRequest], None]] = []
         self._added = 0
         self.dropped = 0
-        self.incidents_dropped = 0
+        self.actions_dropped = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -99,15 +99,15 @@ class RequestLog:
         """Call `follower` with each request from now on, when it is remembered; it must not raise."""
         self._followers.append(follower)
 
-    def note(self, incident: Incident) -> None:
+    def note(self, incident: ServerAction) -> None:
         """Remember what happened beside requests; the last 1000 are kept."""
-        self.incidents_dropped += len(self._incidents) == _MOST_INCIDENTS
-        self._incidents.append((self._added, incident))
+        self.actions_dropped += len(self._actions) == _MAX_ACTIONS
+        self._actions.append((self._added, incident))
 
     def clear(self) -> None:
         """Forget all."""
         self._entries.clear()
-        self._incidents.clear()
+        self._actions.clear()
 
     def find(self, **wanted: Any) -> list[LoggedRequest]:
         """Return the requests whose attributes equal all of `wanted` that are not None; oldest first."""
@@ -123,7 +123,7 @@ class RequestLog:
         subresource: str | None = None,
         by: str | None = None,
         effective: bool | None = None,
-    ) -> Writes:
+    ) -> LoggedWrites:
         """Return the remembered writes that meet all conditions, oldest first; they print as one line each.
 
         ::
@@ -139,7 +139,7 @@ class RequestLog:
             effective: True for those that changed something, False for the others.
         """
         wanted = _named(kind)
-        return Writes(
+        return LoggedWrites(
             entry
             for entry in self._entries
             if entry.writes
@@ -161,11 +161,11 @@ class RequestLog:
         by: str | None = None,
         effective: bool | None = None,
         gap: float = 1.0,
-    ) -> list[Writes]:
+    ) -> list[LoggedWrites]:
         """Return the writes that `writes` returns, grouped into cycles: one object, one writer, one run of work.
 
         This library's client says by a header ``X-Reconcile-Id`` which writes belong together, and so may any other;
-        then it is exact. Writes without it belong together as long as none comes more than `gap` seconds after the one
+        then it is exact. LoggedWrites without it belong together as long as none comes more than `gap` seconds after the one
         before it; a controller that wakes itself at once is then seen as one cycle with many writes, which is what it
         amounts to.
 
@@ -193,7 +193,7 @@ class RequestLog:
                 group = last[key] = []
                 groups.append(group)
             group.append(entry)
-        return [Writes(group) for group in groups]
+        return [LoggedWrites(group) for group in groups]
 
     def timeline(
         self, kind: object = None, name: str | None = None, namespace: str | None = None, *, most: int = 200
@@ -208,7 +208,7 @@ class RequestLog:
         """
         wanted = _named(kind)
 
-        def told(entry: LoggedRequest | Incident) -> bool:
+        def told(entry: LoggedRequest | ServerAction) -> bool:
             return (
                 (wanted is None or wanted.names(entry))
                 and (name is None or entry.name == name)
@@ -217,7 +217,7 @@ class RequestLog:
 
         first = self._added - len(self._entries)
         # An incident stands before the request that came next.
-        lines = [(before, 0, str(found)) for before, found in self._incidents if not found.resource or told(found)]
+        lines = [(before, 0, str(found)) for before, found in self._actions if not found.resource or told(found)]
         lines += [
             (number, 1, str(entry))
             for number, entry in enumerate(self._entries, first)
@@ -225,7 +225,7 @@ class RequestLog:
         ]
         lines.sort(key=lambda line: line[:2])
         texts = [text for _, _, text in lines]
-        if self.dropped or self.incidents_dropped:
+        if self.dropped or self.actions_dropped:
             texts.insert(0, f"({self.dropped} older requests are no longer in the log)")
         left_out = len(texts) - most
         return texts if left_out <= 0 else [f"({left_out} earlier lines are left out)", *texts[-most:]]
@@ -245,10 +245,10 @@ class _Named:
     group: str | None
     version: str | None
 
-    def names(self, entry: LoggedRequest | Incident) -> bool:
+    def names(self, entry: LoggedRequest | ServerAction) -> bool:
         if self.kind not in (entry.kind, entry.resource) or self.group not in (None, entry.group):
             return False
-        return isinstance(entry, Incident) or self.version in (None, entry.version)
+        return isinstance(entry, ServerAction) or self.version in (None, entry.version)
 
 
 def _named(kind: object) -> _Named | None:

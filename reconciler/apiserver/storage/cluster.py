@@ -1,4 +1,4 @@
-"""Commit changes: the one place where versions are given, uids made, and consequences follow.
+"""Commit changes: the one place where versions are given, uids made, and commit_hooks follow.
 
 Every commit is complete when the call returns; there is no moment at which half of a write can be seen.
 """
@@ -9,17 +9,17 @@ import random
 import uuid
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from reconciler.apiserver.encoding.refusals import internal_error
 from reconciler.apiserver.schema.names import RANDOM_LETTERS
 from reconciler.apiserver.storage.registry import Registry, Resource
 from reconciler.apiserver.storage.store import Revisions, Stored
 from reconciler.clock import Clock
+from reconciler.wire import JSONObject
 
-__all__ = ["Cluster", "Consequence", "timestamp"]
+__all__ = ["Cluster", "CommitHook", "timestamp"]
 
-Consequence = Callable[[Resource, Stored | None, Stored | None], None]
+CommitHook = Callable[[Resource, Stored | None, Stored | None], None]
 """What follows a commit: called with the kind, the version before and the version after (None: removed)."""
 
 
@@ -28,7 +28,7 @@ def timestamp(moment: datetime) -> str:
     return f"{moment.isoformat()[:19]}Z"
 
 
-_MOST_BYTES = 1_572_864
+_MAX_BYTES = 1_572_864
 """etcd's limit for one object, 1.5 MiB."""
 
 
@@ -46,7 +46,7 @@ class Cluster:
         self.rng = rng
         self.revisions = Revisions()
         self.registry = Registry(self.revisions, clock.monotonic, history=history)
-        self.consequences: list[Consequence] = []
+        self.commit_hooks: list[CommitHook] = []
 
     def uid(self) -> str:
         """Return a fresh uid."""
@@ -60,7 +60,7 @@ class Cluster:
         """Return the stamp for this moment."""
         return timestamp(self.clock.now())
 
-    def insert(self, resource: Resource, key: str, doc: dict[str, Any]) -> Stored:
+    def insert(self, resource: Resource, key: str, doc: JSONObject) -> Stored:
         """Store a new object; `doc` and its metadata become the store's own.
 
         Raises:
@@ -71,7 +71,7 @@ class Cluster:
         self._follow(resource, None, new)
         return new
 
-    def replace(self, resource: Resource, old: Stored, doc: dict[str, Any]) -> Stored:
+    def replace(self, resource: Resource, old: Stored, doc: JSONObject) -> Stored:
         """Store a new version of an object; `doc` and its metadata become the store's own.
 
         Raises:
@@ -82,7 +82,7 @@ class Cluster:
         self._follow(resource, old, new)
         return new
 
-    def remove(self, resource: Resource, old: Stored, doc: dict[str, Any] | None = None) -> Stored:
+    def remove(self, resource: Resource, old: Stored, doc: JSONObject | None = None) -> Stored:
         """Remove an object; return its last content under the version of the deletion."""
         last = dict(doc or old.doc)
         last["metadata"] = dict(last["metadata"])
@@ -91,7 +91,7 @@ class Cluster:
         self._follow(resource, old, None)
         return gone
 
-    def _version(self, resource: Resource, key: str, doc: dict[str, Any], limit: int | None = _MOST_BYTES) -> Stored:
+    def _version(self, resource: Resource, key: str, doc: JSONObject, limit: int | None = _MAX_BYTES) -> Stored:
         rv = self.revisions.current + 1
         doc["metadata"]["resourceVersion"] = str(rv)
         new = Stored(key, rv, doc)
@@ -102,5 +102,5 @@ class Cluster:
         return new
 
     def _follow(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
-        for consequence in self.consequences:
+        for consequence in self.commit_hooks:
             consequence(resource, old, new)

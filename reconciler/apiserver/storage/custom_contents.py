@@ -12,6 +12,7 @@ from reconciler.apiserver.cel.rules import RuleSet
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.schema.shape import Node, compile_schema, pruned, settle
 from reconciler.apiserver.schema.validation import SchemaValidator, duplicates, untouched
+from reconciler.wire import JSONObject
 
 __all__ = ["BLOCKING", "Contents", "contents_of"]
 
@@ -47,24 +48,22 @@ class Contents:
 
     def settle(
         self,
-        found: dict[str, Any],
-        before: dict[str, Any] | None,
+        found: JSONObject,
+        before: JSONObject | None,
         unknown: list[str],
         *,
         restored: bool = False,  # noqa: ARG002 - custom kinds stay untyped
-    ) -> dict[str, Any]:
+    ) -> JSONObject:
         """Return a document without what the schema does not know and with its defaults."""
-        settled: dict[str, Any] = settle(found, self.node, "", unknown, before)
+        settled: JSONObject = settle(found, self.node, "", unknown, before)
         return settled
 
-    def pruned(self, doc: dict[str, Any]) -> dict[str, Any]:
+    def pruned(self, doc: JSONObject) -> JSONObject:
         """Return a document of another version without what the schema does not know."""
-        kept: dict[str, Any] = pruned(doc, self.node)
+        kept: JSONObject = pruned(doc, self.node)
         return kept
 
-    def check(
-        self, doc: dict[str, Any], before: dict[str, Any] | None, subresource: str, *, blocked: bool
-    ) -> list[FieldError]:
+    def check(self, doc: JSONObject, before: JSONObject | None, subresource: str, *, blocked: bool) -> list[FieldError]:
         """Return what is wrong with a document.
 
         Values that an update leaves as they were are not held against it.

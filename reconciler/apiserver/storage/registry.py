@@ -13,8 +13,9 @@ from reconciler.apiserver.schema.kinds import BUILT_IN, DEPRECATED, SELECTABLE, 
 from reconciler.apiserver.schema.shape import Node
 from reconciler.apiserver.storage.custom_contents import Contents
 from reconciler.apiserver.storage.store import Revisions, Store, Stored
+from reconciler.wire import JSONObject
 
-__all__ = ["Endpoint", "Registry", "Resource", "ScalePaths", "reader"]
+__all__ = ["Endpoint", "Registry", "Resource", "ScalePaths", "field_reader"]
 
 
 @dataclass(slots=True, eq=False)
@@ -74,13 +75,13 @@ class Endpoint:
     resource: Resource
     version: str
     subresources: frozenset[str] = frozenset()
-    selectable: Mapping[str, Callable[[dict[str, Any]], str]] = field(default_factory=dict)
+    selectable: Mapping[str, Callable[[JSONObject], str]] = field(default_factory=dict)
     contents: Contents | BuiltInContents | None = None
     columns: tuple[Mapping[str, Any], ...] = ()
     warning: str = ""
     scale: ScalePaths | None = None
     served: bool = True
-    skeleton: dict[str, Any] = field(default_factory=lambda: {"metadata": {}})
+    skeleton: JSONObject = field(default_factory=lambda: {"metadata": {}})
     api_version: str = field(init=False)
     place: Node = field(init=False)
 
@@ -98,7 +99,7 @@ class Endpoint:
         """Return the objects."""
         return self.resource.store
 
-    def show(self, doc: dict[str, Any]) -> dict[str, Any]:
+    def to_served(self, doc: JSONObject) -> JSONObject:
         """Return a stored document in this version."""
         if self.api_version == self.resource.api_version:
             return doc
@@ -107,7 +108,7 @@ class Endpoint:
         kept = self.contents.pruned(doc) if isinstance(self.contents, Contents) else doc
         return {**kept, "apiVersion": self.api_version}
 
-    def take(self, doc: dict[str, Any]) -> dict[str, Any]:
+    def to_storage(self, doc: JSONObject) -> JSONObject:
         """Return a document of this version as it is stored."""
         if self.api_version == self.resource.api_version:
             return doc
@@ -120,18 +121,18 @@ class Endpoint:
 
     def encode(self, stored: Stored) -> bytes:
         """Return the JSON of a stored object in this version."""
-        return stored.encoded(self.api_version, self.show)
+        return stored.encoded(self.api_version, self.to_served)
 
 
 def _api_version(group: str, version: str) -> str:
     return f"{group}/{version}" if group else version
 
 
-def reader(path: str) -> Callable[[dict[str, Any]], str]:
+def field_reader(path: str) -> Callable[[JSONObject], str]:
     """Return what reads the text at a dotted path of a stored document; empty when nothing is there."""
     parts = path.split(".")
 
-    def read(doc: dict[str, Any]) -> str:
+    def read(doc: JSONObject) -> str:
         found: Any = doc
         for part in parts:
             found = found.get(part) if isinstance(found, dict) else None
@@ -171,7 +172,7 @@ class Registry:
         for version in versions:
             node = built_in_node(info.group, version, info.kind)
             contents = None if node is None else BuiltInContents(node)
-            fields = {path: reader(path) for path in SELECTABLE.get((info.group, info.plural), ())}
+            fields = {path: field_reader(path) for path in SELECTABLE.get((info.group, info.plural), ())}
             skeleton = skeleton_of(info, version)
             warning = DEPRECATED.get((info.group, info.plural), "")
             served = Endpoint(resource, version, subresources, fields, contents, warning=warning, skeleton=skeleton)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler.wire import JSONObject
+
 __all__ = ["ADDED", "DELETED", "MODIFIED", "Event", "Revisions", "Snapshot", "Store", "Stored", "encode"]
 
 ADDED = "ADDED"
@@ -23,7 +25,7 @@ DELETED = "DELETED"
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
-_MOST_BYTES = 64 * 1024 * 1024
+_MAX_BYTES = 64 * 1024 * 1024
 """How many bytes of old versions of one kind are kept for watches and paged lists, whatever their number."""
 
 
@@ -47,7 +49,7 @@ class Stored:
 
     __slots__ = ("_bytes", "doc", "key", "rv", "size")
 
-    def __init__(self, key: str, rv: int, doc: dict[str, Any]) -> None:
+    def __init__(self, key: str, rv: int, doc: JSONObject) -> None:
         self.key = key
         self.rv = rv
         self.doc = doc
@@ -59,7 +61,7 @@ class Stored:
         self.size = len(self.encoded(view, _as_it_is))
         return self.size
 
-    def encoded(self, view: str, convert: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+    def encoded(self, view: str, convert: Callable[[JSONObject], JSONObject]) -> bytes:
         """Return the JSON in one served version, made once."""
         found = self._bytes.get(view)
         if found is None:
@@ -78,7 +80,7 @@ class Stored:
         return uid
 
 
-def _as_it_is(doc: dict[str, Any]) -> dict[str, Any]:
+def _as_it_is(doc: JSONObject) -> JSONObject:
     return doc
 
 
@@ -123,7 +125,7 @@ class Snapshot(NamedTuple):
         return bisect.bisect_left(self.keys, f"{namespace}/"), bisect.bisect_left(self.keys, f"{namespace}0")
 
 
-_MOST_SNAPSHOTS = 2
+_MAX_SNAPSHOTS = 2
 """How many past moments are kept for the next page of a list."""
 
 
@@ -167,7 +169,7 @@ class Store:
         del self._keys[bisect.bisect_left(self._keys, gone.key)]
         self._record(Event(DELETED, gone, old, self._time()))
 
-    def reshape(self, stored: Stored, doc: dict[str, Any]) -> None:
+    def reshape(self, stored: Stored, doc: JSONObject) -> None:
         """Exchange the document of a version for the same in another shape; no version is made and no event."""
         self.objects[stored.key] = Stored(stored.key, stored.rv, doc)
         self._past.clear()
@@ -177,7 +179,7 @@ class Store:
         self._weight += event.new.size
         if len(self._events) > 2 * self._capacity:
             self._forget(len(self._events) - self._capacity)
-        while self._weight > _MOST_BYTES and len(self._events) > 1:
+        while self._weight > _MAX_BYTES and len(self._events) > 1:
             self._forget(len(self._events) // 2)
         if not self._held:
             self.wake()
@@ -227,7 +229,7 @@ class Store:
             return self.now
         found = self._past.get(position)
         if found is None:
-            while len(self._past) >= _MOST_SNAPSHOTS:
+            while len(self._past) >= _MAX_SNAPSHOTS:
                 del self._past[next(iter(self._past))]
             found = self._past[position] = self._walked_back(position)
         return found

@@ -17,23 +17,24 @@ from reconciler.apiserver.requests.bodies import (
     MERGE_PATCH,
     STRATEGIC_PATCH,
     YAML,
-    decode,
+    decode_patch,
     media_type,
     read_object,
     read_yaml,
     yaml_problem,
 )
-from reconciler.apiserver.requests.metadata_decoding import metadata_warnings, read_metadata
+from reconciler.apiserver.requests.metadata_decoding import decode_metadata, metadata_warnings
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import Node
 from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.wire import JSONObject
 
-__all__ = ["in_order_of", "no_metadata", "read_document", "take_patched", "worst"]
+__all__ = ["decode_patched", "first_error", "metadata_error", "read_document", "sort_by_document"]
 
 _ROOT = re.compile(r"[.\[]")
 
 
-def read_document(call: Call, before: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
+def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObject, list[str]]:
     """Return the document of a create or update and the warnings about it.
 
     The document and its metadata are private to the caller; what lies deeper is not to be changed.
@@ -46,12 +47,12 @@ def read_document(call: Call, before: dict[str, Any] | None = None) -> tuple[dic
         Refusal: 400, 415 or 422 for what is no document of the kind.
     """
     info = call.endpoint.info
-    found = read_object(call.request, info.kind, call.doubled)
+    found = read_object(call.request, info.kind, call.duplicates)
     _check_type(call, found)
-    return _complete(call, found, before)
+    return _decode(call, found, before)
 
 
-def take_patched(call: Call, found: Any, before: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
+def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
     """Return what a patch made of a document, as `read_document` does.
 
     Raises:
@@ -68,14 +69,14 @@ def take_patched(call: Call, found: Any, before: dict[str, Any] | None) -> tuple
     for key, value, wanted in (("apiVersion", version, endpoint.api_version), ("kind", kind, info.kind)):
         if value != wanted:
             if not endpoint.resource.custom:
-                raise _foreign(call, str(version or ""), str(kind or ""))
+                raise _wrong_kind(call, str(version or ""), str(kind or ""))
             group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
             error = FieldError(key, f"Invalid value: {quoted(str(value))}: must be {wanted}")
             raise invalid(str(kind), group, call.name, [error])
-    return _complete(call, found, before)
+    return _decode(call, found, before)
 
 
-def _check_type(call: Call, found: dict[str, Any]) -> None:
+def _check_type(call: Call, found: JSONObject) -> None:
     endpoint, info = call.endpoint, call.endpoint.info
     version, kind = found.get("apiVersion"), found.get("kind")
     if endpoint.resource.custom:
@@ -91,7 +92,7 @@ def _check_type(call: Call, found: dict[str, Any]) -> None:
         version, kind = found["apiVersion"], found["kind"]
     if not endpoint.resource.custom:
         if version != endpoint.api_version or kind != info.kind:
-            raise _foreign(call, str(version), str(kind))
+            raise _wrong_kind(call, str(version), str(kind))
         return
     if version != endpoint.api_version:
         raise bad_request(
@@ -105,7 +106,7 @@ def _check_type(call: Call, found: dict[str, Any]) -> None:
         raise invalid(str(kind), info.group, name, [error])
 
 
-def _foreign(call: Call, version: str, kind: str) -> Refusal:
+def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
     """Make the 400 for a document of another built-in kind, or of none."""
     info = call.endpoint.info
     known = built_in_node(*_parts(version), kind)
@@ -123,11 +124,11 @@ def _parts(version: str) -> tuple[str, str]:
     return group, name
 
 
-def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
-    earlier_metadata: dict[str, Any] | None = before["metadata"] if before is not None else None
-    raw, unknown = found.get("metadata"), _Unknown([], [])
-    document = _settled(call, found, before, unknown)
-    problems = list(call.doubled)
+def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
+    earlier_metadata: JSONObject | None = before["metadata"] if before is not None else None
+    raw, unknown = found.get("metadata"), _UnknownFields([], [])
+    document = _decode_fields(call, found, before, unknown)
+    problems = list(call.duplicates)
     if call.endpoint.resource.custom:
         paths = unknown.metadata + sorted(unknown.content)
     else:
@@ -135,41 +136,41 @@ def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) 
     problems += [f"unknown field {quoted(path)}" for path in paths]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
-        if call.doubled and media_type(call.request) == YAML:
-            problems[: len(call.doubled)] = [yaml_problem(call.doubled)]
-        raise _malformed(call, found, f"strict decoding error: {', '.join(problems)}")
+        if call.duplicates and media_type(call.request) == YAML:
+            problems[: len(call.duplicates)] = [yaml_problem(call.duplicates)]
+        raise _decode_error(call, found, f"strict decoding error: {', '.join(problems)}")
     warnings = problems if validation != "Ignore" else []
-    call.noted = warnings
+    call.warnings = warnings
     if isinstance(raw, dict) and raw is not earlier_metadata:
         custom = call.endpoint.resource.custom and not call.subresource
         warnings = warnings + metadata_warnings(raw, earlier_metadata or {}, custom=custom)
     return document, warnings
 
 
-class _Unknown(NamedTuple):
+class _UnknownFields(NamedTuple):
     """Collect the paths of what a kind does not have."""
 
     metadata: list[str]
     content: list[str]
 
 
-def _settled(call: Call, found: dict[str, Any], before: dict[str, Any] | None, unknown: _Unknown) -> dict[str, Any]:
+def _decode_fields(call: Call, found: JSONObject, before: JSONObject | None, unknown: _UnknownFields) -> JSONObject:
     """Return a document with what belongs there."""
     endpoint, media, raw = call.endpoint, media_type(call.request), found.get("metadata")
     custom, known = endpoint.resource.custom, before is not None and raw is before["metadata"]
     restored = not custom and media in (STRATEGIC_PATCH, APPLY_PATCH)
     where = "" if custom else "metadata."
     malformed: dict[str, Malformed] = {}
-    metadata: dict[str, Any] = {}
+    metadata: JSONObject = {}
     try:
         if known and isinstance(raw, dict):
             metadata = dict(raw)
         else:
             lenient = custom and media == APPLY_PATCH
-            metadata = read_metadata(raw, unknown.metadata, where=where, restored=restored, lenient=lenient)
+            metadata = decode_metadata(raw, unknown.metadata, where=where, restored=restored, lenient=lenient)
     except Malformed as error:
-        malformed["metadata"] = error if custom else no_metadata(raw, endpoint.info.kind, error)
-    document: dict[str, Any] = {}
+        malformed["metadata"] = error if custom else metadata_error(raw, endpoint.info.kind, error)
+    document: JSONObject = {}
     try:
         if media in (MERGE_PATCH, JSON_PATCH):
             found = dict(sorted(found.items()))
@@ -183,11 +184,11 @@ def _settled(call: Call, found: dict[str, Any], before: dict[str, Any] | None, u
         places = {"metadata": metadata_node()}
         if isinstance(endpoint.contents, BuiltInContents):
             places |= endpoint.contents.node.properties
-        raise _malformed(call, found, worst(found, malformed, places, order=order, where=where))
+        raise _decode_error(call, found, first_error(found, malformed, places, order=order, where=where))
     return {**document, "metadata": metadata}
 
 
-def no_metadata(raw: Any, kind: str, problem: Malformed) -> Malformed:
+def metadata_error(raw: Any, kind: str, problem: Malformed) -> Malformed:
     """Return how metadata of a built-in kind is complained of: as a whole when it is no object at all."""
     if isinstance(raw, dict):
         return problem
@@ -195,8 +196,8 @@ def no_metadata(raw: Any, kind: str, problem: Malformed) -> Malformed:
     return Malformed(shown, problem.restoring)
 
 
-def worst(
-    found: dict[str, Any],
+def first_error(
+    found: JSONObject,
     malformed: dict[str, Malformed],
     places: Mapping[str, Node],
     *,
@@ -225,14 +226,14 @@ def worst(
     return str(malformed[min(malformed, key=order.index)])
 
 
-def _in_order(call: Call, found: dict[str, Any], unknown: list[str]) -> list[str]:
+def _in_order(call: Call, found: JSONObject, unknown: list[str]) -> list[str]:
     """Sort paths as a typed decoder meets them; what a patch made is written in the order of the alphabet."""
     if call.verb == "patch":
         return sorted(unknown)
-    return in_order_of(found, unknown)
+    return sort_by_document(found, unknown)
 
 
-def in_order_of(found: dict[str, Any], paths: list[str]) -> list[str]:
+def sort_by_document(found: JSONObject, paths: list[str]) -> list[str]:
     """Return paths sorted as the members of a document are in which they begin."""
     order = {member: index for index, member in enumerate(found)}
     # A member's own name may hold dots and brackets.
@@ -245,7 +246,7 @@ def _cannot_be_handled(endpoint: Endpoint, problem: str) -> str:
     )
 
 
-def _malformed(call: Call, found: dict[str, Any], problem: str) -> Refusal:
+def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
     """Make the refusal of a document that cannot be decoded: for a patch it shows what the patch made."""
     if call.verb != "patch":
         return bad_request(_cannot_be_handled(call.endpoint, problem))
@@ -259,7 +260,7 @@ def _malformed(call: Call, found: dict[str, Any], problem: str) -> Refusal:
         )
     if media_type(call.request) == STRATEGIC_PATCH:
         # The library behind these shows the patch itself.
-        shown = quoted(go_value(decode(call.request.body)))
+        shown = quoted(go_value(decode_patch(call.request.body)))
     else:
         shown = go_json(go_json(found))
     return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])

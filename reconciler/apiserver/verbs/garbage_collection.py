@@ -8,14 +8,15 @@ from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.registry import Endpoint, Resource
 from reconciler.apiserver.storage.store import Store, Stored
 from reconciler.apiserver.verbs.delete import Deleter
+from reconciler.wire import JSONObject
 
-__all__ = ["Lifecycle"]
+__all__ = ["GarbageCollector"]
 
 _FOREGROUND = "foregroundDeletion"
 _ORPHAN = "orphan"
 
 
-class Lifecycle:
+class GarbageCollector:
     """Follow the commits of a cluster.
 
     Args:
@@ -29,7 +30,7 @@ class Lifecycle:
         self._dependents: dict[str, dict[tuple[Store, str], Resource]] = {}
         self._uids: dict[str, tuple[Resource, str]] = {}
         self._in_namespace: dict[str, int] = {}
-        cluster.consequences.append(self._follow)
+        cluster.commit_hooks.append(self._follow)
 
     def _follow(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
         self._index(resource, old, new)
@@ -75,7 +76,7 @@ class Lifecycle:
     # owners
 
     def _collect_after(self, uid: str) -> None:
-        """Delete what only the removed object owned; take the reference from what has other owners."""
+        """Delete what only the removed object fields_of; take the reference from what has other owners."""
         for resource, stored in self._dependents_of(uid):
             current = resource.store.objects.get(stored.key)
             if current is None or uid not in _owner_uids(current):
@@ -131,7 +132,7 @@ class Lifecycle:
             del metadata[field]
         self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata})
 
-    def _delete(self, resource: Resource, stored: Stored, options: dict[str, Any]) -> None:
+    def _delete(self, resource: Resource, stored: Stored, options: JSONObject) -> None:
         self._deleter.delete_stored(_any_endpoint(resource), stored, options)
 
     # namespaces

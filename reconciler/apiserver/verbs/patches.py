@@ -8,15 +8,22 @@ from typing import Any, cast
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, check_value
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, patch_rejected, too_large
 from reconciler.apiserver.encoding.text import go_type
-from reconciler.apiserver.requests.bodies import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decode, duplicate_fields
+from reconciler.apiserver.requests.bodies import (
+    JSON_PATCH,
+    MERGE_PATCH,
+    STRATEGIC_PATCH,
+    decode_patch,
+    duplicate_fields,
+)
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.store import encode
 from reconciler.apiserver.verbs.strategic_patch import strategic_merge
+from reconciler.wire import JSONObject
 
-__all__ = ["patched"]
+__all__ = ["PatchFailed", "apply_patch", "json_patch", "merge_patch"]
 
 
-def patched(call: Call, kind: str, before: dict[str, Any]) -> Any:
+def apply_patch(call: Call, kind: str, before: JSONObject) -> Any:
     """Return what the patch of a request makes of a document.
 
     Args:
@@ -34,7 +41,7 @@ def patched(call: Call, kind: str, before: dict[str, Any]) -> Any:
             check_value(found)
             return found
         if kind == STRATEGIC_PATCH:
-            return strategic_merge(before, cast("dict[str, Any]", patch), call.endpoint.place)
+            return strategic_merge(before, cast("JSONObject", patch), call.endpoint.place)
         return merge_patch(before, patch)
     except (PatchFailed, InvalidJSON):
         raise patch_rejected() from None
@@ -42,7 +49,7 @@ def patched(call: Call, kind: str, before: dict[str, Any]) -> Any:
 
 def _read_patch(call: Call, kind: str) -> Any:
     try:
-        patch: Any = decode(call.request.body)
+        patch: Any = decode_patch(call.request.body)
     except Refusal as refusal:
         if kind != STRATEGIC_PATCH:
             raise
@@ -57,17 +64,17 @@ def _read_patch(call: Call, kind: str) -> Any:
         wanted = "[]handlers.jsonPatchOp" if kind == JSON_PATCH else "map[string]interface {}"
         problem = f"json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
         raise bad_request(problem if kind == STRATEGIC_PATCH else f"error decoding patch: {problem}")
-    if kind == JSON_PATCH and len(patch) > MOST_OPERATIONS:
-        raise too_large(f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(patch)}")
+    if kind == JSON_PATCH and len(patch) > MAX_OPERATIONS:
+        raise too_large(f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}")
     if kind == MERGE_PATCH:
-        call.doubled += duplicate_fields(call.request.body, patch)
+        call.duplicates += duplicate_fields(call.request.body, patch)
     return patch
 
 
-MOST_OPERATIONS = 10_000
+MAX_OPERATIONS = 10_000
 """Operations of a JSON patch, as in kube-apiserver."""
 
-MOST_COPIED_BYTES = 3 * 1024 * 1024
+MAX_COPIED_BYTES = 3 * 1024 * 1024
 """Bytes that the copy operations of a JSON patch may add, as in kube-apiserver."""
 
 _INDEX = re.compile("0|-?[1-9][0-9]{0,8}|-0")
@@ -84,7 +91,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
     patch does not touch is shared with `target`.
     """
     if not isinstance(patch, dict):
-        return _pruned(patch)
+        return _without_nulls(patch)
     merged = dict(target) if isinstance(target, dict) else {}
     for key, value in patch.items():
         if value is None:
@@ -92,16 +99,16 @@ def merge_patch(target: Any, patch: Any) -> Any:
         elif isinstance(value, dict):
             merged[key] = merge_patch(merged.get(key), value)
         else:
-            merged[key] = _pruned(value)
+            merged[key] = _without_nulls(value)
     return merged
 
 
-def _pruned(value: Any) -> Any:
+def _without_nulls(value: Any) -> Any:
     """Drop null members of the objects in a list; null items stay."""
     if isinstance(value, list):
-        return [_pruned(item) for item in value]
+        return [_without_nulls(item) for item in value]
     if isinstance(value, dict):
-        return {key: _pruned(member) for key, member in value.items() if member is not None}
+        return {key: _without_nulls(member) for key, member in value.items() if member is not None}
     return value
 
 
@@ -113,7 +120,7 @@ def json_patch(document: Any, operations: Any) -> Any:
     """
     if not isinstance(operations, list):
         raise PatchFailed("a JSON patch is a list of operations")
-    document, copied = _owned(document), 0
+    document, copied = _deep_copy(document), 0
     for operation in operations:
         if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
             raise PatchFailed(f"unexpected operation: {operation}")
@@ -121,35 +128,35 @@ def json_patch(document: Any, operations: Any) -> Any:
         if op == "test":
             _test(document, path, operation)
         elif op == "remove":
-            document = _edit(document, path, "remove", None)
+            document = _change(document, path, "remove", None)
         elif op in ("add", "replace"):
-            document = _edit(document, path, op, operation.get("value"))
+            document = _change(document, path, op, operation.get("value"))
         elif op in ("move", "copy"):
             if not isinstance(operation.get("from"), str):
                 raise PatchFailed(f"unexpected operation: {operation}")
             source = _pointer(operation["from"])
             if op == "move":
                 value = _read(document, source)
-                document = _edit(document, source, "remove", None)
+                document = _change(document, source, "remove", None)
             else:
-                value, size = _copied(document, source)
+                value, size = _copy_value(document, source)
                 copied += size
-                if copied > MOST_COPIED_BYTES:
-                    raise PatchFailed(f"the copies have more than {MOST_COPIED_BYTES} bytes")
-            document = _edit(document, path, "add", value)
+                if copied > MAX_COPIED_BYTES:
+                    raise PatchFailed(f"the copies have more than {MAX_COPIED_BYTES} bytes")
+            document = _change(document, path, "add", value)
         else:
             raise PatchFailed(f"unexpected kind: {op}")
     return document
 
 
-def _owned(value: Any) -> Any:
+def _deep_copy(value: Any) -> Any:
     """Return a copy that can be changed in place."""
     if isinstance(value, dict):
-        return {key: _owned(member) for key, member in value.items()}
-    return [_owned(item) for item in value] if isinstance(value, list) else value
+        return {key: _deep_copy(member) for key, member in value.items()}
+    return [_deep_copy(item) for item in value] if isinstance(value, list) else value
 
 
-def _copied(document: Any, path: list[str]) -> tuple[Any, int]:
+def _copy_value(document: Any, path: list[str]) -> tuple[Any, int]:
     """Return a copied value and its size as JSON; of a member that is not there the server's library copies null."""
     value = None
     parent = _read(document, path[:-1]) if path else None
@@ -159,26 +166,26 @@ def _copied(document: Any, path: list[str]) -> tuple[Any, int]:
         check_value(value)
     except InvalidJSON as error:
         raise PatchFailed(str(error)) from None
-    return _owned(value), len(encode(value))
+    return _deep_copy(value), len(encode(value))
 
 
-def _test(document: Any, path: list[str], operation: dict[str, Any]) -> None:
+def _test(document: Any, path: list[str], operation: JSONObject) -> None:
     try:
         found = _read(document, path)
     except PatchFailed:
         found = None
-    if not _same(found, operation.get("value")):
+    if not _json_equal(found, operation.get("value")):
         raise PatchFailed(f"testing value {operation['path']} failed: test failed")
 
 
-def _same(one: Any, other: Any) -> bool:
+def _json_equal(one: Any, other: Any) -> bool:
     """Compare JSON values: true is not 1, and 1 is 1.0."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(_json_equal(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(_json_equal, one, other))
     return bool(one == other)
 
 
@@ -212,7 +219,7 @@ def _index(part: str, last: int) -> int:
     return index
 
 
-def _edit(document: Any, path: list[str], op: str, value: Any) -> Any:
+def _change(document: Any, path: list[str], op: str, value: Any) -> Any:
     """Add, replace or remove one place of a document, and return the document."""
     if not path:
         if op == "remove":

@@ -1,4 +1,4 @@
-"""Answer get, list and watch."""
+"""HandlerResult get, list and watch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import bisect
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
 from reconciler.apiserver.encoding.refusals import (
@@ -22,12 +21,18 @@ from reconciler.apiserver.encoding.refusals import (
     too_large_resource_version,
 )
 from reconciler.apiserver.encoding.text import go_int, go_type, is_int64, quoted
-from reconciler.apiserver.requests.routing import Call, truthy
-from reconciler.apiserver.requests.selectors import Selector, parse_fields, parse_labels, parse_shards
+from reconciler.apiserver.requests.routing import Call, parse_bool
+from reconciler.apiserver.requests.selectors import (
+    Selector,
+    parse_field_selector,
+    parse_label_selector,
+    parse_shard_selector,
+)
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Snapshot, Store, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.apiserver.verbs.watch import Watch
+from reconciler.wire import JSONObject
 
 __all__ = ["Reader", "selector_of"]
 
@@ -49,11 +54,11 @@ def selector_of(call: Call) -> Selector:
     for number in ("timeoutSeconds", "limit"):
         _number(call.query.get(number, ""))
     labels, fields = call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
-    wanted = parse_labels(labels) if labels else []
-    terms = parse_fields(fields) if fields else []
+    wanted = parse_label_selector(labels) if labels else []
+    terms = parse_field_selector(fields) if fields else []
     _check_options(call)
     if call.name:
-        terms += parse_fields(f"metadata.name={call.name}")
+        terms += parse_field_selector(f"metadata.name={call.name}")
     readers, endpoint = call.endpoint.selectable, call.endpoint
     spaceless = endpoint.resource.custom and not endpoint.info.namespaced
     everywhere = _COMMON.keys() - ({"metadata.namespace"} if spaceless else ())
@@ -64,11 +69,11 @@ def selector_of(call: Call) -> Selector:
             known = ", ".join(f'"{path}"' for path in (*_COMMON, *readers))
             raise bad_request(f'"{term.path}" is not a known field selector: only {known}')
 
-    def read(doc: dict[str, Any], path: str) -> str:
+    def read(doc: JSONObject, path: str) -> str:
         return _COMMON[path](doc) if path in _COMMON else readers[path](doc)
 
     shard = call.query.get("shardSelector", "")
-    return Selector(wanted, terms, read, parse_shards(shard) if shard else None)
+    return Selector(wanted, terms, read, parse_shard_selector(shard) if shard else None)
 
 
 def _check_options(call: Call) -> None:
@@ -79,7 +84,7 @@ def _check_options(call: Call) -> None:
         _check_match(call)
 
 
-_COMMON: dict[str, Callable[[dict[str, Any]], str]] = {
+_COMMON: dict[str, Callable[[JSONObject], str]] = {
     "metadata.name": lambda doc: str(doc["metadata"]["name"]),
     "metadata.namespace": lambda doc: str(doc["metadata"].get("namespace", "")),
 }
@@ -179,7 +184,7 @@ class Reader:
         objects, rv, token = self._snapshot(call, selector, stale)
         items, remaining, following = self._page(call, selector, objects, rv, token)
         endpoint = call.endpoint
-        metadata: dict[str, Any] = {"continue": ""} if endpoint.resource.custom else {}
+        metadata: JSONObject = {"continue": ""} if endpoint.resource.custom else {}
         if following is not None:
             metadata["continue"] = following.text()
             if remaining:
@@ -187,7 +192,7 @@ class Reader:
         metadata["resourceVersion"] = str(rv)
         if selector.shard is not None:
             metadata["shardInfo"] = {"selector": selector.shard.text}
-        return view.many(endpoint, items, metadata)
+        return view.encode_list(endpoint, items, metadata)
 
     def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _Token | None]:
         store, current = call.endpoint.store, self._cluster.revisions.current
@@ -235,7 +240,7 @@ class Reader:
         for index in range(start, stop):
             stored = objects[keys[index]]
             if limit and len(found) == limit:
-                remaining = stop - index if selector.counted else 0
+                remaining = stop - index if selector.counts_remaining else 0
                 return found, remaining, _Token(rv, keys[index])
             if not selector.empty and not selector.matches(stored.doc):
                 continue
@@ -264,7 +269,7 @@ class Reader:
             found = store.position(asked)
             failure = None if found is not None else expired(f"too old resource version: {asked} ({store.floor})")
             position = position if found is None else found
-        bookmarks = truthy(call.query.get("allowWatchBookmarks", ""))
+        bookmarks = parse_bool(call.query.get("allowWatchBookmarks", ""))
         ends = bookmarks and (initial_events or (initial_events is None and not asked))
         watch = Watch(
             call.endpoint,
@@ -328,7 +333,7 @@ def _initial_events(call: Call) -> bool | None:
     if call.query.get("continue"):
         problems.append("Forbidden: resourceVersionMatch is forbidden when continue is provided")
     _refuse_match(problems)
-    return None if text is None else truthy(text)
+    return None if text is None else parse_bool(text)
 
 
 def _refuse_match(problems: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error
 from reconciler.apiserver.encoding.text import go_json, go_value
 from reconciler.apiserver.schema.shape import ANYTHING, Node
+from reconciler.wire import JSONObject
 
 __all__ = ["strategic_merge"]
 
@@ -23,7 +24,7 @@ _GO_TYPES = {
 }
 
 
-def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str, Any]:
+def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:
     """Return an object with a strategic merge patch applied; what is not touched is shared.
 
     Raises:
@@ -52,7 +53,7 @@ def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str,
     return merged
 
 
-def _kept(members: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+def _kept(members: JSONObject, patch: JSONObject) -> JSONObject:
     """Return what a patch leaves of an object before anything is merged into it."""
     retained = patch.get(_RETAIN)
     if retained is not None:
@@ -88,7 +89,7 @@ def _are_objects(old: list[Any], new: list[Any]) -> bool:
     """Tell whether lists hold objects, which merge by their keys.
 
     Raises:
-        Refusal: 500 when what is patched holds items of another type.
+        Refusal: 500 when what is apply_patch holds items of another type.
     """
     kinds = {type(item) for item in (*old, *new)}
     if old and len(kinds) > 1:
@@ -129,7 +130,7 @@ def _no_key(key: str, item: Any) -> Refusal:
 
 
 def _check_order(changed: list[Any], order: list[Any], name: Callable[[Any], str]) -> None:
-    """Refuse an order in which what is patched does not stand as it does in the patch."""
+    """Refuse an order in which what is apply_patch does not stand as it does in the patch."""
     listed = iter([name(item) for item in order])
     if not all(name(item) in listed for item in changed):
         raise internal_error(

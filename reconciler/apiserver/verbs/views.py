@@ -14,6 +14,7 @@ from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.clock import Clock
+from reconciler.wire import JSONObject
 
 __all__ = ["WHOLE", "MetadataView", "TableView", "WholeView", "negotiate", "to_yaml"]
 
@@ -31,27 +32,27 @@ class WholeView:
         """Return the JSON of one object."""
         return endpoint.encode(stored)
 
-    def content(self, endpoint: Endpoint, doc: dict[str, Any]) -> bytes:
+    def encode_document(self, endpoint: Endpoint, doc: JSONObject) -> bytes:
         """Return the JSON of a document that is no stored version."""
-        return encode(endpoint.show(doc))
+        return encode(endpoint.to_served(doc))
 
-    def beside(self, document: dict[str, Any]) -> bytes:
+    def encode_subresource(self, document: JSONObject) -> bytes:
         """Return the JSON of a document of a kind of its own that stands for an object, such as a Scale."""
         return encode(document)
 
-    def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:
+    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:
         """Return apiVersion and kind of what single objects are shown as."""
         return endpoint.api_version, endpoint.info.kind
 
-    def many(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
+    def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
         head = encode({"apiVersion": endpoint.api_version, "kind": endpoint.info.list_name, "metadata": metadata})
         if endpoint.resource.custom:
             return _list(head, [self.encode(endpoint, item) for item in items])
 
         # Items of typed lists do not name their kind.
-        def untyped(doc: dict[str, Any]) -> dict[str, Any]:
-            shown = endpoint.show(doc)
+        def untyped(doc: JSONObject) -> JSONObject:
+            shown = endpoint.to_served(doc)
             return {key: value for key, value in shown.items() if key not in ("apiVersion", "kind")}
 
         return _list(head, [item.encoded(f"{endpoint.api_version}#item", untyped) for item in items])
@@ -74,19 +75,19 @@ class MetadataView(WholeView):
         """Return the JSON of one object's metadata."""
         return stored.encoded(f"{endpoint.api_version}#metadata", _only_metadata)
 
-    def content(self, endpoint: Endpoint, doc: dict[str, Any]) -> bytes:  # noqa: ARG002 - one form for all kinds
+    def encode_document(self, endpoint: Endpoint, doc: JSONObject) -> bytes:  # noqa: ARG002 - one form for all kinds
         """Return the JSON of a document's metadata."""
         return encode(_only_metadata(doc))
 
-    def beside(self, document: dict[str, Any]) -> bytes:
+    def encode_subresource(self, document: JSONObject) -> bytes:
         """Return the JSON of a document's metadata."""
         return encode(_only_metadata(document))
 
-    def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002 - one form for all kinds
+    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002 - one form for all kinds
         """Return apiVersion and kind of PartialObjectMetadata."""
         return _META, "PartialObjectMetadata"
 
-    def many(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
+    def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
         shown = {key: value for key, value in metadata.items() if value != ""}
         head = encode({"kind": "PartialObjectMetadataList", "apiVersion": _META, "metadata": shown})
@@ -95,7 +96,7 @@ class MetadataView(WholeView):
         return _list(head, [self.encode(endpoint, item) for item in items])
 
 
-def _only_metadata(doc: dict[str, Any]) -> dict[str, Any]:
+def _only_metadata(doc: JSONObject) -> JSONObject:
     return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": doc["metadata"]}
 
 
@@ -117,9 +118,9 @@ class TableView(WholeView):
 
     def encode(self, endpoint: Endpoint, stored: Stored) -> bytes:
         """Return a table of one row."""
-        return self.content(endpoint, stored.doc)
+        return self.encode_document(endpoint, stored.doc)
 
-    def content(self, endpoint: Endpoint, doc: dict[str, Any]) -> bytes:
+    def encode_document(self, endpoint: Endpoint, doc: JSONObject) -> bytes:
         """Return a table of one row."""
         metadata = {"resourceVersion": doc["metadata"].get("resourceVersion", "")}
         table = self._table(endpoint, [doc], metadata)
@@ -128,16 +129,16 @@ class TableView(WholeView):
         self._titled = True
         return encode(table)
 
-    def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002
+    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002
         """Return apiVersion and kind of a table."""
         return _META, "Table"
 
-    def many(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
+    def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return a table of all rows."""
         shown = {key: value for key, value in metadata.items() if value != ""}
         return encode(self._table(endpoint, [item.doc for item in items], shown))
 
-    def _table(self, endpoint: Endpoint, docs: list[dict[str, Any]], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def _table(self, endpoint: Endpoint, docs: list[JSONObject], metadata: Mapping[str, Any]) -> JSONObject:
         if endpoint.resource.custom:
             columns = endpoint.columns or (_AGE,)
             definitions = [_NAME, *(_definition(column) for column in columns)]
@@ -156,7 +157,7 @@ class TableView(WholeView):
             "rows": rows,
         }
 
-    def _cell(self, column: Mapping[str, Any], doc: dict[str, Any]) -> Any:
+    def _cell(self, column: Mapping[str, Any], doc: JSONObject) -> Any:
         found = _find(doc, column["jsonPath"])
         kind = column["type"]
         if found is None or (kind == "integer" and not isinstance(found, (int, float))):
@@ -167,17 +168,17 @@ class TableView(WholeView):
             return go_json(found)
         return found
 
-    def _object(self, endpoint: Endpoint, doc: dict[str, Any]) -> Any:
+    def _object(self, endpoint: Endpoint, doc: JSONObject) -> Any:
         if self._include == "None":
             return None
-        return endpoint.show(doc) if self._include == "Object" else _only_metadata(doc)
+        return endpoint.to_served(doc) if self._include == "Object" else _only_metadata(doc)
 
 
 _NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name of the object.", "priority": 0}
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Time since creation."}
 
 
-def _built_in_definition(column: Column) -> dict[str, Any]:
+def _built_in_definition(column: Column) -> JSONObject:
     form = "name" if column.name == "Name" else ""
     described = f"The column {column.name}."
     return {
@@ -189,7 +190,7 @@ def _built_in_definition(column: Column) -> dict[str, Any]:
     }
 
 
-def _definition(column: Mapping[str, Any]) -> dict[str, Any]:
+def _definition(column: Mapping[str, Any]) -> JSONObject:
     described = f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"
     return {
         "name": column["name"],

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 from reconciler.apiserver.builtin.skeletons import shown_empty
 from reconciler.apiserver.encoding.refusals import Refusal, expired
@@ -18,6 +17,7 @@ from reconciler.apiserver.requests.selectors import Selector
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
+from reconciler.wire import JSONObject
 
 __all__ = ["BOOKMARK_SECONDS", "Watch", "error_frame"]
 
@@ -186,7 +186,7 @@ class Watch:
         return b""
 
     def _shared(self, event: Event, type: str) -> bytes:
-        """Return the frame of an event, made once for all watches of the same view."""
+        """Return the frame of an event, made once for all watches of the same_json view."""
         name = self._view.name
         if name is None:
             return _frame(type, self._content(event, type))
@@ -200,7 +200,7 @@ class Watch:
         if type == DELETED and event.type != DELETED and event.old is not None:
             # The object left the selector: the reader gets what it knew, under the version that made it leave.
             old = event.old.doc
-            return self._view.content(
+            return self._view.encode_document(
                 self._endpoint, {**old, "metadata": {**old["metadata"], "resourceVersion": str(event.rv)}}
             )
         return self._view.encode(self._endpoint, event.new)
@@ -215,10 +215,10 @@ class Watch:
         return self._bookmark(self._version(), None)
 
     def _bookmark(self, rv: int, annotations: dict[str, str] | None) -> bytes:
-        metadata: dict[str, Any] = {"resourceVersion": str(rv)}
+        metadata: JSONObject = {"resourceVersion": str(rv)}
         if annotations:
             metadata["annotations"] = annotations
-        api_version, kind = self._view.kind_of(self._endpoint)
+        api_version, kind = self._view.type_of(self._endpoint)
         document = {"kind": kind, "apiVersion": api_version, "metadata": metadata}
         if kind == self._endpoint.info.kind:
             document |= shown_empty(self._endpoint.info, self._endpoint.skeleton)
