@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from reconciler.apiserver import APIServer
+from reconciler.apiserver import APIServer, Delay, Match, Refuse
 from reconciler.errors import NotSent, OutcomeUnknown
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition
 
@@ -37,6 +37,26 @@ async def test_a_refusal_reads_like_the_real_thing(server: APIServer, api: Api) 
     server.faults.add(status=403, reason="Odd", message="because")
     odd = await api.get(f"{WIDGETS}/a")
     assert (odd["reason"], odd["message"]) == ("Odd", "because")
+
+
+async def test_a_fault_is_a_match_and_its_effects(server: APIServer, api: Api) -> None:
+    await api.make("a")
+    match = Match(verb="patch", subresource="status")
+    fault = server.faults.add(match, Delay(1.5), Refuse(409, reason="Odd"), times=1)
+    assert (fault.match, fault.effects) == (match, (Delay(1.5), Refuse(409, reason="Odd")))
+    refused = await api.patch(f"{WIDGETS}/a/status", {"status": {"n": 1}})
+    assert (refused.status, refused["reason"]) == (409, "Odd")
+    assert asyncio.get_running_loop().time() == 1.5
+    assert fault.hits == 1
+
+
+async def test_keywords_are_short_forms_of_a_match_and_its_effects(server: APIServer) -> None:
+    short = server.faults.add(status=429, retry_after=7, latency=2, verb="get", name=None, user_agent=["a", "b"])
+    assert short.match == Match(verb="get", user_agent=["a", "b"])
+    assert short.effects == (Delay(2), Refuse(429, retry_after=7))
+    assert server.faults.add(Match(verb="get"), Refuse(500), name="a").match == Match(verb="get", name="a")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'state'"):
+        server.faults.add(state=500)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -385,8 +405,8 @@ async def test_chaos_strikes_only_whom_it_is_meant_for(server: APIServer, api: A
 async def test_chaos_leaves_out_what_is_not_wanted(server: APIServer, api: Api) -> None:
     chaos = server.faults.chaos(rate=1.0, verb="get", without=["lost", "stale", "429"])
     assert set(chaos.faults) == {"500", "503"}
-    assert chaos.faults["500"].match == {"verb": ("get",)}
-    with pytest.raises(ValueError, match="chaos has no thunder: it has 500, 503"):
+    assert chaos.faults["500"].match == Match(verb=("get",))
+    with pytest.raises(ValueError, match="unknown kind of chaos: thunder; known are 500, 503"):
         server.faults.chaos(without=["thunder"])
     with pytest.raises(ValueError, match="from 0 to 1, not 5"):
         server.faults.chaos(rate=5)

@@ -167,7 +167,7 @@ async def test_writes_are_found_by_kind_object_writer_and_effect(server: APIServ
     assert count(by="operator") == 2
     assert count(by="me") == 1
     assert (len(log), [entry.verb for entry in log].count("create")) == (5, 3)
-    with pytest.raises(TypeError, match="5 is no kind"):
+    with pytest.raises(TypeError, match="5 is not a kind"):
         log.writes(5)
 
 
@@ -223,8 +223,8 @@ async def test_the_timeline_tells_of_writes_faults_and_incidents_in_order(server
         "00:00:02.000 get widgets/a in default by tests/1.0: 200 [fault: delayed]",
         "00:00:02.000 1 watches of all kinds were cut",
         f"00:00:02.000 create widgets/b in default by tests/1.0: 201, version {version}",
-        f"00:00:02.000 history up to version {version} was forgotten",
-        f"00:00:02.000 history up to version {version} was forgotten",
+        f"00:00:02.000 history up to version {version} was compacted",
+        f"00:00:02.000 history up to version {version} was compacted",
         "00:00:02.000 the server restarted",
         "00:00:02.000 the server restarted and lost its data",
     ]

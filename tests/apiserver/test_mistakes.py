@@ -15,11 +15,11 @@ from reconciler.errors import ConfigurationError, MissingExtra
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"kind: [", "no YAML: look at line 1, column 8"),
-        (b"- a\n", "which is no object"),
-        (b"kind: Thing\n", "without apiVersion and kind"),
-        (b"apiVersion: v1\n", "without apiVersion and kind"),
-        (b"\xff\xfe\xff", "no text in UTF-8"),
+        (b"kind: [", "is not valid YAML: see line 1, column 8"),
+        (b"- a\n", "which is not an object"),
+        (b"kind: Thing\n", "without apiVersion or kind"),
+        (b"apiVersion: v1\n", "without apiVersion or kind"),
+        (b"\xff\xfe\xff", "is not valid UTF-8"),
         (b"apiVersion: example.com/v1\nkind: Thing\n", "apply its CustomResourceDefinition first"),
     ],
 )

@@ -100,7 +100,7 @@ async def test_the_url_is_bound_at_its_first_use_and_stays(server: APIServer) ->
     assert server.url == url
     assert await server.listen() == await server.listen("localhost") == url
     for other in ({"port": 1}, {"host": "::1"}):
-        with pytest.raises(ConfigurationError, match=rf"listens on {url} already: call listen\(\) before"):
+        with pytest.raises(ConfigurationError, match=rf"already listens on {url}; call listen\(\) before"):
             await server.listen(**other)
     with pytest.raises(ConfigurationError, match="loopback only"):
         await server.listen("0.0.0.0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 
 import pytest
 
@@ -194,10 +195,11 @@ async def test_a_stream_that_is_dropped_is_freed(server: APIServer, api: Api) ->
     await asyncio.sleep(1)
     reader.cancel()
     await asyncio.wait([reader])
+    watch = weakref.ref(stream.response.chunks)
     del stream, reader
     gc.collect()
     assert server.statistics().watches == 0
-    assert server.statistics().watches == 0
+    assert watch() is None
 
 
 async def test_a_cancelled_read_loses_no_event(api: Api) -> None:

@@ -47,7 +47,8 @@ class Selector:
 
     Attributes:
         empty: everything matches.
-        counts_remaining: the real server tells how many objects are left after a page, whatever is not of the shard included.
+        counts_remaining: the real server tells how many objects are left after a page, whatever is not of the shard
+            included.
         name: the one name that an object has to have, or empty.
         namespace: the one namespace that an object has to be in, or empty.
     """

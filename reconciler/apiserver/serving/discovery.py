@@ -1,4 +1,4 @@
-"""HandlerResult what clients ask before they know anything: versions, groups, resources, health."""
+"""The discovery endpoints: versions, groups, resources, OpenAPI, health."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryL
 
 
 class Discovery:
-    """Describe a registry.
+    """The discovery documents of a registry.
 
     Args:
-        registry: what is served.
+        registry: the served kinds.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -48,11 +48,11 @@ class Discovery:
         """Return the document, or plain text, for a path, and its media type.
 
         Raises:
-            Refusal: 404 for a path that nothing serves.
+            Refusal: 404, the path is not served.
         """
         parts = [part for part in path.split("/") if part]
         if parts[:1] == ["openapi"]:
-            return self._described(parts[1:]), "application/json"
+            return self._openapi_document(parts[1:]), "application/json"
         if parts and parts[0] in ("healthz", "readyz", "livez"):
             return "ok", "text/plain; charset=utf-8"
         if parts == ["version"]:
@@ -65,7 +65,7 @@ class Discovery:
             raise no_such_resource() if known or (len(parts) == 2 and parts[0] == "api") else not_served()
         return document, "application/json"
 
-    def _described(self, parts: list[str]) -> Any:
+    def _openapi_document(self, parts: list[str]) -> Any:
         found: Any = None
         if parts == ["v2"]:
             found = self._openapi.swagger()
@@ -86,7 +86,7 @@ class Discovery:
         if parts[0] == "api":
             return _APIS if parts == ["api"] else _core(parts, groups)
         if parts[0] == "apis":
-            return _named(parts, groups)
+            return _named_groups(parts, groups)
         return None
 
     def _aggregated(self, *, core: bool) -> JSONObject:
@@ -125,8 +125,8 @@ def _core(parts: list[str], groups: _Groups) -> Any:
     return _resource_list("v1", groups[""]["v1"]) if parts == ["api", "v1"] else None
 
 
-def _named(parts: list[str], groups: _Groups) -> Any:
-    """HandlerResult the paths below ``/apis``."""
+def _named_groups(parts: list[str], groups: _Groups) -> Any:
+    """Return the document of a path below ``/apis``."""
     if len(parts) == 1:
         named = [_group(name, list(versions)) for name, versions in groups.items() if name]
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": named}
@@ -139,7 +139,7 @@ def _named(parts: list[str], groups: _Groups) -> Any:
 
 
 _OTHER_KINDS = {"scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, **POD_SUBRESOURCES}
-"""The kinds of subresources that are not those of their objects."""
+"""The subresources whose kind is not that of their objects."""
 
 
 def _verbs_of(subresource: str) -> list[str]:
@@ -189,7 +189,7 @@ def _resource_list(group_version: str, endpoints: list[Endpoint]) -> JSONObject:
 def _aggregated_resource(endpoint: Endpoint) -> JSONObject:
     info = endpoint.info
     custom = endpoint.resource.custom
-    # The real server names group and version of its own kinds only where they differ from those of the list.
+    # The real server gives group and version of its own kinds only where they differ from those of the list.
     kind = {"group": info.group if custom else "", "version": endpoint.version if custom else "", "kind": info.kind}
     entry: JSONObject = {
         "resource": info.plural,

@@ -1,4 +1,4 @@
-"""Turn one request into one answer: the server without its life, its faults and its memory of requests."""
+"""The handler of a server: one request in, one response out, without faults, logging and sockets."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 @dataclass(slots=True)
 class HandlerResult:
-    """Hold an answer and what is to be remembered of it.
+    """A response, and what the request log records of it.
 
     Attributes:
-        response: what goes to the client.
-        reason: the reason of a refusal, or empty.
-        written: what a write came to, or None.
+        response: the response.
+        reason: the reason of an error response, or empty.
+        written: the result of a write, or None.
         watch: the stream of a watch, or None.
     """
 
@@ -52,14 +52,14 @@ class HandlerResult:
 
 
 class Handler:
-    """Serve one cluster's data.
+    """Handles the requests to one cluster.
 
     Args:
-        clock: gives stamps and ages.
-        rng: gives uids and generated names.
+        clock: the source of timestamps.
+        rng: the source of uids and generated names.
         history: how many events each kind keeps at least.
-        provision_namespaces: make namespaces that objects are created in.
-        sharded: heed ``shardSelector``.
+        provision_namespaces: create the missing namespaces of objects that are created.
+        sharded: honor ``shardSelector``.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Handler:
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
         definitions = Definitions(self.cluster)
-        provide = self._make_namespace if provision_namespaces else None
+        provide = self._create_namespace if provision_namespaces else None
         self._writer = Writer(self.cluster, definitions.strategy, provide)
         self._deleter = Deleter(self.cluster)
         self._pod_subresources = PodSubresources(self.cluster, self._deleter)
@@ -78,16 +78,16 @@ class Handler:
         self._garbage_collector = GarbageCollector(self.cluster, self._deleter)
         self._discovery = Discovery(self.cluster.registry)
         for name in _NAMESPACES:
-            self._make_namespace(name)
+            self._create_namespace(name)
 
-    def _make_namespace(self, name: str) -> None:
+    def _create_namespace(self, name: str) -> None:
         self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
-    def understand(self, request: HTTPRequest) -> Call | None:
-        """Return what a request asks of a kind; None for paths that belong to no kind.
+    def parse(self, request: HTTPRequest) -> Call | None:
+        """Return the call that a request makes; None for a path that belongs to no kind.
 
         Raises:
-            Refusal: for what is not served.
+            Refusal: the kind or verb is not served.
         """
         if is_review(request.path):
             return None
@@ -97,16 +97,16 @@ class Handler:
             return replace(call, query=query)
         return call
 
-    def answer(
+    def handle(
         self, request: HTTPRequest, call: Call | None, *, stale: float | None = None, expired: Refusal | None = None
     ) -> HandlerResult:
-        """HandlerResult a request; refusals are answers.
+        """Return the result of a request; error responses are results as well.
 
         Args:
             request: the request.
-            call: what `understand` made of it.
-            stale: for reads at version 0, how many seconds old the state is that is shown.
-            expired: what a watch ends with at once, or None.
+            call: the request as returned by `parse`.
+            stale: for reads at version 0, the age of the state that is shown, in seconds.
+            expired: the error that ends a watch at once, or None.
         """
         try:
             if call is None:
@@ -115,7 +115,7 @@ class Handler:
                 return self._watch(call, stale, expired)
             return self._read(call, stale) if call.verb in ("get", "list") else self._write(call)
         except Refusal as refusal:
-            warnings = [] if call is None else _warned(call, call.warnings)
+            warnings = [] if call is None else _warning_headers(call, call.warnings)
             return HandlerResult(refusal_response(refusal, warnings), refusal.reason)
         except MissingExtra as error:
             return HandlerResult(refusal_response(internal_error(str(error))))
@@ -140,7 +140,7 @@ class Handler:
                 body = view.encode_subresource(read_scale(call.endpoint, found))
             else:
                 body = view.encode(call.endpoint, found)
-        return HandlerResult(_success(200, body, _warned(call, []), yaml=yaml))
+        return HandlerResult(_success(200, body, _warning_headers(call, []), yaml=yaml))
 
     def _view(self, call: Call) -> tuple[WholeView, bool]:
         accept = call.request.headers.get("accept", "")
@@ -168,7 +168,7 @@ class Handler:
             body = (
                 view.encode_subresource(written.document) if call.subresource == "scale" else encode(written.document)
             )
-        response = _success(written.code, body, _warned(call, written.warnings), yaml=yaml)
+        response = _success(written.code, body, _warning_headers(call, written.warnings), yaml=yaml)
         return HandlerResult(response, written=written)
 
     def _written(self, call: Call) -> WriteResult:
@@ -182,14 +182,14 @@ class Handler:
             return self._scaler.write(call)
         return self._writer.update(call) if call.verb == "update" else self._writer.patch(call)
 
-    # content given by the program that runs the server
+    # objects applied by the program that runs the server
 
     def apply(self, document: Mapping[str, Any]) -> None:
-        """Create or replace an object, its status included.
+        """Create or replace an object, including its status.
 
         Raises:
-            APIError: the server refuses it.
-            ConfigurationError: its kind is not served.
+            APIError: the object was refused.
+            ConfigurationError: the kind is not served.
         """
         api_version, kind = str(document.get("apiVersion", "")), str(document.get("kind", ""))
         endpoint = self.cluster.registry.by_kind(api_version, kind)
@@ -222,9 +222,9 @@ class Handler:
         headers = {**_JSON, "user-agent": "kube-apiserver"}
         request = HTTPRequest(method, path, body=encode(document), headers=headers)
         try:
-            call = self.understand(request)
+            call = self.parse(request)
             if call is None:
-                raise ConfigurationError(f"{path} names no objects")
+                raise ConfigurationError(f"{path} is not the path of a kind")
             return self._written(call)
         except Refusal as refusal:
             raise _error(refusal, f"{method} {path}") from None
@@ -235,7 +235,7 @@ def _error(refusal: Refusal, request: str) -> APIError:
 
 
 def refusal_response(refusal: Refusal, warnings: Sequence[str] = ()) -> HTTPResponse:
-    """Return the answer that a refusal is, with the values of Warning headers."""
+    """Return the error response for a refusal, with the values of Warning headers."""
     if refusal.text is not None:
         return HTTPResponse(refusal.code, {"content-type": "text/plain; charset=utf-8"}, refusal.text.encode())
     headers = dict(_JSON)
@@ -256,11 +256,11 @@ def _success(code: int, body: bytes, warnings: list[str], *, yaml: bool) -> HTTP
     return HTTPResponse(code, headers, body, warnings=warnings)
 
 
-def _warned(call: Call, texts: list[str]) -> list[str]:
-    """Return the Warning headers for texts, and for a version that should not be used any more."""
+def _warning_headers(call: Call, texts: list[str]) -> list[str]:
+    """Return the Warning headers for texts, with a warning if the request's API version is deprecated."""
     if call.endpoint.warning:
         texts = [call.endpoint.warning, *texts]
-    # The real server too leaves out what a header cannot hold.
+    # The real server too drops texts that a header cannot hold.
     sent = [text for text in texts if not _CONTROL.search(text)]
     return ['299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in sent]
 

@@ -1,4 +1,4 @@
-"""HandlerResult requests as the world sees them: under faults, with events in the wanted order, and remembered."""
+"""The handler chain of a server: faults, the order of events, and the request log, around its handler."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import random
 import weakref
 
 from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.faults.faults import EventOrder, Faults, Strike
+from reconciler.apiserver.faults.effects import EventOrder
+from reconciler.apiserver.faults.fault import Strike
+from reconciler.apiserver.faults.faults import Faults
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
 from reconciler.apiserver.serving.logged_request import logged
@@ -25,92 +27,93 @@ _LATE_SECONDS = 0.05
 
 
 class HandlerChain:
-    """Stand between the requests of one server and its core.
+    """The handler of a server with what is around it: faults, the order of events, the request log, open watches.
 
     Args:
-        core: answers them.
-        clock: says when.
-        rng: draws the order of events.
-        log: how many requests are remembered.
-        event_order: when watches see the event of a write.
+        handler: handles the requests.
+        clock: the source of timestamps.
+        rng: the source of chance, for faults and the order of events.
+        log: how many requests the log keeps.
+        event_order: when watches receive the event of a write.
 
     Attributes:
-        core: the core; another one after the data was lost.
-        faults: what goes wrong.
-        log: what is remembered.
+        handler: the handler; replaced when the server loses its data.
+        faults: the faults.
+        log: the request log.
         answered: how many requests were answered.
     """
 
-    def __init__(self, core: Handler, clock: Clock, rng: random.Random, *, log: int, event_order: EventOrder) -> None:
+    def __init__(
+        self, handler: Handler, clock: Clock, rng: random.Random, *, log: int, event_order: EventOrder
+    ) -> None:
         self.faults = Faults(rng)
         self.log = RequestLog(log)
         self.answered = 0
         self._clock = clock
         self._rng = rng
         self._event_order: EventOrder = event_order
-        # Dicts rather than sets: cutting in the order of arrival lets a seed repeat the same run.
+        # Dicts rather than sets: watches are cut in the order of arrival, so that a seed repeats the same run.
         self._watches: weakref.WeakKeyDictionary[Watch, None] = weakref.WeakKeyDictionary()
         self._stalled: dict[asyncio.Future[None], None] = {}
         self._commits: list[tuple[Resource, Stored | None, Stored | None]] = []
-        self.replace_core(core)
+        self.replace_handler(handler)
 
-    def replace_core(self, core: Handler) -> None:
-        """HandlerResult from another core from now on."""
-        self.core = core
-        core.cluster.commit_hooks.insert(0, self._committed)  # before those that commit in turn
+    def replace_handler(self, handler: Handler) -> None:
+        """Use another handler from now on."""
+        self.handler = handler
+        handler.cluster.commit_hooks.insert(0, self._committed)  # before the hooks that commit in turn
 
     def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
         self._commits.append((resource, old, new))
 
-    async def answer(self, request: HTTPRequest) -> HTTPResponse:
-        """HandlerResult one request; a cancelled call may have had its effect.
+    async def handle(self, request: HTTPRequest) -> HTTPResponse:
+        """Return the response to a request; a cancelled call may have taken effect.
 
         Raises:
-            OutcomeUnknown: a fault withheld the answer, or the request's timeout passed.
+            OutcomeUnknown: a fault withheld the response, or the request's timeout passed.
         """
         try:
-            call = self.core.understand(request)
+            call = self.handler.parse(request)
         except Refusal as refusal:
-            return self._remembered(request, None, HandlerResult(refusal_response(refusal), refusal.reason))
+            return self._log(request, None, HandlerResult(refusal_response(refusal), refusal.reason))
         strike = self.faults.strike(call, request)
         if strike is None:
-            return await self._ordered(request, call)
-        return await self._struck(request, call, strike)
+            return await self._handle_in_order(request, call)
+        return await self._handle_with_faults(request, call, strike)
 
-    async def _struck(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
-        """HandlerResult a request under faults."""
-        if strike.latency:
+    async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
+        if strike.delay:
             await self._delay(request, call, strike)
-        fault, watching = strike.answering, call is not None and call.verb == "watch"
-        if fault is not None and fault.stall and not watching:
+        watching = call is not None and call.verb == "watch"
+        if strike.stall and not watching:
             await self._stall(request, call, strike)
-        refusal = fault.refusal(call) if fault is not None and fault.refuses else None
-        early = fault is not None and not fault.after_commit and not (watching and fault.expired)
-        if early and fault is not None and fault.lost:
-            self._remembered(request, call, HandlerResult(HTTPResponse(0)), strike)
-            raise OutcomeUnknown(f"{request.method} {request.path}: a fault withheld the answer")
-        if early and refusal is not None:
-            return self._remembered(request, call, HandlerResult(refusal_response(refusal), refusal.reason), strike)
-        response = await self._ordered(request, call, strike)
+        lose, refuse = strike.lose, strike.refuse
+        if not (watching and refuse is not None and refuse.as_event):
+            if lose is not None and not lose.after_commit:
+                self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
+                raise _withheld(request)
+            if refuse is not None and not refuse.after_commit:
+                refusal = refuse.refusal(call)
+                return self._log(request, call, HandlerResult(refusal_response(refusal), refusal.reason), strike)
+        response = await self._handle_in_order(request, call, strike)
         if call is not None:
             plural = call.endpoint.info.plural
             if strike.cut_watches:
                 self.cut_watches(plural)
             if strike.stall_watches:
                 self.stall_watches(plural)
-        if fault is not None and fault.after_commit:
-            if fault.lost:
-                raise OutcomeUnknown(f"{request.method} {request.path}: a fault withheld the answer")
-            if refusal is not None:
-                return refusal_response(refusal)
+        if lose is not None and lose.after_commit:
+            raise _withheld(request)
+        if refuse is not None and refuse.after_commit:
+            return refusal_response(refuse.refusal(call))
         return response
 
     async def _delay(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
-        if request.timeout is not None and request.timeout < strike.latency:
+        if request.timeout is not None and request.timeout < strike.delay:
             await asyncio.sleep(request.timeout)
-            self._remembered(request, call, HandlerResult(HTTPResponse(0)), strike)
+            self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
             raise OutcomeUnknown(f"{request.method} {request.path}: no answer within {request.timeout} s")
-        await asyncio.sleep(strike.latency)
+        await asyncio.sleep(strike.delay)
 
     async def _stall(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
         stalled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -121,11 +124,13 @@ class HandlerChain:
             raise OutcomeUnknown(f"{request.method} {request.path}: no answer within {request.timeout} s") from None
         finally:
             self._stalled.pop(stalled, None)
-            self._remembered(request, call, HandlerResult(HTTPResponse(0)), strike)
+            self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
         raise OutcomeUnknown(f"{request.method} {request.path}: the server was closed before it answered")
 
-    async def _ordered(self, request: HTTPRequest, call: Call | None, strike: Strike | None = None) -> HTTPResponse:
-        """HandlerResult a request and let its event be seen before the answer, after it, or late."""
+    async def _handle_in_order(
+        self, request: HTTPRequest, call: Call | None, strike: Strike | None = None
+    ) -> HTTPResponse:
+        """Handle a request so that watches receive its event before the response, after it, or late."""
         if call is None or call.verb in ("get", "list", "watch"):
             return self._read(request, call, strike)
         order: EventOrder = (strike.event_order if strike is not None else None) or self._event_order
@@ -136,36 +141,44 @@ class HandlerChain:
         if order == "late":
             store.hold(position)
             asyncio.get_running_loop().call_later(_LATE_SECONDS, store.release, position)
-        response = self._remembered(request, call, self.core.answer(request, call), strike)
+        response = self._log(request, call, self.handler.handle(request, call), strike)
         if order == "before" and store.end != position:
-            await _let_others_run()
+            await _let_readers_run()
         return response
 
     def _read(self, request: HTTPRequest, call: Call | None, strike: Strike | None) -> HTTPResponse:
-        stale, fault = (None, None) if strike is None else (strike.stale, strike.answering)
-        ends = fault is not None and fault.expired and call is not None and call.verb == "watch"
-        expired = fault.refusal(call) if fault is not None and ends else None
-        answer = self.core.answer(request, call, stale=stale, expired=expired)
-        if answer.watch is not None:
-            answer.watch.stalled = fault is not None and fault.stall
-            self._watches[answer.watch] = None
-        return self._remembered(request, call, answer, strike)
+        expired: Refusal | None = None
+        if strike is not None and strike.refuse is not None and call is not None and call.verb == "watch":
+            expired = strike.refuse.refusal(call) if strike.refuse.as_event else None
+        stale = None if strike is None else strike.stale
+        result = self.handler.handle(request, call, stale=stale, expired=expired)
+        if result.watch is not None:
+            result.watch.stalled = strike is not None and strike.stall
+            self._watches[result.watch] = None
+        return self._log(request, call, result, strike)
 
-    def _remembered(
-        self, request: HTTPRequest, call: Call | None, answer: HandlerResult, strike: Strike | None = None
+    def _log(
+        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike | None = None
     ) -> HTTPResponse:
+        """Log a request and return its response."""
         self.answered += 1
-        written = answer.written
+        written = result.written
         before, after = (None, None) if written is None else (written.before, written.after)
-        status, now = answer.response.status, self._clock.now()
-        fault = "" if strike is None else strike.effect
-        self.log.add(logged(now, request, call, status, answer.reason, before=before, after=after, fault=fault))
+        status, now = result.response.status, self._clock.now()
+        fault = "" if strike is None else str(strike)
+        self.log.add(logged(now, request, call, status, result.reason, before=before, after=after, fault=fault))
         if self._commits:
-            self.tell_commits("by the server", before, after)
-        return answer.response
+            self.log_commits("by the server", before, after)
+        return result.response
 
-    def tell_commits(self, whose: str, before: Stored | None = None, after: Stored | None = None) -> None:
-        """Remember what was stored and removed since the last time, but for a request's own write."""
+    def log_commits(self, actor: str, before: Stored | None = None, after: Stored | None = None) -> None:
+        """Log the commits since the last call, except that of the request's own write.
+
+        Args:
+            actor: who made them, such as ``"by the server"``.
+            before: the version that the request replaced.
+            after: the version that the request stored.
+        """
         commits, self._commits = self._commits, []
         for resource, old, new in commits:
             stored = new or old
@@ -175,10 +188,10 @@ class HandlerChain:
             info, metadata = resource.info, stored.doc["metadata"]
             namespace, name = metadata.get("namespace"), metadata["name"]
             where = f" in {namespace}" if namespace else ""
-            what = f"{info.plural}/{name}{where} was {done} {whose}"
+            what = f"{info.plural}/{name}{where} was {done} {actor}"
             self.log.note(ServerAction(self._clock.now(), what, info.group, info.plural, info.kind, namespace, name))
 
-    # watches, and what happens beside requests
+    # watches, and what happens besides requests
 
     @property
     def watches(self) -> int:
@@ -186,8 +199,8 @@ class HandlerChain:
         return sum(1 for watch in self._watches if not watch.closed)
 
     def cut_watches(self, resource: str | None = None) -> int:
-        """Break watches off in the middle and return how many."""
-        chosen = self._chosen(resource)
+        """Break off watches and return how many."""
+        chosen = self._open_watches(resource)
         for watch in chosen:
             watch.cut()
         if chosen:
@@ -195,39 +208,43 @@ class HandlerChain:
         return len(chosen)
 
     def stall_watches(self, resource: str | None = None) -> int:
-        """Let watches stay open and say nothing more, and return how many."""
-        chosen = [watch for watch in self._chosen(resource) if not watch.stalled]
+        """Keep watches open but silent, and return how many."""
+        chosen = [watch for watch in self._open_watches(resource) if not watch.stalled]
         for watch in chosen:
             watch.stalled = True
         if chosen:
-            self.note(f"{len(chosen)} watches of {resource or 'all kinds'} fell silent")
+            self.note(f"{len(chosen)} watches of {resource or 'all kinds'} were stalled")
         return len(chosen)
 
-    def _chosen(self, resource: str | None) -> list[Watch]:
+    def _open_watches(self, resource: str | None) -> list[Watch]:
         return [watch for watch in self._watches if not watch.closed and resource in (None, watch.plural)]
 
     def compact(self) -> None:
-        """Forget all history."""
-        cluster = self.core.cluster
+        """Drop the history of all kinds."""
+        cluster = self.handler.cluster
         cluster.revisions.compacted = cluster.revisions.current
         for resource in cluster.registry.resources():
             resource.store.compact(cluster.revisions.current)
-        self.note(f"history up to version {cluster.revisions.current} was forgotten")
+        self.note(f"history up to version {cluster.revisions.current} was compacted")
 
     def note(self, what: str) -> None:
-        """Remember what happened beside requests."""
+        """Log what the server did besides answering requests."""
         self.log.note(ServerAction(self._clock.now(), what))
 
     def close(self) -> None:
-        """End all watches and let stalled requests fail."""
-        for watch in self._chosen(None):
+        """End all watches and fail stalled requests."""
+        for watch in self._open_watches(None):
             watch.cut()
         for stalled in self._stalled:
             if not stalled.done():
                 stalled.set_result(None)
 
 
-async def _let_others_run() -> None:
-    # A reader needs a few turns of the loop to take a frame and act on it.
+def _withheld(request: HTTPRequest) -> OutcomeUnknown:
+    return OutcomeUnknown(f"{request.method} {request.path}: a fault withheld the answer")
+
+
+async def _let_readers_run() -> None:
+    # A reader needs a few iterations of the event loop to take a frame and act on it.
     for _ in range(8):
         await asyncio.sleep(0)

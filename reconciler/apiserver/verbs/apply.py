@@ -103,8 +103,9 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
     key = manager_key(call, "Apply")
     live, content = ownable_content(call, before), ownable_content(call, config)
     if not owners.sets and not before["metadata"].get("managedFields"):
-        if there := compare(call.endpoint.skeleton, live, place)[0]:
-            owners.sets[ManagerKey(_UNOWNED, "Update", call.endpoint.api_version)] = there
+        existing = compare(call.endpoint.skeleton, live, place)[0]
+        if existing:
+            owners.sets[ManagerKey(_UNOWNED, "Update", call.endpoint.api_version)] = existing
     last = owners.sets.get(key, {})
     fields = _applied_fields(content, place)
     managed = fields
