@@ -142,13 +142,13 @@ async def test_the_guard_sees_a_cost_that_grows(monkeypatch: pytest.MonkeyPatch)
 
 async def test_the_pages_of_a_list_share_one_look_at_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
-    right = Store._walked_back
+    right = Store._walk_back
 
     def counted(store: Store, position: int) -> Any:
         looked.append(position)
         return right(store, position)
 
-    monkeypatch.setattr(Store, "_walked_back", counted)
+    monkeypatch.setattr(Store, "_walk_back", counted)
     async with APIServer() as server:
         await server.apply(definition())
         api = Api(server)

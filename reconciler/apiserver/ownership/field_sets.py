@@ -1,8 +1,8 @@
-"""Compute with sets of fields in their wire form, FieldsV1.
+"""Sets of fields in their wire form, FieldsV1, and operations on them.
 
-A set is a dict: a key names a step (``f:name``, ``k:{"key":"value"}``, ``v:value``), its value is the set below. A step
-with nothing below is a member; a step with something below is a member only if ``.`` is among it. Sets are never
-changed in place and may share parts.
+A set is a dict. A key is a path element (``f:name``, ``k:{"key":"value"}``, ``v:value``), its value the set below it.
+An element with nothing below is a member of the set; an element with something below is a member only if ``.`` is below
+it too. Sets are never changed in schema and may share parts.
 """
 
 from __future__ import annotations
@@ -35,69 +35,69 @@ _SELF = "."
 
 
 def _parts(fields: FieldSet) -> tuple[bool, FieldSet]:
-    """Return whether a step is a member itself, and what is below."""
+    """Return whether a path element is itself a member, and the set below it."""
     if not fields:
         return True, fields
     if _SELF in fields:
-        return True, {step: below for step, below in fields.items() if step != _SELF}
+        return True, {element: below for element, below in fields.items() if element != _SELF}
     return False, fields
 
 
 def _joined(member: bool, below: FieldSet) -> FieldSet | None:
-    """Return the set of a step, or None when there is nothing in it."""
+    """Return the set of a path element, or None if it is empty."""
     if not below:
         return {} if member else None
     return {_SELF: {}, **below} if member else below
 
 
 def union(one: FieldSet, other: FieldSet) -> FieldSet:
-    """Return what is in either set; both are roots."""
+    """Return the fields in either set; both are roots."""
     found = dict(one)
-    for step, below in other.items():
-        mine = found.get(step)
+    for element, below in other.items():
+        mine = found.get(element)
         if mine is None or mine is below:
-            found[step] = below
-        elif step != _SELF:
+            found[element] = below
+        elif element != _SELF:
             (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(below)
-            found[step] = _joined(my_self or its_self, union(my_below, its_below)) or {}
+            found[element] = _joined(my_self or its_self, union(my_below, its_below)) or {}
     return found
 
 
 def difference(one: FieldSet, other: FieldSet) -> FieldSet:
-    """Return what is in the first set and not in the other; both are roots."""
+    """Return the fields in the first set but not in the other; both are roots."""
     found = {}
-    for step, mine in one.items():
-        its = other.get(step)
+    for element, mine in one.items():
+        its = other.get(element)
         if its is None:
-            found[step] = mine
+            found[element] = mine
             continue
         (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(its)
         left = _joined(my_self and not its_self, difference(my_below, its_below))
         if left is not None:
-            found[step] = left
+            found[element] = left
     return found
 
 
 def intersection(one: FieldSet, other: FieldSet) -> FieldSet:
-    """Return what is in both sets; both are roots."""
+    """Return the fields in both sets; both are roots."""
     found = {}
-    for step, mine in one.items():
-        its = other.get(step)
+    for element, mine in one.items():
+        its = other.get(element)
         if its is None:
             continue
         (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(its)
         both = _joined(my_self and its_self, intersection(my_below, its_below))
         if both is not None:
-            found[step] = both
+            found[element] = both
     return found
 
 
 def paths(fields: FieldSet, prefix: str = "") -> Iterator[str]:
-    """Yield the members as the real server writes paths, members of a level before what lies below."""
+    """Yield the members as the real server writes paths, the members of a level before those below it."""
     deeper = []
-    for step, below in sorted(fields.items()):
+    for element, below in sorted(fields.items()):
         member, rest = _parts(below)
-        path = f"{prefix}{_shown(step)}"
+        path = f"{prefix}{_shown(element)}"
         if member:
             yield path
         if rest:
@@ -106,8 +106,8 @@ def paths(fields: FieldSet, prefix: str = "") -> Iterator[str]:
         yield from paths(rest, path)
 
 
-def _shown(step: str) -> str:
-    kind, _, text = step.partition(":")
+def _shown(element: str) -> str:
+    kind, _, text = element.partition(":")
     if kind == "f":
         return f".{text}"
     if kind == "v":
@@ -119,14 +119,14 @@ def _shown(step: str) -> str:
 
 
 def path_element(item: Any, node: Node) -> str:
-    """Return the step that names an item of a list of type set or map."""
+    """Return the path element of an item of a list of type set or map."""
     if node.list_type == "map":
         return f"k:{go_json(item_key(item, node))}"
     return f"v:{go_json(item)}"
 
 
 def items_by_element(items: list[Any], node: Node) -> dict[str, list[Any]]:
-    """Return the items of a list of type set or map by their steps: more than one item where there are twins."""
+    """Return the items of a list of type set or map by path element; duplicates share one."""
     found: dict[str, list[Any]] = {}
     for item in items:
         found.setdefault(path_element(item, node), []).append(item)
@@ -134,11 +134,11 @@ def items_by_element(items: list[Any], node: Node) -> dict[str, list[Any]]:
 
 
 class _Duplicates(list[Any]):
-    """Hold items of a list that have one key among them, which are fields_of together."""
+    """Items of a list that share a path element, and are owned together."""
 
 
 def _children(value: Any, node: Node) -> Iterable[tuple[str, Any, Node]]:
-    """Return the steps, values and places below a value; nothing for a value that is fields_of as a whole."""
+    """Return the path elements, values and schemas below a value; nothing for an atomic value."""
     if isinstance(value, dict):
         if node.map_type == "atomic":
             return ()
@@ -147,39 +147,39 @@ def _children(value: Any, node: Node) -> Iterable[tuple[str, Any, Node]]:
     if isinstance(value, list) and node.list_type != "atomic":
         items = node.items or ANYTHING
         return [
-            (step, found[0] if len(found) == 1 else _Duplicates(found), items)
-            for step, found in items_by_element(value, node).items()
+            (element, found[0] if len(found) == 1 else _Duplicates(found), items)
+            for element, found in items_by_element(value, node).items()
         ]
     return ()
 
 
 def is_granular(value: Any, node: Node) -> bool:
-    """Tell whether the parts of a value are fields_of one by one."""
+    """Return whether the parts of a value are owned one by one."""
     if isinstance(value, dict):
         return node.map_type != "atomic"
     return isinstance(value, list) and node.list_type != "atomic"
 
 
 def fields_of(value: Any, node: Node, *, whole: bool) -> FieldSet:
-    """Return the set below a value.
+    """Return the set of fields below a value.
 
     Args:
         value: the value.
-        node: its place.
-        whole: objects and lists count themselves, as for what was added; without it only leaves and items of lists do,
-            as for what is applied.
+        node: its schema.
+        whole: objects and lists are members themselves, as for added values; otherwise only leaves and items of lists
+            are, as for applied values.
     """
     found: FieldSet = {}
-    for step, child, place in _children(value, node):
-        if not whole and not child and isinstance(child, list) and place.list_type != "atomic":
-            # Of a list that merges an applier owns the items alone, so of an empty one nothing.
+    for element, child, schema in _children(value, node):
+        if not whole and not child and isinstance(child, list) and schema.list_type != "atomic":
+            # An applier owns only the items of a granular list, so nothing of an empty one.
             continue
-        inner = fields_of(child, place, whole=whole) if _has_parts(child) else _LEAF
-        if not whole and child and not inner and isinstance(child, dict) and is_granular(child, place):
-            # All it holds are lists that own nothing.
+        inner = fields_of(child, schema, whole=whole) if _has_parts(child) else _LEAF
+        if not whole and child and not inner and isinstance(child, dict) and is_granular(child, schema):
+            # It contains only lists of which nothing is owned.
             continue
-        counts = whole or place is ANYTHING or not step.startswith("f:")
-        found[step] = {_SELF: {}, **inner} if inner and counts else inner
+        counts = whole or schema is ANYTHING or not element.startswith("f:")
+        found[element] = {_SELF: {}, **inner} if inner and counts else inner
     return found
 
 
@@ -191,47 +191,47 @@ def _has_parts(value: Any) -> bool:
 
 
 def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
-    """Return the sets of what was added or modified, and of what was removed, below a value."""
+    """Return the fields below a value that were added or modified, and those that were removed."""
     changed: FieldSet = {}
     removed: FieldSet = {}
-    old = {step: value for step, value, _ in _children(before, node)}
-    for step, value, place in _children(after, node):
-        if step not in old:
-            changed[step] = _added(value, place)
+    old = {element: value for element, value, _ in _children(before, node)}
+    for element, value, schema in _children(after, node):
+        if element not in old:
+            changed[element] = _added(value, schema)
             continue
-        earlier = old.pop(step)
+        earlier = old.pop(element)
         if earlier is value or (earlier == value and type(earlier) is type(value)):
             continue
-        more, less = _compared(earlier, value, place)
+        more, less = _compare_values(earlier, value, schema)
         if more is not None:
-            changed[step] = more
+            changed[element] = more
         if less is not None:
-            removed[step] = less
-    places = {step: place for step, _, place in _children(before, node)} if old else {}
-    for step, value in old.items():
-        removed[step] = _added(value, places[step])
+            removed[element] = less
+    schemas = {element: schema for element, _, schema in _children(before, node)} if old else {}
+    for element, value in old.items():
+        removed[element] = _added(value, schemas[element])
     return changed, removed
 
 
-def _compared(earlier: Any, value: Any, place: Node) -> tuple[FieldSet | None, FieldSet | None]:
-    """Return the sets of a value that was there already, with itself where it counts; None for nothing."""
+def _compare_values(earlier: Any, value: Any, schema: Node) -> tuple[FieldSet | None, FieldSet | None]:
+    """Return the changed and removed fields of a value that exists on both sides; None for nothing."""
     if isinstance(earlier, _Duplicates) or isinstance(value, _Duplicates):
-        less = None if type(earlier) is type(value) else _added(earlier, place)
-        return _added(value, place), less
-    if is_granular(value, place) and is_granular(earlier, place):
-        below_changed, below_removed = compare(earlier, value, place)
+        less = None if type(earlier) is type(value) else _added(earlier, schema)
+        return _added(value, schema), less
+    if is_granular(value, schema) and is_granular(earlier, schema):
+        below_changed, below_removed = compare(earlier, value, schema)
         return below_changed or None, below_removed or None
-    if earlier is None and is_granular(value, place):
-        # It was there, though empty: what it holds is new, not it itself.
-        return fields_of(value, place, whole=True), None
-    if value is None and is_granular(earlier, place):
-        return None, fields_of(earlier, place, whole=True) or None
-    return _added(value, place), fields_of(earlier, place, whole=True) or None
+    if earlier is None and is_granular(value, schema):
+        # The field existed, though empty: its content is new, not the field itself.
+        return fields_of(value, schema, whole=True), None
+    if value is None and is_granular(earlier, schema):
+        return None, fields_of(earlier, schema, whole=True) or None
+    return _added(value, schema), fields_of(earlier, schema, whole=True) or None
 
 
-def _added(value: Any, place: Node) -> FieldSet:
-    """Return the set of a value that is there on one side alone, and of all below it."""
-    return _LEAF if isinstance(value, _Duplicates) else _with_self(fields_of(value, place, whole=True))
+def _added(value: Any, schema: Node) -> FieldSet:
+    """Return the set of a value that exists on one side only, and everything below it."""
+    return _LEAF if isinstance(value, _Duplicates) else _with_self(fields_of(value, schema, whole=True))
 
 
 def _with_self(fields: FieldSet) -> FieldSet:

@@ -1,4 +1,4 @@
-"""Check and compare `metadata`, by the rules that hold for every kind and those of built-in ones."""
+"""Validation of ``metadata``: the rules of every kind, and those of built-in kinds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_ANNOTATIONS = 256 * 1024
 
 
 def validate_metadata(info: KindInfo, metadata: JSONObject) -> list[FieldError]:
-    """Return what is wrong with the metadata of an object about to be created."""
+    """Return what is wrong with the metadata of an object to be created."""
     name, prefix = metadata.get("name", ""), metadata.get("generateName", "")
     errors = _validate_prefix(prefix, functools.partial(name_problems, info))
     if not name:
@@ -45,14 +45,14 @@ def validate_metadata(info: KindInfo, metadata: JSONObject) -> list[FieldError]:
 
 
 def _validate_prefix(prefix: str, problems: Callable[[str], list[str]]) -> list[FieldError]:
-    """Return what is wrong with a name's beginning: a dash at the end is none of the name that is made of it."""
+    """Return what is wrong with a name prefix; a trailing dash is allowed, because a suffix follows it."""
     begun = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
     found = problems(begun) if prefix else []
     return [FieldError("metadata.generateName", f"Invalid value: {quoted(prefix)}: {problem}") for problem in found]
 
 
 def metadata_after_status_write(info: KindInfo, metadata: JSONObject, before: JSONObject) -> JSONObject:
-    """Return the metadata that a write to the status of a built-in kind leaves; private to the caller."""
+    """Return the metadata after a write to the status of a built-in kind; the caller owns the result."""
     kept = dict(metadata)
     for key in FIXED_IN_STATUS_WRITES.get((info.group, info.plural), ()):
         kept.pop(key, None)
@@ -62,13 +62,13 @@ def metadata_after_status_write(info: KindInfo, metadata: JSONObject, before: JS
 
 
 FIXED_IN_STATUS_WRITES = {("", "pods"): ("ownerReferences",), ("apps", "deployments"): ("labels",)}
-"""What writes to the status of a kind do not change in metadata."""
+"""The fields of metadata that writes to the status of a kind do not change."""
 
 
 def validate_built_in_metadata(
     info: KindInfo, metadata: JSONObject, subresource: str, *, new: bool
 ) -> list[FieldError]:
-    """Return what is wrong with metadata by the rules of a built-in kind, which hold beside those of every kind."""
+    """Return what is wrong with metadata by the rules of a built-in kind, which apply besides those of every kind."""
     if new:
         return _validate_standard_finalizers(info, metadata, subresource)
     errors = [] if info.plural in _VALIDATED_ONCE else _validate_standard_finalizers(info, metadata, subresource)
@@ -98,10 +98,10 @@ _ANY_FINALIZERS = frozenset(
         ("poddisruptionbudgets", ""),
     }
 )
-"""The kinds, or their subresources, that take any finalizer."""
+"""The kinds and subresources that accept any finalizer."""
 
 _VALIDATED_ONCE = frozenset({"endpointslices", "events", "limitranges", "poddisruptionbudgets"})
-"""The kinds whose own rules for updates are not about metadata, so that the rules of every kind are all there are."""
+"""The kinds whose own rules for updates do not cover metadata, so that only the rules of every kind apply."""
 
 _VALIDATED_TWICE = frozenset(
     {
@@ -126,7 +126,7 @@ _VALIDATED_TWICE = frozenset(
         "storageclasses",
     }
 )
-"""The kinds that are checked on an update as if they were new, too."""
+"""The kinds whose updates are also validated like creations."""
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
@@ -222,9 +222,9 @@ def _validate_finalizers(finalizers: list[str]) -> list[FieldError]:
 
 
 def validate_metadata_update(info: KindInfo, metadata: JSONObject, before: JSONObject) -> list[FieldError]:
-    """Return what is wrong with a change of metadata; what the server owns and the client left out is no change.
+    """Return what is wrong with a change of metadata; fields of the server that the client omits count as unchanged.
 
-    The real server checks metadata more than once, and lists what it finds each time.
+    The real server validates metadata more than once, and reports its findings each time.
     """
     errors = [
         FieldError(f"metadata.{key}", f"Invalid value: {quoted(str(metadata[key]))}: field is immutable")

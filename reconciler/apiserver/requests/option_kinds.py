@@ -1,4 +1,4 @@
-"""The kinds that are sent beside objects and never stored: options of deletions, evictions, bindings, reviews."""
+"""The kinds that are sent to the server and never stored: options of deletions, evictions, bindings, reviews."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["read_unstored_object", "scalar", "struct"]
 
 
 def struct(name: str, /, **members: Node) -> Node:
-    """Return the node of a Go struct of a group's version v1."""
+    """Return the schema of a Go struct of a group's version v1."""
     node = Node("object")
     node.name, node.properties = f"v1.{name}", members
     return node
 
 
 def scalar(kind: str, name: str, form: str = "") -> Node:
-    """Return the node of a scalar.
+    """Return the schema of a scalar.
 
     Args:
         kind: the JSON type.
@@ -100,10 +100,10 @@ _KINDS = {
 
 
 def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
-    """Return the document that a request carries, with members of the right types and no others.
+    """Return the document in a request, with known fields of the right types only.
 
     Raises:
-        Refusal: 400 or 415 if the body is not a document of the kind.
+        Refusal: 400 or 415, the body is not a document of the kind.
     """
     document, node = read_object(request, kind), _KINDS[kind]
     try:

@@ -1,4 +1,4 @@
-"""Read label and field selectors and match objects with them."""
+"""Label, field and shard selectors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MARKS = frozenset({"=", "==", "!=", "<", ">", "(", ")", ",", "!"})
 
 
 class FieldTerm:
-    """Hold one requirement of a field selector: a dotted path equals, or does not equal, a text."""
+    """A requirement of a field selector: the field at a dotted path equals, or does not equal, a text."""
 
     __slots__ = ("negated", "path", "value")
 
@@ -37,20 +37,19 @@ class FieldTerm:
 
 
 class Selector:
-    """Match objects by labels and fields; empty matches all.
+    """A condition on the labels and fields of objects, and on their shard; empty matches all.
 
     Args:
-        labels: label requirements, all of which have to hold.
-        fields: field requirements, all of which have to hold.
+        labels: label requirements; all must hold.
+        fields: field requirements; all must hold.
         read: reads a selectable field of a document as text.
-        shard: what a hash has to fulfil besides; None for nothing.
+        shard: the shard that objects must belong to; None for any.
 
     Attributes:
         empty: everything matches.
-        counts_remaining: the real server tells how many objects are left after a page, whatever is not of the shard
-            included.
-        name: the one name that an object has to have, or empty.
-        namespace: the one namespace that an object has to be in, or empty.
+        counts_remaining: the real server reports how many objects follow a page, counting those outside the shard too.
+        name: the one name that an object must have, or empty.
+        namespace: the one namespace that an object must be in, or empty.
     """
 
     __slots__ = ("_fields", "_labels", "_read", "counts_remaining", "empty", "name", "namespace", "shard")
@@ -74,7 +73,7 @@ class Selector:
         )
 
     def matches(self, doc: JSONObject) -> bool:
-        """Tell whether a document has the labels and fields asked for, and is of the shard."""
+        """Return whether a document has the labels and fields, and belongs to the shard."""
         if self.shard is not None and not self.shard.matches(doc):
             return False
         if self._labels:
@@ -86,10 +85,10 @@ class Selector:
 
 
 def parse_label_selector(text: str) -> list[LabelTerm]:
-    """Read a label selector.
+    """Parse a label selector.
 
     Raises:
-        Refusal: 400 when it cannot be read.
+        Refusal: 400, the selector is invalid.
     """
     return _LabelParser(text).terms()
 
@@ -217,10 +216,10 @@ def _requirement(problem: str) -> Refusal:
 
 
 def parse_field_selector(text: str) -> list[FieldTerm]:
-    """Read a field selector.
+    """Parse a field selector.
 
     Raises:
-        Refusal: 400 when it cannot be read.
+        Refusal: 400, the selector is invalid.
     """
     found = []
     for term in _split(text):
@@ -256,11 +255,11 @@ _FIELDS = ("object.metadata.uid", "object.metadata.namespace")
 
 
 class ShardSelector:
-    """Match objects of which a field's hash lies in one of some ranges.
+    """A shard: the objects whose field has a 64-bit FNV-1a hash in one of some ranges.
 
     Args:
         field: the path of the field, the same for all ranges.
-        ranges: first hash and the one after the last of each, as they are written.
+        ranges: the first hash of each range and the one after its last, as written.
     """
 
     def __init__(self, field: str, ranges: list[tuple[str, str]]) -> None:
@@ -269,16 +268,16 @@ class ShardSelector:
         self.text = " || ".join(f"shardRange({field}, '{start}', '{end}')" for start, end in ranges)
 
     def matches(self, doc: JSONObject) -> bool:
-        """Tell whether a document belongs to it."""
+        """Return whether a document belongs to the shard."""
         found = _hash(str(doc["metadata"].get(self._name, "")))
         return any(start <= found < end for start, end in self._ranges)
 
 
 def parse_shard_selector(text: str) -> ShardSelector:
-    """Read a shard selector.
+    """Parse the parameter ``shardSelector``.
 
     Raises:
-        Refusal: 500, as the real server answers when it cannot be read.
+        Refusal: 500, as from the real server, if the selector is invalid.
     """
     found = [_range(part) for part in text.split("||")]
     fields = [field for field, _, _ in found]

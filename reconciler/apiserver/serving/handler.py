@@ -133,7 +133,7 @@ class Handler:
     def _read(self, call: Call, stale: float | None) -> HandlerResult:
         view, yaml = self._view(call)
         if call.verb == "list":
-            body = self._reader.objects(call, view, stale)
+            body = self._reader.list_objects(call, view, stale)
         else:
             found = self._reader.get(call, stale)
             if call.subresource == "scale":

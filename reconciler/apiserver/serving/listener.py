@@ -32,7 +32,7 @@ class Listener:
         handler: returns the response to a request.
         refused: returns the error response to a request from its path and headers, before its body is read; None to
             accept it.
-        clock: tells whether time is virtual; sockets do not work then.
+        clock: sockets do not work if its time is virtual.
         limits: the bounds of the server.
     """
 

@@ -1,4 +1,4 @@
-"""Hold what one served version demands of its documents: shape, values, rules."""
+"""The contents of a custom kind in one version: pruning, defaults, validation and CEL rules."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["BLOCKING", "Contents", "contents_of"]
 BLOCKING = frozenset(
     {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
 )
-"""Findings after which rules are not asked any more."""
+"""Reasons of findings after which CEL rules are not evaluated."""
 
 
 class Contents:
-    """Prune, complete and validate documents of one served version of a custom kind.
+    """The schema of one served version of a custom kind, compiled: prunes, completes and validates its documents.
 
     Args:
         schema: the ``openAPIV3Schema``.
@@ -43,7 +43,7 @@ class Contents:
         self._rules = RuleSet(self.node)
 
     def rule_errors(self, path: str) -> list[FieldError]:
-        """Return why rules cannot be accepted, or which defaults they forbid; the paths begin with `path`."""
+        """Return why the CEL rules are rejected, or which defaults violate them; the paths begin with `path`."""
         return self._rules.compile_errors(path) or self._rules.default_errors(path)
 
     def settle(
@@ -54,25 +54,25 @@ class Contents:
         *,
         restored: bool = False,  # noqa: ARG002 - custom kinds stay untyped
     ) -> JSONObject:
-        """Return a document without what the schema does not know and with its defaults."""
+        """Return a document without unknown fields and with its defaults."""
         settled: JSONObject = settle(found, self.node, "", unknown, before)
         return settled
 
     def pruned(self, doc: JSONObject) -> JSONObject:
-        """Return a document of another version without what the schema does not know."""
+        """Return a document of another version without the fields that this version's schema lacks."""
         kept: JSONObject = pruned(doc, self.node)
         return kept
 
     def check(self, doc: JSONObject, before: JSONObject | None, subresource: str, *, blocked: bool) -> list[FieldError]:
-        """Return what is wrong with a document.
+        """Return the validation errors of a document.
 
-        Values that an update leaves as they were are not held against it.
+        Errors of values that an update leaves unchanged are ignored (ratcheting).
 
         Args:
-            doc: the document, settled.
+            doc: the document, pruned and completed.
             before: the stored document on an update.
             subresource: the subresource that was written, or empty.
-            blocked: enough is wrong with it already to leave rules aside.
+            blocked: whether errors that were found already prevent the evaluation of rules.
         """
         if subresource == "status":
             status = doc.get("status")
@@ -89,13 +89,13 @@ class Contents:
         if not self._rules:
             return errors
         if blocked or any(error.reason in BLOCKING for error in errors):
-            # Rules are asked only about values that have the right shape.
-            return [*errors, _NOT_ASKED]
+            # Rules are evaluated only on values of the right types.
+            return [*errors, _NOT_EVALUATED]
         return errors + self._rules.errors(doc, before)
 
 
 def contents_of(schema: Mapping[str, Any]) -> Contents:
-    """Return what a schema demands; servers that are given the same schema share what was compiled of it.
+    """Return the compiled contents of a schema; servers with the same schema share them.
 
     Raises:
         MissingExtra: a library that the schema needs is not installed.
@@ -109,7 +109,7 @@ def _compiled(schema: bytes) -> Contents:
     return Contents(msgspec.json.decode(schema))
 
 
-_NOT_ASKED = FieldError(
+_NOT_EVALUATED = FieldError(
     "<nil>",
     "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "
     "errors to complete validation",

@@ -1,4 +1,4 @@
-"""Evict pods, as budgets allow, and bind them to nodes: what is created at a pod rather than stored."""
+"""The eviction and binding of pods: documents that act on a pod and are not stored."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ POD_SUBRESOURCES = {
     "binding": {"kind": "Binding"},
     "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
 }
-"""What is created at a pod: the kinds, as discovery tells of them."""
+"""The subresources of pods that support create only, with their kinds in discovery."""
 
 _VERSIONS = {"Binding": ("v1",), "Eviction": ("policy/v1", "policy/v1beta1")}
 _DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 _FORBIDDEN = "Cannot evict pod as it would violate the pod's disruption budget."
 _MANY = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
 _MAX_DISRUPTED_PODS = 2000
-"""How many pods a budget may name as disrupted; ``MaxDisruptedPodSize`` of the real server."""
+"""How many disrupted pods a budget may list; ``MaxDisruptedPodSize`` of the real server."""
 
 
 class PodSubresources:
-    """Act on pods of a cluster.
+    """Evicts and binds pods of a cluster.
 
     Args:
-        cluster: what is stored.
+        cluster: the stored objects.
         deleter: deletes pods.
     """
 
@@ -43,10 +43,10 @@ class PodSubresources:
         self._deleter = deleter
 
     def create(self, call: Call) -> WriteResult:
-        """Do what is asked of a pod.
+        """Evict or bind a pod.
 
         Raises:
-            Refusal: 400, 403, 404, 409, 422, 429 or 500 as the real server does.
+            Refusal: 400, 403, 404, 409, 422, 429 or 500, as the real server.
         """
         kind = str(POD_SUBRESOURCES[call.subresource]["kind"])
         dry_run = check_write_options(call)
@@ -88,7 +88,7 @@ class PodSubresources:
         return WriteResult(201, document=_DONE, before=pod, after=gone.after)
 
     def _set_condition(self, call: Call, pod: Stored, doc: JSONObject, condition: JSONObject) -> Stored:
-        """Store a pod with a condition; one that stood like this before keeps its time."""
+        """Store a pod with a condition; an unchanged status keeps its transition time."""
         status = doc.get("status") or {}
         conditions: list[JSONObject] = list(status.get("conditions") or ())
         at = next((i for i, each in enumerate(conditions) if each.get("type") == condition["type"]), len(conditions))
@@ -103,10 +103,10 @@ class PodSubresources:
         return self._cluster.replace(call.endpoint.resource, pod, changed)
 
     def _take_from_budget(self, call: Call, pod: Stored, dry_run: bool) -> None:
-        """Take a disruption from the budget that guards a pod, if any.
+        """Take a disruption from the PodDisruptionBudget that selects a pod, if there is one.
 
         Raises:
-            Refusal: the budget has none left, or several guard the pod.
+            Refusal: the budget has none left, or several budgets select the pod.
         """
         budgets = self._cluster.registry.endpoint("policy", "v1", "poddisruptionbudgets")
         if budgets is None:
@@ -161,7 +161,7 @@ def _check_kind(document: JSONObject, kind: str) -> None:
 
 
 def _ignores_budgets(pod: JSONObject) -> bool:
-    """Tell whether no budget is asked about a pod: it waits, is done, or goes already."""
+    """Return whether a pod may be evicted without asking budgets: it is pending, finished, or being deleted."""
     phase = (pod.get("status") or {}).get("phase")
     return phase in ("Failed", "Pending", "Succeeded") or bool(pod["metadata"].get("deletionTimestamp"))
 
@@ -171,7 +171,7 @@ def _selects(selector: JSONObject | None, labels: dict[str, str]) -> bool:
 
 
 def _is_unhealthy_and_evictable(pod: JSONObject, budget: JSONObject) -> bool:
-    """Tell whether a pod that is not ready may go without taking from a budget."""
+    """Return whether a pod that is not ready may be evicted without taking from a budget."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     if any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions):
         return False
@@ -183,10 +183,10 @@ def _is_unhealthy_and_evictable(pod: JSONObject, budget: JSONObject) -> bool:
 
 
 def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
-    """Return the status of a budget that one more pod was taken from.
+    """Return the status of a budget after one more disruption.
 
     Raises:
-        Refusal: it has none left, or its controller is behind.
+        Refusal: it has none left, or its status is outdated.
     """
     name, status = budget.doc["metadata"]["name"], budget.doc.get("status") or {}
     left, disrupted = status.get("disruptionsAllowed") or 0, status.get("disruptedPods") or {}
@@ -206,7 +206,7 @@ def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
 
 
 def _insufficient_pods(status: JSONObject, now: str) -> list[JSONObject]:
-    """Return the conditions of a budget that has none left."""
+    """Return the conditions of a budget that has no disruptions left."""
     conditions = list(status.get("conditions") or ())
     old: JSONObject = next((each for each in conditions if each.get("type") == "DisruptionAllowed"), {})
     changed = {

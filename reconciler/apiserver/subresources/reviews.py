@@ -1,6 +1,6 @@
-"""HandlerResult reviews: who asks, and who may do what. Everybody with the server's token may do everything.
+"""Reviews: who a client is, and what it may do. Every client with the server's token may do everything.
 
-A review is created and answered, never stored. ``kubectl auth can-i`` and programs that look before they act send them.
+A review is answered and never stored. ``kubectl auth can-i`` and programs that check their permissions send them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SELF = {"userInfo": {"username": "system:admin", "groups": ["system:masters", "
 
 
 def is_review(path: str) -> bool:
-    """Say whether a path belongs to reviews, also where there is none of that name."""
+    """Return whether a path belongs to the review groups, even if no such review exists."""
     return path.startswith((f"/apis/{_AUTHENTICATION}/v1/", f"/apis/{_AUTHORIZATION}/v1/"))
 
 
@@ -46,7 +46,7 @@ def answer_review(request: HTTPRequest) -> JSONObject:
     """Return the answer to a review.
 
     Raises:
-        Refusal: there is no such review, or it asks nothing that can be answered.
+        Refusal: there is no such review, or its spec is invalid.
     """
     group, _, *rest = request.path.strip("/").split("/")[1:]
     namespace = rest[1] if len(rest) == 3 and rest[0] == "namespaces" else None

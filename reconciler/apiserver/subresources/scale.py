@@ -1,4 +1,4 @@
-"""Serve ``/scale``: the number of replicas of an object as a document of its own."""
+"""The ``/scale`` subresource: the replicas of an object as a document of its own."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ __all__ = ["Scaler", "read_scale"]
 _VERSION = "autoscaling/v1"
 
 _UNKNOWN = 'no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"'
-"""How a custom kind's server refuses any Scale that it cannot read."""
+"""The error for a Scale of a custom kind that cannot be decoded."""
 
 _UNSET_REPLICAS = -(2**31)
-"""What a Scale shows to a patch where a custom object says nothing of replicas, as the real server has it."""
+"""The replicas that a patch sees if a custom object has none, as on the real server."""
 
 
 _COUNT, _TEXT = scalar("integer", "int32", "int32"), scalar("string", "string")
@@ -103,10 +103,10 @@ def scale_of(endpoint: Endpoint, stored: Stored) -> JSONObject:
 
 
 def read_scale(endpoint: Endpoint, stored: Stored) -> JSONObject:
-    """Return the Scale of a stored object to who asks for it.
+    """Return the Scale of a stored object for a get.
 
     Raises:
-        Refusal: 500 for a custom object that says nothing of replicas, as the real server has it.
+        Refusal: 500 for a custom object without replicas, as the real server.
     """
     path = _paths(endpoint).spec
     if endpoint.resource.custom and _get(stored.doc, path) is None:
@@ -123,10 +123,10 @@ def _selector(doc: JSONObject) -> str:
 
 
 class Scaler:
-    """Write Scales.
+    """Writes Scales.
 
     Args:
-        writer: writes the objects behind them.
+        writer: writes the scaled objects.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -136,7 +136,7 @@ class Scaler:
         """Update or patch a Scale.
 
         Raises:
-            Refusal: 400, 404, 409 or 422 as for the object itself.
+            Refusal: 400, 404, 409 or 422, as for the object itself.
         """
         endpoint, info = call.endpoint, call.endpoint.info
         if call.verb == "patch":
@@ -177,7 +177,7 @@ class Scaler:
 
 
 def _read_update(call: Call) -> JSONObject:
-    """Return the Scale that an update carries."""
+    """Return the Scale in an update."""
     try:
         scale = read_object(call.request, "Scale")
     except Refusal as refusal:
@@ -192,7 +192,7 @@ def _read_update(call: Call) -> JSONObject:
 
 
 def _apply_patch(call: Call, current: JSONObject) -> JSONObject:
-    """Return what a patch makes of a Scale."""
+    """Return a patched Scale."""
     kind = media_type(call.request)
     found = (
         merge_patch(current, decode_patch(call.request.body))
@@ -218,7 +218,7 @@ def _check_place(call: Call, scale: JSONObject) -> None:
 
 
 def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
-    """Refuse a Scale that is of another object."""
+    """Check that a Scale belongs to an object."""
     _check_place(call, scale)
     info, uid = call.endpoint.info, (scale.get("metadata") or {}).get("uid")
     if not uid or uid == old.uid:
@@ -231,10 +231,10 @@ def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
 
 
 def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
-    """Return the replicas that a Scale asks for, and warnings of members that no Scale has.
+    """Return the replicas of a Scale, and warnings about unknown fields.
 
     Raises:
-        Refusal: 400 or 422 for what cannot be read as a Scale, or has such members when the request is strict.
+        Refusal: 400 or 422, it cannot be decoded as a Scale, or has unknown fields and validation is strict.
     """
     restored = call.verb == "patch" and media_type(call.request) == STRATEGIC_PATCH
     found = dict(sorted(scale.items())) if call.verb == "patch" else scale
@@ -263,7 +263,7 @@ def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
 
 
 def _decode_error(call: Call, scale: JSONObject, problem: str, *, restored: bool = False) -> Refusal:
-    """Make the refusal of what cannot be read as a Scale."""
+    """Return the error for a document that cannot be decoded as a Scale."""
     if call.verb == "update" and call.endpoint.resource.custom:
         return bad_request(_UNKNOWN)
     if call.verb == "update":

@@ -1,4 +1,4 @@
-"""HandlerResult server-side apply: what a configuration makes of an object, and who owns what then."""
+"""Server-side apply: the configuration of a request, the resulting object and its field owners."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from reconciler.wire import JSONObject, ManagedFieldsEntry
 __all__ = ["apply_to_new", "apply_to_stored", "read_applied_configuration"]
 
 _UNOWNED = "before-first-apply"
-"""The manager of what was there before anybody's ownership was kept."""
+"""The manager of fields that were set before the object had managedFields."""
 
 
 def read_applied_configuration(call: Call) -> JSONObject:
-    """Return the configuration that a request applies; it and its metadata are private.
+    """Return the configuration that a request applies; the caller owns it and its metadata.
 
     Raises:
-        Refusal: 400 for what is no object of the kind, 500 for one that does not fit the schema.
+        Refusal: 400 if it is not an object of the kind, 500 if it violates the schema.
     """
     info, endpoint = call.endpoint.info, call.endpoint
     try:
@@ -61,7 +61,7 @@ def read_applied_configuration(call: Call) -> JSONObject:
     if entries is None:
         metadata.pop("managedFields", None)
     name = metadata.setdefault("name", call.name)
-    # What is no text, or no object, does not fit the schema, which is said below.
+    # Metadata or a name of the wrong type violates the schema, which is reported below.
     if (about and not isinstance(about, dict)) or (name is not None and not isinstance(name, str)):
         name = ""
     elif not name:
@@ -83,7 +83,7 @@ def read_applied_configuration(call: Call) -> JSONObject:
 
 
 def apply_to_new(call: Call, config: JSONObject, owners: ManagedFields) -> list[ManagedFieldsEntry]:
-    """Return the ownership of an object that an apply creates."""
+    """Return the ``managedFields`` of an object that an apply creates."""
     place, content = call.endpoint.place, ownable_content(call, config)
     owners.apply(manager_key(call, "Apply"), _applied_fields(content, place), Change({}, content), place)
     _check_nulls(call, content, config, None)
@@ -91,11 +91,11 @@ def apply_to_new(call: Call, config: JSONObject, owners: ManagedFields) -> list[
 
 
 def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: ManagedFields) -> JSONObject:
-    """Return what a configuration makes of an object, and write down in `owners` who owns what then.
+    """Return the result of applying a configuration to an object, and update the owners in `owners`.
 
     Raises:
-        Refusal: 409 for fields that others own when the request does not force, and for a version that is not the
-            stored one, 422 for what became null and may not, 500 for a stored object that cannot be converted.
+        Refusal: 409 for fields of other managers, unless the request forces, and for an outdated resourceVersion; 422
+            for nulls that the schema does not allow; 500 for a stored object that cannot be converted.
     """
     place, before = call.endpoint.place, call.endpoint.to_served(old.doc)
     if needs_conversion(call, before) and (text := schema_mismatch(call, before)):
@@ -123,7 +123,7 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
     beside = _changes_server_fields(config, before) or bool(reset.changed or reset.removed)
     owners.apply(key, fields, Change(live, merged, reset, beside), place)
     doc = _assemble(call, config, before, merged)
-    # What became empty became null, which a schema may not allow.
+    # A value that lost all its content became null, which a schema may not allow.
     _check_nulls(call, merged, doc, old)
     return doc
 
@@ -136,7 +136,7 @@ def _reset_fields(call: Call, config: JSONObject, before: JSONObject) -> ResetFi
 
 
 def _check_nulls(call: Call, content: JSONObject, doc: JSONObject, old: Stored | None) -> None:
-    """Refuse nulls where the schema has none; they are not pruned from what is applied."""
+    """Check that the schema allows the nulls; they are not pruned from an applied configuration."""
     info, contents = call.endpoint.info, call.endpoint.contents
     own = {key: value for key, value in content.items() if key != "metadata"}
     if (
@@ -153,17 +153,17 @@ def _check_nulls(call: Call, content: JSONObject, doc: JSONObject, old: Stored |
 
 
 def _changes_server_fields(config: JSONObject, before: JSONObject) -> bool:
-    """Tell whether a configuration has other values than the object where only the server sets them."""
+    """Return whether a configuration has other values than the object for fields that only the server sets."""
     asked, there = config["metadata"], before["metadata"]
     return any(key in asked and asked[key] != there.get(key) for key in _SERVER_FIELDS)
 
 
 _SERVER_FIELDS = ("creationTimestamp", "generation", "selfLink")
-"""The members of metadata that only the server sets, and nobody owns."""
+"""The fields of metadata that only the server sets and nobody owns."""
 
 
 def _applied_fields(content: JSONObject, place: Node) -> FieldSet:
-    """Return what a configuration owns."""
+    """Return the fields that a configuration owns."""
     return fields_of(_without_empty_metadata(content), place, whole=False)
 
 
@@ -178,7 +178,7 @@ def _holds_null(value: Any) -> bool:
 
 
 def _with_defaults_for_nulls(value: Any, node: Node) -> Any:
-    """Return a value with the default, where there is one, in place of a null that may not be."""
+    """Return a value with defaults in place of nulls that the schema does not allow."""
     if isinstance(value, dict):
         return {key: _with_defaults_for_nulls(member, node.child(key) or ANYTHING) for key, member in value.items()}
     if isinstance(value, list):
@@ -198,14 +198,14 @@ def _assemble(call: Call, config: JSONObject, before: JSONObject, merged: JSONOb
     elif "status" in call.endpoint.subresources and "status" in before:
         doc["status"] = before["status"]
     asked = {} if call.endpoint.resource.custom else {key: config["metadata"].get(key) for key in _SERVER_FIELDS}
-    # Built-in kinds are read as a whole, with what then stays as it was.
+    # Built-in kinds are decoded as a whole, including the fields that then keep their old values.
     unread = {key: value for key, value in asked.items() if value is not None}
     doc["metadata"] = {**metadata, **merged.get("metadata", {}), **_identity(config), **unread}
     return doc
 
 
 def _identity(config: JSONObject) -> JSONObject:
-    """Return what a configuration says about which object it means."""
+    """Return the fields of a configuration that identify the object."""
     metadata = config["metadata"]
     found = {key: metadata[key] for key in ("uid", "namespace") if metadata.get(key)}
     if metadata.get("resourceVersion") is not None:

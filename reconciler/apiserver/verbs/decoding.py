@@ -1,4 +1,4 @@
-"""Turn what a client sent into a document of the kind: checked in shape, pruned, completed."""
+"""Decoding of documents: type checks, pruning, defaults, and the warnings and errors about unknown fields."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _ROOT = re.compile(r"[.\[]")
 
 
 def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObject, list[str]]:
-    """Return the document of a create or update and the warnings about it.
+    """Return the document of a create or update, and the warnings about it.
 
-    The document and its metadata are private to the caller; what lies deeper is not to be changed.
+    The caller owns the document and its metadata; deeper values must not be changed.
 
     Args:
         call: the request.
         before: the stored document that an update replaces.
 
     Raises:
-        Refusal: 400, 415 or 422 for what is no document of the kind.
+        Refusal: 400, 415 or 422, the body is not a document of the kind.
     """
     info = call.endpoint.info
     found = read_object(call.request, info.kind, call.duplicates)
@@ -53,7 +53,7 @@ def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObj
 
 
 def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
-    """Return what a patch made of a document, as `read_document` does.
+    """Return a patched document, as `read_document` does.
 
     Raises:
         Refusal: 400 or 422.
@@ -107,7 +107,7 @@ def _check_type(call: Call, found: JSONObject) -> None:
 
 
 def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
-    """Make the 400 for a document of another built-in kind, or of none."""
+    """Return the 400 for a document of another built-in kind, or of an unknown one."""
     info = call.endpoint.info
     known = built_in_node(*_parts(version), kind)
     if known is None:
@@ -148,14 +148,14 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
 
 
 class _UnknownFields(NamedTuple):
-    """Collect the paths of what a kind does not have."""
+    """The paths of unknown fields."""
 
     metadata: list[str]
     content: list[str]
 
 
 def _decode_fields(call: Call, found: JSONObject, before: JSONObject | None, unknown: _UnknownFields) -> JSONObject:
-    """Return a document with what belongs there."""
+    """Return a document with its known fields."""
     endpoint, media, raw = call.endpoint, media_type(call.request), found.get("metadata")
     custom, known = endpoint.resource.custom, before is not None and raw is before["metadata"]
     restored = not custom and media in (STRATEGIC_PATCH, APPLY_PATCH)
@@ -189,7 +189,7 @@ def _decode_fields(call: Call, found: JSONObject, before: JSONObject | None, unk
 
 
 def metadata_error(raw: Any, kind: str, problem: Malformed) -> Malformed:
-    """Return how metadata of a built-in kind is complained of: as a whole when it is no object at all."""
+    """Return the error for malformed metadata of a built-in kind: about metadata as a whole if it is not an object."""
     if isinstance(raw, dict):
         return problem
     shown = f"json: cannot unmarshal {go_type(raw)} into Go struct field {kind}.metadata of type v1.ObjectMeta"
@@ -204,15 +204,15 @@ def first_error(
     order: list[str] | None,
     where: str = "metadata.",
 ) -> str:
-    """Return the words for what a reader tells of, which is one thing.
+    """Return the message of the one error that a decoder reports.
 
     Args:
         found: the document.
-        malformed: what is wrong first in members of the document.
-        places: the types of members.
-        where: the path of the members of metadata in complaints, ending with a dot.
-        order: the members as encoding/json meets them; None when the document is restored from untyped values, which
-            begins with metadata.
+        malformed: the first error in each malformed field of the document.
+        places: the schemas of the fields.
+        where: the prefix of the paths of metadata's fields in errors, ending with a dot.
+        order: the fields in the order of encoding/json; None if the document is decoded from untyped values, which
+            starts with metadata.
     """
     if order is None:
         return malformed[min(malformed, key=lambda member: (member != "metadata", member))].restoring
@@ -227,16 +227,16 @@ def first_error(
 
 
 def _in_order(call: Call, found: JSONObject, unknown: list[str]) -> list[str]:
-    """Sort paths as a typed decoder meets them; what a patch made is written in the order of the alphabet."""
+    """Sort paths in the order of a typed decoder; the result of a patch is in alphabetical order."""
     if call.verb == "patch":
         return sorted(unknown)
     return sort_by_document(found, unknown)
 
 
 def sort_by_document(found: JSONObject, paths: list[str]) -> list[str]:
-    """Return paths sorted as the members of a document are in which they begin."""
+    """Return paths sorted in the order of the fields of a document that they start with."""
     order = {member: index for index, member in enumerate(found)}
-    # A member's own name may hold dots and brackets.
+    # A field's own name may contain dots and brackets.
     return sorted(paths, key=lambda path: order.get(path, order.get(_ROOT.split(path)[0], len(order))))
 
 
@@ -247,7 +247,7 @@ def _cannot_be_handled(endpoint: Endpoint, problem: str) -> str:
 
 
 def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
-    """Make the refusal of a document that cannot be decoded: for a patch it shows what the patch made."""
+    """Return the error for a document that cannot be decoded; for a patch it shows the patched document."""
     if call.verb != "patch":
         return bad_request(_cannot_be_handled(call.endpoint, problem))
     if media_type(call.request) == APPLY_PATCH:
@@ -259,7 +259,7 @@ def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
             f"to {kind}: {problem}"
         )
     if media_type(call.request) == STRATEGIC_PATCH:
-        # The library behind these shows the patch itself.
+        # The library for strategic patches shows the patch itself.
         shown = quoted(go_value(decode_patch(call.request.body)))
     else:
         shown = go_json(go_json(found))

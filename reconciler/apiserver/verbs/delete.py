@@ -1,4 +1,4 @@
-"""HandlerResult delete and deletecollection: finalizers, grace, preconditions, propagation."""
+"""The verbs delete and deletecollection: finalizers, grace periods, preconditions, propagation policies."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ _ANSWERED_WHOLE = frozenset(
         "services",
     }
 )
-"""Kinds of the core group whose deletion is answered with the object."""
+"""Kinds of the core group whose deletion returns the object."""
 _POLICIES = ("Foreground", "Background", "Orphan")
 
 
 class Deleter:
-    """Delete from a cluster.
+    """Deletes objects of a cluster.
 
     Args:
-        cluster: what is stored.
+        cluster: the stored objects.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
     def delete(self, call: Call) -> WriteResult:
-        """Delete an object, or mark it when finalizers or a grace period hold it.
+        """Delete an object, or mark it as being deleted if finalizers or a grace period hold it.
 
         Raises:
-            Refusal: 400, 404, 409 or 422 as the real server does.
+            Refusal: 400, 404, 409 or 422, as the real server.
         """
         options = _delete_options(call)
         dry_run = check_write_options(call, options)
@@ -70,7 +70,7 @@ class Deleter:
         return written
 
     def _as_answered(self, endpoint: Endpoint, old: Stored, written: WriteResult) -> Stored:
-        """Return an object as the answer to its deletion shows it: pods with the marks that they get on the way."""
+        """Return the object that the response to a deletion shows; pods show the deletion marks."""
         if endpoint.info.plural != "pods":
             return old
         if written.after is not None and written.after is not old:
@@ -81,12 +81,12 @@ class Deleter:
     def delete_stored(
         self, endpoint: Endpoint, old: Stored, options: JSONObject, *, dry_run: bool = False
     ) -> WriteResult:
-        """Delete a stored object, or mark it; `stored` of the result is None when it is gone.
+        """Delete a stored object, or mark it; `stored` of the result is None if it was removed.
 
         Args:
             endpoint: any version of the kind.
             old: the stored version.
-            options: the members of ``DeleteOptions``; preconditions are not looked at.
+            options: the fields of ``DeleteOptions``; preconditions are not checked.
             dry_run: change nothing.
         """
         metadata = old.doc["metadata"]
@@ -108,14 +108,17 @@ class Deleter:
         return WriteResult(200, new, before=old, after=new)
 
     def _mark_pod_deleted(self, endpoint: Endpoint, old: Stored) -> Stored:
-        """Return what is stored of an object at last: pods are marked before they go, be it for no time."""
+        """Store the deletion marks of a pod before it is removed, and return what is stored.
+
+        A pod gets them even with a grace period of 0.
+        """
         if endpoint.info.plural != "pods" or endpoint.info.group:
             return old
         marked = self._mark_deleted(endpoint, old, [], 0)
         return old if marked is None else self._cluster.replace(endpoint.resource, old, marked)
 
     def _mark_deleted(self, endpoint: Endpoint, old: Stored, finalizers: list[str], grace: int) -> JSONObject | None:
-        """Return the document with the marks of deletion, or None when it has them all."""
+        """Return the document with the deletion marks, or None if it has them all."""
         metadata = dict(old.doc["metadata"])
         if finalizers != (metadata.get("finalizers") or []):
             metadata["finalizers"] = finalizers
@@ -137,10 +140,10 @@ class Deleter:
         return doc
 
     def delete_collection(self, call: Call) -> WriteResult:
-        """Delete all objects of a selection, each with a version of its own; answer with what they were.
+        """Delete all selected objects, each with a resourceVersion of its own; return them as they were.
 
         Raises:
-            Refusal: 400 or 422 as the real server does.
+            Refusal: 400 or 422, as the real server.
         """
         options = _delete_options(call)
         dry_run = check_write_options(call, options)
@@ -160,7 +163,7 @@ class Deleter:
 
 
 def _terminating_status(status: JSONObject, now: str) -> JSONObject:
-    """Return the status of a definition that goes."""
+    """Return the status of a definition that is being deleted."""
     condition = {
         "type": "Terminating",
         "status": "True",
@@ -193,7 +196,7 @@ def _delete_options(call: Call) -> JSONObject:
         except ValueError as error:
             raise bad_request(str(error)) from None
     if not call.request.body:
-        # The version of a collection's options is one of a deletion's too.
+        # A resourceVersion in the query is a precondition of a deletion too.
         conditions = {key: query[key] for key in ("uid", "resourceVersion") if query.get(key)}
         if conditions:
             options["preconditions"] = conditions
@@ -207,7 +210,7 @@ def _decode_options(call: Call) -> JSONObject:
     try:
         return read_unstored_object(call.request, "DeleteOptions")
     except Refusal as refusal:
-        # The words are those of a decoder that does not say what it expects.
+        # The real server decodes the options without naming the expected type.
         words = _EXPECTED.sub("", _SHOWN.sub("", refusal.message))
         raise Refusal(refusal.code, refusal.reason, words, details=refusal.details) from None
 
@@ -230,7 +233,7 @@ def _check_policy(options: JSONObject) -> None:
 
 
 def check_preconditions(call: Call, old: Stored, preconditions: JSONObject) -> None:
-    """Refuse an object with another uid or version than was asked for.
+    """Check that an object has the uid and resourceVersion that were asked for.
 
     Raises:
         Refusal: 409.
@@ -265,7 +268,7 @@ def _finalizers_for_policy(finalizers: list[str], options: JSONObject) -> list[s
 
 
 def _grace_seconds(endpoint: Endpoint, doc: JSONObject, options: JSONObject) -> int:
-    """Return the seconds that a pod on a node gets to end; nothing else gets any."""
+    """Return the grace period of a pod on a node, in seconds; 0 for anything else."""
     if endpoint.info.plural != "pods" or endpoint.info.group:
         return 0
     spec, status = doc.get("spec") or {}, doc.get("status") or {}

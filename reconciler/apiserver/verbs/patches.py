@@ -1,4 +1,4 @@
-"""Read the patch that a request carries and lay it over a document."""
+"""Patches: JSON patch, JSON merge patch and strategic merge patch, applied to a copy of the document."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["PatchFailed", "apply_patch", "json_patch", "merge_patch"]
 
 
 def apply_patch(call: Call, kind: str, before: JSONObject) -> Any:
-    """Return what the patch of a request makes of a document.
+    """Return the result of applying a request's patch to a document.
 
     Args:
         call: the request.
-        kind: the media type of the patch, which is not that of an apply.
+        kind: the media type of the patch; not that of an apply.
         before: the document; it is not changed.
 
     Raises:
@@ -53,12 +53,12 @@ def _read_patch(call: Call, kind: str) -> Any:
     except Refusal as refusal:
         if kind != STRATEGIC_PATCH:
             raise
-        # The library behind these gives its words alone.
+        # The library for strategic patches returns its message without a prefix.
         raise bad_request(refusal.message.removeprefix("error decoding patch: ")) from None
     if kind == MERGE_PATCH and patch is None:
         raise bad_request("Invalid JSON Patch")
     if patch is None:
-        # Go reads null as a list without items, or a map without members.
+        # Go decodes null as an empty list or map.
         return [] if kind == JSON_PATCH else {}
     if not isinstance(patch, list if kind == JSON_PATCH else dict):
         wanted = "[]handlers.jsonPatchOp" if kind == JSON_PATCH else "map[string]interface {}"
@@ -81,14 +81,13 @@ _INDEX = re.compile("0|-?[1-9][0-9]{0,8}|-0")
 
 
 class PatchFailed(Exception):
-    """Say why a JSON patch cannot be applied."""
+    """A JSON patch that cannot be applied."""
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """Return `target` with an RFC 7386 merge patch applied.
+    """Return `target` with an RFC 7386 merge patch applied; unchanged parts are shared with `target`.
 
-    Null members vanish at any depth of what the patch brings, list items included, as the real server has it. What the
-    patch does not touch is shared with `target`.
+    Nulls are removed at any depth of what the patch adds, also in items of lists, as on the real server.
     """
     if not isinstance(patch, dict):
         return _without_nulls(patch)
@@ -104,7 +103,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Drop null members of the objects in a list; null items stay."""
+    """Remove null fields of the objects in a list; null items stay."""
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     if isinstance(value, dict):
@@ -150,14 +149,14 @@ def json_patch(document: Any, operations: Any) -> Any:
 
 
 def _deep_copy(value: Any) -> Any:
-    """Return a copy that can be changed in place."""
+    """Return a copy that may be changed in place."""
     if isinstance(value, dict):
         return {key: _deep_copy(member) for key, member in value.items()}
     return [_deep_copy(item) for item in value] if isinstance(value, list) else value
 
 
 def _copy_value(document: Any, path: list[str]) -> tuple[Any, int]:
-    """Return a copied value and its size as JSON; of a member that is not there the server's library copies null."""
+    """Return a copied value and its size as JSON; like the real server, copy null if the field is missing."""
     value = None
     parent = _read(document, path[:-1]) if path else None
     if not isinstance(parent, dict) or path[-1] in parent:
@@ -212,7 +211,7 @@ def _read(document: Any, path: list[str]) -> Any:
 def _index(part: str, last: int) -> int:
     if not _INDEX.fullmatch(part):
         raise PatchFailed(f"invalid index referenced: {part}")
-    # The server's library counts from the end as well.
+    # The real server accepts indexes from the end as well.
     index = last + 1 + int(part) if part[0] == "-" else int(part)
     if not 0 <= index <= last:
         raise PatchFailed(f"invalid index referenced: {part}: index out of range")
@@ -220,14 +219,14 @@ def _index(part: str, last: int) -> int:
 
 
 def _change(document: Any, path: list[str], op: str, value: Any) -> Any:
-    """Add, replace or remove one place of a document, and return the document."""
+    """Add, replace or remove one field or item of a document, and return the document."""
     if not path:
         if op == "remove":
             raise PatchFailed("the whole document cannot be removed")
         return value
     parent, last = _read(document, path[:-1]), path[-1]
     if isinstance(parent, dict):
-        # The server's library replaces members that are not there; only what lies above them has to be.
+        # The real server replaces missing fields too; only their parents must exist.
         if op == "remove" and last not in parent:
             raise PatchFailed(f"{op} operation does not apply: doc is missing key: /{'/'.join(path)}: missing value")
         if op == "remove":

@@ -1,4 +1,4 @@
-"""HandlerResult get, list and watch."""
+"""The verbs get, list and watch: selectors, resourceVersion semantics, pages and continue tokens."""
 
 from __future__ import annotations
 
@@ -48,8 +48,7 @@ def selector_of(call: Call) -> Selector:
     """Return the selector of a list, watch or deletecollection.
 
     Raises:
-        Refusal: 400 when it cannot be read or names a field that cannot be selected by, 422 for options beside it that
-            do not fit together.
+        Refusal: 400 for an invalid selector or an unsupported field, 422 for options that exclude each other.
     """
     for number in ("timeoutSeconds", "limit"):
         _number(call.query.get(number, ""))
@@ -77,7 +76,7 @@ def selector_of(call: Call) -> Selector:
 
 
 def _check_options(call: Call) -> None:
-    """Check the options of a list or watch against one another, as is done once all are read."""
+    """Check the options of a list or watch against each other, after all of them were parsed."""
     if call.verb == "watch":
         _initial_events(call)
     else:
@@ -92,7 +91,7 @@ _COMMON: dict[str, Callable[[JSONObject], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """Hold what a continue token says: the snapshot's version and the first key that was not sent."""
+    """A continue token: the version of the snapshot, and the first key that was not sent."""
 
     rv: int
     start: str
@@ -145,10 +144,10 @@ def _bad_token(problem: str) -> Refusal:
 
 
 class Reader:
-    """Read from a cluster.
+    """Reads objects of a cluster.
 
     Args:
-        cluster: what is stored.
+        cluster: the stored objects.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -173,11 +172,11 @@ class Reader:
             raise not_found(endpoint.info.plural, endpoint.info.group, call.name)
         return found
 
-    def objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
+    def list_objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
         """Return the JSON of a list.
 
         Raises:
-            Refusal: 400, 410 or 504 as the real server does.
+            Refusal: 400, 410 or 504, as the real server.
         """
         selector = selector_of(call)
         _number(call.query.get("timeoutSeconds", ""))
@@ -205,8 +204,8 @@ class Reader:
             return self._continued(store, found)
         if asked is not None:
             self._not_in_future(asked)
-            # A limit without a match makes the real server read exactly the version asked for, but not one object.
-            paged = _limit(call) and not _is_of_one(call, selector)
+            # With a limit but no match, the real server reads the exact version, except for a single object.
+            paged = _limit(call) and not _selects_one(call, selector)
             if asked and (match == "Exact" or (not match and paged)):
                 snapshot = store.at(asked)
                 if snapshot is None or asked < self._cluster.revisions.compacted:
@@ -228,10 +227,10 @@ class Reader:
         self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _Token | None
     ) -> tuple[list[Stored], int, _Token | None]:
         (objects, keys), limit = snapshot, _limit(call)
-        namespace = _space_of(call, selector)
+        namespace = _namespace_of(call, selector)
         start, stop = snapshot.span(namespace)
-        if _is_of_one(call, selector):
-            # One object is read by its key, so that there is nothing to go on with.
+        if _selects_one(call, selector):
+            # A single object is read by its key, so there is no next page.
             one = objects.get(call.endpoint.resource.key(namespace, selector.name))
             return [one] if one is not None and selector.matches(one.doc) else [], 0, None
         if token is not None:
@@ -248,10 +247,10 @@ class Reader:
         return found, 0, None
 
     def watch(self, call: Call, view: WholeView, stale: float | None = None) -> Watch:
-        """Return the stream of a watch; a version that history does not reach is told inside the stream.
+        """Return the stream of a watch; a version that was dropped from the history is reported inside the stream.
 
         Raises:
-            Refusal: 400, 422 or 500 before the stream opens.
+            Refusal: 400, 422 or 500, before the stream starts.
         """
         store, selector = call.endpoint.store, selector_of(call)
         _number(call.query.get("limit", ""))
@@ -381,21 +380,21 @@ def _list_version(call: Call) -> int | None:
         raise bad_request(f"invalid resource version: {refusal.message}") from None
 
 
-def _space_of(call: Call, selector: Selector) -> str | None:
-    """Return the namespace that a list is of; the one that is selected by counts, but not when a list goes on."""
+def _namespace_of(call: Call, selector: Selector) -> str | None:
+    """Return the namespace of a list; a selected namespace counts too, except on a next page."""
     if call.namespace or not call.endpoint.info.namespaced or call.query.get("continue"):
         return call.namespace
     return selector.namespace or None
 
 
-def _is_of_one(call: Call, selector: Selector) -> bool:
-    """Tell whether a list is of one name in one place."""
-    placed = not call.endpoint.info.namespaced or bool(_space_of(call, selector))
+def _selects_one(call: Call, selector: Selector) -> bool:
+    """Return whether a list selects a single object: one name in one namespace."""
+    placed = not call.endpoint.info.namespaced or bool(_namespace_of(call, selector))
     return bool(selector.name) and placed and not call.query.get("continue")
 
 
 def _limit(call: Call) -> int:
-    # The cache of the real server does not page what is read at version 0.
+    # The real server's cache does not page reads at version 0.
     return 0 if call.query.get("resourceVersion") == "0" else max(0, _number(call.query.get("limit", "")))
 
 

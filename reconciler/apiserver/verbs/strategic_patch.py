@@ -1,4 +1,4 @@
-"""Apply strategic merge patches: lists of built-in kinds merge by the keys that their types name."""
+"""Strategic merge patch: lists of built-in kinds merge by the keys that their types declare."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ _GO_TYPES = {
 
 
 def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:
-    """Return an object with a strategic merge patch applied; what is not touched is shared.
+    """Return an object with a strategic merge patch applied; unchanged parts are shared.
 
     Raises:
-        Refusal: 400 or 500, as the real server has it, for a directive that makes no sense or an item without its
-            merge key.
+        Refusal: 400 or 500, as the real server, for an invalid directive or an item without its merge key.
     """
     directive = patch.get(_DIRECTIVE)
     if directive == "replace":
@@ -46,7 +45,7 @@ def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:
             merged.pop(key, None)
         else:
             if key not in merged and isinstance(value, dict) and _DIRECTIVE in value:
-                # What is new is taken as it is, and one with a directive is not taken at all.
+                # New values are added unmerged, and one with a directive is not added at all.
                 continue
             child = node.child(key) or ANYTHING
             merged[key] = _merge_member(merged.get(key), value, child, patch.get(_ORDER + key))
@@ -54,7 +53,7 @@ def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:
 
 
 def _kept(members: JSONObject, patch: JSONObject) -> JSONObject:
-    """Return what a patch leaves of an object before anything is merged into it."""
+    """Return the fields of an object that a patch keeps, before the merge."""
     retained = patch.get(_RETAIN)
     if retained is not None:
         if not isinstance(retained, list):
@@ -79,17 +78,17 @@ def _merge_member(old: Any, new: Any, node: Node, order: Any) -> Any:
         items = old if isinstance(old, list) else []
         if node.merge_key and _are_objects(items, new):
             return _merge_objects(items, new, node, order)
-        # Of texts each stays once.
+        # Scalars are unique in a merged list.
         merged = _in_order(list({go_json(item): item for item in (*items, *new)}.values()), new, items, go_json)
         return merged if order is None else _in_order(merged, order, items, go_json)
     return new
 
 
 def _are_objects(old: list[Any], new: list[Any]) -> bool:
-    """Tell whether lists hold objects, which merge by their keys.
+    """Return whether lists contain objects, which merge by key.
 
     Raises:
-        Refusal: 500 when what is apply_patch holds items of another type.
+        Refusal: 500, the types of the items differ.
     """
     kinds = {type(item) for item in (*old, *new)}
     if old and len(kinds) > 1:
@@ -130,7 +129,7 @@ def _no_key(key: str, item: Any) -> Refusal:
 
 
 def _check_order(changed: list[Any], order: list[Any], name: Callable[[Any], str]) -> None:
-    """Refuse an order in which what is apply_patch does not stand as it does in the patch."""
+    """Check that the patched items are in the order of ``$setElementOrder``."""
     listed = iter([name(item) for item in order])
     if not all(name(item) in listed for item in changed):
         raise internal_error(
@@ -139,9 +138,9 @@ def _check_order(changed: list[Any], order: list[Any], name: Callable[[Any], str
 
 
 def _in_order(items: list[Any], wanted: list[Any], before: list[Any], name: Callable[[Any], str]) -> list[Any]:
-    """Order items: those that are wanted in their order, the others where they stood, new ones first.
+    """Order items: the listed ones in their order, the others where they were, new ones first.
 
-    Items of one name stay together.
+    Items with one key stay together.
     """
     by_name: dict[str, list[Any]] = {}
     for item in items:

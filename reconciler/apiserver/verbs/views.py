@@ -1,4 +1,4 @@
-"""Show objects in the form a client asks for: whole, only their metadata, or as rows of a table."""
+"""Views of objects: whole, metadata only, or rows of a table, and their negotiation."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _META = "meta.k8s.io/v1"
 
 
 class WholeView:
-    """Show objects as they are."""
+    """The view that shows whole objects."""
 
     name: str | None = ""
-    """What encoded forms are kept under; None for forms that are not kept."""
+    """The cache key of encoded objects; None if they are not cached."""
 
     def encode(self, endpoint: Endpoint, stored: Stored) -> bytes:
         """Return the JSON of one object."""
         return endpoint.encode(stored)
 
     def encode_document(self, endpoint: Endpoint, doc: JSONObject) -> bytes:
-        """Return the JSON of a document that is no stored version."""
+        """Return the JSON of a document that is not a stored version."""
         return encode(endpoint.to_served(doc))
 
     def encode_subresource(self, document: JSONObject) -> bytes:
-        """Return the JSON of a document of a kind of its own that stands for an object, such as a Scale."""
+        """Return the JSON of a document that represents an object, such as its Scale."""
         return encode(document)
 
     def type_of(self, endpoint: Endpoint) -> tuple[str, str]:
-        """Return apiVersion and kind of what single objects are shown as."""
+        """Return apiVersion and kind of single objects in this view."""
         return endpoint.api_version, endpoint.info.kind
 
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
@@ -50,7 +50,7 @@ class WholeView:
         if endpoint.resource.custom:
             return _list(head, [self.encode(endpoint, item) for item in items])
 
-        # Items of typed lists do not name their kind.
+        # Items of typed lists have no apiVersion and kind.
         def untyped(doc: JSONObject) -> JSONObject:
             shown = endpoint.to_served(doc)
             return {key: value for key, value in shown.items() if key not in ("apiVersion", "kind")}
@@ -59,7 +59,7 @@ class WholeView:
 
 
 WHOLE = WholeView()
-"""The view that is used unless a client asks for another."""
+"""The default view."""
 
 
 def _list(head: bytes, items: list[bytes]) -> bytes:
@@ -67,7 +67,7 @@ def _list(head: bytes, items: list[bytes]) -> bytes:
 
 
 class MetadataView(WholeView):
-    """Show nothing but metadata."""
+    """The view that shows metadata only."""
 
     name = "#metadata"
 
@@ -101,14 +101,14 @@ def _only_metadata(doc: JSONObject) -> JSONObject:
 
 
 class TableView(WholeView):
-    """Show rows, as ``kubectl get`` prints them.
+    """The view that shows rows, as ``kubectl get`` prints them.
 
     Args:
         include: how much of the object a row carries: Metadata, Object or None.
-        clock: tells how old things are.
+        clock: the current time, for ages.
     """
 
-    # Ages change, so rows are not kept.
+    # Ages change, so rows are not cached.
     name = None
 
     def __init__(self, include: str, clock: Clock) -> None:
@@ -207,7 +207,7 @@ _STEP = re.compile(
 
 
 def _find(doc: Any, path: str) -> Any:
-    """Return the first value at a JSON path of the kind that printer columns use; None when there is none."""
+    """Return the first value at a JSON path as printer columns use it; None if there is none."""
     found = [doc]
     for match in _STEP.finditer(path):
         name, quoted_name, index, key, *values = match.groups()
@@ -229,18 +229,18 @@ def _find(doc: Any, path: str) -> Any:
 def negotiate(
     accept: str, include: str, clock: Clock, *, many: bool, kind: str, custom: bool
 ) -> tuple[WholeView, bool]:
-    """Return the view for an Accept header, and whether YAML is asked for.
+    """Return the view for an Accept header, and whether it asks for YAML.
 
     Args:
         accept: the header; empty accepts everything.
         include: the parameter ``includeObject``.
-        clock: tells how old things are.
-        many: the answer is a list.
-        kind: the kind of the answer, for messages.
-        custom: whether a custom kind is asked for, which words refusals.
+        clock: the current time, for ages.
+        many: the response is a list.
+        kind: the kind of the response, for messages.
+        custom: whether the kind is custom, which changes the messages.
 
     Raises:
-        Refusal: 406 when nothing in the header can be written.
+        Refusal: 406, none of the accepted types is supported.
     """
     if not accept or accept in ("application/json", "*/*"):
         return WHOLE, False

@@ -1,8 +1,8 @@
-"""Stream changes of one kind to a reader.
+"""The stream of a watch.
 
-A `Watch` holds no queue of its own: it is a position in the store's history and reads forward from it when its reader
-asks, so a slow reader costs nothing until history has dropped what it had not read; then it is told ``410``. Frames are
-encoded once for an event and shared. A watch that is dropped without being closed is collected like any object.
+A `Watch` has no queue: it is a position in the store's history and reads forward from it when its reader asks. A slow
+reader costs nothing until the history has dropped what it had not read; then it is told 410. Frames are encoded once
+for each event and shared. A watch that is dropped without being closed is garbage-collected like any object.
 """
 
 from __future__ import annotations
@@ -22,26 +22,29 @@ from reconciler.wire import JSONObject
 __all__ = ["BOOKMARK_SECONDS", "Watch", "error_frame"]
 
 BOOKMARK_SECONDS = 60.0
-"""How often a quiet watch that allows bookmarks gets one; measured on kube-apiserver 1.36."""
+"""The interval of bookmarks in a quiet watch that allows them; measured on kube-apiserver 1.36."""
 
 _FRAMES_AT_ONCE = 128
 
 
 class Watch:
-    """Iterate over the chunks of a watch's answer.
+    """An asynchronous iterator over the chunks of a watch response.
 
     Args:
         endpoint: the kind and version.
         namespace: None for all.
-        selector: which objects are seen.
-        view: how they are shown.
-        position: where in the history to begin.
-        after: the version asked for; a watch that asks for one in the future sees nothing until it is passed.
-        initial: objects to begin with, as ADDED.
+        selector: the objects to show.
+        view: how to show them.
+        position: the position in the history to start at.
+        after: the requested version; a watch from a future version receives nothing until that version has passed.
+        initial: objects to start with, as ADDED.
         initial_done: the version of the bookmark that ends the initial objects; None for no such bookmark.
         bookmarks: whether to send bookmarks.
         timeout: seconds until the stream ends.
-        version: reads the newest version that all events are known up to.
+        version: returns the newest version up to which all events are known.
+
+    Attributes:
+        stalled: the watch stays open and silent.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class Watch:
     async def __anext__(self) -> bytes:
         """Wait for the next frames.
 
-        Cancellation loses no event: the position moves only when frames are handed over.
+        Cancellation loses no event: the position moves only when frames are returned.
         """
         while not self._closed:
             chunk = None if self.stalled else self._next()
@@ -108,22 +111,22 @@ class Watch:
 
     @property
     def plural(self) -> str:
-        """Return the plural name of the kind that is watched."""
+        """Return the plural name of the watched kind."""
         return self._endpoint.info.plural
 
     @property
     def closed(self) -> bool:
-        """Tell whether the stream has ended."""
+        """Return whether the stream has ended."""
         return self._closed
 
     async def aclose(self) -> None:
-        """End the stream and let go of the store; a reader that waits sees the end."""
+        """End the stream and detach from the store; a waiting reader sees the end."""
         self._closed = True
         self._release()
         self._wake()
 
     def end(self, frame: bytes = b"") -> None:
-        """End the stream from the server's side, after what is still unread of it and an optional last frame."""
+        """End the stream after the unread events and an optional last frame."""
         self._ending = frame
         self._wake()
 
@@ -134,7 +137,7 @@ class Watch:
         self.end(error_frame(refusal))
 
     def cut(self) -> None:
-        """Break the stream off at once: what was not read is lost to this reader."""
+        """Break off the stream at once; unread events are lost to its reader."""
         self._closed = True
         self._release()
         self._wake()
@@ -186,7 +189,7 @@ class Watch:
         return b""
 
     def _shared(self, event: Event, type: str) -> bytes:
-        """Return the frame of an event, made once for all watches of the same_json view."""
+        """Return the frame of an event, encoded once for all watches with the same view."""
         name = self._view.name
         if name is None:
             return _frame(type, self._content(event, type))
@@ -198,7 +201,7 @@ class Watch:
 
     def _content(self, event: Event, type: str) -> bytes:
         if type == DELETED and event.type != DELETED and event.old is not None:
-            # The object left the selector: the reader gets what it knew, under the version that made it leave.
+            # The object left the selector: the reader receives its last state, with the version of the change.
             old = event.old.doc
             return self._view.encode_document(
                 self._endpoint, {**old, "metadata": {**old["metadata"], "resourceVersion": str(event.rv)}}
@@ -252,7 +255,7 @@ class Watch:
             self._timer = self._loop.call_at(due, _tick, watch)
 
     def tick(self) -> None:
-        """Look again because time has passed."""
+        """Called when the timer is due."""
         self._timer = None
         self._wake()
 
@@ -274,5 +277,5 @@ def _frame(type: str, content: bytes) -> bytes:
 
 
 def error_frame(refusal: Refusal) -> bytes:
-    """Return the frame that tells a watcher of a refusal."""
+    """Return the frame that reports a refusal to a watch."""
     return _frame("ERROR", encode(refusal.status()))

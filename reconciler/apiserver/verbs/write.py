@@ -1,6 +1,6 @@
-"""HandlerResult create, update and patch.
+"""The verbs create, update and patch, including apply.
 
-A write is checked and computed on the stored version and then committed, without a moment in between.
+A write is checked and computed on the stored version and then committed, without yielding in between.
 """
 
 from __future__ import annotations
@@ -70,21 +70,21 @@ from reconciler.wire import JSONObject, ManagedFieldsEntry
 __all__ = ["WriteResult", "Writer"]
 
 _BORN_WITH_STATUS = frozenset({"customresourcedefinitions", "namespaces", "nodes"})
-"""Kinds that keep the status which they are created with, or whose strategy makes it."""
+"""Kinds that keep the status that they are created with, or whose strategy sets it."""
 
 _MUST_BE_GIVEN = FieldError("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
 
 
 @dataclass(slots=True)
 class WriteResult:
-    """Hold what a write came to.
+    """The result of a write.
 
     Attributes:
         code: the HTTP status.
-        stored: the version to answer with; None to answer with `document`.
-        document: another document to answer with.
+        stored: the version to return; None to return `document`.
+        document: another document to return.
         before: the version before, if there was one.
-        after: the version after; the same_json object as `before` when nothing was changed.
+        after: the version after; the same object as `before` if nothing changed.
         warnings: texts for Warning headers.
     """
 
@@ -97,12 +97,12 @@ class WriteResult:
 
 
 class Writer:
-    """Write to a cluster.
+    """Writes objects of a cluster.
 
     Args:
-        cluster: what is stored.
-        strategies: tells what is special about a kind.
-        provide_namespace: makes a namespace that an object is created in and that is not there; None refuses.
+        cluster: the stored objects.
+        strategies: returns the strategy of a kind.
+        provide_namespace: creates the missing namespace of an object that is created; None refuses the object.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Writer:
         """Create an object.
 
         Raises:
-            Refusal: 400, 403, 404, 409, 415 or 422 as the real server does.
+            Refusal: 400, 403, 404, 409, 415 or 422, as the real server.
         """
         dry_run = check_write_options(call)
         doc, warnings = read_document(call)
@@ -129,7 +129,7 @@ class Writer:
     def _create(
         self, call: Call, doc: JSONObject, warnings: list[str], *, dry_run: bool, owned: bool = False
     ) -> WriteResult:
-        """Check and commit a new object; `owned` tells that ownership was warnings already."""
+        """Check and commit a new object; `owned` if its managedFields are set already."""
         endpoint, info = call.endpoint, call.endpoint.info
         metadata = doc["metadata"]
         check_name_and_namespace(call, metadata)
@@ -163,7 +163,7 @@ class Writer:
             raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
         if not owned and traceable:
             owners = ManagedFields((), self._cluster.now())
-            # The structs of built-in kinds are there even when they are empty, so they never count as added.
+            # The structs of built-in kinds exist even when they are empty, so they never count as added.
             owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.place)
             metadata["managedFields"] = owners.entries()
         if not metadata.get("managedFields"):
@@ -178,7 +178,7 @@ class Writer:
         return WriteResult(201, new, after=new, warnings=warnings)
 
     def _tracked(self, call: Call, before: JSONObject, doc: JSONObject, reset: ResetFields) -> list[ManagedFieldsEntry]:
-        """Return who owns what after a change by update or patch."""
+        """Return the ``managedFields`` after an update or patch."""
         sent, known = doc["metadata"].get("managedFields"), before["metadata"].get("managedFields")
         if call.subresource:
             sent = None
@@ -186,7 +186,7 @@ class Writer:
             return []
         entries = sent or known
         if not entries:
-            # Nobody owns anything after a reset, until the first apply.
+            # After a reset, nothing is owned until the first apply.
             return []
         owners = ManagedFields(entries, self._cluster.now())
         old, new = ownable_content(call, before), ownable_content(call, doc)
@@ -195,7 +195,7 @@ class Writer:
 
     def _stamp(self, call: Call, doc: JSONObject, metadata: JSONObject) -> None:
         for key in SYSTEM_METADATA:
-            # A kind that counts no generations keeps what it is created with.
+            # A kind without generations keeps the one that it is created with.
             if key != "generation" or call.endpoint.info.generation:
                 metadata.pop(key, None)
         metadata["uid"] = self._cluster.uid()
@@ -213,7 +213,7 @@ class Writer:
             return
         namespaces = self._cluster.registry.core("namespaces").store.objects
         if namespace not in namespaces and self._provide_namespace is not None:
-            with contextlib.suppress(APIError):  # no name for a namespace: then it is not found
+            with contextlib.suppress(APIError):  # not a valid name of a namespace: it is not found below
                 self._provide_namespace(namespace)
         found = namespaces.get(namespace)
         if found is None:
@@ -229,7 +229,7 @@ class Writer:
         """Replace an object, or its status.
 
         Raises:
-            Refusal: 400, 404, 409, 415 or 422 as the real server does.
+            Refusal: 400, 404, 409, 415 or 422, as the real server.
         """
         dry_run = check_write_options(call)
         old = self.find(call)
@@ -255,7 +255,7 @@ class Writer:
         """Patch an object, or its status.
 
         Raises:
-            Refusal: 400, 404, 409, 415 or 422 as the real server does.
+            Refusal: 400, 404, 409, 415 or 422, as the real server.
         """
         kind, info = patch_type(call), call.endpoint.info
         dry_run = check_write_options(call)
@@ -311,16 +311,18 @@ class Writer:
         entries: list[ManagedFieldsEntry] | None = None,
         findings: Sequence[FieldError] = (),
     ) -> WriteResult:
-        """Check a new content against the stored one and commit it; `doc` and its metadata are private.
+        """Check new content against the stored version and commit it.
+
+        The writer takes ownership of `doc` and its metadata.
 
         Args:
             call: the request.
             old: the stored version.
             doc: the new content.
-            warnings: what is to be said of it.
-            dry_run: whether nothing is to be stored.
-            entries: who owns what afterwards; None lets the request count as an update.
-            findings: what is known to be wrong with it already.
+            warnings: the warnings about it.
+            dry_run: store nothing.
+            entries: the new ``managedFields``; None computes them as for an update.
+            findings: errors that were found already.
         """
         endpoint, info = call.endpoint, call.endpoint.info
         before = endpoint.to_served(old.doc)
@@ -360,7 +362,7 @@ class Writer:
         if dry_run:
             return WriteResult(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and is_removable(endpoint, stored_form):
-            # The answer is the object as it went, under the version that it had; watches see what was stored.
+            # The response shows the removed object with its last version; watches show what was stored.
             shown = Stored(old.key, old.rv, stored_form)
             gone = self._cluster.remove(endpoint.resource, old)
             return WriteResult(200, shown, before=old, after=gone, warnings=warnings)

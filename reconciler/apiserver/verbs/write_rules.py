@@ -1,4 +1,4 @@
-"""Say what a write may change, and what it is refused for, beside the contents of the kind."""
+"""The rules of writes for all kinds: names, versions, what a request may change, and comparisons."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ SYSTEM_METADATA = (
     "generation",
     "selfLink",
 )
-"""What only the server changes in metadata."""
+"""The fields of metadata that only the server changes."""
 
 
 def can_track_owners(call: Call, doc: JSONObject, before: JSONObject) -> bool:
-    """Tell whether the owners of fields can be kept; the real server forgets all of them if not.
+    """Return whether field owners can be tracked; otherwise the real server drops all of them.
 
-    They cannot if what the request may not change is of the wrong type; what it may change is checked elsewhere.
+    They cannot if a part that the request does not write has the wrong type; the parts that it writes are checked
+    elsewhere.
     """
     if needs_conversion(call, before):
         return not any(schema_mismatch(call, each) for each in (before, doc))
@@ -67,9 +68,9 @@ _APART = ("apiVersion", "kind")
 
 
 def needs_conversion(call: Call, before: JSONObject) -> bool:
-    """Tell whether a document is converted while the owners of its fields are told: it is for those of other versions.
+    """Return whether tracking owners converts a document, because managers wrote it in other versions.
 
-    What is converted has to fit the schema as a whole; what is not may have twins in its lists.
+    A converted document must match the schema as a whole; one that is not may have duplicates in its lists.
     """
     endpoint = call.endpoint
     entries = (before.get("metadata") or {}).get("managedFields") or ()
@@ -80,7 +81,7 @@ def needs_conversion(call: Call, before: JSONObject) -> bool:
 
 
 def schema_mismatch(call: Call, doc: JSONObject) -> str:
-    """Return in what a document does not fit the schema, in the words of structured-merge-diff, or nothing."""
+    """Return how a document violates the schema, in the words of structured-merge-diff, or nothing."""
     content = {key: value for key, value in doc.items() if key not in _APART}
     problems = list(type_errors(content, call.endpoint.place))
     if len(problems) < 2:
@@ -89,12 +90,12 @@ def schema_mismatch(call: Call, doc: JSONObject) -> str:
 
 
 def managed_fields_of(old: Stored | None) -> list[ManagedFieldsEntry]:
-    """Return the ``managedFields`` of a stored object, or none."""
+    """Return the ``managedFields`` of a stored object; an empty list if there are none."""
     return [] if old is None else list(old.doc["metadata"].get("managedFields") or ())
 
 
 def same_json(one: JSONObject, other: JSONObject) -> bool:
-    """Tell whether two documents are the same_json JSON; true is not 1."""
+    """Return whether two documents are the same JSON; true is not 1."""
     if one != other:
         return False
     deterministic = msgspec.json.Encoder(order="deterministic").encode
@@ -102,7 +103,7 @@ def same_json(one: JSONObject, other: JSONObject) -> bool:
 
 
 def differs_only_in_times(one: JSONObject, other: JSONObject) -> bool:
-    """Tell whether two documents differ in nothing but when their owners changed something."""
+    """Return whether two documents differ only in the times of their ``managedFields``."""
     mine, theirs = one["metadata"].get("managedFields"), other["metadata"].get("managedFields")
     if not mine or not theirs or mine == theirs or _untimed(mine) != _untimed(theirs):
         return False
@@ -114,7 +115,7 @@ def _untimed(entries: list[ManagedFieldsEntry]) -> list[JSONObject]:
 
 
 def is_removable(endpoint: Endpoint, doc: JSONObject) -> bool:
-    """Tell whether nothing but finalizers would hold a dying object: no grace period, no content of a namespace."""
+    """Return whether only finalizers hold an object that is being deleted: no grace period, no namespace content."""
     if endpoint.info.group:
         return True
     if endpoint.info.plural == "namespaces":
@@ -123,14 +124,14 @@ def is_removable(endpoint: Endpoint, doc: JSONObject) -> bool:
 
 
 def check_name_given(call: Call, metadata: JSONObject) -> None:
-    """Refuse a document without a name."""
+    """Check that a document has a name."""
     if not metadata.get("name"):
         problem = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
         raise bad_request(problem)
 
 
 def check_name_and_namespace(call: Call, metadata: JSONObject) -> None:
-    """Compare name and namespace with the path; fill the namespace in."""
+    """Check name and namespace against the path; set the namespace."""
     namespace = metadata.get("namespace") or ""
     if not call.endpoint.info.namespaced:
         metadata.pop("namespace", None)
@@ -147,7 +148,7 @@ def check_name_and_namespace(call: Call, metadata: JSONObject) -> None:
 def validate_contents(
     call: Call, doc: JSONObject, before: JSONObject | None, errors: list[FieldError]
 ) -> list[FieldError]:
-    """Return what is wrong with the contents of a document."""
+    """Return the validation errors of a document's contents."""
     contents = call.endpoint.contents
     if contents is None:
         return []
@@ -155,7 +156,7 @@ def validate_contents(
 
 
 def check_resource_version(call: Call, old: Stored, metadata: JSONObject) -> None:
-    """Refuse a version that is not the stored one."""
+    """Check that a resourceVersion is the stored one."""
     info, asked = call.endpoint.info, metadata.get("resourceVersion")
     if not asked:
         return
@@ -165,7 +166,7 @@ def check_resource_version(call: Call, old: Stored, metadata: JSONObject) -> Non
 
 
 def drop_resource_version(metadata: JSONObject, *, dry_run: bool) -> None:
-    """Leave out the version of an object that an update or apply creates; a dry run answers with it."""
+    """Remove the resourceVersion of an object that an update or apply creates; a dry run returns it."""
     version = metadata.get("resourceVersion")
     if version:
         _number(version)
@@ -188,15 +189,15 @@ _KEPT_AS = {
     "replicationcontrollers": "controllers",
     "services": "services/specs",
 }
-"""Where the real server keeps kinds in etcd, if not under their plural name; messages show it."""
+"""The etcd prefix of kinds that the real server does not store under their plural name; messages show it."""
 
 
 def uid_conflict_message(call: Call, uid: str, stored: str) -> str:
-    """Return how a uid that is not the stored one is refused."""
+    """Return the message for a uid that is not the stored one."""
     info = call.endpoint.info
     place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
     kept = f"{info.group}/{info.plural}" if call.endpoint.resource.custom else _KEPT_AS.get(info.plural, info.plural)
-    # What is only tried does not reach etcd, below whose root the keys are.
+    # A dry run does not reach etcd, so its keys have no root.
     root = "" if call.query.get("dryRun") else "/registry"
     key = f"{root}/{kept}/{place}"
     return (
@@ -206,11 +207,11 @@ def uid_conflict_message(call: Call, uid: str, stored: str) -> str:
 
 
 def restrict_to_subresource(call: Call, before: JSONObject, doc: JSONObject) -> JSONObject:
-    """Keep apart what the subresource and the object itself may change."""
+    """Return a document in which only what the request may write has changed: the subresource, or everything else."""
     if call.subresource == "status":
         changed = {**before, "metadata": dict(before["metadata"])}
         if not call.endpoint.resource.custom:
-            # Controllers of built-in kinds keep notes of theirs beside the status.
+            # Controllers of built-in kinds write metadata together with the status.
             changed["metadata"] = metadata_after_status_write(call.endpoint.info, doc["metadata"], before["metadata"])
         if "status" in doc:
             changed["status"] = doc["status"]
@@ -226,7 +227,7 @@ def restrict_to_subresource(call: Call, before: JSONObject, doc: JSONObject) -> 
 
 
 def restore_system_metadata(metadata: JSONObject, before: JSONObject) -> None:
-    """Keep what only the server changes in metadata."""
+    """Restore the fields of metadata that only the server changes."""
     for key in SYSTEM_METADATA:
         if key in before:
             metadata[key] = before[key]
@@ -235,7 +236,10 @@ def restore_system_metadata(metadata: JSONObject, before: JSONObject) -> None:
 
 
 def metadata_bumps_generation(call: Call, before: JSONObject, doc: JSONObject) -> bool:
-    """Tell whether metadata was changed that counts for generation: annotations of Deployments, labels of slices."""
+    """Return whether a change of metadata increments the generation.
+
+    Annotations of Deployments and labels of EndpointSlices do.
+    """
     if call.endpoint.info.plural == "endpointslices":
         return (before["metadata"].get("labels") or {}) != (doc["metadata"].get("labels") or {})
     if call.endpoint.info.plural != "deployments" or call.endpoint.info.group != "apps" or call.subresource:
@@ -244,7 +248,7 @@ def metadata_bumps_generation(call: Call, before: JSONObject, doc: JSONObject) -
 
 
 def desired_state_changed(endpoint: Endpoint, before: JSONObject, doc: JSONObject) -> bool:
-    """Tell whether anything was changed that counts for generation."""
+    """Return whether anything outside metadata and status changed, which increments the generation."""
     apart = {"metadata", "status"} if "status" in endpoint.subresources else {"metadata"}
     for key in (before.keys() | doc.keys()) - apart:
         old, new = before.get(key), doc.get(key)
