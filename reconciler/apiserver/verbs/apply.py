@@ -38,6 +38,31 @@ def read_applied_configuration(call: Call) -> JSONObject:
     Raises:
         Refusal: 400 if it is not an object of the kind, 500 if it violates the schema.
     """
+    found = _read_body(call)
+    given = found.get("metadata")
+    metadata = dict(given) if isinstance(given, dict) else {}
+    entries = metadata.get("managedFields")
+    if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
+        raise bad_request("metadata.managedFields must be nil")
+    if entries is None:
+        metadata.pop("managedFields", None)
+    name = metadata.setdefault("name", call.name)
+    # Metadata or a name of the wrong type violates the schema, which is reported below.
+    if (given and not isinstance(given, dict)) or (name is not None and not isinstance(name, str)):
+        name = ""
+    elif not name:
+        words = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
+        raise bad_request(words)
+    elif name != call.name:
+        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
+    config = {**found, "metadata": metadata if isinstance(given, dict) or not given else given}
+    if problem := schema_mismatch(call, config):
+        raise _schema_error(call, metadata.get("namespace"), name, problem)
+    return config
+
+
+def _read_body(call: Call) -> JSONObject:
+    """Return the object in the body of an apply."""
     info, endpoint = call.endpoint.info, call.endpoint
     try:
         found = read_yaml(call.request.body, call.duplicates)
@@ -53,33 +78,15 @@ def read_applied_configuration(call: Call) -> JSONObject:
     version, kind = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
     if version != endpoint.api_version or kind != info.kind:
         raise bad_request(f"invalid object type: {version if '/' in version else f'/{version}'}, Kind={kind}")
-    about = found.get("metadata")
-    metadata = dict(about) if isinstance(about, dict) else {}
-    entries = metadata.get("managedFields")
-    if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
-        raise bad_request("metadata.managedFields must be nil")
-    if entries is None:
-        metadata.pop("managedFields", None)
-    name = metadata.setdefault("name", call.name)
-    # Metadata or a name of the wrong type violates the schema, which is reported below.
-    if (about and not isinstance(about, dict)) or (name is not None and not isinstance(name, str)):
-        name = ""
-    elif not name:
-        words = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
-        raise bad_request(words)
-    elif name != call.name:
-        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({call.name})")
-    config = {**found, "metadata": metadata if isinstance(about, dict) or not about else about}
-    if text := schema_mismatch(call, config):
-        kind = (
-            f"{info.group}/{endpoint.version}, Kind={info.kind}"
-            if not info.group
-            else f"{endpoint.api_version}, Kind={info.kind}"
-        )
-        namespace = metadata.get("namespace")
-        place = f"{namespace if isinstance(namespace, str) else ''}/{name}"
-        raise internal_error(f"failed to create typed patch object ({place}; {kind}): {text}")
-    return config
+    return found
+
+
+def _schema_error(call: Call, namespace: Any, name: str, problem: str) -> Refusal:
+    info, endpoint = call.endpoint.info, call.endpoint
+    # The group of core kinds is empty, which leaves the slash.
+    version = endpoint.api_version if info.group else f"/{endpoint.version}"
+    shown = f"{namespace if isinstance(namespace, str) else ''}/{name}; {version}, Kind={info.kind}"
+    return internal_error(f"failed to create typed patch object ({shown}): {problem}")
 
 
 def apply_to_new(call: Call, config: JSONObject, owners: ManagedFields) -> list[ManagedFieldsEntry]:

@@ -135,16 +135,11 @@ class Writer:
         check_name_and_namespace(call, metadata)
         self._require_namespace(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
-        generate = "" if metadata.get("name") else str(metadata.get("generateName", ""))
-        traceable = can_track_owners(call, doc, {})
+        trackable = can_track_owners(call, doc, {})
+        generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
+        key = self._generate_name(call, metadata) if generate else _key(call, metadata)
         strategy = self._strategies(endpoint)
-        key = endpoint.resource.key(call.namespace, metadata.get("name", ""))
-        for _ in range(8 if generate else 0):
-            metadata["name"] = generate[:58] + self._cluster.suffix()
-            key = endpoint.resource.key(call.namespace, metadata["name"])
-            if key not in endpoint.store.objects:
-                break
         strategy.complete(doc, None)
         errors = validate_metadata(info, metadata)
         if not endpoint.resource.custom:
@@ -156,12 +151,8 @@ class Writer:
         if version.isdecimal() and version.strip("0") and not dry_run:
             raise internal_error("resourceVersion should not be set on objects to be created")
         call.warnings = warnings = warnings + strategy.warn(doc)
-        taken = endpoint.store.objects.get(key)
-        if taken is not None:
-            deleting = "deletionTimestamp" in taken.doc["metadata"]
-            generated = bool(metadata.get("generateName"))
-            raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
-        if not owned and traceable:
+        _check_not_taken(call, key, metadata)
+        if not owned and trackable:
             owners = ManagedFields((), self._cluster.now())
             # The structs of built-in kinds exist even when they are empty, so they never count as added.
             owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.place)
@@ -176,6 +167,16 @@ class Writer:
             return WriteResult(201, Stored(key, 0, stored_form), warnings=warnings)
         new = self._cluster.insert(endpoint.resource, key, stored_form)
         return WriteResult(201, new, after=new, warnings=warnings)
+
+    def _generate_name(self, call: Call, metadata: JSONObject) -> str:
+        """Set a name that starts with ``generateName``, and return its storage key; the last of 8 may be taken."""
+        key = ""
+        for _ in range(8):
+            metadata["name"] = str(metadata["generateName"])[:58] + self._cluster.suffix()
+            key = _key(call, metadata)
+            if key not in call.endpoint.store.objects:
+                break
+        return key
 
     def _tracked(self, call: Call, before: JSONObject, doc: JSONObject, reset: ResetFields) -> list[ManagedFieldsEntry]:
         """Return the ``managedFields`` after an update or patch."""
@@ -324,38 +325,27 @@ class Writer:
             entries: the new ``managedFields``; None computes them as for an update.
             findings: errors that were found already.
         """
-        endpoint, info = call.endpoint, call.endpoint.info
+        endpoint = call.endpoint
         before = endpoint.to_served(old.doc)
         check_resource_version(call, old, doc["metadata"])
-        traceable = entries is not None or can_track_owners(call, doc, before)
-        reset = reset_fields_of(call, before, doc) if traceable and entries is None else NO_RESET_FIELDS
+        trackable = entries is not None or can_track_owners(call, doc, before)
+        reset = reset_fields_of(call, before, doc) if trackable and entries is None else NO_RESET_FIELDS
         doc = restrict_to_subresource(call, before, doc)
-        metadata = doc["metadata"]
-        whole = not call.subresource or (call.subresource == "status" and not endpoint.resource.custom)
-        errors = validate_metadata_update(info, metadata, before["metadata"]) if whole else []
-        if not endpoint.resource.custom and whole:
-            errors += validate_built_in_metadata(info, metadata, call.subresource, new=False)
-        restore_system_metadata(metadata, before["metadata"])
-        strategy = self._strategies(endpoint)
-        strategy.complete(doc, before)
-        errors += strategy.check(doc, before)
-        errors += validate_contents(call, doc, before, errors)
-        errors += findings
-        if errors:
-            raise invalid(info.kind, info.internal_group, call.name, errors)
+        strategy, metadata = self._strategies(endpoint), doc["metadata"]
+        _check_change(call, strategy, doc, before, findings)
         warnings = warnings + strategy.warn(doc)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
-        if traceable and entries is None:
+        if trackable and entries is None:
             entries = self._tracked(call, before, doc, reset)
         metadata.pop("managedFields", None)
-        if traceable and entries:
+        if trackable and entries:
             known = before["metadata"].get("managedFields")
             metadata["managedFields"] = known if entries == known else entries
         strategy.finish(doc, before)
         stored_form = endpoint.to_storage(doc)
         if same_json(doc, before) or same_json(stored_form, old.doc) or differs_only_in_times(stored_form, old.doc):
             return WriteResult(200, old, before=old, after=old, warnings=warnings)
-        if info.generation and (
+        if endpoint.info.generation and (
             desired_state_changed(endpoint, old.doc, stored_form) or metadata_bumps_generation(call, before, doc)
         ):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
@@ -368,3 +358,34 @@ class Writer:
             return WriteResult(200, shown, before=old, after=gone, warnings=warnings)
         new = self._cluster.replace(endpoint.resource, old, stored_form)
         return WriteResult(200, new, before=old, after=new, warnings=warnings)
+
+
+def _key(call: Call, metadata: JSONObject) -> str:
+    return call.endpoint.resource.key(call.namespace, metadata.get("name", ""))
+
+
+def _check_not_taken(call: Call, key: str, metadata: JSONObject) -> None:
+    """Check that no object has the storage key of a new one."""
+    taken = call.endpoint.store.objects.get(key)
+    if taken is not None:
+        info, deleting = call.endpoint.info, "deletionTimestamp" in taken.doc["metadata"]
+        generated = bool(metadata.get("generateName"))
+        raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
+
+
+def _check_change(
+    call: Call, strategy: Strategy, doc: JSONObject, before: JSONObject, findings: Sequence[FieldError]
+) -> None:
+    """Complete the new content of an object, and check that the change is valid."""
+    info, custom, metadata = call.endpoint.info, call.endpoint.resource.custom, doc["metadata"]
+    writes_metadata = not call.subresource or (call.subresource == "status" and not custom)
+    errors = validate_metadata_update(info, metadata, before["metadata"]) if writes_metadata else []
+    if not custom and writes_metadata:
+        errors += validate_built_in_metadata(info, metadata, call.subresource, new=False)
+    restore_system_metadata(metadata, before["metadata"])
+    strategy.complete(doc, before)
+    errors += strategy.check(doc, before)
+    errors += validate_contents(call, doc, before, errors)
+    errors += findings
+    if errors:
+        raise invalid(info.kind, info.internal_group, call.name, errors)
