@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions that are refused, in the real server's words."""
+"""Invalid CustomResourceDefinitions, refused in the real server's words."""
 
 from __future__ import annotations
 
@@ -150,13 +150,13 @@ _SPECS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("body", "says"), [case[1:] for case in _SPECS], ids=[case[0] for case in _SPECS])
-async def test_a_definition_that_makes_no_sense(api: Api, body: dict[str, Any], says: str) -> None:
+async def test_an_invalid_definition(api: Api, body: dict[str, Any], says: str) -> None:
     reply = await api.post(DEFINITIONS, body)
     assert reply.status == 422
     assert says in reply["message"]
 
 
-async def test_what_cannot_change(server: APIServer, api: Api) -> None:
+async def test_immutable_fields_of_a_definition(server: APIServer, api: Api) -> None:
     place = f"{DEFINITIONS}/widgets.example.com"
     scope = await api.patch(place, {"spec": {"scope": "Cluster"}})
     assert scope.causes == [("spec.scope", 'Invalid value: "Cluster": field is immutable')]
@@ -164,14 +164,14 @@ async def test_what_cannot_change(server: APIServer, api: Api) -> None:
     assert ("spec.names.kind", 'Invalid value: "Gizmo": field is immutable') in kind.causes
 
 
-async def test_unknown_keywords_and_formats_are_warned_of(api: Api) -> None:
+async def test_unknown_keywords_and_formats_cause_warnings(api: Api) -> None:
     spec = {"type": "object", "properties": {"a": {"type": "string", "format": "odd", "foo": 1}}}
     reply = await api.post(DEFINITIONS, definition("Gadget", spec=spec))
     place = "spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.a.foo"
     assert reply.warnings == [f'299 - "unknown field \\"{place}\\""', '299 - "unrecognized format \\"odd\\""']
 
 
-async def test_a_changed_definition_is_served_at_once(server: APIServer, api: Api) -> None:
+async def test_a_changed_definition_is_served_immediately(server: APIServer, api: Api) -> None:
     place = f"{DEFINITIONS}/widgets.example.com"
     before = await api.get(place)
     spec = {"type": "object", "properties": {"other": {"type": "string"}}}

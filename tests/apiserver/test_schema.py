@@ -12,7 +12,7 @@ from tests.apiserver.api import DEFINITIONS, WIDGETS, Api, definition, widget
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_defaults_are_filled_in_where_the_parent_is(api: Api) -> None:
+async def test_defaults_are_set_where_the_parent_exists(api: Api) -> None:
     made = await api.post(WIDGETS, widget("a", nest={}, items=[{"k": "x"}]))
     assert made["spec"] == {"size": 3, "nest": {"a": "x"}, "items": [{"k": "x", "v": 7}]}
     bare = await api.post(WIDGETS, {**widget("b"), "spec": {}})
@@ -49,7 +49,7 @@ async def test_strict_validation_refuses_what_would_be_pruned(api: Api) -> None:
     assert (silent.status, silent.warnings) == (201, [])
 
 
-async def test_a_member_that_stands_twice_is_warned_of_or_refused(api: Api) -> None:
+async def test_a_duplicate_field_causes_a_warning_or_an_error(api: Api) -> None:
     body = b'{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"size":1,"size":2}}'
     refused = await api.post(WIDGETS, body, fieldValidation="Strict")
     assert refused["message"].endswith('strict decoding error: duplicate field "spec.size"')
@@ -113,7 +113,7 @@ _WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize(("spec", "causes"), _WRONG, ids=[str(case[0])[:30] for case in _WRONG])
-async def test_a_value_that_does_not_fit(api: Api, spec: dict[str, Any], causes: list[tuple[str, str]]) -> None:
+async def test_an_invalid_value(api: Api, spec: dict[str, Any], causes: list[tuple[str, str]]) -> None:
     reply = await api.post(WIDGETS, widget("a", **spec))
     assert (reply.status, reply["reason"]) == (422, "Invalid")
     assert reply.causes == causes
@@ -183,7 +183,7 @@ async def test_conditions_on_whole_objects(schema: dict[str, Any], value: dict[s
         assert says in reply["message"]
 
 
-async def test_status_is_validated_alone_and_without_its_name(api: Api) -> None:
+async def test_status_is_validated_separately_and_without_the_name(api: Api) -> None:
     await api.make("a")
     reply = await api.patch(f"{WIDGETS}/a/status", {"status": {"phase": 1}})
     assert reply.causes == [
@@ -191,7 +191,7 @@ async def test_status_is_validated_alone_and_without_its_name(api: Api) -> None:
     ]
 
 
-async def test_what_was_wrong_before_is_not_held_against_an_update(server: APIServer, api: Api) -> None:
+async def test_an_update_may_keep_invalid_values(server: APIServer, api: Api) -> None:
     await api.post(WIDGETS, widget("a", size=9, tags=["x"], items=[{"k": "a", "v": 50}]))
     tight = definition()
     spec = tight["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
@@ -208,7 +208,7 @@ async def test_what_was_wrong_before_is_not_held_against_an_update(server: APISe
     assert (await api.patch(f"{WIDGETS}/a", {"spec": {"items": [{"k": "a", "v": 51}]}})).status == 422
 
 
-async def test_a_changed_schema_changes_what_is_read(server: APIServer, api: Api) -> None:
+async def test_a_changed_schema_changes_reads(server: APIServer, api: Api) -> None:
     (made,) = await api.make("a")
     spec = {"type": "object", "properties": {"color": {"type": "string", "default": "red"}}}
     await server.apply(definition(spec=spec))
@@ -217,7 +217,7 @@ async def test_a_changed_schema_changes_what_is_read(server: APIServer, api: Api
     assert found.version == made.version
 
 
-async def test_embedded_objects_keep_only_what_metadata_may_hold(server: APIServer) -> None:
+async def test_metadata_of_embedded_objects_is_pruned(server: APIServer) -> None:
     embedded = {
         "type": "object",
         "x-kubernetes-embedded-resource": True,
@@ -233,7 +233,7 @@ async def test_embedded_objects_keep_only_what_metadata_may_hold(server: APIServ
         assert [field for field, _ in missing.causes] == ["spec.inner.apiVersion", "spec.inner.kind"]
 
 
-async def test_several_versions_show_one_object(server: APIServer, api: Api) -> None:
+async def test_an_object_is_served_in_several_versions(server: APIServer, api: Api) -> None:
     gadget = definition("Gadget")
     (version,) = gadget["spec"]["versions"]
     gadget["spec"]["versions"] = [
@@ -255,7 +255,7 @@ async def test_several_versions_show_one_object(server: APIServer, api: Api) -> 
     assert (await stream.next())["object"]["apiVersion"] == "example.com/v1beta1"
 
 
-async def test_a_definition_is_established_at_once(api: Api) -> None:
+async def test_a_definition_is_established_immediately(api: Api) -> None:
     made = await api.post(DEFINITIONS, definition("Gadget"))
     assert made["status"] == {"acceptedNames": {"kind": "", "plural": ""}, "conditions": None, "storedVersions": ["v1"]}
     found = await api.get(f"{DEFINITIONS}/gadgets.example.com")
