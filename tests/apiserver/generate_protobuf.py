@@ -1,13 +1,13 @@
 """A generator of reconciler/apiserver/requests/protobuf.json from the sources of k8s.io/api and k8s.io/apimachinery.
 
-Run it with the directory that contains both Go modules, when the built-in kinds follow a newer Kubernetes::
+Run it with the directory that contains both Go modules to update the built-in kinds to a newer Kubernetes::
 
     python tests/apiserver/generate_protobuf.py ~/go/pkg/mod/k8s.io v0.36.3
 
-The file lists the fields of each message by number, in a short form: the name in JSON and after a colon ``s`` string,
-``y`` bytes, ``b`` boolean, ``i`` integer, ``d`` double, ``@Name`` another message, ``[x]`` list, ``{x}`` map of
-strings. A ``*`` before the name marks a pointer, whose zero is significant. A field without a name is embedded in its
-message.
+The file lists the members of each message by number, in a short form: the name in JSON and after a colon
+``s`` string, ``y`` bytes, ``b`` boolean, ``i`` integer, ``d`` double, ``@Name`` another message, ``[x]`` list, ``{x}``
+map of strings. A ``*`` before the name marks a pointer, whose zero value is significant; a member without a name is
+part of the message around it.
 """
 
 from __future__ import annotations

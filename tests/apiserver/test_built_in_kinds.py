@@ -1,4 +1,4 @@
-"""The built-in kinds: fields, defaults, and the behavior of each."""
+"""Built-in kinds: the members of their types, and the special treatment of each kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.schema.kinds import BUILT_IN
+from reconciler.apiserver.builtin.kinds import BUILT_IN
 from tests.apiserver.api import CONFIG_MAPS, STRATEGIC, Api
 
 pytestmark = pytest.mark.virtual_time
@@ -34,7 +34,7 @@ async def test_every_kind_is_served_and_discovered(api: Api, info: Any) -> None:
             assert (f"{info.plural}/status" in served) is info.status
 
 
-async def test_the_initial_namespaces_exist(api: Api) -> None:
+async def test_the_namespaces_of_a_new_cluster_exist(api: Api) -> None:
     listed = await api.get("/api/v1/namespaces")
     assert listed.names == ["default", "kube-node-lease", "kube-public", "kube-system"]
     default = listed["items"][0]
@@ -42,14 +42,14 @@ async def test_the_initial_namespaces_exist(api: Api) -> None:
     assert (default["spec"], default["status"]) == ({"finalizers": ["kubernetes"]}, {"phase": "Active"})
 
 
-async def test_a_namespace_keeps_its_label_and_its_name_has_no_dots(api: Api) -> None:
+async def test_a_namespace_keeps_its_label_and_has_no_dots(api: Api) -> None:
     kept = await api.patch("/api/v1/namespaces/default", {"metadata": {"labels": {"a": "b"}}})
     assert kept["metadata"]["labels"] == {"kubernetes.io/metadata.name": "default", "a": "b"}
     dotted = await api.post("/api/v1/namespaces", {"metadata": {"name": "a.b"}})
     assert dotted.causes == [("metadata.name", 'Invalid value: "a.b": must not contain dots')]
 
 
-async def test_kind_and_version_are_optional(api: Api) -> None:
+async def test_kind_and_version_may_be_omitted(api: Api) -> None:
     made = await api.post(CONFIG_MAPS, {"metadata": {"name": "a"}})
     assert (made["kind"], made["apiVersion"]) == ("ConfigMap", "v1")
     other = await api.post(CONFIG_MAPS, {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "b"}})
@@ -58,7 +58,7 @@ async def test_kind_and_version_are_optional(api: Api) -> None:
     assert 'no kind "Foo" is registered for version "v1"' in none["message"]
 
 
-async def test_unknown_and_empty_fields_are_dropped(api: Api) -> None:
+async def test_unknown_and_empty_members_are_dropped(api: Api) -> None:
     made = await api.post(
         CONFIG_MAPS, {"metadata": {"name": "a", "labels": {}, "finalizers": []}, "data": {}, "foo": 1}
     )
@@ -87,7 +87,7 @@ async def test_unknown_and_empty_fields_are_dropped(api: Api) -> None:
         (DEPLOYMENTS, {"spec": {"replicas": 2**31}}, "of type int32"),
     ],
 )
-async def test_a_field_of_the_wrong_type_is_refused(api: Api, path: str, body: dict[str, Any], says: str) -> None:
+async def test_a_member_of_a_wrong_type_cannot_be_decoded(api: Api, path: str, body: dict[str, Any], says: str) -> None:
     reply = await api.post(path, {"metadata": {"name": "a"}, **body})
     assert reply.status == 400
     assert says in reply["message"]
@@ -126,7 +126,7 @@ async def test_leases_are_validated_and_created_by_put(api: Api) -> None:
     assert held["spec"]["renewTime"] == "2026-01-01T00:00:00.000001Z"
 
 
-async def test_events_have_two_forms(api: Api) -> None:
+async def test_events_are_served_in_two_groups(api: Api) -> None:
     about = {"kind": "Pod", "namespace": "default", "name": "p"}
     old = {
         "metadata": {"name": "a"},
@@ -162,7 +162,7 @@ async def test_events_have_two_forms(api: Api) -> None:
     assert lost.causes == [("involvedObject.namespace", 'Invalid value: "x": does not match event.namespace')]
 
 
-async def test_workloads_have_a_status_subresource_and_merge_containers(api: Api) -> None:
+async def test_workloads_have_a_separate_status_and_merge_containers(api: Api) -> None:
     container = {"name": "c", "image": "1"}
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}}
     spec = {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template}

@@ -1,4 +1,4 @@
-"""Invalid CustomResourceDefinitions, refused in the real server's words."""
+"""Invalid CustomResourceDefinitions and the error messages of the real server."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ _SCHEMAS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("schema", "says"), [case[1:] for case in _SCHEMAS], ids=[case[0] for case in _SCHEMAS])
-async def test_a_schema_that_is_not_structural(api: Api, schema: dict[str, Any], says: str) -> None:
+async def test_a_schema_that_is_not_structural_is_rejected(api: Api, schema: dict[str, Any], says: str) -> None:
     spec = {"type": "object", "properties": {"a": schema}}
     reply = await api.post(DEFINITIONS, definition("Gadget", spec=spec))
     assert reply.status in (400, 422)
@@ -150,7 +150,7 @@ _SPECS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("body", "says"), [case[1:] for case in _SPECS], ids=[case[0] for case in _SPECS])
-async def test_an_invalid_definition(api: Api, body: dict[str, Any], says: str) -> None:
+async def test_an_invalid_definition_is_rejected(api: Api, body: dict[str, Any], says: str) -> None:
     reply = await api.post(DEFINITIONS, body)
     assert reply.status == 422
     assert says in reply["message"]
@@ -171,7 +171,7 @@ async def test_unknown_keywords_and_formats_cause_warnings(api: Api) -> None:
     assert reply.warnings == [f'299 - "unknown field \\"{place}\\""', '299 - "unrecognized format \\"odd\\""']
 
 
-async def test_a_changed_definition_is_served_immediately(server: APIServer, api: Api) -> None:
+async def test_a_changed_definition_is_served_at_once(server: APIServer, api: Api) -> None:
     place = f"{DEFINITIONS}/widgets.example.com"
     before = await api.get(place)
     spec = {"type": "object", "properties": {"other": {"type": "string"}}}

@@ -1,4 +1,4 @@
-"""Custom objects are completed, pruned and validated by their schema."""
+"""Defaulting, pruning and validation of custom objects by their schema."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.apiserver.api import DEFINITIONS, WIDGETS, Api, definition, widget
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_defaults_are_set_where_the_parent_exists(api: Api) -> None:
+async def test_defaults_are_filled_in_where_the_parent_exists(api: Api) -> None:
     made = await api.post(WIDGETS, widget("a", nest={}, items=[{"k": "x"}]))
     assert made["spec"] == {"size": 3, "nest": {"a": "x"}, "items": [{"k": "x", "v": 7}]}
     bare = await api.post(WIDGETS, {**widget("b"), "spec": {}})
@@ -21,7 +21,7 @@ async def test_defaults_are_set_where_the_parent_exists(api: Api) -> None:
     assert "spec" not in none.body
 
 
-async def test_unknown_fields_are_pruned_but_not_below_preserve_unknown_fields(api: Api) -> None:
+async def test_unknown_fields_are_pruned_except_below_preserve_unknown_fields(api: Api) -> None:
     body = {**widget("a", foo=1, nest={"b": 1}, items=[{"k": "x", "z": 1}], any={"x": {"y": 1}}), "extra": 1}
     body["metadata"]["bar"] = 1
     made = await api.post(WIDGETS, body)
@@ -33,7 +33,7 @@ async def test_unknown_fields_are_pruned_but_not_below_preserve_unknown_fields(a
     ]
 
 
-async def test_strict_validation_refuses_what_would_be_pruned(api: Api) -> None:
+async def test_strict_validation_rejects_unknown_fields(api: Api) -> None:
     refused = await api.post(WIDGETS, widget("a", foo=1, nest={"b": 1}), fieldValidation="Strict")
     assert refused.status == 400
     assert refused["message"] == (
@@ -49,7 +49,7 @@ async def test_strict_validation_refuses_what_would_be_pruned(api: Api) -> None:
     assert (silent.status, silent.warnings) == (201, [])
 
 
-async def test_a_duplicate_field_causes_a_warning_or_an_error(api: Api) -> None:
+async def test_a_duplicate_key_causes_a_warning_or_an_error(api: Api) -> None:
     body = b'{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"size":1,"size":2}}'
     refused = await api.post(WIDGETS, body, fieldValidation="Strict")
     assert refused["message"].endswith('strict decoding error: duplicate field "spec.size"')
@@ -58,7 +58,7 @@ async def test_a_duplicate_field_causes_a_warning_or_an_error(api: Api) -> None:
     assert made.warnings == ['299 - "duplicate field \\"spec.size\\""']
 
 
-async def test_null_is_dropped_where_it_is_not_allowed(api: Api) -> None:
+async def test_null_is_dropped_where_it_is_not_nullable(api: Api) -> None:
     made = await api.post(WIDGETS, widget("a", size=None, color=None, note=None, map={"x": None, "y": 1}, nest=None))
     assert made["spec"] == {"size": 3, "note": None, "map": {"y": 1}}
     kept = await api.post(WIDGETS, widget("b", any={"x": None, "y": [{"z": None}]}))
@@ -113,7 +113,7 @@ _WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize(("spec", "causes"), _WRONG, ids=[str(case[0])[:30] for case in _WRONG])
-async def test_an_invalid_value(api: Api, spec: dict[str, Any], causes: list[tuple[str, str]]) -> None:
+async def test_an_invalid_value_is_reported(api: Api, spec: dict[str, Any], causes: list[tuple[str, str]]) -> None:
     reply = await api.post(WIDGETS, widget("a", **spec))
     assert (reply.status, reply["reason"]) == (422, "Invalid")
     assert reply.causes == causes
@@ -183,7 +183,7 @@ async def test_conditions_on_whole_objects(schema: dict[str, Any], value: dict[s
         assert says in reply["message"]
 
 
-async def test_status_is_validated_separately_and_without_the_name(api: Api) -> None:
+async def test_status_is_validated_alone_and_without_its_name(api: Api) -> None:
     await api.make("a")
     reply = await api.patch(f"{WIDGETS}/a/status", {"status": {"phase": 1}})
     assert reply.causes == [
@@ -191,7 +191,7 @@ async def test_status_is_validated_separately_and_without_the_name(api: Api) -> 
     ]
 
 
-async def test_an_update_may_keep_invalid_values(server: APIServer, api: Api) -> None:
+async def test_an_update_ignores_errors_in_unchanged_values(server: APIServer, api: Api) -> None:
     await api.post(WIDGETS, widget("a", size=9, tags=["x"], items=[{"k": "a", "v": 50}]))
     tight = definition()
     spec = tight["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
@@ -208,7 +208,7 @@ async def test_an_update_may_keep_invalid_values(server: APIServer, api: Api) ->
     assert (await api.patch(f"{WIDGETS}/a", {"spec": {"items": [{"k": "a", "v": 51}]}})).status == 422
 
 
-async def test_a_changed_schema_changes_reads(server: APIServer, api: Api) -> None:
+async def test_a_changed_schema_applies_to_stored_objects(server: APIServer, api: Api) -> None:
     (made,) = await api.make("a")
     spec = {"type": "object", "properties": {"color": {"type": "string", "default": "red"}}}
     await server.apply(definition(spec=spec))
@@ -217,7 +217,7 @@ async def test_a_changed_schema_changes_reads(server: APIServer, api: Api) -> No
     assert found.version == made.version
 
 
-async def test_metadata_of_embedded_objects_is_pruned(server: APIServer) -> None:
+async def test_embedded_objects_keep_only_known_metadata(server: APIServer) -> None:
     embedded = {
         "type": "object",
         "x-kubernetes-embedded-resource": True,
@@ -255,7 +255,7 @@ async def test_an_object_is_served_in_several_versions(server: APIServer, api: A
     assert (await stream.next())["object"]["apiVersion"] == "example.com/v1beta1"
 
 
-async def test_a_definition_is_established_immediately(api: Api) -> None:
+async def test_a_definition_is_established_at_once(api: Api) -> None:
     made = await api.post(DEFINITIONS, definition("Gadget"))
     assert made["status"] == {"acceptedNames": {"kind": "", "plural": ""}, "conditions": None, "storedVersions": ["v1"]}
     found = await api.get(f"{DEFINITIONS}/gadgets.example.com")
@@ -272,7 +272,7 @@ async def test_a_definition_is_established_immediately(api: Api) -> None:
     }
 
 
-async def test_scale_is_a_document_of_its_own(server: APIServer, api: Api) -> None:
+async def test_scale_is_served_as_a_scale_object(server: APIServer, api: Api) -> None:
     scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
     await server.apply(definition("Gadget", subresources={"status": {}, "scale": scale}))
     path = "/apis/example.com/v1/namespaces/default/gadgets"

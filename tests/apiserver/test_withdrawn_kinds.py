@@ -1,4 +1,4 @@
-"""The watches of a kind that is no longer served; an informer must notice, and find the kind when it returns."""
+"""Watches of a kind that is no longer served; an informer must notice, and resume when the kind is back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_watch_shows_the_deletions_and_ends(order: Any) -> None:
     assert [event["type"] for event in rest] == ["DELETED"]
 
 
-async def test_watch_of_a_removed_version_ends_and_others_continue(server: APIServer, api: Api) -> None:
+async def test_watch_of_a_version_that_is_withdrawn_ends_and_others_go_on(server: APIServer, api: Api) -> None:
     document = definition()
     document["spec"]["versions"].append({**document["spec"]["versions"][0], "name": "v2", "storage": False})
     await server.apply(document)

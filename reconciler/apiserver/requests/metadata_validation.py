@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.apiserver.requests.metadata_decoding import OWNER_FIELDS
-from reconciler.apiserver.schema.kinds import KindInfo
 from reconciler.apiserver.schema.names import (
     LABEL_VALUE_MESSAGE,
     is_label_value,
@@ -32,14 +32,14 @@ _MAX_ANNOTATIONS = 256 * 1024
 def validate_metadata(info: KindInfo, metadata: JSONObject) -> list[FieldError]:
     """Return what is wrong with the metadata of an object to be created."""
     name, prefix = metadata.get("name", ""), metadata.get("generateName", "")
-    errors = _validate_prefix(prefix, functools.partial(name_problems, info))
+    errors = _validate_prefix(prefix, functools.partial(name_problems, rule=info.names))
     if not name:
         message = "Required value: name or generateName is required"
         errors.append(FieldError("metadata.name", message, "FieldValueRequired"))
     else:
         errors += [
             FieldError("metadata.name", f"Invalid value: {quoted(name)}: {problem}")
-            for problem in name_problems(info, name)
+            for problem in name_problems(name, info.names)
         ]
     return errors + _validate_maps(metadata)
 
@@ -73,7 +73,7 @@ def validate_built_in_metadata(
         return _validate_standard_finalizers(info, metadata, subresource)
     errors = [] if info.plural in _VALIDATED_ONCE else _validate_standard_finalizers(info, metadata, subresource)
     if not subresource and info.plural in _VALIDATED_TWICE:
-        errors += _validate_prefix(metadata.get("generateName", ""), functools.partial(name_problems, info))
+        errors += _validate_prefix(metadata.get("generateName", ""), functools.partial(name_problems, rule=info.names))
         errors += _validate_maps(metadata) + _validate_standard_finalizers(info, metadata, subresource)
     return errors
 

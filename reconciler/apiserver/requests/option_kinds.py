@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reconciler.apiserver.builtin.scalars import Malformed
-from reconciler.apiserver.builtin.types import BuiltInContents, metadata_node
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
+from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.refusals import bad_request
 from reconciler.apiserver.requests.bodies import read_object
 from reconciler.apiserver.requests.metadata_decoding import decode_metadata
@@ -107,7 +107,7 @@ def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
     """
     document, node = read_object(request, kind), _KINDS[kind]
     try:
-        found = BuiltInContents(node).settle(document, None, [])
+        found = BuiltInContents(node).decode(document, None, [])
         if "metadata" in node.properties:
             found["metadata"] = decode_metadata(document.get("metadata"), [], where="metadata.")
     except Malformed as error:

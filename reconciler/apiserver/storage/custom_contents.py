@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from reconciler.apiserver.cel.rules import RuleSet
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.schema.shape import Node, compile_schema, pruned, settle
+from reconciler.apiserver.schema.shape import Node, compile_schema, prune, prune_and_default
 from reconciler.apiserver.schema.validation import SchemaValidator, duplicates, untouched
 from reconciler.wire import JSONObject
 
@@ -34,7 +32,7 @@ class Contents:
         ValueError: a pattern or rule cannot be compiled.
     """
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: JSONObject) -> None:
         self.schema = schema
         self.node: Node = compile_schema(schema, root=True)
         self._validator = SchemaValidator(schema)
@@ -46,7 +44,7 @@ class Contents:
         """Return why the CEL rules are rejected, or which defaults violate them; the paths begin with `path`."""
         return self._rules.compile_errors(path) or self._rules.default_errors(path)
 
-    def settle(
+    def decode(
         self,
         found: JSONObject,
         before: JSONObject | None,
@@ -55,12 +53,12 @@ class Contents:
         restored: bool = False,  # noqa: ARG002 - custom kinds stay untyped
     ) -> JSONObject:
         """Return a document without unknown fields and with its defaults."""
-        settled: JSONObject = settle(found, self.node, "", unknown, before)
-        return settled
+        decoded: JSONObject = prune_and_default(found, self.node, "", unknown, before)
+        return decoded
 
     def pruned(self, doc: JSONObject) -> JSONObject:
         """Return a document of another version without the fields that this version's schema lacks."""
-        kept: JSONObject = pruned(doc, self.node)
+        kept: JSONObject = prune(doc, self.node)
         return kept
 
     def check(self, doc: JSONObject, before: JSONObject | None, subresource: str, *, blocked: bool) -> list[FieldError]:
@@ -69,7 +67,7 @@ class Contents:
         Errors of values that an update leaves unchanged are ignored (ratcheting).
 
         Args:
-            doc: the document, pruned and completed.
+            doc: the decoded document.
             before: the stored document on an update.
             subresource: the subresource that was written, or empty.
             blocked: whether errors that were found already prevent the evaluation of rules.
@@ -94,7 +92,7 @@ class Contents:
         return errors + self._rules.errors(doc, before)
 
 
-def contents_of(schema: Mapping[str, Any]) -> Contents:
+def contents_of(schema: JSONObject) -> Contents:
     """Return the compiled contents of a schema; servers with the same schema share them.
 
     Raises:

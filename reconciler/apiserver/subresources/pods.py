@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.apiserver.builtin.workload_checks import selects
+from reconciler.apiserver.builtin.validation import selects
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, conflict, forbidden, not_found
 from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.option_kinds import read_unstored_object

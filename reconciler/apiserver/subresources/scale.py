@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.apiserver.builtin.scalars import Malformed
-from reconciler.apiserver.builtin.types import BuiltInContents, metadata_node
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
+from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     Refusal,
@@ -246,7 +246,7 @@ def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
         malformed["metadata"] = metadata_error(found["metadata"], "Scale", problem)
     document: JSONObject = {}
     try:
-        document = _CONTENTS.settle(found, None, unknown, restored=restored)
+        document = _CONTENTS.decode(found, None, unknown, restored=restored)
     except Malformed as problem:
         malformed[problem.member] = problem
     if malformed:
