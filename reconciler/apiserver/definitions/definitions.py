@@ -11,7 +11,7 @@ from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey
 from reconciler.apiserver.schema.structural import unknown_formats
 from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.custom_contents import Contents, contents_of
+from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
 from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths, field_reader
 from reconciler.apiserver.storage.store import Stored
 from reconciler.wire import Condition, JSONObject
@@ -37,7 +37,7 @@ class Definitions:
         self._definitions = cluster.registry.resource("apiextensions.k8s.io", "customresourcedefinitions")
         self._strategy = Strategy(complete=_complete, check=self._check, warn=_warn)
         # The schemas that were compiled for validation are then served; one entry for a definition being written.
-        self._compiled: dict[str, dict[str, Contents]] = {}
+        self._compiled: dict[str, dict[str, CustomContents]] = {}
         cluster.commit_hooks.append(self._follow)
 
     def strategy(self, endpoint: Endpoint) -> Strategy:
@@ -117,9 +117,9 @@ class Definitions:
         status = {**(stored.doc.get("status") or {}), "acceptedNames": spec["names"], "conditions": conditions}
         metadata = dict(stored.doc["metadata"])
         owners = ManagedFields(metadata.get("managedFields") or (), now)
-        place = next(iter(resource.endpoints.values())).place
+        schema = next(iter(resource.endpoints.values())).schema
         owners.update(
-            _CONTROLLER, {"status": {**status, "acceptedNames": {}, "conditions": []}}, {"status": status}, place
+            _CONTROLLER, {"status": {**status, "acceptedNames": {}, "conditions": []}}, {"status": status}, schema
         )
         metadata["managedFields"] = owners.entries()
         self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata, "status": status})
@@ -231,7 +231,7 @@ def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:
     )
 
 
-def _endpoint(resource: Resource, version: JSONObject, contents: Contents) -> Endpoint:
+def _endpoint(resource: Resource, version: JSONObject, contents: CustomContents) -> Endpoint:
     fields = version.get("selectableFields") or ()
     warning = ""
     if version.get("deprecated"):

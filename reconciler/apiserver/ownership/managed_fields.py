@@ -173,7 +173,7 @@ def reset_fields_of(call: Call, before: Mapping[str, Any], after: Mapping[str, A
     if old is new:
         return NO_RESET_FIELDS
     one, other = ({} if status is None else {"status": status} for status in (old, new))
-    return ResetFields(*compare(one, other, endpoint.place))
+    return ResetFields(*compare(one, other, endpoint.schema))
 
 
 class Change(NamedTuple):

@@ -12,7 +12,7 @@ from reconciler.apiserver.schema.shape import Node, compile_schema, prune, prune
 from reconciler.apiserver.schema.validation import SchemaValidator, duplicates, untouched
 from reconciler.wire import JSONObject
 
-__all__ = ["BLOCKING", "Contents", "contents_of"]
+__all__ = ["BLOCKING", "CustomContents", "contents_of"]
 
 
 BLOCKING = frozenset(
@@ -21,7 +21,7 @@ BLOCKING = frozenset(
 """Reasons of findings after which CEL rules are not evaluated."""
 
 
-class Contents:
+class CustomContents:
     """The schema of one served version of a custom kind, compiled: prunes, completes and validates its documents.
 
     Args:
@@ -92,7 +92,7 @@ class Contents:
         return errors + self._rules.errors(doc, before)
 
 
-def contents_of(schema: JSONObject) -> Contents:
+def contents_of(schema: JSONObject) -> CustomContents:
     """Return the compiled contents of a schema; servers with the same schema share them.
 
     Raises:
@@ -103,8 +103,8 @@ def contents_of(schema: JSONObject) -> Contents:
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(schema: bytes) -> Contents:
-    return Contents(msgspec.json.decode(schema))
+def _compiled(schema: bytes) -> CustomContents:
+    return CustomContents(msgspec.json.decode(schema))
 
 
 _NOT_EVALUATED = FieldError(

@@ -12,7 +12,7 @@ from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, SELECTABLE,
 from reconciler.apiserver.builtin.skeletons import skeleton_of
 from reconciler.apiserver.builtin.types import built_in_node, place_of
 from reconciler.apiserver.schema.shape import Node
-from reconciler.apiserver.storage.custom_contents import Contents
+from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.store import Revisions, Store, Stored
 from reconciler.wire import JSONObject
 
@@ -67,7 +67,7 @@ class Endpoint:
             readers.
         contents: the schema and validation of the version; None if it has none.
         columns: the columns of a table besides the name, as in ``additionalPrinterColumns``.
-        place: the schema of whole documents, for field ownership.
+        schema: the schema of whole documents, for field ownership.
         warning: the warning for clients that use a deprecated version; empty for none.
         scale: the paths of a Scale in a custom object; None for built-in kinds, and for kinds without ``/scale``.
         served: False once it is no longer served, which ends its watches.
@@ -78,18 +78,18 @@ class Endpoint:
     version: str
     subresources: frozenset[str] = frozenset()
     selectable: Mapping[str, Callable[[JSONObject], str]] = field(default_factory=dict)
-    contents: Contents | BuiltInContents | None = None
+    contents: CustomContents | BuiltInContents | None = None
     columns: tuple[Mapping[str, Any], ...] = ()
     warning: str = ""
     scale: ScalePaths | None = None
     served: bool = True
     skeleton: JSONObject = field(default_factory=lambda: {"metadata": {}})
     api_version: str = field(init=False)
-    place: Node = field(init=False)
+    schema: Node = field(init=False)
 
     def __post_init__(self) -> None:
         self.api_version = _api_version(self.resource.info.group, self.version)
-        self.place = place_of(None if self.contents is None else self.contents.node)
+        self.schema = place_of(None if self.contents is None else self.contents.node)
 
     @property
     def info(self) -> KindInfo:
@@ -107,7 +107,7 @@ class Endpoint:
             return doc
         if self.info.stored_as is not None:
             return to_events_group(doc)
-        kept = self.contents.pruned(doc) if isinstance(self.contents, Contents) else doc
+        kept = self.contents.pruned(doc) if isinstance(self.contents, CustomContents) else doc
         return {**kept, "apiVersion": self.api_version}
 
     def to_storage(self, doc: JSONObject) -> JSONObject:

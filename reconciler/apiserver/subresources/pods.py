@@ -5,8 +5,8 @@ from __future__ import annotations
 from reconciler.apiserver.builtin.validation import selects
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, conflict, forbidden, not_found
 from reconciler.apiserver.requests.bodies import check_write_options
-from reconciler.apiserver.requests.option_kinds import read_unstored_object
 from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions

@@ -14,7 +14,7 @@ from reconciler.apiserver.encoding.refusals import (
 )
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.requests.bodies import check_size
-from reconciler.apiserver.requests.option_kinds import read_unstored_object
+from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.http import HTTPRequest
 from reconciler.wire import JSONObject
 

@@ -28,8 +28,8 @@ from reconciler.apiserver.requests.bodies import (
     read_object,
 )
 from reconciler.apiserver.requests.metadata_decoding import decode_metadata
-from reconciler.apiserver.requests.option_kinds import scalar, struct
 from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.requests.unstored_kinds import scalar, struct
 from reconciler.apiserver.storage.registry import Endpoint, ScalePaths
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.decoding import first_error, metadata_error, sort_by_document

@@ -21,7 +21,7 @@ from reconciler.apiserver.ownership.merge import merge, prune
 from reconciler.apiserver.requests.bodies import read_yaml, yaml_problem
 from reconciler.apiserver.requests.routing import Call, parse_bool
 from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
-from reconciler.apiserver.storage.custom_contents import Contents
+from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.store import Stored
 from reconciler.apiserver.verbs.write_rules import check_resource_version, needs_conversion, schema_mismatch
 from reconciler.wire import JSONObject, ManagedFieldsEntry
@@ -91,8 +91,8 @@ def _schema_error(call: Call, namespace: Any, name: str, problem: str) -> Refusa
 
 def apply_to_new(call: Call, config: JSONObject, owners: ManagedFields) -> list[ManagedFieldsEntry]:
     """Return the ``managedFields`` of an object that an apply creates."""
-    place, content = call.endpoint.place, ownable_content(call, config)
-    owners.apply(manager_key(call, "Apply"), _applied_fields(content, place), Change({}, content), place)
+    schema, content = call.endpoint.schema, ownable_content(call, config)
+    owners.apply(manager_key(call, "Apply"), _applied_fields(content, schema), Change({}, content), schema)
     _check_nulls(call, content, config, None)
     return owners.entries()
 
@@ -104,31 +104,31 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
         Refusal: 409 for fields of other managers, unless the request forces, and for an outdated resourceVersion; 422
             for nulls that the schema does not allow; 500 for a stored object that cannot be converted.
     """
-    place, before = call.endpoint.place, call.endpoint.to_served(old.doc)
+    schema, before = call.endpoint.schema, call.endpoint.to_served(old.doc)
     if needs_conversion(call, before) and (text := schema_mismatch(call, before)):
         raise internal_error(text)
     key = manager_key(call, "Apply")
     live, content = ownable_content(call, before), ownable_content(call, config)
     if not owners.sets and not before["metadata"].get("managedFields"):
-        existing = compare(call.endpoint.skeleton, live, place)[0]
+        existing = compare(call.endpoint.skeleton, live, schema)[0]
         if existing:
             owners.sets[ManagerKey(_UNOWNED, "Update", call.endpoint.api_version)] = existing
     last = owners.sets.get(key, {})
-    fields = _applied_fields(content, place)
+    fields = _applied_fields(content, schema)
     managed = fields
     for other, theirs in owners.sets.items():
         if other != key:
             managed = union(managed, theirs)
-    merged = prune(merge(live, content, place), last, managed, place) or {}
+    merged = prune(merge(live, content, schema), last, managed, schema) or {}
     if "metadata" in live and not merged.get("metadata"):
         merged["metadata"] = {}
     reset = _reset_fields(call, config, before)
     if not parse_bool(call.query.get("force", "")):
-        found = owners.conflicts(key, live, merged, place, reset)
+        found = owners.conflicts(key, live, merged, schema, reset)
         if found:
             raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
     beside = _changes_server_fields(config, before) or bool(reset.changed or reset.removed)
-    owners.apply(key, fields, Change(live, merged, reset, beside), place)
+    owners.apply(key, fields, Change(live, merged, reset, beside), schema)
     doc = _assemble(call, config, before, merged)
     # A value that lost all its content became null, which a schema may not allow.
     _check_nulls(call, merged, doc, old)
@@ -138,7 +138,7 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
 def _reset_fields(call: Call, config: JSONObject, before: JSONObject) -> ResetFields:
     if "status" not in config:
         return NO_RESET_FIELDS
-    sent = merge(before.get("status"), config["status"], call.endpoint.place.child("status") or ANYTHING)
+    sent = merge(before.get("status"), config["status"], call.endpoint.schema.child("status") or ANYTHING)
     return reset_fields_of(call, before, {"status": sent})
 
 
@@ -148,7 +148,7 @@ def _check_nulls(call: Call, content: JSONObject, doc: JSONObject, old: Stored |
     own = {key: value for key, value in content.items() if key != "metadata"}
     if (
         _holds_null(own)
-        and isinstance(contents, Contents)
+        and isinstance(contents, CustomContents)
         and _holds_null(_with_defaults_for_nulls(own, contents.node))
     ):
         if old is not None:
@@ -169,9 +169,9 @@ _SERVER_FIELDS = ("creationTimestamp", "generation", "selfLink")
 """The fields of metadata that only the server sets and nobody owns."""
 
 
-def _applied_fields(content: JSONObject, place: Node) -> FieldSet:
+def _applied_fields(content: JSONObject, schema: Node) -> FieldSet:
     """Return the fields that a configuration owns."""
-    return fields_of(_without_empty_metadata(content), place, whole=False)
+    return fields_of(_without_empty_metadata(content), schema, whole=False)
 
 
 def _without_empty_metadata(content: JSONObject) -> JSONObject:

@@ -11,8 +11,8 @@ from reconciler.apiserver.definitions.definitions import CLEANUP
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, bad_request, conflict, not_found, option_invalid
 from reconciler.apiserver.encoding.text import go_int, quoted
 from reconciler.apiserver.requests.bodies import check_write_options
-from reconciler.apiserver.requests.option_kinds import read_unstored_object
 from reconciler.apiserver.requests.routing import Call, parse_bool
+from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster, timestamp
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored

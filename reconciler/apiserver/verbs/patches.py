@@ -41,7 +41,7 @@ def apply_patch(call: Call, kind: str, before: JSONObject) -> Any:
             check_value(found)
             return found
         if kind == STRATEGIC_PATCH:
-            return strategic_merge(before, cast("JSONObject", patch), call.endpoint.place)
+            return strategic_merge(before, cast("JSONObject", patch), call.endpoint.schema)
         return merge_patch(before, patch)
     except (PatchFailed, InvalidJSON):
         raise patch_rejected() from None

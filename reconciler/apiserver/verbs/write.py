@@ -155,7 +155,7 @@ class Writer:
         if not owned and trackable:
             owners = ManagedFields((), self._cluster.now())
             # The structs of built-in kinds exist even when they are empty, so they never count as added.
-            owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.place)
+            owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.schema)
             metadata["managedFields"] = owners.entries()
         if not metadata.get("managedFields"):
             metadata.pop("managedFields", None)
@@ -191,7 +191,7 @@ class Writer:
             return []
         owners = ManagedFields(entries, self._cluster.now())
         old, new = ownable_content(call, before), ownable_content(call, doc)
-        owners.update(manager_key(call, "Update"), old, new, call.endpoint.place, reset)
+        owners.update(manager_key(call, "Update"), old, new, call.endpoint.schema, reset)
         return owners.entries()
 
     def _stamp(self, call: Call, doc: JSONObject, metadata: JSONObject) -> None:

@@ -61,7 +61,7 @@ def can_track_owners(call: Call, doc: JSONObject, before: JSONObject) -> bool:
     else:
         ignored = {"status": doc["status"]} if "status" in doc else {}
     ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
-    return all("duplicate entries" in problem for problem in type_errors(ignored, call.endpoint.place))
+    return all("duplicate entries" in problem for problem in type_errors(ignored, call.endpoint.schema))
 
 
 _APART = ("apiVersion", "kind")
@@ -83,7 +83,7 @@ def needs_conversion(call: Call, before: JSONObject) -> bool:
 def schema_mismatch(call: Call, doc: JSONObject) -> str:
     """Return how a document violates the schema, in the words of structured-merge-diff, or nothing."""
     content = {key: value for key, value in doc.items() if key not in _APART}
-    problems = list(type_errors(content, call.endpoint.place))
+    problems = list(type_errors(content, call.endpoint.schema))
     if len(problems) < 2:
         return "".join(problems)
     return "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
