@@ -183,13 +183,13 @@ class Change(NamedTuple):
         before: the content before.
         after: the content after.
         reset: what the request would change of fields that it cannot write.
-        beside: whether it also asks for other values of fields that have no owner.
+        changes_unowned: whether it also asks for other values of fields that have no owner.
     """
 
     before: Any
     after: Any
     reset: ResetFields = NO_RESET_FIELDS
-    beside: bool = False
+    changes_unowned: bool = False
 
 
 class ManagedFields:
@@ -246,7 +246,7 @@ class ManagedFields:
         # Replaces the key too: an applier moves to the version that it applies in.
         self.sets.pop(key, None)
         self._set(key, fields)
-        if not changed and not removed and not change.beside and change.before == change.after:
+        if not changed and not removed and not change.changes_unowned and change.before == change.after:
             # Taking ownership of values that are already set does not update the time.
             self._unstamped = key
 

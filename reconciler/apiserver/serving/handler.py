@@ -160,7 +160,7 @@ class Handler:
     def _write(self, call: Call) -> HandlerResult:
         check_size(call.request)
         view, yaml = self._view(call)
-        written = self._written(call)
+        written = self._dispatch_write(call)
         stored = written.stored
         if stored is not None:
             body = view.encode(call.endpoint, stored)
@@ -171,7 +171,7 @@ class Handler:
         response = _success(written.code, body, _warning_headers(call, written.warnings), yaml=yaml)
         return HandlerResult(response, written=written)
 
-    def _written(self, call: Call) -> WriteResult:
+    def _dispatch_write(self, call: Call) -> WriteResult:
         if call.verb == "create":
             return self._pod_subresources.create(call) if call.subresource else self._writer.create(call)
         if call.verb == "delete":
@@ -225,7 +225,7 @@ class Handler:
             call = self.parse(request)
             if call is None:
                 raise ConfigurationError(f"{path} is not the path of a kind")
-            return self._written(call)
+            return self._dispatch_write(call)
         except Refusal as refusal:
             raise _error(refusal, f"{method} {path}") from None
 

@@ -12,7 +12,7 @@ from reconciler.apiserver.faults.fault import Strike
 from reconciler.apiserver.faults.faults import Faults
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
-from reconciler.apiserver.serving.logged_request import logged
+from reconciler.apiserver.serving.logged_request import log_entry
 from reconciler.apiserver.serving.request_log import RequestLog, ServerAction
 from reconciler.apiserver.storage.registry import Resource
 from reconciler.apiserver.storage.store import Stored
@@ -166,7 +166,7 @@ class HandlerChain:
         before, after = (None, None) if written is None else (written.before, written.after)
         status, now = result.response.status, self._clock.now()
         fault = "" if strike is None else str(strike)
-        self.log.add(logged(now, request, call, status, result.reason, before=before, after=after, fault=fault))
+        self.log.add(log_entry(now, request, call, status, result.reason, before=before, after=after, fault=fault))
         if self._commits:
             self.log_commits("by the server", before, after)
         return result.response

@@ -60,19 +60,19 @@ class Listener:
         if not self._url:
             self._bind("127.0.0.1", 0)
             # The kernel queues connections from now on; the event loop accepts them as soon as it runs.
-            self._begin()
+            self._start_soon()
         return self._url
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve on this event loop, even if `url` is first used in another thread."""
         self._loop = loop
 
-    def _begin(self) -> None:
+    def _start_soon(self) -> None:
         loop = _running_loop()
         if loop is not None and loop is self._loop:
             self._starting = loop.create_task(self._start())
         elif self._loop is not None:
-            self._loop.call_soon_threadsafe(self._begin)
+            self._loop.call_soon_threadsafe(self._start_soon)
 
     async def listen(self, host: str, port: int) -> str:
         """Listen on an address and return the URL. If the listener listens already, port 0 returns that URL."""

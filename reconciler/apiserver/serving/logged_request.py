@@ -14,7 +14,7 @@ from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.store import Stored
 from reconciler.http import HTTPRequest
 
-__all__ = ["WRITES", "LoggedRequest", "changed_paths", "logged", "printable"]
+__all__ = ["WRITES", "LoggedRequest", "changed_paths", "log_entry", "printable"]
 
 _MAX_PATHS = 64
 _MAX_CHARACTERS = 256
@@ -121,7 +121,7 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
-def logged(
+def log_entry(
     time: datetime,
     request: HTTPRequest,
     call: Call | None,

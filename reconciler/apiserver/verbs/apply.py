@@ -127,8 +127,8 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: Managed
         found = owners.conflicts(key, live, merged, schema, reset)
         if found:
             raise apply_conflict(sorted((str(other), list(paths(theirs))) for other, theirs in found.items()))
-    beside = _changes_server_fields(config, before) or bool(reset.changed or reset.removed)
-    owners.apply(key, fields, Change(live, merged, reset, beside), schema)
+    changes_unowned = _changes_server_fields(config, before) or bool(reset.changed or reset.removed)
+    owners.apply(key, fields, Change(live, merged, reset, changes_unowned), schema)
     doc = _assemble(call, config, before, merged)
     # A value that lost all its content became null, which a schema may not allow.
     _check_nulls(call, merged, doc, old)

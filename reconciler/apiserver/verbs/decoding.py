@@ -109,7 +109,7 @@ def _check_type(call: Call, found: JSONObject) -> None:
 def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
     """Return the 400 for a document of another built-in kind, or of an unknown one."""
     info = call.endpoint.info
-    known = built_in_node(*_parts(version), kind)
+    known = built_in_node(*_split_version(version), kind)
     if known is None:
         problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
     else:
@@ -119,7 +119,7 @@ def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
     return bad_request(f'{kind} in version "{shown}" cannot be handled as a {info.kind}: {problem}')
 
 
-def _parts(version: str) -> tuple[str, str]:
+def _split_version(version: str) -> tuple[str, str]:
     group, _, name = version.rpartition("/")
     return group, name
 
@@ -181,10 +181,10 @@ def _decode_fields(call: Call, found: JSONObject, before: JSONObject | None, unk
         malformed[error.member] = error
     if malformed:
         order = None if restored else sorted(found) if call.verb == "patch" else list(found)
-        places = {"metadata": metadata_node()}
+        schemas = {"metadata": metadata_node()}
         if isinstance(endpoint.contents, BuiltInContents):
-            places |= endpoint.contents.node.properties
-        raise _decode_error(call, found, first_error(found, malformed, places, order=order, where=where))
+            schemas |= endpoint.contents.node.properties
+        raise _decode_error(call, found, first_error(found, malformed, schemas, order=order, where=where))
     return {**document, "metadata": metadata}
 
 
@@ -199,7 +199,7 @@ def metadata_error(raw: Any, kind: str, problem: Malformed) -> Malformed:
 def first_error(
     found: JSONObject,
     malformed: dict[str, Malformed],
-    places: Mapping[str, Node],
+    schemas: Mapping[str, Node],
     *,
     order: list[str] | None,
     where: str = "metadata.",
@@ -209,7 +209,7 @@ def first_error(
     Args:
         found: the document.
         malformed: the first error in each malformed field of the document.
-        places: the schemas of the fields.
+        schemas: the schemas of the fields.
         where: the prefix of the paths of metadata's fields in errors, ending with a dot.
         order: the fields in the order of encoding/json; None if the document is decoded from untyped values, which
             starts with metadata.
@@ -218,9 +218,9 @@ def first_error(
         return malformed[min(malformed, key=lambda member: (member != "metadata", member))].restoring
     try:
         for member in order:
-            if member in places:
+            if member in schemas:
                 path = where if member == "metadata" else f"{member}."
-                read_at_once(found[member], places[member], Place(member, path, ""))
+                read_at_once(found[member], schemas[member], Place(member, path, ""))
     except Malformed as problem:
         return str(problem)
     return str(malformed[min(malformed, key=order.index)])

@@ -90,8 +90,8 @@ _COMMON: dict[str, Callable[[JSONObject], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
-    """A continue token: the version of the snapshot, and the first key that was not sent."""
+class _PageToken:
+    """A continue token of a list: the version of the snapshot, and the first key that was not sent."""
 
     rv: int
     start: str
@@ -101,7 +101,7 @@ class _Token:
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
     @classmethod
-    def read(cls, text: str) -> _Token:
+    def read(cls, text: str) -> _PageToken:
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
@@ -193,12 +193,12 @@ class Reader:
             metadata["shardInfo"] = {"selector": selector.shard.text}
         return view.encode_list(endpoint, items, metadata)
 
-    def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _Token | None]:
+    def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _PageToken | None]:
         store, current = call.endpoint.store, self._cluster.revisions.current
         match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
         asked = _list_version(call)
         if token:
-            found = _Token.read(token)
+            found = _PageToken.read(token)
             if asked:
                 raise bad_request("specifying resource version is not allowed when using continue")
             return self._continued(store, found)
@@ -215,17 +215,17 @@ class Reader:
                 return self._past(store, stale), self._past_version(store, stale), None
         return store.now, current, None
 
-    def _continued(self, store: Store, token: _Token) -> tuple[Snapshot, int, _Token]:
+    def _continued(self, store: Store, token: _PageToken) -> tuple[Snapshot, int, _PageToken]:
         if token.rv < 0:
             return store.now, self._cluster.revisions.current, token
         snapshot = store.at(token.rv)
         if snapshot is None or token.rv < self._cluster.revisions.compacted:
-            raise expired(_CONTINUE_EXPIRED, metadata={"continue": _Token(-1, token.start).text()})
+            raise expired(_CONTINUE_EXPIRED, metadata={"continue": _PageToken(-1, token.start).text()})
         return snapshot, token.rv, token
 
     def _page(
-        self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _Token | None
-    ) -> tuple[list[Stored], int, _Token | None]:
+        self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _PageToken | None
+    ) -> tuple[list[Stored], int, _PageToken | None]:
         (objects, keys), limit = snapshot, _limit(call)
         namespace = _namespace_of(call, selector)
         start, stop = snapshot.span(namespace)
@@ -240,7 +240,7 @@ class Reader:
             stored = objects[keys[index]]
             if limit and len(found) == limit:
                 remaining = stop - index if selector.counts_remaining else 0
-                return found, remaining, _Token(rv, keys[index])
+                return found, remaining, _PageToken(rv, keys[index])
             if not selector.empty and not selector.matches(stored.doc):
                 continue
             found.append(stored)

@@ -37,7 +37,7 @@ def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:
         return {}
     if directive not in (None, "merge"):
         raise internal_error(f"unknown patch type: {directive} in map: {go_value(patch)}")
-    merged = _kept(dict(target) if isinstance(target, dict) else {}, patch)
+    merged = _retained(dict(target) if isinstance(target, dict) else {}, patch)
     for key, value in patch.items():
         if key in (_DIRECTIVE, _RETAIN) or key.startswith((_ORDER, _DELETE)):
             continue
@@ -52,7 +52,7 @@ def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:
     return merged
 
 
-def _kept(members: JSONObject, patch: JSONObject) -> JSONObject:
+def _retained(members: JSONObject, patch: JSONObject) -> JSONObject:
     """Return the fields of an object that a patch keeps, before the merge."""
     retained = patch.get(_RETAIN)
     if retained is not None:

@@ -158,7 +158,7 @@ class TableView(WholeView):
         }
 
     def _cell(self, column: Mapping[str, Any], doc: JSONObject) -> Any:
-        found = _find(doc, column["jsonPath"])
+        found = _json_path(doc, column["jsonPath"])
         kind = column["type"]
         if found is None or (kind == "integer" and not isinstance(found, (int, float))):
             return None
@@ -206,7 +206,7 @@ _STEP = re.compile(
 )
 
 
-def _find(doc: Any, path: str) -> Any:
+def _json_path(doc: Any, path: str) -> Any:
     """Return the first value at a JSON path as printer columns use it; None if there is none."""
     found = [doc]
     for match in _STEP.finditer(path):

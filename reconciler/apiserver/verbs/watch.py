@@ -170,25 +170,25 @@ class Watch:
                 return error_frame(expired("The resourceVersion for the provided watch is too old."))
             self._position = stop
             for event in events:
-                frame = self._of(event)
+                frame = self._frame_of(event)
                 if frame:
                     frames.append(frame)
         return b"".join(frames)
 
-    def _of(self, event: Event) -> bytes:
+    def _frame_of(self, event: Event) -> bytes:
         if event.rv <= self._after or (self._prefix and not event.new.key.startswith(self._prefix)):
             return b""
         if self._selector.empty:
-            return self._shared(event, event.type)
+            return self._cached_frame(event, event.type)
         before = event.old is not None and self._selector.matches(event.old.doc)
         after = event.type != DELETED and self._selector.matches(event.new.doc)
         if after:
-            return self._shared(event, MODIFIED if before else ADDED)
+            return self._cached_frame(event, MODIFIED if before else ADDED)
         if before:
-            return self._shared(event, DELETED)
+            return self._cached_frame(event, DELETED)
         return b""
 
-    def _shared(self, event: Event, type: str) -> bytes:
+    def _cached_frame(self, event: Event, type: str) -> bytes:
         """Return the frame of an event, encoded once for all watches with the same view."""
         name = self._view.name
         if name is None:
@@ -230,7 +230,7 @@ class Watch:
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
         self._store.notify(id(self), self._wake)
-        self._arm()
+        self._set_timer()
         try:
             await self._waiter
         finally:
@@ -241,7 +241,7 @@ class Watch:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _arm(self) -> None:
+    def _set_timer(self) -> None:
         due = min(
             (t for t in (self._deadline, None if self.stalled else self._bookmark_at) if t is not None), default=None
         )

@@ -178,7 +178,9 @@ class Writer:
                 break
         return key
 
-    def _tracked(self, call: Call, before: JSONObject, doc: JSONObject, reset: ResetFields) -> list[ManagedFieldsEntry]:
+    def _updated_entries(
+        self, call: Call, before: JSONObject, doc: JSONObject, reset: ResetFields
+    ) -> list[ManagedFieldsEntry]:
         """Return the ``managedFields`` after an update or patch."""
         sent, known = doc["metadata"].get("managedFields"), before["metadata"].get("managedFields")
         if call.subresource:
@@ -336,7 +338,7 @@ class Writer:
         warnings = warnings + strategy.warn(doc)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
         if trackable and entries is None:
-            entries = self._tracked(call, before, doc, reset)
+            entries = self._updated_entries(call, before, doc, reset)
         metadata.pop("managedFields", None)
         if trackable and entries:
             known = before["metadata"].get("managedFields")

@@ -57,14 +57,14 @@ def can_track_owners(call: Call, doc: JSONObject, before: JSONObject) -> bool:
     if not call.endpoint.resource.custom or "status" not in call.endpoint.subresources:
         return True
     if call.subresource == "status":
-        ignored = {key: value for key, value in doc.items() if key not in (*_APART, "metadata", "status")}
+        ignored = {key: value for key, value in doc.items() if key not in (*_TYPE_META, "metadata", "status")}
     else:
         ignored = {"status": doc["status"]} if "status" in doc else {}
     ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
     return all("duplicate entries" in problem for problem in type_errors(ignored, call.endpoint.schema))
 
 
-_APART = ("apiVersion", "kind")
+_TYPE_META = ("apiVersion", "kind")
 
 
 def needs_conversion(call: Call, before: JSONObject) -> bool:
@@ -82,7 +82,7 @@ def needs_conversion(call: Call, before: JSONObject) -> bool:
 
 def schema_mismatch(call: Call, doc: JSONObject) -> str:
     """Return how a document violates the schema, in the words of structured-merge-diff, or nothing."""
-    content = {key: value for key, value in doc.items() if key not in _APART}
+    content = {key: value for key, value in doc.items() if key not in _TYPE_META}
     problems = list(type_errors(content, call.endpoint.schema))
     if len(problems) < 2:
         return "".join(problems)
