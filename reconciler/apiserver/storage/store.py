@@ -69,11 +69,6 @@ class Stored:
         return found
 
     @property
-    def labels(self) -> dict[str, str]:
-        """Return the labels; an empty dict if there are none."""
-        return self.doc["metadata"].get("labels") or {}
-
-    @property
     def uid(self) -> str:
         """Return the uid."""
         uid: str = self.doc["metadata"]["uid"]
