@@ -10,7 +10,7 @@ from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.names import DNS_LABEL_1035_MESSAGE, SUBDOMAIN_MESSAGE, is_label_1035, is_subdomain
 from reconciler.apiserver.schema.structural import check_schema
-from reconciler.apiserver.storage.contents import Contents, contents_of
+from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
 from reconciler.wire import JSONObject
 
 __all__ = ["check_definition"]
@@ -19,7 +19,7 @@ _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 _PROTECTED = re.compile(r"(^|\.)(k8s|kubernetes)\.io$")
 
 
-def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[FieldError], dict[str, Contents]]:
+def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[FieldError], dict[str, CustomContents]]:
     """Return the errors of a definition, and its compiled schemas by version.
 
     Raises:
@@ -33,7 +33,7 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
         errors += _check_changes(spec, before["spec"])
     versions = [version for version in spec.get("versions") or () if isinstance(version, dict)]
     hoisted = _is_hoisted(versions)
-    compiled: dict[str, Contents] = {}
+    compiled: dict[str, CustomContents] = {}
     for index, version in enumerate(versions):
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
         if not schema:

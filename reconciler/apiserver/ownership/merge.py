@@ -1,4 +1,4 @@
-"""Merge applied configurations into objects: server-side apply."""
+"""The merge of server-side apply: applied configurations, pruning, and schema errors, as in structured-merge-diff."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.apiserver.encoding.text import go_json, go_syntax, go_value, quoted
-from reconciler.apiserver.ownership.fields import FieldSet, divides, items_by_key, step_of
+from reconciler.apiserver.ownership.field_sets import FieldSet, is_granular, items_by_element, path_element
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.schema.validation import item_key
+from reconciler.wire import JSONObject
 
-__all__ = ["merge", "prune", "type_problems"]
+__all__ = ["merge", "prune", "type_errors"]
 
 
 def merge(live: Any, config: Any, node: Node) -> Any:
-    """Return a value with an applied one laid over it; parts that are not touched are shared.
+    """Return a value with an applied one merged into it; unchanged parts are shared.
 
-    Null brings nothing to an object or list whose parts are owned one by one, unless there are none.
+    A null does not replace a granular object or list that has content.
     """
-    if config is None and live and divides(live, node):
+    if config is None and live and is_granular(live, node):
         return live
     if node.map_type != "atomic" and isinstance(live, dict) and isinstance(config, dict):
         merged = dict(live)
@@ -31,23 +32,24 @@ def merge(live: Any, config: Any, node: Node) -> Any:
 
 
 def _merge_lists(live: list[Any], config: list[Any], node: Node) -> list[Any]:
-    """Merge lists by key: the applied order where both have an item, and what is only live where it stood.
+    """Merge lists by path element.
 
-    Twins among the live items stay as they are unless there is an applied one, which then stands for them.
+    Items in both lists are in the applied order; items that are only live keep their place. Duplicates among the live
+    items stay unless the item is applied, which then replaces them all.
     """
-    place = node.items or ANYTHING
-    left, right = [step_of(item, node) for item in live], [step_of(item, node) for item in config]
-    old, new = items_by_key(live, node), dict(zip(right, config, strict=True))
-    shared = [step for step in right if step in old]
+    schema = node.items or ANYTHING
+    left, right = [path_element(item, node) for item in live], [path_element(item, node) for item in config]
+    old, new = items_by_element(live, node), dict(zip(right, config, strict=True))
+    shared = [element for element in right if element in old]
     found: list[Any] = []
     done: set[str] = set()
     at, to = 0, 0
 
-    def take(step: str) -> None:
-        known = old.get(step, ())
-        found.append(merge(known[0], new[step], place) if len(known) == 1 else new[step])
-        done.add(step)
-        if shared and shared[0] == step:
+    def take(element: str) -> None:
+        known = old.get(element, ())
+        found.append(merge(known[0], new[element], schema) if len(known) == 1 else new[element])
+        done.add(element)
+        if shared and shared[0] == element:
             del shared[0]
 
     while at < len(left) or to < len(right):
@@ -73,15 +75,15 @@ def _merge_lists(live: list[Any], config: list[Any], node: Node) -> list[Any]:
 
 
 def prune(value: Any, last: FieldSet, managed: FieldSet, node: Node) -> Any:
-    """Return a value without what was applied last time and belongs to nobody any more.
+    """Return a value without what was applied last time and no manager owns any more.
 
-    An object or list that loses all it had becomes null, as the server's library has it.
+    An object or list that loses all its content becomes null, as in the real server's library.
 
     Args:
         value: the merged value.
         last: what the manager owned before.
         managed: what all managers own now.
-        node: the place of the value.
+        node: the schema of the value.
     """
     if isinstance(value, dict):
         kept = _pruned_members(value, last, managed, node)
@@ -92,29 +94,29 @@ def prune(value: Any, last: FieldSet, managed: FieldSet, node: Node) -> Any:
     return value
 
 
-def _pruned_members(value: dict[str, Any], last: FieldSet, managed: FieldSet, node: Node) -> dict[str, Any]:
+def _pruned_members(value: JSONObject, last: FieldSet, managed: FieldSet, node: Node) -> JSONObject:
     kept = dict(value)
-    for step, below in last.items():
-        key = step[2:]
-        if step == "." or key not in kept:
+    for element, below in last.items():
+        key = element[2:]
+        if element == "." or key not in kept:
             continue
-        if step not in managed:
+        if element not in managed:
             del kept[key]
         elif below:
-            kept[key] = prune(kept[key], below, managed[step], node.child(key) or ANYTHING)
+            kept[key] = prune(kept[key], below, managed[element], node.child(key) or ANYTHING)
     return kept
 
 
 def _pruned_items(value: list[Any], last: FieldSet, managed: FieldSet, node: Node) -> Iterator[Any]:
     for item in value:
-        step = step_of(item, node)
-        below = last.get(step)
-        if below is None or step in managed:
-            yield prune(item, below, managed[step], node.items or ANYTHING) if below else item
+        element = path_element(item, node)
+        below = last.get(element)
+        if below is None or element in managed:
+            yield prune(item, below, managed[element], node.items or ANYTHING) if below else item
 
 
-def type_problems(value: Any, node: Node, path: str = "") -> Iterator[str]:
-    """Yield where an applied configuration does not fit the schema, in the words of structured-merge-diff."""
+def type_errors(value: Any, node: Node, path: str = "") -> Iterator[str]:
+    """Yield how an applied configuration violates the schema, in the words of structured-merge-diff."""
     if node is ANYTHING or value is None:
         return
     if node.type == "object" or node.properties:
@@ -137,7 +139,7 @@ def _object_problems(value: Any, node: Node, path: str) -> Iterator[str]:
             if not node.preserve:
                 yield f"{path}.{key}: field not declared in schema"
         else:
-            yield from type_problems(member, child, f"{path}.{key}")
+            yield from type_errors(member, child, f"{path}.{key}")
 
 
 def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
@@ -148,26 +150,26 @@ def _list_problems(value: Any, node: Node, path: str) -> Iterator[str]:
     for index, item in enumerate(value):
         where = f"[{index}]"
         if node.list_type in ("set", "map"):
-            nameless = _nameless(item, node)
-            if nameless:
-                # Nothing more is said of such a list.
-                yield f"{path}: element {index}: {nameless}"
+            problem = _key_error(item, node)
+            if problem:
+                # structured-merge-diff reports nothing more about such a list.
+                yield f"{path}: element {index}: {problem}"
                 return
-            step, where = step_of(item, node), _bracketed(item, node)
-            if step in seen:
+            element, where = path_element(item, node), _bracketed(item, node)
+            if element in seen:
                 yield f"{path}: duplicate entries for key {where}"
-            seen.add(step)
+            seen.add(element)
         if node.items is not None:
-            yield from type_problems(item, node.items, f"{path}{where}")
+            yield from type_errors(item, node.items, f"{path}{where}")
 
 
-def _nameless(item: Any, node: Node) -> str:
-    """Return why an item of a set or keyed list cannot be named, or nothing."""
+def _key_error(item: Any, node: Node) -> str:
+    """Return why an item of a set or keyed list has no path element, or nothing."""
     if node.list_type == "set":
         return _NO_KEY.get(type(item), "")
     if not isinstance(item, dict):
         return f"associative list with keys may not have {'a null element' if item is None else 'non-map elements'}"
-    if step_of(item, node) != "k:{}":
+    if path_element(item, node) != "k:{}":
         return ""
     keys = go_json(list(node.map_keys)).replace('","', '" "')
     return (
@@ -213,7 +215,7 @@ def _scalar_problem(value: Any, node: Node) -> str:
 
 
 def _boxed(value: Any) -> str:
-    """Return a value as the server's library shows the box that it holds it in."""
+    """Return a value as structured-merge-diff shows it in an error."""
     return f"&{{{go_value(value)}}}"
 
 

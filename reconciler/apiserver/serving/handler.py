@@ -1,4 +1,4 @@
-"""Turn one request into one answer: the server without its life, its faults and its memory of requests."""
+"""The handler of a server: one request in, one response out, without faults, logging and sockets."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from reconciler.apiserver.requests.routing import Call, route
 from reconciler.apiserver.serving.discovery import Discovery
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import encode
-from reconciler.apiserver.subresources.pod_actions import PodActions
-from reconciler.apiserver.subresources.reviews import is_review, reviewed
+from reconciler.apiserver.subresources.pods import PodSubresources
+from reconciler.apiserver.subresources.reviews import answer_review, is_review
 from reconciler.apiserver.subresources.scale import Scaler, read_scale
 from reconciler.apiserver.verbs.delete import Deleter
-from reconciler.apiserver.verbs.lifecycle import Lifecycle
+from reconciler.apiserver.verbs.garbage_collection import GarbageCollector
 from reconciler.apiserver.verbs.read import Reader
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
 from reconciler.apiserver.verbs.watch import Watch
-from reconciler.apiserver.verbs.write import Writer, Written
+from reconciler.apiserver.verbs.write import Writer, WriteResult
 from reconciler.clock import Clock
 from reconciler.errors import APIError, ConfigurationError, MissingExtra, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse
 
-__all__ = ["Answer", "Core", "refusal_response"]
+__all__ = ["Handler", "HandlerResult", "refusal_response"]
 
 _JSON = {"content-type": "application/json"}
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
 @dataclass(slots=True)
-class Answer:
-    """Hold an answer and what is to be remembered of it.
+class HandlerResult:
+    """A response, and what the request log records of it.
 
     Attributes:
-        response: what goes to the client.
-        reason: the reason of a refusal, or empty.
-        written: what a write came to, or None.
+        response: the response.
+        reason: the reason of an error response, or empty.
+        written: the result of a write, or None.
         watch: the stream of a watch, or None.
     """
 
     response: HTTPResponse
     reason: str = ""
-    written: Written | None = None
+    written: WriteResult | None = None
     watch: Watch | None = None
 
 
-class Core:
-    """Serve one cluster's data.
+class Handler:
+    """Handles the requests to one cluster.
 
     Args:
-        clock: gives stamps and ages.
-        rng: gives uids and generated names.
+        clock: the source of timestamps.
+        rng: the source of uids and generated names.
         history: how many events each kind keeps at least.
-        provision_namespaces: make namespaces that objects are created in.
-        sharded: heed ``shardSelector``.
+        provision_namespaces: create the missing namespaces of objects that are created.
+        sharded: honor ``shardSelector``.
     """
 
     def __init__(
@@ -70,24 +70,24 @@ class Core:
         self.cluster = Cluster(clock, rng, history=history)
         self._reader = Reader(self.cluster)
         definitions = Definitions(self.cluster)
-        provide = self._make_namespace if provision_namespaces else None
+        provide = self._create_namespace if provision_namespaces else None
         self._writer = Writer(self.cluster, definitions.strategy, provide)
         self._deleter = Deleter(self.cluster)
-        self._pod_actions = PodActions(self.cluster, self._deleter)
+        self._pod_subresources = PodSubresources(self.cluster, self._deleter)
         self._scaler = Scaler(self._writer)
-        self._lifecycle = Lifecycle(self.cluster, self._deleter)
+        self._garbage_collector = GarbageCollector(self.cluster, self._deleter)
         self._discovery = Discovery(self.cluster.registry)
         for name in _NAMESPACES:
-            self._make_namespace(name)
+            self._create_namespace(name)
 
-    def _make_namespace(self, name: str) -> None:
+    def _create_namespace(self, name: str) -> None:
         self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
-    def understand(self, request: HTTPRequest) -> Call | None:
-        """Return what a request asks of a kind; None for paths that belong to no kind.
+    def parse(self, request: HTTPRequest) -> Call | None:
+        """Return the call that a request makes; None for a path that belongs to no kind.
 
         Raises:
-            Refusal: for what is not served.
+            Refusal: the kind or verb is not served.
         """
         if is_review(request.path):
             return None
@@ -97,16 +97,16 @@ class Core:
             return replace(call, query=query)
         return call
 
-    def answer(
+    def handle(
         self, request: HTTPRequest, call: Call | None, *, stale: float | None = None, expired: Refusal | None = None
-    ) -> Answer:
-        """Answer a request; refusals are answers.
+    ) -> HandlerResult:
+        """Return the result of a request; error responses are results as well.
 
         Args:
             request: the request.
-            call: what `understand` made of it.
-            stale: for reads at version 0, how many seconds old the state is that is shown.
-            expired: what a watch ends with at once, or None.
+            call: the request as returned by `parse`.
+            stale: for reads at version 0, the age of the state that is shown, in seconds.
+            expired: the error that ends a watch at once, or None.
         """
         try:
             if call is None:
@@ -115,32 +115,32 @@ class Core:
                 return self._watch(call, stale, expired)
             return self._read(call, stale) if call.verb in ("get", "list") else self._write(call)
         except Refusal as refusal:
-            noted = [] if call is None else _warned(call, call.noted)
-            return Answer(refusal_response(refusal, noted), refusal.reason)
+            warnings = [] if call is None else _warning_headers(call, call.warnings)
+            return HandlerResult(refusal_response(refusal, warnings), refusal.reason)
         except MissingExtra as error:
-            return Answer(refusal_response(internal_error(str(error))))
+            return HandlerResult(refusal_response(internal_error(str(error))))
 
-    def _discover(self, request: HTTPRequest) -> Answer:
+    def _discover(self, request: HTTPRequest) -> HandlerResult:
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
         document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
         body = document.encode() if isinstance(document, str) else encode(document)
-        return Answer(HTTPResponse(200, {"content-type": kind}, body))
+        return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
-    def _review(self, request: HTTPRequest) -> Answer:
-        return Answer(HTTPResponse(201, _JSON, encode(reviewed(request))))
+    def _review(self, request: HTTPRequest) -> HandlerResult:
+        return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request))))
 
-    def _read(self, call: Call, stale: float | None) -> Answer:
+    def _read(self, call: Call, stale: float | None) -> HandlerResult:
         view, yaml = self._view(call)
         if call.verb == "list":
-            body = self._reader.objects(call, view, stale)
+            body = self._reader.list_objects(call, view, stale)
         else:
             found = self._reader.get(call, stale)
             if call.subresource == "scale":
-                body = view.beside(read_scale(call.endpoint, found))
+                body = view.encode_subresource(read_scale(call.endpoint, found))
             else:
                 body = view.encode(call.endpoint, found)
-        return Answer(_success(200, body, _warned(call, []), yaml=yaml))
+        return HandlerResult(_success(200, body, _warning_headers(call, []), yaml=yaml))
 
     def _view(self, call: Call) -> tuple[WholeView, bool]:
         accept = call.request.headers.get("accept", "")
@@ -150,28 +150,30 @@ class Core:
         include = call.query.get("includeObject", "")
         return negotiate(accept, include, self._clock, many=many, kind=kind, custom=custom)
 
-    def _watch(self, call: Call, stale: float | None, expired: Refusal | None) -> Answer:
+    def _watch(self, call: Call, stale: float | None, expired: Refusal | None) -> HandlerResult:
         view, _ = self._view(call)
         watch = self._reader.watch(call, view, stale)
         if expired is not None:
             watch.expire(expired)
-        return Answer(HTTPResponse(200, _JSON, chunks=watch, on_close=watch.aclose), watch=watch)
+        return HandlerResult(HTTPResponse(200, _JSON, chunks=watch, on_close=watch.aclose), watch=watch)
 
-    def _write(self, call: Call) -> Answer:
+    def _write(self, call: Call) -> HandlerResult:
         check_size(call.request)
         view, yaml = self._view(call)
-        written = self._written(call)
+        written = self._dispatch_write(call)
         stored = written.stored
         if stored is not None:
             body = view.encode(call.endpoint, stored)
         else:
-            body = view.beside(written.document) if call.subresource == "scale" else encode(written.document)
-        response = _success(written.code, body, _warned(call, written.warnings), yaml=yaml)
-        return Answer(response, written=written)
+            body = (
+                view.encode_subresource(written.document) if call.subresource == "scale" else encode(written.document)
+            )
+        response = _success(written.code, body, _warning_headers(call, written.warnings), yaml=yaml)
+        return HandlerResult(response, written=written)
 
-    def _written(self, call: Call) -> Written:
+    def _dispatch_write(self, call: Call) -> WriteResult:
         if call.verb == "create":
-            return self._pod_actions.create(call) if call.subresource else self._writer.create(call)
+            return self._pod_subresources.create(call) if call.subresource else self._writer.create(call)
         if call.verb == "delete":
             return self._deleter.delete(call)
         if call.verb == "deletecollection":
@@ -180,14 +182,14 @@ class Core:
             return self._scaler.write(call)
         return self._writer.update(call) if call.verb == "update" else self._writer.patch(call)
 
-    # content given by the program that runs the server
+    # objects applied by the program that runs the server
 
     def apply(self, document: Mapping[str, Any]) -> None:
-        """Create or replace an object, its status included.
+        """Create or replace an object, including its status.
 
         Raises:
-            APIError: the server refuses it.
-            ConfigurationError: its kind is not served.
+            APIError: the object was refused.
+            ConfigurationError: the kind is not served.
         """
         api_version, kind = str(document.get("apiVersion", "")), str(document.get("kind", ""))
         endpoint = self.cluster.registry.by_kind(api_version, kind)
@@ -216,14 +218,14 @@ class Core:
             metadata |= {"name": current.doc["metadata"]["name"], "resourceVersion": str(current.rv)}
             self._internal("PUT", f"{base}/{metadata['name']}/status", {**document, "metadata": metadata})
 
-    def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> Written:
+    def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> WriteResult:
         headers = {**_JSON, "user-agent": "kube-apiserver"}
         request = HTTPRequest(method, path, body=encode(document), headers=headers)
         try:
-            call = self.understand(request)
+            call = self.parse(request)
             if call is None:
-                raise ConfigurationError(f"{path} names no objects")
-            return self._written(call)
+                raise ConfigurationError(f"{path} is not the path of a kind")
+            return self._dispatch_write(call)
         except Refusal as refusal:
             raise _error(refusal, f"{method} {path}") from None
 
@@ -233,7 +235,7 @@ def _error(refusal: Refusal, request: str) -> APIError:
 
 
 def refusal_response(refusal: Refusal, warnings: Sequence[str] = ()) -> HTTPResponse:
-    """Return the answer that a refusal is, with the values of Warning headers."""
+    """Return the error response for a refusal, with the values of Warning headers."""
     if refusal.text is not None:
         return HTTPResponse(refusal.code, {"content-type": "text/plain; charset=utf-8"}, refusal.text.encode())
     headers = dict(_JSON)
@@ -254,11 +256,11 @@ def _success(code: int, body: bytes, warnings: list[str], *, yaml: bool) -> HTTP
     return HTTPResponse(code, headers, body, warnings=warnings)
 
 
-def _warned(call: Call, texts: list[str]) -> list[str]:
-    """Return the Warning headers for texts, and for a version that should not be used any more."""
+def _warning_headers(call: Call, texts: list[str]) -> list[str]:
+    """Return the Warning headers for texts, with a warning if the request's API version is deprecated."""
     if call.endpoint.warning:
         texts = [call.endpoint.warning, *texts]
-    # The real server too leaves out what a header cannot hold.
+    # The real server too drops texts that a header cannot hold.
     sent = [text for text in texts if not _CONTROL.search(text)]
     return ['299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in sent]
 

@@ -1,4 +1,4 @@
-"""Turn what a client sent into a document of the kind: checked in shape, pruned, completed."""
+"""Decoding of documents: type checks, pruning, defaults, and the warnings and errors about unknown fields."""
 
 from __future__ import annotations
 
@@ -17,42 +17,43 @@ from reconciler.apiserver.requests.bodies import (
     MERGE_PATCH,
     STRATEGIC_PATCH,
     YAML,
-    decode,
+    decode_patch,
     media_type,
     read_object,
     read_yaml,
     yaml_problem,
 )
-from reconciler.apiserver.requests.metadata_reading import metadata_warnings, read_metadata
+from reconciler.apiserver.requests.metadata_decoding import decode_metadata, metadata_warnings
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema.shape import Node
 from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.wire import JSONObject
 
-__all__ = ["in_order_of", "no_metadata", "read_document", "take_patched", "worst"]
+__all__ = ["decode_patched", "first_error", "metadata_error", "read_document", "sort_by_document"]
 
 _ROOT = re.compile(r"[.\[]")
 
 
-def read_document(call: Call, before: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
-    """Return the document of a create or update and the warnings about it.
+def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObject, list[str]]:
+    """Return the document of a create or update, and the warnings about it.
 
-    The document and its metadata are private to the caller; what lies deeper is not to be changed.
+    The caller owns the document and its metadata; deeper values must not be changed.
 
     Args:
         call: the request.
         before: the stored document that an update replaces.
 
     Raises:
-        Refusal: 400, 415 or 422 for what is no document of the kind.
+        Refusal: 400, 415 or 422, the body is not a document of the kind.
     """
     info = call.endpoint.info
-    found = read_object(call.request, info.kind, call.doubled)
+    found = read_object(call.request, info.kind, call.duplicates)
     _check_type(call, found)
-    return _complete(call, found, before)
+    return _decode(call, found, before)
 
 
-def take_patched(call: Call, found: Any, before: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
-    """Return what a patch made of a document, as `read_document` does.
+def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
+    """Return a patched document, as `read_document` does.
 
     Raises:
         Refusal: 400 or 422.
@@ -68,14 +69,14 @@ def take_patched(call: Call, found: Any, before: dict[str, Any] | None) -> tuple
     for key, value, wanted in (("apiVersion", version, endpoint.api_version), ("kind", kind, info.kind)):
         if value != wanted:
             if not endpoint.resource.custom:
-                raise _foreign(call, str(version or ""), str(kind or ""))
+                raise _wrong_kind(call, str(version or ""), str(kind or ""))
             group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
             error = FieldError(key, f"Invalid value: {quoted(str(value))}: must be {wanted}")
             raise invalid(str(kind), group, call.name, [error])
-    return _complete(call, found, before)
+    return _decode(call, found, before)
 
 
-def _check_type(call: Call, found: dict[str, Any]) -> None:
+def _check_type(call: Call, found: JSONObject) -> None:
     endpoint, info = call.endpoint, call.endpoint.info
     version, kind = found.get("apiVersion"), found.get("kind")
     if endpoint.resource.custom:
@@ -91,7 +92,7 @@ def _check_type(call: Call, found: dict[str, Any]) -> None:
         version, kind = found["apiVersion"], found["kind"]
     if not endpoint.resource.custom:
         if version != endpoint.api_version or kind != info.kind:
-            raise _foreign(call, str(version), str(kind))
+            raise _wrong_kind(call, str(version), str(kind))
         return
     if version != endpoint.api_version:
         raise bad_request(
@@ -105,10 +106,10 @@ def _check_type(call: Call, found: dict[str, Any]) -> None:
         raise invalid(str(kind), info.group, name, [error])
 
 
-def _foreign(call: Call, version: str, kind: str) -> Refusal:
-    """Make the 400 for a document of another built-in kind, or of none."""
+def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
+    """Return the 400 for a document of another built-in kind, or of an unknown one."""
     info = call.endpoint.info
-    known = built_in_node(*_parts(version), kind)
+    known = built_in_node(*_split_version(version), kind)
     if known is None:
         problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
     else:
@@ -118,16 +119,16 @@ def _foreign(call: Call, version: str, kind: str) -> Refusal:
     return bad_request(f'{kind} in version "{shown}" cannot be handled as a {info.kind}: {problem}')
 
 
-def _parts(version: str) -> tuple[str, str]:
+def _split_version(version: str) -> tuple[str, str]:
     group, _, name = version.rpartition("/")
     return group, name
 
 
-def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
-    earlier_metadata: dict[str, Any] | None = before["metadata"] if before is not None else None
-    raw, unknown = found.get("metadata"), _Unknown([], [])
-    document = _settled(call, found, before, unknown)
-    problems = list(call.doubled)
+def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
+    earlier_metadata: JSONObject | None = before["metadata"] if before is not None else None
+    raw, unknown = found.get("metadata"), _UnknownFields([], [])
+    document = _decode_fields(call, found, before, unknown)
+    problems = list(call.duplicates)
     if call.endpoint.resource.custom:
         paths = unknown.metadata + sorted(unknown.content)
     else:
@@ -135,41 +136,41 @@ def _complete(call: Call, found: dict[str, Any], before: dict[str, Any] | None) 
     problems += [f"unknown field {quoted(path)}" for path in paths]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
-        if call.doubled and media_type(call.request) == YAML:
-            problems[: len(call.doubled)] = [yaml_problem(call.doubled)]
-        raise _malformed(call, found, f"strict decoding error: {', '.join(problems)}")
+        if call.duplicates and media_type(call.request) == YAML:
+            problems[: len(call.duplicates)] = [yaml_problem(call.duplicates)]
+        raise _decode_error(call, found, f"strict decoding error: {', '.join(problems)}")
     warnings = problems if validation != "Ignore" else []
-    call.noted = warnings
+    call.warnings = warnings
     if isinstance(raw, dict) and raw is not earlier_metadata:
         custom = call.endpoint.resource.custom and not call.subresource
         warnings = warnings + metadata_warnings(raw, earlier_metadata or {}, custom=custom)
     return document, warnings
 
 
-class _Unknown(NamedTuple):
-    """Collect the paths of what a kind does not have."""
+class _UnknownFields(NamedTuple):
+    """The paths of unknown fields."""
 
     metadata: list[str]
     content: list[str]
 
 
-def _settled(call: Call, found: dict[str, Any], before: dict[str, Any] | None, unknown: _Unknown) -> dict[str, Any]:
-    """Return a document with what belongs there."""
+def _decode_fields(call: Call, found: JSONObject, before: JSONObject | None, unknown: _UnknownFields) -> JSONObject:
+    """Return a document with its known fields."""
     endpoint, media, raw = call.endpoint, media_type(call.request), found.get("metadata")
     custom, known = endpoint.resource.custom, before is not None and raw is before["metadata"]
     restored = not custom and media in (STRATEGIC_PATCH, APPLY_PATCH)
     where = "" if custom else "metadata."
     malformed: dict[str, Malformed] = {}
-    metadata: dict[str, Any] = {}
+    metadata: JSONObject = {}
     try:
         if known and isinstance(raw, dict):
             metadata = dict(raw)
         else:
             lenient = custom and media == APPLY_PATCH
-            metadata = read_metadata(raw, unknown.metadata, where=where, restored=restored, lenient=lenient)
+            metadata = decode_metadata(raw, unknown.metadata, where=where, restored=restored, lenient=lenient)
     except Malformed as error:
-        malformed["metadata"] = error if custom else no_metadata(raw, endpoint.info.kind, error)
-    document: dict[str, Any] = {}
+        malformed["metadata"] = error if custom else metadata_error(raw, endpoint.info.kind, error)
+    document: JSONObject = {}
     try:
         if media in (MERGE_PATCH, JSON_PATCH):
             found = dict(sorted(found.items()))
@@ -180,62 +181,62 @@ def _settled(call: Call, found: dict[str, Any], before: dict[str, Any] | None, u
         malformed[error.member] = error
     if malformed:
         order = None if restored else sorted(found) if call.verb == "patch" else list(found)
-        places = {"metadata": metadata_node()}
+        schemas = {"metadata": metadata_node()}
         if isinstance(endpoint.contents, BuiltInContents):
-            places |= endpoint.contents.node.properties
-        raise _malformed(call, found, worst(found, malformed, places, order=order, where=where))
+            schemas |= endpoint.contents.node.properties
+        raise _decode_error(call, found, first_error(found, malformed, schemas, order=order, where=where))
     return {**document, "metadata": metadata}
 
 
-def no_metadata(raw: Any, kind: str, problem: Malformed) -> Malformed:
-    """Return how metadata of a built-in kind is complained of: as a whole when it is no object at all."""
+def metadata_error(raw: Any, kind: str, problem: Malformed) -> Malformed:
+    """Return the error for malformed metadata of a built-in kind: about metadata as a whole if it is not an object."""
     if isinstance(raw, dict):
         return problem
     shown = f"json: cannot unmarshal {go_type(raw)} into Go struct field {kind}.metadata of type v1.ObjectMeta"
     return Malformed(shown, problem.restoring)
 
 
-def worst(
-    found: dict[str, Any],
+def first_error(
+    found: JSONObject,
     malformed: dict[str, Malformed],
-    places: Mapping[str, Node],
+    schemas: Mapping[str, Node],
     *,
     order: list[str] | None,
     where: str = "metadata.",
 ) -> str:
-    """Return the words for what a reader tells of, which is one thing.
+    """Return the message of the one error that a decoder reports.
 
     Args:
         found: the document.
-        malformed: what is wrong first in members of the document.
-        places: the types of members.
-        where: the path of the members of metadata in complaints, ending with a dot.
-        order: the members as encoding/json meets them; None when the document is restored from untyped values, which
-            begins with metadata.
+        malformed: the first error in each malformed field of the document.
+        schemas: the schemas of the fields.
+        where: the prefix of the paths of metadata's fields in errors, ending with a dot.
+        order: the fields in the order of encoding/json; None if the document is decoded from untyped values, which
+            starts with metadata.
     """
     if order is None:
         return malformed[min(malformed, key=lambda member: (member != "metadata", member))].restoring
     try:
         for member in order:
-            if member in places:
+            if member in schemas:
                 path = where if member == "metadata" else f"{member}."
-                read_at_once(found[member], places[member], Place(member, path, ""))
+                read_at_once(found[member], schemas[member], Place(member, path, ""))
     except Malformed as problem:
         return str(problem)
     return str(malformed[min(malformed, key=order.index)])
 
 
-def _in_order(call: Call, found: dict[str, Any], unknown: list[str]) -> list[str]:
-    """Sort paths as a typed decoder meets them; what a patch made is written in the order of the alphabet."""
+def _in_order(call: Call, found: JSONObject, unknown: list[str]) -> list[str]:
+    """Sort paths in the order of a typed decoder; the result of a patch is in alphabetical order."""
     if call.verb == "patch":
         return sorted(unknown)
-    return in_order_of(found, unknown)
+    return sort_by_document(found, unknown)
 
 
-def in_order_of(found: dict[str, Any], paths: list[str]) -> list[str]:
-    """Return paths sorted as the members of a document are in which they begin."""
+def sort_by_document(found: JSONObject, paths: list[str]) -> list[str]:
+    """Return paths sorted in the order of the fields of a document that they start with."""
     order = {member: index for index, member in enumerate(found)}
-    # A member's own name may hold dots and brackets.
+    # A field's own name may contain dots and brackets.
     return sorted(paths, key=lambda path: order.get(path, order.get(_ROOT.split(path)[0], len(order))))
 
 
@@ -245,8 +246,8 @@ def _cannot_be_handled(endpoint: Endpoint, problem: str) -> str:
     )
 
 
-def _malformed(call: Call, found: dict[str, Any], problem: str) -> Refusal:
-    """Make the refusal of a document that cannot be decoded: for a patch it shows what the patch made."""
+def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
+    """Return the error for a document that cannot be decoded; for a patch it shows the patched document."""
     if call.verb != "patch":
         return bad_request(_cannot_be_handled(call.endpoint, problem))
     if media_type(call.request) == APPLY_PATCH:
@@ -258,8 +259,8 @@ def _malformed(call: Call, found: dict[str, Any], problem: str) -> Refusal:
             f"to {kind}: {problem}"
         )
     if media_type(call.request) == STRATEGIC_PATCH:
-        # The library behind these shows the patch itself.
-        shown = quoted(go_value(decode(call.request.body)))
+        # The library for strategic patches shows the patch itself.
+        shown = quoted(go_value(decode_patch(call.request.body)))
     else:
         shown = go_json(go_json(found))
     return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])

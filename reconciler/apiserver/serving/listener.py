@@ -1,4 +1,4 @@
-"""Listen on loopback and carry requests to the server."""
+"""The HTTP listener of a server, on loopback only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, too_large
-from reconciler.apiserver.requests.bodies import MOST_BYTES
-from reconciler.apiserver.serving.core import refusal_response
+from reconciler.apiserver.requests.bodies import MAX_BODY_BYTES
+from reconciler.apiserver.serving.handler import refusal_response
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -26,12 +26,13 @@ __all__ = ["Listener"]
 
 
 class Listener:
-    """Serve a handler over HTTP/1.1.
+    """Serves a handler over HTTP/1.1.
 
     Args:
-        handler: answers a request.
-        refused: answers a request by its path and headers alone, before its body is read; None for one that may go on.
-        clock: tells whether time is virtual, where sockets cannot work.
+        handler: returns the response to a request.
+        refused: returns the error response to a request from its path and headers, before its body is read; None to
+            accept it.
+        clock: sockets do not work if its time is virtual.
         limits: the bounds of the server.
     """
 
@@ -44,7 +45,7 @@ class Listener:
     ) -> None:
         self._handler = handler
         self._refused = refused
-        self._limits = limits or Limits(body_bytes=MOST_BYTES, line_bytes=1024 * 1024, connections=1024)
+        self._limits = limits or Limits(body_bytes=MAX_BODY_BYTES, line_bytes=1024 * 1024, connections=1024)
         self._clock = clock
         self._url = ""
         self._address = ""
@@ -55,30 +56,30 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """Return the address; listen on a free port if nothing listens yet."""
+        """Return the URL; start listening on a free port if nothing listens yet."""
         if not self._url:
             self._bind("127.0.0.1", 0)
-            # The socket takes connections from now on; the loop accepts them as soon as it runs.
-            self._begin()
+            # The kernel queues connections from now on; the event loop accepts them as soon as it runs.
+            self._start_soon()
         return self._url
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve on this loop, also when the first use of `url` is in another thread."""
+        """Serve on this event loop, even if `url` is first used in another thread."""
         self._loop = loop
 
-    def _begin(self) -> None:
+    def _start_soon(self) -> None:
         loop = _running_loop()
         if loop is not None and loop is self._loop:
             self._starting = loop.create_task(self._start())
         elif self._loop is not None:
-            self._loop.call_soon_threadsafe(self._begin)
+            self._loop.call_soon_threadsafe(self._start_soon)
 
     async def listen(self, host: str, port: int) -> str:
-        """Listen on an address and return the URL; where it listens already is as good as any free port."""
+        """Listen on an address and return the URL. If the listener listens already, port 0 returns that URL."""
         if self._url:
             if port or _loopback(host) != self._address:
                 raise ConfigurationError(
-                    f"the embedded API server listens on {self._url} already: call listen() before the first use of url"
+                    f"the embedded API server already listens on {self._url}; call listen() before the first use of url"
                 )
             if self._starting is not None:
                 await self._starting
@@ -90,8 +91,8 @@ class Listener:
     def _bind(self, host: str, port: int) -> None:
         if getattr(self._clock, "virtual", False):
             raise ConfigurationError(
-                "sockets do not work under virtual time, because other programs' time is real: "
-                "hand the server itself to the client, or run without virtual time"
+                "sockets do not work under virtual time, because other programs use real time: "
+                "pass the server itself to the client, or run without virtual time"
             )
         if self._loop is None:
             raise ConfigurationError("listening needs a running event loop: use url inside 'async with'")
@@ -104,7 +105,7 @@ class Listener:
             bound.listen(1024)
         except (OSError, OverflowError) as error:
             bound.close()
-            # Python refuses by an OverflowError what is no port at all, before the system is asked.
+            # For a number that is not a port, Python raises OverflowError before it asks the system.
             why = error.strerror if isinstance(error, OSError) else "ports are numbers from 0 to 65535"
             raise ConfigurationError(
                 f"cannot listen on {host}:{port}: {why}; stop what uses the port, or choose port 0 for a free one"
@@ -121,15 +122,15 @@ class Listener:
         self._server = HTTPServer(self._serve, self._limits)
         await self._server.start(sock=self._socket)
 
-    def break_off(self) -> None:
-        """Break all open connections off; go on listening."""
+    def abort_connections(self) -> None:
+        """Abort all open connections; keep listening."""
         if self._server is not None:
-            self._server.break_off()
+            self._server.abort_connections()
 
     async def close(self) -> None:
-        """Stop to listen and break open connections off.
+        """Stop listening and abort open connections.
 
-        Cancellation leaves the socket closed and connections to the loop.
+        Cancellation leaves the socket closed and connections to the event loop.
         """
         self._loop = None
         if self._starting is not None:
@@ -165,7 +166,7 @@ class Listener:
                 try:
                     answer = await self._handler(replace(asked, body=body))
                 except OutcomeUnknown:
-                    # A handler that is cancelled makes aiohttp close the connection without an answer.
+                    # aiohttp closes the connection of a cancelled handler without a response.
                     raise asyncio.CancelledError from None
         if answer.chunks is not None:
             return await _stream(request, answer)
@@ -177,9 +178,9 @@ class Listener:
 
 
 def _refusal(error: BadBody) -> Refusal:
-    """Return how kube-apiserver refuses a body that cannot be read."""
+    """Return the error with which kube-apiserver refuses a body that cannot be read."""
     if error.status == 413:
-        return too_large(f"limit is {MOST_BYTES}")
+        return too_large(f"limit is {MAX_BODY_BYTES}")
     return Refusal(408, "Timeout", str(error)) if error.status == 408 else bad_request(str(error))
 
 
@@ -190,7 +191,7 @@ def _loopback(host: str) -> str:
             return address
     except ValueError:
         pass
-    raise ConfigurationError(f"the embedded API server listens on loopback only, not on {host}: use 127.0.0.1")
+    raise ConfigurationError(f"the embedded API server listens on loopback only, not on {host}; use 127.0.0.1")
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

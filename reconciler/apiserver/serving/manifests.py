@@ -1,4 +1,4 @@
-"""Read what a person hands over: classes, documents, files of documents."""
+"""The documents of what a person applies: classes, documents, files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Defined", "documents_of"]
 
 @runtime_checkable
 class Defined(Protocol):
-    """Have a CustomResourceDefinition."""
+    """A class with a CustomResourceDefinition."""
 
     def crd(self) -> Mapping[str, Any]:
-        """Return the definition."""
+        """Return the CustomResourceDefinition."""
         ...
 
 
@@ -26,10 +26,10 @@ class _Documented(Protocol):
 
 
 def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
-    """Yield the documents of a class with ``crd()``, a document, a ``List``, or a file's path.
+    """Yield the documents of a class with ``crd()``, a document, a ``List``, or a file.
 
     Raises:
-        ConfigurationError: it is none of these, or the file cannot be read.
+        ConfigurationError: `thing` is none of these, or the file cannot be read.
     """
     if isinstance(thing, Mapping):
         yield from _flat(thing)
@@ -42,7 +42,7 @@ def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
         yield from _flat(thing.to_dict())
     else:
         raise ConfigurationError(
-            f"{thing!r} cannot be applied: hand over a class with crd(), a document, or the path of a YAML or JSON file"
+            f"{thing!r} cannot be applied: pass a class with crd(), a document, or the path of a YAML or JSON file"
         )
 
 
@@ -62,16 +62,16 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is no text in UTF-8") from error
+        raise ConfigurationError(f"{path} is not valid UTF-8") from error
     try:
         found = [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f": look at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise ConfigurationError(f"{path} is no YAML{where}") from error
+        where = f": see line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise ConfigurationError(f"{path} is not valid YAML{where}") from error
     for document in found:
         if not isinstance(document, Mapping):
-            raise ConfigurationError(f"{path} holds {document!r}, which is no object")
+            raise ConfigurationError(f"{path} contains {document!r}, which is not an object")
         if not (document.get("apiVersion") and document.get("kind")):
-            raise ConfigurationError(f"{path} holds a document without apiVersion and kind: every object names its own")
+            raise ConfigurationError(f"{path} contains a document without apiVersion or kind; it needs both")
     return found

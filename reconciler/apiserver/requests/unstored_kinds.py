@@ -1,29 +1,28 @@
-"""The kinds that are sent beside objects and never stored: options of deletions, evictions, bindings, reviews."""
+"""The kinds that are sent to the server and never stored: options of deletions, evictions, bindings, reviews."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
 from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.refusals import bad_request
 from reconciler.apiserver.requests.bodies import read_object
-from reconciler.apiserver.requests.metadata_reading import read_metadata
+from reconciler.apiserver.requests.metadata_decoding import decode_metadata
 from reconciler.apiserver.schema.shape import Node
 from reconciler.http import HTTPRequest
+from reconciler.wire import JSONObject
 
-__all__ = ["read_option_kind", "scalar", "struct"]
+__all__ = ["read_unstored_object", "scalar", "struct"]
 
 
 def struct(name: str, /, **members: Node) -> Node:
-    """Return the node of a Go struct of a group's version v1."""
+    """Return the schema of a Go struct of a group's version v1."""
     node = Node("object")
     node.name, node.properties = f"v1.{name}", members
     return node
 
 
 def scalar(kind: str, name: str, form: str = "") -> Node:
-    """Return the node of a scalar.
+    """Return the schema of a scalar.
 
     Args:
         kind: the JSON type.
@@ -100,17 +99,17 @@ _KINDS = {
 }
 
 
-def read_option_kind(request: HTTPRequest, kind: str) -> dict[str, Any]:
-    """Return the document that a request carries, with members of the right types and no others.
+def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
+    """Return the document in a request, with known fields of the right types only.
 
     Raises:
-        Refusal: 400 or 415 if the body is not a document of the kind.
+        Refusal: 400 or 415, the body is not a document of the kind.
     """
     document, node = read_object(request, kind), _KINDS[kind]
     try:
         found = BuiltInContents(node).decode(document, None, [])
         if "metadata" in node.properties:
-            found["metadata"] = read_metadata(document.get("metadata"), [], where="metadata.")
+            found["metadata"] = decode_metadata(document.get("metadata"), [], where="metadata.")
     except Malformed as error:
         if kind == "DeleteOptions":
             raise bad_request(str(error)) from None

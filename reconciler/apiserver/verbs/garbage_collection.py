@@ -1,4 +1,4 @@
-"""Do what a cluster's own controllers do at once: collect garbage, empty namespaces, take finalizers of the server."""
+"""What a cluster's controllers do, at once: collect garbage, empty namespaces, remove the server's finalizers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.registry import Endpoint, Resource
 from reconciler.apiserver.storage.store import Store, Stored
 from reconciler.apiserver.verbs.delete import Deleter
+from reconciler.wire import JSONObject
 
-__all__ = ["Lifecycle"]
+__all__ = ["GarbageCollector"]
 
 _FOREGROUND = "foregroundDeletion"
 _ORPHAN = "orphan"
 
 
-class Lifecycle:
-    """Follow the commits of a cluster.
+class GarbageCollector:
+    """Follows the commits of a cluster and deletes dependents and the content of namespaces.
 
     Args:
-        cluster: what is stored.
-        deleter: deletes for it.
+        cluster: the stored objects.
+        deleter: deletes them.
     """
 
     def __init__(self, cluster: Cluster, deleter: Deleter) -> None:
@@ -29,18 +30,18 @@ class Lifecycle:
         self._dependents: dict[str, dict[tuple[Store, str], Resource]] = {}
         self._uids: dict[str, tuple[Resource, str]] = {}
         self._in_namespace: dict[str, int] = {}
-        cluster.consequences.append(self._follow)
+        cluster.commit_hooks.append(self._committed)
 
-    def _follow(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+    def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
         self._index(resource, old, new)
         if new is None and old is not None:
-            self._collect_after(old.uid)
-            self._advance_owners(old)
-            self._namespace_after(old)
+            self._collect_dependents(old.uid)
+            self._continue_owners(old)
+            self._check_namespace(old)
         elif new is not None and new.doc["metadata"].get("deletionTimestamp"):
-            self._advance(resource, new)
+            self._continue_deletion(resource, new)
 
-    # bookkeeping
+    # indexes
 
     def _index(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
         info = resource.info
@@ -74,31 +75,31 @@ class Lifecycle:
 
     # owners
 
-    def _collect_after(self, uid: str) -> None:
-        """Delete what only the removed object owned; take the reference from what has other owners."""
+    def _collect_dependents(self, uid: str) -> None:
+        """Delete the objects that only the removed object owned; remove the reference from those with other owners."""
         for resource, stored in self._dependents_of(uid):
             current = resource.store.objects.get(stored.key)
             if current is None or uid not in _owner_uids(current):
                 continue
             if any(other in self._uids for other in _owner_uids(current)):
-                self._unreference(resource, current, uid)
+                self._remove_owner(resource, current, uid)
             else:
                 self._delete(resource, current, {"propagationPolicy": _policy_of(current)})
 
-    def _advance_owners(self, gone: Stored) -> None:
-        """Look again at the owners that waited for a dependent to go."""
+    def _continue_owners(self, gone: Stored) -> None:
+        """Continue the deletion of owners that waited for a dependent."""
         for uid in _owner_uids(gone):
             place = self._uids.get(uid)
             owner = place[0].store.objects.get(place[1]) if place else None
             if place and owner is not None and owner.doc["metadata"].get("deletionTimestamp"):
-                self._advance(place[0], owner)
+                self._continue_deletion(place[0], owner)
 
-    def _advance(self, resource: Resource, stored: Stored) -> None:
+    def _continue_deletion(self, resource: Resource, stored: Stored) -> None:
         finalizers = stored.doc["metadata"].get("finalizers") or []
         if _ORPHAN in finalizers:
             for other, dependent in self._dependents_of(stored.uid):
-                self._unreference(other, dependent, stored.uid)
-            self._unfinalize(resource, stored, _ORPHAN)
+                self._remove_owner(other, dependent, stored.uid)
+            self._remove_finalizer(resource, stored, _ORPHAN)
         elif _FOREGROUND in finalizers:
             self._foreground(resource, stored)
         elif resource.info.plural == "namespaces" and not resource.info.group:
@@ -109,29 +110,29 @@ class Lifecycle:
             if not dependent.doc["metadata"].get("deletionTimestamp"):
                 self._delete(other, dependent, {"propagationPolicy": "Foreground"})
         if not any(_blocks(dependent, stored.uid) for _, dependent in self._dependents_of(stored.uid)):
-            self._unfinalize(resource, stored, _FOREGROUND)
+            self._remove_finalizer(resource, stored, _FOREGROUND)
 
-    def _unreference(self, resource: Resource, stored: Stored, uid: str) -> None:
+    def _remove_owner(self, resource: Resource, stored: Stored, uid: str) -> None:
         owners = [owner for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid") != uid]
-        self._edit(resource, stored, "ownerReferences", owners)
+        self._set_metadata(resource, stored, "ownerReferences", owners)
 
-    def _unfinalize(self, resource: Resource, stored: Stored, finalizer: str) -> None:
+    def _remove_finalizer(self, resource: Resource, stored: Stored, finalizer: str) -> None:
         current = resource.store.objects.get(stored.key)
         if current is None or current.uid != stored.uid:
             return
         kept = [name for name in current.doc["metadata"].get("finalizers") or [] if name != finalizer]
         if kept:
-            self._edit(resource, current, "finalizers", kept)
+            self._set_metadata(resource, current, "finalizers", kept)
         else:
             self._cluster.remove(resource, current)
 
-    def _edit(self, resource: Resource, stored: Stored, field: str, value: list[Any]) -> None:
+    def _set_metadata(self, resource: Resource, stored: Stored, field: str, value: list[Any]) -> None:
         metadata = {**stored.doc["metadata"], field: value}
         if not value:
             del metadata[field]
         self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata})
 
-    def _delete(self, resource: Resource, stored: Stored, options: dict[str, Any]) -> None:
+    def _delete(self, resource: Resource, stored: Stored, options: JSONObject) -> None:
         self._deleter.delete_stored(_any_endpoint(resource), stored, options)
 
     # namespaces
@@ -159,7 +160,7 @@ class Lifecycle:
         else:
             self._cluster.remove(namespaces, stored, doc)
 
-    def _namespace_after(self, old: Stored) -> None:
+    def _check_namespace(self, old: Stored) -> None:
         name = old.doc["metadata"].get("namespace")
         if not name or self._in_namespace.get(name, 0):
             return

@@ -1,4 +1,4 @@
-"""Read `metadata` as a client sent it, and tell what it is to be warned of."""
+"""Decoding of ``metadata`` as a client sent it, and the warnings about it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 from reconciler.apiserver.builtin.decoding import Malformed, Place, read_time, read_value, restoring_problem
 from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.text import go_type, quoted
+from reconciler.wire import JSONObject
 
-__all__ = ["OWNER_FIELDS", "metadata_warnings", "read_metadata"]
+__all__ = ["OWNER_FIELDS", "decode_metadata", "metadata_warnings"]
 
 _STRINGS = frozenset(
     {
@@ -29,30 +30,30 @@ _NUMBERS = frozenset({"deletionGracePeriodSeconds", "generation"})
 _MAPS = frozenset({"annotations", "labels"})
 _TIMES = frozenset({"creationTimestamp", "deletionTimestamp"})
 OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
-"""The members of an owner reference, in the order of Go's struct."""
+"""The fields of an owner reference, in the order of Go's struct."""
 
 
-def read_metadata(
+def decode_metadata(
     found: Any, unknown: list[str], *, where: str = "", restored: bool = False, lenient: bool = False
-) -> dict[str, Any]:
-    """Return a private copy of metadata with nothing in it but what belongs there; empty members are left out.
+) -> JSONObject:
+    """Return a private copy of metadata with known fields only; empty fields are left out.
 
     Args:
-        found: what the document has under ``metadata``.
-        unknown: collects the paths of members that do not belong there.
-        where: the path of the members in complaints, ending with a dot.
-        restored: the metadata is restored from untyped values, as `read_value` has it.
+        found: the value of ``metadata`` in the document.
+        unknown: collects the paths of unknown fields.
+        where: the prefix of field paths in errors, ending with a dot.
+        restored: the metadata is decoded from untyped values, as in `read_value`.
         lenient: leave out times and numbers that cannot be read.
 
     Raises:
-        Malformed: a member has the wrong type.
+        Malformed: a field has the wrong type.
     """
     if found is None:
         return {}
     if not isinstance(found, dict):
         problem = f"json: cannot unmarshal {go_type(found)} into Go value of type v1.ObjectMeta"
         raise Malformed(problem, restoring_problem(found, metadata_node()))
-    metadata: dict[str, Any] = {}
+    metadata: JSONObject = {}
     members = metadata_node().properties
     for key, value in found.items():
         if key not in members:
@@ -72,7 +73,7 @@ def read_metadata(
                 raise
         if key == "ownerReferences":
             kept = _owners(kept)
-        # No owners at all can be asked for, which is something else than saying nothing of them.
+        # An empty managedFields resets ownership; a missing one does not.
         if kept or kept == 0 or key == "managedFields":
             metadata[key] = kept
     return metadata
@@ -101,7 +102,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _are_entries(value: Any) -> bool:
-    # What the entries hold is looked at when they are used.
+    # The content of the entries is checked when it is used.
     return type(value) is list and all(type(entry) is dict for entry in value)
 
 
@@ -113,12 +114,12 @@ _PLAIN: dict[str, Callable[[Any], bool]] = {
     "finalizers": _are_texts,
     "managedFields": _are_entries,
 }
-"""Tells of a member whether it is what it is most often, and so can be taken as it is."""
+"""Returns whether a field has its usual form, so that it needs no decoding."""
 
 
-def _owners(owners: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return owners each once, with what every one has."""
-    kept: dict[frozenset[tuple[str, Any]], dict[str, Any]] = {}
+def _owners(owners: list[JSONObject]) -> list[JSONObject]:
+    """Return the owners without duplicates, with the required fields filled in."""
+    kept: dict[frozenset[tuple[str, Any]], JSONObject] = {}
     for owner in owners:
         cleaned = {key: owner[key] for key in OWNER_FIELDS if owner.get(key) is not None}
         for key in ("apiVersion", "kind", "name", "uid"):
@@ -128,13 +129,13 @@ def _owners(owners: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return owners if found == owners else found
 
 
-def metadata_warnings(found: dict[str, Any], before: dict[str, Any], *, custom: bool) -> list[str]:
-    """Return what the API server warns of in metadata as a client sent it.
+def metadata_warnings(found: JSONObject, before: JSONObject, *, custom: bool) -> list[str]:
+    """Return the warnings of the API server about metadata as a client sent it.
 
     Args:
         found: the metadata.
-        before: the stored metadata, or nothing.
-        custom: it is written to an object of a custom kind, whose finalizers are looked at.
+        before: the stored metadata, or an empty dict.
+        custom: it belongs to a custom kind, whose finalizers are checked.
     """
     warnings = []
     finalizers = found.get("finalizers")

@@ -1,9 +1,8 @@
-"""Hold what one served version demands of its documents: shape, values, rules."""
+"""The contents of a custom kind in one version: pruning, defaults, validation and CEL rules."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import msgspec
 
@@ -13,17 +12,17 @@ from reconciler.apiserver.schema.shape import Node, compile_schema, prune, prune
 from reconciler.apiserver.schema.validation import SchemaValidator, duplicates, untouched
 from reconciler.wire import JSONObject
 
-__all__ = ["BLOCKING", "Contents", "contents_of"]
+__all__ = ["BLOCKING", "CustomContents", "contents_of"]
 
 
 BLOCKING = frozenset(
     {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
 )
-"""Findings after which rules are not asked any more."""
+"""Reasons of findings after which CEL rules are not evaluated."""
 
 
-class Contents:
-    """Prune, complete and validate documents of one served version of a custom kind.
+class CustomContents:
+    """The schema of one served version of a custom kind, compiled: prunes, completes and validates its documents.
 
     Args:
         schema: the ``openAPIV3Schema``.
@@ -42,38 +41,36 @@ class Contents:
         self._rules = RuleSet(self.node)
 
     def rule_errors(self, path: str) -> list[FieldError]:
-        """Return why rules cannot be accepted, or which defaults they forbid; the paths begin with `path`."""
+        """Return why the CEL rules are rejected, or which defaults violate them; the paths begin with `path`."""
         return self._rules.compile_errors(path) or self._rules.default_errors(path)
 
     def decode(
         self,
-        found: dict[str, Any],
-        before: dict[str, Any] | None,
+        found: JSONObject,
+        before: JSONObject | None,
         unknown: list[str],
         *,
         restored: bool = False,  # noqa: ARG002 - custom kinds stay untyped
-    ) -> dict[str, Any]:
-        """Return a document without what the schema does not know and with its defaults."""
-        decoded: dict[str, Any] = prune_and_default(found, self.node, "", unknown, before)
+    ) -> JSONObject:
+        """Return a document without unknown fields and with its defaults."""
+        decoded: JSONObject = prune_and_default(found, self.node, "", unknown, before)
         return decoded
 
-    def pruned(self, doc: dict[str, Any]) -> dict[str, Any]:
-        """Return a document of another version without what the schema does not know."""
-        kept: dict[str, Any] = prune(doc, self.node)
+    def pruned(self, doc: JSONObject) -> JSONObject:
+        """Return a document of another version without the fields that this version's schema lacks."""
+        kept: JSONObject = prune(doc, self.node)
         return kept
 
-    def check(
-        self, doc: dict[str, Any], before: dict[str, Any] | None, subresource: str, *, blocked: bool
-    ) -> list[FieldError]:
-        """Return what is wrong with a document.
+    def check(self, doc: JSONObject, before: JSONObject | None, subresource: str, *, blocked: bool) -> list[FieldError]:
+        """Return the validation errors of a document.
 
-        Values that an update leaves as they were are not held against it.
+        Errors of values that an update leaves unchanged are ignored (ratcheting).
 
         Args:
             doc: the decoded document.
             before: the stored document on an update.
             subresource: the subresource that was written, or empty.
-            blocked: enough is wrong with it already to leave rules aside.
+            blocked: whether errors that were found already prevent the evaluation of rules.
         """
         if subresource == "status":
             status = doc.get("status")
@@ -90,13 +87,13 @@ class Contents:
         if not self._rules:
             return errors
         if blocked or any(error.reason in BLOCKING for error in errors):
-            # Rules are asked only about values that have the right shape.
-            return [*errors, _NOT_ASKED]
+            # Rules are evaluated only on values of the right types.
+            return [*errors, _NOT_EVALUATED]
         return errors + self._rules.errors(doc, before)
 
 
-def contents_of(schema: JSONObject) -> Contents:
-    """Return what a schema demands; servers that are given the same schema share what was compiled of it.
+def contents_of(schema: JSONObject) -> CustomContents:
+    """Return the compiled contents of a schema; servers with the same schema share them.
 
     Raises:
         MissingExtra: a library that the schema needs is not installed.
@@ -106,11 +103,11 @@ def contents_of(schema: JSONObject) -> Contents:
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(schema: bytes) -> Contents:
-    return Contents(msgspec.json.decode(schema))
+def _compiled(schema: bytes) -> CustomContents:
+    return CustomContents(msgspec.json.decode(schema))
 
 
-_NOT_ASKED = FieldError(
+_NOT_EVALUATED = FieldError(
     "<nil>",
     "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "
     "errors to complete validation",

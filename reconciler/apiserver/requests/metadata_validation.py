@@ -1,15 +1,14 @@
-"""Check and compare `metadata`, by the rules that hold for every kind and those of built-in ones."""
+"""Validation of ``metadata``: the rules of every kind, and those of built-in kinds."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json, quoted
-from reconciler.apiserver.requests.metadata_reading import OWNER_FIELDS
+from reconciler.apiserver.requests.metadata_decoding import OWNER_FIELDS
 from reconciler.apiserver.schema.names import (
     LABEL_VALUE_MESSAGE,
     is_label_value,
@@ -17,22 +16,23 @@ from reconciler.apiserver.schema.names import (
     path_name_problems,
     qualified_name_problems,
 )
+from reconciler.wire import JSONObject
 
 __all__ = [
-    "FIXED_BESIDE_STATUS",
-    "check_built_in_metadata",
-    "check_metadata",
-    "check_metadata_update",
-    "metadata_beside_status",
+    "FIXED_IN_STATUS_WRITES",
+    "metadata_after_status_write",
+    "validate_built_in_metadata",
+    "validate_metadata",
+    "validate_metadata_update",
 ]
 
 _MAX_ANNOTATIONS = 256 * 1024
 
 
-def check_metadata(info: KindInfo, metadata: dict[str, Any]) -> list[FieldError]:
-    """Return what is wrong with the metadata of an object about to be created."""
+def validate_metadata(info: KindInfo, metadata: JSONObject) -> list[FieldError]:
+    """Return what is wrong with the metadata of an object to be created."""
     name, prefix = metadata.get("name", ""), metadata.get("generateName", "")
-    errors = _check_prefix(prefix, functools.partial(name_problems, rule=info.names))
+    errors = _validate_prefix(prefix, functools.partial(name_problems, rule=info.names))
     if not name:
         message = "Required value: name or generateName is required"
         errors.append(FieldError("metadata.name", message, "FieldValueRequired"))
@@ -41,44 +41,44 @@ def check_metadata(info: KindInfo, metadata: dict[str, Any]) -> list[FieldError]
             FieldError("metadata.name", f"Invalid value: {quoted(name)}: {problem}")
             for problem in name_problems(name, info.names)
         ]
-    return errors + _check_maps(metadata)
+    return errors + _validate_maps(metadata)
 
 
-def _check_prefix(prefix: str, problems: Callable[[str], list[str]]) -> list[FieldError]:
-    """Return what is wrong with a name's beginning: a dash at the end is none of the name that is made of it."""
+def _validate_prefix(prefix: str, problems: Callable[[str], list[str]]) -> list[FieldError]:
+    """Return what is wrong with a name prefix; a trailing dash is allowed, because a suffix follows it."""
     begun = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
     found = problems(begun) if prefix else []
     return [FieldError("metadata.generateName", f"Invalid value: {quoted(prefix)}: {problem}") for problem in found]
 
 
-def metadata_beside_status(info: KindInfo, metadata: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """Return the metadata that a write to the status of a built-in kind leaves; private to the caller."""
+def metadata_after_status_write(info: KindInfo, metadata: JSONObject, before: JSONObject) -> JSONObject:
+    """Return the metadata after a write to the status of a built-in kind; the caller owns the result."""
     kept = dict(metadata)
-    for key in FIXED_BESIDE_STATUS.get((info.group, info.plural), ()):
+    for key in FIXED_IN_STATUS_WRITES.get((info.group, info.plural), ()):
         kept.pop(key, None)
         if key in before:
             kept[key] = before[key]
     return kept
 
 
-FIXED_BESIDE_STATUS = {("", "pods"): ("ownerReferences",), ("apps", "deployments"): ("labels",)}
-"""What writes to the status of a kind do not change in metadata."""
+FIXED_IN_STATUS_WRITES = {("", "pods"): ("ownerReferences",), ("apps", "deployments"): ("labels",)}
+"""The fields of metadata that writes to the status of a kind do not change."""
 
 
-def check_built_in_metadata(
-    info: KindInfo, metadata: dict[str, Any], subresource: str, *, new: bool
+def validate_built_in_metadata(
+    info: KindInfo, metadata: JSONObject, subresource: str, *, new: bool
 ) -> list[FieldError]:
-    """Return what is wrong with metadata by the rules of a built-in kind, which hold beside those of every kind."""
+    """Return what is wrong with metadata by the rules of a built-in kind, which apply besides those of every kind."""
     if new:
-        return _check_standard_finalizers(info, metadata, subresource)
-    errors = [] if info.plural in _READ_ONCE else _check_standard_finalizers(info, metadata, subresource)
-    if not subresource and info.plural in _READ_AGAIN:
-        errors += _check_prefix(metadata.get("generateName", ""), functools.partial(name_problems, rule=info.names))
-        errors += _check_maps(metadata) + _check_standard_finalizers(info, metadata, subresource)
+        return _validate_standard_finalizers(info, metadata, subresource)
+    errors = [] if info.plural in _VALIDATED_ONCE else _validate_standard_finalizers(info, metadata, subresource)
+    if not subresource and info.plural in _VALIDATED_TWICE:
+        errors += _validate_prefix(metadata.get("generateName", ""), functools.partial(name_problems, rule=info.names))
+        errors += _validate_maps(metadata) + _validate_standard_finalizers(info, metadata, subresource)
     return errors
 
 
-def _check_standard_finalizers(info: KindInfo, metadata: dict[str, Any], subresource: str) -> list[FieldError]:
+def _validate_standard_finalizers(info: KindInfo, metadata: JSONObject, subresource: str) -> list[FieldError]:
     if (info.plural, "") in _ANY_FINALIZERS or (info.plural, subresource) in _ANY_FINALIZERS:
         return []
     message = "name is neither a standard finalizer name nor is it fully qualified"
@@ -98,12 +98,12 @@ _ANY_FINALIZERS = frozenset(
         ("poddisruptionbudgets", ""),
     }
 )
-"""The kinds, or their subresources, that take any finalizer."""
+"""The kinds and subresources that accept any finalizer."""
 
-_READ_ONCE = frozenset({"endpointslices", "events", "limitranges", "poddisruptionbudgets"})
-"""The kinds whose own rules for updates are not about metadata, so that the rules of every kind are all there are."""
+_VALIDATED_ONCE = frozenset({"endpointslices", "events", "limitranges", "poddisruptionbudgets"})
+"""The kinds whose own rules for updates do not cover metadata, so that only the rules of every kind apply."""
 
-_READ_AGAIN = frozenset(
+_VALIDATED_TWICE = frozenset(
     {
         "clusterrolebindings",
         "clusterroles",
@@ -126,25 +126,25 @@ _READ_AGAIN = frozenset(
         "storageclasses",
     }
 )
-"""The kinds that are checked on an update as if they were new, too."""
+"""The kinds whose updates are also validated like creations."""
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
-def _check_maps(metadata: dict[str, Any]) -> list[FieldError]:
+def _validate_maps(metadata: JSONObject) -> list[FieldError]:
     if metadata.keys().isdisjoint(_CHECKED):
         return []
     return [
-        *_check_labels(metadata.get("labels") or {}),
-        *_check_annotations(metadata.get("annotations") or {}),
-        *_check_owners(metadata.get("ownerReferences") or []),
-        *_check_finalizers(metadata.get("finalizers") or []),
+        *_validate_labels(metadata.get("labels") or {}),
+        *_validate_annotations(metadata.get("annotations") or {}),
+        *_validate_owners(metadata.get("ownerReferences") or []),
+        *_validate_finalizers(metadata.get("finalizers") or []),
     ]
 
 
 _CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
 
 
-def _check_labels(labels: dict[str, str]) -> list[FieldError]:
+def _validate_labels(labels: dict[str, str]) -> list[FieldError]:
     errors = []
     for key, value in labels.items():
         problems = [f"{quoted(key)}: {problem}" for problem in qualified_name_problems(key)]
@@ -156,7 +156,7 @@ def _check_labels(labels: dict[str, str]) -> list[FieldError]:
     return errors
 
 
-def _check_annotations(annotations: dict[str, str]) -> list[FieldError]:
+def _validate_annotations(annotations: dict[str, str]) -> list[FieldError]:
     field = "metadata.annotations"
     errors = [
         FieldError(field, f"Invalid value: {quoted(key)}: {problem}")
@@ -169,17 +169,17 @@ def _check_annotations(annotations: dict[str, str]) -> list[FieldError]:
     return errors
 
 
-def _check_owners(owners: list[dict[str, Any]]) -> list[FieldError]:
+def _validate_owners(owners: list[JSONObject]) -> list[FieldError]:
     field = "metadata.ownerReferences"
     errors = []
     for owner in owners:
         errors += [
             FieldError(f"{field}.{key}", f'Invalid value: "": {words}')
-            for key, words in _OWNER_NEEDS.items()
+            for key, words in _REQUIRED_OF_OWNERS.items()
             if not owner.get(key)
         ]
         if str(owner.get("apiVersion", "")).count("/") > 1:
-            message = f"Invalid value: {quoted(str(owner['apiVersion']))}: {_OWNER_NEEDS['apiVersion']}"
+            message = f"Invalid value: {quoted(str(owner['apiVersion']))}: {_REQUIRED_OF_OWNERS['apiVersion']}"
             errors.append(FieldError(f"{field}.apiVersion", message))
         if owner.get("kind") == "Event" and owner.get("apiVersion") in ("v1", "events.k8s.io/v1"):
             group, _, version = owner["apiVersion"].rpartition("/")
@@ -197,7 +197,7 @@ def _check_owners(owners: list[dict[str, Any]]) -> list[FieldError]:
     return errors
 
 
-_OWNER_NEEDS = {
+_REQUIRED_OF_OWNERS = {
     "apiVersion": "version must not be empty",
     "kind": "must not be empty",
     "name": "must not be empty",
@@ -205,11 +205,11 @@ _OWNER_NEEDS = {
 }
 
 
-def _in_order(owner: dict[str, Any]) -> dict[str, Any]:
+def _in_order(owner: JSONObject) -> JSONObject:
     return {key: owner[key] for key in OWNER_FIELDS if key in owner}
 
 
-def _check_finalizers(finalizers: list[str]) -> list[FieldError]:
+def _validate_finalizers(finalizers: list[str]) -> list[FieldError]:
     errors = [
         FieldError("metadata.finalizers", f"Invalid value: {quoted(finalizer)}: {problem}")
         for finalizer in finalizers
@@ -221,10 +221,10 @@ def _check_finalizers(finalizers: list[str]) -> list[FieldError]:
     return errors
 
 
-def check_metadata_update(info: KindInfo, metadata: dict[str, Any], before: dict[str, Any]) -> list[FieldError]:
-    """Return what is wrong with a change of metadata; what the server owns and the client left out is no change.
+def validate_metadata_update(info: KindInfo, metadata: JSONObject, before: JSONObject) -> list[FieldError]:
+    """Return what is wrong with a change of metadata; fields of the server that the client omits count as unchanged.
 
-    The real server checks metadata more than once, and lists what it finds each time.
+    The real server validates metadata more than once, and reports its findings each time.
     """
     errors = [
         FieldError(f"metadata.{key}", f"Invalid value: {quoted(str(metadata[key]))}: field is immutable")
@@ -244,6 +244,6 @@ def check_metadata_update(info: KindInfo, metadata: dict[str, Any], before: dict
                 f"[]string{{{', '.join(added)}}}"
             )
             errors.append(FieldError("metadata.finalizers", message, "FieldValueForbidden"))
-    prefix = _check_prefix(metadata.get("generateName", ""), path_name_problems)
-    maps = _check_maps({key: value for key, value in metadata.items() if value is not before.get(key)})
-    return [*prefix, *maps, *(errors + maps) * (1 if info.plural in _READ_ONCE else 2)]
+    prefix = _validate_prefix(metadata.get("generateName", ""), path_name_problems)
+    maps = _validate_maps({key: value for key, value in metadata.items() if value is not before.get(key)})
+    return [*prefix, *maps, *(errors + maps) * (1 if info.plural in _VALIDATED_ONCE else 2)]

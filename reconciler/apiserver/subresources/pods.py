@@ -1,41 +1,40 @@
-"""Evict pods, as budgets allow, and bind them to nodes: what is created at a pod rather than stored."""
+"""The eviction and binding of pods: documents that act on a pod and are not stored."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from reconciler.apiserver.builtin.validation import selects
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, conflict, forbidden, not_found
-from reconciler.apiserver.requests.bodies import check_options
+from reconciler.apiserver.requests.bodies import check_write_options
 from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.subresources.option_kinds import read_option_kind
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
-from reconciler.apiserver.verbs.write import Written
-from reconciler.apiserver.verbs.write_rules import uid_problem
+from reconciler.apiserver.verbs.write import WriteResult
+from reconciler.apiserver.verbs.write_rules import uid_conflict_message
+from reconciler.wire import JSONObject
 
-__all__ = ["POD_ACTIONS", "PodActions"]
+__all__ = ["POD_SUBRESOURCES", "PodSubresources"]
 
-POD_ACTIONS = {
+POD_SUBRESOURCES = {
     "binding": {"kind": "Binding"},
     "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
 }
-"""What is created at a pod: the kinds, as discovery tells of them."""
+"""The subresources of pods that support create only, with their kinds in discovery."""
 
 _VERSIONS = {"Binding": ("v1",), "Eviction": ("policy/v1", "policy/v1beta1")}
 _DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 _FORBIDDEN = "Cannot evict pod as it would violate the pod's disruption budget."
 _MANY = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
-_MOST_DISRUPTED = 2000
-"""How many pods a budget may name as disrupted; ``MaxDisruptedPodSize`` of the real server."""
+_MAX_DISRUPTED_PODS = 2000
+"""How many disrupted pods a budget may list; ``MaxDisruptedPodSize`` of the real server."""
 
 
-class PodActions:
-    """Act on pods of a cluster.
+class PodSubresources:
+    """Evicts and binds pods of a cluster.
 
     Args:
-        cluster: what is stored.
+        cluster: the stored objects.
         deleter: deletes pods.
     """
 
@@ -43,15 +42,15 @@ class PodActions:
         self._cluster = cluster
         self._deleter = deleter
 
-    def create(self, call: Call) -> Written:
-        """Do what is asked of a pod.
+    def create(self, call: Call) -> WriteResult:
+        """Evict or bind a pod.
 
         Raises:
-            Refusal: 400, 403, 404, 409, 422, 429 or 500 as the real server does.
+            Refusal: 400, 403, 404, 409, 422, 429 or 500, as the real server.
         """
-        kind = str(POD_ACTIONS[call.subresource]["kind"])
-        dry_run = check_options(call)
-        document = read_option_kind(call.request, kind)
+        kind = str(POD_SUBRESOURCES[call.subresource]["kind"])
+        dry_run = check_write_options(call)
+        document = read_unstored_object(call.request, kind)
         _check_kind(document, kind)
         metadata = document.get("metadata") or {}
         if metadata.get("namespace") not in (None, "", call.namespace):
@@ -69,12 +68,12 @@ class PodActions:
 
     # evictions
 
-    def _evict(self, call: Call, document: dict[str, Any], dry_run: bool) -> Written:
+    def _evict(self, call: Call, document: JSONObject, dry_run: bool) -> WriteResult:
         options = document.get("deleteOptions") or {}
         dry_run = dry_run or bool(options.get("dryRun"))
         pod = self._pod(call)
-        if not _goes_anyway(pod.doc):
-            self._ask_budgets(call, pod, dry_run)
+        if not _ignores_budgets(pod.doc):
+            self._take_from_budget(call, pod, dry_run)
         check_preconditions(call, pod, options.get("preconditions") or {})
         evicted = pod
         if not dry_run:
@@ -84,14 +83,14 @@ class PodActions:
                 "reason": "EvictionByEvictionAPI",
                 "message": "Eviction API: evicting",
             }
-            evicted = self._noted(call, pod, pod.doc, condition)
+            evicted = self._set_condition(call, pod, pod.doc, condition)
         gone = self._deleter.delete_stored(call.endpoint, evicted, options, dry_run=dry_run)
-        return Written(201, document=_DONE, before=pod, after=gone.after)
+        return WriteResult(201, document=_DONE, before=pod, after=gone.after)
 
-    def _noted(self, call: Call, pod: Stored, doc: dict[str, Any], condition: dict[str, Any]) -> Stored:
-        """Store a pod with a condition; one that stood like this before keeps its time."""
+    def _set_condition(self, call: Call, pod: Stored, doc: JSONObject, condition: JSONObject) -> Stored:
+        """Store a pod with a condition; an unchanged status keeps its transition time."""
         status = doc.get("status") or {}
-        conditions: list[dict[str, Any]] = list(status.get("conditions") or ())
+        conditions: list[JSONObject] = list(status.get("conditions") or ())
         at = next((i for i, each in enumerate(conditions) if each.get("type") == condition["type"]), len(conditions))
         known = conditions[at] if at < len(conditions) else {}
         times = {"lastProbeTime": None, "lastTransitionTime": self._cluster.now()}
@@ -103,31 +102,31 @@ class PodActions:
             return pod
         return self._cluster.replace(call.endpoint.resource, pod, changed)
 
-    def _ask_budgets(self, call: Call, pod: Stored, dry_run: bool) -> None:
-        """Take a disruption from the budget that guards a pod, if any.
+    def _take_from_budget(self, call: Call, pod: Stored, dry_run: bool) -> None:
+        """Take a disruption from the PodDisruptionBudget that selects a pod, if there is one.
 
         Raises:
-            Refusal: the budget has none left, or several guard the pod.
+            Refusal: the budget has none left, or several budgets select the pod.
         """
         budgets = self._cluster.registry.endpoint("policy", "v1", "poddisruptionbudgets")
         if budgets is None:
             return
         labels = pod.doc["metadata"].get("labels") or {}
         stored = [budgets.store.objects[key] for key in budgets.store.keys(call.namespace)]
-        guarding = [each for each in stored if _guards((each.doc.get("spec") or {}).get("selector"), labels)]
+        guarding = [each for each in stored if _selects((each.doc.get("spec") or {}).get("selector"), labels)]
         if len(guarding) > 1:
             raise Refusal(500, "", _MANY)
-        if not guarding or _is_spare(pod.doc, guarding[0].doc):
+        if not guarding or _is_unhealthy_and_evictable(pod.doc, guarding[0].doc):
             return
         [budget] = guarding
-        status = _taken(budget, call.name, self._cluster.now())
+        status = _after_disruption(budget, call.name, self._cluster.now())
         if not dry_run:
             changed = {**budget.doc, "metadata": dict(budget.doc["metadata"]), "status": status}
             self._cluster.replace(budgets.resource, budget, changed)
 
     # bindings
 
-    def _bind(self, call: Call, document: dict[str, Any], dry_run: bool) -> Written:
+    def _bind(self, call: Call, document: JSONObject, dry_run: bool) -> WriteResult:
         target, metadata = document.get("target") or {}, document.get("metadata") or {}
         if target.get("kind") not in (None, "", "Node"):
             known = 'supported values: "Node", "<empty>"'
@@ -136,23 +135,23 @@ class PodActions:
             raise Refusal(500, "", "target.name: Required value")
         pod = self._pod(call)
         if metadata.get("uid") not in (None, "", pod.uid):
-            raise conflict("pods", "", call.name, uid_problem(call, metadata["uid"], pod.uid))
+            raise conflict("pods", "", call.name, uid_conflict_message(call, metadata["uid"], pod.uid))
         spec = pod.doc.get("spec") or {}
         problem = _binding_problem(pod.doc, spec, call.name)
         if problem:
             raise conflict("pods/binding", "", call.name, problem)
         if dry_run:
-            return Written(201, document=_DONE, before=pod, after=pod)
+            return WriteResult(201, document=_DONE, before=pod, after=pod)
         kept = dict(pod.doc["metadata"])
         for key in ("annotations", "labels"):
             if metadata.get(key):
                 kept[key] = {**(kept.get(key) or {}), **metadata[key]}
         doc = {**pod.doc, "metadata": kept, "spec": {**spec, "nodeName": target["name"]}}
-        bound = self._noted(call, pod, doc, {"type": "PodScheduled", "status": "True"})
-        return Written(201, document=_DONE, before=pod, after=bound)
+        bound = self._set_condition(call, pod, doc, {"type": "PodScheduled", "status": "True"})
+        return WriteResult(201, document=_DONE, before=pod, after=bound)
 
 
-def _check_kind(document: dict[str, Any], kind: str) -> None:
+def _check_kind(document: JSONObject, kind: str) -> None:
     given, known = str(document.get("kind") or kind), _VERSIONS[kind]
     version = str(document.get("apiVersion") or known[0])
     if given != kind or version not in known:
@@ -161,18 +160,18 @@ def _check_kind(document: dict[str, Any], kind: str) -> None:
         raise bad_request(f'{given} in version "{short}" cannot be handled as a {kind}: {registered}')
 
 
-def _goes_anyway(pod: dict[str, Any]) -> bool:
-    """Tell whether no budget is asked about a pod: it waits, is done, or goes already."""
+def _ignores_budgets(pod: JSONObject) -> bool:
+    """Return whether a pod may be evicted without asking budgets: it is pending, finished, or being deleted."""
     phase = (pod.get("status") or {}).get("phase")
     return phase in ("Failed", "Pending", "Succeeded") or bool(pod["metadata"].get("deletionTimestamp"))
 
 
-def _guards(selector: dict[str, Any] | None, labels: dict[str, str]) -> bool:
+def _selects(selector: JSONObject | None, labels: dict[str, str]) -> bool:
     return selector is not None and (not selector or selects(selector, labels))
 
 
-def _is_spare(pod: dict[str, Any], budget: dict[str, Any]) -> bool:
-    """Tell whether a pod that is not ready may go without taking from a budget."""
+def _is_unhealthy_and_evictable(pod: JSONObject, budget: JSONObject) -> bool:
+    """Return whether a pod that is not ready may be evicted without taking from a budget."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     if any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions):
         return False
@@ -183,11 +182,11 @@ def _is_spare(pod: dict[str, Any], budget: dict[str, Any]) -> bool:
     return wanted > 0 and (status.get("currentHealthy") or 0) >= wanted
 
 
-def _taken(budget: Stored, pod: str, now: str) -> dict[str, Any]:
-    """Return the status of a budget that one more pod was taken from.
+def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
+    """Return the status of a budget after one more disruption.
 
     Raises:
-        Refusal: it has none left, or its controller is behind.
+        Refusal: it has none left, or its status is outdated.
     """
     name, status = budget.doc["metadata"]["name"], budget.doc.get("status") or {}
     left, disrupted = status.get("disruptionsAllowed") or 0, status.get("disruptedPods") or {}
@@ -195,21 +194,21 @@ def _taken(budget: Stored, pod: str, now: str) -> dict[str, Any]:
         raise _too_many(f"The disruption budget {name} is still being processed by the server.", retry_after=10)
     if left < 0:
         raise forbidden("poddisruptionbudget", "policy", name, "pdb disruptions allowed is negative")
-    if len(disrupted) > _MOST_DISRUPTED:
+    if len(disrupted) > _MAX_DISRUPTED_PODS:
         why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
         raise forbidden("poddisruptionbudget", "policy", name, why)
     if left == 0:
-        raise _too_many(_why_none(name, status))
+        raise _too_many(_no_disruptions_message(name, status))
     changed = {**status, "disruptionsAllowed": left - 1, "disruptedPods": {**disrupted, pod: now}}
     if left == 1:
-        changed["conditions"] = _insufficient(status, now)
+        changed["conditions"] = _insufficient_pods(status, now)
     return changed
 
 
-def _insufficient(status: dict[str, Any], now: str) -> list[dict[str, Any]]:
-    """Return the conditions of a budget that has none left."""
+def _insufficient_pods(status: JSONObject, now: str) -> list[JSONObject]:
+    """Return the conditions of a budget that has no disruptions left."""
     conditions = list(status.get("conditions") or ())
-    old: dict[str, Any] = next((each for each in conditions if each.get("type") == "DisruptionAllowed"), {})
+    old: JSONObject = next((each for each in conditions if each.get("type") == "DisruptionAllowed"), {})
     changed = {
         "type": "DisruptionAllowed",
         "status": "False",
@@ -223,7 +222,7 @@ def _insufficient(status: dict[str, Any], now: str) -> list[dict[str, Any]]:
     return [changed if each is old else each for each in conditions]
 
 
-def _why_none(name: str, status: dict[str, Any]) -> str:
+def _no_disruptions_message(name: str, status: JSONObject) -> str:
     found = [each for each in status.get("conditions") or () if each.get("type") == "DisruptionAllowed"]
     condition = found[0] if found else {}
     said = condition.get("message") if condition.get("status") == "False" else ""
@@ -237,13 +236,13 @@ def _why_none(name: str, status: dict[str, Any]) -> str:
 
 
 def _too_many(why: str, retry_after: int = 0) -> Refusal:
-    details: dict[str, Any] = {"causes": [{"reason": "DisruptionBudget", "message": why}]}
+    details: JSONObject = {"causes": [{"reason": "DisruptionBudget", "message": why}]}
     if retry_after:
         details["retryAfterSeconds"] = retry_after
     return Refusal(429, "TooManyRequests", _FORBIDDEN, details=details)
 
 
-def _binding_problem(pod: dict[str, Any], spec: dict[str, Any], name: str) -> str:
+def _binding_problem(pod: JSONObject, spec: JSONObject, name: str) -> str:
     if pod["metadata"].get("deletionTimestamp"):
         return f"pod {name} is being deleted, cannot be assigned to a host"
     if spec.get("nodeName"):
