@@ -14,7 +14,7 @@ def server() -> ScriptedServer:
 
 @pytest.fixture(autouse=True)
 def nothing_learned() -> None:
-    _official._plurals.clear()
+    _official._served.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -263,9 +263,7 @@ async def test_a_crd_without_the_status_subresource_is_told_from_a_deleted_objec
     created = (await Client(server).create(obj)).to_dict()
     with pytest.raises(StatusSubresourceMissing):
         await family.write(family.custom_objects, created, record=lambda s: s.set(phase="Ready"))
-    status = await family.write(
-        family.custom_objects, created, subresource="auto", record=lambda s: s.set(phase="Ready")
-    )
+    status = await family.write(family.custom_objects, created, subresource=None, record=lambda s: s.set(phase="Ready"))
     assert status.object["status"] == {"phase": "Ready"}
 
 

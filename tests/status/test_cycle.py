@@ -165,10 +165,10 @@ async def test_a_write_of_the_main_resource_is_exact_although_it_raises_the_gene
 )
 async def test_a_write_of_the_main_resource_that_changed_more_is_not_exact(server, cycle, change):
     server.has_subresource = False
-    async with batcher(server, subresource="auto") as status:
+    async with batcher(server, subresource=None) as status:
         status.set(phase="Ready")
     server.on_write.append(webhook(change))
-    async with batcher(server, subresource="auto") as status:
+    async with batcher(server, subresource=None) as status:
         status.set(phase="Failed")
     assert cycle.writes == [(100, 101, True), (101, 102, False)]
 
@@ -416,7 +416,7 @@ async def test_what_a_checkpoint_and_the_end_could_not_save_is_kept_together(ser
 
 
 async def test_what_is_kept_is_bounded_and_the_oldest_go(server, cycle, monkeypatch):
-    from reconciler.status.flush import unsaved as _unsaved
+    from reconciler.status.flush import replay as _unsaved
 
     monkeypatch.setattr(_unsaved, "MAX_MUTATIONS", 3)
     await fail_with(server, api_error(403), *[lambda s, n=n: s.append("log", n) for n in range(5)])

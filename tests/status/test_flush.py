@@ -579,27 +579,13 @@ async def test_404_of_an_object_that_is_there_means_that_the_status_subresource_
     assert (server.reads, len(server.writes)) == (1, 1)
 
 
-async def test_auto_writes_the_main_resource_of_a_kind_without_the_subresource_and_learns_it(server, caplog):
+async def test_without_a_subresource_the_main_resource_is_written(server):
     server.has_subresource = False
     for _ in range(2):
-        async with batcher(server, subresource="auto") as status:
+        async with batcher(server, subresource=None) as status:
             status.increment("total")
     assert server.status == {"total": 2}
-    assert [subresource for _, _, subresource in server.writes] == ["status", None, None]
-    assert len([r for r in caplog.records if "metadata.generation" in r.getMessage()]) == 1
-
-
-async def test_auto_goes_back_to_the_subresource_when_the_kind_got_one(server):
-    server.has_subresource = False
-    async with batcher(server, subresource="auto") as status:
-        status.increment("total")
-    server.has_subresource = True
-    async with batcher(server, subresource="auto") as status:
-        status.increment("total")
-    assert server.status == {"total": 2}
-    async with batcher(server, subresource="auto") as status:
-        status.increment("total")
-    assert [subresource for _, _, subresource in server.writes] == ["status", None, None, "status", "status"]
+    assert [subresource for _, _, subresource in server.writes] == [None, None]
 
 
 async def test_the_main_resource_of_a_kind_with_the_subresource_is_refused(server):

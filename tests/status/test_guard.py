@@ -26,7 +26,7 @@ from reconciler.client import Client
 from reconciler.meta import Request, current_cycle
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher, TooManyStatusWrites, guard
-from reconciler.status.write_guard.requests import status_write
+from reconciler.status.write_guard.interception import status_write
 from tests.status.test_cycle import FakeCycle
 
 

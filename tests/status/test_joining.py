@@ -126,7 +126,7 @@ async def test_another_uid_does_not_join(server):
 async def test_another_server_strategy_or_subresource_does_not_join(server):
     async with batcher(server), batcher(ScriptedServer()) as elsewhere:
         assert not elsewhere.joined
-        async with batcher(server, subresource="auto") as inner:
+        async with batcher(server, subresource=None) as inner:
             assert not inner.joined
         async with batcher(server, strategy="apply") as inner:
             assert not inner.joined

@@ -286,8 +286,8 @@ def test_the_memory_is_bounded(monkeypatch, clock):
     assert len(known._answers) == 3
     assert not known.foresees("uid", [("f0",)], {}, {"f0": 1}, clock)
     assert known.foresees("uid", [("f9",)], {}, {"f9": 1}, clock)
-    assert len(known._kinds) == 4
-    assert all(len(entry.reported) == 5 for entry in known._kinds.values())
+    assert len(known._reported) == 4
+    assert all(len(paths) == 5 for paths in known._reported.values())
 
 
 json_values = st.recursive(

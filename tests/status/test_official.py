@@ -12,12 +12,12 @@ from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerEr
 from reconciler.meta import GroupVersionKind, program_name
 from reconciler.status import StatusBatcher
 from reconciler.status.clients import official
-from reconciler.status.clients.official import Requests, read_answer
+from reconciler.status.clients.official import ObjectEndpoint, read_answer
 from tests.status.scripted import ScriptedServer
 
 
-def requests(obj_or_kind: Any, name: str | None = None, namespace: str | None = None) -> Requests:
-    return Requests("https://host", obj_or_kind, name=name, namespace=namespace, field_manager="me")
+def requests(obj_or_kind: Any, name: str | None = None, namespace: str | None = None) -> ObjectEndpoint:
+    return ObjectEndpoint("https://host", obj_or_kind, name=name, namespace=namespace, field_manager="me")
 
 
 DISCOVERED = {
@@ -43,13 +43,13 @@ def test_paths_of_groups_and_of_the_core():
 def test_what_discovery_said_is_remembered_for_the_server_and_bounded(monkeypatch):
     requests("example.com/v1/Database", "db1", "prod").learn(DISCOVERED)
     assert requests("example.com/v1/Database", "db2", "prod").served() is not None
-    elsewhere = Requests("https://other", "example.com/v1/Database", name="a", namespace="b", field_manager="me")
+    elsewhere = ObjectEndpoint("https://other", "example.com/v1/Database", name="a", namespace="b", field_manager="me")
     assert elsewhere.served() is None
     monkeypatch.setattr(official, "MAX_KINDS", 3)
     for number in range(9):
         kind = f"K{number}"
         requests(f"example.com/v1/{kind}", "a").learn({"resources": [{"name": "ks", "kind": kind}]})
-    assert len(official._plurals) == 3
+    assert len(official._served) == 3
 
 
 def test_a_kind_that_is_not_discovered_is_named():

@@ -258,14 +258,6 @@ async def write_phase(cluster: Cluster, document: Any) -> None:
         status.set(phase="Again")
 
 
-async def test_an_unconditional_write_is_not_refused_and_leaves_other_fields(cluster, obj):
-    await foreign(cluster, {"total": 5, "phase": "Theirs"})
-    async with StatusBatcher(cluster.client, obj, conditional=False) as status:
-        status.set(phase="Own")
-    assert (await fresh(cluster))["status"] == {"total": 5, "phase": "Own"}
-    assert cluster.writes(name="db1") == [200, 200]
-
-
 async def test_a_recreated_object_is_not_written(cluster, obj):
     await cluster.client.delete(KIND, "db1", cluster.namespace)
     await made(cluster, KIND)
@@ -284,7 +276,7 @@ async def test_a_deleted_object_and_a_kind_without_the_subresource_answer_the_sa
     plain = await made(cluster, "status.example.com/v1/Plain", "p1")
     with pytest.raises(StatusSubresourceMissing):
         await write_phase(cluster, plain)
-    async with StatusBatcher(cluster.client, plain, subresource="auto") as status:
+    async with StatusBatcher(cluster.client, plain, subresource=None) as status:
         status.set(phase="A")
     assert status.object["status"] == {"phase": "A"}
     assert status.object["metadata"]["generation"] == plain["metadata"]["generation"] + 1

@@ -470,9 +470,8 @@ def test_a_batcher_is_entered_once():
     ("options", "match"),
     [
         ({"strategy": "put"}, "'merge', 'update' or 'apply'"),
-        ({"strategy": "update", "subresource": "auto"}, "goes with subresource='status'"),
+        ({"subresource": "auto"}, "must be 'status' or None"),
         ({"strategy": "update", "subresource": None}, "goes with subresource='status'"),
-        ({"strategy": "update", "conditional": False}, "goes with strategy='merge'"),
         ({"on_error": "ignore"}, "'flush', 'ledgers' or 'discard'"),
         ({"flush_timeout": 0}, "more than 0 seconds"),
         ({"flush_timeout": math.nan}, "more than 0 seconds"),
