@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
 from reconciler.clock import Clock, current_clock
 from reconciler.status.block import Block
 from reconciler.status.clients.binding import bind
-from reconciler.status.errors import StatusNotOpen
-from reconciler.status.flush.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.options import OnError, Policy, check_options
 from reconciler.status.record.builder import UNSET, MutationBuilder
 from reconciler.status.record.conversion import document_of, in_form_of, is_kind
@@ -121,7 +118,6 @@ class StatusBatcher(Generic[S]):
         metrics: StatusMetrics | None = None,
     ) -> None:
         check_options(strategy, on_error, subresource, flush_timeout, max_conflicts)
-        self.flush_timeout = flush_timeout
         self._api = api
         self._given = obj_or_kind
         self._binding = bind(
@@ -152,10 +148,17 @@ class StatusBatcher(Generic[S]):
             on_error=on_error,
             join=join,
             metrics=metrics,
-            flush=self.flush,
+            flush_timeout=flush_timeout,
         )
-        self._driver = AsyncDriver(writer)
-        self._blocking_driver = BlockingDriver(writer, clock)
+
+    @property
+    def flush_timeout(self) -> float:
+        """Return the seconds for one flush; may be lowered while the block runs."""
+        return self._block.flush_timeout
+
+    @flush_timeout.setter
+    def flush_timeout(self, seconds: float) -> None:
+        self._block.flush_timeout = seconds
 
     # What callers read.
 
@@ -435,20 +438,7 @@ class StatusBatcher(Generic[S]):
                 is in the error's ``unsaved``, for `record`.
             StatusError: the write failed; the same applies.
         """
-        session = self._block.opened()
-        if not session.is_open:
-            raise StatusNotOpen(f"the status of {self._target} was flushed when the batcher's block ended.")
-        if self._block.joined is not None:
-            return self._block.joined.flush()
-        if self._binding.kopf is not None:
-            raise TypeError(
-                "inside kopf nothing is written before the handlers of the cycle have ended: for a checkpoint open "
-                "the batcher over a client, with the same body"
-            )
-        if self._binding.is_async:
-            return self._driver.flush(session, self.flush_timeout, checkpoint=True)
-        self._blocking_driver.flush(session, self.flush_timeout, checkpoint=True)
-        return _Completed()
+        return self._block.checkpoint()
 
     async def __aenter__(self) -> Self:
         if self._binding.is_async is False:
@@ -460,11 +450,7 @@ class StatusBatcher(Generic[S]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        session = self._block.leave(error)
-        if session is not None:
-            cancelled = isinstance(error, asyncio.CancelledError)
-            with self._block.ending(session, error):
-                await self._driver.flush(session, self.flush_timeout, checkpoint=False, cancelled=cancelled)
+        await self._block.end_async(error)
 
     def __enter__(self) -> Self:
         if self._binding.is_async is True:
@@ -476,17 +462,7 @@ class StatusBatcher(Generic[S]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        session = self._block.leave(error)
-        if session is not None:
-            with self._block.ending(session, error):
-                self._blocking_driver.flush(session, self.flush_timeout, checkpoint=False)
+        self._block.end(error)
 
     def _client(self) -> str:
         return f"{type(self._api).__module__}.{type(self._api).__qualname__}"
-
-
-class _Completed:
-    """An awaitable that has already completed."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield from ()

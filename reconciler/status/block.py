@@ -6,9 +6,10 @@ where they were created. A batcher that has been closed since is never found, an
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import weakref
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -19,6 +20,7 @@ from reconciler.meta import current_cycle, uid_of, version_of
 from reconciler.status.clients.binding import Binding
 from reconciler.status.errors import StatusNotOpen
 from reconciler.status.flush.desired import check_can_apply
+from reconciler.status.flush.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.flush.effects import Target
 from reconciler.status.flush.session import Session
 from reconciler.status.options import OnError, Policy
@@ -36,12 +38,12 @@ class _OpenBatcher(msgspec.Struct, frozen=True, eq=False, weakref=True):
     Attributes:
         key: what both must have in common: server, client, field manager, object, and how it is written.
         session: where to record.
-        flush: writes what is recorded now.
+        checkpoint: writes now what is recorded.
     """
 
     key: Hashable
     session: Session
-    flush: Callable[[], Awaitable[None]]
+    checkpoint: Callable[[], Awaitable[None]]
 
 
 _open_batchers: ContextVar[tuple[weakref.ref[_OpenBatcher], ...]] = ContextVar("open_status_batchers", default=())
@@ -58,7 +60,7 @@ class Block:
         on_error: what to write if the block ends with an exception.
         join: whether to join an open batcher.
         metrics: notified of each flush; None for those of the running reconcile.
-        flush: writes now what is recorded; called by joined batchers.
+        flush_timeout: seconds for one flush.
 
     Attributes:
         session: the state of the batcher, or of the joined one; None before the block.
@@ -76,11 +78,12 @@ class Block:
         on_error: OnError,
         join: bool,
         metrics: StatusMetrics | None,
-        flush: Callable[[], Awaitable[None]],
+        flush_timeout: float,
     ) -> None:
         self.session: Session | None = None
         self.joined: _OpenBatcher | None = None
         self.failure: Exception | None = None
+        self.flush_timeout = flush_timeout
         self._target = target
         self._policy = policy
         self._binding = binding
@@ -88,9 +91,10 @@ class Block:
         self._on_error = on_error
         self._join = join
         self._metrics = metrics
-        self._flush = flush
         self._own: _OpenBatcher | None = None  # what inner batchers find
         self._recorded_here: list[Mutation] = []  # while joined
+        self._driver = AsyncDriver(binding.writer)
+        self._blocking_driver = BlockingDriver(binding.writer, policy.clock)
 
     def enter(self) -> bool:
         """Open or join without I/O; return False if the object must be read first."""
@@ -153,7 +157,42 @@ class Block:
                 if self.joined is not None:
                     self._recorded_here.append(mutation)
 
-    def leave(self, error: BaseException | None) -> Session | None:
+    def checkpoint(self) -> Awaitable[None]:
+        """Write now what is recorded; see `StatusBatcher.flush`."""
+        session = self.opened()
+        if not session.is_open:
+            raise StatusNotOpen(f"the status of {self._target} was flushed when the batcher's block ended.")
+        if self.joined is not None:
+            return self.joined.checkpoint()
+        if self._binding.kopf is not None:
+            raise TypeError(
+                "inside kopf nothing is written before the handlers of the cycle have ended: for a checkpoint open "
+                "the batcher over a client, with the same body"
+            )
+        if self._binding.is_async:
+            return self._driver.flush(session, self.flush_timeout, checkpoint=True)
+        self._blocking_driver.flush(session, self.flush_timeout, checkpoint=True)
+        return _Completed()
+
+    async def end_async(self, error: BaseException | None) -> None:
+        """End the recording, and write it over an asynchronous client.
+
+        Cancellation waits for the write, `flush_timeout` seconds at most.
+        """
+        session = self._close(error)
+        if session is not None:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            with self._noting(session, error):
+                await self._driver.flush(session, self.flush_timeout, checkpoint=False, cancelled=cancelled)
+
+    def end(self, error: BaseException | None) -> None:
+        """End the recording, and write it over a blocking client."""
+        session = self._close(error)
+        if session is not None:
+            with self._noting(session, error):
+                self._blocking_driver.flush(session, self.flush_timeout, checkpoint=False)
+
+    def _close(self, error: BaseException | None) -> Session | None:
         """End the recording; return the session if this batcher must flush it."""
         session = self.opened()
         if error is not None and self._on_error != "flush":
@@ -164,7 +203,7 @@ class Block:
         if self._own is not None:
             own = self._own
             _open_batchers.set(tuple(ref for ref in _open_batchers.get() if ref() is not None and ref() is not own))
-            self._own = None  # it refers to this batcher, and nobody can find it any more
+            self._own = None  # it refers to this block, and nobody can find it any more
         if self._binding.kopf is not None:
             if mutations := session.hand_over():
                 self._binding.kopf.take(mutations, self._target, self._policy, session.counts)
@@ -172,8 +211,8 @@ class Block:
         return session
 
     @contextmanager
-    def ending(self, session: Session, error: BaseException | None) -> Iterator[None]:
-        """Wrap the flush at the end of the block; its failure does not replace the block's own exception."""
+    def _noting(self, session: Session, error: BaseException | None) -> Iterator[None]:
+        """Wrap the flush at the end of the block: its failure becomes a note on the block's own exception."""
         try:
             yield
         except Exception as failure:
@@ -202,7 +241,7 @@ class Block:
 
     def _own_session(self, session: Session) -> None:
         self.session, self.joined, self._recorded_here = session, None, []
-        self._own = _OpenBatcher(self._key(), session, self._flush)
+        self._own = _OpenBatcher(self._key(), session, self.checkpoint)
         _open_batchers.set((*_open_batchers.get(), weakref.ref(self._own)))
 
     def _key(self) -> Hashable:
@@ -225,3 +264,10 @@ def _find(key: Hashable, document: Mapping[str, Any]) -> _OpenBatcher | None:
         if uid_of(document) in ("", found.session.uid):
             return found
     return None
+
+
+class _Completed:
+    """An awaitable that has already completed."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()

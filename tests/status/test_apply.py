@@ -304,7 +304,7 @@ def test_appending_without_a_key_is_refused_at_the_call(owning, call):
 def test_adding_to_a_list_that_belongs_to_one_manager_whole_is_refused_at_the_call(owning):
     owning.foreign_apply({"log": [{"id": 1}]})
     with StatusBatcher(owning.blocking_writer(), owning.document(), strategy="apply") as status:
-        with pytest.raises(ValueError, match="belongs to 'other' whole"):
+        with pytest.raises(ValueError, match="belongs to 'other' as a whole"):
             status.append("log", {"id": 2}, key="id")
         with pytest.raises(ValueError, match="listType=map"):
             status.upsert("log", {"id": 2}, key="id")

@@ -530,7 +530,7 @@ async def test_the_wrong_kind_of_with_names_the_right_one(server):
 
 
 def test_an_unknown_client_is_named():
-    with pytest.raises(TypeError, match=r"does not know the client builtins\.object: give a reconciler\.Client"):
+    with pytest.raises(TypeError, match=r"does not support the client builtins\.object: give a reconciler\.Client"):
         StatusBatcher(object(), {})
 
 
@@ -538,10 +538,10 @@ def test_object_and_name_exclude_each_other():
     server = ScriptedServer()
     with pytest.raises(TypeError, match="a kind with name="):
         StatusBatcher(server.writer(), "v1/Pod")
-    with pytest.raises(TypeError, match="names itself"):
+    with pytest.raises(TypeError, match="has its own name"):
         StatusBatcher(server.writer(), server.document(), name="db1")
 
 
 async def test_an_object_of_no_known_form_is_named(server):
-    with pytest.raises(TypeError, match="int is no Kubernetes object"):
+    with pytest.raises(TypeError, match="int is not a Kubernetes object"):
         StatusBatcher(server.writer(), 3)

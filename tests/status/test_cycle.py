@@ -321,7 +321,7 @@ async def test_a_function_that_cannot_work_any_more_is_dropped_and_said_so(serve
     status = await write(server, lambda s: s.set(phase="Ready"))
     assert server.status == {"phase": "Ready"}
     assert status.statistics().contested == 1
-    assert "cannot be applied any more" in caplog.text
+    assert "can no longer be applied" in caplog.text
 
 
 async def test_an_exception_in_the_body_does_not_hide_what_is_to_be_kept(server, cycle):

@@ -426,7 +426,7 @@ async def test_a_storm_of_single_writes_that_wake_their_own_controller_is_found(
             await asyncio.sleep(0.1)
     (found,) = watching.found
     assert (found.kind, found.count) == ("storm", 12)
-    assert "the event of your own write" in str(found)
+    assert "the events of your own writes" in str(found)
 
 
 @pytest.mark.virtual_time
@@ -607,7 +607,7 @@ def test_a_library_that_is_loaded_later_is_watched_and_none_is_loaded() -> None:
 def test_a_guard_that_could_not_see_anything_says_so() -> None:
     program = "from reconciler.status import guard\nwith guard(): pass"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert "the status guard saw nothing: no HTTP library" in done.stderr
+    assert "the status guard saw nothing: none of the HTTP libraries" in done.stderr
 
 
 async def test_threads_are_counted_without_loss(server: APIServer, tmp_path: Path) -> None:

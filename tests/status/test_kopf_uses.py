@@ -155,7 +155,7 @@ def test_a_burst_of_another_writer_does_not_exhaust_the_tries_but_a_lasting_refu
         assert called(patch, newer(str(version), "other", total=version))["status"] == {"total": version + 1}
     clock.seconds += 10
     assert called(patch, newer("46", "other", total=46))["status"] == {"total": 46}
-    assert "could not write the status of example.com/v1/Database prod/db1 in 40 tries" in caplog.text
+    assert "could not write the status of example.com/v1/Database prod/db1 in 40 attempts" in caplog.text
 
 
 def test_called_again_on_its_own_result_it_changes_nothing():

@@ -144,12 +144,12 @@ def test_values_become_json():
 @pytest.mark.parametrize(
     ("value", "error", "match"),
     [
-        (object(), TypeError, r"x is a object, which is no JSON"),
+        (object(), TypeError, r"x is a object, which JSON cannot represent"),
         ({"a": [1, object()]}, TypeError, r"x\.a\[1\] is a object"),
-        ({1: 2}, TypeError, "only texts as keys"),
-        (math.nan, ValueError, "no finite number"),
-        (math.inf, ValueError, "no finite number"),
-        (datetime(2026, 1, 1), ValueError, r"without time zone; write datetime.now\(UTC\)"),  # noqa: DTZ001 - on purpose
+        ({1: 2}, TypeError, "keys are strings"),
+        (math.nan, ValueError, "not a finite number"),
+        (math.inf, ValueError, "not a finite number"),
+        (datetime(2026, 1, 1), ValueError, r"without a time zone; write datetime.now\(UTC\)"),  # noqa: DTZ001 - on purpose
     ],
 )
 def test_a_value_that_json_cannot_say_is_refused_at_the_call(value, error, match):
@@ -404,7 +404,7 @@ def test_conditions_refuse_what_the_api_refuses():
     refused({}, lambda s: s.set_condition("Ready", "yes", reason="A"), ValueError, "must be a bool")
     refused({}, lambda s: s.set_condition("Ready", True, reason=""), ValueError, "needs a reason")
     refused({"conditions": {}}, lambda s: s.set_condition("Ready", True, reason="A"), TypeError, "not a list")
-    refused({"conditions": [1]}, lambda s: s.set_condition("Ready", True, reason="A"), TypeError, "no objects")
+    refused({"conditions": [1]}, lambda s: s.set_condition("Ready", True, reason="A"), TypeError, "not objects")
 
 
 # mutate
@@ -431,7 +431,7 @@ def test_mutate_takes_plain_functions_only():
 
     refused({}, lambda s: s.mutate(coroutine), TypeError, "plain function")
     refused({}, lambda s: s.mutate({"a": 1}), TypeError, "takes a function")
-    refused({}, lambda s: s.mutate(lambda d: d.update(x=object())), TypeError, "no JSON")
+    refused({}, lambda s: s.mutate(lambda d: d.update(x=object())), TypeError, "JSON cannot represent")
 
 
 def test_a_function_may_call_verbs_of_its_own_batcher_without_hanging():
@@ -462,7 +462,7 @@ def test_verbs_outside_the_block_are_refused():
 def test_a_batcher_is_entered_once():
     server = ScriptedServer()
     status = StatusBatcher(server.blocking_writer(), server.document())
-    with status, pytest.raises(RuntimeError, match="entered once"):
+    with status, pytest.raises(RuntimeError, match="entered only once"):
         status.__enter__()
 
 

@@ -153,7 +153,7 @@ class Flush:
 
     @property
     def unanswered(self) -> UnansweredWrites | None:
-        """Return the writes that may have been applied and that a later flush can settle by the token, if there are any.
+        """Return the writes that may have been applied and that a later flush can settle by the token, if any.
 
         Without a token nothing can settle them: see `Attempts.may_repeat`.
         """
