@@ -2,21 +2,21 @@
 
 The tree, under `reconciler.errors.ReconcilerError`::
 
-    StatusError                     what was recorded is not saved
-    ├── StatusConflict              the object is newer: at a checkpoint, or again after every replay
-    ├── StatusContested             another writer has changed a field that this batcher sets
-    ├── StatusOutcomeUnknown        the answer was lost, and repeating the write could count twice
-    ├── StatusUnavailable           the server was unreachable or overloaded until the time or the requests ran out
-    ├── StatusRejected              the server refused the write; a retry cannot help
-    │   ├── StatusInvalid           422: fields do not match the kind's schema
-    │   └── StatusTooLarge          the object is beyond the server's limit
-    ├── StatusSubresourceMissing    the kind is served without ``/status``
-    ├── StatusNotOpen               used outside its block
-    └── UnknownStatusField          recording a field that the status model does not have
+    StatusError                     what was recorded is not saved.
+    ├── StatusConflict              the object is newer, at a checkpoint or again after each replay.
+    ├── StatusContested             another writer has changed a field that this batcher sets.
+    ├── StatusOutcomeUnknown        the answer was lost, and repeating the write could count twice.
+    ├── StatusUnavailable           the server was unreachable or overloaded until the time or the requests ran out.
+    ├── StatusRejected              the server refused the write; a retry cannot help.
+    │   ├── StatusInvalid           422: fields do not match the kind's schema.
+    │   └── StatusTooLarge          the object is beyond the server's limit.
+    ├── StatusSubresourceMissing    the kind is served without ``/status``.
+    ├── StatusNotOpen               used outside its block.
+    └── UnknownStatusField          recording a field that the status model does not have.
 
 and, of the guard::
 
-    TooManyStatusWrites             a cycle wrote a status more than once; an AssertionError as well
+    TooManyStatusWrites             a cycle wrote a status more than once; an AssertionError as well.
 """
 
 from __future__ import annotations

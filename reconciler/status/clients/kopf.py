@@ -225,7 +225,7 @@ class StatusFunction:
         """Return a status with everything taken over so far applied, for the handler that is about to run.
 
         Args:
-            status: the status in the handler's body.
+            status: the status of the handler's body.
             fields: the body's ``managedFields``.
         """
         with self._lock:

@@ -36,7 +36,7 @@ MAX_KINDS = 256
 MAX_PATHS = 256
 
 ITEM = "*"
-"""The key in a path that stands for every item of a list."""
+"""The key in a path that stands for all items of a list."""
 
 _TRANSITION_TIME = "lastTransitionTime"
 

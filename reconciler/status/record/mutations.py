@@ -327,7 +327,7 @@ class SetCondition(Mutation):
 class Mutate(Mutation):
     """Runs a function on a private copy of the status, which then becomes the new status.
 
-    The function runs once for every version that is tried, so it must depend on its argument alone and do no I/O. Its
+    The function runs once for each version that is tried, so it must depend on its argument alone and do no I/O. Its
     return value is ignored.
     """
 
