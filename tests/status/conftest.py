@@ -19,7 +19,7 @@ def nothing_learned() -> None:
 
 @pytest.fixture(autouse=True)
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What blocking batchers would have slept."""
+    """The pauses of blocking batchers, which are not really slept."""
     pauses: list[float] = []
     monkeypatch.setattr(_drivers, "sleep", pauses.append)
     return pauses
