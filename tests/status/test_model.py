@@ -343,7 +343,7 @@ def record_totals(status: StatusBatcher[Any], operations: list[tuple[str, Any]],
 @settings(deadline=None, max_examples=200)
 @given(
     st.lists(
-        st.tuples(own_operations, st.sampled_from(["ok", "403", "422", "conflict", "409 for ever", "exception"])),
+        st.tuples(own_operations, st.sampled_from(["ok", "403", "422", "conflict", "409 each time", "exception"])),
         min_size=1,
         max_size=6,
     ),
@@ -358,7 +358,7 @@ def test_unsaved_mutations_are_saved_once_by_a_later_reconcile(cycles, strategy)
             "403": [refused(api_error(403))],
             "422": [refused(api_error(422))],
             "conflict": [meanwhile(foreign.act("increment"))],
-            "409 for ever": [meanwhile(foreign.act("append"))] * 5,
+            "409 each time": [meanwhile(foreign.act("append"))] * 5,
         }
         server.on_write.extend(plan.get(trouble, []))
         try:
