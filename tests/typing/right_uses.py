@@ -288,7 +288,7 @@ class OwnWriter:
 
 async def batcher_over_a_writer(obj: Any) -> None:
     writer: StatusWriter = OwnWriter()
-    async with StatusBatcher(writer, obj, conditional=False) as status:
+    async with StatusBatcher(writer, obj, subresource=None) as status:
         status.set(phase="Ready")
 
 

@@ -40,8 +40,8 @@ def _for_the_status(reconciler: ResourceReconciler, kind: KindLike) -> list[Perm
     needs = []
     if subresource is not None:
         needs.append(Permission(kind, "update" if strategy == "update" else "patch", subresource="status"))
-    # Without the subresource the status is a part of the object; "auto" finds that out. An apply takes earlier patches
-    # over by a patch of the object's managed fields.
-    if subresource != "status" or strategy == "apply":
+    # Without the subresource the status is a part of the object. An apply takes earlier patches over by a patch of the
+    # object's managed fields.
+    if subresource is None or strategy == "apply":
         needs.append(Permission(kind, "patch"))
     return needs

@@ -1,13 +1,14 @@
-"""Hear of every status write that this process sends, whatever client sends it.
+"""The interception of every status write that this process sends, whatever client sends it.
 
-All clients for Python send through one of a few methods of four HTTP libraries; those are wrapped while somebody
-listens. A library that is loaded later is wrapped when it is; none is loaded from here. The wrapper of an outer layer
-hides those below it, so that a request is heard of once.
+All Python clients send through one of a few methods of four HTTP libraries. Those are wrapped while there are
+listeners. A library that is imported later is wrapped at its import; none is imported here. The wrapper of an outer
+layer disables those below it, so that a request is reported once.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -16,36 +17,108 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
 from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
 
-from reconciler.status.write_guard.requests import Addressed, status_write
+import msgspec
 
-__all__ = ["Listener", "listen", "stop_listening", "watched"]
+__all__ = ["Addressed", "Listener", "listen", "listeners", "status_write", "stop_listening", "watched"]
+
+_OBJECT = re.compile(
+    r"/(?:api|apis/(?P<group>[^/]+))/(?P<version>[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?"
+    r"/(?P<plural>[^/]+)/(?P<name>[^/]+?)(?P<status>/status)?$"
+)
+"""The path of an object or its status, after any prefix such as a proxy's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """The object whose status a request writes.
+
+    Attributes:
+        group: the API group; empty for the core kinds. The version is left out, since all versions are the same object.
+        plural: the kind's name in paths.
+        namespace: None for cluster-scoped objects.
+        name: the object's name.
+    """
+
+    group: str
+    plural: str
+    namespace: str | None
+    name: str
+
+    def __str__(self) -> str:
+        kind = f"{self.plural}.{self.group}" if self.group else self.plural
+        return f"{kind} {self.namespace}/{self.name}" if self.namespace else f"{kind} {self.name}"
+
+
+def status_write(method: str, url: str, body: Callable[[], object], *, query: object = None) -> Addressed | None:
+    """Return the object whose status a request writes; None if it does not write one.
+
+    A PUT or PATCH of ``/status`` does, and so does a PATCH of the object itself that contains the status, as for kinds
+    without the subresource. A PUT of the object itself always contains the status and is not counted. A request with
+    ``dryRun`` writes nothing.
+
+    Args:
+        method: the HTTP method.
+        url: the URL, or its path and query.
+        body: returns the body, as JSON or decoded; called only if it matters.
+        query: parameters that are not in the URL.
+    """
+    if method not in {"PATCH", "PUT"}:
+        return None
+    parts = urlsplit(url)
+    found = _OBJECT.search(parts.path)
+    if found is None or "dryRun" in parts.query or "dryRun" in str(query):
+        return None
+    if found["status"] is None and not (method == "PATCH" and _contains_status(body())):
+        return None
+    namespace = found["namespace"]
+    return Addressed(
+        unquote(found["group"] or ""),
+        unquote(found["plural"]),
+        None if namespace is None else unquote(namespace),
+        unquote(found["name"]),
+    )
+
+
+def _contains_status(body: Any) -> bool:
+    if isinstance(body, (bytes, bytearray, str)):
+        try:
+            body = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeError):
+            return False
+    if isinstance(body, dict):
+        return "status" in body
+    return isinstance(body, list) and any(
+        isinstance(step, dict) and step.get("op") != "test" and str(step.get("path", "")).startswith("/status")
+        for step in body
+    )
 
 
 class Listener(Protocol):
-    """Hear of status writes, from any thread."""
+    """An observer of status writes, called from any thread."""
 
     def began(self, addressed: Addressed, request: str, frame: FrameType | None) -> Callable[[int | None], None]:
-        """Hear of a request that is about to be sent; return what is to be told the answer's code, None for no answer.
+        """Called before a request is sent; returns a function for the status code, or for None if there is no answer.
 
         Args:
             addressed: the object.
             request: method and path.
-            frame: of the wrapper, for the stack.
+            frame: the wrapper's frame, for the stack.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _ChokePoint:
-    """Be a method that all requests of a library go through.
+    """A method that all requests of a library go through.
 
     Attributes:
-        module: where its class is.
+        module: the module of its class.
         cls: the class.
         method: the method.
         is_async: whether it is a coroutine function.
-        read: returns method, URL, a function for the body, and further parameters, of the call's arguments.
+        read: returns method, URL, a function that returns the body, and further parameters, from the call's arguments.
     """
 
     module: str
@@ -72,7 +145,7 @@ def _own(request: Any) -> Any:
 
 
 _CHOKE_POINTS = (
-    # Before the libraries below, since it also speaks to a server in its own process.
+    # Before the libraries below, since it also talks to a server in its own process.
     _ChokePoint("reconciler.client.session.session", "Connection", "send", True, _own),
     _ChokePoint("urllib3.connectionpool", "HTTPConnectionPool", "urlopen", False, _urllib3),  # requests, too
     _ChokePoint("aiohttp.client", "ClientSession", "_request", True, _aiohttp),
@@ -90,7 +163,7 @@ _wrapped: dict[_ChokePoint, tuple[type, Any, Any]] = {}  # the class, its own me
 
 
 def listen(listener: Listener) -> None:
-    """Tell a listener of status writes from now on."""
+    """Notify a listener of status writes from now on."""
     global _listeners  # noqa: PLW0603 - one process has one set of libraries
     with _lock:
         _listeners = (*_listeners, listener)
@@ -102,7 +175,7 @@ def listen(listener: Listener) -> None:
 
 
 def stop_listening(listener: Listener) -> None:
-    """Tell it no more; the last one leaves the libraries as they were."""
+    """Stop notifying a listener. After the last one the libraries are as they were."""
     global _listeners  # noqa: PLW0603
     with _lock:
         _listeners = tuple(other for other in _listeners if other is not listener)
@@ -111,14 +184,19 @@ def stop_listening(listener: Listener) -> None:
         if _finder in sys.meta_path:
             sys.meta_path.remove(_finder)
         for point, (cls, original, ours) in list(_wrapped.items()):
-            # If somebody else wrapped ours meanwhile, it stays below theirs, where it does nothing without listeners.
+            # If someone else has wrapped our wrapper, it stays below theirs, where it does nothing without listeners.
             if cls.__dict__.get(point.method) is ours:
                 setattr(cls, point.method, original)
                 del _wrapped[point]
 
 
+def listeners() -> Sequence[Listener]:
+    """Return the listeners."""
+    return _listeners
+
+
 def watched() -> Sequence[str]:
-    """Return the libraries that are loaded and listened to."""
+    """Return the libraries that are imported and wrapped."""
     with _lock:
         return tuple(dict.fromkeys(point.module.split(".")[0] for point in _wrapped))
 
@@ -136,7 +214,7 @@ def _wrap(point: _ChokePoint, module: ModuleType) -> None:
 def _blocking(point: _ChokePoint, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def send(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ended = _began(point, args, kwargs, sys._getframe())  # noqa: SLF001 - what the documentation offers
+        ended = _began(point, args, kwargs, sys._getframe())  # noqa: SLF001 - the documented way
         if ended is None:
             return original(self, *args, **kwargs)
         token, code = _inside.set(True), None
@@ -172,19 +250,19 @@ def _asynchronous(point: _ChokePoint, original: Callable[..., Any]) -> Callable[
 def _began(
     point: _ChokePoint, args: Sequence[Any], kwargs: dict[str, Any], frame: FrameType
 ) -> Callable[[int | None], None] | None:
-    """Tell the listeners of a status write; None for any other request."""
-    listeners = _listeners
-    if not listeners or _inside.get():
+    """Notify the listeners of a status write; None for any other request."""
+    notified = _listeners
+    if not notified or _inside.get():
         return None
     try:
         method, url, body, query = point.read(*args, **kwargs)
         addressed = status_write(str(method).upper(), url, body, query=query)
-    except Exception:  # noqa: BLE001 - a call that we cannot read is the client's to judge
+    except Exception:  # noqa: BLE001 - the client decides about a call that we cannot parse
         return None
     if addressed is None:
         return None
     request = f"{str(method).upper()} {url.partition('?')[0]}"
-    ends = [listener.began(addressed, request, frame) for listener in listeners]
+    ends = [listener.began(addressed, request, frame) for listener in notified]
 
     def ended(code: int | None) -> None:
         for end in ends:
@@ -199,7 +277,7 @@ def _code(response: Any) -> int | None:
 
 
 class _Finder:
-    """Wrap a library that is loaded while somebody listens, when it is loaded."""
+    """An import hook that wraps a library which is imported while there are listeners."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name not in _MODULES:
@@ -214,7 +292,7 @@ class _Finder:
 
 
 class _Loader:
-    """Load as another loader does, and wrap what was loaded."""
+    """A loader that wraps what another loader has loaded."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
