@@ -50,6 +50,10 @@ class FairOrder(Generic[K]):
         if not group.size:
             del self._groups[name]
 
+    def reprioritize(self, entry: Entry[K], priority: int) -> None:
+        """Move an entry to the end of the level of another priority in its group. The group keeps its turn."""
+        self._groups[self._group_of(entry.key)].reprioritize(entry, priority)
+
     def pop(self) -> Entry[K]:
         """Take the next entry out; there must be one."""
         name, group = self._groups.popitem(last=False)

@@ -56,6 +56,12 @@ class ReadyOrder(Generic[K]):
         if not level:
             self._close(entry.priority)
 
+    def reprioritize(self, entry: Entry[K], priority: int) -> None:
+        """Move an entry to the end of the level of another priority."""
+        self.remove(entry)
+        entry.priority = priority
+        self.push(entry)
+
     def pop(self) -> Entry[K]:
         """Take the next entry out; there must be one."""
         level = self._levels[self._priorities[-1]]

@@ -327,9 +327,7 @@ class WorkQueue(QueueState[K]):
 
     def _raise(self, entry: Entry[K], priority: int) -> None:
         if entry.ready and entry.run_since is None:
-            self._order.remove(entry)
-            entry.priority = priority
-            self._order.push(entry)
+            self._order.reprioritize(entry, priority)
         else:
             entry.priority = priority
 

@@ -28,7 +28,7 @@ DELAYS = st.sampled_from([0.5, 1.0, 2.0, 7.0])
 class Key:
     """Everything that the rules say about one key."""
 
-    in_hand: bool = False
+    in_progress: bool = False
     run_reasons: set[str] = field(default_factory=set)
     ready: bool = False
     due: float | None = None
@@ -70,19 +70,19 @@ class Model:
 
     def make_ready(self, key: Key) -> None:
         key.ready, key.due = True, None
-        if not key.in_hand:
+        if not key.in_progress:
             self.place(key)
 
     def add(self, name: str, after: float | None, priority: int, reason: str) -> None:
         key = self.keys[name]
-        promised = key.ready or (key.in_hand and after is None)
+        promised = key.ready or (key.in_progress and after is None)
         if self.stopped or (self.closing and not promised):
             self.dropped_adds += 1
             return
         raised = bool(key.reasons) and priority > key.priority
         key.priority = max(priority, key.priority) if key.reasons else priority
         key.reasons.add(reason)
-        if raised and key.ready and not key.in_hand:
+        if raised and key.ready and not key.in_progress:
             self.place(key)
         if key.ready:
             return
@@ -113,7 +113,7 @@ class Model:
         return True
 
     def candidates(self) -> list[str]:
-        return [name for name, key in self.keys.items() if key.ready and not key.in_hand]
+        return [name for name, key in self.keys.items() if key.ready and not key.in_progress]
 
     def hand_out(self) -> str:
         group = self.turns.pop(0)
@@ -130,14 +130,14 @@ class Model:
             choice = lower
         name = min(choice, key=lambda name: self.keys[name].place)
         key = self.keys[name]
-        key.in_hand, key.run_reasons, key.reasons, key.ready = True, key.reasons, set(), False
+        key.in_progress, key.run_reasons, key.reasons, key.ready = True, key.reasons, set(), False
         self.turns.append(group)
         self.forget_empty_groups()
         return name
 
     def done(self, name: str) -> None:
         key = self.keys[name]
-        key.in_hand = False
+        key.in_progress = False
         if key.ready:
             self.place(key)
         self.drained()
@@ -164,7 +164,7 @@ class Model:
             self.stop()
 
     def drained(self) -> None:
-        if self.closing and not any(key.ready or key.in_hand for key in self.keys.values()):
+        if self.closing and not any(key.ready or key.in_progress for key in self.keys.values()):
             self.stop()
 
     def stop(self) -> None:
@@ -192,7 +192,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.model = Model(type(self).group_of)
         self.workers: list[asyncio.Task[str]] = []
         self.drains: list[asyncio.Task[None]] = []
-        self.in_hand: list[str] = []
+        self.in_progress: list[str] = []
 
     async def make(self) -> WorkQueue[str]:
         return WorkQueue(rate_limiter=ExponentialBackoff(1, 8), fair_by=type(self).group_of)
@@ -215,7 +215,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert all(isinstance(r, (str, QueueShutDown)) for r in results)
         assert self.model.stopped or len(served) == len(expected)
         self.workers = [worker for worker in self.workers if worker not in served]
-        self.in_hand += expected
+        self.in_progress += expected
 
     def do(self, action: Any = None) -> Any:
         async def main() -> Any:
@@ -279,11 +279,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.add(key, None, 0, "")
         self.run(main())
 
-    @precondition(lambda self: self.in_hand)
+    @precondition(lambda self: self.in_progress)
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(self.in_hand))
-        self.in_hand.remove(key)
+        key = data.draw(st.sampled_from(self.in_progress))
+        self.in_progress.remove(key)
         self.model.done(key)
         self.do(lambda: self.queue.done(key))
 
@@ -312,14 +312,14 @@ class QueueMachine(RuleBasedStateMachine):
         self.run(self.settle())
         for name, key in self.model.keys.items():
             seen = self.queue.explain(name)
-            assert (seen.in_hand is not None) == key.in_hand
+            assert (seen.in_hand is not None) == key.in_progress
             assert (seen.ready is not None) == key.ready
             assert seen.due == (None if key.due is None else key.due - self.model.time)
             assert seen.reasons == key.reasons - {""}
-            assert seen.run_reasons == (key.run_reasons - {""} if key.in_hand else set())
+            assert seen.run_reasons == (key.run_reasons - {""} if key.in_progress else set())
             assert seen.priority == (key.priority if key.reasons else None)
             assert seen.failures == self.model.failures[name]
-        known = {name for name, key in self.model.keys.items() if key.in_hand or key.reasons}
+        known = {name for name, key in self.model.keys.items() if key.in_progress or key.reasons}
         assert set(self.queue.keys()) == known
         statistics = self.queue.statistics()
         assert len(self.queue) == sum(key.ready for key in self.model.keys.values())
@@ -355,3 +355,18 @@ class FairQueueMachine(QueueMachine):
 
 FairQueueMachine.TestCase.settings = QueueMachine.TestCase.settings
 TestFairQueueAgainstModel = FairQueueMachine.TestCase
+
+
+def test_raising_the_only_ready_key_of_a_group_keeps_the_turn_of_the_group() -> None:
+    """A case that hypothesis found: the group lost its turn, because it was empty for a moment."""
+    state = FairQueueMachine()
+    try:
+        for key in ("c", "a", "b"):
+            state.add(key=key, priority=-100, reason="")
+        state.get()  # c: the turn passes to the group of a
+        state.add(key="a", priority=0, reason="")
+        state.get()
+        state.agree()
+        assert state.in_progress == ["c", "a"]
+    finally:
+        state.teardown()
