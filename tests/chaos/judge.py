@@ -112,7 +112,7 @@ async def at_rest(life: Life) -> list[str]:
         kept: dict[str, Any] = {
             "ready": figures.queue.ready,
             "waiting": figures.queue.waiting,
-            "in hand": figures.queue.in_hand,
+            "in hand": figures.queue.in_progress,
             "active": figures.active,
             "echo in hand": figures.echo.in_hand,
             "unsaved": figures.unsaved.kept,

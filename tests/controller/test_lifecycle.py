@@ -480,5 +480,5 @@ async def test_statistics_are_a_snapshot(world: World) -> None:
     await quiet()
     after = controller.statistics()
     assert (before.reconciles, after.reconciles, after.name, after.workers, after.active) == (0, 1, "widget", 3, 0)
-    assert after.queue.hand_outs == 1
+    assert after.queue.gets == 1
     assert after.echo.known == 1

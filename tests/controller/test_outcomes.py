@@ -359,7 +359,7 @@ async def test_what_is_no_exception_ends_the_worker_and_is_raised(world: World) 
     controller.enqueue(KEY)
     with pytest.raises(Strange, match="odd"):
         await controller.finished()
-    assert controller.queue.run_of(KEY) is None
+    assert controller.queue.in_progress(KEY) is None
     assert controller.statistics().results == {}
 
 

@@ -105,7 +105,7 @@ async def live(steps, order: str, seed: int, workers: int, debounce: float | Non
             assert obj.status.observed_generation == obj.generation
             assert obj.metadata.deletion_timestamp is None
         statistics = controller.statistics()
-        assert statistics.queue.ready == statistics.queue.waiting == statistics.queue.in_hand == 0
+        assert statistics.queue.ready == statistics.queue.waiting == statistics.queue.in_progress == 0
         assert statistics.echo.known == len(stored)
         assert statistics.echo.in_hand == statistics.unsaved.kept == statistics.unsaved.blocked == 0
 

@@ -186,7 +186,7 @@ async def test_thread_whose_time_is_up_keeps_its_key_until_it_has_ended(world: W
     for _ in range(50):
         await asyncio.sleep(0)  # whatever the other worker could do, it has done
     assert reconciler.runs == 1
-    assert controller.queue.run_of(KEY) is not None
+    assert controller.queue.in_progress(KEY) is not None
     release.set()
     await until(lambda: controller.statistics().reconciles >= 2)
     assert not any(side_by_side)
@@ -250,7 +250,7 @@ async def test_second_cancellation_of_stop_abandons_a_hung_thread(
     with pytest.raises(asyncio.CancelledError):
         await stopping
     assert "gave up waiting for the threads of the reconciles of ns/w" in caplog.text
-    await until(lambda: controller.queue.run_of(KEY) is None)
+    await until(lambda: controller.queue.in_progress(KEY) is None)
     release.set()
     thread.join()
 

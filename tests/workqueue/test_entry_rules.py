@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from reconciler.workqueue import MAX_REASONS, PATIENCE, Run, WorkQueue
+from reconciler.workqueue import MAX_REASONS, STARVATION_LIMIT, InProgress, WorkQueue
 
 pytestmark = pytest.mark.virtual_time
 
@@ -41,7 +41,7 @@ async def nothing_to_take(queue: WorkQueue[str]) -> bool:
 # Exclusivity
 
 
-async def test_a_key_in_hand_is_not_handed_out_again() -> None:
+async def test_a_key_in_progress_is_not_handed_out_again() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     assert await take(queue) == "a"
@@ -93,10 +93,10 @@ async def test_a_waiting_worker_gets_the_key_that_was_added_while_in_hand() -> N
 
 async def test_done_of_a_key_that_is_not_in_hand_is_an_error() -> None:
     queue: WorkQueue[str] = WorkQueue()
-    with pytest.raises(ValueError, match="'a' is not in hand"):
+    with pytest.raises(ValueError, match="'a' is not in progress"):
         queue.done("a")
     queue.add("a")
-    with pytest.raises(ValueError, match="'a' is not in hand"):
+    with pytest.raises(ValueError, match="'a' is not in progress"):
         queue.done("a")
     assert len(queue) == 1
 
@@ -107,12 +107,12 @@ async def test_item_gives_the_key_back_whatever_happens() -> None:
 
     async def fail() -> None:
         async with queue.item() as key:
-            assert queue.run_of(key) is not None
+            assert queue.in_progress(key) is not None
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         await fail()
-    assert queue.run_of("a") is None
+    assert queue.in_progress("a") is None
     queue.add("a")
     assert await run(queue) == "a"
 
@@ -141,7 +141,7 @@ async def test_a_run_that_is_over_leaves_nothing_behind() -> None:
     await run(queue)
     queue.add("a")
     await take(queue)
-    assert queue.run_of("a") == Run("a", frozenset(), 0, asyncio.get_running_loop().time())
+    assert queue.in_progress("a") == InProgress("a", frozenset(), 0, asyncio.get_running_loop().time())
     queue.done("a")
     assert queue.keys() == []
 
@@ -298,7 +298,7 @@ async def test_a_run_knows_all_reasons_that_led_to_it() -> None:
     assert queue.reasons("a") == {"timer", "event", "resync"}
     await asyncio.sleep(2)
     await take(queue)
-    assert queue.run_of("a") == Run("a", frozenset({"timer", "event", "resync"}), 3, 2.0)
+    assert queue.in_progress("a") == InProgress("a", frozenset({"timer", "event", "resync"}), 3, 2.0)
     assert queue.reasons("a") == frozenset()
 
 
@@ -308,7 +308,7 @@ async def test_reasons_while_in_hand_belong_to_the_next_run() -> None:
     await take(queue)
     queue.add("a", reason="second")
     assert queue.reasons("a") == {"second"}
-    assert queue.run_of("a") == Run("a", frozenset({"first"}), 0, 0.0)
+    assert queue.in_progress("a") == InProgress("a", frozenset({"first"}), 0, 0.0)
 
 
 async def test_retract_of_the_last_reason_takes_the_readiness() -> None:
@@ -341,7 +341,7 @@ async def test_retract_leaves_an_add_that_gave_no_reason() -> None:
     assert len(queue) == 0
 
 
-async def test_retract_for_a_key_in_hand_drops_the_run_after_it() -> None:
+async def test_retract_for_a_key_in_progress_drops_the_run_after_it() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", reason="event")
     await take(queue)
@@ -352,7 +352,7 @@ async def test_retract_for_a_key_in_hand_drops_the_run_after_it() -> None:
     assert queue.keys() == []
 
 
-async def test_retract_for_a_key_in_hand_leaves_foreign_reasons() -> None:
+async def test_retract_for_a_key_in_progress_leaves_foreign_reasons() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await take(queue)
@@ -401,7 +401,7 @@ async def test_retract_of_what_is_not_there_changes_nothing() -> None:
     assert not queue.retract("a", "event")
     assert await take(queue) == "a"
     assert not queue.retract("a", "one")
-    assert queue.run_of("a") is not None
+    assert queue.in_progress("a") is not None
 
 
 async def test_reasons_beyond_the_limit_still_hold_the_key() -> None:
@@ -468,7 +468,7 @@ async def test_the_priority_of_a_run_is_not_that_of_the_next() -> None:
     assert await run_all(queue) == ["b", "a"]
 
 
-async def test_a_key_in_hand_is_raised_for_its_next_run() -> None:
+async def test_a_key_in_progress_is_raised_for_its_next_run() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await take(queue)
@@ -493,14 +493,14 @@ async def test_a_low_priority_does_not_starve() -> None:
     queue.add("high", priority=1)
     queue.add("low")
     order = []
-    for _ in range(PATIENCE + 2):
+    for _ in range(STARVATION_LIMIT + 2):
         key = await take(queue)
         order.append(key)
         if key == "high":
             queue.add("high", priority=1)
         queue.done(key)
-    assert order.index("low") == PATIENCE
-    assert order.count("high") == PATIENCE + 1
+    assert order.index("low") == STARVATION_LIMIT
+    assert order.count("high") == STARVATION_LIMIT + 1
 
 
 async def test_no_priority_starves_between_two_busy_ones() -> None:
@@ -509,7 +509,7 @@ async def test_no_priority_starves_between_two_busy_ones() -> None:
     queue.add("middle")
     queue.add("low", priority=-1)
     seen = set()
-    for _ in range(2 * PATIENCE + 2):
+    for _ in range(2 * STARVATION_LIMIT + 2):
         key = await take(queue)
         seen.add(key)
         if key != "middle":
@@ -520,7 +520,7 @@ async def test_no_priority_starves_between_two_busy_ones() -> None:
 
 async def test_patience_counts_only_hand_outs_while_something_lower_waits() -> None:
     queue: WorkQueue[str] = WorkQueue()
-    for _ in range(2 * PATIENCE):
+    for _ in range(2 * STARVATION_LIMIT):
         queue.add("high", priority=1)
         await run(queue)
     queue.add("low")

@@ -19,7 +19,7 @@ from reconciler.workqueue import (
     WithMaxWait,
     WorkQueue,
 )
-from reconciler.workqueue.limiters import when_duplicate
+from reconciler.workqueue.rate_limiters import when_duplicate
 
 
 def test_exponential_backoff_has_the_delays_of_controller_runtime() -> None:
@@ -186,7 +186,7 @@ async def test_add_rate_limited_waits_as_the_limiter_says_and_forget_starts_anew
         queue.add_rate_limited("a", reason="retry")
         async with queue.item() as key:
             times.append(loop.time() - before)
-            run = queue.run_of(key)
+            run = queue.in_progress(key)
             assert run is not None
             assert run.reasons == {"retry"}
     assert times == [1, 2, 4, 8]

@@ -52,7 +52,7 @@ async def test_two_million_operations_leave_memory_flat() -> None:
     assert ROUNDS * OPERATIONS_A_ROUND == 2_000_000
     assert abs(sys.getallocatedblocks() - before) < 1000
     assert queue.keys() == []
-    assert queue.statistics().hand_outs == ROUNDS + ROUNDS // 100
+    assert queue.statistics().gets == ROUNDS + ROUNDS // 100
 
 
 async def test_a_backlog_that_was_worked_off_costs_nothing() -> None:

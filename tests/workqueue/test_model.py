@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from reconciler.testing import virtual_time
 from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
 
-PATIENCE = 3
+STARVATION_LIMIT = 3
 KEYS = st.sampled_from("abcd")
 PRIORITIES = st.sampled_from([-100, 0, 0, 5])
 REASONS = st.sampled_from(["", "x", "y"])
@@ -123,7 +123,7 @@ class Model:
         choice = [name for name in ready if self.keys[name].priority == top]
         if not lower:
             self.passed[group] = 0
-        elif self.passed.get(group, 0) < PATIENCE:
+        elif self.passed.get(group, 0) < STARVATION_LIMIT:
             self.passed[group] = self.passed.get(group, 0) + 1
         else:
             self.passed[group] = 0
@@ -185,7 +185,7 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.stack = contextlib.ExitStack()
         self.stack.enter_context(virtual_time())
-        self.stack.enter_context(mock.patch("reconciler.workqueue.order.PATIENCE", PATIENCE))
+        self.stack.enter_context(mock.patch("reconciler.workqueue.ready.STARVATION_LIMIT", STARVATION_LIMIT))
         self.loop = asyncio.events.new_event_loop()
         self.stack.callback(self.loop.close)
         self.queue: WorkQueue[str] = self.run(self.make())
@@ -312,11 +312,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.run(self.settle())
         for name, key in self.model.keys.items():
             seen = self.queue.explain(name)
-            assert (seen.in_hand is not None) == key.in_progress
+            assert (seen.in_progress is not None) == key.in_progress
             assert (seen.ready is not None) == key.ready
             assert seen.due == (None if key.due is None else key.due - self.model.time)
             assert seen.reasons == key.reasons - {""}
-            assert seen.run_reasons == (key.run_reasons - {""} if key.in_progress else set())
+            assert seen.current_reasons == (key.run_reasons - {""} if key.in_progress else set())
             assert seen.priority == (key.priority if key.reasons else None)
             assert seen.failures == self.model.failures[name]
         known = {name for name, key in self.model.keys.items() if key.in_progress or key.reasons}

@@ -24,11 +24,11 @@ class Recorder:
     def watch(self, statistics: Callable[[], QueueStatistics], /) -> None:
         self.statistics = statistics
 
-    def handed_out(self, seconds: float, /) -> None:
-        self.calls.append(("handed_out", seconds))
+    def observe_queue_duration(self, seconds: float, /) -> None:
+        self.calls.append(("observe_queue_duration", seconds))
 
-    def finished(self, seconds: float, /) -> None:
-        self.calls.append(("finished", seconds))
+    def observe_work_duration(self, seconds: float, /) -> None:
+        self.calls.append(("observe_work_duration", seconds))
 
 
 # explain
@@ -57,7 +57,7 @@ async def test_explain_of_a_key_in_backoff() -> None:
     queue.add_rate_limited("a", reason="retry")
     await asyncio.sleep(4)
     assert queue.explain("a") == Explanation("a", due=6, priority=0, reasons=frozenset({"retry"}), failures=1)
-    assert str(queue.explain("a")) == "a: waits 6 s more, priority 0 (retry); 1 failure"
+    assert str(queue.explain("a")) == "a: due in 6 s, priority 0 (retry); 1 failure"
 
 
 async def test_explain_of_a_key_in_hand_that_runs_again() -> None:
@@ -65,20 +65,18 @@ async def test_explain_of_a_key_in_hand_that_runs_again() -> None:
     queue.add("a", reason="watch")
     await queue.get()
     await asyncio.sleep(1)
-    assert str(queue.explain("a")) == "a: in hand for 1 s (watch)"
+    assert str(queue.explain("a")) == "a: in progress for 1 s (watch)"
     queue.add("a", priority=5, reason="owned")
     await asyncio.sleep(2)
     assert queue.explain("a") == Explanation(
         "a",
-        in_hand=3,
-        run_reasons=frozenset({"watch"}),
+        in_progress=3,
+        current_reasons=frozenset({"watch"}),
         ready=2,
         priority=5,
         reasons=frozenset({"owned"}),
     )
-    assert str(queue.explain("a")) == (
-        "a: in hand for 3 s (watch); runs again afterwards, added 2 s ago, priority 5 (owned)"
-    )
+    assert str(queue.explain("a")) == ("a: in progress for 3 s (watch); queued again 2 s ago, priority 5 (owned)")
     queue.done("a")
     assert str(queue.explain("a")) == "a: ready for 0 s, priority 5 (owned)"
 
@@ -88,7 +86,7 @@ async def test_explain_counts_failures() -> None:
     queue.add_rate_limited("a")
     queue.add_rate_limited("a")
     await queue.get()
-    assert str(queue.explain("a")) == "a: in hand for 0 s; 2 failures"
+    assert str(queue.explain("a")) == "a: in progress for 0 s; 2 failures"
 
 
 # statistics
@@ -109,16 +107,16 @@ async def test_statistics_count_what_is_held_and_done() -> None:
         ready=2,
         ready_by_priority={0: 2},
         waiting=1,
-        in_hand=2,
+        in_progress=2,
         idle_workers=0,
         adds=4,
-        hand_outs=2,
+        gets=2,
         delayed_adds=1,
         dropped_adds=0,
         dropped_ready=0,
         dropped_timers=0,
-        longest_in_hand=3,
-        unfinished=5,
+        longest_in_progress=3,
+        unfinished_work=5,
         shutting_down=False,
     )
     assert len(queue) == 2
@@ -155,7 +153,7 @@ async def test_metrics_hear_how_long_keys_waited_and_were_in_hand() -> None:
     queue.done("a")
     await asyncio.sleep(1)
     await queue.get()
-    assert metrics.calls == [("handed_out", 2), ("finished", 4), ("handed_out", 1)]
+    assert metrics.calls == [("observe_queue_duration", 2), ("observe_work_duration", 4), ("observe_queue_duration", 1)]
     assert metrics.statistics is not None
     assert metrics.statistics() == queue.statistics()
     assert (queue.statistics().adds, queue.statistics().delayed_adds) == (2, 2)
@@ -186,7 +184,7 @@ def sizes(queue: WorkQueue[int]) -> dict[str, int]:
         "heap": len(queue._timers._heap),
         "levels": len(queue._order._levels),
         "in order": sum(len(level) for level in queue._order._levels.values()),
-        "in hand": len(queue._in_hand),
+        "in hand": len(queue._in_progress),
     }
 
 

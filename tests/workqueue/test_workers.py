@@ -69,7 +69,7 @@ async def test_a_getter_cancelled_in_the_moment_it_is_woken_loses_nothing_when_n
     await settle()
     assert worker.cancelled()
     assert len(queue) == 1
-    assert queue.run_of("a") is None
+    assert queue.in_progress("a") is None
     assert await queue.get() == "a"
 
 
@@ -109,7 +109,7 @@ async def test_cancelling_an_item_that_waits_takes_nothing() -> None:
     queue.add("a")
     worker.cancel()
     await settle()
-    assert queue.run_of("a") is None
+    assert queue.in_progress("a") is None
     assert len(queue) == 1
 
 
@@ -281,7 +281,7 @@ async def test_adds_that_join_a_promised_run_are_not_dropped_by_a_drain() -> Non
     queue.add("a", reason="two")
     queue.add_rate_limited("a", reason="three")
     await queue.get()
-    run = queue.run_of("a")
+    run = queue.in_progress("a")
     assert run is not None
     assert run.reasons == {"one", "two", "three"}
     queue.done("a")
@@ -440,7 +440,7 @@ def test_adds_from_threads_arrive_and_wake_a_worker() -> None:
         while len(seen) < 400:
             async with queue.item() as key:
                 seen.add(key)
-                run = queue.run_of(key)
+                run = queue.in_progress(key)
                 assert run is not None
                 assert (run.reasons, run.priority) == ({"thread"}, 1)
         for thread in threads:

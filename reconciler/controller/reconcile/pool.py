@@ -86,4 +86,4 @@ class Pool:
 
     def in_progress(self) -> str:
         """Return the keys that are being reconciled, for a message."""
-        return ", ".join(str(key) for key in self._queue.keys() if self._queue.run_of(key)) or "nothing"  # noqa: SIM118 - a queue is no dict
+        return ", ".join(str(key) for key in self._queue.keys() if self._queue.in_progress(key)) or "nothing"  # noqa: SIM118 - a queue is no dict

@@ -141,7 +141,7 @@ class Worker:
 
     def _begin(self, key: Request) -> ReconcileCycle:
         bench = self._bench
-        handed = bench.queue.run_of(key)
+        handed = bench.queue.in_progress(key)
         assert handed is not None  # noqa: S101 - it was handed out a moment ago
         bench.tracker.hand_out(key)
         run = ReconcileRun(
