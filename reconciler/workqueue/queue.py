@@ -287,7 +287,7 @@ class WorkQueue(Generic[K]):
         Cancellation stops the waiting, not the shutdown.
 
         Args:
-            drain: wait for what is ready and in progress. Limit the time with `asyncio.timeout`, then shut down without.
+            drain: wait for what is ready and in progress. Limit it with `asyncio.timeout`, then shut down without.
         """
         self._bind()
         self._inbox.take()

@@ -1,4 +1,4 @@
-"""The order of ready entries: by priority, first in first out within one, without starvation; in fair groups if wanted."""
+"""The order of ready entries: by priority, first in first out within one, without starvation; optionally in groups."""
 
 from __future__ import annotations
 

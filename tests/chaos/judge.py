@@ -114,7 +114,7 @@ async def at_rest(life: Life) -> list[str]:
             "waiting": figures.queue.waiting,
             "in hand": figures.queue.in_progress,
             "active": figures.active,
-            "echo in hand": figures.echo.in_hand,
+            "echo in hand": figures.echo.in_progress,
             "unsaved": figures.unsaved.kept,
             "blocked": figures.unsaved.blocked,
         }

@@ -10,7 +10,7 @@ import pytest
 from reconciler.controller import ReconcileRun
 from reconciler.controller.reconcile.cycle import ReconcileCycle
 from reconciler.controller.reconcile.unsaved import UnsavedStore
-from reconciler.controller.reconcile.worker import _new_id
+from reconciler.controller.reconcile.worker import new_reconcile_id
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 
@@ -21,7 +21,7 @@ KEY, OTHER = Request("w", "ns"), Request("other", "ns")
 @pytest.fixture
 def tracker() -> EchoTracker[Request]:
     made: EchoTracker[Request] = EchoTracker()
-    made.hand_out(KEY)
+    made.begin(KEY)
     return made
 
 
@@ -77,8 +77,8 @@ async def test_reports_after_the_end_are_ignored(cycle, tracker) -> None:
     cycle.saw(GVK, KEY, "u", 5)
     cycle.end()
     tracker.finish(KEY)
-    tracker.hand_out(KEY)
-    tracker.start(KEY, 5)
+    tracker.begin(KEY)
+    tracker.set_basis(KEY, 5)
     cycle.saw(GVK, KEY, "u", 3)
     cycle.wrote(GVK, KEY, "u", before=3, after=9, exact=True)
     tracker.finish(KEY)
@@ -123,7 +123,7 @@ def test_ids_differ_in_forked_processes() -> None:
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
-            os.write(write, _new_id().encode())
+            os.write(write, new_reconcile_id().encode())
             os._exit(0)
         os.close(write)
         os.waitpid(child, 0)

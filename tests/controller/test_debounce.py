@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from reconciler.controller import FAN_OUT, LOW_PRIORITY, Outcome, Result, Watch
+from reconciler.controller import FAN_OUT_THRESHOLD, LOW_PRIORITY, Outcome, Result, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
@@ -89,7 +89,7 @@ async def test_a_debounce_that_is_no_time_is_refused(world: World, debounce) -> 
         world.controller(WidgetReconciler(), debounce=debounce)
 
 
-@pytest.mark.parametrize(("keys", "priority"), [(FAN_OUT, 0), (FAN_OUT + 1, LOW_PRIORITY)])
+@pytest.mark.parametrize(("keys", "priority"), [(FAN_OUT_THRESHOLD, 0), (FAN_OUT_THRESHOLD + 1, LOW_PRIORITY)])
 async def test_one_change_that_wakes_many_keys_lets_others_pass(world: World, keys: int, priority: int) -> None:
     priorities: list[int] = []
 

@@ -131,7 +131,7 @@ class EchoMachine(RuleBasedStateMachine):
     def _event(self, key: Request, version: int) -> None:
         obj = self.objects[key]
         obj.delivered = max(obj.delivered, version)
-        if self.rule.tracker.admits(key, self._wire(version)):
+        if self.rule.tracker.must_enqueue(key, self._wire(version)):
             self._add(key, "event")
 
     def _add(self, key: Request, reason: str) -> None:
@@ -206,9 +206,9 @@ class EchoMachine(RuleBasedStateMachine):
         obj.reasons, obj.timer, obj.owed = set(), False, False
         obj.basis = obj.tip = obj.pending = None
         obj.chain = self._linked(obj, max(obj.store, obj.chain_top))
-        self.rule.tracker.hand_out(key)
+        self.rule.tracker.begin(key)
         obj.cycle = self.rule.make_cycle(key)
-        obj.cycle.start("uid", self._wire(obj.store))
+        obj.cycle.set_basis("uid", self._wire(obj.store))
 
     @staticmethod
     def _linked(obj: Obj, version: int) -> int:
@@ -386,10 +386,10 @@ TestOpaqueVersions.settings = FULL
 class _BasisIsWhatTheBatcherTook(EchoTracker[Request]):
     """The version that the flush was conditional on counts as considered, whether the cycle read it or not."""
 
-    def wrote(self, key, *, before, after, exact):
-        hand = self._hands[key]
-        hand.tip = before
-        super().wrote(key, before=before, after=after, exact=exact)
+    def record_write(self, key, *, before, after, exact):
+        progress = self._in_progress[key]
+        progress.tip = before
+        super().record_write(key, before=before, after=after, exact=exact)
 
 
 class _SetOfOwnVersions(EchoTracker[Request]):
@@ -400,12 +400,12 @@ class _SetOfOwnVersions(EchoTracker[Request]):
         self.own: dict[Request, set[Version]] = {}
         self.newest: dict[Request, Version] = {}
 
-    def wrote(self, key, *, before, after, exact):
+    def record_write(self, key, *, before, after, exact):
         self.own.setdefault(key, set()).add(after)
 
-    def admits(self, key, version, wake=Wake()):  # noqa: B008
+    def must_enqueue(self, key, version, wake=Wake()):  # noqa: B008
         self.newest[key] = version
-        return version not in self.own.get(key, ()) and super().admits(key, version, wake)
+        return version not in self.own.get(key, ()) and super().must_enqueue(key, version, wake)
 
     def finish(self, key):
         super().finish(key)
@@ -416,8 +416,8 @@ class _UnconditionalWriteIsOwn(Rule):
     """An apply or a plain merge patch without a resourceVersion counts as own."""
 
     def wrote_unconditionally(self, key, after):
-        if self.tracker.in_hand(key):
-            self.tracker._hands[key].tip = after
+        if self.tracker.in_progress(key):
+            self.tracker._in_progress[key].tip = after
 
 
 class _AnyKeyCycle(ReconcileCycle):
@@ -433,31 +433,31 @@ class _AnyKeyCycle(ReconcileCycle):
 class _AnswerNeedNotBeExact(EchoTracker[Request]):
     """What a webhook wrote into our own version goes unnoticed."""
 
-    def wrote(self, key, *, before, after, exact):
-        super().wrote(key, before=before, after=after, exact=True)
+    def record_write(self, key, *, before, after, exact):
+        super().record_write(key, before=before, after=after, exact=True)
 
 
 class _EveryReadMovesTheBasis(EchoTracker[Request]):
     """The newest version read counts, although the cycle began with an older one."""
 
-    def saw(self, key, version):
-        hand = self._hands[key]
-        if not hand.void:
-            hand.basis = hand.tip = version
+    def record_read(self, key, version):
+        progress = self._in_progress[key]
+        if not progress.void:
+            progress.basis = progress.tip = version
 
 
 class _FirstReportedReadIsTheBasis(EchoTracker[Request]):
     """What was read before through another client, and not reported, is not counted."""
 
-    def start(self, key, version):
-        super().start(key, version)
-        self._hands[key].basis = self._hands[key].tip = None
+    def set_basis(self, key, version):
+        super().set_basis(key, version)
+        self._in_progress[key].basis = self._in_progress[key].tip = None
 
-    def saw(self, key, version):
-        hand = self._hands[key]
-        if hand.basis is None and not hand.void:
-            hand.basis = hand.tip = version
-        super().saw(key, version)
+    def record_read(self, key, version):
+        progress = self._in_progress[key]
+        if progress.basis is None and not progress.void:
+            progress.basis = progress.tip = version
+        super().record_read(key, version)
 
 
 class _LateIsIgnored(EchoTracker[Request]):

@@ -378,7 +378,7 @@ async def test_what_is_known_of_deleted_objects_is_dropped(world: World) -> None
         await world.foreign.delete(Widget, f"w{number}", "ns")
     await quiet(60)
     statistics = controller.statistics()
-    assert (statistics.echo.known, statistics.echo.in_hand) == (0, 0)
+    assert (statistics.echo.known, statistics.echo.in_progress) == (0, 0)
     assert not controller.queue.keys()
 
 

@@ -287,11 +287,11 @@ class Webhook:
 async def test_what_a_webhook_puts_into_the_finalizer_write_is_news(change: dict, considered: int) -> None:
     tracker: EchoTracker[Request] = EchoTracker()
     key = Request("w", "ns")
-    tracker.hand_out(key)
+    tracker.begin(key)
     run = ReconcileRun("widget", key, "id", frozenset(), 0, 0)
     loop = asyncio.get_running_loop()
     cycle = ReconcileCycle(Widget.gvk, run, tracker=tracker, unsaved=UnsavedStore(), loop=loop)
-    cycle.start("u", 5)
+    cycle.set_basis("u", 5)
     current_cycle.set(cycle)
     document = Widget(metadata=ObjectMeta(name="w", namespace="ns"), spec=WidgetSpec()).to_dict()
     document["metadata"] |= {"uid": "u", "resourceVersion": "5", "generation": 1}

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.clock import current_clock
 from reconciler.controller import Watch
-from reconciler.controller.wake import mapping as _mapping
+from reconciler.controller.wake import mapper_queue as _mapping
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
 from reconciler.telemetry import MetricsRegistry

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from reconciler.controller import Result
-from reconciler.controller.reconcile.worker import _new_id
+from reconciler.controller.reconcile.worker import new_reconcile_id
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
@@ -448,7 +448,7 @@ async def test_tight_loop_is_reported_once_with_its_reasons(world: World, caplog
 
 
 def test_the_id_of_a_reconcile_is_a_random_uuid() -> None:
-    ids = [_new_id() for _ in range(1000)]
+    ids = [new_reconcile_id() for _ in range(1000)]
     assert len(set(ids)) == 1000
     assert {(str(uuid.UUID(text)) == text, uuid.UUID(text).version, uuid.UUID(text).variant) for text in ids} == {
         (True, 4, uuid.RFC_4122)

@@ -107,7 +107,7 @@ async def live(steps, order: str, seed: int, workers: int, debounce: float | Non
         statistics = controller.statistics()
         assert statistics.queue.ready == statistics.queue.waiting == statistics.queue.in_progress == 0
         assert statistics.echo.known == len(stored)
-        assert statistics.echo.in_hand == statistics.unsaved.kept == statistics.unsaved.blocked == 0
+        assert statistics.echo.in_progress == statistics.unsaved.kept == statistics.unsaved.blocked == 0
 
         requests = len(server.requests(user_agent="controller", verb={"patch", "update"}))
         await asyncio.sleep(4000)

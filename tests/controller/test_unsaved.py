@@ -10,7 +10,7 @@ import pytest
 from reconciler.cache import EventType
 from reconciler.controller import Predicate, Reconciler, Result
 from reconciler.controller.reconcile.unsaved import UnsavedStore
-from reconciler.controller.wake.responsibility import Everything
+from reconciler.controller.wake.shard_filter import Unsharded
 from reconciler.errors import NotFound
 from reconciler.meta import Request
 from reconciler.status import StatusBatcher, StatusError
@@ -259,14 +259,14 @@ async def test_object_replaced_while_it_is_reconciled_leaves_nothing_behind(worl
 
 @pytest.mark.virtual_time
 async def test_key_that_is_not_admitted_any_more_leaves_nothing_behind(world: World) -> None:
-    class Leaving(Everything):
+    class Leaving(Unsharded):
         admitted = True
 
-        async def admits(self, request):
+        async def may_reconcile(self, request):
             return self.admitted
 
     responsibility = Leaving()
-    _, controller = await refusing(world, responsibility=responsibility)
+    _, controller = await refusing(world, shard_filter=responsibility)
     await world.widget()
     await quiet(10)
     assert kept(controller) == (1, 1)
