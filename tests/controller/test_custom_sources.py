@@ -69,7 +69,7 @@ async def test_a_mapper_that_fails_drops_its_item_and_no_other(world: World, cap
     with caplog.at_level(logging.ERROR, "reconciler.controller"):
         await quiet()
     assert reconciler.keys == ["ns/w"]
-    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
         "source 'channel' failed on no key",
         "source 'channel' failed on w",
     ]
@@ -154,7 +154,7 @@ async def test_a_source_that_names_an_impossible_key_is_told_so(world: World) ->
 
     controller = world.controller(WidgetReconciler(), sources=[wrong])
     await world.cache.start()
-    with pytest.raises(ValueError, match=r"a source gave .* objects of kind Widget live in namespaces"):
+    with pytest.raises(ValueError, match=r"a source gave .* Widget is namespaced"):
         async with asyncio.timeout(60):
             await controller.run()
 
@@ -222,6 +222,6 @@ async def test_source_that_raises_a_cancellation_itself_ends_the_controller(worl
 
     controller = world.controller(WidgetReconciler(), sources=[breaks])
     await world.cache.start()
-    with pytest.raises(ControllerError, match="source 'breaks' was cancelled, and not by the controller"):
+    with pytest.raises(ControllerError, match="source 'breaks' was cancelled, but not by the controller"):
         async with asyncio.timeout(60):
             await controller.run()

@@ -29,7 +29,7 @@ def tracker() -> EchoTracker[Request]:
 async def cycle(tracker) -> ReconcileCycle:
     run = ReconcileRun("widget", KEY, "id", frozenset({"event"}), 2, 0)
     made = ReconcileCycle(GVK, run, tracker=tracker, unsaved=UnsavedStore(), loop=asyncio.get_running_loop())
-    made.start("u", 5)
+    made.set_basis("u", 5)
     return made
 
 

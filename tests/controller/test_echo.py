@@ -248,7 +248,7 @@ def test_restored_backup_forgets_all_and_what_cycles_under_way_read(tracker):
 
 def test_two_trackers_know_nothing_of_each_other(tracker):
     cycle(tracker, 5, 6)
-    assert EchoTracker[str]().admits("k", 6)
+    assert EchoTracker[str]().must_enqueue("k", 6)
 
 
 def test_without_own_writes_the_echo_wakes_as_in_controller_runtime():

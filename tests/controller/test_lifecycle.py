@@ -64,10 +64,10 @@ async def test_initial_list_goes_through_async_mappers_before_the_workers_start(
 
 async def test_controller_starts_once(world: World) -> None:
     controller = await world.start(WidgetReconciler())
-    with pytest.raises(ControllerError, match="starts once"):
+    with pytest.raises(ControllerError, match="was already started"):
         await controller.start()
     await controller.stop()
-    with pytest.raises(ControllerError, match="starts once"):
+    with pytest.raises(ControllerError, match="was already started"):
         await controller.start()
 
 
@@ -300,7 +300,7 @@ async def test_options_are_checked(world: World, options, message) -> None:
 
 
 async def test_plain_reconciler_must_say_its_kind(world: World) -> None:
-    with pytest.raises(ConfigurationError, match="KeyReconciler does not say which kind"):
+    with pytest.raises(ConfigurationError, match="KeyReconciler does not state its kind"):
         world.controller(KeyReconciler())
 
 

@@ -86,10 +86,10 @@ async def test_failing_mapper_is_called_again_with_backoff_and_given_up(
     statistics = controller.statistics()
     assert (statistics.mapper_errors, statistics.mapper_pending, statistics.unmapped) == (len(CALLS), 0, 1)
     first, last = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "failed on ns/m: OSError: no network; it is called again" in first.message
+    assert "failed on ns/m and is retried with backoff: OSError: no network" in first.message
     assert first.exc_info
-    assert "has failed on ns/m for 642 s and is not called again before the object changes" in last.message
-    assert "not woken: OSError: no network" in last.message
+    assert "has failed on ns/m for 642 s and is not called again until the object changes" in last.message
+    assert "not enqueued: OSError: no network" in last.message
 
 
 @KINDS
@@ -169,7 +169,7 @@ async def test_hanging_object_does_not_stop_the_others_and_is_told_of(
     assert reconciler.keys == ["ns/good"]
     await quiet(40)
     assert set(ended) == {f"hangs{number}" for number in range(9)}
-    assert "failed on ns/hangs0: ControllerError: it did not end within 30 s" in caplog.text
+    assert "failed on ns/hangs0 and is retried with backoff: ControllerError: it did not end within 30 s" in caplog.text
     await quiet(7200)
     statistics = controller.statistics()
     assert (statistics.mapper_pending, statistics.unmapped) == (0, 9)
@@ -201,7 +201,7 @@ async def test_mapper_that_hangs_at_the_start_does_not_keep_the_workers_from_sta
         await world.foreign.create(config_map(f"m{number}"))
     await world.widget()
     reconciler, _ = await started(world, mapper)
-    assert "widget starts before its mappers have ended: 70 objects are still to be mapped" in caplog.text
+    assert "widget starts before its mappers have finished: 70 objects are not mapped after" in caplog.text
     await quiet(1)
     assert reconciler.times == [120]
 
@@ -230,12 +230,12 @@ async def test_mapper_that_refuses_to_end_keeps_its_own_call_alone(world: World)
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, "a mapper returns an iterable of Request"),
-        ("w", "a mapper returns an iterable of Request"),
-        (W, "a mapper returns an iterable of Request"),
+        (None, "a mapper must return an iterable of Request"),
+        ("w", "a mapper must return an iterable of Request"),
+        (W, "a mapper must return an iterable of Request"),
         ([{"name": "w"}], "not dict"),
         ([("w", "ns"), 5], "not tuple"),
-        ([Request("w")], "live in namespaces"),
+        ([Request("w")], "is namespaced"),
     ],
 )
 async def test_nonsense_is_an_error_that_says_so(
@@ -382,7 +382,7 @@ async def test_versions_of_all_objects_that_wait_are_bounded(
     statistics = controller.statistics()
     assert statistics.mapper_pending == 40
     assert statistics.unmapped == 50
-    assert "versions of objects were not mapped" in caplog.text
+    assert "versions of objects were given up" in caplog.text
     release.set()
     await quiet(1)
     assert {f"m{name} 3" for name in range(30)} <= set(mapped)

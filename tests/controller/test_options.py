@@ -12,16 +12,16 @@ from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, W
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"owns": "apps/v1/Deployment"}, r"owns is a sequence of kinds: \['apps/v1/Deployment'\], not 'apps"),
-        ({"owns": Widget}, "owns is a sequence of kinds"),
+        ({"owns": "apps/v1/Deployment"}, r"owns must be a sequence of kinds: \['apps/v1/Deployment'\], not 'apps"),
+        ({"owns": Widget}, "owns must be a sequence of kinds"),
         ({"owns": ["Deployment"]}, "owns: 'Deployment' names no kind"),
         ({"owns": [None]}, "owns: None names no kind"),
         ({"owns": [Watch("Deployment")]}, "owns: 'Deployment' names no kind"),
         ({"watches": ["v1/ConfigMap"]}, r"write Watch\('v1/ConfigMap', mapper=…\)"),
-        ({"watches": Watch("v1/ConfigMap")}, "watches is a sequence of Watch"),
+        ({"watches": Watch("v1/ConfigMap")}, "watches must be a sequence of Watch"),
         ({"watches": [Watch("ConfigMap")]}, "watches: 'ConfigMap' names no kind"),
-        ({"predicates": lambda event: True}, "predicates is a sequence of functions"),
-        ({"predicates": [True]}, "which is no function"),
+        ({"predicates": lambda event: True}, "predicates must be a sequence of functions"),
+        ({"predicates": [True]}, "which is not a function"),
         ({"workers": "4"}, "workers must be 1 or more, not '4'"),
         ({"workers": 2.5}, "workers must be 1 or more, not 2.5"),
         ({"timeout": "30s"}, "timeout must be a number"),
@@ -39,7 +39,7 @@ async def test_class_in_place_of_an_instance(world: World) -> None:
 
 
 async def test_what_is_no_reconciler(world: World) -> None:
-    with pytest.raises(ConfigurationError, match="'reconcile' is no reconciler"):
+    with pytest.raises(ConfigurationError, match="'reconcile' is not a reconciler"):
         world.controller("reconcile")  # type: ignore[arg-type]
 
 

@@ -384,7 +384,7 @@ async def test_strange_return_value_is_an_error_that_says_so(world: World, caplo
     controller.enqueue(KEY)
     await quiet()
     assert controller.statistics().results["error"] == 1
-    assert "returns None or a Result, not dict" in caplog.text
+    assert "must return None or a Result, not dict" in caplog.text
 
 
 async def test_log_records_carry_id_reasons_and_attempt(world: World, caplog) -> None:
@@ -443,7 +443,7 @@ async def test_tight_loop_is_reported_once_with_its_reasons(world: World, caplog
     await quiet(60)
     warnings = [record.message for record in caplog.records if "tight loop" in record.message]
     assert len(warnings) == 1
-    assert "ns/w ran 11 times within 10 s, because of: again x10, enqueue x1" in warnings[0]
+    assert "ns/w was reconciled 11 times within 10 s, because of: again x10, enqueue x1" in warnings[0]
     assert controller.statistics().storms == 1
 
 

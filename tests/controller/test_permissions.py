@@ -142,7 +142,7 @@ async def test_kinds_of_others_named_by_text_are_marked_as_presumed(world: World
     ("arguments", "message"),
     [
         (("v1/ConfigMap",), "no verb is given"),
-        (("v1/ConfigMap", "pathc"), "'pathc' is no verb"),
+        (("v1/ConfigMap", "pathc"), "unknown verb 'pathc'"),
         (("ConfigMap", "get"), "Permission: "),
         ((Resource, "get"), "Permission: "),
     ],
@@ -175,10 +175,10 @@ async def test_what_is_not_declared_is_warned_of_once_and_done(world: World, cap
         await world.widget("b")
         await quiet()
     warnings = warnings_of(caplog)
-    assert [warning.partition(": the role")[0] for warning in warnings] == [
-        "Declaring does not declare that it may patch configmaps",
-        "Declaring does not declare that it may get namespaces",
-        "Declaring does not declare that it may list secrets",
+    assert [warning.partition(", so the role")[0] for warning in warnings] == [
+        "Declaring does not declare the permission to patch configmaps",
+        "Declaring does not declare the permission to get namespaces",
+        "Declaring does not declare the permission to list secrets",
     ]
     assert (await world.foreign.get("v1/ConfigMap", "b", "ns")).to_dict()["data"] == {"a": "b"}
     assert (await world.read("a")).status.phase == "Ready"

@@ -392,7 +392,7 @@ async def test_run_tells_reasons_and_id(world: World) -> None:
     assert runs[0][0] is runs[0][1]
     assert (runs[0][0].request, runs[0][0].reasons, runs[0][0].controller) == (stored.key, {"event"}, "widget")
     assert current_run() is None
-    with pytest.raises(NotBound, match="during a reconcile"):
+    with pytest.raises(NotBound, match="only available during a reconcile"):
         _ = reconciler.run
 
 

@@ -25,7 +25,7 @@ def test_eleventh_run_within_ten_seconds_is_a_storm():
         assert alarm.note("k", {"event"}) is None
         clock.time += 0.9
     storm = alarm.note("k", {"event", "owned: Pod"})
-    assert str(storm) == "k ran 11 times within 10 s, because of: event x11, owned: Pod x1"
+    assert str(storm) == "k was reconciled 11 times within 10 s, because of: event x11, owned: Pod x1"
 
 
 def test_ten_runs_within_ten_seconds_are_in_order():
@@ -59,17 +59,17 @@ def test_of_very_many_storms_a_few_are_told_and_the_others_counted():
 
     def burst() -> list[str]:
         storms = [alarm.note(key, {"event"}) for _ in range(11) for key in range(1000)]
-        return [str(storm) for storm in storms if storm is not None and storm.told]
+        return [str(storm) for storm in storms if storm is not None and storm.logged]
 
     first = burst()
     assert len(first) == 10
-    assert first[0] == "0 ran 11 times within 10 s, because of: event x11"
-    assert first[9] == f"{first[0].replace('0', '9', 1)}; others that follow soon are only counted"
+    assert first[0] == "0 was reconciled 11 times within 10 s, because of: event x11"
+    assert first[9] == f"{first[0].replace('0', '9', 1)}; further ones are counted but not logged"
     assert alarm.storms == 1000
     clock.time += 301
     second = burst()
     assert len(second) == 10
-    assert second[0].endswith("event x11; storms that were only counted since the last one told of: 990")
+    assert second[0].endswith("event x11; 990 other tight loops were counted but not logged")
     assert second[1].endswith("event x11")
     assert alarm.storms == 2000
 

@@ -129,7 +129,7 @@ async def test_wait_on_the_loop_is_a_clear_error(world: World) -> None:
     controller = await world.start(reconciler, resource=Widget)
     controller.enqueue(KEY)
     await until(lambda: reconciler.error)
-    assert "write await" in str(reconciler.error)
+    assert "use await here" in str(reconciler.error)
 
 
 async def test_wait_before_the_controller_started_is_a_clear_error(world: World) -> None:
