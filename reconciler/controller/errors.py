@@ -3,10 +3,10 @@
 The tree, under `reconciler.errors.ReconcilerError`::
 
     ControllerError
-    ├── NotBound             a reconciler's client, events or name was used before it belonged to a controller
-    ├── CacheSyncTimeout     the watched kinds could not be listed in time
+    ├── NotBound             a reconciler was used before it belonged to a controller
+    ├── CacheSyncTimeout     a watched kind could not be listed in time
     ├── ReconcileTimeout     a reconcile did not end within its timeout
-    └── ReconcileCancelled   a reconcile in a thread must stop: its timeout expired, or the controller stops
+    └── ReconcileCancelled   a reconcile in a thread must stop
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ControllerError(ReconcilerError):
 
 
 class NotBound(ControllerError):
-    """A reconciler was used before it belonged to a controller; the message says what to do."""
+    """A reconciler's client, events or name was used before it belonged to a controller; the message says what to do."""
 
 
 class CacheSyncTimeout(ControllerError):

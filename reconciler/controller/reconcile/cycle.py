@@ -162,7 +162,7 @@ class ReconcileCycle:
 
     @property
     def has_unsaved(self) -> bool:
-        """Return whether an earlier reconcile left mutations that this one's batcher takes."""
+        """Return whether an earlier reconcile left mutations that its batcher takes."""
         return self.request in self._unsaved
 
     def unsaved_is_blocked(self, uid: str, generation: int | None) -> bool:

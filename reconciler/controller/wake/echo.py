@@ -10,14 +10,14 @@ reconcile of this controller has observed. While a key is in progress, four more
     the version that the reconcile's own writes have led to from there: each was conditional on `tip`, and its answer is
     the new `tip`;
 ``late``
-    the highest version that a watch event brought meanwhile, with the wake-up that the events asked for;
+    the highest version in a watch event since then, with the wake-up that the events asked for;
 ``void``
     the object was absent at the start or was deleted, or history was rewritten: this reconcile raises nothing.
 
 *Why no change is lost.* An event is dropped only if its version is at most `seen`, and `seen` rises only from `basis`,
-over writes that the server accepted on condition of the version before. Between the two versions of such a write there
-is no third. So a foreign version at most `seen` is at most some `basis`: whatever that reconcile read, and through
-whatever client, it read that version or a later one. A version newer than `basis` has an event of its own.
+over writes that the server accepted on condition of the version before. No version exists between the two of such a
+write. So a foreign version at most `seen` is at most some `basis`: whatever that reconcile read, and through whatever
+client, it read that version or a later one. A version newer than `basis` has an event of its own.
 
 *Why a `tip` may start at `seen`.* A store that is behind `seen` holds a version between an earlier `basis` and the own
 writes that followed it, because a store never goes back. Only own writes lie between the two.
@@ -94,7 +94,7 @@ class Wake(NamedTuple):
 
 
 class _InProgress(msgspec.Struct):
-    """What is known of an object while its key is in progress."""
+    """What is known about an object while its key is in progress."""
 
     basis: Version | None = None
     tip: Version | None = None  # basis, moved on only by own writes conditional on it
@@ -103,7 +103,7 @@ class _InProgress(msgspec.Struct):
     late_opaque: set[str] = set()
     held: Wake | None = None  # of the events behind `late`
     overflow: bool = False
-    void: bool = True  # until it has started
+    void: bool = True  # until the basis is set
 
 
 _Seen = int | tuple[str, ...]
@@ -236,7 +236,7 @@ class EchoTracker(Generic[K]):
     def forget(self, key: K) -> None:
         """Drop what is known of a key: its object was deleted, or another one has its name.
 
-        The caller enqueues the key for a reason of its own. A reconcile in progress raises nothing any more.
+        The caller enqueues the key for a reason of its own. A reconcile in progress no longer raises `seen`.
         """
         self._seen.pop(key, None)
         self._links.pop(key, None)
