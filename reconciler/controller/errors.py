@@ -21,7 +21,7 @@ class ControllerError(ReconcilerError):
 
 
 class NotBound(ControllerError):
-    """A reconciler's client, events or name was used before it belonged to a controller; the message says what to do."""
+    """A reconciler was used before it belonged to a controller, such as its client; the message says what to do."""
 
 
 class CacheSyncTimeout(ControllerError):
