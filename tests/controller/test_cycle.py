@@ -1,4 +1,4 @@
-"""What a cycle hears, and what it ignores."""
+"""Which reports a cycle records, and which it ignores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def cycle(tracker) -> ReconcileCycle:
     return made
 
 
-async def test_reads_and_writes_of_the_own_object_are_heard(cycle, tracker) -> None:
+async def test_reads_and_writes_of_the_own_object_are_recorded(cycle, tracker) -> None:
     cycle.saw(GVK, KEY, "u", 5)
     cycle.wrote(GVK, KEY, "u", before=5, after=6, exact=True)
     tracker.finish(KEY)
@@ -73,7 +73,7 @@ async def test_another_object_of_the_same_name_is_ignored(cycle, tracker) -> Non
 
 
 async def test_reports_after_the_end_are_ignored(cycle, tracker) -> None:
-    """They come from a task that outlived its cycle, while the next one has the key."""
+    """They come from a task that outlived its reconcile, while the key is in progress again."""
     cycle.saw(GVK, KEY, "u", 5)
     cycle.end()
     tracker.finish(KEY)
@@ -85,8 +85,8 @@ async def test_reports_after_the_end_are_ignored(cycle, tracker) -> None:
     assert tracker.seen(KEY) == 5
 
 
-async def test_reports_of_a_thread_are_carried_to_the_loop(cycle, tracker) -> None:
-    """What a blocking batcher reports from its thread arrives before the worker hears that the reconcile has ended."""
+async def test_reports_of_a_thread_are_transferred_to_the_loop(cycle, tracker) -> None:
+    """Reports of a blocking batcher in a thread arrive before the end of the reconcile does."""
 
     def body():
         cycle.saw(GVK, KEY, "u", 5)
@@ -103,7 +103,7 @@ async def test_reports_of_a_thread_are_carried_to_the_loop(cycle, tracker) -> No
     assert tracker.seen(KEY) == 6
 
 
-async def test_log_fields_tell_the_run(cycle) -> None:
+async def test_log_fields_describe_the_reconcile(cycle) -> None:
     assert cycle.run.log_fields() == {
         "controller": "widget",
         "object_namespace": "ns",
@@ -117,7 +117,7 @@ async def test_log_fields_tell_the_run(cycle) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_ids_differ_in_forked_processes() -> None:
-    """Each child tells the id that it would give to its first reconcile."""
+    """Each child prints the id of its first reconcile."""
     told = []
     for _ in range(2):
         read, write = os.pipe()

@@ -15,7 +15,7 @@ def tracker() -> EchoTracker[str]:
 
 
 def cycle(tracker: EchoTracker[str], *versions: int | str) -> Wake | None:
-    """Run a cycle that starts at the first version and writes the others, each on the one before."""
+    """Record a reconcile that starts at the first version and writes the others, each on the previous one."""
     tracker.begin("k")
     tracker.set_basis("k", versions[0])
     for before, after in itertools.pairwise(versions):
@@ -23,18 +23,18 @@ def cycle(tracker: EchoTracker[str], *versions: int | str) -> Wake | None:
     return tracker.finish("k")
 
 
-def test_an_unknown_key_admits_every_event(tracker):
+def test_every_event_of_an_unknown_key_is_enqueued(tracker):
     assert tracker.must_enqueue("k", 1)
 
 
-def test_the_version_read_is_considered_after_the_cycle(tracker):
+def test_the_version_read_is_observed_after_the_reconcile(tracker):
     cycle(tracker, 5)
     assert not tracker.must_enqueue("k", 5)
     assert not tracker.must_enqueue("k", 4)
     assert tracker.must_enqueue("k", 6)
 
 
-def test_own_write_on_tip_is_considered_and_its_late_event_is_dropped(tracker):
+def test_own_write_on_tip_is_observed_and_its_late_event_is_dropped(tracker):
     cycle(tracker, 5, 6)
     assert not tracker.must_enqueue("k", 6)
     assert tracker.must_enqueue("k", 7)
@@ -43,7 +43,7 @@ def test_own_write_on_tip_is_considered_and_its_late_event_is_dropped(tracker):
 def test_event_before_the_answer_to_our_write_does_not_overtake(tracker):
     tracker.begin("k")
     tracker.set_basis("k", 5)
-    assert not tracker.must_enqueue("k", 6)  # whose it is cannot be known yet
+    assert not tracker.must_enqueue("k", 6)  # whether it is an echo is not known yet
     tracker.record_write("k", before=5, after=6, exact=True)
     assert not tracker.finish("k")
 
@@ -52,11 +52,11 @@ def test_event_after_the_answer_and_before_the_end_does_not_overtake(tracker):
     tracker.begin("k")
     tracker.set_basis("k", 5)
     tracker.record_write("k", before=5, after=6, exact=True)
-    assert not tracker.must_enqueue("k", 6)  # seen rises at the end of the cycle only
+    assert not tracker.must_enqueue("k", 6)  # seen rises only at the end of the reconcile
     assert not tracker.finish("k")
 
 
-def test_foreign_change_while_in_hand_overtakes(tracker):
+def test_foreign_change_while_in_progress_overtakes(tracker):
     tracker.begin("k")
     tracker.set_basis("k", 5)
     tracker.must_enqueue("k", 6)
@@ -75,7 +75,7 @@ def test_foreign_change_after_our_write_overtakes(tracker):
 def test_event_of_the_version_read_does_not_overtake(tracker):
     tracker.begin("k")
     tracker.set_basis("k", 5)
-    tracker.must_enqueue("k", 5)  # the store had it already
+    tracker.must_enqueue("k", 5)  # the store already had it
     assert not tracker.finish("k")
 
 
@@ -84,7 +84,7 @@ def test_replay_on_a_foreign_version_is_not_own(tracker):
     tracker.set_basis("k", 5)
     tracker.record_write("k", before=6, after=7, exact=True)  # 6 is foreign: the write was replayed on it
     tracker.finish("k")
-    assert tracker.must_enqueue("k", 7)  # as after a re-list that shows 7 alone
+    assert tracker.must_enqueue("k", 7)  # as after a list that shows only 7
 
 
 def test_nothing_is_own_after_a_replay(tracker):
@@ -104,7 +104,7 @@ def test_answer_that_differs_from_what_was_computed_is_not_own(tracker):
     assert tracker.must_enqueue("k", 6)
 
 
-def test_lost_answer_leaves_its_event_to_wake_once(tracker):
+def test_event_after_a_lost_response_wakes_once(tracker):
     cycle(tracker, 5)
     assert tracker.must_enqueue("k", 6)
     cycle(tracker, 6)
@@ -138,7 +138,7 @@ def test_a_read_newer_than_the_store_is_not_the_basis(tracker):
 
 def test_store_that_is_behind_own_writes_keeps_the_chain(tracker):
     cycle(tracker, 5, 6)
-    assert cycle(tracker, 5) is None  # the store has yet to see 6
+    assert cycle(tracker, 5) is None  # the store does not have 6 yet
     tracker.begin("k")
     tracker.set_basis("k", 5)
     tracker.record_write("k", before=6, after=7, exact=True)
@@ -163,7 +163,7 @@ def test_own_writes_on_a_foreign_version_count_once_that_is_observed(tracker):
     assert not tracker.must_enqueue("k", 8)
 
 
-def test_object_that_was_absent_at_the_start_teaches_nothing(tracker):
+def test_object_that_was_absent_at_the_start_is_not_observed(tracker):
     tracker.begin("k")
     tracker.set_basis("k", None)
     tracker.record_read("k", 5)
@@ -186,12 +186,12 @@ def test_held_events_are_one_wake_up_with_the_highest_priority_and_the_earliest_
     assert tracker.finish("k") == Wake(0, None)
 
 
-def test_reading_an_own_write_back_keeps_the_tip(tracker):
+def test_reading_back_an_own_write_keeps_the_tip(tracker):
     tracker.begin("k")
     tracker.set_basis("k", 5)
     tracker.record_write("k", before=5, after=6, exact=True)
     tracker.record_read("k", 6)
-    tracker.record_read("k", 5)  # a helper still holds the object that the cycle began with
+    tracker.record_read("k", 5)  # a helper still has the object from the start of the reconcile
     tracker.finish("k")
     assert tracker.seen("k") == 6
 
@@ -210,7 +210,7 @@ def test_seen_never_falls(tracker):
     assert tracker.seen("k") == 9
 
 
-def test_cycle_that_reports_no_read_observes_the_version_it_started_at(tracker):
+def test_reconcile_without_a_reported_read_observes_the_version_at_its_start(tracker):
     cycle(tracker, 5)
     tracker.begin("k")
     tracker.set_basis("k", 6)
@@ -219,14 +219,14 @@ def test_cycle_that_reports_no_read_observes_the_version_it_started_at(tracker):
     assert tracker.seen("k") == 6
 
 
-def test_deletion_forgets_what_was_seen(tracker):
+def test_deletion_forgets_the_observed_version(tracker):
     cycle(tracker, 5)
     tracker.forget("k")
     assert tracker.must_enqueue("k", 3)
     assert tracker.statistics().known == 0
 
 
-def test_deletion_while_in_hand_leaves_no_memory_behind(tracker):
+def test_deletion_while_in_progress_leaves_nothing_behind(tracker):
     tracker.begin("k")
     tracker.set_basis("k", 5)
     tracker.forget("k")
@@ -236,7 +236,7 @@ def test_deletion_while_in_hand_leaves_no_memory_behind(tracker):
     assert tracker.statistics().in_progress == 0
 
 
-def test_restored_backup_forgets_all_and_what_cycles_under_way_read(tracker):
+def test_restored_backup_forgets_all_versions_and_the_reads_in_progress(tracker):
     cycle(tracker, 500)
     tracker.begin("other")
     tracker.set_basis("other", 600)
@@ -246,7 +246,7 @@ def test_restored_backup_forgets_all_and_what_cycles_under_way_read(tracker):
     assert tracker.must_enqueue("other", 21)
 
 
-def test_two_trackers_know_nothing_of_each_other(tracker):
+def test_two_trackers_are_independent(tracker):
     cycle(tracker, 5, 6)
     assert EchoTracker[str]().must_enqueue("k", 6)
 
@@ -261,7 +261,7 @@ def test_without_own_writes_the_echo_wakes_as_in_controller_runtime():
     assert tracker.must_enqueue("k", 6)
 
 
-def test_drops_and_overtaken_cycles_are_counted(tracker):
+def test_drops_and_overtaken_reconciles_are_counted(tracker):
     cycle(tracker, 5)
     tracker.must_enqueue("k", 5)
     tracker.begin("k")
@@ -272,7 +272,7 @@ def test_drops_and_overtaken_cycles_are_counted(tracker):
 
 
 class TestOpaqueVersions:
-    """Where versions are no numbers only membership in the last cycle's chain counts."""
+    """Versions that are not numbers: only membership in the chain of the last reconcile counts."""
 
     def test_versions_of_the_chain_are_dropped(self, tracker):
         cycle(tracker, "a", "b", "c")
@@ -283,7 +283,7 @@ class TestOpaqueVersions:
         assert tracker.must_enqueue("k", "a")
         assert tracker.must_enqueue("k", "z")
 
-    def test_only_the_last_cycle_counts(self, tracker):
+    def test_only_the_last_reconcile_counts(self, tracker):
         cycle(tracker, "a", "b")
         cycle(tracker, "c")
         assert tracker.must_enqueue("k", "b")
@@ -304,7 +304,7 @@ class TestOpaqueVersions:
         tracker.record_write("k", before="a", after="b", exact=True)
         assert tracker.finish("k")
 
-    def test_two_different_first_reads_teach_nothing(self, tracker):
+    def test_two_different_first_reads_observe_nothing(self, tracker):
         tracker.begin("k")
         tracker.set_basis("k", "b")
         tracker.record_read("k", "a")
@@ -312,7 +312,7 @@ class TestOpaqueVersions:
         assert tracker.must_enqueue("k", "a")
         assert tracker.must_enqueue("k", "b")
 
-    def test_memory_of_a_cycle_is_bounded(self, tracker):
+    def test_memory_of_a_reconcile_is_bounded(self, tracker):
         tracker.begin("k")
         tracker.set_basis("k", "0")
         for n in range(1000):

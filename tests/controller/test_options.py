@@ -1,4 +1,4 @@
-"""A mistake in what a controller is given is told at once, and says what to write."""
+"""Options of a controller: a mistake is an error at once, which says what to write."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, W
         ({"resource": "widgets"}, "resource: 'widgets' names no kind"),
     ],
 )
-async def test_option_that_cannot_be_used(world: World, options, message) -> None:
+async def test_invalid_option(world: World, options, message) -> None:
     with pytest.raises(ConfigurationError, match=message):
         world.controller(WidgetReconciler(), **options)
 
@@ -38,12 +38,12 @@ async def test_class_in_place_of_an_instance(world: World) -> None:
         world.controller(WidgetReconciler)  # type: ignore[arg-type]
 
 
-async def test_what_is_no_reconciler(world: World) -> None:
+async def test_not_a_reconciler(world: World) -> None:
     with pytest.raises(ConfigurationError, match="'reconcile' is not a reconciler"):
         world.controller("reconcile")  # type: ignore[arg-type]
 
 
-async def test_every_form_of_a_kind_is_taken(world: World) -> None:
+async def test_every_form_of_a_kind_is_accepted(world: World) -> None:
     made = world.controller(
         KeyReconciler(), resource=Widget.gvk, owns=[Widget, Widget.gvk, Watch("v1/Pod")], watches=(Watch(Widget),)
     )

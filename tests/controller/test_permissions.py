@@ -1,4 +1,4 @@
-"""What a controller must be allowed to do, and the warning of what its reconciler did not declare."""
+"""The permissions that a controller needs, and the warning about requests that its reconciler did not declare."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.virtual_time
 
 
 def access(world: World, reconciler, **options) -> dict[str, str]:
-    """Return the verbs by resource, as a person would check them."""
+    """Return the verbs by resource."""
     rules = world.controller(reconciler, **options).access
     return {f"{rule.group}:{rule.resource}": " ".join(rule.verbs) for rule in rules}
 
@@ -62,7 +62,7 @@ async def test_a_named_finalizer_that_is_only_taken_off_is_a_patch(world: World)
         ("status", "merge", {"widgets/status"}),
         (None, "merge", {"widgets"}),
         ("auto", "merge", {"widgets", "widgets/status"}),
-        ("status", "apply", {"widgets", "widgets/status"}),  # the first apply takes earlier patches over
+        ("status", "apply", {"widgets", "widgets/status"}),  # the first apply takes over earlier patches
     ],
 )
 async def test_the_status_is_patched_where_it_is_written(world: World, subresource, strategy, patched) -> None:

@@ -1,4 +1,4 @@
-"""What a reconcile may return."""
+"""`Result`: what a reconcile may return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue against a model that is as naive as it can be, on virtual time, in an order that hypothesis chooses."""
+"""The queue against a naive model, on virtual time, in an order that hypothesis chooses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DELAYS = st.sampled_from([0.5, 1.0, 2.0, 7.0])
 
 @dataclass
 class Key:
-    """Everything that the rules say about one key."""
+    """The state of one key."""
 
     in_progress: bool = False
     run_reasons: set[str] = field(default_factory=set)
@@ -39,11 +39,11 @@ class Key:
 
 
 class Model:
-    """The rules in words of one syllable: look at all keys for everything."""
+    """The rules without any optimization: every operation looks at all keys."""
 
     def __init__(self, group_of: Callable[[str], str] | None = None) -> None:
         self.group_of = group_of
-        self.turns: list[str] = []  # groups that have keys to hand out, in the order of their turns
+        self.turns: list[str] = []  # groups with ready keys, in the order of their turns
         self.time = 0.0
         self.keys: dict[str, Key] = {key: Key() for key in "abcd"}
         self.failures = dict.fromkeys("abcd", 0)
@@ -115,7 +115,7 @@ class Model:
     def candidates(self) -> list[str]:
         return [name for name, key in self.keys.items() if key.ready and not key.in_progress]
 
-    def hand_out(self) -> str:
+    def pop(self) -> str:
         group = self.turns.pop(0)
         ready = [name for name in self.candidates() if self.group(name) == group]
         top = max(self.keys[name].priority for name in ready)
@@ -177,7 +177,7 @@ class Model:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Do the same to both, and compare."""
+    """Applies the same operations to the queue and the model, and compares them."""
 
     group_of: Callable[[str], str] | None = None
 
@@ -201,12 +201,12 @@ class QueueMachine(RuleBasedStateMachine):
         return self.loop.run_until_complete(coroutine)
 
     async def settle(self) -> None:
-        """Let workers take what is there; the model serves as many as wait."""
+        """Let workers get the ready keys; the model does the same for as many as wait."""
         for _ in range(5):
             await asyncio.sleep(0)
         expected = []
         while self.model.candidates() and len(expected) < len(self.workers):
-            expected.append(self.model.hand_out())
+            expected.append(self.model.pop())
         served = [worker for worker in self.workers if worker.done()]
         if self.model.stopped:
             assert len(served) == len(self.workers)
@@ -294,7 +294,7 @@ class QueueMachine(RuleBasedStateMachine):
             await asyncio.sleep(seconds)
             await self.settle()
 
-        if not self.workers:  # with workers waiting, hand-outs would come in between
+        if not self.workers:  # waiting workers would get keys in between
             self.run(main())
 
     @rule(drain=st.booleans())
@@ -358,7 +358,7 @@ TestFairQueueAgainstModel = FairQueueMachine.TestCase
 
 
 def test_raising_the_only_ready_key_of_a_group_keeps_the_turn_of_the_group() -> None:
-    """A case that hypothesis found: the group lost its turn, because it was empty for a moment."""
+    """A case that hypothesis found: the group was removed for a moment, and lost its turn."""
     state = FairQueueMachine()
     try:
         for key in ("c", "a", "b"):

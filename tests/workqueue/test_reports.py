@@ -1,4 +1,4 @@
-"""What the queue tells: explain, statistics, metrics, and how little it keeps."""
+"""What the queue reports: explain, statistics, metrics; and what it keeps in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.virtual_time
 
 
 class Recorder:
-    """Take down every call."""
+    """Metrics that record every call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, float]] = []
@@ -60,7 +60,7 @@ async def test_explain_of_a_key_in_backoff() -> None:
     assert str(queue.explain("a")) == "a: due in 6 s, priority 0 (retry); 1 failure"
 
 
-async def test_explain_of_a_key_in_hand_that_runs_again() -> None:
+async def test_explain_of_a_key_in_progress_that_is_queued_again() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", reason="watch")
     await queue.get()
@@ -92,7 +92,7 @@ async def test_explain_counts_failures() -> None:
 # statistics
 
 
-async def test_statistics_count_what_is_held_and_done() -> None:
+async def test_statistics_of_a_busy_queue() -> None:
     queue: WorkQueue[str] = WorkQueue(name="databases")
     for key in "abc":
         queue.add(key)
@@ -139,7 +139,7 @@ async def test_statistics_count_workers_that_wait() -> None:
 # metrics
 
 
-async def test_metrics_hear_how_long_keys_waited_and_were_in_hand() -> None:
+async def test_metrics_receive_how_long_keys_were_ready_and_in_progress() -> None:
     metrics = Recorder()
     queue: WorkQueue[str] = WorkQueue(metrics=metrics)
     queue.add("a", after=2)
@@ -184,7 +184,7 @@ def sizes(queue: WorkQueue[int]) -> dict[str, int]:
         "heap": len(queue._timers._heap),
         "levels": len(queue._order._levels),
         "in order": sum(len(level) for level in queue._order._levels.values()),
-        "in hand": len(queue._in_progress),
+        "in progress": len(queue._in_progress),
     }
 
 
@@ -210,7 +210,7 @@ async def test_raised_and_retracted_keys_leave_nothing_behind() -> None:
         queue.add(1, priority=number, reason="x")
         if number % 2:
             queue.retract(1, "x")
-    assert sizes(queue) == {"entries": 0, "heap": 0, "levels": 0, "in order": 0, "in hand": 0}
+    assert sizes(queue) == {"entries": 0, "heap": 0, "levels": 0, "in order": 0, "in progress": 0}
 
 
 async def test_priorities_used_once_are_not_kept() -> None:
@@ -222,10 +222,10 @@ async def test_priorities_used_once_are_not_kept() -> None:
     assert sizes(queue)["levels"] <= 200
 
 
-async def test_runs_leave_nothing_behind() -> None:
+async def test_processed_keys_leave_nothing_behind() -> None:
     queue: WorkQueue[int] = WorkQueue()
     for number in range(20_000):
         queue.add(number, after=None if number % 2 else 1, reason="x")
         queue.add(number)
         queue.done(await queue.get())
-    assert sizes(queue) == {"entries": 0, "heap": 0, "levels": 1, "in order": 0, "in hand": 0}
+    assert sizes(queue) == {"entries": 0, "heap": 0, "levels": 1, "in order": 0, "in progress": 0}
