@@ -1,4 +1,4 @@
-"""Declare what a reconciler does to objects, and turn that into rules of Kubernetes' RBAC."""
+"""Permissions that a reconciler declares, and the RBAC rules made from them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from reconciler.objects import KindLike, gvk_from, is_built_in, presumed_resourc
 __all__ = ["AccessRule", "Permission", "Verb", "access_rules", "full_name"]
 
 Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "apply"]
-"""A verb of RBAC. ``"apply"`` stands for ``create`` and ``patch``, which a server-side apply needs."""
+"""A verb of RBAC. ``"apply"`` means ``create`` and ``patch``, which a server-side apply needs."""
 
-_WRITTEN_OUT = {"apply": ("create", "patch")}
+_EXPANDED = {"apply": ("create", "patch")}
 
 
 class Permission:
-    """Declare what a reconciler does to the objects of a kind, beyond what its watches and its status need anyway.
+    """What a reconciler does to the objects of a kind, beyond what its watches and its status need anyway.
 
     ::
 
@@ -28,10 +28,10 @@ class Permission:
     Args:
         kind: ``"apps/v1/Deployment"``, a GroupVersionKind or a Resource class.
         verbs: of RBAC, or ``"apply"``; ``client.delete_all_of`` is ``"deletecollection"``.
-        subresource: such as ``"status"`` or ``"scale"``. Default: the object itself.
+        subresource: such as ``"status"`` or ``"scale"``. Default ``""``: the object itself.
 
     Raises:
-        ConfigurationError: it names no kind, no verb, or a verb that there is not.
+        ConfigurationError: the kind is invalid, a verb is unknown, or there is no verb.
     """
 
     __slots__ = ("kind", "subresource", "verbs")
@@ -43,8 +43,8 @@ class Permission:
             raise ConfigurationError(f"Permission: {error}") from error
         unknown = [verb for verb in verbs if verb not in get_args(Verb)]
         if unknown or not verbs:
-            what = f"{unknown[0]!r} is no verb" if unknown else "no verb is given"
-            raise ConfigurationError(f"Permission({kind!r}): {what}: give some of {', '.join(get_args(Verb))}")
+            what = f"unknown verb {unknown[0]!r}" if unknown else "no verb is given"
+            raise ConfigurationError(f"Permission({kind!r}): {what}; the verbs are {', '.join(get_args(Verb))}")
         self.kind = kind
         self.verbs: tuple[str, ...] = tuple(verbs)
         self.subresource = subresource
@@ -56,16 +56,16 @@ class Permission:
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:
-    """Allow some verbs on one resource: one rule of a role.
+    """One rule of a role: some verbs on one resource.
 
     Attributes:
         group: the API group, ``""`` for the core kinds.
         resource: plural, with the subresource (``"databases/status"``).
         verbs: of RBAC, sorted.
         namespaced: whether the objects live in namespaces.
-        names: the objects it is about. Default: all.
-        namespace: where it holds, whatever the manager watches. Default: where the manager watches.
-        presumed: the plural and the scope are those of a regular kind, because nothing known says them.
+        names: the objects it applies to. Default: all.
+        namespace: where it applies, whatever the manager watches. Default: where the manager watches.
+        presumed: whether plural and scope are guessed from the kind, because they are not known.
     """
 
     group: str
@@ -81,7 +81,7 @@ class AccessRule:
 
 
 def access_rules(permissions: Iterable[Permission]) -> list[AccessRule]:
-    """Return the rules for some permissions, one a resource, in the order in which the resources are first named."""
+    """Return the rules for permissions, one per resource, in the order in which the resources first appear."""
     verbs: dict[tuple[str, str], set[str]] = {}
     found: dict[tuple[str, str], AccessRule] = {}
     for permission in permissions:
@@ -92,7 +92,7 @@ def access_rules(permissions: Iterable[Permission]) -> list[AccessRule]:
         earlier = found.get(key)
         if earlier is None or (earlier.presumed and not presumed):
             found[key] = AccessRule(*key, (), served.namespaced, presumed=presumed)
-        verbs.setdefault(key, set()).update(*(_WRITTEN_OUT.get(verb, (verb,)) for verb in permission.verbs))
+        verbs.setdefault(key, set()).update(*(_EXPANDED.get(verb, (verb,)) for verb in permission.verbs))
     return [
         AccessRule(rule.group, rule.resource, tuple(sorted(verbs[key])), rule.namespaced, presumed=rule.presumed)
         for key, rule in found.items()
@@ -100,6 +100,6 @@ def access_rules(permissions: Iterable[Permission]) -> list[AccessRule]:
 
 
 def full_name(group: str, resource: str) -> str:
-    """Return a resource as kubectl names it: ``databases.example.com/status``."""
+    """Return the name of a resource in kubectl's form: ``databases.example.com/status``."""
     plural, _, subresource = resource.partition("/")
     return "".join((plural, f".{group}" if group else "", f"/{subresource}" if subresource else ""))

@@ -1,7 +1,7 @@
-"""Decide how long a key that failed has to wait: small objects that compose.
+"""Rate limiters: small, composable objects that compute how long a failed key waits.
 
-The numbers of Kubernetes' own controllers: client-go's default is ``MaxOf(ExponentialBackoff(0.005, 1000),
-TokenBucket(10, 100))``, controller-runtime's (and ours) the first of the two alone.
+The numbers are those of Kubernetes' own controllers: client-go's default is ``MaxOf(ExponentialBackoff(0.005, 1000),
+TokenBucket(10, 100))``. controller-runtime's default, and ours, is the first of the two alone.
 """
 
 from __future__ import annotations
@@ -28,42 +28,42 @@ __all__ = [
 
 
 class RateLimiter(Protocol):
-    """Say how long a key has to wait, by what it did before."""
+    """A rate limiter: computes the delay of a key from its history, such as its failures."""
 
     def when(self, key: Hashable, /) -> float:
-        """Count one failure of a key; return the seconds after which it may run again."""
+        """Count one failure of a key; return the delay in seconds before it may be processed again."""
         ...
 
     def forget(self, key: Hashable, /) -> None:
-        """End the history of a key; nothing is kept of it."""
+        """Drop the history of a key."""
         ...
 
     def retries(self, key: Hashable, /) -> int:
-        """Return how often the key failed since it was last forgotten."""
+        """Return how often a key has failed since it was last forgotten."""
         ...
 
 
 @runtime_checkable
 class SharedBudget(Protocol):
-    """Be a limiter whose keys share something, which one that is scheduled already must not take twice."""
+    """A rate limiter whose keys share a budget, to which a key that is already scheduled must not be charged twice."""
 
     def when_duplicate(self, key: Hashable, /) -> float:
-        """Do as `when`, for a key whose next run is scheduled already: take nothing from what is shared."""
+        """Return the delay as `when` does, for a key that is already scheduled: without a charge to the budget."""
         ...
 
 
 def when_duplicate(limiter: RateLimiter, key: Hashable) -> float:
-    """Ask a limiter for the delay of a key that is scheduled already; most do not care."""
+    """Return a limiter's delay for a key that is already scheduled; only a `SharedBudget` treats it differently."""
     return limiter.when_duplicate(key) if isinstance(limiter, SharedBudget) else limiter.when(key)
 
 
 class ExponentialBackoff:
-    """Double the delay of a key with each failure.
+    """An exponential backoff: the delay of a key doubles with each failure.
 
     Args:
         base: seconds after the first failure.
-        maximum: cap in seconds; reached after ``log2(maximum / base)`` failures, and kept however many follow.
-        jitter: share by which a delay may differ from its exact value, 0 to 1. Defaults to 0: exact delays.
+        maximum: the longest delay in seconds; reached after ``log2(maximum / base)`` failures.
+        jitter: fraction by which a delay may differ from its exact value, 0 to 1. Defaults to 0: exact delays.
         rng: source of the jitter; a seeded one gives repeatable delays. Defaults to the process-wide generator.
 
     Raises:
@@ -84,21 +84,21 @@ class ExponentialBackoff:
         return self._backoff.delay(failures, self._rng)
 
     def forget(self, key: Hashable, /) -> None:
-        """Start from `base` again."""
+        """Start again from `base`."""
         self._failures.pop(key, None)
 
     def retries(self, key: Hashable, /) -> int:
-        """Return how often the key failed since it was last forgotten."""
+        """Return how often a key has failed since it was last forgotten."""
         return self._failures.get(key, 0)
 
 
 class FastSlow:
-    """Retry a few times soon, then seldom.
+    """A few fast retries, then slow ones.
 
     Args:
-        fast: seconds after each of the first failures.
-        slow: seconds after each further one.
-        max_fast: how many failures count as first.
+        fast: delay in seconds after each of the first failures.
+        slow: delay in seconds after each further one.
+        max_fast: the number of fast retries.
 
     Raises:
         ValueError: a delay is negative or not finite.
@@ -116,23 +116,23 @@ class FastSlow:
         return self._fast if failures <= self._max_fast else self._slow
 
     def forget(self, key: Hashable, /) -> None:
-        """Start with the fast retries again."""
+        """Start again with the fast retries."""
         self._failures.pop(key, None)
 
     def retries(self, key: Hashable, /) -> int:
-        """Return how often the key failed since it was last forgotten."""
+        """Return how often a key has failed since it was last forgotten."""
         return self._failures.get(key, 0)
 
 
 class TokenBucket:
-    """Limit the rate of all keys together, by reserving tokens of one bucket.
+    """A token bucket: limits the rate of all keys together.
 
-    A key takes a token, or reserves the next one and waits for it. A key whose run is scheduled already keeps the token
-    that it has: a flood of adds of one key does not slow down the others.
+    A key takes a token, or reserves the next one and waits for it. A key that is already scheduled keeps the token that
+    it has, so a flood of adds of one key does not slow down the others.
 
     Args:
-        rate: tokens that come back a second.
-        burst: tokens that the bucket holds; it starts full.
+        rate: tokens per second.
+        burst: the capacity of the bucket, which starts full.
         clock: source of monotonic time. Defaults to the clock in force.
 
     Raises:
@@ -149,10 +149,12 @@ class TokenBucket:
         self._clock = clock or current_clock()
         self._tokens = float(burst)
         self._at = self._clock.monotonic()
-        self._reserved: OrderedDict[Hashable, float] = OrderedDict()  # when each token comes; those to come only
+        self._reserved: OrderedDict[Hashable, float] = (
+            OrderedDict()
+        )  # when each token becomes available; future ones only
 
     def when(self, key: Hashable, /) -> float:
-        """Take or reserve a token; return the seconds until it is there."""
+        """Take or reserve a token; return the seconds until it is available."""
         now = self._refill()
         self._tokens -= 1
         delay = max(0.0, -self._tokens / self._rate)
@@ -162,16 +164,16 @@ class TokenBucket:
         return delay
 
     def when_duplicate(self, key: Hashable, /) -> float:
-        """Take nothing; return the seconds until the token that the key reserved is there, 0.0 if it is."""
+        """Return the seconds until the token that the key reserved is available, 0.0 without one; take no token."""
         now = self._refill()
         return max(0.0, self._reserved.get(key, now) - now)
 
     def forget(self, key: Hashable, /) -> None:
-        """Forget which token the key reserved. The token is spent: it is not given back."""
+        """Forget which token the key reserved. The token is spent, not returned."""
         self._reserved.pop(key, None)
 
     def retries(self, _key: Hashable, /) -> int:
-        """Return 0: a bucket knows no failures."""
+        """Return 0: a bucket does not count failures."""
         return 0
 
     def _refill(self) -> float:
@@ -187,7 +189,7 @@ class TokenBucket:
 
 
 class MaxOf:
-    """Take the longest delay of several limiters, all of which count.
+    """The longest delay of several limiters, all of which count each failure.
 
     Raises:
         ValueError: no limiter was given.
@@ -199,32 +201,32 @@ class MaxOf:
         self._limiters = limiters
 
     def when(self, key: Hashable, /) -> float:
-        """Count one failure of a key with each; return the longest delay in seconds."""
+        """Count one failure of a key in each limiter; return the longest delay in seconds."""
         return max([limiter.when(key) for limiter in self._limiters])
 
     def when_duplicate(self, key: Hashable, /) -> float:
-        """Do as `when`, but take nothing from what is shared."""
+        """Return the delay as `when` does, without a charge to shared budgets."""
         return max([when_duplicate(limiter, key) for limiter in self._limiters])
 
     def forget(self, key: Hashable, /) -> None:
-        """Forget the key with each."""
+        """Forget the key in each limiter."""
         for limiter in self._limiters:
             limiter.forget(key)
 
     def retries(self, key: Hashable, /) -> int:
-        """Return the highest count of all."""
+        """Return the highest count of the limiters."""
         return max(limiter.retries(key) for limiter in self._limiters)
 
 
 class WithMaxWait:
-    """Cap the delays of another limiter.
+    """The delays of another limiter, with an upper limit.
 
     Args:
-        limiter: the other one.
-        maximum: cap in seconds.
+        limiter: the other limiter.
+        maximum: the longest delay in seconds.
 
     Raises:
-        ValueError: the cap is negative or not finite.
+        ValueError: the maximum is negative or not finite.
     """
 
     def __init__(self, limiter: RateLimiter, maximum: float) -> None:
@@ -232,11 +234,11 @@ class WithMaxWait:
         self._maximum = _seconds("maximum", maximum)
 
     def when(self, key: Hashable, /) -> float:
-        """Count one failure of a key; return its delay in seconds, at most the cap."""
+        """Count one failure of a key; return its delay in seconds, at most the maximum."""
         return min(self._limiter.when(key), self._maximum)
 
     def when_duplicate(self, key: Hashable, /) -> float:
-        """Do as `when`, but take nothing from what is shared."""
+        """Return the delay as `when` does, without a charge to shared budgets."""
         return min(when_duplicate(self._limiter, key), self._maximum)
 
     def forget(self, key: Hashable, /) -> None:

@@ -1,9 +1,9 @@
-"""Calls of mappers outside the event delivery: bounded in time, number and memory, and repeated when they fail.
+"""Calls of mappers outside the event delivery: bounded in time, number and memory, with retries.
 
-`MapperQueue` holds the versions of objects that are not mapped yet: those of an ``async`` mapper, and those that a
+`MapperQueue` stores the versions of objects that are not mapped yet: those of an ``async`` mapper, and those that a
 plain one failed on. A call has a timeout. An object that fails is retried with backoff, and given up when it has failed
-for `PATIENCE` seconds without a change. What is given up is counted and logged with the object, since nobody else knows
-which keys are not woken.
+for `RETRY_TIMEOUT` seconds without a change. Each object that is given up is counted and logged, since nothing else
+shows that its keys are not enqueued.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ from typing import NamedTuple
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.metrics import ControllerMetrics
-from reconciler.controller.wake.calls import bounded
+from reconciler.controller.wake.user_code import describe, wait_at_most
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
 
-__all__ = ["CONCURRENT_CALLS", "PATIENCE", "MapperQueue"]
+__all__ = ["CONCURRENT_CALLS", "RETRY_TIMEOUT", "MapperQueue"]
 
 CONCURRENT_CALLS = 10
-"""Objects that an ``async`` mapper is called for side by side, so that one that hangs does not hold up the others."""
+"""Concurrent calls of an ``async`` mapper, so that one that hangs does not block the others."""
 
-PATIENCE = 600.0
-"""Seconds for which an object is mapped again before it is given up: longer than an API server takes to restart."""
+RETRY_TIMEOUT = 600.0
+"""Seconds for which a failed object is retried before it is given up: longer than an API server takes to restart."""
 
 MAX_VERSIONS = 100
-"""Versions of one object that wait to be mapped; beyond it the oldest is given up."""
+"""The limit of versions of one object that wait to be mapped; beyond it the oldest is given up."""
 
 MAX_SUPERSEDED = 10_000
-"""Versions of all objects of a watch that wait and that the cache does not hold (any more), so that it costs memory to
-keep them; beyond it the oldest of the object at hand is given up."""
+"""The limit of waiting versions of all objects of a watch that are no longer in the cache, so that they cost memory.
+
+Beyond it the oldest version of the object being added is given up."""
 
 _log = logging.getLogger("reconciler.controller")
 
 
 class _Version(NamedTuple):
-    """A version of an object, and the priority of the keys that it names."""
+    """A version of an object, and the priority of its keys."""
 
     obj: CachedObject
     priority: int
@@ -51,8 +52,8 @@ class _Pending:
 
     Attributes:
         versions: the oldest first.
-        gone: whether the object is deleted, so that the cache does not hold the last version.
-        since: monotonic second of the first failure since the object changed last; None while there is none.
+        gone: whether the object is deleted, so that the last version is not in the cache.
+        since: monotonic second of the first failure since the last change of the object; None without one.
     """
 
     __slots__ = ("gone", "since", "versions")
@@ -64,23 +65,23 @@ class _Pending:
 
     @property
     def superseded(self) -> int:
-        """Return how many versions the cache does not hold."""
+        """Return how many versions are not in the cache."""
         return max(0, len(self.versions) - (not self.gone))
 
 
 class MapperQueue:
     """The objects of one watch that wait for their mapper.
 
-    Every version of an object is mapped, since each may name other keys; the newest first.
+    Every version of an object is mapped, the newest first, since each may have other keys.
 
     Args:
         name: the mapper and the kind, for messages.
         map_object: maps one object and enqueues the keys; gets the object and the priority.
         timeout: seconds for a call.
-        workers: objects that are mapped side by side.
-        retry_priority: of an object that failed; a low one, so that it does not hold up those not tried yet.
+        workers: concurrent calls.
+        retry_priority: of an object that failed; a low one, so that it does not delay those not tried yet.
         clock: times the retries.
-        metrics: told of failures and of what is given up.
+        metrics: receives failures and the number of versions given up.
 
     Attributes:
         errors: calls that failed or took too long.
@@ -123,7 +124,7 @@ class MapperQueue:
 
     @property
     def untried(self) -> int:
-        """Return how many objects have not been mapped once since they changed."""
+        """Return how many objects have not been tried since their last change."""
         return len(self._untried)
 
     def submit(self, obj: CachedObject, priority: int, *, gone: bool = False) -> None:
@@ -131,7 +132,7 @@ class MapperQueue:
 
         Args:
             obj: a version of it.
-            priority: of the keys that it names.
+            priority: of its keys.
             gone: whether the object is deleted.
         """
         self._keep(obj, priority, gone=gone)
@@ -145,7 +146,7 @@ class MapperQueue:
         self._failed(obj.request, error)
 
     async def settled(self, seconds: float) -> bool:
-        """Wait until each object submitted so far was tried once; return False if it takes longer than that.
+        """Wait until each object submitted so far was tried once; return False if that takes longer.
 
         Cancellation changes nothing.
         """
@@ -161,7 +162,7 @@ class MapperQueue:
         return [asyncio.create_task(self._work(), name=f"{name} {number}") for number in range(self._workers)]
 
     async def stop(self) -> None:
-        """Take no more objects. Cancel the workers afterwards: what is not mapped by then is dropped."""
+        """Accept no more objects. Cancel the workers afterwards: objects that are not mapped by then are dropped."""
         await self._queue.shutdown()
 
     async def _work(self) -> None:
@@ -179,7 +180,9 @@ class MapperQueue:
                 self._remove(key, [version])
                 continue
             failure = error
-            if self._now() - started >= self._timeout:  # it hangs, or all are slow to fail: the others wait
+            if (
+                self._now() - started >= self._timeout
+            ):  # it hangs, or all fail slowly: stop here, so that other objects get their turn
                 break
         self._untried.discard(key)
         if not self._untried:
@@ -190,9 +193,9 @@ class MapperQueue:
             self._queue.forget(key)
 
     async def _call(self, version: _Version) -> Exception | None:
-        """Map one version; return why that failed."""
+        """Map one version; return the error if it failed."""
         try:
-            await bounded(self._map_object(*version), self._timeout)
+            await wait_at_most(self._timeout, self._map_object(*version))
         except Exception as error:  # noqa: BLE001 - it is logged, counted and tried again
             return error
         return None
@@ -201,12 +204,18 @@ class MapperQueue:
         self.errors += 1
         self._metrics.mapper_failed()
         pending, now = self._pending.get(key), self._now()
-        if pending is None:  # too many waited, so that it was given up meanwhile
+        if pending is None:  # it was given up in between because too many waited
             return
         if pending.since is None:
             pending.since = now
-            _log.error("mapper %s failed on %s: %s; it is called again", self._name, key, _text(error), exc_info=error)
-        if now - pending.since < PATIENCE:
+            _log.error(
+                "mapper %s failed on %s and is retried with backoff: %s",
+                self._name,
+                key,
+                describe(error),
+                exc_info=error,
+            )
+        if now - pending.since < RETRY_TIMEOUT:
             self._queue.add_rate_limited(key, priority=self._retry_priority)
             return
         number = len(pending.versions)
@@ -214,13 +223,13 @@ class MapperQueue:
         self._queue.forget(key)
         self._count_dropped(number)
         _log.error(
-            "mapper %s has failed on %s for %.0f s and is not called again before the object changes; the keys that %s "
-            "would have named are not woken: %s",
+            "mapper %s has failed on %s for %.0f s and is not called again until the object changes, so the keys of %s "
+            "are not enqueued: %s",
             self._name,
             key,
             now - pending.since,
-            "it" if number == 1 else f"its last {number} versions",
-            _text(error),
+            "the object" if number == 1 else f"its last {number} versions",
+            describe(error),
         )
 
     def _keep(self, obj: CachedObject, priority: int, *, gone: bool) -> None:
@@ -228,17 +237,20 @@ class MapperQueue:
         pending = self._pending.setdefault(key, _Pending())
         before = pending.superseded
         last = pending.versions[-1].obj if pending.versions else None
-        if last is None or (last.uid, last.version) != (obj.uid, obj.version):  # an update names the last new one again
+        if last is None or (last.uid, last.version) != (
+            obj.uid,
+            obj.version,
+        ):  # the old object of an update is the last new one
             pending.versions.append(_Version(obj, priority))
         pending.gone, pending.since = gone, None
         self._superseded += pending.superseded - before
         while pending.versions and (len(pending.versions) > MAX_VERSIONS or self._superseded > MAX_SUPERSEDED):
             self._remove(key, pending.versions[:1])
             self._count_dropped(1)
-            if self.dropped & (self.dropped - 1) == 0:  # each time their number has doubled
+            if self.dropped & (self.dropped - 1) == 0:  # each time the number has doubled
                 _log.warning(
-                    "mapper %s is too slow or fails: %d versions of objects were not mapped, the last one of %s; "
-                    "the keys that they would have named are not woken",
+                    "mapper %s is too slow or fails: %d versions of objects were given up, most recently of %s, so "
+                    "their keys are not enqueued",
                     self._name,
                     self.dropped,
                     key,
@@ -255,7 +267,3 @@ class MapperQueue:
     def _count_dropped(self, versions: int) -> None:
         self.dropped += versions
         self._metrics.unmapped(versions)
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

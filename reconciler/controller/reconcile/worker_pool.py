@@ -1,4 +1,4 @@
-"""Run the workers of one controller, and end them such that nothing of them is left."""
+"""The pool of a controller's workers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from reconciler.controller.reconcile.worker import Worker
 from reconciler.meta import Request
 from reconciler.workqueue import WorkQueue
 
-__all__ = ["Pool"]
+__all__ = ["WorkerPool"]
 
 _log = logging.getLogger("reconciler.controller")
 
-_SAY_AGAIN = 10.0
+_LOG_INTERVAL = 10.0
 """Seconds between log lines about reconciles that do not end."""
 
 
-class Pool:
-    """Be a number of workers on one queue.
+class WorkerPool:
+    """The tasks of the workers of one queue.
 
     Args:
         name: the controller's name.
@@ -41,10 +41,12 @@ class Pool:
         ]
 
     async def finished(self, others: Sequence[asyncio.Task[None]] = ()) -> None:
-        """Wait until all workers, and others that run beside them, have ended. Cancellation changes nothing.
+        """Wait until all workers, and other tasks that belong to the controller, have ended.
+
+        Cancellation changes nothing.
 
         Raises:
-            BaseException: what ended one that was not asked to end; the rest go on.
+            BaseException: what a task raised; the others continue.
         """
         tasks = [*self._tasks, *others]
         if tasks:
@@ -54,10 +56,10 @@ class Pool:
                     task.result()
 
     async def stop(self, grace: float) -> None:
-        """Finish what is ready and in hand, as long as the grace lasts; then cancel what is in hand.
+        """Process what is ready and in progress for the grace period, then cancel what is in progress.
 
-        Returns when every worker, thread and flush has ended, however long that takes: who must not wait so long ends
-        the process. `hurry` ends the grace period at once.
+        Returns when every worker, thread and flush has ended, however long that takes. End the process if you cannot
+        wait. `hurry` ends the grace period at once.
 
         Args:
             grace: seconds. 0 cancels at once.
@@ -65,25 +67,25 @@ class Pool:
         draining = asyncio.create_task(self._queue.shutdown(drain=grace > 0))
         drained = asyncio.gather(*self._tasks, return_exceptions=True)
         hurried = asyncio.create_task(self._hurried.wait())
-        news: set[asyncio.Future[Any]] = {drained, hurried}
-        await asyncio.wait(news, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {drained, hurried}
+        await asyncio.wait(ends, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
-        await self._cut_off([task for task in self._tasks if not task.done()])
+        await self._cancel([task for task in self._tasks if not task.done()])
         await draining
 
     def hurry(self) -> None:
         """End the grace period of `stop`, which cancels what is in progress."""
         self._hurried.set()
 
-    async def _cut_off(self, running: Collection[asyncio.Task[None]]) -> None:
+    async def _cancel(self, running: Collection[asyncio.Task[None]]) -> None:
         await self._queue.shutdown()
         for task in running:
             task.cancel()
         while running:
-            _, running = await asyncio.wait(running, timeout=_SAY_AGAIN)
+            _, running = await asyncio.wait(running, timeout=_LOG_INTERVAL)
             if running:
-                _log.warning("%s: still waiting for the reconciles of %s to end", self._name, self.in_progress())
+                _log.warning("%s is still waiting for the reconciles of %s to end", self._name, self.in_progress())
 
     def in_progress(self) -> str:
-        """Return the keys that are being reconciled, for a message."""
-        return ", ".join(str(key) for key in self._queue.keys() if self._queue.run_of(key)) or "nothing"  # noqa: SIM118 - a queue is no dict
+        """Return the keys in progress, for a message."""
+        return ", ".join(str(key) for key in self._queue.keys() if self._queue.in_progress(key)) or "nothing"  # noqa: SIM118 - a queue is not a dict
