@@ -17,19 +17,15 @@ It promises:
 
 from reconciler.cache.cache import Cache, CacheStatistics
 from reconciler.cache.cached_client import CachedClient
-from reconciler.cache.errors import CacheNotSynced, NotCached
+from reconciler.cache.decoding import cached_object
+from reconciler.cache.errors import CacheNotSynced, Failure, NotCached
 from reconciler.cache.handlers import Handler, HandlerRegistration
-from reconciler.cache.informer import Informer
-from reconciler.cache.reflector.failures import Failure
-from reconciler.cache.reflector.wire import Transform, cached_object
-from reconciler.cache.scope import Scope
-from reconciler.cache.statistics import InformerStatistics, ReflectorStatistics
-from reconciler.cache.store.index import owner_uids
-from reconciler.cache.store.object import CachedObject, CacheEvent, EventType, OwnerReference
-from reconciler.cache.store.overlay import OverlayStatistics
-from reconciler.cache.store.partition import HashRange, Partition
-from reconciler.cache.store.selector import LabelSelector
-from reconciler.cache.store.store import Store, StoreStatistics
+from reconciler.cache.informer import Informer, InformerStatistics
+from reconciler.cache.object import CachedObject, CachedOwner, CacheEvent, EventType
+from reconciler.cache.overlay import OverlayStatistics
+from reconciler.cache.scope import HashRange, LabelSelector, Partition, Scope, Transform
+from reconciler.cache.store import Store, StoreStatistics, owner_uids
+from reconciler.cache.watch import ReflectorStatistics
 
 __all__ = [
     "Cache",
@@ -38,6 +34,7 @@ __all__ = [
     "CacheStatistics",
     "CachedClient",
     "CachedObject",
+    "CachedOwner",
     "EventType",
     "Failure",
     "Handler",
@@ -48,7 +45,6 @@ __all__ = [
     "LabelSelector",
     "NotCached",
     "OverlayStatistics",
-    "OwnerReference",
     "Partition",
     "ReflectorStatistics",
     "Scope",

@@ -11,14 +11,10 @@ from dataclasses import dataclass
 from types import EllipsisType, TracebackType
 from typing import Self
 
+from reconciler.cache.decoding import version_in
 from reconciler.cache.errors import CacheNotSynced, NotCached
-from reconciler.cache.informer import Informer
-from reconciler.cache.reflector.wire import Transform
-from reconciler.cache.scope import Scope
-from reconciler.cache.statistics import InformerStatistics
-from reconciler.cache.store.partition import Partition
-from reconciler.cache.store.selector import format_labels
-from reconciler.cache.writes import version_in
+from reconciler.cache.informer import Informer, InformerStatistics
+from reconciler.cache.scope import Partition, Scope, Transform, format_labels
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, ReconcilerError

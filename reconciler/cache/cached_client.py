@@ -10,9 +10,9 @@ import msgspec
 from reconciler.cache.cache import Cache
 from reconciler.cache.errors import CacheNotSynced, NotCached
 from reconciler.cache.informer import Informer
-from reconciler.cache.store.object import CachedObject
-from reconciler.cache.store.overlay import OverlayExpired
-from reconciler.cache.store.selector import LabelSelector, format_labels, matches_fields, parse_fields
+from reconciler.cache.object import CachedObject
+from reconciler.cache.overlay import OverlayExpired
+from reconciler.cache.scope import LabelSelector, format_labels, matches_fields, parse_fields
 from reconciler.client import Client, InvalidItem, ListResult, Selector
 from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request, ResourceType, current_cycle, parse_version

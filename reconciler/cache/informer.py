@@ -6,30 +6,64 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
-from reconciler.cache.errors import CacheNotSynced
-from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers
-from reconciler.cache.reflector.failures import Failure, Pacer
-from reconciler.cache.reflector.feed import Feed
-from reconciler.cache.reflector.reflector import Reflector
-from reconciler.cache.reflector.source import Source
-from reconciler.cache.reflector.wire import WireReader
-from reconciler.cache.resync import Resync
-from reconciler.cache.scope import Scope
-from reconciler.cache.statistics import InformerStatistics, ReflectorStatistics
-from reconciler.cache.store.index import refuse_coroutine_function
-from reconciler.cache.store.object import CacheEvent, EventType
-from reconciler.cache.store.overlay import Overlay
-from reconciler.cache.store.partition import HashRange
-from reconciler.cache.store.store import Store, WritableStore
-from reconciler.cache.writes import read_answer
+from reconciler.cache.decoding import WireReader, read_answer
+from reconciler.cache.errors import CacheNotSynced, Failure, Pacer
+from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync
+from reconciler.cache.object import CacheEvent, EventType
+from reconciler.cache.overlay import Overlay, OverlayStatistics
+from reconciler.cache.reflector import Reflector, Source
+from reconciler.cache.scope import HashRange, Scope
+from reconciler.cache.sink import Feed
+from reconciler.cache.store import Store, StoreStatistics, WritableStore, refuse_coroutine_function
+from reconciler.cache.watch import ReflectorStatistics
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
 
-__all__ = ["Informer"]
+__all__ = ["Informer", "InformerStatistics"]
 
 _logger = logging.getLogger("reconciler.cache")
+
+
+@dataclass(frozen=True, slots=True)
+class InformerStatistics:
+    """Count what one informer holds and did.
+
+    Attributes:
+        scope: what it watches, for people.
+        synced: whether the initial list is complete.
+        handlers: how many are registered.
+        events: how many were told.
+        handler_errors: how often a handler failed.
+        restart_errors: how often a callback of `Informer.on_restart` failed.
+        stale: objects and events left out because the store had a newer version.
+        unexpected: objects left out because they are of another kind or cannot be read.
+        transform_errors: objects kept as they came because the transform failed.
+        reflectors: what the reflectors did, together.
+        store: what is held.
+        overlay: own writes that the watch has not confirmed.
+        last_error: what went wrong last; None while all is well.
+        elsewhere: objects and events left out because another replica answers for them.
+        server_filters: whether the server leaves those out itself; None where nothing is shared out by hash, and until
+            the server's answer says so.
+    """
+
+    scope: str
+    synced: bool
+    handlers: int
+    events: int
+    handler_errors: int
+    restart_errors: int
+    stale: int
+    unexpected: int
+    transform_errors: int
+    reflectors: ReflectorStatistics
+    store: StoreStatistics
+    overlay: OverlayStatistics
+    last_error: str | None
+    elsewhere: int = 0
+    server_filters: bool | None = None
 
 
 class Informer:

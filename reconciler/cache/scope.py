@@ -1,16 +1,44 @@
-"""Say what an informer watches; two that watch the same are one."""
+"""Say what an informer watches; two that watch the same are one.
+
+---
+
+Say which part of a kind's objects a process answers for, where several share the work.
+
+A hash range is asked of the server as ``shardSelector`` (KEP-5866, alpha in Kubernetes 1.36 behind the feature gate
+``ShardedListAndWatch``). A server that does not know it ignores it, so every object is looked at here as well: the
+answer is right on any server, on several that differ, and while the gate is switched.
+
+
+---
+
+Match labels and simple field selectors against objects that are at hand.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from reconciler.cache.reflector.wire import Transform
-from reconciler.cache.store.object import CachedObject
-from reconciler.cache.store.partition import Partition
-from reconciler.cache.store.selector import LabelSelector, matches_fields, parse_fields
-from reconciler.meta import GroupVersionKind
+from reconciler.cache.object import CachedObject
+from reconciler.meta import GroupVersionKind, Request
 
-__all__ = ["Scope"]
+__all__ = [
+    "HashRange",
+    "LabelSelector",
+    "Partition",
+    "Scope",
+    "Transform",
+    "fnv1a",
+    "format_labels",
+    "matches_fields",
+    "parse_fields",
+]
+
+
+Transform = Callable[[dict[str, Any]], dict[str, Any]]
+"""Change a decoded object before it is stored; may work in place. Name, namespace, uid, version stay the server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +129,158 @@ class Scope:
         if self.transform is not None:
             parts.append(f"through {getattr(self.transform, '__qualname__', 'a transform')}")
         return " ".join(parts)
+
+
+HASHES = 1 << 64
+"""How many values the hash has."""
+
+_OFFSET = 0xCBF29CE484222325
+_PRIME = 0x100000001B3
+_MASK = HASHES - 1
+
+
+def fnv1a(text: str) -> int:
+    """Return the 64-bit FNV-1a hash of a text, as kube-apiserver computes it of a uid."""
+    found = _OFFSET
+    for byte in text.encode():
+        found = (found ^ byte) * _PRIME & _MASK
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class HashRange:
+    """Be the objects whose uid's hash lies in a range.
+
+    Attributes:
+        start: the first hash.
+        end: the one after the last, at most ``2**64``.
+    """
+
+    start: int
+    end: int
+
+    @classmethod
+    def share(cls, index: int, of: int) -> HashRange:
+        """Return one of equal ranges that together are everything.
+
+        Args:
+            index: which, from 0.
+            of: how many there are.
+        """
+        return cls(index * HASHES // of, (index + 1) * HASHES // of)
+
+    def holds(self, uid: str) -> bool:
+        """Say whether the object of a uid belongs to it. Takes about 4 µs."""
+        return self.start <= fnv1a(uid) < self.end
+
+    def __str__(self) -> str:
+        """Return what ``shardSelector`` says."""
+        return f"shardRange(object.metadata.uid, '0x{self.start:016x}', '0x{self.end:016x}')"
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Be a part of a kind's objects.
+
+    Attributes:
+        labels: a label selector in the API's syntax; None for no such condition.
+        hashes: a range of hashes; None for no such condition.
+    """
+
+    labels: str | None = None
+    hashes: HashRange | None = None
+
+
+_SPLIT = re.compile(r",(?![^(]*\))")
+_SET = re.compile(r"(?P<key>[^\s=!<>(),]+)\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)")
+_COMPARISON = re.compile(r"(?P<key>[^\s=!<>]+)\s*(?P<operator>==|!=|=|<|>)\s*(?P<value>[^\s=!<>]*)")
+_EXISTENCE = re.compile(r"(?P<not>!?)\s*(?P<key>[^\s=!<>(),]+)")
+_FIELD = re.compile(r"(?P<path>[^=!]+)(?P<operator>==|!=|=)(?P<value>.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Requirement:
+    key: str
+    operator: str
+    values: frozenset[str] = frozenset()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        value = labels.get(self.key)
+        if self.operator == "exists":
+            return value is not None
+        if self.operator == "absent":
+            return value is None
+        if self.operator == "in":
+            return value in self.values
+        if self.operator == "notin":
+            return value not in self.values
+        return value is not None and _compares(value, self.operator, next(iter(self.values)))
+
+
+class LabelSelector:
+    """Match labels as the API server does: ``a=b``, ``a!=b``, ``a in (b,c)``, ``a notin (b)``, ``a``, ``!a``, ``a>1``.
+
+    Args:
+        text: requirements joined by commas, all of which have to hold. ``""`` matches everything.
+
+    Raises:
+        ValueError: a requirement cannot be read.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._requirements = tuple(_requirement(part.strip()) for part in _SPLIT.split(text)) if text.strip() else ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Say whether an object with these labels is selected."""
+        return all(requirement.matches(labels) for requirement in self._requirements)
+
+
+def format_labels(selector: str | Mapping[str, str] | None) -> str | None:
+    """Return a label selector as text; None when it selects everything. A mapping means equality of each label."""
+    if isinstance(selector, Mapping):
+        selector = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
+    return selector or None
+
+
+def parse_fields(text: str) -> tuple[tuple[str, str, str], ...]:
+    """Return the requirements of a field selector as path, ``=`` or ``!=``, and value.
+
+    Raises:
+        ValueError: a requirement cannot be read.
+    """
+    return tuple(_field(part.strip()) for part in text.split(",") if part.strip())
+
+
+def matches_fields(fields: tuple[tuple[str, str, str], ...], request: Request) -> bool | None:
+    """Say whether an object's name and namespace fulfil a field selector; None when it asks for other fields."""
+    held = {"metadata.name": request.name, "metadata.namespace": request.namespace or ""}
+    if any(path not in held for path, _, _ in fields):
+        return None
+    return all((held[path] == value) is (operator == "=") for path, operator, value in fields)
+
+
+def _field(part: str) -> tuple[str, str, str]:
+    match = _FIELD.fullmatch(part)
+    if match is None:
+        raise ValueError(f"{part!r} is no field requirement: write path=value or path!=value")
+    return match["path"], "!=" if match["operator"] == "!=" else "=", match["value"]
+
+
+def _requirement(part: str) -> _Requirement:
+    if match := _SET.fullmatch(part):
+        values = frozenset(value.strip() for value in match["values"].split(","))
+        return _Requirement(match["key"], match["operator"], values)
+    if match := _COMPARISON.fullmatch(part):
+        operator = {"=": "in", "==": "in", "!=": "notin"}.get(match["operator"], match["operator"])
+        return _Requirement(match["key"], operator, frozenset({match["value"]}))
+    if match := _EXISTENCE.fullmatch(part):
+        return _Requirement(match["key"], "absent" if match["not"] else "exists")
+    raise ValueError(f"{part!r} is no label requirement: write key=value, key!=value, key in (a,b), key or !key")
+
+
+def _compares(value: str, operator: str, bound: str) -> bool:
+    try:
+        left, right = int(value), int(bound)
+    except ValueError:
+        return False
+    return left > right if operator == ">" else left < right

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from reconciler.meta.equality import is_object
-from reconciler.meta.time import format_time
+from reconciler.meta.documents import is_object
+from reconciler.meta.scalars import format_time
 
 __all__ = ["condition_is_true", "find_condition", "keep_transition_times", "remove_condition", "set_condition"]
 

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from reconciler.meta.reference import GroupVersionKind, Request
-from reconciler.meta.versions import Version
+from reconciler.meta.scalars import Version
 
 __all__ = ["Cycle", "current_cycle"]
 

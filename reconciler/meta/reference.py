@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
-from reconciler.meta.equality import is_object
-
-__all__ = [
-    "GroupVersionKind",
-    "Request",
-    "ResourceType",
-    "gvk_of",
-    "name_of",
-    "namespace_of",
-    "path_segment",
-    "request_of",
-    "uid_of",
-    "version_of",
-]
+__all__ = ["GroupVersionKind", "Request", "ResourceType", "path_segment"]
 
 
 _LONGEST_SEGMENT = 253
@@ -147,47 +133,3 @@ class ResourceType:
         for part in subresource.split("/") if subresource else ():
             path += f"/{_usual_segment(part, 'subresource')}"
         return path
-
-
-def _metadata(obj: Mapping[str, Any]) -> Mapping[str, Any]:
-    metadata = obj.get("metadata")
-    return metadata if is_object(metadata) else {}
-
-
-def gvk_of(obj: Mapping[str, Any]) -> GroupVersionKind:
-    """Return an object's kind.
-
-    Raises:
-        ValueError: apiVersion or kind is missing.
-    """
-    api_version, kind = obj.get("apiVersion"), obj.get("kind")
-    if not api_version or not kind:
-        raise ValueError(f"object {name_of(obj)!r} lacks apiVersion or kind")
-    group, _, version = str(api_version).rpartition("/")
-    return GroupVersionKind(group, version, str(kind))
-
-
-def name_of(obj: Mapping[str, Any]) -> str:
-    """Return ``metadata.name``, ``""`` when there is none."""
-    return str(_metadata(obj).get("name") or "")
-
-
-def namespace_of(obj: Mapping[str, Any]) -> str | None:
-    """Return ``metadata.namespace``, None when there is none."""
-    namespace = _metadata(obj).get("namespace")
-    return str(namespace) if namespace else None
-
-
-def uid_of(obj: Mapping[str, Any]) -> str:
-    """Return ``metadata.uid``, ``""`` when there is none."""
-    return str(_metadata(obj).get("uid") or "")
-
-
-def version_of(obj: Mapping[str, Any]) -> str:
-    """Return ``metadata.resourceVersion``, ``""`` when there is none."""
-    return str(_metadata(obj).get("resourceVersion") or "")
-
-
-def request_of(obj: Mapping[str, Any]) -> Request:
-    """Return the name and namespace of an object."""
-    return Request(name_of(obj), namespace_of(obj))

@@ -6,39 +6,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeVar, overload
 
-from typing_extensions import TypeIs
-
-from reconciler.meta import GroupVersionKind, ResourceType, format_micro_time
+from reconciler.meta import GroupVersionKind, format_micro_time
+from reconciler.objects.kinds import KindLike, gvk_from, is_kind_class
 from reconciler.objects.resource import AnyResource, Resource
 from reconciler.objects.unstructured import Unstructured
 
-__all__ = ["KindLike", "from_document", "gvk_from", "original_document", "resource_type_from", "to_document"]
+__all__ = ["from_document", "original_document", "to_document"]
 
 R = TypeVar("R", bound=AnyResource)
-
-KindLike = str | GroupVersionKind | type[AnyResource]
-"""A kind: ``"apps/v1/Deployment"``, its three names, or the class of a Resource."""
-
-
-def gvk_from(kind: KindLike) -> GroupVersionKind:
-    """Return the names of a kind.
-
-    Raises:
-        ValueError: the text names no kind.
-        TypeError: it is something else, or the bare class Resource.
-    """
-    if _is_kind_class(kind):
-        return kind.gvk
-    if isinstance(kind, str):
-        return GroupVersionKind.parse(kind)
-    if isinstance(kind, GroupVersionKind):
-        return kind
-    raise TypeError(f"{kind!r} names no kind: give 'group/version/Kind', a GroupVersionKind or a subclass of Resource")
-
-
-def resource_type_from(kind: KindLike) -> ResourceType | None:
-    """Return how a kind is served if its class says so; None when discovery has to be asked."""
-    return kind.resource_type if _is_kind_class(kind) else None
 
 
 @overload
@@ -58,7 +33,7 @@ def from_document(kind: KindLike, document: dict[str, Any], *, lenient: bool = F
     Raises:
         InvalidObject: the document does not fit the class, and `lenient` is False.
     """
-    if _is_kind_class(kind):
+    if is_kind_class(kind):
         return kind.from_dict(_named(document, kind.gvk), lenient=lenient)
     return Unstructured(_named(document, gvk_from(kind)))
 
@@ -101,10 +76,6 @@ def original_document(obj: object) -> Mapping[str, Any]:
     """
     read_from = obj._document if isinstance(obj, (Resource, Unstructured)) else None  # noqa: SLF001 - beside them
     return to_document(obj) if read_from is None else read_from
-
-
-def _is_kind_class(kind: object) -> TypeIs[type[AnyResource]]:
-    return isinstance(kind, type) and issubclass(kind, Resource) and kind is not Resource
 
 
 def _is_client_model(obj: object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from reconciler.objects.extras import PrinterColumn, Rule
+from reconciler.objects.markers import PrinterColumn, Rule
 from reconciler.objects.model import ConditionedStatus, Model
 
 __all__ = ["Definition", "Scope", "check_names", "models_of", "plural_of", "texts"]

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from reconciler.objects.extras import schema_extra
+from reconciler.objects.markers import schema_extra
 
 __all__ = ["Condition", "ConditionedStatus", "Model", "ObjectMeta", "OwnerReference"]
 

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-from reconciler.meta import GroupVersionKind, Request, gvk_of, name_of, namespace_of, request_of, uid_of, version_of
-from reconciler.objects.overlay import copy_json
+from reconciler.meta import (
+    GroupVersionKind,
+    Request,
+    copy_json,
+    gvk_of,
+    name_of,
+    namespace_of,
+    request_of,
+    uid_of,
+    version_of,
+)
 
 __all__ = ["Unstructured"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from reconciler.cache import CachedObject, cached_object
-from reconciler.cache.reflector.reflector import Reflector
-from reconciler.cache.reflector.wire import WireReader
+from reconciler.cache.decoding import WireReader
+from reconciler.cache.reflector import Reflector
 from reconciler.errors import error_from_response
 from reconciler.http import HTTPResponse
 from reconciler.meta import GroupVersionKind, ResourceType, Version

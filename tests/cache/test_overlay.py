@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.cache.store import overlay as module
-from reconciler.cache.store.overlay import Overlay, OverlayExpired
-from reconciler.cache.store.store import WritableStore
+from reconciler.cache import overlay as module
+from reconciler.cache.overlay import Overlay, OverlayExpired
+from reconciler.cache.store import WritableStore
 from reconciler.meta import Request, Version
 from tests.cache.scripted import cached
 

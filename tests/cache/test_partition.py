@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient, HashRange, Informer, Partition
-from reconciler.cache.store.partition import fnv1a
+from reconciler.cache.scope import fnv1a
 from reconciler.client import Client
 from reconciler.errors import NotFound
 from reconciler.meta import Request

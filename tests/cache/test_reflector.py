@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reconciler.cache import CachedObject
-from reconciler.cache.reflector.wire import WireReader
+from reconciler.cache.decoding import WireReader
 from reconciler.errors import NotSent, OutcomeUnknown
 from tests.cache.scripted import (
     GVK,

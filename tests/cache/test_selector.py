@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.cache.store.selector import LabelSelector, format_labels, matches_fields, parse_fields
+from reconciler.cache.scope import LabelSelector, format_labels, matches_fields, parse_fields
 from reconciler.meta import Request
 
 LABELS = {"app": "web", "tier": "front", "weight": "5", "example.com/on": ""}

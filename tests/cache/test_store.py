@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.cache import CachedObject, owner_uids
-from reconciler.cache.store.store import WritableStore
+from reconciler.cache.store import WritableStore
 from reconciler.meta import Request
 from tests.cache.scripted import cached
 

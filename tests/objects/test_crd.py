@@ -31,7 +31,7 @@ from reconciler.objects import (
     rule,
     schema_extra,
 )
-from reconciler.objects.schema import structural_schema
+from reconciler.objects.crd import structural_schema
 from reconciler.testing.control_plane import ControlPlane
 
 

@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.meta import equal
-from reconciler.objects.overlay import copy_json, overlay
+from reconciler.meta import copy_json, equal
+from reconciler.objects.resource import overlay
 
 KNOWN, UNKNOWN = ["a", "b", "c"], ["u1", "u2"]
 scalars = st.booleans() | st.integers(-2, 2) | st.sampled_from(["x", "y"])

@@ -17,7 +17,7 @@ from reconciler.clock import SystemClock, use_clock
 from reconciler.errors import Forbidden, NotFound
 from reconciler.testing.control_plane import AuditRecord, BinariesMissing, ControlPlane, ControlPlaneFailed
 from reconciler.testing.control_plane.audit import read_audit_log
-from reconciler.testing.control_plane.keys import new_private_key
+from reconciler.testing.control_plane.plane import new_private_key
 
 
 def pretend(directory: Path, **programs: str) -> Path:
@@ -132,7 +132,7 @@ class TestWithProgramsThatPretend:
     def test_a_program_that_ignores_the_request_to_end_is_killed(
         self, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("reconciler.testing.control_plane.running._PATIENCE", 0.1)
+        monkeypatch.setattr("reconciler.testing.control_plane.process._PATIENCE", 0.1)
         stubborn = "trap '' TERM; echo $$ > {}; while :; do sleep 1; done"
         binaries = pretend(
             tmp_path,

@@ -7,6 +7,7 @@ audit log, and leaves nothing behind. There are no controllers in it: no garbage
 
 from reconciler.testing.control_plane.audit import AuditRecord
 from reconciler.testing.control_plane.binaries import BinariesMissing, binaries_path, build
-from reconciler.testing.control_plane.plane import ControlPlane, ControlPlaneFailed
+from reconciler.testing.control_plane.plane import ControlPlane
+from reconciler.testing.control_plane.process import ControlPlaneFailed
 
 __all__ = ["AuditRecord", "BinariesMissing", "ControlPlane", "ControlPlaneFailed", "binaries_path", "build"]

@@ -1,4 +1,9 @@
-"""Start, reach and stop one control plane."""
+"""Start, reach and stop one control plane.
+
+---
+
+Make the private key that service account tokens are signed with.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ import csv
 import io
 import os
 import secrets
+import textwrap
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,13 +25,13 @@ import msgspec
 
 from reconciler.testing.control_plane.audit import PROBE, AuditLevel, AuditRecord, audit_policy, read_audit_log
 from reconciler.testing.control_plane.binaries import BinariesMissing, find_or_build
-from reconciler.testing.control_plane.keys import new_private_key
-from reconciler.testing.control_plane.running import ControlPlaneFailed, PortTaken, Running, write_private
+from reconciler.testing.control_plane.process import ControlPlaneFailed, PortTaken, Running, write_private
 
 if TYPE_CHECKING:
     from reconciler.client import Client
 
-__all__ = ["ControlPlane", "ControlPlaneFailed"]
+__all__ = ["ControlPlane", "ControlPlaneFailed", "new_private_key"]
+
 
 ADMIN = "admin"
 _ATTEMPTS = 5
@@ -351,3 +357,25 @@ def _csv(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
+
+
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""The order of P-256 (SEC 2, 2.4.2)."""
+
+_P256 = bytes.fromhex("06082a8648ce3d030107")
+"""The object identifier 1.2.840.10045.3.1.7, encoded."""
+
+
+def new_private_key() -> str:
+    """Return a new P-256 private key as PEM (RFC 5915).
+
+    A key on this curve is a random number, and the public key may be left out, so that no library is needed.
+    """
+    number = secrets.randbelow(_ORDER - 1) + 1
+    body = b"\x02\x01\x01" + _der(0x04, number.to_bytes(32)) + _der(0xA0, _P256)
+    text = base64.b64encode(_der(0x30, body)).decode()
+    return "\n".join(["-----BEGIN EC PRIVATE KEY-----", *textwrap.wrap(text, 64), "-----END EC PRIVATE KEY-----", ""])
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    return bytes([tag, len(content)]) + content

@@ -13,6 +13,7 @@ import msgspec
 
 __all__ = ["UNDECODABLE", "json_elements", "json_members"]
 
+
 UNDECODABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """What a decoder of msgspec raises."""
 

@@ -14,6 +14,11 @@ watch goes on, to find out whether the server still has the history that is know
 
 Nothing but cancellation ends it. A list is consistent or not older than what is known: version ``"0"``, "whatever you
 have", is never asked for, since a lagging server would answer it with the past.
+
+
+---
+
+Say what a reflector needs of a client.
 """
 
 from __future__ import annotations
@@ -23,14 +28,12 @@ import dataclasses
 import logging
 import random
 from collections.abc import Sequence
+from typing import Protocol
 
-from reconciler.cache.reflector.failures import Failure, Pacer, WatchTrouble, action_on, is_behind
-from reconciler.cache.reflector.session import Filled, Position, Session, Sink, is_lower
-from reconciler.cache.reflector.source import Source
-from reconciler.cache.reflector.stream import read_lines
-from reconciler.cache.reflector.wire import ListPage, WireReader, decode_list
-from reconciler.cache.statistics import ReflectorStatistics
-from reconciler.cache.store.object import CachedObject
+from reconciler.cache.decoding import ListPage, WireReader, decode_list
+from reconciler.cache.errors import Failure, Pacer, WatchTrouble, action_on, is_behind
+from reconciler.cache.object import CachedObject
+from reconciler.cache.watch import Filled, Position, ReflectorStatistics, Session, Sink, read_lines
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import (
     APIError,
@@ -45,9 +48,11 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
-from reconciler.meta import ResourceType, Version, parse_version
+from reconciler.http import HTTPResponse
+from reconciler.meta import ResourceType, Version, is_older, parse_version
 
-__all__ = ["Reflector"]
+__all__ = ["Reflector", "Source"]
+
 
 PAGE = 500
 """Objects a page, as in client-go's pager."""
@@ -199,7 +204,7 @@ class Reflector:
         A consistent list that is begun now cannot be older, unless history was rewritten.
         """
         version, written = self._position.version, self._sink.written()
-        return written if version is None or is_lower(version, written) else version
+        return written if version is None or is_older(version, written) else version
 
     def _not_older(self, heard: Version | None) -> list[tuple[str, str]]:
         """Return what makes a list not older than what is known; nothing, which means consistent, at the beginning."""
@@ -263,7 +268,7 @@ class Reflector:
         self, objects: Sequence[CachedObject], version: Version, *, exact: bool, heard: Version | None
     ) -> None:
         position = self._position
-        fell = is_lower(version, heard)
+        fell = is_older(version, heard)
         if fell and not exact:
             self._counts.stale_lists += 1
             raise WatchTrouble(
@@ -350,14 +355,14 @@ class Reflector:
         newest = self._sink.newest(PROBES)
         if not newest:
             found, version = await self._probe(self._namespace, [*self._selectors, ("limit", "1")])
-            return found is None and not is_lower(version, heard)
+            return found is None and not is_older(version, heard)
         for held in newest:
             found, version = await self._probe(held.namespace, self._naming(held.name))
-            if found is None or found.uid != held.uid or is_lower(version, heard):
+            if found is None or found.uid != held.uid or is_older(version, heard):
                 return False
             if found.version == held.version or isinstance(found.version, str):
                 return True
-            if not is_lower(self._position.version or 0, found.version):
+            if not is_older(self._position.version or 0, found.version):
                 return False  # a change up to here would have been told
         return False
 
@@ -456,3 +461,29 @@ class Reflector:
                 position.lose(exact=True)
         elif isinstance(error, APIError) and not isinstance(error, _SAYS_NOTHING_OF_THE_VERSION):
             position.lose()
+
+
+class Source(Protocol):
+    """Be what a reflector needs of a client: bytes, one request a call, typed errors."""
+
+    async def raw_list(
+        self,
+        rt: ResourceType,
+        namespace: str | None = None,
+        query: Sequence[tuple[str, str]] = (),
+        *,
+        metadata_only: bool = False,
+    ) -> bytes:
+        """Return one page of a list."""
+        ...
+
+    async def open_watch(
+        self,
+        rt: ResourceType,
+        namespace: str | None = None,
+        query: Sequence[tuple[str, str]] = (),
+        *,
+        metadata_only: bool = False,
+    ) -> HTTPResponse:
+        """Return an open watch, which the caller closes."""
+        ...

@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
-from reconciler.cache.store.object import CachedObject
-from reconciler.cache.store.store import Store
+from reconciler.cache.object import CachedObject
+from reconciler.cache.store import Store
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import Request, Version
 
 __all__ = ["Overlay", "OverlayExpired", "OverlayStatistics"]
+
 
 MAX_AGE = 60.0
 """Seconds that an own write is believed without a word from the watch; then the server is asked."""

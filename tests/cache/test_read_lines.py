@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from reconciler.cache.reflector.failures import WatchTrouble
-from reconciler.cache.reflector.stream import read_lines
+from reconciler.cache.errors import WatchTrouble
+from reconciler.cache.watch import read_lines
 from reconciler.http import HTTPResponse
 
 pytestmark = pytest.mark.virtual_time

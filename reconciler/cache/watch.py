@@ -1,21 +1,29 @@
-"""Understand the lines of one watch and hand them on."""
+"""Understand the lines of one watch and hand them on.
+
+---
+
+Read a watch: lines of any length out of chunks, an eye on silence, and a breath for the rest of the loop.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
-from reconciler.cache.reflector.failures import WatchTrouble, is_behind
-from reconciler.cache.reflector.wire import Bookmark, WireReader, decode_line, read_bookmark
-from reconciler.cache.statistics import ReflectorStatistics
-from reconciler.cache.store.object import CachedObject
+from reconciler.cache.decoding import Bookmark, WireReader, decode_line, read_bookmark
+from reconciler.cache.errors import WatchTrouble, is_behind
+from reconciler.cache.object import CachedObject
 from reconciler.errors import APIError, TooManyRequests, error_from_response
-from reconciler.meta import UNDECODABLE, Request, Version, parse_version
+from reconciler.http import HTTPResponse, LineSplitter
+from reconciler.meta import UNDECODABLE, Request, Version, is_older, parse_version
 
-__all__ = ["Filled", "Position", "Session", "Sink", "is_lower"]
+__all__ = ["Filled", "Position", "ReflectorStatistics", "Session", "Sink", "read_lines"]
+
 
 SILENCE_MARGIN = 10.0
 """Seconds past its timeout after which a silent watch is dead: the server should have ended it."""
@@ -62,6 +70,35 @@ class Sink(Protocol):
 
 
 @dataclass(slots=True)
+class ReflectorStatistics:
+    """Count what one reflector, or all those of an informer, did. What is handed out is a copy.
+
+    Attributes:
+        lists: complete lists, streamed ones included.
+        watches: streams opened.
+        events: lines read, bookmarks included.
+        bookmarks: how many of them.
+        failures: of every kind.
+        expired: versions that were compacted away (410).
+        silent: streams given up because nothing came.
+        behind: answers of a server that had not come to the version asked for.
+        stale_lists: lists thrown away because they were older than what was known.
+        restarts: times that the server's versions fell.
+    """
+
+    lists: int = 0
+    watches: int = 0
+    events: int = 0
+    bookmarks: int = 0
+    failures: int = 0
+    expired: int = 0
+    silent: int = 0
+    behind: int = 0
+    stale_lists: int = 0
+    restarts: int = 0
+
+
+@dataclass(slots=True)
 class Position:
     """Say how far a reflector has come.
 
@@ -90,7 +127,7 @@ class Position:
         """
         if not self.version or not version:
             return
-        if is_lower(version, self.version):
+        if is_older(version, self.version):
             raise WatchTrouble(
                 f"an event of version {version} after {self.version}; was etcd restored?", kind="fallen", lost=True
             )
@@ -201,6 +238,65 @@ class Session:
         return error
 
 
-def is_lower(version: Version, than: Version | None) -> bool:
-    """Say whether a version is before another; opaque ones have no order."""
-    return isinstance(version, int) and isinstance(than, int) and version < than
+_REARM = 1.0
+"""Seconds by which the alarm may ring early; moving it with every chunk would cost more than reading the chunk."""
+
+_LINES_BETWEEN_YIELDS = 200
+"""Lines handled before others get the loop: about 2 ms of work."""
+
+
+async def read_lines(
+    response: HTTPResponse, silence: Callable[[], float], handle: Callable[[bytes], Awaitable[None] | None]
+) -> None:
+    """Hand every line of a stream to `handle` until the stream ends.
+
+    A line that the end cuts off is dropped: the watch is resumed before it. Cancellation stops between two lines; the
+    caller closes the response.
+
+    Args:
+        response: the open stream.
+        silence: gives the seconds without a byte after which the stream counts as dead; asked anew as bytes come.
+        handle: takes a line; what it returns is awaited, and silence does not count meanwhile.
+
+    Raises:
+        WatchTrouble: the stream fell silent (kind ``"silent"``).
+        InvalidResponse: a line is longer than 32 MiB.
+    """
+    if response.chunks is None:
+        return
+    limit = silence()
+    scope = asyncio.timeout(limit)
+    try:
+        async with scope:
+            await _read(response, scope, silence, handle)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise WatchTrouble(f"no byte for {silence():.0f} s; the connection is taken for dead", kind="silent") from None
+
+
+async def _read(
+    response: HTTPResponse,
+    scope: asyncio.Timeout,
+    silence: Callable[[], float],
+    handle: Callable[[bytes], Awaitable[None] | None],
+) -> None:
+    assert response.chunks is not None  # noqa: S101 - the caller has looked
+    loop = asyncio.get_running_loop()
+    splitter = LineSplitter()
+    armed, handled = loop.time(), 0
+    async for chunk in response.chunks:
+        for line in splitter.feed(chunk):
+            pending = handle(line)
+            if pending is not None:
+                scope.reschedule(None)
+                await pending
+                armed = -math.inf
+            handled += 1
+            if handled % _LINES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+        now = loop.time()
+        if now - armed >= _REARM:
+            # After the lines: a bookmark among them may have changed how long silence is borne.
+            scope.reschedule(now + silence())
+            armed = now

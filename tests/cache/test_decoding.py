@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.cache import CachedObject, CacheEvent, EventType, OwnerReference, cached_object
-from reconciler.cache.reflector.wire import WireReader, decode_line, decode_list
+from reconciler.cache import CachedObject, CachedOwner, CacheEvent, EventType, cached_object
+from reconciler.cache.decoding import WireReader, decode_line, decode_list
 from reconciler.http import LineSplitter
 from reconciler.meta import Request, json_elements, json_members
 from reconciler.objects import InvalidObject
@@ -66,7 +66,7 @@ def test_the_fields_that_keys_and_predicates_need_are_read() -> None:
     assert found.labels == {"app": "web"}
     assert found.annotations == {"note": "x"}
     assert found.finalizers == ("example.com/f",)
-    assert found.owner_references == (OwnerReference("apps/v1", "Deployment", "d", "u1", True),)
+    assert found.owner_references == (CachedOwner("apps/v1", "Deployment", "d", "u1", True),)
     assert found.controller is not None
     assert (found.controller.group, found.controller.kind) == ("apps", "Deployment")
     assert (found.creation_timestamp, found.deletion_timestamp) == ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")

@@ -2,6 +2,11 @@
 
 Lists and watch lines are taken apart as raw slices; each object is then copied out, because a slice would keep the
 whole response in memory for as long as one object lives (34 MB for 20,000 objects, measured).
+
+
+---
+
+Understand the answer to a write: is the object still there, and is it the object at all.
 """
 
 from __future__ import annotations
@@ -9,13 +14,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from reconciler.cache.store.object import CachedObject, OwnerReference
-from reconciler.cache.store.partition import HashRange
+from reconciler.cache.object import CachedObject, CachedOwner
+from reconciler.cache.scope import HashRange, Transform
 from reconciler.meta import (
     UNDECODABLE,
     GroupVersionKind,
@@ -33,14 +38,15 @@ __all__ = [
     "Transform",
     "WatchLine",
     "WireReader",
+    "WriteAnswer",
     "cached_object",
     "decode_line",
     "decode_list",
+    "read_answer",
     "read_bookmark",
+    "version_in",
 ]
 
-Transform = Callable[[dict[str, Any]], dict[str, Any]]
-"""Change a decoded object before it is stored; may work in place. Name, namespace, uid, version stay the server's."""
 
 _MANAGED_FIELDS = b'"managedFields":'
 
@@ -55,7 +61,7 @@ class _Metadata(msgspec.Struct, rename="camel", gc=False):
     generation: int | None = None
     labels: dict[str, str] | None = None
     finalizers: tuple[str, ...] | None = None
-    owner_references: tuple[OwnerReference, ...] | None = None
+    owner_references: tuple[CachedOwner, ...] | None = None
     deletion_timestamp: str | None = None
     creation_timestamp: str | None = None
     managed_fields: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -366,3 +372,64 @@ def _restore_identity(document: dict[str, Any], metadata: _Metadata, gvk: GroupV
     if metadata.namespace:
         kept["namespace"] = metadata.namespace
     document |= {"apiVersion": gvk.api_version, "kind": gvk.kind}
+
+
+class _Details(msgspec.Struct, gc=False):
+    uid: str = ""
+
+
+class _AnswerMetadata(msgspec.Struct, rename="camel", gc=False):
+    uid: str = ""
+    resource_version: str = ""
+    finalizers: list[str] | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+
+
+class WriteAnswer(msgspec.Struct, gc=False):
+    """Hold what an answer says.
+
+    Attributes:
+        kind: of the answer: the object's, ``"Status"``, or that of a subresource such as ``"Scale"``.
+        metadata: the object's.
+        details: of a Status.
+    """
+
+    kind: str = ""
+    metadata: _AnswerMetadata = msgspec.field(default_factory=_AnswerMetadata)
+    details: _Details | None = None
+
+    @property
+    def uid(self) -> str:
+        """Return the uid of the object that was written, ``""`` when the answer does not tell."""
+        return self.metadata.uid or (self.details.uid if self.details is not None else "")
+
+    def deletes(self, verb: str) -> bool:
+        """Say whether the object is gone with this write.
+
+        A deletion is answered with a Status, or with the object: marked and still there while finalizers or a grace
+        period hold it, else gone. Any write that takes the last finalizer from a marked object ends it, too.
+        """
+        metadata = self.metadata
+        if metadata.deletion_timestamp:
+            return not metadata.finalizers and not metadata.deletion_grace_period_seconds
+        return verb == "delete"
+
+
+_decode_answer = msgspec.json.Decoder(WriteAnswer).decode
+
+
+def read_answer(body: bytes) -> WriteAnswer | None:
+    """Read an answer; None when it is no object of any kind."""
+    try:
+        return _decode_answer(body)
+    except UNDECODABLE:
+        return None
+
+
+def version_in(body: bytes, verb: str) -> Version | None:
+    """Return the version that a write has made; None where the answer does not say it, as after a deletion."""
+    answer = read_answer(body)
+    if answer is None or answer.deletes(verb) or not answer.metadata.resource_version:
+        return None
+    return parse_version(answer.metadata.resource_version)

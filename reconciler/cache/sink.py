@@ -8,14 +8,14 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from reconciler.cache.handlers import Handlers
-from reconciler.cache.reflector.session import is_lower
-from reconciler.cache.store.object import CachedObject, CacheEvent, EventType
-from reconciler.cache.store.overlay import Overlay
-from reconciler.cache.store.store import WritableStore
-from reconciler.meta import Version
+from reconciler.cache.object import CachedObject, CacheEvent, EventType
+from reconciler.cache.overlay import Overlay
+from reconciler.cache.store import WritableStore
+from reconciler.meta import Version, is_older
 from reconciler.objects import InvalidObject
 
 __all__ = ["Feed"]
+
 
 _CHANGES_BETWEEN_YIELDS = 500
 
@@ -107,8 +107,8 @@ class Feed:
             if (
                 known is not None
                 and known.uid == cached.uid
-                and is_lower(cached.version, known.version)
-                and not is_lower(version, known.version)
+                and is_older(cached.version, known.version)
+                and not is_older(version, known.version)
             ):
                 return True
             if number % _CHANGES_BETWEEN_YIELDS == 0:
@@ -141,7 +141,7 @@ class Feed:
                 CacheEvent(EventType.DELETED, old=before, final=False),
                 CacheEvent(EventType.ADDED, new=cached),
             )
-        if not force and is_lower(cached.version, before.version):
+        if not force and is_older(cached.version, before.version):
             self.stale += 1
             return ()
         if cached.version == before.version and _same_content(cached, before):
@@ -158,7 +158,7 @@ class Feed:
     def _delete(self, before: CachedObject | None, cached: CachedObject) -> tuple[CacheEvent, ...]:
         if before is None:
             return ()
-        if before.uid != cached.uid or is_lower(cached.version, before.version):
+        if before.uid != cached.uid or is_older(cached.version, before.version):
             self.stale += 1
             return ()
         self._store.discard(cached.request)

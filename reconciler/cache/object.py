@@ -12,12 +12,13 @@ import msgspec
 from reconciler.meta import UNDECODABLE, Request, Version, json_members
 from reconciler.objects import InvalidObject
 
-__all__ = ["CacheEvent", "CachedObject", "EventType", "OwnerReference"]
+__all__ = ["CacheEvent", "CachedObject", "CachedOwner", "EventType"]
+
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class OwnerReference(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+class CachedOwner(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """Hold one entry of ``metadata.ownerReferences``.
 
     Attributes:
@@ -81,7 +82,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     data: bytes
     generation: int | None = None
     finalizers: tuple[str, ...] = ()
-    owner_references: tuple[OwnerReference, ...] = ()
+    owner_references: tuple[CachedOwner, ...] = ()
     deletion_timestamp: str | None = None
     creation_timestamp: str | None = None
     problem: str | None = None
@@ -115,7 +116,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
             return _salvaged_annotations(self.data)
 
     @property
-    def controller(self) -> OwnerReference | None:
+    def controller(self) -> CachedOwner | None:
         """Return the owner reference marked as controller, or None."""
         return next((reference for reference in self.owner_references if reference.controller), None)
 

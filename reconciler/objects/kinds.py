@@ -1,0 +1,147 @@
+"""Say how a kind is most likely served, for who cannot ask a server.
+
+---
+
+Read the kind out of the type argument of a generic class: ``ResourceReconciler[Database]``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, get_args, get_origin
+
+from typing_extensions import TypeIs, get_original_bases
+
+from reconciler.errors import ConfigurationError
+from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.objects.declaration import plural_of
+from reconciler.objects.resource import AnyResource, Resource
+from reconciler.objects.unstructured import Unstructured
+
+__all__ = [
+    "KindLike",
+    "gvk_from",
+    "is_built_in",
+    "is_kind_class",
+    "kind_argument",
+    "presumed_resource_type",
+    "resource_type_from",
+]
+
+
+KindLike = str | GroupVersionKind | type[AnyResource]
+"""A kind: ``"apps/v1/Deployment"``, its three names, or the class of a Resource."""
+
+
+def gvk_from(kind: KindLike) -> GroupVersionKind:
+    """Return the names of a kind.
+
+    Raises:
+        ValueError: the text names no kind.
+        TypeError: it is something else, or the bare class Resource.
+    """
+    if is_kind_class(kind):
+        return kind.gvk
+    if isinstance(kind, str):
+        return GroupVersionKind.parse(kind)
+    if isinstance(kind, GroupVersionKind):
+        return kind
+    raise TypeError(f"{kind!r} names no kind: give 'group/version/Kind', a GroupVersionKind or a subclass of Resource")
+
+
+def resource_type_from(kind: KindLike) -> ResourceType | None:
+    """Return how a kind is served if its class says so; None when discovery has to be asked."""
+    return kind.resource_type if is_kind_class(kind) else None
+
+
+def is_kind_class(kind: object) -> TypeIs[type[AnyResource]]:
+    """Return whether a kind is given as a class."""
+    return isinstance(kind, type) and issubclass(kind, Resource) and kind is not Resource
+
+
+_IRREGULAR = {("", "Endpoints"): "endpoints"}
+
+_CLUSTER_SCOPED = {
+    "": ("ComponentStatus", "Namespace", "Node", "PersistentVolume"),
+    "admissionregistration.k8s.io": (
+        "MutatingAdmissionPolicy",
+        "MutatingAdmissionPolicyBinding",
+        "MutatingWebhookConfiguration",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+        "ValidatingWebhookConfiguration",
+    ),
+    "apiextensions.k8s.io": ("CustomResourceDefinition",),
+    "apiregistration.k8s.io": ("APIService",),
+    "authentication.k8s.io": ("SelfSubjectReview", "TokenReview"),
+    "authorization.k8s.io": ("SelfSubjectAccessReview", "SelfSubjectRulesReview", "SubjectAccessReview"),
+    "certificates.k8s.io": ("CertificateSigningRequest", "ClusterTrustBundle"),
+    "flowcontrol.apiserver.k8s.io": ("FlowSchema", "PriorityLevelConfiguration"),
+    "internal.apiserver.k8s.io": ("StorageVersion",),
+    "networking.k8s.io": ("IPAddress", "IngressClass", "ServiceCIDR"),
+    "node.k8s.io": ("RuntimeClass",),
+    "rbac.authorization.k8s.io": ("ClusterRole", "ClusterRoleBinding"),
+    "resource.k8s.io": ("DeviceClass", "DeviceTaintRule", "ResourceSlice"),
+    "scheduling.k8s.io": ("PriorityClass",),
+    "storage.k8s.io": ("CSIDriver", "CSINode", "StorageClass", "VolumeAttachment", "VolumeAttributesClass"),
+    "storagemigration.k8s.io": ("StorageVersionMigration",),
+}
+"""Kinds of Kubernetes 1.36 whose objects have no namespace; a test compares them with what a real server tells."""
+
+_BUILT_IN_GROUPS = frozenset(_CLUSTER_SCOPED) | {
+    "apps",
+    "autoscaling",
+    "batch",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "policy",
+}
+
+
+def presumed_resource_type(kind: KindLike) -> ResourceType:
+    """Return how a kind is served: by its class, else by the rules that Kubernetes names its own kinds by.
+
+    A kind of somebody else's that is named by text is taken to live in namespaces, and to have the regular plural.
+
+    Raises:
+        ValueError: the text names no kind.
+        TypeError: it names no kind.
+    """
+    declared = resource_type_from(kind)
+    if declared is not None:
+        return declared
+    gvk = gvk_from(kind)
+    plural = _IRREGULAR.get((gvk.group, gvk.kind)) or plural_of(gvk.kind)
+    return ResourceType(gvk, plural, gvk.kind not in _CLUSTER_SCOPED.get(gvk.group, ()))
+
+
+def is_built_in(group: str) -> bool:
+    """Say whether an API group is one of Kubernetes' own, whose kinds `presumed_resource_type` knows."""
+    return group in _BUILT_IN_GROUPS
+
+
+def kind_argument(cls: type, generic: type) -> KindLike | None:
+    """Return the kind that a class gives to a generic base class, or to one derived from that; None for none.
+
+    Args:
+        cls: the class.
+        generic: the base class that takes a kind.
+
+    Raises:
+        ConfigurationError: the argument cannot be a kind.
+    """
+    for base in get_original_bases(cls):
+        origin = get_origin(base)
+        if not (isinstance(origin, type) and issubclass(origin, generic)):
+            continue
+        for argument in get_args(base):
+            if isinstance(argument, type) and issubclass(argument, Resource) and argument is not Resource:
+                return argument
+        argument = get_args(base)[0]
+        if isinstance(argument, TypeVar) or argument in (Any, Unstructured):
+            return None
+        raise ConfigurationError(
+            f"{cls.__name__}: {generic.__name__}[{argument!r}] names no kind: give a subclass of Resource itself, or "
+            "Unstructured and resource='group/version/Kind'"
+        )
+    return None
