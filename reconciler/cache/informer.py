@@ -15,7 +15,7 @@ from reconciler.cache.object import CacheEvent, EventType
 from reconciler.cache.overlay import Overlay, OverlayStatistics
 from reconciler.cache.reflector import Reflector, Source
 from reconciler.cache.scope import HashRange, Scope
-from reconciler.cache.sink import Feed
+from reconciler.cache.sink import StoreSink
 from reconciler.cache.store import Store, StoreStatistics, WritableStore, refuse_coroutine_function
 from reconciler.cache.watch import ReflectorStatistics
 from reconciler.clock import Clock, current_clock
@@ -108,7 +108,7 @@ class Informer:
         self._overlay = Overlay(self._store, self._progress, clock=self._clock)
         self._handlers = Handlers()
         self._reader = self._new_reader()
-        self._feeds: dict[str | None, Feed] = {}
+        self._sinks: dict[str | None, StoreSink] = {}
         self._reflectors: list[Reflector] = []
         self._synced = asyncio.Event()
         self._unresolved: Failure | None = None
@@ -137,8 +137,8 @@ class Informer:
 
         Where several watches make up the answer it is the lowest, so that watching on from it misses nothing.
         """
-        feeds = [feed for feed in self._feeds.values() if namespace is None or feed.namespace in (None, namespace)]
-        versions = {feed.version for feed in feeds}
+        sinks = [sink for sink in self._sinks.values() if namespace is None or sink.namespace in (None, namespace)]
+        versions = {sink.version for sink in sinks}
         numbers = [version for version in versions if isinstance(version, int)]
         if numbers and len(numbers) == len(versions):
             return str(min(numbers))
@@ -214,8 +214,8 @@ class Informer:
         """
         if self.synced:
             return
-        for feed in self._feeds.values():
-            feed.version = None
+        for sink in self._sinks.values():
+            sink.version = None
         for reflector in self._reflectors:
             reflector.relist()
 
@@ -314,7 +314,7 @@ class Informer:
             events=self._handlers.events,
             handler_errors=self._handlers.errors,
             restart_errors=self._restart_errors,
-            stale=sum(feed.stale for feed in self._feeds.values()),
+            stale=sum(sink.stale for sink in self._sinks.values()),
             unexpected=self._reader.unexpected,
             elsewhere=self._reader.elsewhere,
             server_filters=self._reader.server_filters,
@@ -333,13 +333,13 @@ class Informer:
         namespaces: tuple[str | None, ...] = (None,)
         if self._resource.namespaced and self._scope.namespaces is not None:
             namespaces = self._scope.namespaces
-        self._feeds = {namespace: self._feed(namespace) for namespace in namespaces}
+        self._sinks = {namespace: self._sink(namespace) for namespace in namespaces}
         self._reflectors = [
             Reflector(
                 self._source,
                 self._resource,
                 namespace,
-                sink=feed,
+                sink=sink,
                 reader=self._reader,
                 selectors=self._scope.selectors(),
                 metadata_only=self._scope.metadata_only,
@@ -348,7 +348,7 @@ class Informer:
                 clock=self._clock,
                 rng=self._rng,
             )
-            for namespace, feed in self._feeds.items()
+            for namespace, sink in self._sinks.items()
         ]
         async with asyncio.TaskGroup() as group:
             for reflector in self._reflectors:
@@ -383,8 +383,8 @@ class Informer:
     def _hashes(self) -> HashRange | None:
         return self._scope.partition.hashes if self._scope.partition is not None else None
 
-    def _feed(self, namespace: str | None) -> Feed:
-        return Feed(
+    def _sink(self, namespace: str | None) -> StoreSink:
+        return StoreSink(
             namespace,
             store=self._store,
             overlay=self._overlay,
@@ -395,7 +395,7 @@ class Informer:
         )
 
     def _filled(self) -> None:
-        if all(feed.version is not None for feed in self._feeds.values()):
+        if all(sink.version is not None for sink in self._sinks.values()):
             self._synced.set()
 
     def _restart(self) -> None:
@@ -408,5 +408,5 @@ class Informer:
                 _logger.exception("%s: a callback of on_restart failed", self._scope)
 
     def _progress(self, request: Request) -> Version | None:
-        feed = self._feeds.get(request.namespace) or self._feeds.get(None)
-        return feed.version if feed is not None else None
+        sink = self._sinks.get(request.namespace) or self._sinks.get(None)
+        return sink.version if sink is not None else None

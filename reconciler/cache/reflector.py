@@ -33,7 +33,8 @@ from typing import Protocol
 from reconciler.cache.decoding import ListPage, WireReader, decode_list
 from reconciler.cache.errors import Failure, Pacer, WatchTrouble, action_on, is_behind
 from reconciler.cache.object import CachedObject
-from reconciler.cache.watch import Filled, Position, ReflectorStatistics, Session, Sink, read_lines
+from reconciler.cache.sink import Sink
+from reconciler.cache.watch import Filled, Position, ReflectorStatistics, Session, read_lines
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import (
     APIError,

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 from reconciler.cache.handlers import Handlers
 from reconciler.cache.object import CachedObject, CacheEvent, EventType
@@ -14,7 +15,7 @@ from reconciler.cache.store import WritableStore
 from reconciler.meta import Version, is_older
 from reconciler.objects import InvalidObject
 
-__all__ = ["Feed"]
+__all__ = ["Sink", "StoreSink"]
 
 
 _CHANGES_BETWEEN_YIELDS = 500
@@ -22,7 +23,35 @@ _CHANGES_BETWEEN_YIELDS = 500
 _logger = logging.getLogger("reconciler.cache")
 
 
-class Feed:
+class Sink(Protocol):
+    """Take what a reflector learns, in order."""
+
+    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
+        """Take a complete list; return whether the server's history was rewritten.
+
+        It was if `restarted` says so (the list's version is below what was known), and also if the list has an object
+        that is older than the one which was taken before: etcd was restored, and its versions have risen since.
+        """
+        ...
+
+    def apply(self, type: str, cached: CachedObject) -> None:
+        """Take an event: ADDED, MODIFIED or DELETED."""
+        ...
+
+    def advance(self, version: Version) -> None:
+        """Take a bookmark: nothing else happened up to this version."""
+        ...
+
+    def newest(self, most: int) -> Sequence[CachedObject]:
+        """Return the objects that were changed last, at most so many."""
+        ...
+
+    def written(self) -> Version | None:
+        """Return the highest version that the server answered to a write of this process; None for no write."""
+        ...
+
+
+class StoreSink:
     """Be the sink of the reflector that watches one namespace, or all of them, for an informer.
 
     Args:

@@ -11,18 +11,19 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from reconciler.cache.decoding import Bookmark, WireReader, decode_line, read_bookmark
 from reconciler.cache.errors import WatchTrouble, is_behind
 from reconciler.cache.object import CachedObject
+from reconciler.cache.sink import Sink
 from reconciler.errors import APIError, TooManyRequests, error_from_response
 from reconciler.http import HTTPResponse, LineSplitter
 from reconciler.meta import UNDECODABLE, Request, Version, is_older, parse_version
 
-__all__ = ["Filled", "Position", "ReflectorStatistics", "Session", "Sink", "read_lines"]
+__all__ = ["Filled", "Position", "ReflectorStatistics", "Session", "read_lines"]
 
 
 SILENCE_MARGIN = 10.0
@@ -39,34 +40,6 @@ begins to warn at that point."""
 
 Filled = Callable[[Sequence[CachedObject], Version], Awaitable[None]]
 """Take a complete list and its version."""
-
-
-class Sink(Protocol):
-    """Take what a reflector learns, in order."""
-
-    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
-        """Take a complete list; return whether the server's history was rewritten.
-
-        It was if `restarted` says so (the list's version is below what was known), and also if the list has an object
-        that is older than the one which was taken before: etcd was restored, and its versions have risen since.
-        """
-        ...
-
-    def apply(self, type: str, cached: CachedObject) -> None:
-        """Take an event: ADDED, MODIFIED or DELETED."""
-        ...
-
-    def advance(self, version: Version) -> None:
-        """Take a bookmark: nothing else happened up to this version."""
-        ...
-
-    def newest(self, most: int) -> Sequence[CachedObject]:
-        """Return the objects that were changed last, at most so many."""
-        ...
-
-    def written(self) -> Version | None:
-        """Return the highest version that the server answered to a write of this process; None for no write."""
-        ...
 
 
 @dataclass(slots=True)

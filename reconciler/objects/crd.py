@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import cleandoc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
@@ -21,7 +21,9 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from reconciler.errors import ReconcilerError
 from reconciler.meta import without_nulls
 from reconciler.objects.model import ConditionedStatus
-from reconciler.objects.resource import AnyResource
+
+if TYPE_CHECKING:
+    from reconciler.objects.resource import AnyResource
 
 __all__ = ["SchemaError", "generate_crd", "structural_schema"]
 

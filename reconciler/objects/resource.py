@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from reconciler.errors import ReconcilerError
 from reconciler.meta import GroupVersionKind, Request, ResourceType, copy_json, equal, name_of, namespace_of
+from reconciler.objects.crd import generate_crd
 from reconciler.objects.declaration import Definition, Scope, check_names, models_of, plural_of, texts
 from reconciler.objects.lenient import read_leniently
 from reconciler.objects.markers import PrinterColumn, Rule
@@ -200,8 +201,6 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         Raises:
             SchemaError: a model has a field whose type the API cannot describe.
         """
-        from reconciler.objects.crd import generate_crd
-
         return generate_crd(cls)
 
     @property
