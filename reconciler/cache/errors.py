@@ -1,9 +1,4 @@
-"""Name the errors of cached reads.
-
----
-
-Say what went wrong with a list or a watch, and how long to wait before the next attempt.
-"""
+"""Errors of cached reads, and failures of lists and watches with the backoff that follows them."""
 
 from __future__ import annotations
 
@@ -19,48 +14,48 @@ from reconciler.clock import Clock, current_clock
 from reconciler.errors import APIError, Expired, ReconcilerError, ServerTimeout, error_text
 from reconciler.meta import ResourceType
 
-__all__ = ["CacheNotSynced", "Failure", "NotCached", "Pacer", "WatchTrouble", "action_on", "is_behind"]
+__all__ = ["BackoffManager", "CacheNotSynced", "Failure", "NotCached", "WatchError", "action_on", "is_behind"]
 
 
 class NotCached(ReconcilerError):
-    """Say that no informer holds what was asked for, and that ``client.live`` reads it from the server."""
+    """No informer holds the object or kind; ``client.live`` reads it from the server."""
 
 
 class CacheNotSynced(ReconcilerError):
-    """Say which informers have no complete list yet, and what the server answered them last."""
+    """The initial list is incomplete; the message names the informers and the server's last answer."""
 
 
 BACKOFF = Backoff(base=0.8, factor=2.0, maximum=30.0, jitter=0.5)
-"""Delays after failures; 800 ms, factor 2 and the cap of 30 s are client-go's (reflector) and kube-rs' (watcher)."""
+"""The delays after failures: 800 ms, factor 2, at most 30 s, as in client-go's reflector and kube-rs' watcher."""
 
 HEALTHY_AFTER = 120.0
-"""Seconds without a failure after which the next one waits the shortest delay again, as in client-go."""
+"""Seconds without a failure after which the backoff starts again at the shortest delay, as in client-go."""
 
 _logger = logging.getLogger("reconciler.cache")
 
 
-class WatchTrouble(ReconcilerError):
-    """Say that a stream or a list was answered with success and is of no use all the same.
+class WatchError(ReconcilerError):
+    """A list or watch that the server accepted but whose content is unusable.
 
     Attributes:
-        kind: a word or two for logs and decisions.
-        lost: whether only a new, consistent list can help.
+        kind: a short label for logs and decisions.
+        must_relist: whether only a new, consistent list can help.
     """
 
-    def __init__(self, message: str, *, kind: str, lost: bool = False) -> None:
+    def __init__(self, message: str, *, kind: str, must_relist: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
-        self.lost = lost
+        self.must_relist = must_relist
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Hold the last failure of a list or a watch; its text is for people.
+    """The last failure of a list or watch; ``str()`` gives a readable text.
 
     Attributes:
-        action: what was tried on what (``"list databases.example.com in namespace prod"``).
-        error: what came of it.
-        at: when.
+        action: the verb and its target (``"list databases.example.com in namespace prod"``).
+        error: the exception.
+        at: the time of the failure.
     """
 
     action: str
@@ -72,7 +67,7 @@ class Failure:
 
 
 def action_on(verb: str, resource: ResourceType, namespace: str | None) -> str:
-    """Return verb, resource and scope as the subject of an error."""
+    """Return verb, resource and scope as the subject of an error message."""
     plural = f"{resource.plural}.{resource.gvk.group}" if resource.gvk.group else resource.plural
     if not resource.namespaced:
         return f"{verb} {plural}"
@@ -80,7 +75,7 @@ def action_on(verb: str, resource: ResourceType, namespace: str | None) -> str:
 
 
 def is_behind(error: Exception) -> bool:
-    """Say whether the server answered that it has not come to the version asked for yet."""
+    """Return whether the server answered that it has not reached the requested version yet."""
     if not isinstance(error, ServerTimeout):
         return False
     return "Too large resource version" in error.message or any(
@@ -98,14 +93,14 @@ def _describe(error: Exception) -> str:
     return error_text(error)
 
 
-class Pacer:
-    """Space out the attempts of one reflector.
+class BackoffManager:
+    """The delays between one reflector's attempts.
 
-    Every failure is followed by a delay with jitter that doubles up to a cap, or by the delay that the server asks for
-    if that is longer. An expired version is retried at once, but only the first time.
+    Every failure is followed by a jittered delay that doubles up to a maximum, or by the server's Retry-After if that
+    is longer. An expired version is retried immediately, but only the first time.
 
     Args:
-        clock: tells how long it was healthy. Default: the clock in force.
+        clock: measures the time without failures. Default: the current clock.
         rng: source of the jitter.
     """
 
@@ -117,7 +112,7 @@ class Pacer:
         self._told: set[Hashable] = set()
 
     def delay(self, error: Exception) -> float:
-        """Return the seconds to wait after a failure."""
+        """Record a failure and return the seconds to wait."""
         now = self._clock.monotonic()
         if now - self._resumed >= HEALTHY_AFTER:
             self._failures = 0
@@ -130,13 +125,13 @@ class Pacer:
     def _delay(self, error: Exception, earlier: int) -> float:
         asked = error.retry_after if isinstance(error, ReconcilerError) else None
         if asked and is_behind(error):
-            return obey(asked, self._rng)  # no failure: the server has waited itself before it answered
+            return obey(asked, self._rng)  # not a failure: the server itself waited before it answered
         if isinstance(error, Expired) and not earlier and not asked:
             return 0.0
         return BACKOFF.delay(earlier, self._rng, asked=asked)
 
     def log(self, failure: Failure, delay: float) -> None:
-        """Log a failure: the first of its kind since it was last healthy as a warning, the others for debugging."""
+        """Log a failure: at WARNING for the first of its kind since the last healthy period, else at DEBUG."""
         error = failure.error
         detail = error.status if isinstance(error, APIError) else getattr(error, "kind", None)
         kind = (type(error), detail)

@@ -1,9 +1,4 @@
-"""Tell the handlers of an informer what happened, one after the other, and survive what they do.
-
----
-
-Repeat all objects from time to time, out of the store alone.
-"""
+"""Event handlers of an informer, and the periodic resync that notifies them of every object again."""
 
 from __future__ import annotations
 
@@ -15,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.cache.object import CacheEvent, EventType
 from reconciler.cache.store import Store
+from reconciler.errors import error_text
 
 if TYPE_CHECKING:
     from reconciler.cache.informer import Informer
@@ -23,13 +19,13 @@ __all__ = ["Handler", "HandlerRegistration", "Handlers", "Resync"]
 
 
 Handler = Callable[[CacheEvent], None]
-"""Hear of a change. Called on the event loop, so it must be quick; it computes keys and adds them to a queue."""
+"""Called on the event loop for each change. It must be quick: compute keys and add them to a queue."""
 
 _logger = logging.getLogger("reconciler.cache")
 
 
 class HandlerRegistration:
-    """Be one handler's place at an informer; made by `Informer.add_handler`.
+    """One handler registered with an informer; returned by `Informer.add_handler`.
 
     Attributes:
         errors: how often the handler failed.
@@ -43,7 +39,7 @@ class HandlerRegistration:
 
     @property
     def synced(self) -> bool:
-        """Say whether everything that was there at the beginning was delivered to this handler."""
+        """Return whether the initial list was delivered to this handler."""
         return self._informer.synced
 
     async def wait_synced(self) -> None:
@@ -51,43 +47,44 @@ class HandlerRegistration:
         await self._informer.wait_synced()
 
     def remove(self) -> None:
-        """Let the handler hear nothing more; harmless when it was removed before."""
+        """Stop notifying the handler; does nothing if it was already removed."""
         self._handlers.remove(self)
 
     def deliver(self, event: CacheEvent) -> None:
-        """Call the handler and contain what it raises."""
+        """Call the handler; its exceptions are logged and counted."""
         try:
             self._handler(event)
-        except Exception:
+        except Exception as error:
             self.errors += 1
             self._handlers.errors += 1
             level = logging.ERROR if self.errors == 1 else logging.DEBUG
-            _logger.log(level, "a handler failed on %s of %r", event.type.value, event.object, exc_info=True)
+            text = f"{type(error).__name__}: {error_text(error)}"
+            _logger.log(level, "handler failed on %s of %r: %s", event.type.value, event.object, text, exc_info=True)
 
 
 class Handlers:
-    """Hold the handlers of one informer.
+    """The handlers of one informer, notified in the order of registration.
 
     Attributes:
-        errors: how often one of them failed, removed ones included.
-        events: how many events were told.
+        errors: how often a handler failed, including removed handlers.
+        events: number of delivered events.
     """
 
     def __init__(self) -> None:
         self.errors = 0
         self.events = 0
-        self._registrations: tuple[HandlerRegistration, ...] = ()  # replaced, never changed: it may be iterated over
+        self._registrations: tuple[HandlerRegistration, ...] = ()  # replaced, never mutated: `notify` may be iterating
 
     def add(self, registration: HandlerRegistration) -> None:
-        """Let a handler hear of what follows."""
+        """Add a handler for all future events."""
         self._registrations = (*self._registrations, registration)
 
     def remove(self, registration: HandlerRegistration) -> None:
-        """Let a handler hear nothing more."""
+        """Remove a handler."""
         self._registrations = tuple(held for held in self._registrations if held is not registration)
 
-    def tell(self, event: CacheEvent) -> None:
-        """Deliver an event to every handler, in the order in which they came."""
+    def notify(self, event: CacheEvent) -> None:
+        """Deliver an event to every handler."""
         self.events += 1
         for registration in self._registrations:
             registration.deliver(event)
@@ -98,17 +95,17 @@ class Handlers:
 
 
 JITTER = 0.1
-"""Share by which a period differs each time, so that informers do not resync together; controller-runtime's."""
+"""Relative jitter of each resync period, so that informers do not resync together; controller-runtime's value."""
 
 _EVENTS_BETWEEN_YIELDS = 500
 
 
 class Resync:
-    """Tell the handlers of one informer of every object that it holds; asks the server for nothing.
+    """Periodic RESYNC events for all stored objects; they cost no request.
 
     Args:
-        store: holds the objects.
-        handlers: hear of them.
+        store: contains the objects.
+        handlers: the handlers to notify.
         rng: source of the jitter.
     """
 
@@ -120,7 +117,7 @@ class Resync:
         self._changed = asyncio.Event()
 
     def every(self, period: float | None) -> None:
-        """Resync each so many seconds; of several periods asked for the shortest counts, and None changes nothing.
+        """Set the period in seconds; the shortest of several requested periods applies, and None changes nothing.
 
         Raises:
             ValueError: the period is not positive.
@@ -128,7 +125,7 @@ class Resync:
         if period is None:
             return
         if not period > 0:
-            raise ValueError(f"a resync period must be more than 0 s, not {period!r}; None for no resync")
+            raise ValueError(f"resync must be more than 0 seconds, not {period!r}; None disables it")
         if self._period is None or period < self._period:
             self._period = period
             self._changed.set()
@@ -149,6 +146,6 @@ class Resync:
     async def _repeat_all(self) -> None:
         for number, cached in enumerate(self._store, 1):
             if self._store.get(cached.request) is cached:
-                self._handlers.tell(CacheEvent(EventType.RESYNC, old=cached, new=cached))
+                self._handlers.notify(CacheEvent(EventType.RESYNC, old=cached, new=cached))
             if number % _EVENTS_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Keep the objects of one kind up to date and tell handlers what changes."""
+"""The informer: one kind mirrored into a store, with handlers that are notified of every change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 
 from reconciler.cache.decoding import WireReader, read_answer
-from reconciler.cache.errors import CacheNotSynced, Failure, Pacer
+from reconciler.cache.errors import BackoffManager, CacheNotSynced, Failure
 from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync
 from reconciler.cache.object import CacheEvent, EventType
 from reconciler.cache.overlay import Overlay, OverlayStatistics
@@ -19,6 +19,7 @@ from reconciler.cache.sink import StoreSink
 from reconciler.cache.store import Store, StoreStatistics, WritableStore, refuse_coroutine_function
 from reconciler.cache.watch import ReflectorStatistics
 from reconciler.clock import Clock, current_clock
+from reconciler.errors import error_text
 from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
 
 __all__ = ["Informer", "InformerStatistics"]
@@ -28,25 +29,25 @@ _logger = logging.getLogger("reconciler.cache")
 
 @dataclass(frozen=True, slots=True)
 class InformerStatistics:
-    """Count what one informer holds and did.
+    """Counters of one informer.
 
     Attributes:
-        scope: what it watches, for people.
+        scope: what it watches, as text.
         synced: whether the initial list is complete.
-        handlers: how many are registered.
-        events: how many were told.
+        handlers: number of registered handlers.
+        events: number of delivered events.
         handler_errors: how often a handler failed.
         restart_errors: how often a callback of `Informer.on_restart` failed.
-        stale: objects and events left out because the store had a newer version.
-        unexpected: objects left out because they are of another kind or cannot be read.
-        transform_errors: objects kept as they came because the transform failed.
-        reflectors: what the reflectors did, together.
-        store: what is held.
+        stale: objects and events ignored because the store had a newer version.
+        unexpected: objects ignored because they are of another kind or unreadable.
+        transform_errors: objects stored as received because the transform failed.
+        reflectors: the counters of all its reflectors together.
+        store: what is stored.
         overlay: own writes that the watch has not confirmed.
-        last_error: what went wrong last; None while all is well.
-        elsewhere: objects and events left out because another replica answers for them.
-        server_filters: whether the server leaves those out itself; None where nothing is shared out by hash, and until
-            the server's answer says so.
+        last_error: the last failure; None while all is well.
+        elsewhere: objects and events ignored because another replica is responsible for them.
+        server_filters: whether the server filters those itself; None without a hash partition, and until the server's
+            answer is known.
     """
 
     scope: str
@@ -67,20 +68,20 @@ class InformerStatistics:
 
 
 class Informer:
-    """Mirror one kind; made by `Cache.informer`, which shares it.
+    """A mirror of one kind; created by `Cache.informer`, which shares it.
 
-    It promises: the store has a change before a handler hears of it; each handler hears the changes of an object in
-    order, and replaying what it heard gives the store; a handler that fails hurts nobody else; nothing that the server
-    or the network does ends it.
+    Guarantees: the store is updated before handlers are notified. Each handler receives an object's changes in order,
+    and replaying them reproduces the store. A failing handler affects no other. No failure of the server or the network
+    ends the informer.
 
     Args:
         source: sends lists and watches.
         scope: what to watch.
-        resolve: finds out how the kind is served; asked again, with back-off, until it knows.
-        resource: how it is served, if that is known.
+        resolve: returns how the kind is served; called again, with backoff, until it succeeds.
+        resource: how the kind is served, if known.
         resync: seconds between two RESYNC events of each object; None, the default, for never.
         list_in_pages: as in `Cache`.
-        clock: the clock in force by default.
+        clock: default: the current clock.
         rng: source of jitter.
     """
 
@@ -98,7 +99,7 @@ class Informer:
     ) -> None:
         self._source = source
         self._scope = scope
-        self._is_plain = not scope.leaves and scope.partition is None and scope.transform is None
+        self._is_plain = not scope.is_filtered and scope.partition is None and scope.transform is None
         self._resolve = resolve
         self._clock = clock or current_clock()
         self._rng = rng
@@ -128,14 +129,17 @@ class Informer:
         return self._scope.gvk
 
     def covers(self, namespace: str | None) -> bool:
-        """Say whether the objects of a namespace are watched; None for those of a cluster-scoped kind, or all."""
+        """Return whether a namespace's objects are watched.
+
+        None asks for a cluster-scoped kind, or for all namespaces.
+        """
         clustered = self._resource is not None and not self._resource.namespaced
         return clustered or self._scope.covers(namespace)
 
     def version(self, namespace: str | None = None) -> str:
-        """Return how far the watch has come in a namespace, or in all; ``""`` before the first list.
+        """Return the version that the watch has reached in a namespace, or in all; ``""`` before the first list.
 
-        Where several watches make up the answer it is the lowest, so that watching on from it misses nothing.
+        If several watches contribute, it is the lowest, so that a watch from there misses nothing.
         """
         sinks = [sink for sink in self._sinks.values() if namespace is None or sink.namespace in (None, namespace)]
         versions = {sink.version for sink in sinks}
@@ -149,15 +153,15 @@ class Informer:
         """Return how the kind is served.
 
         Raises:
-            CacheNotSynced: the server did not serve it so far.
+            CacheNotSynced: the server has not served it so far.
         """
         if self._resource is None:
-            raise CacheNotSynced(f"{self._scope.gvk} is not known yet: {self.problem}")
+            raise CacheNotSynced(f"{self._scope.gvk} was not discovered yet: {self.problem}")
         return self._resource
 
     @property
     def store(self) -> Store:
-        """Return what the watch has told; own writes are not in it before that."""
+        """Return the objects as the watch delivered them; own writes appear when the watch delivers them."""
         return self._store
 
     @property
@@ -167,17 +171,17 @@ class Informer:
 
     @property
     def synced(self) -> bool:
-        """Say whether the initial list is in the store and delivered to all handlers."""
+        """Return whether the initial list is in the store and was delivered to all handlers."""
         return self._synced.is_set()
 
     async def wait_synced(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
         """Wait until `synced`. Cancellation changes nothing.
 
         Args:
-            timeout: seconds; None, the default, waits for ever.
+            timeout: seconds; None, the default, waits indefinitely.
 
         Raises:
-            CacheNotSynced: it took longer.
+            CacheNotSynced: the timeout expired.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -186,16 +190,16 @@ class Informer:
             raise CacheNotSynced(f"not synced after {timeout:g} s: {self.problem}") from None
 
     async def refresh(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
-        """Bring the store to a state that is not older than this call, by a consistent list.
+        """Bring the store to a state not older than this call, with a consistent list.
 
-        For a moment after which another process has written for the last time, as on winning an election: a watch alone
-        may lag behind, and says how far it has come only once a minute. Cancellation ends the waiting, not the list.
+        Use it after a moment from which on another process no longer writes, such as winning an election: a watch alone
+        may lag, and reports its progress only once a minute. Cancellation ends the waiting, not the list.
 
         Args:
-            timeout: seconds; None, the default, waits for ever.
+            timeout: seconds; None, the default, waits indefinitely.
 
         Raises:
-            CacheNotSynced: it took longer.
+            CacheNotSynced: the timeout expired.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -209,8 +213,8 @@ class Informer:
     def restart_first_lists(self) -> None:
         """Restart the initial lists, unless the informer is synced.
 
-        Afterwards `synced` means that everything was listed after this call. `refresh` does the same and waits, which
-        may take forever where the kind is not served.
+        Afterwards, `synced` means that everything was listed after this call. `refresh` does the same and waits, which
+        may take forever if the kind is not served.
         """
         if self.synced:
             return
@@ -221,24 +225,24 @@ class Informer:
 
     @property
     def last_error(self) -> Failure | None:
-        """Return what went wrong last; None while all is well."""
+        """Return the last failure; None while all is well."""
         failures = [reflector.last_failure for reflector in self._reflectors if reflector.last_failure is not None]
         return max(failures, key=lambda failure: failure.at, default=self._unresolved)
 
     @property
     def problem(self) -> str:
-        """Return why it is not synced, as far as that is known, for people."""
+        """Return why the informer is not synced, as far as known, as text."""
         failure = self.last_error
         return str(failure) if failure is not None else f"{self._scope}: no answer yet"
 
     def add_handler(self, handler: Handler) -> HandlerRegistration:
-        """Let a handler hear of every change; first of what is there already, as ADDED with ``initial=True``.
+        """Add a handler for all changes; it first receives the existing objects as ADDED with ``initial=True``.
 
-        Handlers are called on the event loop and must be quick: compute keys, put them into a queue. What they raise is
-        contained, counted and logged.
+        Handlers are called on the event loop and must be quick: compute keys and add them to a queue. Their exceptions
+        are contained, counted and logged.
 
         Raises:
-            TypeError: the handler is a coroutine function, which nobody would await.
+            TypeError: the handler is a coroutine function, which nothing would await.
         """
         refuse_coroutine_function(handler, "a handler of an informer")
         registration = HandlerRegistration(handler, self, self._handlers)
@@ -248,64 +252,64 @@ class Informer:
         return registration
 
     def on_restart(self, callback: Callable[[], None]) -> None:
-        """Call back when the server's versions have begun anew, as after a restore of etcd.
+        """Register a callback for when the server's versions have started again, as after a restore of etcd.
 
-        The store holds the new state by then; the events that lead to it follow. Whoever remembers versions must forget
-        them.
+        When it is called, the store already contains the new state; the events leading to it follow. Code that
+        remembers versions must forget them.
         """
         self._restarted.append(callback)
 
     def resync_every(self, period: float | None) -> None:
-        """Repeat all objects as RESYNC events; of several periods asked for the shortest counts.
+        """Repeat all objects as RESYNC events; the shortest of several requested periods applies.
 
         Args:
-            period: seconds, spread by 10 %; None changes nothing.
+            period: seconds, with a jitter of 10 %; None changes nothing.
 
         Raises:
             ValueError: the period is not positive.
         """
         self._resync.every(period)
 
-    def wrote(self, verb: str, request: Request, answer: bytes) -> None:
-        """Take the answer to a write of this process, for readers to see at once.
+    def record_write(self, verb: str, request: Request, answer: bytes) -> None:
+        """Record the answer to a write of this process, visible to readers immediately.
 
         Args:
             verb: ``"delete"`` for deletions, whose answer may be a Status.
             request: the object's key.
-            answer: the body of the answer; what is not of this informer's kind, as a Scale, is ignored.
+            answer: the body of the answer; ignored if it is of another kind, such as a Scale.
         """
         if not self.covers(request.namespace):
             return
-        if verb != "delete" and self._is_plain:  # nearly always: read once what the other way reads twice
-            cached = self._reader.read(answer, told=False)
+        if verb != "delete" and self._is_plain:  # the common case: decode the answer once, not twice
+            cached = self._reader.read(answer, report=False)
             if cached is not None and not cached.deletion_timestamp:
-                self._overlay.wrote(cached)
+                self._overlay.record_write(cached)
                 return
         seen = read_answer(answer)
         if seen is None or seen.kind not in (self.gvk.kind, "Status"):
             return
         if seen.deletes(verb):
-            self._overlay.deleted(request, seen.uid)
+            self._overlay.record_deletion(request, seen.uid)
         elif seen.kind == self.gvk.kind:
             self._lay_over(answer)
 
     def _lay_over(self, answer: bytes) -> None:
-        if self._scope.leaves:
-            # The server selects by what is stored, not by what a transform has made of it.
+        if self._scope.is_filtered:
+            # The server's selector sees the stored object, not the transformed one.
             plain = WireReader(self._scope.gvk).read(answer)
             if plain is None:
                 return
-            if self._scope.has_left(plain):
-                self._overlay.left(plain)
+            if self._scope.excludes(plain):
+                self._overlay.record_departure(plain)
                 return
             if not self._scope.selects(plain):
                 return
         cached = self._reader.read(answer)
         if cached is not None:
-            self._overlay.wrote(cached)
+            self._overlay.record_write(cached)
 
     def statistics(self) -> InformerStatistics:
-        """Count what is held and was done."""
+        """Return the informer's counters."""
         done = [reflector.statistics() for reflector in self._reflectors]
         return InformerStatistics(
             scope=str(self._scope),
@@ -356,14 +360,14 @@ class Informer:
             group.create_task(self._resync.run())
 
     async def _resolved(self) -> ResourceType:
-        pacer = Pacer(clock=self._clock, rng=self._rng)
+        backoff = BackoffManager(clock=self._clock, rng=self._rng)
         while True:
             try:
                 resource = await self._resolve()
-            except Exception as error:  # noqa: BLE001 - a kind may be installed later, a server may come back
-                self._unresolved = Failure(f"find out how {self._scope.gvk} is served", error, self._clock.now())
-                delay = pacer.delay(error)
-                pacer.log(self._unresolved, delay)
+            except Exception as error:  # noqa: BLE001 - the kind may be installed later, the server may come back
+                self._unresolved = Failure(f"discover {self._scope.gvk}", error, self._clock.now())
+                delay = backoff.delay(error)
+                backoff.log(self._unresolved, delay)
                 await asyncio.sleep(delay)
             else:
                 self._unresolved = None
@@ -389,8 +393,8 @@ class Informer:
             store=self._store,
             overlay=self._overlay,
             handlers=self._handlers,
-            selective=self._scope.leaves,
-            on_filled=self._filled,
+            filtered=self._scope.is_filtered,
+            on_listed=self._filled,
             on_restart=self._restart,
         )
 
@@ -403,9 +407,10 @@ class Informer:
         for callback in tuple(self._restarted):
             try:
                 callback()
-            except Exception:
+            except Exception as error:
                 self._restart_errors += 1
-                _logger.exception("%s: a callback of on_restart failed", self._scope)
+                text = f"{type(error).__name__}: {error_text(error)}"
+                _logger.exception("%s: an on_restart callback failed: %s", self._scope, text)
 
     def _progress(self, request: Request) -> Version | None:
         sink = self._sinks.get(request.namespace) or self._sinks.get(None)

@@ -1,17 +1,8 @@
-"""Say what an informer watches; two that watch the same are one.
+"""What an informer watches: kind, namespaces, selectors, and its part of a partitioned kind.
 
----
-
-Say which part of a kind's objects a process answers for, where several share the work.
-
-A hash range is asked of the server as ``shardSelector`` (KEP-5866, alpha in Kubernetes 1.36 behind the feature gate
-``ShardedListAndWatch``). A server that does not know it ignores it, so every object is looked at here as well: the
-answer is right on any server, on several that differ, and while the gate is switched.
-
-
----
-
-Match labels and simple field selectors against objects that are at hand.
+A hash range is sent to the server as ``shardSelector`` (KEP-5866, alpha in Kubernetes 1.36, feature gate
+``ShardedListAndWatch``). A server without the feature ignores it, so the client checks every object as well. The result
+is therefore correct on any server, on several that differ, and while the gate is being switched.
 """
 
 from __future__ import annotations
@@ -38,22 +29,23 @@ __all__ = [
 
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
-"""Change a decoded object before it is stored; may work in place. Name, namespace, uid, version stay the server's."""
+"""Change a decoded object before it is stored, possibly in place. Its name, namespace, uid and version are restored
+afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Be the identity of an informer.
+    """The identity of an informer: two informers with equal scopes are one.
 
     Attributes:
         gvk: the kind.
-        namespaces: those that are watched, sorted; None for all of them, and for cluster-scoped kinds.
-        label_selector: in the API's syntax; None for everything.
-        field_selector: the same for fields.
-        metadata_only: hold nothing but metadata.
-        managed_fields: hold ``metadata.managedFields`` too.
-        transform: what is applied to each object.
-        partition: the part that this process answers for; None for all of it.
+        namespaces: the watched namespaces, sorted; None for all, and for cluster-scoped kinds.
+        label_selector: in the API's syntax; None for no selector.
+        field_selector: in the API's syntax; None for no selector.
+        metadata_only: store only the metadata.
+        managed_fields: store ``metadata.managedFields`` too.
+        transform: applied to each object.
+        partition: the part of the kind that this process is responsible for; None for all of it.
     """
 
     gvk: GroupVersionKind
@@ -72,45 +64,48 @@ class Scope:
         object.__setattr__(self, "_fields", parse_fields(self.field_selector or ""))
 
     @property
-    def selective(self) -> bool:
-        """Say whether a selector narrows what this process answers for."""
+    def has_selector(self) -> bool:
+        """Return whether a label or field selector is set; the partition does not count."""
         return bool(self.label_selector or self.field_selector)
 
     @property
     def streams(self) -> int:
-        """Return how many watches this takes: one for each namespace."""
+        """Return the number of watches: one for each namespace."""
         return 1 if self.namespaces is None else len(self.namespaces)
 
     @property
     def labels(self) -> str | None:
-        """Return all that labels have to fulfil, the partition's condition counted in."""
+        """Return the complete label selector, including the partition's."""
         of_partition = self.partition.labels if self.partition is not None else None
         return ",".join(text for text in (self.label_selector, of_partition) if text) or None
 
     @property
-    def leaves(self) -> bool:
-        """Say whether an object may leave the watch alive."""
+    def is_filtered(self) -> bool:
+        """Return whether a live object can leave the watch: its labels or fields may stop matching."""
         return bool(self.labels or self.field_selector)
 
     @property
     def whole(self) -> bool:
-        """Say whether complete objects are held."""
+        """Return whether complete objects are stored."""
         return not self.metadata_only
 
-    def of_whole_objects(self) -> Scope:
-        """Return the same with complete objects."""
+    def with_whole_objects(self) -> Scope:
+        """Return the same scope with complete objects."""
         return replace(self, metadata_only=False)
 
     def covers(self, namespace: str | None) -> bool:
-        """Say whether a namespace is watched; None asks for all of them, or for a cluster-scoped kind."""
+        """Return whether a namespace is watched; None asks for all namespaces, or for a cluster-scoped kind."""
         return self.namespaces is None or namespace in self.namespaces
 
     def selects(self, cached: CachedObject) -> bool:
-        """Say whether an object is surely selected; a field selector of other fields than the name leaves it open."""
+        """Return whether an object certainly matches.
+
+        False if the field selector uses a field other than name and namespace.
+        """
         return self._labels.matches(cached.labels) and bool(matches_fields(self._fields, cached.request))
 
-    def has_left(self, cached: CachedObject) -> bool:
-        """Say whether an object's labels put it outside."""
+    def excludes(self, cached: CachedObject) -> bool:
+        """Return whether an object's labels do not match."""
         return not self._labels.matches(cached.labels)
 
     def selectors(self) -> list[tuple[str, str]]:
@@ -132,7 +127,7 @@ class Scope:
 
 
 HASHES = 1 << 64
-"""How many values the hash has."""
+"""The number of hash values."""
 
 _OFFSET = 0xCBF29CE484222325
 _PRIME = 0x100000001B3
@@ -140,7 +135,7 @@ _MASK = HASHES - 1
 
 
 def fnv1a(text: str) -> int:
-    """Return the 64-bit FNV-1a hash of a text, as kube-apiserver computes it of a uid."""
+    """Return the 64-bit FNV-1a hash of a text, as kube-apiserver computes it from a uid."""
     found = _OFFSET
     for byte in text.encode():
         found = (found ^ byte) * _PRIME & _MASK
@@ -149,11 +144,11 @@ def fnv1a(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class HashRange:
-    """Be the objects whose uid's hash lies in a range.
+    """The objects whose uid hashes into a range.
 
     Attributes:
         start: the first hash.
-        end: the one after the last, at most ``2**64``.
+        end: one past the last hash, at most ``2**64``.
     """
 
     start: int
@@ -161,26 +156,26 @@ class HashRange:
 
     @classmethod
     def share(cls, index: int, of: int) -> HashRange:
-        """Return one of equal ranges that together are everything.
+        """Return one of `of` equal ranges that together cover everything.
 
         Args:
-            index: which, from 0.
-            of: how many there are.
+            index: the position of the range, from 0.
+            of: the number of ranges.
         """
         return cls(index * HASHES // of, (index + 1) * HASHES // of)
 
     def holds(self, uid: str) -> bool:
-        """Say whether the object of a uid belongs to it. Takes about 4 µs."""
+        """Return whether an object with this uid is in the range. Takes about 4 µs."""
         return self.start <= fnv1a(uid) < self.end
 
     def __str__(self) -> str:
-        """Return what ``shardSelector`` says."""
+        """Return the range in the syntax of ``shardSelector``."""
         return f"shardRange(object.metadata.uid, '0x{self.start:016x}', '0x{self.end:016x}')"
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Be a part of a kind's objects.
+    """A part of a kind's objects.
 
     Attributes:
         labels: a label selector in the API's syntax; None for no such condition.
@@ -218,41 +213,46 @@ class _Requirement:
 
 
 class LabelSelector:
-    """Match labels as the API server does: ``a=b``, ``a!=b``, ``a in (b,c)``, ``a notin (b)``, ``a``, ``!a``, ``a>1``.
+    """A label selector: ``a=b``, ``a!=b``, ``a in (b,c)``, ``a notin (b)``, ``a``, ``!a``, ``a>1``.
+
+    It matches as the API server does.
 
     Args:
-        text: requirements joined by commas, all of which have to hold. ``""`` matches everything.
+        text: comma-separated requirements, all of which must hold. ``""`` matches everything.
 
     Raises:
-        ValueError: a requirement cannot be read.
+        ValueError: a requirement is malformed.
     """
 
     def __init__(self, text: str) -> None:
         self._requirements = tuple(_requirement(part.strip()) for part in _SPLIT.split(text)) if text.strip() else ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Say whether an object with these labels is selected."""
+        """Return whether an object with these labels matches."""
         return all(requirement.matches(labels) for requirement in self._requirements)
 
 
 def format_labels(selector: str | Mapping[str, str] | None) -> str | None:
-    """Return a label selector as text; None when it selects everything. A mapping means equality of each label."""
+    """Return a label selector as text; None if it selects everything.
+
+    A mapping requires each label to equal its value.
+    """
     if isinstance(selector, Mapping):
         selector = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
     return selector or None
 
 
 def parse_fields(text: str) -> tuple[tuple[str, str, str], ...]:
-    """Return the requirements of a field selector as path, ``=`` or ``!=``, and value.
+    """Return the requirements of a field selector as (path, ``=`` or ``!=``, value).
 
     Raises:
-        ValueError: a requirement cannot be read.
+        ValueError: a requirement is malformed.
     """
     return tuple(_field(part.strip()) for part in text.split(",") if part.strip())
 
 
 def matches_fields(fields: tuple[tuple[str, str, str], ...], request: Request) -> bool | None:
-    """Say whether an object's name and namespace fulfil a field selector; None when it asks for other fields."""
+    """Return whether a name and namespace match a field selector; None if the selector uses other fields."""
     held = {"metadata.name": request.name, "metadata.namespace": request.namespace or ""}
     if any(path not in held for path, _, _ in fields):
         return None
@@ -262,7 +262,7 @@ def matches_fields(fields: tuple[tuple[str, str, str], ...], request: Request) -
 def _field(part: str) -> tuple[str, str, str]:
     match = _FIELD.fullmatch(part)
     if match is None:
-        raise ValueError(f"{part!r} is no field requirement: write path=value or path!=value")
+        raise ValueError(f"{part!r} is not a valid field requirement: write path=value or path!=value")
     return match["path"], "!=" if match["operator"] == "!=" else "=", match["value"]
 
 
@@ -275,7 +275,9 @@ def _requirement(part: str) -> _Requirement:
         return _Requirement(match["key"], operator, frozenset({match["value"]}))
     if match := _EXISTENCE.fullmatch(part):
         return _Requirement(match["key"], "absent" if match["not"] else "exists")
-    raise ValueError(f"{part!r} is no label requirement: write key=value, key!=value, key in (a,b), key or !key")
+    raise ValueError(
+        f"{part!r} is not a valid label requirement: write key=value, key!=value, key in (a,b), key or !key"
+    )
 
 
 def _compares(value: str, operator: str, bound: str) -> bool:

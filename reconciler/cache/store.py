@@ -1,9 +1,4 @@
-"""Find objects by values computed from them; an object may have any number of values.
-
----
-
-Hold the objects of one informer, as the watch last told them.
-"""
+"""The store: one informer's objects by name, namespace and index."""
 
 from __future__ import annotations
 
@@ -14,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.cache.object import CachedObject
+from reconciler.errors import error_text
 from reconciler.meta import Request
 
 __all__ = [
@@ -39,32 +35,32 @@ _logger = logging.getLogger("reconciler.cache")
 
 
 def refuse_coroutine_function(function: object, what: str) -> None:
-    """Raise for a function whose result would have to be awaited: the stream waits for nothing.
+    """Raise for a coroutine function: the watch stream does not wait for handlers and index functions.
 
     Raises:
-        TypeError: it is a coroutine function.
+        TypeError: `function` is a coroutine function.
     """
     if inspect.iscoroutinefunction(function):
-        raise TypeError(f"{what} is a plain function, which adds to a queue what has to wait; {function!r} is async")
+        raise TypeError(f"{what} must be a plain function that adds slow work to a queue; {function!r} is async")
 
 
 def from_document_values(values: DocumentValues) -> ObjectValues:
-    """Let a function of the decoded document serve as one of the cached object; costs a decode an object."""
+    """Adapt a function of the decoded document to cached objects; costs one decode per object."""
     refuse_coroutine_function(values, "an index")
     return lambda cached: values(cached.decode())
 
 
 def owner_uids(cached: CachedObject) -> Iterable[str]:
-    """Give the uids of all owners: the values of an index that answers "what does this object own"."""
+    """Return the uids of all owners, as the values of an index that answers "what does this object own"."""
     return [reference.uid for reference in cached.owner_references]
 
 
 class Index:
-    """Map values to the objects that have them.
+    """A mapping of values to the objects that have them; an object may have any number of values.
 
     Args:
-        name: what readers ask for.
-        values: gives an object's values. Its failures are contained: the object then has none.
+        name: the name used in lookups.
+        values: computes an object's values. If it fails, the object has no values.
 
     Attributes:
         errors: how often `values` failed.
@@ -74,12 +70,12 @@ class Index:
         self.name = name
         self.errors = 0
         self._values = values
-        # Both sides hold only what is in the store: a value without objects is removed with its last object.
+        # Both contain only stored objects: a value is removed with its last object.
         self._objects: dict[str, dict[Request, CachedObject]] = {}
         self._held: dict[Request, tuple[str, ...]] = {}
 
     def put(self, cached: CachedObject) -> None:
-        """Index an object in place of what its key held before."""
+        """Index an object, replacing the previous one under its key."""
         self.discard(cached.request)
         values = self.values_of(cached)
         if not values:
@@ -89,7 +85,7 @@ class Index:
             self._objects.setdefault(value, {})[cached.request] = cached
 
     def discard(self, request: Request) -> None:
-        """Forget what a key held."""
+        """Remove the object under a key."""
         for value in self._held.pop(request, ()):
             objects = self._objects[value]
             del objects[request]
@@ -101,14 +97,17 @@ class Index:
         return list(self._objects.get(value, {}).values())
 
     def values_of(self, cached: CachedObject) -> tuple[str, ...]:
-        """Compute an object's values, each once."""
+        """Return an object's values without duplicates."""
         try:
             values = self._values(cached)
             return (values,) if isinstance(values, str) else tuple(dict.fromkeys(values))
-        except Exception:  # user code; an object that cannot be indexed must still be cached
+        except Exception as error:  # user code; an object that cannot be indexed must still be cached
             self.errors += 1
             level = logging.WARNING if self.errors == 1 else logging.DEBUG
-            _logger.log(level, "index %r failed on %r; it has no values there", self.name, cached, exc_info=True)
+            text = f"{type(error).__name__}: {error_text(error)}"
+            _logger.log(
+                level, "index %r failed on %r, not indexing the object: %s", self.name, cached, text, exc_info=True
+            )
             return ()
 
     def __len__(self) -> int:
@@ -118,13 +117,13 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatistics:
-    """Count what a store holds.
+    """What a store contains.
 
     Attributes:
-        objects: how many.
-        bytes: the length of all their documents together.
-        unreadable: how many of them a decoder refused, in whole or in part; see `CachedObject.problem`.
-        indexes: the distinct values of each index.
+        objects: number of objects.
+        bytes: total length of their documents.
+        unreadable: objects that the decoder rejected, in whole or in part; see `CachedObject.problem`.
+        indexes: number of distinct values per index.
         index_errors: how often an index function failed.
     """
 
@@ -136,10 +135,10 @@ class StoreStatistics:
 
 
 class Store:
-    """Read objects by name, namespace and index: what the watch has told, in memory, without waiting.
+    """The read side of a store: objects as the watch delivered them, by name, namespace and index.
 
-    Every answer is a snapshot: it does not change with later events. Own writes are not laid over it; `CachedClient`
-    does that.
+    Reads are in memory and do not wait. Every answer is a snapshot that later events do not change. This process's own
+    writes are not applied here; `CachedClient` does that.
     """
 
     def __init__(self) -> None:
@@ -151,12 +150,12 @@ class Store:
         self._unreadable = 0
 
     def get(self, request: Request) -> CachedObject | None:
-        """Return the object of a name and namespace, or None."""
+        """Return the object under a key, or None."""
         objects = self._namespaces.get(request.namespace)
         return objects.get(request.name) if objects is not None else None
 
     def list(self, namespace: str | None = None) -> Sequence[CachedObject]:
-        """Return the objects of a namespace, or of all when it is None."""
+        """Return the objects of a namespace; None for all."""
         if namespace is not None:
             return list(self._namespaces.get(namespace, {}).values())
         return [cached for objects in self._namespaces.values() for cached in objects.values()]
@@ -165,7 +164,7 @@ class Store:
         """Return the objects that have a value in an index.
 
         Raises:
-            ValueError: there is no index of this name.
+            ValueError: there is no index with this name.
         """
         return self.index(name).find(value)
 
@@ -173,27 +172,28 @@ class Store:
         """Return an index.
 
         Raises:
-            ValueError: there is none of this name.
+            ValueError: there is no index with this name.
         """
         index = self._indexes.get(name)
         if index is None:
             known = ", ".join(sorted(self._indexes)) or "none"
-            raise ValueError(f"no index {name!r}: declare it with add_index (there are: {known})")
+            raise ValueError(f"no index {name!r}: declare it with add_index (existing: {known})")
         return index
 
     def has_index(self, name: str) -> bool:
-        """Say whether there is an index of this name."""
+        """Return whether there is an index with this name."""
         return name in self._indexes
 
     def add_index(self, name: str, values: DocumentValues) -> None:
-        """Index all objects, present and future, by what a function gives for the decoded document.
+        """Index all present and future objects by the values that a function computes from the decoded document.
 
-        Costs a decode an object and event (about 4 µs for 1.5 KB). `add_object_index` avoids it.
+        Costs one decode per object and event (about 4 µs for 1.5 KB); `add_object_index` avoids it.
 
         Args:
-            name: what `by_index` is asked with; where it is the path of a field (``"spec.nodeName"``), field selectors
-                of cached reads use it.
-            values: gives the values of one document; an object that it fails on has none, which is counted.
+            name: the name for `by_index`. If it is a field's path (``"spec.nodeName"``), field selectors of cached
+                reads use the index.
+            values: computes the values of one document. An object on which it fails has none, and the failure is
+                counted.
 
         Raises:
             ValueError: the name is taken.
@@ -202,7 +202,7 @@ class Store:
         self.add_object_index(name, from_document_values(values))
 
     def add_object_index(self, name: str, values: ObjectValues) -> None:
-        """Index all objects by what a function gives for the cached object, which is not decoded.
+        """Index all objects by the values that a function computes from the cached object, without decoding it.
 
         Raises:
             ValueError: the name is taken.
@@ -210,18 +210,18 @@ class Store:
         """
         refuse_coroutine_function(values, "an index")
         if name in self._indexes:
-            raise ValueError(f"there is an index {name!r} already")
+            raise ValueError(f"index {name!r} already exists")
         index = self._indexes[name] = Index(name, values)
         for cached in self:
             index.put(cached)
 
     @property
     def unreadable(self) -> int:
-        """Return how many objects cannot be decoded, in whole or in part; may be read from any thread."""
+        """Return how many objects cannot be decoded, in whole or in part. Safe to call from any thread."""
         return self._unreadable
 
     def statistics(self) -> StoreStatistics:
-        """Count what is held."""
+        """Return what the store contains."""
         return StoreStatistics(
             objects=self._count,
             bytes=self._bytes,
@@ -235,19 +235,19 @@ class Store:
         return self._count
 
     def __contains__(self, request: object) -> bool:
-        """Say whether there is an object of a name and namespace."""
+        """Return whether there is an object under a key."""
         return isinstance(request, Request) and self.get(request) is not None
 
     def __iter__(self) -> Iterator[CachedObject]:
-        """Go through a snapshot of all objects."""
+        """Iterate over a snapshot of all objects."""
         return iter(self.list())
 
 
 class WritableStore(Store):
-    """Be the side of a store that its informer writes to."""
+    """The write side of a store, used by its informer."""
 
     def put(self, cached: CachedObject) -> None:
-        """Store an object in place of what its key held."""
+        """Store an object, replacing the previous one under its key."""
         objects = self._namespaces.setdefault(cached.request.namespace, {})
         before = objects.get(cached.request.name)
         objects[cached.request.name] = cached
@@ -258,7 +258,7 @@ class WritableStore(Store):
             index.put(cached)
 
     def discard(self, request: Request) -> None:
-        """Forget what a key held."""
+        """Remove the object under a key."""
         objects = self._namespaces.get(request.namespace, {})
         before = objects.pop(request.name, None)
         if before is None:
@@ -272,6 +272,6 @@ class WritableStore(Store):
             index.discard(request)
 
     def missing(self, namespace: str | None, present: Iterable[Request]) -> Sequence[CachedObject]:
-        """Return the objects of a namespace, or of all when it is None, whose keys are not among those given."""
+        """Return the objects of a namespace (None for all) whose keys are not in `present`."""
         kept = set(present)
         return [cached for cached in self.list(namespace) if cached.request not in kept]

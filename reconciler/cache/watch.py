@@ -1,9 +1,4 @@
-"""Understand the lines of one watch and hand them on.
-
----
-
-Read a watch: lines of any length out of chunks, an eye on silence, and a breath for the rest of the loop.
-"""
+"""One open watch: reading its lines, detecting silence, and decoding its events."""
 
 from __future__ import annotations
 
@@ -16,47 +11,47 @@ from typing import Any
 import msgspec
 
 from reconciler.cache.decoding import Bookmark, WireReader, decode_line, read_bookmark
-from reconciler.cache.errors import WatchTrouble, is_behind
+from reconciler.cache.errors import WatchError, is_behind
 from reconciler.cache.object import CachedObject
 from reconciler.cache.sink import Sink
 from reconciler.errors import APIError, TooManyRequests, error_from_response
 from reconciler.http import HTTPResponse, LineSplitter
 from reconciler.meta import UNDECODABLE, Request, Version, is_older, parse_version
 
-__all__ = ["Filled", "Position", "ReflectorStatistics", "Session", "read_lines"]
+__all__ = ["OnListed", "Position", "ReflectorStatistics", "WatchStream", "read_lines"]
 
 
 SILENCE_MARGIN = 10.0
-"""Seconds past its timeout after which a silent watch is dead: the server should have ended it."""
+"""Seconds after a silent watch's own timeout at which it is considered dead: the server should have ended it."""
 
 BOOKMARK_SILENCE = 180.0
-"""Seconds of silence after which a watch is dead where bookmarks come: kube-apiserver 1.36 sends one a minute (60.1 s
-apart), so three are missing."""
+"""Seconds of silence after which a watch with bookmarks is considered dead. kube-apiserver 1.36 sends one a minute
+(60.1 s apart), so three are missing."""
 
 INITIAL_SILENCE = 10.0
-"""Seconds of silence before the end mark after which a server is taken for one that knows no streamed lists; client-go
-begins to warn at that point."""
+"""Seconds of silence before the end of the initial events after which a server is assumed not to support streamed
+lists. client-go starts to warn at that point."""
 
 
-Filled = Callable[[Sequence[CachedObject], Version], Awaitable[None]]
-"""Take a complete list and its version."""
+OnListed = Callable[[Sequence[CachedObject], Version], Awaitable[None]]
+"""Called with a complete list and its version."""
 
 
 @dataclass(slots=True)
 class ReflectorStatistics:
-    """Count what one reflector, or all those of an informer, did. What is handed out is a copy.
+    """Counters of one reflector, or the sum over an informer's reflectors. Callers get a copy.
 
     Attributes:
-        lists: complete lists, streamed ones included.
-        watches: streams opened.
-        events: lines read, bookmarks included.
-        bookmarks: how many of them.
-        failures: of every kind.
-        expired: versions that were compacted away (410).
-        silent: streams given up because nothing came.
-        behind: answers of a server that had not come to the version asked for.
-        stale_lists: lists thrown away because they were older than what was known.
-        restarts: times that the server's versions fell.
+        lists: complete lists, including streamed ones.
+        watches: opened streams.
+        events: lines read, including bookmarks.
+        bookmarks: bookmarks.
+        failures: failures of every kind.
+        expired: versions that had been compacted (410).
+        silent: streams closed because no data arrived.
+        behind: answers of a server that had not reached the requested version.
+        stale_lists: lists discarded because they were older than what was known.
+        restarts: how often the server's versions decreased.
     """
 
     lists: int = 0
@@ -73,13 +68,14 @@ class ReflectorStatistics:
 
 @dataclass(slots=True)
 class Position:
-    """Say how far a reflector has come.
+    """How far a reflector has read.
 
     Attributes:
-        version: the newest version heard of; outlives `current`. 0 or ``""`` for a server whose lists tell none.
-        current: whether a watch can go on from there; else a list is needed.
-        exact: the next list must be consistent, whatever is known.
-        bookmarks_come: the server was seen to send bookmarks by itself.
+        version: the newest version received; kept when `current` becomes False. 0 or ``""`` for a server whose lists
+            have no version.
+        current: whether a watch can continue from there; if not, a list is needed.
+        exact: whether the next list must be consistent.
+        bookmarks_come: whether the server has sent a bookmark on its own.
     """
 
     version: Version | None = None
@@ -87,41 +83,43 @@ class Position:
     exact: bool = False
     bookmarks_come: bool = False
 
-    def lose(self, *, exact: bool = False) -> None:
-        """Let the next step be a list."""
+    def require_list(self, *, exact: bool = False) -> None:
+        """Make the next step a list."""
         self.current = False
         self.exact = self.exact or exact
 
-    def move(self, version: Version) -> None:
-        """Go on to the version of an event or a bookmark.
+    def advance(self, version: Version) -> None:
+        """Move to the version of an event or bookmark.
 
         Raises:
-            WatchTrouble: versions go backwards, as they do when etcd was restored from a backup.
+            WatchError: the version decreased, as it does when etcd was restored from a backup.
         """
         if not self.version or not version:
             return
         if is_older(version, self.version):
-            raise WatchTrouble(
-                f"an event of version {version} after {self.version}; was etcd restored?", kind="fallen", lost=True
+            raise WatchError(
+                f"an event has version {version}, after {self.version}; was etcd restored?",
+                kind="version decreased",
+                must_relist=True,
             )
         self.version = version
 
 
-class Session:
-    """Be the reader of one stream.
+class WatchStream:
+    """The state of one open watch.
 
     Args:
-        position: moved by what is read.
-        sink: takes what is read.
-        reader: makes cached objects.
-        counts: counts it.
-        timeout: seconds that the server was asked to keep the stream open.
-        filled: takes the initial events when they are complete; None when the stream begins without them.
+        position: advanced by the events read.
+        sink: receives the objects.
+        reader: decodes the objects.
+        counts: counts events and bookmarks.
+        timeout: seconds the server was asked to keep the stream open.
+        on_listed: called when the initial events are complete; None if the stream has none.
 
     Attributes:
-        initial: the initial events so far; None once they are complete, or when there are none.
-        lines: how many were read.
-        opened: whether the server has opened the stream.
+        initial: the initial events received so far; None once they are complete, or if there are none.
+        lines: number of lines read.
+        opened: whether the server opened the stream.
         timeout: as given.
     """
 
@@ -133,30 +131,30 @@ class Session:
         reader: WireReader,
         counts: ReflectorStatistics,
         timeout: int,
-        filled: Filled | None = None,
+        on_listed: OnListed | None = None,
     ) -> None:
-        self.initial: dict[Request, CachedObject] | None = {} if filled is not None else None
+        self.initial: dict[Request, CachedObject] | None = {} if on_listed is not None else None
         self.lines = 0
         self.opened = False
         self.timeout = timeout
-        self._filled = filled
+        self._on_listed = on_listed
         self._position = position
         self._sink = sink
         self._reader = reader
         self._counts = counts
 
-    def silence(self) -> float:
-        """Return the seconds without a byte after which the stream is dead."""
+    def silence_limit(self) -> float:
+        """Return the seconds without data after which the stream is considered dead."""
         if self.initial is not None:
             return INITIAL_SILENCE
         return BOOKMARK_SILENCE if self._position.bookmarks_come else self.timeout + SILENCE_MARGIN
 
     def handle(self, line: bytes) -> Awaitable[None] | None:
-        """Take a line; return what has to be awaited before the next one.
+        """Process a line; return an awaitable to complete before the next line, if any.
 
         Raises:
-            APIError: the line is an error of the server's.
-            WatchTrouble: it is no event, or contradicts what came before.
+            APIError: the line is an error from the server.
+            WatchError: the line is not an event, or contradicts earlier ones.
         """
         self.lines += 1
         self._counts.events += 1
@@ -165,20 +163,20 @@ class Session:
             if event.type == "BOOKMARK":
                 return self._bookmark(read_bookmark(event.object))
         except ValueError as error:
-            raise WatchTrouble(f"a line that is no event ({error})", kind="garbled", lost=True) from None
+            raise WatchError(f"malformed watch event: {error}", kind="malformed", must_relist=True) from None
         if event.type == "ERROR":
             raise self._error(event.object)
         cached = self._reader.read(event.object)
         if cached is not None:
             self._change(event.type, cached)
         elif self.initial is None and (version := self._reader.version_of(event.object)) is not None:
-            self._position.move(version)
+            self._position.advance(version)
             self._sink.advance(version)
         return None
 
     def _change(self, type: str, cached: CachedObject) -> None:
         if self.initial is None:
-            self._position.move(cached.version)
+            self._position.advance(cached.version)
             self._sink.apply(type, cached)
         elif type == "DELETED":
             self.initial.pop(cached.request, None)
@@ -190,11 +188,11 @@ class Session:
         version = parse_version(bookmark.resource_version)
         if self.initial is None:
             self._position.bookmarks_come = True
-            self._position.move(version)
+            self._position.advance(version)
             self._sink.advance(version)
-        elif bookmark.ends_initial_events and self._filled is not None:
+        elif bookmark.ends_initial_events and self._on_listed is not None:
             objects, self.initial = list(self.initial.values()), None
-            return self._filled(objects, version)
+            return self._on_listed(objects, version)
         return None
 
     def _error(self, raw: msgspec.Raw) -> APIError:
@@ -206,55 +204,58 @@ class Session:
         code = body.get("code")
         error = error_from_response(code if isinstance(code, int) else 500, body)
         if not isinstance(error, TooManyRequests) and not is_behind(error):
-            # The server ended the watch for a reason of its own; the same watch might end in the same way for ever.
-            self._position.lose()
+            # The server ended the watch for a reason of its own; the same watch might end the same way again and again.
+            self._position.require_list()
         return error
 
 
 _REARM = 1.0
-"""Seconds by which the alarm may ring early; moving it with every chunk would cost more than reading the chunk."""
+"""Seconds by which the alarm may fire early: moving it with every chunk would cost more than reading the chunk."""
 
 _LINES_BETWEEN_YIELDS = 200
-"""Lines handled before others get the loop: about 2 ms of work."""
+"""Lines processed before yielding to the event loop: about 2 ms of work."""
 
 
 async def read_lines(
-    response: HTTPResponse, silence: Callable[[], float], handle: Callable[[bytes], Awaitable[None] | None]
+    response: HTTPResponse, silence_limit: Callable[[], float], handle: Callable[[bytes], Awaitable[None] | None]
 ) -> None:
-    """Hand every line of a stream to `handle` until the stream ends.
+    """Pass every line of a stream to `handle` until the stream ends.
 
-    A line that the end cuts off is dropped: the watch is resumed before it. Cancellation stops between two lines; the
-    caller closes the response.
+    A line cut off by the end of the stream is dropped; the watch resumes before it. Cancellation stops between two
+    lines; the caller closes the response.
 
     Args:
         response: the open stream.
-        silence: gives the seconds without a byte after which the stream counts as dead; asked anew as bytes come.
-        handle: takes a line; what it returns is awaited, and silence does not count meanwhile.
+        silence_limit: returns the seconds without data after which the stream is considered dead; called again as data
+            arrives.
+        handle: processes a line. Its result is awaited if not None, and that time does not count as silence.
 
     Raises:
-        WatchTrouble: the stream fell silent (kind ``"silent"``).
+        WatchError: the stream went silent (kind ``"silent"``).
         InvalidResponse: a line is longer than 32 MiB.
     """
     if response.chunks is None:
         return
-    limit = silence()
+    limit = silence_limit()
     scope = asyncio.timeout(limit)
     try:
         async with scope:
-            await _read(response, scope, silence, handle)
+            await _read(response, scope, silence_limit, handle)
     except TimeoutError:
         if not scope.expired():
             raise
-        raise WatchTrouble(f"no byte for {silence():.0f} s; the connection is taken for dead", kind="silent") from None
+        raise WatchError(
+            f"no data for {silence_limit():.0f} s; the connection is considered dead", kind="silent"
+        ) from None
 
 
 async def _read(
     response: HTTPResponse,
     scope: asyncio.Timeout,
-    silence: Callable[[], float],
+    silence_limit: Callable[[], float],
     handle: Callable[[bytes], Awaitable[None] | None],
 ) -> None:
-    assert response.chunks is not None  # noqa: S101 - the caller has looked
+    assert response.chunks is not None  # noqa: S101 - the caller has checked
     loop = asyncio.get_running_loop()
     splitter = LineSplitter()
     armed, handled = loop.time(), 0
@@ -270,6 +271,6 @@ async def _read(
                 await asyncio.sleep(0)
         now = loop.time()
         if now - armed >= _REARM:
-            # After the lines: a bookmark among them may have changed how long silence is borne.
-            scope.reschedule(now + silence())
+            # After the lines, since a bookmark among them may have changed the limit.
+            scope.reschedule(now + silence_limit())
             armed = now

@@ -138,23 +138,23 @@ def _column_type(schema: dict[str, Any], path: str) -> str:
     return kind if kind in {"integer", "number", "boolean"} else "string"
 
 
-def _words(text: str) -> frozenset[str]:
+def _word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_KEPT = _words(
+_KEPT = _word_set(
     "type format default enum minimum maximum multipleOf minLength maxLength pattern minItems maxItems "
     "minProperties maxProperties example externalDocs"
 )
-_SAYS_NOTHING = _words("title examples deprecated readOnly contentMediaType contentEncoding $comment")
-_HANDLED = _words(
+_IGNORED = _word_set("title examples deprecated readOnly contentMediaType contentEncoding $comment")
+_HANDLED = _word_set(
     "$defs $ref allOf anyOf const description properties required items additionalProperties uniqueItems "
     "exclusiveMinimum exclusiveMaximum"
 )
-_KNOWN = _KEPT | _SAYS_NOTHING | _HANDLED
+_KNOWN = _KEPT | _IGNORED | _HANDLED
 # The formats that apiextensions checks; others make the server warn. "duration" is left out: pydantic writes ISO 8601
 # where the API reads Go's form.
-_FORMATS = _words(
+_FORMATS = _word_set(
     "bsonobjectid byte cidr creditcard date date-time datetime double email float hexcolor hostname int32 int64 ipv4 "
     "ipv6 isbn isbn10 isbn13 mac password rgbcolor ssn uri uuid uuid3 uuid4 uuid5"
 )
@@ -180,10 +180,10 @@ def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> dict[
         schema = model.model_json_schema(by_alias=True)
     except PydanticInvalidForJsonSchema as error:
         raise SchemaError(f"{model.__name__}: {error}") from error
-    return _Walk(schema.get("$defs", {}), defaults=defaults).schema(schema, model.__name__)
+    return _SchemaConverter(schema.get("$defs", {}), defaults=defaults).schema(schema, model.__name__)
 
 
-class _Walk:
+class _SchemaConverter:
     def __init__(self, definitions: Mapping[str, Any], *, defaults: bool) -> None:
         self._definitions = definitions
         self._defaults = defaults
@@ -243,7 +243,7 @@ class _Walk:
 
     def _int_or_string(self, source: Mapping[str, Any]) -> dict[str, Any]:
         result = self._common(source)
-        _say_bounds(result, source)
+        _add_bounds(result, source)
         for key in ("type", "format"):
             result.pop(key, None)
         return result | {"x-kubernetes-int-or-string": True}
@@ -253,13 +253,13 @@ class _Walk:
         result = self._common(source)
         if "const" in source:
             result["enum"] = [source["const"]]
-        _say_type(result, where)
-        _say_bounds(result, source)
+        _add_type(result, where)
+        _add_bounds(result, source)
         kind = result.get("type")
         if kind == "object":
-            self._say_members(result, source, where)
+            self._add_members(result, source, where)
         elif kind == "array":
-            self._say_items(result, source, where)
+            self._add_items(result, source, where)
         elif kind is None and "x-kubernetes-int-or-string" not in result:
             result["x-kubernetes-preserve-unknown-fields"] = True
         return result
@@ -282,7 +282,7 @@ class _Walk:
                     where, f"needs {key!r} of JSON Schema, which the API lacks", _HINTS.get(key, "use another type")
                 )
 
-    def _say_members(self, result: dict[str, Any], source: Mapping[str, Any], where: str) -> None:
+    def _add_members(self, result: dict[str, Any], source: Mapping[str, Any], where: str) -> None:
         properties = source.get("properties") or {}
         others = source.get("additionalProperties")
         if properties:
@@ -307,7 +307,7 @@ class _Walk:
             )
         return self.schema(inner, where)
 
-    def _say_items(self, result: dict[str, Any], source: Mapping[str, Any], where: str) -> None:
+    def _add_items(self, result: dict[str, Any], source: Mapping[str, Any], where: str) -> None:
         result["items"] = self.nullable(source.get("items") or {}, f"{where}[]")
         scalar = result["items"].get("type") in {"string", "integer", "number", "boolean"}
         if source.get("uniqueItems") and scalar:
@@ -334,7 +334,7 @@ def _without_null(source: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     return source, False
 
 
-def _say_type(result: dict[str, Any], where: str) -> None:
+def _add_type(result: dict[str, Any], where: str) -> None:
     if "enum" in result and "type" not in result:
         names = {bool: "boolean", str: "string", int: "integer", float: "number"}
         types = {names.get(type(value), "object") for value in result["enum"]}
@@ -351,7 +351,7 @@ def _say_type(result: dict[str, Any], where: str) -> None:
         result.setdefault("format", "double")
 
 
-def _say_bounds(result: dict[str, Any], source: Mapping[str, Any]) -> None:
+def _add_bounds(result: dict[str, Any], source: Mapping[str, Any]) -> None:
     """Write exclusive bounds as JSON Schema's draft 4 did: a number and a flag."""
     for exclusive, bound, tighter in (("exclusiveMinimum", "minimum", max), ("exclusiveMaximum", "maximum", min)):
         limit = source.get(exclusive)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from reconciler.objects.markers import PrinterColumn, Rule
 from reconciler.objects.model import ConditionedStatus, Model
 
-__all__ = ["Definition", "Scope", "check_names", "models_of", "plural_of", "texts"]
+__all__ = ["Definition", "Scope", "check_names", "models_of", "plural_of", "string_tuple"]
 
 Scope = Literal["Namespaced", "Cluster"]
 
@@ -50,7 +50,7 @@ def plural_of(kind: str) -> str:
     return word + "s"
 
 
-def texts(owner: str, keyword: str, values: Sequence[str]) -> tuple[str, ...]:
+def string_tuple(owner: str, keyword: str, values: Sequence[str]) -> tuple[str, ...]:
     """Return a sequence of texts as a tuple.
 
     Raises:

@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 from reconciler.errors import ReconcilerError
 from reconciler.meta import GroupVersionKind, Request, ResourceType, copy_json, equal, name_of, namespace_of
 from reconciler.objects.crd import generate_crd
-from reconciler.objects.declaration import Definition, Scope, check_names, models_of, plural_of, texts
+from reconciler.objects.declaration import Definition, Scope, check_names, models_of, plural_of, string_tuple
 from reconciler.objects.lenient import read_leniently
 from reconciler.objects.markers import PrinterColumn, Rule
 from reconciler.objects.model import ConditionedStatus, ObjectMeta
@@ -120,10 +120,10 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         cls.resource_type = ResourceType(cls.gvk, plural, scope == "Namespaced", frozenset({"status"}))
         cls.definition = Definition(
             singular=singular or kind.lower(),
-            short_names=texts(cls.__name__, "short_names", short_names),
-            categories=texts(cls.__name__, "categories", categories),
+            short_names=string_tuple(cls.__name__, "short_names", short_names),
+            categories=string_tuple(cls.__name__, "categories", categories),
             printer_columns=tuple(printer_columns),
-            selectable_fields=texts(cls.__name__, "selectable_fields", selectable_fields),
+            selectable_fields=string_tuple(cls.__name__, "selectable_fields", selectable_fields),
             rules=tuple(rules),
             storage=storage,
             served=served,
@@ -162,7 +162,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         obj.spec = _read(document, "spec", cls.spec_model, problems)
         obj.status = _read(document, "status", cls.status_model, problems)
         if problems and not lenient:
-            raise InvalidObject(f"{cls.gvk.kind} {request_text(document)} does not fit its model", problems)
+            raise InvalidObject(f"{cls.gvk.kind} {_object_name(document)} does not fit its model", problems)
         if problems:
             obj.problems = tuple(problems)
         obj._document = document  # noqa: SLF001 - its own
@@ -192,7 +192,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         read = (self._document or {}).get(part)
         if any(path.partition(".")[0].partition("[")[0] == part for path, _ in self.problems):
             return copy_json(read)
-        return _laid_over(read, getattr(self, part), model, exclude_defaults=exclude_defaults)
+        return _apply_changes(read, getattr(self, part), model, exclude_defaults=exclude_defaults)
 
     @classmethod
     def crd(cls) -> dict[str, Any]:
@@ -285,7 +285,7 @@ def _dump(model: BaseModel, *, exclude_defaults: bool = False) -> dict[str, Any]
     return model.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=exclude_defaults)
 
 
-def _laid_over(
+def _apply_changes(
     document: Mapping[str, Any] | None, model: BaseModel, model_type: type[BaseModel], *, exclude_defaults: bool = False
 ) -> dict[str, Any]:
     # What was read is parsed again here, so that reading an object, which is done far more often, costs no second dump.
@@ -300,12 +300,12 @@ def _check_kind(cls: type[AnyResource], document: Mapping[str, Any]) -> None:
     wanted = (cls.gvk.api_version, cls.gvk.kind)
     if (api_version or wanted[0], kind or wanted[1]) != wanted:
         raise InvalidObject(
-            f"{request_text(document)} cannot be read as {cls.__name__}",
+            f"{_object_name(document)} cannot be read as {cls.__name__}",
             [("apiVersion, kind", f"{api_version}/{kind}, not {cls.gvk}")],
         )
 
 
-def request_text(document: Mapping[str, Any]) -> str:
+def _object_name(document: Mapping[str, Any]) -> str:
     """Return namespace and name of a document for an error."""
     return str(Request(name_of(document), namespace_of(document)))
 

@@ -13,7 +13,7 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import NotServed
 from reconciler.objects import Unstructured
-from reconciler.testing.timeline import audit_lines
+from reconciler.testing.timeline import format_audit_records
 
 if TYPE_CHECKING:
     from reconciler.testing.control_plane import ControlPlane
@@ -86,7 +86,7 @@ class Cluster:
         """
         if isinstance(self.server, APIServer):
             return self.server.log.timeline(namespace=self.namespace)
-        return audit_lines(self.server.audit(namespace=self.namespace))
+        return format_audit_records(self.server.audit(namespace=self.namespace))
 
 
 @contextlib.asynccontextmanager

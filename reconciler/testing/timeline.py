@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from reconciler.testing.control_plane import AuditRecord
 
-__all__ = ["audit_lines", "sections"]
+__all__ = ["format_audit_records", "sections"]
 
 _MOST_LINES = 200
 _MOST_OBJECTS = 20
@@ -57,17 +57,17 @@ def _section(thing: Any, seen: set[int], started: float) -> tuple[str, str] | No
     # Looked up, not imported: a test run that uses none of these pays nothing for them.
     if _is(thing, "reconciler.testing.cluster", "Cluster"):
         seen.add(id(thing.server))
-        return _told(f"what happened on the {thing.kind} API server", thing.timeline())
+        return _format_section(f"what happened on the {thing.kind} API server", thing.timeline())
     if _is(thing, "reconciler.apiserver", "APIServer"):
         touched = Counter(
             f"{entry.resource}/{entry.name}" + (f" in {entry.namespace}" if entry.namespace else "")
             for entry in thing.log.writes()
         )
-        return _told("what happened on the embedded API server", thing.log.timeline(), touched)
+        return _format_section("what happened on the embedded API server", thing.log.timeline(), touched)
     if _is(thing, "reconciler.testing.control_plane", "ControlPlane"):
         since = datetime.fromtimestamp(started, UTC)
         records = [record for record in thing.audit() if record.received >= since]
-        return _told("what happened on the real API server", audit_lines(records))
+        return _format_section("what happened on the real API server", format_audit_records(records))
     return None
 
 
@@ -77,7 +77,7 @@ def _is(thing: object, module: str, name: str) -> bool:
     return loaded is not None and issubclass(type(thing), getattr(loaded, name))
 
 
-def _told(title: str, lines: list[str], touched: Counter[str] | None = None) -> tuple[str, str] | None:
+def _format_section(title: str, lines: list[str], touched: Counter[str] | None = None) -> tuple[str, str] | None:
     if not lines:
         return None
     head = []
@@ -88,14 +88,14 @@ def _told(title: str, lines: list[str], touched: Counter[str] | None = None) -> 
     return title, "\n".join([*head, *lines])
 
 
-def audit_lines(records: Iterable[AuditRecord]) -> list[str]:
+def format_audit_records(records: Iterable[AuditRecord]) -> list[str]:
     """Return the writes of an audit log, a line each: when, what, who, the answer, and what was sent."""
-    lines = [_audited(record) for record in records if record.verb in _WRITES]
+    lines = [_format_record(record) for record in records if record.verb in _WRITES]
     left_out = len(lines) - _MOST_LINES
     return lines if left_out <= 0 else [f"({left_out} earlier lines are left out)", *lines[-_MOST_LINES:]]
 
 
-def _audited(record: AuditRecord) -> str:
+def _format_record(record: AuditRecord) -> str:
     what = "/".join(part for part in (record.resource, record.name, record.subresource) if part)
     where = f" in {record.namespace}" if record.namespace else ""
     moment = record.received.isoformat(sep=" ", timespec="milliseconds").partition("+")[0]

@@ -211,7 +211,7 @@ async def test_a_kind_that_is_installed_later_is_found(server: APIServer, client
     by_name, by_class = await cache.informer("example.com/v1/Widget"), await cache.informer(Widget, label_selector="a")
     with pytest.raises(CacheNotSynced) as caught:
         await cache.wait_synced(20)
-    assert "find out how example.com/v1/Widget is served: 404 Not Found" in str(caught.value)
+    assert "discover example.com/v1/Widget: 404 Not Found" in str(caught.value)
     assert "list widgets.example.com in all namespaces: 404" in str(caught.value)
     await server.apply(Widget)
     await client.create(

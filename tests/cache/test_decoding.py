@@ -297,7 +297,7 @@ def test_an_object_that_a_transform_fails_on_is_kept_as_it_came() -> None:
 
 
 def test_a_document_without_a_name_is_no_cached_object() -> None:
-    with pytest.raises(ValueError, match="no object that a cache could hold"):
+    with pytest.raises(ValueError, match="is not a valid object"):
         cached_object(document("", 1))
 
 

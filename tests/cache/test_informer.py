@@ -186,7 +186,7 @@ async def test_a_handler_that_fails_hurts_nobody_and_is_counted(
         assert len(heard.events) == 3
         assert registration.errors == 3
         assert informer.statistics().handler_errors == 3
-        assert [record.levelno for record in caplog.records if "a handler failed" in record.message] == [logging.ERROR]
+        assert [record.levelno for record in caplog.records if "handler failed" in record.message] == [logging.ERROR]
 
 
 async def test_a_slow_handler_loses_no_event_and_does_not_end_the_watch(script: Script) -> None:
@@ -233,9 +233,9 @@ async def test_a_coroutine_function_is_refused_as_a_handler_and_as_an_index(scri
         return []
 
     informer = make(script)
-    with pytest.raises(TypeError, match="a handler of an informer is a plain function"):
+    with pytest.raises(TypeError, match="a handler of an informer must be a plain function"):
         informer.add_handler(later)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="an index is a plain function"):
+    with pytest.raises(TypeError, match="an index must be a plain function"):
         informer.store.add_index("later", later)  # type: ignore[arg-type]
 
 
@@ -344,7 +344,7 @@ async def test_a_list_that_does_not_know_an_own_write_which_it_should_means_it_t
     informer, restarts = make(script), []
     informer.on_restart(lambda: restarts.append(1))
     async with running(informer, 1):
-        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
+        informer.record_write("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
         await asyncio.sleep(5)
         assert script.asked[1].version == "40"
         assert restarts == [1]
@@ -359,7 +359,7 @@ async def test_a_consistent_list_below_an_own_write_means_it_too(script: Script)
     informer, restarts = make(script), []
     informer.on_restart(lambda: restarts.append(1))
     async with running(informer, 1):
-        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
+        informer.record_write("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
         await asyncio.sleep(60)
         assert restarts == [1]
 
@@ -370,7 +370,7 @@ async def test_an_own_write_during_a_list_says_nothing_of_history(script: Script
     informer, restarts = make(script), []
     informer.on_restart(lambda: restarts.append(1))
     async with running(informer, 1.9):
-        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
+        informer.record_write("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
         await asyncio.sleep(5)
         assert restarts == []
         assert informer.overlay.get(Request("a", "prod")).version == 40  # type: ignore[union-attr]
@@ -558,7 +558,7 @@ async def test_when_versions_fall_everything_starts_anew(script: Script) -> None
     informer.on_restart(broken)
     informer.on_restart(restarted)
     async with running(informer, 1):
-        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 90)))
+        informer.record_write("update", Request("a", "prod"), msgspec.json.encode(document("a", 90)))
         await asyncio.sleep(30)
         ((found, heard_before, version),) = told
         assert (found.version, found.decode()["spec"]) == (3, {"size": 1})
@@ -615,7 +615,7 @@ async def test_the_shortest_resync_period_counts_even_if_asked_for_later(script:
         informer.resync_every(None)
         await asyncio.sleep(100)
         assert 8 <= len(heard.events) - 1 <= 11
-    with pytest.raises(ValueError, match="must be more than 0 s"):
+    with pytest.raises(ValueError, match="must be more than 0 seconds"):
         informer.resync_every(0)
 
 
@@ -633,9 +633,9 @@ async def test_a_kind_that_is_not_served_yet_is_looked_for_with_back_off(script:
     async with running(informer, 30):
         assert sum(at < 1 for at in asked) <= 2
         assert 3 <= len(asked) <= 9
-        with pytest.raises(CacheNotSynced, match=r"not known yet: find out how example.com/v1/Database is served: 404"):
+        with pytest.raises(CacheNotSynced, match=r"was not discovered yet: discover example.com/v1/Database: 404"):
             assert informer.resource
-        with pytest.raises(CacheNotSynced, match=r"not synced after 1 s: find out how .* is served: 404 Not Found"):
+        with pytest.raises(CacheNotSynced, match=r"not synced after 1 s: discover .*: 404 Not Found"):
             await informer.wait_synced(1)
         await asyncio.sleep(90)
         assert informer.synced
@@ -711,9 +711,9 @@ async def test_answers_to_writes_are_understood(
     script.streamed("a", version=7)
     informer = make(script)
     async with running(informer):
-        informer.wrote(verb, Request(name, "prod"), msgspec.json.encode(answer))
+        informer.record_write(verb, Request(name, "prod"), msgspec.json.encode(answer))
         assert sorted(obj.name for obj in informer.overlay.list()) == names
-        informer.wrote(verb, Request(name, "prod"), b"no JSON")
+        informer.record_write(verb, Request(name, "prod"), b"no JSON")
 
 
 @pytest.mark.parametrize(
@@ -736,7 +736,7 @@ async def test_what_is_outside_selector_or_namespaces_is_not_laid_over(
     informer = make(script, **scope)
     async with running(informer):
         answer = document("b", 9, metadata={"labels": {"app": "web"}})
-        informer.wrote("create", Request("b", "prod"), msgspec.json.encode(answer))
+        informer.record_write("create", Request("b", "prod"), msgspec.json.encode(answer))
         assert (informer.overlay.get(Request("b", "prod")) is not None) is laid_over
 
 
@@ -749,7 +749,7 @@ async def test_an_overlay_goes_through_the_same_transform(script: Script) -> Non
     informer = make(script, transform=transform, label_selector="app=web")
     async with running(informer):
         answer = document("b", 9, metadata={"labels": {"app": "web"}})
-        informer.wrote("create", Request("b", "prod"), msgspec.json.encode(answer))
+        informer.record_write("create", Request("b", "prod"), msgspec.json.encode(answer))
         found = informer.overlay.get(Request("b", "prod"))
         assert found is not None
         assert found.labels == {"seen": "yes"}
@@ -760,7 +760,7 @@ async def test_metadata_alone_is_asked_for_and_laid_over(script: Script) -> None
     informer = make(script, metadata_only=True)
     async with running(informer):
         assert script.asked[0].metadata_only
-        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 9, spec={"size": 1})))
+        informer.record_write("update", Request("a", "prod"), msgspec.json.encode(document("a", 9, spec={"size": 1})))
         found = informer.overlay.get(Request("a", "prod"))
         assert found is not None
         assert found.decode() == document("a", 9)

@@ -113,8 +113,8 @@ async def test_a_read_that_asks_the_server_after_a_doubt_takes_no_invalid_object
         informer = await cache.informer(Crate)
         await cache.wait_synced(30)
         cached = CachedClient(breaking, cache)
-        informer.overlay.doubt(Request("deep", "default"))
-        informer.overlay.doubt_all("default")
+        informer.overlay.invalidate(Request("deep", "default"))
+        informer.overlay.invalidate_all("default")
         assert summary(await cached.list(Crate)) == (["a", "z"], [("deep", "default"), ("heavy", "default")])
 
 

@@ -64,7 +64,7 @@ def test_a_program_that_was_stopped_leaves_its_directory_and_no_shell(tmp_path: 
     process.stop(patience=10)
     process.stop(patience=10)
     assert (tmp_path / "sleep.log").exists()
-    assert process._executor.returncode == 0
+    assert process._watchdog.returncode == 0
     assert process.has_ended(within=0)
 
 
@@ -87,5 +87,5 @@ def test_a_program_that_ended_by_itself_is_not_killed_again(tmp_path: Path) -> N
     """Its number may be another program's by then."""
     process = Process(["true"], tmp_path / "log")
     assert process.has_ended(within=30)
-    assert process._executor.returncode == 0
+    assert process._watchdog.returncode == 0
     process.stop(patience=10)

@@ -25,7 +25,7 @@ import msgspec
 
 from reconciler.testing.control_plane.audit import PROBE, AuditLevel, AuditRecord, audit_policy, read_audit_log
 from reconciler.testing.control_plane.binaries import BinariesMissing, find_or_build
-from reconciler.testing.control_plane.process import ControlPlaneFailed, PortTaken, Running, write_private
+from reconciler.testing.control_plane.process import ControlPlaneFailed, ControlPlaneProcesses, PortTaken, write_private
 
 if TYPE_CHECKING:
     from reconciler.client import Client
@@ -73,8 +73,8 @@ class ControlPlane:
         self._audit_level: AuditLevel = audit_level
         self._flags = tuple(apiserver_flags)
         self._start_timeout = start_timeout
-        self._given_up = threading.Event()
-        self._running: Running | None = None
+        self._cancelled = threading.Event()
+        self._running: ControlPlaneProcesses | None = None
 
     def start(self) -> None:
         """Start both programs and wait until they serve; nothing if they run.
@@ -85,7 +85,7 @@ class ControlPlane:
         """
         if self._running is not None:
             return
-        self._running = self._launched(self._binaries or find_or_build())
+        self._running = self._launch(self._binaries or find_or_build())
         for user in self._groups:
             self.write_kubeconfig(self._kubeconfig_path(user), user=user)
 
@@ -118,7 +118,7 @@ class ControlPlane:
             OSError: the file cannot be written.
         """
         place = Path(path)
-        await asyncio.to_thread(self._run.save_snapshot, place)
+        await asyncio.to_thread(self._processes.save_snapshot, place)
         return place
 
     async def restore(self, snapshot: str | os.PathLike[str], *, bump_revision: int | None = None) -> None:
@@ -141,13 +141,13 @@ class ControlPlane:
         flags = [] if bump_revision is None else [f"--bump-revision={bump_revision}", "--mark-compacted"]
 
         def restore() -> None:
-            self._restart(keep_data=False, data=self._run.restored(Path(snapshot), flags))
+            self._restart(keep_data=False, data=self._processes.restore(Path(snapshot), flags))
 
         await asyncio.to_thread(restore)
 
     def _restart(self, *, keep_data: bool, data: Path | None = None) -> None:
-        self._run.restart(keep_data=keep_data, data=data)
-        self._run.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+        self._processes.restart(keep_data=keep_data, data=data)
+        self._processes.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._cancelled)
 
     async def revive(self) -> None:
         """Start the programs that have ended, such as by a signal of the test; return when they serve.
@@ -159,8 +159,8 @@ class ControlPlane:
         """
 
         def again() -> None:
-            self._run.revive()
-            self._run.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+            self._processes.revive()
+            self._processes.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._cancelled)
 
         await asyncio.to_thread(again)
 
@@ -170,7 +170,7 @@ class ControlPlane:
         Raises:
             RuntimeError: the control plane does not run.
         """
-        return self._run.pid(program)
+        return self._processes.pid(program)
 
     def __enter__(self) -> Self:
         self.start()
@@ -183,12 +183,12 @@ class ControlPlane:
 
     async def __aenter__(self) -> Self:
         """Do what `start` does. Cancellation gives up starting and leaves nothing behind."""
-        self._given_up.clear()
+        self._cancelled.clear()
         starting = asyncio.create_task(asyncio.to_thread(self.start))
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
-            self._given_up.set()
+            self._cancelled.set()
             await asyncio.wait({starting})
             self.stop()
             raise
@@ -207,7 +207,7 @@ class ControlPlane:
         Raises:
             RuntimeError: it does not run.
         """
-        return self._run.url
+        return self._processes.url
 
     @property
     def directory(self) -> Path:
@@ -216,7 +216,7 @@ class ControlPlane:
         Raises:
             RuntimeError: it does not run.
         """
-        return self._run.directory
+        return self._processes.directory
 
     @property
     def kubectl(self) -> Path:
@@ -226,7 +226,7 @@ class ControlPlane:
             RuntimeError: it does not run.
             BinariesMissing: it is not among the binaries.
         """
-        path = self._run.binaries / "kubectl"
+        path = self._processes.binaries / "kubectl"
         if not os.access(path, os.X_OK):
             raise BinariesMissing(f"no kubectl in {path.parent}: build it with 'reconciler envtest build'")
         return path
@@ -248,7 +248,7 @@ class ControlPlane:
             KeyError: there is no such user.
         """
         name = "control-plane"
-        authority = base64.b64encode(self._run.authority.read_bytes()).decode()
+        authority = base64.b64encode(self._processes.authority.read_bytes()).decode()
         return {
             "apiVersion": "v1",
             "kind": "Config",
@@ -317,25 +317,25 @@ class ControlPlane:
             "user": user,
         }
         given = {key: value for key, value in wanted.items() if value is not None}
-        records = read_audit_log(self._run.directory / "audit.log")
+        records = read_audit_log(self._processes.directory / "audit.log")
         return [record for record in records if all(getattr(record, key) == value for key, value in given.items())]
 
     @property
-    def _run(self) -> Running:
+    def _processes(self) -> ControlPlaneProcesses:
         if self._running is None:
             raise RuntimeError("the control plane does not run: use it inside of its block")
         return self._running
 
-    def _launched(self, binaries: Path) -> Running:
+    def _launch(self, binaries: Path) -> ControlPlaneProcesses:
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(PortTaken):
-                return self._launched_once(binaries)
-        return self._launched_once(binaries)
+                return self._launch_once(binaries)
+        return self._launch_once(binaries)
 
-    def _launched_once(self, binaries: Path) -> Running:
-        running = Running(binaries, self._files(), self._flags)
+    def _launch_once(self, binaries: Path) -> ControlPlaneProcesses:
+        running = ControlPlaneProcesses(binaries, self._files(), self._flags)
         try:
-            running.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+            running.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._cancelled)
         except BaseException:
             running.stop()
             raise

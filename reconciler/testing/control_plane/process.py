@@ -28,10 +28,10 @@ from reconciler.clock import current_clock
 from reconciler.errors import ReconcilerError
 from reconciler.testing.control_plane.binaries import BinariesMissing
 
-__all__ = ["ControlPlaneFailed", "PortTaken", "Process", "Running", "write_private"]
+__all__ = ["ControlPlaneFailed", "ControlPlaneProcesses", "PortTaken", "Process", "write_private"]
 
 
-_LAST_WILL = 'read -r pid && test "$pid" && { read -r _ || { kill -9 "$pid"; rm -rf "$1"; }; }'
+_WATCHDOG = 'read -r pid && test "$pid" && { read -r _ || { kill -9 "$pid"; rm -rf "$1"; }; }'
 """Of a shell whose input is a pipe from this process: the second `read` fails when that ends without a word."""
 
 
@@ -53,8 +53,8 @@ class Process:
         self.name = Path(command[0]).name
         self._log = log
         # Sessions of their own, so that Ctrl-C in the terminal reaches the tests alone, which then stop all in order.
-        self._executor = subprocess.Popen(  # noqa: S603 - ours
-            ["/bin/sh", "-c", _LAST_WILL, "sh", str(log.parent)],
+        self._watchdog = subprocess.Popen(  # noqa: S603 - ours
+            ["/bin/sh", "-c", _WATCHDOG, "sh", str(log.parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -67,9 +67,9 @@ class Process:
                     command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
                 )
         except BaseException:
-            self._dismiss()
+            self._stop_watchdog()
             raise
-        self._tell(f"{self._popen.pid}\n")
+        self._write(f"{self._popen.pid}\n")
 
     @property
     def pid(self) -> int:
@@ -82,7 +82,7 @@ class Process:
             self._popen.wait(within)
         except subprocess.TimeoutExpired:
             return False
-        self._dismiss()  # before its number is given to another program
+        self._stop_watchdog()  # before its number is given to another program
         return True
 
     def stop(self, *, patience: float) -> None:
@@ -91,9 +91,9 @@ class Process:
         if not self.has_ended(within=patience):
             self._signal(signal.SIGKILL)
             self._popen.wait()
-            self._dismiss()
+            self._stop_watchdog()
 
-    def last_words(self, lines: int = 5) -> str:
+    def log_tail(self, lines: int = 5) -> str:
         """Return the end of the program's output on one line."""
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
         return " | ".join(text.strip().splitlines()[-lines:])
@@ -103,36 +103,36 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._popen.pid, number)
 
-    def _dismiss(self) -> None:
+    def _stop_watchdog(self) -> None:
         """Let the shell go; harmless when it has gone."""
-        if self._executor.poll() is None:
-            self._tell("\n")
-            self._let_go()
-            self._executor.wait()
+        if self._watchdog.poll() is None:
+            self._write("\n")
+            self.close_pipe()
+            self._watchdog.wait()
 
-    def _tell(self, line: str) -> None:
-        assert self._executor.stdin is not None  # noqa: S101 - a pipe
+    def _write(self, line: str) -> None:
+        assert self._watchdog.stdin is not None  # noqa: S101 - a pipe
         with contextlib.suppress(BrokenPipeError):  # somebody has killed the shell
-            self._executor.stdin.write(line.encode())
-            self._executor.stdin.flush()
+            self._watchdog.stdin.write(line.encode())
+            self._watchdog.stdin.flush()
 
-    def _let_go(self) -> None:
-        assert self._executor.stdin is not None  # noqa: S101 - a pipe
+    def close_pipe(self) -> None:
+        assert self._watchdog.stdin is not None  # noqa: S101 - a pipe
         with contextlib.suppress(BrokenPipeError):
-            self._executor.stdin.close()
+            self._watchdog.stdin.close()
 
 
 _running: weakref.WeakSet[Process] = weakref.WeakSet()
 
 
-def _forget_in_child() -> None:
+def _close_pipes_in_child() -> None:
     """Close this side of the pipes in a forked child, which would hold up the last will for as long as it lives."""
     for process in list(_running):
-        process._let_go()  # noqa: SLF001 - beside it
+        process.close_pipe()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+    os.register_at_fork(after_in_child=_close_pipes_in_child)
 
 
 _POLL = 0.1
@@ -157,7 +157,7 @@ class _SnapshotLine(msgspec.Struct):
     result: _SnapshotPart
 
 
-class Running:
+class ControlPlaneProcesses:
     """Be the two programs and the directory of one start.
 
     Args:
@@ -214,7 +214,7 @@ class Running:
         except OSError as error:
             raise ControlPlaneFailed(f"no snapshot of etcd: {error}") from error
 
-    def restored(self, snapshot: Path, flags: Sequence[str]) -> Path:
+    def restore(self, snapshot: Path, flags: Sequence[str]) -> Path:
         """Return a new data directory for etcd, made of a snapshot.
 
         Raises:
@@ -257,7 +257,7 @@ class Running:
         """Stop the programs, remove the directory; harmless when that was done."""
         self._finalizer()
 
-    def wait_until_ready(self, token: str, timeout: float, given_up: threading.Event) -> None:
+    def wait_until_ready(self, token: str, timeout: float, cancelled: threading.Event) -> None:
         """Wait until the server serves.
 
         Raises:
@@ -269,11 +269,11 @@ class Running:
             for process in (self._etcd, self._server):
                 if process.has_ended(within=_POLL / 2):
                     raise _failure(process)
-            if given_up.is_set():
+            if cancelled.is_set():
                 raise ControlPlaneFailed("starting the control plane was given up")
             if clock.monotonic() > deadline:
                 raise ControlPlaneFailed(
-                    f"kube-apiserver did not serve within {timeout:g} s; it said last: {self._server.last_words()}"
+                    f"kube-apiserver did not serve within {timeout:g} s; it said last: {self._server.log_tail()}"
                 )
 
     def _launch(self, command: Sequence[str]) -> Process:
@@ -305,7 +305,7 @@ def _stop(processes: Sequence[Process], directory: Path) -> None:
 
 
 def _failure(process: Process) -> ControlPlaneFailed:
-    words = process.last_words()
+    words = process.log_tail()
     kind = PortTaken if "address already in use" in words else ControlPlaneFailed
     return kind(f"{process.name} ended at once; it said last: {words}")
 
