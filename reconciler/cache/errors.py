@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 
-from reconciler.backoff import Backoff, obey
+from reconciler.backoff import Backoff, retry_after_delay
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import APIError, Expired, ReconcilerError, ServerTimeout, error_text
 from reconciler.meta import ResourceType
@@ -125,10 +125,10 @@ class BackoffManager:
     def _delay(self, error: Exception, earlier: int) -> float:
         asked = error.retry_after if isinstance(error, ReconcilerError) else None
         if asked and is_behind(error):
-            return obey(asked, self._rng)  # not a failure: the server itself waited before it answered
+            return retry_after_delay(asked, self._rng)  # not a failure: the server itself waited before it answered
         if isinstance(error, Expired) and not earlier and not asked:
             return 0.0
-        return BACKOFF.delay(earlier, self._rng, asked=asked)
+        return BACKOFF.delay(earlier, self._rng, retry_after=asked)
 
     def log(self, failure: Failure, delay: float) -> None:
         """Log a failure: at WARNING for the first of its kind since the last healthy period, else at DEBUG."""

@@ -1,7 +1,7 @@
-"""Work on Kubernetes objects as plain JSON: dicts, lists and scalars, nothing else.
+"""Kubernetes objects as plain JSON: dicts, lists and scalars. No I/O, no clock.
 
-References and kinds, the metadata that controllers read, conditions, owner references, finalizers, paths, RFC 7386
-merge patches, equality by meaning, and the word that a running reconcile has with the rooms below it. No I/O, no clock.
+Kinds and references, metadata, conditions, owner references, finalizers, paths, RFC 7386 merge patches, comparison by
+meaning, and the interface through which lower layers report to the current reconcile.
 """
 
 from reconciler.meta.conditions import (
@@ -29,11 +29,11 @@ from reconciler.meta.documents import (
 from reconciler.meta.field_managers import (
     FORMER_FIELD_MANAGER,
     check_field_manager,
-    counted_as_applied,
     default_field_manager,
     difference_of_fields,
     program_name,
     union_of_fields,
+    upgrade_managed_fields,
 )
 from reconciler.meta.metadata import (
     AlreadyOwned,
@@ -78,7 +78,6 @@ __all__ = [
     "condition_is_true",
     "controller_of",
     "copy_json",
-    "counted_as_applied",
     "current_cycle",
     "default_field_manager",
     "delete_path",
@@ -116,6 +115,7 @@ __all__ = [
     "set_path",
     "uid_of",
     "union_of_fields",
+    "upgrade_managed_fields",
     "version_of",
     "without_nulls",
 ]

@@ -1,19 +1,9 @@
-"""Compare documents by what they mean to an API server.
+"""JSON documents: comparison by meaning, merge patches (RFC 7386), and paths.
 
-A null member means the same as an absent one, key order means nothing, and ``1`` equals ``1.0``; but a boolean is
-never a number and a number is never a string, unlike in Python.
+Comparison follows an API server: a null member equals an absent one, key order does not matter, and ``1`` equals
+``1.0``. Unlike in Python, a boolean is never a number, and a number is never a string.
 
-
----
-
-Make and apply JSON merge patches (RFC 7386).
-
----
-
-Address a value inside a document.
-
-A path is a sequence of keys, or a text with dots between them (``"a.b"``). Keys that contain a dot need the sequence
-form.
+A path is a sequence of keys, or a string of keys joined by dots (``"a.b"``). Keys that contain a dot need the sequence.
 """
 
 from __future__ import annotations
@@ -42,14 +32,14 @@ _NO_OBJECTS = _SCALARS | {list}
 
 
 def is_object(value: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Say whether a JSON value is an object: a dict, or another mapping."""
+    """Return whether a JSON value is an object: a dict, or another mapping."""
     kind = type(value)
-    # Asking an abstract class costs as much as ten of these comparisons, and nearly every value is what JSON gives.
+    # isinstance with an abstract class costs as much as ten of these comparisons, and nearly every value is plain JSON.
     return kind is dict or (kind not in _NO_OBJECTS and isinstance(value, Mapping))
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Say whether two JSON values mean the same."""
+    """Return whether two JSON values mean the same."""
     if left is right:
         return True
     kind = type(left)
@@ -87,7 +77,7 @@ def _equal_across_types(left: Any, right: Any) -> bool:
 
 
 def without_nulls(value: Any) -> Any:
-    """Return a copy without null members of objects, at any depth; nulls that are list items stay."""
+    """Return a copy without null members of objects, at any depth; nulls that are list items are kept."""
     if is_object(value):
         return {
             key: item if type(item) in _SCALARS else without_nulls(item)
@@ -111,7 +101,7 @@ def copy_json(value: Any) -> Any:
 def merge_patch(target: Any, patch: Any) -> Any:
     """Return `target` with `patch` applied; neither argument is changed.
 
-    Parts of `target` that the patch leaves alone are shared with the result, not copied.
+    Parts of `target` that the patch does not touch are shared with the result, not copied.
     """
     if not is_object(patch):
         return patch
@@ -125,10 +115,10 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the smallest merge patch that turns `old` into `new`; ``{}`` when they mean the same.
+    """Return the smallest merge patch that turns `old` into `new`; ``{}`` if they mean the same.
 
-    Its members are in the order of `new`, those that are removed after them. Lists are replaced whole. Null members of
-    `new` count as absent, which is how a server stores them.
+    Its members are in the order of `new`, followed by removals. Lists are replaced as a whole. Null members of `new`
+    count as absent, which is how a server stores them.
     """
     patch: dict[str, Any] = {}
     for key in (*new, *(key for key in old if key not in new)):
@@ -143,7 +133,7 @@ def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
 
 
 class PathError(ValueError):
-    """Say that a path is empty, or leads through a value that is no object."""
+    """A path that is empty, or that leads through a value other than an object."""
 
 
 def parse_path(path: str | Sequence[str]) -> tuple[str, ...]:
@@ -154,18 +144,18 @@ def parse_path(path: str | Sequence[str]) -> tuple[str, ...]:
     """
     keys = tuple(path.split(".")) if isinstance(path, str) else tuple(path)
     if not keys or not all(keys):
-        raise PathError(f"{path!r} is no path: write 'a.b', or a sequence of keys that are not empty")
+        raise PathError(f"{path!r} is not a valid path: write 'a.b', or a sequence of non-empty keys")
     return keys
 
 
 def format_path(keys: Sequence[str]) -> str:
-    """Return a path as people read it, keys with dots in brackets."""
+    """Return a path in readable form, with keys that contain dots in brackets."""
     text = "".join(f"[{key}]" if "." in key else f".{key}" for key in keys)
     return text.removeprefix(".")
 
 
 def get_path(document: Any, keys: Sequence[str], default: Any = None) -> Any:
-    """Return the value at a path, or `default` where it leads nowhere."""
+    """Return the value at a path, or `default` if there is none."""
     value = document
     for key in keys:
         if not isinstance(value, dict) or key not in value:
@@ -175,7 +165,7 @@ def get_path(document: Any, keys: Sequence[str], default: Any = None) -> Any:
 
 
 def set_path(document: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    """Put a value at a path, making the objects on the way; null or absent ones are made too.
+    """Set the value at a path; create missing and null objects on the way.
 
     Raises:
         PathError: the path leads through a list or a scalar.
@@ -188,14 +178,14 @@ def set_path(document: dict[str, Any], keys: Sequence[str], value: Any) -> None:
             child = target[key] = {}
         if not isinstance(child, dict):
             raise PathError(
-                f"{format_path(keys)!r} leads through {format_path(keys[: depth + 1])!r}, which is no object"
+                f"{format_path(keys)!r} leads through {format_path(keys[: depth + 1])!r}, which is not an object"
             )
         target = child
     target[last] = value
 
 
 def delete_path(document: dict[str, Any], keys: Sequence[str]) -> bool:
-    """Remove the value at a path; say whether there was one."""
+    """Remove the value at a path; return whether there was one."""
     *parents, last = keys
     target = get_path(document, parents, None) if parents else document
     if not isinstance(target, dict) or last not in target:

@@ -1,9 +1,4 @@
-"""Write and read owner references.
-
----
-
-Add, find and remove finalizers.
-"""
+"""The metadata of objects: kind, name, uid and version, owner references, finalizers."""
 
 from __future__ import annotations
 
@@ -43,29 +38,29 @@ def gvk_of(obj: Mapping[str, Any]) -> GroupVersionKind:
     """
     api_version, kind = obj.get("apiVersion"), obj.get("kind")
     if not api_version or not kind:
-        raise ValueError(f"object {name_of(obj)!r} lacks apiVersion or kind")
+        raise ValueError(f"object {name_of(obj)!r} has no apiVersion or no kind")
     group, _, version = str(api_version).rpartition("/")
     return GroupVersionKind(group, version, str(kind))
 
 
 def name_of(obj: Mapping[str, Any]) -> str:
-    """Return ``metadata.name``, ``""`` when there is none."""
+    """Return ``metadata.name``; ``""`` if there is none."""
     return str(_metadata(obj).get("name") or "")
 
 
 def namespace_of(obj: Mapping[str, Any]) -> str | None:
-    """Return ``metadata.namespace``, None when there is none."""
+    """Return ``metadata.namespace``; None if there is none."""
     namespace = _metadata(obj).get("namespace")
     return str(namespace) if namespace else None
 
 
 def uid_of(obj: Mapping[str, Any]) -> str:
-    """Return ``metadata.uid``, ``""`` when there is none."""
+    """Return ``metadata.uid``; ``""`` if there is none."""
     return str(_metadata(obj).get("uid") or "")
 
 
 def version_of(obj: Mapping[str, Any]) -> str:
-    """Return ``metadata.resourceVersion``, ``""`` when there is none."""
+    """Return ``metadata.resourceVersion``; ``""`` if there is none."""
     return str(_metadata(obj).get("resourceVersion") or "")
 
 
@@ -75,14 +70,14 @@ def request_of(obj: Mapping[str, Any]) -> Request:
 
 
 class AlreadyOwned(ValueError):
-    """Say that an object has another controller."""
+    """The object has another controller."""
 
 
 def owner_reference(owner: Mapping[str, Any], *, controller: bool = True) -> dict[str, Any]:
-    """Return the reference to put on an object that `owner` owns.
+    """Return the reference to add to an object that `owner` owns.
 
     Raises:
-        ValueError: the owner lacks apiVersion, kind, name or uid, so it was never stored; or its name is not valid.
+        ValueError: the owner lacks apiVersion, kind, name or uid (it was never stored), or its name is invalid.
     """
     gvk = gvk_of(owner)
     name, uid = name_of(owner), uid_of(owner)
@@ -104,11 +99,11 @@ def controller_of(obj: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def set_controller_reference(obj: dict[str, Any], owner: Mapping[str, Any]) -> None:
-    """Make `owner` the controller of `obj`, in place; the same owner at another API version is updated.
+    """Make `owner` the controller of `obj`, in place; a reference to it at another API version is replaced.
 
     Raises:
         AlreadyOwned: another object is its controller.
-        ValueError: owner and object cannot be related: other namespaces, or a namespaced owner of a cluster object.
+        ValueError: the owner is in another namespace, or it is namespaced and the object is cluster-scoped.
     """
     reference = owner_reference(owner)
     owner_namespace = namespace_of(owner)
@@ -119,7 +114,7 @@ def set_controller_reference(obj: dict[str, Any], owner: Mapping[str, Any]) -> N
         )
     current = controller_of(obj)
     if current is not None and current.get("uid") != reference["uid"]:
-        raise AlreadyOwned(f"{name_of(obj)!r} is controlled by {current.get('kind')} {current.get('name')!r} already")
+        raise AlreadyOwned(f"{name_of(obj)!r} is already controlled by {current.get('kind')} {current.get('name')!r}")
     group = GroupVersionKind.parse(f"{reference['apiVersion']}/{reference['kind']}").group
     references = [
         r
@@ -130,12 +125,12 @@ def set_controller_reference(obj: dict[str, Any], owner: Mapping[str, Any]) -> N
 
 
 def has_finalizer(obj: Mapping[str, Any], finalizer: str) -> bool:
-    """Say whether an object carries a finalizer."""
+    """Return whether an object has a finalizer."""
     return finalizer in ((obj.get("metadata") or {}).get("finalizers") or ())
 
 
 def add_finalizer(obj: dict[str, Any], finalizer: str) -> bool:
-    """Add a finalizer in place; say whether it was missing."""
+    """Add a finalizer in place; return whether it was missing."""
     if has_finalizer(obj, finalizer):
         return False
     metadata = obj.setdefault("metadata", {})
@@ -144,7 +139,7 @@ def add_finalizer(obj: dict[str, Any], finalizer: str) -> bool:
 
 
 def remove_finalizer(obj: dict[str, Any], finalizer: str) -> bool:
-    """Remove every copy of a finalizer in place; say whether there was one."""
+    """Remove every copy of a finalizer in place; return whether there was one."""
     if not has_finalizer(obj, finalizer):
         return False
     metadata = obj["metadata"]

@@ -1,15 +1,7 @@
-"""Write and read the two time formats of the Kubernetes API.
+"""Scalar values of the Kubernetes API: times, quantities, resource versions.
 
----
-
-Read quantities of the Kubernetes API: ``"500m"``, ``"1.5Gi"``, ``"1e3"``.
-
----
-
-Compare resource versions of one kind in one cluster.
-
-They are integers there (KEP-5504, stable in Kubernetes 1.35); servers of aggregated APIs may answer other strings,
-for which only equality is defined.
+Resource versions of one kind in one cluster are integers (KEP-5504, stable in Kubernetes 1.35). Servers of aggregated
+APIs may use other strings, which can only be compared for equality.
 """
 
 from __future__ import annotations
@@ -34,12 +26,12 @@ __all__ = [
 
 
 def format_time(moment: datetime) -> str:
-    """Write metav1.Time: UTC, whole seconds, fractions cut off."""
+    """Format metav1.Time: UTC, whole seconds, fractions truncated."""
     return _in_utc(moment).isoformat(timespec="seconds") + "Z"
 
 
 def format_micro_time(moment: datetime) -> str:
-    """Write metav1.MicroTime: UTC with six digits of the second."""
+    """Format metav1.MicroTime: UTC with six decimals."""
     return _in_utc(moment).isoformat(timespec="microseconds") + "Z"
 
 
@@ -48,14 +40,14 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 def parse_time(text: str) -> datetime:
-    """Read an RFC 3339 time, with or without fractions.
+    """Parse an RFC 3339 time, with or without fractions.
 
     Raises:
-        ValueError: the text is no such time, or names no offset.
+        ValueError: the text is not such a time, or has no offset.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
-        raise ValueError(f"{text!r} has no offset from UTC")
+        raise ValueError(f"{text!r} has no UTC offset")
     return moment.astimezone(UTC)
 
 
@@ -68,16 +60,18 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15,
 
 
 def parse_quantity(text: str) -> Fraction:
-    """Return the exact value of a quantity.
+    """Return the exact value of a quantity: ``"500m"``, ``"1.5Gi"``, ``"1e3"``.
 
     Raises:
-        ValueError: the text is no quantity.
+        ValueError: the text is not a valid quantity.
     """
-    from fractions import Fraction  # brings decimal, which a batcher without quantities does not need
+    from fractions import Fraction  # loads decimal, which a batcher without quantities does not need
 
     found = _QUANTITY.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text[:40]!r} is no quantity: write a number with a suffix, such as '500m' or '1.5Gi'")
+        raise ValueError(
+            f"{text[:40]!r} is not a valid quantity: write a number with a suffix, such as '500m' or '1.5Gi'"
+        )
     value: Fraction = Fraction(found["number"])
     if found["binary"]:
         return value * Fraction(1024 ** ("KMGTPE".index(found["binary"][0]) + 1))
@@ -86,16 +80,16 @@ def parse_quantity(text: str) -> Fraction:
 
 
 Version = int | str
-"""A resource version: an int where it parses as one, else the opaque string."""
+"""A resource version: an int if it is a decimal number, else the opaque string."""
 
 
 def parse_version(text: str) -> Version:
-    """Return the version as an int, or the text itself when it is no decimal number."""
+    """Return the version as an int, or the text itself if it is not a decimal number."""
     return int(text) if text.isascii() and text.isdigit() else text
 
 
 def is_newer(version: Version, than: Version | None) -> bool:
-    """Say whether `version` comes after `than`; for opaque versions, whether they differ.
+    """Return whether `version` comes after `than`; for opaque versions, whether they differ.
 
     None comes before everything.
     """
@@ -107,5 +101,5 @@ def is_newer(version: Version, than: Version | None) -> bool:
 
 
 def is_older(version: Version, than: Version | None) -> bool:
-    """Return whether `version` comes before `than`; False for opaque versions, which have no order, and for None."""
+    """Return whether `version` comes before `than`; False for None, and for opaque versions, which have no order."""
     return isinstance(version, int) and isinstance(than, int) and version < than

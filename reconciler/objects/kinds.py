@@ -45,7 +45,7 @@ def gvk_from(kind: KindLike) -> GroupVersionKind:
         return GroupVersionKind.parse(kind)
     if isinstance(kind, GroupVersionKind):
         return kind
-    raise TypeError(f"{kind!r} names no kind: give 'group/version/Kind', a GroupVersionKind or a subclass of Resource")
+    raise TypeError(f"{kind!r} is not a valid kind: give 'group/version/Kind', a GroupVersionKind or a subclass of Resource")
 
 
 def resource_type_from(kind: KindLike) -> ResourceType | None:
@@ -141,7 +141,7 @@ def kind_argument(cls: type, generic: type) -> KindLike | None:
         if isinstance(argument, TypeVar) or argument in (Any, Unstructured):
             return None
         raise ConfigurationError(
-            f"{cls.__name__}: {generic.__name__}[{argument!r}] names no kind: give a subclass of Resource itself, or "
+            f"{cls.__name__}: {generic.__name__}[{argument!r}] does not name a kind: give a subclass of Resource itself, or "
             "Unstructured and resource='group/version/Kind'"
         )
     return None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.backoff import LONGEST_RETRY_AFTER, Backoff, obey, wait_asked_by
+from reconciler.backoff import MAX_RETRY_AFTER, Backoff, longest_retry_after, retry_after_delay
 from reconciler.errors import ReconcilerError
 
 
@@ -101,20 +101,20 @@ def test_exact_delays_never_shrink_with_the_count(backoff: Backoff, n: int) -> N
 
 @pytest.mark.parametrize("asked", [None, 0, -5, -math.inf, math.nan])
 def test_no_wish_of_a_server_is_no_wait(asked: float | None) -> None:
-    assert obey(asked) == 0
-    assert Backoff(base=1).delay(0, asked=asked) == 1
+    assert retry_after_delay(asked) == 0
+    assert Backoff(base=1).delay(0, retry_after=asked) == 1
 
 
 @pytest.mark.parametrize("asked", [3601, 1e30, 10**400, math.inf])
 def test_a_wish_of_more_than_an_hour_is_an_hour(asked: float) -> None:
-    assert obey(asked, jitter=False) == LONGEST_RETRY_AFTER == 3600
-    assert 3600 <= obey(asked, random.Random(1)) <= 3960
-    assert 3600 <= Backoff(base=1, maximum=2, jitter=0.5).delay(3, random.Random(1), asked=asked) <= 3960
+    assert retry_after_delay(asked, jitter=False) == MAX_RETRY_AFTER == 3600
+    assert 3600 <= retry_after_delay(asked, random.Random(1)) <= 3960
+    assert 3600 <= Backoff(base=1, maximum=2, jitter=0.5).delay(3, random.Random(1), retry_after=asked) <= 3960
 
 
 def test_a_wish_is_spread_upwards_by_a_tenth() -> None:
     rng = random.Random(1)
-    waits = [obey(30, rng) for _ in range(1000)]
+    waits = [retry_after_delay(30, rng) for _ in range(1000)]
     assert 30 <= min(waits) < 30.1
     assert 32.9 < max(waits) <= 33
 
@@ -128,6 +128,6 @@ def test_the_longest_wish_among_errors_causes_and_groups_counts() -> None:
     plain = RuntimeError()
     plain.__cause__ = ExceptionGroup("", [wishing(5), ValueError(), ExceptionGroup("", [wishing(7)])])
     plain.__cause__.__cause__ = plain  # a circle
-    assert wait_asked_by(plain) == 7
-    assert wait_asked_by(wishing(None)) is None
-    assert wait_asked_by(ValueError()) is None
+    assert longest_retry_after(plain) == 7
+    assert longest_retry_after(wishing(None)) is None
+    assert longest_retry_after(ValueError()) is None

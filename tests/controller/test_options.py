@@ -14,18 +14,18 @@ from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, W
     [
         ({"owns": "apps/v1/Deployment"}, r"owns is a sequence of kinds: \['apps/v1/Deployment'\], not 'apps"),
         ({"owns": Widget}, "owns is a sequence of kinds"),
-        ({"owns": ["Deployment"]}, "owns: 'Deployment' names no kind"),
-        ({"owns": [None]}, "owns: None names no kind"),
-        ({"owns": [Watch("Deployment")]}, "owns: 'Deployment' names no kind"),
+        ({"owns": ["Deployment"]}, "owns: 'Deployment' is not a valid kind"),
+        ({"owns": [None]}, "owns: None is not a valid kind"),
+        ({"owns": [Watch("Deployment")]}, "owns: 'Deployment' is not a valid kind"),
         ({"watches": ["v1/ConfigMap"]}, r"write Watch\('v1/ConfigMap', mapper=…\)"),
         ({"watches": Watch("v1/ConfigMap")}, "watches is a sequence of Watch"),
-        ({"watches": [Watch("ConfigMap")]}, "watches: 'ConfigMap' names no kind"),
+        ({"watches": [Watch("ConfigMap")]}, "watches: 'ConfigMap' is not a valid kind"),
         ({"predicates": lambda event: True}, "predicates is a sequence of functions"),
         ({"predicates": [True]}, "which is no function"),
         ({"workers": "4"}, "workers must be 1 or more, not '4'"),
         ({"workers": 2.5}, "workers must be 1 or more, not 2.5"),
         ({"timeout": "30s"}, "timeout must be a number"),
-        ({"resource": "widgets"}, "resource: 'widgets' names no kind"),
+        ({"resource": "widgets"}, "resource: 'widgets' is not a valid kind"),
     ],
 )
 async def test_option_that_cannot_be_used(world: World, options, message) -> None:

@@ -90,8 +90,19 @@ def test_the_exported_names_are_the_errors_of_the_module() -> None:
     own = vars(errors).items()
     classes = {name for name, value in own if isinstance(value, type) and value.__module__ == errors.__name__}
     assert classes | {"error_from_response", "error_text"} == set(errors.__all__)
-    drawn = set(re.findall(r"── (\w+)", errors.__doc__ or ""))
-    assert drawn | {"ReconcilerError"} == {n for n in classes if issubclass(getattr(errors, n), errors.ReconcilerError)}
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
+    branches: list[type[Exception]] = [errors.ReconcilerError]
+    drawn = set()
+    for indent, name in re.findall(r"^    ([ │]*)[├└]── (\w+)", errors.__doc__ or "", re.MULTILINE):
+        depth = len(indent) // 4 + 1
+        cls = getattr(errors, name)
+        assert cls.__bases__ == (branches[depth - 1],), name
+        branches[depth:] = [cls]
+        drawn.add(cls)
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert drawn | {errors.ReconcilerError} == {cls for cls in classes if issubclass(cls, errors.ReconcilerError)}
 
 
 def test_an_error_without_a_text_or_with_one_that_raises_is_named_by_its_type() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.meta import GroupVersionKind, Request, counted_as_applied, equal, format_path, union_of_fields
+from reconciler.meta import GroupVersionKind, Request, equal, format_path, union_of_fields, upgrade_managed_fields
 from reconciler.status.flush.managed_fields import Tree, field_trees
 from reconciler.status.record.json_values import copy_json
 from reconciler.status.record.mutations import Append, Mutation, Path, RemoveItem, SetCondition, Upsert, same_key
@@ -110,7 +110,7 @@ def adopted(
             fields = union_of_fields(fields, _branch(tree, path))
         return {"f:status": fields} if fields else {}
 
-    return counted_as_applied(managed_fields, manager, taken)
+    return upgrade_managed_fields(managed_fields, manager, taken)
 
 
 def _branch(tree: Tree, path: Path) -> Tree:

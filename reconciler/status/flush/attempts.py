@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from reconciler.backoff import obey
+from reconciler.backoff import retry_after_delay
 from reconciler.errors import (
     APIError,
     Conflict,
@@ -111,7 +111,7 @@ class Attempts:
 
     def _heed(self, error: Exception) -> Generator[Effect, Any, None]:
         """Wait as long as the server asked to when it failed, before a write that may be repeated is."""
-        asked = obey(getattr(error, "retry_after", None), self._policy.rng)
+        asked = retry_after_delay(getattr(error, "retry_after", None), self._policy.rng)
         if asked > BACKOFF.maximum:
             yield Sleep(asked)
 
