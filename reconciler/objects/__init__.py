@@ -1,7 +1,7 @@
-"""Declare kinds as classes, hold any other object as it is, and generate CustomResourceDefinitions.
+"""Your own kinds as classes, all other objects as documents, and CustomResourceDefinitions from both.
 
-`Resource` is an object of a kind of one's own: subclass it with two pydantic models. It keeps the document that it was
-read from, so that writing it back loses nothing that the models do not know. `Unstructured` is any other object.
+`Resource` is an object of your own kind: subclass it with two pydantic models. It keeps the document it was read from,
+so that writing it back preserves fields that the models do not know. `Unstructured` is any other object.
 """
 
 from reconciler.objects.convert import from_document, original_document, to_document

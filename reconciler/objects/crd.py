@@ -1,16 +1,13 @@
-"""Generate CustomResourceDefinitions.
+"""CustomResourceDefinitions: structural schemas generated from pydantic models.
 
----
-
-Make a structural schema, as CustomResourceDefinitions need it, from a pydantic model.
-
-The API describes less than JSON Schema: no references, no unions but integer-or-string, no keys of objects; and a null
-member means the same to it as an absent one. What cannot be said is refused with the model and the field, never
-weakened in silence.
+The API supports less than JSON Schema: no references, no unions except integer-or-string, no constraints on keys; and a
+null member equals an absent one. A type that cannot be expressed is rejected with the model and the field; it is never
+weakened silently.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
@@ -31,11 +28,13 @@ __all__ = ["SchemaError", "generate_crd", "structural_schema"]
 def generate_crd(*versions: type[AnyResource]) -> dict[str, Any]:
     """Return the CustomResourceDefinition (apiextensions.k8s.io/v1) of a kind as a document.
 
+    Descriptions come from field descriptions and from the first paragraph of class docstrings.
+
     Args:
-        versions: the classes of the kind, one a version; usually one. Names and scope are those of the stored one.
+        versions: the classes of the kind, one per version; usually one. Names and scope come from the stored version.
 
     Raises:
-        SchemaError: a field's type cannot be described, or the classes are not the versions of one kind.
+        SchemaError: a field's type cannot be expressed, or the classes are not versions of one kind.
     """
     stored = _stored(versions)
     resource, definition = stored.resource_type, stored.definition
@@ -95,11 +94,11 @@ def _version(cls: type[AnyResource]) -> dict[str, Any]:
 def _object_schema(cls: type[AnyResource]) -> dict[str, Any]:
     spec = structural_schema(cls.spec_model)
     if not spec.get("required"):
-        # Defaults inside of an absent object are not filled in.
+        # The server does not apply defaults inside an absent object.
         spec.setdefault("default", {})
     schema: dict[str, Any] = {"type": "object"}
-    if cls.definition.description:
-        schema["description"] = cleandoc(cls.definition.description)
+    if description := _first_paragraph(cls.definition.description):
+        schema["description"] = description
     schema["properties"] = {
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},
@@ -117,7 +116,8 @@ def _object_schema(cls: type[AnyResource]) -> dict[str, Any]:
 def _status_schema(cls: type[AnyResource]) -> dict[str, Any]:
     """Return the schema of the status, always with observedGeneration and conditions.
 
-    A server drops what the schema does not name, and a controller that records conditions would write them for ever.
+    A server prunes fields that the schema does not name, and a controller that records conditions would write them
+    again and again.
     """
     status = structural_schema(cls.status_model, defaults=False)
     common = structural_schema(ConditionedStatus, defaults=False)["properties"]
@@ -125,8 +125,20 @@ def _status_schema(cls: type[AnyResource]) -> dict[str, Any]:
     return status
 
 
+def _with_short_description(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a class's schema with the first paragraph of its docstring as description."""
+    result = dict(schema)
+    description = _first_paragraph(str(result.pop("description", "")))
+    return result | {"description": description} if description else result
+
+
+def _first_paragraph(docstring: str) -> str:
+    """Return the first paragraph of a docstring, without the sections that follow it."""
+    return _PARAGRAPH_END.split(cleandoc(docstring), maxsplit=1)[0].rstrip()
+
+
 def _column_type(schema: dict[str, Any], path: str) -> str:
-    """Return the type of a column from the schema of what it shows; string where the path is more than names."""
+    """Return the type of a column from the schema of its path; string if the path is more than names."""
     if path.startswith(".metadata.") and path.endswith("Timestamp"):
         return "date"
     node: dict[str, Any] = schema
@@ -152,17 +164,20 @@ _HANDLED = _word_set(
     "exclusiveMinimum exclusiveMaximum"
 )
 _KNOWN = _KEPT | _IGNORED | _HANDLED
-# The formats that apiextensions checks; others make the server warn. "duration" is left out: pydantic writes ISO 8601
-# where the API reads Go's form.
+# The formats that apiextensions checks; others make the server warn. "duration" is missing: pydantic writes ISO 8601,
+# and the API expects Go's format.
 _FORMATS = _word_set(
     "bsonobjectid byte cidr creditcard date date-time datetime double email float hexcolor hostname int32 int64 ipv4 "
     "ipv6 isbn isbn10 isbn13 mac password rgbcolor ssn uri uuid uuid3 uuid4 uuid5"
 )
 _NULL = {"type": "null"}
+_PARAGRAPH_END = re.compile(
+    r"\n[ \t]*\n|^(?:Args|Arguments|Attributes|Example|Examples|Note|Notes|Parameters|Raises):[ \t]*$", re.MULTILINE
+)
 
 
 class SchemaError(ReconcilerError, TypeError):
-    """Say that the API cannot describe a field: ``Model.field``, why, and what to write instead."""
+    """A field that the API cannot express; the message has ``Model.field``, the reason, and what to write instead."""
 
 
 def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> dict[str, Any]:
@@ -170,17 +185,18 @@ def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> dict[
 
     Args:
         model: its wire names (aliases) become the properties.
-        defaults: whether the server fills in the model's defaults. Off for ``status``: a server that adds to what a
-            controller wrote would make each write look foreign.
+        defaults: whether the server applies the model's defaults. Off for ``status``: if the server added to what a
+            controller wrote, each write would look foreign.
 
     Raises:
-        SchemaError: a field has a type that the API cannot describe.
+        SchemaError: a field has a type that the API cannot express.
     """
     try:
         schema = model.model_json_schema(by_alias=True)
     except PydanticInvalidForJsonSchema as error:
         raise SchemaError(f"{model.__name__}: {error}") from error
-    return _SchemaConverter(schema.get("$defs", {}), defaults=defaults).schema(schema, model.__name__)
+    converter = _SchemaConverter(schema.get("$defs", {}), defaults=defaults)
+    return converter.schema(_with_short_description(schema), model.__name__)
 
 
 class _SchemaConverter:
@@ -190,7 +206,7 @@ class _SchemaConverter:
         self._inside: list[str] = []
 
     def schema(self, source: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """Return the structural form of what stands at `where`, which may not be null."""
+        """Return the structural form of a schema that does not allow null."""
         for composed in (self._reference, self._all_of, self._any_of):
             result = composed(source, where)
             if result is not None:
@@ -198,7 +214,7 @@ class _SchemaConverter:
         return self._plain(source, where)
 
     def nullable(self, source: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """Return the structural form of an item or a map's value, where a null can be told from nothing."""
+        """Return the structural form of an item or a map's value, where null differs from absence."""
         inner, null = _without_null(source)
         result = self.schema(inner, where)
         return result | {"nullable": True} if null else result
@@ -207,10 +223,10 @@ class _SchemaConverter:
         if "$ref" not in source:
             return None
         name = str(source["$ref"]).rpartition("/")[2]
-        target = self._definitions[name]
+        target = _with_short_description(self._definitions[name])
         if name in self._inside:
             raise _refusal(
-                where, f"contains {target.get('title', name)} again", "a schema has no recursion; use Any or dict"
+                where, f"contains {target.get('title', name)} again", "a schema cannot be recursive; use Any or dict"
             )
         self._inside.append(name)
         siblings = {key: value for key, value in source.items() if key not in {"$ref", "$defs"}}
@@ -224,7 +240,7 @@ class _SchemaConverter:
         if parts is None:
             return None
         if len(parts) != 1:
-            raise _refusal(where, "has to fit several schemas at once", "write one model with all fields")
+            raise _refusal(where, "must match several schemas at once", "write one model with all fields")
         siblings = {key: value for key, value in source.items() if key != "allOf"}
         return self.schema({**parts[0], **siblings}, where)
 
@@ -236,10 +252,10 @@ class _SchemaConverter:
         if len(parts) == 1:
             return self.schema({**parts[0], **siblings}, where)
         if sorted(str(part.get("type")) for part in parts) == ["integer", "string"]:
-            # Bounds of the number and patterns of the text bind only values of their own type.
+            # Bounds of the number and patterns of the string apply only to values of their type.
             return self._int_or_string({**parts[0], **parts[1], **siblings})
         kinds = " | ".join(str(part.get("type") or part.get("$ref", "?")).rpartition("/")[2] for part in parts)
-        raise _refusal(where, f"is a union ({kinds})", "only X | None and int | str can be described; use Any")
+        raise _refusal(where, f"is a union ({kinds})", "only X | None and int | str can be expressed; use Any")
 
     def _int_or_string(self, source: Mapping[str, Any]) -> dict[str, Any]:
         result = self._common(source)
@@ -279,7 +295,9 @@ class _SchemaConverter:
         for key in source:
             if key not in _KNOWN and not key.startswith("x-kubernetes-"):
                 raise _refusal(
-                    where, f"needs {key!r} of JSON Schema, which the API lacks", _HINTS.get(key, "use another type")
+                    where,
+                    f"needs {key!r} of JSON Schema, which the API does not support",
+                    _HINTS.get(key, "use another type"),
                 )
 
     def _add_members(self, result: dict[str, Any], source: Mapping[str, Any], where: str) -> None:
@@ -315,9 +333,9 @@ class _SchemaConverter:
 
 
 _HINTS = {
-    "writeOnly": "pydantic writes a secret as stars; name a Secret instead",
-    "oneOf": "a union of models cannot be described; use one model with optional parts",
-    "discriminator": "a union of models cannot be described; use one model with optional parts",
+    "writeOnly": "pydantic serializes a secret as asterisks; refer to a Secret instead",
+    "oneOf": "a union of models cannot be expressed; use one model with optional parts",
+    "discriminator": "a union of models cannot be expressed; use one model with optional parts",
     "prefixItems": "use a model, or a list of one type",
     "patternProperties": "use dict[str, …], and a rule on the keys",
     "propertyNames": "use dict[str, …], and a rule on the keys",
@@ -344,7 +362,7 @@ def _add_type(result: dict[str, Any], where: str) -> None:
             )
         result["type"] = types.pop()
     if result.get("type") == "null":
-        raise _refusal(where, "can only be null", "leave the field out")
+        raise _refusal(where, "can only be null", "remove the field")
     if result.get("type") == "integer":
         result.setdefault("format", "int64")
     elif result.get("type") == "number":
@@ -352,7 +370,7 @@ def _add_type(result: dict[str, Any], where: str) -> None:
 
 
 def _add_bounds(result: dict[str, Any], source: Mapping[str, Any]) -> None:
-    """Write exclusive bounds as JSON Schema's draft 4 did: a number and a flag."""
+    """Write exclusive bounds as in JSON Schema draft 4: a number and a flag."""
     for exclusive, bound, tighter in (("exclusiveMinimum", "minimum", max), ("exclusiveMaximum", "maximum", min)):
         limit = source.get(exclusive)
         if limit is not None and tighter(limit, result.get(bound, limit)) == limit:

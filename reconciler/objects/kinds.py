@@ -1,9 +1,4 @@
-"""Say how a kind is most likely served, for who cannot ask a server.
-
----
-
-Read the kind out of the type argument of a generic class: ``ResourceReconciler[Database]``.
-"""
+"""Kinds as callers name them, and how they are most likely served if no server can be asked."""
 
 from __future__ import annotations
 
@@ -29,15 +24,15 @@ __all__ = [
 
 
 KindLike = str | GroupVersionKind | type[AnyResource]
-"""A kind: ``"apps/v1/Deployment"``, its three names, or the class of a Resource."""
+"""A kind: ``"apps/v1/Deployment"``, a GroupVersionKind, or the class of a Resource."""
 
 
 def gvk_from(kind: KindLike) -> GroupVersionKind:
-    """Return the names of a kind.
+    """Return the group, version and kind.
 
     Raises:
-        ValueError: the text names no kind.
-        TypeError: it is something else, or the bare class Resource.
+        ValueError: the text is not a valid kind.
+        TypeError: the argument has another type, or is the bare class Resource.
     """
     if is_kind_class(kind):
         return kind.gvk
@@ -45,11 +40,13 @@ def gvk_from(kind: KindLike) -> GroupVersionKind:
         return GroupVersionKind.parse(kind)
     if isinstance(kind, GroupVersionKind):
         return kind
-    raise TypeError(f"{kind!r} is not a valid kind: give 'group/version/Kind', a GroupVersionKind or a subclass of Resource")
+    raise TypeError(
+        f"{kind!r} is not a valid kind: give 'group/version/Kind', a GroupVersionKind or a subclass of Resource"
+    )
 
 
 def resource_type_from(kind: KindLike) -> ResourceType | None:
-    """Return how a kind is served if its class says so; None when discovery has to be asked."""
+    """Return how a kind is served if its class defines it; None if discovery is needed."""
     return kind.resource_type if is_kind_class(kind) else None
 
 
@@ -85,7 +82,7 @@ _CLUSTER_SCOPED = {
     "storage.k8s.io": ("CSIDriver", "CSINode", "StorageClass", "VolumeAttachment", "VolumeAttributesClass"),
     "storagemigration.k8s.io": ("StorageVersionMigration",),
 }
-"""Kinds of Kubernetes 1.36 whose objects have no namespace; a test compares them with what a real server tells."""
+"""The cluster-scoped kinds of Kubernetes 1.36; a test compares them with a real server."""
 
 _BUILT_IN_GROUPS = frozenset(_CLUSTER_SCOPED) | {
     "apps",
@@ -99,13 +96,13 @@ _BUILT_IN_GROUPS = frozenset(_CLUSTER_SCOPED) | {
 
 
 def presumed_resource_type(kind: KindLike) -> ResourceType:
-    """Return how a kind is served: by its class, else by the rules that Kubernetes names its own kinds by.
+    """Return how a kind is served: as its class defines it, else by the naming rules of Kubernetes' own kinds.
 
-    A kind of somebody else's that is named by text is taken to live in namespaces, and to have the regular plural.
+    A kind given as text that is not built in is assumed to be namespaced and to have a regular plural.
 
     Raises:
-        ValueError: the text names no kind.
-        TypeError: it names no kind.
+        ValueError: the text is not a valid kind.
+        TypeError: the argument is not a kind.
     """
     declared = resource_type_from(kind)
     if declared is not None:
@@ -116,19 +113,21 @@ def presumed_resource_type(kind: KindLike) -> ResourceType:
 
 
 def is_built_in(group: str) -> bool:
-    """Say whether an API group is one of Kubernetes' own, whose kinds `presumed_resource_type` knows."""
+    """Return whether an API group is one of Kubernetes' own, whose kinds `presumed_resource_type` knows."""
     return group in _BUILT_IN_GROUPS
 
 
 def kind_argument(cls: type, generic: type) -> KindLike | None:
-    """Return the kind that a class gives to a generic base class, or to one derived from that; None for none.
+    """Return the kind in the brackets of a generic base class, as in ``ResourceReconciler[Database]``.
+
+    None if the brackets name no kind.
 
     Args:
-        cls: the class.
+        cls: the class; it may derive from the generic class indirectly.
         generic: the base class that takes a kind.
 
     Raises:
-        ConfigurationError: the argument cannot be a kind.
+        ConfigurationError: the type argument is not a kind.
     """
     for base in get_original_bases(cls):
         origin = get_origin(base)
@@ -141,7 +140,7 @@ def kind_argument(cls: type, generic: type) -> KindLike | None:
         if isinstance(argument, TypeVar) or argument in (Any, Unstructured):
             return None
         raise ConfigurationError(
-            f"{cls.__name__}: {generic.__name__}[{argument!r}] does not name a kind: give a subclass of Resource itself, or "
+            f"{cls.__name__}: {generic.__name__}[{argument!r}] is not a valid kind: give a subclass of Resource, or "
             "Unstructured and resource='group/version/Kind'"
         )
     return None

@@ -1,4 +1,4 @@
-"""Wrap the document of an object that has no model."""
+"""An object without a model: a mapping over its document."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Unstructured"]
 
 
 class Unstructured(MutableMapping[str, Any]):
-    """Be any object: a mapping of its document, with names for what every object has.
+    """Any object: a mapping over its document, with properties for common metadata.
 
     ``obj["spec"]["replicas"]`` reads and writes the document itself.
 
@@ -45,7 +45,7 @@ class Unstructured(MutableMapping[str, Any]):
 
     @property
     def name(self) -> str:
-        """Return the object's name; ``""`` when it has none."""
+        """Return the object's name; ``""`` if it has none."""
         return name_of(self._document)
 
     @property
@@ -60,7 +60,7 @@ class Unstructured(MutableMapping[str, Any]):
 
     @property
     def resource_version(self) -> str:
-        """Return the version it was read at; ``""`` before it was stored."""
+        """Return its version; ``""`` before it was stored."""
         return version_of(self._document)
 
     @property
@@ -81,7 +81,7 @@ class Unstructured(MutableMapping[str, Any]):
 
     @property
     def key(self) -> Request:
-        """Return its name and namespace: what a queue carries."""
+        """Return its name and namespace: the key in a queue."""
         return request_of(self._document)
 
     def to_dict(self) -> dict[str, Any]:

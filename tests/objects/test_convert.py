@@ -73,7 +73,7 @@ def test_to_document_of_each_form() -> None:
     assert to_document(Unstructured(document)) == document
     thing = Thing(metadata=ObjectMeta(name="a"), spec=ThingSpec())
     assert to_document(thing) == thing.to_dict()
-    with pytest.raises(TypeError, match="ThingSpec is no Kubernetes object"):
+    with pytest.raises(TypeError, match="ThingSpec is not a Kubernetes object"):
         to_document(ThingSpec())
 
 

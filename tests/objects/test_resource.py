@@ -108,7 +108,7 @@ class TestClassLine:
             ({"kind": "database"}, "kind='database' must be a word in CamelCase"),
             ({"plural": "Databases"}, "plural='Databases' must be"),
             ({"scope": "namespaced"}, "scope='namespaced' must be 'Namespaced' or 'Cluster'"),
-            ({"short_names": "db"}, r"short_names is a sequence of texts: write \('db',\)"),
+            ({"short_names": "db"}, r"short_names must be a sequence of strings: write \('db',\)"),
         ],
     )
     def test_names_that_the_api_refuses_are_refused_at_once(self, keywords: dict[str, Any], message: str) -> None:
