@@ -28,6 +28,7 @@ from reconciler.meta import (
     name_of,
     parse_version,
 )
+from reconciler.wire import JSONObject
 
 __all__ = [
     "ListPage",
@@ -373,7 +374,7 @@ def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...])
     return msgspec.json.encode(document)
 
 
-def _restore_identity(document: dict[str, Any], metadata: _Metadata, gvk: GroupVersionKind) -> None:
+def _restore_identity(document: JSONObject, metadata: _Metadata, gvk: GroupVersionKind) -> None:
     kept = document.setdefault("metadata", {})
     kept |= {"name": metadata.name, "uid": metadata.uid, "resourceVersion": metadata.resource_version}
     if metadata.namespace:

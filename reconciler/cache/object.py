@@ -11,6 +11,7 @@ import msgspec
 
 from reconciler.meta import UNDECODABLE, Request, Version, json_members
 from reconciler.objects import InvalidObject
+from reconciler.wire import JSONObject
 
 __all__ = ["CacheEvent", "CachedObject", "CachedOwner", "EventType"]
 
@@ -120,7 +121,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         """Return the owner reference marked as controller; None if there is none."""
         return next((reference for reference in self.owner_references if reference.controller), None)
 
-    def decode(self) -> dict[str, Any]:
+    def decode(self) -> JSONObject:
         """Return the document as a private copy.
 
         Raises:

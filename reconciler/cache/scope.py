@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from reconciler.cache.object import CachedObject
 from reconciler.meta import GroupVersionKind, Request
+from reconciler.wire import JSONObject
 
 __all__ = [
     "HashRange",
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-Transform = Callable[[dict[str, Any]], dict[str, Any]]
+Transform = Callable[[JSONObject], JSONObject]
 """Change a decoded object before it is stored, possibly in place. Its name, namespace, uid and version are restored
 afterwards."""
 

@@ -6,11 +6,11 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from reconciler.cache.object import CachedObject
 from reconciler.errors import error_text
 from reconciler.meta import Request
+from reconciler.wire import JSONObject
 
 __all__ = [
     "DocumentValues",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-DocumentValues = Callable[[dict[str, Any]], Iterable[str]]
+DocumentValues = Callable[[JSONObject], Iterable[str]]
 """Compute index values from a decoded document."""
 
 ObjectValues = Callable[[CachedObject], Iterable[str]]

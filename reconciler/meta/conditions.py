@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.meta.documents import is_object
 from reconciler.meta.scalars import format_time
 
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
+
 __all__ = ["condition_is_true", "find_condition", "keep_transition_times", "remove_condition", "set_condition"]
 
 
-def find_condition(conditions: Sequence[dict[str, Any]], type: str) -> dict[str, Any] | None:
+def find_condition(conditions: Sequence[JSONObject], type: str) -> JSONObject | None:
     """Return the condition of a type, or None."""
     for condition in conditions:
         if condition.get("type") == type:
@@ -23,14 +26,14 @@ def find_condition(conditions: Sequence[dict[str, Any]], type: str) -> dict[str,
     return None
 
 
-def condition_is_true(conditions: Sequence[dict[str, Any]], type: str) -> bool:
+def condition_is_true(conditions: Sequence[JSONObject], type: str) -> bool:
     """Return whether the condition of a type exists and is ``"True"``."""
     condition = find_condition(conditions, type)
     return condition is not None and condition.get("status") == "True"
 
 
 def set_condition(
-    conditions: list[dict[str, Any]],
+    conditions: list[JSONObject],
     type: str,
     status: bool | str,
     *,
@@ -58,7 +61,7 @@ def set_condition(
         raise ValueError(f"status of condition {type!r} must be a bool, 'True', 'False' or 'Unknown', not {status!r}")
     if not reason:
         raise ValueError(f"condition {type!r} needs a reason: a CamelCase word")
-    wanted: dict[str, Any] = {"type": type, "status": text, "reason": reason, "message": message}
+    wanted: JSONObject = {"type": type, "status": text, "reason": reason, "message": message}
     if observed_generation is not None:
         wanted["observedGeneration"] = observed_generation
     current = find_condition(conditions, type)
@@ -73,7 +76,7 @@ def set_condition(
     return True
 
 
-def keep_transition_times(before: Mapping[str, Any], after: dict[str, Any]) -> None:
+def keep_transition_times(before: Mapping[str, Any], after: JSONObject) -> None:
     """Copy transition times of unchanged conditions from an old status to a new one, in place.
 
     For conditions that were written as a whole, each with the time of that write: a transition time that changes while
@@ -97,7 +100,7 @@ def keep_transition_times(before: Mapping[str, Any], after: dict[str, Any]) -> N
     after["conditions"] = kept
 
 
-def remove_condition(conditions: list[dict[str, Any]], type: str) -> bool:
+def remove_condition(conditions: list[JSONObject], type: str) -> bool:
     """Remove the condition of a type in place; return whether there was one."""
     before = len(conditions)
     conditions[:] = [c for c in conditions if c.get("type") != type]

@@ -9,7 +9,10 @@ A path is a sequence of keys, or a string of keys joined by dots (``"a.b"``). Ke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
 
 __all__ = [
     "PathError",
@@ -114,13 +117,13 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return result
 
 
-def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> JSONObject:
     """Return the smallest merge patch that turns `old` into `new`; ``{}`` if they mean the same.
 
     Its members are in the order of `new`, followed by removals. Lists are replaced as a whole. Null members of `new`
     count as absent, which is how a server stores them.
     """
-    patch: dict[str, Any] = {}
+    patch: JSONObject = {}
     for key in (*new, *(key for key in old if key not in new)):
         before, after = old.get(key), new.get(key)
         if equal(before, after):
@@ -164,7 +167,7 @@ def get_path(document: Any, keys: Sequence[str], default: Any = None) -> Any:
     return value
 
 
-def set_path(document: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+def set_path(document: JSONObject, keys: Sequence[str], value: Any) -> None:
     """Set the value at a path; create missing and null objects on the way.
 
     Raises:
@@ -184,7 +187,7 @@ def set_path(document: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     target[last] = value
 
 
-def delete_path(document: dict[str, Any], keys: Sequence[str]) -> bool:
+def delete_path(document: JSONObject, keys: Sequence[str]) -> bool:
     """Remove the value at a path; return whether there was one."""
     *parents, last = keys
     target = get_path(document, parents, None) if parents else document

@@ -16,9 +16,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.meta.cycle import current_cycle
+
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
 
 __all__ = [
     "FORMER_FIELD_MANAGER",
@@ -86,7 +89,7 @@ def check_field_manager(name: str | None) -> str | None:
 
 def upgrade_managed_fields(
     managed_fields: Sequence[Mapping[str, Any]], manager: str, taken: Callable[[Mapping[str, Any]], Tree]
-) -> list[dict[str, Any]] | None:
+) -> list[JSONObject] | None:
     """Return managed fields in which a manager has applied fields of other entries; None if nothing changes.
 
     An apply removes only fields that its manager applied before. Fields written by updates and patches, or under an
@@ -110,7 +113,7 @@ def upgrade_managed_fields(
     for fields in (*(entry.get("fieldsV1") or {} for entry in own), *(fields for _, fields in moved)):
         tree = union_of_fields(tree, fields)
     united = {**(own or [moved[0][0]])[0], "manager": manager, "operation": "Apply", "fieldsV1": tree}
-    kept: list[dict[str, Any]] = []
+    kept: list[JSONObject] = []
     for entry in managed_fields:
         if any(entry is one for one in own):
             continue
@@ -120,7 +123,7 @@ def upgrade_managed_fields(
     return [*kept, united]
 
 
-def union_of_fields(left: Tree, right: Tree) -> dict[str, Any]:
+def union_of_fields(left: Tree, right: Tree) -> JSONObject:
     """Return the fields that are in either tree."""
     united = dict(left)
     for name, sub in right.items():
@@ -128,9 +131,9 @@ def union_of_fields(left: Tree, right: Tree) -> dict[str, Any]:
     return united
 
 
-def difference_of_fields(tree: Tree, gone: Tree) -> dict[str, Any]:
+def difference_of_fields(tree: Tree, gone: Tree) -> JSONObject:
     """Return the fields of a tree that are not in another one."""
-    rest: dict[str, Any] = {}
+    rest: JSONObject = {}
     for name, sub in tree.items():
         if name not in gone:
             rest[name] = sub

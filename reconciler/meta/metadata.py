@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.meta.documents import is_object
 from reconciler.meta.reference import GroupVersionKind, Request, path_segment
+
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
 
 __all__ = [
     "AlreadyOwned",
@@ -73,7 +76,7 @@ class AlreadyOwned(ValueError):
     """The object has another controller."""
 
 
-def owner_reference(owner: Mapping[str, Any], *, controller: bool = True) -> dict[str, Any]:
+def owner_reference(owner: Mapping[str, Any], *, controller: bool = True) -> JSONObject:
     """Return the reference to add to an object that `owner` owns.
 
     Raises:
@@ -84,13 +87,13 @@ def owner_reference(owner: Mapping[str, Any], *, controller: bool = True) -> dic
     if not name or not uid:
         raise ValueError(f"{gvk.kind} {name!r} has no uid: only an object read from the server can own another")
     path_segment(name, "owner's name")
-    reference: dict[str, Any] = {"apiVersion": gvk.api_version, "kind": gvk.kind, "name": name, "uid": uid}
+    reference: JSONObject = {"apiVersion": gvk.api_version, "kind": gvk.kind, "name": name, "uid": uid}
     if controller:
         reference |= {"controller": True, "blockOwnerDeletion": True}
     return reference
 
 
-def controller_of(obj: Mapping[str, Any]) -> dict[str, Any] | None:
+def controller_of(obj: Mapping[str, Any]) -> JSONObject | None:
     """Return the owner reference marked as controller, or None."""
     for reference in (obj.get("metadata") or {}).get("ownerReferences") or ():
         if reference.get("controller"):
@@ -98,7 +101,7 @@ def controller_of(obj: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def set_controller_reference(obj: dict[str, Any], owner: Mapping[str, Any]) -> None:
+def set_controller_reference(obj: JSONObject, owner: Mapping[str, Any]) -> None:
     """Make `owner` the controller of `obj`, in place; a reference to it at another API version is replaced.
 
     Raises:
@@ -129,7 +132,7 @@ def has_finalizer(obj: Mapping[str, Any], finalizer: str) -> bool:
     return finalizer in ((obj.get("metadata") or {}).get("finalizers") or ())
 
 
-def add_finalizer(obj: dict[str, Any], finalizer: str) -> bool:
+def add_finalizer(obj: JSONObject, finalizer: str) -> bool:
     """Add a finalizer in place; return whether it was missing."""
     if has_finalizer(obj, finalizer):
         return False
@@ -138,7 +141,7 @@ def add_finalizer(obj: dict[str, Any], finalizer: str) -> bool:
     return True
 
 
-def remove_finalizer(obj: dict[str, Any], finalizer: str) -> bool:
+def remove_finalizer(obj: JSONObject, finalizer: str) -> bool:
     """Remove every copy of a finalizer in place; return whether there was one."""
     if not has_finalizer(obj, finalizer):
         return False

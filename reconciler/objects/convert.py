@@ -10,6 +10,7 @@ from reconciler.meta import GroupVersionKind, format_micro_time
 from reconciler.objects.kinds import KindLike, gvk_from, is_kind_class
 from reconciler.objects.resource import AnyResource, Resource
 from reconciler.objects.unstructured import Unstructured
+from reconciler.wire import JSONObject
 
 __all__ = ["from_document", "original_document", "to_document"]
 
@@ -17,10 +18,10 @@ R = TypeVar("R", bound=AnyResource)
 
 
 @overload
-def from_document(kind: type[R], document: dict[str, Any], *, lenient: bool = False) -> R: ...
+def from_document(kind: type[R], document: JSONObject, *, lenient: bool = False) -> R: ...
 @overload
-def from_document(kind: str | GroupVersionKind, document: dict[str, Any], *, lenient: bool = False) -> Unstructured: ...
-def from_document(kind: KindLike, document: dict[str, Any], *, lenient: bool = False) -> AnyResource | Unstructured:
+def from_document(kind: str | GroupVersionKind, document: JSONObject, *, lenient: bool = False) -> Unstructured: ...
+def from_document(kind: KindLike, document: JSONObject, *, lenient: bool = False) -> AnyResource | Unstructured:
     """Return an object of a kind: an instance of the class if a class is given, else an `Unstructured`.
 
     List items lack apiVersion and kind; they are added. The document is kept, not copied.
@@ -38,13 +39,13 @@ def from_document(kind: KindLike, document: dict[str, Any], *, lenient: bool = F
     return Unstructured(_named(document, gvk_from(kind)))
 
 
-def _named(document: dict[str, Any], gvk: GroupVersionKind) -> dict[str, Any]:
+def _named(document: JSONObject, gvk: GroupVersionKind) -> JSONObject:
     if "kind" in document and "apiVersion" in document:
         return document
     return {"apiVersion": gvk.api_version, "kind": gvk.kind, **document}
 
 
-def to_document(obj: object) -> dict[str, Any]:
+def to_document(obj: object) -> JSONObject:
     """Return the document of an object.
 
     The object may be a Resource, an Unstructured, a mapping (a dict, kopf's body) or a model of an official client. A

@@ -18,6 +18,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from reconciler.errors import ReconcilerError
 from reconciler.meta import without_nulls
 from reconciler.objects.model import ConditionedStatus
+from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.objects.resource import AnyResource
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["SchemaError", "generate_crd", "structural_schema"]
 
 
-def generate_crd(*versions: type[AnyResource]) -> dict[str, Any]:
+def generate_crd(*versions: type[AnyResource]) -> JSONObject:
     """Return the CustomResourceDefinition (apiextensions.k8s.io/v1) of a kind as a document.
 
     Descriptions come from field descriptions and from the first paragraph of class docstrings.
@@ -72,10 +73,10 @@ def _stored(versions: tuple[type[AnyResource], ...]) -> type[AnyResource]:
     return stored[0]
 
 
-def _version(cls: type[AnyResource]) -> dict[str, Any]:
+def _version(cls: type[AnyResource]) -> JSONObject:
     schema = _object_schema(cls)
     definition = cls.definition
-    version: dict[str, Any] = {
+    version: JSONObject = {
         "name": cls.gvk.version,
         "served": definition.served,
         "storage": definition.storage,
@@ -91,12 +92,12 @@ def _version(cls: type[AnyResource]) -> dict[str, Any]:
     return version
 
 
-def _object_schema(cls: type[AnyResource]) -> dict[str, Any]:
+def _object_schema(cls: type[AnyResource]) -> JSONObject:
     spec = structural_schema(cls.spec_model)
     if not spec.get("required"):
         # The server does not apply defaults inside an absent object.
         spec.setdefault("default", {})
-    schema: dict[str, Any] = {"type": "object"}
+    schema: JSONObject = {"type": "object"}
     if description := _first_paragraph(cls.definition.description):
         schema["description"] = description
     schema["properties"] = {
@@ -113,7 +114,7 @@ def _object_schema(cls: type[AnyResource]) -> dict[str, Any]:
     return schema
 
 
-def _status_schema(cls: type[AnyResource]) -> dict[str, Any]:
+def _status_schema(cls: type[AnyResource]) -> JSONObject:
     """Return the schema of the status, always with observedGeneration and conditions.
 
     A server prunes fields that the schema does not name, and a controller that records conditions would write them
@@ -125,7 +126,7 @@ def _status_schema(cls: type[AnyResource]) -> dict[str, Any]:
     return status
 
 
-def _with_short_description(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _with_short_description(schema: Mapping[str, Any]) -> JSONObject:
     """Return a class's schema with the first paragraph of its docstring as description."""
     result = dict(schema)
     description = _first_paragraph(str(result.pop("description", "")))
@@ -137,11 +138,11 @@ def _first_paragraph(docstring: str) -> str:
     return _PARAGRAPH_END.split(cleandoc(docstring), maxsplit=1)[0].rstrip()
 
 
-def _column_type(schema: dict[str, Any], path: str) -> str:
+def _column_type(schema: JSONObject, path: str) -> str:
     """Return the type of a column from the schema of its path; string if the path is more than names."""
     if path.startswith(".metadata.") and path.endswith("Timestamp"):
         return "date"
-    node: dict[str, Any] = schema
+    node: JSONObject = schema
     for name in path.strip(".").split("."):
         node = node.get("properties", {}).get(name, {})
     if node.get("format") == "date-time":
@@ -180,7 +181,7 @@ class SchemaError(ReconcilerError, TypeError):
     """A field that the API cannot express; the message has ``Model.field``, the reason, and what to write instead."""
 
 
-def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> dict[str, Any]:
+def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> JSONObject:
     """Return the structural schema of a model.
 
     Args:
@@ -205,7 +206,7 @@ class _SchemaConverter:
         self._defaults = defaults
         self._inside: list[str] = []
 
-    def schema(self, source: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def schema(self, source: Mapping[str, Any], where: str) -> JSONObject:
         """Return the structural form of a schema that does not allow null."""
         for composed in (self._reference, self._all_of, self._any_of):
             result = composed(source, where)
@@ -213,13 +214,13 @@ class _SchemaConverter:
                 return result
         return self._plain(source, where)
 
-    def nullable(self, source: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def nullable(self, source: Mapping[str, Any], where: str) -> JSONObject:
         """Return the structural form of an item or a map's value, where null differs from absence."""
         inner, null = _without_null(source)
         result = self.schema(inner, where)
         return result | {"nullable": True} if null else result
 
-    def _reference(self, source: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    def _reference(self, source: Mapping[str, Any], where: str) -> JSONObject | None:
         if "$ref" not in source:
             return None
         name = str(source["$ref"]).rpartition("/")[2]
@@ -235,7 +236,7 @@ class _SchemaConverter:
         self._inside.pop()
         return result
 
-    def _all_of(self, source: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    def _all_of(self, source: Mapping[str, Any], where: str) -> JSONObject | None:
         parts = source.get("allOf")
         if parts is None:
             return None
@@ -244,7 +245,7 @@ class _SchemaConverter:
         siblings = {key: value for key, value in source.items() if key != "allOf"}
         return self.schema({**parts[0], **siblings}, where)
 
-    def _any_of(self, source: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    def _any_of(self, source: Mapping[str, Any], where: str) -> JSONObject | None:
         parts = source.get("anyOf")
         if parts is None:
             return None
@@ -257,14 +258,14 @@ class _SchemaConverter:
         kinds = " | ".join(str(part.get("type") or part.get("$ref", "?")).rpartition("/")[2] for part in parts)
         raise _refusal(where, f"is a union ({kinds})", "only X | None and int | str can be expressed; use Any")
 
-    def _int_or_string(self, source: Mapping[str, Any]) -> dict[str, Any]:
+    def _int_or_string(self, source: Mapping[str, Any]) -> JSONObject:
         result = self._common(source)
         _add_bounds(result, source)
         for key in ("type", "format"):
             result.pop(key, None)
         return result | {"x-kubernetes-int-or-string": True}
 
-    def _plain(self, source: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def _plain(self, source: Mapping[str, Any], where: str) -> JSONObject:
         self._check_keys(source, where)
         result = self._common(source)
         if "const" in source:
@@ -280,7 +281,7 @@ class _SchemaConverter:
             result["x-kubernetes-preserve-unknown-fields"] = True
         return result
 
-    def _common(self, source: Mapping[str, Any]) -> dict[str, Any]:
+    def _common(self, source: Mapping[str, Any]) -> JSONObject:
         result = {key: value for key, value in source.items() if key in _KEPT or key.startswith("x-kubernetes-")}
         if description := source.get("description"):
             result["description"] = cleandoc(str(description))
@@ -300,7 +301,7 @@ class _SchemaConverter:
                     _HINTS.get(key, "use another type"),
                 )
 
-    def _add_members(self, result: dict[str, Any], source: Mapping[str, Any], where: str) -> None:
+    def _add_members(self, result: JSONObject, source: Mapping[str, Any], where: str) -> None:
         properties = source.get("properties") or {}
         others = source.get("additionalProperties")
         if properties:
@@ -314,7 +315,7 @@ class _SchemaConverter:
         elif others is not None and others is not False:
             result["x-kubernetes-preserve-unknown-fields"] = True
 
-    def _member(self, name: str, source: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    def _member(self, name: str, source: Mapping[str, Any], owner: str) -> JSONObject:
         where = f"{owner}.{name}"
         inner, null = _without_null(source)
         if null and "default" in inner and inner["default"] is None:
@@ -325,7 +326,7 @@ class _SchemaConverter:
             )
         return self.schema(inner, where)
 
-    def _add_items(self, result: dict[str, Any], source: Mapping[str, Any], where: str) -> None:
+    def _add_items(self, result: JSONObject, source: Mapping[str, Any], where: str) -> None:
         result["items"] = self.nullable(source.get("items") or {}, f"{where}[]")
         scalar = result["items"].get("type") in {"string", "integer", "number", "boolean"}
         if source.get("uniqueItems") and scalar:
@@ -352,7 +353,7 @@ def _without_null(source: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     return source, False
 
 
-def _add_type(result: dict[str, Any], where: str) -> None:
+def _add_type(result: JSONObject, where: str) -> None:
     if "enum" in result and "type" not in result:
         names = {bool: "boolean", str: "string", int: "integer", float: "number"}
         types = {names.get(type(value), "object") for value in result["enum"]}
@@ -369,7 +370,7 @@ def _add_type(result: dict[str, Any], where: str) -> None:
         result.setdefault("format", "double")
 
 
-def _add_bounds(result: dict[str, Any], source: Mapping[str, Any]) -> None:
+def _add_bounds(result: JSONObject, source: Mapping[str, Any]) -> None:
     """Write exclusive bounds as in JSON Schema draft 4: a number and a flag."""
     for exclusive, bound, tighter in (("exclusiveMinimum", "minimum", max), ("exclusiveMaximum", "maximum", min)):
         limit = source.get(exclusive)

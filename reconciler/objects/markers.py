@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic.config import JsonDict
+
+from reconciler.wire import JSONObject
 
 __all__ = ["PrinterColumn", "Rule", "rule", "schema_extra"]
 
@@ -132,7 +134,7 @@ class PrinterColumn:
     description: str | None = None
     priority: int = 0
 
-    def to_dict(self, type_of_path: str) -> dict[str, Any]:
+    def to_dict(self, type_of_path: str) -> JSONObject:
         """Return the column as an entry of ``additionalPrinterColumns``; `type_of_path` is the default type."""
         column = {
             "name": self.name,

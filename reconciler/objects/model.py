@@ -12,6 +12,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from reconciler.objects.markers import schema_extra
+from reconciler.wire import JSONObject
 
 __all__ = ["Condition", "ConditionedStatus", "Model", "ObjectMeta", "OwnerReference"]
 
@@ -78,7 +79,7 @@ class ObjectMeta(Model):
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
     deletion_grace_period_seconds: int | None = None
-    managed_fields: list[dict[str, Any]] = Field(default_factory=list)
+    managed_fields: list[JSONObject] = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod

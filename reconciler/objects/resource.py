@@ -16,6 +16,7 @@ from reconciler.objects.declaration import Definition, Scope, check_names, model
 from reconciler.objects.lenient import read_leniently
 from reconciler.objects.markers import PrinterColumn, Rule
 from reconciler.objects.model import ConditionedStatus, ObjectMeta
+from reconciler.wire import JSONObject
 
 __all__ = ["AnyResource", "InvalidObject", "Resource"]
 
@@ -168,7 +169,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         obj._document = document  # noqa: SLF001 - its own
         return obj
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Return the object as a document, a private copy.
 
         It is the document that the object was read from, with later changes applied: fields unknown to the models are
@@ -195,7 +196,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         return _apply_changes(read, getattr(self, part), model, exclude_defaults=exclude_defaults)
 
     @classmethod
-    def crd(cls) -> dict[str, Any]:
+    def crd(cls) -> JSONObject:
         """Return the kind's CustomResourceDefinition as a document.
 
         Raises:
@@ -281,17 +282,17 @@ def _field_path(part: str, location: tuple[int | str, ...]) -> str:
     return part + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
 
 
-def _dump(model: BaseModel, *, exclude_defaults: bool = False) -> dict[str, Any]:
+def _dump(model: BaseModel, *, exclude_defaults: bool = False) -> JSONObject:
     return model.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=exclude_defaults)
 
 
 def _apply_changes(
     document: Mapping[str, Any] | None, model: BaseModel, model_type: type[BaseModel], *, exclude_defaults: bool = False
-) -> dict[str, Any]:
+) -> JSONObject:
     # The document is parsed again here, so that reading an object, which is far more frequent, costs no second dump.
     document = document or {}
     before = _dump(model_type.model_validate(document), exclude_defaults=exclude_defaults)
-    result: dict[str, Any] = overlay(document, before, _dump(model, exclude_defaults=exclude_defaults))
+    result: JSONObject = overlay(document, before, _dump(model, exclude_defaults=exclude_defaults))
     return result
 
 
@@ -340,7 +341,7 @@ def overlay(document: Any, before: Any, after: Any) -> Any:
     return copy_json(after)
 
 
-def _overlay_object(document: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def _overlay_object(document: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> JSONObject:
     result = {key: copy_json(value) for key, value in document.items() if key in after or key not in before}
     for key, value in after.items():
         if not equal(before.get(key), value):

@@ -16,6 +16,7 @@ from reconciler.meta import (
     uid_of,
     version_of,
 )
+from reconciler.wire import JSONObject
 
 __all__ = ["Unstructured"]
 
@@ -31,7 +32,7 @@ class Unstructured(MutableMapping[str, Any]):
 
     __slots__ = ("_document",)
 
-    def __init__(self, document: dict[str, Any]) -> None:
+    def __init__(self, document: JSONObject) -> None:
         self._document = document
 
     @property
@@ -84,9 +85,9 @@ class Unstructured(MutableMapping[str, Any]):
         """Return its name and namespace: the key in a queue."""
         return request_of(self._document)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Return the document, a private copy."""
-        copied: dict[str, Any] = copy_json(self._document)
+        copied: JSONObject = copy_json(self._document)
         return copied
 
     @property

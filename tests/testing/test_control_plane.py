@@ -70,7 +70,7 @@ class TestWithProgramsThatPretend:
     def test_a_program_that_ends_at_once_is_named_with_its_last_words(self, tmp_path: Path, scratch: Path) -> None:
         binaries = pretend(tmp_path, etcd="exec sleep 60", kube_apiserver="echo 'no such flag: --x' >&2; exit 1")
         with pytest.raises(
-            ControlPlaneFailed, match=r"^kube-apiserver ended at once; it said last: no such flag: --x$"
+            ControlPlaneFailed, match=r"^kube-apiserver exited immediately; its last output: no such flag: --x$"
         ):
             ControlPlane(binaries=binaries).start()
         assert is_empty(scratch)
@@ -83,7 +83,7 @@ class TestWithProgramsThatPretend:
         )
         with (
             use_clock(UntilBothRun(tmp_path)),
-            pytest.raises(ControlPlaneFailed, match=r"did not serve within 60 s; it said last: starting"),
+            pytest.raises(ControlPlaneFailed, match=r"did not serve within 60 s; its last output: starting"),
         ):
             ControlPlane(binaries=binaries).start()
         assert is_empty(scratch)
@@ -147,7 +147,7 @@ class TestWithProgramsThatPretend:
     def test_what_needs_a_running_server_says_so(self) -> None:
         plane = ControlPlane()
         for use in (lambda: plane.url, lambda: plane.kubeconfig_path, plane.kubeconfig, plane.client, plane.audit):
-            with pytest.raises(RuntimeError, match="does not run: use it inside of its block"):
+            with pytest.raises(RuntimeError, match="is not running: use it inside its block"):
                 use()
         plane.stop()
 

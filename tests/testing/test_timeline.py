@@ -100,7 +100,7 @@ def test_it():
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*RuntimeError: the failure", "*what happened on the API server*", "cannot be told: *"]
+        ["*RuntimeError: the failure", "*what happened on the API server*", "unknown: *"]
     )
     assert result.stdout.str().count("what happened on") == 1
 

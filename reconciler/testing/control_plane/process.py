@@ -1,9 +1,4 @@
-"""Run one program of the control plane.
-
----
-
-Run etcd and kube-apiserver in a directory of their own: one start of a control plane.
-"""
+"""The processes of a control plane: etcd and kube-apiserver in a directory of their own."""
 
 from __future__ import annotations
 
@@ -32,27 +27,30 @@ __all__ = ["ControlPlaneFailed", "ControlPlaneProcesses", "PortTaken", "Process"
 
 
 _WATCHDOG = 'read -r pid && test "$pid" && { read -r _ || { kill -9 "$pid"; rm -rf "$1"; }; }'
-"""Of a shell whose input is a pipe from this process: the second `read` fails when that ends without a word."""
+"""The program of a shell whose input is a pipe from this process.
+
+The second `read` fails if this process ends without writing to the pipe.
+"""
 
 
 class Process:
-    """Be a running program whose output goes to a file.
+    """A running program whose output goes to a file.
 
-    It does not outlive this process: when that is killed and cannot `stop` it, a shell that waits for this kills the
+    It does not outlive this process. If this process is killed and cannot call `stop`, a waiting shell kills the
     program and removes the directory.
 
     Args:
         command: program and arguments.
-        log: the file for its output, in a directory of the control plane's own; appended to.
+        log: the file for its output, in a directory that belongs to the control plane; appended to.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the program cannot be started.
     """
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self.name = Path(command[0]).name
         self._log = log
-        # Sessions of their own, so that Ctrl-C in the terminal reaches the tests alone, which then stop all in order.
+        # Separate sessions: Ctrl-C in the terminal reaches only the tests, which then stop everything in order.
         self._watchdog = subprocess.Popen(  # noqa: S603 - ours
             ["/bin/sh", "-c", _WATCHDOG, "sh", str(log.parent)],
             stdin=subprocess.PIPE,
@@ -77,16 +75,16 @@ class Process:
         return self._popen.pid
 
     def has_ended(self, *, within: float) -> bool:
-        """Wait up to `within` seconds for the program's end; say whether it came."""
+        """Wait up to `within` seconds for the program to exit; return whether it did."""
         try:
             self._popen.wait(within)
         except subprocess.TimeoutExpired:
             return False
-        self._stop_watchdog()  # before its number is given to another program
+        self._stop_watchdog()  # before the pid is reused
         return True
 
     def stop(self, *, patience: float) -> None:
-        """Ask the program to end, and kill it after `patience` seconds; harmless when it has ended."""
+        """Terminate the program, and kill it after `patience` seconds; does nothing if it has exited."""
         self._signal(signal.SIGTERM)
         if not self.has_ended(within=patience):
             self._signal(signal.SIGKILL)
@@ -104,7 +102,7 @@ class Process:
                 os.kill(self._popen.pid, number)
 
     def _stop_watchdog(self) -> None:
-        """Let the shell go; harmless when it has gone."""
+        """Stop the shell; does nothing if it has exited."""
         if self._watchdog.poll() is None:
             self._write("\n")
             self.close_pipe()
@@ -112,11 +110,12 @@ class Process:
 
     def _write(self, line: str) -> None:
         assert self._watchdog.stdin is not None  # noqa: S101 - a pipe
-        with contextlib.suppress(BrokenPipeError):  # somebody has killed the shell
+        with contextlib.suppress(BrokenPipeError):  # the shell was killed
             self._watchdog.stdin.write(line.encode())
             self._watchdog.stdin.flush()
 
     def close_pipe(self) -> None:
+        """Close this process's end of the pipe to the watchdog."""
         assert self._watchdog.stdin is not None  # noqa: S101 - a pipe
         with contextlib.suppress(BrokenPipeError):
             self._watchdog.stdin.close()
@@ -126,7 +125,7 @@ _running: weakref.WeakSet[Process] = weakref.WeakSet()
 
 
 def _close_pipes_in_child() -> None:
-    """Close this side of the pipes in a forked child, which would hold up the last will for as long as it lives."""
+    """Close the pipes in a forked child, which would otherwise keep the shell waiting as long as the child lives."""
     for process in list(_running):
         process.close_pipe()
 
@@ -142,11 +141,11 @@ _DATA = "etcd"
 
 
 class ControlPlaneFailed(ReconcilerError):
-    """Say that a program of the control plane did not start, with its last words."""
+    """A program of the control plane did not start; the message ends with its output."""
 
 
 class PortTaken(ControlPlaneFailed):
-    """Say that another program has taken a port that was free a moment ago."""
+    """Another program has taken a port that was free a moment before."""
 
 
 class _SnapshotPart(msgspec.Struct):
@@ -158,12 +157,12 @@ class _SnapshotLine(msgspec.Struct):
 
 
 class ControlPlaneProcesses:
-    """Be the two programs and the directory of one start.
+    """The two programs and the directory of one control plane.
 
     Args:
-        binaries: where the programs are.
-        files: what the directory holds at the beginning, readable by their owner alone.
-        flags: more ones for kube-apiserver.
+        binaries: the directory of the programs.
+        files: initial contents of the directory, readable only by their owner.
+        flags: more arguments for kube-apiserver.
     """
 
     def __init__(self, binaries: Path, files: Mapping[str, bytes], flags: Sequence[str]) -> None:
@@ -175,7 +174,7 @@ class ControlPlaneProcesses:
         etcd_port, port = _free_ports(2)
         self.url = f"https://127.0.0.1:{port}"
         self._processes: list[Process] = []
-        # Also when the interpreter ends in the middle of a block.
+        # Also runs if the interpreter exits inside a block.
         self._finalizer = weakref.finalize(self, _stop, self._processes, self.directory)
         self._etcd_url = f"http://127.0.0.1:{etcd_port}"
         self._commands = (
@@ -185,11 +184,11 @@ class ControlPlaneProcesses:
         self._start()
 
     def restart(self, *, keep_data: bool, data: Path | None = None) -> None:
-        """Stop the programs and start them again on the same ports.
+        """Restart the programs on the same ports.
 
         Args:
             keep_data: keep the data of etcd.
-            data: a directory that takes the place of etcd's data; it is moved.
+            data: a directory to move into the place of etcd's data.
         """
         for process in self._processes:
             process.stop(patience=_PATIENCE)
@@ -212,13 +211,13 @@ class ControlPlaneProcesses:
                 for line in answer:
                     file.write(msgspec.json.decode(line, type=_SnapshotLine).result.blob)
         except OSError as error:
-            raise ControlPlaneFailed(f"no snapshot of etcd: {error}") from error
+            raise ControlPlaneFailed(f"cannot save a snapshot of etcd: {error}") from error
 
     def restore(self, snapshot: Path, flags: Sequence[str]) -> Path:
-        """Return a new data directory for etcd, made of a snapshot.
+        """Return a new data directory for etcd, created from a snapshot.
 
         Raises:
-            BinariesMissing: there is no etcdutl.
+            BinariesMissing: etcdutl is missing.
             ControlPlaneFailed: the snapshot cannot be restored.
         """
         program = self.binaries / "etcdutl"
@@ -230,7 +229,7 @@ class ControlPlaneProcesses:
         if done.returncode:
             shutil.rmtree(target, ignore_errors=True)
             words = " | ".join(done.stderr.strip().splitlines()[-5:])
-            raise ControlPlaneFailed(f"etcdutl did not restore {snapshot}: {words}")
+            raise ControlPlaneFailed(f"etcdutl failed to restore {snapshot}: {words}")
         return target
 
     def _start(self) -> None:
@@ -239,7 +238,7 @@ class ControlPlaneProcesses:
         self._server = self._launch(server)
 
     def revive(self) -> None:
-        """Start the programs that have ended again, on the same ports."""
+        """Start the programs that have exited, on the same ports."""
         etcd, server = self._commands
         if self._etcd.has_ended(within=_POLL):
             self._processes.remove(self._etcd)
@@ -254,14 +253,14 @@ class ControlPlaneProcesses:
         return {process.name: process.pid for process in self._processes}[program]
 
     def stop(self) -> None:
-        """Stop the programs, remove the directory; harmless when that was done."""
+        """Stop the programs and remove the directory; does nothing if that was done."""
         self._finalizer()
 
     def wait_until_ready(self, token: str, timeout: float, cancelled: threading.Event) -> None:
         """Wait until the server serves.
 
         Raises:
-            ControlPlaneFailed: a program ended, or it did not serve in time, or the caller gave up.
+            ControlPlaneFailed: a program exited, it did not serve in time, or the caller cancelled.
         """
         clock = current_clock()
         deadline = clock.monotonic() + timeout
@@ -270,10 +269,10 @@ class ControlPlaneProcesses:
                 if process.has_ended(within=_POLL / 2):
                     raise _failure(process)
             if cancelled.is_set():
-                raise ControlPlaneFailed("starting the control plane was given up")
+                raise ControlPlaneFailed("starting the control plane was cancelled")
             if clock.monotonic() > deadline:
                 raise ControlPlaneFailed(
-                    f"kube-apiserver did not serve within {timeout:g} s; it said last: {self._server.log_tail()}"
+                    f"kube-apiserver did not serve within {timeout:g} s; its last output: {self._server.log_tail()}"
                 )
 
     def _launch(self, command: Sequence[str]) -> Process:
@@ -282,7 +281,7 @@ class ControlPlaneProcesses:
         return process
 
     def _is_ready(self, token: str) -> bool:
-        # The namespace is made by the server itself, a moment after it says that it is ready.
+        # The server creates this namespace shortly after it reports that it is ready.
         return all(self._answers(path, token) for path in ("/readyz", "/api/v1/namespaces/default"))
 
     def _answers(self, path: str, token: str) -> bool:
@@ -294,7 +293,7 @@ class ControlPlaneProcesses:
             with urllib.request.urlopen(request, context=context, timeout=5) as answer:  # noqa: S310 - ours
                 return bool(answer.status == 200)
         except OSError:
-            # Not listening yet, not ready yet, or the certificate is half written.
+            # Not listening yet, not ready yet, or the certificate is incomplete.
             return False
 
 
@@ -307,7 +306,7 @@ def _stop(processes: Sequence[Process], directory: Path) -> None:
 def _failure(process: Process) -> ControlPlaneFailed:
     words = process.log_tail()
     kind = PortTaken if "address already in use" in words else ControlPlaneFailed
-    return kind(f"{process.name} ended at once; it said last: {words}")
+    return kind(f"{process.name} exited immediately; its last output: {words}")
 
 
 def _etcd_command(binaries: Path, directory: Path, url: str) -> list[str]:
@@ -336,7 +335,7 @@ def _apiserver_command(binaries: Path, directory: Path, etcd: str, port: int, fl
         f"--service-account-key-file={directory / 'accounts.key'}",
         f"--token-auth-file={directory / 'tokens.csv'}",
         "--authorization-mode=RBAC",
-        # It waits for token secrets that no controller makes here; envtest does the same.
+        # It waits for token secrets that no controller creates here; envtest disables it, too.
         "--disable-admission-plugins=ServiceAccount",
         "--allow-privileged=true",
         "--profiling=false",
@@ -355,7 +354,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read."""
+    """Write a file that only its owner can read."""
     path.touch(mode=0o600)
     path.chmod(0o600)
     path.write_bytes(content)
