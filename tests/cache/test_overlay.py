@@ -1,4 +1,4 @@
-"""Own writes over the store, until the watch has passed them."""
+"""The overlay: own writes over the store, until the watch has passed them."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def world() -> World:
     return World()
 
 
-def test_a_creation_is_seen_at_once(world: World) -> None:
+def test_a_creation_is_visible_immediately(world: World) -> None:
     world.overlay.record_write(cached("a", 11))
     assert world.version() == 11
     assert world.names() == ["a"]
 
 
-def test_an_update_is_seen_at_once_and_dropped_when_the_store_has_it(world: World) -> None:
+def test_an_update_is_visible_immediately_and_dropped_when_the_store_has_it(world: World) -> None:
     world.watched("a", 10)
     world.overlay.record_write(cached("a", 12, spec={"size": 2}))
     assert world.version() == 12
@@ -88,14 +88,14 @@ def test_a_newer_foreign_version_replaces_the_own_write(world: World) -> None:
     assert world.entries == 0
 
 
-def test_an_answer_that_comes_after_its_event_is_not_laid_over(world: World) -> None:
+def test_an_answer_that_arrives_after_its_event_is_not_laid_over(world: World) -> None:
     world.watched("a", 12)
     world.overlay.record_write(cached("a", 12))
     world.overlay.record_write(cached("a", 11))
     assert world.entries == 0
 
 
-def test_an_answer_that_comes_after_the_deletion_makes_no_ghost(world: World) -> None:
+def test_an_answer_that_arrives_after_the_deletion_does_not_revive_the_object(world: World) -> None:
     world.watched("a", 12)
     world.gone("a", 13)
     world.overlay.record_write(cached("a", 12))
@@ -118,13 +118,13 @@ def test_a_list_or_bookmark_at_its_version_drops_the_own_write(world: World, pro
     assert world.entries == 0
 
 
-def test_answers_in_the_wrong_order_leave_the_newer_one(world: World) -> None:
+def test_of_answers_in_the_wrong_order_the_newer_one_is_kept(world: World) -> None:
     world.overlay.record_write(cached("a", 13))
     world.overlay.record_write(cached("a", 12))
     assert world.version() == 13
 
 
-def test_a_deletion_hides_the_object_until_the_watch_tells_of_it(world: World) -> None:
+def test_a_deletion_hides_the_object_until_the_watch_delivers_it(world: World) -> None:
     world.watched("a", 10)
     world.overlay.record_deletion(A, "uid-a")
     assert world.version() is None
@@ -136,7 +136,7 @@ def test_a_deletion_hides_the_object_until_the_watch_tells_of_it(world: World) -
     assert world.entries == 0
 
 
-def test_a_deletion_whose_answer_tells_no_uid_means_what_a_reader_saw(world: World) -> None:
+def test_a_deletion_answered_without_a_uid_applies_to_the_visible_object(world: World) -> None:
     world.watched("a", 10)
     world.overlay.record_deletion(A)
     assert world.version() is None
@@ -152,7 +152,7 @@ def test_a_deletion_does_not_hide_the_next_incarnation(world: World) -> None:
     assert world.entries == 0
 
 
-def test_created_and_deleted_before_the_watch_tells_of_either(world: World) -> None:
+def test_created_and_deleted_before_the_watch_delivers_either(world: World) -> None:
     world.overlay.record_write(cached("a", 11))
     world.overlay.record_deletion(A, "uid-a")
     assert world.version() is None
@@ -164,7 +164,7 @@ def test_created_and_deleted_before_the_watch_tells_of_either(world: World) -> N
     assert world.entries == 0
 
 
-def test_deleted_and_created_again_before_the_watch_tells_of_either(world: World) -> None:
+def test_deleted_and_created_again_before_the_watch_delivers_either(world: World) -> None:
     world.watched("a", 10, uid="old")
     world.overlay.record_deletion(A, "old")
     world.overlay.record_write(cached("a", 12, uid="new"))
@@ -202,26 +202,28 @@ def test_before_the_first_list_everything_is_kept(world: World) -> None:
     assert world.version() is None
 
 
-def test_indexes_see_own_writes(world: World) -> None:
-    world.store.add_index("colour", lambda doc: doc["spec"]["colours"])
-    world.watched("a", 10, spec={"colours": ["red"]})
-    world.watched("b", 10, spec={"colours": ["red"]})
-    world.overlay.record_write(cached("a", 11, spec={"colours": ["blue"]}))
-    world.overlay.record_write(cached("c", 12, spec={"colours": ["red"]}))
+def test_indexes_include_own_writes(world: World) -> None:
+    world.store.add_index("color", lambda doc: doc["spec"]["colors"])
+    world.watched("a", 10, spec={"colors": ["red"]})
+    world.watched("b", 10, spec={"colors": ["red"]})
+    world.overlay.record_write(cached("a", 11, spec={"colors": ["blue"]}))
+    world.overlay.record_write(cached("c", 12, spec={"colors": ["red"]}))
     world.overlay.record_deletion(Request("b", "prod"), "uid-b")
-    assert [obj.name for obj in world.overlay.by_index("colour", "red")] == ["c"]
-    assert [obj.name for obj in world.overlay.by_index("colour", "blue")] == ["a"]
-    assert world.overlay.by_index("colour", "red", "other") == []
+    assert [obj.name for obj in world.overlay.by_index("color", "red")] == ["c"]
+    assert [obj.name for obj in world.overlay.by_index("color", "blue")] == ["a"]
+    assert world.overlay.by_index("color", "red", "other") == []
 
 
-def test_namespaces_are_kept_apart(world: World) -> None:
+def test_namespaces_are_separate(world: World) -> None:
     world.overlay.record_write(cached("a", 11, namespace="x"))
     assert [obj.name for obj in world.overlay.list("x")] == ["a"]
     assert world.overlay.list("y") == []
 
 
 @pytest.mark.parametrize("read", [lambda o: o.get(A), lambda o: o.list(), lambda o: o.list("prod")])
-def test_after_a_minute_the_server_is_asked_and_it_is_counted(world: World, read: Callable[[Overlay], object]) -> None:
+def test_after_a_minute_the_server_is_asked_and_the_read_is_counted(
+    world: World, read: Callable[[Overlay], object]
+) -> None:
     world.watched("a", 10)
     world.overlay.record_write(cached("a", 11))
     world.clock.time = 60.0
@@ -231,13 +233,13 @@ def test_after_a_minute_the_server_is_asked_and_it_is_counted(world: World, read
         read(world.overlay)
     assert list(caught.value.objects) == [A]
     assert world.overlay.statistics().expired == 1
-    with pytest.raises(OverlayExpired):  # until somebody has asked
+    with pytest.raises(OverlayExpired):  # until the server was asked
         read(world.overlay)
     world.overlay.resolve(A, caught.value.objects[A])
     assert world.version() == 10
 
 
-def test_what_the_watch_has_passed_does_not_expire(world: World) -> None:
+def test_a_write_that_the_watch_has_passed_does_not_expire(world: World) -> None:
     world.overlay.record_write(cached("a", 11))
     world.clock.time = 3600.0
     world.watched("a", 11)
@@ -245,13 +247,13 @@ def test_what_the_watch_has_passed_does_not_expire(world: World) -> None:
     assert world.overlay.statistics().expired == 0
 
 
-def test_a_restart_forgets_own_writes(world: World) -> None:
+def test_a_restart_clears_own_writes(world: World) -> None:
     world.overlay.record_write(cached("a", 11))
     world.overlay.clear()
     assert world.version() is None
 
 
-def test_opaque_versions_are_replaced_by_the_next_word_of_the_watch(world: World) -> None:
+def test_opaque_versions_are_replaced_by_the_next_event(world: World) -> None:
     world.progress = "x"
     world.store.put(cached("a", "p"))
     world.overlay.record_write(cached("a", "q"))
@@ -261,7 +263,7 @@ def test_opaque_versions_are_replaced_by_the_next_word_of_the_watch(world: World
     assert world.entries == 0
 
 
-def test_opaque_versions_of_an_answer_that_comes_after_its_event(world: World) -> None:
+def test_opaque_versions_of_an_answer_that_arrives_after_its_event(world: World) -> None:
     world.progress = "x"
     world.store.put(cached("a", "q"))
     world.overlay.record_write(cached("a", "q"))
@@ -288,13 +290,13 @@ def test_nothing_grows_without_bound(world: World, monkeypatch: pytest.MonkeyPat
 
 
 class _Server:
-    """Versions of one key as a server stores them, and a watch that follows at its own pace."""
+    """Versions of one key as stored by a server, and a watch that follows at its own pace."""
 
     def __init__(self) -> None:
         self.world = World()
         self.version = 10
         self.stored: tuple[int, str] | None = None  # version and uid
-        self.history: list[tuple[int, tuple[int, str] | None]] = []  # what the watch will tell
+        self.history: list[tuple[int, tuple[int, str] | None]] = []  # what the watch will deliver
 
     def write(self, deletes: bool) -> None:
         self.version += 1

@@ -23,7 +23,7 @@ def stream(*waits: float) -> HTTPResponse:
     return HTTPResponse(200, {}, b"", chunks=chunks())
 
 
-async def test_the_time_that_a_line_is_handled_is_not_silence() -> None:
+async def test_the_time_to_process_a_line_does_not_count_as_silence() -> None:
     lines: list[bytes] = []
 
     async def handle(line: bytes) -> None:
@@ -34,7 +34,7 @@ async def test_the_time_that_a_line_is_handled_is_not_silence() -> None:
     assert lines == [b"0", b"1", b"2"]
 
 
-async def test_silence_after_a_line_that_took_long_is_noticed() -> None:
+async def test_silence_after_a_slow_line_is_detected() -> None:
     async def handle(line: bytes) -> None:
         await asyncio.sleep(100)
 

@@ -1,4 +1,4 @@
-"""The generated CustomResourceDefinition: what pydantic says in the words of the API."""
+"""The generated CustomResourceDefinition: pydantic models as structural schemas."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from reconciler.testing.control_plane import ControlPlane
 
 
 class Color(enum.Enum):
-    """A colour."""
+    """A color."""
 
     RED = "red"
     BLUE = "blue"
@@ -82,8 +82,8 @@ ANYTHING = {"x-kubernetes-preserve-unknown-fields": True}
         (Literal["a"], "a", {"type": "string", "enum": ["a"], "default": "a"}),
         (Literal["a", None], None, {"type": "string", "enum": ["a"]}),  # noqa: PYI061 - what is tested
         (Literal[1, 2], 1, INT | {"enum": [1, 2], "default": 1}),
-        (Color, Color.RED, {"type": "string", "enum": ["red", "blue"], "default": "red", "description": "A colour."}),
-        (Color | None, None, {"type": "string", "enum": ["red", "blue"], "description": "A colour."}),
+        (Color, Color.RED, {"type": "string", "enum": ["red", "blue"], "default": "red", "description": "A color."}),
+        (Color | None, None, {"type": "string", "enum": ["red", "blue"], "description": "A color."}),
         (int | str, 5, {"x-kubernetes-int-or-string": True, "default": 5}),
         (int | str | None, None, {"x-kubernetes-int-or-string": True}),
         (
@@ -160,7 +160,7 @@ def test_models_inside_are_inlined_with_their_wire_names() -> None:
     assert schema_of(Port, default)["default"] == {"portName": "http", "number": 80, "protocol": "TCP"}
 
 
-def test_a_default_holds_no_nulls() -> None:
+def test_a_default_contains_no_nulls() -> None:
     class Limits(Model):
         lower: int | None = None
         upper: int = 3
@@ -216,7 +216,7 @@ class Extra(BaseModel):
     ],
     ids=str,
 )
-def test_what_the_api_cannot_describe_is_refused_with_model_and_field(
+def test_a_type_the_api_cannot_express_is_rejected_with_model_and_field(
     annotation: Any, default: Any, message: str
 ) -> None:
     with pytest.raises(SchemaError, match=message):
@@ -282,7 +282,7 @@ class Range(BaseModel):
     maximum: int = 10
 
 
-def test_rules_of_a_model_stand_at_every_place_it_is_used() -> None:
+def test_rules_of_a_model_apply_wherever_it_is_used() -> None:
     expected = [{"rule": "self.minimum <= self.maximum", "message": "minimum must not exceed maximum"}]
     assert schema_of(Range)["x-kubernetes-validations"] == expected
     assert schema_of(list[Range])["items"]["x-kubernetes-validations"] == expected
@@ -397,7 +397,7 @@ def test_printer_columns_take_their_type_from_the_schema() -> None:
     ]
 
 
-def test_a_spec_with_defaults_for_everything_may_be_left_out() -> None:
+def test_a_spec_with_defaults_for_everything_may_be_omitted() -> None:
     schema = version_of(Small.crd())["schema"]["openAPIV3Schema"]
     assert "required" not in schema
     assert schema["properties"]["spec"]["default"] == {}
@@ -433,7 +433,7 @@ def test_several_versions_of_a_kind() -> None:
     assert crd["spec"]["names"]["shortNames"] == ["ri"]
 
 
-def test_classes_that_are_no_versions_of_one_kind_are_refused() -> None:
+def test_classes_that_are_not_versions_of_one_kind_are_rejected() -> None:
     class Second(Resource[EmptySpec], group="example.com", version="v2", kind="Rich"):
         pass
 
@@ -484,7 +484,7 @@ def established(crd: Unstructured) -> bool:
     return condition_is_true((crd.get("status") or {}).get("conditions") or [], "Established")
 
 
-async def test_a_server_takes_every_part_of_the_generated_crd(admin: Client) -> None:
+async def test_a_server_accepts_every_part_of_the_generated_crd(admin: Client) -> None:
     await serve(admin, Rich)
     await serve(admin, Small)
     spec = RichSpec(
@@ -540,7 +540,7 @@ async def test_a_server_takes_every_part_of_the_generated_crd(admin: Client) -> 
     assert stored["status"] == status
 
 
-async def test_a_typed_update_loses_nothing_that_the_model_does_not_know(admin: Client) -> None:
+async def test_a_typed_update_preserves_fields_unknown_to_the_model(admin: Client) -> None:
     class Known(BaseModel):
         size: int
 
