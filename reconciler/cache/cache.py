@@ -25,11 +25,11 @@ __all__ = ["Cache", "CacheStatistics"]
 
 _logger = logging.getLogger("reconciler.cache")
 
-_MAX_FOUND = 1024
+_MAX_LOOKUPS = 1024
 """Number of kind-and-namespace lookups to remember; others are searched on each read."""
 
 
-RENEWAL_TIMEOUT = 60.0
+RELIST_TIMEOUT = 60.0
 """Seconds to wait for the lists that follow a restore of etcd; the lists continue after that."""
 
 
@@ -83,17 +83,17 @@ class Cache:
     ) -> None:
         self._client = client
         self._partition = partition
-        self._namespaces = _sorted(namespaces)
+        self._namespaces = _sorted_names(namespaces)
         self._resync = resync
         self._list_in_pages = list_in_pages
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._informers: dict[Scope, Informer] = {}
-        self._found: dict[
+        self._lookups: dict[
             tuple[GroupVersionKind, str | None], Informer
         ] = {}  # lookups; cleared when an informer is added or removed
         self._tasks: dict[Informer, asyncio.Task[None]] = {}
-        self._renewal: asyncio.Task[None] | None = None  # lists everything again after a restore of etcd
+        self._relist_task: asyncio.Task[None] | None = None  # lists everything again after a restore of etcd
         self._started = False
         self._stopped = False
         if self._namespaces is not None:
@@ -147,7 +147,7 @@ class Cache:
             raise ReconcilerError("the cache is stopped; make a new one")
         resource = kind if isinstance(kind, ResourceType) else await self._resource_type(kind)
         gvk = resource.gvk if resource is not None else gvk_from(kind)  # type: ignore[arg-type]
-        watched = self._namespaces if isinstance(namespaces, EllipsisType) else _sorted(namespaces)
+        watched = self._namespaces if isinstance(namespaces, EllipsisType) else _sorted_names(namespaces)
         scope = Scope(
             gvk,
             None if resource is not None and not resource.namespaced else watched,
@@ -177,7 +177,7 @@ class Cache:
 
     def _add(self, scope: Scope, resource: ResourceType | None) -> Informer:
         self._check_streams(sum(one.streams for one in [*self._informers, scope]))
-        self._found.clear()
+        self._lookups.clear()
         informer = self._informers[scope] = Informer(
             self._client,
             scope,
@@ -211,11 +211,11 @@ class Cache:
         Raises:
             NotCached: no informer qualifies, or the choice is ambiguous.
         """
-        found = self._found.get((gvk, namespace))
+        found = self._lookups.get((gvk, namespace))
         if found is None:
             found = self._find(gvk, namespace)
-            if found.synced and len(self._found) < _MAX_FOUND:  # until then the others' scopes are unknown
-                self._found[gvk, namespace] = found
+            if found.synced and len(self._lookups) < _MAX_LOOKUPS:  # until then the others' scopes are unknown
+                self._lookups[gvk, namespace] = found
         return found
 
     def _find(self, gvk: GroupVersionKind, namespace: str | None) -> Informer:
@@ -227,7 +227,7 @@ class Cache:
         if found is None and len(covering) == 1:
             found = covering[0]
         if found is None:
-            raise NotCached(_why_not(gvk, namespace, informers, whole, covering))
+            raise NotCached(_not_cached_message(gvk, namespace, informers, whole, covering))
         return found
 
     def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
@@ -270,7 +270,7 @@ class Cache:
         """
         if self._informers.get(informer.scope) is informer:
             del self._informers[informer.scope]
-            self._found.clear()
+            self._lookups.clear()
         task = self._tasks.pop(informer, None)
         if task is not None:
             task.cancel()
@@ -337,12 +337,12 @@ class Cache:
 
         Their stores may contain objects of the lost history, and their watches may continue as if nothing had happened.
         """
-        if self._renewal is None or self._renewal.done():
-            self._renewal = asyncio.create_task(self._renew(), name="lists after a restore of etcd")
+        if self._relist_task is None or self._relist_task.done():
+            self._relist_task = asyncio.create_task(self._relist_all(), name="lists after a restore of etcd")
 
-    async def _renew(self) -> None:
+    async def _relist_all(self) -> None:
         synced = [informer for informer in self.informers if informer.synced]
-        await asyncio.gather(*(informer.refresh(RENEWAL_TIMEOUT) for informer in synced), return_exceptions=True)
+        await asyncio.gather(*(informer.refresh(RELIST_TIMEOUT) for informer in synced), return_exceptions=True)
 
     async def stop(self) -> None:
         """Stop all watches; the stores remain readable but are no longer updated.
@@ -350,7 +350,7 @@ class Cache:
         If cancelled, the watches end in the background.
         """
         self._stopped = True
-        tasks = [*self._tasks.values(), *([self._renewal] if self._renewal is not None else [])]
+        tasks = [*self._tasks.values(), *([self._relist_task] if self._relist_task is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -382,7 +382,7 @@ class Cache:
         )
 
 
-def _sorted(namespaces: Sequence[str] | None) -> tuple[str, ...] | None:
+def _sorted_names(namespaces: Sequence[str] | None) -> tuple[str, ...] | None:
     if namespaces is None:
         return None
     if isinstance(namespaces, str) or not namespaces or not all(namespaces):
@@ -395,7 +395,7 @@ def _narrowness(informer: Informer) -> tuple[bool, int]:
     return scope.transform is not None, len(scope.namespaces) if scope.namespaces is not None else 0
 
 
-def _why_not(
+def _not_cached_message(
     gvk: GroupVersionKind,
     namespace: str | None,
     informers: Sequence[Informer],

@@ -99,8 +99,8 @@ class Informer:
     ) -> None:
         self._source = source
         self._scope = scope
-        self._is_plain = not scope.is_filtered and scope.partition is None and scope.transform is None
-        self._resolve = resolve
+        self._stores_answers_unchanged = not scope.is_filtered and scope.partition is None and scope.transform is None
+        self._resource_type = resolve
         self._clock = clock or current_clock()
         self._rng = rng
         self._list_in_pages = list_in_pages
@@ -112,8 +112,8 @@ class Informer:
         self._sinks: dict[str | None, StoreSink] = {}
         self._reflectors: list[Reflector] = []
         self._synced = asyncio.Event()
-        self._unresolved: Failure | None = None
-        self._restarted: list[Callable[[], None]] = []
+        self._discovery_failure: Failure | None = None
+        self._restart_callbacks: list[Callable[[], None]] = []
         self._restart_errors = 0
         self._resync = Resync(self._store, self._handlers, rng=rng)
         self._resync.every(resync)
@@ -227,7 +227,7 @@ class Informer:
     def last_error(self) -> Failure | None:
         """Return the last failure; None while all is well."""
         failures = [reflector.last_failure for reflector in self._reflectors if reflector.last_failure is not None]
-        return max(failures, key=lambda failure: failure.at, default=self._unresolved)
+        return max(failures, key=lambda failure: failure.at, default=self._discovery_failure)
 
     @property
     def problem(self) -> str:
@@ -257,7 +257,7 @@ class Informer:
         When it is called, the store already contains the new state; the events leading to it follow. Code that
         remembers versions must forget them.
         """
-        self._restarted.append(callback)
+        self._restart_callbacks.append(callback)
 
     def resync_every(self, period: float | None) -> None:
         """Repeat all objects as RESYNC events; the shortest of several requested periods applies.
@@ -280,7 +280,7 @@ class Informer:
         """
         if not self.covers(request.namespace):
             return
-        if verb != "delete" and self._is_plain:  # the common case: decode the answer once, not twice
+        if verb != "delete" and self._stores_answers_unchanged:  # the common case: decode the answer once, not twice
             cached = self._reader.read(answer, report=False)
             if cached is not None and not cached.deletion_timestamp:
                 self._overlay.record_write(cached)
@@ -333,7 +333,7 @@ class Informer:
 
     async def run(self) -> None:
         """Mirror until cancelled, which closes the streams and leaves the store as it is."""
-        self._resource = self._resource or await self._resolved()
+        self._resource = self._resource or await self._discover()
         namespaces: tuple[str | None, ...] = (None,)
         if self._resource.namespaced and self._scope.namespaces is not None:
             namespaces = self._scope.namespaces
@@ -359,18 +359,18 @@ class Informer:
                 group.create_task(reflector.run())
             group.create_task(self._resync.run())
 
-    async def _resolved(self) -> ResourceType:
+    async def _discover(self) -> ResourceType:
         backoff = BackoffManager(clock=self._clock, rng=self._rng)
         while True:
             try:
-                resource = await self._resolve()
+                resource = await self._resource_type()
             except Exception as error:  # noqa: BLE001 - the kind may be installed later, the server may come back
-                self._unresolved = Failure(f"discover {self._scope.gvk}", error, self._clock.now())
+                self._discovery_failure = Failure(f"discover {self._scope.gvk}", error, self._clock.now())
                 delay = backoff.delay(error)
-                backoff.log(self._unresolved, delay)
+                backoff.log(self._discovery_failure, delay)
                 await asyncio.sleep(delay)
             else:
-                self._unresolved = None
+                self._discovery_failure = None
                 return resource
 
     def _new_reader(self) -> WireReader:
@@ -394,17 +394,17 @@ class Informer:
             overlay=self._overlay,
             handlers=self._handlers,
             filtered=self._scope.is_filtered,
-            on_listed=self._filled,
-            on_restart=self._restart,
+            on_listed=self._check_synced,
+            on_restart=self._notify_restart,
         )
 
-    def _filled(self) -> None:
+    def _check_synced(self) -> None:
         if all(sink.version is not None for sink in self._sinks.values()):
             self._synced.set()
 
-    def _restart(self) -> None:
+    def _notify_restart(self) -> None:
         self._overlay.clear()
-        for callback in tuple(self._restarted):
+        for callback in tuple(self._restart_callbacks):
             try:
                 callback()
             except Exception as error:

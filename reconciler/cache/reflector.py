@@ -125,9 +125,8 @@ class Reflector:
         self._counts = ReflectorStatistics()
         self._position = Position()
         self._verb = "list"
-        self._streaming: bool | None = (
-            None  # whether the server supports streamed lists; None until one succeeded or was refused
-        )
+        # Whether the server supports streamed lists; None until one succeeded or was refused.
+        self._streaming: bool | None = None
         self._sharded = sharded
         self._in_pages = in_pages
         self._pages_next = sharded or in_pages  # even if the server supports streamed lists
@@ -273,15 +272,15 @@ class Reflector:
         self, objects: Sequence[CachedObject], version: Version, *, exact: bool, known: Version | None
     ) -> None:
         position = self._position
-        fell = is_older(version, known)
-        if fell and not exact:
+        decreased = is_older(version, known)
+        if decreased and not exact:
             self._counts.stale_lists += 1
             raise WatchError(
                 f"the list has version {version}, older than the known {known}; it is ignored",
                 kind="stale list",
                 must_relist=True,
             )
-        if await self._sink.replace(objects, version, restarted=fell):
+        if await self._sink.replace(objects, version, restarted=decreased):
             self._counts.restarts += 1
             _logger.warning(
                 "%s: the server's history was rewritten between versions %s and %s, as by a restore of etcd; "
@@ -347,13 +346,12 @@ class Reflector:
         since, which proves nothing, the next one is checked.
         """
         self._verb = "list"
-        known = self._newest_known()
         try:
-            known = await self._history_is_intact(known)
+            intact = await self._history_is_intact(self._newest_known())
         except Forbidden:
-            known = True  # a client that may only watch cannot check
+            intact = True  # a client that may only watch cannot check
         self._server_failed = False
-        if not known:
+        if not intact:
             self._position.require_list(exact=True)
 
     async def _history_is_intact(self, known: Version | None) -> bool:
