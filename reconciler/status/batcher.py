@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     from typing import TypeVar
 
-    S = TypeVar("S")  # the default is for type checkers: at run time this room loads the standard library only
+    S = TypeVar("S")  # the default is for type checkers: at run time this package loads only the standard library
 
 __all__ = ["StatusBatcher"]
 

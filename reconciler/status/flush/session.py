@@ -21,7 +21,7 @@ from reconciler.status.record.snapshot import Snapshot, owns
 from reconciler.status.statistics import StatusMetrics
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["PendingFlush", "Session"]
 
@@ -111,7 +111,7 @@ class Session:
         return None if self.policy.subresource is None else self._tip.generation
 
     @property
-    def managed_fields(self) -> Sequence[Mapping[str, Any]]:
+    def managed_fields(self) -> Sequence[ManagedFieldsEntry]:
         """Return the managedFields of the version that was read; empty if they are not known."""
         return self._tip.managed_fields
 
