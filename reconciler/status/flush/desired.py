@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from reconciler.meta import (
-    counted_as_applied,
     equal,
     format_path,
     get_path,
@@ -24,6 +23,7 @@ from reconciler.meta import (
     merge_patch,
     set_path,
     union_of_fields,
+    upgrade_managed_fields,
 )
 from reconciler.status.flush.effects import Target
 from reconciler.status.options import Policy
@@ -157,7 +157,7 @@ def takeover_of(target: Target, desired: DesiredStatus) -> DesiredStatus | None:
             fields = union_of_fields(fields, _branch(tree, path))
         return {"f:status": fields} if fields else {}
 
-    managed_fields = counted_as_applied(tip.managed_fields, manager, taken)
+    managed_fields = upgrade_managed_fields(tip.managed_fields, manager, taken)
     if managed_fields is None:
         return None
     body = {"metadata": {"resourceVersion": tip.version, "managedFields": managed_fields}}
