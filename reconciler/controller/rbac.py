@@ -47,9 +47,9 @@ def _for_status(reconciler: ResourceReconciler, kind: KindLike) -> list[Permissi
     permissions = []
     if subresource is not None:
         permissions.append(Permission(kind, "update" if strategy == "update" else "patch", subresource="status"))
-    # Without the subresource the status is part of the object; "auto" detects that. An apply takes over earlier patches
+    # Without the subresource the status is part of the object. An apply takes over earlier patches
     # by a patch of the object's managed fields.
-    if subresource != "status" or strategy == "apply":
+    if subresource is None or strategy == "apply":
         permissions.append(Permission(kind, "patch"))
     return permissions
 

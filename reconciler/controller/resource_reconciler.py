@@ -63,7 +63,7 @@ class ResourceReconciler(Reconciler, Generic[R]):
         status_strategy: how the status is sent: ``"merge"`` (default), a merge patch; ``"update"``, a PUT of the whole
             status, which costs the API server a fifth less, needs the verb ``update``, and requires the default of
             `status_subresource`; or ``"apply"``. See `StatusBatcher`.
-        status_subresource: ``"status"`` (default), ``"auto"`` or None; see `StatusBatcher`.
+        status_subresource: ``"status"`` (default) or None; see `StatusBatcher`.
         status_on_error: what is written when the body fails. ``"ledgers"`` (default): conditions, list entries and
             counters, but not what `set`, `merge` and `remove` recorded, which may be incomplete. ``"flush"``:
             everything. ``"discard"``: nothing. After a `TerminalError` everything is written, because the body is

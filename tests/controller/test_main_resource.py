@@ -12,10 +12,6 @@ from tests.controller.conftest import Widget, WidgetReconciler, World, quiet
 pytestmark = pytest.mark.virtual_time
 
 
-class Auto(WidgetReconciler):
-    status_subresource = "auto"
-
-
 class Main(WidgetReconciler):
     status_subresource = None
 
@@ -41,9 +37,8 @@ async def count(reconciler, obj, status):
     status.set_condition("Ready", True, reason="Counted")
 
 
-@pytest.mark.parametrize("kind", [Auto, Main])
-async def test_own_write_of_the_main_resource_does_not_wake(world: World, kind) -> None:
-    reconciler = kind(count)
+async def test_own_write_of_the_main_resource_does_not_wake(world: World) -> None:
+    reconciler = Main(count)
     await world.start(reconciler)
     await world.widget()
     await quiet(60)
@@ -51,14 +46,13 @@ async def test_own_write_of_the_main_resource_does_not_wake(world: World, kind) 
     assert (await world.read()).status.runs == 1
 
 
-@pytest.mark.parametrize("kind", [Auto, Main])
-async def test_foreign_change_at_the_same_moment_wakes(world: World, kind) -> None:
+async def test_foreign_change_at_the_same_moment_wakes(world: World) -> None:
     async def body(reconciler, obj, status):
         status.increment("runs")
         if len(reconciler.runs) == 1:
             await world.resize(2)
 
-    reconciler = kind(body)
+    reconciler = Main(body)
     await world.start(reconciler)
     await world.widget(size=1)
     await quiet(60)
@@ -90,9 +84,9 @@ async def test_foreign_change_inside_the_own_write_wakes(world: World) -> None:
 
 
 async def test_generation_is_not_recorded_if_each_write_raises_it(world: World) -> None:
-    reconciler = Auto(count)
+    reconciler = Main(count)
     await world.start(reconciler)
-    await world.widget("first")  # shows that there is no subresource
+    await world.widget("first")
     await quiet(10)
     await world.widget("second")
     await quiet(10)

@@ -17,18 +17,18 @@ from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, W
     [
         ({"owns": "apps/v1/Deployment"}, r"owns must be a sequence of kinds: \['apps/v1/Deployment'\], not 'apps"),
         ({"owns": Widget}, "owns must be a sequence of kinds"),
-        ({"owns": ["Deployment"]}, "owns: 'Deployment' names no kind"),
-        ({"owns": [None]}, "owns: None names no kind"),
-        ({"owns": [Watch("Deployment")]}, "owns: 'Deployment' names no kind"),
+        ({"owns": ["Deployment"]}, "owns: 'Deployment' is not a valid kind"),
+        ({"owns": [None]}, "owns: None is not a valid kind"),
+        ({"owns": [Watch("Deployment")]}, "owns: 'Deployment' is not a valid kind"),
         ({"watches": ["v1/ConfigMap"]}, r"write Watch\('v1/ConfigMap', mapper=…\)"),
         ({"watches": Watch("v1/ConfigMap")}, "watches must be a sequence of Watch"),
-        ({"watches": [Watch("ConfigMap")]}, "watches: 'ConfigMap' names no kind"),
+        ({"watches": [Watch("ConfigMap")]}, "watches: 'ConfigMap' is not a valid kind"),
         ({"predicates": lambda event: True}, "predicates must be a sequence of functions"),
         ({"predicates": [True]}, "which is not a function"),
         ({"workers": "4"}, "workers must be 1 or more, not '4'"),
         ({"workers": 2.5}, "workers must be 1 or more, not 2.5"),
         ({"timeout": "30s"}, "timeout must be a number"),
-        ({"resource": "widgets"}, "resource: 'widgets' names no kind"),
+        ({"resource": "widgets"}, "resource: 'widgets' is not a valid kind"),
     ],
 )
 async def test_invalid_option(world: World, options, message) -> None:

@@ -61,7 +61,6 @@ async def test_a_named_finalizer_that_is_only_taken_off_is_a_patch(world: World)
     [
         ("status", "merge", {"widgets/status"}),
         (None, "merge", {"widgets"}),
-        ("auto", "merge", {"widgets", "widgets/status"}),
         ("status", "apply", {"widgets", "widgets/status"}),  # the first apply takes over earlier patches
     ],
 )
