@@ -58,7 +58,7 @@ class World:
         """Wait until every event has come and every key is idle."""
         await asyncio.sleep(60)
         statistics = self.controller.queue.statistics()
-        assert (statistics.ready, statistics.in_hand) == (0, 0)
+        assert (statistics.ready, statistics.in_progress) == (0, 0)
 
     def status_writes(self) -> Counter[str]:
         return Counter(entry.name for entry in self.server.requests(verb="patch", subresource="status"))
