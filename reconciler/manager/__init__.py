@@ -9,7 +9,7 @@ A `Manager` guarantees:
 * **No silent failure.** A runnable or worker that fails stops the manager. Its exception is raised from `Manager.run`,
   or inside the block of `Manager.running`.
 * **Sharding.** With ``sharding=`` several replicas are active, each for its part of the objects; see
-  `reconciler.manager.sharding.ownership`.
+  `reconciler.manager.sharding.filters`.
 * **One leader,** as far as a lease can guarantee it; see `reconciler.manager.election.elector`.
 """
 

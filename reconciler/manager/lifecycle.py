@@ -362,5 +362,5 @@ async def _wait_ended(
 
 def _describe(controller: Controller) -> str:
     queue = controller.queue
-    keys = ", ".join(str(key) for key in queue.keys() if queue.run_of(key) is not None)  # noqa: SIM118
+    keys = ", ".join(str(key) for key in queue.keys() if queue.in_progress(key) is not None)  # noqa: SIM118
     return f"controller {controller.name} ({keys} in progress)" if keys else f"controller {controller.name}"

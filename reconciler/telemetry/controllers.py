@@ -214,13 +214,13 @@ class QueueCounters:
 
     # The next two methods inline Histogram.observe: they run once per key, and a call costs as much as the count.
 
-    def handed_out(self, seconds: float, /) -> None:
+    def observe_queue_duration(self, seconds: float, /) -> None:
         """Record how many seconds a key was ready before a worker took it."""
         wait = self.wait
         wait.counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
         wait.total += seconds
 
-    def finished(self, seconds: float, /) -> None:
+    def observe_work_duration(self, seconds: float, /) -> None:
         """Record how many seconds a key was in progress."""
         work = self.work
         work.counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
@@ -272,13 +272,13 @@ def queue_families(queues: Sequence[QueueCounters]) -> Iterable[Metric]:
         "How many seconds of work has been done that is in progress and hasn't been observed by work_duration. Large "
         "values indicate stuck threads.",
         _LABELS,
-        each(lambda s: s.unfinished),
+        each(lambda s: s.unfinished_work),
     )
     yield gauge(
         "workqueue_longest_running_processor_seconds",
         "How many seconds has the longest running processor for workqueue been running.",
         _LABELS,
-        each(lambda s: s.longest_in_hand),
+        each(lambda s: s.longest_in_progress),
     )
     yield counter(
         "workqueue_retries",

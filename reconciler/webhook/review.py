@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from reconciler.serving import MOST_LEVELS, is_deep
+from reconciler.serving import MAX_LEVELS, exceeds_max_levels
 from reconciler.wire import JSONObject
 
 __all__ = ["AdmissionRequest", "BadReview", "Operation", "Verdict", "read_review", "write_admission"]
@@ -23,7 +23,7 @@ WARNING_LIMIT = 256
 """Characters of a warning. The API server truncates longer ones, and drops warnings beyond 4096 characters in total."""
 
 
-_TOO_DEEP = f"the body has more than {MOST_LEVELS} levels of nesting"
+_TOO_DEEP = f"the body has more than {MAX_LEVELS} levels of nesting"
 
 
 class BadReview(ValueError):
@@ -96,7 +96,7 @@ def read_review(body: bytes, *, kind: str, versions: frozenset[str]) -> tuple[st
         raise BadReview(f"the body is not valid JSON: {error}") from None
     except RecursionError:
         raise BadReview(_TOO_DEEP) from None
-    if is_deep(review):
+    if exceeds_max_levels(review):
         raise BadReview(_TOO_DEEP)
     if not isinstance(review, dict) or review.get("kind") != kind or review.get("apiVersion") not in versions:
         raise BadReview(f"the body is not of kind {kind} ({' or '.join(sorted(versions))})")

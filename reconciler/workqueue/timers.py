@@ -1,22 +1,30 @@
-"""Keep the entries that wait for a time: a heap with lazy deletion that cannot fill up with stale items."""
+"""The timers of waiting entries: a heap with lazy deletion, and one alarm in the event loop for the earliest one."""
 
 from __future__ import annotations
 
+import asyncio
+import math
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Generic
 
 from reconciler.workqueue.entry import Entry, K
 
-__all__ = ["Timers"]
+__all__ = ["Alarm", "Timers"]
 
 _SLACK = 64
+"""Stale items that the heap may have beyond the number of valid ones."""
+
+_LONGEST_SLEEP = 86_400.0
+"""The longest time in seconds for which the loop's timer is set, since some loops have a limit."""
 
 
 class Timers(Generic[K]):
-    """Know which waiting entry is due first.
+    """The waiting entries, ordered by the time at which they become ready.
 
-    A heap item is valid while its stamp is the entry's `timer`. Moving or clearing a timer leaves a stale item behind;
-    as soon as these outnumber the valid ones, and `_SLACK`, the heap is rebuilt, which costs O(1) a timer on average.
+    A heap item is valid while its stamp is the entry's `timer`. Moving or clearing a timer leaves a stale item behind.
+    The heap is rebuilt as soon as the stale items outnumber the valid ones by more than `_SLACK`, which costs O(1) per
+    timer on average.
     """
 
     __slots__ = ("_heap", "_live", "_stamp")
@@ -30,7 +38,7 @@ class Timers(Generic[K]):
         return self._live
 
     def set(self, entry: Entry[K], due: float) -> None:
-        """Give an entry its timer, or move the one it has."""
+        """Set or move the timer of an entry."""
         if entry.due is None:
             self._live += 1
         self._stamp += 1
@@ -40,14 +48,14 @@ class Timers(Generic[K]):
         self._compact()
 
     def clear(self, entry: Entry[K]) -> None:
-        """Drop an entry's timer; it must have one."""
+        """Clear the timer of an entry, which must have one."""
         self._live -= 1
         entry.due = None
         entry.timer = 0
         self._compact()
 
     def next_due(self) -> float | None:
-        """Return the earliest time that an entry waits for, None when none waits."""
+        """Return the monotonic second of the earliest timer, None without timers."""
         heap = self._heap
         while heap:
             due, stamp, entry = heap[0]
@@ -57,7 +65,7 @@ class Timers(Generic[K]):
         return None
 
     def pop_due(self, now: float) -> Entry[K] | None:
-        """Return one entry whose time has come, its timer cleared; None when there is none."""
+        """Return an entry whose timer has expired, and clear the timer; None if there is none."""
         due = self.next_due()
         if due is None or due > now:
             return None
@@ -72,3 +80,48 @@ class Timers(Generic[K]):
         elif len(heap) > 2 * self._live + _SLACK:
             heap[:] = [item for item in heap if item[2].timer == item[1]]
             heapify(heap)
+
+
+class Alarm:
+    """The one timer that a queue has in its event loop.
+
+    Args:
+        now: returns monotonic time.
+        ring: called when the time has come, or after a day; it sets the alarm again.
+
+    Attributes:
+        at: the monotonic second that it is set for; infinite while it is not set.
+    """
+
+    __slots__ = ("_handle", "_now", "_ring", "at")
+
+    def __init__(self, now: Callable[[], float], ring: Callable[[], None]) -> None:
+        self._now = now
+        self._ring = ring
+        self._handle: asyncio.TimerHandle | None = None
+        self.at = math.inf
+
+    def set(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Set the alarm, unless it is set for an earlier time.
+
+        Args:
+            due: monotonic second.
+            loop: the queue's event loop, in whose thread this is called.
+        """
+        if due >= self.at:
+            return
+        self.cancel()
+        self.at = due
+        self._handle = loop.call_at(loop.time() + min(max(0.0, due - self._now()), _LONGEST_SLEEP), self._call)
+
+    def cancel(self) -> None:
+        """Cancel the alarm."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = None
+        self.at = math.inf
+
+    def _call(self) -> None:
+        self._handle = None
+        self.at = math.inf
+        self._ring()

@@ -53,7 +53,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delenv("KUBECONFIG", raising=False)
     (tmp_path / "an_operator.py").write_text(OPERATOR)
-    (tmp_path / "no_python.py").write_text("this is not Python\n")
+    (tmp_path / "no_python.py").write_text("this is invalid Python\n")
     (tmp_path / "needs_more.py").write_text("\nimport no_such_library\n")
     (tmp_path / "fails_itself.py").write_text("\n\nraise RuntimeError('the flag is missing')\n")
     before = set(sys.modules)
@@ -111,7 +111,7 @@ def test_module_that_cannot_be_imported(capsys, modules: Path, command: str, tar
         ("an_operator:Demanding", "Demanding cannot be created without arguments: TypeError"),
         ("an_operator:Unfinished", "Unfinished cannot be created without arguments: TypeError"),
         ("an_operator:no_parameters", "name a Reconciler"),
-        ("an_operator:NoKind", "does not say which kind it is for"),
+        ("an_operator:NoKind", "does not state its kind"),
         ("an_operator:Thing", "name a Reconciler"),
         ("an_operator:fails_later", "no such color"),
     ],

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler import Client, Manager, Model, ObjectMeta, Request, Resource
 from reconciler.apiserver import APIServer
-from reconciler.backoff import wait_asked_by
+from reconciler.backoff import longest_retry_after
 from reconciler.controller import Reconciler, ResourceReconciler
 from reconciler.errors import TooManyRequests
 from reconciler.status import StatusBatcher, StatusUnavailable
@@ -80,7 +80,7 @@ async def test_status_error_has_the_requested_wait() -> None:
             async with StatusBatcher(client, thing) as status:
                 status.set_condition("Ready", True, reason="A", message="b")
         assert caught.value.retry_after == 60
-        assert wait_asked_by(caught.value) == 60
+        assert longest_retry_after(caught.value) == 60
 
 
 async def test_leader_obeys_retry_after_but_not_beyond_its_deadline() -> None:

@@ -99,15 +99,15 @@ def overlaps(lines: list[Line], killed: str, at: float) -> list[tuple[Line, Line
     found = []
     by_name = sorted(lines, key=lambda line: line.name)
     for _, of_one in itertools.groupby(by_name, key=lambda line: line.name):
-        in_hand: dict[str, Line] = {}
+        in_progress: dict[str, Line] = {}
         for line in of_one:
             if line.what == "end":
-                in_hand.pop(line.shard, None)
+                in_progress.pop(line.shard, None)
                 continue
             if line.at > at:
-                in_hand.pop(killed, None)
-            found += [(other, line) for other in in_hand.values()]
-            in_hand[line.shard] = line
+                in_progress.pop(killed, None)
+            found += [(other, line) for other in in_progress.values()]
+            in_progress[line.shard] = line
     return found
 
 

@@ -204,7 +204,7 @@ def test_kind_without_a_class_is_given_as_resource() -> None:
 
     with pytest.raises(ConfigurationError, match="has no kind"):
         _ = Nothing().gvk
-    with pytest.raises(ConfigurationError, match="names no kind"):
+    with pytest.raises(ConfigurationError, match=r"names no kind|is not a valid kind"):
 
         class Wrong(Validator[int]):
             pass

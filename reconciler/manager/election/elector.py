@@ -28,7 +28,7 @@ import random
 from collections.abc import Mapping
 from datetime import datetime
 
-from reconciler.backoff import obey, wait_asked_by
+from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
 from reconciler.errors import AlreadyExists, APIError, Conflict, NotFound, TransportError
@@ -199,7 +199,7 @@ class Elector:
                 self._retry_after = 0.0
             except _FAILURES as error:
                 failure = _headline(error)
-                self._retry_after = obey(wait_asked_by(error), self._rng)
+                self._retry_after = retry_after_delay(longest_retry_after(error), self._rng)
                 _log.warning("failed to renew lease %s, retrying for %.1f s: %s", self._where, left, failure)
 
     def _lost(self, why: str) -> LeadershipLost:
@@ -218,7 +218,7 @@ class Elector:
             leads = False  # another candidate was faster; the next attempt shows which
         except _FAILURES as error:
             leads = False
-            self._retry_after = obey(wait_asked_by(error), self._rng)
+            self._retry_after = retry_after_delay(longest_retry_after(error), self._rng)
             _log.warning("failed to acquire lease %s, retrying: %s", self._where, _headline(error))
         self._in_flight = False
         return leads

@@ -102,7 +102,7 @@ def _controller(controller: Controller, query: dict[str, str], limit: int, clock
         "name": controller.name,
         "ready": statistics.queue.ready,
         "waiting": statistics.queue.waiting,
-        "in_hand": statistics.queue.in_hand,
+        "in_hand": statistics.queue.in_progress,
         "unsaved_statuses": msgspec.to_builtins(statistics.unsaved),
         "keys": [_key(explanation, clock) for explanation in explanations],
         "keys_left_out": max(0, len(keys) - limit),
@@ -117,8 +117,8 @@ def _is_selected(key: Request, query: dict[str, str]) -> bool:
 
 def _sort_key(explanation: Explanation[Request]) -> tuple[float, float]:
     """Return a sort key: in progress, oldest first; then ready, oldest first; then waiting, next due first."""
-    if explanation.in_hand is not None:
-        return 0.0, -explanation.in_hand
+    if explanation.in_progress is not None:
+        return 0.0, -explanation.in_progress
     if explanation.ready is not None:
         return 1.0, -explanation.ready
     return 2.0, explanation.due or 0.0
@@ -129,8 +129,8 @@ def _key(explanation: Explanation[Request], clock: Clock) -> JSONObject:
     fields = {
         "namespace": explanation.key.namespace,
         "name": explanation.key.name,
-        "in_hand_seconds": explanation.in_hand,
-        "run_reasons": sorted(explanation.run_reasons) or None,
+        "in_hand_seconds": explanation.in_progress,
+        "run_reasons": sorted(explanation.current_reasons) or None,
         "ready_seconds": explanation.ready,
         "due_in_seconds": due,
         "due": None if due is None else format_micro_time(clock.now() + timedelta(seconds=due)),

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from reconciler.cache import CachedClient, HashRange, Partition
-from reconciler.controller import Responsibility, Watch
+from reconciler.controller import ShardFilter, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election.options import LeaderElection, lease_namespace
+from reconciler.manager.sharding.filters import IndexShardFilter, RingLabels, RingShardFilter
 from reconciler.manager.sharding.options import ShardByIndex, Sharding, ShardRing
-from reconciler.manager.sharding.ownership import IndexOwnership, RingLabels, RingOwnership
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import KindLike, gvk_from
 from reconciler.telemetry import MetricsRegistry
@@ -47,10 +47,10 @@ class Shard(Protocol):
         """Return the part of a kind that this process watches; None for all objects."""
         ...
 
-    def responsibility(
+    def shard_filter(
         self, name: str, kind: KindLike | None, watched: Sequence[KindLike | Watch], client: CachedClient, /
-    ) -> Responsibility | None:
-        """Return the ownership check of a controller; None without sharding, or if the kind is unknown.
+    ) -> ShardFilter | None:
+        """Return the shard filter of a controller; None without sharding, or if the kind is unknown.
 
         Args:
             name: the controller's name.
@@ -117,7 +117,7 @@ class Unsharded:
         """Return None."""
         return None
 
-    def responsibility(self, *_: object) -> Responsibility | None:
+    def shard_filter(self, *_: object) -> ShardFilter | None:
         """Return None."""
         return None
 
@@ -151,14 +151,14 @@ class RingShard:
         """Return the objects labeled with this shard's name."""
         return Partition(labels=f"{self._labels.shard}={self._shard}") if gvk in self._kinds else None
 
-    def responsibility(
+    def shard_filter(
         self, name: str, kind: KindLike | None, _: Sequence[KindLike | Watch], client: CachedClient, /
-    ) -> Responsibility | None:
-        """Return the check that reads the labels and acknowledges drains."""
+    ) -> ShardFilter | None:
+        """Return the filter that reads the labels and acknowledges drains."""
         if kind is None:
             return None
         self._kinds.check(name, kind)
-        return RingOwnership(name, kind, client, self._counters, labels=self._labels, name=self._shard)
+        return RingShardFilter(name, kind, client, self._counters, labels=self._labels, name=self._shard)
 
 
 class IndexShard:
@@ -187,10 +187,10 @@ class IndexShard:
         """Return the objects whose uid hashes into this replica's range."""
         return Partition(hashes=self._hashes) if gvk in self._kinds else None
 
-    def responsibility(
+    def shard_filter(
         self, name: str, kind: KindLike | None, watched: Sequence[KindLike | Watch], client: CachedClient, /
-    ) -> Responsibility | None:
-        """Return the check that looks the object up in the cache."""
+    ) -> ShardFilter | None:
+        """Return the filter that looks the object up in the cache."""
         if kind is None:
             return None
         self._kinds.check(name, kind)
@@ -201,4 +201,4 @@ class IndexShard:
                     f"controller {name!r} watches {gvk}, which is sharded by the hash of its own uid: events that "
                     "concern an object of this replica would reach another one. Remove it from kinds="
                 )
-        return IndexOwnership(name, kind, client, self._counters)
+        return IndexShardFilter(name, kind, client, self._counters)
