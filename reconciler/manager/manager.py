@@ -109,12 +109,7 @@ class Manager:
     ) -> None:
         if not (grace_period >= 0 and math.isfinite(grace_period)):
             raise ConfigurationError(f"grace_period must be 0 or a positive number of seconds, not {grace_period!r}")
-        given: object = client
-        if not isinstance(given, Client):
-            hint = f"write Client({type(given).__name__.lower()}) for a transport such as the embedded API server, or "
-            if isinstance(given, Manager):
-                hint = "`reconciler run` passes the manager itself to your function; in other programs write "
-            raise ConfigurationError(f"a Manager takes a Client, not {given!r}: {hint}Client.from_config()")
+        _check_client(client)
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - spreads load
         self.metrics = MetricsRegistry()
@@ -129,17 +124,7 @@ class Manager:
         if self._election is not None:
             self._elector = self._make_elector(client, self._election)
         own = client.through(self._wrap_transport)
-        try:
-            self.cache = Cache(
-                own,
-                namespaces=namespaces,
-                list_in_pages=list_in_pages,
-                partition=self._shard.partition,
-                clock=self._clock,
-                rng=self._rng,
-            )
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
+        self.cache = self._make_cache(own, list_in_pages=list_in_pages)
         self.metrics.unreadable = self.cache.unreadable
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
@@ -161,7 +146,7 @@ class Manager:
         options: ControllerOptions | None = None,
         **keywords: Unpack[ControllerKeywords],
     ) -> Controller:
-        """Add a controller that runs a reconciler. Added while the manager runs, it starts at once.
+        """Add a controller that runs a reconciler. Added while the manager runs, it starts immediately.
 
         Args:
             reconciler: the reconciler; one instance per controller.
@@ -340,6 +325,19 @@ class Manager:
             cache=self.cache.statistics(),
         )
 
+    def _make_cache(self, client: Client, *, list_in_pages: bool) -> Cache:
+        try:
+            return Cache(
+                client,
+                namespaces=self._namespaces,
+                list_in_pages=list_in_pages,
+                partition=self._shard.partition,
+                clock=self._clock,
+                rng=self._rng,
+            )
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+
     def _make_elector(self, client: Client, election: LeaderElection) -> Elector:
         # The elector retries by itself; a request that the client repeats would arrive too late.
         own = client.through(
@@ -382,3 +380,12 @@ class Manager:
     def _is_running(self) -> None:
         if self._lifecycle.state != "running":
             raise ManagerError(f"the manager is {self._lifecycle.state}")
+
+
+def _check_client(client: object) -> None:
+    if isinstance(client, Client):
+        return
+    hint = f"write Client({type(client).__name__.lower()}) for a transport such as the embedded API server, or "
+    if isinstance(client, Manager):
+        hint = "`reconciler run` passes the manager itself to your function; in other programs write "
+    raise ConfigurationError(f"a Manager takes a Client, not {client!r}: {hint}Client.from_config()")

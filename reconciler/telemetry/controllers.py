@@ -16,7 +16,7 @@ from reconciler.telemetry.families import (
     RECONCILE_BUCKETS,
     STATUS_BUCKETS,
     Histogram,
-    Sample,
+    MetricFactory,
     counter,
     gauge,
     histogram,
@@ -104,56 +104,83 @@ class ControllerCounters:
         self.unmapped_versions += versions
 
 
+_CONTROLLER_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[ControllerCounters], float]], ...] = (
+    (
+        counter,
+        "controller_runtime_reconcile_errors",
+        "Total number of reconciliation errors per controller",
+        lambda c: c.results["error"],
+    ),
+    (
+        counter,
+        "controller_runtime_terminal_reconcile_errors",
+        "Total number of terminal reconciliation errors per controller",
+        lambda c: c.terminal_errors,
+    ),
+    (
+        counter,
+        "controller_runtime_reconcile_panics",
+        "Total number of reconciliation panics per controller",
+        lambda c: c.panics,
+    ),
+    (
+        counter,
+        "controller_runtime_reconcile_timeouts",
+        "Total number of reconciliation timeouts per controller",
+        lambda c: c.timeouts,
+    ),
+    (
+        gauge,
+        "controller_runtime_max_concurrent_reconciles",
+        "Maximum number of concurrent reconciles per controller",
+        lambda c: c.workers,
+    ),
+    (
+        gauge,
+        "controller_runtime_active_workers",
+        "Number of currently used workers per controller",
+        lambda c: c.active,
+    ),
+    (
+        counter,
+        "reconciler_echoes_dropped",
+        "Total number of events of own writes that were recognized and did not cause a reconcile",
+        lambda c: c.echoes,
+    ),
+    (
+        counter,
+        "reconciler_storms",
+        "Total number of times that a key was reported for reconciling in a tight loop",
+        lambda c: c.storms,
+    ),
+    (
+        counter,
+        "reconciler_mapper_errors",
+        "Total number of mapper calls that failed or timed out",
+        lambda c: c.mapper_errors,
+    ),
+    (
+        counter,
+        "reconciler_unmapped",
+        "Total number of versions of watched objects that could not be mapped to keys and were dropped",
+        lambda c: c.unmapped_versions,
+    ),
+)
+
+
 def controller_families(controllers: Sequence[ControllerCounters]) -> Iterable[Metric]:
     """Yield the metrics of all controllers."""
-    label = ("controller",)
     yield counter(
         "controller_runtime_reconcile",
         "Total number of reconciliations per controller",
         ("controller", "result"),
         [((c.name, result), number) for c in controllers for result, number in c.results.items()],
     )
-    yield counter(
-        "controller_runtime_reconcile_errors",
-        "Total number of reconciliation errors per controller",
-        label,
-        [((c.name,), c.results["error"]) for c in controllers],
-    )
-    yield counter(
-        "controller_runtime_terminal_reconcile_errors",
-        "Total number of terminal reconciliation errors per controller",
-        label,
-        [((c.name,), c.terminal_errors) for c in controllers],
-    )
-    yield counter(
-        "controller_runtime_reconcile_panics",
-        "Total number of reconciliation panics per controller",
-        label,
-        [((c.name,), c.panics) for c in controllers],
-    )
-    yield counter(
-        "controller_runtime_reconcile_timeouts",
-        "Total number of reconciliation timeouts per controller",
-        label,
-        [((c.name,), c.timeouts) for c in controllers],
-    )
     yield histogram(
         "controller_runtime_reconcile_time_seconds",
         "Length of time per reconciliation per controller",
-        label,
+        ("controller",),
         [((c.name,), c.seconds) for c in controllers],
-    )
-    yield gauge(
-        "controller_runtime_max_concurrent_reconciles",
-        "Maximum number of concurrent reconciles per controller",
-        label,
-        [((c.name,), c.workers) for c in controllers],
-    )
-    yield gauge(
-        "controller_runtime_active_workers",
-        "Number of currently used workers per controller",
-        label,
-        [((c.name,), c.active) for c in controllers],
     )
     yield counter(
         "reconciler_reconcile_reasons",
@@ -161,30 +188,8 @@ def controller_families(controllers: Sequence[ControllerCounters]) -> Iterable[M
         ("controller", "reason"),
         [((c.name, reason), number) for c in controllers for reason, number in list(c.reasons.items())],
     )
-    yield counter(
-        "reconciler_echoes_dropped",
-        "Total number of events of own writes that were recognized and did not cause a reconcile",
-        label,
-        [((c.name,), c.echoes) for c in controllers],
-    )
-    yield counter(
-        "reconciler_storms",
-        "Total number of times that a key was reported for reconciling in a tight loop",
-        label,
-        [((c.name,), c.storms) for c in controllers],
-    )
-    yield counter(
-        "reconciler_mapper_errors",
-        "Total number of mapper calls that failed or timed out",
-        label,
-        [((c.name,), c.mapper_errors) for c in controllers],
-    )
-    yield counter(
-        "reconciler_unmapped",
-        "Total number of versions of watched objects that could not be mapped to keys and were dropped",
-        label,
-        [((c.name,), c.unmapped_versions) for c in controllers],
-    )
+    for metric, name, text, read in _CONTROLLER_METRICS:
+        yield metric(name, text, ("controller",), [((c.name,), read(c)) for c in controllers])
 
 
 class QueueCounters:
@@ -237,13 +242,42 @@ class QueueCounters:
         return depth
 
 
+_QUEUE_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[QueueStatistics], float]], ...] = (
+    (counter, "workqueue_adds", "Total number of adds handled by workqueue", lambda s: s.adds),
+    (counter, "workqueue_retries", "Total number of retries handled by workqueue", lambda s: s.delayed_adds),
+    (
+        gauge,
+        "workqueue_unfinished_work_seconds",
+        (
+            "How many seconds of work has been done that is in progress and hasn't been observed by work_duration. "
+            "Large values indicate stuck threads."
+        ),
+        lambda s: s.unfinished_work,
+    ),
+    (
+        gauge,
+        "workqueue_longest_running_processor_seconds",
+        "How many seconds has the longest running processor for workqueue been running.",
+        lambda s: s.longest_in_progress,
+    ),
+    (
+        gauge,
+        "reconciler_workqueue_waiting",
+        "Current number of keys whose delay has not ended",
+        lambda s: s.waiting,
+    ),
+    (
+        counter,
+        "reconciler_workqueue_dropped",
+        "Total number of ready keys, delayed keys and adds that a shutdown dropped",
+        lambda s: s.dropped_adds + s.dropped_ready + s.dropped_timers,
+    ),
+)
+
+
 def queue_families(queues: Sequence[QueueCounters]) -> Iterable[Metric]:
     """Yield the metrics of all queues."""
     now = [(queue, queue.statistics()) for queue in queues if queue.statistics is not None]
-
-    def each(read: Callable[[QueueStatistics], float]) -> list[Sample]:
-        return [((queue.name, queue.name), read(statistics)) for queue, statistics in now]
-
     yield gauge(
         "workqueue_depth",
         "Current depth of workqueue by workqueue and priority",
@@ -254,7 +288,6 @@ def queue_families(queues: Sequence[QueueCounters]) -> Iterable[Metric]:
             for priority, number in queue.depth(statistics.ready_by_priority).items()
         ],
     )
-    yield counter("workqueue_adds", "Total number of adds handled by workqueue", _LABELS, each(lambda s: s.adds))
     yield histogram(
         "workqueue_queue_duration_seconds",
         "How long in seconds an item stays in workqueue before being requested",
@@ -267,37 +300,8 @@ def queue_families(queues: Sequence[QueueCounters]) -> Iterable[Metric]:
         _LABELS,
         [((queue.name, queue.name), queue.work) for queue, _ in now],
     )
-    yield gauge(
-        "workqueue_unfinished_work_seconds",
-        "How many seconds of work has been done that is in progress and hasn't been observed by work_duration. Large "
-        "values indicate stuck threads.",
-        _LABELS,
-        each(lambda s: s.unfinished_work),
-    )
-    yield gauge(
-        "workqueue_longest_running_processor_seconds",
-        "How many seconds has the longest running processor for workqueue been running.",
-        _LABELS,
-        each(lambda s: s.longest_in_progress),
-    )
-    yield counter(
-        "workqueue_retries",
-        "Total number of retries handled by workqueue",
-        _LABELS,
-        each(lambda s: s.delayed_adds),
-    )
-    yield gauge(
-        "reconciler_workqueue_waiting",
-        "Current number of keys whose delay has not ended",
-        _LABELS,
-        each(lambda s: s.waiting),
-    )
-    yield counter(
-        "reconciler_workqueue_dropped",
-        "Total number of ready keys, delayed keys and adds that a shutdown dropped",
-        _LABELS,
-        each(lambda s: s.dropped_adds + s.dropped_ready + s.dropped_timers),
-    )
+    for metric, name, text, read in _QUEUE_METRICS:
+        yield metric(name, text, _LABELS, [((queue.name, queue.name), read(statistics)) for queue, statistics in now])
 
 
 class StatusCounters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -17,6 +17,7 @@ __all__ = [
     "RECONCILE_BUCKETS",
     "STATUS_BUCKETS",
     "Histogram",
+    "MetricFactory",
     "Sample",
     "counter",
     "gauge",
@@ -31,6 +32,9 @@ OTHER = "exceeded_cardinality_limit"
 
 Sample = tuple[Sequence[str], float]
 """Label values and a number."""
+
+MetricFactory = Callable[[str, str, Sequence[str], Iterable[Sample]], Metric]
+"""`counter` or `gauge`."""
 
 
 def _decades(first: float, count: int) -> tuple[float, ...]:
