@@ -27,29 +27,7 @@ R = TypeVar("R", bound=AnyResource)
 T = TypeVar("T")
 
 
-class HeardClient(Client):
-    """Be a `Client` whose writes a cache hears of.
-
-    Args:
-        client: sends the requests.
-        cache: lays the writes over what it holds.
-    """
-
-    def __init__(self, client: Client, cache: Cache) -> None:
-        self._share(client)
-        self._cache = cache
-
-    def _wrote(self, rt: ResourceType, verb: str, request: Request, answer: bytes) -> None:
-        self._cache.wrote(rt, verb, request, answer)
-
-    def _unsure(self, rt: ResourceType, request: Request) -> None:
-        self._cache.doubt(rt, request)
-
-    def _deleted_all(self, rt: ResourceType, namespace: str | None) -> None:
-        self._cache.doubt_all(rt, namespace)
-
-
-class CachedClient(HeardClient):
+class CachedClient(Client):
     """Be a `Client` whose `get` and `list` answer from a cache, without a request.
 
     What comes back is a private copy; changing it changes nothing else. This process's own writes through this client,
@@ -62,13 +40,17 @@ class CachedClient(HeardClient):
 
     Args:
         client: sends the requests.
-        cache: answers the reads.
+        cache: answers the reads, and is notified of the writes.
     """
+
+    def __init__(self, client: Client, cache: Cache) -> None:
+        self.session = client.session.observed_by(cache)
+        self._cache = cache
 
     @property
     def live(self) -> Client:
         """Return the client that reads the server. Writes through it are laid over the cache like those of this one."""
-        return HeardClient(self, self._cache)
+        return Client.over(self.session)
 
     @overload
     async def get(self, kind: type[R], name: str, namespace: str | None = None) -> R: ...
@@ -163,17 +145,17 @@ class CachedClient(HeardClient):
                 found.append(from_document(kind, cached.decode()))
             except InvalidObject as error:
                 invalid.append(InvalidItem(cached.name, cached.namespace, str(cached.version), error))
-        self._connection.invalid.take(gvk, invalid)
+        self.session.connection.invalid_items.log(gvk, invalid)
         return ListResult(found, informer.version(namespace), invalid)
 
     async def _informer(self, gvk: GroupVersionKind, namespace: str | None) -> tuple[Informer, str | None]:
         """Return what answers a read, when it is ready, and the namespace to read in."""
-        informer = self._cache.find(gvk, namespace or self._defaults.namespace)
+        informer = self._cache.find(gvk, namespace or self.session.options.namespace)
         if not informer.synced:
             if not self._cache.started:
                 raise CacheNotSynced(f"{gvk} cannot be read before the cache is started; client.live can")
             await informer.wait_synced(READ_TIMEOUT)
-        return informer, self._defaults.place(informer.resource, namespace)
+        return informer, self.session.options.namespace_for(informer.resource, namespace)
 
     async def peek(self, kind: KindLike, request: Request) -> CachedObject | None:
         """Return what `get` would read, as it is cached and undecoded; None when the cache holds no such object.

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from reconciler.cache import Cache, CachedClient, CacheEvent
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import Controller, Reconciler, ResourceReconciler, SourceLike, Watch
 from reconciler.errors import ConfigurationError
@@ -362,7 +362,7 @@ class Manager:
     def _make_elector(self, client: Client, election: LeaderElection) -> Elector:
         # Its own retries are the election's; a request that is repeated behind its back would come too late.
         own = client.through(
-            lambda transport: Urgent(Counted(transport, self.metrics.requests)), retry=RetryPolicy(attempts=1)
+            lambda transport: Urgent(Counted(transport, self.metrics.requests)), retries=Retries(attempts=1)
         )
         told = self._shard.name is None
         return Elector(

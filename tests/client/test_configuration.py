@@ -25,7 +25,7 @@ pytestmark = [
 
 async def host_of(client: Client) -> str:
     async with client:
-        return str(client._connection.transport._open.transport._host)  # type: ignore[attr-defined]
+        return str(client.session.connection.transport._open.transport._host)  # type: ignore[attr-defined]
 
 
 # where it looks

@@ -18,7 +18,7 @@ import pytest
 import trustme
 from aiohttp import web
 
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.client.config import credentials as _credentials
 from reconciler.errors import NotSent, Unauthorized
 from tests.client.kubeconfigs import SECRET, change, in_pod, kubeconfig, problem
@@ -62,8 +62,8 @@ async def server() -> AsyncIterator[Server]:
 
 
 async def ask(client: Client) -> None:
-    request = client._connection.request("GET", "/api/v1/things/n")
-    await client._connection.once(request)
+    request = client.session.connection.request("GET", "/api/v1/things/n")
+    await client.session.connection.once(request)
 
 
 async def test_a_token_is_sent(tmp_path: Path, server: Server) -> None:
@@ -93,7 +93,7 @@ async def test_a_token_of_the_service_account_that_is_refused_is_read_again(
 ) -> None:
     folder = in_pod(monkeypatch, tmp_path, token="one")
     async with Client.from_config() as client:
-        client._connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
+        client.session.connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
         (folder / "token").write_text("two")
         server.good.add("two")
         await ask(client)
@@ -157,7 +157,7 @@ async def test_a_plugin_that_fails_later_leaves_the_token_that_is_there(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path))
-    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+    async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
         plugin(tmp_path, fails=True)
         for _ in range(3):
             with pytest.raises(Unauthorized):
@@ -209,7 +209,7 @@ async def test_the_token_of_the_service_account_is_read_again_after_a_minute(
     folder = in_pod(monkeypatch, tmp_path, token="one")
     server.good |= {"one", "two"}
     async with Client.from_config() as client:
-        client._connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
+        client.session.connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
         await ask(client)
         (folder / "token").write_text("two")
         await ask(client)
@@ -330,7 +330,7 @@ async def test_an_oidc_token_is_refreshed_when_it_expires_and_again_when_that_ex
     old = jwt(0, expires_in=-5)
     path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **{"id-token": old}))
     before = path.read_text()
-    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+    async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
         for expires_in in (30, 3600, 3600):
             provider.expires_in = expires_in
             with pytest.raises(Unauthorized):
@@ -498,7 +498,7 @@ async def test_a_certificate_of_a_plugin_that_is_refused_is_replaced_without_res
         await ask(client)
         tls_server.revoked.add("one@example.com")
         await asyncio.gather(*(ask(client) for _ in range(5)))
-        loaded: Any = client._connection.transport._loaded  # type: ignore[attr-defined]
+        loaded: Any = client.session.connection.transport._loaded  # type: ignore[attr-defined]
         files = [loaded.configuration.cert_file, loaded.configuration.key_file]
         assert modes(files) == [0o600, 0o600]
     assert tls_server.seen[:2] == ["one@example.com"] * 2
@@ -528,7 +528,7 @@ async def test_a_plugin_may_give_a_token_and_a_certificate(tmp_path: Path, tls_s
     path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **given), tls_server)
     async with Client.from_config(kubeconfig=path) as client:
         await ask(client)
-        configuration = client._connection.transport._loaded.configuration  # type: ignore[attr-defined]
+        configuration = client.session.connection.transport._loaded.configuration  # type: ignore[attr-defined]
         assert await configuration.get_api_key_with_prefix("BearerToken") == f"Bearer {SECRET}"
     assert tls_server.seen == ["one@example.com"]
 
@@ -544,9 +544,9 @@ async def test_certificate_files_that_change_are_followed_and_streams_under_way_
     files = {"client-certificate": "tls.crt", "client-key": "tls.key"}
     path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **files), tls_server)
     async with Client.from_config(kubeconfig=path) as client:
-        transport: Any = client._connection.transport
-        watch = await client._connection.once(
-            client._connection.request("GET", "/api/v1/things", [("watch", "true")], stream=True)
+        transport: Any = client.session.connection.transport
+        watch = await client.session.connection.once(
+            client.session.connection.request("GET", "/api/v1/things", [("watch", "true")], stream=True)
         )
         chunks = aiter(watch.chunks)  # type: ignore[arg-type]
         await anext(chunks)
@@ -590,7 +590,7 @@ async def test_a_certificate_authority_that_changes_is_followed(
     files = {"client-certificate": "tls.crt", "client-key": "tls.key"}
     path = kubeconfig(tmp_path / "config", server=tls_server.url, **files)
     change(path, "clusters", **{"certificate-authority": "ca.crt"})
-    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+    async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
         with pytest.raises(NotSent, match="not trusted"):
             await ask(client)
         tls_server.authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler import Model, Resource
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.errors import NotServed, ServerUnavailable
 from reconciler.meta import GroupVersionKind
 
@@ -21,7 +21,7 @@ class Thing(Resource[Model], group="things.io", version="v1", plural="thingies")
 
 @pytest.fixture
 def client(script: Any) -> Client:
-    return Client(script, retry=RetryPolicy(attempts=1))
+    return Client(script, retries=Retries(attempts=1))
 
 
 async def test_a_class_needs_no_discovery(script: Any, client: Client) -> None:
@@ -128,7 +128,7 @@ async def test_the_error_helps_with_a_misspelt_kind(client: Client) -> None:
     with pytest.raises(NotServed, match="apps/v1/Deploymnet is not served: apps/v1 has no such kind, but Deployment"):
         await client.resource_type("apps/v1/Deploymnet")
     with pytest.raises(
-        NotServed, match=r"the server serves no nope.io/v2; is the CustomResourceDefinition installed\?"
+        NotServed, match=r"the server does not serve nope.io/v2; is the CustomResourceDefinition installed\?"
     ):
         await client.resource_type("nope.io/v2/Thing")
     with pytest.raises(ValueError, match="names no kind"):

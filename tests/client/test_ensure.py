@@ -11,7 +11,7 @@ import pytest_asyncio
 from reconciler import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
-from reconciler.client.session import settled as _settled
+from reconciler.client.session.memory import WrittenDocuments
 from reconciler.errors import Conflict, NotServed
 
 pytestmark = pytest.mark.virtual_time
@@ -200,12 +200,12 @@ async def test_what_somebody_else_changed_is_put_right(client: Client, ensure: A
 
 
 async def test_what_is_remembered_of_sent_documents_is_bounded() -> None:
-    settled = _settled.Settled(most=2)
+    written = WrittenDocuments(most=2)
     for number in range(5):
-        settled.learn(number, {"spec": {}}, {"metadata": {"resourceVersion": "1"}, "spec": {"a": 1}})
-    assert len(settled) == 2
-    settled.learn(4, {"spec": {}}, {"metadata": {"resourceVersion": "2"}, "spec": {}})
-    assert len(settled) == 1
+        written.record(number, {"spec": {}}, {"metadata": {"resourceVersion": "1"}, "spec": {"a": 1}})
+    assert len(written) == 2
+    written.record(4, {"spec": {}}, {"metadata": {"resourceVersion": "2"}, "spec": {}})
+    assert len(written) == 1
 
 
 async def test_a_dry_client_says_what_would_be_done(server: APIServer, client: Client, ensure: Any) -> None:

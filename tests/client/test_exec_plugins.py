@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.client.config import credentials as _credentials
 from reconciler.client.config import exec_plugin as _exec
 from reconciler.errors import ConfigurationError, NotSent, Unauthorized
@@ -167,9 +167,9 @@ async def test_a_waiter_that_is_cancelled_leaves_the_renewal_to_the_others(
 async def test_a_refused_request_does_not_wait_for_a_plugin_beyond_its_time(tmp_path: Path, server: Server) -> None:
     code = hang(tmp_path, first="give('one')")
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, code))
-    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+    async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
         with pytest.raises(Unauthorized):
-            await client._connection.once(HTTPRequest("GET", "/x", timeout=0.5))
+            await client.session.connection.once(HTTPRequest("GET", "/x", timeout=0.5))
     for pid in await pids(tmp_path, 3):
         await gone(pid)
 
@@ -179,7 +179,7 @@ async def test_a_plugin_that_keeps_failing_is_not_run_for_each_request(
 ) -> None:
     code = f"if runs > 1: sys.exit('Authorization: Bearer {SECRET}; log in')\ngive('one')"
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, code))
-    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+    async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
         for _ in range(5):
             with pytest.raises(Unauthorized):
                 await ask(client)

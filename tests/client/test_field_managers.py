@@ -232,4 +232,7 @@ async def test_a_take_over_that_is_refused_is_logged_and_the_apply_stands(
     client = Client(server, user_agent="prog").through(Refuses)
     applied = await client.apply(config_map("a", data={"keep": "1"}))
     assert applied["data"] == {"gone": "1", "keep": "1"}
-    assert "cannot be taken over by 'prog': connection reset" in caplog.text
+    assert (
+        "field manager 'prog' cannot take over the fields that were written as 'kube-reconciler': connection reset"
+        in (caplog.text)
+    )

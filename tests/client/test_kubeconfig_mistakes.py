@@ -38,7 +38,7 @@ async def test_verification_is_switched_off_by_true_alone(
     path = kubeconfig(tmp_path / "config", server=f"https://user:{SECRET}@127.0.0.1:1/{SECRET}")
     change(path, "clusters", **{"insecure-skip-tls-verify": value})
     async with Client.from_config(kubeconfig=path) as client:
-        settings = client._connection.transport._loaded.configuration  # type: ignore[attr-defined]
+        settings = client.session.connection.transport._loaded.configuration  # type: ignore[attr-defined]
         assert settings.verify_ssl is not True if value else settings.verify_ssl is True
         for _ in range(2):
             with pytest.raises(NotSent):

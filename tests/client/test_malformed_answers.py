@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from reconciler import Client, Model, Resource
-from reconciler.client import RetryPolicy
+from reconciler.client import Retries
 from reconciler.client.config.settings import OwnSettings
 from reconciler.client.transport.transport import DirectTransport
 from reconciler.errors import APIError, InvalidResponse, OutcomeUnknown, TransportError
@@ -386,7 +386,7 @@ async def test_an_invalid_answer_is_not_repeated() -> None:
         await writer.drain()
 
     async with listening(serve) as port, direct(port, max_response_bytes=2**20) as transport:
-        client = Client(transport, retry=RetryPolicy(base=0))
+        client = Client(transport, retries=Retries(base=0))
         with pytest.raises(InvalidResponse, match=r"a body of more than 1048576 bytes.*raise max_response_bytes"):
             await client.get("v1/ConfigMap", "a", "default")
     assert asked == 1
@@ -403,5 +403,5 @@ async def test_a_body_that_is_no_json_is_a_typed_error(body: bytes) -> None:
         pass
 
     async with listening(serve) as port, direct(port) as transport:
-        with pytest.raises(APIError, match="the answer is no JSON object"):
+        with pytest.raises(APIError, match="the answer is not a JSON object"):
             await Client(transport).get(Thing, "a", "default")

@@ -73,7 +73,7 @@ async def test_a_client_of_one_namespace_fills_it_in(script: Any, prod: Client, 
 async def test_a_client_of_one_namespace_refuses_another_before_anything_is_sent(
     script: Any, prod: Client, verb: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"for namespace 'prod', not for Database in 'test': leave the namespace out"):
+    with pytest.raises(ValueError, match=r"for namespace 'prod', not for Database in 'test': omit the namespace"):
         await CALLS[verb](prod, "test")
     assert script.requests == []
 
@@ -116,15 +116,14 @@ def test_a_namespace_cannot_be_left_again(prod: Client) -> None:
 
 
 @pytest.mark.parametrize("verb", [verb for verb in CALLS if not verb.startswith(("get", "list"))])
-async def test_a_dry_client_stores_nothing_whatever_it_is_told(script: Any, prod: Client, verb: str) -> None:
+async def test_a_dry_client_stores_nothing_whatever_it_is_told(
+    script: Any, prod: Client, observer: Any, verb: str
+) -> None:
     dry = prod.with_options(dry_run=True).with_options(dry_run=False)
-    heard: list[Any] = []
-    for hook in ("_wrote", "_unsure", "_deleted_all"):
-        setattr(dry, hook, lambda *args: heard.append(args))
     script.answers(STORED)
-    await CALLS[verb](dry)
+    await CALLS[verb](observer.of(dry))
     assert script.query.get("dryRun") == "All" or script.body["dryRun"] == ["All"]
-    assert heard == []
+    assert not observer.notified
 
 
 async def test_the_field_manager_is_the_call_s_or_the_client_s(script: Any, client: Client) -> None:
@@ -173,16 +172,16 @@ def test_batchers_of_a_dry_client_join_no_others(client: Client) -> None:
     assert identity(client.with_options(dry_run=True)) != identity(client)
 
 
-# what is heard of writes
+# notification of writes
 
 
-async def test_the_write_of_another_kind_s_subresource_leaves_its_object_in_doubt(script: Any, client: Client) -> None:
-    wrote, unsure = [], []
-    client._wrote = lambda rt, verb, key, answer: wrote.append((verb, key))  # type: ignore[method-assign]
-    client._unsure = lambda rt, key: unsure.append(key)  # type: ignore[method-assign]
+async def test_the_write_of_another_kind_s_subresource_leaves_its_object_in_doubt(
+    script: Any, client: Client, observer: Any
+) -> None:
+    client = observer.of(client)
     script.answers({"kind": "Scale"}).answers({"kind": "Status"}).answers(STORED)
     await client.patch("apps/v1/Deployment", "d", "prod", patch={}, subresource="scale")
     await client.create_subresource("v1/Pod", "p", "prod", subresource="eviction", body={})
-    assert unsure == [Request("d", "prod"), Request("p", "prod")]
+    assert observer.doubts == [Request("d", "prod"), Request("p", "prod")]
     await client.update_subresource(Database, "db1", "prod", subresource="approval", body=STORED)
-    assert wrote == [("update", Request("db1", "prod"))]
+    assert [(verb, key) for verb, key, _ in observer.writes] == [("update", Request("db1", "prod"))]

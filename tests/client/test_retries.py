@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.errors import (
     AlreadyExists,
     APIError,
@@ -37,7 +37,7 @@ OBJECT = {
 }
 OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "owner", "controller": True}
 OWNED = {**OBJECT, "metadata": {**OBJECT["metadata"], "ownerReferences": [OWNER]}}  # type: ignore[dict-item]
-EXACT = RetryPolicy(jitter=0)
+EXACT = Retries(jitter=0)
 
 VERBS = {
     "get": lambda c: c.get("v1/ConfigMap", "c", "prod"),
@@ -58,7 +58,7 @@ MEANS_ONE_THING = {"get", "list", "create", "delete by uid"}
 
 @pytest.fixture
 def client(script: Any) -> Client:
-    return Client(script, retry=EXACT)
+    return Client(script, retries=EXACT)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -103,13 +103,13 @@ async def test_the_last_failure_is_raised_after_all_attempts(script: Any) -> Non
     for code in (500, 503, 500):
         script.refuses(code, message=f"number {len(script.steps)}")
     with pytest.raises(ServerError, match="number 2"):
-        await Client(script, retry=RetryPolicy(attempts=3)).get("v1/ConfigMap", "c", "prod")
+        await Client(script, retries=Retries(attempts=3)).get("v1/ConfigMap", "c", "prod")
 
 
 async def test_one_attempt_never_repeats(script: Any) -> None:
     script.refuses(429)
     with pytest.raises(TooManyRequests):
-        await Client(script, retry=RetryPolicy(attempts=1)).get("v1/ConfigMap", "c", "prod")
+        await Client(script, retries=Retries(attempts=1)).get("v1/ConfigMap", "c", "prod")
     assert asyncio.get_running_loop().time() == 0
 
 
@@ -151,7 +151,7 @@ async def test_a_wait_longer_than_the_back_off_is_kept_too(
 
 async def test_the_back_off_is_kept_where_it_is_longer(script: Any) -> None:
     script.refuses(429, retryAfterSeconds=1).answers(OBJECT)
-    await Client(script, retry=RetryPolicy(base=5, jitter=0)).get("v1/ConfigMap", "c", "prod")
+    await Client(script, retries=Retries(base=5, jitter=0)).get("v1/ConfigMap", "c", "prod")
     assert asyncio.get_running_loop().time() == 5
 
 
@@ -180,7 +180,7 @@ async def test_all_waits_together_end_before_the_deadline(script: Any) -> None:
     for _ in range(9):
         script.refuses(429, retryAfterSeconds=30)
     with pytest.raises(TooManyRequests):
-        await Client(script, retry=RetryPolicy(attempts=9, jitter=0)).get("v1/ConfigMap", "c", "prod")
+        await Client(script, retries=Retries(attempts=9, jitter=0)).get("v1/ConfigMap", "c", "prod")
     assert len(script.requests) == 5
     assert asyncio.get_running_loop().time() == 120
 
@@ -188,7 +188,7 @@ async def test_all_waits_together_end_before_the_deadline(script: Any) -> None:
 @pytest.mark.parametrize("header", ["1" + "0" * 30, "9" * 5000, "Fri, 31 Dec 9999 23:59:59 GMT"])
 async def test_nobody_waits_for_longer_than_an_hour(script: Any, header: str) -> None:
     script.answers({}, 429, retry_after=header).answers(OBJECT)
-    patient = Client(script, retry=RetryPolicy(deadline=1e6))
+    patient = Client(script, retries=Retries(deadline=1e6))
     await patient.get("v1/ConfigMap", "c", "prod")
     assert 3600 < asyncio.get_running_loop().time() <= 3960
 
@@ -228,13 +228,13 @@ async def test_discovery_waits_as_long_as_it_is_told(script: Any, client: Client
             return await script.send(request)
 
     script.answers(OBJECT)
-    await Client(Shedding(), retry=EXACT).get("v1/ConfigMap", "c", "prod")
+    await Client(Shedding(), retries=EXACT).get("v1/ConfigMap", "c", "prod")
     assert asked == [0, 30]
 
 
 @pytest.mark.parametrize("code", [429, 503])
 async def test_waiting_for_an_object_waits_as_long_as_it_is_told(script: Any, code: int) -> None:
-    client = Client(script, retry=RetryPolicy(attempts=1))
+    client = Client(script, retries=Retries(attempts=1))
     script.refuses(code, retryAfterSeconds=300)
     script.answers({"items": [OBJECT], "metadata": {"resourceVersion": "7"}})
     await client.wait_for("v1/ConfigMap", "c", "prod", until=bool, timeout=900)
@@ -263,7 +263,7 @@ async def test_the_jitter_follows_the_seed(script: Any) -> None:
 def test_a_wait_is_never_shorter_than_asked_and_never_longer_than_its_bounds(
     base: float, maximum: float, jitter: float, n: int, asked: float | None
 ) -> None:
-    policy = RetryPolicy(base=base, maximum=maximum, jitter=jitter)
+    policy = Retries(base=base, maximum=maximum, jitter=jitter)
     delay = policy.delay(n, TooManyRequests("", status=429, retry_after=asked), random.Random(0))
     assert (asked or 0) <= delay <= max(maximum * (1 + jitter), 1.1 * (asked or 0))
 
@@ -271,7 +271,7 @@ def test_a_wait_is_never_shorter_than_asked_and_never_longer_than_its_bounds(
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"base": -1}, {"jitter": 2}, {"maximum": -1}])
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
-        RetryPolicy(**wrong)
+        Retries(**wrong)
 
 
 # evictions
@@ -408,11 +408,11 @@ async def test_low_level_reads_are_sent_once(script: Any, client: Client) -> Non
     rt = await client.resource_type("v1/ConfigMap")
     script.refuses(503).fails(NotSent("refused")).refuses(429)
     with pytest.raises(ServerUnavailable):
-        await client.raw_list(rt)
+        await client.session.raw_list(rt)
     with pytest.raises(TransportError):
-        await client.open_watch(rt)
+        await client.session.open_watch(rt)
     with pytest.raises(TooManyRequests):
-        await client.open_watch(rt)
+        await client.session.open_watch(rt)
     assert len(script.requests) == 3
 
 
@@ -446,7 +446,7 @@ async def test_what_a_client_did_is_counted(script: Any, client: Client) -> None
         await through.update(OBJECT)
     counted = client.statistics()
     assert counted == through.statistics()
-    assert (counted.requests, counted.repetitions, counted.unanswered, counted.refused, counted.warnings) == (
+    assert (counted.requests, counted.retries, counted.unanswered, counted.refused, counted.warnings) == (
         5,  # discovery asked once
         2,
         1,

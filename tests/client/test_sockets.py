@@ -17,7 +17,7 @@ import trustme
 from kubernetes_asyncio.client import ApiClient, Configuration
 
 from reconciler import Model, Resource
-from reconciler.client import Client, KubernetesAsyncioTransport, RetryPolicy
+from reconciler.client import Client, KubernetesAsyncioTransport, Retries
 from reconciler.client.transport.transport import DirectTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest
@@ -204,7 +204,7 @@ async def test_the_session_of_the_caller_keeps_its_ways() -> None:
 
 async def test_the_client_repeats_a_read_but_not_a_write() -> None:
     async with serving(close_without_answer) as server, transport_to(server.port) as transport:
-        client = Client(transport, retry=RetryPolicy(attempts=3, base=0))
+        client = Client(transport, retries=Retries(attempts=3, base=0))
         with pytest.raises(OutcomeUnknown):
             await client.get(Thing, "n")
         with pytest.raises(OutcomeUnknown):

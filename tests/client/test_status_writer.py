@@ -86,22 +86,20 @@ async def test_a_write_is_sent_once_whatever_happens(script: Any, client: Client
 
 
 async def test_two_writers_share_an_identity_only_over_one_connection_and_manager(script: Any, client: Client) -> None:
-    class Sharing(Client):
-        def __init__(self, other: Client) -> None:
-            self._share(other)
-
     identity = client.status_writer(DB).identity
-    assert Sharing(client).status_writer(Database, "db2", "prod").identity == identity
+    assert Client.over(client.session).status_writer(Database, "db2", "prod").identity == identity
     assert Client(script, field_manager="me").status_writer(DB).identity != identity
     assert hash(identity)
 
 
-async def test_the_client_hears_of_the_write(script: Any, client: Client) -> None:
-    heard: list[Any] = []
-    client._wrote = lambda *args: heard.append(args[1:3])  # type: ignore[method-assign]
+async def test_the_observer_is_notified_of_the_write(script: Any, client: Client, observer: Any) -> None:
+    client = observer.of(client)
     script.answers(DB).answers(DB)
     await client.status_writer(DB).write({})
     await client.status_writer(DB).write({}, strategy="apply")
     script.answers(DB)
     await client.with_options(dry_run=True).status_writer(DB).write({})
-    assert heard == [("patch", Request("db1", "prod")), ("apply", Request("db1", "prod"))]
+    assert [write[:2] for write in observer.writes] == [
+        ("patch", Request("db1", "prod")),
+        ("apply", Request("db1", "prod")),
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.errors import ServerUnavailable
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 
@@ -24,7 +24,7 @@ class Passing:
 
 
 async def test_requests_pass_the_wrapper_and_everything_else_is_the_same(script) -> None:
-    client = Client(script, user_agent="mine", field_manager="me", retry=RetryPolicy(attempts=3, jitter=0))
+    client = Client(script, user_agent="mine", field_manager="me", retries=Retries(attempts=3, jitter=0))
     passing: list[Passing] = []
     through = client.through(lambda transport: passing.append(Passing(transport)) or passing[0])
     document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "prod"}}
@@ -41,7 +41,7 @@ async def test_requests_pass_the_wrapper_and_everything_else_is_the_same(script)
 
 async def test_the_retry_policy_can_be_another_one(script) -> None:
     client = Client(script)
-    once = client.through(lambda transport: transport, retry=RetryPolicy(attempts=1))
+    once = client.through(lambda transport: transport, retries=Retries(attempts=1))
     await client.resource_type("v1/ConfigMap")
     script.refuses(503)
     with pytest.raises(ServerUnavailable):
@@ -58,5 +58,5 @@ async def test_batchers_of_both_clients_join(script) -> None:
 
 
 def test_what_is_put_around_must_be_a_transport(client: Client) -> None:
-    with pytest.raises(TypeError, match="object is no transport, it has no 'send'"):
+    with pytest.raises(TypeError, match="object is not a transport, it has no 'send'"):
         client.through(lambda _: object())  # type: ignore[arg-type, return-value]

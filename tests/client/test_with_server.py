@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from reconciler import ConditionedStatus, Model, ObjectMeta, Resource, Unstructured
 from reconciler.apiserver import APIServer
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.errors import (
     AlreadyExists,
     Conflict,
@@ -294,7 +294,7 @@ async def test_a_deletion_whose_answer_was_lost_is_repeated_for_one_incarnation(
 @virtual
 async def test_a_server_that_never_answers_is_given_up_after_its_own_limit(server: APIServer) -> None:
     server.faults.add(stall=True, verb="get", name="db1")
-    client = Client(server, retry=RetryPolicy(attempts=1))
+    client = Client(server, retries=Retries(attempts=1))
     with pytest.raises(OutcomeUnknown):
         await client.get(Database, "db1", "default")
     assert asyncio.get_running_loop().time() == pytest.approx(65)
@@ -329,7 +329,7 @@ async def test_the_same_over_sockets(server: APIServer, tmp_path: Path) -> None:
         with pytest.raises(Conflict):
             await client.update(made)
         rt = await client.resource_type("example.com/v1/Database")
-        response = await client.open_watch(rt, "default", INITIAL_EVENTS)
+        response = await client.session.open_watch(rt, "default", INITIAL_EVENTS)
         assert response.chunks is not None
         assert b'"ADDED"' in await anext(response.chunks)
         await response.close()

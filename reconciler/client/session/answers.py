@@ -1,14 +1,9 @@
-"""Read answers: documents, failures, the server's wish to wait, its warnings."""
+"""The contents of answers: documents, pages of lists, typed errors."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import re
-from collections import OrderedDict
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
@@ -17,25 +12,25 @@ from reconciler.errors import APIError, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, parse_retry_after
 from reconciler.meta import UNDECODABLE, Request, json_elements, json_members
 from reconciler.objects import InvalidObject
+from reconciler.wire import JSONObject
 
-__all__ = ["WarningLog", "decode", "decode_page", "failure", "label"]
+__all__ = ["decode", "decode_page", "failure", "label"]
 
-_logger = logging.getLogger("reconciler.client")
 _EXCERPT = 200
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+"""Characters of an answer that an error quotes."""
 
 
 def label(request: HTTPRequest) -> str:
-    """Return verb and path, the subject of an error."""
+    """Return method and path: the subject of an error message."""
     return f"{request.method} {request.path}"
 
 
-def decode(request: HTTPRequest, response: HTTPResponse) -> dict[str, Any]:
+def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
     """Return the document in a successful answer.
 
     Raises:
-        APIError: the answer is no JSON object, as from a proxy's sign-in page.
-        InvalidObject: it is one, but cannot be decoded.
+        APIError: the answer is not a JSON object, such as a proxy's sign-in page.
+        InvalidObject: the answer is a JSON object that cannot be decoded.
     """
     try:
         document = msgspec.json.decode(response.body)
@@ -43,14 +38,12 @@ def decode(request: HTTPRequest, response: HTTPResponse) -> dict[str, Any]:
         _members(request, response)
         raise InvalidObject(f"the answer to {label(request)} cannot be decoded", [("$", str(error))]) from None
     if not isinstance(document, dict):
-        raise _no_object(request, response)
+        raise _not_an_object(request, response)
     return document
 
 
-def decode_page(
-    request: HTTPRequest, response: HTTPResponse
-) -> tuple[list[dict[str, Any] | InvalidItem], dict[str, Any]]:
-    """Return the items of a page of a list, and its metadata. An item that cannot be decoded does not stop it.
+def decode_page(request: HTTPRequest, response: HTTPResponse) -> tuple[list[JSONObject | InvalidItem], JSONObject]:
+    """Return items and metadata of a page of a list. An item that cannot be decoded is returned as an `InvalidItem`.
 
     Raises:
         APIError: the answer is not a list.
@@ -62,19 +55,19 @@ def decode_page(
     except InvalidObject:
         members = _members(request, response)
     try:
-        metadata = msgspec.json.decode(members.get("metadata", b"{}"), type=dict[str, Any])
+        metadata = msgspec.json.decode(members.get("metadata", b"{}"), type=JSONObject)
         return [_decoded(item) for item in json_elements(members["items"])], metadata
     except (KeyError, ValueError, *UNDECODABLE):
-        raise _no_object(request, response) from None
+        raise _not_an_object(request, response) from None
 
 
-def _item(item: object) -> dict[str, Any] | InvalidItem:
+def _item(item: object) -> JSONObject | InvalidItem:
     if isinstance(item, dict):
         return item
     return InvalidItem("", None, "", InvalidObject("an item of the list", [("$", "not an object")]))
 
 
-def _decoded(text: bytes) -> dict[str, Any] | InvalidItem:
+def _decoded(text: bytes) -> JSONObject | InvalidItem:
     try:
         return _item(msgspec.json.decode(text))
     except UNDECODABLE as error:
@@ -84,7 +77,7 @@ def _decoded(text: bytes) -> dict[str, Any] | InvalidItem:
 
 
 def _named(text: bytes) -> tuple[str, str | None, str]:
-    """Return name, namespace and version of an object that cannot be decoded, as far as they can be read."""
+    """Return name, namespace and version of an object that cannot be decoded, as far as they are readable."""
     found = {}
     with contextlib.suppress(KeyError, ValueError):
         members = json_members(json_members(text)["metadata"])
@@ -98,19 +91,19 @@ def _members(request: HTTPRequest, response: HTTPResponse) -> dict[str, bytes]:
     try:
         return json_members(response.body)
     except ValueError:
-        raise _no_object(request, response) from None
+        raise _not_an_object(request, response) from None
 
 
-def _no_object(request: HTTPRequest, response: HTTPResponse) -> APIError:
+def _not_an_object(request: HTTPRequest, response: HTTPResponse) -> APIError:
     return APIError(
-        f"the answer is no JSON object but {_excerpt(response.body)!r}; is this an API server?",
+        f"the answer is not a JSON object: {_excerpt(response.body)!r}; is this an API server?",
         status=response.status,
         request=label(request),
     )
 
 
 def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIError:
-    """Return the typed error for a failed answer."""
+    """Return the typed error for an answer that reports a failure."""
     body = _json_object(response.body)
     return error_from_response(
         response.status,
@@ -121,7 +114,7 @@ def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIE
     )
 
 
-def _json_object(body: bytes) -> dict[str, Any] | None:
+def _json_object(body: bytes) -> JSONObject | None:
     try:
         document = msgspec.json.decode(body)
     except UNDECODABLE:
@@ -131,35 +124,3 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
 
 def _excerpt(body: bytes) -> str:
     return " ".join(body[:_EXCERPT].decode(errors="replace").split())
-
-
-class WarningLog:
-    """Log what the server warns of, each text once.
-
-    Args:
-        most: how many texts are remembered; of more, the least recent is forgotten and would be logged again.
-    """
-
-    def __init__(self, most: int = 256) -> None:
-        self._most = most
-        self._seen: OrderedDict[str, None] = OrderedDict()
-
-    def take(self, request: HTTPRequest, warnings: Sequence[str]) -> None:
-        """Log the new ones among the ``Warning`` headers of an answer."""
-        for warning in warnings:
-            text = warning_text(warning)
-            if text not in self._seen:
-                _logger.warning("the API server warns of %s: %s", label(request), text)
-            self._seen[text] = None
-            self._seen.move_to_end(text)
-            if len(self._seen) > self._most:
-                self._seen.popitem(last=False)
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-
-def warning_text(header: str) -> str:
-    """Return the text in a Warning header (RFC 7234: code, agent, quoted text); all of it if it has another form."""
-    found = _QUOTED.search(header)
-    return re.sub(r"\\(.)", r"\1", found[1]) if found else header

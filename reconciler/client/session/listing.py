@@ -1,19 +1,15 @@
-"""Hold the result of a list."""
+"""The result of a list."""
 
 from __future__ import annotations
 
-import logging
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar, overload
 
-from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta import Request
 from reconciler.objects import InvalidObject
 
-__all__ = ["InvalidItem", "InvalidLog", "ListResult"]
-
-_logger = logging.getLogger("reconciler.client")
+__all__ = ["InvalidItem", "ListResult"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -23,10 +19,10 @@ class InvalidItem:
     """An object that a list left out because it could not be read.
 
     Attributes:
-        name: its name; ``""`` where that could not be read either.
+        name: its name; ``""`` if that is unreadable too.
         namespace: its namespace; None for a cluster-scoped object.
-        resource_version: its version; ``""`` for none.
-        error: what is wrong with it, with the paths of the fields.
+        resource_version: its version; ``""`` if there is none.
+        error: what is wrong with the object, with the paths of the fields.
     """
 
     name: str
@@ -36,18 +32,18 @@ class InvalidItem:
 
     @property
     def key(self) -> Request:
-        """Return name and namespace."""
+        """Name and namespace."""
         return Request(self.name, self.namespace)
 
 
 class ListResult(Sequence[T_co], Generic[T_co]):
-    """Be the objects of a list, and the version of the collection that they show.
+    """The objects of a list, and the collection's version at which they were read.
 
     Args:
         items: the objects, in the server's order.
-        resource_version: the version to watch from in order to miss nothing.
-        invalid: the objects that exist and are not among the items, because they cannot be decoded or do not fit the
-            class that was asked for. Empty in nearly every list; look at it before you take an object for deleted.
+        resource_version: the version to watch from without missing an event.
+        invalid: objects that exist but are not among the items, because they cannot be decoded or do not fit the
+            requested class. Nearly always empty. Check it before you conclude that an object was deleted.
     """
 
     __slots__ = ("_items", "invalid", "resource_version")
@@ -80,25 +76,3 @@ class ListResult(Sequence[T_co], Generic[T_co]):
     def __repr__(self) -> str:
         invalid = f", {len(self.invalid)} invalid" if self.invalid else ""
         return f"<ListResult of {len(self)}{invalid} at {self.resource_version!r}>"
-
-
-class InvalidLog:
-    """A log of the objects that lists leave out: one warning for each version of an object.
-
-    Args:
-        most: how many versions are remembered; beyond it the oldest is forgotten and would be logged again.
-    """
-
-    def __init__(self, most: int = 1024) -> None:
-        self._most = most
-        self._seen: OrderedDict[tuple[GroupVersionKind, Request, str], None] = OrderedDict()
-
-    def take(self, gvk: GroupVersionKind, items: Iterable[InvalidItem]) -> None:
-        """Log the objects that were not logged before at their version."""
-        for item in items:
-            key = (gvk, item.key, item.resource_version)
-            if key not in self._seen:
-                _logger.warning("a list leaves out %s %s: %s", gvk, item.key, item.error)
-            self._seen[key] = None
-            if len(self._seen) > self._most:
-                self._seen.popitem(last=False)

@@ -73,7 +73,7 @@ def _own(request: Any) -> Any:
 
 _CHOKE_POINTS = (
     # Before the libraries below, since it also speaks to a server in its own process.
-    _ChokePoint("reconciler.client.session.session", "Connection", "send", True, _own),
+    _ChokePoint("reconciler.client.session.connection", "Connection", "send", True, _own),
     _ChokePoint("urllib3.connectionpool", "HTTPConnectionPool", "urlopen", False, _urllib3),  # requests, too
     _ChokePoint("aiohttp.client", "ClientSession", "_request", True, _aiohttp),
     _ChokePoint("httpx._client", "Client", "send", False, _httpx),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reconciler import Client
 from reconciler.apiserver import APIServer
-from reconciler.client.session.server_time import ServerTime
+from reconciler.client.session.server_clock import ServerClock
 from reconciler.clock import current_clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.testing.control_plane import ControlPlane
@@ -46,39 +46,39 @@ class Dated:
 def test_the_estimate_is_off_by_one_second_and_an_exchange_at_most(
     offset: float, exchanges: list[tuple[float, float, float]]
 ) -> None:
-    time, now = ServerTime(), START
+    clock, now = ServerClock(), START
     for pause, took, share in exchanges:
         sent = now + timedelta(seconds=pause)
         now = received = sent + timedelta(seconds=took)
         made = sent + timedelta(seconds=took * share + offset)
-        time.heard(date_of(made), sent=sent, received=received)
-        assert abs(time.offset.total_seconds() - offset) <= 1 + took + 1e-3
+        clock.record(date_of(made), sent=sent, received=received)
+        assert abs(clock.offset.total_seconds() - offset) <= 1 + took + 1e-3
 
 
 @given(exchanges=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5), st.floats(0, 1)), min_size=1, max_size=20))
 def test_clocks_that_agree_have_no_offset_at_all(exchanges: list[tuple[float, float, float]]) -> None:
-    time, now = ServerTime(), START
+    clock, now = ServerClock(), START
     for pause, took, share in exchanges:
         sent = now + timedelta(seconds=pause)
         now = received = sent + timedelta(seconds=took)
-        time.heard(date_of(sent + timedelta(seconds=took * share)), sent=sent, received=received)
-        assert time.offset == timedelta()
+        clock.record(date_of(sent + timedelta(seconds=took * share)), sent=sent, received=received)
+        assert clock.offset == timedelta()
 
 
 def test_many_answers_know_it_better_than_one() -> None:
-    time = ServerTime()
+    clock = ServerClock()
     for number in range(20):
         now = START + timedelta(seconds=number * 1.13)
-        time.heard(date_of(now + timedelta(seconds=10.5)), sent=now, received=now)
-    assert 10 < time.offset.total_seconds() < 11
-    assert time._high - time._low < timedelta(seconds=0.2)
+        clock.record(date_of(now + timedelta(seconds=10.5)), sent=now, received=now)
+    assert 10 < clock.offset.total_seconds() < 11
+    assert clock._high - clock._low < timedelta(seconds=0.2)
 
 
 @pytest.mark.parametrize("date", ["", "soon", "Thu, 99 Jan 2026 00:00:00 GMT", "0"])
 def test_a_date_that_cannot_be_read_tells_nothing(date: str) -> None:
-    time = ServerTime()
-    time.heard(date, sent=START, received=START)
-    assert time.offset == timedelta()
+    clock = ServerClock()
+    clock.record(date, sent=START, received=START)
+    assert clock.offset == timedelta()
 
 
 @pytest.mark.virtual_time
@@ -113,13 +113,13 @@ async def test_a_clock_that_is_set_is_followed_with_the_next_answer_and_told_onc
 @pytest.mark.virtual_time
 async def test_answers_within_a_second_cost_one_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
-    original = ServerTime.heard
+    original = ServerClock.record
 
-    def counted(self: ServerTime, date: str, *, sent: datetime, received: datetime) -> None:
+    def counted(self: ServerClock, date: str, *, sent: datetime, received: datetime) -> None:
         heard.append(date)
         original(self, date, sent=sent, received=received)
 
-    monkeypatch.setattr(ServerTime, "heard", counted)
+    monkeypatch.setattr(ServerClock, "record", counted)
     async with APIServer() as server, Client(server) as bare:
         dated = Dated(server)
         client = bare.through(lambda _: dated)
@@ -144,6 +144,6 @@ async def test_a_real_server_tells_its_time(control_plane: ControlPlane) -> None
         await client.get("v1/Namespace", "default")
         assert client.clock_offset == timedelta()
     async with control_plane.client() as client:
-        client._connection._clock = Ahead()
+        client.session.connection._clock = Ahead()
         await client.get("v1/Namespace", "default")
         assert abs(client.clock_offset + timedelta(hours=1)) <= timedelta(seconds=2)

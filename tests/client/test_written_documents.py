@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.client.session.settled import Settled
+from reconciler.client.session.memory import WrittenDocuments
 from reconciler.meta import equal
 
 KEYS = st.sampled_from(["a", "b", "c", "default"])
@@ -34,7 +34,7 @@ def document(spec: Any, version: str = "") -> dict[str, Any]:
 
 
 def mixed(rng: random.Random, left: Any, right: Any, other: Any) -> Any:
-    """Take parts of one document, parts of another one, and now and then something else."""
+    """Take parts of one document, parts of another one, and sometimes something else."""
     if isinstance(left, dict) and isinstance(right, dict):
         keys = sorted(left.keys() | right.keys())
         taken = {key: mixed(rng, left.get(key), right.get(key), other) for key in keys}
@@ -49,26 +49,26 @@ def mixed(rng: random.Random, left: Any, right: Any, other: Any) -> Any:
 @given(SPECS, VALUES, st.randoms(use_true_random=False))
 def test_what_counts_as_no_difference_would_change_nothing(sent: Any, other: Any, rng: random.Random) -> None:
     stored = completed(sent)
-    settled = Settled()
-    settled.learn("t", document(sent, "1"), document(stored, "2"))
+    written = WrittenDocuments()
+    written.record("t", document(sent, "1"), document(stored, "2"))
     wanted = mixed(rng, sent, stored, other)
-    if settled.same("t", document(stored, "2"), document(wanted, "2")):
+    if written.is_stored("t", document(stored, "2"), document(wanted, "2")):
         assert equal(completed(wanted), stored)
 
 
 @given(SPECS)
 def test_what_was_sent_and_what_is_stored_are_no_difference(sent: Any) -> None:
     stored = completed(sent)
-    settled = Settled()
-    settled.learn("t", document(sent, "1"), document(stored, "2"))
+    written = WrittenDocuments()
+    written.record("t", document(sent, "1"), document(stored, "2"))
     for wanted in (sent, stored, {**stored, **sent}):
-        assert settled.same("t", document(stored, "2"), document(wanted, "2"))
+        assert written.is_stored("t", document(stored, "2"), document(wanted, "2"))
 
 
 @given(SPECS)
 def test_at_another_version_only_what_is_stored_is_no_difference(sent: Any) -> None:
     stored = completed(sent)
-    settled = Settled()
-    settled.learn("t", document(sent, "1"), document(stored, "2"))
-    assert settled.same("t", document(stored, "3"), document(stored, "3"))
-    assert settled.same("t", document(stored, "3"), document(sent, "3")) is equal(sent, stored)
+    written = WrittenDocuments()
+    written.record("t", document(sent, "1"), document(stored, "2"))
+    assert written.is_stored("t", document(stored, "3"), document(stored, "3"))
+    assert written.is_stored("t", document(stored, "3"), document(sent, "3")) is equal(sent, stored)
