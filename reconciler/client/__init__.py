@@ -22,7 +22,7 @@ from reconciler.client.verbs.ensure import Written
 from reconciler.client.verbs.watch import WatchEvent
 
 if TYPE_CHECKING:
-    from reconciler.client.transport.api_client import KubernetesAsyncioTransport
+    from reconciler.client.transport.kubernetes_asyncio import KubernetesAsyncioTransport
 
 __all__ = [
     "Client",
@@ -46,6 +46,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name != "KubernetesAsyncioTransport":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from reconciler.client.transport.api_client import KubernetesAsyncioTransport
+    from reconciler.client.transport.kubernetes_asyncio import KubernetesAsyncioTransport
 
     return KubernetesAsyncioTransport

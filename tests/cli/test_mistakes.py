@@ -151,7 +151,7 @@ def test_lease_without_namespace(capsys, modules: Path, kubeconfig: str) -> None
 def test_context_that_is_not_there(capsys, modules: Path, kubeconfig: str) -> None:
     line = refused(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, "--context", "y")
     assert "'y'" in line
-    assert "it knows x" in line
+    assert "its contexts are x" in line
 
 
 def test_no_configuration_at_all(capsys, modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:

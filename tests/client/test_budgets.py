@@ -16,8 +16,8 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from reconciler import Client, Manager, Model, Request, Resource
 from reconciler.cache import Cache
 from reconciler.client import KubernetesAsyncioTransport
-from reconciler.client.config.settings import OwnSettings
-from reconciler.client.transport.transport import DirectTransport
+from reconciler.client.config.settings import ClusterSettings
+from reconciler.client.transport.transport import HTTPTransport
 from reconciler.controller import Reconciler
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -44,11 +44,11 @@ async def answer(server: Server, start: str, body: bytes, writer: asyncio.Stream
 
 
 @contextlib.asynccontextmanager
-async def direct(port: int, *, requests: int = 256, **options: Any) -> AsyncIterator[DirectTransport]:
-    own = OwnSettings()
+async def direct(port: int, *, requests: int = 256, **options: Any) -> AsyncIterator[HTTPTransport]:
+    own = ClusterSettings()
     own.host = f"http://127.0.0.1:{port}"
     own.connection_pool_maxsize = requests
-    async with DirectTransport(own, **options) as transport:
+    async with HTTPTransport(own, **options) as transport:
         yield transport
 
 
@@ -172,12 +172,12 @@ async def test_a_waiter_gets_the_slot_of_an_open_that_ends_badly(ending: str, wa
     gate = Gate()
     authority = trustme.CA()
     with authority.cert_pem.tempfile() as ca:
-        own = OwnSettings()
+        own = ClusterSettings()
         own.ssl_ca_cert = ca
         own.connection_pool_maxsize = 1
         async with await asyncio.start_server(gate, "127.0.0.1", 0) as listener:
             own.host = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-            async with DirectTransport(own) as transport:
+            async with HTTPTransport(own) as transport:
                 timeout = 0.2 if ending == "times out" else 20
                 requests = [HTTPRequest("GET", "/x", timeout=timeout if n == 0 else 20) for n in range(1 + waiters)]
                 tasks = [asyncio.create_task(transport.send(request)) for request in requests]
@@ -233,12 +233,12 @@ async def test_closing_ends_a_connection_that_is_being_made() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority = trustme.CA()
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    own = OwnSettings()
+    own = ClusterSettings()
     with authority.cert_pem.tempfile() as ca:
         own.ssl_ca_cert = ca
         async with serving(answer, context) as server:
             own.host = f"https://127.0.0.1:{server.port}"
-            async with DirectTransport(own) as transport:
+            async with HTTPTransport(own) as transport:
                 task = asyncio.create_task(transport.send(READ))
                 await asyncio.sleep(0)
                 await transport.close()

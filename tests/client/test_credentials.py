@@ -1,4 +1,4 @@
-"""Credentials: what is sent, and how tokens, plugins, identity providers and certificates are followed."""
+"""Credentials: what is sent, and how changes of tokens, plugins and certificates are followed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import logging
 import ssl
 import stat
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,11 @@ from reconciler.client.config import credentials as _credentials
 from reconciler.errors import NotSent, Unauthorized
 from tests.client.kubeconfigs import SECRET, change, in_pod, kubeconfig, problem
 
-pytestmark = [
-    pytest.mark.usefixtures("bare_environment"),
-    # kubernetes_asyncio calls it, where Python 3.12 and later disapprove.
-    pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 class Server:
-    """Answer with 200 to the tokens that are good, else with 401, and remember which came."""
+    """A server that answers 200 to valid tokens and 401 to others, and remembers which came."""
 
     def __init__(self) -> None:
         self.good: set[str] = set()
@@ -83,7 +78,7 @@ async def test_a_token_file_is_read_again_after_a_minute(
         await ask(client)
         (tmp_path / "token").write_text("two\n")
         await ask(client)
-        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
         await ask(client)
     assert server.tokens == ["one", "one", "two"]
 
@@ -138,7 +133,7 @@ async def test_an_exec_plugin_gives_the_token_and_runs_again_when_it_is_refused(
 async def test_an_exec_plugin_runs_again_when_its_token_expires(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     server.good |= {f"token{number}" for number in range(9)}
     (tmp_path / "far").mkdir()
     far = kubeconfig(tmp_path / "a", server=server.url, **plugin(tmp_path / "far", expires="2999-01-01T00:00:00Z"))
@@ -189,7 +184,7 @@ async def test_a_token_file_that_is_refused_is_read_again_at_once(tmp_path: Path
 async def test_a_token_file_that_is_gone_for_a_moment_leaves_the_token_that_is_there(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     (tmp_path / "token").write_text("one")
     server.good |= {"one", "two"}
     async with Client.from_config(
@@ -213,7 +208,7 @@ async def test_the_token_of_the_service_account_is_read_again_after_a_minute(
         await ask(client)
         (folder / "token").write_text("two")
         await ask(client)
-        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
         await ask(client)
     assert server.tokens == ["one", "one", "two"]
 
@@ -255,41 +250,7 @@ async def test_what_a_plugin_gives_and_cannot_be_used_is_named(tmp_path: Path, s
     assert words in await problem(kubeconfig=kubeconfig(tmp_path / "config", **static_plugin(tmp_path, status)))
 
 
-# an identity provider
-
-
-def jwt(number: int, *, expires_in: float) -> str:
-    def part(document: Any) -> str:
-        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
-
-    return f"{part({'alg': 'none'})}.{part({'exp': time.time() + expires_in, 'n': number})}.signature"
-
-
-class Provider:
-    """An OpenID Connect provider that gives a new token each time it is asked with the right refresh token."""
-
-    def __init__(self, *, expires_in: float = 3600, rotates: bool = True) -> None:
-        self.url = ""
-        self.asked: list[dict[str, Any]] = []
-        self.given: list[str] = []
-        self.refresh_token = "refresh0"
-        self.expires_in = expires_in
-        self.rotates = rotates
-        self.status = 200
-
-    async def __call__(self, request: web.BaseRequest) -> web.Response:
-        if request.path == "/.well-known/openid-configuration":
-            return web.json_response({"issuer": self.url, "token_endpoint": f"{self.url}/token"})
-        form = dict(await request.post())
-        self.asked.append({**form, "authorization": request.headers.get("authorization")})
-        if form["refresh_token"] != self.refresh_token or self.status != 200:
-            return web.json_response({"error": "invalid_grant", "secret": SECRET}, status=400)
-        token = jwt(len(self.asked), expires_in=self.expires_in)
-        self.given.append(token)
-        if not self.rotates:
-            return web.json_response({"id_token": token, "token_type": "Bearer"})
-        self.refresh_token = f"refresh{len(self.asked)}"
-        return web.json_response({"id_token": token, "refresh_token": self.refresh_token})
+# certificates
 
 
 async def serve(handler: Any, tls: ssl.SSLContext | None = None) -> tuple[web.ServerRunner, str]:
@@ -297,110 +258,6 @@ async def serve(handler: Any, tls: ssl.SSLContext | None = None) -> tuple[web.Se
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     return runner, f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[Provider]:
-    provider = Provider()
-    runner, provider.url = await serve(provider)
-    yield provider
-    await runner.cleanup()
-
-
-def oidc(provider: Provider, **more: str) -> dict[str, Any]:
-    config = {"idp-issuer-url": provider.url, "client-id": "me", "client-secret": SECRET, "refresh-token": "refresh0"}
-    return {"auth-provider": {"name": "oidc", "config": {**config, **more}}}
-
-
-async def test_an_oidc_token_that_is_good_is_sent_as_it_is(tmp_path: Path, server: Server, provider: Provider) -> None:
-    token = jwt(0, expires_in=3600)
-    server.good.add(token)
-    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **{"id-token": token}))
-    async with Client.from_config(kubeconfig=path) as client:
-        await ask(client)
-    assert (server.tokens, provider.asked) == ([token], [])
-
-
-@pytest.mark.parametrize("rotates", [True, False])
-async def test_an_oidc_token_is_refreshed_when_it_expires_and_again_when_that_expires(
-    tmp_path: Path, server: Server, provider: Provider, monkeypatch: pytest.MonkeyPatch, *, rotates: bool
-) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
-    provider.rotates, provider.expires_in = rotates, 30
-    old = jwt(0, expires_in=-5)
-    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **{"id-token": old}))
-    before = path.read_text()
-    async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
-        for expires_in in (30, 3600, 3600):
-            provider.expires_in = expires_in
-            with pytest.raises(Unauthorized):
-                await ask(client)
-            server.tokens.clear()
-        server.good.add(provider.given[-1])
-        asked = len(provider.asked)
-        await ask(client)
-        await ask(client)
-    assert len(provider.asked) == asked
-    assert server.tokens == [provider.given[-1]] * 2
-    assert provider.asked[0]["authorization"] == "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
-    assert path.read_text() == before
-
-
-async def test_an_oidc_token_that_is_refused_is_refreshed_at_once(
-    tmp_path: Path, server: Server, provider: Provider
-) -> None:
-    revoked = jwt(0, expires_in=3600)
-    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **{"id-token": revoked}))
-    async with Client.from_config(kubeconfig=path) as client:
-        server.good_if = lambda token: token in provider.given
-        await asyncio.gather(*(ask(client) for _ in range(5)))
-    assert len(provider.asked) == 1
-    assert server.tokens.count(provider.given[0]) == 5
-
-
-async def test_a_public_oidc_client_names_itself_in_the_form(
-    tmp_path: Path, server: Server, provider: Provider
-) -> None:
-    path = kubeconfig(tmp_path / "config", **oidc(provider, **{"client-secret": ""}))
-    async with Client.from_config(kubeconfig=path):
-        pass
-    assert (provider.asked[0]["client_id"], provider.asked[0]["authorization"]) == ("me", None)
-
-
-async def test_a_provider_that_refuses_is_named_without_secrets(tmp_path: Path, provider: Provider) -> None:
-    provider.status = 400
-    path = kubeconfig(tmp_path / "config", **oidc(provider))
-    assert "oidc: the identity provider gave no token (400 Bad Request)" in await problem(kubeconfig=path)
-    provider.url = "http://127.0.0.1:1"
-    path = kubeconfig(tmp_path / "config", **oidc(provider))
-    assert "oidc: the identity provider gave no token (ClientConnectorError)" in await problem(kubeconfig=path)
-
-
-@pytest.mark.parametrize("form", ["data", "file", "none"])
-async def test_the_certificate_of_an_identity_provider_is_checked(tmp_path: Path, server: Server, form: str) -> None:
-    authority = trustme.CA()
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    provider = Provider()
-    runner, provider.url = await serve(provider, tls)
-    authority.cert_pem.write_to_path(str(tmp_path / "idp.crt"))
-    trusted = {
-        "data": {"idp-certificate-authority-data": base64.b64encode(authority.cert_pem.bytes()).decode()},
-        "file": {"idp-certificate-authority": "idp.crt"},
-        "none": {},
-    }
-    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **trusted[form]))
-    if form == "none":
-        assert "gave no token (ClientConnectorCertificateError)" in await problem(kubeconfig=path)
-    else:
-        async with Client.from_config(kubeconfig=path) as client:
-            server.good.add(provider.given[0])
-            await ask(client)
-    await runner.cleanup()
-    assert bool(provider.asked) is (form != "none")
-
-
-# certificates
 
 
 class TLSServer:
@@ -499,7 +356,7 @@ async def test_a_certificate_of_a_plugin_that_is_refused_is_replaced_without_res
         tls_server.revoked.add("one@example.com")
         await asyncio.gather(*(ask(client) for _ in range(5)))
         loaded: Any = client.session.connection.transport._loaded  # type: ignore[attr-defined]
-        files = [loaded.configuration.cert_file, loaded.configuration.key_file]
+        files = [loaded.settings.cert_file, loaded.settings.key_file]
         assert modes(files) == [0o600, 0o600]
     assert tls_server.seen[:2] == ["one@example.com"] * 2
     assert tls_server.seen.count("two@example.com") == 5
@@ -509,7 +366,7 @@ async def test_a_certificate_of_a_plugin_that_is_refused_is_replaced_without_res
 async def test_a_certificate_of_a_plugin_is_replaced_before_it_expires(
     tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     soon = certificate_status(tls_server, "one@example.com", expirationTimestamp="2001-01-01T00:00:00Z")
     given = static_plugin(tmp_path, soon)
     path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **given), tls_server)
@@ -528,7 +385,7 @@ async def test_a_plugin_may_give_a_token_and_a_certificate(tmp_path: Path, tls_s
     path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **given), tls_server)
     async with Client.from_config(kubeconfig=path) as client:
         await ask(client)
-        configuration = client.session.connection.transport._loaded.configuration  # type: ignore[attr-defined]
+        configuration = client.session.connection.transport._loaded.settings  # type: ignore[attr-defined]
         assert await configuration.get_api_key_with_prefix("BearerToken") == f"Bearer {SECRET}"
     assert tls_server.seen == ["one@example.com"]
 
@@ -552,7 +409,7 @@ async def test_certificate_files_that_change_are_followed_and_streams_under_way_
         await anext(chunks)
         issue("two@example.com")
         await ask(client)
-        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
         await ask(client)
         (old,) = transport._retired
         assert not old.closed
@@ -567,7 +424,7 @@ async def test_certificate_files_that_change_are_followed_and_streams_under_way_
 async def test_new_certificates_that_cannot_be_used_leave_the_connections_that_are_there(
     tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     for name, pem in zip(("tls.crt", "tls.key"), tls_server.certificate("one@example.com"), strict=True):
         (tmp_path / name).write_bytes(pem)
     files = {"client-certificate": "tls.crt", "client-key": "tls.key"}
@@ -578,7 +435,7 @@ async def test_new_certificates_that_cannot_be_used_leave_the_connections_that_a
             await ask(client)
             await ask(client)
     assert tls_server.seen == ["one@example.com"] * 2
-    assert caplog.text.count("new certificates are left out") == 1
+    assert caplog.text.count("new certificates cannot be used") == 1
 
 
 async def test_a_certificate_authority_that_changes_is_followed(
@@ -594,6 +451,6 @@ async def test_a_certificate_authority_that_changes_is_followed(
         with pytest.raises(NotSent, match="not trusted"):
             await ask(client)
         tls_server.authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
-        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
         await ask(client)
     assert tls_server.seen == ["one@example.com"]

@@ -88,7 +88,7 @@ def at(seconds: float) -> str:
 async def test_a_plugin_that_hangs_is_killed_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_exec, "TIME_LIMIT", 2.0)
     path = kubeconfig(tmp_path / "config", **plugin(tmp_path, hang(tmp_path)))
-    assert "plugin was killed: it did not end within 2 s" in await problem(kubeconfig=path)
+    assert "plugin did not end within 2 s and was killed" in await problem(kubeconfig=path)
     for pid in await pids(tmp_path, 2):
         await gone(pid)
 
@@ -107,7 +107,7 @@ async def test_a_cancelled_opening_kills_the_plugin(tmp_path: Path) -> None:
 async def test_while_a_plugin_hangs_the_credential_that_is_valid_is_used_and_closing_kills_it(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     server.good.add("one")
     code = hang(tmp_path, first=f"give('one', expirationTimestamp={at(60)!r})")
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, code))
@@ -124,7 +124,7 @@ async def test_while_a_plugin_hangs_the_credential_that_is_valid_is_used_and_clo
 async def test_while_a_plugin_hangs_and_there_is_nothing_valid_requests_end_with_their_own_time(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     code = hang(tmp_path, first=f"give('one', expirationTimestamp={at(-60)!r})")
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, code))
     async with Client.from_config(kubeconfig=path) as client:
@@ -144,7 +144,7 @@ async def test_while_a_plugin_hangs_and_there_is_nothing_valid_requests_end_with
 async def test_a_waiter_that_is_cancelled_leaves_the_renewal_to_the_others(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     code = (
         f"if runs == 1: give('one', expirationTimestamp={at(-60)!r})\n"
         "else:\n"
@@ -193,17 +193,17 @@ async def test_a_plugin_that_keeps_failing_is_not_run_for_each_request(
     [
         ("while True: print('x' * 2**20)", "the plugin printed more than 1 MiB"),
         ("while True: print('x' * 2**20, file=sys.stderr)", "the plugin printed more than 1 MiB"),
-        (f"print({SECRET!r})", "the plugin printed no JSON"),
-        ("sys.stdout.buffer.write(bytes(range(256)))", "the plugin printed no JSON"),
-        ("print('[' * 100000)", "the plugin printed no JSON"),
-        ("pass", "the plugin printed no JSON"),
-        (f"print(json.dumps([{SECRET!r}]))", "the plugin printed no ExecCredential"),
-        ("show('Secret', dict(token='x'))", "no ExecCredential"),
-        ("show('ExecCredential', dict(token='x'), 'v1')", "another apiVersion"),
-        ("show('ExecCredential', None)", "without a valid status"),
-        ("give(5)", "without a valid status"),
-        ("give('a b')", "the token holds white space"),
-        ("give('x', expirationTimestamp=5)", "without a valid status"),
+        (f"print({SECRET!r})", "the output of the plugin is not JSON"),
+        ("sys.stdout.buffer.write(bytes(range(256)))", "the output of the plugin is not JSON"),
+        ("print('[' * 100000)", "the output of the plugin is not JSON"),
+        ("pass", "the output of the plugin is not JSON"),
+        (f"print(json.dumps([{SECRET!r}]))", "the output of the plugin is not an ExecCredential"),
+        ("show('Secret', dict(token='x'))", "is not an ExecCredential"),
+        ("show('ExecCredential', dict(token='x'), 'v1')", "the apiVersion of the plugin's output is not"),
+        ("show('ExecCredential', None)", "has no valid status"),
+        ("give(5)", "has no valid status"),
+        ("give('a b')", "the token contains white space"),
+        ("give('x', expirationTimestamp=5)", "has no valid status"),
         (f'sys.exit(\'cannot use {{"token": "{SECRET}"}}\')', 'process returned 1. cannot use {"token": "***"}'),
         (f"print({SECRET!r}); sys.exit(3)", "exec: process returned 3"),
         ("os.kill(os.getpid(), 9)", "exec: process returned -9"),
@@ -249,7 +249,7 @@ async def test_an_expired_credential_is_warned_of(
     path = kubeconfig(tmp_path / "config", **plugin(tmp_path, f"give('one', expirationTimestamp={at(-60)!r})"))
     async with Client.from_config(kubeconfig=path):
         pass
-    assert caplog.text.count("the plugin gave a credential that has expired") == 1
+    assert caplog.text.count("the plugin gave an expired credential") == 1
 
 
 async def test_a_plugin_loads_no_other_library(tmp_path: Path) -> None:
@@ -273,9 +273,9 @@ async def test_a_plugin_loads_no_other_library(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b"\xff\xfe\x00", "holds white space or other characters"),
-        (b"one\ntwo\n", "holds white space or other characters"),
-        (b"one\r\nX-Injected: 1", "holds white space or other characters"),
+        (b"\xff\xfe\x00", "contains white space or other characters"),
+        (b"one\ntwo\n", "contains white space or other characters"),
+        (b"one\r\nX-Injected: 1", "contains white space or other characters"),
     ],
 )
 async def test_a_token_file_that_is_no_token_is_named_and_later_leaves_what_is_there(
@@ -286,7 +286,7 @@ async def test_a_token_file_that_is_no_token_is_named_and_later_leaves_what_is_t
     content: bytes,
     words: str,
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     token = tmp_path / "token"
     token.write_bytes(content)
     path = kubeconfig(tmp_path / "config", server=server.url, tokenFile="token")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.client.config.settings import OwnSettings
-from reconciler.client.transport.http11 import Garbled, ResponseReader
-from reconciler.client.transport.transport import DirectTransport
+from reconciler.client.config.settings import ClusterSettings
+from reconciler.client.transport.http11 import MalformedResponse, ResponseReader
+from reconciler.client.transport.transport import HTTPTransport
 from reconciler.errors import NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest
 from tests.client.test_sockets import OK, Server, serving
@@ -69,7 +69,7 @@ def test_an_answer_is_the_same_wherever_the_network_cuts_it(kind: str, cuts: lis
     ],
 )
 def test_what_breaks_the_rules_is_refused(answer: bytes) -> None:
-    with pytest.raises(Garbled):
+    with pytest.raises(MalformedResponse):
         ResponseReader("GET").feed(answer)
 
 
@@ -80,12 +80,12 @@ def test_some_answers_have_no_body(status: bytes) -> None:
     assert reader.done
 
 
-def transport_to(port: int, **settings: object) -> DirectTransport:
-    own = OwnSettings()
+def transport_to(port: int, **settings: object) -> HTTPTransport:
+    own = ClusterSettings()
     own.host = f"http://127.0.0.1:{port}"
     for name, value in settings.items():
         setattr(own, name, value)
-    return DirectTransport(own)
+    return HTTPTransport(own)
 
 
 async def test_one_connection_serves_one_request_after_the_other() -> None:
@@ -165,7 +165,7 @@ async def test_a_line_break_cannot_smuggle_a_request(request_: HTTPRequest) -> N
         writer.write(OK)
 
     async with serving(ok) as server, transport_to(server.port) as transport:
-        with pytest.raises(ValueError, match=r"is no path|holds a line break"):
+        with pytest.raises(ValueError, match=r"is not a valid path|contains a line break"):
             await transport.send(request_)
         assert server.requests == []
 

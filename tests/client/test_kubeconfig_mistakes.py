@@ -16,10 +16,11 @@ from reconciler.client.transport.redaction import excerpt, without_password
 from reconciler.errors import NotSent
 from reconciler.http import HTTPRequest
 from tests.client.kubeconfigs import SECRET, change, kubeconfig, problem
-from tests.client.test_credentials import jwt, serve
+from tests.client.test_credentials import serve
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
 
+JWT = "eyJhbGciOiAibm9uZSJ9.eyJleHAiOiAxLCAibiI6IDF9.signature"
 EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "true"}
 
 
@@ -38,7 +39,7 @@ async def test_verification_is_switched_off_by_true_alone(
     path = kubeconfig(tmp_path / "config", server=f"https://user:{SECRET}@127.0.0.1:1/{SECRET}")
     change(path, "clusters", **{"insecure-skip-tls-verify": value})
     async with Client.from_config(kubeconfig=path) as client:
-        settings = client.session.connection.transport._loaded.configuration  # type: ignore[attr-defined]
+        settings = client.session.connection.transport._loaded.settings  # type: ignore[attr-defined]
         assert settings.verify_ssl is not True if value else settings.verify_ssl is True
         for _ in range(2):
             with pytest.raises(NotSent):
@@ -120,7 +121,7 @@ async def test_a_field_of_the_wrong_type_is_named(
         ),
         ({"exec": {**EXEC, "env": [{"value": SECRET}]}}, "exec: env[0] is not a variable"),
         ({"exec": {**EXEC, "command": ["true"]}}, "exec: command must be text, not a list"),
-        ({"exec": {**EXEC, "command": ""}}, "exec: no command is given"),
+        ({"exec": {**EXEC, "command": ""}}, "exec: the command is missing"),
         ({"exec": {**EXEC, "command": "a\0b"}}, "not a valid command"),
         ({"exec": {**EXEC, "apiVersion": "v9"}}, "exec: apiVersion must be one of client.authentication.k8s.io/v1,"),
         ({"exec": {**EXEC, "provideClusterInfo": "yes"}}, "exec: provideClusterInfo must be true or false"),
@@ -128,9 +129,9 @@ async def test_a_field_of_the_wrong_type_is_named(
         ({"auth-provider": {"name": 5}}, "auth-provider: name must be text"),
         ({"auth-provider": {"name": "oidc", "config": [1]}}, "auth-provider: config must be a mapping"),
         ({"auth-provider": {"name": "oidc", "config": {"id-token": 5}}}, "config: id-token must be text, not a number"),
-        ({"token": f"{SECRET} and\nmore"}, "the token holds white space"),
+        ({"token": f"{SECRET} and\nmore"}, "the token contains white space"),
         ({"token": "   "}, "the token is empty"),
-        ({"as": "a\nb"}, "holds a control character"),
+        ({"as": "a\nb"}, "contains a control character"),
     ],
 )
 async def test_what_is_inside_of_a_user_is_checked_too(tmp_path: Path, entry: Any, words: str) -> None:
@@ -144,16 +145,16 @@ MERGES = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "holds no clusters"),
+        (b"", "has no clusters"),
         (b"\x00\x01\xff\xfe", "is not valid YAML"),
         (bytes(range(256)), "is not valid YAML"),
         (b"\xff\xfe\x00", "is not valid YAML"),
         (b"[" * 100_000, "is invalid"),
         (f"{BOMB}users: *a11".encode(), "users must be a list of entries with names"),
         (f"{BOMB}users: [{{name: u, user: *a11}}]".encode(), "user 'u' must be a mapping, not a list"),
-        (MERGES.encode(), "a key stands there twice, or a form that is not supported: look at line 2"),
-        (b"&a [*a]", "holds no clusters"),
-        (f"current-context: a\ncurrent-context: {SECRET}".encode(), "a key stands there twice"),
+        (MERGES.encode(), "it has a duplicate key or an unsupported tag: look at line 2"),
+        (b"&a [*a]", "has no clusters"),
+        (f"current-context: a\ncurrent-context: {SECRET}".encode(), "it has a duplicate key"),
         (b"current-context: [a]", "current-context must be text, not a list"),
         (b"current-context: 5", "current-context must be text, not a number"),
         (b"users: [{name: 5}]", "users[0]: name must be text, not a number: put it in quotes"),
@@ -161,9 +162,9 @@ MERGES = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         (b"clusters: [{name: a, cluster: [x]}]", "cluster 'a' must be a mapping, not a list"),
         (b"clusters: {a: b}", "clusters must be a list"),
         (b"contexts: [a]", "contexts must be a list"),
-        (b"a: 9" + b"9" * 5000, "holds a value that cannot be read"),
-        (b"? [a]\n: b", "a form that is not supported"),
-        (b"a: !!python/object:os.system x", "a form that is not supported"),
+        (b"a: 9" + b"9" * 5000, "contains a value that cannot be read"),
+        (b"? [a]\n: b", "an unsupported tag"),
+        (b"a: !!python/object:os.system x", "an unsupported tag"),
         (f"users: [{{name: a, user: {{token: {SECRET}}}}}]\n: : :".encode(), "is not valid YAML"),
     ],
 )
@@ -247,33 +248,6 @@ async def test_a_proxy_that_refuses_is_quoted_without_secrets(tmp_path: Path) ->
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-# an identity provider
-
-
-@pytest.mark.parametrize("where", ["configuration", "token"])
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_an_identity_provider_is_not_followed_elsewhere(tmp_path: Path, where: str, status: int) -> None:
-    got: list[Any] = []
-
-    async def elsewhere(request: web.BaseRequest) -> web.Response:
-        got.append(await request.read())
-        return web.json_response({"token_endpoint": "http://127.0.0.1:1", "id_token": jwt(1, expires_in=99)})
-
-    async def provider(request: web.BaseRequest) -> web.Response:
-        if where == "token" and request.path.endswith("configuration"):
-            return web.json_response({"token_endpoint": f"{own}/token"})
-        return web.Response(status=status, headers={"location": other})
-
-    first, own = await serve(provider)
-    second, other = await serve(elsewhere)
-    config = {"idp-issuer-url": own, "client-id": "me", "client-secret": SECRET, "refresh-token": SECRET}
-    path = kubeconfig(tmp_path / "config", **{"auth-provider": {"name": "oidc", "config": config}})
-    assert f"the identity provider answered {status}; redirects are not followed" in await problem(kubeconfig=path)
-    await first.cleanup()
-    await second.cleanup()
-    assert got == []
-
-
 # what may be quoted
 
 
@@ -302,8 +276,8 @@ def test_secrets_are_hidden_in_what_a_program_printed(text: str) -> None:
 
 @pytest.mark.parametrize(
     "secret",
-    [jwt(1, expires_in=9), "ya29.a0AfH6SMBx", "AKIAIOSFODNN7EXAMPLE1", "0123456789abcdef" * 4],
-    ids=["jwt", "google", "aws", "hex"],  # the first holds the time, which differs between pytest's workers
+    [JWT, "ya29.a0AfH6SMBx", "AKIAIOSFODNN7EXAMPLE1", "0123456789abcdef" * 4],
+    ids=["jwt", "google", "aws", "hex"],
 )
 def test_what_looks_random_is_hidden(secret: str) -> None:
     assert secret not in excerpt(f"cannot use {secret} here") or len(secret) < 20

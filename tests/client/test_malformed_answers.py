@@ -20,8 +20,8 @@ import pytest
 
 from reconciler import Client, Model, Resource
 from reconciler.client import Retries
-from reconciler.client.config.settings import OwnSettings
-from reconciler.client.transport.transport import DirectTransport
+from reconciler.client.config.settings import ClusterSettings
+from reconciler.client.transport.transport import HTTPTransport
 from reconciler.errors import APIError, InvalidResponse, OutcomeUnknown, TransportError
 from reconciler.http import HTTPRequest
 from tests.client.test_budgets import borrowed
@@ -187,11 +187,11 @@ async def raw() -> AsyncIterator[Raw]:
 
 
 @contextlib.asynccontextmanager
-async def direct(port: int, **options: Any) -> AsyncIterator[DirectTransport]:
-    own = OwnSettings()
+async def direct(port: int, **options: Any) -> AsyncIterator[HTTPTransport]:
+    own = ClusterSettings()
     own.host = f"http://127.0.0.1:{port}"
     own.connection_pool_maxsize = 2
-    async with DirectTransport(own, **options) as transport:
+    async with HTTPTransport(own, **options) as transport:
         yield transport
 
 
@@ -387,7 +387,7 @@ async def test_an_invalid_answer_is_not_repeated() -> None:
 
     async with listening(serve) as port, direct(port, max_response_bytes=2**20) as transport:
         client = Client(transport, retries=Retries(base=0))
-        with pytest.raises(InvalidResponse, match=r"a body of more than 1048576 bytes.*raise max_response_bytes"):
+        with pytest.raises(InvalidResponse, match=r"the body is larger than 1048576 bytes.*raise max_response_bytes"):
             await client.get("v1/ConfigMap", "a", "default")
     assert asked == 1
 

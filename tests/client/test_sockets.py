@@ -18,7 +18,7 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 
 from reconciler import Model, Resource
 from reconciler.client import Client, KubernetesAsyncioTransport, Retries
-from reconciler.client.transport.transport import DirectTransport
+from reconciler.client.transport.transport import HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest
 
@@ -77,7 +77,7 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
         await asyncio.sleep(0)
 
 
-AnyTransport = KubernetesAsyncioTransport | DirectTransport
+AnyTransport = KubernetesAsyncioTransport | HTTPTransport
 direct = contextvars.ContextVar("direct", default=False)
 
 
@@ -96,7 +96,7 @@ async def transport_to(port: int, *, scheme: str = "http", **settings: Any) -> A
     for name, value in settings.items():
         setattr(configuration, name, value)
     if direct.get():
-        async with DirectTransport(configuration) as transport:
+        async with HTTPTransport(configuration) as transport:
             yield transport
         return
     async with ApiClient(configuration) as api, KubernetesAsyncioTransport(api) as transport:
@@ -473,7 +473,7 @@ async def test_the_proxy_of_the_environment_is_used_but_not_for_this_machine(mon
 @pytest.mark.virtual_time
 async def test_under_virtual_time_it_says_why_it_does_not_work() -> None:
     with pytest.raises(ConfigurationError, match=r"cannot run under virtual time.*Client\(server\)"):
-        DirectTransport(Configuration())
+        HTTPTransport(Configuration())
     async with ApiClient(Configuration()) as api:
         with pytest.raises(ConfigurationError, match=r"cannot run under virtual time.*Client\(server\)"):
             KubernetesAsyncioTransport(api)

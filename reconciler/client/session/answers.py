@@ -14,15 +14,10 @@ from reconciler.meta import UNDECODABLE, Request, json_elements, json_members
 from reconciler.objects import InvalidObject
 from reconciler.wire import JSONObject
 
-__all__ = ["decode", "decode_page", "failure", "label"]
+__all__ = ["decode", "decode_page", "failure"]
 
 _EXCERPT = 200
 """Characters of an answer that an error quotes."""
-
-
-def label(request: HTTPRequest) -> str:
-    """Return method and path: the subject of an error message."""
-    return f"{request.method} {request.path}"
 
 
 def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
@@ -36,7 +31,7 @@ def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
         document = msgspec.json.decode(response.body)
     except UNDECODABLE as error:
         _members(request, response)
-        raise InvalidObject(f"the answer to {label(request)} cannot be decoded", [("$", str(error))]) from None
+        raise InvalidObject(f"the answer to {request.label} cannot be decoded", [("$", str(error))]) from None
     if not isinstance(document, dict):
         raise _not_an_object(request, response)
     return document
@@ -98,7 +93,7 @@ def _not_an_object(request: HTTPRequest, response: HTTPResponse) -> APIError:
     return APIError(
         f"the answer is not a JSON object: {_excerpt(response.body)!r}; is this an API server?",
         status=response.status,
-        request=label(request),
+        request=request.label,
     )
 
 
@@ -110,7 +105,7 @@ def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIE
         body,
         text=_excerpt(response.body),
         retry_after=parse_retry_after(response.headers.get("retry-after", ""), now),
-        request=label(request),
+        request=request.label,
     )
 
 

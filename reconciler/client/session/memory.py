@@ -197,7 +197,7 @@ class WarningLog:
         for warning in warnings:
             text = warning_text(warning)
             if text not in self._seen:
-                _logger.warning("API server warning for %s %s: %s", request.method, request.path, text)
+                _logger.warning("API server warning for %s: %s", request.label, text)
             self._seen[text] = None
             self._seen.move_to_end(text)
             if len(self._seen) > self._most:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.client.session.answers import decode, label
+from reconciler.client.session.answers import decode
 from reconciler.client.session.requests import (
     FieldValidation,
     ObjectLike,
@@ -78,7 +78,7 @@ async def _created_before(
         return response
     session.doubt(write)
     raise OutcomeUnknown(
-        f"{label(request)}: the answer to the first attempt was lost, and now {name_of(sent)!r} exists: read and "
+        f"{request.label}: the answer to the first attempt was lost, and now {name_of(sent)!r} exists: read and "
         "compare it to find out whether that attempt or somebody else created it"
     ) from error
 
@@ -145,7 +145,7 @@ async def delete(
         session.doubt(write)
         if isinstance(error, Conflict) and resource_version:
             raise OutcomeUnknown(
-                f"{label(request)}: the answer to an attempt was lost, and the next one was refused: {error.message}"
+                f"{request.label}: the answer to an attempt was lost, and the next one was refused: {error.message}"
             ) from error
         return None  # the object with this uid is gone, as requested
     session.wrote(write, response.body)
