@@ -1,6 +1,6 @@
 """What a reconcile and an event cost, in counts: operations, calls, tasks, memory. Never in seconds.
 
-The bounds have slack over what was counted when they were set; each test says what that was. A bound that has to be
+The bounds have slack over what was counted when they were set; each test says what that was. A bound that must be
 raised means that every reconcile of every controller became more expensive: look for a reason first.
 """
 
@@ -58,7 +58,7 @@ class World:
         """Wait until every event has come and every key is idle."""
         await asyncio.sleep(60)
         statistics = self.controller.queue.statistics()
-        assert (statistics.ready, statistics.in_hand) == (0, 0)
+        assert (statistics.ready, statistics.in_progress) == (0, 0)
 
     def status_writes(self) -> Counter[str]:
         return Counter(entry.name for entry in self.server.requests(verb="patch", subresource="status"))

@@ -43,13 +43,9 @@ def findings(path: Path) -> Iterator[Finding]:
     docstrings = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                docstrings[id(first.value)] = node
+            match node.body[0]:
+                case ast.Expr(value=ast.Constant(value=str()) as docstring):
+                    docstrings[id(docstring)] = node
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             owner = docstrings.get(id(node))
@@ -68,7 +64,7 @@ def _opening(owner: ast.AST, docstring: ast.Constant) -> Iterator[Finding]:
         yield (
             docstring.lineno,
             first,
-            "open with a noun phrase (module, class) or a usual verb: return, check, report …",
+            "open with a noun phrase (module, class) or a usual verb: return, check …",
         )
     elif first in _VERBS and isinstance(owner, ast.Module | ast.ClassDef):
         yield docstring.lineno, first, "a module or class docstring is a noun phrase: what the thing is"
@@ -108,9 +104,9 @@ def main(arguments: list[str]) -> int:
     count = 0
     for path in _files(arguments):
         for line, words, advice in sorted(findings(path)):
-            print(f"{path.relative_to(ROOT)}:{line}: {words.strip()!r}: {advice}")
+            sys.stdout.write(f"{path.relative_to(ROOT)}:{line}: {words.strip()!r}: {advice}\n")
             count += 1
-    print(f"{count} findings" if count else "The wording is clean.")
+    sys.stdout.write(f"{count} findings\n" if count else "The wording is clean.\n")
     return 1 if count else 0
 
 

@@ -56,7 +56,7 @@ async def test_it(apiserver, client):
             "objects by writes: configmaps/a in default (3)",
             "2026-01-01 00:00:00.000 create configmaps/a in default by kube-reconciler/*: 201, version *",
             "*:01.500 patch configmaps/a in default by * as the-manager: 200, *, changed /data [[]fault: delayed[]]",
-            "2026-01-01 00:00:01.500 history up to version * was forgotten",
+            "2026-01-01 00:00:01.500 history up to version * was compacted",
             "2026-01-01 00:00:01.500 delete configmaps/a in default by kube-reconciler/*: 200, version *",
         ]
     )

@@ -25,6 +25,7 @@ from reconciler import (
     StatusBatcher,
     Watch,
 )
+from reconciler.apiserver import Faults, Match, Refuse
 from reconciler.events import EventRecorder
 from reconciler.notification import Message, NotificationReconciler
 from reconciler.objects import PrinterColumn, rule, schema_extra
@@ -190,3 +191,11 @@ def the_rest(client: Client, obj: dict[str, Any]) -> None:
     EventRecorder(client, source="a").normal(obj, "Reason")  # type: ignore[call-arg]
     NotificationReconciler(channels=[NotAChannel()])  # type: ignore[list-item]
     NotificationReconciler(channels=[Silent()])  # type: ignore[list-item]
+
+
+def faults(faults: Faults) -> None:
+    faults.add(status="409")  # type: ignore[arg-type]
+    faults.add(state=409)  # type: ignore[call-arg]
+    faults.add(Refuse(409))  # type: ignore[arg-type]
+    faults.add(Match(verbs="patch"), Refuse(409))  # type: ignore[call-arg]
+    faults.chaos(status=409)  # type: ignore[call-arg]

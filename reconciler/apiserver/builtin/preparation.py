@@ -1,0 +1,223 @@
+"""Values that the server sets in objects of built-in kinds: allocated, computed, or added by admission."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import Any
+
+from reconciler.wire import JSONObject
+
+__all__ = [
+    "admitted_pod_spec",
+    "complete_autoscaler",
+    "complete_controller",
+    "complete_daemon_set",
+    "complete_job",
+    "complete_namespace",
+    "complete_pod",
+    "complete_secret",
+    "complete_volume",
+    "finish_node",
+    "finish_pod",
+    "finish_service",
+]
+
+_IP_FAMILIES = {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}
+_NODE_PORTS = (30000, 2768)
+"""The first node port and the number of node ports, as in the default of ``--service-node-port-range``."""
+
+
+def finish_service(doc: JSONObject, before: JSONObject | None) -> None:
+    """Allocate cluster IPs and node ports; an update keeps those that it does not set.
+
+    They are computed from the object's uid, so that a test run can be repeated.
+    """
+    spec = dict(doc.get("spec") or {})
+    if spec.get("type") == "ExternalName":
+        return
+    known = (before or {}).get("spec") or {}
+    number = zlib.crc32(str(doc["metadata"].get("uid", "")).encode())
+    if not spec.get("clusterIP"):
+        address = known.get("clusterIP") or f"10.{96 + (number >> 16) % 16}.{(number >> 8) % 256}.{number % 254 + 1}"
+        spec["clusterIP"] = address
+    if not spec.get("clusterIPs"):
+        spec["clusterIPs"] = known.get("clusterIPs") or [spec["clusterIP"]]
+    for key, value in _IP_FAMILIES.items():
+        spec.setdefault(key, known.get(key) or value)
+    if spec.get("type") in ("NodePort", "LoadBalancer") and isinstance(spec.get("ports"), list):
+        spec["ports"] = [_with_node_port(port, known, number + index) for index, port in enumerate(spec["ports"])]
+    if spec != doc.get("spec"):
+        doc["spec"] = spec
+
+
+def _with_node_port(port: JSONObject, known: JSONObject, number: int) -> JSONObject:
+    if port.get("nodePort"):
+        return port
+    same = [old for old in known.get("ports") or () if old.get("port") == port.get("port") and old.get("nodePort")]
+    first, count = _NODE_PORTS
+    return {**port, "nodePort": same[0]["nodePort"] if same else first + number % count}
+
+
+_UNAVAILABLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
+
+def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set resource requests, and the status of a new pod; the defaults of a pod spec are set elsewhere."""
+    spec = dict(doc.get("spec") or {})
+    spec.setdefault("enableServiceLinks", True)
+    for key in ("containers", "initContainers"):
+        if isinstance(spec.get(key), list):
+            spec[key] = [_with_requests(container) for container in spec[key]]
+    if spec != doc.get("spec"):
+        doc["spec"] = spec
+    if before is None:
+        doc["status"] = {"phase": "Pending", "qosClass": _qos_class(spec)}
+    elif quality := (before.get("status") or {}).get("qosClass"):
+        doc["status"] = {**(doc.get("status") or {}), "qosClass": quality}
+
+
+def finish_pod(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set what admission adds to a pod: the priority of a new one, and tolerations for unavailable nodes."""
+    spec = admitted_pod_spec(doc.get("spec") or {}, None if before is None else before.get("spec") or {})
+    if spec != doc.get("spec"):
+        doc["spec"] = spec
+
+
+def admitted_pod_spec(spec: JSONObject, before: JSONObject | None) -> JSONObject:
+    """Return a pod's spec with the additions of admission, given the stored spec on an update."""
+    given = {"priority": 0, "preemptionPolicy": "PreemptLowerPriority"}
+    spec = {
+        **{key: value for key in given if (value := (given if before is None else before).get(key)) is not None},
+        **spec,
+    }
+    tolerations: list[Any] = list(spec.get("tolerations") or ())
+    for key in _UNAVAILABLE:
+        if not any(
+            each.get("key") in (key, None) and each.get("effect") in ("NoExecute", None) for each in tolerations
+        ):
+            tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
+    return {**spec, "tolerations": tolerations}
+
+
+def _with_requests(container: JSONObject) -> JSONObject:
+    """Return a container whose missing resource requests are equal to its limits."""
+    resources = container.get("resources") or {}
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    if limits.keys() <= requests.keys():
+        return container
+    return {**container, "resources": {**resources, "requests": {**limits, **requests}}}
+
+
+def _qos_class(spec: JSONObject) -> str:
+    """Return the quality-of-service class of a pod, computed from the resources of its containers."""
+    containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+    parts = [container.get("resources") or {} for container in containers]
+    requests, limits = ([part.get(key) or {} for part in parts] for key in ("requests", "limits"))
+    if not any(requests) and not any(limits):
+        return "BestEffort"
+    guaranteed = all(
+        {"cpu", "memory"} <= most.keys() and all(most.get(key, asked) == asked for key, asked in least.items())
+        for least, most in zip(requests, limits, strict=True)
+    )
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def complete_job(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set the defaults of a Job, and the selector and the pod labels of a new one."""
+    spec = _job_spec(doc.get("spec") or {})
+    doc["spec"] = spec
+    if before is not None or spec.get("manualSelector"):
+        return
+    uid, name = doc["metadata"].get("uid", ""), doc["metadata"].get("name", "")
+    found = {"batch.kubernetes.io/controller-uid": uid}
+    labels = {
+        "batch.kubernetes.io/controller-uid": uid,
+        "batch.kubernetes.io/job-name": name,
+        "controller-uid": uid,
+        "job-name": name,
+    }
+    template = spec.get("template") or {}
+    metadata = template.get("metadata") or {}
+    metadata = {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}
+    doc["spec"] = {**spec, "selector": {"matchLabels": found}, "template": {**template, "metadata": metadata}}
+
+
+def _job_spec(value: JSONObject) -> JSONObject:
+    if "completions" not in value and "parallelism" not in value:
+        value = {**value, "completions": 1, "parallelism": 1}
+    defaults: JSONObject = {
+        "parallelism": 1,
+        "completionMode": "NonIndexed",
+        "suspend": False,
+        "manualSelector": False,
+    }
+    if "backoffLimitPerIndex" not in value:
+        defaults["backoffLimit"] = 6
+    else:
+        defaults |= {"backoffLimit": 2147483647}
+    replacement = "Failed" if value.get("podFailurePolicy") else "TerminatingOrFailed"
+    return {**defaults, "podReplacementPolicy": replacement, **value}
+
+
+def complete_controller(doc: JSONObject, _before: JSONObject | None) -> None:
+    """Copy the pod labels of a ReplicationController to its missing labels and selector."""
+    spec = doc.get("spec") or {}
+    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
+    if labels and not doc["metadata"].get("labels"):
+        doc["metadata"]["labels"] = labels
+    if labels and not spec.get("selector"):
+        doc["spec"] = {**spec, "selector": labels}
+
+
+def complete_autoscaler(doc: JSONObject, _before: JSONObject | None) -> None:
+    """Set the fields that the status of a HorizontalPodAutoscaler always has."""
+    doc["status"] = {"currentMetrics": None, "desiredReplicas": 0, **(doc.get("status") or {})}
+
+
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+
+
+def complete_daemon_set(doc: JSONObject, before: JSONObject | None) -> None:
+    """Count the changes of a DaemonSet's template in the annotation that old clients read."""
+    notes = doc["metadata"].get("annotations") or {}
+    number = 1
+    if before is not None:
+        number = int((before["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, 1))
+        if (before.get("spec") or {}).get("template") != (doc.get("spec") or {}).get("template"):
+            number += 1
+    if notes.get(_TEMPLATE_GENERATION) != str(number):
+        doc["metadata"]["annotations"] = {**notes, _TEMPLATE_GENERATION: str(number)}
+
+
+def finish_node(doc: JSONObject, before: JSONObject | None) -> None:
+    """Taint a new node as not ready."""
+    taint = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
+    spec = doc.get("spec") or {}
+    taints = spec.get("taints") or []
+    if before is None and taint not in taints:
+        doc["spec"] = {**spec, "taints": [*taints, taint]}
+
+
+def complete_namespace(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set the label, the finalizer and the phase of a Namespace."""
+    metadata = doc["metadata"]
+    metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata.get("name", "")}
+    doc["spec"] = {"finalizers": ["kubernetes"]} if before is None else before.get("spec", {})
+    if before is None:
+        doc["status"] = {"phase": "Active"}
+
+
+def complete_secret(doc: JSONObject, _before: JSONObject | None) -> None:
+    """Set the type of a Secret and move ``stringData`` to ``data``."""
+    doc["type"] = doc.get("type") or "Opaque"
+    texts = doc.pop("stringData", None)
+    if texts:
+        data = {key: base64.b64encode(str(value).encode()).decode() for key, value in texts.items()}
+        doc["data"] = {**(doc.get("data") or {}), **data}
+
+
+def complete_volume(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set the phase of a new PersistentVolume or PersistentVolumeClaim."""
+    if before is None:
+        doc["status"] = {"phase": "Pending"}

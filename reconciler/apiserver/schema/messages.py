@@ -1,0 +1,274 @@
+"""Validation errors of jsonschema-rs, translated to the field errors of kube-apiserver."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.schema.formats import INTEGER_RANGES
+from reconciler.wire import JSONObject
+
+__all__ = ["WRITTEN_PATTERN", "Finding", "Translator", "path_of"]
+
+WRITTEN_PATTERN = "x-written-pattern"
+"""The keyword under which a schema keeps a pattern as written, since ``pattern`` holds its translation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A field error and the path of the value that it is about."""
+
+    path: tuple[str | int, ...]
+    error: FieldError
+
+
+class Translator:
+    """A translator of validation errors.
+
+    Args:
+        schema: the schema that the values were validated with.
+        root: the path of the value in the object.
+    """
+
+    def __init__(self, schema: JSONObject, root: str) -> None:
+        self._schema = schema
+        self._root = root
+
+    def findings(self, errors: Iterable[Any]) -> Iterator[Finding]:
+        """Yield the field errors for errors of jsonschema-rs."""
+        wrong_lengths: set[tuple[Any, ...]] = set()
+        for place, group in itertools.groupby(errors, key=_all_of):
+            branches: set[Any] = set()
+            for error in group:
+                branches.add(_branch(error, place))
+                yield from self._one(error, wrong_lengths)
+            if place is not None:
+                yield self._not_all(place, branches)
+
+    def _one(self, error: Any, wrong_lengths: set[tuple[Any, ...]]) -> Iterator[Finding]:
+        name, path = path_of(error.instance_path), tuple(error.instance_path)
+        checked = (path, tuple(error.schema_path)[:-1])
+        if error.kind.name in ("maxLength", "minLength"):
+            wrong_lengths.add(checked)
+        elif error.kind.name == "pattern" and checked in wrong_lengths:
+            # The real server does not match a string of the wrong length.
+            return
+        if error.kind.name == "pattern":
+            yield Finding(
+                path, _not_matching(error.instance, self._schema_of(error)[WRITTEN_PATTERN], name, self._field(name))
+            )
+            return
+        form, field = self._format_of(error) if error.kind.name == "type" else "", self._field(name)
+        if self._is_map_key(path):
+            name = f".{name}"
+        found = _wrong_format(error.instance, form, name, field) if form else None
+        for message in found or _MESSAGES.get(error.kind.name, _other)(error, name, field):
+            yield Finding(path, message)
+        if error.kind.name in ("oneOf", "anyOf"):
+            # The real server adds the errors of the branch that came closest.
+            branches: list[list[Any]] = sorted(error.kind.context, key=len)
+            yield from self.findings(branches[0])
+
+    def _field(self, name: str) -> str:
+        return f"{self._root}.{name}" if self._root and name else self._root or name
+
+    def _is_map_key(self, path: tuple[str | int, ...]) -> bool:
+        """Return whether a path begins with a key of a map that is validated alone: its name begins with a dot."""
+        begins = path[0] if self._root and path else 0
+        return isinstance(begins, str) and begins not in (self._schema.get("properties") or {})
+
+    def _format_of(self, error: Any) -> str:
+        """Return the format of a value; empty if there is none or the error message names only the type."""
+        if error.instance is None or isinstance(error.instance, (str, list)):
+            return ""
+        form: str = self._schema_of(error).get("format", "")
+        return form
+
+    def _schema_of(self, error: Any) -> JSONObject:
+        """Return the part of the schema that an error comes from."""
+        schema: Any = self._schema
+        for step in list(error.schema_path)[:-1]:
+            schema = (
+                schema.get(step) if isinstance(schema, dict) else schema[step] if isinstance(schema, list) else None
+            )
+        return schema if isinstance(schema, dict) else {}
+
+    def _not_all(self, place: tuple[Any, ...], branches: set[Any]) -> Finding:
+        schema_path, path = place
+        schema: Any = self._schema
+        for step in schema_path:
+            schema = schema[step]
+        # The last part may be the range of an integer format, which is not a branch as written.
+        none = "" if len(branches) < len(schema) else ". None validated"
+        message = f'Invalid value: "": "{path_of(path)}" must validate all the schemas (allOf){none}'
+        return Finding(path, FieldError("<nil>", message))
+
+
+def _all_of(error: Any) -> tuple[Any, ...] | None:
+    """Return the paths, in the schema and in the value, of the innermost allOf around an error; None without one."""
+    steps = list(error.schema_path)
+    if "allOf" not in steps or getattr(error.kind, "limit", None) in _INTEGER_FORMATS:
+        return None
+    at = len(steps) - 1 - steps[::-1].index("allOf")
+    return tuple(steps[: at + 1]), tuple(error.instance_path)
+
+
+def _branch(error: Any, place: tuple[Any, ...] | None) -> Any:
+    return None if place is None else list(error.schema_path)[len(place[0])]
+
+
+def _wrong_format(value: Any, form: str, name: str, field: str) -> list[FieldError]:
+    """Return the errors for a value that has another type than its format requires."""
+    shown = "" if isinstance(value, bool) else {int: "int64", float: "float64"}.get(type(value), "")
+    message = f'Invalid value: "{shown}": {name} in body must be of type {form}: "{shown}"'
+    found = [FieldError(field, message, "FieldValueTypeInvalid")]
+    if shown and form in INTEGER_RANGES:
+        message = f'Invalid value: "": Checked value must be of type integer with format {form} in {name}'
+        found.append(FieldError("<nil>", message))
+    return found
+
+
+def path_of(parts: Sequence[str | int]) -> str:
+    """Return the path of a value as kube-apiserver writes it."""
+    path = ""
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _json_type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer" if -(2**63) <= value < 2**63 else "number"
+    return {float: "number", str: "string", list: "array", dict: "object"}.get(type(value), "null")
+
+
+_Message = Callable[[Any, str, str], Iterator[FieldError]]
+
+
+def _type(error: Any, name: str, field: str) -> Iterator[FieldError]:
+    found = _json_type(error.instance)
+    kinds = [kind for kind in error.kind.types if kind != "null"]
+    # A string with a format accepts lists, which the message does not mention.
+    wanted = ",".join(kind for kind in kinds if kind != "array" or len(kinds) == 1)
+    message = f'Invalid value: "{found}": {name} in body must be of type {wanted}: "{found}"'
+    yield FieldError(field, message, "FieldValueTypeInvalid")
+    if wanted == "integer" and found == "number":
+        yield FieldError(
+            "<nil>", f'Invalid value: "": Checked value must be of type integer (default format) in {name}'
+        )
+
+
+def _required(error: Any, _name: str, field: str) -> Iterator[FieldError]:
+    missing = error.kind.property
+    yield FieldError.required(f"{field}.{missing}" if field else missing)
+
+
+def _enum(error: Any, _name: str, field: str) -> Iterator[FieldError]:
+    options = ", ".join(
+        option if option.startswith('"') else f'"{option}"' for option in map(quoted, error.kind.options)
+    )
+    message = f"Unsupported value: {quoted(error.instance)}: supported values: {options}"
+    yield FieldError(field, message, "FieldValueNotSupported")
+
+
+def _format(error: Any, name: str, field: str) -> Iterator[FieldError]:
+    shown = quoted(error.instance)
+    message = f"Invalid value: {shown}: {name} in body must be of type {error.kind.format}: {shown}"
+    yield FieldError(field, message, "FieldValueTypeInvalid")
+
+
+def _bound(inclusive: str, exclusive: str) -> _Message:
+    def message(error: Any, name: str, field: str) -> Iterator[FieldError]:
+        limit = error.kind.limit
+        form = _INTEGER_FORMATS.get(limit) if "allOf" in error.schema_path else None
+        if form:
+            message = f'Invalid value: "": Checked value must be of type integer with format {form} in {name}'
+            yield FieldError("<nil>", message)
+            return
+        how = exclusive if error.kind.name.startswith("exclusive") else inclusive
+        shown = quoted(error.instance)
+        yield FieldError(field, f"Invalid value: {shown}: {name} in body should be {how} {quoted(limit)}")
+
+    return message
+
+
+_INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
+
+
+def _too_long(error: Any, _name: str, field: str) -> Iterator[FieldError]:
+    yield FieldError(field, f"Too long: may not be more than {error.kind.limit} bytes", "FieldValueTooLong")
+
+
+def _too_short(error: Any, name: str, field: str) -> Iterator[FieldError]:
+    shown = quoted(error.instance)
+    yield FieldError(field, f"Invalid value: {shown}: {name} in body should be at least {error.kind.limit} chars long")
+
+
+def _not_matching(value: Any, pattern: str, name: str, field: str) -> FieldError:
+    return FieldError.invalid(field, value, f"{name} in body should match '{pattern}'")
+
+
+def _too_many(error: Any, _name: str, field: str) -> Iterator[FieldError]:
+    limit = error.kind.limit
+    message = f"Too many: {len(error.instance)}: must have at most {limit} item{'' if limit == 1 else 's'}"
+    yield FieldError(field, message, "FieldValueTooMany")
+
+
+def _too_few(what: str) -> _Message:
+    def message(error: Any, name: str, field: str) -> Iterator[FieldError]:
+        count, limit = len(error.instance), error.kind.limit
+        yield FieldError.invalid(field, count, f"{name} in body should have at least {limit} {what}")
+
+    return message
+
+
+def _multiple(error: Any, name: str, field: str) -> Iterator[FieldError]:
+    factor = quoted(error.kind.multiple_of)
+    yield FieldError.invalid(field, error.instance, f"{name} in body should be a multiple of {factor}")
+
+
+def _any_of(_error: Any, name: str, _field: str) -> Iterator[FieldError]:
+    yield FieldError("<nil>", f'Invalid value: "": "{name}" must validate at least one schema (anyOf)')
+
+
+def _one_of(error: Any, name: str, _field: str) -> Iterator[FieldError]:
+    valid = sum(not branch for branch in error.kind.context)
+    found = f"Found {valid} valid alternatives" if valid else "Found none valid"
+    message = f'Invalid value: "": "{name}" must validate one and only one schema (oneOf). {found}'
+    yield FieldError("<nil>", message)
+
+
+def _not(_error: Any, name: str, _field: str) -> Iterator[FieldError]:
+    yield FieldError("<nil>", f'Invalid value: "": "{name}" must not validate the schema (not)')
+
+
+def _other(error: Any, name: str, field: str) -> Iterator[FieldError]:
+    yield FieldError.invalid(field, error.instance, f"{name} in body is not valid: {error.message}")
+
+
+_MESSAGES: dict[str, _Message] = {
+    "anyOf": _any_of,
+    "enum": _enum,
+    "exclusiveMaximum": _bound("less than or equal to", "less than"),
+    "exclusiveMinimum": _bound("greater than or equal to", "greater than"),
+    "format": _format,
+    "maxItems": _too_many,
+    "maxLength": _too_long,
+    "maxProperties": _too_many,
+    "maximum": _bound("less than or equal to", "less than"),
+    "minItems": _too_few("items"),
+    "minLength": _too_short,
+    "minProperties": _too_few("properties"),
+    "minimum": _bound("greater than or equal to", "greater than"),
+    "multipleOf": _multiple,
+    "not": _not,
+    "oneOf": _one_of,
+    "required": _required,
+    "type": _type,
+}

@@ -1,0 +1,27 @@
+"""How the whole suite runs: on all cores, and with a word at the end about what it did not run."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Use all cores for the whole suite, unless ``-n`` is given. A part of it starts sooner in one process."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    alone = config.option.usepdb or config.option.collectonly
+    if whole and not alone and config.option.numprocesses is None:
+        config.option.numprocesses = min(len(os.sched_getaffinity(0)), 8)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many tests did not run, and why."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        _, _, reason = report.longrepr
+        reasons[reason.removeprefix("Skipped: ")] += 1
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"not run: {count} ({reason})")
