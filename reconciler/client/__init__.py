@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.client.client import Client
+from reconciler.client.session.answers import InvalidItem, ListResult
 from reconciler.client.session.connection import ClientStatistics
-from reconciler.client.session.listing import InvalidItem, ListResult
 from reconciler.client.session.requests import FieldValidation, ObjectLike, PatchStrategy, Propagation, Query, Selector
 from reconciler.client.session.retry import Retries, retry_on_conflict
 from reconciler.client.verbs.ensure import Written

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from reconciler.client.config.configuration import ConfiguredTransport
+from reconciler.client.session.answers import ListResult
 from reconciler.client.session.connection import ClientStatistics, Connection
-from reconciler.client.session.listing import ListResult
 from reconciler.client.session.requests import (
     ApplyOptions,
     DeleteOptions,
@@ -42,7 +42,6 @@ from reconciler.client.verbs import watch as _watch
 from reconciler.client.verbs import write as _write
 from reconciler.client.verbs.ensure import Ensure, Written
 from reconciler.client.verbs.status_writer import ClientStatusWriter
-from reconciler.client.verbs.subresources import Body, write_subresource
 from reconciler.client.verbs.watch import WatchEvent
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -858,7 +857,7 @@ class Client:
         namespace: str | None = None,
         *,
         subresource: str,
-        body: Body,
+        body: _write.Body,
         **options: Unpack[WriteOptions],
     ) -> Unstructured:
         """POST to a subresource: ``"eviction"``, ``"token"``, ``"binding"``. A cancelled call may have done it.
@@ -872,7 +871,7 @@ class Client:
             NotFound: the object or the subresource does not exist.
             OutcomeUnknown: there was no answer. Never retried.
         """
-        return await write_subresource(
+        return await _write.write_subresource(
             self.session, "create", kind, name, namespace, subresource=subresource, body=body, **options
         )
 
@@ -883,7 +882,7 @@ class Client:
         namespace: str | None = None,
         *,
         subresource: str,
-        body: Body,
+        body: _write.Body,
         **options: Unpack[WriteOptions],
     ) -> Unstructured:
         """PUT to a subresource, such as ``"scale"`` or ``"approval"``. A cancelled call may have done it.
@@ -897,7 +896,7 @@ class Client:
             NotFound: the object or the subresource does not exist.
             OutcomeUnknown: there was no answer. Never retried.
         """
-        return await write_subresource(
+        return await _write.write_subresource(
             self.session, "update", kind, name, namespace, subresource=subresource, body=body, **options
         )
 
@@ -908,7 +907,7 @@ class Client:
         namespace: str | None = None,
         *,
         subresource: str,
-        body: Body,
+        body: _write.Body,
         force: bool = True,
         dry_run: bool = False,
         field_manager: str | None = None,
@@ -926,7 +925,7 @@ class Client:
             NotFound: the object or the subresource does not exist.
             OutcomeUnknown: there was no answer. Never retried.
         """
-        return await write_subresource(
+        return await _write.write_subresource(
             self.session,
             "apply",
             kind,

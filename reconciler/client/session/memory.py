@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from reconciler.client.session.listing import InvalidItem
+from reconciler.client.session.answers import InvalidItem
 from reconciler.client.session.requests import SERVER_METADATA
 from reconciler.http import HTTPRequest
 from reconciler.meta import (

@@ -6,8 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.client.session.answers import decode_page
-from reconciler.client.session.listing import InvalidItem, ListResult
+from reconciler.client.session.answers import InvalidItem, ListResult, decode_page
 from reconciler.client.session.requests import Query, query_pairs
 from reconciler.client.session.retry import RetryOn
 from reconciler.client.session.session import Session
