@@ -73,7 +73,7 @@ class Client:
       namespaces.
     * ``label_selector``, ``field_selector``: text in the API's syntax, or a mapping of what must be equal. None selects
       everything.
-    * ``limit``: objects in a page; 500 by default, 0 for everything in one answer.
+    * ``limit``: objects in a page; 500 by default, 0 for all objects in one answer.
     * ``dry_run``: the server validates, defaults and answers, but stores nothing. False by default.
     * ``field_manager``: the name that the write is recorded under; the client's by default.
     * ``field_validation``: what the server does about unknown fields: ``"Ignore"``, ``"Warn"`` or ``"Strict"``; the

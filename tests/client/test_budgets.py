@@ -1,4 +1,4 @@
-"""Streams, requests and urgent requests have connections of their own: none of them starves another."""
+"""Streams, requests and urgent requests have separate connections: none starves another."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Thing(Resource[Model], group="example.com", version="v1"):
 
 
 async def answer(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
-    """Keep watches open, let slow requests wait for ever, and answer all others."""
+    """Keep watches open, let slow requests wait forever, and answer all others."""
     if "/watch" in start:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         await asyncio.Event().wait()
@@ -65,7 +65,7 @@ async def opened(transport: Any, number: int) -> list[HTTPResponse]:
     return await asyncio.gather(*(transport.send(WATCH) for _ in range(number)))
 
 
-async def test_watches_of_300_namespaces_leave_requests_alone() -> None:
+async def test_watches_of_300_namespaces_do_not_delay_requests() -> None:
     async with serving(answer) as server, direct(server.port) as transport:
         streams = await opened(transport, 300)
         answers = await asyncio.gather(*(transport.send(READ) for _ in range(300)))
@@ -109,7 +109,7 @@ async def test_one_watch_too_many_is_refused_at_once_and_a_closed_one_makes_room
         (borrowed, {"connections": 16}),
     ],
 )
-async def test_urgent_requests_wait_for_nobody(transport_to: Any, options: dict[str, int]) -> None:
+async def test_urgent_requests_do_not_wait_for_others(transport_to: Any, options: dict[str, int]) -> None:
     async with serving(answer) as server, transport_to(server.port, **options) as transport:
         streams = await opened(transport, 4)
         slow = [asyncio.create_task(transport.send(HTTPRequest("GET", "/slow"))) for _ in range(30)]
@@ -125,7 +125,7 @@ async def test_urgent_requests_wait_for_nobody(transport_to: Any, options: dict[
             await stream.close()
 
 
-async def test_a_slot_is_handed_on_in_order_when_those_before_are_cancelled() -> None:
+async def test_slots_are_passed_on_in_order_when_earlier_waiters_are_cancelled() -> None:
     order: list[str] = []
 
     async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -168,7 +168,7 @@ class Gate:
 
 @pytest.mark.parametrize("ending", ["cancelled", "refused by TLS", "times out"])
 @pytest.mark.parametrize("waiters", [1, 3])
-async def test_a_waiter_gets_the_slot_of_an_open_that_ends_badly(ending: str, waiters: int) -> None:
+async def test_a_waiter_gets_the_slot_of_a_failed_open(ending: str, waiters: int) -> None:
     gate = Gate()
     authority = trustme.CA()
     with authority.cert_pem.tempfile() as ca:
@@ -198,7 +198,7 @@ async def test_a_waiter_gets_the_slot_of_an_open_that_ends_badly(ending: str, wa
             await asyncio.gather(*gate.tasks)
 
 
-async def test_a_refused_connection_hands_its_slot_on() -> None:
+async def test_a_refused_connection_releases_its_slot() -> None:
     async with serving(answer) as server:
         port = server.port
     async with direct(port, requests=1) as transport:
@@ -207,7 +207,7 @@ async def test_a_refused_connection_hands_its_slot_on() -> None:
         assert not any("timed out" in str(one) for one in answers)
 
 
-async def test_a_server_that_closes_gives_the_slot_back() -> None:
+async def test_a_connection_closed_by_the_server_releases_its_slot() -> None:
     async def close(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
@@ -219,7 +219,7 @@ async def test_a_server_that_closes_gives_the_slot_back() -> None:
                 await transport.send(request)
 
 
-async def test_closing_ends_whoever_waits() -> None:
+async def test_closing_fails_all_waiters() -> None:
     async with serving(answer) as server, direct(server.port, requests=1) as transport:
         tasks = [asyncio.create_task(transport.send(HTTPRequest("GET", "/slow", timeout=None))) for _ in range(4)]
         await server.asked.wait()
@@ -282,7 +282,7 @@ async def test_a_manager_whose_controllers_need_too_many_watches_does_not_start(
                     await manager.run()
 
 
-def test_a_limit_that_is_none() -> None:
+def test_an_invalid_limit_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="max_streams must be 1 or more, not 0"):
         Client.from_config(max_streams=0)
 

@@ -1,4 +1,4 @@
-"""Where `Client.from_config` looks, what it loads, and what it says when something is wrong."""
+"""Where `Client.from_config` looks, what it loads, and its errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_several_files_are_merged_and_the_first_wins(tmp_path: Path, monke
 # what it says
 
 
-async def test_nothing_found_says_where_it_looked() -> None:
+async def test_without_a_configuration_the_error_lists_the_places_searched() -> None:
     text = await problem()
     assert "KUBECONFIG is not set, this is not a pod, and" in text
     assert ".kube/config does not exist: set KUBECONFIG, or give kubeconfig=" in text
@@ -137,7 +137,7 @@ async def test_files_that_a_kubeconfig_names_must_be_there(
     assert words in await problem(kubeconfig=path)
 
 
-async def test_certificates_that_are_none(tmp_path: Path) -> None:
+async def test_invalid_certificates_are_refused(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path / "config", server="https://127.0.0.1:1")
     nonsense = base64.b64encode(b"nonsense").decode()
     change(path, "users", **{"client-certificate-data": nonsense, "client-key-data": nonsense})
@@ -161,13 +161,13 @@ async def test_an_auth_provider_is_an_error_that_names_the_exec_plugin(tmp_path:
     assert expected in await problem(kubeconfig=path)
 
 
-async def test_an_impersonation_that_cannot_be_done_is_refused_not_left_out(tmp_path: Path) -> None:
+async def test_an_unsupported_impersonation_is_refused_and_not_ignored(tmp_path: Path) -> None:
     for more in ({"as-groups": ["a", "b"]}, {"as-user-extra": {"a": ["b"]}}):
         path = kubeconfig(tmp_path / "config", token=SECRET, **{"as": "jane", **more})
         assert "user 'main' impersonates with several as-groups" in await problem(kubeconfig=path)
 
 
-async def test_a_service_account_that_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broken_service_account_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = in_pod(monkeypatch, tmp_path)
     (folder / "ca.crt").write_text("")
     assert "service account of this pod" in (text := await problem())
@@ -177,7 +177,7 @@ async def test_a_service_account_that_is_broken(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("how", ["in the kubeconfig", "in the environment", "in a pod"])
-async def test_requests_go_through_the_proxy_that_stands(
+async def test_requests_go_through_the_configured_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     async def ok(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -208,5 +208,5 @@ async def test_requests_go_through_the_proxy_that_stands(
 
 
 @pytest.mark.virtual_time
-async def test_under_virtual_time_opening_says_why_it_does_not_work(tmp_path: Path) -> None:
+async def test_opening_under_virtual_time_is_refused_with_a_reason(tmp_path: Path) -> None:
     assert "cannot run under virtual time" in await problem(kubeconfig=kubeconfig(tmp_path / "config"))

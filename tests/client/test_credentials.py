@@ -148,7 +148,7 @@ async def test_an_exec_plugin_runs_again_when_its_token_expires(
     assert server.tokens[-2:] == ["token2", "token3"]
 
 
-async def test_a_plugin_that_fails_later_leaves_the_token_that_is_there(
+async def test_a_plugin_that_fails_later_leaves_the_current_token(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path))
@@ -181,7 +181,7 @@ async def test_a_token_file_that_is_refused_is_read_again_at_once(tmp_path: Path
     assert server.tokens == ["one", "two"]
 
 
-async def test_a_token_file_that_is_gone_for_a_moment_leaves_the_token_that_is_there(
+async def test_a_token_file_that_is_missing_for_a_moment_leaves_the_current_token(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
@@ -213,7 +213,7 @@ async def test_the_token_of_the_service_account_is_read_again_after_a_minute(
     assert server.tokens == ["one", "one", "two"]
 
 
-async def test_a_user_who_acts_as_another_says_so_with_each_request(tmp_path: Path, server: Server) -> None:
+async def test_impersonation_headers_are_sent_with_each_request(tmp_path: Path, server: Server) -> None:
     server.good.add(SECRET)
     user = {"token": SECRET, "as": "jane", "as-uid": "7", "as-groups": ["dev"]}
     async with Client.from_config(kubeconfig=kubeconfig(tmp_path / "config", server=server.url, **user)) as client:
@@ -229,7 +229,7 @@ async def test_a_name_and_password_are_sent(tmp_path: Path, server: Server) -> N
     assert base64.b64decode(server.tokens[0].removeprefix("Basic ")).decode() == f"u:{SECRET}"
 
 
-async def test_a_plugin_with_a_relative_path_lies_beside_the_kubeconfig(tmp_path: Path, server: Server) -> None:
+async def test_a_relative_plugin_path_starts_from_the_folder_of_the_kubeconfig(tmp_path: Path, server: Server) -> None:
     server.good.add("token1")
     given = plugin(tmp_path)
     given["exec"]["command"] = "./plugin"
@@ -246,7 +246,9 @@ async def test_a_plugin_with_a_relative_path_lies_beside_the_kubeconfig(tmp_path
         ({"token": SECRET, "expirationTimestamp": "soon"}, "an invalid expirationTimestamp: 'soon'"),
     ],
 )
-async def test_what_a_plugin_gives_and_cannot_be_used_is_named(tmp_path: Path, status: Any, words: str) -> None:
+async def test_an_unusable_credential_of_a_plugin_is_an_error_that_says_why(
+    tmp_path: Path, status: Any, words: str
+) -> None:
     assert words in await problem(kubeconfig=kubeconfig(tmp_path / "config", **static_plugin(tmp_path, status)))
 
 
@@ -335,7 +337,7 @@ def modes(paths: list[str]) -> list[int]:
     return [stat.S_IMODE(Path(path).stat().st_mode) for path in paths if Path(path).exists()]
 
 
-async def test_client_certificates_are_shown(tmp_path: Path, tls_server: TLSServer) -> None:
+async def test_client_certificates_are_sent(tmp_path: Path, tls_server: TLSServer) -> None:
     certificate, key = (base64.b64encode(pem).decode() for pem in tls_server.certificate("client@example.com"))
     user = {"client-certificate-data": certificate, "client-key-data": key}
     path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **user), tls_server)
@@ -390,7 +392,7 @@ async def test_a_plugin_may_give_a_token_and_a_certificate(tmp_path: Path, tls_s
     assert tls_server.seen == ["one@example.com"]
 
 
-async def test_certificate_files_that_change_are_followed_and_streams_under_way_go_on(
+async def test_changed_certificate_files_are_used_and_open_streams_continue(
     tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def issue(name: str) -> None:
@@ -421,7 +423,7 @@ async def test_certificate_files_that_change_are_followed_and_streams_under_way_
     assert tls_server.seen == ["one@example.com", "one@example.com", "two@example.com"]
 
 
-async def test_new_certificates_that_cannot_be_used_leave_the_connections_that_are_there(
+async def test_invalid_new_certificates_leave_the_current_connections(
     tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
@@ -438,7 +440,7 @@ async def test_new_certificates_that_cannot_be_used_leave_the_connections_that_a
     assert caplog.text.count("new certificates cannot be used") == 1
 
 
-async def test_a_certificate_authority_that_changes_is_followed(
+async def test_a_changed_certificate_authority_is_used(
     tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.crt"))

@@ -1,4 +1,4 @@
-"""Credential plugins that hang, fail or talk too much hold nobody up for longer than his own time."""
+"""A credential plugin that hangs, fails or prints too much delays no request beyond its own timeout."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def plugin(tmp_path: Path, code: str, **config: Any) -> dict[str, Any]:
 
 
 def hang(tmp_path: Path, *, first: str = "") -> str:
-    """Return code that starts a child and waits with it for ever, but for the first run if that does something."""
+    """Return code that starts a child and waits with it forever, but for the first run if that does something."""
     return (
         f"if runs == 1 and {bool(first)!r}:\n    {first or 'pass'}\nelse:\n"
         f"    child = subprocess.Popen(['sleep', '1000'])\n"
@@ -104,7 +104,7 @@ async def test_a_cancelled_opening_kills_the_plugin(tmp_path: Path) -> None:
         await gone(pid)
 
 
-async def test_while_a_plugin_hangs_the_credential_that_is_valid_is_used_and_closing_kills_it(
+async def test_while_a_plugin_hangs_the_valid_credential_is_used_and_closing_kills_the_plugin(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
@@ -121,7 +121,7 @@ async def test_while_a_plugin_hangs_the_credential_that_is_valid_is_used_and_clo
     assert server.tokens == ["one"] * 4
 
 
-async def test_while_a_plugin_hangs_and_there_is_nothing_valid_requests_end_with_their_own_time(
+async def test_without_a_valid_credential_requests_wait_for_a_plugin_no_longer_than_their_timeout(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
@@ -141,7 +141,7 @@ async def test_while_a_plugin_hangs_and_there_is_nothing_valid_requests_end_with
     assert server.tokens == []
 
 
-async def test_a_waiter_that_is_cancelled_leaves_the_renewal_to_the_others(
+async def test_a_cancelled_waiter_does_not_cancel_the_renewal(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
@@ -164,7 +164,7 @@ async def test_a_waiter_that_is_cancelled_leaves_the_renewal_to_the_others(
     assert len(await pids(tmp_path, 2)) == 2
 
 
-async def test_a_refused_request_does_not_wait_for_a_plugin_beyond_its_time(tmp_path: Path, server: Server) -> None:
+async def test_a_refused_request_waits_for_a_plugin_no_longer_than_its_timeout(tmp_path: Path, server: Server) -> None:
     code = hang(tmp_path, first="give('one')")
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, code))
     async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
@@ -216,7 +216,7 @@ async def test_what_a_plugin_prints_is_checked_and_never_quoted(tmp_path: Path, 
     assert time.monotonic() - started < _exec.TIME_LIMIT
 
 
-async def test_a_plugin_has_no_terminal_and_is_told_so(tmp_path: Path, server: Server) -> None:
+async def test_a_plugin_is_told_that_it_has_no_terminal(tmp_path: Path, server: Server) -> None:
     code = (
         "info = json.loads(os.environ['KUBERNETES_EXEC_INFO'])\n"
         "(folder / 'seen').write_text(json.dumps([sys.stdin.read(), info, os.environ['A'], sys.argv[1:]]))\n"
@@ -243,7 +243,7 @@ async def test_a_plugin_has_no_terminal_and_is_told_so(tmp_path: Path, server: S
     ]
 
 
-async def test_an_expired_credential_is_warned_of(
+async def test_an_expired_credential_is_logged(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = kubeconfig(tmp_path / "config", **plugin(tmp_path, f"give('one', expirationTimestamp={at(-60)!r})"))
@@ -278,7 +278,7 @@ async def test_a_plugin_loads_no_other_library(tmp_path: Path) -> None:
         (b"one\r\nX-Injected: 1", "contains white space or other characters"),
     ],
 )
-async def test_a_token_file_that_is_no_token_is_named_and_later_leaves_what_is_there(
+async def test_an_invalid_token_file_is_an_error_at_first_and_later_leaves_the_current_token(
     tmp_path: Path,
     server: Server,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Each wrong value in a kubeconfig is one line that names file and field, and shows no secret."""
+"""An invalid value in a kubeconfig is an error of one line that names file and field, and shows no secret."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "true"}
 
 @pytest.mark.parametrize("wrong", ["false", "true", "", 0, 1, [], {}, "no such thing"])
 @pytest.mark.parametrize("field", ["insecure-skip-tls-verify", "disable-compression"])
-async def test_what_is_no_boolean_is_refused(tmp_path: Path, field: str, wrong: Any) -> None:
+async def test_an_invalid_boolean_is_refused(tmp_path: Path, field: str, wrong: Any) -> None:
     path = kubeconfig(tmp_path / "config", server="https://127.0.0.1:1")
     change(path, "clusters", **{field: wrong})
     assert f"kubeconfig {path}: cluster 'main': {field} must be true or false, not " in await problem(kubeconfig=path)
@@ -63,7 +63,7 @@ async def test_verification_is_switched_off_by_true_alone(
         ("http://[::1]:1", {"token": SECRET}, False),
     ],
 )
-async def test_credentials_without_encryption_are_warned_of_once(
+async def test_unencrypted_credentials_are_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, server: str, user: Any, warned: bool
 ) -> None:
     async with Client.from_config(kubeconfig=kubeconfig(tmp_path / "config", server=server, **user)):
@@ -134,7 +134,7 @@ async def test_a_field_of_the_wrong_type_is_named(
         ({"as": "a\nb"}, "contains a control character"),
     ],
 )
-async def test_what_is_inside_of_a_user_is_checked_too(tmp_path: Path, entry: Any, words: str) -> None:
+async def test_nested_fields_of_a_user_are_checked(tmp_path: Path, entry: Any, words: str) -> None:
     assert words in await problem(kubeconfig=kubeconfig(tmp_path / "config", **entry))
 
 
@@ -168,7 +168,7 @@ MERGES = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         (f"users: [{{name: a, user: {{token: {SECRET}}}}}]\n: : :".encode(), "is not valid YAML"),
     ],
 )
-async def test_a_file_that_is_broken_is_one_line(tmp_path: Path, content: bytes, words: str) -> None:
+async def test_a_broken_file_is_an_error_of_one_line(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "config"
     path.write_bytes(content)
     text = await problem(kubeconfig=path)
@@ -176,7 +176,7 @@ async def test_a_file_that_is_broken_is_one_line(tmp_path: Path, content: bytes,
     assert str(path) in text
 
 
-async def test_files_that_cannot_be_files_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_impossible_path_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "does not exist" in await problem(kubeconfig=tmp_path / "none")
     assert "Is a directory" in await problem(kubeconfig=tmp_path)
     assert "larger than 16 MiB" in await problem(kubeconfig="/dev/zero")
@@ -223,7 +223,7 @@ async def test_an_address_is_quoted_without_its_password(
         assert f"cluster 'main' has {where}" in await problem(kubeconfig=path)
 
 
-async def test_a_proxy_that_is_not_there_is_named_without_its_password(
+async def test_an_unreachable_proxy_is_named_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = kubeconfig(tmp_path / "config", server="https://cluster.invalid")
@@ -234,7 +234,7 @@ async def test_a_proxy_that_is_not_there_is_named_without_its_password(
     assert SECRET not in "".join(traceback.format_exception(caught.value)) + caplog.text
 
 
-async def test_a_proxy_that_refuses_is_quoted_without_secrets(tmp_path: Path) -> None:
+async def test_a_refusing_proxy_is_named_without_secrets(tmp_path: Path) -> None:
     async def refuse(request: web.BaseRequest) -> web.Response:
         return web.Response(status=407, text=SECRET)
 
@@ -279,17 +279,17 @@ def test_secrets_are_hidden_in_what_a_program_printed(text: str) -> None:
     [JWT, "ya29.a0AfH6SMBx", "AKIAIOSFODNN7EXAMPLE1", "0123456789abcdef" * 4],
     ids=["jwt", "google", "aws", "hex"],
 )
-def test_what_looks_random_is_hidden(secret: str) -> None:
+def test_random_looking_text_is_hidden(secret: str) -> None:
     assert secret not in excerpt(f"cannot use {secret} here") or len(secret) < 20
 
 
-def test_what_a_person_needs_is_shown() -> None:
+def test_useful_text_is_shown() -> None:
     text = "error: SSO session for profile prod has expired: run /usr/local/bin/aws sso login --profile prod"
     assert excerpt(text) == text
     assert len(excerpt("x y" * 10_000)) == 200
     assert excerpt("a\x1b[31mb\x00c\nd") == "a [31mb c d"
 
 
-def test_addresses_are_shown_without_what_may_be_secret() -> None:
+def test_addresses_are_shown_without_secrets() -> None:
     assert without_password("https://user:pass@host:1/path?token=x") == "https://host:1"
     assert without_password("user:pass@host:1") == "host:1"

@@ -90,9 +90,7 @@ async def proxied(
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
-async def test_a_tunnel_is_opened_once_and_serves_one_request_after_the_other(
-    authority: trustme.CA, tmp_path: Path, *, secure: bool
-) -> None:
+async def test_a_tunnel_is_opened_once_and_reused(authority: trustme.CA, tmp_path: Path, *, secure: bool) -> None:
     async with proxied(authority, tmp_path, secure=secure) as (server, proxy, transport):
         for _ in range(3):
             answer = await transport.send(HTTPRequest("GET", "/x", headers={"authorization": "Bearer t"}, timeout=20))
@@ -104,7 +102,9 @@ async def test_a_tunnel_is_opened_once_and_serves_one_request_after_the_other(
     assert all("proxy-authorization" not in headers for _, headers, _ in server.requests)
 
 
-async def test_the_certificate_must_be_the_server_s(authority: trustme.CA, tmp_path: Path) -> None:
+async def test_the_certificate_of_the_server_is_verified_through_the_tunnel(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
     async with proxied(authority, tmp_path) as (server, _, transport):
         transport._host = "https://other.invalid"
         with pytest.raises(NotSent, match="its certificate is not trusted"):
@@ -112,7 +112,7 @@ async def test_the_certificate_must_be_the_server_s(authority: trustme.CA, tmp_p
     assert server.requests == []
 
 
-async def test_a_proxy_that_is_not_one_of_http_is_a_configuration_error() -> None:
+async def test_a_proxy_that_is_not_http_is_a_configuration_error() -> None:
     settings = ClusterSettings()
     settings.host, settings.proxy = "https://cluster.invalid", f"socks5://user:{SECRET}@127.0.0.1:1"
     with pytest.raises(ConfigurationError, match=r"'socks5://127\.0\.0\.1:1' is not a valid proxy address"):

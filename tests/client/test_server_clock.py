@@ -1,4 +1,4 @@
-"""The offset of the API server's clock: never off by more than it promises, and zero where clocks agree."""
+"""The offset of the API server's clock: its error is bounded, and it is zero if the clocks agree."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Dated:
     offset=st.floats(-1e6, 1e6),
     exchanges=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5), st.floats(0, 1)), min_size=1, max_size=20),
 )
-def test_the_estimate_is_off_by_one_second_and_an_exchange_at_most(
+def test_the_error_of_the_estimate_is_at_most_one_second_and_one_exchange(
     offset: float, exchanges: list[tuple[float, float, float]]
 ) -> None:
     clock, now = ServerClock(), START
@@ -65,7 +65,7 @@ def test_clocks_that_agree_have_no_offset_at_all(exchanges: list[tuple[float, fl
         assert clock.offset == timedelta()
 
 
-def test_many_answers_know_it_better_than_one() -> None:
+def test_more_answers_narrow_the_estimate() -> None:
     clock = ServerClock()
     for number in range(20):
         now = START + timedelta(seconds=number * 1.13)
@@ -75,14 +75,14 @@ def test_many_answers_know_it_better_than_one() -> None:
 
 
 @pytest.mark.parametrize("date", ["", "soon", "Thu, 99 Jan 2026 00:00:00 GMT", "0"])
-def test_a_date_that_cannot_be_read_tells_nothing(date: str) -> None:
+def test_a_malformed_date_is_ignored(date: str) -> None:
     clock = ServerClock()
     clock.record(date, sent=START, received=START)
     assert clock.offset == timedelta()
 
 
 @pytest.mark.virtual_time
-async def test_a_client_learns_the_time_from_any_answer_and_shares_it() -> None:
+async def test_the_offset_is_estimated_from_any_answer_and_shared() -> None:
     async with APIServer() as server, Client(server) as bare:
         dated = Dated(server, DAY)
         client = bare.through(lambda _: dated)
@@ -93,7 +93,7 @@ async def test_a_client_learns_the_time_from_any_answer_and_shares_it() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_clock_that_is_set_is_followed_with_the_next_answer_and_told_once(
+async def test_a_changed_clock_is_followed_with_the_next_answer_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING, logger="reconciler.client")
@@ -139,7 +139,7 @@ class Ahead:
 
 
 @pytest.mark.control_plane
-async def test_a_real_server_tells_its_time(control_plane: ControlPlane) -> None:
+async def test_the_clock_of_a_real_server(control_plane: ControlPlane) -> None:
     async with control_plane.client() as client:
         await client.get("v1/Namespace", "default")
         assert client.clock_offset == timedelta()

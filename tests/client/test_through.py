@@ -1,4 +1,4 @@
-"""A client whose requests go through something."""
+"""Clients whose requests go through a wrapper."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Passing:
         return await self.transport.send(request)
 
 
-async def test_requests_pass_the_wrapper_and_everything_else_is_the_same(script) -> None:
+async def test_requests_go_through_the_wrapper_and_everything_else_is_shared(script) -> None:
     client = Client(script, user_agent="mine", field_manager="me", retries=Retries(attempts=3, jitter=0))
     passing: list[Passing] = []
     through = client.through(lambda transport: passing.append(Passing(transport)) or passing[0])
@@ -39,7 +39,7 @@ async def test_requests_pass_the_wrapper_and_everything_else_is_the_same(script)
     assert len(script.discovered) == 1, "what is known of kinds is shared"
 
 
-async def test_the_retry_policy_can_be_another_one(script) -> None:
+async def test_a_wrapped_client_can_have_other_retries(script) -> None:
     client = Client(script)
     once = client.through(lambda transport: transport, retries=Retries(attempts=1))
     await client.resource_type("v1/ConfigMap")
@@ -57,6 +57,6 @@ async def test_batchers_of_both_clients_join(script) -> None:
     assert Client(script).status_writer("v1/ConfigMap", "c", "prod").identity != one
 
 
-def test_what_is_put_around_must_be_a_transport(client: Client) -> None:
+def test_a_wrapper_must_return_a_transport(client: Client) -> None:
     with pytest.raises(TypeError, match="object is not a transport, it has no 'send'"):
         client.through(lambda _: object())  # type: ignore[arg-type, return-value]

@@ -1,4 +1,4 @@
-"""What counts as no difference: proved against a server that fills in defaults everywhere."""
+"""Which documents count as stored: compared with a server that fills in defaults everywhere."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def mixed(rng: random.Random, left: Any, right: Any, other: Any) -> Any:
 
 @settings(max_examples=300)
 @given(SPECS, VALUES, st.randoms(use_true_random=False))
-def test_what_counts_as_no_difference_would_change_nothing(sent: Any, other: Any, rng: random.Random) -> None:
+def test_a_document_that_counts_as_stored_would_change_nothing(sent: Any, other: Any, rng: random.Random) -> None:
     stored = completed(sent)
     written = WrittenDocuments()
     written.record("t", document(sent, "1"), document(stored, "2"))
@@ -57,7 +57,7 @@ def test_what_counts_as_no_difference_would_change_nothing(sent: Any, other: Any
 
 
 @given(SPECS)
-def test_what_was_sent_and_what_is_stored_are_no_difference(sent: Any) -> None:
+def test_sent_and_stored_documents_count_as_stored(sent: Any) -> None:
     stored = completed(sent)
     written = WrittenDocuments()
     written.record("t", document(sent, "1"), document(stored, "2"))
@@ -66,7 +66,7 @@ def test_what_was_sent_and_what_is_stored_are_no_difference(sent: Any) -> None:
 
 
 @given(SPECS)
-def test_at_another_version_only_what_is_stored_is_no_difference(sent: Any) -> None:
+def test_at_another_version_only_the_stored_document_counts_as_stored(sent: Any) -> None:
     stored = completed(sent)
     written = WrittenDocuments()
     written.record("t", document(sent, "1"), document(stored, "2"))

@@ -58,7 +58,7 @@ class Budgets:
 
     @classmethod
     def within(cls, limit: int, max_streams: int) -> Budgets:
-        """Return budgets that share a limit of connections, three quarters of it for streams; 0 is no limit."""
+        """Return budgets that share a limit of connections, three quarters of it for streams; 0 means no limit."""
         if not limit:
             return cls(max_streams)
         streams, urgent = max(1, limit * 3 // 4), max(1, min(_MAX_URGENT, limit // 8))
