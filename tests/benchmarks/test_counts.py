@@ -23,8 +23,8 @@ import reconciler
 from reconciler import Client, Manager, Outcome, ResourceReconciler, StatusBatcher
 from reconciler.apiserver import APIServer
 from reconciler.cache import CachedObject, CacheEvent
-from reconciler.cache.reflector import session as _session
-from reconciler.cache.reflector import wire as _wire
+from reconciler.cache import decoding as _wire
+from reconciler.cache import watch as _session
 from reconciler.client.verbs import status_writer as _status_writer
 from reconciler.controller import Controller
 from tests.benchmarks.contenders.widget import Widget, WidgetStatus, widget

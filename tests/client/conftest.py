@@ -112,13 +112,13 @@ class Observer:
         self.doubts: list[Request] = []
         self.doubts_of_all: list[str | None] = []
 
-    def wrote(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
+    def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
         self.writes.append((verb, request, answer))
 
-    def doubt(self, resource: ResourceType, request: Request) -> None:
+    def invalidate(self, resource: ResourceType, request: Request) -> None:
         self.doubts.append(request)
 
-    def doubt_all(self, resource: ResourceType, namespace: str | None) -> None:
+    def invalidate_all(self, resource: ResourceType, namespace: str | None) -> None:
         self.doubts_of_all.append(namespace)
 
     @property

@@ -131,7 +131,7 @@ async def test_the_error_suggests_the_kind_that_was_meant(client: Client) -> Non
         NotServed, match=r"the server does not serve nope.io/v2; is the CustomResourceDefinition installed\?"
     ):
         await client.resource_type("nope.io/v2/Thing")
-    with pytest.raises(ValueError, match="names no kind"):
+    with pytest.raises(ValueError, match="is not a valid kind"):
         await client.resource_type("Deployment")
-    with pytest.raises(TypeError, match="names no kind"):
+    with pytest.raises(TypeError, match="is not a valid kind"):
         await client.resource_type(Resource)

@@ -30,7 +30,7 @@ async def test_manager_in_place_of_a_client() -> None:
 @pytest.mark.parametrize(
     ("reconciler", "options", "message"),
     [
-        (ByKey(), {"resource": "nodes"}, "resource: 'nodes' names no kind"),
+        (ByKey(), {"resource": "nodes"}, "resource: 'nodes' is not a valid kind"),
         (ByKey(), {}, "does not state its kind"),
         (ByKey, {}, r"give an instance, ByKey\(\)"),
         (ByKey, {"resource": "v1/Node"}, r"give an instance, ByKey\(\)"),

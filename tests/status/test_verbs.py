@@ -87,8 +87,8 @@ def test_a_path_through_a_value_other_than_an_object_is_refused_at_the_call():
     refused({"a": [1]}, lambda s: s.set("a.b", 1), PathError, "leads through 'a'")
     refused({"a": 1}, lambda s: s.increment("a.b"), PathError, "leads through")
     refused({"a": 1}, lambda s: s.append("a.b.c", 1), PathError, "leads through")
-    refused({}, lambda s: s.set("", 1), PathError, "is no path")
-    refused({}, lambda s: s.set("a..b", 1), PathError, "is no path")
+    refused({}, lambda s: s.set("", 1), PathError, "is not a valid path")
+    refused({}, lambda s: s.set("a..b", 1), PathError, "is not a valid path")
 
 
 # Values.

@@ -1,4 +1,4 @@
-"""The public face, used as it is meant to be; mypy --strict and pyright accept every line.
+"""Correct uses of the public API; mypy --strict and pyright accept every line.
 
 Only the type checkers read this file; `test_typing.py` runs them.
 """

@@ -1,7 +1,7 @@
-"""Mistakes that a type checker has to find: one on each line that ends with an ignore comment.
+"""Mistakes that a type checker must find: one on each line that ends with an ignore comment.
 
-Only the type checkers read this file; `test_typing.py` runs them. An ignore comment that is not needed is an error for
-both, so the file passes exactly when every line is reported.
+Only the type checkers read this file; `test_typing.py` runs them. An unnecessary ignore comment is an error for both,
+so the file passes exactly if every line is reported.
 """
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true

@@ -18,10 +18,10 @@ from reconciler.meta import (
     FORMER_FIELD_MANAGER,
     GroupVersionKind,
     Request,
-    counted_as_applied,
     difference_of_fields,
     equal,
     uid_of,
+    upgrade_managed_fields,
     version_of,
 )
 from reconciler.wire import JSONObject
@@ -134,7 +134,7 @@ class FieldTakeovers:
             return _without_patched_fields(fields)
 
         metadata = document.get("metadata") or {}
-        return counted_as_applied(metadata.get("managedFields") or (), manager, taken)
+        return upgrade_managed_fields(metadata.get("managedFields") or (), manager, taken)
 
     def record(self, document: Mapping[str, Any], manager: str, subresource: str | None) -> None:
         """Record that an object's fields were taken over, or cannot be."""

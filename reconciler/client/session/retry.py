@@ -72,7 +72,9 @@ class Retries:
 
     def delay(self, n: int, error: BaseException | None, rng: random.Random) -> float:
         """Return the seconds to wait before retry `n`, counted from 0, of a request that failed with `error`."""
-        return self._backoff().delay(n, rng, asked=error.retry_after if isinstance(error, ReconcilerError) else None)
+        return self._backoff().delay(
+            n, rng, retry_after=error.retry_after if isinstance(error, ReconcilerError) else None
+        )
 
 
 class RetryOn(enum.Enum):

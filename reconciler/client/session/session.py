@@ -84,7 +84,7 @@ class Options:
 class WriteObserver(Protocol):
     """A listener that is notified of a client's writes; dry runs are not writes. A cache is one."""
 
-    def wrote(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
+    def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
         """Called after each successful write of an object.
 
         Args:
@@ -94,7 +94,7 @@ class WriteObserver(Protocol):
             answer: the object as stored; after a delete, a Status if the server does not return the object.
         """
 
-    def doubt(self, resource: ResourceType, request: Request) -> None:
+    def invalidate(self, resource: ResourceType, request: Request) -> None:
         """Called when an object may have been written, but no answer says so.
 
         Args:
@@ -102,7 +102,7 @@ class WriteObserver(Protocol):
             request: the object's name and namespace.
         """
 
-    def doubt_all(self, resource: ResourceType, namespace: str | None) -> None:
+    def invalidate_all(self, resource: ResourceType, namespace: str | None) -> None:
         """Called when many objects may have been deleted, whatever the answer was.
 
         Args:
@@ -334,15 +334,15 @@ class Session:
         try:
             document = decode(request, response)
         except InvalidObject:
-            self.doubt(write)
+            self.invalidate(write)
             raise
         if document.get("kind", write.resource.gvk.kind) != write.resource.gvk.kind:
-            self.doubt(write)  # a subresource with its own kind may have changed the object
+            self.invalidate(write)  # a subresource with its own kind may have changed the object
             return Unstructured(document)
-        self.wrote(write, response.body, request_of(document))
+        self.record_write(write, response.body, request_of(document))
         return from_document(kind, document, lenient=True)
 
-    def wrote(self, write: Write, answer: bytes, key: Request | None = None) -> None:
+    def record_write(self, write: Write, answer: bytes, key: Request | None = None) -> None:
         """Notify the observer of a successful write.
 
         Args:
@@ -351,14 +351,14 @@ class Session:
             key: the object's key, if the server generated the name.
         """
         if write.stores and self.observer is not None:
-            self.observer.wrote(write.resource, write.verb, key or write.key, answer)
+            self.observer.record_write(write.resource, write.verb, key or write.key, answer)
 
-    def doubt(self, write: Write) -> None:
+    def invalidate(self, write: Write) -> None:
         """Notify the observer that an object may have been written."""
         if write.stores and write.key.name and self.observer is not None:
-            self.observer.doubt(write.resource, write.key)
+            self.observer.invalidate(write.resource, write.key)
 
     def failed(self, write: Write, error: BaseException) -> None:
         """Notify the observer if a write that ended with `error` may have taken effect."""
         if is_unknown(error) or isinstance(error, asyncio.CancelledError):
-            self.doubt(write)
+            self.invalidate(write)

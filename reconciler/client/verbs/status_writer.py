@@ -104,5 +104,5 @@ class ClientStatusWriter:
             raise
         self.warnings = response.warnings
         answer = decode(request, response)
-        session.wrote(write, response.body)
+        session.record_write(write, response.body)
         return answer

@@ -169,10 +169,10 @@ async def _states(
                 async for event in events:
                     failures = 0
                     yield None if event.type == "DELETED" else event.object
-            asked = None
+            retry_after = None
         except _TRANSIENT as error:
-            asked = error.retry_after
-        await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, session.connection.rng, asked=asked))
+            retry_after = error.retry_after
+        await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, session.connection.rng, retry_after=retry_after))
         failures += 1
 
 

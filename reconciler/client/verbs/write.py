@@ -87,7 +87,7 @@ async def _created_before(
     ours = wanted is not None and found is not None and wanted.get("uid") == found.get("uid")
     if response is not None and ours and not merge_diff(stored, merge_patch(stored, sent)):
         return response
-    session.doubt(write)
+    session.invalidate(write)
     raise OutcomeUnknown(
         f"{request.label}: the answer to the first attempt was lost, and now {name_of(sent)!r} exists: read and "
         "compare it to find out whether that attempt or somebody else created it"
@@ -153,13 +153,13 @@ async def delete(
     except (NotFound, Conflict) as error:
         if not attempts.unknown:
             raise
-        session.doubt(write)
+        session.invalidate(write)
         if isinstance(error, Conflict) and resource_version:
             raise OutcomeUnknown(
                 f"{request.label}: the answer to an attempt was lost, and the next one was refused: {error.message}"
             ) from error
         return None  # the object with this uid is gone, as requested
-    session.wrote(write, response.body)
+    session.record_write(write, response.body)
     answer = decode(request, response)
     return from_document(kind, answer, lenient=True) if answer.get("kind") == resource.gvk.kind else None
 
@@ -194,7 +194,7 @@ async def delete_all_of(
     finally:
         # Whatever the answer: some objects may be gone, and finalizers may hold others.
         if not dry_run and session.observer is not None:
-            session.observer.doubt_all(resource, namespace if resource.namespaced else None)
+            session.observer.invalidate_all(resource, namespace if resource.namespaced else None)
 
 
 async def write_subresource(

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
-from reconciler.backoff import obey, wait_asked_by
+from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.errors import ControllerError
@@ -212,7 +212,7 @@ class Worker:
         queue, key, outcome = self._state.queue, run.request, completion.outcome
         priority = run.priority if outcome is None or outcome.priority is None else outcome.priority
         if completion.error is not None and not completion.terminal:
-            at_least = obey(wait_asked_by(completion.error))
+            at_least = retry_after_delay(longest_retry_after(completion.error))
             queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY, at_least=at_least)
             self._restore_timer(key, priority)
             return

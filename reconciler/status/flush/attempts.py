@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.backoff import obey
+from reconciler.backoff import retry_after_delay
 from reconciler.errors import (
     APIError,
     Conflict,
@@ -149,7 +149,7 @@ class Attempts:
 
     def obey_retry_after(self, error: Exception) -> Generator[Effect, Any, None]:
         """Wait as long as the server requested when it failed, before the write is repeated."""
-        requested = obey(getattr(error, "retry_after", None), self._policy.rng)
+        requested = retry_after_delay(getattr(error, "retry_after", None), self._policy.rng)
         if requested > BACKOFF.maximum:
             yield Sleep(requested)
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from reconciler.meta import (
-    counted_as_applied,
     equal,
     format_path,
     get_path,
@@ -24,6 +23,7 @@ from reconciler.meta import (
     merge_patch,
     set_path,
     union_of_fields,
+    upgrade_managed_fields,
 )
 from reconciler.status.flush.effects import Target
 from reconciler.status.options import Policy
@@ -43,7 +43,7 @@ from reconciler.status.record.snapshot import FieldTree, Snapshot, field_trees
 from reconciler.status.writer import Strategy
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["DesiredStatus", "check_can_apply", "desired_status", "takeover_of"]
 
@@ -157,14 +157,14 @@ def takeover_of(target: Target, desired: DesiredStatus) -> DesiredStatus | None:
             fields = union_of_fields(fields, _branch(tree, path))
         return {"f:status": fields} if fields else {}
 
-    managed_fields = counted_as_applied(tip.managed_fields, manager, taken)
+    managed_fields = upgrade_managed_fields(tip.managed_fields, manager, taken)
     if managed_fields is None:
         return None
     body = {"metadata": {"resourceVersion": tip.version, "managedFields": managed_fields}}
     return DesiredStatus(tip, (), tip.status, {}, body, 0, "merge", to_main=True)
 
 
-def check_can_apply(mutation: Mutation, managed_fields: Sequence[Mapping[str, Any]]) -> None:
+def check_can_apply(mutation: Mutation, managed_fields: Sequence[ManagedFieldsEntry]) -> None:
     """Check that an apply of a mutation does not take over a list that several managers share.
 
     Raises:

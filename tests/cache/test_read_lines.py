@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from reconciler.cache.reflector.failures import WatchTrouble
-from reconciler.cache.reflector.stream import read_lines
+from reconciler.cache.errors import WatchError
+from reconciler.cache.watch import read_lines
 from reconciler.http import HTTPResponse
 
 pytestmark = pytest.mark.virtual_time
@@ -23,7 +23,7 @@ def stream(*waits: float) -> HTTPResponse:
     return HTTPResponse(200, {}, b"", chunks=chunks())
 
 
-async def test_the_time_that_a_line_is_handled_is_not_silence() -> None:
+async def test_the_time_to_process_a_line_does_not_count_as_silence() -> None:
     lines: list[bytes] = []
 
     async def handle(line: bytes) -> None:
@@ -34,11 +34,11 @@ async def test_the_time_that_a_line_is_handled_is_not_silence() -> None:
     assert lines == [b"0", b"1", b"2"]
 
 
-async def test_silence_after_a_line_that_took_long_is_noticed() -> None:
+async def test_silence_after_a_slow_line_is_detected() -> None:
     async def handle(line: bytes) -> None:
         await asyncio.sleep(100)
 
     began = asyncio.get_running_loop().time()
-    with pytest.raises(WatchTrouble, match="no byte for 10 s"):
+    with pytest.raises(WatchError, match="no data for 10 s"):
         await read_lines(stream(1, 1000), lambda: 10.0, handle)
     assert asyncio.get_running_loop().time() - began == pytest.approx(111, abs=1.1)

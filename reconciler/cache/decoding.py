@@ -1,7 +1,7 @@
-"""Turn what a server sends into cached objects, reading no more of it than the metadata.
+"""Decoding of lists, watch events and answers to writes into cached objects; only the metadata is decoded.
 
-Lists and watch lines are taken apart as raw slices; each object is then copied out, because a slice would keep the
-whole response in memory for as long as one object lives (34 MB for 20,000 objects, measured).
+Lists and watch lines are split into raw slices. Each object is then copied: a slice would keep the whole response in
+memory as long as one of its objects lives (34 MB for 20,000 objects, measured).
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from reconciler.cache.store.object import CachedObject, OwnerReference
-from reconciler.cache.store.partition import HashRange
+from reconciler.cache.object import CachedObject, CachedOwner
+from reconciler.cache.scope import HashRange, Transform
+from reconciler.errors import error_text
 from reconciler.meta import (
     UNDECODABLE,
     GroupVersionKind,
@@ -27,20 +28,22 @@ from reconciler.meta import (
     name_of,
     parse_version,
 )
+from reconciler.wire import JSONObject
 
 __all__ = [
     "ListPage",
     "Transform",
     "WatchLine",
     "WireReader",
+    "WriteAnswer",
     "cached_object",
     "decode_line",
     "decode_list",
+    "read_answer",
     "read_bookmark",
+    "version_in",
 ]
 
-Transform = Callable[[dict[str, Any]], dict[str, Any]]
-"""Change a decoded object before it is stored; may work in place. Name, namespace, uid, version stay the server's."""
 
 _MANAGED_FIELDS = b'"managedFields":'
 
@@ -55,7 +58,7 @@ class _Metadata(msgspec.Struct, rename="camel", gc=False):
     generation: int | None = None
     labels: dict[str, str] | None = None
     finalizers: tuple[str, ...] | None = None
-    owner_references: tuple[OwnerReference, ...] | None = None
+    owner_references: tuple[CachedOwner, ...] | None = None
     deletion_timestamp: str | None = None
     creation_timestamp: str | None = None
     managed_fields: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -72,7 +75,7 @@ class _RawMetadata(msgspec.Struct, gc=False):
 
 
 class ListMetadata(msgspec.Struct, rename="camel", gc=False):
-    """Hold the version of a list, the token of its next page, and what the server says of the shard that it chose."""
+    """The metadata of a list: version, continue token, and the server's information about the shard."""
 
     resource_version: str = ""
     shard_info: Any = None
@@ -80,28 +83,28 @@ class ListMetadata(msgspec.Struct, rename="camel", gc=False):
 
 
 class ListPage(msgspec.Struct, gc=False):
-    """Hold one page of a list, its items as slices of the response."""
+    """One page of a list; its items are slices of the response."""
 
     metadata: ListMetadata = msgspec.field(default_factory=ListMetadata)
     items: list[msgspec.Raw] | None = None
 
 
 class WatchLine(msgspec.Struct, gc=False):
-    """Hold one line of a watch: ADDED, MODIFIED, DELETED, BOOKMARK or ERROR, and its object as a slice."""
+    """One line of a watch (ADDED, MODIFIED, DELETED, BOOKMARK or ERROR); its object is a slice."""
 
     type: str
     object: msgspec.Raw
 
 
 class Bookmark(msgspec.Struct, rename="camel", gc=False):
-    """Hold what a bookmark says: how far the watch has come, and perhaps that the initial events are complete."""
+    """A bookmark: the version the watch has reached, and possibly the end of the initial events."""
 
     resource_version: str = ""
     annotations: dict[str, str] | None = None
 
     @property
     def ends_initial_events(self) -> bool:
-        """Say whether a streamed list is complete with this bookmark."""
+        """Return whether this bookmark completes a streamed list."""
         return (self.annotations or {}).get("k8s.io/initial-events-end") == "true"
 
 
@@ -120,7 +123,7 @@ _decode_bookmark = msgspec.json.Decoder(_BookmarkObject).decode
 
 
 def decode_list(body: bytes) -> ListPage:
-    """Read a page of a list. An item that the decoder refuses does not stop it.
+    """Decode a page of a list. An item that the decoder rejects does not fail the page.
 
     Raises:
         ValueError: the page is not a list.
@@ -138,7 +141,7 @@ def decode_list(body: bytes) -> ListPage:
 
 
 def decode_line(line: bytes) -> WatchLine:
-    """Read a line of a watch. An object that the decoder refuses does not stop it.
+    """Decode a line of a watch. An object that the decoder rejects does not fail the line.
 
     Raises:
         ValueError: the line is not an event.
@@ -161,10 +164,10 @@ def _members(text: bytes, error: Exception) -> dict[str, bytes]:
 
 
 def read_bookmark(raw: msgspec.Raw) -> Bookmark:
-    """Read the object of a BOOKMARK line.
+    """Decode the object of a BOOKMARK line.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the object is not a bookmark.
     """
     try:
         return _decode_bookmark(raw).metadata
@@ -173,20 +176,20 @@ def read_bookmark(raw: msgspec.Raw) -> Bookmark:
 
 
 class WireReader:
-    """Make cached objects of one kind from raw JSON.
+    """A reader that turns raw JSON into cached objects of one kind.
 
     Args:
-        gvk: the kind; filled in where the items of a list leave it out.
-        metadata_only: keep apiVersion, kind and metadata alone.
+        gvk: the kind; added where list items omit it.
+        metadata_only: keep only apiVersion, kind and metadata.
         managed_fields: keep ``metadata.managedFields``. Default False: they are often half of an object.
-        transform: applied to each decoded object. It costs a decode and an encode an object (about 10 µs for 2 KB).
-        hashes: what this process answers for; objects outside are dropped.
+        transform: applied to each decoded object. Costs one decode and one encode per object (about 10 µs for 2 KB).
+        hashes: the hash range this process is responsible for; objects outside it are dropped.
 
     Attributes:
-        elsewhere: how many objects and events were dropped because their uid's hash is not in `hashes`.
-        server_filters: whether the server leaves those out itself; None until that is known.
-        unexpected: how many objects were dropped because they are of another kind or have no readable name.
-        transform_errors: how often `transform` failed; those objects are kept as they came.
+        elsewhere: number of objects and events dropped because their uid's hash is not in `hashes`.
+        server_filters: whether the server filters those itself; None until known.
+        unexpected: number of objects dropped because they are of another kind or have no readable name.
+        transform_errors: how often `transform` failed; those objects are stored as received.
     """
 
     def __init__(
@@ -201,7 +204,7 @@ class WireReader:
         self._gvk = gvk
         names = (msgspec.json.encode(gvk.api_version), msgspec.json.encode(gvk.kind))
         self._head = b'{"apiVersion":%b,"kind":%b,' % names
-        # Custom kinds come in alphabetical order, built-in ones in that of their Go structs.
+        # The members of custom kinds are in alphabetical order, those of built-in kinds in the order of Go structs.
         self._heads = (self._head + b'"metadata":{', b'{"kind":%b,"apiVersion":%b,"metadata":{' % names[::-1])
         self._kinds = {"", gvk.kind, "PartialObjectMetadata"} if metadata_only else {"", gvk.kind}
         self._metadata_only = metadata_only
@@ -213,42 +216,42 @@ class WireReader:
         self.unexpected = 0
         self.transform_errors = 0
 
-    def read(self, raw: msgspec.Raw | bytes, *, told: bool = True) -> CachedObject | None:
-        """Return the object, or None when it is none of this kind.
+    def read(self, raw: msgspec.Raw | bytes, *, report: bool = True) -> CachedObject | None:
+        """Return the cached object; None if the JSON is not an object of this kind.
 
         Args:
-            raw: its JSON.
-            told: count and log what is none.
+            raw: the JSON.
+            report: whether to count and log JSON that is not an object of this kind.
         """
         problem = None
         try:
             head = _decode_head(raw)
         except UNDECODABLE as error:
             problem = str(error) or type(error).__name__
-            head = _salvaged(bytes(raw))
+            head = _decode_head_leniently(bytes(raw))
         if head.kind not in self._kinds or not head.metadata.name:
-            if told:
+            if report:
                 self._refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
             return None
         if self._hashes is not None and not self._hashes.holds(head.metadata.uid):
             self.elsewhere += 1
             self.server_filters = False
             return None
-        data = self._cut(raw, head)
+        data = self._stored_bytes(raw, head)
         if self._transform is not None and problem is None:
             return self._transformed(self._transform, head.metadata, data)
         return _build(head.metadata, data, problem)
 
     def version_of(self, raw: msgspec.Raw | bytes) -> Version | None:
-        """Return the version of an object that `read` returned None for; None where it has none, or another kind."""
+        """Return the version of an object for which `read` returned None; None if it has none or is of another kind."""
         try:
             head = _decode_head(raw)
         except UNDECODABLE:
-            head = _salvaged(bytes(raw))
+            head = _decode_head_leniently(bytes(raw))
         known = head.kind in self._kinds and head.metadata.resource_version
         return parse_version(head.metadata.resource_version) if known else None
 
-    def _cut(self, raw: msgspec.Raw | bytes, head: _Head) -> bytes:
+    def _stored_bytes(self, raw: msgspec.Raw | bytes, head: _Head) -> bytes:
         if self._metadata_only:
             data = b'%b"metadata":%b}' % (self._head, _raw_metadata(raw))
         elif not head.kind:
@@ -262,7 +265,9 @@ class WireReader:
     def _refuse(self, what: str) -> None:
         self.unexpected += 1
         level = logging.WARNING if self.unexpected == 1 else logging.DEBUG
-        _logger.log(level, "%s: the server sent %s; it is left out", self._gvk, what)
+        _logger.log(
+            level, "%s: ignoring %s sent by the server: not an object of this kind with a name", self._gvk, what
+        )
 
     def _transformed(self, transform: Transform, metadata: _Metadata, data: bytes) -> CachedObject:
         try:
@@ -270,28 +275,37 @@ class WireReader:
             _restore_identity(document, metadata, self._gvk)
             data = msgspec.json.encode(document)
             return _build(_decode_head(data).metadata, data)
-        except Exception:  # user code; an object that cannot be transformed must not be lost
+        except Exception as error:  # user code; an object that cannot be transformed must not be lost
             self.transform_errors += 1
             level = logging.WARNING if self.transform_errors == 1 else logging.DEBUG
             request = Request(metadata.name, metadata.namespace)
-            _logger.log(level, "%s %s: the transform failed; kept as it came", self._gvk, request, exc_info=True)
+            text = f"{type(error).__name__}: {error_text(error)}"
+            _logger.log(
+                level,
+                "%s %s: the transform failed, storing the object as received: %s",
+                self._gvk,
+                request,
+                text,
+                exc_info=True,
+            )
             return _build(metadata, data)
 
 
 def cached_object(document: Mapping[str, Any]) -> CachedObject:
-    """Make a cached object of a document, as an informer without transform would.
+    """Return a document as a cached object, as an informer without a transform stores it.
 
     Raises:
         ValueError: the document has no name, or its metadata is not that of a Kubernetes object.
     """
     found = WireReader(gvk_of(document)).read(msgspec.json.encode(document))
     if found is None or found.problem is not None:
-        raise ValueError(f"{gvk_of(document)} {name_of(document)!r} is no object that a cache could hold")
+        problem = f": {found.problem}" if found is not None else ": metadata.name is missing"
+        raise ValueError(f"{gvk_of(document)} {name_of(document)!r} is not a valid object{problem}")
     return found
 
 
-def _salvaged(text: bytes) -> _Head:
-    """Return as much of an object's head as can be read, each field by itself; an empty one if there is nothing."""
+def _decode_head_leniently(text: bytes) -> _Head:
+    """Return the readable parts of an object's head, decoded field by field; an empty head if there are none."""
     try:
         members = json_members(text)
         fields = json_members(members.get("metadata", b"{}"))
@@ -338,11 +352,11 @@ def _build(metadata: _Metadata, data: bytes, problem: str | None = None) -> Cach
 
 
 def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...]) -> bytes:
-    """Cut the member out of the text; decode and encode only where its place is not beyond doubt.
+    """Cut the member out of the text; decode and encode only if its position is ambiguous.
 
-    A quote inside a JSON string is escaped, so the key's bytes are a key wherever they stand. They are the right one if
-    the value follows and there is no other, or if the object begins with its metadata: what comes before managedFields
-    there has only texts as values. The second search, which this saves, costs more than all the rest.
+    A quote inside a JSON string is escaped, so the key's bytes are always a key. The key is the right one if the value
+    follows it and either there is no other, or the object begins with its metadata: the members before managedFields
+    there only have strings as values. This saves the second search, which costs more than everything else.
     """
     start = data.find(_MANAGED_FIELDS)
     after = start + len(_MANAGED_FIELDS)
@@ -360,9 +374,71 @@ def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...])
     return msgspec.json.encode(document)
 
 
-def _restore_identity(document: dict[str, Any], metadata: _Metadata, gvk: GroupVersionKind) -> None:
+def _restore_identity(document: JSONObject, metadata: _Metadata, gvk: GroupVersionKind) -> None:
     kept = document.setdefault("metadata", {})
     kept |= {"name": metadata.name, "uid": metadata.uid, "resourceVersion": metadata.resource_version}
     if metadata.namespace:
         kept["namespace"] = metadata.namespace
     document |= {"apiVersion": gvk.api_version, "kind": gvk.kind}
+
+
+class _Details(msgspec.Struct, gc=False):
+    uid: str = ""
+
+
+class _AnswerMetadata(msgspec.Struct, rename="camel", gc=False):
+    uid: str = ""
+    resource_version: str = ""
+    finalizers: list[str] | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+
+
+class WriteAnswer(msgspec.Struct, gc=False):
+    """The relevant parts of the answer to a write.
+
+    Attributes:
+        kind: the kind of the answer: the object's, ``"Status"``, or a subresource's such as ``"Scale"``.
+        metadata: the object's metadata.
+        details: the details of a Status.
+    """
+
+    kind: str = ""
+    metadata: _AnswerMetadata = msgspec.field(default_factory=_AnswerMetadata)
+    details: _Details | None = None
+
+    @property
+    def uid(self) -> str:
+        """Return the uid of the written object; ``""`` if the answer does not contain it."""
+        return self.metadata.uid or (self.details.uid if self.details is not None else "")
+
+    def deletes(self, verb: str) -> bool:
+        """Return whether the write removed the object.
+
+        A deletion is answered with a Status or with the object. An object with a deletionTimestamp still exists while
+        finalizers or a grace period hold it. Any write that removes the last finalizer from such an object removes the
+        object, too.
+        """
+        metadata = self.metadata
+        if metadata.deletion_timestamp:
+            return not metadata.finalizers and not metadata.deletion_grace_period_seconds
+        return verb == "delete"
+
+
+_decode_answer = msgspec.json.Decoder(WriteAnswer).decode
+
+
+def read_answer(body: bytes) -> WriteAnswer | None:
+    """Decode the answer to a write; None if it is not an object."""
+    try:
+        return _decode_answer(body)
+    except UNDECODABLE:
+        return None
+
+
+def version_in(body: bytes, verb: str) -> Version | None:
+    """Return the version that a write created; None if the answer does not contain it, as after a deletion."""
+    answer = read_answer(body)
+    if answer is None or answer.deletes(verb) or not answer.metadata.resource_version:
+        return None
+    return parse_version(answer.metadata.resource_version)

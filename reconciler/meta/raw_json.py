@@ -1,7 +1,7 @@
-"""JSON documents taken apart one level at a time, without recursion: for documents that a decoder refuses.
+"""JSON text split one level at a time, without recursion, for documents that a decoder rejects.
 
-A decoder gives up a whole document for one value in it: nested too deep, text that is not Unicode. These functions look
-only for where values begin and end, and return them as they are written.
+A decoder rejects a whole document for one value in it: nested too deeply, or text that is not Unicode. These functions
+only find where values begin and end, and return them verbatim.
 """
 
 from __future__ import annotations
@@ -13,35 +13,36 @@ import msgspec
 
 __all__ = ["UNDECODABLE", "json_elements", "json_members"]
 
+
 UNDECODABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-"""What a decoder of msgspec raises."""
+"""The exceptions of a msgspec decoder."""
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\],:]', re.DOTALL)
 
 
 def json_members(text: bytes) -> dict[str, bytes]:
-    """Return the members of an object, each value as it is written; of several with one key the last.
+    """Return the members of an object, each value verbatim; the last one if a key is repeated.
 
     Raises:
-        ValueError: the text is not a JSON object, as far as its outer level shows.
+        ValueError: the text is not a JSON object, judged by its outer level.
     """
     members: dict[str, bytes] = {}
     for part in _parts(text, b"{}"):
         key, colon, value = _split(part)
         if not colon:
-            raise ValueError("a member without a value")
+            raise ValueError("member without a value")
         try:
             members[msgspec.json.decode(key, type=str)] = value
         except UNDECODABLE as error:
-            raise ValueError(f"a key that cannot be read ({error})") from None
+            raise ValueError(f"invalid key: {error}") from None
     return members
 
 
 def json_elements(text: bytes) -> list[bytes]:
-    """Return the elements of an array, each as it is written.
+    """Return the elements of an array, verbatim.
 
     Raises:
-        ValueError: the text is not a JSON array, as far as its outer level shows.
+        ValueError: the text is not a JSON array, judged by its outer level.
     """
     return list(_parts(text, b"[]"))
 
@@ -49,7 +50,7 @@ def json_elements(text: bytes) -> list[bytes]:
 def _parts(text: bytes, brackets: bytes) -> Iterator[bytes]:
     text = text.strip()
     if text[:1] != brackets[:1] or text[-1:] != brackets[1:]:
-        raise ValueError(f"not between {brackets[:1].decode()} and {brackets[1:].decode()}")
+        raise ValueError(f"not enclosed in {brackets[:1].decode()} and {brackets[1:].decode()}")
     depth, start = 0, 1
     for token in _TOKEN.finditer(text):
         mark = text[token.start() : token.start() + 1]
@@ -65,7 +66,7 @@ def _parts(text: bytes, brackets: bytes) -> Iterator[bytes]:
         if depth == 0:
             break
     if depth or start != len(text):
-        raise ValueError("brackets that do not match")
+        raise ValueError("unbalanced brackets")
 
 
 def _split(member: bytes) -> tuple[bytes, bytes, bytes]:

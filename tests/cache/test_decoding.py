@@ -1,4 +1,4 @@
-"""From bytes to cached objects."""
+"""Decoding of bytes into cached objects."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.cache import CachedObject, CacheEvent, EventType, OwnerReference, cached_object
-from reconciler.cache.reflector.wire import WireReader, decode_line, decode_list
+from reconciler.cache import CachedObject, CachedOwner, CacheEvent, EventType, cached_object
+from reconciler.cache.decoding import WireReader, decode_line, decode_list
 from reconciler.http import LineSplitter
 from reconciler.meta import Request, json_elements, json_members
 from reconciler.objects import InvalidObject
@@ -66,13 +66,13 @@ def test_the_fields_that_keys_and_predicates_need_are_read() -> None:
     assert found.labels == {"app": "web"}
     assert found.annotations == {"note": "x"}
     assert found.finalizers == ("example.com/f",)
-    assert found.owner_references == (OwnerReference("apps/v1", "Deployment", "d", "u1", True),)
+    assert found.owner_references == (CachedOwner("apps/v1", "Deployment", "d", "u1", True),)
     assert found.controller is not None
     assert (found.controller.group, found.controller.kind) == ("apps", "Deployment")
     assert (found.creation_timestamp, found.deletion_timestamp) == ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
 
 
-def test_what_is_absent_reads_as_empty() -> None:
+def test_absent_fields_read_as_empty() -> None:
     found = cached("a", "opaque", namespace="")
     assert found.namespace is None
     assert found.version == "opaque"
@@ -87,7 +87,7 @@ def test_every_decode_is_a_private_copy() -> None:
     assert found.decode()["spec"]["size"] == 1
 
 
-def test_nothing_of_a_cached_object_can_be_changed() -> None:
+def test_a_cached_object_is_immutable() -> None:
     found = cached("a", 7, metadata={"labels": {"app": "web"}})
     with pytest.raises(TypeError):
         found.labels["app"] = "db"  # type: ignore[index]
@@ -101,7 +101,7 @@ def test_the_collector_does_not_track_cached_objects() -> None:
     assert not gc.is_tracked(cached("a", 7))
 
 
-def test_an_object_does_not_pin_the_response_it_came_in() -> None:
+def test_an_object_does_not_keep_its_response_in_memory() -> None:
     class Page(bytearray):
         pass
 
@@ -117,14 +117,14 @@ def test_an_object_does_not_pin_the_response_it_came_in() -> None:
     assert found.decode()["metadata"]["name"] == "a"
 
 
-def test_kind_and_version_that_list_items_lack_are_filled_in() -> None:
+def test_missing_kind_and_version_of_list_items_are_added() -> None:
     item = {
         key: value for key, value in document("a", 1, spec={"size": 1}).items() if key not in ("apiVersion", "kind")
     }
     assert read(item).decode() == document("a", 1, spec={"size": 1})
 
 
-def test_managed_fields_are_stripped_by_default_and_kept_on_demand() -> None:
+def test_managed_fields_are_removed_by_default_and_kept_on_request() -> None:
     doc = document("a", 1, metadata={"managedFields": MANAGED}, spec={"size": 1})
     assert read(doc).decode() == document("a", 1, spec={"size": 1})
     assert read(doc, managed_fields=True).decode() == doc
@@ -142,7 +142,7 @@ def test_managed_fields_are_stripped_by_default_and_kept_on_demand() -> None:
     ],
     ids=["first", "last", "spaces", "empty", "null", "nested"],
 )
-def test_managed_fields_are_stripped_wherever_they_stand(text: str) -> None:
+def test_managed_fields_are_removed_at_any_position(text: str) -> None:
     found = WireReader(GVK).read(text.encode())
     assert found is not None
     wanted = msgspec.json.decode(text)
@@ -151,7 +151,7 @@ def test_managed_fields_are_stripped_wherever_they_stand(text: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_managed_fields_of_something_else_are_kept(where: str) -> None:
+def test_a_managed_fields_member_elsewhere_is_kept(where: str) -> None:
     inner = {"metadata": {"managedFields": MANAGED}}
     own = {"metadata": document("a", 1, metadata={"managedFields": MANAGED})["metadata"]}
     head = {"apiVersion": GVK.api_version, "kind": GVK.kind}
@@ -167,7 +167,7 @@ def test_an_annotation_of_that_name_is_kept() -> None:
         assert read(doc).decode() == document("a", 1, metadata=annotations)
 
 
-def test_managed_fields_inside_a_text_are_kept() -> None:
+def test_managed_fields_inside_a_string_are_kept() -> None:
     note = '{"metadata":{"managedFields":[{"manager":"m"}]}}'
     doc = document("a", 1, metadata={"annotations": {"last": note}, "managedFields": MANAGED})
     assert read(doc).decode() == document("a", 1, metadata={"annotations": {"last": note}})
@@ -179,13 +179,13 @@ def test_managed_fields_inside_a_text_are_kept() -> None:
         st.text(max_size=5), st.text() | st.integers(-9, 9) | st.lists(st.text(max_size=9), max_size=3), max_size=4
     )
 )
-def test_stripping_changes_nothing_else(spec: dict[str, Any]) -> None:
+def test_removing_managed_fields_changes_nothing_else(spec: dict[str, Any]) -> None:
     assert read(document("a", 1, metadata={"managedFields": MANAGED}, spec=spec)).decode() == document(
         "a", 1, spec=spec
     )
 
 
-def test_metadata_alone_is_kept_of_whatever_the_server_answers() -> None:
+def test_with_metadata_only_only_metadata_is_kept_of_any_answer() -> None:
     partial = document("a", 1, metadata={"labels": {"x": "y"}}) | {
         "apiVersion": "meta.k8s.io/v1",
         "kind": "PartialObjectMetadata",
@@ -195,7 +195,7 @@ def test_metadata_alone_is_kept_of_whatever_the_server_answers() -> None:
         assert read(answer, metadata_only=True).decode() == document("a", 1, metadata={"labels": {"x": "y"}})
 
 
-def test_objects_that_are_not_of_the_kind_are_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_objects_of_another_kind_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     reader = WireReader(GVK)
     for doc in (
         {**document("a", 1), "kind": "Table"},
@@ -215,9 +215,7 @@ DEEP = b'{"a":' * 2000 + b"1" + b"}" * 2000
 @pytest.mark.parametrize("value", [DEEP, b'"\\ud800"', b'"\x01"', b"NaN", b"[" * 5000 + b"]" * 5000])
 @pytest.mark.parametrize("where", ["spec", "managedFields"])
 @pytest.mark.parametrize("metadata_only", [False, True])
-def test_an_object_whose_document_cannot_be_decoded_keeps_its_place(
-    value: bytes, where: str, *, metadata_only: bool
-) -> None:
+def test_an_object_that_cannot_be_decoded_is_stored(value: bytes, where: str, *, metadata_only: bool) -> None:
     metadata = {"labels": {"a": "b"}, "annotations": {"c": "d"}, "finalizers": ["x.io/y"], "deletionTimestamp": "now"}
     text = raw(document("a", 7, metadata={**metadata, "managedFields": "managedFields"}, spec="spec"))
     text = text.replace(b':"%b"' % where.encode(), b":" + value)
@@ -234,7 +232,7 @@ def test_an_object_whose_document_cannot_be_decoded_keeps_its_place(
 
 
 @pytest.mark.parametrize("field", ["labels", "ownerReferences", "finalizers", "generation", "deletionTimestamp", "uid"])
-def test_a_field_of_the_metadata_that_is_of_another_type_is_left_out_alone(field: str) -> None:
+def test_a_metadata_field_of_the_wrong_type_reads_as_empty(field: str) -> None:
     found = WireReader(GVK).read(raw(document("a", 7, metadata={"labels": {"a": "b"}, field: [5]})))
     assert found is not None
     assert (found.request, found.version) == (Request("a", "prod"), 7)
@@ -244,7 +242,7 @@ def test_a_field_of_the_metadata_that_is_of_another_type_is_left_out_alone(field
     assert found.decode()["metadata"][field] == [5]
 
 
-def test_of_two_members_with_one_key_the_last_counts_as_in_a_decoder() -> None:
+def test_the_last_of_repeated_members_applies_as_in_a_decoder() -> None:
     text = raw(document("a", 7))[:-1] + b',"metadata":{"name":"b","uid":"u"},"spec":' + DEEP + b"}"
     found = WireReader(GVK).read(text)
     assert found is not None
@@ -254,7 +252,7 @@ def test_of_two_members_with_one_key_the_last_counts_as_in_a_decoder() -> None:
 @pytest.mark.parametrize(
     "garbage", [b"<html>", b'{"items":{}}', b'{"items":[1', b"", b"[]", b'{"items":[{]}', b'{"a"}']
 )
-def test_what_is_no_list_is_still_refused(garbage: bytes) -> None:
+def test_a_document_that_is_not_a_list_is_rejected(garbage: bytes) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         decode_list(garbage)
 
@@ -266,14 +264,14 @@ def test_what_is_no_list_is_still_refused(garbage: bytes) -> None:
         )
     )
 )
-def test_documents_are_taken_apart_as_a_decoder_would(values: list[Any]) -> None:
+def test_json_members_splits_documents_like_a_decoder(values: list[Any]) -> None:
     assert [json.loads(part) for part in json_elements(json.dumps(values, indent=1).encode())] == values
     members = {str(number): value for number, value in enumerate(values)}
     found = json_members(json.dumps(members, ensure_ascii=False).encode())
     assert {key: json.loads(value) for key, value in found.items()} == members
 
 
-def test_a_transform_is_applied_and_cannot_change_what_the_object_is() -> None:
+def test_a_transform_is_applied_and_cannot_change_the_objects_identity() -> None:
     def transform(doc: dict[str, Any]) -> dict[str, Any]:
         return {"metadata": {"name": "other", "labels": {"team": "x"}}, "spec": {"size": doc["spec"]["size"] + 1}}
 
@@ -288,7 +286,7 @@ def test_a_transform_is_applied_and_cannot_change_what_the_object_is() -> None:
     assert b"secret" not in found.data
 
 
-def test_an_object_that_a_transform_fails_on_is_kept_as_it_came() -> None:
+def test_an_object_is_stored_as_received_if_the_transform_fails() -> None:
     reader = WireReader(GVK, transform=lambda doc: doc["nothing"])
     found = reader.read(raw(document("a", 7)))
     assert found is not None
@@ -296,17 +294,17 @@ def test_an_object_that_a_transform_fails_on_is_kept_as_it_came() -> None:
     assert reader.transform_errors == 1
 
 
-def test_a_document_without_a_name_is_no_cached_object() -> None:
-    with pytest.raises(ValueError, match="no object that a cache could hold"):
+def test_a_document_without_a_name_is_rejected() -> None:
+    with pytest.raises(ValueError, match="is not a valid object"):
         cached_object(document("", 1))
 
 
-def test_the_object_of_an_event_is_the_new_one_or_the_last() -> None:
+def test_the_object_of_an_event_is_the_new_or_the_last_known_one() -> None:
     old, new = cached("a", 1), cached("a", 2)
     assert CacheEvent(EventType.UPDATED, old=old, new=new).object is new
     assert CacheEvent(EventType.DELETED, old=old).object is old
 
 
-def test_watch_lines_are_taken_apart() -> None:
+def test_watch_lines_are_decoded() -> None:
     line = decode_line(b'{"type":"ADDED","object":{"a":1},"later":true}')
     assert (line.type, bytes(line.object)) == ("ADDED", b'{"a":1}')

@@ -1,19 +1,21 @@
-"""Describe what a schema needs beyond types: CEL rules, list and map types, columns of ``kubectl get``."""
+"""Additions to a schema, like the markers of kubebuilder: CEL rules, list and map types, printer columns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic.config import JsonDict
+
+from reconciler.wire import JSONObject
 
 __all__ = ["PrinterColumn", "Rule", "rule", "schema_extra"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Hold one CEL validation rule; see `rule`."""
+    """A CEL validation rule; see `rule`."""
 
     expression: str
     message: str | None = None
@@ -45,16 +47,16 @@ def rule(
     field_path: str | None = None,
     optional_old_self: bool | None = None,
 ) -> Rule:
-    """Make a CEL rule: ``rule("self.minimum <= self.maximum", message="minimum must not exceed maximum")``.
+    """Return a CEL rule: ``rule("self.minimum <= self.maximum", message="minimum must not exceed maximum")``.
 
     Args:
-        expression: true for what is valid. ``self`` is the value the rule stands at; a rule that mentions ``oldSelf``
-            is checked on updates only.
-        message: what the server answers when it is false. Defaults to the rule itself.
-        message_expression: CEL that makes the message; goes before `message`.
+        expression: true if the value is valid. ``self`` is the value that has the rule; a rule that mentions
+            ``oldSelf`` is checked on updates only.
+        message: the server's message if the rule fails. Defaults to the rule itself.
+        message_expression: CEL that computes the message; takes precedence over `message`.
         reason: the machine-readable cause. The server's default is FieldValueInvalid.
-        field_path: where the error is reported, relative to the value (``".minimum"``).
-        optional_old_self: check on creation too, with ``oldSelf`` an optional.
+        field_path: the field to report, relative to the value (``".minimum"``).
+        optional_old_self: also check on creation, with ``oldSelf`` an optional.
     """
     return Rule(expression, message, message_expression, reason, field_path, optional_old_self)
 
@@ -70,7 +72,7 @@ def schema_extra(
     embedded_resource: bool = False,
     format: str | None = None,
 ) -> JsonDict:
-    """Make the ``json_schema_extra`` of a field, or of a model's configuration.
+    """Return the ``json_schema_extra`` of a field, or of a model's configuration.
 
     ::
 
@@ -79,16 +81,16 @@ def schema_extra(
 
     Args:
         rules: CEL rules on the value.
-        immutable: refuse every change of the value once it is set; short for a rule.
-        list_type: how apply merges a list. The server's default is atomic: replaced whole.
-        list_map_keys: wire names of the fields that identify an item; with ``list_type="map"`` only.
+        immutable: reject every change once the value is set; short for a rule.
+        list_type: how apply merges a list. The server's default is atomic: replaced as a whole.
+        list_map_keys: wire names of the fields that identify an item; only with ``list_type="map"``.
         map_type: how apply merges an object. The server's default is granular.
-        preserve_unknown_fields: do not drop fields that the schema does not name.
+        preserve_unknown_fields: keep fields that the schema does not name.
         embedded_resource: the value is a whole object with apiVersion, kind and metadata.
         format: such as ``"int32"``.
 
     Raises:
-        ValueError: `list_map_keys` without ``list_type="map"``, or the other way round.
+        ValueError: `list_map_keys` is given without ``list_type="map"``, or the other way round.
     """
     if bool(list_map_keys) != (list_type == "map"):
         raise ValueError('list_type="map" and list_map_keys go together: name the fields that identify an item')
@@ -113,16 +115,16 @@ def schema_extra(
 
 @dataclass(frozen=True, slots=True)
 class PrinterColumn:
-    """Describe a column that ``kubectl get`` prints.
+    """A column of ``kubectl get``.
 
     Attributes:
         name: the heading.
         path: JSONPath from the object (``".status.phase"``).
-        type: ``"string"``, ``"integer"``, ``"number"``, ``"boolean"`` or ``"date"``. Defaults to what the schema says
-            of `path`, and to ``"string"`` where it says nothing.
+        type: ``"string"``, ``"integer"``, ``"number"``, ``"boolean"`` or ``"date"``. Defaults to the schema's type for
+            `path`, or ``"string"`` if it has none.
         format: such as ``"int32"``; None for the type's own.
-        description: shown by ``kubectl explain``-like tools.
-        priority: 0 is always printed, more only with ``-o wide``.
+        description: a description for people.
+        priority: 0 is always printed; a higher number only with ``-o wide``.
     """
 
     name: str
@@ -132,8 +134,8 @@ class PrinterColumn:
     description: str | None = None
     priority: int = 0
 
-    def to_dict(self, type_of_path: str) -> dict[str, Any]:
-        """Return the column as an entry of ``additionalPrinterColumns``; `type_of_path` serves where no type is set."""
+    def to_dict(self, type_of_path: str) -> JSONObject:
+        """Return the column as an entry of ``additionalPrinterColumns``; `type_of_path` is the default type."""
         column = {
             "name": self.name,
             "jsonPath": self.path,

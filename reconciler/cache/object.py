@@ -1,4 +1,4 @@
-"""Hold one cached object as the bytes it came in, with the few fields that keys, indexes and predicates need."""
+"""Cached objects: the JSON bytes as received, and the fields that keys, indexes and predicates need."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import msgspec
 
 from reconciler.meta import UNDECODABLE, Request, Version, json_members
 from reconciler.objects import InvalidObject
+from reconciler.wire import JSONObject
 
-__all__ = ["CacheEvent", "CachedObject", "EventType", "OwnerReference"]
+__all__ = ["CacheEvent", "CachedObject", "CachedOwner", "EventType"]
+
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class OwnerReference(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """Hold one entry of ``metadata.ownerReferences``.
+class CachedOwner(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """An entry of ``metadata.ownerReferences`` of a cached object.
 
     Attributes:
         api_version: such as ``"apps/v1"``.
         kind: the owner's kind.
         name: the owner's name; its namespace is the object's own, or none.
         uid: the owner's uid.
-        controller: whether it is the managing controller.
-        block_owner_deletion: whether a foreground deletion of the owner waits for the object.
+        controller: whether the owner is the managing controller.
+        block_owner_deletion: whether a foreground deletion of the owner waits for this object.
     """
 
     api_version: str = ""
@@ -38,7 +40,7 @@ class OwnerReference(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
     @property
     def group(self) -> str:
-        """Return the group of the owner's kind; ``""`` for the core group."""
+        """Return the API group of the owner's kind; ``""`` for the core group."""
         return self.api_version.rpartition("/")[0]
 
 
@@ -56,23 +58,23 @@ _decode_document = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True):
-    """Hold one version of one object; never changes, and shares nothing that a reader could change.
+    """One version of one object, immutable.
 
-    It holds only strings, numbers, bytes and containers of them, so no reference cycle can go through it and the
-    garbage collector need not track it: a cache of 100,000 objects does not lengthen its passes.
+    It contains only strings, numbers, bytes and containers of them, so it cannot be part of a reference cycle and the
+    garbage collector need not track it: a cache of 100,000 objects does not lengthen collections.
 
     Attributes:
         request: name and namespace.
-        uid: changes when an object is deleted and made again under the same name.
-        version: the resourceVersion, an int unless the server's versions are opaque.
-        generation: ``metadata.generation``, None for kinds without one.
+        uid: differs for an object that was deleted and created again under the same name.
+        version: the resourceVersion; an int unless the server's versions are opaque.
+        generation: ``metadata.generation``; None for kinds without one.
         finalizers: ``metadata.finalizers``.
         owner_references: ``metadata.ownerReferences``.
-        deletion_timestamp: RFC 3339 text when the object is being deleted, else None.
-        creation_timestamp: RFC 3339 text, None when the server sent none.
-        data: the JSON document as the server sent it, without managedFields, after the informer's transform.
-        problem: why a decoder refused the document or its metadata, None where it did not. The fields above hold what
-            could be read of such an object.
+        deletion_timestamp: RFC 3339 text if the object is being deleted, else None.
+        creation_timestamp: RFC 3339 text; None if the server sent none.
+        data: the JSON document as received, without managedFields and after the informer's transform.
+        problem: why the decoder rejected the document or its metadata; None if it did not. The other fields then
+            contain whatever could be read.
     """
 
     request: Request
@@ -81,7 +83,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     data: bytes
     generation: int | None = None
     finalizers: tuple[str, ...] = ()
-    owner_references: tuple[OwnerReference, ...] = ()
+    owner_references: tuple[CachedOwner, ...] = ()
     deletion_timestamp: str | None = None
     creation_timestamp: str | None = None
     problem: str | None = None
@@ -94,7 +96,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
 
     @property
     def namespace(self) -> str | None:
-        """Return the object's namespace, None for a cluster-scoped one."""
+        """Return the object's namespace; None if it is cluster-scoped."""
         return self.request.namespace
 
     @property
@@ -106,24 +108,25 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     def annotations(self) -> Mapping[str, str]:
         """Return ``metadata.annotations``, decoded at each access.
 
-        They are often as large as the rest of the object (kubectl's last-applied one is a copy of it) and rarely read,
-        so they are not held twice.
+        They are often as large as the rest of the object (kubectl's last-applied annotation is a copy of it) and rarely
+        read, so they are not stored twice.
         """
         try:
             return _decode_annotations(self.data).metadata.annotations or {}
         except UNDECODABLE:
-            return _salvaged_annotations(self.data)
+            return _decode_annotations_leniently(self.data)
 
     @property
-    def controller(self) -> OwnerReference | None:
-        """Return the owner reference marked as controller, or None."""
+    def controller(self) -> CachedOwner | None:
+        """Return the owner reference marked as controller; None if there is none."""
         return next((reference for reference in self.owner_references if reference.controller), None)
 
-    def decode(self) -> dict[str, Any]:
-        """Return the document as a copy that belongs to the caller.
+    def decode(self) -> JSONObject:
+        """Return the document as a private copy.
 
         Raises:
-            InvalidObject: it cannot be decoded: it is nested too deep, or holds something that is not JSON.
+            InvalidObject: the document cannot be decoded: it is nested too deeply, or contains something other than
+                JSON.
         """
         try:
             return _decode_document(self.data)
@@ -134,7 +137,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         return f"<CachedObject {self.request} version={self.version} uid={self.uid}>"
 
 
-def _salvaged_annotations(data: bytes) -> dict[str, str]:
+def _decode_annotations_leniently(data: bytes) -> dict[str, str]:
     try:
         return _decode_texts(json_members(json_members(data)["metadata"])["annotations"]) or {}
     except (KeyError, ValueError, *UNDECODABLE):
@@ -142,7 +145,7 @@ def _salvaged_annotations(data: bytes) -> dict[str, str]:
 
 
 class EventType(enum.Enum):
-    """Say what a handler hears of."""
+    """The type of a `CacheEvent`."""
 
     ADDED = "ADDED"
     UPDATED = "UPDATED"
@@ -151,16 +154,16 @@ class EventType(enum.Enum):
 
 
 class CacheEvent(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """Tell a handler about one change; the store has it already.
+    """A change that a handler is notified of; the store already contains it.
 
     Attributes:
-        type: ADDED has only `new`, UPDATED both, DELETED only `old`; RESYNC repeats what is there as both.
-        old: the object before. For DELETED its last state, at the version of the deletion if that was seen.
-        new: the object now.
-        initial: the object was there when the informer, or this handler, began.
-        final: False for a DELETED whose `old` is only the last state that was seen: the deletion was found by a list,
-            or by another uid under the same name, or the object may have left the informer's selector alive.
-        rewritten: the content changed and the version did not, as when a CRD gains a default.
+        type: ADDED has only `new`, UPDATED both, DELETED only `old`; RESYNC repeats the stored object as both.
+        old: the previous object. For DELETED, its last state, at the version of the deletion if that was received.
+        new: the current object.
+        initial: the object existed when the informer started or the handler was added.
+        final: False for a DELETED whose `old` is only the last known state. Either a list or another uid under the same
+            name revealed the deletion, or the object may have left the informer's selector alive.
+        rewritten: the content changed but the version did not, as when a CRD gains a default.
     """
 
     type: EventType
@@ -172,7 +175,7 @@ class CacheEvent(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     @property
     def object(self) -> CachedObject:
-        """Return `new`, or `old` of a deletion."""
+        """Return `new`, or `old` for a deletion."""
         found = self.new if self.new is not None else self.old
-        assert found is not None  # noqa: S101 - one of the two is there by construction
+        assert found is not None  # noqa: S101 - one of the two is always set
         return found
