@@ -10,7 +10,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from reconciler.cli.notification import NotificationFlags
+from reconciler.cli.options import NotificationFlags
 from reconciler.notification import (
     ActionLink,
     AuditLog,

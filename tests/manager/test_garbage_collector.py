@@ -1,4 +1,4 @@
-"""The garbage collector does not walk over what was there when the manager had started."""
+"""The garbage collector ignores objects that existed when the manager had started."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.virtual_time
 
 
 class Cycle:
-    """Refer to itself, so that only the collector ends it."""
+    """An object that refers to itself, so that only the garbage collector frees it."""
 
     def __init__(self) -> None:
         self.me = self
 
 
-async def test_a_running_manager_leaves_old_objects_to_themselves_and_new_garbage_is_collected(client: Client) -> None:
+async def test_running_manager_freezes_old_objects_and_collects_new_garbage(client: Client) -> None:
     before = gc.get_threshold()
     manager = Manager(client)
     running = asyncio.create_task(manager.run())
@@ -37,7 +37,7 @@ async def test_a_running_manager_leaves_old_objects_to_themselves_and_new_garbag
     assert gc.get_threshold() == before
 
 
-async def test_what_the_program_has_chosen_stays(client: Client) -> None:
+async def test_thresholds_set_by_the_program_are_kept(client: Client) -> None:
     before = gc.get_threshold()
     gc.set_threshold(5_000, 20, 30)
     try:
@@ -51,6 +51,6 @@ async def test_what_the_program_has_chosen_stays(client: Client) -> None:
         gc.set_threshold(*before)
 
 
-async def test_a_block_of_a_program_that_does_other_things_changes_nothing(client: Client) -> None:
+async def test_running_block_does_not_change_the_garbage_collector(client: Client) -> None:
     async with Manager(client).running():
         assert gc.get_freeze_count() == 0

@@ -1,13 +1,20 @@
-"""Show the timeline of the demo to a person."""
+"""The timeline of the demo on the terminal."""
 
 from __future__ import annotations
 
+import asyncio
+import math
+import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from reconciler.cli.demo.scenario import Attempt, Facts
-from reconciler.errors import MissingExtra
+import msgspec
+
+from reconciler.cli.demo.scenario import Attempt, Facts, play
+from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.testing import virtual_time
 
 try:
     from rich.console import Console, Group, RenderableType
@@ -18,22 +25,70 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("rich", extra="cli", purpose="the demo") from error
 
-__all__ = ["TimelineView"]
+__all__ = ["run_demo"]
 
-_GO_ON = """\
-Go on from here:
+_FRAME = 1 / 30
+"""Real seconds per frame."""
+_SLOW_MOTION = 1 / 300
+"""Speed factor of the naive demo, whose retries are over within half a virtual second."""
+
+_NEXT_STEPS = """\
+Next steps:
   reconciler demo --naive                        the same without the protections
-  reconciler apiserver notification              an API server of your own, for kubectl; it prints what to export
+  reconciler apiserver notification              an API server for kubectl; it prints the KUBECONFIG to export
   reconciler run notification                    in another terminal: the operator, against that server
   kubectl apply -f examples/notification.yaml    and watch:  kubectl get notif -w"""
 
 
-class TimelineView:
-    """Draw rows as they come: live on a terminal, line by line elsewhere.
+def run_demo(*, speed: float, naive: bool, as_json: bool) -> int:
+    """Run the scenario under virtual time and show it.
 
     Args:
-        title: what the timeline shows.
-        console: where to draw; defaults to standard output.
+        speed: virtual seconds per real second; 0 shows the result at once.
+        naive: run the naive reconciler instead.
+        as_json: print only the facts, at once.
+
+    Raises:
+        ConfigurationError: the speed is negative or not finite.
+    """
+    if not (speed >= 0 and math.isfinite(speed)):
+        raise ConfigurationError(f"--speed must be 0 or a positive number, not {speed}")
+    if as_json:
+        facts = _play(naive=naive, speed=0, view=None)
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(facts.to_dict())).decode() + "\n")
+        return 0
+    title = (
+        "naive: status is written after each attempt" if naive else "one status write per reconcile, due times stored"
+    )
+    with TimelineView(title) as view:
+        facts = _play(naive=naive, speed=speed * (_SLOW_MOTION if naive else 1), view=view)
+    view.close(facts)
+    return 0
+
+
+def _play(*, naive: bool, speed: float, view: TimelineView | None) -> Facts:
+    done = False
+
+    def on_tick(now: float) -> None:
+        if view is not None and not done:
+            view.tick(now)
+            if speed:
+                time.sleep(_FRAME)
+
+    def on_attempt(attempt: object) -> None:
+        if view is not None:
+            view.add(attempt)  # type: ignore[arg-type]
+
+    with virtual_time():
+        return asyncio.run(play(naive=naive, on_attempt=on_attempt, on_tick=on_tick, tick=speed * _FRAME or 3600))
+
+
+class TimelineView:
+    """A table of attempts: live on a terminal, line by line elsewhere.
+
+    Args:
+        title: the title of the table.
+        console: the console. Default: standard output.
     """
 
     def __init__(self, title: str, console: Console | None = None) -> None:
@@ -59,19 +114,19 @@ class TimelineView:
             self._live.stop()
 
     def tick(self, now: float) -> None:
-        """Show the time, in seconds since the notification was created."""
+        """Set the time, in seconds since the notification was created."""
         self._now = now
 
     def add(self, attempt: Attempt) -> None:
-        """Show one more attempt."""
+        """Add an attempt."""
         self._rows.append(attempt)
         if not self._console.is_terminal:
             self._console.print(_line(attempt), soft_wrap=True)
 
     def close(self, facts: Facts) -> None:
-        """Show what it all came to, and how to go on."""
+        """Print the summary and the next steps."""
         self._console.print(_summary(facts))
-        self._console.print(_GO_ON if not facts.naive else Text(_lesson(facts)), highlight=False, soft_wrap=True)
+        self._console.print(_NEXT_STEPS if not facts.naive else Text(_lesson(facts)), highlight=False, soft_wrap=True)
 
     def _render(self) -> RenderableType:
         table = _table(self._rows)
@@ -116,11 +171,11 @@ def _summary(facts: Facts) -> Table:
     table.add_column("what", style="bold")
     table.add_column("value")
     table.add_row("attempts of 'file' at", ", ".join(_seconds(at) for at in facts.attempts_of("file")))
-    table.add_row("the policy says", ", ".join(_seconds(at) for at in facts.policy))
+    table.add_row("times of the retry policy", ", ".join(_seconds(at) for at in facts.policy))
     table.add_row(
         "'console' delivered", "once" if facts.console_deliveries == 1 else f"{facts.console_deliveries} times"
     )
-    table.add_row("cycles", str(facts.cycles))
+    table.add_row("reconciles", str(facts.cycles))
     table.add_row("status writes", str(facts.status_writes))
     table.add_row("phase", f"{facts.phase} at {_seconds(facts.phase_at)}")
     return table
@@ -128,8 +183,8 @@ def _summary(facts: Facts) -> Table:
 
 def _lesson(facts: Facts) -> str:
     return (
-        f"{len(facts.attempts_of('file'))} attempts in {facts.attempts_of('file')[-1]:.2f} s: every status write woke "
-        "the controller and the returned delay was lost.\nNow see it done right:  reconciler demo"
+        f"{len(facts.attempts_of('file'))} attempts in {facts.attempts_of('file')[-1]:.2f} s: every status write "
+        "enqueued the object, and the returned delay was lost.\nWith the protections:  reconciler demo"
     )
 
 

@@ -1,4 +1,4 @@
-"""Load a certificate and its key, and load them again when they are exchanged."""
+"""A watcher that reloads the webhook server's certificate when its files change."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from reconciler.errors import ConfigurationError
 if TYPE_CHECKING:
     from reconciler.webhook.metrics import WebhookMetrics
 
-__all__ = ["Certificates"]
+__all__ = ["CertWatcher"]
 
 _log = logging.getLogger("reconciler.webhook")
 
-LOOK_AGAIN = 10.0
-"""Seconds between two looks at the files; controller-runtime's number."""
+INTERVAL = 10.0
+"""Seconds between checks of the files; controller-runtime's number."""
 
 
-class Certificates:
-    """Hold a TLS context whose certificate follows its files: ``tls.crt`` and ``tls.key``, as in a Secret of that type.
+class CertWatcher:
+    """A TLS context that follows the files ``tls.crt`` and ``tls.key``, as in a Secret of type ``kubernetes.io/tls``.
 
-    New connections get the new certificate; connections that are open go on. While the files are half exchanged, or
-    wrong, the certificate before stays.
+    New connections use the new certificate; open connections continue. If the files are invalid or only one of them has
+    been replaced, the previous certificate stays in use.
 
     Args:
-        directory: where the files are.
-        client_ca: PEM file of the authorities that clients must be certified by. Default: clients need no certificate.
+        directory: the directory with the files.
+        client_ca: PEM file of the CAs that must have signed client certificates. Default: clients need no certificate.
 
     Raises:
-        ConfigurationError: they cannot be loaded.
+        ConfigurationError: a file cannot be loaded.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, client_ca: str | os.PathLike[str] | None = None) -> None:
@@ -51,34 +51,34 @@ class Certificates:
         except (OSError, ssl.SSLError) as error:
             reason = error.strerror or str(error)
             raise ConfigurationError(
-                f"the webhook certificate in {Path(directory)} cannot be used (tls.crt, tls.key): {reason}"
+                f"cannot load the webhook certificate (tls.crt, tls.key) in {Path(directory)}: {reason}"
             ) from error
 
     async def follow(self) -> None:
-        """Look at the files again and again until it is cancelled, which leaves the certificate as it is."""
+        """Check the files periodically until cancelled. Cancellation leaves the certificate unchanged."""
         while True:
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(INTERVAL)
             self.refresh()
 
     def refresh(self) -> None:
-        """Load the files if they have changed; what is wrong is logged, once for each state of the files."""
+        """Load the files if they have changed; log an error if they are invalid."""
         try:
             self._load()
         except (OSError, ssl.SSLError) as error:
             if self.metrics is not None:
                 self.metrics.read_errors.inc()
-            _log.error("the webhook certificate cannot be exchanged, the one before stays: %s", error)
+            _log.error("failed to reload the webhook certificate, keeping the previous one: %s", error)
 
     def _load(self) -> None:
         digest = hashlib.sha256(self._certificate.read_bytes() + b"\0" + self._key.read_bytes()).digest()
         if digest == self._digest:
             return
         if self._digest:
-            # Tried on a context of its own first: a failure would leave certificate and key of different pairs behind.
+            # Try a separate context first: a failure would leave a certificate and a key of different pairs behind.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._certificate, self._key)
         self.context.load_cert_chain(self._certificate, self._key)
         if self._digest:
-            _log.info("the webhook certificate was exchanged")
+            _log.info("reloaded the webhook certificate")
         self._digest = digest
         if self.metrics is not None:
             self.metrics.reads.inc()

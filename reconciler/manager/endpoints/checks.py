@@ -1,4 +1,4 @@
-"""Answer whether the process lives and is ready: named checks, in controller-runtime's format."""
+"""Named health checks and their report, in controller-runtime's format."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 
 from reconciler.errors import error_text
 
-__all__ = ["Check", "Checks", "Verdict", "report"]
+__all__ = ["Check", "CheckResult", "Checks", "report"]
 
 _log = logging.getLogger("reconciler.manager")
 
 Check = Callable[[], object | Awaitable[object]]
-"""A function, plain or ``async``. It fails by raising, or by returning False."""
+"""A function, plain or ``async``, that fails by raising or by returning False."""
 
 CHECK_TIMEOUT = 10.0
-"""Seconds that one check may take; the kubelet gives up much earlier unless told otherwise."""
+"""Timeout of one check, in seconds; the kubelet's own default is 1 s."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Say how one check went.
+class CheckResult:
+    """The result of one check.
 
     Attributes:
-        name: of the check.
-        reason: why it fails, None when it passes.
+        name: the check's name.
+        reason: why it failed; None if it passed.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Verdict:
 
 
 class Checks:
-    """Hold the checks of one endpoint.
+    """The checks of one endpoint.
 
     Args:
         endpoint: ``healthz`` or ``readyz``.
@@ -55,19 +55,19 @@ class Checks:
         """Add a check.
 
         Raises:
-            ValueError: the name is taken, empty, or holds a slash.
+            ValueError: the name is taken, empty, or contains a slash.
         """
         if not name or "/" in name:
-            raise ValueError(f"a {self.endpoint} check needs a name without '/', not {name!r}")
+            raise ValueError(f"{name!r} is not a valid name of a {self.endpoint} check: give a name without '/'")
         if name in self._checks:
-            raise ValueError(f"there is a {self.endpoint} check {name!r} already")
+            raise ValueError(f"a {self.endpoint} check named {name!r} already exists")
         self._checks[name] = check
 
-    async def run(self, names: Sequence[str]) -> list[Verdict]:
-        """Run some checks side by side. Cancellation cancels them."""
+    async def run(self, names: Sequence[str]) -> list[CheckResult]:
+        """Run checks concurrently. Cancellation cancels them."""
         return list(await asyncio.gather(*(self._run(name) for name in names)))
 
-    async def _run(self, name: str) -> Verdict:
+    async def _run(self, name: str) -> CheckResult:
         reason = None
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
@@ -75,30 +75,30 @@ class Checks:
                 if inspect.isawaitable(result):
                     result = await result
             if result is False:
-                reason = "it returned False"
+                reason = "returned False"
         except TimeoutError:
-            reason = f"no answer within {CHECK_TIMEOUT:g} s"
-        except Exception as error:  # noqa: BLE001 - a check fails by raising whatever it likes
+            reason = f"timed out after {CHECK_TIMEOUT:g} s"
+        except Exception as error:  # noqa: BLE001 - a check fails by raising any exception
             reason = f"{type(error).__name__}: {error_text(error)}"
         self._log_change(name, reason)
-        return Verdict(name, reason)
+        return CheckResult(name, reason)
 
     def _log_change(self, name: str, reason: str | None) -> None:
-        """Log a check when it begins to fail and when it passes again, not each time somebody asks."""
+        """Log a check when it starts to fail and when it passes again, not at every probe."""
         if reason is not None and name not in self._failing:
             self._failing.add(name)
-            _log.warning("%s check %s fails: %s", self.endpoint, name, reason)
+            _log.warning("%s check %s failed: %s", self.endpoint, name, reason)
         elif reason is None and name in self._failing:
             self._failing.discard(name)
             _log.info("%s check %s passes again", self.endpoint, name)
 
 
-def report(endpoint: str, verdicts: Sequence[Verdict], excluded: Collection[str]) -> str:
-    """Write a list of verdicts as controller-runtime does; reasons go to the log, not to whoever asks."""
+def report(endpoint: str, results: Sequence[CheckResult], excluded: Collection[str]) -> str:
+    """Return the results in controller-runtime's format; the reasons of failures go to the log only."""
     lines = [
-        f"[+]{verdict.name} ok" if verdict.reason is None else f"[-]{verdict.name} failed: reason withheld"
-        for verdict in verdicts
+        f"[+]{result.name} ok" if result.reason is None else f"[-]{result.name} failed: reason withheld"
+        for result in results
     ]
     lines += [f"[+]{name} excluded: ok" for name in excluded]
-    failed = any(verdict.reason is not None for verdict in verdicts)
+    failed = any(result.reason is not None for result in results)
     return "\n".join([*lines, f"{endpoint} check {'failed' if failed else 'passed'}", ""])

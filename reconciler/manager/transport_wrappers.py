@@ -1,4 +1,4 @@
-"""Look at the requests of a manager's clients as they pass."""
+"""Transport wrappers for a manager's clients: metrics, tracing, leader fencing, and priority for lease renewals."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from reconciler.telemetry import RequestCounters, is_tracing
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["Counted", "Fenced", "Traced", "Urgent"]
+__all__ = ["CountingTransport", "FencedTransport", "TracingTransport", "UrgentTransport"]
 
 
-class _Around:
-    """Pass requests, and the renewal of credentials, on to another transport."""
+class _TransportWrapper:
+    """A transport that passes requests, and the renewal of credentials, to another one."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -30,12 +30,12 @@ class _Around:
         return renew is not None and bool(await renew())
 
 
-class Counted(_Around):
-    """Count the answers by status code.
+class CountingTransport(_TransportWrapper):
+    """A transport that counts responses by status code.
 
     Args:
         transport: sends the requests.
-        counters: is told each answer.
+        counters: counts the responses.
     """
 
     def __init__(self, transport: Transport, counters: RequestCounters) -> None:
@@ -43,8 +43,8 @@ class Counted(_Around):
         self._counters = counters
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Send a request and count its answer; a cancelled one is not counted."""
-        # A transport inside the process has no host, one over sockets knows it when it is open.
+        """Send a request and count its response. A cancelled request is not counted."""
+        # An in-process transport has no host; one over sockets has it once it is open.
         try:
             response = await self._transport.send(request)
         except TransportError:
@@ -54,20 +54,20 @@ class Counted(_Around):
         return response
 
 
-class Urgent(_Around):
-    """A transport whose requests do not wait for others in progress: the renewals of a lease."""
+class UrgentTransport(_TransportWrapper):
+    """A transport whose requests do not wait for others in progress; for the renewals of a lease."""
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Send a request over the connections that are kept free for urgent ones."""
+        """Send a request over the connections that are reserved for urgent ones."""
         return await self._transport.send(replace(request, urgent=True))
 
 
-class Fenced(_Around):
-    """Refuse writes of a process that does not lead.
+class FencedTransport(_TransportWrapper):
+    """A transport that refuses writes while this process is not the leader.
 
     Args:
         transport: sends the requests.
-        check: raises when this process must not write.
+        check: raises if this process must not write.
     """
 
     def __init__(self, transport: Transport, check: Callable[[], None]) -> None:
@@ -75,27 +75,28 @@ class Fenced(_Around):
         self._check = check
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Send a request, if it only reads or this process leads at this moment.
+        """Send a request if it only reads, or if this process is the leader now.
 
-        What lies between the check and the socket is all of the window that is left.
+        The only window for a late write lies between this check and the socket.
 
         Raises:
-            NotLeader: nothing was sent.
+            NotLeader: this process is not the leader; nothing was sent.
         """
         if request.method not in ("GET", "HEAD"):
             self._check()
         return await self._transport.send(request)
 
 
-class Traced(_Around):
-    """Put a span around each request, of kind CLIENT, by OpenTelemetry's conventions for HTTP.
+class TracingTransport(_TransportWrapper):
+    """A transport that records a span of kind CLIENT per request, following OpenTelemetry's HTTP conventions.
 
-    It is called by method and kind, ``PATCH databases/status``, and has ``http.request.method``, ``url.path``,
-    ``http.response.status_code`` and ``server.address``. A watch's span ends when the watch is open.
+    A span is named after method and resource, such as ``PATCH databases/status``. Its attributes are
+    ``http.request.method``, ``url.path``, ``http.response.status_code`` and ``server.address``. The span of a watch
+    ends when the watch is open.
 
     Args:
         transport: sends the requests.
-        tracer: makes the spans.
+        tracer: creates the spans.
     """
 
     def __init__(self, transport: Transport, tracer: Tracer) -> None:
@@ -103,7 +104,7 @@ class Traced(_Around):
         self._tracer = tracer
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Send a request; what it raises is recorded. Cancellation ends the span as it ends the request."""
+        """Send a request and record its exception, if any. Cancellation ends the span together with the request."""
         if not is_tracing():
             return await self._transport.send(request)
         from opentelemetry.trace import SpanKind, StatusCode
@@ -112,7 +113,7 @@ class Traced(_Around):
         host = getattr(self._transport, "host", "")
         if host:
             attributes["server.address"] = host
-        name = f"{request.method} {_kind_of(request.path)}"
+        name = f"{request.method} {_resource_of(request.path)}"
         with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
             response = await self._transport.send(request)
             span.set_attribute("http.response.status_code", response.status)
@@ -121,8 +122,8 @@ class Traced(_Around):
             return response
 
 
-def _kind_of(path: str) -> str:
-    """Return what a path is about, without the names in it: ``databases/status`` of one of its objects."""
+def _resource_of(path: str) -> str:
+    """Return the resource and subresource of a path, without names, such as ``databases/status``."""
     parts = path.strip("/").split("/")
     rest = parts[2:] if parts[0] == "api" else parts[3:]
     if len(rest) > 2 and rest[0] == "namespaces":

@@ -1,4 +1,4 @@
-"""Listen on addresses that options name, and serve a few fixed paths there."""
+"""The HTTP servers of a manager: addresses from options, and handlers by path."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
     from reconciler.serving.server import HTTPServer
 
-__all__ = ["Address", "Answer", "Asked", "Handler", "Servers"]
+__all__ = ["Address", "EndpointRequest", "EndpointResponse", "Handler", "Servers"]
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]/\s]*):(?P<port>\d{1,5})")
 
 _SHUTDOWN_SECONDS = 1.0
-"""For open connections to end; a scrape or a probe takes milliseconds."""
+"""Time for open connections to end; a scrape or a probe takes milliseconds."""
 
 _LIMITS = Limits(connections=128, idle_seconds=120.0)
-"""Prometheus scrapes once a minute or more often over one connection, and the kubelet opens one for each probe."""
+"""Prometheus scrapes at least once a minute over one connection; the kubelet opens a connection per probe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Hold where to listen and which option says so.
+    """An address to listen on.
 
     Attributes:
-        option: the option's name, for messages.
-        host: a name or an IP address; ``""`` for all interfaces.
-        port: 0 for a free one.
+        option: the option that it comes from, for messages.
+        host: a host name or an IP address; ``""`` for all interfaces.
+        port: the port; 0 for a free one.
     """
 
     option: str
@@ -43,15 +43,16 @@ class Address:
 
     @classmethod
     def parse(cls, option: str, text: str) -> Address:
-        """Read ``"0.0.0.0:8080"``, ``":8080"`` or ``"[::1]:8080"``.
+        """Parse ``"0.0.0.0:8080"``, ``":8080"`` or ``"[::1]:8080"``.
 
         Raises:
-            ConfigurationError: the text is none of these.
+            ConfigurationError: the text is not a valid address.
         """
         match = _ADDRESS.fullmatch(str(text))
         if match is None or int(match["port"]) > 65535:
             raise ConfigurationError(
-                f"{option}={text!r} is no address: write 'host:port', such as '0.0.0.0:8080', '127.0.0.1:0' or ':8080'"
+                f"{option}={text!r} is not a valid address: write 'host:port', such as '0.0.0.0:8080', '127.0.0.1:0' "
+                "or ':8080'"
             )
         return cls(option, match["host"].strip("[]"), int(match["port"]))
 
@@ -60,12 +61,12 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Hold what a handler needs of a request.
+class EndpointRequest:
+    """The parts of a request that a handler needs.
 
     Attributes:
-        path: the rest of the path after the handler's own, without slash; ``""`` for none.
-        query: the query's pairs, in order.
+        path: the path after the handler's own, without slashes; may be ``""``.
+        query: the pairs of the query string, in order.
         accept: the Accept header.
     """
 
@@ -75,15 +76,15 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Hold what a handler answers."""
+class EndpointResponse:
+    """The response of a handler."""
 
     status: int
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
 
 
-Handler = Callable[[Asked], Awaitable[Answer]]
+Handler = Callable[[EndpointRequest], Awaitable[EndpointResponse]]
 
 
 @dataclass(slots=True)
@@ -95,11 +96,11 @@ class _Server:
 
 
 class Servers:
-    """Be the HTTP servers of a manager, one an address; aiohttp's server is loaded when there is one.
+    """The HTTP servers of a manager, one per address. aiohttp is imported only if there is one.
 
     Args:
-        clock: tells whether time is virtual, where sockets cannot work.
-        limits: the bounds of each server.
+        clock: source of time; sockets do not work if it is virtual.
+        limits: the limits of each server.
     """
 
     def __init__(self, clock: Clock, limits: Limits = _LIMITS) -> None:
@@ -108,7 +109,7 @@ class Servers:
         self._servers: list[_Server] = []
 
     def serve(self, address: Address, handlers: Mapping[str, Handler]) -> None:
-        """Serve paths on an address; two options may name the same one, unless it is a free port."""
+        """Add handlers by path to the server of an address. Options with the same address and port share a server."""
         for server in self._servers:
             if (server.address.host, server.address.port) == (address.host, address.port) and address.port:
                 server.handlers.update(handlers)
@@ -116,21 +117,21 @@ class Servers:
         self._servers.append(_Server(address, dict(handlers)))
 
     def url(self, option: str) -> str | None:
-        """Return ``http://host:port`` of the server that serves an option's paths; None while there is none."""
+        """Return ``http://host:port`` of the server for an option; None while it is not listening."""
         server = next((server for server in self._servers if server.address.option == option), None)
         return server.url or None if server is not None else None
 
     async def start(self) -> None:
-        """Listen. Cancellation leaves what listens already to `stop`.
+        """Start listening. After a cancellation, call `stop` to close the servers that have started.
 
         Raises:
-            ConfigurationError: an address cannot be used, or time is virtual.
+            ConfigurationError: an address cannot be listened on, or time is virtual.
         """
         for server in self._servers:
             await self._start(server)
 
     async def stop(self) -> None:
-        """Stop to listen. Cancellation leaves sockets to the event loop, which closes them."""
+        """Stop listening. Cancellation leaves open sockets to the event loop, which closes them."""
         for server in self._servers:
             if server.running is not None:
                 await server.running.close(_SHUTDOWN_SECONDS)
@@ -139,8 +140,8 @@ class Servers:
         address = server.address
         if getattr(self._clock, "virtual", False):
             raise ConfigurationError(
-                f"{address.option}={str(address)!r}: sockets do not work under virtual time, because other programs' "
-                "time is real. Leave the option out there"
+                f"{address.option}={str(address)!r}: sockets do not work under virtual time, because the time of other "
+                "programs is real. Omit this option under virtual time"
             )
         from reconciler.serving.server import HTTPServer
 
@@ -149,8 +150,8 @@ class Servers:
             await server.running.start(address.host or None, address.port)
         except OSError as error:
             raise ConfigurationError(
-                f"{address.option}={str(address)!r}: cannot listen there: {_why(error)}. Stop what uses it, or choose "
-                "another address"
+                f"{address.option}={str(address)!r}: cannot listen on this address: {_reason(error)}. Stop the program "
+                "that uses it, or choose another address"
             ) from error
         server.url = _url(address, server.running.addresses)
 
@@ -161,25 +162,28 @@ def _dispatcher(handlers: Mapping[str, Handler]) -> Callable[[web.BaseRequest], 
     async def dispatch(request: web.BaseRequest) -> web.Response:
         path = next((p for p in handlers if request.path == p or request.path.startswith(f"{p}/")), None)
         if path is None:
-            return web.Response(status=404, text=f"404: serving {', '.join(handlers)}\n")
+            return web.Response(status=404, text=f"404: this server serves {', '.join(handlers)}\n")
         if request.method not in ("GET", "HEAD"):
-            return web.Response(status=405, text="405: only GET\n", headers={"allow": "GET, HEAD"})
+            return web.Response(
+                status=405, text="405: only GET and HEAD are supported\n", headers={"allow": "GET, HEAD"}
+            )
         rest = request.path[len(path) :].strip("/")
-        answer = await handlers[path](Asked(rest, list(request.query.items()), request.headers.get("accept", "")))
-        headers = {"content-type": answer.content_type, "x-content-type-options": "nosniff"}
-        return web.Response(status=answer.status, body=answer.body, headers=headers)
+        accept = request.headers.get("accept", "")
+        response = await handlers[path](EndpointRequest(rest, list(request.query.items()), accept))
+        headers = {"content-type": response.content_type, "x-content-type-options": "nosniff"}
+        return web.Response(status=response.status, body=response.body, headers=headers)
 
     return dispatch
 
 
-def _why(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     import os
 
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
 def _url(address: Address, addresses: list[Any]) -> str:
-    # All interfaces are two sockets, and a free port is another one for each: the pair of IPv4 is meant.
+    # All interfaces are two sockets, each with its own free port: report the IPv4 one.
     bound = [name for name in addresses if address.host or len(name) == 2] or addresses
     port = bound[0][1]
     host = address.host or "127.0.0.1"

@@ -1,19 +1,21 @@
-"""Write the difference of two documents as a JSON Patch (RFC 6902), which is what a mutating webhook answers."""
+"""JSON Patch (RFC 6902), the form in which a mutating webhook returns its changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+from reconciler.wire import JSONObject
+
 __all__ = ["apply_json_patch", "json_patch", "same"]
 
 
-def json_patch(before: Any, after: Any) -> list[dict[str, Any]]:
-    """Return the operations that make `after` of `before`; lists that differ are replaced as a whole."""
+def json_patch(before: Any, after: Any) -> list[JSONObject]:
+    """Return the operations that turn `before` into `after`; lists that differ are replaced as a whole."""
     return list(_operations(before, after, ""))
 
 
-def _operations(before: Any, after: Any, path: str) -> Iterator[dict[str, Any]]:
+def _operations(before: Any, after: Any, path: str) -> Iterator[JSONObject]:
     if isinstance(before, dict) and isinstance(after, dict):
         for key in before:
             if key not in after:
@@ -28,7 +30,7 @@ def _operations(before: Any, after: Any, path: str) -> Iterator[dict[str, Any]]:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Say whether two documents are written alike: unlike in Python, true is not 1 and 1 is not 1.0, at any depth."""
+    """Return whether two documents are equal as JSON: unlike in Python, true is not 1 and 1 is not 1.0."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict):
@@ -43,19 +45,19 @@ def _escaped(key: str) -> str:
 
 
 def apply_json_patch(document: Any, operations: list[Any]) -> Any:
-    """Return a document with the operations of `json_patch` done; the one that was given stays as it is."""
+    """Return a copy of a document with operations of `json_patch` applied."""
     for operation in operations:
         parts = [_unescaped(part) for part in operation["path"].split("/")[1:]]
-        document = _applied(document, parts, operation)
+        document = _apply(document, parts, operation)
     return document
 
 
-def _applied(document: Any, parts: list[str], operation: dict[str, Any]) -> Any:
+def _apply(document: Any, parts: list[str], operation: JSONObject) -> Any:
     if not parts:
         return operation["value"]
     result = dict(document)
     if len(parts) > 1:
-        result[parts[0]] = _applied(result[parts[0]], parts[1:], operation)
+        result[parts[0]] = _apply(result[parts[0]], parts[1:], operation)
     elif operation["op"] == "remove":
         del result[parts[0]]
     else:

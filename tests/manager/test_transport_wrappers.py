@@ -1,4 +1,4 @@
-"""What a manager puts around its client's transport."""
+"""The transport wrappers of a manager's client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.manager.transports import Counted
+from reconciler.manager.transport_wrappers import CountingTransport
 from reconciler.telemetry import RequestCounters
 
 
@@ -27,7 +27,7 @@ async def test_requests_are_counted_by_code_method_and_host(server: APIServer, t
     assert counts["<error>", "GET", host] >= 1
 
 
-async def test_credentials_are_renewed_through_them() -> None:
+async def test_wrappers_pass_on_the_renewal_of_credentials() -> None:
     class Renewing:
         renewed = 0
 
@@ -39,6 +39,6 @@ async def test_credentials_are_renewed_through_them() -> None:
             return True
 
     transport = Renewing()
-    assert await Counted(transport, RequestCounters()).renew()
+    assert await CountingTransport(transport, RequestCounters()).renew()
     assert transport.renewed == 1
-    assert not await Counted(APIServer(), RequestCounters()).renew()
+    assert not await CountingTransport(APIServer(), RequestCounters()).renew()
