@@ -16,9 +16,15 @@ The guarantees:
 Read on: `_resource` (the kind), `_schedule` (all decisions, as pure functions), `_delivery` (the calls), `_reconciler`.
 """
 
-from reconciler.notification.api.resource import NotificationRequest
-from reconciler.notification.api.spec import ActionLink, NotificationRequestSpec, RetryPolicy
-from reconciler.notification.api.status import ChannelStatus, DeliveryAttempt, NotificationRequestStatus
+from reconciler.notification.api.types import (
+    ActionLink,
+    ChannelStatus,
+    DeliveryAttempt,
+    NotificationRequest,
+    NotificationRequestSpec,
+    NotificationRequestStatus,
+    RetryPolicy,
+)
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels import ConsoleChannel, FileChannel, LogChannel
 from reconciler.notification.credentials import Credentials
@@ -29,15 +35,14 @@ from reconciler.notification.errors import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.ledger.recorded import Observer, Recorded
 from reconciler.notification.message import Link, Message
 from reconciler.notification.observe.audit import AuditLog
 from reconciler.notification.observe.metrics import NotificationMetrics
-from reconciler.notification.observe.statistics import NotificationStatistics
+from reconciler.notification.observe.outbox import NotificationStatistics, Observer, Recorded
 from reconciler.notification.operator import NotificationOperator, NotificationOptions
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction.redactor import RedactingFilter, Redactor
-from reconciler.notification.routing.resolution import Resolution, Router, attributes_of
+from reconciler.notification.routing.router import Resolution, Router, attributes_of
 
 __all__ = [
     "ActionLink",

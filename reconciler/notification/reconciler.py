@@ -13,34 +13,38 @@ from reconciler.clock import Clock, current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
 from reconciler.errors import error_text
 from reconciler.meta import Request
-from reconciler.notification.api.resource import NotificationRequest
-from reconciler.notification.api.status import (
+from reconciler.notification.api.types import (
     TERMINAL_PHASES,
     ChannelStatus,
+    NotificationRequest,
     NotificationRequestStatus,
 )
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels import ConsoleChannel, LogChannel
-from reconciler.notification.delivery.compose import compose
-from reconciler.notification.delivery.delivery import Deliverer
-from reconciler.notification.delivery.newest import Newest
-from reconciler.notification.delivery.outcome import Delivery
-from reconciler.notification.delivery.schedule import Decision, Plan, channels_of, is_deferred, next_due, plan, settle
-from reconciler.notification.delivery.turns import Turns
-from reconciler.notification.ledger.intents import Intents
-from reconciler.notification.ledger.record import (
+from reconciler.notification.delivery.deliverer import Deliverer, compose
+from reconciler.notification.delivery.fair_queue import Turns
+from reconciler.notification.delivery.schedule import (
+    Decision,
+    Delivery,
+    Plan,
+    channels_of,
+    is_deferred,
+    next_due,
+    plan,
+    settle,
+)
+from reconciler.notification.ledger.live_reads import Newest, delete_finished
+from reconciler.notification.ledger.mutations import (
     MESSAGE_LIMIT,
     record,
     record_refusal,
     record_resolution,
     withdraw_intents,
 )
-from reconciler.notification.ledger.recorded import Observer, Outbox, Recorded
-from reconciler.notification.ledger.retention import delete_finished
-from reconciler.notification.observe.announcer import Announcer
-from reconciler.notification.observe.statistics import NotificationStatistics
+from reconciler.notification.ledger.write_ahead import Intents
+from reconciler.notification.observe.outbox import Announcer, NotificationStatistics, Observer, Outbox, Recorded
 from reconciler.notification.redaction.redactor import Redactor
-from reconciler.notification.routing.resolution import Resolution, Router, attributes_of
+from reconciler.notification.routing.router import Resolution, Router, attributes_of
 from reconciler.objects import InvalidObject
 from reconciler.status import OnError, StatusBatcher, StatusError
 

@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.notification import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
 from reconciler.notification.channels import WebhookChannel, WebhookConfig
-from reconciler.notification.channels.addresses import is_local
+from reconciler.notification.channels.address_guard import is_local
 from tests.notification.receivers import Receiver, answer, receiver
 from tests.notification.test_receivers import NOBODY, message, sent
 

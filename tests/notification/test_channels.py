@@ -25,7 +25,7 @@ from reconciler.notification import (
     installed_channels,
 )
 from reconciler.notification import channel as channel_module
-from reconciler.notification.channels import file as file_module
+from reconciler.notification.channels import local
 
 
 def message(**changes: Any) -> Message:
@@ -127,7 +127,7 @@ async def test_file_mode_is_an_option(tmp_path: Path) -> None:
 
 async def test_a_slow_disk_does_not_hold_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
-    monkeypatch.setattr(file_module, "_write_whole", lambda *_: threads.append(threading.get_ident()))
+    monkeypatch.setattr(local, "_write_whole", lambda *_: threads.append(threading.get_ident()))
     await FileChannel(tmp_path).deliver(message())
     assert len(threads) == 1
     assert threads != [threading.get_ident()]

@@ -19,8 +19,8 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.delivery.delivery import Deliverer
-from reconciler.notification.delivery.outcome import Delivery, Verdict
+from reconciler.notification.delivery.deliverer import Deliverer
+from reconciler.notification.delivery.schedule import Delivery, Verdict
 
 pytestmark = pytest.mark.virtual_time
 

@@ -33,8 +33,7 @@ from reconciler.notification import (
 )
 from reconciler.notification.channels import EmailChannel, EmailConfig, SlackChannel, SlackConfig
 from reconciler.notification.channels.email import email_message
-from reconciler.notification.channels.mrkdwn import mrkdwn
-from reconciler.notification.channels.slack import slack_payload
+from reconciler.notification.channels.slack import mrkdwn, slack_payload
 from reconciler.telemetry import JSONFormatter
 from tests.notification.receivers import mail_server
 from tests.notification.steps import steps

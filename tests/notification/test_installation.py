@@ -17,7 +17,7 @@ from reconciler.apiserver import APIServer
 from reconciler.cli import main
 from reconciler.notification import Message, NotificationOperator, NotificationOptions, NotificationRequest
 from reconciler.notification.channels import message_document
-from reconciler.notification.channels.template import Template
+from reconciler.notification.channels.webhook import Template
 from tests.notification.world import document
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "notification"

@@ -25,8 +25,7 @@ from reconciler.notification import (
     NotificationRequestStatus,
     RetryPolicy,
 )
-from reconciler.notification.api.spec import DeliveryGuarantee, NotificationType, Priority
-from reconciler.notification.api.status import AttemptResult, ChannelState
+from reconciler.notification.api.types import AttemptResult, ChannelState, DeliveryGuarantee, NotificationType, Priority
 from reconciler.notification.channels import RECEIVER_KINDS
 from reconciler.notification.routing import RoutingTable, read_routing
 from reconciler.objects import Model
@@ -103,7 +102,7 @@ def test_every_metric_is_in_the_manual(tmp_path: Path) -> None:
 def test_every_reason_that_a_status_can_have_is_in_the_manual() -> None:
     room = ROOT / "reconciler" / "notification"
     sources = "".join(
-        (room / name).read_text() for name in ("api/summary.py", "delivery/schedule.py", "ledger/record.py")
+        (room / name).read_text() for name in ("api/summary.py", "delivery/schedule.py", "ledger/mutations.py")
     )
     known = set(re.findall(r'"([A-Z][a-z]+(?:[A-Z][a-z]+)+)"', sources))
     reasons = known - {"AtLeastOnce", "AtMostOnce", "PartiallySent", "RoutingResolved"}

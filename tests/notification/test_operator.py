@@ -29,7 +29,7 @@ from reconciler.notification import (
     PermanentDeliveryError,
     RetryableDeliveryError,
 )
-from reconciler.notification.delivery import newest as newest_module
+from reconciler.notification.ledger import live_reads
 from reconciler.testing import virtual_time
 from tests.notification.world import DOWN, TIMELINE, Recorder, World, document, offsets, virtual, world
 
@@ -483,7 +483,7 @@ async def test_the_server_is_asked_once_for_each_request_and_not_at_every_attemp
 async def test_what_is_remembered_of_requests_is_bounded_and_forgetting_costs_a_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(newest_module, "KNOWN_LIMIT", 2)
+    monkeypatch.setattr(live_reads, "KNOWN_LIMIT", 2)
     pager = Recorder("pager", [DOWN, DOWN, DOWN, None])
     async with world() as w, w.operator(pager) as (_, reconciler):
         for number in range(3):

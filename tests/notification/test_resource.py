@@ -119,7 +119,7 @@ def test_what_the_schema_refuses_the_models_refuse_too(changes: dict[str, Any]) 
 
 def test_a_request_at_all_its_limits_fits_into_what_etcd_takes() -> None:
     """B18: attempts, error texts and bodies were unbounded; the last status write then failed for ever."""
-    from reconciler.notification.api.spec import BODY_LIMIT, CHANNEL_LIMIT
+    from reconciler.notification.api.types import BODY_LIMIT, CHANNEL_LIMIT
     from reconciler.notification.redaction.redactor import ERROR_LIMIT
 
     widest = "\U0001f4a3"

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.notification import NotificationRequestSpec, NotificationRequestStatus, RetryPolicy
-from reconciler.notification.api.status import TERMINAL_PHASES, DeliveryAttempt
-from reconciler.notification.delivery.outcome import Delivery, Verdict
-from reconciler.notification.delivery.schedule import Decision, channels_of, plan, settle
+from reconciler.notification.api.types import TERMINAL_PHASES, DeliveryAttempt
+from reconciler.notification.delivery.schedule import Decision, Delivery, Verdict, channels_of, plan, settle
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NONE = NotificationRequestStatus()

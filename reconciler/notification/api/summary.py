@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import TypedDict
 
 from reconciler.meta import format_micro_time
-from reconciler.notification.api.spec import RetryPolicy
-from reconciler.notification.api.status import ChannelStatus, Phase
+from reconciler.notification.api.types import ChannelStatus, Phase, RetryPolicy
 
 __all__ = ["Summary", "summarize"]
 

@@ -4,17 +4,13 @@
 a routing configuration, each inside its receiver's limits (`_guarded`): a rate, a number at a time, a circuit breaker.
 """
 
-from reconciler.notification.channels.breaker import BreakerState, CircuitBreaker
-from reconciler.notification.channels.configured import RECEIVER_KINDS, ReceiverChannels
-from reconciler.notification.channels.console import ConsoleChannel
-from reconciler.notification.channels.document import message_document
 from reconciler.notification.channels.email import EmailChannel, EmailConfig
-from reconciler.notification.channels.file import FileChannel
-from reconciler.notification.channels.gate import Gate
-from reconciler.notification.channels.guarded import GuardedChannel, GuardedConfig
-from reconciler.notification.channels.log import LogChannel
+from reconciler.notification.channels.limits import BreakerState, CircuitBreaker, Gate, GuardedChannel, GuardedConfig
+from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
+from reconciler.notification.channels.receivers import RECEIVER_KINDS, ReceiverChannels
 from reconciler.notification.channels.slack import SlackChannel, SlackConfig
 from reconciler.notification.channels.webhook import WebhookChannel, WebhookConfig
+from reconciler.notification.message import message_document
 
 __all__ = [
     "RECEIVER_KINDS",

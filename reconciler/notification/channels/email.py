@@ -19,8 +19,8 @@ from pydantic import Field, model_validator
 
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
-from reconciler.notification.channels.addresses import check_mail_server
-from reconciler.notification.channels.guarded import GuardedConfig
+from reconciler.notification.channels.address_guard import check_mail_server
+from reconciler.notification.channels.limits import GuardedConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import (
     DeliveryError,
@@ -29,7 +29,7 @@ from reconciler.notification.errors import (
     UnknownDeliveryError,
 )
 from reconciler.notification.message import Message
-from reconciler.notification.redaction.characters import one_line, visible
+from reconciler.notification.redaction.text import one_line, visible
 
 if TYPE_CHECKING:
     import aiosmtplib

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies_environment, proxy_bypass
 
 from reconciler.clock import current_clock
-from reconciler.notification.channels.addresses import (
+from reconciler.notification.channels.address_guard import (
     canonical_host,
     check_literal,
     check_name,

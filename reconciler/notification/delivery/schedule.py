@@ -1,4 +1,6 @@
-"""Decide, without doing anything: which channels are due, and what the results of a pass make of the status.
+"""Say what becomes of one delivery.
+
+Decide, without doing anything: which channels are due, and what the results of a pass make of the status.
 
 Everything here is a function of values. A pass is `plan` (who is due, or how long until somebody is), the deliveries,
 and `settle` (the new status and the next due time). What holds for every input:
@@ -10,6 +12,7 @@ and `settle` (the new status and the next due time). What holds for every input:
 * every channel has its own due time, drawn once, counted from the end of its attempt and stored: whoever comes early
   (an event, a restart, a foreign write) is told to wait for the rest;
 * the phase is decided on sets of channels, and becomes terminal with the last attempt, not one back-off later.
+
 """
 
 from __future__ import annotations
@@ -19,20 +22,69 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import Enum
 
 from reconciler.backoff import Backoff
-from reconciler.notification.api.spec import CHANNEL_LIMIT, NotificationRequestSpec, RetryPolicy
-from reconciler.notification.api.status import (
+from reconciler.notification.api.summary import summarize
+from reconciler.notification.api.types import (
+    CHANNEL_LIMIT,
     TERMINAL_PHASES,
     AttemptResult,
     ChannelStatus,
     DeliveryAttempt,
+    NotificationRequestSpec,
     NotificationRequestStatus,
+    RetryPolicy,
 )
-from reconciler.notification.api.summary import summarize
-from reconciler.notification.delivery.outcome import Delivery, Verdict
 
-__all__ = ["Decision", "Plan", "channels_of", "intend", "is_deferred", "next_due", "plan", "settle"]
+__all__ = [
+    "Decision",
+    "Delivery",
+    "Plan",
+    "Verdict",
+    "channels_of",
+    "intend",
+    "is_deferred",
+    "next_due",
+    "plan",
+    "settle",
+]
+
+
+class Verdict(Enum):
+    """Say how a delivery ended."""
+
+    DELIVERED = "delivered"
+    RETRYABLE = "retryable"
+    PERMANENT = "permanent"
+    DEFERRED = "deferred"
+    UNKNOWN = "unknown"  # the receiver may have the message
+    DOUBTFUL = "doubtful"  # it failed, and nobody says that the receiver has not got it
+    UNKNOWN_CHANNEL = "unknown channel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """Hold what became of one channel in one pass.
+
+    Attributes:
+        channel: its name.
+        verdict: how it ended.
+        started: when the attempt began.
+        ended: when it ended; waits count from here.
+        seconds: how long it took.
+        error: what went wrong, redacted and bounded.
+        retry_after: seconds that the receiver asked to wait, or None.
+    """
+
+    channel: str
+    verdict: Verdict
+    started: datetime
+    ended: datetime
+    seconds: float = 0.0
+    error: str = ""
+    retry_after: float | None = None
+
 
 TOGETHER = timedelta(seconds=1)
 """Channels that are due within this time of the first one run with it, so that they cost one cycle and one write."""

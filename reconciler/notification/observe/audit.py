@@ -16,7 +16,7 @@ import msgspec.json
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.meta import format_micro_time
-from reconciler.notification.ledger.recorded import Recorded
+from reconciler.notification.observe.outbox import Recorded
 
 __all__ = ["AuditLog", "AuditStatistics"]
 

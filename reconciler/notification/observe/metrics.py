@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from reconciler.notification.channels import BreakerState, CircuitBreaker
-from reconciler.notification.ledger.recorded import Recorded
+from reconciler.notification.observe.outbox import Recorded
 
 if TYPE_CHECKING:
     from reconciler.notification.channel import ChannelRegistry

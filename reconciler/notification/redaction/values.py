@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from reconciler.notification.redaction.marks import PLACEHOLDER, closing_quote
 from reconciler.notification.redaction.names import KEY_OWNERS, Kind, kind_of_name, strong
+from reconciler.notification.redaction.text import PLACEHOLDER, closing_quote
 
 __all__ = ["USER_FLAGS", "redact_values", "without_password"]
 

@@ -7,14 +7,14 @@ force), `_sources` (where it comes from).
 from reconciler.notification.routing.config import (
     Receiver,
     ReceiverConfig,
+    Route,
     RoutingConfig,
     RoutingConfigError,
     read_routing,
 )
 from reconciler.notification.routing.matchers import Matcher, MatcherError, parse_matchers
+from reconciler.notification.routing.router import RoutingObserver, RoutingStatistics, RoutingTable
 from reconciler.notification.routing.sources import ConfigMapSource, FileSource
-from reconciler.notification.routing.table import RoutingObserver, RoutingStatistics, RoutingTable
-from reconciler.notification.routing.tree import Route
 
 __all__ = [
     "ConfigMapSource",

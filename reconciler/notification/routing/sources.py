@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.cache import CacheEvent
 from reconciler.errors import ConfigurationError
 from reconciler.notification.routing.config import RoutingConfigError
-from reconciler.notification.routing.table import RoutingTable
+from reconciler.notification.routing.router import RoutingTable
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache

@@ -1,4 +1,7 @@
-"""Call channels side by side and say how each call ended."""
+"""What the channels are given of a request.
+
+Call channels side by side and say how each call ended.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,56 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 from reconciler.clock import Clock, current_clock
+from reconciler.notification.api.types import ChannelStatus, NotificationRequest
 from reconciler.notification.channel import Channel, ChannelRegistry
-from reconciler.notification.delivery.outcome import Delivery, Verdict
+from reconciler.notification.delivery.schedule import Delivery, Verdict
 from reconciler.notification.errors import (
     DeferredDeliveryError,
     PermanentDeliveryError,
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.message import Message
+from reconciler.notification.message import Link, Message
 from reconciler.notification.redaction.redactor import Redactor
 
-__all__ = ["Deliverer"]
+__all__ = ["Deliverer", "compose"]
+
+
+def compose(obj: NotificationRequest, channels: Sequence[ChannelStatus], redactor: Redactor) -> list[Message]:
+    """Return the messages for the next attempts on these channels; every text that a person wrote is redacted, once.
+
+    Recipients are those that the request names for the channel's kind: ``slack`` for ``slack:oncall``.
+    """
+    clean, spec = redactor.redact, obj.spec
+    shared: dict[str, Any] = {
+        "name": obj.name,
+        "namespace": obj.namespace or "",
+        "uid": obj.uid,
+        "type": spec.type,
+        "priority": spec.priority,
+        "subject": clean(spec.subject),
+        "body": clean(spec.body),
+        "extensions": {
+            clean(key): redactor.redact_member(key, value) for key, value in (spec.extensions or {}).items()
+        },
+        "links": tuple(
+            Link(service=clean(link.service), url=clean(link.url), label=clean(link.label))
+            for link in spec.action_links or ()
+        ),
+    }
+    return [
+        Message(
+            **shared,
+            channel=channel.name,
+            attempt=channel.attempts + 1,
+            recipients=tuple((spec.recipients or {}).get(channel.name.partition(":")[0], ())),
+        )
+        for channel in channels
+    ]
+
 
 _UNREGISTERED_RETRY = 60.0
 """Seconds until a channel that is not registered here is looked for again, if the request began where it was."""

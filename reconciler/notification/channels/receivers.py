@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from reconciler.errors import ConfigurationError
 from reconciler.notification.channel import Channel
 from reconciler.notification.channels.email import EmailChannel, EmailConfig
-from reconciler.notification.channels.guarded import GuardedChannel
+from reconciler.notification.channels.limits import GuardedChannel
 from reconciler.notification.channels.slack import SlackChannel, SlackConfig
 from reconciler.notification.channels.webhook import WebhookChannel, WebhookConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.routing import ReceiverConfig, RoutingConfig
 
 __all__ = ["RECEIVER_KINDS", "ReceiverChannels"]
+
 
 RECEIVER_KINDS: Mapping[str, type[ReceiverConfig]] = {
     "webhook": WebhookConfig,

@@ -2,6 +2,9 @@
 
 A cache can lag behind, after a fail-over above all. What this process recorded last needs no question; anything else
 costs one read from the server.
+
+
+Delete requests that have ended, and never one that is not what it seems.
 """
 
 from __future__ import annotations
@@ -10,15 +13,16 @@ from collections import OrderedDict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from reconciler.errors import NotFound
+from reconciler.cache import CachedClient
+from reconciler.errors import Conflict, NotFound
 from reconciler.meta import equal
-from reconciler.notification.api.resource import NotificationRequest
-from reconciler.notification.api.status import NotificationRequestStatus
+from reconciler.notification.api.types import NotificationRequest, NotificationRequestStatus
 
 if TYPE_CHECKING:
     from reconciler.cache import CachedClient
 
-__all__ = ["Newest"]
+__all__ = ["Newest", "delete_finished"]
+
 
 KNOWN_LIMIT = 100_000
 """Requests whose progress is remembered; one that was forgotten costs one more read from the server."""
@@ -67,3 +71,28 @@ def _progress(status: NotificationRequestStatus) -> _Progress:
     return frozenset(
         (channel.name, channel.state, channel.attempts, channel.next_attempt_time) for channel in status.channels
     )
+
+
+async def delete_finished(client: CachedClient, obj: NotificationRequest) -> bool | None:
+    """Delete a request that has ended; return False if it is gone, None if it has to be looked at again.
+
+    The deletion is conditional on the version read from the server just before: a request that somebody touched since
+    stays. A cancelled call may have deleted it.
+    """
+    try:
+        newest = await client.live.get(NotificationRequest, obj.name, obj.namespace)
+        if newest.uid != obj.uid or newest.status.completion_time != obj.status.completion_time:
+            return None
+        await client.delete(
+            NotificationRequest,
+            obj.name,
+            obj.namespace,
+            uid=newest.uid,
+            resource_version=newest.resource_version,
+            propagation="Background",
+        )
+    except NotFound:
+        return False
+    except Conflict:
+        return None
+    return True

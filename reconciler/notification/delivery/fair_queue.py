@@ -13,6 +13,7 @@ What holds:
   namespace finds a worker.
 * **Waiting is nothing**: no attempt, no write, no timer of the key, no request to the API server. Only of a receiver
   that is down every request is told once, since that can last.
+
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from collections.abc import Callable, Collection, Iterable
 
 from reconciler.clock import current_clock
 from reconciler.meta import Request
-from reconciler.notification.api.spec import Priority
+from reconciler.notification.api.types import Priority
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels import Gate
 
 __all__ = ["BOOST", "Turns"]
+
 
 BOOST = 3600.0
 """Seconds of waiting that one step of priority is worth."""

@@ -1,21 +1,80 @@
-"""Deliver as files into a directory."""
+"""Deliver to a stream that a person reads.
+
+Deliver as a JSON line through the process's logging.
+
+Deliver as files into a directory.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
+from typing import TextIO
 
 import msgspec.json
 
 from reconciler.errors import ConfigurationError
-from reconciler.notification.channels.document import message_json
 from reconciler.notification.errors import RetryableDeliveryError
-from reconciler.notification.message import Message
+from reconciler.notification.message import Message, message_json
+from reconciler.notification.redaction.text import one_line, visible
 
-__all__ = ["FileChannel"]
+__all__ = ["ConsoleChannel", "FileChannel", "LogChannel"]
+
+
+_HEAD_BEGIN = re.compile(r"^(?=[^\S\n]*\[)", re.MULTILINE)
+
+
+class ConsoleChannel:
+    """Print messages: ``[priority] [type] subject``, then the body.
+
+    Only the first line of a message begins with ``[``: lines of the body that would are indented by a space. What a
+    terminal obeys, ends a line at or shows in another order is shown as ``�``.
+
+    Args:
+        stream: where to write text. Defaults to what `sys.stdout` is at the time of each message.
+        name: the channel's name.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, name: str = "console") -> None:
+        self.name = name
+        self._stream = stream
+
+    async def deliver(self, message: Message) -> None:
+        """Write the message at once, so cancellation cannot split it.
+
+        Raises:
+            OSError: the stream cannot be written to; another attempt follows.
+        """
+        head = visible(one_line(f"[{message.priority}] [{message.type}] {message.subject}"))
+        body = _HEAD_BEGIN.sub(" ", visible(message.body.rstrip()))
+        stream = self._stream or sys.stdout
+        stream.write(f"{head}\n{body}\n")
+        stream.flush()
+
+
+class LogChannel:
+    """Log each message as one JSON object in one line, at level INFO; its keys are those of `message_document`.
+
+    Characters at which some programs end a line, and those that a terminal obeys, are escaped.
+
+    Args:
+        logger: where to log. Defaults to the logger ``reconciler.notification.delivered``.
+        name: the channel's name.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None, *, name: str = "log") -> None:
+        self.name = name
+        self._logger = logger or logging.getLogger("reconciler.notification.delivered")
+
+    async def deliver(self, message: Message) -> None:
+        """Log the message at once, so cancellation cannot split it."""
+        self._logger.info("%s", message_json(message).decode())
+
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.-]")
 _NAME_LENGTH = 120

@@ -6,13 +6,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from reconciler.notification.api.resource import NotificationRequest
-from reconciler.notification.api.status import ChannelStatus, DeliveryAttempt, NotificationRequestStatus
+from reconciler.notification.api.types import (
+    ChannelStatus,
+    DeliveryAttempt,
+    NotificationRequest,
+    NotificationRequestStatus,
+)
 from reconciler.notification.delivery.schedule import intend
-from reconciler.notification.ledger.record import record_intents, withdraw_intents
+from reconciler.notification.ledger.mutations import record_intents, withdraw_intents
 from reconciler.status import StatusBatcher
 
 __all__ = ["Intents"]
+
 
 UNMADE_LIMIT = 10_000
 """Requests that are remembered. Of one that was forgotten, an attempt that was not made counts as made."""

@@ -9,17 +9,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from reconciler.meta import format_micro_time
-from reconciler.notification.api.status import (
+from reconciler.notification.api.types import (
     TERMINAL_PHASES,
     ChannelStatus,
     DeliveryAttempt,
     NotificationRequestStatus,
 )
 from reconciler.notification.delivery.schedule import Decision
-from reconciler.notification.routing.resolution import Resolution
+from reconciler.notification.routing.router import Resolution
 from reconciler.status import StatusBatcher
 
 __all__ = ["record", "record_intents", "record_refusal", "record_resolution", "withdraw_intents"]
+
 
 ROUTED_LIMIT = 64
 """Most channels that routing can send a request to; the ledger has to fit into an object."""

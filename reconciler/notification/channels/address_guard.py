@@ -6,6 +6,7 @@ each on what is really used and not on how it is written:
 * the host of the URL, in the form in which it is sent on: a literal address in any notation, or a name of this machine;
 * what a name resolves to: local addresses are dropped, and the connection goes to one of the others;
 * the address of each socket, right before it connects, whatever led to it.
+
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = [
     "guarded_resolver",
     "is_local",
 ]
+
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
