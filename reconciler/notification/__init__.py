@@ -38,7 +38,7 @@ from reconciler.notification.errors import (
 from reconciler.notification.message import Link, Message
 from reconciler.notification.observe.audit import AuditLog
 from reconciler.notification.observe.metrics import NotificationMetrics
-from reconciler.notification.observe.outbox import NotificationStatistics, Observer, Recorded
+from reconciler.notification.observe.outbox import NotificationStatistics, Observer, StatusChange
 from reconciler.notification.operator import NotificationOperator, NotificationOptions
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction.redactor import RedactingFilter, Redactor
@@ -69,13 +69,13 @@ __all__ = [
     "NotificationStatistics",
     "Observer",
     "PermanentDeliveryError",
-    "Recorded",
     "RedactingFilter",
     "Redactor",
     "Resolution",
     "RetryPolicy",
     "RetryableDeliveryError",
     "Router",
+    "StatusChange",
     "UnknownDeliveryError",
     "attributes_of",
     "installed_channels",

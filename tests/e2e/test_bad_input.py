@@ -78,7 +78,7 @@ async def test_unknown_channel_is_told_with_those_that_there_are(client: Client)
         await asyncio.sleep(5)
         status = (await client.get(NotificationRequest, "n", "default")).status
     assert status.phase == "PartiallySent"
-    assert "no channel is called 'pigeon' here; there are: log" in (status.message or "")
+    assert "unknown channel 'pigeon'; registered channels: log" in (status.message or "")
 
 
 async def test_directory_that_cannot_be_written_is_told_and_tried_again(client: Client, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ async def test_file_mode_is_an_option(tmp_path: Path) -> None:
 
 async def test_a_slow_disk_does_not_hold_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
-    monkeypatch.setattr(local, "_write_whole", lambda *_: threads.append(threading.get_ident()))
+    monkeypatch.setattr(local, "_write_atomically", lambda *_: threads.append(threading.get_ident()))
     await FileChannel(tmp_path).deliver(message())
     assert len(threads) == 1
     assert threads != [threading.get_ident()]
@@ -172,7 +172,7 @@ def test_a_directory_that_cannot_be_written_is_found_out_at_the_start(tmp_path: 
     FileChannel(tmp_path / "a" / "b").check()
     assert files(tmp_path / "a" / "b") == []
     (tmp_path / "occupied").touch()
-    with pytest.raises(ConfigurationError, match=r"'file' cannot write into .*occupied"):
+    with pytest.raises(ConfigurationError, match=r"'file' cannot write to .*occupied"):
         FileChannel(tmp_path / "occupied" / "n").check()
 
 

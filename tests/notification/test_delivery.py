@@ -142,7 +142,7 @@ async def test_retry_after_is_passed_on_and_nonsense_is_not() -> None:
 async def test_a_delivery_that_takes_too_long_is_an_attempt_whose_outcome_nobody_knows() -> None:
     slow = Scripted("slow", sleeping(1e6))
     result = (await delivered(slow, timeout=7.5))["slow"]
-    assert (result.verdict, result.seconds, result.error) == (Verdict.UNKNOWN, 7.5, "no answer within 7.5 s")
+    assert (result.verdict, result.seconds, result.error) == (Verdict.UNKNOWN, 7.5, "no response within 7.5 s")
 
 
 async def test_a_channel_that_is_a_plain_function_has_delivered_when_it_returns() -> None:
@@ -162,7 +162,7 @@ async def test_an_unregistered_channel_is_named_with_those_there_are() -> None:
     results: list[Delivery] = []
     await deliverer(Scripted("a", sleeping(0)), Scripted("b", sleeping(0))).deliver([message("telegraph")], results)
     assert results[0].verdict is Verdict.UNKNOWN_CHANNEL
-    assert results[0].error == "no channel is called 'telegraph' here; there are: a, b"
+    assert results[0].error == "unknown channel 'telegraph'; registered channels: a, b"
 
 
 async def test_a_shutdown_is_no_attempt_and_what_was_delivered_before_it_is_kept() -> None:

@@ -14,9 +14,9 @@ from reconciler.meta import parse_time
 from reconciler.notification import (
     DeferredDeliveryError,
     NotificationRequest,
-    Recorded,
     Resolution,
     RetryableDeliveryError,
+    StatusChange,
     UnknownDeliveryError,
 )
 from tests.notification.world import DOWN, Recorder, World, virtual, world
@@ -267,9 +267,9 @@ class Notes:
     """An observer that keeps what it hears."""
 
     def __init__(self) -> None:
-        self.records: list[Recorded] = []
+        self.records: list[StatusChange] = []
 
-    def recorded(self, record: Recorded) -> None:
+    def status_saved(self, record: StatusChange) -> None:
         self.records.append(record)
         raise RuntimeError("an observer must not harm anybody")
 
@@ -386,15 +386,15 @@ async def test_the_count_of_another_process_is_not_taken_back() -> None:
         async with w.operator(pager) as (_, reconciler):
             begun = False
 
-            async def announce(*given: Any, **options: Any) -> Any:
+            async def write(*given: Any, **options: Any) -> Any:
                 nonlocal begun
                 if not begun:
                     begun = True
                     await other()
-                return await announce_as_is(*given, **options)
+                return await write_as_is(*given, **options)
 
-            announce_as_is = reconciler._intents.announce
-            reconciler._intents.announce = announce  # type: ignore[method-assign]
+            write_as_is = reconciler._write_ahead.write
+            reconciler._write_ahead.write = write  # type: ignore[method-assign]
             await w.create("pager", spec={"delivery": "AtMostOnce"})
             await asyncio.sleep(1000)
         status = await w.status()

@@ -17,7 +17,7 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.channels import BreakerState, CircuitBreaker, GuardedChannel, GuardedConfig
+from reconciler.notification.channels import BreakerState, CircuitBreaker, LimitedChannel, LimitsConfig
 from tests.notification.world import Recorder, virtual, world
 
 FAULTS = (RetryableDeliveryError, UnknownDeliveryError)
@@ -29,11 +29,11 @@ def told(name: str = "a") -> Message:
     return Message(name=name, subject="s", body="b", channel="pager", **members)
 
 
-def guarded(channel: Recorder, **limits: Any) -> GuardedChannel:
-    return GuardedChannel(channel, GuardedConfig(**limits))
+def guarded(channel: Recorder, **limits: Any) -> LimitedChannel:
+    return LimitedChannel(channel, LimitsConfig(**limits))
 
 
-async def deliver(channel: GuardedChannel, name: str = "a") -> str:
+async def deliver(channel: LimitedChannel, name: str = "a") -> str:
     try:
         await channel.deliver(told(name))
     except DeferredDeliveryError as error:
@@ -91,7 +91,7 @@ async def test_b5_a_wrong_address_does_not_open_the_breaker_and_a_cancelled_call
 @virtual
 async def test_b5_refusals_of_the_breaker_spend_no_attempt_of_a_request() -> None:
     pager = Recorder("pager", [BUSY, BUSY, BUSY, None])
-    channel = GuardedChannel(pager, GuardedConfig(breaker_failures=3, breaker_open_seconds=1000))
+    channel = LimitedChannel(pager, LimitsConfig(breaker_failures=3, breaker_open_seconds=1000))
     async with world() as w, w.operator(channel):
         for name in "abc":
             await w.create("pager", name=name, maxAttempts=2)
@@ -171,7 +171,7 @@ TestBreaker.settings = settings(max_examples=100, stateful_step_count=30, deadli
 @virtual
 async def test_messages_over_the_rate_are_put_off_and_go_out_later() -> None:
     pager = Recorder("pager")
-    channel = GuardedChannel(pager, GuardedConfig(rate_per_minute=60))
+    channel = LimitedChannel(pager, LimitsConfig(rate_per_minute=60))
     async with world() as w, w.operator(channel, workers=10):
         for number in range(10):
             await w.create("pager", name=f"n-{number}")

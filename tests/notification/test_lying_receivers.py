@@ -82,7 +82,7 @@ async def test_a_compressed_answer_is_neither_asked_for_nor_unpacked() -> None:
     async with receiver(answer(400, BOMB, Content_Encoding="gzip")) as target:
         error = await sent(webhook(target))
     assert target.requests[0].headers["accept-encoding"] == "identity"
-    assert str(error) == "HTTP 400: (a compressed answer)"
+    assert str(error) == "HTTP 400: (compressed response)"
 
 
 async def test_a_wait_that_a_receiver_asks_for_is_a_number_that_can_be_waited() -> None:

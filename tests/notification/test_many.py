@@ -133,7 +133,7 @@ async def test_five_hundred_requests_end_with_exactly_the_calls_they_need(seed: 
     for channel in channels:
         assert channel.calls == {name: wanted_of[name][channel.name].calls for name in guarantee}
     assert counted.finished == REQUESTS
-    assert (counted.active, counted.untold) == (0, 0)
+    assert (counted.active, counted.unpublished) == (0, 0)
     most = {"AtLeastOnce": 1, "Bounded": 2, "AtMostOnce": 2}
     assert sum(len(cycle) for cycle in cycles) == written >= REQUESTS
     for cycle in cycles:

@@ -483,15 +483,15 @@ async def test_the_server_is_asked_once_for_each_request_and_not_at_every_attemp
 async def test_what_is_remembered_of_requests_is_bounded_and_forgetting_costs_a_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(live_reads, "KNOWN_LIMIT", 2)
+    monkeypatch.setattr(live_reads, "PROGRESS_LIMIT", 2)
     pager = Recorder("pager", [DOWN, DOWN, DOWN, None])
     async with world() as w, w.operator(pager) as (_, reconciler):
         for number in range(3):
             await w.create("pager", name=f"n-{number}")
         await asyncio.sleep(1)
-        assert len(reconciler._newest._known) == 2
+        assert len(reconciler._staleness._known) == 2
         await asyncio.sleep(100)
-        assert (len(reconciler._newest._known), len(reconciler._wakes)) == (0, 0)
+        assert (len(reconciler._staleness._known), len(reconciler._due_times)) == (0, 0)
         assert reconciler.statistics().live_reads > 3
     assert len(pager.calls) == 6
 
@@ -509,7 +509,7 @@ async def test_an_unknown_channel_is_named_and_never_looped_on() -> None:
         first, second = await w.status(), await w.status("other")
         assert controller.statistics().reconciles == 2
     assert (first["phase"], second["phase"], second["reason"]) == ("PartiallySent", "Failed", "UnknownChannel")
-    assert "no channel is called 'telegraph' here; there are: console" in second["message"]
+    assert "unknown channel 'telegraph'; registered channels: console" in second["message"]
 
 
 @virtual
@@ -623,7 +623,7 @@ async def test_b6_the_message_is_true_after_every_cycle() -> None:
             await asyncio.sleep(0.5)
             said.append((await w.status())["message"])
             await asyncio.sleep(59.5)
-    assert "Delivered to 1 of 2 channels (console); pager is tried again at 2026-01-01T00:00:30" in said[0]
+    assert "Delivered to 1 of 2 channels (console); pager will be retried at 2026-01-01T00:00:30" in said[0]
     assert "(attempt 3 of 5)" in said[1]
     assert said[2] == "Delivered to 2 of 2 channels (console, pager)" or "attempt" in said[2]
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from reconciler.notification import ChannelRegistry, Message, NotificationMetrics, RetryableDeliveryError
-from reconciler.notification.channels import GuardedChannel, GuardedConfig
+from reconciler.notification.channels import LimitedChannel, LimitsConfig
 from reconciler.notification.routing import ConfigMapSource, RoutingTable
 from tests.notification.test_limits import deliver, guarded
 from tests.notification.test_routing import GOOD, KINDS, built
@@ -26,7 +26,7 @@ async def test_a_message_that_waits_for_a_slow_receiver_is_no_attempt_and_is_nev
     guarantee: str,
 ) -> None:
     pager = Recorder("pager", action=lambda: asyncio.sleep(20))
-    channel = GuardedChannel(pager, GuardedConfig(max_concurrent=2))
+    channel = LimitedChannel(pager, LimitsConfig(max_concurrent=2))
     async with world() as w, w.operator(channel, workers=50, timeout=30):
         for number in range(20):
             await w.create("pager", name=f"n-{number}", spec={"delivery": guarantee}, maxAttempts=1)
@@ -40,7 +40,7 @@ async def test_a_message_that_waits_for_a_slow_receiver_is_no_attempt_and_is_nev
 @virtual
 async def test_a_hundred_messages_over_the_rate_come_back_at_its_pace_and_do_not_ask_every_second() -> None:
     pager = Recorder("pager")
-    channel = GuardedChannel(pager, GuardedConfig(rate_per_minute=60))
+    channel = LimitedChannel(pager, LimitsConfig(rate_per_minute=60))
     async with world() as w, w.operator(channel, workers=50) as (controller, _):
         for number in range(100):
             await w.create("pager", name=f"n-{number}")

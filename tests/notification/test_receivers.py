@@ -355,15 +355,15 @@ async def test_a_template_that_would_never_end_is_stopped(source: str) -> None:
 
 async def test_a_template_that_is_none_is_told_when_it_is_loaded() -> None:
     async with receiver() as target:
-        with pytest.raises(ConfigurationError, match="the template of webhook:oncall cannot be read"):
+        with pytest.raises(ConfigurationError, match="invalid template of webhook:oncall"):
             webhook(target, template="{% if %}")
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "give url or url_credential"),
-        ({"url": "https://a", "url_credential": "b"}, "give url or url_credential"),
+        ({}, "set exactly one of url and url_credential"),
+        ({"url": "https://a", "url_credential": "b"}, "set exactly one of url and url_credential"),
         ({"url": "ftp://a"}, "pattern"),
         ({"url": "https://a", "headers": {"Host": "b"}}, "set by the channel itself"),
         ({"url": "https://a", "headers": {"X-A": "b\r\nX-C: d"}}, "line end"),
@@ -504,7 +504,7 @@ async def test_a_mail_has_seven_bits_and_an_address_that_has_more_is_refused_at_
         (
             {"ann@example.com": "550 unknown", "bob@example.com": "550 unknown"},
             PermanentDeliveryError,
-            "refuses every recipient: 550 unknown",
+            "rejected all recipients: 550 unknown",
         ),
         ({"ann@example.com": "450 greylisted"}, RetryableDeliveryError, "450 greylisted"),
         ({"ann@example.com": "550 unknown"}, type(None), ""),
@@ -550,8 +550,8 @@ async def test_a_mail_server_that_is_not_there_got_nothing(ca: trustme.CA, tmp_p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"username": None}, "belong together"),
-        ({"security": "none"}, "in the clear"),
+        ({"username": None}, "must be set together"),
+        ({"security": "none"}, "unencrypted"),
         ({"sender": "no address"}, "pattern"),
     ],
 )

@@ -133,7 +133,7 @@ extra: 1
         ("line 15: receivers[0].pager_configs[1].nummer:", "Extra inputs"),
         ("line 16: receivers[0].fax_configs:", "name, channels, pager_configs"),
         ("line 17: receivers[1].name:", "two receivers are called 'oncall'"),
-        ("line 18: receivers[1].channels[0]:", "no channel is called 'telegraph' here; there are: console, log"),
+        ("line 18: receivers[1].channels[0]:", "unknown channel 'telegraph'; registered channels: console, log"),
         ("line 18: receivers[1].channels[1]:", "is not a valid channel name"),
         ("line 19: receivers[2]:", "needs a name"),
         ("line 20: receivers[3]:", "needs a name"),

@@ -180,18 +180,18 @@ def test_a_clock_set_back_by_a_year_parks_a_channel_for_no_more_than_one_delay()
     status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
     year = 365 * 86_400
     early = plan(wanted, ("a",), status, now=at(-year))
-    assert (early.wait, early.amend) == (30, True)
+    assert (early.wait, early.needs_repair) == (30, True)
     amended = decide(wanted, status, now=-year).status
     assert amended.channels[0].next_attempt_time == at(30 - year)
     assert due(wanted, amended, 30 - year) == ["a"]
-    assert not plan(wanted, ("a",), amended, now=at(-year)).amend
+    assert not plan(wanted, ("a",), amended, now=at(-year)).needs_repair
 
 
 def test_a_small_difference_of_clocks_leaves_the_stored_time_alone() -> None:
     wanted = spec("a")
     status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
     early = plan(wanted, ("a",), status, now=at(-2))
-    assert (early.wait, early.amend) == (32, False)
+    assert (early.wait, early.needs_repair) == (32, False)
 
 
 # The ends
@@ -309,7 +309,7 @@ def test_the_message_is_true_after_every_pass() -> None:
     wanted = spec("console", "file", maxAttempts=2)
     first = decide(wanted, NONE, result("console", OK, 0), result("file", RETRY, 0, error="disk full"), now=0).status
     assert first.message == (
-        "Delivered to 1 of 2 channels (console); file is tried again at 2026-01-01T00:00:30.000000Z (attempt 2 of 2)"
+        "Delivered to 1 of 2 channels (console); file will be retried at 2026-01-01T00:00:30.000000Z (attempt 2 of 2)"
     )
     second = decide(wanted, first, result("file", RETRY, 30, error="disk full"), now=30).status
     assert second.message == "Delivered to 1 of 2 channels (console); file failed after 2 attempts: disk full"
@@ -344,7 +344,7 @@ def test_where_the_ledger_knows_more_than_the_channel_the_ledger_is_right() -> N
     ]
     status = NotificationRequestStatus(phase="Retrying", delivery_attempts=entries)
     found = plan(wanted, ("a", "b"), status, now=at(10))
-    assert (found.due, found.amend) == ((), True)
+    assert (found.due, found.needs_repair) == ((), True)
     assert decide(wanted, status, now=10).status.phase == "PartiallySent"
 
 

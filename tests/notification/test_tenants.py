@@ -19,7 +19,7 @@ from reconciler.notification import (
     NotificationRequest,
     RetryableDeliveryError,
 )
-from reconciler.notification.channels import GuardedChannel, GuardedConfig
+from reconciler.notification.channels import LimitedChannel, LimitsConfig
 from tests.notification.world import TIMELINE, World, document, offsets, virtual, world
 
 BUSY = RetryableDeliveryError("503")
@@ -55,8 +55,8 @@ class Slow:
         return [namespace for _, namespace, _ in self.calls]
 
 
-def guarded(channel: Any, **limits: Any) -> GuardedChannel:
-    return GuardedChannel(channel, GuardedConfig(**limits))
+def guarded(channel: Any, **limits: Any) -> LimitedChannel:
+    return LimitedChannel(channel, LimitsConfig(**limits))
 
 
 async def send(
@@ -298,7 +298,7 @@ async def test_a_place_that_was_offered_to_a_key_that_never_comes_goes_to_the_ne
     caplog.set_level(logging.WARNING, "reconciler")
     slow = Slow("slow")
     channel = guarded(slow, max_concurrent=1)
-    channel.gate.reserve("somebody else")
+    channel.limiter.reserve("somebody else")
     async with world() as w, w.operator(channel, workers=4):
         await flood(w, "a", "slow", count=2)
         await asyncio.sleep(59)

@@ -1,12 +1,7 @@
-"""Declare what a user asks for.
+"""The kind NotificationRequest: its spec and its status.
 
-The bounds stand here once. The API server checks them by the generated schema, the models check them again in Python,
-for servers that do not validate.
-
-
-Declare what the status of a request tells.
-
-Declare the kind NotificationRequest; its two halves stand in `_spec` and `_status`.
+All limits are defined here. The API server enforces them through the generated schema; the models enforce them again in
+Python, for servers that do not validate.
 """
 
 from __future__ import annotations
@@ -39,39 +34,39 @@ __all__ = [
     "RetryPolicy",
 ]
 
-
 NotificationType = Literal["Escalation", "Simple", "StatusUpdate", "Approval", "ManualReview", "Completion"]
 """What a notification is about."""
 
 Priority = Literal["Critical", "High", "Medium", "Low"]
-"""How important it is; told to the channels, never an order of delivery."""
+"""How important a notification is. Within a namespace, waiting requests of higher priority are delivered first."""
 
 DeliveryGuarantee = Literal["AtLeastOnce", "Bounded", "AtMostOnce"]
-"""What may happen when a process dies between a call and the write of its result.
+"""What happens when a process dies between a call and the write of its result.
 
-``AtLeastOnce``: the call is made again, and not counted: one more than ``maxAttempts`` for each such death.
-``Bounded``: each attempt is counted before the call: never more calls than ``maxAttempts``; such a death spends one.
-``AtMostOnce``: counted before the call too, and a call whose result is not known is never repeated.
+``AtLeastOnce``: the call is repeated and not counted, so each such death can add one call to ``maxAttempts``.
+``Bounded``: each attempt is counted before its call, so there are never more calls than ``maxAttempts``; such a death
+uses up an attempt.
+``AtMostOnce``: as ``Bounded``, and a call whose outcome is unknown is never repeated.
 """
 
 BODY_LIMIT = 65_536
-"""Most characters of a body. Twice in an object (``kubectl apply`` keeps a copy in an annotation) and in the longest
-UTF-8, they take a third of the 1.5 MiB that etcd takes for an object."""
+"""Maximum characters in a body. Stored twice (``kubectl apply`` keeps a copy in an annotation) and with four bytes a
+character, a body fills a third of the 1.5 MiB that etcd accepts for an object."""
 
 CHANNEL_LIMIT = 16
-"""Most channels of a request; with 10 attempts each it bounds the ledger at 160 entries."""
+"""Maximum channels that a request can name. With 10 attempts each, ``deliveryAttempts`` has at most 160 entries."""
 
 EXTENSION_LIMIT = 64
-"""Most extensions of a request."""
+"""Maximum extensions of a request."""
 
 RECIPIENT_LIMIT = 64
-"""Most recipients of one kind of channel."""
+"""Maximum recipients for one kind of channel."""
 
 RECIPIENT_LENGTH = 320
-"""Most characters of a recipient: the longest address that mail allows."""
+"""Maximum characters in a recipient: the longest valid email address."""
 
 LINK_LIMIT = 16
-"""Most action links of a request."""
+"""Maximum action links of a request."""
 
 _DAY = 86_400
 _YEAR = 366 * _DAY
@@ -82,10 +77,10 @@ Recipients = Annotated[list[Recipient], Field(min_length=1, max_length=RECIPIENT
 
 
 class RetryPolicy(Model):
-    """Say how often and when a channel that failed is tried again.
+    """How often and when failed deliveries are retried.
 
-    The wait after attempt n, counted from 1, is ``initialBackoffSeconds * backoffMultiplier**(n-1)``, at most
-    ``maxBackoffSeconds``, then spread by the jitter. It counts from the end of the attempt.
+    The backoff after attempt n, counted from 1, is ``initialBackoffSeconds * backoffMultiplier**(n-1)``, limited to
+    ``maxBackoffSeconds`` and then randomized by ``jitter``. It starts when the attempt ends.
     """
 
     model_config = ConfigDict(
@@ -99,12 +94,23 @@ class RetryPolicy(Model):
         )
     )
 
-    max_attempts: int = Field(default=5, ge=1, le=10, description="Most attempts on each channel, the first included.")
-    initial_backoff_seconds: int = Field(default=30, ge=1, le=_DAY, description="Wait after the first failed attempt.")
-    backoff_multiplier: float = Field(default=2, ge=1, description="Factor from one wait to the next.")
-    max_backoff_seconds: int = Field(default=480, ge=1, le=_DAY, description="Longest wait, before the jitter.")
+    max_attempts: int = Field(
+        default=5, ge=1, le=10, description="Maximum attempts on each channel, including the first."
+    )
+    initial_backoff_seconds: int = Field(
+        default=30, ge=1, le=_DAY, description="Seconds to wait after the first failed attempt."
+    )
+    backoff_multiplier: float = Field(
+        default=2, ge=1, description="Factor by which each backoff is longer than the previous one."
+    )
+    max_backoff_seconds: int = Field(
+        default=480, ge=1, le=_DAY, description="Maximum backoff in seconds, before jitter."
+    )
     jitter: float = Field(
-        default=0.1, ge=0, le=1, description="Share by which a wait may be shorter or longer; 0 gives exact waits."
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Fraction by which a backoff may be shorter or longer; 0 makes backoffs exact.",
     )
 
     @model_validator(mode="after")
@@ -115,115 +121,122 @@ class RetryPolicy(Model):
 
 
 class ActionLink(Model):
-    """Point to where a reader can act."""
+    """A link to a place where the recipient can act."""
 
-    service: str = Field(min_length=1, max_length=63, description="What it leads to, such as grafana.")
-    url: str = Field(pattern=r"^https?://[^\s<>|]+$", max_length=2048, description="The address, http or https.")
-    label: str = Field(min_length=1, max_length=75, description="What the link is called.")
+    service: str = Field(min_length=1, max_length=63, description="The service that the link opens, such as grafana.")
+    url: str = Field(pattern=r"^https?://[^\s<>|]+$", max_length=2048, description="An http or https URL.")
+    label: str = Field(min_length=1, max_length=75, description="The text of the link.")
 
 
 class NotificationRequestSpec(Model):
-    """Say what is to be told, how, and how hard to try. It cannot be changed once the request was created."""
+    """The message, where to deliver it, and how to retry. Immutable once the request has been created."""
 
     type: NotificationType = Field(description="What the notification is about.")
-    priority: Priority = Field(default="Medium", description="How important it is.")
-    subject: str = Field(min_length=1, max_length=500, description="One line.")
-    body: str = Field(min_length=1, max_length=BODY_LIMIT, description="The text.")
+    priority: Priority = Field(default="Medium", description="How important the notification is.")
+    subject: str = Field(min_length=1, max_length=500, description="The subject, one line.")
+    body: str = Field(min_length=1, max_length=BODY_LIMIT, description="The text of the message.")
     channels: list[ChannelName] | None = Field(
         default=None,
         min_length=1,
         max_length=CHANNEL_LIMIT,
-        description="Names of channels; a repeated one is used once. Without it the operator's routing decides.",
+        description="Names of the channels to deliver to; duplicates are ignored. If absent, the operator's routing "
+        "configuration chooses them.",
     )
     recipients: dict[str, Recipients] | None = Field(
         default=None,
         max_length=CHANNEL_LIMIT,
-        description="Whom to tell, by kind of channel: under email the addresses, in place of those that the receiver "
-        "has; a webhook gets its own in the message. Slack's webhooks lead to one place and know no others.",
+        description="Recipients by kind of channel. Addresses under email replace those configured for the receiver; "
+        "a webhook receives its own in the message. Slack ignores them: an incoming webhook posts to one place.",
     )
-    retry_policy: RetryPolicy = Field(default_factory=RetryPolicy, description="How hard to try.")
+    retry_policy: RetryPolicy = Field(default_factory=RetryPolicy, description="When failed deliveries are retried.")
     delivery: DeliveryGuarantee = Field(
         default="AtLeastOnce",
-        description="What may happen when the operator dies between a call and the write of its result: AtLeastOnce "
-        "calls again; Bounded counts each attempt before the call; AtMostOnce never repeats such a call.",
+        description="What happens if the operator dies between a call and the write of its result. AtLeastOnce "
+        "repeats the call; Bounded counts each attempt before its call; AtMostOnce never repeats a call whose outcome "
+        "is unknown.",
     )
     ttl_seconds_after_finished: int | None = Field(
-        default=None, ge=0, le=_YEAR, description="Delete the request so many seconds after its end; absent: keep it."
+        default=None,
+        ge=0,
+        le=_YEAR,
+        description="Seconds after completion until the request is deleted. If absent, it is kept.",
     )
     extensions: dict[str, Annotated[str, Field(max_length=1024)]] | None = Field(
         default=None,
         max_length=EXTENSION_LIMIT,
-        description="Attributes of the sender's own, for routing and for templates.",
+        description="Custom attributes, for routing and templates.",
     )
     action_links: list[ActionLink] | None = Field(
-        default=None, max_length=LINK_LIMIT, description="Where a reader can act."
+        default=None, max_length=LINK_LIMIT, description="Links to places where the recipient can act."
     )
 
 
 Phase = Literal["Retrying", "Sent", "PartiallySent", "Failed"]
-"""The stored phases. A request without one is pending: no cycle has seen it yet."""
+"""The stored phases. A request without one is pending: it has not been reconciled yet."""
 
 TERMINAL_PHASES: frozenset[Phase] = frozenset({"Sent", "PartiallySent", "Failed"})
-"""The phases that nothing leaves."""
+"""The phases that never change again."""
 
 ChannelState = Literal["Pending", "Retrying", "Delivered", "Failed", "Unknown"]
-"""The states of one channel: not tried yet, to be tried again, and the three ends. ``Unknown`` ends a channel under
-``AtMostOnce`` when nobody knows whether its message arrived."""
+"""The states of one channel: not tried yet, waiting for a retry, and the three final states. ``Unknown`` is final under
+``AtMostOnce``, when it is not known whether the message arrived."""
 
 AttemptResult = Literal["success", "failure", "unknown"]
-"""How an attempt ended. ``unknown``: it was begun, and whether the receiver has the message is not known."""
+"""How an attempt ended. ``unknown``: it was started, and it is not known whether the receiver has the message."""
 
 
 class ChannelStatus(Model):
-    """Tell how far the delivery over one channel is."""
+    """The state of the delivery over one channel."""
 
-    name: str = Field(description="The channel's name.")
-    state: ChannelState = Field(default="Pending", description="How far the delivery is.")
-    reason: str | None = Field(default=None, description="Why the channel is in this state, for programs.")
-    attempts: int = Field(default=0, ge=0, description="Attempts made.")
+    name: str = Field(description="Name of the channel.")
+    state: ChannelState = Field(default="Pending", description="State of the delivery.")
+    reason: str | None = Field(default=None, description="Machine-readable reason for the state.")
+    attempts: int = Field(default=0, ge=0, description="Number of attempts so far.")
     last_attempt_time: datetime | None = Field(default=None, description="When the last attempt ended.")
-    delay_seconds: float | None = Field(default=None, ge=0, description="The wait that nextAttemptTime was made with.")
-    next_attempt_time: datetime | None = Field(default=None, description="No attempt before this time.")
-    deferred_since: datetime | None = Field(
-        default=None, description="Since when the receiver asks to come back later."
+    delay_seconds: float | None = Field(default=None, ge=0, description="Delay in seconds that led to nextAttemptTime.")
+    next_attempt_time: datetime | None = Field(
+        default=None, description="Time before which there is no further attempt."
     )
-    last_error: str | None = Field(default=None, description="What the last failed attempt or deferral said, redacted.")
+    deferred_since: datetime | None = Field(
+        default=None, description="Start of the current series of deferrals without an attempt."
+    )
+    last_error: str | None = Field(default=None, description="Error of the last failed attempt or deferral, redacted.")
 
 
 class DeliveryAttempt(Model):
-    """Record one attempt on one channel."""
+    """One attempt on one channel."""
 
-    channel: str = Field(description="The channel's name.")
+    channel: str = Field(description="Name of the channel.")
     attempt: int = Field(ge=1, description="Number of the attempt on this channel, from 1.")
-    timestamp: datetime = Field(description="When the attempt began.")
-    result: AttemptResult = Field(description="How it ended.")
-    error: str | None = Field(default=None, description="What a failed attempt said, redacted.")
-    duration_seconds: float = Field(default=0, ge=0, description="How long it took.")
+    timestamp: datetime = Field(description="When the attempt started.")
+    result: AttemptResult = Field(description="How the attempt ended.")
+    error: str | None = Field(default=None, description="Error of a failed attempt, redacted.")
+    duration_seconds: float = Field(default=0, ge=0, description="Duration of the attempt in seconds.")
 
 
 class NotificationRequestStatus(ConditionedStatus):
-    """Tell how far the delivery of a request is. Everything but the ledger and the channels follows from these two."""
+    """The progress of the request. All other fields are derived from channels and deliveryAttempts."""
 
-    phase: Phase | None = Field(default=None, description="How far the request is; absent while it is pending.")
-    reason: str | None = Field(default=None, description="Why it is in this phase, for programs.")
-    message: str | None = Field(default=None, description="What was delivered and what comes next, for people.")
+    phase: Phase | None = Field(default=None, description="Phase of the request; absent while it is pending.")
+    reason: str | None = Field(default=None, description="Machine-readable reason for the phase.")
+    message: str | None = Field(default=None, description="What was delivered and what happens next, for people.")
     channels: list[ChannelStatus] = Field(
         default_factory=list,
-        description="The channels of this request, fixed before its first attempt.",
+        description="The channels of the request, fixed before the first attempt.",
         json_schema_extra=schema_extra(list_type="map", list_map_keys=("name",)),
     )
     delivery_attempts: list[DeliveryAttempt] = Field(
         default_factory=list,
-        description="Every attempt that was made; no more than 10 a channel.",
+        description="All attempts, at most 10 for each channel.",
         json_schema_extra=schema_extra(list_type="map", list_map_keys=("channel", "attempt")),
     )
-    total_attempts: int = Field(default=0, ge=0, description="Attempts made on all channels.")
-    successful_deliveries: int = Field(default=0, ge=0, description="Channels that delivered.")
+    total_attempts: int = Field(default=0, ge=0, description="Number of attempts on all channels.")
+    successful_deliveries: int = Field(default=0, ge=0, description="Number of channels that delivered.")
     failed_deliveries: int = Field(
-        default=0, ge=0, description="Channels that were tried, or given up, and have not delivered."
+        default=0, ge=0, description="Number of channels that were tried or given up and have not delivered."
     )
-    queued_at: datetime | None = Field(default=None, description="When the first cycle saw the request.")
-    completion_time: datetime | None = Field(default=None, description="When the request reached its last phase.")
+    queued_at: datetime | None = Field(default=None, description="When the request was first reconciled.")
+    completion_time: datetime | None = Field(default=None, description="When the request reached its final phase.")
 
 
 class NotificationRequest(
@@ -242,9 +255,9 @@ class NotificationRequest(
     rules=(
         rule(
             "self.spec == oldSelf.spec",
-            message="a notification cannot be changed once it was created: delete it and create another one",
+            message="spec is immutable: delete this NotificationRequest and create another one",
             field_path=".spec",
         ),
     ),
 ):
-    """A message that is to be delivered over one or more channels, with retries."""
+    """NotificationRequest is a message to deliver over one or more channels, with retries."""

@@ -1,9 +1,4 @@
-"""Stop calling a receiver that is down, and find out with one call whether it is back.
-
-The limits of one receiver, and who is inside them.
-
-A receiver's limits around its channel: how often, how many at a time, and not while it is down.
-"""
+"""Limits of a receiver: rate, concurrency, and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -22,26 +17,47 @@ from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliv
 from reconciler.notification.message import Message
 from reconciler.notification.routing import ReceiverConfig
 
-__all__ = ["RESERVED_SECONDS", "BreakerState", "CircuitBreaker", "Gate", "GuardedChannel", "GuardedConfig"]
+__all__ = ["RESERVATION_TIMEOUT", "BreakerState", "CircuitBreaker", "LimitedChannel", "Limiter", "LimitsConfig"]
 
 _log = logging.getLogger("reconciler.notification")
 
+RESERVATION_TIMEOUT = 60.0
+"""Seconds after which a reservation expires. It is normally used within moments, unless the process was stopped."""
+
+_FAILURES = (RetryableDeliveryError, UnknownDeliveryError, OSError, TimeoutError)
+
 BreakerState = Literal["closed", "open", "half-open"]
-"""Calls go through; none does; one does, to see."""
+"""Calls pass; no call passes; one call passes as a probe."""
+
+
+class LimitsConfig(ReceiverConfig):
+    """The options that limit any configured receiver."""
+
+    rate_per_minute: float | None = Field(default=None, gt=0)
+    """Maximum messages a minute. Others wait, which uses no attempt. Default: no limit."""
+
+    max_concurrent: int = Field(default=4, ge=1)
+    """Maximum concurrent messages; others wait."""
+
+    breaker_failures: int = Field(default=5, ge=1)
+    """Consecutive failures that open the circuit breaker."""
+
+    breaker_open_seconds: float = Field(default=30.0, gt=0)
+    """Seconds until an open circuit breaker lets one message through as a probe."""
 
 
 class CircuitBreaker:
-    """Count failures in a row; after too many refuse calls for a while, then let one through.
+    """A circuit breaker: opens after consecutive failures, and lets one call through as a probe after a while.
 
-    What the receiver refuses for good (HTTP 404) is no failure of the receiver, and closes the breaker: it answered. A
-    call that was cancelled tells nothing.
+    A permanent error (HTTP 404) is not a failure of the receiver and closes the breaker, because the receiver
+    responded. A cancelled call changes nothing.
 
     Args:
-        name: of the receiver, for the refusal.
+        name: name of the receiver, for errors.
         clock: returns monotonic seconds.
-        failures: in a row, until it opens. Default 5.
-        open_seconds: until one call is let through. Default 30.
-        on_change: hears of each new state.
+        failures: consecutive failures that open the breaker. Default 5.
+        open_seconds: seconds until a probe. Default 30.
+        on_change: called with each new state.
     """
 
     def __init__(
@@ -61,114 +77,111 @@ class CircuitBreaker:
         self._failures = 0
         self._opened: float | None = None
         self._probing = False
-        self._told: BreakerState = "closed"
+        self._reported: BreakerState = "closed"
 
     @property
     def state(self) -> BreakerState:
-        """Return the state at this moment."""
+        """Return the current state."""
         if self._opened is None:
             return "closed"
-        return "half-open" if self._probing or self._left() <= 0 else "open"
+        return "half-open" if self._probing or self.seconds_left <= 0 else "open"
 
     @property
     def seconds_left(self) -> float:
         """Return the seconds until a call is let through; 0 or less for now."""
-        return self._left()
+        return 0.0 if self._opened is None else self._opened + self._open_seconds - self._clock()
 
     @contextmanager
     def call(self, failures: tuple[type[BaseException], ...]) -> Iterator[None]:
-        """Make a call inside the block; of what it raises, these types count as failures of the receiver.
+        """Make a call inside the block; exceptions of the given types count as failures of the receiver.
 
         Raises:
-            DeferredDeliveryError: the call must not be made now; says when.
+            DeferredDeliveryError: the breaker does not let the call through; carries the time to wait.
         """
         self._enter()
         try:
             yield
         except failures:
-            self._failed()
+            self._record_failure()
             raise
         except Exception:
-            self._succeeded()
+            self._record_success()
             raise
         except BaseException:
             self._probing = False
             raise
-        self._succeeded()
+        self._record_success()
 
     def check(self) -> None:
-        """Raise if a call would be refused at this moment; claims nothing.
+        """Raise if a call would be refused now, without claiming the probe.
 
         Raises:
-            DeferredDeliveryError: it would be; says when to come back.
+            DeferredDeliveryError: a call would be refused; carries the time to wait.
         """
         if self._opened is None:
             return
-        left = self._left()
+        left = self.seconds_left
         if left > 0 or self._probing:
             wait = left if left > 0 else self._open_seconds
-            why = "is being tried by another message" if self._probing else "has failed too often"
-            raise DeferredDeliveryError(f"{self._name} {why}; it is not called for a while", retry_after=wait)
+            why = "circuit breaker half open: another message is the probe"
+            if not self._probing:
+                why = "circuit breaker open: too many consecutive failures"
+            raise DeferredDeliveryError(f"{self._name}: {why}", retry_after=wait)
 
     def _enter(self) -> None:
         self.check()
         if self._opened is not None:
             self._probing = True
-            self._tell()
+            self._report()
 
-    def _left(self) -> float:
-        return 0.0 if self._opened is None else self._opened + self._open_seconds - self._clock()
-
-    def _failed(self) -> None:
+    def _record_failure(self) -> None:
         self._failures += 1
         if self._probing or self._failures >= self._limit:
             self._opened = self._clock()
         self._probing = False
-        self._tell()
+        self._report()
 
-    def _succeeded(self) -> None:
+    def _record_success(self) -> None:
         self._failures, self._opened, self._probing = 0, None, False
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         state = self.state
-        if state != self._told:
-            self._told = state
+        if state != self._reported:
+            self._reported = state
             self._on_change(self._name, state)
 
 
-RESERVED_SECONDS = 60.0
-"""How long a reservation holds. Whoever made it comes within moments, unless its process was told to stop."""
+class Limiter:
+    """The limits of one receiver: concurrent messages, messages a minute, and none while the receiver is down.
 
-
-class Gate:
-    """The limits of one receiver: how many messages at a time, how many a minute, and none while it is down.
-
-    A place can be reserved for a message, so that a waiting request holds nothing. While the
-    breaker is not closed one message is inside at most: the one that finds out whether the receiver is back.
+    A slot can be reserved for a message, so that a waiting request does not hold a connection or a worker. While the
+    breaker is not closed, at most one message has a slot: the probe.
 
     Args:
-        name: of the receiver, for the refusal.
+        name: name of the receiver, for errors.
         breaker: the receiver's circuit breaker.
-        most: messages at a time.
-        rate_per_minute: messages a minute, None for no limit. One second's worth may come at once.
+        max_concurrent: maximum concurrent messages.
+        rate_per_minute: maximum messages a minute, or None. The messages of one second may come as a burst.
 
     Attributes:
-        listeners: called whenever a place may have become free.
+        listeners: called whenever a slot may have become free.
     """
 
-    def __init__(self, name: str, breaker: CircuitBreaker, *, most: int, rate_per_minute: float | None = None) -> None:
+    def __init__(
+        self, name: str, breaker: CircuitBreaker, *, max_concurrent: int, rate_per_minute: float | None = None
+    ) -> None:
         self.listeners: list[Callable[[], None]] = []
         self._name = name
         self._breaker = breaker
-        self._most = most
+        self._max_concurrent = max_concurrent
         self._rate = rate_per_minute
         self._spacing = 0.0 if rate_per_minute is None else 60 / rate_per_minute
         self._burst = 0.0 if rate_per_minute is None else max(0.0, rate_per_minute / 60 - 1) * self._spacing
-        self._next = -math.inf  # when a message may enter that comes alone
-        self._inside = 0
+        self._next = -math.inf  # earliest time of the next message without a burst
+        self._active = 0
         self._reserved: dict[str, float] = {}
-        self._took = 1.0  # seconds of the last message
+        self._last_duration = 1.0  # seconds
 
     @property
     def is_down(self) -> bool:
@@ -176,47 +189,47 @@ class Gate:
         return self._breaker.state == "open"
 
     def wait(self) -> float:
-        """Return the seconds until a message may enter: 0 for now, infinite while that is for those inside to say."""
+        """Return the seconds until a message gets a slot: 0 for now, infinite if a slot must become free first."""
         now = current_clock().monotonic()
         for token in [token for token, until in self._reserved.items() if until <= now]:
             del self._reserved[token]
         if self.is_down:
             return self._breaker.seconds_left
-        if self._inside + len(self._reserved) >= (self._most if self._breaker.state == "closed" else 1):
+        if self._active + len(self._reserved) >= (self._max_concurrent if self._breaker.state == "closed" else 1):
             return min(self._reserved.values(), default=math.inf) - now
         wait = self._next - self._burst - now
         return wait if wait > 1e-9 else 0.0
 
     def reserve(self, token: str) -> bool:
-        """Reserve a place for the message of a token; return whether there was one."""
+        """Reserve a slot for a message, identified by its token; return False if no slot is free."""
         if self.wait() > 0:
             return False
-        self._reserved[token] = self._charge() + RESERVED_SECONDS
+        self._reserved[token] = self._charge() + RESERVATION_TIMEOUT
         return True
 
     def cancel(self, token: str) -> None:
-        """Give a reservation back that was not used; harmless when there is none."""
+        """Cancel an unused reservation, if there is one."""
         if self._reserved.pop(token, None) is not None:
-            self._changed()
+            self._notify()
 
     @contextmanager
     def enter(self, token: str) -> Iterator[None]:
-        """Be inside for the length of the block, on the place that was reserved for the token or on a free one.
+        """Hold a slot for the length of the block: the one reserved for the token, or a free one.
 
         Raises:
-            DeferredDeliveryError: there is no place; says when to come back.
+            DeferredDeliveryError: no slot is free; carries the time to wait.
         """
         if self._reserved.pop(token, None) is None:
             self._check()
             self._charge()
-        self._inside += 1
-        began = current_clock().monotonic()
+        self._active += 1
+        started = current_clock().monotonic()
         try:
             yield
         finally:
-            self._took = current_clock().monotonic() - began
-            self._inside -= 1
-            self._changed()
+            self._last_duration = current_clock().monotonic() - started
+            self._active -= 1
+            self._notify()
 
     def _check(self) -> None:
         self._breaker.check()
@@ -224,58 +237,40 @@ class Gate:
         if wait <= 0:
             return
         if self._breaker.state != "closed":
-            why = "is being tried by another message"
-        elif self._inside + len(self._reserved) >= self._most:
-            why = f"is busy with {self._most} messages"
+            why = "circuit breaker half open: another message is the probe"
+        elif self._active + len(self._reserved) >= self._max_concurrent:
+            why = f"limit of {self._max_concurrent} concurrent messages reached"
         else:
-            why = f"takes {self._rate:g} messages a minute"
-        raise DeferredDeliveryError(f"{self._name} {why}", retry_after=wait if math.isfinite(wait) else self._took)
+            why = f"rate limit of {self._rate:g} messages per minute reached"
+        retry_after = wait if math.isfinite(wait) else self._last_duration
+        raise DeferredDeliveryError(f"{self._name}: {why}", retry_after=retry_after)
 
     def _charge(self) -> float:
         now = current_clock().monotonic()
         self._next = max(self._next, now) + self._spacing
         return now
 
-    def _changed(self) -> None:
+    def _notify(self) -> None:
         for listener in self.listeners:
             listener()
 
 
-_FAILURES = (RetryableDeliveryError, UnknownDeliveryError, OSError, TimeoutError)
+class LimitedChannel:
+    """A channel with the limits of its receiver.
 
-
-class GuardedConfig(ReceiverConfig):
-    """Say what every configured receiver can be told about its limits."""
-
-    rate_per_minute: float | None = Field(default=None, gt=0)
-    """Most messages a minute; more wait for a turn, which spends no attempt. Default: no limit."""
-
-    max_concurrent: int = Field(default=4, ge=1)
-    """Most messages at a time; others wait for a turn."""
-
-    breaker_failures: int = Field(default=5, ge=1)
-    """Failures in a row after which the receiver is left alone."""
-
-    breaker_open_seconds: float = Field(default=30.0, gt=0)
-    """Seconds until one message is let through to see."""
-
-
-class GuardedChannel:
-    """A channel that is called within limits.
-
-    The reconciler waits for a place at the `gate` before it calls; whoever calls without one is put off when there is
-    none, which spends no attempt.
+    The reconciler waits for a slot of the `limiter` before it calls. A call without a reservation is deferred if no
+    slot is free, which uses no attempt.
 
     Args:
-        channel: what to call.
+        channel: the channel to call.
         config: the limits.
 
     Attributes:
-        gate: the limits, and who is inside them.
+        limiter: the limits.
         breaker: the circuit breaker.
     """
 
-    def __init__(self, channel: Channel, config: GuardedConfig) -> None:
+    def __init__(self, channel: Channel, config: LimitsConfig) -> None:
         self.name = channel.name
         self.inner = channel
         self.breaker = CircuitBreaker(
@@ -283,31 +278,36 @@ class GuardedChannel:
             clock=lambda: current_clock().monotonic(),
             failures=config.breaker_failures,
             open_seconds=config.breaker_open_seconds,
-            on_change=_tell,
+            on_change=_log_state,
         )
-        self.gate = Gate(channel.name, self.breaker, most=config.max_concurrent, rate_per_minute=config.rate_per_minute)
+        self.limiter = Limiter(
+            channel.name,
+            self.breaker,
+            max_concurrent=config.max_concurrent,
+            rate_per_minute=config.rate_per_minute,
+        )
 
     async def deliver(self, message: Message) -> None:
-        """Deliver within the limits. Cancellation is the channel's affair, and tells the breaker nothing.
+        """Deliver within the limits. Cancellation is up to the channel, and changes nothing in the breaker.
 
         Raises:
-            DeferredDeliveryError: too many messages, or the breaker is open.
-            DeliveryError: what the channel raises.
+            DeferredDeliveryError: a limit is reached, or the breaker is open.
+            DeliveryError: raised by the channel.
         """
-        with self.gate.enter(message.idempotency_key), self.breaker.call(_FAILURES):
+        with self.limiter.enter(message.idempotency_key), self.breaker.call(_FAILURES):
             answer: Any = self.inner.deliver(message)
             if inspect.isawaitable(answer):
                 await answer
 
     async def close(self) -> None:
-        """Close the channel, if it can be closed. Cancellation leaves its connections to the loop."""
+        """Close the channel if it has a method ``close``. If cancelled, its connections stay open."""
         close = getattr(self.inner, "close", None)
         if close is not None:
             await close()
 
 
-def _tell(name: str, state: BreakerState) -> None:
-    if state == "half-open":
-        return
-    what = "has failed too often and is left alone for a while" if state == "open" else "is called again"
-    _log.warning("the receiver %s %s", name, what)
+def _log_state(name: str, state: BreakerState) -> None:
+    if state == "open":
+        _log.warning("circuit breaker of receiver %s opened after consecutive failures; deliveries are deferred", name)
+    elif state == "closed":
+        _log.warning("circuit breaker of receiver %s closed; deliveries continue", name)

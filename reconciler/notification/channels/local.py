@@ -1,9 +1,4 @@
-"""Deliver to a stream that a person reads.
-
-Deliver as a JSON line through the process's logging.
-
-Deliver as files into a directory.
-"""
+"""Channels that need no receiver: console, log and file."""
 
 from __future__ import annotations
 
@@ -30,13 +25,13 @@ _HEAD_BEGIN = re.compile(r"^(?=[^\S\n]*\[)", re.MULTILINE)
 
 
 class ConsoleChannel:
-    """Print messages: ``[priority] [type] subject``, then the body.
+    """A channel that prints messages: ``[priority] [type] subject``, then the body.
 
-    Only the first line of a message begins with ``[``: lines of the body that would are indented by a space. What a
-    terminal obeys, ends a line at or shows in another order is shown as ``�``.
+    Only the first line of a message starts with ``[``: such lines of a body are indented by a space. Control
+    characters, unusual line separators and bidirectional controls are printed as ``�``.
 
     Args:
-        stream: where to write text. Defaults to what `sys.stdout` is at the time of each message.
+        stream: the text stream to write to. Default: the value of `sys.stdout` at each message.
         name: the channel's name.
     """
 
@@ -45,10 +40,10 @@ class ConsoleChannel:
         self._stream = stream
 
     async def deliver(self, message: Message) -> None:
-        """Write the message at once, so cancellation cannot split it.
+        """Write the message in one step; cancellation cannot interrupt it.
 
         Raises:
-            OSError: the stream cannot be written to; another attempt follows.
+            OSError: the stream cannot be written; the attempt has failed and is retried.
         """
         head = visible(one_line(f"[{message.priority}] [{message.type}] {message.subject}"))
         body = _HEAD_BEGIN.sub(" ", visible(message.body.rstrip()))
@@ -58,12 +53,12 @@ class ConsoleChannel:
 
 
 class LogChannel:
-    """Log each message as one JSON object in one line, at level INFO; its keys are those of `message_document`.
+    """A channel that logs each message as one line of JSON, at level INFO; the keys are those of `message_document`.
 
-    Characters at which some programs end a line, and those that a terminal obeys, are escaped.
+    Control characters and unusual line separators are escaped.
 
     Args:
-        logger: where to log. Defaults to the logger ``reconciler.notification.delivered``.
+        logger: the logger. Default: ``reconciler.notification.delivered``.
         name: the channel's name.
     """
 
@@ -72,7 +67,7 @@ class LogChannel:
         self._logger = logger or logging.getLogger("reconciler.notification.delivered")
 
     async def deliver(self, message: Message) -> None:
-        """Log the message at once, so cancellation cannot split it."""
+        """Log the message in one step; cancellation cannot interrupt it."""
         self._logger.info("%s", message_json(message).decode())
 
 
@@ -81,16 +76,16 @@ _NAME_LENGTH = 120
 
 
 class FileChannel:
-    """Write each message as a JSON file of its own.
+    """A channel that writes each message to a JSON file.
 
-    The file is called ``<namespace>_<name>_<uid>_<attempt>.json`` and appears complete or not at all: it is written
-    beside its place and renamed, though not synced to the disk. An attempt that is repeated because the process died
-    replaces its own file.
+    The file is named ``<namespace>_<name>_<uid>_<attempt>.json`` and appears complete or not at all: it is written to a
+    temporary file and renamed, without fsync. An attempt that is repeated because the process died replaces its own
+    file.
 
     Args:
-        directory: where the files go; made with its parents when it is missing.
+        directory: the directory of the files; created with its parents if it does not exist.
         name: the channel's name.
-        mode: permission bits of the files. Defaults to 0600, since messages may tell what not every account may read.
+        mode: permission bits of the files. Default 0600, since messages may be confidential.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, name: str = "file", mode: int = 0o600) -> None:
@@ -99,12 +94,12 @@ class FileChannel:
         self._mode = mode
 
     def check(self) -> None:
-        """Make the directory if it is missing, and try whether files can be written there.
+        """Create the directory if necessary, and check that files can be written to it.
 
-        For a start that should fail at once rather than at the first message. `deliver` does not need it.
+        Call it at startup to fail early; `deliver` does not need it.
 
         Raises:
-            ConfigurationError: they cannot; the message says why.
+            ConfigurationError: the directory cannot be created or written; the message says why.
         """
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -112,14 +107,15 @@ class FileChannel:
                 pass
         except OSError as error:
             raise ConfigurationError(
-                f"the channel {self.name!r} cannot write into {self._directory}: {error.strerror or error}; "
-                "give it a directory that this account may write"
+                f"channel {self.name!r} cannot write to {self._directory}: {error.strerror or error}; "
+                "use a directory that this user can write to"
             ) from error
 
     async def deliver(self, message: Message) -> None:
-        """Write the message's file in a thread, so that a slow disk holds nobody up.
+        """Write the message's file in a thread, so that a slow disk does not block the event loop.
 
-        Cancellation returns at once; the thread finishes the file, which the next attempt of the same number replaces.
+        If cancelled, it returns at once. The thread still finishes the file, which the next attempt with the same
+        number replaces.
 
         Raises:
             RetryableDeliveryError: the directory or the file cannot be written.
@@ -127,29 +123,29 @@ class FileChannel:
         await asyncio.to_thread(self._write, message)
 
     def _write(self, message: Message) -> None:
-        message.mark_sent()  # here, for a delivery that is stopped before a thread was free has written nothing
+        message.mark_sent()  # in the thread, because a delivery cancelled before has written nothing
         target = self._directory / _file_name(message)
         content = msgspec.json.format(message_json(message), indent=2) + b"\n"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            _write_whole(target, content, self._mode)
+            _write_atomically(target, content, self._mode)
         except OSError as error:
             raise RetryableDeliveryError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _file_name(message: Message) -> str:
-    # With the parts' own limits (namespace 63, uid 36) the name stays under the 255 bytes that file systems take.
+    # With the limits of its parts (namespace 63, uid 36) the name stays below the 255 bytes that file systems allow.
     parts = (message.namespace[:63], message.name[:_NAME_LENGTH], message.uid[:36], str(message.attempt))
     return "_".join(_UNSAFE.sub("-", part) for part in parts) + ".json"
 
 
-def _write_whole(target: Path, content: bytes, mode: int) -> None:
-    descriptor, beside = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
+def _write_atomically(target: Path, content: bytes, mode: int) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             file.write(content)
-        Path(beside).replace(target)
+        Path(temporary).replace(target)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise

@@ -1,9 +1,6 @@
-"""Conversion of Markdown into Slack's own mark-up, which differs in every detail.
+"""The Slack channel: messages to an incoming webhook, with Markdown converted to Slack's mrkdwn.
 
-Markdown is parsed by markdown-it, whose cost is linear in the text with a limit on nesting.
-
-
-Deliver to Slack by an incoming webhook.
+Markdown is parsed by markdown-it with a limit on nesting, so that the cost is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -11,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec.json
 from pydantic import Field
@@ -22,6 +19,7 @@ from reconciler.notification.channels.webhook import HTTPConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.message import Message
 from reconciler.notification.redaction.text import one_line, visible
+from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -29,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SlackChannel", "SlackConfig", "chunks", "escape", "markdown_parser", "mrkdwn", "slack_payload"]
 
-
 NESTING_LIMIT = 20
-"""Most levels of quotations and lists, and of brackets. A text with more quotations and lists is shown as it is."""
+"""Maximum nesting of quotations and lists, and of brackets. A text with deeper quotations and lists is not converted.
+"""
 
 _RULES = [
     *("fence", "heading", "blockquote", "list"),
@@ -42,7 +40,7 @@ _MARKS = {"strong_open": "*", "strong_close": "*", "em_open": "_", "em_close": "
 
 @functools.cache
 def markdown_parser() -> MarkdownIt:
-    """Return the parser.
+    """Return the Markdown parser.
 
     Raises:
         MissingExtra: markdown-it-py is not installed.
@@ -55,24 +53,24 @@ def markdown_parser() -> MarkdownIt:
 
 
 def escape(text: str) -> str:
-    """Return a text in which nothing is a mention, a channel or a link: ``<!here>`` stays a text.
+    """Return the text escaped so that Slack finds no mention, channel or link in it, such as ``<!here>``.
 
-    A fence stays a text as well; it would swallow the rest if nothing closes it.
+    Code fences are escaped as well, because an unclosed one would swallow the rest of the message.
     """
     text = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return text.replace("```", "`\u200b`\u200b`")
 
 
 def mrkdwn(text: str) -> str:
-    """Return Markdown as Slack shows it: code is kept, links, bold, strike-through and headings are rewritten."""
+    """Return Markdown converted to mrkdwn: code is kept; links, bold, strikethrough and headings are rewritten."""
     tokens = markdown_parser().parse(visible(text))
-    if any(token.level >= NESTING_LIMIT - 1 for token in tokens):  # the parser drops what is nested deeper
+    if any(token.level >= NESTING_LIMIT - 1 for token in tokens):  # the parser drops deeper levels
         return escape(text).strip()
     return _Renderer().render(tokens)
 
 
 class _Renderer:
-    """The rendering of one text: the open containers from the outside, each with the blocks that it has so far."""
+    """The rendering of one text: a stack of open containers, each with its blocks so far."""
 
     def __init__(self) -> None:
         self._blocks: list[list[str]] = [[]]
@@ -154,18 +152,18 @@ def _link(address: str, label: str) -> str:
 
 
 def _plain(tokens: Sequence[Token]) -> str:
-    """Return the text of tokens without marks, for labels and headings, where Slack shows none."""
+    """Return the text of tokens without markup, for labels and headings, where Slack supports none."""
     parts = (" " if token.type in ("softbreak", "hardbreak") else token.content for token in tokens)
     return escape("".join(parts)).strip()
 
 
 def chunks(text: str, size: int, *, most: int) -> list[str]:
-    """Split a text at line ends, words or, if nothing else helps, anywhere; what exceeds the last one is cut.
+    """Return the text split at line ends, at words or, if necessary, anywhere; text beyond the last part is dropped.
 
     Args:
-        text: what to split.
-        size: most characters of a part.
-        most: most parts; the last ends with ``…`` when something was cut.
+        text: the text to split.
+        size: maximum characters in a part.
+        most: maximum number of parts; the last one ends with ``…`` if text was dropped.
     """
     parts: list[str] = []
     while text:
@@ -187,7 +185,7 @@ def _cut(text: str, size: int) -> str:
         position = head.rfind(end)
         if position > size // 2:
             return head[:position]
-    # Not inside of an escape such as &amp;, which would show its letters.
+    # Not inside an escape such as &amp;, which would then be visible.
     position = head.rfind("&", size - 6)
     return head[:position] if position > 0 and ";" not in head[position:] else head
 
@@ -195,31 +193,32 @@ def _cut(text: str, size: int) -> str:
 HEADER_LIMIT = 150
 SECTION_LIMIT = 3_000
 SECTIONS = 10
-"""Slack's limits for a header and a section, and how many sections a message gets; it takes 50 blocks in all."""
+"""Slack's limits for a header and a section, and the maximum sections of a message; Slack accepts 50 blocks in total.
+"""
 
 BODY_LIMIT = SECTIONS * SECTION_LIMIT
-"""Characters of a body that are converted: no more are shown."""
+"""Maximum characters of a body that are converted; the rest is dropped."""
 
 FALLBACK_LIMIT = 300
-"""Characters of the text that is shown where blocks are not, such as in the pop-up on a phone."""
+"""Maximum characters of the text that is shown instead of blocks, such as in push notifications."""
 
 _EMOJI = {"Critical": "🚨", "High": "⚠️", "Medium": "ℹ️", "Low": "💬"}  # noqa: RUF001 - the sign is meant
 
 
 class SlackConfig(HTTPConfig):
-    """Say how an incoming webhook of Slack is called; its address is a secret, so give `url_credential`."""
+    """The options of a Slack receiver. The URL of an incoming webhook is a secret, so set `url_credential`."""
 
     rate_per_minute: float | None = Field(default=60.0, gt=0)
-    """Slack takes one message a second for each webhook."""
+    """Maximum messages a minute; Slack accepts one message a second for each webhook."""
 
 
 class SlackChannel:
-    """Post messages as blocks: a header, the body as mrkdwn, links as buttons, and what it is about.
+    """A channel that posts messages as blocks: a header, the body as mrkdwn, links as buttons, and a context line.
 
     Args:
         name: the channel's name.
-        config: the webhook.
-        credentials: looked up at each request.
+        config: the receiver's options.
+        credentials: read for each request.
 
     Raises:
         MissingExtra: markdown-it-py is not installed.
@@ -233,26 +232,26 @@ class SlackChannel:
         self._sender = HTTPSender(config.options())
 
     async def deliver(self, message: Message) -> None:
-        """Post the message. Cancellation closes the connection; what was sent stays sent.
+        """Post the message. Cancellation closes the connection; Slack may have the message by then.
 
         Raises:
-            DeliveryError: by what Slack answers; see `HTTPSender.send`.
+            DeliveryError: depends on the response; see `HTTPSender.send`.
         """
         body = msgspec.json.encode(await asyncio.to_thread(slack_payload, message))
         headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "kube-reconciler"}
-        await self._sender.send(message, self._config.address(self._credentials), body, headers)
+        await self._sender.send(message, self._config.current_url(self._credentials), body, headers)
 
     async def close(self) -> None:
-        """Close the connections. Cancellation leaves them to the loop."""
+        """Close the connections. If cancelled, they are left to the event loop."""
         await self._sender.close()
 
 
-def slack_payload(message: Message) -> dict[str, Any]:
-    """Return what is posted for a message, within Slack's limits whatever the message is."""
+def slack_payload(message: Message) -> JSONObject:
+    """Return the payload for a message. It is within Slack's limits for any message."""
     subject = visible(" ".join(message.subject.split()))
     body = message.body if len(message.body) <= BODY_LIMIT else f"{message.body[:BODY_LIMIT]} …"
     header = _shortened(f"{_EMOJI.get(message.priority, '📢')} {subject}", HEADER_LIMIT)
-    blocks: list[dict[str, Any]] = [{"type": "header", "text": {"type": "plain_text", "text": header, "emoji": True}}]
+    blocks: list[JSONObject] = [{"type": "header", "text": {"type": "plain_text", "text": header, "emoji": True}}]
     if len(header) < len(subject):
         blocks.append(_section(f"*{escape(subject)}*"))
     blocks += [_section(part) for part in chunks(mrkdwn(body), SECTION_LIMIT, most=SECTIONS)]
@@ -267,12 +266,12 @@ def slack_payload(message: Message) -> dict[str, Any]:
             for number, link in enumerate(message.links)
         ]
         blocks.append({"type": "actions", "elements": buttons})
-    about = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
-    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escape(about)}]})
+    context = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
+    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escape(context)}]})
     return {"text": escape(_shortened(f"[{message.priority}] {subject}", FALLBACK_LIMIT)), "blocks": blocks}
 
 
-def _section(text: str) -> dict[str, Any]:
+def _section(text: str) -> JSONObject:
     return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
 
 

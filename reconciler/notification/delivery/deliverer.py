@@ -1,7 +1,4 @@
-"""What the channels are given of a request.
-
-Call channels side by side and say how each call ended.
-"""
+"""The deliveries of one reconcile: messages are built from the request and delivered concurrently."""
 
 from __future__ import annotations
 
@@ -25,13 +22,13 @@ from reconciler.notification.errors import (
 from reconciler.notification.message import Link, Message
 from reconciler.notification.redaction.redactor import Redactor
 
-__all__ = ["Deliverer", "compose"]
+__all__ = ["Deliverer", "build_messages"]
 
 
-def compose(obj: NotificationRequest, channels: Sequence[ChannelStatus], redactor: Redactor) -> list[Message]:
-    """Return the messages for the next attempts on these channels; every text that a person wrote is redacted, once.
+def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], redactor: Redactor) -> list[Message]:
+    """Return the messages for the next attempts on these channels, with all texts of the request redacted.
 
-    Recipients are those that the request names for the channel's kind: ``slack`` for ``slack:oncall``.
+    The recipients are those that the request names for the channel's kind: ``slack`` for ``slack:oncall``.
     """
     clean, spec = redactor.redact, obj.spec
     shared: dict[str, Any] = {
@@ -62,22 +59,22 @@ def compose(obj: NotificationRequest, channels: Sequence[ChannelStatus], redacto
 
 
 _UNREGISTERED_RETRY = 60.0
-"""Seconds until a channel that is not registered here is looked for again, if the request began where it was."""
+"""Seconds until an unknown channel is looked up again, if it existed at an earlier reconcile of the request."""
 
 _EXPECTED_RETRY = 5.0
-"""The same while not all channels are there yet."""
+"""Seconds until an unknown channel is looked up again while the registry is incomplete."""
 
 
 class Deliverer:
-    """Deliver messages over the registered channels; whatever one of them does, the others are not harmed.
+    """Delivers messages over the registered channels and isolates the channels from each other.
 
     Args:
-        channels: where to find the channels.
-        timeout: seconds that one delivery may take; then it is a failed attempt.
-        max_concurrent: most deliveries at a time, over all requests.
-        redactor: takes secrets out of the texts of errors.
-        now: tells the time of stamps. Default: the clock's.
-        clock: measures how long a delivery takes; defaults to `current_clock()` at each use.
+        channels: the registered channels.
+        timeout: seconds that one delivery may take before it counts as an attempt of unknown outcome.
+        max_concurrent: maximum concurrent deliveries over all requests.
+        redactor: redacts error texts.
+        now: returns the time for timestamps. Default: the clock's time.
+        clock: measures durations; defaults to `current_clock()` at each use.
     """
 
     def __init__(
@@ -90,7 +87,7 @@ class Deliverer:
         now: Callable[[], datetime] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._stamp = now
+        self._timestamp = now
         self._channels = channels
         self._redactor = redactor or Redactor()
         self._timeout = timeout
@@ -104,14 +101,14 @@ class Deliverer:
         *,
         ended: Callable[[str], None] = lambda _channel: None,
     ) -> None:
-        """Deliver all messages at the same time and put each result into `results` when it is known.
+        """Deliver all messages concurrently and append each result to `results` as soon as it is known.
 
-        Cancellation is passed on to the deliveries and waits for them. `results` then holds those that had ended, and
-        as unknown those that had been sent; the others are no attempts.
+        Cancellation cancels the deliveries and waits for them. `results` then holds the deliveries that had ended and,
+        with unknown outcome, those that had been sent; the others do not count as attempts.
 
         Args:
-            messages: what to deliver, each on its channel.
-            results: takes the results.
+            messages: the messages, each with its channel.
+            results: list that receives the results.
             ended: called with the channel's name when a delivery has ended.
         """
 
@@ -133,14 +130,14 @@ class Deliverer:
         async with self._slots:
             clock = self._clock or current_clock()
             started, began = self._now(), clock.monotonic()
-            cancelled: BaseException | None = None
+            cancellation: BaseException | None = None
             try:
                 verdict, error = await self._call(channel, message)
-            except asyncio.CancelledError as stop:
+            except asyncio.CancelledError as cancelled:
                 if not message.is_sent:
                     raise
-                cancelled = stop
-                verdict, error = Verdict.UNKNOWN, UnknownDeliveryError("stopped while waiting for the answer")
+                cancellation = cancelled
+                verdict, error = Verdict.UNKNOWN, UnknownDeliveryError("cancelled while waiting for the response")
             results.append(
                 Delivery(
                     channel=message.channel,
@@ -152,48 +149,48 @@ class Deliverer:
                     retry_after=_retry_after(error),
                 )
             )
-            if cancelled is not None:
-                raise cancelled
+            if cancellation is not None:
+                raise cancellation
 
     async def _call(self, channel: Channel, message: Message) -> tuple[Verdict, BaseException | None]:
-        """Call the channel; raise only when this delivery itself was cancelled."""
+        """Call the channel; raise only if this delivery itself was cancelled."""
         scope = asyncio.timeout(self._timeout)
         try:
             async with scope:
                 answer = channel.deliver(message)
-                # A plain `def` has delivered by now; to await its None would make a failure of it, and repeat it.
+                # A plain `def` has delivered by now. Awaiting its None would count as a failure and repeat it.
                 if inspect.isawaitable(answer):
                     await answer
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except BaseException as error:  # a plugin may raise anything, and takes nobody along
-            if _cancelled():
+        except BaseException as error:  # a channel may raise anything; other channels go on
+            if _is_task_cancelled():
                 raise asyncio.CancelledError from error
             if scope.expired():
-                return Verdict.UNKNOWN, UnknownDeliveryError(f"no answer within {self._timeout:g} s")
+                return Verdict.UNKNOWN, UnknownDeliveryError(f"no response within {self._timeout:g} s")
             return _verdict(error), error
         return Verdict.DELIVERED, None
 
     def _now(self) -> datetime:
-        return self._stamp() if self._stamp is not None else (self._clock or current_clock()).now()
+        return self._timestamp() if self._timestamp is not None else (self._clock or current_clock()).now()
 
     def _unregistered(self, message: Message) -> Delivery:
         now = self._now()
-        known = ", ".join(self._channels) or "none"
+        registered = ", ".join(self._channels) or "none"
         complete = self._channels.is_complete
         return Delivery(
             channel=message.channel,
             verdict=Verdict.UNKNOWN_CHANNEL if complete else Verdict.DEFERRED,
             started=now,
             ended=now,
-            error=f"no channel is called {message.channel!r} here; there are: {known}"
-            + ("" if complete else "; those of the routing configuration are still to come"),
+            error=f"unknown channel {message.channel!r}; registered channels: {registered}"
+            + ("" if complete else "; the channels of the routing configuration are not loaded yet"),
             retry_after=_UNREGISTERED_RETRY if complete else _EXPECTED_RETRY,
         )
 
 
-def _cancelled() -> bool:
-    """Say whether somebody asked this delivery's task to stop, in contrast to a channel that cancelled itself."""
+def _is_task_cancelled() -> bool:
+    """Return whether the current task was cancelled, as opposed to a channel that raised CancelledError by itself."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

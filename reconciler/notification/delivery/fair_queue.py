@@ -1,19 +1,18 @@
-"""Who delivers next: requests that find no place at a receiver wait here, and hold no worker meanwhile.
+"""Fair queuing of requests for delivery slots.
 
-A place is one delivery at one receiver. A request that is due asks for a place at each of its channels, delivers where
-it gets one, and waits in a line for the others; when its turn has come, the places are reserved and its key is run.
-What holds:
+A slot is permission for one delivery on one channel. A due request asks for a slot on each of its channels, delivers on
+the channels where it gets one, and waits in a queue for the others without holding a worker. When its turn comes, its
+slots are reserved and its key is enqueued. Invariants:
 
-* **Turns go round by namespace.** A place at a receiver goes to the namespace that was served there longest ago, and
-  of several receivers that have places, to the one whose namespace was served longest ago anywhere.
-* **Priorities count within a namespace**, and none starves: a request counts as if it had come `BOOST` seconds earlier
-  for each step of its priority.
-* **Workers are left for others.** A namespace, and a receiver, begins another delivery only while more workers are free
-  than it holds already. So however many requests of one namespace meet however many receivers that hang, another
-  namespace finds a worker.
-* **Waiting is nothing**: no attempt, no write, no timer of the key, no request to the API server. Only of a receiver
-  that is down every request is told once, since that can last.
-
+* **Round robin by namespace.** A slot of a channel goes to the namespace that was served there least recently. If
+  several channels have free slots, the namespace that was served least recently on any channel goes first.
+* **Priorities apply within a namespace**, and none starves: each step of priority counts as `PRIORITY_BOOST` seconds of
+  waiting.
+* **Workers are left for others.** A namespace, and a channel, starts another delivery only while more workers are free
+  than it already holds. So however many requests of one namespace meet hanging receivers, other namespaces find a
+  worker.
+* **Waiting is free**: no attempt, no status write, no timer of the key, no request to the API server. The exception is
+  a receiver that is down, which can last: each request is woken once to record it.
 """
 
 from __future__ import annotations
@@ -27,34 +26,31 @@ from reconciler.clock import current_clock
 from reconciler.meta import Request
 from reconciler.notification.api.types import Priority
 from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.channels import Gate
+from reconciler.notification.channels import Limiter
 
-__all__ = ["BOOST", "Turns"]
+__all__ = ["PRIORITY_BOOST", "FairQueue"]
 
-
-BOOST = 3600.0
+PRIORITY_BOOST = 3600.0
 """Seconds of waiting that one step of priority is worth."""
 
-LAPSE = 60.0
-"""Seconds after which places that were offered to a key are given to others, if it did not come."""
+OFFER_TIMEOUT = 60.0
+"""Seconds after which slots that were offered to a key go to others, if the key was not reconciled."""
 
-SERVED_LIMIT = 10_000
-"""Turns that are remembered. A namespace that was forgotten counts as one that was served longest ago, as it was."""
+HISTORY_LIMIT = 10_000
+"""Maximum (channel, namespace) pairs whose last turn is remembered. A forgotten one counts as served least recently."""
 
-_STEPS: dict[Priority, int] = {"Low": 0, "Medium": 1, "High": 2, "Critical": 3}
+_PRIORITY_STEPS: dict[Priority, int] = {"Low": 0, "Medium": 1, "High": 2, "Critical": 3}
 
 
-class Turns:
-    """The places of deliveries, and the lines of those that wait for one.
-
-    For one event loop.
+class FairQueue:
+    """The delivery slots of all channels, and the requests that wait for one. For one event loop.
 
     Args:
-        channels: the channels; one with a `Gate` as its ``gate`` has limits of its own.
-        workers: how many requests can be worked on at a time.
-        most: deliveries at a time, over all.
-        wake: runs a key whose turn has come.
-        is_over: returns whether nobody runs keys any more.
+        channels: the channels. A channel with a `Limiter` as its ``limiter`` has limits of its own.
+        workers: number of requests that can be reconciled concurrently.
+        max_deliveries: maximum concurrent deliveries over all channels.
+        wake: enqueues a key whose turn has come.
+        is_stopped: returns whether the controller has stopped.
     """
 
     def __init__(
@@ -62,222 +58,238 @@ class Turns:
         channels: ChannelRegistry,
         *,
         workers: int,
-        most: int,
+        max_deliveries: int,
         wake: Callable[[Request], None],
-        is_over: Callable[[], bool],
+        is_stopped: Callable[[], bool],
     ) -> None:
         self._channels = channels
         self._workers = workers
-        self._most = most
+        self._max_deliveries = max_deliveries
         self._wake = wake
-        self._is_over = is_over
-        self._lines: dict[str, _Line] = {}
-        self._held: dict[Request, dict[str, Gate | None]] = {}
-        self._tokens: dict[Request, str] = {}
-        self._busy: set[Request] = set()
-        self._requests: Counter[str] = Counter()  # that hold places, by namespace
-        self._taken = 0  # places
-        self._places: Counter[str] = Counter()  # by receiver
-        self._places_of: Counter[str] = Counter()  # by namespace
-        self._served: OrderedDict[tuple[str, str], int] = OrderedDict()  # when, by receiver ("" is all) and namespace
+        self._is_stopped = is_stopped
+        self._queues: dict[str, _ChannelQueue] = {}
+        self._held: dict[Request, dict[str, Limiter | None]] = {}
+        self._uids: dict[Request, str] = {}
+        self._in_progress: set[Request] = set()
+        self._requests_by_namespace: Counter[str] = Counter()  # requests that hold slots
+        self._slots = 0
+        self._slots_by_channel: Counter[str] = Counter()
+        self._slots_by_namespace: Counter[str] = Counter()
+        self._served: OrderedDict[tuple[str, str], int] = OrderedDict()  # last turn by (channel, namespace); "" is any
         self._turn = 0
-        self._lapses: dict[Request, asyncio.TimerHandle] = {}
+        self._offers: dict[Request, asyncio.TimerHandle] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def take(
-        self, request: Request, uid: str, priority: Priority, channels: Iterable[str], *, told: Collection[str] = ()
+    def acquire(
+        self,
+        request: Request,
+        uid: str,
+        priority: Priority,
+        channels: Iterable[str],
+        *,
+        outage_recorded: Collection[str] = (),
     ) -> frozenset[str]:
-        """Return the channels at which the request may deliver now; it waits in line for the others.
+        """Return the channels on which the request may deliver now; it waits in the queues of the others.
 
         Args:
-            request: the key, which its worker has in progress; until `release` no turn of it comes.
-            uid: of the object.
-            priority: of the request.
-            channels: those that are due. Places at others are given back.
-            told: those of them that may be down while the request waits. It is woken when another one goes down.
+            request: the key, which must be in progress; it gets no further slots until `release_all`.
+            uid: uid of the object.
+            priority: priority of the request.
+            channels: the due channels. Slots of other channels are released.
+            outage_recorded: those of them whose outage is in the request's status. The request is woken when the
+                receiver of any other channel goes down.
         """
         wanted = dict.fromkeys(channels)
-        self._busy.add(request)
-        self._tokens[request] = uid
-        if (lapse := self._lapses.pop(request, None)) is not None:
-            lapse.cancel()
+        self._in_progress.add(request)
+        self._uids[request] = uid
+        self._cancel_offer(request)
         for name in [name for name in self._held.get(request, ()) if name not in wanted]:
-            self.finish(request, name)
-        self._leave(request, but=wanted)
+            self.release(request, name)
+        self._leave_queues(request, except_for=wanted)
         for name in wanted:
             if name not in self._held.get(request, ()):
-                self._lines.setdefault(name, _Line()).join(request, priority, told=name in told)
-        self._serve(request)
+                queue = self._queues.setdefault(name, _ChannelQueue())
+                queue.join(request, priority, outage_recorded=name in outage_recorded)
+        self._assign(request)
         return frozenset(self._held.get(request, ()))
 
-    def waiting(self, request: Request) -> frozenset[str]:
-        """Return the channels for which a request waits in line."""
-        return frozenset(name for name, line in self._lines.items() if request in line)
+    def queued(self, request: Request) -> frozenset[str]:
+        """Return the channels for which a request waits."""
+        return frozenset(name for name, queue in self._queues.items() if request in queue)
 
     def is_down(self, channel: str) -> bool:
-        """Return whether a channel's receiver takes nothing for a while, so that no turn comes soon."""
-        gate = self._gate(channel)
-        return gate is not None and gate.is_down
+        """Return whether the channel's circuit breaker is open, so that no slot becomes free soon."""
+        limiter = self._limiter(channel)
+        return limiter is not None and limiter.is_down
 
     def lengths(self) -> dict[str, int]:
-        """Return how many requests wait for each channel for which any does."""
-        return {name: len(line) for name, line in self._lines.items()}
+        """Return the number of waiting requests by channel, for channels with a queue."""
+        return {name: len(queue) for name, queue in self._queues.items()}
 
-    def finish(self, request: Request, channel: str) -> None:
-        """Give the place at one channel back: the delivery has ended, or is not made."""
+    def release(self, request: Request, channel: str) -> None:
+        """Release the slot on one channel: the delivery has ended or will not be made."""
         held = self._held.get(request, {})
         if channel not in held:
             return
-        gate = held.pop(channel)
+        limiter = held.pop(channel)
         namespace = request.namespace or ""
-        self._taken -= 1
-        _take_one(self._places, channel)
-        _take_one(self._places_of, namespace)
+        self._slots -= 1
+        _decrement(self._slots_by_channel, channel)
+        _decrement(self._slots_by_namespace, namespace)
         if not held:
             del self._held[request]
-            _take_one(self._requests, namespace)
-        if gate is not None:
-            gate.cancel(_token(self._tokens[request], channel))
-        self._serve()
+            _decrement(self._requests_by_namespace, namespace)
+        if limiter is not None:
+            limiter.cancel(_token(self._uids[request], channel))
+        self._assign()
 
-    def release(self, request: Request, *, stay: bool) -> None:
-        """Give back every place of a request; it stays in the lines that it waits in, or leaves them.
+    def release_all(self, request: Request, *, keep_queued: bool) -> None:
+        """Release all slots of a request at the end of its reconcile.
 
-        One that has not asked since its last turn leaves them in any case: it wants nothing any more.
+        Args:
+            request: the key.
+            keep_queued: whether it keeps its places in the queues. A request that has not called `acquire` since its
+                last turn leaves them anyway: it no longer wants to deliver.
         """
-        if (lapse := self._lapses.pop(request, None)) is not None:
-            lapse.cancel()
-        if not (stay and request in self._busy):
-            self._leave(request)
-        self._busy.add(request)
+        self._cancel_offer(request)
+        if not (keep_queued and request in self._in_progress):
+            self._leave_queues(request)
+        self._in_progress.add(request)
         for name in list(self._held.get(request, ())):
-            self.finish(request, name)
-        self._busy.remove(request)
-        if not self.waiting(request):
-            self._tokens.pop(request, None)
-        self._serve()
+            self.release(request, name)
+        self._in_progress.remove(request)
+        if not self.queued(request):
+            self._uids.pop(request, None)
+        self._assign()
 
-    # Inside
+    # Assignment of free slots
 
-    def _serve(self, present: Request | None = None) -> None:
-        """Hand out every place that is free; `present` is in progress and need not be woken for one."""
-        if self._is_over():
+    def _assign(self, current: Request | None = None) -> None:
+        """Assign all free slots. The request `current` is in progress and needs no wake-up."""
+        if self._is_stopped():
             return
-        self._tell_of_those_that_are_down()
-        while (found := self._next(present)) is not None:
+        self._wake_for_outages()
+        while (found := self._next(current)) is not None:
             name, request = found
-            gate = self._gate(name)
-            if gate is not None and not gate.reserve(_token(self._tokens[request], name)):
+            limiter = self._limiter(name)
+            if limiter is not None and not limiter.reserve(_token(self._uids[request], name)):
                 break
-            self._hold(request, name, gate)
-            if request != present and request not in self._lapses:
-                self._lapses[request] = asyncio.get_running_loop().call_later(LAPSE, self._lapse, request)
+            self._hold(request, name, limiter)
+            if request != current and request not in self._offers:
+                self._offers[request] = asyncio.get_running_loop().call_later(OFFER_TIMEOUT, self._withdraw, request)
                 self._wake(request)
         self._set_timer()
 
-    def _tell_of_those_that_are_down(self) -> None:
-        for name, line in list(self._lines.items()):
-            if line.untold and self.is_down(name):
-                for request in list(line.untold):
-                    line.leave(request)
+    def _wake_for_outages(self) -> None:
+        for name, queue in list(self._queues.items()):
+            if queue.outage_unrecorded and self.is_down(name):
+                for request in list(queue.outage_unrecorded):
+                    queue.leave(request)
                     self._wake(request)
                 self._drop_if_empty(name)
 
-    def _next(self, present: Request | None) -> tuple[str, Request] | None:
-        """Return who gets the next place, at which receiver."""
-        if len(self._held) >= self._workers and present not in self._held:
+    def _next(self, current: Request | None) -> tuple[str, Request] | None:
+        """Return the channel and the request of the next slot, or None."""
+        if len(self._held) >= self._workers and current not in self._held:
             return None
         found: tuple[str, Request] | None = None
-        for name, line in self._lines.items():
-            gate = self._gate(name)
-            if gate is not None and gate.wait() > 0:
+        for name, queue in self._queues.items():
+            limiter = self._limiter(name)
+            if limiter is not None and limiter.wait() > 0:
                 continue
-            request = self._first(name, line, present)
-            if request is not None and (found is None or self._last(request) < self._last(found[1])):
+            request = self._first(name, queue, current)
+            if request is not None and (found is None or self._last_turn(request) < self._last_turn(found[1])):
                 found = name, request
         return found
 
-    def _first(self, name: str, line: _Line, present: Request | None) -> Request | None:
-        for namespace in sorted(line.namespaces, key=lambda namespace: self._served.get((name, namespace), 0)):
+    def _first(self, name: str, queue: _ChannelQueue, current: Request | None) -> Request | None:
+        for namespace in sorted(queue.namespaces, key=lambda namespace: self._served.get((name, namespace), 0)):
             if self._has_room(name, namespace):
-                request = line.first(namespace, but=self._busy if present is None else self._busy - {present})
+                excluded = self._in_progress if current is None else self._in_progress - {current}
+                request = queue.first(namespace, excluded=excluded)
                 if request is not None:
                     return request
-            elif present is not None and present in self._held and present in line and present.namespace == namespace:
-                return present if self._has_room(name, None) else None
+            elif current is not None and current in self._held and current in queue and current.namespace == namespace:
+                return current if self._has_room(name, None) else None
         return None
 
     def _has_room(self, name: str, namespace: str | None) -> bool:
-        """Return whether a delivery may begin at a receiver; no namespace for a request that delivers already."""
+        """Return whether a delivery may start on a channel; the namespace is None for a request that holds slots."""
         workers = self._workers - len(self._held) + (namespace is None)
-        places = self._most - self._taken
-        if self._places[name] >= min(workers, places):
+        slots = self._max_deliveries - self._slots
+        if self._slots_by_channel[name] >= min(workers, slots):
             return False
-        return namespace is None or (self._requests[namespace] < workers and self._places_of[namespace] < places)
+        return namespace is None or (
+            self._requests_by_namespace[namespace] < workers and self._slots_by_namespace[namespace] < slots
+        )
 
-    def _hold(self, request: Request, name: str, gate: Gate | None) -> None:
+    def _hold(self, request: Request, name: str, limiter: Limiter | None) -> None:
         namespace = request.namespace or ""
         if request not in self._held:
             self._held[request] = {}
-            self._requests[namespace] += 1
-        self._held[request][name] = gate
-        self._taken += 1
-        self._places[name] += 1
-        self._places_of[namespace] += 1
+            self._requests_by_namespace[namespace] += 1
+        self._held[request][name] = limiter
+        self._slots += 1
+        self._slots_by_channel[name] += 1
+        self._slots_by_namespace[namespace] += 1
         self._turn += 1
         for key in ((name, namespace), ("", namespace)):
             self._served[key] = self._turn
             self._served.move_to_end(key)
-        while len(self._served) > SERVED_LIMIT:
+        while len(self._served) > HISTORY_LIMIT:
             self._served.popitem(last=False)
-        self._lines[name].leave(request)
+        self._queues[name].leave(request)
         self._drop_if_empty(name)
 
-    def _leave(self, request: Request, *, but: Iterable[str] = ()) -> None:
-        for name in [name for name, line in self._lines.items() if name not in but and request in line]:
-            self._lines[name].leave(request)
+    def _leave_queues(self, request: Request, *, except_for: Iterable[str] = ()) -> None:
+        for name in [name for name, queue in self._queues.items() if name not in except_for and request in queue]:
+            self._queues[name].leave(request)
             self._drop_if_empty(name)
 
     def _drop_if_empty(self, name: str) -> None:
-        if not len(self._lines[name]):
-            del self._lines[name]
+        if not len(self._queues[name]):
+            del self._queues[name]
 
-    def _last(self, request: Request) -> int:
+    def _last_turn(self, request: Request) -> int:
         return self._served.get(("", request.namespace or ""), 0)
 
-    def _gate(self, name: str) -> Gate | None:
-        gate = getattr(self._channels.get(name), "gate", None)
-        if not isinstance(gate, Gate):
+    def _limiter(self, name: str) -> Limiter | None:
+        limiter = getattr(self._channels.get(name), "limiter", None)
+        if not isinstance(limiter, Limiter):
             return None
-        if self._serve not in gate.listeners:
-            gate.listeners.append(self._serve)
-        return gate
+        if self._assign not in limiter.listeners:
+            limiter.listeners.append(self._assign)
+        return limiter
 
-    def _lapse(self, request: Request) -> None:
-        self.release(request, stay=False)
+    def _cancel_offer(self, request: Request) -> None:
+        if (offer := self._offers.pop(request, None)) is not None:
+            offer.cancel()
+
+    def _withdraw(self, request: Request) -> None:
+        self.release_all(request, keep_queued=False)
 
     def _set_timer(self) -> None:
-        """Look again when the first of the receivers that say a time has a place."""
+        """Assign again when the first limiter with a known waiting time has a free slot."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        waits = [gate.wait() for name in self._lines if (gate := self._gate(name)) is not None]
+        waits = [limiter.wait() for name in self._queues if (limiter := self._limiter(name)) is not None]
         soonest = min((wait for wait in waits if wait > 0), default=math.inf)
         if math.isfinite(soonest):
-            self._timer = asyncio.get_running_loop().call_later(soonest, self._serve)
+            self._timer = asyncio.get_running_loop().call_later(soonest, self._assign)
 
 
-class _Line:
-    """Those that wait for one receiver: a queue for each priority of each namespace.
+class _ChannelQueue:
+    """The requests that wait for one channel: a queue for each priority of each namespace.
 
     Attributes:
-        untold: those that want to know when the receiver goes down.
+        outage_unrecorded: the requests to wake when the channel's receiver goes down.
     """
 
     def __init__(self) -> None:
         self._queues: dict[str, dict[int, OrderedDict[Request, float]]] = {}
         self._steps: dict[Request, int] = {}
-        self.untold: OrderedDict[Request, None] = OrderedDict()
+        self.outage_unrecorded: OrderedDict[Request, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -287,25 +299,25 @@ class _Line:
 
     @property
     def namespaces(self) -> Iterable[str]:
-        """Return those in which requests wait."""
+        """Return the namespaces with waiting requests."""
         return self._queues
 
-    def join(self, request: Request, priority: Priority, *, told: bool) -> None:
-        """Put a request last; one that waits already keeps its place."""
-        if told:
-            self.untold.pop(request, None)
+    def join(self, request: Request, priority: Priority, *, outage_recorded: bool) -> None:
+        """Append a request; a request that already waits keeps its place."""
+        if outage_recorded:
+            self.outage_unrecorded.pop(request, None)
         else:
-            self.untold[request] = None
+            self.outage_unrecorded[request] = None
         if request in self._steps:
             return
-        step = self._steps[request] = _STEPS[priority]
+        step = self._steps[request] = _PRIORITY_STEPS[priority]
         queues = self._queues.setdefault(request.namespace or "", {})
-        queues.setdefault(step, OrderedDict())[request] = current_clock().monotonic() - step * BOOST
+        queues.setdefault(step, OrderedDict())[request] = current_clock().monotonic() - step * PRIORITY_BOOST
 
     def leave(self, request: Request) -> None:
-        """Take a request out, wherever it stands."""
+        """Remove a request."""
         step = self._steps.pop(request)
-        self.untold.pop(request, None)
+        self.outage_unrecorded.pop(request, None)
         namespace = request.namespace or ""
         queues = self._queues[namespace]
         del queues[step][request]
@@ -314,11 +326,10 @@ class _Line:
         if not queues:
             del self._queues[namespace]
 
-    def first(self, namespace: str, *, but: Iterable[Request]) -> Request | None:
-        """Return the request of a namespace whose turn is next."""
-        left_out = frozenset(but)
+    def first(self, namespace: str, *, excluded: Collection[Request]) -> Request | None:
+        """Return the next request of a namespace."""
         heads = [
-            next((entry for entry in queue.items() if entry[0] not in left_out), None)
+            next((entry for entry in queue.items() if entry[0] not in excluded), None)
             for queue in self._queues[namespace].values()
         ]
         found = min((head for head in heads if head is not None), key=lambda head: head[1], default=None)
@@ -330,7 +341,7 @@ def _token(uid: str, channel: str) -> str:
     return f"{uid}/{channel}"
 
 
-def _take_one(counts: Counter[str], name: str) -> None:
+def _decrement(counts: Counter[str], name: str) -> None:
     counts[name] -= 1
     if not counts[name]:
         del counts[name]

@@ -1,10 +1,7 @@
-"""Know whether the version in hand is the newest, before something is done that cannot be taken back.
+"""Reads from the API server, past the cache, before an action that cannot be undone.
 
-A cache can lag behind, after a fail-over above all. What this process recorded last needs no question; anything else
-costs one read from the server.
-
-
-Delete requests that have ended, and never one that is not what it seems.
+The cache can lag behind, above all after a failover. A status that this process has just written needs no check; any
+other costs one read from the server.
 """
 
 from __future__ import annotations
@@ -13,7 +10,6 @@ from collections import OrderedDict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from reconciler.cache import CachedClient
 from reconciler.errors import Conflict, NotFound
 from reconciler.meta import equal
 from reconciler.notification.api.types import NotificationRequest, NotificationRequestStatus
@@ -21,49 +17,52 @@ from reconciler.notification.api.types import NotificationRequest, NotificationR
 if TYPE_CHECKING:
     from reconciler.cache import CachedClient
 
-__all__ = ["Newest", "delete_finished"]
+__all__ = ["StalenessCheck", "delete_finished"]
 
-
-KNOWN_LIMIT = 100_000
-"""Requests whose progress is remembered; one that was forgotten costs one more read from the server."""
+PROGRESS_LIMIT = 100_000
+"""Maximum requests whose progress is remembered. A forgotten one costs one more read from the server."""
 
 _Progress = frozenset[tuple[str, str, int, datetime | None]]
-"""What tells how far the channels of a request are; it never comes back to an earlier value."""
+"""The progress of a request's channels; it never returns to an earlier value."""
 
 
-class Newest:
-    """Remember how far each request was when this process last wrote it."""
+class StalenessCheck:
+    """Checks whether an object is up to date, without a read if this process wrote its status last.
+
+    Attributes:
+        reads: number of reads from the server.
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, _Progress] = OrderedDict()
         self.reads = 0
 
     def remember(self, uid: str, status: NotificationRequestStatus) -> None:
-        """Note what was recorded."""
+        """Remember the status that this process writes."""
         self._known[uid] = _progress(status)
         self._known.move_to_end(uid)
-        if len(self._known) > KNOWN_LIMIT:
+        if len(self._known) > PROGRESS_LIMIT:
             self._known.popitem(last=False)
 
     def forget(self, uid: str) -> None:
-        """Let go of a request that has ended."""
+        """Forget a request that has ended."""
         self._known.pop(uid, None)
 
-    async def is_newest(
+    async def is_up_to_date(
         self, client: CachedClient, obj: NotificationRequest, status: NotificationRequestStatus
     ) -> bool:
-        """Say whether nobody has gone further with the request than `obj` tells. A cancelled call changes nothing."""
+        """Return whether no other process has made progress with the request. Cancellation changes nothing."""
         if self._known.get(obj.uid) == _progress(status):
             return True
         self.reads += 1
         try:
-            newest = await client.live.get(NotificationRequest, obj.name, obj.namespace)
+            live = await client.live.get(NotificationRequest, obj.name, obj.namespace)
         except NotFound:
             return False
-        if newest.uid != obj.uid or newest.metadata.deletion_timestamp is not None:
+        if live.uid != obj.uid or live.metadata.deletion_timestamp is not None:
             return False
-        return newest.resource_version == obj.resource_version or equal(
-            newest.to_dict().get("status"), obj.to_dict().get("status")
+        return live.resource_version == obj.resource_version or equal(
+            live.to_dict().get("status"), obj.to_dict().get("status")
         )
 
 
@@ -74,21 +73,21 @@ def _progress(status: NotificationRequestStatus) -> _Progress:
 
 
 async def delete_finished(client: CachedClient, obj: NotificationRequest) -> bool | None:
-    """Delete a request that has ended; return False if it is gone, None if it has to be looked at again.
+    """Delete a request that has ended; return False if it no longer exists, None if it changed and must be read again.
 
-    The deletion is conditional on the version read from the server just before: a request that somebody touched since
-    stays. A cancelled call may have deleted it.
+    The deletion is conditional on the version that was just read from the server, so a request that has changed since
+    is kept. A cancelled call may have deleted it.
     """
     try:
-        newest = await client.live.get(NotificationRequest, obj.name, obj.namespace)
-        if newest.uid != obj.uid or newest.status.completion_time != obj.status.completion_time:
+        live = await client.live.get(NotificationRequest, obj.name, obj.namespace)
+        if live.uid != obj.uid or live.status.completion_time != obj.status.completion_time:
             return None
         await client.delete(
             NotificationRequest,
             obj.name,
             obj.namespace,
-            uid=newest.uid,
-            resource_version=newest.resource_version,
+            uid=live.uid,
+            resource_version=live.resource_version,
             propagation="Background",
         )
     except NotFound:

@@ -1,4 +1,8 @@
-"""Count attempts before their calls, and know of those that were counted for calls that then were not made."""
+"""Write-ahead attempts: under ``Bounded`` and ``AtMostOnce`` an attempt is written to the status before its call.
+
+A write-ahead attempt is an entry of ``deliveryAttempts`` with the result ``unknown``, which the real result replaces.
+If the process dies in between, the entry remains and counts as made.
+"""
 
 from __future__ import annotations
 
@@ -12,90 +16,96 @@ from reconciler.notification.api.types import (
     NotificationRequest,
     NotificationRequestStatus,
 )
-from reconciler.notification.delivery.schedule import intend
-from reconciler.notification.ledger.mutations import record_intents, withdraw_intents
+from reconciler.notification.ledger.mutations import add_write_ahead, remove_write_ahead
 from reconciler.status import StatusBatcher
 
-__all__ = ["Intents"]
+__all__ = ["WriteAhead"]
+
+UNCALLED_LIMIT = 10_000
+"""Maximum requests whose uncalled attempts are remembered. For a forgotten one, such an attempt counts as made."""
 
 
-UNMADE_LIMIT = 10_000
-"""Requests that are remembered. Of one that was forgotten, an attempt that was not made counts as made."""
+class WriteAhead:
+    """Writes attempts ahead of their calls, and remembers those that no call followed.
 
-
-class Intents:
-    """Write intents before calls, and remember those that no call followed.
-
-    They may be written all the same: their write failed, or came too late. Without that memory an intent which this
-    process wrote for nothing would look like the call of a process that died.
+    Such an attempt may still end up in the status: its write failed with an unknown outcome, or finished too late.
+    Without this memory it would look like the call of a process that died.
 
     Args:
-        now: tells the time of stamps.
-        check_leader: raises in a process that does not lead.
+        now: returns the time for timestamps.
+        check_leader: raises if this process is not the leader.
     """
 
     def __init__(self, now: Callable[[], datetime], check_leader: Callable[[], None]) -> None:
         self._now = now
         self._check_leader = check_leader
-        self._unmade: OrderedDict[str, tuple[DeliveryAttempt, ...]] = OrderedDict()
+        self._uncalled: OrderedDict[str, tuple[DeliveryAttempt, ...]] = OrderedDict()
 
-    async def announce(
+    async def write(
         self,
         obj: NotificationRequest,
         due: Sequence[ChannelStatus],
         status: StatusBatcher[NotificationRequestStatus],
         *,
-        behind: bool,
+        has_unsaved_results: bool,
     ) -> Sequence[DeliveryAttempt]:
-        """Write what has to be written before the calls, and return the attempts that were counted ahead of them.
+        """Write what the status must hold before the calls, and return the write-ahead attempts.
 
-        A cancelled call leaves the intents to be taken back by the flush of this cycle, or by the next cycle.
+        If cancelled, the attempts are removed again by this reconcile's flush or by the next reconcile.
 
         Args:
             obj: the request.
-            due: the channels that are about to be called.
-            status: the cycle's batcher.
-            behind: whether results of an earlier cycle are not saved. They are saved first, so that no more than the
-                calls of one pass are ever without a record.
+            due: the channels to call.
+            status: the status batcher of the reconcile.
+            has_unsaved_results: whether results of an earlier reconcile are not saved yet. They are saved first, so
+                that at most the calls of one reconcile are unrecorded at any time.
 
         Raises:
-            StatusError: it could not be written, so nobody may be called.
-            NotLeader: another process leads.
+            StatusError: the write failed, so no channel may be called.
+            NotLeader: another process is the leader.
         """
         self._check_leader()
-        intents = () if obj.spec.delivery == "AtLeastOnce" else intend(due, now=self._now())
-        record_intents(status, intents)
+        attempts = () if obj.spec.delivery == "AtLeastOnce" else _attempts(due, self._now())
+        add_write_ahead(status, attempts)
         try:
-            if intents or behind:
+            if attempts or has_unsaved_results:
                 await status.flush()
                 self._check_leader()
         except BaseException:
-            self._remember(obj.uid, intents)
-            withdraw_intents(status, intents)
+            self._remember(obj.uid, attempts)
+            remove_write_ahead(status, attempts)
             raise
-        return intents
+        return attempts
 
-    def without_unmade(
+    def without_uncalled(
         self, obj: NotificationRequest, status: StatusBatcher[NotificationRequestStatus]
     ) -> NotificationRequestStatus:
-        """Return the stored status without attempts that this process counted and then did not make; take them back.
+        """Return the stored status without attempts that this process wrote ahead and never made; remove them as well.
 
-        The time of an intent tells it from that of another process, whose call may have been made.
+        The timestamp tells them from attempts of other processes, whose calls may have been made.
         """
-        known = self._unmade.get(obj.uid)
-        if known is None:
+        uncalled = self._uncalled.get(obj.uid)
+        if uncalled is None:
             return obj.status
-        entries = obj.status.delivery_attempts
-        withdraw_intents(status, [entry for entry in entries if entry in known])
-        return obj.status.model_copy(update={"delivery_attempts": [entry for entry in entries if entry not in known]})
+        attempts = obj.status.delivery_attempts
+        remove_write_ahead(status, [attempt for attempt in attempts if attempt in uncalled])
+        made = [attempt for attempt in attempts if attempt not in uncalled]
+        return obj.status.model_copy(update={"delivery_attempts": made})
 
     def forget(self, uid: str) -> None:
-        """Let go of a request that has ended."""
-        self._unmade.pop(uid, None)
+        """Forget a request that has ended."""
+        self._uncalled.pop(uid, None)
 
-    def _remember(self, uid: str, intents: Sequence[DeliveryAttempt]) -> None:
-        if not intents:
+    def _remember(self, uid: str, attempts: Sequence[DeliveryAttempt]) -> None:
+        if not attempts:
             return
-        self._unmade[uid] = (*self._unmade.get(uid, ()), *intents)
-        if len(self._unmade) > UNMADE_LIMIT:
-            self._unmade.popitem(last=False)
+        self._uncalled[uid] = (*self._uncalled.get(uid, ()), *attempts)
+        if len(self._uncalled) > UNCALLED_LIMIT:
+            self._uncalled.popitem(last=False)
+
+
+def _attempts(due: Sequence[ChannelStatus], now: datetime) -> tuple[DeliveryAttempt, ...]:
+    return tuple(
+        DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
+        for channel in due
+    )

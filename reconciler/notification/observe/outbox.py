@@ -1,9 +1,4 @@
-"""Tell others what a pass came to, once it is durable: events, metrics and audit hear of nothing else.
-
-Tell people of a request by Kubernetes Events, when something changed and not otherwise.
-
-Say what a reconciler counts.
-"""
+"""Observers of saved status changes: metrics, audit and Events see a change only once its status write is durable."""
 
 from __future__ import annotations
 
@@ -16,24 +11,24 @@ from typing import Protocol
 from reconciler.events import EventRecorder
 from reconciler.notification.api.types import DeliveryAttempt, NotificationRequest, NotificationRequestStatus
 
-__all__ = ["Announcer", "NotificationStatistics", "Observer", "Outbox", "Recorded"]
+__all__ = ["EventEmitter", "NotificationStatistics", "Observer", "Outbox", "StatusChange"]
 
 _log = logging.getLogger("reconciler.notification")
 
 OUTBOX_LIMIT = 10_000
-"""Requests whose records wait for their status write; the oldest are dropped first, and counted."""
+"""Maximum requests whose changes wait for their status write. The oldest are dropped first, and counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """Be what one pass recorded.
+class StatusChange:
+    """What one reconcile changed in the status of a request.
 
     Attributes:
-        request: the request, as the pass read it.
-        before: the status that the pass began with.
-        after: the status that it recorded.
-        attempts: the attempts that it added to the ledger.
-        deferred: names of the channels that asked to come back later.
+        request: the request, as the reconcile read it.
+        before: the status at the start of the reconcile.
+        after: the status that was written.
+        attempts: the attempts that were added.
+        deferred: names of the channels that deferred the delivery.
     """
 
     request: NotificationRequest
@@ -44,85 +39,90 @@ class Recorded:
 
     @property
     def finished(self) -> bool:
-        """Say whether the pass brought the request to its end."""
+        """Return whether the request reached its final phase with this change."""
         return self.after.completion_time is not None and self.before.completion_time is None
 
 
 class Observer(Protocol):
-    """Hear of what was recorded."""
+    """An observer of saved status changes."""
 
-    def recorded(self, record: Recorded) -> None:
-        """Take note, without waiting; called on the event loop after the status write, once for each record."""
+    def status_saved(self, change: StatusChange, /) -> None:
+        """Called on the event loop after the status write, once for each change. Must not block."""
         ...
 
 
 class Outbox:
-    """Hold records until their status is written, then hand them to the observers.
+    """Status changes that wait for their status write before they go to the observers.
 
     Args:
-        observers: who hears. One that raises is logged, and harms nobody.
+        observers: the observers. An exception of an observer is logged and affects nothing else.
+
+    Attributes:
+        dropped: number of changes that were dropped because their status was not written.
     """
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(observers)
-        self._waiting: OrderedDict[str, list[Recorded]] = OrderedDict()
+        self._waiting: OrderedDict[str, list[StatusChange]] = OrderedDict()
         self.dropped = 0
 
-    def add(self, record: Recorded) -> None:
-        """Keep a record until `commit`."""
-        uid = record.request.uid
-        self._waiting.setdefault(uid, []).append(record)
+    def add(self, change: StatusChange) -> None:
+        """Hold a change until `publish`."""
+        uid = change.request.uid
+        self._waiting.setdefault(uid, []).append(change)
         self._waiting.move_to_end(uid)
         if len(self._waiting) > OUTBOX_LIMIT:
             _, lost = self._waiting.popitem(last=False)
             self.dropped += len(lost)
 
-    def commit(self, uid: str) -> None:
-        """Hand out what waits for this request, in order: its status is written."""
-        for record in self._waiting.pop(uid, ()):
+    def publish(self, uid: str) -> None:
+        """Pass the changes of a request to the observers, in order: its status is written."""
+        for change in self._waiting.pop(uid, ()):
             for observer in self._observers:
                 try:
-                    observer.recorded(record)
-                except Exception:  # noqa: BLE001 - an observer is foreign code
-                    _log.exception("%s could not take note of a delivery", type(observer).__name__)
+                    observer.status_saved(change)
+                except Exception as error:  # noqa: BLE001 - observers are user code
+                    name, key = type(observer).__name__, f"{change.request.namespace}/{change.request.name}"
+                    _log.exception("%s: observer %s failed: %s: %s", key, name, type(error).__name__, error)
 
 
-class Announcer:
-    """Emit an Event when the phase of a request changed.
+class EventEmitter:
+    """An observer that emits a Kubernetes Event when the phase of a request changes.
 
     Args:
-        events: returns the recorder; asked at each use, since a reconciler has none before it belongs to a controller.
+        events: returns the recorder; called at each use, since a reconciler has none before it is added to a manager.
     """
 
     def __init__(self, events: Callable[[], EventRecorder]) -> None:
         self._events = events
 
-    def recorded(self, record: Recorded) -> None:
-        """Emit what changed; a repeated run of the same pass changes nothing any more."""
-        after = record.after
-        if after.phase == record.before.phase:
+    def status_saved(self, change: StatusChange) -> None:
+        """Emit an Event if the phase has changed."""
+        after = change.after
+        if after.phase == change.before.phase:
             return
         events = self._events()
-        tell = events.warning if after.phase in {"Failed", "PartiallySent"} else events.normal
-        tell(record.request, after.reason or "", after.message or "")
+        emit = events.warning if after.phase in {"Failed", "PartiallySent"} else events.normal
+        emit(change.request, after.reason or "", after.message or "")
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationStatistics:
-    """Count what a reconciler did since it was made.
+    """Counts of a reconciler since it was created.
 
     Attributes:
-        delivered: attempts that delivered.
-        failed: attempts that failed, or of which nobody knows the outcome.
-        deferred: deliveries that were put off without an attempt.
-        early: runs that came before anything was due, and did nothing.
-        stale: runs that were put off because the server had a newer version.
+        delivered: successful attempts.
+        failed: attempts that failed or whose outcome is unknown.
+        deferred: deliveries that were deferred without an attempt.
+        early: reconciles before anything was due, which did nothing.
+        stale: reconciles that stopped because the server had a newer version.
         live_reads: reads from the server before a first delivery.
         finished: requests that reached a terminal phase.
-        expired: finished requests that were deleted by their ``ttlSecondsAfterFinished``.
-        active: requests that are being delivered at this moment.
-        waiting: deliveries that wait for a turn at this moment.
-        untold: requests whose records were dropped because their status could not be written for too long.
+        expired: finished requests that were deleted by ``ttlSecondsAfterFinished``.
+        active: requests that are being delivered now.
+        waiting: deliveries that wait in a queue now.
+        unpublished: status changes that were dropped before observers saw them, because their status could not be
+            written for too long.
     """
 
     delivered: int = 0
@@ -135,4 +135,4 @@ class NotificationStatistics:
     expired: int = 0
     active: int = 0
     waiting: int = 0
-    untold: int = 0
+    unpublished: int = 0
