@@ -113,7 +113,7 @@ def test_the_example_is_what_the_operator_takes_with_its_credentials_and_names_t
         main(["run", "notification", "--routing-file", str(ROUTING), "--credentials", str(tmp_path / "none")])
     err = capsys.readouterr().err
     for name in ("alerts-token", "alerts-signing-key", "slack-on-call", "slack-storage", "smtp-password"):
-        assert f"there is no credential '{name}'" in err
+        assert f"credential '{name}' not found" in err
 
 
 def test_the_container_runs_what_the_deployment_asks_for(capsys: pytest.CaptureFixture[str]) -> None:

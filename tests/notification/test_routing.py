@@ -67,7 +67,7 @@ def table() -> tuple[RoutingTable, ChannelRegistry]:
 def problems(text: str, channels: list[str] | None = None) -> list[str]:
     with pytest.raises(RoutingConfigError) as caught:
         read_routing(text, name="routing.yaml", kinds=KINDS, channels=channels)
-    assert str(caught.value).startswith("the routing configuration routing.yaml cannot be used:\n")
+    assert str(caught.value).startswith("invalid routing configuration routing.yaml:\n")
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -117,27 +117,27 @@ extra: 1
 """
     found = problems(text, channels=["console", "log"])
     expected = [
-        ("line 2: route.receiver:", "no receiver is called 'nobody'"),
+        ("line 2: route.receiver:", "unknown receiver 'nobody'"),
         ("line 3: route.matchers:", "matches everything"),
-        ("line 4: route.continue:", "nothing lies behind"),
-        ("line 6: route.routes[0].matchers[0]:", "cannot be read: missing"),
-        ("line 7: route.routes[0].reciever:", "no such key"),
+        ("line 4: route.continue:", "no siblings to continue with"),
+        ("line 6: route.routes[0].matchers[0]:", "invalid regular expression '(': missing"),
+        ("line 7: route.routes[0].reciever:", "unknown key"),
         ("line 8: route.routes[1].matchers[0]:", "expected a name, found '='"),
         ("line 8: route.routes[1].matchers[1]:", "not 7"),
-        ("line 9: route.routes[1].receiver:", "no receiver is called 'gone'; there are: oncall"),
+        ("line 9: route.routes[1].receiver:", "unknown receiver 'gone'; defined receivers: oncall"),
         ("line 10: route.routes[1].continue:", "not 'perhaps'"),
-        ("line 11: route.routes[2].match_re.env:", "cannot be read"),
-        ("line 12: route.routes[3]:", "a route is a mapping"),
+        ("line 11: route.routes[2].match_re.env:", "invalid regular expression"),
+        ("line 12: route.routes[3]:", "a route must be a mapping"),
         ("line 15: receivers[0].pager_configs[0].number:", "valid integer"),
         ("line 15: receivers[0].pager_configs[1].number:", "Field required"),
         ("line 15: receivers[0].pager_configs[1].nummer:", "Extra inputs"),
         ("line 16: receivers[0].fax_configs:", "name, channels, pager_configs"),
-        ("line 17: receivers[1].name:", "two receivers are called 'oncall'"),
+        ("line 17: receivers[1].name:", "duplicate receiver name 'oncall'"),
         ("line 18: receivers[1].channels[0]:", "unknown channel 'telegraph'; registered channels: console, log"),
         ("line 18: receivers[1].channels[1]:", "is not a valid channel name"),
         ("line 19: receivers[2]:", "needs a name"),
         ("line 20: receivers[3]:", "needs a name"),
-        ("line 21: extra:", "no such key"),
+        ("line 21: extra:", "unknown key"),
     ]
     assert len(found) == len(expected), "\n".join(found)
     for problem, (place, words) in zip(found, expected, strict=True):
@@ -148,12 +148,12 @@ extra: 1
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "it is empty"),
-        ("just words", "it is empty"),
-        ("route: [", "not YAML: "),
-        ("route: {receiver: a}\nroute: {receiver: b}\nreceivers: [{name: a}]", "the key 'route' stands twice"),
+        ("", "the configuration is empty"),
+        ("just words", "the configuration is empty"),
+        ("route: [", "invalid YAML: "),
+        ("route: {receiver: a}\nroute: {receiver: b}\nreceivers: [{name: a}]", "duplicate key 'route'"),
         ("receivers: [{name: a}]", "the root route is missing"),
-        ("route: {receiver: a}", "receivers: at least one is needed"),
+        ("route: {receiver: a}", "receivers: at least one receiver is required"),
         ("route: {routes: []}\nreceivers: [{name: a}]", "the root route needs a receiver"),
         ("route: {receiver: a}\nreceivers: {name: a}", "a list, not"),
         ("route: {receiver: 'ü b'}\nreceivers: [{name: 'ü b', pager_configs: [{number: 1}]}]", "letters, digits"),
@@ -184,7 +184,7 @@ def test_a_bad_configuration_leaves_the_old_one_in_force_with_its_channels() -> 
         routing.load(GOOD.replace("receiver: oncall", "receiver: nobody"), name="f")
     assert routing.resolve({"priority": "Critical"}).channels == ("pager:oncall",)
     assert list(registry) == before
-    assert "no receiver is called 'nobody'" in (routing.resolve({}).problem or "")
+    assert "unknown receiver 'nobody'" in (routing.resolve({}).problem or "")
     statistics = routing.statistics()
     assert (statistics.loaded, statistics.refused, statistics.receivers) == (1, 1, 3)
     routing.load(GOOD)
@@ -229,7 +229,7 @@ async def test_a_file_is_followed_and_one_that_vanishes_changes_nothing(tmp_path
     routing, _ = table()
     file = tmp_path / "routing.yaml"
     source = FileSource(file, routing, interval=5)
-    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+    with pytest.raises(ConfigurationError, match="cannot read the routing configuration .*: No such file"):
         source.load()
     file.write_text(GOOD)
     source.load()

@@ -1,1 +1,1 @@
-"""Redaction of secrets in texts, and of characters that a text must not bring along."""
+"""Redaction of secrets, and of characters that could forge or hide text."""

@@ -1,7 +1,4 @@
-"""Redaction of what is known by its beginning: private keys, tokens, credentials behind a scheme.
-
-Redaction of URLs: logins, lone tokens, and the paths of incoming webhooks.
-"""
+"""Redaction of secrets with a known form: private keys, tokens, authentication schemes, and URLs."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ _KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|[\"'
 
 
 def redact_private_keys(text: str) -> str:
-    """Replace private keys in PEM; one without an end goes to the end of the quotation or text that it is in."""
+    """Replace PEM private keys; an unterminated one is replaced to the end of the quotation or text that contains it."""
     out: list[str] = []
     done = 0
     while begin := _KEY_BEGIN.search(text, done):
@@ -52,12 +49,12 @@ _CREDENTIALS = re.compile(r"[A-Za-z0-9+/._~=-]{6,}+")
 
 
 def redact_tokens(text: str) -> str:
-    """Replace tokens that are known by their beginning, and the passwords of a ``.netrc``."""
+    """Replace tokens with a known prefix, and the passwords of a ``.netrc``."""
     return _LOGIN.sub(rf"\1{PLACEHOLDER}", _TOKENS.sub(PLACEHOLDER, text))
 
 
 def redact_schemes(text: str) -> str:
-    """Replace what stands behind the name of an authentication scheme, where it is no word."""
+    """Replace the credentials after the name of an authentication scheme, unless they are an ordinary word."""
     out: list[str] = []
     done = position = 0
     while found := _SCHEME.search(text, position):
@@ -93,7 +90,7 @@ _DATABASE_LOGIN = re.compile(r"(?<![^\s\"'=])(\w{1,64}:)[^\s@\"']{1,256}(?=@(?:t
 
 
 class _Ahead:
-    """The next place at which a pattern matches, found once for all positions before it."""
+    """The position of a pattern's next match, searched only once for all positions before it."""
 
     def __init__(self, pattern: re.Pattern[str], text: str) -> None:
         self._pattern = pattern
@@ -101,10 +98,7 @@ class _Ahead:
         self._from = self._found = 0
 
     def find(self, position: int) -> int:
-        """Return the first match at or behind a position, the text's length if there is none.
-
-        Positions must not go backwards.
-        """
+        """Return the first match at or after a position, or the length of the text. Positions must not decrease."""
         if position > self._found or self._from == self._found == 0:
             found = self._pattern.search(self._text, position)
             self._found = found.start() if found else len(self._text)

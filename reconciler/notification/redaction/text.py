@@ -1,11 +1,8 @@
-r"""The placeholder, and quotation marks with their backslashes.
+r"""The placeholder, quotation marks with backslashes, and unsafe characters.
 
-Characters that a text must not bring into a line that a person reads, or a program splits.
-
-A terminal obeys control characters and escape sequences. Programs end a line at more of them than ``\n``: at vertical
-tabs, form feeds, U+0085, U+2028 and U+2029. Bidirectional controls show a text in another order than it has. Lone
-surrogates cannot be encoded.
-
+Unsafe characters must not reach a line that people read or programs split. Terminals obey control characters and escape
+sequences. Besides ``\n``, programs end lines at vertical tabs, form feeds, U+0085, U+2028 and U+2029. Bidirectional
+controls display a text in another order than it is stored. Lone surrogates cannot be encoded.
 """
 
 from __future__ import annotations
@@ -27,14 +24,14 @@ __all__ = [
 _CONTINUED = re.compile(r"'\\{1,16}''|''")
 
 PLACEHOLDER = "[REDACTED]"
-"""What stands in place of a secret."""
+"""The text that replaces a secret."""
 
 
 def closing_quote(text: str, begin: int, depth: int, sign: str) -> int:
-    """Return where a quotation ends whose marks have `depth` backslashes before them; the text's end if it does not.
+    """Return the end of a quotation whose marks have `depth` backslashes before them; the end of the text if unclosed.
 
-    A mark with fewer backslashes ends the quotation around it, and so this one too. More of them are an escaped mark,
-    unless they are whole escaped backslashes and the mark's own.
+    A mark with fewer backslashes ends the surrounding quotation, and so this one too. A mark with more backslashes is
+    escaped, unless they are complete escaped backslashes plus its own.
     """
     position = begin
     while (found := text.find(sign, position)) >= 0:
@@ -51,13 +48,13 @@ def closing_quote(text: str, begin: int, depth: int, sign: str) -> int:
 
 
 def _continued(text: str, position: int) -> int:
-    r"""Return the length of what continues a quotation behind its mark: ``''`` in YAML and SQL, ``'\''`` in a shell."""
+    r"""Return the length of an escaped quote that continues a quotation: ``''`` in YAML and SQL, ``'\''`` in a shell."""
     found = _CONTINUED.match(text, position)
     return len(found.group()) if found else 0
 
 
 def backslashes_before(text: str, position: int, begin: int) -> int:
-    """Return the number of backslashes right before a position, those before `begin` not counted."""
+    """Return the number of backslashes right before a position and not before `begin`."""
     count = position
     while count > begin and text[count - 1] == "\\":
         count -= 1
@@ -78,20 +75,20 @@ _line_ends = re.compile(r"\r\n?|[\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
 
 def visible(text: str, replacement: str = REPLACEMENT) -> str:
-    r"""Return the text with a replacement for each unsafe character; ``\t`` and ``\n`` stay, ``\r\n`` is ``\n``."""
+    r"""Return the text with each unsafe character replaced; ``\t`` and ``\n`` are kept, ``\r\n`` becomes ``\n``."""
     return _unsafe.sub(replacement, text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:
-    """Return the text with a space for every character that ends a line somewhere, and for tabs."""
+    """Return the text with line separators and tabs replaced by spaces."""
     return _line_ends.sub(" ", text).replace("\t", " ")
 
 
 def escaped(text: str) -> str:
-    """Return JSON with escapes for the unsafe characters in its strings; it means the same."""
+    """Return JSON with unsafe characters in its strings escaped."""
     return _unsafe.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def encodable(text: str) -> str:
-    """Return the text with `REPLACEMENT` for each lone surrogate, which UTF-8 does not have."""
+    """Return the text with each lone surrogate, which UTF-8 cannot encode, replaced by `REPLACEMENT`."""
     return _surrogates.sub(REPLACEMENT, text)

@@ -1,8 +1,4 @@
-"""Decide where a request goes that names no channels: Alertmanager's route tree, read from a file or a ConfigMap.
-
-Read on: `_matchers`, `_tree` (the search), `_config` (reading, with every mistake at once), `_table` (what is in
-force), `_sources` (where it comes from).
-"""
+"""Routing of requests that name no channels, by Alertmanager's routing tree from a file or a ConfigMap."""
 
 from reconciler.notification.routing.config import (
     Receiver,

@@ -1,7 +1,4 @@
-"""Say which channels a request goes to when it names none: the seam between the passes and the routing.
-
-Keep the configuration in force, and exchange it as a whole.
-"""
+"""The router: the routing configuration in use, and the resolution of requests to channels."""
 
 from __future__ import annotations
 
@@ -24,13 +21,13 @@ _log = logging.getLogger("reconciler.notification")
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Hold where a request goes.
+    """The receivers and channels of a request.
 
     Attributes:
-        receivers: names of the receivers that were reached, in order, each once.
-        channels: names of their channels, in order, each once; empty when they have none.
-        problem: why a newer configuration of the routing is not in force; None when it is the newest.
-        pending: whether there is no configuration yet, so that the request has to wait. Default False.
+        receivers: names of the receivers, in order, without duplicates.
+        channels: names of their channels, in order, without duplicates; empty if they have none.
+        problem: why the latest routing configuration is not in use; None if it is.
+        pending: whether no configuration has been loaded yet, so that the request must wait. Default False.
     """
 
     receivers: tuple[str, ...] = ()
@@ -41,15 +38,15 @@ class Resolution:
 
 @runtime_checkable
 class Router(Protocol):
-    """Resolve the attributes of a request to receivers and channels."""
+    """Resolves the attributes of a request to receivers and channels."""
 
     def resolve(self, attributes: Mapping[str, str]) -> Resolution:
-        """Return where a request with these attributes goes; the same for the same attributes and configuration."""
+        """Called to resolve a request. Must return the same for the same attributes and configuration."""
         ...
 
 
 def attributes_of(obj: NotificationRequest) -> dict[str, str]:
-    """Return what routing can match: the extensions, and over them ``type``, ``priority``, ``namespace``, ``name``."""
+    """Return the attributes for routing: the extensions, overridden by ``type``, ``priority``, ``namespace``, ``name``."""
     return {
         **(obj.spec.extensions or {}),
         "type": obj.spec.type,
@@ -60,21 +57,21 @@ def attributes_of(obj: NotificationRequest) -> dict[str, str]:
 
 
 OWNER = "routing"
-"""Under what the registry keeps the channels of receivers."""
+"""The owner of the receivers' channels in the registry."""
 
 Build = Callable[[str, ReceiverConfig], Channel]
-"""Makes the channel of a name from what is configured for it."""
+"""Creates the channel of a name from its configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingStatistics:
-    """Count what became of configurations.
+    """Counts of loaded configurations.
 
     Attributes:
-        loaded: how many were put in force.
-        refused: how many were not, and left the one before in force.
-        receivers: of the configuration in force.
-        digest: the first 12 characters of the SHA-256 of the configuration in force; empty when there is none.
+        loaded: configurations that were loaded.
+        refused: invalid configurations, which left the previous one in use.
+        receivers: receivers of the configuration in use.
+        digest: the first 12 characters of the SHA-256 of the configuration in use; empty if there is none.
     """
 
     loaded: int
@@ -84,31 +81,34 @@ class RoutingStatistics:
 
 
 class RoutingObserver(Protocol):
-    """Hear of configurations that are loaded."""
+    """An observer of loaded configurations."""
 
     def loaded(self, table: RoutingTable) -> None:
-        """Take note of a configuration that is in force now."""
+        """Called when a new configuration is in use."""
         ...
 
     def refused(self, table: RoutingTable, error: Exception) -> None:
-        """Take note of one that cannot be used."""
+        """Called when a new configuration is invalid."""
         ...
 
 
 class RoutingTable:
-    """Resolve requests by the configuration in force.
+    """A `Router` that uses the latest valid routing configuration.
 
-    A new one is read, checked and its channels are made before anything changes; then routes and channels change in one
-    step, and a receiver that is configured as before keeps its channel. One that cannot be used changes nothing, and
-    `problem` says what is wrong with it until the next good one. Requests wait while there was none at all.
+    A new configuration is parsed and checked, and its channels are created, before anything changes. Then routes and
+    channels change in one step; receivers with an unchanged configuration keep their channels. An invalid configuration
+    changes nothing, and `problem` describes it until the next valid one. Requests wait until the first valid one.
 
     Args:
-        channels: the operator's channels; those of the receivers come and go in it.
-        kinds: the model of each kind of receiver configuration, ``slack`` for ``slack_configs``.
-        build: makes the channel of a receiver.
-        check: raises, or returns what is wrong, for a configuration that is right in itself, such as credentials that
-            are missing. Default: nothing to check.
-        observers: hear of each load.
+        channels: the operator's channels; those of the receivers are added and removed.
+        kinds: the model of each kind of receiver configuration: ``slack`` for ``slack_configs``.
+        build: creates the channel of a receiver.
+        check: further checks of a well-formed configuration, such as missing credentials; returns the errors, or
+            raises. Default: none.
+        observers: called after each load.
+
+    Attributes:
+        problem: why the latest configuration is not in use; None if it is.
     """
 
     def __init__(
@@ -136,23 +136,23 @@ class RoutingTable:
 
     @property
     def config(self) -> RoutingConfig | None:
-        """Return the configuration in force, None before the first."""
+        """Return the configuration in use; None before the first."""
         return self._config
 
     def statistics(self) -> RoutingStatistics:
-        """Return the counts at this moment."""
+        """Return the current counts."""
         receivers = len(self._config.receivers) if self._config is not None else 0
         return RoutingStatistics(self._loaded, self._refused, receivers, self._digest[:12])
 
     def load(self, text: str, *, name: str = "") -> bool:
-        """Put a configuration in force; return whether it is another one than before.
+        """Load a configuration; return whether it differs from the one in use.
 
         Args:
-            text: YAML.
-            name: of the file or object, for errors and logs.
+            text: the configuration as YAML.
+            name: name of the file or object, for errors and logs.
 
         Raises:
-            RoutingConfigError: it cannot be used; the one before stays in force.
+            RoutingConfigError: the configuration is invalid; the previous one stays in use.
         """
         digest = hashlib.sha256(text.encode()).hexdigest()
         if digest == self._digest:
@@ -161,7 +161,7 @@ class RoutingTable:
         if digest == self._refused_digest:
             return False
         try:
-            config, made = self._prepared(text, name)
+            config, made = self._prepare(text, name)
         except Exception as error:
             self._refuse(digest, error)
             raise
@@ -169,22 +169,22 @@ class RoutingTable:
         self._made = made
         self._config, self._digest, self._refused_digest, self.problem = config, digest, "", None
         self._loaded += 1
-        _log.info("routing configuration %s is in force: %d receivers", name, len(config.receivers))
+        _log.info("loaded routing configuration %s: %d receivers", name, len(config.receivers))
         for observer in self._observers:
             observer.loaded(self)
         return True
 
     def resolve(self, attributes: Mapping[str, str]) -> Resolution:
-        """Return where a request with these attributes goes; it waits while there is no configuration."""
+        """Return the receivers and channels for these attributes; pending before the first configuration."""
         if self._config is None:
             return Resolution(problem=self.problem, pending=True)
         receivers = self._config.route.receivers(attributes)
         channels = [name for receiver in receivers for name in self._config.receivers[receiver].channel_names]
         return Resolution(receivers, tuple(dict.fromkeys(channels)), self.problem)
 
-    def _prepared(self, text: str, name: str) -> tuple[RoutingConfig, dict[str, tuple[ReceiverConfig, Channel]]]:
-        """Return a configuration and its channels; one that is configured as before is kept, with what it counts."""
-        config = read_routing(text, name=name, kinds=self._kinds, channels=self._channels.names(but=OWNER))
+    def _prepare(self, text: str, name: str) -> tuple[RoutingConfig, dict[str, tuple[ReceiverConfig, Channel]]]:
+        """Return a configuration and its channels; channels with an unchanged configuration are kept with their state."""
+        config = read_routing(text, name=name, kinds=self._kinds, channels=self._channels.names(except_owner=OWNER))
         wrong = self._check(config) if self._check is not None else ()
         if wrong:
             raise RoutingConfigError(name, [Problem(0, "", each) for each in wrong])
@@ -201,7 +201,7 @@ class RoutingTable:
         self.problem = error_text(error)
         self._refused_digest = digest
         self._refused += 1
-        stays = "the one before stays in force" if self._config is not None else "there is none in force"
-        _log.error("%s; %s", self.problem, stays)
+        effect = "keeping the previous one" if self._config is not None else "requests without channels wait"
+        _log.error("%s; %s", self.problem, effect)
         for observer in self._observers:
             observer.refused(self, error)
