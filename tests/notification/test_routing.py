@@ -229,7 +229,7 @@ async def test_a_file_is_followed_and_one_that_vanishes_changes_nothing(tmp_path
     routing, _ = table()
     file = tmp_path / "routing.yaml"
     source = FileSource(file, routing, interval=5)
-    with pytest.raises(ConfigurationError, match="cannot read the routing configuration .*: No such file"):
+    with pytest.raises(ConfigurationError, match=r"cannot read the routing configuration .*: No such file"):
         source.load()
     file.write_text(GOOD)
     source.load()

@@ -47,8 +47,7 @@ RESPONSE_TAIL = 256
 
 _RETRYABLE = frozenset({408, 425, 500, 501, 502, 503, 504})
 _DOUBTFUL = frozenset({500, 502, 504})
-"""Responses after which the receiver may have processed the message: it failed halfway, or a gateway lost the answer.
-"""
+"""Responses after which the receiver may have processed the message: it failed halfway, or a gateway lost the reply."""
 
 
 @dataclass(frozen=True, slots=True)

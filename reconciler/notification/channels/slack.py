@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SlackChannel", "SlackConfig", "chunks", "escape", "markdown_parser", "mrkdwn", "slack_payload"]
 
 NESTING_LIMIT = 20
-"""Maximum nesting of quotations and lists, and of brackets. A text with deeper quotations and lists is not converted.
-"""
+"""Maximum nesting of quotations and lists, and of brackets. A text with deeper quotations or lists is not converted."""
 
 _RULES = [
     *("fence", "heading", "blockquote", "list"),
@@ -193,8 +192,7 @@ def _cut(text: str, size: int) -> str:
 HEADER_LIMIT = 150
 SECTION_LIMIT = 3_000
 SECTIONS = 10
-"""Slack's limits for a header and a section, and the maximum sections of a message; Slack accepts 50 blocks in total.
-"""
+"""Slack's limits for a header and a section, and the maximum sections of a message; Slack accepts 50 blocks in all."""
 
 BODY_LIMIT = SECTIONS * SECTION_LIMIT
 """Maximum characters of a body that are converted; the rest is dropped."""

@@ -98,8 +98,7 @@ MAX_DEFERRED_TIME = timedelta(hours=24)
 """How long a channel can be deferred without a break before a deferral counts as a failed attempt."""
 
 ERRORS_LIMIT = CHANNEL_LIMIT * 512
-"""Maximum error characters for one attempt on every channel. Routing can select more channels than a request can name.
-"""
+"""Maximum error characters for one attempt on all channels: routing can select more than a request can name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ _KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|[\"'
 
 
 def redact_private_keys(text: str) -> str:
-    """Replace PEM private keys; an unterminated one is replaced to the end of the quotation or text that contains it."""
+    """Replace PEM private keys; an unterminated one is replaced to the end of its quotation, or of the text."""
     out: list[str] = []
     done = 0
     while begin := _KEY_BEGIN.search(text, done):

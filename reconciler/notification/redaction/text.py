@@ -48,7 +48,7 @@ def closing_quote(text: str, begin: int, depth: int, sign: str) -> int:
 
 
 def _continued(text: str, position: int) -> int:
-    r"""Return the length of an escaped quote that continues a quotation: ``''`` in YAML and SQL, ``'\''`` in a shell."""
+    r"""Return the length of an escaped quote that continues a quotation: ``''`` in YAML and SQL, ``'\''`` in shells."""
     found = _CONTINUED.match(text, position)
     return len(found.group()) if found else 0
 

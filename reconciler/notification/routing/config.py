@@ -35,8 +35,7 @@ class Route:
     continues: bool = False
 
     def receivers(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
-        """Return the receivers for these attributes, in order, without duplicates; empty if the route does not match.
-        """
+        """Return the receivers for these attributes, in order, without duplicates; empty if nothing matches."""
         return tuple(dict.fromkeys(route.receiver for route in self.matching(attributes)))
 
     def matching(self, attributes: Mapping[str, str]) -> Iterator[Route]:
@@ -305,10 +304,8 @@ class _Parser:
         found: list[Matcher] = []
         for index, text in enumerate(self._items((*path, "matchers"), entry.get("matchers"))):
             if not isinstance(text, str):
-                self._add_problem(
-                    (*path, "matchers", index), f"a matcher must be a string such as 'team = storage', not
-                    {_quoted(text)}"
-                )
+                problem = f"a matcher must be a string such as 'team = storage', not {_quoted(text)}"
+                self._add_problem((*path, "matchers", index), problem)
                 continue
             try:
                 found += parse_matchers(text)

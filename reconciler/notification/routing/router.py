@@ -46,7 +46,10 @@ class Router(Protocol):
 
 
 def attributes_of(obj: NotificationRequest) -> dict[str, str]:
-    """Return the attributes for routing: the extensions, overridden by ``type``, ``priority``, ``namespace``, ``name``."""
+    """Return the attributes for routing: the extensions, then ``type``, ``priority``, ``namespace`` and ``name``.
+
+    The latter four take precedence over extensions of the same name.
+    """
     return {
         **(obj.spec.extensions or {}),
         "type": obj.spec.type,
@@ -183,7 +186,7 @@ class RoutingTable:
         return Resolution(receivers, tuple(dict.fromkeys(channels)), self.problem)
 
     def _prepare(self, text: str, name: str) -> tuple[RoutingConfig, dict[str, tuple[ReceiverConfig, Channel]]]:
-        """Return a configuration and its channels; channels with an unchanged configuration are kept with their state."""
+        """Return a configuration and its channels. Channels with an unchanged configuration are kept."""
         config = read_routing(text, name=name, kinds=self._kinds, channels=self._channels.names(except_owner=OWNER))
         wrong = self._check(config) if self._check is not None else ()
         if wrong:
