@@ -1,4 +1,4 @@
-"""Run what takes longer than a change waits for, and the usual checks: ``nox -s SESSION``.
+"""Nox sessions: the usual checks, and those that take longer than a change should wait for: ``nox -s SESSION``.
 
 The sessions use the environment that nox runs in.
 """
@@ -29,6 +29,7 @@ def lint(session: nox.Session) -> None:
     """Check form, types and imports."""
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("python", "-m", "tests.prose")
     session.run("lint-imports")
     session.run("mypy")
     session.run("pyright")
@@ -56,7 +57,7 @@ def campaign(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def chaos(session: nox.Session) -> None:
-    """Run whole operators on virtual time in a world where everything goes wrong, from many seeds.
+    """Run whole operators on virtual time against injected failures of every kind, from many seeds.
 
     ``-- --seeds N --first S`` sets how many, and the first one; the defaults are those of the environment variables
     CHAOS_SEEDS and CHAOS_FIRST, or 500 from 1000. Other arguments go to pytest.

@@ -1,4 +1,4 @@
-"""Run benchmarks: ``python -m tests.benchmarks --help``."""
+"""Benchmarks: ``python -m tests.benchmarks --help``."""
 
 from __future__ import annotations
 
@@ -220,12 +220,12 @@ def _subset(text: str, known: Collection[str]) -> list[str]:
 
 
 def say(line: str) -> None:
-    """Tell how far it is."""
+    """Print progress."""
     sys.stderr.write(line + "\n")
 
 
 def micro(*arguments: str) -> dict[str, float]:
-    """Run a part in a process of its own."""
+    """Run a microbenchmark in its own process."""
     command = [sys.executable, "-m", "tests.benchmarks.micro", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     say(f"{' '.join(arguments)}: {done.stdout.strip()}")
@@ -258,7 +258,7 @@ def machine() -> str:
 
 
 def publish(result: dict[str, Any]) -> None:
-    """Replace the figures of the documentation, and leave its words."""
+    """Replace the figures in the documentation; its text stays."""
     plots = DOCS / "performance"
     plots.mkdir(exist_ok=True)
     images = "".join(f"![{path.stem}](performance/{path.name})\n\n" for path in draw(result, plots))
@@ -293,7 +293,7 @@ def main() -> None:
         times: list[str] = []
         for number, path in enumerate(chosen.redraw):
             earlier = json.loads(path.read_text())
-            for sample in earlier["samples"]:  # repetitions of different runs are no pairs
+            for sample in earlier["samples"]:  # repetitions of different runs are not pairs
                 result["samples"].append(sample | {"repetition": sample["repetition"] + 1000 * number})
             result["parts"] |= earlier["parts"]
             result["machine"] = earlier["machine"]

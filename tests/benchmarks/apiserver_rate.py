@@ -1,9 +1,9 @@
-"""Measure how many requests a second the embedded API server answers over sockets on one core.
+"""Requests per second that the embedded API server answers over sockets on one core.
 
 The server runs in a process of its own on one core, the client on another. The client writes ready-made requests to a
 few keep-alive connections and only counts answers, so that it is not the limit. Two rates are printed: by the wall
 clock, which the machine's other work disturbs, and per second of the server's own CPU time. The ratios at the end
-compare phases of one run: they tell whether a request costs more with many objects, or after many requests.
+compare phases of one run: they show if a request costs more with many objects, or after many requests.
 
     python tests/benchmarks/apiserver_rate.py [--quick] [--uvloop]
 """
@@ -65,7 +65,7 @@ CRD: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Hold what one phase came to.
+    """The results of one phase.
 
     Attributes:
         name: what was asked.
@@ -99,7 +99,7 @@ async def _serve() -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """Keep requests under way on one connection; count answers by their Content-Length."""
+    """A connection with pipelined requests; answers are counted by their Content-Length."""
 
     def __init__(self, requests: Iterator[bytes], counted: Callable[[int], None]) -> None:
         self._requests = requests
@@ -148,7 +148,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Bench:
-    """Drive one server process."""
+    """A client of one server process."""
 
     def __init__(self, *, uvloop: bool) -> None:
         command = [sys.executable, __file__, "--serve", *(["--uvloop"] if uvloop else [])]
@@ -190,7 +190,7 @@ class Bench:
         return "\r\n".join([*lines, "", ""]).encode() + payload
 
     async def measure(self, name: str, requests: list[bytes], *, expected: int) -> Measured:
-        """Send all requests and say how fast they were answered."""
+        """Send all requests and return how fast they were answered."""
         codes: list[int] = []
         shared = iter(requests)
         loop = asyncio.get_running_loop()

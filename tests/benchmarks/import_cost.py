@@ -1,4 +1,4 @@
-"""Measure what importing the batcher costs, as a ratio to importing pydantic, in one run on one machine.
+"""The cost of importing the batcher, as a ratio to importing pydantic, in one run on one machine.
 
     python tests/benchmarks/import_cost.py [--runs 15]
 

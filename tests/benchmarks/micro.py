@@ -1,4 +1,4 @@
-"""Measure parts alone, each in a process of its own: ``python -m tests.benchmarks.micro queue 1000``."""
+"""Microbenchmarks, each in its own process: ``python -m tests.benchmarks.micro queue 1000``."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ IMPORTS = {
 
 
 def open_client() -> None:
-    """Open a client and make a manager, as an operator does at its start; no server is asked."""
+    """Open a client and make a manager, as an operator does at its start; no request is sent."""
     import base64
     import tempfile
 

@@ -1,4 +1,4 @@
-"""Draw the samples."""
+"""Plots of the samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start a contender, read its marks, and measure it from outside."""
+"""Contender processes: started here, read by their marks, and measured from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn samples into medians, ratios and a table in Markdown."""
+"""Medians, ratios and Markdown tables of samples."""
 
 from __future__ import annotations
 

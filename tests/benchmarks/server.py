@@ -1,4 +1,4 @@
-"""Give the works a real control plane with objects in it, and be the witness of what was written."""
+"""A real control plane with objects in it, which also counts what was written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COUNTED = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 
 
 class Server:
-    """A control plane of its own, without an audit log, which would cost every contender the same again."""
+    """A control plane of its own, without an audit log, which would double the cost of every request."""
 
     def __init__(self, plane: ControlPlane, client: Client) -> None:
         self.plane = plane

@@ -1,6 +1,6 @@
 """What a reconcile and an event cost, in counts: operations, calls, tasks, memory. Never in seconds.
 
-The bounds have slack over what was counted when they were set; each test says what that was. A bound that has to be
+The bounds have slack over what was counted when they were set; each test says what that was. A bound that must be
 raised means that every reconcile of every controller became more expensive: look for a reason first.
 """
 

@@ -1,4 +1,4 @@
-"""Do the same work with every contender in turn, again and again, and write down what each run took.
+"""The benchmarks: every contender does the same work in turn, repeatedly, and each run is recorded.
 
 Each function yields *samples*: mappings with the work, its size, the contender, the repetition, and what was measured.
 One repetition runs every contender once, in an order drawn anew, so that noise of the machine meets all of them; ratios
@@ -30,7 +30,7 @@ _WORKERS = 10
 
 
 class Rounds:
-    """Hold what the works have in common: who takes part, how often, and in which order."""
+    """What the benchmarks have in common: the contenders, the repetitions, and their order."""
 
     def __init__(self, contenders: Sequence[Contender], repeats: int, seed: int) -> None:
         self.contenders = contenders
@@ -282,7 +282,7 @@ async def _quiet(run: Run) -> dict[str, Any]:
 
 
 async def heartbeat(size: int, period: float, repeats: int) -> AsyncIterator[Sample]:
-    """Show the longest gap of the loop: `size` objects, a hundred that always fail, a resync each `period` seconds."""
+    """Measure the longest gap of the loop: `size` objects, a hundred of which fail, a resync each `period` seconds."""
     contender = python("heartbeat", "kube-reconciler")
     rounds = Rounds([contender], repeats, 0)
     async with server() as target:

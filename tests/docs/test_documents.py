@@ -21,7 +21,7 @@ def test_the_code_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
     document: Document = SYBIL.parse(page)
     for example in document.examples():
         example.evaluate()
-    assert not _guard_clients._listeners, "the page leaves a guard on, which the tests after it would hear of"
+    assert not _guard_clients._listeners, "the page leaves a guard on, which later tests would notice"
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -1,4 +1,4 @@
-"""This library under everything at once: many objects, some that fail for ever, a resync; does the loop stay quick?
+"""This library under combined load: many objects, some that always fail, a resync. Does the event loop stay responsive?
 
 A task of its own sleeps a millisecond at a time and notes how long the loop kept it waiting, in wall time and in CPU
 time of the loop's thread. The latter is what this library does; the former holds what else the machine was busy with.
@@ -21,7 +21,7 @@ _BEAT = 0.001
 
 
 class Flaky(ResourceReconciler[Widget]):
-    """Fail for the first hundred objects, be content with all others."""
+    """A reconciler that fails for the first hundred objects and succeeds for all others."""
 
     def __init__(self, options: Options, reporter: Reporter) -> None:
         self.options = options
@@ -42,7 +42,7 @@ class Flaky(ResourceReconciler[Widget]):
 
 
 async def beat(gaps: list[tuple[float, float]]) -> None:
-    """Note how long the loop takes to come back, in wall and CPU seconds."""
+    """Record how long the loop takes to come back, in wall and CPU seconds."""
     while True:
         wall, used = time.perf_counter(), time.thread_time()
         await asyncio.sleep(_BEAT)

@@ -12,7 +12,7 @@ CHANNELS = ("first", "second", "third")
 
 
 class Memory:
-    """Deliver at once, and count."""
+    """A channel that delivers immediately, and counts."""
 
     def __init__(self, name: str, options: Options, reporter: Reporter) -> None:
         self.name = name

@@ -10,7 +10,7 @@ from tests.benchmarks.contenders.widget import Widget, WidgetStatus
 
 
 class WidgetReconciler(ResourceReconciler[Widget]):
-    """Write the status once."""
+    """A reconciler that writes the status once."""
 
     def __init__(self, options: Options, reporter: Reporter) -> None:
         self.options = options
@@ -35,7 +35,7 @@ class WidgetReconciler(ResourceReconciler[Widget]):
 
 
 def count(reporter: Reporter) -> None:
-    """Hear of an object."""
+    """Count an object."""
     reporter.objects += 1
 
 

@@ -1,4 +1,4 @@
-"""Speak with the harness: one program, one piece of work, a JSON object a line.
+"""The protocol between harness and contender: one program, one piece of work, a JSON object a line.
 
 The harness starts a contender with the options below and waits for its mark ``ready``. It then writes ``go``; from
 there on the clock runs. It may write ``stats`` at any time and closes the input to end the contender. Each mark
@@ -30,8 +30,8 @@ class Options:
         work: ``"converge"`` or ``"start"``.
         kubeconfig: how to reach the server.
         namespace: what to watch.
-        run: what is to be written into ``status.run``; differs each time, so that each run has one write to make.
-        count: objects; the mark ``done`` comes with the last one's write. 0: never.
+        run: what to write into ``status.run``; differs each time, so that each run has one write to make.
+        count: objects; the mark ``done`` comes with the write of the last object. 0: never.
         workers: objects that are worked on side by side.
         requeue: seconds after which each key runs again; 0 for never.
         loop: ``"asyncio"`` or ``"uvloop"``.
@@ -70,7 +70,7 @@ def parse() -> Options:
 
 @dataclass
 class Reporter:
-    """Count, and print marks."""
+    """Counters, and the marks that the harness reads."""
 
     count: int = 0
     reconciles: int = 0

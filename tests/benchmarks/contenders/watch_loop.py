@@ -13,7 +13,7 @@ KIND = ("bench.example.com", "v1")
 
 
 async def main(options: Options) -> None:
-    """List and watch; patch what has not this run's status."""
+    """List and watch; patch objects that do not have the status of this run."""
     reporter = Reporter(options.count)
     lines = commands()
     await config.load_kube_config(options.kubeconfig)

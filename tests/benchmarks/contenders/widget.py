@@ -1,4 +1,4 @@
-"""Declare the kind that every contender works on; ../go/widget.go says the same in Go."""
+"""The kind that every contender works on; ../go/widget.go says the same in Go."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Part(Model):
 
 
 class WidgetSpec(Model):
-    """What is wanted."""
+    """The desired state."""
 
     size: int = Field(default=1, ge=0)
     image: str | None = None

@@ -1,7 +1,9 @@
-"""Hold the cases: a number, a title, and what to ask."""
+"""The cases: a title, and what to ask."""
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,59 +13,68 @@ from tests.conformance.api import Api
 Body = Callable[[Api], Awaitable[None]]
 
 
+def digest(title: str) -> str:
+    """Return a short name that depends on the title alone, so that a new case renames nothing."""
+    return hashlib.sha256(title.encode()).hexdigest()[:8]
+
+
 @dataclass(frozen=True)
 class Case:
-    """Be one case.
+    """One case.
 
     Attributes:
-        number: the theme and a running number.
-        title: the rule.
+        theme: the name of the module that has it, and of its golden file.
+        title: the rule; unique within the theme.
         body: what to ask.
         definitions: kinds that the case needs beside those of the suite.
     """
 
-    number: str
+    theme: str
     title: str
     body: Body
     definitions: tuple[dict[str, Any], ...] = ()
 
     @property
-    def slug(self) -> str:
-        """Return the name of its golden file and of its namespace."""
-        return f"case-{self.number.replace('.', '-')}"
+    def namespace(self) -> str:
+        """The namespace in which the case works."""
+        return f"case-{digest(f'{self.theme}: {self.title}')}"
 
 
 CASES: list[Case] = []
 
 
-def case(number: str, title: str, *definitions: dict[str, Any]) -> Callable[[Body], Body]:
-    """Add a case."""
+def case(title: str, *definitions: dict[str, Any]) -> Callable[[Body], Body]:
+    """Add a case to the theme of the module that is being imported."""
+    theme = _theme()
 
     def register(body: Body) -> Body:
-        CASES.append(Case(number, title, body, definitions))
+        CASES.append(Case(theme, title, body, definitions))
         return body
 
     return register
 
 
+def _theme() -> str:
+    frame = sys._getframe(1)
+    while frame.f_code.co_name != "<module>":
+        assert frame.f_back
+        frame = frame.f_back
+    return str(frame.f_globals["__name__"]).rpartition(".")[2]
+
+
 Row = tuple[Any, ...]
 
 
-def table(number: str, rows: Sequence[Row]) -> Callable[..., None]:
-    """Add a case for each row: its title first, then what the body gets beside the API.
-
-    Args:
-        number: the number of the first case, such as ``"5.20"``; the others count on.
-    """
-    theme, _, first = number.partition(".")
+def table(rows: Sequence[Row]) -> Callable[..., None]:
+    """Add a case for each row: its title first, then what the body gets beside the API."""
 
     def register(body: Callable[..., Awaitable[Any]], *definitions: dict[str, Any]) -> None:
-        for index, (title, *values) in enumerate(rows):
+        for title, *values in rows:
 
             async def run(api: Api, values: Sequence[Any] = values) -> None:
                 await body(api, *values)
 
-            case(f"{theme}.{int(first) + index:0{len(first)}}", str(title), *definitions)(run)
+            case(str(title), *definitions)(run)
 
     return register
 

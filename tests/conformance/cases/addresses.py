@@ -8,25 +8,25 @@ from tests.conformance.cases._case import case, widget
 # 11 addresses and content types
 
 
-@case("11.01", "an unknown group, version or plural is a plain 404")
+@case("an unknown group, version or plural is a plain 404")
 async def _(api: Api) -> None:
     await api.call("GET", "/apis/nothing.example.com/v1/things")
     await api.call("GET", f"/apis/{GROUP}/v9/widgets")
     await api.call("GET", f"/apis/{GROUP}/v1/things")
 
 
-@case("11.02", "an unknown content type is refused")
+@case("an unknown content type is refused")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"spec": {"size": 2}}, content="application/nonsense")
 
 
-@case("11.03", "a method that the resource does not have")
+@case("a method that the resource does not have")
 async def _(api: Api) -> None:
     await api.call("PUT", api.path("widgets"), widget("a"))
 
 
-@case("11.04", "a custom kind is discovered with its subresource")
+@case("a custom kind is discovered with its subresource")
 async def _(api: Api) -> None:
     found = await api.call("GET", f"/apis/{GROUP}/v1", quiet=True)
     api.transcript.append(
@@ -44,12 +44,12 @@ async def _(api: Api) -> None:
     )
 
 
-@case("11.05", "an object over etcd's limit is an error of the server")
+@case("an object over etcd's limit is an error of the server")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a", free={"text": "x" * 1_700_000}), keep=["none"])
 
 
-@case("11.06", "a subresource that no kind has")
+@case("a subresource that no kind has")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.get("widgets", "a", "nonsense")

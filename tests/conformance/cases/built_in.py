@@ -99,8 +99,7 @@ async def _created(api: Api, plural: str) -> None:
 
 
 table(
-    "19.01",
-    [(f"what the server makes of {plural}", plural) for plural in OBJECTS if plural != "persistentvolumeclaims"],
+    [(f"server-side defaults of {plural}", plural) for plural in OBJECTS if plural != "persistentvolumeclaims"],
 )(_created)
 
 
@@ -115,9 +114,8 @@ async def _applied(api: Api, plural: str) -> None:
 
 
 table(
-    "19.31",
     [
-        (f"an applied object of {plural} is owned by what was said", plural)
+        (f"field ownership after an apply of {plural}", plural)
         for plural in OBJECTS
         if plural not in ("secrets", "events.events.k8s.io", "persistentvolumeclaims")
     ],
@@ -160,10 +158,10 @@ async def _stated(api: Api, plural: str, status: dict[str, Any]) -> None:
     await api.get(plural, "a", "status", keep=keep)
 
 
-table("19.61", [(f"the status of {plural}", plural, status) for plural, status in _STATUS.items()])(_stated)
+table([(f"the status of {plural}", plural, status) for plural, status in _STATUS.items()])(_stated)
 
 
-@case("19.75", "the status of a namespace and a node")
+@case("the status of a namespace and a node")
 async def _(api: Api) -> None:
     await api.patch("namespaces", api.ns, {"status": {"phase": "Active"}}, "status", keep=["status", "spec"])
     await api.create("nodes", {"metadata": {"name": api.ns}}, keep=["spec", "status"])
@@ -183,7 +181,6 @@ async def _scaled(api: Api, plural: str) -> None:
 
 
 table(
-    "20.01",
     [
         (f"the scale of {plural}", plural)
         for plural in ("deployments", "replicasets", "statefulsets", "replicationcontrollers")
@@ -202,7 +199,6 @@ def _container(**members: Any) -> dict[str, Any]:
 
 
 table(
-    "20.05",
     [
         ("a pod with an image of no tag", _container(image="host:5000/a")),
         ("a pod with an image of the tag latest", _container(image="a:latest")),
@@ -243,7 +239,7 @@ table(
 )(_pod)
 
 
-@case("20.20", "services of other types")
+@case("services of other types")
 async def _(api: Api) -> None:
     for kind, more in (("ExternalName", {"externalName": "a.example"}), ("ClusterIP", {}), ("NodePort", {})):
         spec = {"type": kind, **more, **({} if more else {"ports": [{"port": 80, "targetPort": "web"}]})}
@@ -257,7 +253,7 @@ async def _(api: Api) -> None:
         api.transcript.append({"spec": made["spec"]})
 
 
-@case("20.21", "a secret of a type, whose type is fixed")
+@case("a secret of a type, whose type is fixed")
 async def _(api: Api) -> None:
     data = {"username": "dQ==", "password": "cA=="}
     body = {"metadata": {"name": "a"}, "type": "kubernetes.io/basic-auth", "data": data}
@@ -266,7 +262,7 @@ async def _(api: Api) -> None:
     await api.patch("secrets", "a", {"stringData": {"username": "x"}})
 
 
-@case("20.22", "immutable config maps and secrets")
+@case("immutable config maps and secrets")
 async def _(api: Api) -> None:
     await api.create("configmaps", {"metadata": {"name": "a"}, "data": {"x": "1"}, "immutable": True}, quiet=True)
     await api.patch("configmaps", "a", {"data": {"x": "2"}})
@@ -276,7 +272,7 @@ async def _(api: Api) -> None:
     await api.patch("secrets", "a", {"data": {"x": "Mg=="}})
 
 
-@case("20.23", "leases by who leads")
+@case("leases: leadership fields")
 async def _(api: Api) -> None:
     spec = {"holderIdentity": "a", "leaseDurationSeconds": 15, "acquireTime": "2026-01-01T00:00:00.000000Z"}
     made = await api.create("leases", {"metadata": {"name": "l"}, "spec": spec})
@@ -287,7 +283,7 @@ async def _(api: Api) -> None:
     await api.put("leases", "l", first)
 
 
-@case("20.24", "one event in its two forms")
+@case("one event in its two forms")
 async def _(api: Api) -> None:
     await made(api, "events", quiet=True)
     await api.get("events.events.k8s.io", "a")
@@ -295,20 +291,20 @@ async def _(api: Api) -> None:
     await api.get("events.events.k8s.io", "a")
 
 
-@case("20.25", "an event in another namespace than its object")
+@case("an event in another namespace than its object")
 async def _(api: Api) -> None:
     body = {"metadata": {"name": "a"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "elsewhere"}}
     await api.create("events", body)
 
 
-@case("20.26", "a job labels its pods")
+@case("a job labels its pods")
 async def _(api: Api) -> None:
     template = {"spec": {**TEMPLATE["spec"], "restartPolicy": "Never"}}
     await api.create("jobs", {"metadata": {"name": "j"}, "spec": {"template": template}}, keep=["spec", "status"])
     await api.patch("jobs", "j", {"status": {"active": 1, "startTime": _TIME}}, "status", keep=["status"])
 
 
-@case("20.27", "a pod on a node keeps its grace period, one without goes")
+@case("a pod on a node keeps its grace period, one without goes")
 async def _(api: Api) -> None:
     spec = TEMPLATE["spec"]
     await api.create("pods", {"metadata": {"name": "a"}, "spec": spec}, quiet=True)
@@ -323,7 +319,7 @@ async def _(api: Api) -> None:
     await api.get("pods", "b", keep=["kind"])
 
 
-@case("20.28", "a claim gets a volume mode and waits")
+@case("a claim gets a volume mode and waits")
 async def _(api: Api) -> None:
     found = await made(api, "persistentvolumeclaims", keep=["spec", "status"])
     assert found["status"]["phase"] == "Pending"

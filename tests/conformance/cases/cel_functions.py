@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.conformance.api import Api
-from tests.conformance.cases._case import case, in_any_order
+from tests.conformance.cases._case import case, digest, in_any_order
 from tests.conformance.cases.rules import definition
 
 _TEXT: dict[str, Any] = {"type": "string", "maxLength": 20}
@@ -57,9 +57,9 @@ VALUE: dict[str, Any] = {
 }
 
 
-def answered(number: str, title: str, rules: list[dict[str, Any]]) -> None:
+def answered(title: str, rules: list[dict[str, Any]]) -> None:
     """Add a case that asks each rule about a place of its own, so that the answer tells of each."""
-    plural = f"asked{number.replace('.', 'x')}"
+    plural = f"asked{digest(title)}"
     places = {f"p{index:02}": {**PLACE, "x-kubernetes-validations": [rule]} for index, rule in enumerate(rules)}
     kind = plural.title()
 
@@ -69,19 +69,16 @@ def answered(number: str, title: str, rules: list[dict[str, Any]]) -> None:
         )
         in_any_order(api)
 
-    case(number, title, definition(plural, kind, {"type": "object", "properties": places}))(ask)
+    case(title, definition(plural, kind, {"type": "object", "properties": places}))(ask)
 
 
-def answered_each(first: int, groups: list[tuple[str, str]]) -> None:
+def answered_each(groups: list[tuple[str, str]]) -> None:
     """Add a case for each group of expressions, one in each line."""
-    for index, (title, lines) in enumerate(groups, first):
-        answered(
-            f"26.{index:02}", f"what rules answer: {title}", [{"rule": line} for line in lines.split("\n") if line]
-        )
+    for title, lines in groups:
+        answered(f"results of rules: {title}", [{"rule": line} for line in lines.split("\n") if line])
 
 
 answered_each(
-    1,
     [
         (
             "named formats",
@@ -366,8 +363,7 @@ uri /a%zz
 uuid x
 """
 answered(
-    "26.20",
-    "what named formats complain of",
+    "error messages of named formats",
     [
         {
             "rule": "size(self.s) > 9",

@@ -40,7 +40,6 @@ def _container(**changes: Any) -> dict[str, Any]:
 
 
 table(
-    "27.01",
     [
         ("a pod: the image", "pods", _POD, _container(image="other"), STRATEGIC),
         ("a pod: the image with a blank", "pods", _POD, _container(image="other "), STRATEGIC),
@@ -92,7 +91,7 @@ table(
 )(_changed)
 
 
-@case("27.40", "a pod that is put as it was written first")
+@case("a pod is updated with the document that created it")
 async def _(api: Api) -> None:
     await api.create("pods", {"metadata": {"name": "a"}, **_POD}, quiet=True)
     await api.put(
@@ -124,7 +123,6 @@ _STATEFUL: dict[str, Any] = {
 }
 
 table(
-    "27.50",
     [
         ("a service: another address", "services", _SERVICE, {"spec": {"clusterIP": "10.0.0.77", "clusterIPs": None}}),
         ("a service: another address alone", "services", _SERVICE, {"spec": {"clusterIP": "10.0.0.77"}}),
@@ -163,7 +161,7 @@ table(
         ("a job: its limit of retries", "jobs", _JOB, {"spec": {"backoffLimit": 1}}),
         ("a job: its deadline", "jobs", _JOB, {"spec": {"activeDeadlineSeconds": 5, "ttlSecondsAfterFinished": 6}}),
         ("a job: suspended", "jobs", _JOB, {"spec": {"suspend": True}}),
-        ("a job: who manages it", "jobs", _JOB, {"spec": {"managedBy": "example.com/x"}}),
+        ("a job: managedBy", "jobs", _JOB, {"spec": {"managedBy": "example.com/x"}}),
         (
             "a claim: its size",
             "persistentvolumeclaims",
@@ -184,28 +182,38 @@ table(
             {"spec": {"selector": _SELECTOR}},
         ),
         ("a secret: its type", "secrets", OBJECTS["secrets"], {"type": "example.com/x"}),
-        ("a map that is frozen: its data", "configmaps", {"data": {"a": "1"}, "immutable": True}, {"data": {"a": "2"}}),
+        ("an immutable map: its data", "configmaps", {"data": {"a": "1"}, "immutable": True}, {"data": {"a": "2"}}),
         (
-            "a map that is frozen: more data",
+            "an immutable map: more data",
             "configmaps",
             {"data": {"a": "1"}, "immutable": True},
             {"binaryData": {"b": "MQ=="}},
         ),
-        ("a map that is frozen: thawed", "configmaps", {"data": {"a": "1"}, "immutable": True}, {"immutable": False}),
         (
-            "a map that is frozen: its labels",
+            "an immutable map: immutable is unset",
+            "configmaps",
+            {"data": {"a": "1"}, "immutable": True},
+            {"immutable": False},
+        ),
+        (
+            "an immutable map: its labels",
             "configmaps",
             {"data": {"a": "1"}, "immutable": True},
             {"metadata": {"labels": {"x": "y"}}},
         ),
         ("a map that freezes", "configmaps", {"data": {"a": "1"}}, {"data": {"a": "2"}, "immutable": True}),
         (
-            "a secret that is frozen: its data",
+            "an immutable secret: its data",
             "secrets",
             {"data": {"a": "MQ=="}, "immutable": True},
             {"stringData": {"a": "2"}},
         ),
-        ("a secret that is frozen: thawed", "secrets", {"data": {"a": "MQ=="}, "immutable": True}, {"immutable": None}),
+        (
+            "an immutable secret: immutable is unset",
+            "secrets",
+            {"data": {"a": "MQ=="}, "immutable": True},
+            {"immutable": None},
+        ),
         (
             "a controller: its selector",
             "replicationcontrollers",
@@ -216,7 +224,7 @@ table(
 )(_changed)
 
 
-@case("27.99", "what cannot be changed of kinds outside namespaces")
+@case("immutable fields of kinds outside namespaces")
 async def _(api: Api) -> None:
     name = api.ns
     for plural, body, change in (
@@ -250,7 +258,7 @@ async def _(api: Api) -> None:
         await api.delete(plural, name, quiet=True)
 
 
-@case("27.98", "what stands three times in a list is refused once")
+@case("an item that occurs three times in a list is refused once")
 async def _(api: Api) -> None:
     await api.create("widgets", {"metadata": {"name": "a"}, "spec": {"size": 1, "tags": ["x", "x", "x"]}})
     ports = [{"name": "p"}, {"name": "q"}, {"name": "p"}, {"name": "p"}, {"name": "q"}]

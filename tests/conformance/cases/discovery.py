@@ -12,7 +12,7 @@ _KNOWN = ("widgets", "gadgets", "clusterwidgets")
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
 
-@case("21.01", "the group of the suite")
+@case("the group of the suite")
 async def _(api: Api) -> None:
     await api.call("GET", f"/apis/{GROUP}")
     body = api.transcript[-1]["body"]
@@ -20,7 +20,7 @@ async def _(api: Api) -> None:
     del body["preferredVersion"]  # other cases bring other versions
 
 
-@case("21.02", "the groups, of which one is the suite's")
+@case("the groups, of which one is the suite's")
 async def _(api: Api) -> None:
     found = await api.call("GET", "/apis", quiet=True)
     wanted = {"apps", "batch", "coordination.k8s.io", "events.k8s.io", "apiextensions.k8s.io", "policy"}
@@ -28,7 +28,7 @@ async def _(api: Api) -> None:
     api.transcript.append({"kind": found["kind"], "apps": listed["apps"], "known": sorted(wanted & listed.keys())})
 
 
-@case("21.03", "the core group")
+@case("the core group")
 async def _(api: Api) -> None:
     found = await api.call("GET", "/api", quiet=True)
     api.transcript.append({"kind": found["kind"], "versions": found["versions"]})
@@ -66,10 +66,10 @@ async def _resources(api: Api, path: str, names: str) -> None:
     )
 
 
-table("21.04", [(f"the resources of /{path}", path, names) for path, names in _LISTED.items()])(_resources)
+table([(f"the resources of /{path}", path, names) for path, names in _LISTED.items()])(_resources)
 
 
-@case("21.12", "discovery in one answer")
+@case("discovery in one answer")
 async def _(api: Api) -> None:
     found = await api.call("GET", "/apis", accept=_AGGREGATED, quiet=True)
     group = next(item for item in found["items"] if item["metadata"]["name"] == GROUP)
@@ -83,7 +83,7 @@ async def _(api: Api) -> None:
     api.transcript.append({"kind": found["kind"], "version": version["version"], "resources": shown})
 
 
-@case("21.13", "discovery of the core group in one answer")
+@case("discovery of the core group in one answer")
 async def _(api: Api) -> None:
     found = await api.call("GET", "/api", accept=_AGGREGATED, quiet=True)
     resources = found["items"][0]["versions"][0]["resources"]
@@ -94,7 +94,7 @@ async def _(api: Api) -> None:
     api.transcript.append({"kind": found["kind"], "resources": sorted(shown, key=lambda entry: str(entry["resource"]))})
 
 
-@case("21.14", "OpenAPI of the suite's kinds")
+@case("OpenAPI of the suite's kinds")
 async def _(api: Api) -> None:
     index = await api.call("GET", "/openapi/v3", quiet=True)
     assert f"apis/{GROUP}/v1" in index["paths"]
@@ -118,7 +118,7 @@ async def _(api: Api) -> None:
     )
 
 
-@case("21.15", "what the server is")
+@case("the version of the server")
 async def _(api: Api) -> None:
     found = await api.call("GET", "/version", quiet=True)
     api.transcript.append({"members": sorted(found), "major": found["major"], "minor": found["minor"]})
@@ -126,7 +126,7 @@ async def _(api: Api) -> None:
         await api.call("GET", path)
 
 
-@case("21.16", "paths that nothing serves")
+@case("paths that nothing serves")
 async def _(api: Api) -> None:
     for path in (
         "/nothing",

@@ -46,14 +46,14 @@ async def _seen(api: Api, name: str = "a") -> None:
     await api.get("pods", name, keep=_SHOWN)
 
 
-@case("28.01", "an eviction deletes a pod that waits for a node")
+@case("an eviction deletes a pod that waits for a node")
 async def _(api: Api) -> None:
     await _pod(api, nodeName=None)
     await _evict(api)
     await _seen(api)
 
 
-@case("28.02", "an eviction lets a pod on a node end in its time")
+@case("an eviction lets a pod on a node end in its time")
 async def _(api: Api) -> None:
     await _pod(api, status=_RUNNING)
     await _evict(api)
@@ -64,7 +64,7 @@ async def _(api: Api) -> None:
     await _seen(api)
 
 
-@case("28.03", "a dry run of an eviction")
+@case("a dry run of an eviction")
 async def _(api: Api) -> None:
     await _pod(api, status=_RUNNING)
     await _evict(api, query={"dryRun": "All"})
@@ -73,7 +73,7 @@ async def _(api: Api) -> None:
     await _evict(api, query={"dryRun": "Some"})
 
 
-@case("28.04", "an eviction that names no pod")
+@case("an eviction that names no pod")
 async def _(api: Api) -> None:
     await _evict(api, "none")
     await _pod(api)
@@ -83,7 +83,7 @@ async def _(api: Api) -> None:
     await _seen(api)
 
 
-@case("28.05", "an eviction of another kind")
+@case("an eviction of another kind")
 async def _(api: Api) -> None:
     await _pod(api)
     path = api.path("pods", "a", "eviction")
@@ -97,14 +97,14 @@ async def _(api: Api) -> None:
     await _seen(api)
 
 
-@case("28.06", "an eviction in the version of before")
+@case("an eviction in the version of before")
 async def _(api: Api) -> None:
     await _pod(api, status=_RUNNING)
     await _evict(api, apiVersion="policy/v1beta1")
     await _seen(api)
 
 
-@case("28.07", "preconditions of an eviction")
+@case("preconditions of an eviction")
 async def _(api: Api) -> None:
     made = await _pod(api, status=_RUNNING)
     await _evict(api, deleteOptions={"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}})
@@ -116,7 +116,7 @@ async def _(api: Api) -> None:
     await _seen(api)
 
 
-@case("28.08", "a budget that its controller has not seen forbids evictions")
+@case("a budget that its controller has not seen forbids evictions")
 async def _(api: Api) -> None:
     await _pod(api, status=_RUNNING)
     await _budget(api)
@@ -144,12 +144,11 @@ _FAILED = {
 }
 
 table(
-    "28.10",
     [
         ("a budget that allows one disruption", {"disruptionsAllowed": 1}, _RUNNING, {}),
         ("a budget that allows two disruptions", {"disruptionsAllowed": 2}, _RUNNING, {}),
-        ("a budget that allows none", {"disruptionsAllowed": 0, "currentHealthy": 1}, _RUNNING, {}),
-        ("a budget that allows none though enough are healthy", {"disruptionsAllowed": 0}, _RUNNING, {}),
+        ("a budget that allows no disruption", {"disruptionsAllowed": 0, "currentHealthy": 1}, _RUNNING, {}),
+        ("a budget that allows no disruption though enough are healthy", {"disruptionsAllowed": 0}, _RUNNING, {}),
         ("a budget that failed", {"disruptionsAllowed": 0, "conditions": [_FAILED]}, _RUNNING, {}),
         (
             "a budget that says why",
@@ -169,12 +168,12 @@ table(
         ),
         ("a budget of others", {"disruptionsAllowed": 0}, _RUNNING, {"selector": {"matchLabels": {"k": "w"}}}),
         ("a budget of all", {"disruptionsAllowed": 0}, _RUNNING, {"selector": {}}),
-        ("a budget of none", {"disruptionsAllowed": 0}, _RUNNING, {"selector": None}),
+        ("a budget that matches no pod", {"disruptionsAllowed": 0}, _RUNNING, {"selector": None}),
     ],
 )(_under)
 
 
-@case("28.30", "two budgets guard one pod")
+@case("two budgets guard one pod")
 async def _(api: Api) -> None:
     await _pod(api, status=_RUNNING)
     await _budget(api, {**_HEALTH, "disruptionsAllowed": 1})
@@ -183,7 +182,7 @@ async def _(api: Api) -> None:
     await _seen(api)
 
 
-@case("28.31", "a dry run takes nothing from a budget")
+@case("a dry run takes nothing from a budget")
 async def _(api: Api) -> None:
     await _pod(api, status=_RUNNING)
     await _budget(api, {**_HEALTH, "disruptionsAllowed": 1})
@@ -192,7 +191,7 @@ async def _(api: Api) -> None:
     await _seen(api)
 
 
-@case("28.32", "what discovery says of evictions and bindings")
+@case("discovery of evictions and bindings")
 async def _(api: Api) -> None:
     found = await api.call("GET", "/api/v1", quiet=True)
     kept = [entry for entry in found["resources"] if entry["name"] in ("pods/eviction", "pods/binding")]
@@ -214,7 +213,7 @@ async def _bind(api: Api, **members: Any) -> None:
     await api.call("POST", api.path("pods", "a", "binding"), body)
 
 
-@case("28.40", "a pod is bound once")
+@case("a pod is bound once")
 async def _(api: Api) -> None:
     await _bind(api)
     made = await _pod(api, nodeName=None)
@@ -228,7 +227,7 @@ async def _(api: Api) -> None:
     await _bind(api)
 
 
-@case("28.41", "a pod that waits for a gate is not bound")
+@case("a pod that waits for a gate is not bound")
 async def _(api: Api) -> None:
     await _pod(api, nodeName=None, schedulingGates=[{"name": "example.com/g"}])
     await _bind(api)

@@ -15,7 +15,7 @@ async def _many(api: Api) -> None:
         await api.create("widgets", body, quiet=True)
 
 
-@case("10.01", "label selectors")
+@case("label selectors")
 async def _(api: Api) -> None:
     await _many(api)
     for selector in ("n=1", "n!=1", "n in (1,2)", "n notin (1,2)", "odd", "!odd", "n==3,odd", "n>2"):
@@ -23,12 +23,12 @@ async def _(api: Api) -> None:
         api.transcript.append({"selector": selector, "found": names(found)})
 
 
-@case("10.02", "a broken label selector is refused")
+@case("a broken label selector is refused")
 async def _(api: Api) -> None:
     await api.list("widgets", {"labelSelector": "n in 1"})
 
 
-@case("10.03", "field selectors")
+@case("field selectors")
 async def _(api: Api) -> None:
     await _many(api)
     for selector in ("metadata.name=w3", "metadata.name!=w3", "spec.mode=Fast", "spec.mode=Fast,metadata.name=w1"):
@@ -37,7 +37,7 @@ async def _(api: Api) -> None:
     await api.list("widgets", {"fieldSelector": "spec.size=1"})
 
 
-@case("10.04", "paging gives every object once, at one version")
+@case("paging gives every object once, at one version")
 async def _(api: Api) -> None:
     await _many(api)
     first = await api.list("widgets", {"limit": "2"}, keep=["metadata.remainingItemCount"])
@@ -56,35 +56,34 @@ async def _(api: Api) -> None:
     )
 
 
-@case("10.05", "a broken continue token is refused")
+@case("a broken continue token is refused")
 async def _(api: Api) -> None:
     await api.list("widgets", {"limit": "1", "continue": "nonsense"})
 
 
-@case("10.06", "an empty list has a version and no items")
+@case("an empty list has a version and no items")
 async def _(api: Api) -> None:
     await api.list("widgets")
 
 
-@case("10.07", "a list at a version of the future is refused")
+@case("a list at a version of the future is refused")
 async def _(api: Api) -> None:
     await api.list("widgets", {"resourceVersion": "999999999", "resourceVersionMatch": "NotOlderThan"})
 
 
-@case("10.08", "a match rule needs a version, and must be known")
+@case("a match rule needs a version, and must be known")
 async def _(api: Api) -> None:
     await api.list("widgets", {"resourceVersionMatch": "NotOlderThan"})
     await api.list("widgets", {"resourceVersion": "1", "resourceVersionMatch": "Nearly"})
 
 
-@case("10.09", "a list of metadata only")
+@case("a list of metadata only")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.list("widgets", accept="application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
 
 
 table(
-    "10.10",
     [
         (f"the label selector {selector!r}", "labelSelector", selector)
         for selector in (
@@ -117,7 +116,6 @@ table(
 )(lambda api, key, selector: api.list("widgets", {key: selector}, keep=["kind"]))
 
 table(
-    "10.34",
     [
         (f"the field selector {selector!r} of {plural}", plural, selector)
         for plural, selector in (
@@ -152,7 +150,7 @@ async def _ages(api: Api) -> list[str]:
     return [version(first), version(second)]
 
 
-@case("10.53", "a list at exactly a version")
+@case("a list at exactly a version")
 async def _(api: Api) -> None:
     first, second = await _ages(api)
     for asked in (first, second):
@@ -160,7 +158,7 @@ async def _(api: Api) -> None:
         api.transcript.append({"found": names(found), "same version": found["metadata"]["resourceVersion"] == asked})
 
 
-@case("10.54", "a list not older than a version")
+@case("a list not older than a version")
 async def _(api: Api) -> None:
     first, _ = await _ages(api)
     found = await api.list("widgets", {"resourceVersion": first, "resourceVersionMatch": "NotOlderThan"}, quiet=True)
@@ -169,7 +167,7 @@ async def _(api: Api) -> None:
     api.transcript.append({"found": names(found)})
 
 
-@case("10.55", "a list at a version with a limit is exact")
+@case("a list at a version with a limit is exact")
 async def _(api: Api) -> None:
     first, _ = await _ages(api)
     found = await api.list("widgets", {"resourceVersion": first, "limit": "5"}, quiet=True)
@@ -177,7 +175,6 @@ async def _(api: Api) -> None:
 
 
 table(
-    "10.56",
     [
         ("Exact at 0", {"resourceVersion": "0", "resourceVersionMatch": "Exact"}),
         ("Exact without a version", {"resourceVersionMatch": "Exact"}),
@@ -196,7 +193,7 @@ table(
 )(lambda api, query: api.list("widgets", query, keep=["kind"]))
 
 
-@case("10.69", "paging with a selector has no count of what remains")
+@case("paging with a selector has no count of what remains")
 async def _(api: Api) -> None:
     await _many(api)
     query = {"limit": "1", "labelSelector": "odd"}
@@ -205,7 +202,7 @@ async def _(api: Api) -> None:
     api.transcript.append({"pages": [names(first), names(second)], "more": bool(second["metadata"].get("continue"))})
 
 
-@case("10.70", "the last page of a full list has no continue token")
+@case("the last page of a full list has no continue token")
 async def _(api: Api) -> None:
     await _many(api)
     found = await api.list("widgets", {"limit": "5"}, quiet=True)
@@ -213,13 +210,13 @@ async def _(api: Api) -> None:
     found["metadata"].pop("resourceVersion")
 
 
-@case("10.71", "lists of built-in kinds")
+@case("lists of built-in kinds")
 async def _(api: Api) -> None:
     for plural in ("configmaps", "secrets", "pods", "events", "leases", "deployments", "jobs", "services"):
         await api.list(plural)
 
 
-@case("10.72", "items of built-in lists have no kind, those of custom ones do")
+@case("items of built-in lists have no kind, those of custom ones do")
 async def _(api: Api) -> None:
     await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
     await api.list("configmaps")
@@ -227,7 +224,7 @@ async def _(api: Api) -> None:
     await api.list("widgets")
 
 
-@case("10.73", "a list over all namespaces by the namespace's field")
+@case("a list over all namespaces by the namespace's field")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     path = f"/apis/{GROUP}/v1/widgets"
@@ -235,14 +232,14 @@ async def _(api: Api) -> None:
     api.transcript.append({"found": names(found)})
 
 
-@case("10.74", "a collection over all namespaces takes no writes")
+@case("a collection over all namespaces takes no writes")
 async def _(api: Api) -> None:
     path = f"/apis/{GROUP}/v1/widgets"
     await api.call("POST", path, {"apiVersion": f"{GROUP}/v1", "kind": "Widget", **widget("a")})
     await api.call("DELETE", path)
 
 
-@case("10.75", "lists are ordered by namespace and name")
+@case("lists are ordered by namespace and name")
 async def _(api: Api) -> None:
     for name in ("b", "a", "a-b", "a.b", "c0", "c"):
         await api.create("widgets", widget(name), quiet=True)
@@ -266,7 +263,6 @@ async def _shown(api: Api, plural: str, accept: str) -> None:
 
 
 table(
-    "10.76",
     [
         (f"{title} of {plural}", plural, accept)
         for title, accept in (
@@ -295,7 +291,6 @@ async def _accepted(api: Api, accept: str) -> None:
 
 
 table(
-    "10.84",
     [
         ("YAML", "application/yaml"),
         ("protobuf or JSON", "application/vnd.kubernetes.protobuf;q=0.5,application/json"),
@@ -309,7 +304,7 @@ table(
 )(_accepted)
 
 
-@case("10.95", "a list of one name, or of one namespace, ends where that does")
+@case("a list of one name, or of one namespace, ends where that does")
 async def _(api: Api) -> None:
     for plural, content in (("configmaps", {}), ("widgets", {"spec": {"size": 1}})):
         made = await api.create(plural, {"metadata": {"name": "a"}, **content})

@@ -29,7 +29,6 @@ async def _bytes(api: Api, content: str) -> None:
 
 
 table(
-    "25.01",
     [
         ("a list where bytes belong: update", JSON),
         ("a list where bytes belong: merge patch", MERGE),
@@ -39,14 +38,14 @@ table(
 )(_bytes)
 
 
-@case("25.05", "null where bytes belong becomes none")
+@case("null in place of bytes is dropped")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.create("secrets", {"metadata": {"name": "a"}, "data": {"k": None}})
     await api.apply("secrets", "b", {"metadata": {"name": "b"}, "data": {"k": None}})
 
 
-@case("25.06", "texts of a built-in kind that are none, restored from a strategic merge patch")
+@case("invalid strings of a built-in kind, restored from a strategic merge patch")
 async def _(api: Api) -> None:
     await api.create("configmaps", {"metadata": {"name": "a"}, "data": {"k": "1"}}, quiet=True)
     for value in _ODD:
@@ -67,15 +66,14 @@ async def _timed(api: Api, plural: str, content: str) -> None:
 
 
 table(
-    "25.07",
     [
-        ("a creation time that is none: apply over a built-in kind", "configmaps", APPLY),
-        ("a creation time that is none: apply that creates a built-in kind", "configmaps", "new"),
-        ("a creation time that is none: apply over a custom kind", "widgets", APPLY),
-        ("a creation time that is none: apply that creates a custom kind", "widgets", "new"),
-        ("a creation time that is none: strategic merge patch", "configmaps", STRATEGIC),
-        ("a creation time that is none: merge patch of a built-in kind", "configmaps", MERGE),
-        ("a creation time that is none: merge patch of a custom kind", "widgets", MERGE),
+        ("an invalid creation time: apply over a built-in kind", "configmaps", APPLY),
+        ("an invalid creation time: apply that creates a built-in kind", "configmaps", "new"),
+        ("an invalid creation time: apply over a custom kind", "widgets", APPLY),
+        ("an invalid creation time: apply that creates a custom kind", "widgets", "new"),
+        ("an invalid creation time: strategic merge patch", "configmaps", STRATEGIC),
+        ("an invalid creation time: merge patch of a built-in kind", "configmaps", MERGE),
+        ("an invalid creation time: merge patch of a custom kind", "widgets", MERGE),
     ],
 )(_timed)
 
@@ -94,10 +92,9 @@ async def _unowned(api: Api, plural: str) -> None:
 
 
 table(
-    "25.14",
     [
-        ("an apply of what nobody owns over an object without owners: a built-in kind", "configmaps"),
-        ("an apply of what nobody owns over an object without owners: a custom kind", "widgets"),
+        ("an apply of unowned fields over an object without owners: a built-in kind", "configmaps"),
+        ("an apply of unowned fields over an object without owners: a custom kind", "widgets"),
     ],
 )(_unowned)
 
@@ -133,7 +130,6 @@ async def _metadata(api: Api, plural: str, content: str) -> None:
 
 
 table(
-    "25.20",
     [
         ("metadata of another type: merge patch of a built-in kind", "configmaps", MERGE),
         ("metadata of another type: strategic merge patch", "configmaps", STRATEGIC),
@@ -144,7 +140,7 @@ table(
 )(_metadata)
 
 
-@case("25.25", "what cannot be named in sets and keyed lists of an apply", SHAPED)
+@case("invalid items in sets and keyed lists of an apply", SHAPED)
 async def _(api: Api) -> None:
     for spec in (
         *({"numbers": items} for items in ([{}], [[]], [1, {"a": 1}, {}], [1, None, None])),
@@ -154,7 +150,7 @@ async def _(api: Api) -> None:
         await api.apply(P, "a", {"metadata": {"name": "a"}, "spec": spec}, query=_DRY, keep=["spec"])
 
 
-@case("25.26", "values of another type than a format is for", SHAPED)
+@case("values of another type than a format is for", SHAPED)
 async def _(api: Api) -> None:
     for key in ("int32", "int64", "float", "double", "date", "datetime", "email", "byte"):
         for value in (1, 1.5, True, {}, [], ["x"], "x"):
@@ -164,7 +160,7 @@ async def _(api: Api) -> None:
             in_any_order(api)
 
 
-@case("25.27", "ports and quantities of another type")
+@case("ports and quantities of another type")
 async def _(api: Api) -> None:
     limits: list[Any] = [{"limits": {"cpu": value}} for value in ({}, [1], True)]
     more: list[dict[str, Any]] = [{"resources": value} for value in limits]
@@ -179,7 +175,7 @@ async def _(api: Api) -> None:
         await api.apply("services", "a", service, query=_DRY, keep=["spec.ports"])
 
 
-@case("25.28", "items of another type in a strategic merge patch")
+@case("items of another type in a strategic merge patch")
 async def _(api: Api) -> None:
     pod = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "x", "image": "y"}]}}
     await api.create("pods", pod, quiet=True)
@@ -206,25 +202,24 @@ async def _again(api: Api, metadata: dict[str, Any]) -> None:
 
 
 table(
-    "25.30",
     [
         ("generateName on update: no name of some kinds", {"generateName": "X_"}),
         ("generateName on update: no part of a path", {"generateName": "a/b"}),
         ("generateName on update: a name", {"generateName": "generated-"}),
         ("a finalizer without a domain on update", {"finalizers": ["hold"]}),
-        ("a finalizer that is no name on update", {"finalizers": ["bad one", "", "a/b/c"]}),
+        ("an invalid finalizer on update", {"finalizers": ["bad one", "", "a/b/c"]}),
     ],
 )(_again)
 
 
-@case("25.40", "a status that is no subresource is applied and given up")
+@case("a status without the subresource is applied and given up")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.apply("gadgets", "a", {**widget("a"), "status": {"count": 1}})
     await api.apply("gadgets", "a", widget("a"))
 
 
-@case("25.41", "a Scale that is left as it is makes no version")
+@case("a Scale that is left as it is makes no version")
 async def _(api: Api) -> None:
     api.with_owners = True
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}
@@ -241,7 +236,7 @@ _SCALE = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.r
 _SCALED = definition("scaledones", "ScaledOne", {"name": "v1", "subresources": {"status": {}, "scale": _SCALE}})
 
 
-@case("25.42", "patches of a Scale that cannot be read", _SCALED)
+@case("patches of a Scale that cannot be read", _SCALED)
 async def _(api: Api) -> None:
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}
     spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
@@ -256,7 +251,7 @@ async def _(api: Api) -> None:
             await api.call("PUT", api.path(plural, name, "scale"), b"{", keep=["kind"])
 
 
-@case("25.43", "a name that is taken though one could be generated")
+@case("a name that is taken though one could be generated")
 async def _(api: Api) -> None:
     for plural in ("configmaps", "widgets"):
         body = {**widget("a"), "metadata": {"name": "a", "generateName": "generated-", "finalizers": ["x.io/y"]}}
@@ -266,7 +261,7 @@ async def _(api: Api) -> None:
         await api.create(plural, body if plural == "widgets" else {"metadata": body["metadata"]})
 
 
-@case("25.44", "what a built-in kind holds though it is empty was nobody's before the first apply")
+@case("empty fields of a built-in kind have no owner before the first apply")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.apply("leases", "a", {"metadata": {"name": "a"}})
@@ -291,7 +286,7 @@ _LOOSE = (
 _IN_MAPS: tuple[Any, ...] = ({"k": None}, {"k": 1}, {"k": "c"}, {"k": {}}, {"k": {"x": "1"}}, {"k": {"x": None}})
 
 
-@case("25.45", "a status that is a map or a list as a whole", *_LOOSE)
+@case("a status that is a map or a list as a whole", *_LOOSE)
 async def _(api: Api) -> None:
     for plural in ("textmaps:TextMap", "nestedmaps:NestedMap", "listings:Listing"):
         listing = plural.startswith("listings")
@@ -307,7 +302,7 @@ async def _(api: Api) -> None:
             in_any_order(api)
 
 
-@case("25.46", "members of a Scale of another type", _SCALED)
+@case("members of a Scale of another type", _SCALED)
 async def _(api: Api) -> None:
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}
     spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
@@ -328,7 +323,7 @@ async def _(api: Api) -> None:
                     await api.patch(plural, "a", body, "scale", content=content, query=_DRY, keep=["spec"])
 
 
-@case("25.47", "a uid that is another's, in what is only tried")
+@case("a different uid in a dry run")
 async def _(api: Api) -> None:
     other = {"uid": "11111111-2222-3333-4444-555555555555"}
     await api.create("leases", {"metadata": {"name": "a"}}, quiet=True)
@@ -343,7 +338,7 @@ async def _(api: Api) -> None:
         await api.delete("widgets", "a", {"preconditions": other}, query=query)
 
 
-@case("25.48", "how often findings in metadata are listed")
+@case("how often findings in metadata are listed")
 async def _(api: Api) -> None:
     for plural in ("configmaps", "deployments", "leases", "limitranges", "poddisruptionbudgets", "roles", "services"):
         await api.create(plural, {"metadata": {"name": "a"}, **filled(OBJECTS[plural], api.ns)}, quiet=True)
@@ -352,7 +347,7 @@ async def _(api: Api) -> None:
             in_any_order(api)
 
 
-@case("25.49", "a Scale of which the metadata alone is asked for", _SCALED)
+@case("a Scale of which the metadata alone is asked for", _SCALED)
 async def _(api: Api) -> None:
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}
     spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}

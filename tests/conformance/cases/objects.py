@@ -10,42 +10,42 @@ from tests.conformance.cases._case import case, table, version, widget
 # 1 identity and versions
 
 
-@case("1.01", "create fills in uid, version, generation and time")
+@case("create fills in uid, version, generation and time")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"))
     await api.get("widgets", "a")
 
 
-@case("1.02", "create of an existing name is AlreadyExists")
+@case("create of an existing name is AlreadyExists")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.create("widgets", widget("a", size=2))
 
 
-@case("1.03", "create with a resourceVersion is refused")
+@case("create with a resourceVersion is refused")
 async def _(api: Api) -> None:
     body = widget("a")
     body["metadata"]["resourceVersion"] = "7"
     await api.create("widgets", body)
 
 
-@case("1.04", "generateName makes a name")
+@case("generateName makes a name")
 async def _(api: Api) -> None:
     made = await api.create("widgets", {"metadata": {"generateName": "generated-"}, "spec": {"size": 1}})
     assert len(made["metadata"]["name"]) == len("generated-") + 5
 
 
-@case("1.05", "an object without any name is refused")
+@case("an object without any name is refused")
 async def _(api: Api) -> None:
     await api.create("widgets", {"metadata": {}, "spec": {"size": 1}})
 
 
-@case("1.06", "names follow RFC 1123")
+@case("names follow RFC 1123")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("Not_A_Name"))
 
 
-@case("1.07", "create in a missing namespace is NotFound")
+@case("create in a missing namespace is NotFound")
 async def _(api: Api) -> None:
     await api.call(
         "POST",
@@ -54,14 +54,14 @@ async def _(api: Api) -> None:
     )
 
 
-@case("1.08", "a namespace in the body that differs from the path is refused")
+@case("a namespace in the body that differs from the path is refused")
 async def _(api: Api) -> None:
     body = widget("a")
     body["metadata"]["namespace"] = "other"
     await api.create("widgets", body)
 
 
-@case("1.09", "versions rise over kinds and are strings")
+@case("versions rise over kinds and are strings")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"))
     await api.create("gadgets", widget("a"))
@@ -69,7 +69,7 @@ async def _(api: Api) -> None:
     await api.list("widgets")
 
 
-@case("1.10", "client-set server fields are ignored on create")
+@case("client-set server fields are ignored on create")
 async def _(api: Api) -> None:
     body = widget("a")
     body["metadata"] |= {
@@ -82,14 +82,14 @@ async def _(api: Api) -> None:
     assert made["metadata"]["uid"] != "11111111-2222-3333-4444-555555555555"
 
 
-@case("1.11", "cluster-scoped objects have no namespace")
+@case("cluster-scoped objects have no namespace")
 async def _(api: Api) -> None:
     await api.create("clusterwidgets", widget("one-of-a-kind"))
     await api.get("clusterwidgets", "one-of-a-kind")
     await api.delete("clusterwidgets", "one-of-a-kind")
 
 
-@case("1.12", "kind and apiVersion must fit the path")
+@case("kind and apiVersion must fit the path")
 async def _(api: Api) -> None:
     await api.call("POST", api.path("widgets"), {"apiVersion": f"{GROUP}/v1", "kind": "Gadget", **widget("a")})
     await api.call("POST", api.path("widgets"), {"apiVersion": "other.io/v1", "kind": "Widget", **widget("a")})
@@ -98,7 +98,7 @@ async def _(api: Api) -> None:
 # 2 conflicts
 
 
-@case("2.01", "PUT with a stale version conflicts")
+@case("PUT with a stale version conflicts")
 async def _(api: Api) -> None:
     first = await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
@@ -106,26 +106,26 @@ async def _(api: Api) -> None:
     await api.put("widgets", "a", first)
 
 
-@case("2.02", "PUT without a version is refused for custom resources")
+@case("PUT without a version is refused for custom resources")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.put("widgets", "a", widget("a", size=2))
 
 
-@case("2.03", "PUT without a version overwrites a ConfigMap")
+@case("PUT without a version overwrites a ConfigMap")
 async def _(api: Api) -> None:
     await api.create("configmaps", {"metadata": {"name": "a"}, "data": {"k": "1"}}, quiet=True)
     await api.put("configmaps", "a", {"metadata": {"name": "a"}, "data": {"k": "2"}})
 
 
-@case("2.04", "a merge patch with a stale version conflicts")
+@case("a merge patch with a stale version conflicts")
 async def _(api: Api) -> None:
     first = await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
     await api.patch("widgets", "a", {"metadata": {"resourceVersion": version(first)}, "spec": {"size": 3}})
 
 
-@case("2.05", "a stale version in a status patch conflicts, also when nothing would change")
+@case("a stale version in a status patch conflicts, also when nothing would change")
 async def _(api: Api) -> None:
     first = await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status", quiet=True)
@@ -133,13 +133,13 @@ async def _(api: Api) -> None:
     await api.patch("widgets", "a", stale, "status")
 
 
-@case("2.06", "a version of the future conflicts")
+@case("a version of the future conflicts")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"metadata": {"resourceVersion": "99999999"}, "status": {"phase": "X"}}, "status")
 
 
-@case("2.07", "the version of a predecessor conflicts")
+@case("the version of a predecessor conflicts")
 async def _(api: Api) -> None:
     first = await api.create("widgets", widget("a"), quiet=True)
     await api.delete("widgets", "a", quiet=True)
@@ -148,7 +148,7 @@ async def _(api: Api) -> None:
     await api.patch("widgets", "a", stale, "status")
 
 
-@case("2.08", "a foreign uid is accepted by a status patch and refused by one of the main resource")
+@case("a foreign uid is accepted by a status patch and refused by one of the main resource")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     foreign = "11111111-2222-3333-4444-555555555555"
@@ -156,7 +156,7 @@ async def _(api: Api) -> None:
     await api.patch("widgets", "a", {"metadata": {"uid": foreign}, "spec": {"size": 2}})
 
 
-@case("2.09", "a foreign uid in a PUT is a failed precondition")
+@case("a foreign uid in a PUT is a failed precondition")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     made["metadata"]["uid"] = "11111111-2222-3333-4444-555555555555"
@@ -164,7 +164,7 @@ async def _(api: Api) -> None:
     assert response["code"] == 409
 
 
-@case("2.10", "an empty or broken version in a patch is refused")
+@case("an empty or broken version in a patch is refused")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"metadata": {"resourceVersion": "soon"}, "spec": {"size": 2}})
@@ -173,13 +173,13 @@ async def _(api: Api) -> None:
 # 3 status and generation
 
 
-@case("3.01", "a write of the main resource leaves status alone")
+@case("a write of the main resource leaves status alone")
 async def _(api: Api) -> None:
     await api.create("widgets", {**widget("a"), "status": {"phase": "Born"}})
     await api.patch("widgets", "a", {"spec": {"size": 2}, "status": {"phase": "Lie"}})
 
 
-@case("3.02", "a status write leaves spec, labels and annotations alone")
+@case("a status write leaves spec, labels and annotations alone")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.patch(
@@ -190,7 +190,7 @@ async def _(api: Api) -> None:
     )
 
 
-@case("3.03", "a PUT of status takes only status")
+@case("a PUT of status takes only status")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     made["spec"]["size"] = 9
@@ -198,7 +198,7 @@ async def _(api: Api) -> None:
     await api.put("widgets", "a", made, "status")
 
 
-@case("3.04", "generation counts changes of spec, not of status or metadata")
+@case("generation counts changes of spec, not of status or metadata")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     keep = ["metadata.generation"]
@@ -208,26 +208,26 @@ async def _(api: Api) -> None:
     await api.patch("widgets", "a", {"spec": {"size": 2}}, keep=keep)
 
 
-@case("3.05", "without the status subresource status counts for generation")
+@case("without the status subresource status counts for generation")
 async def _(api: Api) -> None:
     await api.create("gadgets", widget("a"), quiet=True)
     await api.patch("gadgets", "a", {"status": {"phase": "X"}}, keep=["metadata.generation", "status"])
 
 
-@case("3.06", "a status write to a kind without the subresource is NotFound, like a missing object")
+@case("a status write to a kind without the subresource is NotFound, like a missing object")
 async def _(api: Api) -> None:
     await api.create("gadgets", widget("a"), quiet=True)
     await api.patch("gadgets", "a", {"status": {"phase": "X"}}, "status")
     await api.patch("gadgets", "absent", {"status": {"phase": "X"}}, "status")
 
 
-@case("3.07", "the status of a missing object is NotFound")
+@case("the status of a missing object is NotFound")
 async def _(api: Api) -> None:
     await api.patch("widgets", "absent", {"status": {"phase": "X"}}, "status")
     await api.get("widgets", "absent")
 
 
-@case("3.08", "the status subresource can be read")
+@case("the status subresource can be read")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.get("widgets", "a", "status")
@@ -236,33 +236,33 @@ async def _(api: Api) -> None:
 # 4 no-op writes
 
 
-@case("4.01", "a patch that changes nothing keeps the version")
+@case("a patch that changes nothing keeps the version")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"))
     await api.patch("widgets", "a", {"spec": {"size": 1}})
 
 
-@case("4.02", "a status patch that changes nothing keeps the version")
+@case("a status patch that changes nothing keeps the version")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status")
     await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status")
 
 
-@case("4.03", "a PUT that changes nothing keeps the version and brings no event")
+@case("a PUT that changes nothing keeps the version and brings no event")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"))
     await api.put("widgets", "a", made)
     await api.watch("widgets", {"resourceVersion": version(made)}, 0)
 
 
-@case("4.04", "a dry run stores nothing")
+@case("a dry run stores nothing")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), query={"dryRun": "All"}, keep=["spec"])
     await api.get("widgets", "a")
 
 
-@case("4.05", "a dry run of an update, a status write and a delete changes nothing")
+@case("a dry run of an update, a status write and a delete changes nothing")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     dry = {"dryRun": "All"}
@@ -273,7 +273,7 @@ async def _(api: Api) -> None:
     await api.get("widgets", "a")
 
 
-@case("4.06", "no-op writes of built-in kinds")
+@case("no-op writes of built-in kinds")
 async def _(api: Api) -> None:
     made = await api.create("configmaps", {"metadata": {"name": "a"}, "data": {"x": "1"}})
     await api.put("configmaps", "a", made)
@@ -282,7 +282,7 @@ async def _(api: Api) -> None:
     await api.put("configmaps", "a", made)
 
 
-@case("4.07", "an annotation that is set again changes nothing")
+@case("an annotation that is set again changes nothing")
 async def _(api: Api) -> None:
     body = widget("a")
     body["metadata"] |= {"annotations": {"a": "1"}, "labels": {"b": "2"}}
@@ -291,7 +291,7 @@ async def _(api: Api) -> None:
     await api.patch("widgets", "a", patch, keep=["metadata.resourceVersion"])
 
 
-@case("1.13", "generateName of built-in kinds, long ones too")
+@case("generateName of built-in kinds, long ones too")
 async def _(api: Api) -> None:
     made = await api.create("configmaps", {"metadata": {"generateName": "generated-"}})
     assert len(made["metadata"]["name"]) == len("generated-") + 5
@@ -299,12 +299,12 @@ async def _(api: Api) -> None:
     api.transcript.append({"length": len(made["metadata"]["name"])})
 
 
-@case("1.14", "a name wins over generateName")
+@case("a name wins over generateName")
 async def _(api: Api) -> None:
     await api.create("widgets", {"metadata": {"name": "a", "generateName": "b-"}, "spec": {"size": 1}})
 
 
-@case("1.15", "a generateName that is no name")
+@case("a generateName that is not a valid name")
 async def _(api: Api) -> None:
     answer = await api.create("widgets", {"metadata": {"generateName": "Bad_"}, "spec": {"size": 1}}, keep=["code"])
     body = api.transcript[-1]["body"]
@@ -325,7 +325,6 @@ async def _named(api: Api, plural: str, name: str) -> None:
 
 
 table(
-    "1.16",
     [
         (f"the name {name!r} of a {plural}", plural, name)
         for plural, name in (
@@ -350,7 +349,7 @@ table(
 )(_named)
 
 
-@case("2.11", "a create over a dying object is AlreadyExists")
+@case("a create over a dying object is AlreadyExists")
 async def _(api: Api) -> None:
     body = widget("a")
     body["metadata"]["finalizers"] = ["example.com/hold"]
@@ -359,7 +358,7 @@ async def _(api: Api) -> None:
     await api.create("widgets", widget("a"))
 
 
-@case("2.12", "a PUT of a missing object is NotFound, and creates some built-in kinds")
+@case("a PUT of a missing object is NotFound, and creates some built-in kinds")
 async def _(api: Api) -> None:
     await api.put("widgets", "a", widget("a"))
     await api.put("configmaps", "a", {"metadata": {"name": "a"}})
@@ -368,7 +367,7 @@ async def _(api: Api) -> None:
     await api.put("events", "a", event)
 
 
-@case("2.13", "a PUT with another name, or none")
+@case("a PUT with another name, or without a name")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     await api.put("widgets", "a", {**made, "metadata": {**made["metadata"], "name": "b"}})
@@ -376,7 +375,7 @@ async def _(api: Api) -> None:
     await api.put("configmaps", "a", {"metadata": {"name": "b"}})
 
 
-@case("2.14", "a PUT cannot change what the server owns")
+@case("a PUT cannot change fields that the server owns")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     made["metadata"] |= {"creationTimestamp": "2001-01-01T00:00:00Z", "generation": 7, "selfLink": "x"}
@@ -385,13 +384,13 @@ async def _(api: Api) -> None:
     await api.put("widgets", "a", made)
 
 
-@case("3.09", "status on create is dropped, or kept without the subresource")
+@case("status on create is dropped, or kept without the subresource")
 async def _(api: Api) -> None:
     await api.create("widgets", {**widget("a"), "status": {"phase": "X"}}, keep=["status"])
     await api.create("gadgets", {**widget("a"), "status": {"phase": "X"}}, keep=["status"])
 
 
-@case("3.10", "a JSON patch of the status")
+@case("a JSON patch of the status")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     patch = [{"op": "add", "path": "/status", "value": {"phase": "X"}}]
@@ -400,7 +399,7 @@ async def _(api: Api) -> None:
     await api.patch("widgets", "a", patch, "status", content=JSON_PATCH, keep=["spec", "status"])
 
 
-@case("3.11", "a PUT of status with a stale version conflicts, and one without is refused")
+@case("a PUT of status with a stale version conflicts, and one without is refused")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
@@ -409,14 +408,14 @@ async def _(api: Api) -> None:
     await api.put("widgets", "a", {**made, "status": {"phase": "X"}}, "status")
 
 
-@case("3.12", "a status may be removed")
+@case("a status may be removed")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"status": {"phase": "X"}}, "status", quiet=True)
     await api.patch("widgets", "a", {"status": None}, "status")
 
 
-@case("3.13", "a status write to a namespace, a pod and a deployment that are missing")
+@case("a status write to a namespace, a pod and a deployment that are missing")
 async def _(api: Api) -> None:
     for plural in ("namespaces", "pods", "deployments"):
         await api.patch(plural, "missing", {"status": {"phase": "X"}}, "status")

@@ -53,18 +53,17 @@ async def _scaled(api: Api, *writes: tuple[str, int]) -> None:
 
 
 table(
-    "24.01",
     [
-        ("a scale write that changes nothing divides the entry of who owns the replicas", ("two", 1)),
+        ("a scale write that changes nothing splits the entry of the owner of the replicas", ("two", 1)),
         ("of two entries of one manager the last counts in the next scale write", ("two", 1), ("three", 1)),
-        ("a scale to zero is owned by nobody, and so is the next one", ("two", 0), ("two", 2)),
-        ("whoever owns the replicas keeps them when another writes the same scale", ("two", 3), ("three", 3)),
-        ("who owns the replicas otherwise owns them by scale too", ("one", 3), ("one", 4)),
+        ("a scale to zero has no owner, nor has the next one", ("two", 0), ("two", 2)),
+        ("the owner of the replicas keeps them when another manager writes the same scale", ("two", 3), ("three", 3)),
+        ("an owner of the replicas keeps them through a scale write", ("one", 3), ("one", 4)),
     ],
 )(_scaled, OWNED)
 
 
-@case("24.06", "a scale write leaves applied replicas to who applied them while they stay", OWNED)
+@case("a scale write of the same replicas leaves them with the manager that applied them", OWNED)
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.apply(_ONE, "a", {**_ME, "spec": {"replicas": 1, "note": "x"}}, quiet=True)
@@ -83,18 +82,17 @@ async def _scale_refused(api: Api, scale: dict[str, Any], query: dict[str, str])
 
 _NOBODY = "11111111-2222-3333-4444-555555555555"
 table(
-    "24.07",
     [
         ("a scale with an unknown member is warned of", {"spec": {"replicas": 2, "bogus": 1}}, {}),
         ("a strict scale write refuses an unknown member", {"spec": {"bogus": 1}}, {"fieldValidation": "Strict"}),
         ("a scale is of the object that its path names", {"metadata": {"name": "b"}}, {}),
         ("a scale is in the namespace of its path", {"metadata": {"namespace": "other"}}, {}),
-        ("a scale that is put is of the uid that it says", {"metadata": {"uid": _NOBODY}}, {}),
+        ("a scale update with another uid conflicts", {"metadata": {"uid": _NOBODY}}, {}),
     ],
 )(_scale_refused, OWNED)
 
 
-@case("24.12", "a status that a write to the object resets is lost to owners in other versions", OWNED)
+@case("a status that a write to the object resets is lost to owners in other versions", OWNED)
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.create(_ONE, {**_ME, "spec": {}}, query=_by("one"), quiet=True)
@@ -104,7 +102,7 @@ async def _(api: Api) -> None:
     await api.apply(_ONE, "a", {**_ME, "status": {"replicas": 2}}, "four", force=True)
 
 
-@case("24.13", "a status that a write to the object resets stays with owners in the same version", OWNED)
+@case("a status that a write to the object resets stays with owners in the same version", OWNED)
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.create(_ONE, {**_ME, "spec": {}}, query=_by("one"), quiet=True)
@@ -112,7 +110,7 @@ async def _(api: Api) -> None:
     await api.patch(_ONE, "a", {"status": {"phase": "Y"}}, query=_by("three"))
 
 
-@case("24.14", "twins in a status are refused by the subresource, and cost other versions' owners all they have", OWNED)
+@case("twins in a status are refused by the subresource, and cost other versions' owners all they have", OWNED)
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.create(_TWO, {**_ME, "spec": {"note": "x"}}, query=_by("one"), quiet=True)
@@ -129,7 +127,6 @@ async def _no_owners(api: Api, plural: str, body: dict[str, Any], wish: list[Any
 
 
 table(
-    "24.15",
     [
         ("a built-in object is without owners after an empty list", "configmaps", _ME, []),
         ("a built-in object is without owners after a list of nothing", "configmaps", _ME, [{}]),
@@ -139,7 +136,7 @@ table(
 )(_no_owners)
 
 
-@case("24.19", "a status write does not take owners away")
+@case("a status write does not take owners away")
 async def _(api: Api) -> None:
     api.with_owners = True
     body = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "main", "image": "app"}]}}
@@ -148,14 +145,14 @@ async def _(api: Api) -> None:
     await api.patch("pods", "a", patch, "status", query=_by("two"), keep=["metadata.managedFields"])
 
 
-@case("24.20", "a status write of a custom object changes no labels, in one version or another", OWNED)
+@case("a status write of a custom object changes no labels, in one version or another", OWNED)
 async def _(api: Api) -> None:
     await api.create(_ONE, {"metadata": {"name": "a", "labels": {"x": "y"}}, "spec": {}}, quiet=True)
     for kind in (_ONE, _TWO):
         await api.patch(kind, "a", {"metadata": {"labels": {"x": kind[-2:]}}, "status": {"phase": kind[-2:]}}, "status")
 
 
-@case("24.21", "a dry run that creates answers with the version that was sent")
+@case("a dry run that creates answers with the version that was sent")
 async def _(api: Api) -> None:
     dry = {"dryRun": "All"}
     lease = {"metadata": {"name": "a", "resourceVersion": "7"}, "spec": {}}
@@ -164,7 +161,7 @@ async def _(api: Api) -> None:
     await api.create("widgets", {**widget("a"), "metadata": {"name": "a", "resourceVersion": "7"}}, query=dry)
 
 
-@case("24.22", "a custom object that is posted to an item's path has the name that it says")
+@case("a custom object that is posted to an item path has the name in its body")
 async def _(api: Api) -> None:
     await api.call("POST", api.path("widgets", "b"), {"apiVersion": api.path("widgets").split("/")[2] + "/v1", **_TYPE})
 
@@ -172,16 +169,15 @@ async def _(api: Api) -> None:
 _TYPE = {"kind": "Widget", **widget("a")}
 
 
-@case("24.23", "a kind that counts no generations keeps the one that it is created with")
+@case("a kind without generations keeps the generation that it is created with")
 async def _(api: Api) -> None:
     await api.create("configmaps", {"metadata": {"name": "a", "generation": 9}})
     await api.patch("configmaps", "a", {"metadata": {"generation": 10}, "data": {"k": "v"}})
 
 
 table(
-    "24.24",
     [
-        (f"a creation time that is none is refused: {plural}", plural, body)
+        (f"an invalid creation time is refused: {plural}", plural, body)
         for plural, body in (("configmaps", {}), ("widgets", {"spec": {"size": 1}}))
     ],
 )(lambda api, plural, body: api.create(plural, {**body, "metadata": {"name": "a", "creationTimestamp": "soon"}}))

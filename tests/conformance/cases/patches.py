@@ -10,19 +10,19 @@ from tests.conformance.cases._case import case, table, widget
 # 7 patches
 
 
-@case("7.01", "merge patch replaces lists and removes nulls")
+@case("merge patch replaces lists and removes nulls")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a", tags=["x", "y"], labels={"k": "v", "l": "w"}), quiet=True)
     await api.patch("widgets", "a", {"spec": {"tags": ["z"], "labels": {"k": None, "m": "n"}}}, keep=["spec"])
 
 
-@case("7.02", "merge patch strips null members inside list items")
+@case("merge patch strips null members inside list items")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"status": {"items": [{"a": "x", "e": None}]}}, "status", keep=["status"])
 
 
-@case("7.03", "JSON patch")
+@case("JSON patch")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a", tags=["x"]), quiet=True)
     await api.patch(
@@ -38,30 +38,30 @@ async def _(api: Api) -> None:
     )
 
 
-@case("7.04", "a failing test in a JSON patch is Invalid")
+@case("a failing test in a JSON patch is Invalid")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", [{"op": "test", "path": "/spec/size", "value": 7}], content=JSON_PATCH)
 
 
-@case("7.05", "a JSON patch to a missing path is refused")
+@case("a JSON patch to a missing path is refused")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", [{"op": "remove", "path": "/spec/absent"}], content=JSON_PATCH)
 
 
-@case("7.06", "strategic merge patch is refused for custom resources")
+@case("strategic merge patch is refused for custom resources")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"spec": {"size": 2}}, content=STRATEGIC)
 
 
-@case("7.07", "a patch of a missing object is NotFound")
+@case("a patch of a missing object is NotFound")
 async def _(api: Api) -> None:
     await api.patch("widgets", "absent", {"spec": {"size": 2}})
 
 
-@case("7.08", "a patch cannot rename or move")
+@case("a patch cannot rename or move")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"metadata": {"name": "b"}})
@@ -79,7 +79,6 @@ def _op(op: str, path: str, *value: Any, **more: Any) -> list[dict[str, Any]]:
 
 
 table(
-    "7.09",
     [
         ("JSON patch: add to a list's end", _op("add", "/spec/tags/-", "z")),
         ("JSON patch: add into a list", _op("add", "/spec/tags/1", "z")),
@@ -130,18 +129,17 @@ async def _merged(api: Api, patch: Any) -> None:
 
 
 table(
-    "7.44",
     [
         ("merge patch: nothing", {}),
         ("merge patch: a list", [1]),
         ("merge patch: null", None),
         ("merge patch: an object replaces a text", {"spec": {"free": {"a": {"b": {"c": 1}}}}}),
         ("merge patch: a text replaces an object", {"spec": {"free": {"a": "x"}}}),
-        ("merge patch: nulls in what is new are dropped", {"spec": {"free": {"z": {"y": None, "x": 1}}}}),
+        ("merge patch: nulls in new values are dropped", {"spec": {"free": {"z": {"y": None, "x": 1}}}}),
         ("merge patch: null removes an object", {"spec": {"nested": None}}),
-        ("merge patch: null for what is not there", {"spec": {"low": None}}),
+        ("merge patch: null for an absent field", {"spec": {"low": None}}),
         ("merge patch: null removes a default, which comes again", {"spec": {"mode": None}}),
-        ("merge patch: null removes what is required", {"spec": {"size": None}}),
+        ("merge patch: null removes a required field", {"spec": {"size": None}}),
         ("merge patch: the spec is removed", {"spec": None}),
         ("merge patch: an empty list", {"spec": {"tags": []}}),
         ("merge patch: null inside of a list", {"spec": {"tags": ["x", None]}}),
@@ -156,21 +154,21 @@ table(
 )(_merged)
 
 
-@case("7.64", "a merge patch of built-in kinds")
+@case("a merge patch of built-in kinds")
 async def _(api: Api) -> None:
     await api.create("configmaps", {"metadata": {"name": "a", "labels": {"x": "y"}}, "data": {"a": "1"}}, quiet=True)
     for patch in ({"data": {"a": None, "b": "2"}}, {"data": None}, {"metadata": {"labels": None}}, {"data": {"a": 1}}):
         await api.patch("configmaps", "a", patch)
 
 
-@case("7.65", "a JSON patch of built-in kinds")
+@case("a JSON patch of built-in kinds")
 async def _(api: Api) -> None:
     await api.create("configmaps", {"metadata": {"name": "a"}, "data": {"a": "1"}}, quiet=True)
     for path, value in (("/data/b", "2"), ("/data/c", 3), ("/immutable", True), ("/data/d", "4")):
         await api.patch("configmaps", "a", _op("add", path, value), content=JSON_PATCH)
 
 
-@case("7.66", "patches with dry runs and field managers")
+@case("patches with dry runs and field managers")
 async def _(api: Api) -> None:
     api.with_owners = True
     await api.create("widgets", widget("a"), query={"fieldManager": "one"}, quiet=True)

@@ -26,7 +26,7 @@ _PLACES = {name: {"type": "string", "pattern": pattern} for name, (pattern, _) i
 _MATCHED = definition("patterneds", "Patterned", {"type": "object", "properties": _PLACES})
 
 
-@case("29.01", "what patterns match", _MATCHED)
+@case("patterns and what they match", _MATCHED)
 async def _(api: Api) -> None:
     for index in range(2):
         spec = {name: values[index] for name, (_, values) in _PATTERNS.items()}
@@ -34,7 +34,7 @@ async def _(api: Api) -> None:
         in_any_order(api)
 
 
-@case("29.02", "patterns that are none")
+@case("invalid patterns")
 async def _(api: Api) -> None:
     for pattern in ("[", "(a", "a)", "a**", "*a", "a(?=b)", r"a\1", "a{2,1}", "[b-a]", r"\8", "(?<!a)b", "a++"):
         place: dict[str, Any] = {"type": "string", "pattern": pattern}

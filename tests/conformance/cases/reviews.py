@@ -19,7 +19,7 @@ def review(kind: str, spec: dict[str, Any] | None = None, group: str = "authoriz
     return made if spec is None else {**made, "spec": spec}
 
 
-@case("23.01", "whoever asks for its own access is told so")
+@case("a SelfSubjectAccessReview is answered")
 async def _(api: Api) -> None:
     path = f"{AUTHORIZATION}/selfsubjectaccessreviews"
     await api.call("POST", path, review("SelfSubjectAccessReview", PODS), keep=ALLOWED)
@@ -27,7 +27,7 @@ async def _(api: Api) -> None:
     await api.call("POST", path, review("SelfSubjectAccessReview", url), keep=ALLOWED)
 
 
-@case("23.02", "the access of somebody else")
+@case("access of another user")
 async def _(api: Api) -> None:
     spec = {**PODS, "user": "jane", "groups": ["system:masters"]}
     path = f"{AUTHORIZATION}/subjectaccessreviews"
@@ -37,14 +37,14 @@ async def _(api: Api) -> None:
     await api.call("POST", path, local, keep=ALLOWED)
 
 
-@case("23.03", "all that one may do in a namespace")
+@case("SelfSubjectRulesReview of a namespace")
 async def _(api: Api) -> None:
     spec = {"namespace": "default"}
     path, keep = f"{AUTHORIZATION}/selfsubjectrulesreviews", ("apiVersion", "kind", "status.incomplete")
     await api.call("POST", path, review("SelfSubjectRulesReview", spec), keep=keep)
 
 
-@case("23.04", "a review has nothing to be read")
+@case("a review has nothing to be read")
 async def _(api: Api) -> None:
     for method in ("GET", "PUT", "DELETE"):
         body = review("SelfSubjectAccessReview", PODS) if method == "PUT" else None
@@ -53,13 +53,13 @@ async def _(api: Api) -> None:
     await api.call("POST", f"{AUTHORIZATION}/nothing", {})
 
 
-@case("23.05", "who asks")
+@case("SelfSubjectReview")
 async def _(api: Api) -> None:
     body = review("SelfSubjectReview", group="authentication")
     await api.call("POST", f"{AUTHENTICATION}/selfsubjectreviews", body, keep=("apiVersion", "kind"))
 
 
-@case("23.06", "a review that asks nothing, or two things")
+@case("a review that asks nothing, or two things")
 async def _(api: Api) -> None:
     path = f"{AUTHORIZATION}/selfsubjectaccessreviews"
     both = {**PODS, "nonResourceAttributes": {"path": "/", "verb": "get"}}

@@ -32,26 +32,25 @@ def _ruled(rule: str, spec: dict[str, Any] | None = None, **more: Any) -> dict[s
 _FREE: dict[str, Any] = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
 
 table(
-    "16.01",
     [
         ("a rule that is empty", _ruled("")),
         ("a rule with a syntax error", _ruled("self.x ==")),
         ("a rule that names no field", _ruled("self.y == 1")),
-        ("a rule that is no truth", _ruled("self.x + 1")),
+        ("a rule that is not a boolean", _ruled("self.x + 1")),
         ("a rule that compares types", _ruled("self.x == 'a'")),
         ("an unknown function", _ruled("self.s.shout() == 'A'")),
         ("an unknown variable", _ruled("other == 1")),
         ("an unknown reason", _ruled("self.x > 0", reason="Bad")),
         ("a field path that leads nowhere", _ruled("self.x > 0", fieldPath=".y")),
-        ("a field path that is none", _ruled("self.x > 0", fieldPath="x")),
+        ("an invalid field path", _ruled("self.x > 0", fieldPath="x")),
         ("a message with a line break", _ruled("self.x > 0", message="a\nb")),
         ("a message of blanks", _ruled("self.x > 0", message="  ")),
         ("a rule with a line break and no message", _ruled("self.x > 0 &&\nself.x < 5")),
-        ("a message expression that is no text", _ruled("self.x > 0", messageExpression="self.x")),
+        ("a message expression that is not a string", _ruled("self.x > 0", messageExpression="self.x")),
         ("a message expression with an error", _ruled("self.x > 0", messageExpression="self.y")),
         ("optionalOldSelf without oldSelf", _ruled("self.x > 0", optionalOldSelf=True)),
         (
-            "oldSelf in an item of a list that is no map",
+            "oldSelf in an item of a list that is not a map",
             {
                 "type": "object",
                 "properties": {
@@ -180,43 +179,45 @@ async def _priced(api: Api, spec: dict[str, Any]) -> None:
 
 
 table(
-    "16.50",
     [
         (
-            "the price of a text that is searched",
+            "the estimated cost of a string that is searched",
             _ruled("self.t.contains('x')", {"type": "object", "properties": {"t": _TEXT}}),
         ),
         (
-            "the price of a text that is matched",
+            "the estimated cost of a string that is matched",
             _ruled("self.t.matches('^[a-z]*$')", {"type": "object", "properties": {"t": _TEXT}}),
         ),
-        ("the price of an unbounded list of numbers", _over({"type": "integer"}, "self.all(x, x > 0)")),
-        ("the price of an unbounded list of texts", _over(_TEXT, "self.all(x, x != 'a')")),
-        ("the price of an unbounded list of texts that are searched", _over(_TEXT, "self.all(x, x.contains('a'))")),
+        ("the estimated cost of an unbounded list of numbers", _over({"type": "integer"}, "self.all(x, x > 0)")),
+        ("the estimated cost of an unbounded list of strings", _over(_TEXT, "self.all(x, x != 'a')")),
         (
-            "the price of a list of short texts that are searched",
+            "the estimated cost of an unbounded list of strings that are searched",
+            _over(_TEXT, "self.all(x, x.contains('a'))"),
+        ),
+        (
+            "the estimated cost of a list of short texts that are searched",
             _over({**_TEXT, "maxLength": 10}, "self.all(x, x.contains('a'))"),
         ),
         (
-            "the price of comparing all with all, of ten",
+            "the estimated cost of comparing all with all, of ten",
             _over(_TEXT, "self.all(x, self.exists_one(y, x == y))", maxItems=10),
         ),
         (
-            "the price of comparing all with all, of a hundred",
+            "the estimated cost of comparing all with all, of a hundred",
             _over({**_TEXT, "maxLength": 50}, "self.all(x, self.exists_one(y, x == y))", maxItems=100),
         ),
         (
-            "the price of comparing all with all, of a thousand",
+            "the estimated cost of comparing all with all, of a thousand",
             _over({**_TEXT, "maxLength": 50}, "self.all(x, self.exists_one(y, x == y))", maxItems=1000),
         ),
         (
-            "the price of comparing all with all, unbounded",
+            "the estimated cost of comparing all with all, unbounded",
             _over({"type": "integer"}, "self.all(x, self.exists_one(y, x == y))"),
         ),
-        ("the price of a size", _over(_TEXT, "self.size() < 5")),
-        ("the price of an in", _over(_TEXT, "'a' in self")),
+        ("the estimated cost of a size", _over(_TEXT, "self.size() < 5")),
+        ("the estimated cost of an in", _over(_TEXT, "'a' in self")),
         (
-            "the price of a rule of each value of a map",
+            "the estimated cost of a rule of each value of a map",
             {
                 "type": "object",
                 "properties": {
@@ -228,7 +229,7 @@ table(
             },
         ),
         (
-            "the price of a rule of each object of a list",
+            "the estimated cost of a rule of each object of a list",
             {
                 "type": "object",
                 "properties": {
@@ -244,7 +245,7 @@ table(
             },
         ),
         (
-            "the price of a rule of each object of a list in a list",
+            "the estimated cost of a rule of each object of a list in a list",
             {
                 "type": "object",
                 "properties": {
@@ -264,10 +265,13 @@ table(
             },
         ),
         (
-            "the price of a filter and a map",
+            "the estimated cost of a filter and a map",
             _over({"type": "integer"}, "self.filter(x, x > 1).map(x, x * 2).size() > 0", maxItems=1000),
         ),
-        ("the price of quantities", _over({**_TEXT, "maxLength": 20}, "self.all(x, isQuantity(x))", maxItems=1000)),
+        (
+            "the estimated cost of quantities",
+            _over({**_TEXT, "maxLength": 20}, "self.all(x, isQuantity(x))", maxItems=1000),
+        ),
     ],
 )(_priced)
 
@@ -283,19 +287,27 @@ def _each(rule: str) -> dict[str, Any]:
 
 
 table(
-    "16.70",
     [
-        ("the price of asking for six members", _each(" || ".join(f"has(self.{key})" for key in _MEMBERS))),
-        ("the price of a choice", _each("has(self.a) ? has(self.b) && has(self.c) : has(self.d) && has(self.e)")),
-        ("the price of many comparisons", _each(" && ".join(f"self.{key} != 'x'" for key in _MEMBERS))),
-        ("the price of a prefix", _over(_TEXT, "self.all(x, !x.startsWith('envoy.filters.http'))", maxItems=8)),
-        ("the price of a suffix", _over(_TEXT, "self.all(x, !x.endsWith('.svc.cluster.local'))", maxItems=1000)),
+        ("the estimated cost of asking for six members", _each(" || ".join(f"has(self.{key})" for key in _MEMBERS))),
         (
-            "the price of presence compared",
+            "the estimated cost of a choice",
+            _each("has(self.a) ? has(self.b) && has(self.c) : has(self.d) && has(self.e)"),
+        ),
+        ("the estimated cost of many comparisons", _each(" && ".join(f"self.{key} != 'x'" for key in _MEMBERS))),
+        (
+            "the estimated cost of a prefix",
+            _over(_TEXT, "self.all(x, !x.startsWith('envoy.filters.http'))", maxItems=8),
+        ),
+        (
+            "the estimated cost of a suffix",
+            _over(_TEXT, "self.all(x, !x.endsWith('.svc.cluster.local'))", maxItems=1000),
+        ),
+        (
+            "the estimated cost of presence compared",
             _over(_each("true")["properties"]["l"]["items"], "self.all(x, has(x.a) == has(x.b))"),
         ),
         (
-            "the price of a list whose items need members",
+            "the estimated cost of a list whose items need members",
             _over(
                 {
                     "type": "object",

@@ -40,7 +40,6 @@ async def _patched(api: Api, patch: Any, path: str = "spec.template.spec") -> No
 
 
 table(
-    "13.01",
     [
         ("an item with a known merge key is merged", _containers({"name": "a", "image": "a:2"})),
         ("an item with a new merge key comes first", _containers({"name": "c", "image": "c:1"})),
@@ -56,7 +55,7 @@ table(
             _containers(**{"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}),
         ),
         (
-            "$setElementOrder places what is new",
+            "$setElementOrder places new items",
             _containers(
                 {"name": "c", "image": "c:1"},
                 **{"$setElementOrder/containers": [{"name": "a"}, {"name": "c"}, {"name": "b"}]},
@@ -84,18 +83,18 @@ table(
 )(_patched)
 
 
-@case("13.21", "$retainKeys clears the members that it does not name")
+@case("$retainKeys clears the members that it does not name")
 async def _(api: Api) -> None:
     patch = {"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}
     await _patched(api, patch, "spec.strategy")
 
 
-@case("13.22", "without $retainKeys the old member stays, and is refused")
+@case("without $retainKeys the old member stays, and is refused")
 async def _(api: Api) -> None:
     await _patched(api, {"spec": {"strategy": {"type": "Recreate"}}}, "spec.strategy")
 
 
-@case("13.23", "$deleteFromPrimitiveList takes values from a list of texts")
+@case("$deleteFromPrimitiveList takes values from a list of strings")
 async def _(api: Api) -> None:
     body = {"metadata": {"name": "a", "finalizers": ["example.com/x", "example.com/y"]}}
     await api.create("configmaps", body, quiet=True)
@@ -107,7 +106,7 @@ async def _(api: Api) -> None:
     await api.patch("configmaps", "a", patch, content=STRATEGIC)
 
 
-@case("13.24", "maps merge, and null removes a key")
+@case("maps merge, and null removes a key")
 async def _(api: Api) -> None:
     await api.create("configmaps", {"metadata": {"name": "a"}, "data": {"x": "1", "y": "2"}}, quiet=True)
     await api.patch("configmaps", "a", {"data": {"y": None, "z": "3"}}, content=STRATEGIC)
@@ -115,7 +114,7 @@ async def _(api: Api) -> None:
     await api.patch("configmaps", "a", {"data": {"$patch": "delete"}}, content=STRATEGIC)
 
 
-@case("13.25", "owner references merge by uid")
+@case("owner references merge by uid")
 async def _(api: Api) -> None:
     owners = [
         {"apiVersion": "v1", "kind": "ConfigMap", "name": f"o{n}", "uid": f"{n * 8}-2222-3333-4444-555555555555"}
@@ -127,7 +126,7 @@ async def _(api: Api) -> None:
     await api.patch("configmaps", "a", {"metadata": {"ownerReferences": [gone]}}, content=STRATEGIC)
 
 
-@case("13.26", "conditions of a status merge by type")
+@case("conditions of a status merge by type")
 async def _(api: Api) -> None:
     await api.create("deployments", deployment(), quiet=True)
     for kind, state in (("Available", "True"), ("Progressing", "True"), ("Available", "False")):
@@ -137,7 +136,7 @@ async def _(api: Api) -> None:
         )
 
 
-@case("13.27", "ports of a service merge by port")
+@case("ports of a service merge by port")
 async def _(api: Api) -> None:
     body = {"metadata": {"name": "s"}, "spec": {"clusterIP": "None", "ports": [{"name": "a", "port": 80}]}}
     await api.create("services", body, quiet=True)
@@ -145,7 +144,7 @@ async def _(api: Api) -> None:
     await api.patch("services", "s", patch, content=STRATEGIC, keep=["spec.ports"])
 
 
-@case("13.28", "a stale version conflicts")
+@case("a stale version conflicts")
 async def _(api: Api) -> None:
     made = await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
     await api.patch("configmaps", "a", {"data": {"x": "1"}}, content=STRATEGIC, quiet=True)
@@ -153,7 +152,7 @@ async def _(api: Api) -> None:
     await api.patch("configmaps", "a", stale, content=STRATEGIC)
 
 
-@case("13.29", "a strategic merge patch that changes nothing keeps the version")
+@case("a strategic merge patch that changes nothing keeps the version")
 async def _(api: Api) -> None:
     await api.create("deployments", deployment(), quiet=True)
     before = await api.get("deployments", "d", quiet=True)
@@ -164,7 +163,7 @@ async def _(api: Api) -> None:
     api.transcript.append({"same version": same})
 
 
-@case("13.30", "strict field validation of a strategic merge patch")
+@case("strict field validation of a strategic merge patch")
 async def _(api: Api) -> None:
     await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
     for level in ("Strict", "Warn", "Ignore"):
@@ -173,7 +172,7 @@ async def _(api: Api) -> None:
         )
 
 
-@case("13.31", "apply merges containers, environment and ports by their keys")
+@case("apply merges containers, environment and ports by their keys")
 async def _(api: Api) -> None:
     api.with_owners = True
     document = {"apiVersion": "apps/v1", "kind": "Deployment", **deployment()}

@@ -24,7 +24,6 @@ async def _created(api: Api, plural: str, spec: str) -> None:
 
 
 table(
-    "14.01",
     [
         ("an unknown field of a custom object", "widgets", '"spec":{"size":1,"bogus":1}'),
         ("an unknown field at the top of a custom object", "widgets", '"spec":{"size":1},"bogus":1'),
@@ -49,7 +48,7 @@ table(
 )(_created)
 
 
-@case("14.16", "unknown members of metadata")
+@case("unknown members of metadata")
 async def _(api: Api) -> None:
     for plural in ("widgets", "configmaps"):
         for level in _LEVELS:
@@ -58,7 +57,7 @@ async def _(api: Api) -> None:
             await api.create(plural, body, query={"fieldValidation": level})
 
 
-@case("14.17", "unknown fields in a merge patch")
+@case("unknown fields in a merge patch")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
@@ -68,7 +67,7 @@ async def _(api: Api) -> None:
         await api.patch("configmaps", "a", {"bogus": 1}, query=query)
 
 
-@case("14.18", "unknown fields in a JSON patch")
+@case("unknown fields in a JSON patch")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
@@ -79,7 +78,7 @@ async def _(api: Api) -> None:
         await api.patch("configmaps", "a", patch, content=JSON_PATCH, query=query)
 
 
-@case("14.19", "duplicate fields in a merge patch")
+@case("duplicate fields in a merge patch")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     for level in _LEVELS:
@@ -87,7 +86,7 @@ async def _(api: Api) -> None:
         await api.call("PATCH", api.path("widgets", "a"), body, content=MERGE, query={"fieldValidation": level})
 
 
-@case("14.20", "duplicate and unknown fields in an apply")
+@case("duplicate and unknown fields in an apply")
 async def _(api: Api) -> None:
     body = f"apiVersion: {GROUP}/v1\nkind: Widget\nmetadata: {{name: a}}\nspec: {{size: 1, low: 1, low: 2}}\n".encode()
     for level in _LEVELS:
@@ -96,7 +95,7 @@ async def _(api: Api) -> None:
         await api.apply("widgets", "b", {"metadata": {"name": "b"}, "spec": {"size": 1, "bogus": 1}}, query=query)
 
 
-@case("14.21", "unknown fields in a PUT, and in one of status")
+@case("unknown fields in a PUT, and in one of status")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     made["spec"]["bogus"], made["status"] = 1, {"bogus": 1, "phase": "X"}
@@ -107,13 +106,13 @@ async def _(api: Api) -> None:
         )
 
 
-@case("14.22", "field validation has three levels; the default is Warn")
+@case("field validation has three levels; the default is Warn")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a", bogus=1), query={"fieldValidation": "Loose"})
     await api.create("widgets", widget("a", bogus=1))
 
 
-@case("14.23", "YAML bodies, with unknown and duplicate fields")
+@case("YAML bodies, with unknown and duplicate fields")
 async def _(api: Api) -> None:
     for level in _LEVELS:
         text = (
@@ -126,10 +125,9 @@ async def _(api: Api) -> None:
 
 
 table(
-    "14.24",
     [
         ("a body that is an array", b"[]"),
-        ("a body that is a text", b'"x"'),
+        ("a body that is a string", b'"x"'),
         ("a body that is empty", b""),
         (
             "a body without kind",
@@ -137,7 +135,7 @@ table(
         ),
         ("a body without apiVersion", b'{"kind":"Widget","metadata":{"name":"a"},"spec":{"size":1}}'),
         ("a body with trailing text", b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget"} x'),
-        ("metadata that is a text", b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget","metadata":"x"}'),
+        ("metadata that is a string", b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget","metadata":"x"}'),
         (
             "metadata that is missing",
             b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget","spec":{"size":1}}',
@@ -155,7 +153,7 @@ table(
             b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget","metadata":{"name":1},"spec":{"size":1}}',
         ),
         (
-            "a spec that is a text",
+            "a spec that is a string",
             b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Widget","metadata":{"name":"a"},"spec":"x"}',
         ),
         (
@@ -167,16 +165,15 @@ table(
 
 
 table(
-    "14.37",
     [
         ("config map data that is a number", "configmaps", {"data": {"x": 1}}),
         ("config map data that is a list", "configmaps", {"data": ["x"]}),
         ("a key of a config map", "configmaps", {"data": {"bad key": "1"}}),
         ("a key in data and binaryData", "configmaps", {"data": {"x": "1"}, "binaryData": {"x": "MQ=="}}),
-        ("secret data that is no base64", "secrets", {"data": {"x": "not base64!"}}),
+        ("secret data that is not base64", "secrets", {"data": {"x": "not base64!"}}),
         ("secret data that is a number", "secrets", {"data": {"x": 1}}),
         ("a lease with a bad duration", "leases", {"spec": {"leaseDurationSeconds": 0}}),
-        ("a lease with a duration that is a text", "leases", {"spec": {"leaseDurationSeconds": "15"}}),
+        ("a lease with a duration that is a string", "leases", {"spec": {"leaseDurationSeconds": "15"}}),
         ("a lease with a broken time", "leases", {"spec": {"renewTime": "yesterday"}}),
         ("a lease with a time in whole seconds", "leases", {"spec": {"renewTime": "2026-01-01T00:00:00Z"}}),
         ("an integer out of range", "leases", {"spec": {"leaseTransitions": 3000000000}}),

@@ -30,7 +30,6 @@ async def _updated(api: Api, finalizers: list[str]) -> None:
 
 
 table(
-    "31.01",
     [
         ("twins become one", [_HOLD]),
         ("twins become nothing", []),
@@ -54,7 +53,6 @@ async def _applied(api: Api, finalizers: list[str]) -> None:
 
 
 table(
-    "31.10",
     [
         ("an apply of one of twins", [_HOLD]),
         ("an apply beside twins", [_MORE]),
@@ -64,7 +62,7 @@ table(
 )(_applied)
 
 
-@case("31.20", "items of a keyed list that change places in an apply")
+@case("items of a keyed list that change places in an apply")
 async def _(api: Api) -> None:
     live = [{"name": name} for name in ("b", "x", "a", "y")]
     await api.create("widgets", {"metadata": {"name": "a"}, "spec": {"size": 1, "ports": live}}, quiet=True)
@@ -73,7 +71,7 @@ async def _(api: Api) -> None:
         await api.apply("widgets", "a", {"metadata": {"name": "a"}, "spec": spec}, force=True, keep=["spec.ports"])
 
 
-@case("31.21", "a strategic merge patch of twins")
+@case("a strategic merge patch of twins")
 async def _(api: Api) -> None:
     for names in ("A", "AA", "B", "AAB"):
         env = [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
@@ -92,7 +90,7 @@ async def _(api: Api) -> None:
         entry.pop("warnings", None)  # of twins, which the embedded server does not give
 
 
-@case("31.22", "twins are not converted for the owners of another version", _OTHER)
+@case("twins are not converted for the owners of another version", _OTHER)
 async def _(api: Api) -> None:
     api.with_owners = True
     keep = ["metadata.finalizers", "metadata.managedFields"]
@@ -110,7 +108,7 @@ async def _(api: Api) -> None:
         await api.patch(V1BETA1, "a", {sub or "spec": {"x": 4}}, sub, query={"fieldManager": "two"}, keep=keep)
 
 
-@case("31.23", "twins that come while an owner of another version is there", _OTHER)
+@case("twins that come while an owner of another version is there", _OTHER)
 async def _(api: Api) -> None:
     api.with_owners = True
     keep = ["metadata.finalizers", "metadata.managedFields"]
@@ -122,7 +120,7 @@ async def _(api: Api) -> None:
         await api.delete(plural, "a", keep=["status"])
 
 
-@case("31.30", "finalizers without a domain are warned of when they come, on custom kinds alone")
+@case("finalizers without a domain are warned of when they come, on custom kinds alone")
 async def _(api: Api) -> None:
     for plural, content in (("widgets", {"spec": {"size": 1}}), ("leases", {"spec": {"holderIdentity": "x"}})):
         await api.create(plural, {"metadata": {"name": "a", "finalizers": ["z", "hold"]}, **content}, keep=["kind"])
@@ -134,7 +132,7 @@ async def _(api: Api) -> None:
         each_once(api)
 
 
-@case("31.31", "what reads itself is complained of first")
+@case("type errors are reported first")
 async def _(api: Api) -> None:
     for body in (
         {"data": {"k": "%"}, "metadata": {"name": "a", "creationTimestamp": "soon"}},
@@ -155,7 +153,7 @@ async def _(api: Api) -> None:
     await api.apply("secrets", "a", {"metadata": "x"})
 
 
-@case("31.32", "a strategic merge patch of a list of texts leaves each once")
+@case("a strategic merge patch of a list of texts leaves each once")
 async def _(api: Api) -> None:
     for finalizers in ([], [_MORE], [_HOLD], [_MORE, _HOLD, _MORE]):
         await api.create("configmaps", {"metadata": {"name": "a", **_TWINS}}, keep=["metadata.finalizers"])
@@ -178,7 +176,7 @@ _NULLS: tuple[dict[str, Any], ...] = (
 )
 
 
-@case("31.40", "null in an apply over what others own")
+@case("null in an apply over fields of other managers")
 async def _(api: Api) -> None:
     api.with_owners = True
     keep = ["metadata.labels", "metadata.finalizers", "metadata.managedFields", "spec"]
@@ -200,7 +198,7 @@ async def _(api: Api) -> None:
             in_any_order(api)
 
 
-@case("31.41", "an apply that changes nothing but an order counts as a change")
+@case("an apply that changes nothing but an order counts as a change")
 async def _(api: Api) -> None:
     api.with_owners = True
     live = {"metadata": {"name": "a", "finalizers": [_HOLD, _MORE]}, "spec": {"size": 1}}

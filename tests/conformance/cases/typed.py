@@ -65,13 +65,12 @@ async def _sent(api: Api, plural: str, body: dict[str, Any]) -> None:
 
 
 table(
-    "22.01",
     [(f"protobuf of {plural}", plural, body) for plural, body in OBJECTS.items() if plural not in _LEFT_OUT]
     + [(f"protobuf of {plural}, and zeros", plural, body) for plural, bodies in _MORE.items() for body in bodies],
 )(_sent)
 
 
-@case("22.41", "a PUT and a DELETE in protobuf")
+@case("a PUT and a DELETE in protobuf")
 async def _(api: Api) -> None:
     made = await api.create("configmaps", {"metadata": {"name": "a"}, "data": {"x": "1"}}, quiet=True)
     changed = {
@@ -85,7 +84,7 @@ async def _(api: Api) -> None:
     await api.call("DELETE", api.path("configmaps", "a"), to_protobuf(options), content=PROTOBUF)
 
 
-@case("22.42", "options of a delete in protobuf, for a custom object")
+@case("options of a delete in protobuf, for a custom object")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground", "gracePeriodSeconds": 0}

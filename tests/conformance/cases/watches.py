@@ -8,7 +8,7 @@ from tests.conformance.cases._case import case, table, version, widget
 # 8 watches
 
 
-@case("8.01", "a watch from a version brings what came after it, in order")
+@case("a watch from a version sends the later events, in order")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
@@ -17,13 +17,13 @@ async def _(api: Api) -> None:
     await api.watch("widgets", {"resourceVersion": version(made)}, 3)
 
 
-@case("8.02", "a watch without a version begins with what is there")
+@case("a watch without a version begins with the existing objects")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.watch("widgets", {}, 1)
 
 
-@case("8.03", "a streamed list ends with a marked bookmark")
+@case("a streamed list ends with a marked bookmark")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.create("widgets", widget("b"), quiet=True)
@@ -35,19 +35,19 @@ async def _(api: Api) -> None:
     events[-1]["object"]["metadata"].pop("resourceVersion")
 
 
-@case("8.04", "sendInitialEvents needs its match rule")
+@case("sendInitialEvents needs its match rule")
 async def _(api: Api) -> None:
     await api.watch("widgets", {"sendInitialEvents": "true"}, 1)
 
 
-@case("8.05", "a watch from a compacted version is Expired")
+@case("a watch from a compacted version is Expired")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.compact()
     await api.watch("widgets", {"resourceVersion": "1"}, 1)
 
 
-@case("8.06", "a watch with a label selector sees objects enter and leave")
+@case("a watch with a label selector sees objects enter and leave")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"metadata": {"labels": {"team": "red"}}}, quiet=True)
@@ -56,7 +56,7 @@ async def _(api: Api) -> None:
     await api.watch("widgets", {"resourceVersion": version(made), "labelSelector": "team=red"}, 3)
 
 
-@case("8.07", "a watch of one name")
+@case("a watch of one name")
 async def _(api: Api) -> None:
     first = await api.create("widgets", widget("a"), quiet=True)
     await api.create("widgets", widget("b"), quiet=True)
@@ -64,12 +64,12 @@ async def _(api: Api) -> None:
     await api.watch("widgets", {"resourceVersion": version(first), "fieldSelector": "metadata.name=a"}, 1)
 
 
-@case("8.08", "a watch with a broken version is refused")
+@case("a watch with a broken version is refused")
 async def _(api: Api) -> None:
     await api.watch("widgets", {"resourceVersion": "soon"}, 1)
 
 
-@case("8.09", "a delete event carries the version of the deletion")
+@case("a delete event carries the version of the deletion")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"))
     await api.delete("widgets", "a")
@@ -77,21 +77,21 @@ async def _(api: Api) -> None:
     assert version(events[0]["object"]) != version(made)
 
 
-@case("8.10", "a watch from version 0 begins with what is there")
+@case("a watch from version 0 begins with the existing objects")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.create("widgets", widget("b"), quiet=True)
     await api.watch("widgets", {"resourceVersion": "0"}, 2)
 
 
-@case("8.11", "a streamed list of nothing is a bookmark")
+@case("a streamed list of nothing is a bookmark")
 async def _(api: Api) -> None:
     query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
     events = await api.watch("widgets", query, 1)
     events[-1]["object"]["metadata"].pop("resourceVersion")
 
 
-@case("8.12", "a streamed list with a selector, and what comes after it")
+@case("a streamed list with a selector, and what comes after it")
 async def _(api: Api) -> None:
     for name, team in (("a", "red"), ("b", "blue")):
         await api.create("widgets", {**widget(name), "metadata": {"name": name, "labels": {"team": team}}}, quiet=True)
@@ -105,20 +105,19 @@ async def _(api: Api) -> None:
     events[-1]["object"]["metadata"].pop("resourceVersion")
 
 
-@case("8.13", "without bookmarks a streamed list does not say where it ends")
+@case("without bookmarks a streamed list does not say where it ends")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.watch("widgets", {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}, 1)
 
 
-@case("8.14", "sendInitialEvents: false shows only what is new")
+@case("sendInitialEvents: false sends only new events")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.watch("widgets", {"sendInitialEvents": "false", "resourceVersionMatch": "NotOlderThan"}, 0)
 
 
 table(
-    "8.15",
     [
         ("resourceVersionMatch without sendInitialEvents", {"resourceVersionMatch": "NotOlderThan"}),
         ("sendInitialEvents with an unknown match", {"sendInitialEvents": "true", "resourceVersionMatch": "Exact"}),
@@ -141,13 +140,13 @@ table(
 )(lambda api, query: api.watch("widgets", query, 1))
 
 
-@case("8.25", "a watch ends after timeoutSeconds")
+@case("a watch ends after timeoutSeconds")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.watch("widgets", {"timeoutSeconds": "1"}, 99)
 
 
-@case("8.26", "a watch shows tables")
+@case("a watch shows tables")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"spec": {"size": 2}}, quiet=True)
@@ -160,14 +159,14 @@ async def _(api: Api) -> None:
             del column["description"]  # the words of the API's documentation
 
 
-@case("8.27", "a watch of metadata only")
+@case("a watch of metadata only")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     accept = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json"
     await api.watch("widgets", {}, 1, accept=accept)
 
 
-@case("8.28", "a streamed list of metadata ends with a bookmark of its kind")
+@case("a streamed list of metadata ends with a bookmark of its kind")
 async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     accept = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json"
@@ -176,7 +175,7 @@ async def _(api: Api) -> None:
     events[-1]["object"]["metadata"].pop("resourceVersion")
 
 
-@case("8.29", "a watch by a selectable field sees objects enter and leave")
+@case("a watch by a selectable field sees objects enter and leave")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     await api.patch("widgets", "a", {"spec": {"mode": "Fast"}}, quiet=True)
@@ -184,7 +183,7 @@ async def _(api: Api) -> None:
     await api.watch("widgets", {"resourceVersion": version(made), "fieldSelector": "spec.mode=Fast"}, 2)
 
 
-@case("8.30", "an object that is deleted while its finalizers hold it is modified")
+@case("an object that is deleted while its finalizers hold it is modified")
 async def _(api: Api) -> None:
     body = widget("a")
     body["metadata"]["finalizers"] = ["example.com/hold"]
@@ -194,7 +193,7 @@ async def _(api: Api) -> None:
     await api.watch("widgets", {"resourceVersion": version(made)}, 2)
 
 
-@case("8.31", "a delete and a create of one name are two objects")
+@case("a delete and a create of one name are two objects")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     await api.delete("widgets", "a", quiet=True)
@@ -202,7 +201,7 @@ async def _(api: Api) -> None:
     await api.watch("widgets", {"resourceVersion": version(made)}, 2)
 
 
-@case("8.32", "a watch of config maps")
+@case("a watch of config maps")
 async def _(api: Api) -> None:
     made = await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
     await api.patch("configmaps", "a", {"data": {"x": "1"}}, quiet=True)
@@ -210,7 +209,7 @@ async def _(api: Api) -> None:
     await api.watch("configmaps", {"resourceVersion": version(made)}, 2)
 
 
-@case("8.33", "the path of an object is read, not watched")
+@case("the path of an object is read, not watched")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     await api.create("widgets", widget("b"), quiet=True)
@@ -218,12 +217,12 @@ async def _(api: Api) -> None:
     await api.get("widgets", "a", query={"watch": "true", "resourceVersion": version(made)})
 
 
-@case("8.34", "a watch of a missing namespace is silent")
+@case("a watch of a missing namespace is silent")
 async def _(api: Api) -> None:
     await api.watch("widgets", {}, 0)
 
 
-@case("8.35", "a deleted collection is an event for each object")
+@case("a deleted collection is an event for each object")
 async def _(api: Api) -> None:
     made = await api.create("widgets", widget("a"), quiet=True)
     await api.create("widgets", widget("b"), quiet=True)

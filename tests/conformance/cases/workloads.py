@@ -25,7 +25,6 @@ async def _refused(api: Api, plural: str, body: dict[str, Any]) -> None:
 _C = {"name": "c", "image": "i"}
 
 table(
-    "20.29",
     [
         ("a deployment without a selector", "deployments", _deployment(selector=None)),
         ("a deployment with an empty selector", "deployments", _deployment(selector={})),
@@ -95,7 +94,7 @@ table(
 )(_refused)
 
 
-@case("20.69", "what cannot be changed of workloads and pods")
+@case("immutable fields of workloads and pods")
 async def _(api: Api) -> None:
     for plural in ("deployments", "replicasets", "statefulsets", "daemonsets", "pods"):
         await made(api, plural, quiet=True)
