@@ -176,7 +176,7 @@ def _check(candidate: object) -> None:
     name: object = candidate.name
     if not (isinstance(name, str) and _name.match(name)):
         raise ConfigurationError(
-            f"{name!r} is not a valid channel name for {type(candidate).__name__}: "
+            f"{type(candidate).__name__}: {name!r} is not a valid channel name for spec.channels: "
             "use at most 63 letters, digits, '-', '_', '.' or ':', with a letter or digit at both ends"
         )
 

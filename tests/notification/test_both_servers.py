@@ -77,7 +77,7 @@ async def test_the_server_refuses_what_is_out_of_bounds_and_says_which_field(
 async def test_the_server_refuses_a_change_of_the_spec_in_words(cluster: Cluster) -> None:
     await cluster.install(NotificationRequest)
     await cluster.client.create(document(cluster))
-    with pytest.raises(Invalid, match="delete it and create another one"):
+    with pytest.raises(Invalid, match="delete the request and create another one"):
         await cluster.client.patch(NotificationRequest, "n", cluster.namespace, patch={"spec": {"subject": "other"}})
 
 

@@ -145,7 +145,7 @@ def test_a_subject_arrives_as_it_was_written(subject: str) -> None:
     ],
 )
 def test_an_address_that_is_more_than_one_is_refused(recipient: str) -> None:
-    with pytest.raises(PermanentDeliveryError, match="not an address"):
+    with pytest.raises(PermanentDeliveryError, match="is not a valid email address"):
         email_message(message(recipients=(recipient,)), CONFIG)
 
 

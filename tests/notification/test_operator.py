@@ -572,7 +572,7 @@ async def test_what_slipped_through_a_server_without_validation_fails_and_is_nev
 async def test_the_server_refuses_a_change_of_the_spec_in_words_and_a_spec_out_of_bounds() -> None:
     async with world() as w:
         await w.create("console")
-        with pytest.raises(Invalid, match="delete it and create another one"):
+        with pytest.raises(Invalid, match="delete the request and create another one"):
             await w.client.patch(NotificationRequest, "disk-full", "default", patch={"spec": {"subject": "other"}})
         for number, bad in enumerate(
             ({"maxAttempts": 0}, {"initialBackoffSeconds": 60, "maxBackoffSeconds": 30}, {"jitter": 2})

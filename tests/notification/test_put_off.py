@@ -111,7 +111,7 @@ async def test_a_request_that_comes_before_the_routing_configuration_waits_for_i
         status = await w.status()
         if named:
             assert (status["phase"], status["channels"][0]["reason"]) == ("Retrying", "Deferred")
-            assert "still to come" in status["channels"][0]["lastError"]
+            assert "not loaded yet" in status["channels"][0]["lastError"]
         else:
             condition = await w.condition("RoutingResolved")
             assert (condition["status"], condition["reason"]) == ("False", "RoutingPending")
@@ -134,7 +134,7 @@ async def test_a_first_configuration_that_is_wrong_fails_no_request_and_is_told_
         await asyncio.sleep(60)
         condition = await w.condition("RoutingResolved")
         assert (condition["status"], condition["reason"]) == ("False", "RoutingFailed")
-        assert "no receiver is called 'nobody'" in condition["message"]
+        assert "unknown receiver 'nobody'" in condition["message"]
         await w.client.patch("v1/ConfigMap", "rules", "default", patch={"data": {"routing.yaml": GOOD}})
         await asyncio.sleep(10)
         assert (await w.status())["phase"] == "Sent"

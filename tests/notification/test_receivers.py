@@ -326,7 +326,7 @@ async def test_a_missing_credential_is_waited_for(tmp_path: Path) -> None:
         channel = webhook(target, Credentials(tmp_path), header_credentials={"Authorization": "token"})
         error = await sent(channel)
         assert type(error) is RetryableDeliveryError
-        assert "no credential 'token'" in str(error)
+        assert "credential 'token' not found" in str(error)
         (tmp_path / "token").write_text("x")
         assert await sent(channel) is None
 
@@ -365,9 +365,9 @@ async def test_a_template_that_is_none_is_told_when_it_is_loaded() -> None:
         ({}, "set exactly one of url and url_credential"),
         ({"url": "https://a", "url_credential": "b"}, "set exactly one of url and url_credential"),
         ({"url": "ftp://a"}, "pattern"),
-        ({"url": "https://a", "headers": {"Host": "b"}}, "set by the channel itself"),
-        ({"url": "https://a", "headers": {"X-A": "b\r\nX-C: d"}}, "line end"),
-        ({"url": "https://a", "headers": {"X A": "b"}}, "no name of a header"),
+        ({"url": "https://a", "headers": {"Host": "b"}}, "the channel sets it"),
+        ({"url": "https://a", "headers": {"X-A": "b\r\nX-C: d"}}, "line break"),
+        ({"url": "https://a", "headers": {"X A": "b"}}, "not a valid header name"),
         ({"url": "https://a", "methd": "PUT"}, "Extra inputs"),
     ],
 )

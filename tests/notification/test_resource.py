@@ -48,7 +48,7 @@ def test_the_columns_of_kubectl_get() -> None:
 def test_the_spec_cannot_change_and_the_message_says_what_to_do() -> None:
     (rule,) = schema()["x-kubernetes-validations"]
     assert rule["rule"] == "self.spec == oldSelf.spec"
-    assert "delete it and create another one" in rule["message"]
+    assert "delete the request and create another one" in rule["message"]
 
 
 def test_the_lists_of_the_status_are_maps_so_that_writers_do_not_replace_each_others_items() -> None:

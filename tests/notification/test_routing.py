@@ -301,7 +301,7 @@ async def test_a_config_map_is_followed_and_a_bad_one_shows_on_the_requests() ->
             await asyncio.sleep(1)
             second = await w.condition("RoutingResolved", "second")
             assert (second["status"], second["reason"]) == ("True", "StaleRouting")
-            assert "no receiver is called 'x'" in second["message"]
+            assert "unknown receiver 'x'" in second["message"]
             assert (await w.status("second"))["phase"] == "Sent"
             await w.client.delete("v1/ConfigMap", "rules", "default")
             await asyncio.sleep(1)

@@ -255,7 +255,7 @@ class NotificationRequest(
     rules=(
         rule(
             "self.spec == oldSelf.spec",
-            message="spec is immutable: delete this NotificationRequest and create another one",
+            message="spec is immutable: delete the request and create another one",
             field_path=".spec",
         ),
     ),

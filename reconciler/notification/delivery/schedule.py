@@ -1,7 +1,7 @@
 """Scheduling decisions as pure functions: which channels are due, and the status that results from a reconcile.
 
 A reconcile calls `plan` (which channels are due, or how long to wait), makes the deliveries, and calls `settle` (the
-new status and the next due time). Invariants, for every input:
+new status and the next due time). Invariants for all inputs:
 
 * A channel that delivered is never due again, and a request in a terminal phase never changes again.
 * No channel is attempted more often than ``maxAttempts``.

@@ -30,22 +30,7 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 class NotificationMetrics:
     """The operator's metrics: an observer of the reconciler, and a collector for its parts.
 
-    ==============================================  =========  ===============  ==============================
-    ``notification_delivery_attempts_total``        counter    channel, result  success, failure, unknown
-    ``notification_delivery_duration_seconds``      histogram  channel          of each attempt
-    ``notification_delivery_retries_total``         counter    channel, reason  attempts after the first
-    ``notification_deliveries_deferred_total``      counter    channel          deferred without an attempt
-    ``notification_requests_finished_total``        counter    phase            Sent, PartiallySent, Failed
-    ``notification_request_duration_seconds``       histogram  phase            first reconcile to completion
-    ``notification_reconciler_active``              gauge                       requests being delivered now
-    ``notification_deliveries_waiting``             gauge      channel          waiting for a slot now
-    ``notification_clock_offset_seconds``           gauge                       how far the API server is ahead
-    ``notification_channel_circuit_breaker_state``  gauge      channel          0 closed, 1 half open, 2 open
-    ``notification_channel_health_score``           gauge      channel          success ratio of the last 20
-    ``notification_routing_config_valid``           gauge                       1 while the latest is in force
-    ``notification_routing_config_loads_total``     counter    result           loaded, refused
-    ``notification_audit_records_total``            counter    result           written, dropped
-    ==============================================  =========  ===============  ==============================
+    The names and labels are below; each metric has a help text, and docs/notification.md lists them.
 
     Args:
         registry: the registry to register with, such as ``manager.metrics.registry``.
