@@ -1,4 +1,4 @@
-"""The manual names everything that there is, and its examples are what the operator takes."""
+"""The manual is complete, and its examples are valid."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def quoted(name: str) -> bool:
 
 
 def shown(value: object) -> str:
-    """How the manual writes a default."""
+    """Return a default as the manual writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -115,7 +115,7 @@ def test_every_attribute_of_a_message_is_in_the_manual() -> None:
     assert {name for name in names if not quoted(name)} == set()
 
 
-def test_the_request_of_the_manual_is_taken_with_the_defaults_that_it_names() -> None:
+def test_the_request_of_the_manual_is_valid_and_has_the_documented_defaults() -> None:
     (request,) = (block for block in BLOCKS if block.get("kind") == "NotificationRequest")
     spec = NotificationRequest.from_dict(request).spec
     policy = spec.retry_policy
@@ -125,7 +125,7 @@ def test_the_request_of_the_manual_is_taken_with_the_defaults_that_it_names() ->
             assert row.split("|")[2].strip().strip("`") == shown(value)
 
 
-def test_the_routing_of_the_manual_is_taken_and_leads_where_it_says() -> None:
+def test_the_routing_of_the_manual_is_valid_and_matches_its_comments() -> None:
     (routing,) = (block for block in BLOCKS if "receivers" in block)
     config = read_routing(yaml.safe_dump(routing), kinds=RECEIVER_KINDS, channels=["log"])
     assert config.route.receivers({"priority": "Critical", "team": "storage"}) == ("on-call", "storage")

@@ -1,4 +1,4 @@
-"""What a person who writes routing rules sees: where they lead, every mistake at once, and a safe exchange."""
+"""Routing: the matching receivers, all errors at once, and safe reloads."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def problems(text: str, channels: list[str] | None = None) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_a_request_reaches_every_receiver_that_its_attributes_lead_to() -> None:
+def test_a_request_reaches_every_matching_receiver() -> None:
     routing, _ = table()
     routing.load(GOOD)
     assert routing.resolve({"priority": "Low"}).channels == ("console",)
@@ -91,7 +91,7 @@ def test_b4_a_channel_that_two_receivers_share_is_used_once() -> None:
     assert routing.resolve({}).channels == ("console",)
 
 
-def test_every_mistake_is_told_at_once_with_its_line() -> None:
+def test_all_errors_are_reported_at_once_with_their_lines() -> None:
     text = """\
 route:
   receiver: nobody
@@ -160,11 +160,11 @@ extra: 1
         ("a: &a [*a]", ""),
     ],
 )
-def test_what_is_no_configuration_is_refused_in_plain_words(text: str, words: str) -> None:
+def test_an_invalid_configuration_has_a_clear_error(text: str, words: str) -> None:
     assert any(words in problem for problem in problems(text))
 
 
-def test_files_of_alertmanager_are_taken_with_what_only_it_needs() -> None:
+def test_files_of_alertmanager_are_accepted_with_their_timing_keys() -> None:
     config = read_routing(
         "route: {receiver: a, group_by: [x], group_wait: 30s, routes: [{repeat_interval: 4h, match: {team: x}}]}\n"
         "receivers: [{name: a}]",
@@ -191,7 +191,7 @@ def test_a_bad_configuration_leaves_the_old_one_in_force_with_its_channels() -> 
     assert routing.resolve({}).problem is None
 
 
-def test_channels_come_and_go_with_the_configuration_and_the_operators_own_stay() -> None:
+def test_channels_of_receivers_follow_the_configuration_and_others_stay() -> None:
     routing, registry = table()
     routing.load(GOOD)
     assert list(registry) == ["console", "log", "pager:oncall", "pager:storage:0", "pager:storage:1"]
@@ -203,7 +203,7 @@ def test_channels_come_and_go_with_the_configuration_and_the_operators_own_stay(
     assert routing.load(GOOD.replace("number: 7", "number: 8").replace(", {number: 2}", "")) is False
 
 
-def test_a_channel_that_cannot_be_made_refuses_the_whole_configuration() -> None:
+def test_a_channel_that_cannot_be_created_makes_the_configuration_invalid() -> None:
     def fails(name: str, config: ReceiverConfig) -> Pager:
         raise ConfigurationError(f"{name}: no such number")
 
@@ -214,7 +214,7 @@ def test_a_channel_that_cannot_be_made_refuses_the_whole_configuration() -> None
     assert (routing.config, list(registry)) == (None, ["console", "log"])
 
 
-def test_what_the_operator_checks_is_a_mistake_like_others() -> None:
+def test_errors_of_the_operators_checks_are_reported_like_others() -> None:
     registry = ChannelRegistry([Recorder("console"), Recorder("log")])
     routing = RoutingTable(registry, kinds=KINDS, build=built, check=lambda config: ["credential x is missing"])
     with pytest.raises(RoutingConfigError, match="credential x is missing"):
@@ -225,7 +225,7 @@ def test_what_the_operator_checks_is_a_mistake_like_others() -> None:
 
 
 @virtual
-async def test_a_file_is_followed_and_one_that_vanishes_changes_nothing(tmp_path: Path) -> None:
+async def test_a_file_is_reloaded_and_a_deleted_one_changes_nothing(tmp_path: Path) -> None:
     routing, _ = table()
     file = tmp_path / "routing.yaml"
     source = FileSource(file, routing, interval=5)
@@ -252,7 +252,7 @@ async def test_a_file_is_followed_and_one_that_vanishes_changes_nothing(tmp_path
 
 
 @virtual
-async def test_a_mounted_config_map_is_followed_through_its_symbolic_link(tmp_path: Path) -> None:
+async def test_a_mounted_config_map_is_reloaded_through_its_symbolic_link(tmp_path: Path) -> None:
     routing, _ = table()
     for version, text in (("v1", GOOD), ("v2", GOOD.replace("= Critical", "= High"))):
         (tmp_path / version).mkdir()
@@ -270,7 +270,7 @@ async def test_a_mounted_config_map_is_followed_through_its_symbolic_link(tmp_pa
 
 
 @virtual
-async def test_a_config_map_is_followed_and_a_bad_one_shows_on_the_requests() -> None:
+async def test_a_config_map_is_reloaded_and_an_invalid_one_shows_in_the_conditions() -> None:
     async with world() as w:
         await w.client.create(
             {

@@ -1,4 +1,4 @@
-"""Routing configurations that are larger than they look, or that have more mistakes than anybody reads."""
+"""Routing configurations that expand beyond the limits, or that have thousands of errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_alias_is_a_route_like_any_other() -> None:
     assert len(config.route.routes) == 2
 
 
-def test_a_configuration_with_thousands_of_mistakes_tells_some_of_them() -> None:
+def test_a_configuration_with_thousands_of_errors_lists_some_of_them() -> None:
     routes = "".join(f"    - receiver: nobody-{number}\n" for number in range(5_000))
     receivers = "".join(f"  - name: r{number}\n" for number in range(5_000))
     with pytest.raises(RoutingConfigError, match="and 951 more") as caught:
@@ -74,14 +74,14 @@ def test_a_configuration_with_thousands_of_mistakes_tells_some_of_them() -> None
     assert len(str(caught.value)) < 50_000
 
 
-def test_a_value_that_is_no_list_is_quoted_by_its_beginning() -> None:
+def test_a_value_that_is_not_a_list_is_quoted_by_its_beginning() -> None:
     with pytest.raises(RoutingConfigError) as caught:
         load(f"route: {{receiver: a, routes: {'x' * 500_000}}}\nreceivers: [{{name: a}}]")
     assert len(str(caught.value)) < 1_000
 
 
 @pytest.mark.parametrize("text", ["a" * 200_000, '"' * 100_001, "a=~(" + "(" * 100_000, 'a= x"' + " " * 200_000 + "y"])
-def test_what_is_said_about_a_matcher_is_short(text: str) -> None:
+def test_an_error_about_a_matcher_is_short(text: str) -> None:
     with pytest.raises(MatcherError) as caught:
         parse_matchers(text)
     assert len(str(caught.value)) <= 300
