@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.notification import RedactingFilter, Redactor, RetryableDeliveryError
-from reconciler.notification.redaction.redactor import ERROR_LIMIT, SCAN_LIMIT, describe
-from reconciler.notification.redaction.redactor import redact_forms as redact
+from reconciler.notification.redaction.redactor import ERROR_LIMIT, SCAN_LIMIT, redact_forms
 from reconciler.telemetry import JSONFormatter, TextFormatter
 from tests.notification.steps import steps
 
+redact = redact_forms
+describe = Redactor().describe
 SECRET = "s3cr3tValue0123456789abcdef"
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 

@@ -34,12 +34,26 @@ __all__ = [
     "PLACEHOLDER",
     "RedactingFilter",
     "Redactor",
-    "describe",
     "is_secret_name",
-    "redact",
     "redact_forms",
 ]
 
+
+ERROR_LIMIT = 512
+"""Maximum characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a
+quarter of the 1.5 MiB that etcd accepts for an object."""
+
+MIN_SECRET = 4
+"""Minimum characters of a known secret; a shorter one would occur in ordinary words."""
+
+MIN_PART = 8
+"""Minimum characters of a part of a secret URL that counts as a secret by itself; shorter ones are words."""
+
+SCAN_LIMIT = 65_536
+"""Maximum characters of an error that are scanned for secrets by form; known secrets are replaced everywhere."""
+
+TAIL = 256
+"""Characters that are dropped from the end of a truncated error, because half a secret is not recognized."""
 
 NESTING_LIMIT = 16
 """Maximum levels of JSON inside JSON strings. Each level doubles the backslashes of its quotes."""
@@ -74,25 +88,6 @@ def _redact(text: str, levels: int) -> str:
         if text == before:
             break
     return text
-
-
-redact = redact_forms
-
-ERROR_LIMIT = 512
-"""Maximum characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a
-quarter of the 1.5 MiB that etcd accepts for an object."""
-
-MIN_SECRET = 4
-"""Minimum characters of a known secret; a shorter one would occur in ordinary words."""
-
-MIN_PART = 8
-"""Minimum characters of a part of a secret URL that counts as a secret by itself; shorter ones are words."""
-
-SCAN_LIMIT = 65_536
-"""Maximum characters of an error that are scanned for secrets by form; known secrets are replaced everywhere."""
-
-TAIL = 256
-"""Characters that are dropped from the end of a truncated error, because half a secret is not recognized."""
 
 
 class Redactor:
@@ -136,24 +131,15 @@ class Redactor:
         return PLACEHOLDER if value and is_secret_name(name) else self.redact(value)
 
     def describe(self, error: BaseException) -> str:
-        """Return the text of an error for a status; see `describe`."""
-        return _described(error, self)
+        """Return the text of an error for a status: redacted first, then truncated to `ERROR_LIMIT` characters.
 
-
-def describe(error: BaseException) -> str:
-    """Return the text of an error for a status: redacted first, then truncated to `ERROR_LIMIT` characters.
-
-    Errors other than `DeliveryError` start with their type. Never raises, whatever the exception does.
-    """
-    return _described(error, Redactor())
-
-
-def _described(error: BaseException, redactor: Redactor) -> str:
-    name = type(error).__name__
-    text = error_text(error)
-    if text.strip() in ("", name):
-        return name
-    return redactor.brief(text if isinstance(error, DeliveryError) else f"{name}: {text}", ERROR_LIMIT) or name
+        Errors other than `DeliveryError` start with their type. Never raises, whatever the exception does.
+        """
+        name = type(error).__name__
+        text = error_text(error)
+        if text.strip() in ("", name):
+            return name
+        return self.brief(text if isinstance(error, DeliveryError) else f"{name}: {text}", ERROR_LIMIT) or name
 
 
 def _spellings(value: str) -> Iterator[str]:

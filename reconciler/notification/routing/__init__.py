@@ -9,7 +9,7 @@ from reconciler.notification.routing.config import (
     read_routing,
 )
 from reconciler.notification.routing.matchers import Matcher, MatcherError, parse_matchers
-from reconciler.notification.routing.router import RoutingObserver, RoutingStatistics, RoutingTable
+from reconciler.notification.routing.router import RoutingStatistics, RoutingTable
 from reconciler.notification.routing.sources import ConfigMapSource, FileSource
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "Route",
     "RoutingConfig",
     "RoutingConfigError",
-    "RoutingObserver",
     "RoutingStatistics",
     "RoutingTable",
     "parse_matchers",

@@ -14,7 +14,7 @@ from reconciler.notification.channel import Channel, ChannelRegistry
 from reconciler.notification.routing.config import ReceiverConfig, RoutingConfig, RoutingConfigError, read_routing
 from reconciler.notification.routing.yaml import Problem
 
-__all__ = ["Resolution", "Router", "RoutingObserver", "RoutingStatistics", "RoutingTable", "attributes_of"]
+__all__ = ["Resolution", "Router", "RoutingStatistics", "RoutingTable", "attributes_of"]
 
 _log = logging.getLogger("reconciler.notification")
 
@@ -83,18 +83,6 @@ class RoutingStatistics:
     digest: str
 
 
-class RoutingObserver(Protocol):
-    """An observer of loaded configurations."""
-
-    def loaded(self, table: RoutingTable) -> None:
-        """Called when a new configuration is in use."""
-        ...
-
-    def refused(self, table: RoutingTable, error: Exception) -> None:
-        """Called when a new configuration is invalid."""
-        ...
-
-
 class RoutingTable:
     """A `Router` that uses the latest valid routing configuration.
 
@@ -108,7 +96,6 @@ class RoutingTable:
         build: creates the channel of a receiver.
         check: further checks of a well-formed configuration, such as missing credentials; returns the errors, or
             raises. Default: none.
-        observers: called after each load.
 
     Attributes:
         problem: why the latest configuration is not in use; None if it is.
@@ -121,13 +108,11 @@ class RoutingTable:
         kinds: Mapping[str, type[ReceiverConfig]] | None = None,
         build: Build | None = None,
         check: Callable[[RoutingConfig], Sequence[str]] | None = None,
-        observers: Sequence[RoutingObserver] = (),
     ) -> None:
         self._channels = channels
         self._kinds = dict(kinds or {})
         self._build = build
         self._check = check
-        self._observers = tuple(observers)
         self._config: RoutingConfig | None = None
         self._digest = ""
         self._refused_digest = ""
@@ -173,8 +158,6 @@ class RoutingTable:
         self._config, self._digest, self._refused_digest, self.problem = config, digest, "", None
         self._loaded += 1
         _log.info("loaded routing configuration %s: %d receivers", name, len(config.receivers))
-        for observer in self._observers:
-            observer.loaded(self)
         return True
 
     def resolve(self, attributes: Mapping[str, str]) -> Resolution:
@@ -206,5 +189,3 @@ class RoutingTable:
         self._refused += 1
         effect = "keeping the previous one" if self._config is not None else "requests without channels wait"
         _log.error("%s; %s", self.problem, effect)
-        for observer in self._observers:
-            observer.refused(self, error)
