@@ -75,6 +75,7 @@ class StatusObject(TypedDict):
 
     kind: str
     apiVersion: str
+    metadata: NotRequired[JSONObject]
     status: str
     message: NotRequired[str]
     reason: NotRequired[str]

@@ -8,10 +8,13 @@ from collections import Counter
 import pytest
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Use all cores for the whole suite, and this process alone for a part of it, which starts sooner."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Use all cores for the whole suite, unless ``-n`` is given. A part of it starts sooner in one process."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return min(len(os.sched_getaffinity(0)), 8) if whole else 0
+    alone = config.option.usepdb or config.option.collectonly
+    if whole and not alone and config.option.numprocesses is None:
+        config.option.numprocesses = min(len(os.sched_getaffinity(0)), 8)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,13 +1,13 @@
-"""Write reconciler/apiserver/protobuf.json from the sources of k8s.io/api and k8s.io/apimachinery.
+"""A generator of reconciler/apiserver/requests/protobuf.json from the sources of k8s.io/api and k8s.io/apimachinery.
 
-Run it with the directory that holds both Go modules, when the built-in kinds follow a newer Kubernetes::
+Run it with the directory that contains both Go modules to update the built-in kinds to a newer Kubernetes::
 
     python tests/apiserver/generate_protobuf.py ~/go/pkg/mod/k8s.io v0.36.3
 
-The file says for each message which members it has, by number, in a short form: the name in JSON and after a colon
+The file lists the members of each message by number, in a short form: the name in JSON and after a colon
 ``s`` string, ``y`` bytes, ``b`` boolean, ``i`` integer, ``d`` double, ``@Name`` another message, ``[x]`` list, ``{x}``
-map of strings. A ``*`` before the name marks a pointer, whose zero means something; a member without a name is part of
-the message around it.
+map of strings. A ``*`` before the name marks a pointer, whose zero value is significant; a member without a name is
+part of the message around it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "protobuf.json"
-_TYPES = Path(__file__).parents[2] / "reconciler" / "apiserver" / "types.json"
+TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "requests" / "protobuf.json"
+_TYPES = Path(__file__).parents[2] / "reconciler" / "apiserver" / "builtin" / "types.json"
 _SCALARS = {"string": "s", "bytes": "y", "bool": "b", "int32": "i", "int64": "i", "uint32": "i", "double": "d"}
 _BESIDE = (
     "meta.v1.DeleteOptions",

@@ -1,13 +1,18 @@
-"""Write reconciler/apiserver/types.json from the OpenAPI documents of a real API server.
+"""A generator of reconciler/apiserver/builtin/types.json from the OpenAPI documents of a real API server.
 
-Run it with the server's URL and a bearer token, when the built-in kinds follow a newer Kubernetes::
+Run it with the server's URL and a bearer token to update the built-in kinds to a newer Kubernetes::
 
     python tests/apiserver/generate_schemas.py https://127.0.0.1:6443 TOKEN
 
-The file says for each type which members it has, in a short form: ``s`` string, ``i`` int32, ``l`` int64, ``n`` number,
-``b`` boolean, ``q`` quantity, ``o`` int or string, ``t`` time, ``u`` time with microseconds, ``y`` bytes, ``*``
-anything, ``@Name`` another type, ``?@Name`` another type or anything but an object, ``[x]`` list, ``{x}`` map. After a
-bar stands how lists and maps merge: ``set``, ``map:keys``, ``atomic``, and ``merge:key`` for strategic merge patches.
+The file lists the members of each type in a short form:
+
+* scalars: ``s`` string, ``i`` int32, ``l`` int64, ``n`` number, ``b`` boolean, ``q`` quantity, ``o`` int or string,
+  ``t`` time, ``u`` time with microseconds, ``y`` bytes;
+* others: ``*`` anything, ``@Name`` another type, ``?@Name`` another type or anything except an object, ``[x]`` list,
+  ``{x}`` map.
+
+A bar is followed by the way in which lists and maps are merged: ``set``, ``map:keys``, ``atomic``, and ``merge:key``
+for strategic merge patches.
 """
 
 from __future__ import annotations
@@ -19,9 +24,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from reconciler.apiserver.schema.kinds import BUILT_IN
+from reconciler.apiserver.builtin.kinds import BUILT_IN
 
-TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "types.json"
+TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "builtin" / "types.json"
 _SCALARS = {
     ("string", ""): "s",
     ("string", "date-time"): "t",

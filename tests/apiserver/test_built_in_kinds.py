@@ -1,4 +1,4 @@
-"""Built-in kinds have the members of their types, and what is special about each."""
+"""Built-in kinds: the members of their types, and the special treatment of each kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.schema.kinds import BUILT_IN
+from reconciler.apiserver.builtin.kinds import BUILT_IN
 from tests.apiserver.api import CONFIG_MAPS, STRATEGIC, Api
 
 pytestmark = pytest.mark.virtual_time
@@ -34,7 +34,7 @@ async def test_every_kind_is_served_and_discovered(api: Api, info: Any) -> None:
             assert (f"{info.plural}/status" in served) is info.status
 
 
-async def test_the_namespaces_of_a_cluster_are_there(api: Api) -> None:
+async def test_the_namespaces_of_a_new_cluster_exist(api: Api) -> None:
     listed = await api.get("/api/v1/namespaces")
     assert listed.names == ["default", "kube-node-lease", "kube-public", "kube-system"]
     default = listed["items"][0]
@@ -49,7 +49,7 @@ async def test_a_namespace_keeps_its_label_and_has_no_dots(api: Api) -> None:
     assert dotted.causes == [("metadata.name", 'Invalid value: "a.b": must not contain dots')]
 
 
-async def test_kind_and_version_may_be_left_out(api: Api) -> None:
+async def test_kind_and_version_may_be_omitted(api: Api) -> None:
     made = await api.post(CONFIG_MAPS, {"metadata": {"name": "a"}})
     assert (made["kind"], made["apiVersion"]) == ("ConfigMap", "v1")
     other = await api.post(CONFIG_MAPS, {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "b"}})
@@ -58,7 +58,7 @@ async def test_kind_and_version_may_be_left_out(api: Api) -> None:
     assert 'no kind "Foo" is registered for version "v1"' in none["message"]
 
 
-async def test_unknown_members_are_dropped_and_empty_ones_left_out(api: Api) -> None:
+async def test_unknown_and_empty_members_are_dropped(api: Api) -> None:
     made = await api.post(
         CONFIG_MAPS, {"metadata": {"name": "a", "labels": {}, "finalizers": []}, "data": {}, "foo": 1}
     )
@@ -87,13 +87,13 @@ async def test_unknown_members_are_dropped_and_empty_ones_left_out(api: Api) -> 
         (DEPLOYMENTS, {"spec": {"replicas": 2**31}}, "of type int32"),
     ],
 )
-async def test_a_member_of_another_type_cannot_be_decoded(api: Api, path: str, body: dict[str, Any], says: str) -> None:
+async def test_a_member_of_a_wrong_type_cannot_be_decoded(api: Api, path: str, body: dict[str, Any], says: str) -> None:
     reply = await api.post(path, {"metadata": {"name": "a"}, **body})
     assert reply.status == 400
     assert says in reply["message"]
 
 
-async def test_frozen_config_maps_and_secrets(api: Api) -> None:
+async def test_immutable_config_maps_and_secrets(api: Api) -> None:
     for path in (CONFIG_MAPS, SECRETS):
         await api.post(path, {"metadata": {"name": "a"}, "data": {"x": "aGk="}, "immutable": True})
         data = await api.patch(f"{path}/a", {"data": {"x": "eHg="}})
@@ -103,7 +103,7 @@ async def test_frozen_config_maps_and_secrets(api: Api) -> None:
         assert (await api.patch(f"{path}/a", {"metadata": {"labels": {"a": "b"}}})).status == 200
 
 
-async def test_secrets_take_texts_and_have_a_type(api: Api) -> None:
+async def test_secrets_accept_string_data_and_have_a_type(api: Api) -> None:
     made = await api.post(SECRETS, {"metadata": {"name": "a"}, "stringData": {"x": "hi"}})
     assert made["data"] == {"x": base64.b64encode(b"hi").decode()}
     assert made["type"] == "Opaque"
@@ -114,7 +114,7 @@ async def test_secrets_take_texts_and_have_a_type(api: Api) -> None:
     assert (await api.post(SECRETS, {"metadata": {"name": "b"}, "data": {"a b": ""}})).status == 422
 
 
-async def test_leases_are_checked_and_created_by_put(api: Api) -> None:
+async def test_leases_are_validated_and_created_by_put(api: Api) -> None:
     none = await api.post(LEASES, {"metadata": {"name": "a"}, "spec": {"leaseDurationSeconds": 0}})
     assert none.causes == [("spec.leaseDurationSeconds", "Invalid value: 0: must be greater than 0")]
     put = await api.put(f"{LEASES}/a", {"metadata": {"name": "a"}, "spec": {"holderIdentity": "me"}})
@@ -126,7 +126,7 @@ async def test_leases_are_checked_and_created_by_put(api: Api) -> None:
     assert held["spec"]["renewTime"] == "2026-01-01T00:00:00.000001Z"
 
 
-async def test_events_have_two_forms(api: Api) -> None:
+async def test_events_are_served_in_two_groups(api: Api) -> None:
     about = {"kind": "Pod", "namespace": "default", "name": "p"}
     old = {
         "metadata": {"name": "a"},
@@ -162,7 +162,7 @@ async def test_events_have_two_forms(api: Api) -> None:
     assert lost.causes == [("involvedObject.namespace", 'Invalid value: "x": does not match event.namespace')]
 
 
-async def test_workloads_keep_status_apart_and_merge_containers(api: Api) -> None:
+async def test_workloads_have_a_separate_status_and_merge_containers(api: Api) -> None:
     container = {"name": "c", "image": "1"}
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}}
     spec = {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template}
@@ -181,7 +181,7 @@ async def test_workloads_keep_status_apart_and_merge_containers(api: Api) -> Non
     assert (scaled["spec"], scaled["status"]) == ({"replicas": 4}, {"replicas": 2, "selector": "a=b"})
 
 
-async def test_apply_takes_classes_documents_lists_and_files(tmp_path: Any) -> None:
+async def test_apply_accepts_classes_documents_lists_and_files(tmp_path: Any) -> None:
     class Thing:
         @classmethod
         def crd(cls) -> dict[str, Any]:

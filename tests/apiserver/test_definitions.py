@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions that are refused, in the real server's words."""
+"""Invalid CustomResourceDefinitions and the error messages of the real server."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ _SCHEMAS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("schema", "says"), [case[1:] for case in _SCHEMAS], ids=[case[0] for case in _SCHEMAS])
-async def test_a_schema_that_is_not_structural(api: Api, schema: dict[str, Any], says: str) -> None:
+async def test_a_schema_that_is_not_structural_is_rejected(api: Api, schema: dict[str, Any], says: str) -> None:
     spec = {"type": "object", "properties": {"a": schema}}
     reply = await api.post(DEFINITIONS, definition("Gadget", spec=spec))
     assert reply.status in (400, 422)
@@ -150,13 +150,13 @@ _SPECS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("body", "says"), [case[1:] for case in _SPECS], ids=[case[0] for case in _SPECS])
-async def test_a_definition_that_makes_no_sense(api: Api, body: dict[str, Any], says: str) -> None:
+async def test_an_invalid_definition_is_rejected(api: Api, body: dict[str, Any], says: str) -> None:
     reply = await api.post(DEFINITIONS, body)
     assert reply.status == 422
     assert says in reply["message"]
 
 
-async def test_what_cannot_change(server: APIServer, api: Api) -> None:
+async def test_immutable_fields_of_a_definition(server: APIServer, api: Api) -> None:
     place = f"{DEFINITIONS}/widgets.example.com"
     scope = await api.patch(place, {"spec": {"scope": "Cluster"}})
     assert scope.causes == [("spec.scope", 'Invalid value: "Cluster": field is immutable')]
@@ -164,7 +164,7 @@ async def test_what_cannot_change(server: APIServer, api: Api) -> None:
     assert ("spec.names.kind", 'Invalid value: "Gizmo": field is immutable') in kind.causes
 
 
-async def test_unknown_keywords_and_formats_are_warned_of(api: Api) -> None:
+async def test_unknown_keywords_and_formats_cause_warnings(api: Api) -> None:
     spec = {"type": "object", "properties": {"a": {"type": "string", "format": "odd", "foo": 1}}}
     reply = await api.post(DEFINITIONS, definition("Gadget", spec=spec))
     place = "spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.a.foo"

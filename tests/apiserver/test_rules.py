@@ -1,4 +1,4 @@
-"""CEL rules: what they see, when they are asked, and how they are refused."""
+"""CEL rules: the values that they see, when they are evaluated, and the errors of invalid rules."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ _CASES: list[tuple[str, dict[str, Any], Any, list[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize(("schema", "value", "causes"), [case[1:] for case in _CASES], ids=[case[0] for case in _CASES])
-async def test_a_rule_that_does_not_hold(schema: dict[str, Any], value: Any, causes: list[tuple[str, str]]) -> None:
+async def test_a_violated_rule_is_reported(schema: dict[str, Any], value: Any, causes: list[tuple[str, str]]) -> None:
     server, api = await serving({"x": schema})
     async with server:
         reply = await api.post(WIDGETS, widget("a", x=value))
@@ -138,7 +138,7 @@ async def test_a_rule_that_does_not_hold(schema: dict[str, Any], value: Any, cau
         assert reply.causes == causes
 
 
-async def test_a_transition_rule_is_asked_on_updates_only() -> None:
+async def test_a_transition_rule_is_evaluated_only_on_updates() -> None:
     server, api = await serving({"x": {"type": "string", **rules({"rule": "self == oldSelf", "message": "immutable"})}})
     async with server:
         assert (await api.post(WIDGETS, widget("a", x="1"))).status == 201
@@ -150,7 +150,7 @@ async def test_a_transition_rule_is_asked_on_updates_only() -> None:
         assert (await api.patch(f"{WIDGETS}/a", {"spec": {"x": "3"}})).status == 200
 
 
-async def test_a_transition_rule_says_nothing_about_new_values() -> None:
+async def test_a_transition_rule_ignores_a_create() -> None:
     server, api = await serving({"x": {"type": "integer", **rules({"rule": "self > oldSelf", "message": "grows"})}})
     async with server:
         assert (await api.post(WIDGETS, widget("a", x=1))).status == 201
@@ -158,7 +158,7 @@ async def test_a_transition_rule_says_nothing_about_new_values() -> None:
         assert (await api.patch(f"{WIDGETS}/a", {"spec": {"x": 2}})).status == 200
 
 
-async def test_a_rule_is_not_asked_again_about_what_an_update_leaves_alone() -> None:
+async def test_a_rule_ignores_values_that_an_update_leaves_unchanged() -> None:
     server, api = await serving({"x": {"type": "integer"}, "y": {"type": "integer"}})
     async with server:
         await api.post(WIDGETS, widget("a", x=1, y=1))
@@ -169,7 +169,7 @@ async def test_a_rule_is_not_asked_again_about_what_an_update_leaves_alone() -> 
         assert (await api.patch(f"{WIDGETS}/a", {"spec": {"x": 6}})).status == 200
 
 
-async def test_with_optional_old_self_it_is_asked_on_creates_too() -> None:
+async def test_a_rule_with_optional_old_self_is_evaluated_on_creates_too() -> None:
     rule = {
         "rule": "oldSelf.hasValue() ? self > oldSelf.value() : self == 1",
         "optionalOldSelf": True,
@@ -183,7 +183,7 @@ async def test_with_optional_old_self_it_is_asked_on_creates_too() -> None:
         assert (await api.patch(f"{WIDGETS}/a", {"spec": {"x": 2}})).status == 200
 
 
-async def test_items_of_a_map_list_keep_their_identity() -> None:
+async def test_items_of_a_map_list_are_compared_by_key() -> None:
     item = {
         "type": "object",
         "required": ["k"],
@@ -204,7 +204,7 @@ async def test_items_of_a_map_list_keep_their_identity() -> None:
         ]
 
 
-async def test_rules_wait_for_values_of_the_right_shape() -> None:
+async def test_rules_are_skipped_for_an_invalid_object() -> None:
     server, api = await serving({"x": {"type": "integer", **rules("self > 3")}, "y": {"type": "integer"}})
     async with server:
         reply = await api.post(WIDGETS, widget("a", x=1, y="x"))
@@ -288,13 +288,13 @@ _BROKEN: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("schema", "says"), [case[1:] for case in _BROKEN], ids=[case[0] for case in _BROKEN])
-async def test_a_rule_that_is_refused_with_its_definition(api: Api, schema: dict[str, Any], says: str) -> None:
+async def test_an_invalid_rule_rejects_the_definition(api: Api, schema: dict[str, Any], says: str) -> None:
     reply = await api.post(DEFINITIONS, definition("Gadget", spec={"type": "object", "properties": {"a": schema}}))
     assert reply.status == 422
     assert says in reply["message"]
 
 
-async def test_an_error_while_a_rule_is_asked_is_a_refusal() -> None:
+async def test_a_failed_evaluation_rejects_the_object() -> None:
     server, api = await serving(
         {"x": {"type": "object", "properties": {"a": {"type": "string"}}, **rules("self.a == 'x'")}}
     )

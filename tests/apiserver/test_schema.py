@@ -1,4 +1,4 @@
-"""Custom objects are completed, pruned and validated by their schema."""
+"""Defaulting, pruning and validation of custom objects by their schema."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.apiserver.api import DEFINITIONS, WIDGETS, Api, definition, widget
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_defaults_are_filled_in_where_the_parent_is(api: Api) -> None:
+async def test_defaults_are_filled_in_where_the_parent_exists(api: Api) -> None:
     made = await api.post(WIDGETS, widget("a", nest={}, items=[{"k": "x"}]))
     assert made["spec"] == {"size": 3, "nest": {"a": "x"}, "items": [{"k": "x", "v": 7}]}
     bare = await api.post(WIDGETS, {**widget("b"), "spec": {}})
@@ -21,7 +21,7 @@ async def test_defaults_are_filled_in_where_the_parent_is(api: Api) -> None:
     assert "spec" not in none.body
 
 
-async def test_unknown_fields_are_pruned_but_not_below_preserve_unknown_fields(api: Api) -> None:
+async def test_unknown_fields_are_pruned_except_below_preserve_unknown_fields(api: Api) -> None:
     body = {**widget("a", foo=1, nest={"b": 1}, items=[{"k": "x", "z": 1}], any={"x": {"y": 1}}), "extra": 1}
     body["metadata"]["bar"] = 1
     made = await api.post(WIDGETS, body)
@@ -33,7 +33,7 @@ async def test_unknown_fields_are_pruned_but_not_below_preserve_unknown_fields(a
     ]
 
 
-async def test_strict_validation_refuses_what_would_be_pruned(api: Api) -> None:
+async def test_strict_validation_rejects_unknown_fields(api: Api) -> None:
     refused = await api.post(WIDGETS, widget("a", foo=1, nest={"b": 1}), fieldValidation="Strict")
     assert refused.status == 400
     assert refused["message"] == (
@@ -49,7 +49,7 @@ async def test_strict_validation_refuses_what_would_be_pruned(api: Api) -> None:
     assert (silent.status, silent.warnings) == (201, [])
 
 
-async def test_a_member_that_stands_twice_is_warned_of_or_refused(api: Api) -> None:
+async def test_a_duplicate_key_causes_a_warning_or_an_error(api: Api) -> None:
     body = b'{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"size":1,"size":2}}'
     refused = await api.post(WIDGETS, body, fieldValidation="Strict")
     assert refused["message"].endswith('strict decoding error: duplicate field "spec.size"')
@@ -58,7 +58,7 @@ async def test_a_member_that_stands_twice_is_warned_of_or_refused(api: Api) -> N
     assert made.warnings == ['299 - "duplicate field \\"spec.size\\""']
 
 
-async def test_null_is_dropped_where_it_is_not_allowed(api: Api) -> None:
+async def test_null_is_dropped_where_it_is_not_nullable(api: Api) -> None:
     made = await api.post(WIDGETS, widget("a", size=None, color=None, note=None, map={"x": None, "y": 1}, nest=None))
     assert made["spec"] == {"size": 3, "note": None, "map": {"y": 1}}
     kept = await api.post(WIDGETS, widget("b", any={"x": None, "y": [{"z": None}]}))
@@ -113,7 +113,7 @@ _WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize(("spec", "causes"), _WRONG, ids=[str(case[0])[:30] for case in _WRONG])
-async def test_a_value_that_does_not_fit(api: Api, spec: dict[str, Any], causes: list[tuple[str, str]]) -> None:
+async def test_an_invalid_value_is_reported(api: Api, spec: dict[str, Any], causes: list[tuple[str, str]]) -> None:
     reply = await api.post(WIDGETS, widget("a", **spec))
     assert (reply.status, reply["reason"]) == (422, "Invalid")
     assert reply.causes == causes
@@ -191,7 +191,7 @@ async def test_status_is_validated_alone_and_without_its_name(api: Api) -> None:
     ]
 
 
-async def test_what_was_wrong_before_is_not_held_against_an_update(server: APIServer, api: Api) -> None:
+async def test_an_update_ignores_errors_in_unchanged_values(server: APIServer, api: Api) -> None:
     await api.post(WIDGETS, widget("a", size=9, tags=["x"], items=[{"k": "a", "v": 50}]))
     tight = definition()
     spec = tight["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
@@ -208,7 +208,7 @@ async def test_what_was_wrong_before_is_not_held_against_an_update(server: APISe
     assert (await api.patch(f"{WIDGETS}/a", {"spec": {"items": [{"k": "a", "v": 51}]}})).status == 422
 
 
-async def test_a_changed_schema_changes_what_is_read(server: APIServer, api: Api) -> None:
+async def test_a_changed_schema_applies_to_stored_objects(server: APIServer, api: Api) -> None:
     (made,) = await api.make("a")
     spec = {"type": "object", "properties": {"color": {"type": "string", "default": "red"}}}
     await server.apply(definition(spec=spec))
@@ -217,7 +217,7 @@ async def test_a_changed_schema_changes_what_is_read(server: APIServer, api: Api
     assert found.version == made.version
 
 
-async def test_embedded_objects_keep_only_what_metadata_may_hold(server: APIServer) -> None:
+async def test_embedded_objects_keep_only_known_metadata(server: APIServer) -> None:
     embedded = {
         "type": "object",
         "x-kubernetes-embedded-resource": True,
@@ -233,7 +233,7 @@ async def test_embedded_objects_keep_only_what_metadata_may_hold(server: APIServ
         assert [field for field, _ in missing.causes] == ["spec.inner.apiVersion", "spec.inner.kind"]
 
 
-async def test_several_versions_show_one_object(server: APIServer, api: Api) -> None:
+async def test_an_object_is_served_in_several_versions(server: APIServer, api: Api) -> None:
     gadget = definition("Gadget")
     (version,) = gadget["spec"]["versions"]
     gadget["spec"]["versions"] = [
@@ -272,7 +272,7 @@ async def test_a_definition_is_established_at_once(api: Api) -> None:
     }
 
 
-async def test_scale_is_a_document_of_its_own(server: APIServer, api: Api) -> None:
+async def test_scale_is_served_as_a_scale_object(server: APIServer, api: Api) -> None:
     scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
     await server.apply(definition("Gadget", subresources={"status": {}, "scale": scale}))
     path = "/apis/example.com/v1/namespaces/default/gadgets"

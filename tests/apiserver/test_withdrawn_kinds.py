@@ -1,4 +1,4 @@
-"""What becomes of the watches of a kind that is not served any more; a mirror must notice, and find it again."""
+"""Watches of a kind that is no longer served; an informer must notice, and resume when the kind is back."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The built-in kinds as data: types, defaults, strategies, table columns."""
+"""The built-in kinds: their list, types, defaults, validation and table columns."""

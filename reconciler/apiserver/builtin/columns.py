@@ -1,4 +1,4 @@
-"""Know the tables of built-in kinds: which columns ``kubectl get`` shows, and what stands in them."""
+"""The table columns of built-in kinds, as ``kubectl get`` shows them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from reconciler.wire import JSONObject
+
 __all__ = ["Column", "built_in_columns", "show_age"]
 
-Cell = Callable[[dict[str, Any], datetime], Any]
+Cell = Callable[[JSONObject, datetime], Any]
 
 
 class Column(NamedTuple):
-    """Be a column: its title, type, what stands in it, and 1 where only ``-o wide`` shows it."""
+    """A column: its title, type, cell function and priority; 1 is shown only by ``-o wide``."""
 
     name: str
     type: str
@@ -24,16 +26,16 @@ _NONE, _UNSET, _UNKNOWN = "<none>", "<unset>", "<unknown>"
 
 
 def show_age(text: str, now: datetime) -> str:
-    """Return how long ago a moment was, as ``kubectl`` shows it."""
+    """Return the time since a timestamp, as ``kubectl`` shows it."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return "<invalid>"
-    return _UNKNOWN if moment.tzinfo is None else human_duration(now - moment)
+    return _UNKNOWN if moment.tzinfo is None else _human_duration(now - moment)
 
 
-def human_duration(passed: timedelta) -> str:
-    """Return a time span as ``kubectl`` shows ages: two figures at most."""
+def _human_duration(passed: timedelta) -> str:
+    """Return a duration as ``kubectl`` shows ages, with at most two units."""
     seconds = int(passed.total_seconds())
     if seconds < -1:
         return "<invalid>"
@@ -65,7 +67,7 @@ def _at(path: str, default: Any = "") -> Cell:
 
 
 def _since(path: str, default: str = _UNKNOWN) -> Cell:
-    def cell(doc: dict[str, Any], now: datetime) -> str:
+    def cell(doc: JSONObject, now: datetime) -> str:
         found = _get(doc, path)
         return show_age(str(found), now) if found else default
 
@@ -85,7 +87,7 @@ def _joined(values: Sequence[Any]) -> str:
 
 
 def _selector(path: str) -> Cell:
-    def cell(doc: dict[str, Any], _now: datetime) -> str:
+    def cell(doc: JSONObject, _now: datetime) -> str:
         found = _get(doc, path, {})
         labels = found.get("matchLabels", {}) if "matchLabels" in found or "matchExpressions" in found else found
         return _joined([f"{key}={labels[key]}" for key in sorted(labels)]) or _NONE
@@ -98,12 +100,12 @@ _AGE = Column("Age", "string", _since("metadata.creationTimestamp"))
 _CREATED = Column("Created At", "date", _at("metadata.creationTimestamp"))
 
 
-def _pod_ready(doc: dict[str, Any], _now: datetime) -> str:
+def _pod_ready(doc: JSONObject, _now: datetime) -> str:
     states = _get(doc, "status.containerStatuses", ())
     return f"{sum(bool(state.get('ready')) for state in states)}/{len(_get(doc, 'spec.containers', ()))}"
 
 
-def _pod_status(doc: dict[str, Any], _now: datetime) -> str:
+def _pod_status(doc: JSONObject, _now: datetime) -> str:
     shown = _get(doc, "status.reason") or _get(doc, "status.phase", "")
     for state in _get(doc, "status.containerStatuses", ()):
         for kind in ("waiting", "terminated"):
@@ -111,17 +113,17 @@ def _pod_status(doc: dict[str, Any], _now: datetime) -> str:
     return "Terminating" if _get(doc, "metadata.deletionTimestamp") else str(shown)
 
 
-def _pod_restarts(doc: dict[str, Any], _now: datetime) -> str:
+def _pod_restarts(doc: JSONObject, _now: datetime) -> str:
     return str(sum(state.get("restartCount", 0) for state in _get(doc, "status.containerStatuses", ())))
 
 
-def _gates(doc: dict[str, Any], _now: datetime) -> str:
+def _gates(doc: JSONObject, _now: datetime) -> str:
     gates = [gate.get("conditionType") for gate in _get(doc, "spec.readinessGates", ())]
     met = {each.get("type") for each in _get(doc, "status.conditions", ()) if each.get("status") == "True"}
     return f"{sum(gate in met for gate in gates)}/{len(gates)}" if gates else _NONE
 
 
-def _ports(doc: dict[str, Any], _now: datetime) -> str:
+def _ports(doc: JSONObject, _now: datetime) -> str:
     shown = []
     for port in _get(doc, "spec.ports", ()):
         node = f":{port['nodePort']}" if port.get("nodePort") else ""
@@ -129,7 +131,7 @@ def _ports(doc: dict[str, Any], _now: datetime) -> str:
     return _joined(shown) or _NONE
 
 
-def _external(doc: dict[str, Any], _now: datetime) -> str:
+def _external(doc: JSONObject, _now: datetime) -> str:
     kind, addresses = _get(doc, "spec.type"), list(_get(doc, "spec.externalIPs", ()))
     if kind == "ExternalName":
         return str(_get(doc, "spec.externalName", ""))
@@ -140,27 +142,27 @@ def _external(doc: dict[str, Any], _now: datetime) -> str:
     return _joined(addresses) or _NONE
 
 
-def _node_status(doc: dict[str, Any], _now: datetime) -> str:
+def _node_status(doc: JSONObject, _now: datetime) -> str:
     ready = [each for each in _get(doc, "status.conditions", ()) if each.get("type") == "Ready"]
     shown = "Unknown" if not ready else "Ready" if ready[0].get("status") == "True" else "NotReady"
     return f"{shown},SchedulingDisabled" if _get(doc, "spec.unschedulable") else shown
 
 
-def _roles(doc: dict[str, Any], _now: datetime) -> str:
+def _roles(doc: JSONObject, _now: datetime) -> str:
     prefix = "node-role.kubernetes.io/"
     found = sorted(key.removeprefix(prefix) for key in _get(doc, "metadata.labels", {}) if key.startswith(prefix))
     return _joined(found) or _NONE
 
 
 def _address(kind: str) -> Cell:
-    def cell(doc: dict[str, Any], _now: datetime) -> str:
+    def cell(doc: JSONObject, _now: datetime) -> str:
         found = [each.get("address") for each in _get(doc, "status.addresses", ()) if each.get("type") == kind]
         return str(found[0]) if found else _NONE
 
     return cell
 
 
-def _job_status(doc: dict[str, Any], _now: datetime) -> str:
+def _job_status(doc: JSONObject, _now: datetime) -> str:
     met = [each.get("type") for each in _get(doc, "status.conditions", ()) if each.get("status") == "True"]
     for kind in ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"):
         if kind in met:
@@ -170,37 +172,37 @@ def _job_status(doc: dict[str, Any], _now: datetime) -> str:
     return "Suspended" if "Suspended" in met else "Running"
 
 
-def _job_duration(doc: dict[str, Any], now: datetime) -> str:
+def _job_duration(doc: JSONObject, now: datetime) -> str:
     start, end = _get(doc, "status.startTime"), _get(doc, "status.completionTime")
     if not start:
         return ""
     return show_age(start, datetime.fromisoformat(end) if end else now)
 
 
-def _event_seen(doc: dict[str, Any], now: datetime) -> str:
+def _event_seen(doc: JSONObject, now: datetime) -> str:
     seen = _get(doc, "series.lastObservedTime") or doc.get("lastTimestamp") or doc.get("eventTime")
     return show_age(str(seen), now) if seen else _UNKNOWN
 
 
-def _event_began(doc: dict[str, Any], now: datetime) -> str:
+def _event_began(doc: JSONObject, now: datetime) -> str:
     began = doc.get("firstTimestamp") or doc.get("eventTime")
     return show_age(str(began), now) if began else _UNKNOWN
 
 
-def _event_object(doc: dict[str, Any], _now: datetime) -> str:
+def _event_object(doc: JSONObject, _now: datetime) -> str:
     about = doc.get("involvedObject") or {}
     kind = str(about.get("kind") or "").lower()
     return f"{kind}/{about['name']}" if about.get("name") else kind
 
 
-def _event_source(doc: dict[str, Any], _now: datetime) -> str:
+def _event_source(doc: JSONObject, _now: datetime) -> str:
     source = doc.get("source") or {}
     component = source.get("component") or doc.get("reportingComponent") or ""
     instance = source.get("host") or doc.get("reportingInstance") or ""
     return f"{component}, {instance}" if instance else str(component)
 
 
-def _event_count(doc: dict[str, Any], _now: datetime) -> str:
+def _event_count(doc: JSONObject, _now: datetime) -> str:
     return str(_get(doc, "series.count") or doc.get("count") or 1)
 
 
@@ -343,5 +345,5 @@ _TABLES: dict[tuple[str, str], tuple[Column, ...]] = {
 
 
 def built_in_columns(group: str, plural: str) -> tuple[Column, ...]:
-    """Return the columns of a built-in kind; name and age where there is no table of its own."""
+    """Return the columns of a built-in kind; name and age by default."""
     return _TABLES.get((group, plural), (_NAME, _AGE))

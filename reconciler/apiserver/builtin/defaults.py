@@ -1,21 +1,22 @@
-"""Know what the server fills in where a document of a built-in kind is silent, type by type.
+"""The defaults of the built-in types.
 
-The facts are those of the functions ``SetDefaults_*`` of Kubernetes 1.36, as its answers show them.
+They are those of the functions ``SetDefaults_*`` of Kubernetes 1.36, as its responses show them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+
+from reconciler.wire import JSONObject
 
 __all__ = ["completion_of"]
 
 _CONTAINER = {"resources": {}, "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
 _FILES = {"defaultMode": 420}
-_CHANGED: dict[str, Any] = {"lastTransitionTime": None}
+_CHANGED: JSONObject = {"lastTransitionTime": None}
 _CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
 
-_FIXED: dict[str, dict[str, Any]] = {
+_FIXED: dict[str, JSONObject] = {
     "apps.v1.DaemonSetCondition": _CHANGED,
     "apps.v1.DaemonSetSpec": {
         "revisionHistoryLimit": 10,
@@ -75,26 +76,26 @@ _FIXED: dict[str, dict[str, Any]] = {
     "scheduling.v1.PriorityClass": {"preemptionPolicy": "PreemptLowerPriority"},
     "storage.v1.StorageClass": {"reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"},
 }
-"""What a type gets where a member is missing. A null stands for a time that Go writes even when it has none."""
+"""The values of missing members, by type. A null stands for a time that Go writes even if it is not set."""
 
 
-def _with(value: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def _with(value: JSONObject, defaults: JSONObject) -> JSONObject:
     missing = {key: default for key, default in defaults.items() if value.get(key) is None and key not in value}
     return {**value, **missing} if missing else value
 
 
-def _container(value: dict[str, Any]) -> dict[str, Any]:
+def _container(value: JSONObject) -> JSONObject:
     image = str(value.get("image") or "")
     name = image.rpartition("/")[2]
     latest = "@" not in name and name.partition(":")[2] in ("", "latest")
     return _with(value, {**_CONTAINER, "imagePullPolicy": "Always" if latest else "IfNotPresent"})
 
 
-def _volume(value: dict[str, Any]) -> dict[str, Any]:
+def _volume(value: JSONObject) -> JSONObject:
     return _with(value, {"emptyDir": {}}) if value.keys() <= {"name"} else value
 
 
-def _pod_spec(value: dict[str, Any]) -> dict[str, Any]:
+def _pod_spec(value: JSONObject) -> JSONObject:
     value = _with(value, _POD_SPEC)
     account = value.get("serviceAccountName") or value.get("serviceAccount")
     if account:
@@ -115,16 +116,16 @@ _POD_SPEC = {
 }
 
 
-def _on_host(container: dict[str, Any]) -> dict[str, Any]:
+def _on_host(container: JSONObject) -> JSONObject:
     ports = [_with(port, {"hostPort": port.get("containerPort", 0)}) for port in container.get("ports") or ()]
     return {**container, "ports": ports} if ports else container
 
 
-def _service_port(value: dict[str, Any]) -> dict[str, Any]:
+def _service_port(value: JSONObject) -> JSONObject:
     return _with(value, {"protocol": "TCP", "targetPort": value.get("port", 0)})
 
 
-def _service_spec(value: dict[str, Any]) -> dict[str, Any]:
+def _service_spec(value: JSONObject) -> JSONObject:
     value = _with(value, {"sessionAffinity": "None", "type": "ClusterIP"})
     if value["sessionAffinity"] == "ClientIP":
         value = _with(value, {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 10800}}})
@@ -136,35 +137,35 @@ def _service_spec(value: dict[str, Any]) -> dict[str, Any]:
     return _with(value, {"allocateLoadBalancerNodePorts": True}) if value["type"] == "LoadBalancer" else value
 
 
-def _deployment_strategy(value: dict[str, Any]) -> dict[str, Any]:
+def _deployment_strategy(value: JSONObject) -> JSONObject:
     return _rolling(value, {"maxSurge": "25%", "maxUnavailable": "25%"})
 
 
-def _daemon_set_strategy(value: dict[str, Any]) -> dict[str, Any]:
+def _daemon_set_strategy(value: JSONObject) -> JSONObject:
     return _rolling(value, {"maxSurge": 0, "maxUnavailable": 1})
 
 
-def _stateful_set_strategy(value: dict[str, Any]) -> dict[str, Any]:
+def _stateful_set_strategy(value: JSONObject) -> JSONObject:
     return _rolling(value, {"partition": 0})
 
 
-def _rolling(value: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+def _rolling(value: JSONObject, parts: JSONObject) -> JSONObject:
     value = _with(value, {"type": "RollingUpdate"})
     if value["type"] != "RollingUpdate":
         return value
     return {**value, "rollingUpdate": _with(value.get("rollingUpdate") or {}, parts)}
 
 
-def _network_policy(value: dict[str, Any]) -> dict[str, Any]:
+def _network_policy(value: JSONObject) -> JSONObject:
     return _with(value, {"policyTypes": ["Ingress", *(["Egress"] if value.get("egress") else [])]})
 
 
-def _node_status(value: dict[str, Any]) -> dict[str, Any]:
+def _node_status(value: JSONObject) -> JSONObject:
     return _with(value, {"allocatable": value["capacity"]}) if value.get("capacity") else value
 
 
-def _limits(value: dict[str, Any]) -> dict[str, Any]:
-    """Let a limit of containers give what it is silent of, from what it says else."""
+def _limits(value: JSONObject) -> JSONObject:
+    """Return a container limit with defaults derived from its maximum and minimum."""
     if value.get("type") != "Container":
         return value
     limits = {**(value.get("max") or {}), **(value.get("default") or {})}
@@ -173,12 +174,12 @@ def _limits(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, **{key: amounts for key, amounts in found.items() if amounts}}
 
 
-def _subject(value: dict[str, Any]) -> dict[str, Any]:
+def _subject(value: JSONObject) -> JSONObject:
     named = value.get("kind") in ("User", "Group")
     return _with(value, {"apiGroup": "rbac.authorization.k8s.io"}) if named else value
 
 
-_COMPUTED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+_COMPUTED: dict[str, Callable[[JSONObject], JSONObject]] = {
     "apps.v1.DaemonSetUpdateStrategy": _daemon_set_strategy,
     "apps.v1.DeploymentStrategy": _deployment_strategy,
     "apps.v1.StatefulSetUpdateStrategy": _stateful_set_strategy,
@@ -195,11 +196,13 @@ _COMPUTED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-def completion_of(name: str) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
-    """Return what completes a value of a type, or None; it returns a new value where something was missing.
+def completion_of(name: str) -> Callable[[JSONObject], JSONObject] | None:
+    """Return the function that fills in the defaults of a type, or None if it has none.
+
+    The function returns a new value if something was missing, and its argument otherwise.
 
     Args:
-        name: the type, as ``types.json`` calls it.
+        name: the name of the type in ``types.json``.
     """
     if name in _COMPUTED:
         return _COMPUTED[name]

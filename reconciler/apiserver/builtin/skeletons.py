@@ -1,15 +1,14 @@
-"""Know what documents of built-in kinds hold even where nobody set it: structs and numbers that Go always writes."""
+"""The fields that documents of built-in kinds always have: structs and numbers that Go writes even if empty."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.types import built_in_node
-from reconciler.apiserver.schema.kinds import KindInfo
+from reconciler.wire import JSONObject
 
 __all__ = ["filled", "shown_empty", "skeleton_of"]
 
-_TEMPLATE: dict[str, Any] = {"metadata": {}, "spec": {"containers": None}}
+_TEMPLATE: JSONObject = {"metadata": {}, "spec": {"containers": None}}
 _NODE_INFO = (
     "architecture",
     "bootID",
@@ -22,7 +21,7 @@ _NODE_INFO = (
     "osImage",
     "systemUUID",
 )
-_SKELETONS: dict[tuple[str, str], dict[str, Any]] = {
+_SKELETONS: dict[tuple[str, str], JSONObject] = {
     ("", "pods"): {"spec": {"containers": None}},
     ("", "events"): {"source": {}},
     ("", "nodes"): {
@@ -55,21 +54,23 @@ _SKELETONS: dict[tuple[str, str], dict[str, Any]] = {
         "status": dict.fromkeys(("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"), 0)
     },
 }
-_COUNTED = frozenset({"deployments", "replicasets", "statefulsets"})
-"""Kinds whose empty objects have no replicas, which shows in bookmarks."""
-_APART = frozenset({"customresourcedefinitions"})
-"""Kinds that are completed elsewhere."""
+_WITH_REPLICAS = frozenset({"deployments", "replicasets", "statefulsets"})
+"""The kinds whose bookmarks show ``replicas: 0``."""
+_EXCLUDED = frozenset({"customresourcedefinitions"})
+"""The kinds whose fields are set elsewhere."""
 
 
-def skeleton_of(info: KindInfo, version: str) -> dict[str, Any]:
-    """Return what an empty document of a built-in kind holds beside its type; null for what has to be set.
+def skeleton_of(info: KindInfo, version: str) -> JSONObject:
+    """Return the fields that an empty document of a built-in kind has besides its type.
+
+    A required field is None.
 
     Args:
         info: the kind.
         version: the version of the document.
     """
-    node = None if info.plural in _APART else built_in_node(info.group, version, info.kind)
-    found: dict[str, Any] = {"metadata": {}}
+    node = None if info.plural in _EXCLUDED else built_in_node(info.group, version, info.kind)
+    found: JSONObject = {"metadata": {}}
     for key in ("spec", "status"):
         child = node.properties.get(key) if node is not None else None
         if child is not None and child.properties:
@@ -77,16 +78,16 @@ def skeleton_of(info: KindInfo, version: str) -> dict[str, Any]:
     return found | _SKELETONS.get((info.group, info.plural), {})
 
 
-def shown_empty(info: KindInfo, skeleton: dict[str, Any]) -> dict[str, Any]:
-    """Return what a bookmark shows of an object beside its metadata."""
+def shown_empty(info: KindInfo, skeleton: JSONObject) -> JSONObject:
+    """Return the fields of the object in a bookmark, besides its metadata."""
     shown = {key: value for key, value in skeleton.items() if key != "metadata"}
-    if info.group == "apps" and info.plural in _COUNTED:
+    if info.group == "apps" and info.plural in _WITH_REPLICAS:
         shown["spec"] = {"replicas": 0, **shown["spec"]}
     return shown
 
 
-def filled(document: dict[str, Any], skeleton: dict[str, Any]) -> dict[str, Any]:
-    """Return a document with what is missing of a skeleton, apart from nulls; parts that are whole are shared."""
+def filled(document: JSONObject, skeleton: JSONObject) -> JSONObject:
+    """Return a document with the missing fields of a skeleton added, except nulls; complete parts are shared."""
     missing = {}
     for key, empty in skeleton.items():
         if empty is None:

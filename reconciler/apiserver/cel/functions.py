@@ -1,34 +1,41 @@
-"""Bring the functions that Kubernetes adds to CEL: regular expressions, URLs, addresses, quantities, formats.
+"""The functions that Kubernetes adds to CEL, for lists, patterns, quantities, versions, URLs, addresses and formats.
 
-Values of the types that Kubernetes adds are maps with a tag, since the engine takes no Python objects; values that are
-equal are equal maps.
+The engine accepts no Python objects as values. So a value of a type that Kubernetes adds is a map with one tagged
+entry; equal values are equal maps.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
-from reconciler.apiserver.cel.addresses import (
+from reconciler.apiserver.cel.engine import Function
+from reconciler.apiserver.cel.parsers import (
+    URL,
     Network,
-    is_global,
-    is_local_multicast,
+    check_request_uri,
+    is_global_unicast,
+    is_link_local_multicast,
     read_address,
     read_network,
-)
-from reconciler.apiserver.cel.formats import NAMED_FORMATS
-from reconciler.apiserver.cel.lists import hidden_functions, list_functions
-from reconciler.apiserver.cel.numbers import (
-    quantity_number,
-    quantity_text,
-    read_quantity,
+    read_url,
     read_version,
     version_order,
 )
-from reconciler.apiserver.cel.urls import URL, check_request_uri, read_url
-from reconciler.apiserver.cel_engine import Function
+from reconciler.apiserver.cel.rewriting import runtime_functions
+from reconciler.apiserver.encoding.quantities import quantity_text, read_quantity
+from reconciler.apiserver.schema.formats import FORMATS
+from reconciler.apiserver.schema.names import (
+    label_1035_problems,
+    label_problems,
+    label_value_problems,
+    qualified_name_problems,
+    subdomain_problems,
+)
 
 __all__ = ["functions"]
 
@@ -38,10 +45,10 @@ _FORMAT, _IP, _CIDR = "kubernetes.NamedFormat", "net.IP", "net.CIDR"
 
 
 def functions() -> list[Function]:
-    """Return the functions for the engine."""
+    """Return the functions to register with the engine."""
     return [
-        *list_functions(),
-        *hidden_functions(),
+        *_lists(),
+        *runtime_functions(),
         *_patterns(),
         *_quantities(),
         *_versions(),
@@ -52,7 +59,7 @@ def functions() -> list[Function]:
 
 
 def _is(read: Callable[..., Any]) -> Callable[..., bool]:
-    """Make the function that tells whether a text can be read."""
+    """Return a function that reports whether a parser accepts its arguments."""
 
     def check(*values: Any) -> bool:
         try:
@@ -64,7 +71,53 @@ def _is(read: Callable[..., Any]) -> Callable[..., bool]:
     return check
 
 
-# regular expressions
+# Lists.
+
+
+_ORDERED = ("int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes")
+
+
+def _lists() -> list[Function]:
+    found = []
+    for kind in _ORDERED:
+        items = (f"list({kind})",)
+        found.append(Function("isSorted", "bool", items, _is_sorted))
+        for name, choose in (("min", min), ("max", max)):
+            apart = f"{name}_{kind}" if kind in ("duration", "timestamp") else ""
+            found.append(Function(name, kind, items, _extreme(choose, name), runs_as=apart))
+    found += [Function("sum", kind, (f"list({kind})",), _sum(0)) for kind in ("int", "uint", "double")]
+    found.append(Function("sum", "duration", ("list(duration)",), _sum(timedelta()), runs_as="sum_duration"))
+    found.append(Function("indexOf", "int", ("list(dyn)", "dyn"), _index))
+    found.append(Function("lastIndexOf", "int", ("list(dyn)", "dyn"), _last_index))
+    return found
+
+
+def _is_sorted(items: list[Any]) -> bool:
+    return all(one <= other for one, other in itertools.pairwise(items))
+
+
+def _sum(start: Any) -> Callable[[list[Any]], Any]:
+    return lambda items: sum(items, start)
+
+
+def _extreme(choose: Callable[[list[Any]], Any], name: str) -> Callable[[list[Any]], Any]:
+    def of(items: list[Any]) -> Any:
+        if not items:
+            raise ValueError(f"{name} called on empty list")
+        return choose(items)
+
+    return of
+
+
+def _index(items: list[Any], item: Any) -> int:
+    return items.index(item) if item in items else -1
+
+
+def _last_index(items: list[Any], item: Any) -> int:
+    return len(items) - 1 - items[::-1].index(item) if item in items else -1
+
+
+# Regular expressions.
 
 
 def _patterns() -> list[Function]:
@@ -77,7 +130,7 @@ def _patterns() -> list[Function]:
 
 @functools.lru_cache(maxsize=256)
 def _pattern(text: str) -> Any:
-    """Return a compiled pattern of RE2, whose time is linear in the text, as that of Go's engine."""
+    """Return a compiled RE2 pattern; RE2 matches in linear time, as Go's regexp does."""
     import re2  # type: ignore[import-untyped]
 
     options = re2.Options()
@@ -98,7 +151,7 @@ def _find_all(text: str, pattern: str, most: int = -1) -> list[str]:
     return found if most < 0 else found[:most]
 
 
-# quantities and versions
+# Quantities and versions.
 
 
 def _quantity(text: str) -> Tagged:
@@ -106,7 +159,7 @@ def _quantity(text: str) -> Tagged:
 
 
 def _number(value: Tagged) -> Decimal:
-    return quantity_number(value["quantity"])
+    return Decimal(value["quantity"])
 
 
 def _integer(value: Tagged) -> int:
@@ -179,7 +232,7 @@ def _versions() -> list[Function]:
     ]
 
 
-# URLs, addresses, networks
+# URLs, addresses and networks.
 
 
 def _url(text: str) -> Tagged:
@@ -233,7 +286,7 @@ def _of_cidr(read: Callable[[Network], Any]) -> Callable[[Tagged], Any]:
 
 
 def _given(value: Any, read: Callable[[str], Any]) -> Any:
-    """Return what is given as a value or as a text."""
+    """Return an argument that may be a value or a string."""
     if not isinstance(value, str):
         return read(_text(value))
     try:
@@ -261,9 +314,9 @@ def _addresses() -> list[Function]:
         Function("family", "int", one, _of_ip(lambda address: address.version)),
         Function("isUnspecified", "bool", one, _of_ip(lambda address: address.is_unspecified)),
         Function("isLoopback", "bool", one, _of_ip(lambda address: address.is_loopback)),
-        Function("isLinkLocalMulticast", "bool", one, _of_ip(is_local_multicast)),
+        Function("isLinkLocalMulticast", "bool", one, _of_ip(is_link_local_multicast)),
         Function("isLinkLocalUnicast", "bool", one, _of_ip(lambda address: address.is_link_local)),
-        Function("isGlobalUnicast", "bool", one, _of_ip(is_global)),
+        Function("isGlobalUnicast", "bool", one, _of_ip(is_global_unicast)),
         Function("isCIDR", "bool", ("string",), _is(_cidr), False),
         Function("cidr", _CIDR, ("string",), _cidr, False),
         Function("string", "string", network, _text, False),
@@ -275,7 +328,49 @@ def _addresses() -> list[Function]:
     ]
 
 
-# named formats; their results are made optionals when a rule is compiled
+# Named formats. Rewriting turns the results into optionals.
+
+
+Problems = Callable[[str], list[str]]
+
+
+def _or(message: str, fits: Callable[[str], bool]) -> Problems:
+    return lambda text: [] if fits(text) else [message]
+
+
+def _prefix(problems: Problems) -> Problems:
+    """Return the check of the prefix of a generated name, which may end with a dash."""
+    return lambda text: problems(text[:-2] + "a" if len(text) > 1 and text.endswith("-") else text)
+
+
+def _uri(text: str) -> list[str]:
+    try:
+        check_request_uri(text)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _byte(text: str) -> bool:
+    return bool(text) and FORMATS["byte"](text)
+
+
+_NAMED_FORMATS: dict[str, Problems] = {
+    "byte": _or("invalid base64", _byte),
+    "date": _or("invalid date", FORMATS["date"]),
+    "datetime": _or("invalid datetime", FORMATS["datetime"]),
+    "dns1035Label": label_1035_problems,
+    "dns1035LabelPrefix": _prefix(label_1035_problems),
+    "dns1123Label": label_problems,
+    "dns1123LabelPrefix": _prefix(label_problems),
+    "dns1123Subdomain": subdomain_problems,
+    "dns1123SubdomainPrefix": _prefix(subdomain_problems),
+    "labelValue": label_value_problems,
+    "qualifiedName": qualified_name_problems,
+    "uri": _uri,
+    "uuid": _or("does not match the UUID format", FORMATS["uuid"]),
+}
+"""The check of each format that ``format.named`` knows."""
 
 
 def _format(name: str) -> Callable[[], Tagged]:
@@ -283,12 +378,12 @@ def _format(name: str) -> Callable[[], Tagged]:
 
 
 def _named(name: str) -> Tagged:
-    return {"format": name} if name in NAMED_FORMATS else {}
+    return {"format": name} if name in _NAMED_FORMATS else {}
 
 
 def _formats() -> list[Function]:
     return [
-        *(Function(f"format.{name}", _FORMAT, (), _format(name), False) for name in NAMED_FORMATS),
+        *(Function(f"format.{name}", _FORMAT, (), _format(name), False) for name in _NAMED_FORMATS),
         Function("format.named", "dyn", ("string",), _named, False),
-        Function("validate", "dyn", (_FORMAT, "string"), lambda value, text: NAMED_FORMATS[value["format"]](text)),
+        Function("validate", "dyn", (_FORMAT, "string"), lambda value, text: _NAMED_FORMATS[value["format"]](text)),
     ]

@@ -1,1 +1,1 @@
-"""CustomResourceDefinitions and the OpenAPI documents of what they define."""
+"""CustomResourceDefinitions, and the OpenAPI documents of all served kinds."""

@@ -1,9 +1,9 @@
-"""Check CustomResourceDefinitions as apiextensions/v1 does."""
+"""Validation of CustomResourceDefinitions, as apiextensions/v1 does it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from reconciler.apiserver.encoding.refusals import FieldError
@@ -11,6 +11,7 @@ from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.apiserver.schema.names import DNS_LABEL_1035_MESSAGE, SUBDOMAIN_MESSAGE, is_label_1035, is_subdomain
 from reconciler.apiserver.schema.structural import check_schema
 from reconciler.apiserver.storage.contents import Contents, contents_of
+from reconciler.wire import JSONObject
 
 __all__ = ["check_definition"]
 
@@ -26,13 +27,11 @@ def _invalid(path: str, value: Any, message: str) -> FieldError:
     return FieldError(path, f"Invalid value: {quoted(value)}: {message}")
 
 
-def check_definition(
-    doc: Mapping[str, Any], before: Mapping[str, Any] | None
-) -> tuple[list[FieldError], dict[str, Contents]]:
-    """Return what is wrong with a definition, and what its versions demand, compiled.
+def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[FieldError], dict[str, Contents]]:
+    """Return the errors of a definition, and its compiled schemas by version.
 
     Raises:
-        MissingExtra: a library that a schema needs is not installed; such a definition is never half-enforced.
+        MissingExtra: a library that a schema needs is not installed; a definition is never enforced in part.
     """
     spec = doc["spec"]
     errors = [*_check_names(spec), *_check_versions(doc, spec), *_check_conversion(spec)]
@@ -40,7 +39,7 @@ def check_definition(
         errors = [*_check_name(doc, spec), *_check_group(doc, spec.get("group") or ""), *errors]
     else:
         errors += _check_changes(spec, before["spec"])
-    versions = [version for version in spec.get("versions") or () if isinstance(version, Mapping)]
+    versions = [version for version in spec.get("versions") or () if isinstance(version, dict)]
     hoisted = _is_hoisted(versions)
     compiled: dict[str, Contents] = {}
     for index, version in enumerate(versions):
@@ -63,8 +62,8 @@ def check_definition(
     return errors, compiled
 
 
-def _is_hoisted(versions: list[Mapping[str, Any]]) -> bool:
-    """Tell whether all versions agree, in which case the server's internal form has their parts in one place."""
+def _is_hoisted(versions: list[JSONObject]) -> bool:
+    """Return whether all versions are alike; the server's internal form then has their parts in one place."""
     parts = [
         {key: version.get(key) for key in ("schema", "subresources", "additionalPrinterColumns", "selectableFields")}
         for version in versions
@@ -72,13 +71,13 @@ def _is_hoisted(versions: list[Mapping[str, Any]]) -> bool:
     return all(part == parts[0] for part in parts)
 
 
-def _check_name(doc: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[FieldError]:
+def _check_name(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
     names, name = spec.get("names") or {}, doc["metadata"].get("name", "")
     if name != f"{names.get('plural') or ''}.{spec.get('group') or ''}":
         yield _invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
 
 
-def _check_names(spec: Mapping[str, Any]) -> Iterator[FieldError]:
+def _check_names(spec: JSONObject) -> Iterator[FieldError]:
     names = spec.get("names") or {}
     yield from _check_scope(spec)
     for key in ("plural", "singular", "kind", "listKind"):
@@ -91,7 +90,7 @@ def _check_names(spec: Mapping[str, Any]) -> Iterator[FieldError]:
                 yield _invalid(f"spec.names.{key}[{index}]", text, DNS_LABEL_1035_MESSAGE)
 
 
-def _check_group(doc: Mapping[str, Any], group: str) -> Iterator[FieldError]:
+def _check_group(doc: JSONObject, group: str) -> Iterator[FieldError]:
     annotation = "api-approved.kubernetes.io"
     if not group:
         yield _required("spec.group")
@@ -105,7 +104,7 @@ def _check_group(doc: Mapping[str, Any], group: str) -> Iterator[FieldError]:
         yield _required(f"metadata.annotations[{annotation}]", message)
 
 
-def _check_scope(spec: Mapping[str, Any]) -> Iterator[FieldError]:
+def _check_scope(spec: JSONObject) -> Iterator[FieldError]:
     scope = spec.get("scope")
     if not scope:
         yield _required("spec.scope")
@@ -127,7 +126,7 @@ def _check_word(key: str, text: str) -> Iterator[FieldError]:
         yield _invalid(f"spec.names.{key}", text, message)
 
 
-def _check_versions(doc: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[FieldError]:
+def _check_versions(doc: JSONObject, spec: JSONObject) -> Iterator[FieldError]:
     versions = spec.get("versions") or []
     shown = go_json([_internal(version) for version in versions], sort=False)
     names = [version.get("name") or "" for version in versions]
@@ -163,7 +162,7 @@ def _check_versions(doc: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator
             yield _invalid(f"status.storedVersions[{index}]", name, message)
 
 
-def _internal(version: Mapping[str, Any]) -> dict[str, Any]:
+def _internal(version: JSONObject) -> JSONObject:
     return {
         "Name": version.get("name", ""),
         "Served": bool(version.get("served")),
@@ -177,7 +176,7 @@ def _internal(version: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_conversion(spec: Mapping[str, Any]) -> Iterator[FieldError]:
+def _check_conversion(spec: JSONObject) -> Iterator[FieldError]:
     conversion = spec.get("conversion") or {}
     strategy = conversion.get("strategy")
     if strategy not in ("None", "Webhook"):
@@ -195,7 +194,7 @@ def _check_conversion(spec: Mapping[str, Any]) -> Iterator[FieldError]:
             yield _invalid("spec.conversion.strategy", strategy, message)
 
 
-def _check_changes(spec: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[FieldError]:
+def _check_changes(spec: JSONObject, before: JSONObject) -> Iterator[FieldError]:
     for path in ("group", "scope"):
         if spec.get(path) != before.get(path):
             yield _invalid(f"spec.{path}", spec.get(path), "field is immutable")
@@ -204,7 +203,7 @@ def _check_changes(spec: Mapping[str, Any], before: Mapping[str, Any]) -> Iterat
             yield _invalid(f"spec.names.{path}", spec["names"].get(path), "field is immutable")
 
 
-def _check_selectable(version: Mapping[str, Any], schema: Mapping[str, Any], place: str) -> Iterator[FieldError]:
+def _check_selectable(version: JSONObject, schema: JSONObject, place: str) -> Iterator[FieldError]:
     for index, field in enumerate(version.get("selectableFields") or ()):
         path = f"{place}.selectableFields[{index}].jsonPath"
         json_path = str(field.get("jsonPath") or "")
@@ -213,7 +212,7 @@ def _check_selectable(version: Mapping[str, Any], schema: Mapping[str, Any], pla
             continue
         found: Any = schema
         for part in json_path.lstrip(".").split("."):
-            found = (found.get("properties") or {}).get(part) if isinstance(found, Mapping) else None
+            found = (found.get("properties") or {}).get(part) if isinstance(found, dict) else None
         if found is None:
             yield _invalid(path, json_path, "is an invalid path: does not refer to a valid field")
         elif found.get("type") not in ("string", "boolean", "integer"):
@@ -224,7 +223,7 @@ def _check_selectable(version: Mapping[str, Any], schema: Mapping[str, Any], pla
             yield _invalid(path, json_path, message)
 
 
-def _check_columns(version: Mapping[str, Any], place: str) -> Iterator[FieldError]:
+def _check_columns(version: JSONObject, place: str) -> Iterator[FieldError]:
     for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
         path = f"{place}.additionalPrinterColumns[{index}]"
         if not column.get("name"):
@@ -241,9 +240,9 @@ def _check_columns(version: Mapping[str, Any], place: str) -> Iterator[FieldErro
             yield _invalid(f"{path}.JSONPath", json_path, "must be a simple json path starting with .")
 
 
-def _check_scale(version: Mapping[str, Any], place: str) -> Iterator[FieldError]:
+def _check_scale(version: JSONObject, place: str) -> Iterator[FieldError]:
     scale = (version.get("subresources") or {}).get("scale")
-    if not isinstance(scale, Mapping):
+    if not isinstance(scale, dict):
         return
     for key, root in (("specReplicasPath", ".spec"), ("statusReplicasPath", ".status"), ("labelSelectorPath", "")):
         path, text = f"{place}.subresources.scale.{key}", scale.get(key) or ""

@@ -1,26 +1,25 @@
-"""Accept CustomResourceDefinitions and serve what they define."""
+"""The lifecycle of CustomResourceDefinitions: establishing, changing and withdrawing the kinds that they define."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
+from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
 from reconciler.apiserver.definitions.checks import check_definition
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.ownership.managers import Key, Owners
-from reconciler.apiserver.schema.kinds import KindInfo
 from reconciler.apiserver.schema.structural import unknown_formats
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.contents import Contents, contents_of
 from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths, reader
 from reconciler.apiserver.storage.store import Stored
+from reconciler.wire import Condition, JSONObject
 
 __all__ = ["CLEANUP", "Definitions"]
 
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
-"""The finalizer of a definition that goes; it is taken when the last custom resource is gone."""
+"""The finalizer of a definition that is being deleted; removed when its last custom resource is gone."""
 
 
 _CONTROLLER = Key(
@@ -34,25 +33,25 @@ _CONTROLLER = Key(
 
 
 class Definitions:
-    """Follow the commits to CustomResourceDefinitions: establish, change and remove what they define.
+    """The controller of CustomResourceDefinitions. It is called with every change that is committed to the cluster.
 
     Args:
-        cluster: what is stored.
+        cluster: the stored objects.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._definitions = cluster.registry.resource("apiextensions.k8s.io", "customresourcedefinitions")
         self._strategy = Strategy(complete=_complete, check=self._check, warn=_warn)
-        # What was compiled for the check is what is served; one entry a definition that is being written.
+        # The schemas that were compiled for validation are then served; one entry for a definition being written.
         self._compiled: dict[str, dict[str, Contents]] = {}
         cluster.consequences.append(self._follow)
 
     def strategy(self, endpoint: Endpoint) -> Strategy:
-        """Return what is special about a kind, definitions included."""
+        """Return the strategy of a kind, including definitions."""
         return self._strategy if endpoint.resource is self._definitions else strategy_of(endpoint.info)
 
-    def _check(self, doc: dict[str, Any], before: dict[str, Any] | None) -> list[FieldError]:
+    def _check(self, doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
         self._compiled.clear()
         if before is not None and before.get("spec") == doc.get("spec"):
             return []
@@ -79,7 +78,7 @@ class Definitions:
         elif not _has_condition(new.doc, "Established"):
             self._establish(resource, new)
 
-    # serving
+    # Serving.
 
     def _serve(self, stored: Stored) -> None:
         spec = stored.doc["spec"]
@@ -94,28 +93,28 @@ class Definitions:
             for endpoint in list(resource.endpoints.values()):
                 registry.unserve(endpoint)
             resource.info = info
-            _restore(resource, storage)
+            _migrate(resource, storage)
         for version in sorted(versions, key=lambda version: _priority(version["name"]), reverse=True):
             if version.get("served"):
                 name = version["name"]
                 contents = compiled.get(name) or contents_of(version["schema"]["openAPIV3Schema"])
                 registry.serve(_endpoint(resource, version, contents))
-        self._settle_stored(resource)
+        self._reshape_stored(resource)
 
     @staticmethod
-    def _settle_stored(resource: Resource) -> None:
-        """Bring stored objects into the shape of a changed schema, as the real server does when it reads them."""
+    def _reshape_stored(resource: Resource) -> None:
+        """Prune and default stored objects by a changed schema, as the real server does when it reads them."""
         endpoint = resource.endpoints.get(resource.storage)
         if endpoint is None or endpoint.contents is None:
             return
         for stored in list(resource.store.objects.values()):
-            settled = endpoint.contents.settle(stored.doc, None, [])
-            if settled is not stored.doc:
-                resource.store.reshape(stored, settled)
+            decoded = endpoint.contents.decode(stored.doc, None, [])
+            if decoded is not stored.doc:
+                resource.store.reshape(stored, decoded)
 
     def _establish(self, resource: Resource, stored: Stored) -> None:
         spec, now = stored.doc["spec"], self._cluster.now()
-        conditions = [
+        conditions: list[Condition] = [
             {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
             for kind, reason, message in (
                 ("NamesAccepted", "NoConflicts", "no conflicts found"),
@@ -132,10 +131,10 @@ class Definitions:
         metadata["managedFields"] = owners.entries()
         self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata, "status": status})
 
-    # withdrawing
+    # Withdrawing.
 
     def _empty(self, stored: Stored) -> None:
-        """Delete all objects of a definition that goes; those with finalizers hold it."""
+        """Delete all objects of a definition that is being deleted; objects with finalizers block it."""
         spec = stored.doc["spec"]
         resource = self._cluster.registry.resource(spec["group"], spec["names"]["plural"])
         if resource is None:
@@ -155,7 +154,7 @@ class Definitions:
             self._finish(resource)
 
     def _finish(self, resource: Resource) -> None:
-        """Take the finalizer of a definition that goes, now that its last object is gone."""
+        """Remove the finalizer of a definition that is being deleted, after its last object is gone."""
         assert self._definitions is not None  # noqa: S101 - built in
         name = f"{resource.info.plural}.{resource.info.group}"
         stored = self._definitions.store.objects.get(name)
@@ -179,7 +178,7 @@ class Definitions:
             self._cluster.registry.remove(resource)
 
 
-def _complete(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
+def _complete(doc: JSONObject, before: JSONObject | None) -> None:
     spec = doc["spec"] = dict(doc.get("spec") or {})
     names = spec["names"] = dict(spec.get("names") or {})
     if names.get("kind"):
@@ -200,7 +199,7 @@ def _complete(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
         doc["status"] = status
 
 
-def _warn(doc: dict[str, Any]) -> list[str]:
+def _warn(doc: JSONObject) -> list[str]:
     found: dict[str, None] = {}
     for version in doc["spec"].get("versions") or ():
         schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
@@ -208,13 +207,13 @@ def _warn(doc: dict[str, Any]) -> list[str]:
     return list(found)
 
 
-def _has_condition(doc: dict[str, Any], kind: str) -> bool:
+def _has_condition(doc: JSONObject, kind: str) -> bool:
     conditions = (doc.get("status") or {}).get("conditions") or []
     return any(one.get("type") == kind and one.get("status") == "True" for one in conditions)
 
 
-def _restore(resource: Resource, storage: str) -> None:
-    """Rename the version of stored documents when another version becomes the one to store."""
+def _migrate(resource: Resource, storage: str) -> None:
+    """Change the version of stored documents when the storage version changes."""
     if resource.storage == storage:
         return
     resource.storage = storage
@@ -222,7 +221,7 @@ def _restore(resource: Resource, storage: str) -> None:
         resource.store.reshape(stored, {**stored.doc, "apiVersion": resource.api_version})
 
 
-def _info(spec: Mapping[str, Any], versions: list[dict[str, Any]]) -> KindInfo:
+def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:
     names = spec["names"]
     return KindInfo(
         group=spec["group"],
@@ -239,7 +238,7 @@ def _info(spec: Mapping[str, Any], versions: list[dict[str, Any]]) -> KindInfo:
     )
 
 
-def _endpoint(resource: Resource, version: dict[str, Any], contents: Contents) -> Endpoint:
+def _endpoint(resource: Resource, version: JSONObject, contents: Contents) -> Endpoint:
     fields = version.get("selectableFields") or ()
     warning = ""
     if version.get("deprecated"):
@@ -257,7 +256,7 @@ def _endpoint(resource: Resource, version: dict[str, Any], contents: Contents) -
     )
 
 
-def _scale_paths(version: Mapping[str, Any]) -> ScalePaths | None:
+def _scale_paths(version: JSONObject) -> ScalePaths | None:
     scale = (version.get("subresources") or {}).get("scale")
     if not scale:
         return None
@@ -268,7 +267,7 @@ _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
 
 def _priority(version: str) -> tuple[int, int, int]:
-    """Order versions as Kubernetes does: v2, v1, v1beta2, v1beta1, v1alpha1."""
+    """Return the sort key of a version: v1alpha1, v1beta1, v1beta2, v1, v2."""
     match = _VERSION.fullmatch(version)
     if match is None:
         return (-1, 0, 0)

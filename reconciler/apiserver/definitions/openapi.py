@@ -1,15 +1,14 @@
-"""Describe the served kinds as OpenAPI 3 documents, for ``kubectl explain``, ``kubectl apply`` and generators."""
+"""OpenAPI 3 documents of the served kinds, for ``kubectl explain``, ``kubectl apply`` and code generators."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.apiserver.storage.contents import Contents
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
+from reconciler.wire import JSONObject
 
 __all__ = ["OpenAPI"]
 
@@ -29,17 +28,17 @@ _METADATA = {
 
 
 class OpenAPI:
-    """Describe a registry.
+    """The OpenAPI documents of a registry.
 
     Args:
-        registry: what is served.
+        registry: the served kinds.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def index(self) -> dict[str, Any]:
-        """Return the list of documents."""
+    def index(self) -> JSONObject:
+        """Return the index of the documents."""
         paths = {}
         for group, versions in self._registry.groups().items():
             for version in versions:
@@ -48,13 +47,13 @@ class OpenAPI:
                 paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
         return {"paths": paths}
 
-    def document(self, group: str, version: str) -> dict[str, Any] | None:
-        """Return the description of one group and version, or None when it is not served."""
+    def document(self, group: str, version: str) -> JSONObject | None:
+        """Return the document of one group and version, or None if it is not served."""
         endpoints = self._registry.groups().get(group, {}).get(version)
         if not endpoints:
             return None
-        schemas: dict[str, Any] = {"ObjectMeta": _METADATA}
-        paths: dict[str, Any] = {}
+        schemas: JSONObject = {"ObjectMeta": _METADATA}
+        paths: JSONObject = {}
         for endpoint in endpoints:
             name = _component(endpoint)
             schemas[name] = _schema(endpoint, schemas)
@@ -65,8 +64,8 @@ class OpenAPI:
         return {"openapi": "3.0.0", "info": _INFO, "paths": paths, "components": {"schemas": schemas}}
 
     @staticmethod
-    def swagger() -> dict[str, Any]:
-        """Return an OpenAPI 2 document that describes nothing; clients fall back on the third version."""
+    def swagger() -> JSONObject:
+        """Return an empty OpenAPI 2 document; clients use OpenAPI 3 instead."""
         return {"swagger": "2.0", "info": _INFO, "paths": {}, "definitions": {}}
 
 
@@ -79,7 +78,7 @@ def _gvk(endpoint: Endpoint) -> dict[str, str]:
     return {"group": endpoint.info.group, "kind": endpoint.info.kind, "version": endpoint.version}
 
 
-def _schema(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
+def _schema(endpoint: Endpoint, schemas: JSONObject) -> JSONObject:
     contents = endpoint.contents
     if isinstance(contents, Contents):
         schema = _plain(contents.schema)
@@ -93,12 +92,12 @@ def _schema(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "properties": properties, "x-kubernetes-group-version-kind": [_gvk(endpoint)]}
 
 
-def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(schema: JSONObject) -> JSONObject:
     return {key: value for key, value in schema.items() if key != "x-kubernetes-validations"}
 
 
-def _of_node(node: Node, schemas: dict[str, Any], *, top: bool = False) -> dict[str, Any]:
-    """Return the schema of a place of a built-in kind; named types are kept apart and referred to."""
+def _of_node(node: Node, schemas: JSONObject, *, top: bool = False) -> JSONObject:
+    """Return the schema of a place of a built-in kind; named types are added to `schemas` and referenced."""
     if node is ANYTHING:
         return {"x-kubernetes-preserve-unknown-fields": True}
     if node.properties:
@@ -109,7 +108,7 @@ def _of_node(node: Node, schemas: dict[str, Any], *, top: bool = False) -> dict[
             schemas[node.name] = {"type": "object", "properties": _members(node, schemas)}
         return {"allOf": [{"$ref": f"#/components/schemas/{node.name}"}]}
     if node.items is not None:
-        found: dict[str, Any] = {"type": "array", "items": _of_node(node.items, schemas)}
+        found: JSONObject = {"type": "array", "items": _of_node(node.items, schemas)}
         if node.list_type != "atomic":
             found["x-kubernetes-list-type"] = node.list_type
         if node.map_keys:
@@ -125,14 +124,14 @@ def _of_node(node: Node, schemas: dict[str, Any], *, top: bool = False) -> dict[
     return {**shown, "format": node.format} if node.format else shown
 
 
-def _members(node: Node, schemas: dict[str, Any]) -> dict[str, Any]:
+def _members(node: Node, schemas: JSONObject) -> JSONObject:
     return {key: _of_node(child, schemas) for key, child in node.properties.items() if key != "metadata"}
 
 
 _DRY_RUN, _VALIDATION, _MANAGER, _FORCE = "dryRun", "fieldValidation", "fieldManager", "force"
 
 
-def _paths(base: str, endpoint: Endpoint, component: str) -> dict[str, Any]:
+def _paths(base: str, endpoint: Endpoint, component: str) -> JSONObject:
     writes = (_DRY_RUN, _VALIDATION, _MANAGER)
     return {
         base: {
@@ -149,7 +148,7 @@ def _paths(base: str, endpoint: Endpoint, component: str) -> dict[str, Any]:
     }
 
 
-def _operation(action: str, endpoint: Endpoint, component: str, parameters: tuple[str, ...]) -> dict[str, Any]:
+def _operation(action: str, endpoint: Endpoint, component: str, parameters: tuple[str, ...]) -> JSONObject:
     answer = {"application/json": {"schema": {"$ref": f"#/components/schemas/{component}"}}}
     kinds = {_FORCE: "boolean"}
     return {

@@ -1,1 +1,1 @@
-"""Encodings and error responses, as kube-apiserver writes them."""
+"""JSON, YAML, protobuf, Go's text forms and error responses, as kube-apiserver reads and writes them."""

@@ -1,4 +1,4 @@
-"""JSON values of request bodies, read as kube-apiserver reads them and bounded in their nesting."""
+"""JSON in request bodies, decoded as kube-apiserver decodes it, with a limit on nesting."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
-_NO_UTF8 = re.compile("[\udc80-\udcff]")
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _LARGE_NUMBER = re.compile(rb"[0-9]{309}|[eE]\+?[0-9]{3}")
 
 
 class InvalidJSON(ValueError):
-    """A body that is not JSON, or JSON that no document may hold; the message is that of Go's decoder."""
+    """Malformed JSON, or JSON that a document must not contain; the message is that of Go's decoder."""
 
 
 class OutOfRange(InvalidJSON):
-    """A number that a float64 cannot hold.
+    """A number that does not fit into a float64.
 
     Args:
-        number: the number, as it was written.
-        document: the value that was read, with something else in its place.
+        number: the number as written.
+        document: the decoded value, with infinity in place of the number.
     """
 
     def __init__(self, number: str, document: Any) -> None:
@@ -42,7 +42,7 @@ class OutOfRange(InvalidJSON):
 
 
 def _go_number(text: str) -> int | float:
-    """Read a number with a point or exponent; Go writes 1.0 as 1, so that is what gets stored."""
+    """Parse a number with a point or exponent; Go writes 1.0 as 1, so 1 is what gets stored."""
     value = float(text)
     return int(value) if value.is_integer() and abs(value) < _INT64 else value
 
@@ -51,23 +51,23 @@ _decoder = msgspec.json.Decoder(float_hook=_go_number)
 
 
 def read_json(body: bytes, *, lenient: bool = True) -> Any:
-    """Return the value of a body.
+    """Decode a request body.
 
     Args:
-        body: the text.
-        lenient: replace invalid UTF-8 and lone surrogates with U+FFFD, as Go's decoder of JSON does.
+        body: the encoded JSON.
+        lenient: replace invalid UTF-8 and lone surrogates with U+FFFD, as Go's JSON decoder does.
 
     Raises:
-        InvalidJSON: the body is not JSON, or is nested too deeply.
+        InvalidJSON: the body is not valid JSON, or is nested too deeply.
         OutOfRange: a number does not fit into a float64.
     """
     if _LARGE_NUMBER.search(body):
-        _check_numbers(_replaced(body))
+        _check_numbers(_with_replacements(body))
     try:
         try:
             found = _decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            readable = _replaced(body) if lenient else body
+            readable = _with_replacements(body) if lenient else body
             if readable == body:
                 raise
             found = _decoder.decode(readable)
@@ -81,10 +81,10 @@ def read_json(body: bytes, *, lenient: bool = True) -> Any:
 
 
 def check_value(value: Any) -> None:
-    """Check the nesting of a value that was not read from one body, such as the result of a patch.
+    """Check the nesting of a value that was not decoded from a single body, such as the result of a patch.
 
     Raises:
-        InvalidJSON: objects and lists are nested too deeply.
+        InvalidJSON: the value is nested too deeply.
     """
     if is_deep(value):
         raise InvalidJSON(_TOO_DEEP)
@@ -100,7 +100,7 @@ def _depth_problem(body: bytes) -> str:
 
 
 def _check_numbers(body: bytes) -> None:
-    """Refuse numbers that a float64 cannot hold."""
+    """Raise `OutOfRange` for a number that does not fit into a float64."""
     beyond: list[str] = []
 
     def read(text: str) -> float:
@@ -110,24 +110,24 @@ def _check_numbers(body: bytes) -> None:
         return value
 
     try:
-        document = json.loads(body, parse_int=read, parse_float=read, parse_constant=_refuse_constant)
+        document = json.loads(body, parse_int=read, parse_float=read, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
-        return  # the reader says what is wrong with it
+        return  # the decoder reports what is wrong
     if beyond:
         raise OutOfRange(beyond[0], document)
 
 
-def _replaced(body: bytes) -> bytes:
-    """Return a body with U+FFFD in place of what cannot be written in UTF-8."""
-    text = _NO_UTF8.sub("\ufffd", body.decode(errors="surrogateescape")).encode()
+def _with_replacements(body: bytes) -> bytes:
+    """Return a body with U+FFFD in place of invalid UTF-8 and lone surrogates."""
+    text = _NOT_UTF8.sub("\ufffd", body.decode(errors="surrogateescape")).encode()
     return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], text)
 
 
 def parse_problem(body: bytes) -> str:
-    """Return why a body is no JSON, in the words of encoding/json."""
+    """Return why a body is not valid JSON, as encoding/json words it."""
     text = body.decode("latin-1")
     try:
-        json.loads(text, parse_constant=_refuse_constant, parse_int=float)
+        json.loads(text, parse_constant=_reject_constant, parse_int=float)
     except json.JSONDecodeError as error:
         return _problem_at(text, error)
     except ValueError as error:
@@ -142,7 +142,7 @@ def _problem_at(text: str, error: json.JSONDecodeError) -> str:
     if error.msg.startswith("Expecting value") and text[at : at + 1] in _LITERALS:
         word = _LITERALS[text[at]]
         known = next(index for index in range(1, 6) if text[at : index + at] != word[:index]) - 1
-        found = text[at + known : at + known + 1] or " "  # what Go reads at the end
+        found = text[at + known : at + known + 1] or " "  # what Go reports at the end of the input
         return f"invalid character {_character(found)} in literal {word} (expecting {_character(word[known])})"
     if error.msg.startswith("Expecting value") and text[at : at + 1] == "-":
         at, expected = at + 1, "in numeric literal"
@@ -175,7 +175,7 @@ _ESCAPED = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\
 
 
 def _character(letter: str) -> str:
-    """Return a letter in quotes as Go's strconv.Quote has it."""
+    """Return a character in quotes, as Go's strconv.Quote writes it."""
     if letter in _ESCAPED:
         return f"'\\{_ESCAPED[letter]}'"
     if letter < "\x80":
@@ -183,6 +183,6 @@ def _character(letter: str) -> str:
     return f"'{letter}'" if letter > "\xa0" else f"'\\u{ord(letter):04x}'"
 
 
-def _refuse_constant(name: str) -> None:
-    """Refuse NaN and the infinities, which Python reads and JSON does not have."""
+def _reject_constant(name: str) -> None:
+    """Raise ValueError for NaN and the infinities, which Python accepts and JSON does not."""
     raise ValueError(f"invalid character '{name.lstrip('-')[0]}' looking for beginning of value")

@@ -1,34 +1,81 @@
-"""Read and write the protobuf wire format, without knowing what the messages mean."""
+"""The protobuf wire format, read and written without knowledge of the messages' schemas."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["Truncated", "read_fields", "read_varint", "write_field"]
+__all__ = ["Message", "Truncated", "read_fields", "read_varint", "write_field"]
+
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 
 class Truncated(ValueError):
-    """Say that a message ends in the middle of a field."""
+    """A message that ends in the middle of a field, or has a field of an unknown wire type."""
+
+
+class Message:
+    """A decoded message: the values of its fields, by field number.
+
+    Args:
+        encoded: the message on the wire.
+
+    Raises:
+        Truncated: the message is incomplete.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, encoded: bytes) -> None:
+        self._fields: dict[int, list[int | bytes]] = {}
+        for number, value in read_fields(encoded):
+            self._fields.setdefault(number, []).append(value)
+
+    def __contains__(self, field: int) -> bool:
+        return field in self._fields
+
+    def number(self, field: int) -> int:
+        """Return the value of a numeric field, or 0 if it is not set."""
+        value = self._fields.get(field, [0])[-1]
+        return value if isinstance(value, int) else 0
+
+    def text(self, field: int) -> str:
+        """Return the value of a string field, or an empty string if it is not set."""
+        return next((value.decode() for value in self._encoded(field)), "")
+
+    def texts(self, field: int) -> list[str]:
+        """Return the values of a repeated string field."""
+        return [value.decode() for value in self._encoded(field)]
+
+    def message(self, field: int) -> Message:
+        """Return the value of a message field, or an empty message if it is not set."""
+        return Message(next(self._encoded(field), b""))
+
+    def messages(self, field: int) -> list[Message]:
+        """Return the values of a repeated message field."""
+        return [Message(value) for value in self._encoded(field)]
+
+    def _encoded(self, field: int) -> Iterator[bytes]:
+        return (value for value in self._fields.get(field, ()) if isinstance(value, bytes))
 
 
 def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of a message by number: numbers as int, everything else as bytes.
+    """Yield the fields of a message as pairs of field number and value: numbers as int, everything else as bytes.
 
     Raises:
-        Truncated: the message is no whole one.
+        Truncated: the message is incomplete.
     """
     at = 0
     while at < len(message):
         tag, at = read_varint(message, at)
         wire = tag & 7
-        if wire == 0:
+        if wire == _VARINT:
             value, at = read_varint(message, at)
             yield tag >> 3, value
             continue
-        if wire == 2:
+        if wire == _LENGTH_DELIMITED:
             size, at = read_varint(message, at)
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
+        elif wire in (_FIXED64, _FIXED32):
+            size = 8 if wire == _FIXED64 else 4
         else:
             raise Truncated(f"wire type {wire} is not known")
         if at + size > len(message):
@@ -56,10 +103,10 @@ def read_varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def write_field(number: int, value: int | bytes) -> bytes:
-    """Return a field of a message: a number, or bytes that say how long they are."""
+    """Return a field on the wire: a number as a varint, bytes with their length in front."""
     if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
+        return _varint(number << 3 | _VARINT) + _varint(value)
+    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(value)) + value
 
 
 def _varint(value: int) -> bytes:

@@ -1,15 +1,15 @@
-"""Say no the way the API server does: every refusal is a Status object with the real server's words.
+"""Error responses: `Status` objects with the same reasons and messages as kube-apiserver.
 
-Handlers raise `Refusal`; the server turns it into the answer. The texts were compared with kube-apiserver 1.36.
+Handlers raise `Refusal`, which the server turns into the response. The messages were compared with kube-apiserver 1.36.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from reconciler.apiserver.encoding.text import quoted
+from reconciler.wire import JSONObject, StatusObject
 
 __all__ = [
     "FieldError",
@@ -39,15 +39,15 @@ __all__ = [
 
 
 class Refusal(Exception):
-    """Carry the Status that a request is answered with.
+    """The error response to a request.
 
     Args:
         code: the HTTP status code.
         reason: the machine-readable reason.
-        message: the words for people.
-        details: the Status's details; ``{}`` is shown, None is not.
-        metadata: what stands in the Status's metadata, such as a fresh ``continue`` token.
-        text: answer with this plain text instead of a Status.
+        message: the message for people.
+        details: the Status's details; ``{}`` is written, None is omitted.
+        metadata: the Status's metadata, such as a new ``continue`` token.
+        text: a plain-text body to send instead of a Status.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class Refusal(Exception):
         reason: str,
         message: str,
         *,
-        details: dict[str, Any] | None = None,
-        metadata: dict[str, Any] | None = None,
+        details: JSONObject | None = None,
+        metadata: JSONObject | None = None,
         text: str | None = None,
     ) -> None:
         super().__init__(message)
@@ -68,9 +68,9 @@ class Refusal(Exception):
         self.metadata = metadata
         self.text = text
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> StatusObject:
         """Return the Status object."""
-        document: dict[str, Any] = {
+        document: StatusObject = {
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": self.metadata or {},
@@ -87,7 +87,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """Hold one cause of an Invalid answer: ``field: message``."""
+    """One cause of an ``Invalid`` response: ``field: message``."""
 
     field: str
     message: str
@@ -106,8 +106,8 @@ def qualified(plural: str, group: str) -> str:
     return f"{plural}.{group}" if group else plural
 
 
-def _details(name: str, group: str, kind: str, causes: Sequence[FieldError] = ()) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "group": group, "kind": kind}
+def _details(name: str, group: str, kind: str, causes: Sequence[FieldError] = ()) -> JSONObject:
+    found: JSONObject = {"name": name, "group": group, "kind": kind}
     found = {key: value for key, value in found.items() if value}
     if causes:
         found["causes"] = [error.cause() for error in causes]
@@ -115,36 +115,36 @@ def _details(name: str, group: str, kind: str, causes: Sequence[FieldError] = ()
 
 
 def not_found(plural: str, group: str, name: str) -> Refusal:
-    """Make the 404 for an object that is not there."""
+    """Return the 404 for an object that does not exist."""
     message = f"{qualified(plural, group)} {quoted(name)} not found"
     return Refusal(404, "NotFound", message, details=_details(name, group, plural))
 
 
 def not_served() -> Refusal:
-    """Make the plain-text 404 for a path that nothing serves."""
+    """Return the plain-text 404 for a path that is not served."""
     return Refusal(404, "NotFound", "404 page not found", text="404 page not found\n")
 
 
 def no_such_resource() -> Refusal:
-    """Make the 404 for a resource that a built-in group does not have."""
+    """Return the 404 for an unknown resource of a built-in group."""
     return Refusal(404, "NotFound", "the server could not find the requested resource", details={})
 
 
 def needs_a_node(plural: str, name: str, subresource: str) -> Refusal:
-    """Make the 501 for what a kubelet would answer."""
+    """Return the 501 for a request that a kubelet would answer."""
     message = f'the embedded API server has no nodes, so it cannot serve "{subresource}" of {plural} {quoted(name)}'
     return Refusal(501, "NotImplemented", message, details=_details(name, "", plural))
 
 
 def already_exists(plural: str, group: str, name: str, *, deleting: bool = False, generated: bool = False) -> Refusal:
-    """Make the 409 for a create under a name that is taken.
+    """Return the 409 for a create with a name that is taken.
 
     Args:
         plural: the kind's plural name.
         group: its group.
         name: the name.
-        deleting: the object that has it is about to go.
-        generated: the server could have made another name.
+        deleting: the existing object is being deleted.
+        generated: the server generated the name.
     """
     prefix = "object is being deleted: " if deleting else ""
     message = f"{prefix}{qualified(plural, group)} {quoted(name)} already exists"
@@ -159,16 +159,16 @@ _MODIFIED = "the object has been modified; please apply your changes to the late
 
 
 def conflict(plural: str, group: str, name: str, why: str = _MODIFIED) -> Refusal:
-    """Make the 409 for a stale resourceVersion or a failed precondition."""
+    """Return the 409 for a stale resourceVersion or a failed precondition."""
     message = f"Operation cannot be fulfilled on {qualified(plural, group)} {quoted(name)}: {why}"
     return Refusal(409, "Conflict", message, details=_details(name, group, plural))
 
 
 def apply_conflict(conflicts: Sequence[tuple[str, Sequence[str]]]) -> Refusal:
-    """Make the 409 for an apply that would change what others own.
+    """Return the 409 for an apply that changes fields of other managers.
 
     Args:
-        conflicts: each manager, as messages name it, and the paths of its fields.
+        conflicts: each manager, as messages name it, with the paths of its fields.
     """
     causes = [
         FieldError(path, f"conflict with {manager}", "FieldManagerConflict")
@@ -189,7 +189,7 @@ def _bulleted(paths: Sequence[str]) -> str:
 
 
 def invalid(kind: str, group: str, name: str, errors: Sequence[FieldError]) -> Refusal:
-    """Make the 422 that lists what validation found; the message says what is said twice once."""
+    """Return the 422 that lists the errors of validation; the message lists equal errors once."""
     texts = list(dict.fromkeys(str(error) for error in errors))
     summary = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     message = f"{qualified(kind, group)} {quoted(name)} is invalid: {summary}"
@@ -197,61 +197,61 @@ def invalid(kind: str, group: str, name: str, errors: Sequence[FieldError]) -> R
 
 
 def option_invalid(options: str, *errors: FieldError) -> Refusal:
-    """Make the 422 for a parameter such as dryRun; `options` is a kind like ``ListOptions``."""
+    """Return the 422 for a parameter such as dryRun; `options` is a kind such as ``ListOptions``."""
     return invalid(options, "meta.k8s.io", "", errors)
 
 
 def bad_request(message: str) -> Refusal:
-    """Make a 400."""
+    """Return a 400."""
     return Refusal(400, "BadRequest", message)
 
 
 def forbidden(plural: str, group: str, name: str, why: str, *, causes: Sequence[FieldError] = ()) -> Refusal:
-    """Make the 403 of an admission rule."""
+    """Return the 403 of an admission rule."""
     message = f"{qualified(plural, group)} {quoted(name)} is forbidden: {why}"
     return Refusal(403, "Forbidden", message, details=_details(name, group, plural, causes))
 
 
 def method_not_allowed() -> Refusal:
-    """Make the 405 for a verb that the path does not support."""
+    """Return the 405 for a verb that the path does not support."""
     message = "the server does not allow this method on the requested resource"
     return Refusal(405, "MethodNotAllowed", message, details={})
 
 
 def verb_not_supported(verb: str, plural: str, group: str) -> Refusal:
-    """Make the 405 for a verb that a subresource of a custom resource does not support."""
+    """Return the 405 for a verb that a subresource of a custom resource does not support."""
     message = f'{verb} is not supported on resources of kind "{qualified(plural, group)}"'
     return Refusal(405, "MethodNotAllowed", message, details=_details("", group, plural))
 
 
 def not_acceptable(accepted: Iterable[str]) -> Refusal:
-    """Make the 406 for an Accept header that names nothing the server can write."""
+    """Return the 406 for an Accept header without a media type that the server can write."""
     return Refusal(406, "NotAcceptable", f"only the following media types are accepted: {', '.join(accepted)}")
 
 
 def too_large(why: str) -> Refusal:
-    """Make the 413 for a request that no API server takes."""
+    """Return the 413 for a request that is too large for any API server."""
     return Refusal(413, "RequestEntityTooLarge", f"Request entity too large: {why}")
 
 
 def unsupported_media_type(accepted: Iterable[str], hint: str = "") -> Refusal:
-    """Make the 415 for a body in a form that the server does not read."""
+    """Return the 415 for a body of an unsupported media type."""
     message = f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
     return Refusal(415, "UnsupportedMediaType", f"{message} ({hint})" if hint else message)
 
 
 def patch_rejected() -> Refusal:
-    """Make the answer that says nothing about what was wrong with a JSON patch."""
+    """Return the 422 for a JSON patch that cannot be applied; it does not say why."""
     return Refusal(422, "Invalid", "the server rejected our request due to an error in our request", details={})
 
 
-def expired(message: str, *, metadata: dict[str, Any] | None = None) -> Refusal:
-    """Make the 410 for a version or token that history no longer reaches."""
+def expired(message: str, *, metadata: JSONObject | None = None) -> Refusal:
+    """Return the 410 for a resourceVersion or token that is older than the history."""
     return Refusal(410, "Expired", message, metadata=metadata)
 
 
 def too_large_resource_version(asked: int, current: int) -> Refusal:
-    """Make the 504 for a version that lies in the future."""
+    """Return the 504 for a resourceVersion in the future."""
     causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
     return Refusal(
         504,
@@ -262,5 +262,5 @@ def too_large_resource_version(asked: int, current: int) -> Refusal:
 
 
 def internal_error(message: str) -> Refusal:
-    """Make a 500; the real server gives it no reason."""
+    """Return a 500; it has no reason, as in the real server."""
     return Refusal(500, "", message)

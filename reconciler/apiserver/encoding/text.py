@@ -1,4 +1,4 @@
-"""Write values and complaints the way Go's JSON packages do, since clients and tests meet their words."""
+"""Values as Go writes them in JSON and in error messages, which clients and tests compare."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["go_int", "go_json", "go_syntax", "go_type", "go_value", "is_int64", 
 
 
 def go_json(value: Any, *, sort: bool = True) -> str:
-    """Return compact JSON with HTML characters escaped, and keys sorted unless a Go struct is shown."""
+    """Return compact JSON with HTML characters escaped, and with sorted keys unless the value is a Go struct."""
     text = _SORTED.encode(value) if sort else _AS_IS.encode(value)
     if "<" not in text and ">" not in text and "&" not in text:
         return text
@@ -22,9 +22,9 @@ _AS_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 def quoted(value: Any) -> str:
-    """Return a value as field errors show it."""
+    """Return a value as field errors quote it."""
     if isinstance(value, str):
-        return _UNPRINTABLE.sub(_in_go, json.dumps(value, ensure_ascii=False))
+        return _UNPRINTABLE.sub(_go_escape, json.dumps(value, ensure_ascii=False))
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):
@@ -38,8 +38,8 @@ _UNPRINTABLE = re.compile(r"\\u00([01][0-9a-f])|(?!\\)[^ -~\xa1-\u1fff\u2070-\u2
 _LETTERS = {"07": "a", "0b": "v"}
 
 
-def _in_go(found: re.Match[str]) -> str:
-    """Return an escape of JSON, or a letter that cannot be printed, as Go's strconv.Quote has it."""
+def _go_escape(found: re.Match[str]) -> str:
+    """Return a JSON escape or an unprintable character as Go's strconv.Quote writes it."""
     if found[1]:
         return f"\\{_LETTERS.get(found[1], f'x{found[1]}')}"
     letter = found[0]
@@ -59,7 +59,7 @@ def _number(value: float) -> str:
 
 
 def go_type(value: Any) -> str:
-    """Return the word by which encoding/json calls the type of a JSON value."""
+    """Return the name that encoding/json gives to the type of a JSON value."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, (int, float)):
@@ -72,7 +72,7 @@ def go_type(value: Any) -> str:
 
 
 def go_value(value: Any) -> str:
-    """Return a value as Go's ``%v`` shows it: ``map[a:1 b:[x y]]``."""
+    """Return a value as Go's ``%v`` formats it: ``map[a:1 b:[x y]]``."""
     if isinstance(value, dict):
         return f"map[{' '.join(f'{key}:{go_value(value[key])}' for key in sorted(value))}]"
     if isinstance(value, list):
@@ -83,7 +83,7 @@ def go_value(value: Any) -> str:
 
 
 def go_syntax(value: Any) -> str:
-    """Return a value as Go's ``%#v`` shows it: ``map[string]interface {}{"a":1}``."""
+    """Return a value as Go's ``%#v`` formats it: ``map[string]interface {}{"a":1}``."""
     if isinstance(value, dict):
         members = ", ".join(f"{quoted(key)}:{go_syntax(value[key])}" for key in sorted(value))
         return f"map[string]interface {{}}{{{members}}}"
@@ -93,7 +93,7 @@ def go_syntax(value: Any) -> str:
 
 
 def snippet(body: bytes) -> str:
-    """Return the beginning of a body as complaints about it show it."""
+    """Return the beginning of a body as error messages quote it."""
     if not body:
         return "<empty>"
     start = body[:30]
@@ -106,15 +106,15 @@ _INT64 = 2**63
 
 
 def is_int64(value: Any) -> bool:
-    """Return whether a JSON value is an integer of 64 bits."""
+    """Return whether a JSON value is a signed 64-bit integer."""
     return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
 
 
 def go_int(text: str, *, signed: bool = True) -> int:
-    """Return the 64-bit integer that a text is to Go's strconv.
+    """Parse a 64-bit integer as Go's strconv does.
 
     Raises:
-        ValueError: it is not one; the message is strconv's.
+        ValueError: the text is not a 64-bit integer; the message is strconv's.
     """
     function = "ParseInt" if signed else "ParseUint"
     digits = text[1:] if signed and text[:1] in ("+", "-") else text

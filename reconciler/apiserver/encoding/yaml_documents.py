@@ -1,4 +1,4 @@
-"""YAML documents of request bodies, read as kube-apiserver reads them: bounded in their nesting and their aliases."""
+"""YAML in request bodies, decoded as kube-apiserver decodes it, with limits on nesting and aliases."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from typing import Any
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.serving import MOST_LEVELS
 
-__all__ = ["InvalidYAML", "read_blocks"]
+__all__ = ["InvalidYAML", "decode_yaml"]
 
-_FEW_ALIASES, _FEW_NODES = 100, 1000
-_LOW, _HIGH = 400_000, 4_000_000
+_ALLOWED_ALIASES, _SMALL_DOCUMENT = 100, 1000
+_STRICTER_FROM, _STRICTEST_FROM = 400_000, 4_000_000
 
 
 class InvalidYAML(ValueError):
-    """A body that is not YAML, or YAML that has no form in JSON."""
+    """Malformed YAML, or YAML that JSON cannot express."""
 
 
-def read_blocks(body: bytes) -> tuple[Any, list[str]]:
-    """Return the value of a YAML document, and a complaint about each key that stands twice in a map.
+def decode_yaml(body: bytes) -> tuple[Any, list[str]]:
+    """Decode a YAML document; return its value and a warning for each duplicate key.
 
     Raises:
-        InvalidYAML: the body is not YAML, is nested too deeply, or multiplies itself by aliases.
+        InvalidYAML: the body is not valid YAML, is nested too deeply, or is expanded excessively by aliases.
     """
     import yaml
 
     try:
         loader = _loader()(body)
-        return _plain(loader.get_single_data()), loader.doubled
+        return _plain(loader.get_single_data()), loader.duplicate_keys
     except InvalidYAML:
         raise
     except yaml.YAMLError as error:
         raise InvalidYAML(str(error)) from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # The library's constructors raise any of these for a scalar that does not fit its tag.
+        # PyYAML's constructors raise any of these for a scalar that does not fit its tag.
         raise InvalidYAML(f"yaml: {error}") from None
 
 
 @functools.cache
 def _loader() -> type[Any]:
-    """Return a loader that leaves dates as strings, as Kubernetes does, and notes keys that stand twice in a map."""
+    """Return a loader class that keeps dates as strings, as Kubernetes does, and records duplicate keys."""
     import yaml
     from yaml.composer import Composer
     from yaml.constructor import SafeConstructor
     from yaml.resolver import Resolver
 
-    # The parser in C is several times faster. Its own composer is not used: it recurses without a bound.
+    # The C parser is several times faster. Its own composer is not used: it recurses without a limit.
     parser: Any = getattr(yaml, "cyaml").CParser if yaml.__with_libyaml__ else None  # noqa: B009 - it is not in the stubs
     bases = (yaml.SafeLoader,) if parser is None else (Composer, parser, SafeConstructor, Resolver)
 
@@ -55,7 +55,7 @@ def _loader() -> type[Any]:
         def __init__(self, body: bytes) -> None:
             for base in bases:
                 base.__init__(self, *([body] if base in (parser, yaml.SafeLoader) else ()))
-            self.doubled: list[str] = []
+            self.duplicate_keys: list[str] = []
             self.open: list[str | None] = []
 
         def compose_node(self, parent: Any, index: Any) -> Any:
@@ -82,7 +82,7 @@ def _loader() -> type[Any]:
                     continue
                 if key.value in seen:
                     line = key.start_mark.line + 1
-                    self.doubled.append(f'line {line}: key "{key.value}" already set in map')
+                    self.duplicate_keys.append(f'line {line}: key "{key.value}" already set in map')
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
@@ -95,14 +95,14 @@ def _loader() -> type[Any]:
 
 
 def _check_aliases(root: Any) -> None:
-    """Refuse a document that nests too deeply through aliases, or mostly repeats itself.
+    """Reject a document that is nested too deeply through aliases or consists mostly of repetition.
 
-    The bounds of the repetition are go-yaml's.
+    The limits on repetition are those of go-yaml.
     """
     known: dict[int, tuple[int, int]] = {}
 
     def measure(node: Any) -> tuple[int, int]:
-        """Return how many nodes a node stands for, and how many levels."""
+        """Return the number of nodes and levels that a node expands to."""
         if id(node) not in known:
             inner = node.value if isinstance(node.value, list) else ()
             parts = [measure(part) for each in inner for part in (each if isinstance(each, tuple) else (each,))]
@@ -114,27 +114,27 @@ def _check_aliases(root: Any) -> None:
 
     nodes, _ = measure(root)
     repeated = nodes - len(known)
-    share = 0.99 - 0.89 * min(1.0, max(0.0, (nodes - _LOW) / (_HIGH - _LOW)))
-    if repeated > _FEW_ALIASES and nodes > _FEW_NODES and repeated > share * nodes:
+    share = 0.99 - 0.89 * min(1.0, max(0.0, (nodes - _STRICTER_FROM) / (_STRICTEST_FROM - _STRICTER_FROM)))
+    if repeated > _ALLOWED_ALIASES and nodes > _SMALL_DOCUMENT and repeated > share * nodes:
         raise InvalidYAML("yaml: document contains excessive aliasing")
 
 
 def _plain(value: Any) -> Any:
-    """Return a value in the types of JSON; whatever aliases share is copied."""
+    """Return a value made of JSON types; values shared by aliases are copied."""
     if isinstance(value, dict):
         return {_key(key, member): _plain(member) for key, member in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidYAML(f"json: unsupported value: {_special(value)}")
+            raise InvalidYAML(f"json: unsupported value: {_non_finite(value)}")
         return int(value) if value.is_integer() and abs(value) < 2**63 else value
     if isinstance(value, int) and value.bit_length() > 1024:
         raise InvalidYAML("yaml: the number is out of range")
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, str):
-        value.encode()  # a lone surrogate, which only the parser in Python lets pass, raises ValueError
+        value.encode()  # raises ValueError for a lone surrogate, which only the Python parser accepts
     if value is None or isinstance(value, (str, int)):
         return value
     raise InvalidYAML(f"yaml: a {type(value).__name__} has no form in JSON")
@@ -148,10 +148,10 @@ def _key(key: Any, member: Any) -> str:
     if isinstance(key, int) and key.bit_length() <= 1024:
         return str(key)
     if isinstance(key, float):
-        return f"{key:g}" if math.isfinite(key) else f"{_special(key).lower().replace('+', '').replace('-', '-.')}"
+        return f"{key:g}" if math.isfinite(key) else f"{_non_finite(key).lower().replace('+', '').replace('-', '-.')}"
     kind = "%!s(<nil>), key: <nil>" if key is None else f"{type(key).__name__}, key: {key}"
     raise InvalidYAML(f"unsupported map key of type: {kind}, value: {quoted(_plain(member))}")
 
 
-def _special(value: float) -> str:
+def _non_finite(value: float) -> str:
     return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

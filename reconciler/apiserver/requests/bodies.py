@@ -20,7 +20,7 @@ from reconciler.apiserver.encoding.refusals import (
     unsupported_media_type,
 )
 from reconciler.apiserver.encoding.text import quoted, snippet
-from reconciler.apiserver.encoding.yaml_documents import InvalidYAML, read_blocks
+from reconciler.apiserver.encoding.yaml_documents import InvalidYAML, decode_yaml
 from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
@@ -166,7 +166,7 @@ def read_yaml(body: bytes, doubled: list[str] | None = None) -> Any:
             if doubled is None or not duplicate_fields(body, found):
                 return found
     try:
-        found, twice = read_blocks(body)
+        found, twice = decode_yaml(body)
     except InvalidYAML as error:
         raise bad_request(f"error converting YAML to JSON: {error}") from None
     if doubled is not None:

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_json, quoted
 from reconciler.apiserver.requests.metadata_reading import OWNER_FIELDS
-from reconciler.apiserver.schema.kinds import KindInfo
 from reconciler.apiserver.schema.names import (
     LABEL_VALUE_MESSAGE,
     is_label_value,
@@ -32,14 +32,14 @@ _MAX_ANNOTATIONS = 256 * 1024
 def check_metadata(info: KindInfo, metadata: dict[str, Any]) -> list[FieldError]:
     """Return what is wrong with the metadata of an object about to be created."""
     name, prefix = metadata.get("name", ""), metadata.get("generateName", "")
-    errors = _check_prefix(prefix, functools.partial(name_problems, info))
+    errors = _check_prefix(prefix, functools.partial(name_problems, rule=info.names))
     if not name:
         message = "Required value: name or generateName is required"
         errors.append(FieldError("metadata.name", message, "FieldValueRequired"))
     else:
         errors += [
             FieldError("metadata.name", f"Invalid value: {quoted(name)}: {problem}")
-            for problem in name_problems(info, name)
+            for problem in name_problems(name, info.names)
         ]
     return errors + _check_maps(metadata)
 
@@ -73,7 +73,7 @@ def check_built_in_metadata(
         return _check_standard_finalizers(info, metadata, subresource)
     errors = [] if info.plural in _READ_ONCE else _check_standard_finalizers(info, metadata, subresource)
     if not subresource and info.plural in _READ_AGAIN:
-        errors += _check_prefix(metadata.get("generateName", ""), functools.partial(name_problems, info))
+        errors += _check_prefix(metadata.get("generateName", ""), functools.partial(name_problems, rule=info.names))
         errors += _check_maps(metadata) + _check_standard_finalizers(info, metadata, subresource)
     return errors
 

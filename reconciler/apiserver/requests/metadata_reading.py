@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from reconciler.apiserver.builtin.scalars import Malformed, Place, read_time, restoring_problem
-from reconciler.apiserver.builtin.types import metadata_node, read_value
+from reconciler.apiserver.builtin.decoding import Malformed, Place, read_time, read_value, restoring_problem
+from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.text import go_type, quoted
 
 __all__ = ["OWNER_FIELDS", "metadata_warnings", "read_metadata"]

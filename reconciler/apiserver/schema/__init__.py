@@ -1,1 +1,1 @@
-"""Structural schemas: pruning, defaults, validation, formats."""
+"""Structural schemas: pruning, defaulting, validation, formats and names."""

@@ -1,6 +1,6 @@
-"""Check strings against the formats that a structural schema may name.
+"""String formats that a structural schema may name.
 
-The rules are those of the API server's own format registry, which are laxer in places than the RFCs.
+The rules are those of the API server's own format registry, which are laxer than the RFCs in places.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 __all__ = ["FORMATS", "INTEGER_RANGES"]
 
 INTEGER_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
-"""The numbers that integer formats allow."""
+"""The least and greatest number of each integer format."""
 
 _DATE = re.compile(r"[0-9]{4}-([0-9]{2})-([0-9]{2})")
 _TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?(z|[+-][0-9]{2}:[0-9]{2})")
@@ -70,7 +70,7 @@ def _is_address(text: str, version: int) -> bool:
     if "%" in text:
         return False
     try:
-        # As Go's older parser has it, zeros may lead.
+        # Leading zeros are accepted, as in Go's older parser.
         return ipaddress.ip_address(_LEADING.sub(r"\1", text) if version == 4 else text).version == version
     except ValueError:
         return False
@@ -169,4 +169,4 @@ FORMATS: dict[str, Callable[[str], bool]] = {
     "uuid4": _is_uuid("4"),
     "uuid5": _is_uuid("5"),
 }
-"""The formats that are checked; others mean nothing."""
+"""The formats that are checked, by name; other formats are ignored."""

@@ -1,10 +1,8 @@
-"""Check names, label keys and values by Kubernetes' rules and in its words."""
+"""Validation of names, label keys and label values, with the messages of Kubernetes."""
 
 from __future__ import annotations
 
 import re
-
-from reconciler.apiserver.schema.kinds import KindInfo
 
 __all__ = [
     "CONFIG_KEY_MESSAGE",
@@ -29,7 +27,7 @@ __all__ = [
 ]
 
 RANDOM_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-"""The alphabet of generated names."""
+"""The alphabet of the suffixes of generated names."""
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -71,27 +69,27 @@ _QUALIFIED_MESSAGE = (
 
 
 def is_label(text: str) -> bool:
-    """Tell whether a text is an RFC 1123 label."""
+    """Return whether a text is an RFC 1123 label."""
     return len(text) <= 63 and _LABEL.fullmatch(text) is not None
 
 
 def is_label_1035(text: str) -> bool:
-    """Tell whether a text is a label that begins with a letter."""
+    """Return whether a text is an RFC 1035 label, which begins with a letter."""
     return len(text) <= 63 and _LABEL_1035.fullmatch(text) is not None
 
 
 def is_subdomain(text: str) -> bool:
-    """Tell whether a text is an RFC 1123 subdomain."""
+    """Return whether a text is an RFC 1123 subdomain."""
     return len(text) <= 253 and _SUBDOMAIN.fullmatch(text) is not None
 
 
 def is_label_value(text: str) -> bool:
-    """Tell whether a text has the letters of a label's value; its length is another matter."""
+    """Return whether a text consists of the characters of a label value; its length is not checked."""
     return _LABEL_VALUE.fullmatch(text) is not None
 
 
 def label_problems(text: str) -> list[str]:
-    """Return what is wrong with an RFC 1123 label."""
+    """Return why a text is not an RFC 1123 label."""
     problems = _length_problems(text, 63)
     if _LABEL.fullmatch(text):
         return problems
@@ -99,17 +97,17 @@ def label_problems(text: str) -> list[str]:
 
 
 def label_1035_problems(text: str) -> list[str]:
-    """Return what is wrong with a label that begins with a letter."""
+    """Return why a text is not an RFC 1035 label."""
     return _length_problems(text, 63) + ([] if _LABEL_1035.fullmatch(text) else [DNS_LABEL_1035_MESSAGE])
 
 
 def subdomain_problems(text: str) -> list[str]:
-    """Return what is wrong with an RFC 1123 subdomain."""
+    """Return why a text is not an RFC 1123 subdomain."""
     return _length_problems(text, 253) + ([] if _SUBDOMAIN.fullmatch(text) else [SUBDOMAIN_MESSAGE])
 
 
 def label_value_problems(text: str) -> list[str]:
-    """Return what is wrong with the value of a label."""
+    """Return why a text is not a label value."""
     return _length_problems(text, 63, "bytes") + ([] if is_label_value(text) else [LABEL_VALUE_MESSAGE])
 
 
@@ -117,29 +115,34 @@ def _length_problems(text: str, most: int, unit: str = "characters") -> list[str
     return [f"must be no more than {most} {unit}"] if len(text.encode()) > most else []
 
 
-def name_problems(info: KindInfo, name: str) -> list[str]:
-    """Return what is wrong with an object's name."""
-    if info.names == "path":
+def name_problems(name: str, rule: str) -> list[str]:
+    """Return why an object's name is invalid.
+
+    Args:
+        name: the name.
+        rule: ``subdomain``, ``label``, ``label1035``, or ``path`` (see `path_name_problems`).
+    """
+    if rule == "path":
         return path_name_problems(name)
     pattern, most, message = {
         "label": (_LABEL, 63, LABEL_MESSAGE),
         "label1035": (_LABEL_1035, 63, DNS_LABEL_1035_MESSAGE),
-    }.get(info.names, (_SUBDOMAIN, 253, SUBDOMAIN_MESSAGE))
-    if info.names != "subdomain" and "." in name:
+    }.get(rule, (_SUBDOMAIN, 253, SUBDOMAIN_MESSAGE))
+    if rule != "subdomain" and "." in name:
         return ["must not contain dots"]
     problems = [] if len(name) <= most else [f"must be no more than {most} characters"]
     return problems if pattern.fullmatch(name) else [*problems, message]
 
 
 def path_name_problems(name: str) -> list[str]:
-    """Return what keeps a name from being a part of a path."""
+    """Return why a name cannot be a segment of a path: it is ``.`` or ``..``, or contains ``/`` or ``%``."""
     if name in (".", ".."):
         return [f"may not be '{name}'"]
     return [f"may not contain '{mark}'" for mark in ("/", "%") if mark in name]
 
 
 def qualified_name_problems(key: str) -> list[str]:
-    """Return what is wrong with a key of labels or annotations, or with a finalizer."""
+    """Return why a text is not a valid label key, annotation key or finalizer."""
     prefix, slash, name = key.partition("/")
     if not slash:
         prefix, name = "", key
@@ -160,7 +163,7 @@ def qualified_name_problems(key: str) -> list[str]:
 
 
 def is_config_key(text: str) -> bool:
-    """Tell whether a text can be a key of a ConfigMap or Secret."""
+    """Return whether a text can be a key of a ConfigMap or Secret."""
     return _CONFIG_KEY.fullmatch(text) is not None and len(text) <= 253 and text not in (".", "..")
 
 

@@ -1,10 +1,10 @@
-"""Read regular expressions in Go's syntax: find what is wrong, and write them for the library that matches."""
+"""Regular expressions in Go's syntax: their errors, and their translation for the library that matches them."""
 
 from __future__ import annotations
 
+import functools
 import re
-
-from reconciler.apiserver.cel_engine import pattern_problem as engine_problem
+from typing import Any
 
 __all__ = ["ecma_pattern", "pattern_problem"]
 
@@ -24,7 +24,7 @@ _CLASSES = {
     "word": "0-9A-Za-z_",
     "xdigit": "0-9A-Fa-f",
 }
-_GOS_OWN = re.compile(
+_GO_SYNTAX = re.compile(
     r"\\Q(?P<literal>.*?)(?:\\E|\Z)|\\x\{(?P<point>[0-9A-Fa-f]+)\}|"
     r"\\(?P<property>[pP])(?P<letter>[A-Z])|\\(?P<escaped>.)|(?P<named>\(\?P<)|\[:(?P<class>\w+):\]",
     re.DOTALL,
@@ -33,13 +33,13 @@ _FLAGS = re.compile(r"(\^?)\(\?([ims]+)\)")
 
 
 def ecma_pattern(pattern: str) -> str:
-    """Return a pattern in the syntax of ECMAScript, in which JSON Schema has them."""
-    pattern = _GOS_OWN.sub(_in_ecma, pattern)
+    """Return a pattern in the syntax of ECMAScript, which JSON Schema uses."""
+    pattern = _GO_SYNTAX.sub(_to_ecma, pattern)
     flags = _FLAGS.match(pattern)
     return f"{flags[1]}(?{flags[2]}:{pattern[flags.end() :]})" if flags else pattern
 
 
-def _in_ecma(found: re.Match[str]) -> str:
+def _to_ecma(found: re.Match[str]) -> str:
     if found["literal"] is not None:
         return re.sub(r"[\\^$.*+?()\[\]{}|/-]", r"\\\g<0>", found["literal"])
     if found["point"]:
@@ -54,15 +54,42 @@ def _in_ecma(found: re.Match[str]) -> str:
 
 
 def pattern_problem(pattern: str) -> str:
-    """Return what is wrong with a pattern in the words of Go's parser, or nothing."""
+    """Return the error of Go's parser for a pattern, or an empty string if it is valid.
+
+    RE2, which the CEL engine contains, finds the error. Without the engine, an optional dependency, Python's parser
+    does, with fewer of Go's messages.
+    """
     try:
-        return engine_problem(pattern)
+        outcome = _matcher().eval(data={"pattern": pattern})
     except ModuleNotFoundError:
-        return _problem(pattern)
+        return _problem_without_engine(pattern)
+    if outcome.type().name() != "ERROR":
+        return ""
+    problem, _, part = str(outcome.value()).partition("invalid regular expression: ")[2].partition(": ")
+    if part.startswith("(?<"):
+        problem, part = "invalid named capture", pattern[pattern.index("(?<") :]
+    return f"error parsing regexp: {_GO_MESSAGES.get(problem, problem)}: `{part}`"
 
 
-def _problem(pattern: str) -> str:
-    """Find it without the engine, whose library is not installed everywhere."""
+_GO_MESSAGES = {
+    "bad repetition operator": "invalid nested repetition operator",
+    "invalid repetition size": "invalid repeat count",
+    "invalid perl operator": "invalid or unsupported Perl syntax",
+    "missing )": "missing closing )",
+    "missing ]": "missing closing ]",
+    "no argument for repetition operator": "missing argument to repetition operator",
+}
+"""Go's messages, by those of RE2."""
+
+
+@functools.cache
+def _matcher() -> Any:
+    from cel_expr_python import cel  # type: ignore[import-untyped]
+
+    return cel.NewEnv(variables={"pattern": cel.Type.STRING}).compile("''.matches(pattern)")
+
+
+def _problem_without_engine(pattern: str) -> str:
     try:
         re.compile(ecma_pattern(pattern).replace("(?<", "(?P<").replace("(?P<=", "(?<=").replace("(?P<!", "(?<!"))
     except re.error as error:

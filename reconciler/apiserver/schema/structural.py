@@ -1,20 +1,21 @@
-"""Check the schemas of CustomResourceDefinitions: structural, complete, with defaults that fit.
+"""Validation of the schemas in CustomResourceDefinitions: they must be structural, with valid defaults.
 
-The rules are those of apiextensions/v1; the paths are those of its internal form, in which one schema for all versions
-is called ``spec.validation``.
+The rules are those of apiextensions/v1. The paths are those of its internal form, in which a schema that all versions
+share is called ``spec.validation``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
 from reconciler.apiserver.schema.patterns import pattern_problem
-from reconciler.apiserver.schema.shape import compile_schema, settle
+from reconciler.apiserver.schema.shape import compile_schema, prune_and_default
 from reconciler.apiserver.schema.validation import SchemaValidator, duplicates
+from reconciler.wire import JSONObject
 
 __all__ = ["check_schema", "unknown_formats"]
 
@@ -42,7 +43,7 @@ _STRUCTURAL = (
     "x-kubernetes-map-type",
     "x-kubernetes-validations",
 )
-"""What may stand only outside of allOf, anyOf, oneOf and not."""
+"""The keywords that are forbidden inside allOf, anyOf, oneOf and not."""
 
 
 def _forbidden(path: str, message: str) -> FieldError:
@@ -57,12 +58,12 @@ def _invalid(path: str, value: Any, message: str) -> FieldError:
     return FieldError(path, f"Invalid value: {quoted(value)}: {message}")
 
 
-def check_schema(schema: Mapping[str, Any], path: str) -> list[FieldError]:
-    """Return what keeps a schema from being accepted.
+def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
+    """Return the errors of a schema.
 
     Args:
         schema: the ``openAPIV3Schema``.
-        path: its path in the definition, for the findings.
+        path: its path in the definition, for the errors.
     """
     kind = schema.get("type")
     errors: list[FieldError] = []
@@ -72,11 +73,11 @@ def check_schema(schema: Mapping[str, Any], path: str) -> list[FieldError]:
         errors.append(_invalid(f"{path}.type", kind, "must be object at the root"))
     errors += _check(schema, path, root=True)
     errors += _check_metadata(schema, path)
-    # Defaults can be tried only on a schema that stands on its own feet.
+    # Defaults can be validated only with a valid schema.
     return errors or list(_check_defaults(schema, path))
 
 
-def _check(schema: Mapping[str, Any], path: str, *, root: bool = False) -> Iterator[FieldError]:
+def _check(schema: JSONObject, path: str, *, root: bool = False) -> Iterator[FieldError]:
     for key, message in _FORBIDDEN.items():
         if schema.get(key):
             yield _forbidden(f"{path}.{key}", message)
@@ -91,13 +92,13 @@ def _check(schema: Mapping[str, Any], path: str, *, root: bool = False) -> Itera
     for name, member in (schema.get("properties") or {}).items():
         if not (root and name in ("metadata", "apiVersion", "kind")):
             yield from _check(member, f"{path}.properties[{name}]")
-    if isinstance(schema.get("items"), Mapping):
+    if isinstance(schema.get("items"), dict):
         yield from _check(schema["items"], f"{path}.items")
-    if isinstance(schema.get("additionalProperties"), Mapping):
+    if isinstance(schema.get("additionalProperties"), dict):
         yield from _check(schema["additionalProperties"], f"{path}.additionalProperties")
 
 
-def _check_type(schema: Mapping[str, Any], path: str, *, root: bool) -> Iterator[FieldError]:
+def _check_type(schema: JSONObject, path: str, *, root: bool) -> Iterator[FieldError]:
     kind = schema.get("type")
     free = (
         schema.get("$ref")
@@ -122,7 +123,7 @@ def _check_type(schema: Mapping[str, Any], path: str, *, root: bool) -> Iterator
         yield _forbidden(f"{path}.additionalProperties", message)
 
 
-def _check_values(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+def _check_values(schema: JSONObject, path: str) -> Iterator[FieldError]:
     if schema.get("uniqueItems"):
         message = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
         yield _forbidden(f"{path}.uniqueItems", message)
@@ -134,7 +135,7 @@ def _check_values(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
             yield _invalid(f"{path}.pattern", pattern, message)
 
 
-def _check_extensions(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+def _check_extensions(schema: JSONObject, path: str) -> Iterator[FieldError]:
     if schema.get("x-kubernetes-preserve-unknown-fields") is False:
         yield _invalid(f"{path}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
     if schema.get("x-kubernetes-embedded-resource"):
@@ -156,13 +157,13 @@ def _check_extensions(schema: Mapping[str, Any], path: str) -> Iterator[FieldErr
         message = "must be map if x-kubernetes-list-map-keys is non-empty"
         yield _invalid(f"{path}.x-kubernetes-list-type", list_type, message)
     items = schema.get("items")
-    if list_type == "map" and schema.get("type") == "array" and isinstance(items, Mapping):
+    if list_type == "map" and schema.get("type") == "array" and isinstance(items, dict):
         yield from _check_map_list(keys or [], items, path)
-    if list_type == "set" and isinstance(items, Mapping):
+    if list_type == "set" and isinstance(items, dict):
         yield from _check_set(items, path)
 
 
-def _check_embedded(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+def _check_embedded(schema: JSONObject, path: str) -> Iterator[FieldError]:
     if schema.get("type") != "object":
         message = "must be object if x-kubernetes-embedded-resource is true"
         yield _invalid(f"{path}.type", schema.get("type", ""), message)
@@ -173,7 +174,7 @@ def _check_embedded(schema: Mapping[str, Any], path: str) -> Iterator[FieldError
         yield _required(f"{path}.properties", message)
 
 
-def _check_map_list(keys: list[str], items: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+def _check_map_list(keys: list[str], items: JSONObject, path: str) -> Iterator[FieldError]:
     field = f"{path}.x-kubernetes-list-map-keys"
     if not keys:
         yield _required(field, "must not be empty if x-kubernetes-list-type is map")
@@ -195,7 +196,7 @@ def _check_map_list(keys: list[str], items: Mapping[str, Any], path: str) -> Ite
             yield _required(f"{path}.items.properties[{key}].default", message)
 
 
-def _check_set(items: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+def _check_set(items: JSONObject, path: str) -> Iterator[FieldError]:
     if items.get("nullable"):
         yield _forbidden(f"{path}.items.nullable", "cannot be nullable when x-kubernetes-list-type is set")
     message = "must be atomic as item of a list with x-kubernetes-list-type=set"
@@ -205,8 +206,8 @@ def _check_set(items: Mapping[str, Any], path: str) -> Iterator[FieldError]:
         yield _invalid(f"{path}.items.x-kubernetes-list-type", items.get("x-kubernetes-list-type"), message)
 
 
-def _check_branch(branch: Mapping[str, Any], path: str, outer: Mapping[str, Any]) -> Iterator[FieldError]:
-    """Check a part under allOf, anyOf, oneOf or not: it may restrict values, and say nothing about structure."""
+def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Iterator[FieldError]:
+    """Check a schema inside allOf, anyOf, oneOf or not: it may restrict values, but not define structure."""
     for key in _STRUCTURAL:
         if branch.get(key) is None or (key == "type" and outer.get("x-kubernetes-int-or-string")):
             continue
@@ -215,11 +216,9 @@ def _check_branch(branch: Mapping[str, Any], path: str, outer: Mapping[str, Any]
     for name, member in (branch.get("properties") or {}).items():
         known = (outer.get("properties") or {}).get(name) or {}
         yield from _check_branch(member, f"{path}.properties[{name}]", known)
-    if isinstance(branch.get("items"), Mapping):
+    if isinstance(branch.get("items"), dict):
         outer_items = outer.get("items")
-        yield from _check_branch(
-            branch["items"], f"{path}.items", outer_items if isinstance(outer_items, Mapping) else {}
-        )
+        yield from _check_branch(branch["items"], f"{path}.items", outer_items if isinstance(outer_items, dict) else {})
     for key in _JUNCTORS:
         for index, deeper in enumerate(branch.get(key) or ()):
             yield from _check_branch(deeper, f"{path}.{key}[{index}]", outer)
@@ -227,7 +226,7 @@ def _check_branch(branch: Mapping[str, Any], path: str, outer: Mapping[str, Any]
         yield from _check_branch(branch["not"], f"{path}.not", outer)
 
 
-def _check_metadata(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+def _check_metadata(schema: JSONObject, path: str) -> Iterator[FieldError]:
     metadata = (schema.get("properties") or {}).get("metadata") or {}
     named = set(metadata.get("properties") or {})
     if named - {"name", "generateName"} or metadata.keys() - {"type", "properties", "description"}:
@@ -235,46 +234,45 @@ def _check_metadata(schema: Mapping[str, Any], path: str) -> Iterator[FieldError
         yield _forbidden(f"{path}.properties[metadata]", message)
 
 
-def _check_defaults(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+def _check_defaults(schema: JSONObject, path: str) -> Iterator[FieldError]:
     if "default" in schema:
         yield from _check_default(schema, path)
     for name, member in (schema.get("properties") or {}).items():
         yield from _check_defaults(member, f"{path}.properties[{name}]")
-    if isinstance(schema.get("items"), Mapping):
+    if isinstance(schema.get("items"), dict):
         yield from _check_defaults(schema["items"], f"{path}.items")
-    if isinstance(schema.get("additionalProperties"), Mapping):
+    if isinstance(schema.get("additionalProperties"), dict):
         yield from _check_defaults(schema["additionalProperties"], f"{path}.additionalProperties")
 
 
-def _check_default(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+def _check_default(schema: JSONObject, path: str) -> Iterator[FieldError]:
     default = schema["default"]
     if default is None and not schema.get("nullable"):
         return
     node = compile_schema(schema)
     unknown: list[str] = []
-    settled = settle(default, node, "", unknown)
+    decoded = prune_and_default(default, node, "", unknown)
     if unknown:
         yield _invalid(f"{path}.default", default, "must not have unknown fields")
         return
-    for found in SchemaValidator(schema).findings(settled):
+    for found in SchemaValidator(schema).findings(decoded):
         field = f"{path}.default.{found.error.field}" if found.error.field else f"{path}.default"
         yield FieldError(field, found.error.message, found.error.reason)
-    for found in duplicates(settled, node):
+    for found in duplicates(decoded, node):
         yield FieldError(f"{path}.default{found.error.field}", found.error.message, found.error.reason)
 
 
-def unknown_formats(schema: Mapping[str, Any]) -> list[str]:
-    """Return the formats in a schema that mean nothing to the server, each once."""
+def unknown_formats(schema: JSONObject) -> list[str]:
+    """Return the formats in a schema that the server ignores, each once."""
     found: dict[str, None] = {}
 
     def visit(part: Any) -> None:
-        if isinstance(part, Mapping):
+        if isinstance(part, dict):
             form = part.get("format")
             if isinstance(form, str) and form not in FORMATS and form not in _NUMBER_FORMATS:
                 found[form] = None
-            for key in ("properties",):
-                for member in (part.get(key) or {}).values():
-                    visit(member)
+            for member in (part.get("properties") or {}).values():
+                visit(member)
             visit(part.get("items"))
             visit(part.get("additionalProperties"))
 

@@ -1,20 +1,21 @@
-"""Check values against a structural schema and complain in the API server's words.
+"""Validation of values by a structural schema, with the error messages of kube-apiserver.
 
-jsonschema-rs decides; `Words` says it, since findings reach users through ``kubectl``.
+jsonschema-rs validates; a `Translator` turns its errors into the messages that users see through ``kubectl``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.apiserver.schema.findings import WRITTEN_PATTERN, Finding, Words, path_of
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
+from reconciler.apiserver.schema.messages import WRITTEN_PATTERN, Finding, Translator, path_of
 from reconciler.apiserver.schema.patterns import ecma_pattern
 from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
 from reconciler.errors import MissingExtra
+from reconciler.wire import JSONObject
 
 __all__ = ["SchemaValidator", "duplicates", "item_key", "plain_schema", "untouched"]
 
@@ -37,17 +38,17 @@ _KEPT = (
 
 
 class SchemaValidator:
-    """Validate values with one schema.
+    """A validator of values by one schema.
 
     Args:
         schema: the structural schema as JSON.
 
     Raises:
         MissingExtra: jsonschema-rs is not installed.
-        ValueError: the schema cannot be compiled, such as for a pattern that is no regular expression.
+        ValueError: the schema cannot be compiled, for example because a pattern is not a regular expression.
     """
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: JSONObject) -> None:
         try:
             import jsonschema_rs
         except ModuleNotFoundError as error:
@@ -62,25 +63,26 @@ class SchemaValidator:
             raise ValueError(f"the embedded API server cannot compile this schema: {error.message}") from None
 
     def findings(self, value: Any, root: str = "") -> list[Finding]:
-        """Return what is wrong with a value.
+        """Return the errors of a value.
 
         Args:
             value: the value.
-            root: the path of the value in the object, which fields begin with; the words do not, as in the real server.
+            root: the path of the value in the object. The fields of errors begin with it; the messages do not, as in
+                the real server.
         """
         if self._validator.is_valid(value):
             return []
-        return list(Words(self._schema, root).of(self._validator.iter_errors(value)))
+        return list(Translator(self._schema, root).findings(self._validator.iter_errors(value)))
 
 
-def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema in JSON Schema draft 4, without Kubernetes' own keywords."""
+def plain_schema(schema: JSONObject) -> JSONObject:
+    """Return a schema in JSON Schema draft 4, without the keywords of Kubernetes."""
     plain = _kept(schema)
     kind = schema.get("type")
     types = ["integer", "string"] if schema.get("x-kubernetes-int-or-string") else [kind] if kind else []
     form = schema.get("format")
     if kind == "string" and form in FORMATS:
-        # The real server leaves lists to the format, which looks at strings alone.
+        # The real server leaves the check of lists to the format, which checks only strings.
         types = [*types, "array"]
     if types:
         plain["type"] = [*types, "null"] if schema.get("nullable") else types
@@ -96,33 +98,33 @@ def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         plain["not"] = plain_schema(schema["not"])
     if schema.get("properties"):
         plain["properties"] = {key: plain_schema(part) for key, part in schema["properties"].items()}
-    if isinstance(schema.get("items"), Mapping):
+    if isinstance(schema.get("items"), dict):
         plain["items"] = plain_schema(schema["items"])
-    if isinstance(schema.get("additionalProperties"), Mapping):
+    if isinstance(schema.get("additionalProperties"), dict):
         plain["additionalProperties"] = plain_schema(schema["additionalProperties"])
     if schema.get("x-kubernetes-embedded-resource"):
         plain["required"] = [*plain.get("required", ()), "apiVersion", "kind"]
     return plain
 
 
-def _kept(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords that mean the same in JSON Schema."""
-    plain = {key: schema[key] for key in _KEPT if key in schema and _makes_sense(key, schema[key])}
+def _kept(schema: JSONObject) -> JSONObject:
+    """Return the keywords that have the same meaning in JSON Schema."""
+    plain = {key: schema[key] for key in _KEPT if key in schema and _is_usable(key, schema[key])}
     if "pattern" in plain:
         plain |= {"pattern": ecma_pattern(schema["pattern"]), WRITTEN_PATTERN: schema["pattern"]}
     return plain
 
 
-def _makes_sense(key: str, value: Any) -> bool:
-    """Tell whether a bound can be compiled; the real server accepts the others and does not look at them."""
-    if key == "multipleOf":
+def _is_usable(keyword: str, value: Any) -> bool:
+    """Return whether a bound can be compiled; the real server accepts the others and ignores them."""
+    if keyword == "multipleOf":
         return bool(value > 0)
-    return not key.startswith(("max", "min")) or key in ("maximum", "minimum") or value >= 0
+    return not keyword.startswith(("max", "min")) or keyword in ("maximum", "minimum") or value >= 0
 
 
 def duplicates(value: Any, node: Node, path: tuple[str | int, ...] = ()) -> Iterator[Finding]:
-    """Yield the items that stand twice in lists of type set or map."""
-    if not node.watched:
+    """Yield an error for each duplicate item in lists of type set or map."""
+    if not node.has_checks:
         return
     if isinstance(value, dict):
         for key, member in value.items():
@@ -131,13 +133,13 @@ def duplicates(value: Any, node: Node, path: tuple[str | int, ...] = ()) -> Iter
                 yield from duplicates(member, child, (*path, key))
     elif isinstance(value, list):
         if node.list_type in ("set", "map"):
-            yield from _twice(value, node, path)
+            yield from _duplicate_items(value, node, path)
         if node.items is not None:
             for index, item in enumerate(value):
                 yield from duplicates(item, node.items, (*path, index))
 
 
-def _twice(items: list[Any], node: Node, path: tuple[str | int, ...]) -> Iterator[Finding]:
+def _duplicate_items(items: list[Any], node: Node, path: tuple[str | int, ...]) -> Iterator[Finding]:
     seen: dict[str, int] = {}
     for index, item in enumerate(items):
         shown = quoted(item_key(item, node))
@@ -148,7 +150,7 @@ def _twice(items: list[Any], node: Node, path: tuple[str | int, ...]) -> Iterato
 
 
 def item_key(item: Any, node: Node) -> Any:
-    """Return what tells an item of a list of type set or map from the others."""
+    """Return what identifies an item in a list of type set or map."""
     if node.list_type != "map" or not isinstance(item, dict):
         return item
     found = {}
@@ -163,9 +165,9 @@ def item_key(item: Any, node: Node) -> Any:
 
 
 def untouched(path: Sequence[str | int], after: Any, before: Any, node: Node | None) -> bool:
-    """Tell whether an update left the value at a path as it was: then what is wrong with it is not held against it.
+    """Return whether an update left the value at a path unchanged, so that its errors are ignored.
 
-    Items of lists are followed only where the list's type says which item is which.
+    Items of lists are compared only where the list's type identifies them.
     """
     if after == before:
         return True

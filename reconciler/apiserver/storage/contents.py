@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from reconciler.apiserver.cel.rules import RuleSet
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.schema.shape import Node, compile_schema, pruned, settle
+from reconciler.apiserver.schema.shape import Node, compile_schema, prune, prune_and_default
 from reconciler.apiserver.schema.validation import SchemaValidator, duplicates, untouched
+from reconciler.wire import JSONObject
 
 __all__ = ["BLOCKING", "Contents", "contents_of"]
 
@@ -33,7 +33,7 @@ class Contents:
         ValueError: a pattern or rule cannot be compiled.
     """
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: JSONObject) -> None:
         self.schema = schema
         self.node: Node = compile_schema(schema, root=True)
         self._validator = SchemaValidator(schema)
@@ -45,7 +45,7 @@ class Contents:
         """Return why rules cannot be accepted, or which defaults they forbid; the paths begin with `path`."""
         return self._rules.compile_errors(path) or self._rules.default_errors(path)
 
-    def settle(
+    def decode(
         self,
         found: dict[str, Any],
         before: dict[str, Any] | None,
@@ -54,12 +54,12 @@ class Contents:
         restored: bool = False,  # noqa: ARG002 - custom kinds stay untyped
     ) -> dict[str, Any]:
         """Return a document without what the schema does not know and with its defaults."""
-        settled: dict[str, Any] = settle(found, self.node, "", unknown, before)
-        return settled
+        decoded: dict[str, Any] = prune_and_default(found, self.node, "", unknown, before)
+        return decoded
 
     def pruned(self, doc: dict[str, Any]) -> dict[str, Any]:
         """Return a document of another version without what the schema does not know."""
-        kept: dict[str, Any] = pruned(doc, self.node)
+        kept: dict[str, Any] = prune(doc, self.node)
         return kept
 
     def check(
@@ -70,7 +70,7 @@ class Contents:
         Values that an update leaves as they were are not held against it.
 
         Args:
-            doc: the document, settled.
+            doc: the decoded document.
             before: the stored document on an update.
             subresource: the subresource that was written, or empty.
             blocked: enough is wrong with it already to leave rules aside.
@@ -95,7 +95,7 @@ class Contents:
         return errors + self._rules.errors(doc, before)
 
 
-def contents_of(schema: Mapping[str, Any]) -> Contents:
+def contents_of(schema: JSONObject) -> Contents:
     """Return what a schema demands; servers that are given the same schema share what was compiled of it.
 
     Raises:

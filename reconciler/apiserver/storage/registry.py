@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.builtin.event_forms import from_events_group, to_events_group
+from reconciler.apiserver.builtin.decoding import BuiltInContents
+from reconciler.apiserver.builtin.events import from_events_group, to_events_group
+from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
 from reconciler.apiserver.builtin.skeletons import skeleton_of
-from reconciler.apiserver.builtin.types import BuiltInContents, built_in_node, place_of
-from reconciler.apiserver.schema.kinds import BUILT_IN, DEPRECATED, SELECTABLE, KindInfo
+from reconciler.apiserver.builtin.types import built_in_node, place_of
 from reconciler.apiserver.schema.shape import Node
 from reconciler.apiserver.storage.contents import Contents
 from reconciler.apiserver.storage.store import Revisions, Store, Stored
@@ -116,7 +117,7 @@ class Endpoint:
         stored = {**doc, "apiVersion": self.resource.api_version}
         other = self.resource.endpoints.get(self.resource.storage)
         # What is stored has the shape and the defaults of the version that it is stored in.
-        return stored if other is None or other.contents is None else other.contents.settle(stored, None, [])
+        return stored if other is None or other.contents is None else other.contents.decode(stored, None, [])
 
     def encode(self, stored: Stored) -> bytes:
         """Return the JSON of a stored object in this version."""

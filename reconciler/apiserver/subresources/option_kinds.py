@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.apiserver.builtin.scalars import Malformed
-from reconciler.apiserver.builtin.types import BuiltInContents, metadata_node
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
+from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.refusals import bad_request
 from reconciler.apiserver.requests.bodies import read_object
 from reconciler.apiserver.requests.metadata_reading import read_metadata
@@ -108,7 +108,7 @@ def read_option_kind(request: HTTPRequest, kind: str) -> dict[str, Any]:
     """
     document, node = read_object(request, kind), _KINDS[kind]
     try:
-        found = BuiltInContents(node).settle(document, None, [])
+        found = BuiltInContents(node).decode(document, None, [])
         if "metadata" in node.properties:
             found["metadata"] = read_metadata(document.get("metadata"), [], where="metadata.")
     except Malformed as error:

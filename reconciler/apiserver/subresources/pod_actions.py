@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.apiserver.builtin.workload_checks import selects
+from reconciler.apiserver.builtin.validation import selects
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, conflict, forbidden, not_found
 from reconciler.apiserver.requests.bodies import check_options
 from reconciler.apiserver.requests.routing import Call

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.apiserver.builtin.scalars import Malformed
-from reconciler.apiserver.builtin.types import BuiltInContents, metadata_node
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
+from reconciler.apiserver.builtin.types import metadata_node
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
     Refusal,
@@ -235,7 +235,7 @@ def _read(call: Call, scale: dict[str, Any]) -> tuple[int, list[str]]:
         malformed["metadata"] = no_metadata(found["metadata"], "Scale", problem)
     document: dict[str, Any] = {}
     try:
-        document = _CONTENTS.settle(found, None, unknown, restored=restored)
+        document = _CONTENTS.decode(found, None, unknown, restored=restored)
     except Malformed as problem:
         malformed[problem.member] = problem
     if malformed:

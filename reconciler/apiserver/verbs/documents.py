@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.builtin.scalars import Malformed, Place
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed, Place, read_at_once
 from reconciler.apiserver.builtin.skeletons import filled
-from reconciler.apiserver.builtin.types import BuiltInContents, built_in_node, metadata_node, read_at_once
+from reconciler.apiserver.builtin.types import built_in_node, metadata_node
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, bad_request, internal_error, invalid
 from reconciler.apiserver.encoding.text import go_json, go_type, go_value, quoted, snippet
 from reconciler.apiserver.requests.bodies import (
@@ -175,7 +175,7 @@ def _settled(call: Call, found: dict[str, Any], before: dict[str, Any] | None, u
             found = dict(sorted(found.items()))
         whole = filled(found, endpoint.skeleton)
         contents = endpoint.contents
-        document = whole if contents is None else contents.settle(whole, before, unknown.content, restored=restored)
+        document = whole if contents is None else contents.decode(whole, before, unknown.content, restored=restored)
     except Malformed as error:
         malformed[error.member] = error
     if malformed:

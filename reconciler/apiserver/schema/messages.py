@@ -1,60 +1,61 @@
-"""Put what a schema finds wrong with a value into the API server's words."""
+"""Validation errors of jsonschema-rs, translated to the field errors of kube-apiserver."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.formats import INTEGER_RANGES
+from reconciler.wire import JSONObject
 
-__all__ = ["WRITTEN_PATTERN", "Finding", "Words", "path_of"]
+__all__ = ["WRITTEN_PATTERN", "Finding", "Translator", "path_of"]
 
 WRITTEN_PATTERN = "x-written-pattern"
-"""Where a schema keeps a pattern as it was written, since the one that is matched may be in other words."""
+"""The keyword under which a schema keeps a pattern as written, since ``pattern`` holds its translation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Hold a complaint and the path of the value that it is about."""
+    """A field error and the path of the value that it is about."""
 
     path: tuple[str | int, ...]
     error: FieldError
 
 
-class Words:
-    """Put findings into words.
+class Translator:
+    """A translator of validation errors.
 
     Args:
-        schema: the schema that they come from.
+        schema: the schema that the values were validated with.
         root: the path of the value in the object.
     """
 
-    def __init__(self, schema: Mapping[str, Any], root: str) -> None:
+    def __init__(self, schema: JSONObject, root: str) -> None:
         self._schema = schema
         self._root = root
 
-    def of(self, errors: Iterable[Any]) -> Iterator[Finding]:
-        """Yield what findings say."""
-        lengths: set[tuple[Any, ...]] = set()
+    def findings(self, errors: Iterable[Any]) -> Iterator[Finding]:
+        """Yield the field errors for errors of jsonschema-rs."""
+        wrong_lengths: set[tuple[Any, ...]] = set()
         for place, group in itertools.groupby(errors, key=_all_of):
             branches: set[Any] = set()
             for error in group:
                 branches.add(_branch(error, place))
-                yield from self._one(error, lengths)
+                yield from self._one(error, wrong_lengths)
             if place is not None:
                 yield self._not_all(place, branches)
 
-    def _one(self, error: Any, lengths: set[tuple[Any, ...]]) -> Iterator[Finding]:
+    def _one(self, error: Any, wrong_lengths: set[tuple[Any, ...]]) -> Iterator[Finding]:
         name, path = path_of(error.instance_path), tuple(error.instance_path)
-        asked = (path, tuple(error.schema_path)[:-1])
+        checked = (path, tuple(error.schema_path)[:-1])
         if error.kind.name in ("maxLength", "minLength"):
-            lengths.add(asked)
-        elif error.kind.name == "pattern" and asked in lengths:
-            # A string of the wrong length is not asked for its letters.
+            wrong_lengths.add(checked)
+        elif error.kind.name == "pattern" and checked in wrong_lengths:
+            # The real server does not match a string of the wrong length.
             return
         if error.kind.name == "pattern":
             yield Finding(
@@ -62,33 +63,33 @@ class Words:
             )
             return
         form, field = self._format_of(error) if error.kind.name == "type" else "", self._field(name)
-        if self._is_loose(path):
+        if self._is_map_key(path):
             name = f".{name}"
         found = _wrong_format(error.instance, form, name, field) if form else None
-        for words in found or _WORDS.get(error.kind.name, _other)(error, name, field):
-            yield Finding(path, words)
+        for message in found or _MESSAGES.get(error.kind.name, _other)(error, name, field):
+            yield Finding(path, message)
         if error.kind.name in ("oneOf", "anyOf"):
-            # The real server goes on with the complaints of the branch that came closest.
+            # The real server adds the errors of the branch that came closest.
             branches: list[list[Any]] = sorted(error.kind.context, key=len)
-            yield from self.of(branches[0])
+            yield from self.findings(branches[0])
 
     def _field(self, name: str) -> str:
         return f"{self._root}.{name}" if self._root and name else self._root or name
 
-    def _is_loose(self, path: tuple[str | int, ...]) -> bool:
-        """Tell whether a path begins with a key of a map that is checked on its own: its name begins with a dot."""
+    def _is_map_key(self, path: tuple[str | int, ...]) -> bool:
+        """Return whether a path begins with a key of a map that is validated alone: its name begins with a dot."""
         begins = path[0] if self._root and path else 0
         return isinstance(begins, str) and begins not in (self._schema.get("properties") or {})
 
     def _format_of(self, error: Any) -> str:
-        """Return the format that is asked of a value; empty for none, and where the type alone is told of."""
+        """Return the format of a value; empty if there is none or the error message names only the type."""
         if error.instance is None or isinstance(error.instance, (str, list)):
             return ""
         form: str = self._schema_of(error).get("format", "")
         return form
 
-    def _schema_of(self, error: Any) -> dict[str, Any]:
-        """Return the part of the schema that a finding comes from."""
+    def _schema_of(self, error: Any) -> JSONObject:
+        """Return the part of the schema that an error comes from."""
         schema: Any = self._schema
         for step in list(error.schema_path)[:-1]:
             schema = (
@@ -101,14 +102,14 @@ class Words:
         schema: Any = self._schema
         for step in schema_path:
             schema = schema[step]
-        # The last part of it may be the range of an integer format, which is no branch of the schema's own.
+        # The last part may be the range of an integer format, which is not a branch as written.
         none = "" if len(branches) < len(schema) else ". None validated"
         message = f'Invalid value: "": "{path_of(path)}" must validate all the schemas (allOf){none}'
         return Finding(path, FieldError("<nil>", message))
 
 
 def _all_of(error: Any) -> tuple[Any, ...] | None:
-    """Return where the innermost allOf is that an error stands in: in the schema, and in the value; None for none."""
+    """Return the paths, in the schema and in the value, of the innermost allOf around an error; None without one."""
     steps = list(error.schema_path)
     if "allOf" not in steps or getattr(error.kind, "limit", None) in _INTEGER_FORMATS:
         return None
@@ -121,7 +122,7 @@ def _branch(error: Any, place: tuple[Any, ...] | None) -> Any:
 
 
 def _wrong_format(value: Any, form: str, name: str, field: str) -> list[FieldError]:
-    """Return what is said of a value that is of another type than one with a format."""
+    """Return the errors for a value that has another type than its format requires."""
     shown = "" if isinstance(value, bool) else {int: "int64", float: "float64"}.get(type(value), "")
     message = f'Invalid value: "{shown}": {name} in body must be of type {form}: "{shown}"'
     found = [FieldError(field, message, "FieldValueTypeInvalid")]
@@ -132,7 +133,7 @@ def _wrong_format(value: Any, form: str, name: str, field: str) -> list[FieldErr
 
 
 def path_of(parts: Sequence[str | int]) -> str:
-    """Return the path of a value, as kube-apiserver writes it."""
+    """Return the path of a value as kube-apiserver writes it."""
     path = ""
     for part in parts:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
@@ -147,13 +148,13 @@ def _json_type(value: Any) -> str:
     return {float: "number", str: "string", list: "array", dict: "object"}.get(type(value), "null")
 
 
-_Say = Callable[[Any, str, str], Iterator[FieldError]]
+_Message = Callable[[Any, str, str], Iterator[FieldError]]
 
 
 def _type(error: Any, name: str, field: str) -> Iterator[FieldError]:
     found = _json_type(error.instance)
     kinds = [kind for kind in error.kind.types if kind != "null"]
-    # Lists pass for strings with a format, which is not said.
+    # A string with a format accepts lists, which the message does not mention.
     wanted = ",".join(kind for kind in kinds if kind != "array" or len(kinds) == 1)
     message = f'Invalid value: "{found}": {name} in body must be of type {wanted}: "{found}"'
     yield FieldError(field, message, "FieldValueTypeInvalid")
@@ -182,8 +183,8 @@ def _format(error: Any, name: str, field: str) -> Iterator[FieldError]:
     yield FieldError(field, message, "FieldValueTypeInvalid")
 
 
-def _bound(inclusive: str, exclusive: str) -> _Say:
-    def words(error: Any, name: str, field: str) -> Iterator[FieldError]:
+def _bound(inclusive: str, exclusive: str) -> _Message:
+    def message(error: Any, name: str, field: str) -> Iterator[FieldError]:
         limit = error.kind.limit
         form = _INTEGER_FORMATS.get(limit) if "allOf" in error.schema_path else None
         if form:
@@ -194,7 +195,7 @@ def _bound(inclusive: str, exclusive: str) -> _Say:
         shown = quoted(error.instance)
         yield FieldError(field, f"Invalid value: {shown}: {name} in body should be {how} {quoted(limit)}")
 
-    return words
+    return message
 
 
 _INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
@@ -219,12 +220,12 @@ def _too_many(error: Any, _name: str, field: str) -> Iterator[FieldError]:
     yield FieldError(field, message, "FieldValueTooMany")
 
 
-def _too_few(what: str) -> _Say:
-    def words(error: Any, name: str, field: str) -> Iterator[FieldError]:
+def _too_few(what: str) -> _Message:
+    def message(error: Any, name: str, field: str) -> Iterator[FieldError]:
         count, limit = len(error.instance), error.kind.limit
         yield FieldError(field, f"Invalid value: {count}: {name} in body should have at least {limit} {what}")
 
-    return words
+    return message
 
 
 def _multiple(error: Any, name: str, field: str) -> Iterator[FieldError]:
@@ -251,7 +252,7 @@ def _other(error: Any, name: str, field: str) -> Iterator[FieldError]:
     yield FieldError(field, f"Invalid value: {quoted(error.instance)}: {name} in body is not valid: {error.message}")
 
 
-_WORDS: dict[str, _Say] = {
+_MESSAGES: dict[str, _Message] = {
     "anyOf": _any_of,
     "enum": _enum,
     "exclusiveMaximum": _bound("less than or equal to", "less than"),

@@ -1,9 +1,12 @@
-"""Complete objects of built-in kinds as a whole: what the server allots, computes and admits."""
+"""Values that the server sets in objects of built-in kinds: allocated, computed, or added by admission."""
 
 from __future__ import annotations
 
+import base64
 import zlib
 from typing import Any
+
+from reconciler.wire import JSONObject
 
 __all__ = [
     "admitted_pod_spec",
@@ -11,21 +14,24 @@ __all__ = [
     "complete_controller",
     "complete_daemon_set",
     "complete_job",
+    "complete_namespace",
     "complete_pod",
+    "complete_secret",
+    "complete_volume",
     "finish_node",
     "finish_pod",
     "finish_service",
 ]
 
-_FAMILIES = {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}
-_PORTS = (30000, 2768)
-"""The first node port and how many there are, as of ``--service-node-port-range``."""
+_IP_FAMILIES = {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}
+_NODE_PORTS = (30000, 2768)
+"""The first node port and the number of node ports, as in the default of ``--service-node-port-range``."""
 
 
-def finish_service(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """Allot addresses and node ports; an update keeps what it does not name.
+def finish_service(doc: JSONObject, before: JSONObject | None) -> None:
+    """Allocate cluster IPs and node ports; an update keeps those that it does not set.
 
-    They follow from the object's uid, so that a run repeats itself.
+    They are computed from the object's uid, so that a test run can be repeated.
     """
     spec = dict(doc.get("spec") or {})
     if spec.get("type") == "ExternalName":
@@ -37,56 +43,56 @@ def finish_service(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
         spec["clusterIP"] = address
     if not spec.get("clusterIPs"):
         spec["clusterIPs"] = known.get("clusterIPs") or [spec["clusterIP"]]
-    for key, value in _FAMILIES.items():
+    for key, value in _IP_FAMILIES.items():
         spec.setdefault(key, known.get(key) or value)
     if spec.get("type") in ("NodePort", "LoadBalancer") and isinstance(spec.get("ports"), list):
-        spec["ports"] = [_on_node(port, known, number + index) for index, port in enumerate(spec["ports"])]
+        spec["ports"] = [_with_node_port(port, known, number + index) for index, port in enumerate(spec["ports"])]
     if spec != doc.get("spec"):
         doc["spec"] = spec
 
 
-def _on_node(port: dict[str, Any], known: dict[str, Any], number: int) -> dict[str, Any]:
+def _with_node_port(port: JSONObject, known: JSONObject, number: int) -> JSONObject:
     if port.get("nodePort"):
         return port
     same = [old for old in known.get("ports") or () if old.get("port") == port.get("port") and old.get("nodePort")]
-    first, count = _PORTS
+    first, count = _NODE_PORTS
     return {**port, "nodePort": same[0]["nodePort"] if same else first + number % count}
 
 
-_AWAY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+_UNAVAILABLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
-def complete_pod(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """Fill in what a pod gets beside the defaults of its template: requests, and a status when it is new."""
+def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set resource requests, and the status of a new pod; the defaults of a pod spec are set elsewhere."""
     spec = dict(doc.get("spec") or {})
     spec.setdefault("enableServiceLinks", True)
     for key in ("containers", "initContainers"):
         if isinstance(spec.get(key), list):
-            spec[key] = [_requesting(container) for container in spec[key]]
+            spec[key] = [_with_requests(container) for container in spec[key]]
     if spec != doc.get("spec"):
         doc["spec"] = spec
     if before is None:
-        doc["status"] = {"phase": "Pending", "qosClass": _quality(spec)}
+        doc["status"] = {"phase": "Pending", "qosClass": _qos_class(spec)}
     elif quality := (before.get("status") or {}).get("qosClass"):
         doc["status"] = {**(doc.get("status") or {}), "qosClass": quality}
 
 
-def finish_pod(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """Fill in what admission gives a pod: a priority when it is new, and patience with nodes that are away."""
+def finish_pod(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set what admission adds to a pod: the priority of a new one, and tolerations for unavailable nodes."""
     spec = admitted_pod_spec(doc.get("spec") or {}, None if before is None else before.get("spec") or {})
     if spec != doc.get("spec"):
         doc["spec"] = spec
 
 
-def admitted_pod_spec(spec: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
-    """Return a pod's spec with what admission adds, given the stored one on an update."""
+def admitted_pod_spec(spec: JSONObject, before: JSONObject | None) -> JSONObject:
+    """Return a pod's spec with the additions of admission, given the stored spec on an update."""
     given = {"priority": 0, "preemptionPolicy": "PreemptLowerPriority"}
     spec = {
         **{key: value for key in given if (value := (given if before is None else before).get(key)) is not None},
         **spec,
     }
     tolerations: list[Any] = list(spec.get("tolerations") or ())
-    for key in _AWAY:
+    for key in _UNAVAILABLE:
         if not any(
             each.get("key") in (key, None) and each.get("effect") in ("NoExecute", None) for each in tolerations
         ):
@@ -94,8 +100,8 @@ def admitted_pod_spec(spec: dict[str, Any], before: dict[str, Any] | None) -> di
     return {**spec, "tolerations": tolerations}
 
 
-def _requesting(container: dict[str, Any]) -> dict[str, Any]:
-    """Let a container request what it is limited to, where it says nothing else."""
+def _with_requests(container: JSONObject) -> JSONObject:
+    """Return a container whose missing resource requests are equal to its limits."""
     resources = container.get("resources") or {}
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     if limits.keys() <= requests.keys():
@@ -103,8 +109,8 @@ def _requesting(container: dict[str, Any]) -> dict[str, Any]:
     return {**container, "resources": {**resources, "requests": {**limits, **requests}}}
 
 
-def _quality(spec: dict[str, Any]) -> str:
-    """Return the class by which a node serves a pod, from what its containers request."""
+def _qos_class(spec: JSONObject) -> str:
+    """Return the quality-of-service class of a pod, computed from the resources of its containers."""
     containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
     parts = [container.get("resources") or {} for container in containers]
     requests, limits = ([part.get(key) or {} for part in parts] for key in ("requests", "limits"))
@@ -117,8 +123,8 @@ def _quality(spec: dict[str, Any]) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
-def complete_job(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """Fill in what a job is silent of, and give a new one the labels by which its pods are found."""
+def complete_job(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set the defaults of a Job, and the selector and the pod labels of a new one."""
     spec = _job_spec(doc.get("spec") or {})
     doc["spec"] = spec
     if before is not None or spec.get("manualSelector"):
@@ -137,10 +143,10 @@ def complete_job(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
     doc["spec"] = {**spec, "selector": {"matchLabels": found}, "template": {**template, "metadata": metadata}}
 
 
-def _job_spec(value: dict[str, Any]) -> dict[str, Any]:
+def _job_spec(value: JSONObject) -> JSONObject:
     if "completions" not in value and "parallelism" not in value:
         value = {**value, "completions": 1, "parallelism": 1}
-    defaults: dict[str, Any] = {
+    defaults: JSONObject = {
         "parallelism": 1,
         "completionMode": "NonIndexed",
         "suspend": False,
@@ -154,8 +160,8 @@ def _job_spec(value: dict[str, Any]) -> dict[str, Any]:
     return {**defaults, "podReplacementPolicy": replacement, **value}
 
 
-def complete_controller(doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
-    """Give a ReplicationController the labels of its pods where it has none, and a selector of them."""
+def complete_controller(doc: JSONObject, _before: JSONObject | None) -> None:
+    """Copy the pod labels of a ReplicationController to its missing labels and selector."""
     spec = doc.get("spec") or {}
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
     if labels and not doc["metadata"].get("labels"):
@@ -164,16 +170,16 @@ def complete_controller(doc: dict[str, Any], _before: dict[str, Any] | None) -> 
         doc["spec"] = {**spec, "selector": labels}
 
 
-def complete_autoscaler(doc: dict[str, Any], _before: dict[str, Any] | None) -> None:
-    """Fill in what the status of a HorizontalPodAutoscaler always shows."""
+def complete_autoscaler(doc: JSONObject, _before: JSONObject | None) -> None:
+    """Set the fields that the status of a HorizontalPodAutoscaler always has."""
     doc["status"] = {"currentMetrics": None, "desiredReplicas": 0, **(doc.get("status") or {})}
 
 
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
-def complete_daemon_set(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """Count the changes of a DaemonSet's template where old clients look for them."""
+def complete_daemon_set(doc: JSONObject, before: JSONObject | None) -> None:
+    """Count the changes of a DaemonSet's template in the annotation that old clients read."""
     notes = doc["metadata"].get("annotations") or {}
     number = 1
     if before is not None:
@@ -184,10 +190,34 @@ def complete_daemon_set(doc: dict[str, Any], before: dict[str, Any] | None) -> N
         doc["metadata"]["annotations"] = {**notes, _TEMPLATE_GENERATION: str(number)}
 
 
-def finish_node(doc: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """Mark a new node as one that is not ready."""
+def finish_node(doc: JSONObject, before: JSONObject | None) -> None:
+    """Taint a new node as not ready."""
     taint = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
     spec = doc.get("spec") or {}
     taints = spec.get("taints") or []
     if before is None and taint not in taints:
         doc["spec"] = {**spec, "taints": [*taints, taint]}
+
+
+def complete_namespace(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set the label, the finalizer and the phase of a Namespace."""
+    metadata = doc["metadata"]
+    metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata.get("name", "")}
+    doc["spec"] = {"finalizers": ["kubernetes"]} if before is None else before.get("spec", {})
+    if before is None:
+        doc["status"] = {"phase": "Active"}
+
+
+def complete_secret(doc: JSONObject, _before: JSONObject | None) -> None:
+    """Set the type of a Secret and move ``stringData`` to ``data``."""
+    doc["type"] = doc.get("type") or "Opaque"
+    texts = doc.pop("stringData", None)
+    if texts:
+        data = {key: base64.b64encode(str(value).encode()).decode() for key, value in texts.items()}
+        doc["data"] = {**(doc.get("data") or {}), **data}
+
+
+def complete_volume(doc: JSONObject, before: JSONObject | None) -> None:
+    """Set the phase of a new PersistentVolume or PersistentVolumeClaim."""
+    if before is None:
+        doc["status"] = {"phase": "Pending"}

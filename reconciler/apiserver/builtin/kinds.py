@@ -1,4 +1,4 @@
-"""List the built-in kinds, and describe what any kind is to the server."""
+"""The list of built-in kinds, and the description of any kind."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ __all__ = ["BUILT_IN", "DEPRECATED", "SELECTABLE", "KindInfo"]
 
 @dataclass(frozen=True, slots=True)
 class KindInfo:
-    """Describe a kind apart from its versions.
+    """The description of a kind, without its versions.
 
     Attributes:
-        group: the API group, ``""`` for the core one.
+        group: the API group; ``""`` is the core group.
         plural: the name in paths.
         kind: the name in documents.
-        namespaced: whether objects live in namespaces.
-        singular: the singular name, from the kind if empty.
-        list_kind: the kind of lists, from the kind if empty.
-        short_names: what kubectl also takes.
-        categories: such as ``all``.
-        extra_subresources: what is served beside ``/status``.
-        stored_as: the group whose objects these are in another form; None for a kind of its own.
+        namespaced: whether objects belong to namespaces.
+        singular: the singular name; derived from the kind if empty.
+        list_kind: the kind of lists; derived from the kind if empty.
+        short_names: the short names that kubectl accepts.
+        categories: categories such as ``all``.
+        extra_subresources: the subresources other than ``/status``.
+        stored_as: the group whose objects these are in another form; None for a separate kind.
         status: whether ``/status`` is served and separate.
-        generation: whether `metadata.generation` is kept.
-        unconditional: whether a PUT may leave the resourceVersion out.
-        create_on_update: whether a PUT creates what is not there.
-        names: what names have to be: ``subdomain``, ``label``, ``label1035``, or ``path`` (anything but ``.``, ``..``
-            and what holds ``/`` or ``%``).
+        generation: whether ``metadata.generation`` is maintained.
+        unconditional: whether a PUT may omit the resourceVersion.
+        create_on_update: whether a PUT creates a missing object.
+        names: the rule for names: ``subdomain``, ``label``, ``label1035``, or ``path``, which excludes ``.``, ``..``
+            and names with ``/`` or ``%``.
     """
 
     group: str
@@ -49,17 +49,17 @@ class KindInfo:
 
     @property
     def internal_group(self) -> str:
-        """Return the group by which findings of validation call the kind."""
+        """The group of the kind in validation errors."""
         return self.group if self.stored_as is None else self.stored_as
 
     @property
     def list_name(self) -> str:
-        """Return the kind of lists."""
+        """The kind of lists."""
         return self.list_kind or f"{self.kind}List"
 
     @property
     def singular_name(self) -> str:
-        """Return the singular name."""
+        """The singular name."""
         return self.singular or self.kind.lower()
 
 
@@ -192,7 +192,7 @@ BUILT_IN: tuple[tuple[KindInfo, tuple[str, ...]], ...] = (
 """Each built-in kind with its served versions, the preferred one first."""
 
 DEPRECATED = {("", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
-"""What clients are warned of when they use a kind."""
+"""The warnings for using a kind."""
 
 SELECTABLE: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "pods"): (
@@ -225,4 +225,4 @@ SELECTABLE: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "replicationcontrollers"): ("status.replicas",),
     ("batch", "jobs"): ("status.successful",),
 }
-"""The fields by which the objects of built-in kinds can be selected, beside name and namespace."""
+"""The fields that field selectors accept, besides name and namespace."""

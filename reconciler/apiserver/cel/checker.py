@@ -1,0 +1,369 @@
+"""Type checks of CEL expressions against a schema, beyond those of the engine.
+
+To the engine, objects are maps of any values: it knows the types of literals and computed values, but not those of
+values from the document. These checks use the schema as well, and find the errors that the real server's compiler
+reports: unknown members, and types that do not match. A type is represented by its name in messages, an unknown type by
+an empty string.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from reconciler.apiserver.cel.engine import named_types
+from reconciler.apiserver.cel.model import FORMAT_TYPES, member_of, type_of
+from reconciler.apiserver.cel.syntax_tree import Expr, Tree
+from reconciler.apiserver.schema.patterns import pattern_problem
+from reconciler.apiserver.schema.shape import ANYTHING, Node
+
+__all__ = ["Checked", "check_expression", "instantiation_problem"]
+
+
+@dataclass(slots=True)
+class Checked:
+    """What the checks found out about an expression.
+
+    Attributes:
+        problems: the errors that the real server would report, with their positions, in order.
+        uses_old: whether the expression uses ``oldSelf``.
+        result: the type of its result, or empty if it is unknown.
+        conversions: the formats of strings that stand for something else, by the id of the expression.
+        unordered: the keys of lists of type set or map that are compared or added, by the id of the call; a set has no
+            keys.
+    """
+
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    uses_old: bool = False
+    result: str = ""
+    conversions: dict[int, str] = field(default_factory=dict)
+    unordered: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+
+def check_expression(tree: Tree, node: Node, *, optional_old: bool) -> Checked:
+    """Check an expression whose ``self`` is a place of a schema.
+
+    Args:
+        tree: the expression.
+        node: the place.
+        optional_old: ``oldSelf`` is an optional. The real server does not convert the value in it: times are strings,
+            and the items of lists have an order.
+    """
+    raw: dict[int, Node] = {}
+    old = _copied(node, raw) if optional_old else node
+    walker = _Walker(tree, raw)
+    root = walker.place(tree.root, {"self": node, "oldSelf": old})
+    walker.found.result = walker.kind(tree.root, root)
+    walker.found.uses_old = any(expr.kind == "ident" and expr.name == "oldSelf" for expr in tree.root.walk())
+    walker.found.problems.sort(key=lambda problem: problem[0])
+    return walker.found
+
+
+_OPTIONAL = {"format.named": "optional_type(kubernetes.NamedFormat)", "validate": "optional_type(list(string))"}
+"""The functions whose results are optionals, which the engine's compiler cannot express, with their types."""
+
+_RETURN_OPTIONALS = frozenset({"_?._", "_[?_]", "optional.of", "or"})
+_READ_VALUES = frozenset({"_[_]", "orValue", "value"})
+"""The functions whose results are values of the document, possibly taken out of an optional."""
+
+Scope = Mapping[str, Node | None]
+
+
+class _Walker:
+    """A walk through an expression that finds the place of each part.
+
+    Args:
+        tree: the expression.
+        raw: the places whose values are not converted, by identity.
+    """
+
+    def __init__(self, tree: Tree, raw: Mapping[int, Node]) -> None:
+        self._raw = raw
+        self._positions = tree.positions
+        self._types = tree.types
+        self._format_arguments: set[int] = set()
+        self.found = Checked()
+
+    def kind(self, expr: Expr, place: Node | None) -> str:
+        """Return the type of an expression, or an empty string if it is unknown."""
+        if expr.kind == "const":
+            return expr.name
+        if expr.test:
+            return "bool"
+        if expr.kind == "call" and expr.name in _OPTIONAL:
+            return _OPTIONAL[expr.name]
+        if expr.kind == "call" and expr.name in _RETURN_OPTIONALS:
+            return ""
+        return type_of(place) if place is not None else named_types(self._types.get(expr.id, ""))
+
+    def place(self, expr: Expr, scope: Scope) -> Node | None:
+        """Return the place that an expression takes its value from, or None if it is unknown."""
+        place = self._place(expr, scope)
+        if expr.test:
+            return None
+        form = place.format if place is not None and place.type == "string" else ""
+        read = expr.kind in ("ident", "select") or expr.name in _READ_VALUES
+        if form in FORMAT_TYPES and read and id(place) not in self._raw:
+            self.found.conversions[expr.id] = form
+        return place
+
+    def _place(self, expr: Expr, scope: Scope) -> Node | None:
+        if expr.kind == "ident":
+            return scope.get(expr.name)
+        if expr.kind == "select":
+            return self._select(expr, scope)
+        if expr.kind == "comprehension":
+            return self._comprehension(expr, scope)
+        if expr.name == "format" and len(expr.parts) == 2:
+            self._format_arguments.add(expr.parts[1].id)
+        places = [self.place(part, scope) for part in expr.parts]
+        kinds = [self.kind(part, place) for part, place in zip(expr.parts, places, strict=True)]
+        if expr.kind == "call" and places:
+            return self._call(expr, places, kinds)
+        if expr.id not in self._format_arguments:
+            for part, problem in _literal_problems(expr, kinds):
+                self._report(part, problem)
+        return None
+
+    def _report(self, expr: Expr, problem: str) -> None:
+        self.found.problems.append((self._positions.get(expr.id, 0), problem))
+
+    def _select(self, expr: Expr, scope: Scope) -> Node | None:
+        owner = self.place(expr.parts[0], scope)
+        kind = self.kind(expr.parts[0], owner)
+        if kind and kind != "object" and not kind.startswith("map("):
+            self._report(expr, f"type '{kind}' does not support field selection")
+            return None
+        return self._member(expr, owner, expr.name)
+
+    def _member(self, expr: Expr, owner: Node | None, name: str) -> Node | None:
+        if owner is None or owner is ANYTHING or owner.type != "object":
+            return None
+        child = _OBJECT_MEMBERS.get(name) if owner.embedded else None
+        if child is None:
+            child = member_of(owner, name)
+        if child is None:
+            self._report(expr, f"undefined field '{name}'")
+        return child
+
+    def _comprehension(self, expr: Expr, scope: Scope) -> Node | None:
+        if len(expr.parts) != 5:
+            return None
+        over = self.place(expr.parts[0], scope)
+        kind = self.kind(expr.parts[0], over)
+        if kind and not kind.startswith(("list(", "map(")):
+            why = "cannot be range of a comprehension (must be list, map, or dynamic)"
+            self._report(expr.parts[0], f"expression of type '{kind}' {why}")
+            return None
+        # A macro that binds a value to a name is a loop over nothing whose initial value is that value.
+        inner = {**scope, expr.other: self.place(expr.parts[1], scope), **_variables(expr, over)}
+        places = [self.place(part, inner) for part in expr.parts[2:]]
+        return places[-1]
+
+    def _call(self, expr: Expr, places: list[Node | None], kinds: list[str]) -> Node | None:
+        first = places[0]
+        for part, problem in _call_problems(expr, kinds):
+            self._report(part, problem)
+        if expr.name in ("_[_]", "_[?_]") and first is not None:
+            return first.items or first.additional
+        if expr.name == "_?._":
+            return self._member(expr, first, expr.parts[1].text)
+        unordered = first is not None and first.list_type in ("set", "map") and id(first) not in self._raw
+        if first is not None and unordered and expr.name in ("_==_", "_!=_", "_+_"):
+            self.found.unordered[expr.id] = first.map_keys if first.list_type == "map" else ()
+            return first if expr.name == "_+_" else None
+        if expr.name == "_?_:_":
+            return places[1]
+        return first if expr.name in ("optional.of", "or", "orValue", "value") else None
+
+
+_INDEX, _KEY = Node("integer"), Node("string")
+
+
+def _variables(expr: Expr, over: Node | None) -> dict[str, Node | None]:
+    """Return the places of a comprehension's variables: an item or a key, or with two variables both of them."""
+    if over is None:
+        return {expr.name: None, expr.second: None}
+    if expr.second:
+        return {expr.name: _KEY if over.items is None else _INDEX, expr.second: over.items or over.additional}
+    return {expr.name: over.items if over.items is not None else _KEY if over.additional is not None else None}
+
+
+def _object_members() -> dict[str, Node]:
+    """Return the places that rules see in every whole object, besides the members in its schema."""
+    text, metadata = Node("string"), Node("object")
+    metadata.properties = {"generateName": text, "name": text}
+    return {"apiVersion": text, "kind": text, "metadata": metadata}
+
+
+_OBJECT_MEMBERS = _object_members()
+
+
+def _copied(node: Node, copies: dict[int, Node]) -> Node:
+    """Return a copy of a place and of all places below it, and record the copies by identity."""
+    if node is ANYTHING:
+        return node
+    found = copy.copy(node)
+    copies[id(found)] = found
+    found.properties = {key: _copied(child, copies) for key, child in node.properties.items()}
+    for part in ("items", "additional"):
+        child = getattr(node, part)
+        if child is not None:
+            setattr(found, part, _copied(child, copies))
+    return found
+
+
+# The checks of single expressions.
+
+Problems = Iterator[tuple[Expr, str]]
+_SCALARS = frozenset({"bool", "bytes", "double", "duration", "int", "string", "timestamp", "uint"})
+_NUMBERS = frozenset({"double", "int", "uint"})
+_ORDERED = frozenset({"_<_", "_<=_", "_>_", "_>=_"})
+_EQUAL = frozenset({"_==_", "_!=_"})
+_COMPUTED = frozenset({"_+_", "_-_", "_*_", "_/_", "_%_"})
+_STRING_METHODS = frozenset(
+    {
+        "charAt",
+        "contains",
+        "endsWith",
+        "find",
+        "findAll",
+        "lowerAscii",
+        "matches",
+        "replace",
+        "split",
+        "startsWith",
+        "substring",
+        "trim",
+        "upperAscii",
+    }
+)
+_DURATION = re.compile(r"[+-]?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.,][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
+_TIME_LITERALS = {"duration": _DURATION, "timestamp": _TIMESTAMP}
+
+
+def _call_problems(call: Expr, kinds: list[str]) -> Problems:
+    """Yield the errors of a call, each with the expression that it points at.
+
+    Args:
+        call: the call.
+        kinds: the types of its arguments.
+    """
+    if call.name in ("_&&_", "_||_"):
+        for part, kind in zip(call.parts, kinds, strict=True):
+            if kind not in ("", "bool"):
+                yield part, f"expected type 'bool' but found '{kind}'"
+    elif not _fits(call, kinds):
+        yield call, f"found no matching overload for '{call.name}' applied to '{_shown(call, kinds)}'"
+    elif call.name in _TIME_LITERALS and _is_string(call.parts[0]) and not _is_time(call):
+        yield call.parts[0], f"invalid {call.name} argument"
+    elif call.name == "matches" and _is_string(call.parts[-1]) and pattern_problem(call.parts[-1].text):
+        yield call.parts[-1], "invalid matches argument"
+
+
+def _is_time(call: Expr) -> bool:
+    return _TIME_LITERALS[call.name].fullmatch(call.parts[0].text) is not None
+
+
+def instantiation_problem(root: Expr) -> str:
+    """Return why the real server cannot instantiate a rule, or an empty string; it evaluates constants at that time."""
+    for expr in root.walk():
+        if expr.kind != "call" or not expr.parts:
+            continue
+        if expr.name in ("find", "findAll") and len(expr.parts) > 1 and _is_string(expr.parts[1]):
+            problem = pattern_problem(expr.parts[1].text)
+            if problem:
+                return problem
+        reads = _CONVERSIONS.get(expr.name)
+        if reads is not None and _is_string(expr.parts[0]) and not reads.fullmatch(expr.parts[0].text):
+            return f"type conversion error from 'string' to '{expr.name}'"
+    return ""
+
+
+def _is_string(expr: Expr) -> bool:
+    return expr.kind == "const" and expr.name == "string"
+
+
+_CONVERSIONS = {
+    "bool": re.compile("1|t|T|true|TRUE|True|0|f|F|false|FALSE|False"),
+    "double": re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE),
+    "int": re.compile(r"[+-]?[0-9]+"),
+    "uint": re.compile(r"[0-9]+"),
+}
+"""The strings that can be converted to another type."""
+
+
+def _literal_problems(literal: Expr, kinds: list[str]) -> Problems:
+    """Yield the errors of a list or map literal, whose items must be of one type."""
+    if literal.kind == "list":
+        yield from _differing(literal.parts, kinds)
+    elif literal.kind == "struct":
+        keys = list(_differing(literal.parts[::2], kinds[::2]))
+        yield from keys
+        yield from _differing(literal.parts[1::2], kinds[1::2])
+
+
+def _differing(parts: list[Expr], kinds: list[str]) -> Problems:
+    for part, kind in zip(parts[1:], kinds[1:], strict=True):
+        if kinds[0] and kind and kind != kinds[0]:
+            yield part, f"expected type '{kinds[0]}' but found '{kind}'"
+
+
+def _fits(call: Expr, kinds: list[str]) -> bool:
+    """Return whether the types of a call's arguments match the function, as far as they are known."""
+    receiver = kinds[0]
+    if call.name in _FIRST_OPERAND:
+        return receiver in ("", *_FIRST_OPERAND[call.name])
+    if call.member and call.name in _STRING_METHODS:
+        return receiver in ("", "string")
+    if call.member and call.name == "validate":
+        return receiver in ("", "kubernetes.NamedFormat")
+    if call.name == "size":
+        return receiver not in _WITHOUT_SIZE
+    if call.name in ("_[_]", "_[?_]") and receiver == "object":
+        return False
+    return len(kinds) != 2 or not all(kinds) or _both_fit(call, *kinds)
+
+
+_FIRST_OPERAND = {"!_": ("bool",), "-_": ("int", "double", "duration"), "_?_:_": ("bool",)}
+"""The operators whose first operand must be of certain types."""
+_WITHOUT_SIZE = frozenset({"bool", "double", "duration", "int", "object", "timestamp", "uint"})
+
+
+def _both_fit(call: Expr, one: str, other: str) -> bool:
+    if call.name in _EQUAL or call.name in _ORDERED or call.name in _COMPUTED:
+        return _pair_fits(call.name, one, other)
+    if call.name == "@in":
+        return _is_in(one, other)
+    if call.name == "_[_]" and one.startswith("list("):
+        return other in _NUMBERS
+    if call.name == "_[_]" and one.startswith("map(string"):
+        return other == "string"
+    if call.member and call.name in ("indexOf", "lastIndexOf") and one.startswith("list("):
+        return _is_in(other, one)
+    return True
+
+
+def _pair_fits(name: str, left: str, right: str) -> bool:
+    if left == right:
+        return True
+    if name in _ORDERED and {left, right} <= _NUMBERS:
+        return True
+    if "null" in (left, right):
+        return bool({left, right} & {"duration", "object", "timestamp"})
+    if {left, right} & {"duration", "timestamp"} and name in _COMPUTED:
+        return {left, right} <= {"duration", "timestamp"}
+    return False
+
+
+def _is_in(item: str, within: str) -> bool:
+    kind = within.partition("(")[2].rstrip(")").partition(",")[0]
+    return kind not in _SCALARS or item not in _SCALARS or kind == item
+
+
+def _shown(call: Expr, kinds: list[str]) -> str:
+    named = [kind or "dyn" for kind in kinds]
+    return f"{named[0]}.({', '.join(named[1:])})" if call.member else f"({', '.join(named)})"

@@ -1,0 +1,419 @@
+"""Compilation of the CEL rules of a schema (``x-kubernetes-validations``), with the errors of kube-apiserver."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.apiserver.cel.checker import Checked, check_expression, instantiation_problem
+from reconciler.apiserver.cel.costs import (
+    RULE_COST_LIMIT,
+    TOTAL_COST_LIMIT,
+    cost_of,
+    excess_factor,
+    occurrences,
+    occurrences_below,
+)
+from reconciler.apiserver.cel.engine import (
+    cel_type,
+    checking_environment,
+    named_types,
+    require_engine,
+    running_environment,
+)
+from reconciler.apiserver.cel.functions import functions
+from reconciler.apiserver.cel.model import type_of
+from reconciler.apiserver.cel.rewriting import Changes, runnable
+from reconciler.apiserver.cel.syntax_tree import Tree, read_tree
+from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.text import go_json, quoted
+from reconciler.apiserver.schema.shape import ANYTHING, Node
+from reconciler.wire import JSONObject
+
+__all__ = ["CompiledRules", "Rule", "children", "compile_rules"]
+
+_REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A compiled rule.
+
+    Attributes:
+        source: the rule as written.
+        program: the compiled expression.
+        message: the message to report if the rule is violated, or empty.
+        message_program: an expression that computes the message, or None.
+        reason: the reason of the error.
+        field: the path below the place that the error is about, such as ``.spec``.
+        transition: whether the rule uses ``oldSelf``.
+        optional: whether ``oldSelf`` is an optional.
+        cost: the maximum cost of one evaluation.
+    """
+
+    source: str
+    program: Any
+    message: str
+    message_program: Any
+    reason: str
+    field: str
+    transition: bool
+    optional: bool
+    cost: int
+
+
+@dataclass(slots=True)
+class CompiledRules:
+    """The compiled rules of a schema.
+
+    Attributes:
+        rules: the rules of each place, by the place's identity.
+        relevant: whether a place or one below it has rules, by the place's identity.
+        problems: the errors of the rules, each with the path of its rule below the schema. ``{root}`` in a message
+            stands for the path of the schema.
+    """
+
+    rules: dict[int, list[Rule]] = field(default_factory=dict)
+    relevant: dict[int, bool] = field(default_factory=dict)
+    problems: list[tuple[str, FieldError]] = field(default_factory=list)
+
+
+def compile_rules(root: Node) -> CompiledRules:
+    """Compile the rules of a schema.
+
+    Raises:
+        MissingExtra: the schema has rules, but the CEL engine is not installed; rules are never ignored.
+    """
+    if not _has_rules(root):
+        return CompiledRules()
+    require_engine()
+    return _SchemaCompiler(root).compile()
+
+
+def _has_rules(node: Node) -> bool:
+    if node.rules:
+        return True
+    below = [*node.properties.values(), node.items, node.additional]
+    return any(child is not None and child.has_checks and _has_rules(child) for child in below)
+
+
+def children(node: Node) -> Iterator[tuple[str, Node]]:
+    """Yield the places below a place that may have rules, each with its step in the path of the schema."""
+    for key, child in node.properties.items():
+        if child is not ANYTHING:
+            yield f".properties[{key}]", child
+    for step, other in ((".additionalProperties", node.additional), (".items", node.items)):
+        if other is not None and other is not ANYTHING:
+            yield step, other
+
+
+class _SchemaCompiler:
+    """A compiler of the rules of one schema."""
+
+    def __init__(self, root: Node) -> None:
+        self._root = root
+        self._compiled = CompiledRules()
+        self._costs: list[tuple[int, str]] = []
+
+    def compile(self) -> CompiledRules:
+        self._place(self._root, "", correlatable=True, uncorrelated="")
+        self._check_costs()
+        return self._compiled
+
+    def _place(self, node: Node, path: str, *, correlatable: bool, uncorrelated: str, times: int | None = 1) -> bool:
+        """Compile the rules of a place and of the places below it; return whether there are any.
+
+        Args:
+            node: the place.
+            path: its path in the schema.
+            correlatable: whether an update can tell which old value belongs to a new one.
+            uncorrelated: the path of the list below which it cannot, or empty.
+            times: how often the place may occur in a document, or None if there is no limit.
+        """
+        here = False
+        if node.rules:
+            self._compiled.rules[id(node)] = list(self._rules(node, path, correlatable, uncorrelated, times))
+            here = True
+        for step, child in children(node):
+            still = correlatable and (step != ".items" or node.list_type == "map")
+            if child.has_checks:
+                lost = uncorrelated if still or uncorrelated else path
+                more = times if step.startswith(".properties") else occurrences_below(times, node)
+                here = self._place(child, path + step, correlatable=still, uncorrelated=lost, times=more) or here
+        self._compiled.relevant[id(node)] = here
+        return here
+
+    def _rules(self, node: Node, path: str, correlatable: bool, uncorrelated: str, times: int | None) -> Iterator[Rule]:
+        for index, written in enumerate(node.rules):
+            place = f"{path}.x-kubernetes-validations[{index}]"
+            try:
+                rule = self._rule(written, node, place, correlatable, uncorrelated)
+            except CompileError:
+                continue
+            self._costs.append((rule.cost * occurrences(node, times), place))
+            yield rule
+
+    def _rule(self, rule: JSONObject, node: Node, place: str, correlatable: bool, uncorrelated: str) -> Rule:
+        source = str(rule.get("rule") or "")
+        optional = rule.get("optionalOldSelf")
+        self._check_texts(rule, source, node, place)
+        try:
+            compiled = _compile_expression(source, node, optional_old=bool(optional))
+        except CompileError as problem:
+            self._report(place, ".rule", f"Invalid value: {_shown(rule)}: {problem}")
+            raise
+        if compiled.result not in ("bool", "dyn"):
+            self._report(place, ".rule", f"Invalid value: {_shown(rule)}: cel expression must evaluate to a bool")
+        if compiled.uses_old and not correlatable:
+            message = (
+                f"Invalid value: {quoted(source)}: oldSelf cannot be used on the uncorrelatable portion of the schema "
+                f"within {{root}}{uncorrelated}"
+            )
+            self._report(place, ".rule", message)
+        if optional is not None and not compiled.uses_old:
+            message = f"Invalid value: {quoted(optional)}: may not be set if oldSelf is not used in rule"
+            self._report(place, ".optionalOldSelf", message)
+        return Rule(
+            source,
+            compiled.program,
+            str(rule.get("message") or "").strip(),
+            self._message_program(rule, node, place),
+            str(rule.get("reason") or "FieldValueInvalid"),
+            str(rule.get("fieldPath") or ""),
+            compiled.uses_old,
+            bool(optional),
+            cost_of(compiled.tree.root, node),
+        )
+
+    def _message_program(self, rule: JSONObject, node: Node, place: str) -> Any:
+        source = str(rule.get("messageExpression") or "")
+        if not source:
+            return None
+        try:
+            compiled = _compile_expression(source, node, optional_old=bool(rule.get("optionalOldSelf")))
+        except CompileError as problem:
+            self._report(place, ".messageExpression", f"Invalid value: {_shown(rule)}: messageExpression {problem}")
+            return None
+        if compiled.result not in ("string", "dyn"):
+            message = f"Invalid value: {_shown(rule)}: messageExpression must evaluate to a string"
+            self._report(place, ".messageExpression", message)
+        return compiled.program
+
+    def _check_texts(self, rule: JSONObject, source: str, node: Node, place: str) -> None:
+        if not source.strip():
+            self._report(place, ".rule", "Required value: rule is not specified", "FieldValueRequired")
+            raise CompileError
+        message = str(rule.get("message") or "")
+        if message and not message.strip():
+            self._report(place, ".message", f"Invalid value: {quoted(message)}: must be non-empty if specified")
+        elif "\n" in message.strip():
+            self._report(place, ".message", f"Invalid value: {quoted(message)}: must not contain line breaks")
+        elif not message and "\n" in source.strip() and not rule.get("messageExpression"):
+            text = "Required value: message must be specified if rule contains line breaks"
+            self._report(place, ".message", text, "FieldValueRequired")
+        reason = rule.get("reason")
+        if reason and reason not in _REASONS:
+            known = ", ".join(f'"{name}"' for name in _REASONS)
+            text = f"Unsupported value: {quoted(reason)}: supported values: {known}"
+            self._report(place, ".reason", text, "FieldValueNotSupported")
+        field = rule.get("fieldPath")
+        if field and not _is_path(str(field), node):
+            self._report(place, ".fieldPath", f"Invalid value: {quoted(field)}: must be a valid path")
+
+    def _report(self, place: str, field: str, message: str, reason: str = "FieldValueInvalid") -> None:
+        self._compiled.problems.append((place, FieldError(field, message, reason)))
+
+    def _check_costs(self) -> None:
+        """Report rules over their budget, and the most expensive rules if all together are over theirs."""
+        advice = (
+            "try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and "
+            "strings are declared"
+        )
+        for cost, place in self._costs:
+            if cost > RULE_COST_LIMIT:
+                by = excess_factor(cost, RULE_COST_LIMIT)
+                message = f"Forbidden: estimated rule cost exceeds budget by factor of {by} ({advice})"
+                self._report(place, ".rule", message, "FieldValueForbidden")
+        total = sum(cost for cost, _ in self._costs)
+        if total <= TOTAL_COST_LIMIT:
+            return
+        for cost, place in sorted(self._costs, reverse=True)[:4]:
+            if cost > TOTAL_COST_LIMIT // 100:
+                part = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+                message = f"Forbidden: {part}"
+                self._report(place, ".rule", message, "FieldValueForbidden")
+        by = excess_factor(total, TOTAL_COST_LIMIT)
+        whole = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget"
+        self._report("", "", f"Forbidden: {whole} by factor of {by} ({advice})", "FieldValueForbidden")
+
+
+def _is_path(text: str, node: Node) -> bool:
+    if not text.startswith("."):
+        return False
+    for part in text[1:].split("."):
+        found = node.properties.get(part) if part else None
+        if found is None:
+            return False
+        node = found
+    return True
+
+
+def _shown(rule: JSONObject) -> str:
+    return go_json(
+        {
+            "Rule": rule.get("rule") or "",
+            "Message": rule.get("message") or "",
+            "MessageExpression": rule.get("messageExpression") or "",
+            "Reason": rule.get("reason"),
+            "FieldPath": rule.get("fieldPath") or "",
+            "OptionalOldSelf": rule.get("optionalOldSelf"),
+        },
+        sort=False,
+    )
+
+
+# Single expressions.
+
+
+class CompileError(Exception):
+    """An expression that does not compile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Expression:
+    """A compiled expression.
+
+    Attributes:
+        program: the expression, ready to run.
+        result: the type of its result, such as ``bool``; ``dyn`` if it is unknown.
+        tree: its syntax tree, with macros expanded.
+        uses_old: whether it uses ``oldSelf``.
+    """
+
+    program: Any
+    result: str
+    tree: Tree
+    uses_old: bool
+
+
+def _compile_expression(source: str, node: Node, *, optional_old: bool) -> _Expression:
+    """Compile an expression about a place.
+
+    Args:
+        source: the expression.
+        node: the place.
+        optional_old: ``oldSelf`` is an optional, which has a value if ``hadOldSelf`` is true.
+
+    Raises:
+        CompileError: it does not compile.
+    """
+    environment = _environment(node, optional_old)
+    compiled = _with_one_spelling(source, environment)
+    try:
+        expression = environment.compile(compiled)
+    except RuntimeError as error:
+        raise CompileError(f"compilation failed: {_as_real_server(str(error), compiled, source)}") from None
+    serialized = expression.serialize()
+    tree = read_tree(serialized)
+    checked = check_expression(tree, node, optional_old=optional_old)
+    if checked.problems:
+        raise CompileError(_with_source_lines(source, checked))
+    problem = instantiation_problem(tree.root)
+    if problem:
+        raise CompileError(f"program instantiation failed: {problem}")
+    program = running_environment(functions).deserialize(
+        runnable(serialized, Changes(_runs_as(), checked.conversions, checked.unordered, optional_old))
+    )
+    return _Expression(program, checked.result or expression.return_type().name().lower(), tree, checked.uses_old)
+
+
+@functools.cache
+def _runs_as() -> Mapping[str, str]:
+    return {function.runs_as: function.runs_as for function in functions() if function.runs_as}
+
+
+_EXISTS_ONE = re.compile(r"\bexists_one\b")
+
+
+def _with_one_spelling(source: str, environment: Any) -> str:
+    """Return an expression with ``exists_one`` with two variables spelled ``existsOne``, as the engine spells it."""
+    if "exists_one" not in source:
+        return source
+    try:
+        tree = read_tree(environment.compile(source, disable_check=True).serialize())
+    except RuntimeError:
+        return source
+    for expr in tree.root.walk():
+        if expr.kind == "call" and expr.name == "exists_one" and len(expr.parts) == 4:
+            at = [match.start() for match in _EXISTS_ONE.finditer(source, 0, tree.positions.get(expr.id, 0))]
+            if at:
+                source = f"{source[: at[-1]]}existsOne {source[at[-1] + len('exists_one') :]}"
+    return source
+
+
+_MISMATCH = re.compile(r"(<input>:(\d+):(\d+): found no matching overload for '([\w.]+)' applied to ')\((.*)\)'")
+
+
+def _as_real_server(text: str, compiled: str, source: str) -> str:
+    """Return an error message of the engine as the real server words it, with the receiver of a call apart."""
+    text = text.removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
+    for changed, line in zip(compiled.split("\n"), source.split("\n"), strict=True):
+        text = text.replace(f" | {changed}", f" | {line}")
+    lines = source.split("\n")
+
+    def receiver_first(found: re.Match[str]) -> str:
+        before = lines[int(found[2]) - 1][: int(found[3]) - 1].rstrip()
+        if not before.endswith(f".{found[4]}"):
+            return found[0]
+        first, rest = _split_first(found[5])
+        return f"{found[1]}{first}.({rest})'"
+
+    return _MISMATCH.sub(receiver_first, named_types(_in_order(text)))
+
+
+_ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
+
+
+def _in_order(text: str) -> str:
+    """Return error messages in the order of their positions."""
+
+    def position(error: str) -> tuple[int, int]:
+        found = _ERROR_LINE.match(error)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    return "\n".join(sorted(re.split(r"\n(?=ERROR: )", text), key=position))
+
+
+def _split_first(types: str) -> tuple[str, str]:
+    """Return the first of several types, and the rest."""
+    depth = 0
+    for at, letter in enumerate(types):
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            return types[:at], types[at + 1 :].lstrip()
+    return types, ""
+
+
+def _with_source_lines(source: str, checked: Checked) -> str:
+    """Return error messages with the source lines that they point at."""
+    lines = []
+    for position, problem in checked.problems:
+        before = source[:position]
+        line, column = before.count("\n"), position - (before.rfind("\n") + 1)
+        shown = source.split("\n")[line]
+        lines.append(f"ERROR: <input>:{line + 1}:{column + 1}: {problem}\n | {shown}\n | {'.' * column}^")
+    return "compilation failed: " + "\n".join(lines)
+
+
+def _environment(node: Node, optional_old: bool) -> Any:
+    kind = cel_type(_type_name(node))
+    return checking_environment({"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}, functions)
+
+
+def _type_name(node: Node) -> str:
+    if node.type == "object" and not type_of(node):
+        return "map(string, dyn)"
+    return type_of(node).replace("object", "map(string, dyn)") or "dyn"
