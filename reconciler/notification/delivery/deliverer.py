@@ -112,17 +112,17 @@ class Deliverer:
             ended: called with the channel's name when a delivery has ended.
         """
 
-        async def deliver(message: Message) -> None:
+        async def attempt(message: Message) -> None:
             try:
-                await self._deliver(message, results)
+                await self._attempt(message, results)
             finally:
                 ended(message.channel)
 
         async with asyncio.TaskGroup() as group:
             for message in messages:
-                group.create_task(deliver(message))
+                group.create_task(attempt(message))
 
-    async def _deliver(self, message: Message, results: list[Delivery]) -> None:
+    async def _attempt(self, message: Message, results: list[Delivery]) -> None:
         channel = self._channels.get(message.channel)
         if channel is None:
             results.append(self._unregistered(message))

@@ -159,7 +159,7 @@ def plan(
     if not ready:
         return Plan(needs_repair=True)
     bounded = [_with_bounded_wait(channel, now) for channel in ready]
-    moment = _next_due(bounded, now)
+    moment = _batch_due(bounded, now)
     if moment > now:
         return Plan(wait=(moment - now).total_seconds(), needs_repair=bounded != waiting)  # interrupted ones differ too
     due = tuple(channel for channel in bounded if _due_time(channel, now) <= now)
@@ -183,7 +183,7 @@ def next_due(channels: Iterable[ChannelStatus], *, now: datetime, queued: Collec
     waiting = [channel for channel in channels if channel.state in _OPEN]
     due = [channel for channel in waiting if channel.name not in queued]
     deferred = [channel for channel in waiting if channel.name in queued and is_deferred(channel, now=now)]
-    times = [max(_next_due(due, now), now)] if due else []
+    times = [max(_batch_due(due, now), now)] if due else []
     return min([*times, *(_deferral_end(channel, now) for channel in deferred)], default=None)
 
 
@@ -308,7 +308,7 @@ def _due_time(channel: ChannelStatus, now: datetime) -> datetime:
     return channel.next_attempt_time or now
 
 
-def _next_due(waiting: Sequence[ChannelStatus], now: datetime) -> datetime:
+def _batch_due(waiting: Sequence[ChannelStatus], now: datetime) -> datetime:
     """Return when the next batch of channels is due: the last due time within `BATCH_WINDOW` of the first."""
     times = [_due_time(channel, now) for channel in waiting]
     first = min(times)

@@ -79,37 +79,38 @@ def set_routing(
         resolution: the result of the routing; None if the operator has no routing.
         now: becomes ``queuedAt``.
     """
-    if resolution is None:
-        _set_routing_condition(
-            status, "NoRouting", "spec.channels is empty and the operator has no routing: set spec.channels"
-        )
-        return before
-    receivers = ", ".join(resolution.receivers) or "none"
-    if resolution.pending:
-        why = resolution.problem or "no routing configuration has been loaded yet"
-        _set_routing_condition(status, "RoutingFailed" if resolution.problem else "RoutingPending", f"waiting: {why}")
-        return before
-    if len(resolution.channels) > ROUTED_LIMIT:
-        _set_routing_condition(
-            status,
-            "TooManyChannels",
-            f"receivers {receivers}: {len(resolution.channels)} channels; the maximum is {ROUTED_LIMIT}",
-        )
-        return before
-    if not resolution.channels:
-        why = resolution.problem or f"receivers {receivers} have no channels"
-        _set_routing_condition(status, "RoutingFailed" if resolution.problem else "NoChannels", why)
+    failure = _routing_failure(resolution)
+    if failure is not None:
+        _set_routing_condition(status, *failure)
+    if resolution is None or failure is not None:
         return before
     channels = [ChannelStatus(name=name, reason="Routed") for name in resolution.channels]
     for channel in channels:
         status.upsert("channels", _document(channel), key="name")
     status.set(queued_at=format_micro_time(now))
-    message = f"receivers {receivers}: channels {', '.join(resolution.channels)}"
+    message = f"receivers {', '.join(resolution.receivers) or 'none'}: channels {', '.join(resolution.channels)}"
     if resolution.problem:
         message += f"; from the previous routing configuration, because the latest is invalid: {resolution.problem}"
     reason = "StaleRouting" if resolution.problem else "RoutingRuleMatched"
     _set_routing_condition(status, reason, message, resolved=True)
     return before.model_copy(update={"channels": channels, "queued_at": now})
+
+
+def _routing_failure(resolution: Resolution | None) -> tuple[str, str] | None:
+    """Return the reason and the message if routing selected no channels, or None."""
+    if resolution is None:
+        return "NoRouting", "spec.channels is empty and the operator has no routing: set spec.channels"
+    problem = resolution.problem
+    if resolution.pending:
+        reason = "RoutingFailed" if problem else "RoutingPending"
+        return reason, f"waiting: {problem or 'no routing configuration has been loaded yet'}"
+    receivers = ", ".join(resolution.receivers) or "none"
+    if len(resolution.channels) > ROUTED_LIMIT:
+        count = len(resolution.channels)
+        return "TooManyChannels", f"receivers {receivers}: {count} channels; the maximum is {ROUTED_LIMIT}"
+    if not resolution.channels:
+        return "RoutingFailed" if problem else "NoChannels", problem or f"receivers {receivers}: no channels"
+    return None
 
 
 def add_write_ahead(status: StatusBatcher[NotificationRequestStatus], attempts: Sequence[DeliveryAttempt]) -> None:
