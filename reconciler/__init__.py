@@ -1,9 +1,9 @@
-"""Run reconcilers on Kubernetes: queue, cache, client, controller, manager, and one status write per cycle.
+"""A Kubernetes controller runtime: queue, cache, client, controller, manager, and one status write per reconcile.
 
-The names that most users need are re-exported here, loaded when first used. The rooms, and what to read in which order:
-`reconciler.controller` (what a user subclasses), `reconciler.status` (the batcher), `reconciler.manager` (the process),
-`reconciler.client` and `reconciler.cache`, `reconciler.workqueue`, `reconciler.objects`; for tests
-`reconciler.apiserver` and `reconciler.testing`; `reconciler.notification` is an operator built on all of it.
+The names that most users need are re-exported here and loaded on first use. The packages, in reading order:
+`reconciler.controller` (the base classes of your reconcilers), `reconciler.status` (the batcher), `reconciler.manager`
+(the process), `reconciler.client` and `reconciler.cache`, `reconciler.workqueue`, `reconciler.objects`; for tests,
+`reconciler.apiserver` and `reconciler.testing`. `reconciler.notification` is an operator built on all of them.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""Hold the version of the distribution; the build reads it from here."""
+"""The version of the distribution; the build reads it from here."""
 
 __version__ = "0.1.0"

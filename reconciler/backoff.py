@@ -1,4 +1,4 @@
-"""Compute exponential delays: one formula for the queue, the reflector, the client and the notifications."""
+"""Exponential backoff: one formula for the queue, the reflector, the client and the notifications."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import math
 import random
 from dataclasses import dataclass
 
-__all__ = ["LONGEST_RETRY_AFTER", "Backoff", "obey", "wait_asked_by"]
+__all__ = ["MAX_RETRY_AFTER", "Backoff", "longest_retry_after", "retry_after_delay"]
 
-LONGEST_RETRY_AFTER = 3600.0
-"""Seconds up to which a server's wish to wait (``Retry-After``) is followed."""
+MAX_RETRY_AFTER = 3600.0
+"""Seconds up to which a server's ``Retry-After`` is honored."""
 
 _SPREAD = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Describe the delays between attempts: ``base * factor**n``, capped, then spread by jitter.
+    """The delays between attempts: ``base * factor**n``, capped, then spread by jitter.
 
     Attributes:
-        base: seconds before the first repetition (n = 0).
-        factor: what each further delay is multiplied with; 1 or more.
+        base: seconds before the first retry (n = 0).
+        factor: multiplier of each further delay; 1 or more.
         maximum: cap in seconds, applied before the jitter.
-        jitter: share by which a delay may differ from its exact value, 0 to 1. 0 gives exact delays.
-            The spread is symmetric and the result is never above ``maximum * (1 + jitter)``.
+        jitter: relative deviation from the exact delay, 0 to 1; 0 gives exact delays. The spread is symmetric, and the
+            result never exceeds ``maximum * (1 + jitter)``.
 
     Raises:
-        ValueError: a number is negative, not finite, or out of its range.
+        ValueError: a number is negative, not finite, or out of range.
     """
 
     base: float
@@ -44,18 +44,18 @@ class Backoff:
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter must lie between 0 and 1, not {self.jitter!r}")
 
-    def delay(self, n: int, rng: random.Random | None = None, *, asked: float | None = None) -> float:
-        """Return the seconds to wait before repetition `n`, counted from 0.
+    def delay(self, n: int, rng: random.Random | None = None, *, retry_after: float | None = None) -> float:
+        """Return the seconds to wait before retry `n`, counted from 0.
 
         Args:
-            n: how many repetitions came before; 0 or more.
+            n: the number of earlier retries; 0 or more.
             rng: source of the jitter. Defaults to the process-wide generator; pass a seeded one for repeatable delays.
-            asked: seconds that the server asked to wait, if it did. The result is the larger of the delay and
-                `obey` of this; `maximum` does not cap it.
+            retry_after: seconds that the server asked to wait, if it did. The result is at least `retry_after_delay` of
+                it, which `maximum` does not cap.
         """
         exact = min(self.maximum, self._uncapped(n))
         own = exact * (1 + (rng or random).uniform(-self.jitter, self.jitter)) if self.jitter else exact
-        return max(own, obey(asked, rng, jitter=bool(self.jitter)))
+        return max(own, retry_after_delay(retry_after, rng, jitter=bool(self.jitter)))
 
     def _uncapped(self, n: int) -> float:
         if not self.base:
@@ -66,22 +66,22 @@ class Backoff:
             return math.inf
 
 
-def obey(asked: float | None, rng: random.Random | None = None, *, jitter: bool = True) -> float:
-    """Return the seconds to wait for a server that asked for so many: never fewer, 3600 at most before the jitter.
+def retry_after_delay(retry_after: float | None, rng: random.Random | None = None, *, jitter: bool = True) -> float:
+    """Return the seconds to wait for a server's Retry-After: never less, and at most 3600 before the jitter.
 
-    The jitter adds up to a tenth: a thousand clients that were told "30" must not come back at the same moment.
+    The jitter adds up to a tenth, so that a thousand clients that were told "30" do not come back at the same moment.
 
     Args:
-        asked: the server's wish in seconds; None, zero and negative numbers are no wish.
+        retry_after: the server's value in seconds. None, zero and negative numbers give 0.
         rng: source of the jitter. Defaults to the process-wide generator.
         jitter: whether to spread the wait. Default True.
     """
-    if not asked or not asked > 0:
+    if not retry_after or not retry_after > 0:
         return 0.0
-    return min(asked, LONGEST_RETRY_AFTER) * (1 + (_SPREAD * (rng or random).random() if jitter else 0.0))
+    return min(retry_after, MAX_RETRY_AFTER) * (1 + (_SPREAD * (rng or random).random() if jitter else 0.0))
 
 
-def wait_asked_by(error: BaseException) -> float | None:
+def longest_retry_after(error: BaseException) -> float | None:
     """Return the longest ``retry_after`` of an error, its causes and the errors of its group; None if there is none."""
     found: list[float] = []
     seen: set[int] = set()

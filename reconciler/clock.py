@@ -1,8 +1,8 @@
-"""Read time: the only module that does.
+"""The clock: the only module that reads time.
 
-Delays are measured in monotonic seconds, stamps are aware UTC datetimes; both come from one `Clock`, so that a test can
-move them together. Parts take ``clock=None`` and fall back to `current_clock()`, which is the system's clock unless a
-test has put another in force with `use_clock`.
+Delays use monotonic seconds, timestamps are aware UTC datetimes. Both come from one `Clock`, so that a test can move
+them together. Components take ``clock=None`` and fall back to `current_clock()`: the system's clock, unless a test
+replaced it with `use_clock`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Clock", "SystemClock", "boottime_of", "current_clock", "use_clock"]
 
 
 class Clock(Protocol):
-    """Tell the two times that controllers need."""
+    """The two times that controllers need."""
 
     def monotonic(self) -> float:
-        """Return seconds from an arbitrary start; never goes back, and is the event loop's time."""
+        """Return seconds from an arbitrary start; never decreases, and equals the event loop's time."""
         ...
 
     def now(self) -> datetime:
@@ -29,20 +29,23 @@ class Clock(Protocol):
 
 
 def _boottime() -> float:
-    """Return seconds that go on while the machine is suspended, where the system tells them."""
+    """Return seconds that include time suspended, if the system provides them."""
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return time.monotonic()
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class SystemClock:
-    """Read the machine's clocks."""
+    """The machine's clocks."""
 
     monotonic = staticmethod(time.monotonic)
-    """Return seconds as asyncio's loops count them; the function itself, for the queue asks thrice a key."""
+    """Return seconds as asyncio's loops count them.
+
+    This is the function itself, since the queue calls it three times per key.
+    """
 
     boottime = staticmethod(_boottime)
-    """Return seconds that go on while the machine is suspended; those of `monotonic` where there is no such clock."""
+    """Return seconds that include time suspended; those of `monotonic` if there is no such clock."""
 
     def now(self) -> datetime:
         """Return the machine's wall time in UTC."""
@@ -54,14 +57,14 @@ _in_force: Clock = _system
 
 
 def current_clock() -> Clock:
-    """Return the clock in force in this process."""
+    """Return the clock that this process uses."""
     return _in_force
 
 
 def boottime_of(clock: Clock) -> Callable[[], float]:
-    """Return the function that tells a clock's seconds, those counted in during which the machine was suspended.
+    """Return a function that returns a clock's seconds, including those during which the machine was suspended.
 
-    For promises to other machines, such as a lease: their time goes on. A clock without ``boottime`` is never
+    Use it for promises to other machines, such as a lease: their time goes on. A clock without ``boottime`` is never
     suspended, and its `monotonic` is returned. The start is arbitrary: never compare the two.
     """
     return getattr(clock, "boottime", None) or clock.monotonic
@@ -69,8 +72,8 @@ def boottime_of(clock: Clock) -> Callable[[], float]:
 
 @contextlib.contextmanager
 def use_clock(clock: Clock) -> Iterator[Clock]:
-    """Put a clock in force for the whole process until the block ends."""
-    global _in_force  # noqa: PLW0603 - one process has one time
+    """Replace the clock of the whole process until the block ends."""
+    global _in_force  # noqa: PLW0603 - one process has one clock
     before, _in_force = _in_force, clock
     try:
         yield clock

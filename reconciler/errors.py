@@ -1,27 +1,27 @@
-"""Name every error that crosses a room's border.
+"""The errors of this library; packages with errors of their own derive them from `ReconcilerError`.
 
 The tree::
 
     ReconcilerError
-    ├── ConfigurationError            kubeconfig, option or file that cannot be used
+    ├── ConfigurationError            a kubeconfig, option or file is unusable
     ├── MissingExtra                  an optional dependency is not installed
-    ├── TerminalError                 raised by a reconciler: retrying cannot help
+    ├── TerminalError                 raised by a reconciler: a retry cannot help
     ├── TransportError
-    │   ├── NotSent                   the connection could not be made; repeating is safe
-    │   └── OutcomeUnknown            sent, but the answer was lost; it may have been applied
-    │       └── InvalidResponse       an answer came that is not valid HTTP, or larger than its limit
+    │   ├── NotSent                   no connection: a retry is safe
+    │   └── OutcomeUnknown            sent, but the answer was lost: it may have taken effect
+    │       └── InvalidResponse       an answer: not valid HTTP, or too large
     └── APIError                      the server answered with a failure
         ├── BadRequest                400
         ├── Unauthorized              401
         ├── Forbidden                 403
         ├── NotFound                  404
-        │   └── NotServed             404 in plain text: nothing is served at this path
+        │   └── NotServed             404 in plain text: the path is not served
         ├── MethodNotAllowed          405
         ├── NotAcceptable             406
-        ├── Conflict                  409, a stale resourceVersion
-        ├── AlreadyExists             409, on create
-        ├── FieldManagerConflict      409, another manager owns an applied field
-        ├── Expired                   410, the version asked for was compacted
+        ├── Conflict                  409: a stale resourceVersion
+        ├── AlreadyExists             409: on create
+        ├── FieldManagerConflict      409: another manager owns an applied field
+        ├── Expired                   410: the requested version was compacted
         ├── RequestTooLarge           413
         ├── UnsupportedMediaType      415
         ├── Invalid                   422
@@ -29,8 +29,6 @@ The tree::
         └── ServerError               every 5xx
             ├── ServerUnavailable     503
             └── ServerTimeout         504
-
-Rooms with errors of their own derive them from `ReconcilerError`.
 """
 
 from __future__ import annotations
@@ -73,13 +71,13 @@ __all__ = [
 ]
 
 
-_LONGEST_RETRY_AFTER = 3600.0  # as in reconciler.backoff; leaves do not import one another
+_MAX_RETRY_AFTER = 3600.0  # as in reconciler.backoff; leaf modules do not import one another
 
 
 def error_text(error: BaseException) -> str:
-    """Return the text of an exception; its type's name when the text is empty or cannot be made.
+    """Return the text of an exception, or its type's name if the text is empty or ``__str__`` raises.
 
-    Use it for exceptions of foreign code, whose ``__str__`` may raise: that must not end what reports them.
+    Use it for exceptions of foreign code: a failing ``__str__`` must not end the code that reports the exception.
     """
     try:
         return str(error) or type(error).__name__
@@ -88,27 +86,27 @@ def error_text(error: BaseException) -> str:
 
 
 class ReconcilerError(Exception):
-    """Be the base of every error that this library raises on purpose.
+    """The base of every error that this library raises on purpose.
 
     Attributes:
         retry_after: seconds that the server asked to wait before the next attempt; None if it did not. A controller
-            whose reconcile raises the error waits so long, at least.
+            whose reconcile raises the error waits at least that long.
     """
 
     retry_after: float | None = None
 
 
 class ConfigurationError(ReconcilerError):
-    """Say that a kubeconfig, an option or a file cannot be used, and what to do."""
+    """A kubeconfig, option or file is unusable; the message says what to do."""
 
 
 class MissingExtra(ReconcilerError):
-    """Say which optional dependency is missing and the command that installs it.
+    """An optional dependency is missing; the message is the command that installs it.
 
     Args:
         module: the import name that was not found.
-        extra: the extra of the distribution that brings it.
-        purpose: what needed it, as the subject of a sentence.
+        extra: the distribution's extra that installs it.
+        purpose: what needs it, as the subject of a sentence.
     """
 
     def __init__(self, module: str, *, extra: str, purpose: str) -> None:
@@ -118,29 +116,29 @@ class MissingExtra(ReconcilerError):
 
 
 class TerminalError(ReconcilerError):
-    """Tells the controller that retrying cannot help: it reports the error and forgets the key.
+    """Tells the controller that a retry cannot help: it reports the error and forgets the key.
 
-    Only a change runs the key again: of the object, by someone else, or of what the controller watches for it. The
-    failures and the timer of earlier outcomes of the key are cleared. What others asked for stays:
-    ``Controller.enqueue`` during the run, with or without a delay. An ExceptionGroup is terminal if all of its
-    exceptions are. Chain the cause with ``raise TerminalError("…") from error``.
+    Only a change reconciles the key again: a change of the object by someone else, or of an object that the controller
+    watches for it. The key's earlier failures and its timer are cleared. Explicit requests stay: ``Controller.enqueue``
+    during the reconcile, with or without a delay. An ExceptionGroup is terminal if all of its exceptions are. Chain the
+    cause with ``raise TerminalError("…") from error``.
     """
 
 
 class TransportError(ReconcilerError):
-    """Say that a request brought no answer."""
+    """A request got no answer."""
 
 
 class NotSent(TransportError):
-    """Say that the connection could not be made, so the request surely had no effect."""
+    """The connection could not be made, so the request certainly had no effect."""
 
 
 class OutcomeUnknown(TransportError):
-    """Say that a request was sent and its answer was lost: it may or may not have taken effect."""
+    """A request was sent and its answer was lost; it may or may not have taken effect."""
 
 
 class InvalidResponse(OutcomeUnknown):
-    """An answer that cannot be used: it is not valid HTTP, or larger than its limit. The client never retries it.
+    """An unusable answer: it is not valid HTTP, or larger than its limit. The client never retries it.
 
     A write may have taken effect.
     """
@@ -148,7 +146,7 @@ class InvalidResponse(OutcomeUnknown):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Hold one entry of ``status.details.causes``: which field, why, in words."""
+    """An entry of ``status.details.causes``: the reason, the message and the field."""
 
     reason: str
     message: str
@@ -156,16 +154,17 @@ class Cause:
 
 
 class APIError(ReconcilerError):
-    """Carry a failure that the API server answered with.
+    """A failure that the API server answered with.
 
     Attributes:
         status: the HTTP status code.
         reason: the machine-readable reason of the Status object (``"NotFound"``), or ``""``.
-        message: the server's own words.
-        details: the Status object's ``details``, ``{}`` when there are none.
+        message: the server's message.
+        details: the ``details`` of the Status object; ``{}`` if there are none.
         causes: the entries of ``details.causes``.
-        body: the decoded Status object, or None when the answer was not one.
+        body: the decoded Status object; None if the answer was not one.
         retry_after: seconds that the server asked to wait, 3600 at most; None if it did not.
+        request: verb and path, or ``""``.
     """
 
     def __init__(
@@ -200,7 +199,7 @@ class BadRequest(APIError):
 
 
 class Unauthorized(APIError):
-    """401: the credentials were not accepted."""
+    """401: the credentials were rejected."""
 
 
 class Forbidden(APIError):
@@ -212,7 +211,7 @@ class NotFound(APIError):
 
 
 class NotServed(NotFound):
-    """404 in plain text: nothing is served at this path, so it is the kind, not the object, that is missing."""
+    """404 in plain text: nothing is served at this path; the kind is missing, not the object."""
 
 
 class MethodNotAllowed(APIError):
@@ -220,7 +219,7 @@ class MethodNotAllowed(APIError):
 
 
 class NotAcceptable(APIError):
-    """406: the server cannot answer in the form asked for."""
+    """406: the server does not support the requested format."""
 
 
 class Conflict(APIError):
@@ -228,43 +227,43 @@ class Conflict(APIError):
 
 
 class AlreadyExists(APIError):
-    """409: an object of this name exists."""
+    """409: an object with this name exists."""
 
 
 class FieldManagerConflict(APIError):
-    """409: an apply without force touches a field that another manager owns; repeating never helps."""
+    """409: an apply without force changes a field of another manager; a retry never helps."""
 
 
 class Expired(APIError):
-    """410: the resourceVersion or continue token asked for was compacted away."""
+    """410: the requested resourceVersion or continue token was compacted."""
 
 
 class RequestTooLarge(APIError):
-    """413, or etcd's limit of about 1.5 MiB an object, which the server answers as a 500."""
+    """413, or etcd's limit of about 1.5 MiB per object, which the server answers with a 500."""
 
 
 class UnsupportedMediaType(APIError):
-    """415: the server does not read this content type."""
+    """415: the server does not support this content type."""
 
 
 class Invalid(APIError):
-    """422: validation refused the object; `causes` names the fields."""
+    """422: validation rejected the object; `causes` names the fields."""
 
 
 class TooManyRequests(APIError):
-    """429: the server sheds load; `retry_after` says for how long, in seconds, if it said so."""
+    """429: the server sheds load; `retry_after` has the seconds to wait, if the server sent them."""
 
 
 class ServerError(APIError):
-    """5xx: the server failed; a write may or may not have been applied."""
+    """5xx: the server failed; a write may or may not have taken effect."""
 
 
 class ServerUnavailable(ServerError):
-    """503: the server or what stands before it is not ready."""
+    """503: the server, or a proxy in front of it, is not ready."""
 
 
 class ServerTimeout(ServerError):
-    """504: the server gave up waiting."""
+    """504: the server timed out."""
 
 
 _BY_STATUS: dict[int, type[APIError]] = {
@@ -292,15 +291,15 @@ def error_from_response(
     retry_after: float | None = None,
     request: str = "",
 ) -> APIError:
-    """Make the typed error for a failed answer.
+    """Return the typed error for a failed answer.
 
     Args:
         status: the HTTP status code, or the ``code`` of an ERROR event in a watch.
         body: the decoded Status object, if the answer was one.
-        text: the beginning of the answer's text when it was not one.
-        retry_after: the Retry-After header in seconds; without it, the ``retryAfterSeconds`` of the Status count. More
-            than 3600 is 3600.
-        request: verb and path, put before the message.
+        text: the beginning of the answer's text if it was not one.
+        retry_after: the Retry-After header in seconds; without it, ``retryAfterSeconds`` of the Status applies. The
+            maximum is 3600.
+        request: verb and path, prepended to the message.
     """
     body = body if isinstance(body, Mapping) else None
     retry_after = _wait_asked(retry_after, body)
@@ -308,7 +307,7 @@ def error_from_response(
     message = str((body or {}).get("message") or text or "no message")
     cls = _BY_STATUS.get(status) or (ServerError if status >= 500 else APIError)
     if status == 404 and body is None:
-        # For an object that is not there the server answers a Status; the plain "404 page not found" is the router's.
+        # A missing object is answered with a Status; the plain "404 page not found" comes from the router.
         cls, message = NotServed, "nothing is served at this path; is the CustomResourceDefinition installed?"
     error = cls(message, status=status, reason=reason, body=body, retry_after=retry_after, request=request)
     if status == 409:
@@ -327,7 +326,7 @@ def _wait_asked(header: float | None, body: Mapping[str, Any] | None) -> float |
     asked = details.get("retryAfterSeconds") if header is None and isinstance(details, Mapping) else header
     if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not asked >= 0:
         return None
-    return float(min(asked, _LONGEST_RETRY_AFTER))
+    return float(min(asked, _MAX_RETRY_AFTER))
 
 
 def _conflict_kind(error: APIError) -> type[APIError]:

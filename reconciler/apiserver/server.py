@@ -1,4 +1,4 @@
-"""Be an API server: one object that turns requests into answers, with or without sockets."""
+"""The embedded API server: one object that turns requests into responses, with or without sockets."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.faults.faults import EventOrder
-from reconciler.apiserver.serving.core import Core, refusal_response
-from reconciler.apiserver.serving.files import documents_of
-from reconciler.apiserver.serving.front import Front
-from reconciler.apiserver.serving.log import LoggedRequest
+from reconciler.apiserver.faults.effects import EventOrder
+from reconciler.apiserver.serving.handler import Handler, refusal_response
+from reconciler.apiserver.serving.handler_chain import HandlerChain
+from reconciler.apiserver.serving.listener import Listener
+from reconciler.apiserver.serving.logged_request import LoggedRequest
+from reconciler.apiserver.serving.manifests import documents_of
 from reconciler.apiserver.serving.request_log import RequestLog
-from reconciler.apiserver.serving.sockets import Listener
 from reconciler.apiserver.storage.store import Store, encode
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.wire import JSONObject
 
 __all__ = ["APIServer", "ServerStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatistics:
-    """Count what a server holds and has let go.
+    """The size of a server, and what it has dropped.
 
     Attributes:
         objects: stored objects.
-        resource_version: the newest version.
+        resource_version: the newest resourceVersion.
         watches: open watches.
         requests: answered requests.
         requests_dropped: how many of them the log no longer holds.
-        events_dropped: events that history no longer holds.
+        events_dropped: watch events that the history no longer holds.
     """
 
     objects: int
@@ -49,26 +50,26 @@ class ServerStatistics:
 
 
 class APIServer:
-    """Serve the Kubernetes API from memory.
+    """A Kubernetes API server in memory.
 
     It is a `Transport`: hand it to a client, or `send` requests. Other programs reach it through `url` or
     `write_kubeconfig`. Use it with ``async with``; leaving the block ends all watches and sockets.
 
     Args:
-        clock: gives stamps and bookmark times; the clock in force by default.
-        seed: of uids, generated names, the token and all chance in faults; 0 by default.
-        history: how many events of each kind are kept for watches and paged lists at least; 4096 by default.
-        log: how many requests are remembered; 10,000 by default.
-        event_order: whether watches see the event of a write before its answer is given, after (the default), late or
-            "seeded", one of them drawn for each write. A real server shows both orders.
-        provision_namespaces: make the namespace of an object that is created where there is none, as a real server does
-            with the admission plugin NamespaceAutoProvision; True by default, so that a test need not. False answers
-            404, as a real server without that plugin.
-        sharded_list_and_watch: heed ``shardSelector``, as a real server does with the feature gate ShardedListAndWatch;
-            False, as that gate is by default, ignores it.
+        clock: the source of timestamps and bookmark times; the current clock by default.
+        seed: the seed of uids, generated names and everything random in faults; 0 by default.
+        history: how many events of each kind are kept at least for watches and paged lists; 4096 by default.
+        log: how many requests are logged; 10,000 by default.
+        event_order: whether watches receive the event of a write ``"before"`` its response, ``"after"`` it (the
+            default), ``"late"``, or ``"seeded"``: one of these, drawn for each write. A real server shows both orders.
+        provision_namespaces: create the missing namespace of an object that is created, as a real server does with the
+            admission plugin NamespaceAutoProvision; True by default, so that tests need not. False answers 404, as a
+            real server without that plugin.
+        sharded_list_and_watch: honor ``shardSelector``, as a real server does with the feature gate
+            ShardedListAndWatch; False, the gate's default, ignores it.
 
     Attributes:
-        faults: what goes wrong; see `Faults.add`.
+        faults: the injected faults; see `Faults.add`.
     """
 
     def __init__(
@@ -90,11 +91,13 @@ class APIServer:
         self._token = f"{random.SystemRandom().getrandbits(128):032x}"
         self._open = False
         self._listener = Listener(self._serve_socket, self._unauthorized, self._clock)
-        self._front = Front(self._new_core(), self._clock, self._rng, log=log, event_order=event_order)
-        self.faults = self._front.faults
+        self._handler_chain = HandlerChain(
+            self._new_handler(), self._clock, self._rng, log=log, event_order=event_order
+        )
+        self.faults = self._handler_chain.faults
 
-    def _new_core(self) -> Core:
-        return Core(
+    def _new_handler(self) -> Handler:
+        return Handler(
             self._clock,
             self._rng,
             history=self._history,
@@ -102,7 +105,7 @@ class APIServer:
             sharded=self._sharded,
         )
 
-    # life
+    # lifecycle
 
     async def __aenter__(self) -> Self:
         self._open = True
@@ -115,37 +118,37 @@ class APIServer:
         await self.close()
 
     async def close(self) -> None:
-        """End all watches, let stalled requests fail, stop to listen.
+        """End all watches, fail stalled requests and stop listening.
 
         Cancellation may leave sockets to the event loop, which closes them.
         """
         self._open = False
-        self._front.close()
+        self._handler_chain.close()
         await self._listener.close()
 
     async def restart(self, *, wipe: bool = False) -> None:
-        """Break watches and connections off, as a restart of the real server does; the history for resuming is lost.
+        """Break off watches and connections and drop the history, as a restart of the real server does.
 
-        Cancellation leaves a server that was restarted.
+        Cancellation leaves the server restarted.
 
         Args:
-            wipe: lose the data as well: versions start anew, as after etcd was restored from nothing.
+            wipe: drop the data as well; versions start at the beginning, as after etcd was replaced by an empty one.
         """
         self.cut_watches()
-        self._listener.break_off()
+        self._listener.abort_connections()
         if wipe:
-            self._front.replace_core(self._new_core())
+            self._handler_chain.replace_handler(self._new_handler())
         else:
-            self._front.compact()
-        self._front.note("the server restarted" + (" and lost its data" if wipe else ""))
+            self._handler_chain.compact()
+        self._handler_chain.note("the server restarted" + (" and lost its data" if wipe else ""))
         await asyncio.sleep(0)
 
     def compact(self) -> None:
-        """Forget all history: watches from older versions and continue tokens then are answered with 410."""
-        self._front.compact()
+        """Drop all history: watches from older versions and continue tokens are then answered with 410."""
+        self._handler_chain.compact()
 
     def cut_watches(self, resource: str | None = None) -> int:
-        """Break watches off in the middle.
+        """Break off open watches.
 
         Args:
             resource: the plural name of the kind; None for all.
@@ -153,42 +156,42 @@ class APIServer:
         Returns:
             how many were cut.
         """
-        return self._front.cut_watches(resource)
+        return self._handler_chain.cut_watches(resource)
 
     def stall_watches(self, resource: str | None = None) -> int:
-        """Let open watches stay open and say nothing more, not even bookmarks, until their timeout ends them.
+        """Keep open watches open but silent, without even bookmarks, until their timeout ends them.
 
         Args:
             resource: the plural name of the kind; None for all.
 
         Returns:
-            how many fell silent.
+            how many were stalled.
         """
-        return self._front.stall_watches(resource)
+        return self._handler_chain.stall_watches(resource)
 
     # requests
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Answer one request.
+        """Return the response to one request.
 
-        Writes take effect at one moment inside the call; a cancelled call may have had its effect.
+        A write takes effect at one moment inside the call; a cancelled call may have taken effect.
 
         Raises:
-            NotSent: the server is not open.
-            OutcomeUnknown: a fault withheld the answer, or the request's timeout passed.
+            NotSent: the server is not running.
+            OutcomeUnknown: a fault withheld the response, or the request's timeout passed.
         """
         if not self._open:
             raise NotSent("the embedded API server is not running: use it inside 'async with'")
-        # One turn of the loop, as any transport takes: a client that asks in a loop must not starve the others.
+        # Yields once, as any transport does: a client that sends requests in a loop must not starve the others.
         await asyncio.sleep(0)
-        return await self._front.answer(_encodable(request))
+        return await self._handler_chain.handle(_without_surrogates(request))
 
-    # what was asked
+    # request log
 
     @property
     def log(self) -> RequestLog:
-        """Return what is remembered of requests: `RequestLog.writes`, `RequestLog.cycles`, `RequestLog.timeline`."""
-        return self._front.log
+        """Return the request log: `RequestLog.writes`, `RequestLog.cycles`, `RequestLog.timeline`."""
+        return self._handler_chain.log
 
     def requests(
         self,
@@ -203,9 +206,9 @@ class APIServer:
         user_agent: str | None = None,
         effective: bool | None = None,
     ) -> list[LoggedRequest]:
-        """Return the remembered requests that meet all conditions, oldest first.
+        """Return the logged requests that meet all conditions, oldest first.
 
-        What `apply` does is not among them.
+        The writes of `apply` are not among them.
 
         Args:
             verb: such as ``"patch"``, or several.
@@ -214,9 +217,9 @@ class APIServer:
             name: the object's name.
             namespace: the namespace.
             subresource: ``"status"``; ``""`` for requests to objects themselves.
-            status: the HTTP status of the answer.
+            status: the HTTP status of the response.
             user_agent: a part of the User-Agent header.
-            effective: whether storage was changed.
+            effective: whether the request changed stored data.
         """
         found = self.log.find(
             verb=verb,
@@ -231,22 +234,22 @@ class APIServer:
         return found if user_agent is None else [entry for entry in found if user_agent in entry.user_agent]
 
     def status_writes(self, name: str | None = None, *, kind: str | None = None) -> list[LoggedRequest]:
-        """Return the remembered requests that tried to write a ``/status``."""
+        """Return the logged requests that tried to write a ``/status``."""
         return self.requests(verb=("update", "patch"), subresource="status", name=name, kind=kind)
 
     def clear_requests(self) -> None:
-        """Forget the remembered requests."""
+        """Clear the request log."""
         self.log.clear()
 
     def statistics(self) -> ServerStatistics:
-        """Return the counts of this moment."""
-        cluster = self._front.core.cluster
+        """Return the current counts."""
+        cluster = self._handler_chain.handler.cluster
         stores: set[Store] = {resource.store for resource in cluster.registry.resources()}
         return ServerStatistics(
             objects=sum(len(store.objects) for store in stores),
             resource_version=cluster.revisions.current,
-            watches=self._front.watches,
-            requests=self._front.answered,
+            watches=self._handler_chain.watches,
+            requests=self._handler_chain.answered,
             requests_dropped=self.log.dropped,
             events_dropped=sum(store.dropped for store in stores),
         )
@@ -256,58 +259,58 @@ class APIServer:
     async def apply(self, *things: object) -> None:
         """Create or replace objects; return when CustomResourceDefinitions among them are served.
 
-        Cancellation leaves the objects before it in place.
+        Cancellation leaves the objects that were already applied.
 
         Args:
-            things: classes with a ``crd()``, documents, or paths of YAML or JSON files with any number of documents.
-                A namespaced object without a namespace goes to ``default``.
+            things: classes with a ``crd()`` method, documents, or paths of YAML or JSON files with any number of
+                documents. A namespaced object without a namespace goes to ``default``.
 
         Raises:
-            APIError: the server refused one; the message says which and why.
-            ConfigurationError: a file cannot be read, or a document names a kind that is not served.
+            APIError: the server refused an object; the message says which and why.
+            ConfigurationError: a file cannot be read, or a document has a kind that is not served.
             MissingExtra: a definition needs a library that is not installed.
         """
         for thing in things:
             for document in documents_of(thing):
-                self._front.core.apply(document)
-                self._front.tell_commits("by apply()")
+                self._handler_chain.handler.apply(document)
+                self._handler_chain.log_commits("by apply()")
         await asyncio.sleep(0)
 
     # sockets
 
     @property
     def token(self) -> str:
-        """Return the bearer token that requests over sockets have to carry; it differs from run to run."""
+        """Return the bearer token that requests over sockets must carry; it is random."""
         return self._token
 
     @property
     def url(self) -> str:
-        """Return the address; the first use begins to listen on a free port of 127.0.0.1.
+        """Return the server's URL. The first use starts listening on a free port of 127.0.0.1.
 
         Raises:
-            ConfigurationError: under virtual time, or outside a running event loop.
+            ConfigurationError: time is virtual, or no event loop is running.
         """
         return self._listener.url
 
     async def listen(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listen on a loopback address and return the URL; if it listens already, any free port is the one it has.
+        """Listen on a loopback address and return the URL. If the server listens already, `port` 0 returns that URL.
 
         Cancellation leaves the port unused.
 
         Args:
             host: a loopback address; 127.0.0.1 by default.
-            port: 0, the default, takes a free one.
+            port: 0, the default, uses a free port.
 
         Raises:
-            ConfigurationError: under virtual time, for an address that is not loopback, when the port is taken, or when
-                it listens already and another address or a certain port is asked for.
+            ConfigurationError: time is virtual, the address is not loopback, the port is in use, or the server listens
+                already on another address or port.
         """
         return await self._listener.listen(host, port)
 
-    def kubeconfig(self) -> dict[str, Any]:
-        """Return a kubeconfig that reaches this server.
+    def kubeconfig(self) -> JSONObject:
+        """Return a kubeconfig for this server.
 
-        The token stands in it twice: as the user's token, and as the first part of the server's path, since kubectl and
+        It holds the token twice: as the user's token, and as the first part of the server's path, because kubectl and
         client-go send no credentials without TLS.
 
         Raises:
@@ -324,7 +327,7 @@ class APIServer:
         }
 
     def write_kubeconfig(self, path: str | Path) -> Path:
-        """Write the kubeconfig, readable by its owner only, and return its path.
+        """Write the kubeconfig to a file that only its owner can read, and return its path.
 
         Raises:
             OSError: the file cannot be written.
@@ -338,7 +341,7 @@ class APIServer:
         return place
 
     def _unauthorized(self, request: HTTPRequest) -> HTTPResponse | None:
-        """Return the answer to a request without the token, or None."""
+        """Return the response to a request without the token, or None if it has the token."""
         sent = request.headers.get("authorization", "").encode(errors="replace")
         if self._begins_with_token(request.path) or hmac.compare_digest(sent, f"Bearer {self._token}".encode()):
             return None
@@ -353,13 +356,13 @@ class APIServer:
         prefix = f"/{self._token}"
         response = await self.send(replace(request, path=request.path[len(prefix) :] or "/"))
         if request.path == f"{prefix}/openapi/v3":
-            # Clients follow these links as they stand.
+            # Clients follow these links as they are.
             response.body = response.body.replace(b'"/openapi/', b'"%b/openapi/' % prefix.encode())
         return response
 
 
-def _encodable(request: HTTPRequest) -> HTTPRequest:
-    """Return a request with U+FFFD in place of lone surrogates, which have no form in UTF-8."""
+def _without_surrogates(request: HTTPRequest) -> HTTPRequest:
+    """Return a request with U+FFFD in place of lone surrogates, which UTF-8 cannot encode."""
     texts = (request.path, *(text for pair in request.query for text in pair), *request.headers.values())
     if all(map(str.isascii, texts)):
         return request

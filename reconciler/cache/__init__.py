@@ -1,35 +1,32 @@
-"""Keep local copies of objects up to date, tell who wants to know, and read from them.
+"""Informer caches: local copies of objects, kept up to date by watches, with change notification and cached reads.
 
-A `Cache` shares `Informer` objects; each mirrors one kind into a `Store` and tells handlers of each change. A
-`CachedClient` reads from there and writes to the server.
+A `Cache` shares `Informer` objects. Each informer mirrors one kind into a `Store` and notifies handlers of every
+change. A `CachedClient` reads from the stores and writes to the server.
 
-It promises:
+Guarantees:
 
-* Nothing that the server or the network does ends a watch: every failure is followed by a delay with jitter, and then
-  by a resume or a new list, whichever is right for it.
-* The store never goes back: a list is consistent or not older than what is known, and a lower version of the same
-  object is left out. If the server's own versions fall, as after a restore of etcd, everything starts anew and says so.
-* The store has a change before a handler hears of it, and what a handler hears, replayed, gives the store. Deletions
-  that no event told of are found by the next list.
-* Objects are held as the bytes that came; a reader gets a copy of its own and cannot harm another one.
-* A process reads what it has written, before the watch tells of it.
+* No failure of the server or the network ends a watch. Every failure is followed by a jittered delay, and then by a
+  resume or a new list, whichever fits the failure.
+* The store never goes back in time. A list is consistent or not older than what is known, and an older version of a
+  stored object is ignored. If the server's own versions decrease, as after a restore of etcd, everything is listed
+  again and a warning is logged.
+* The store is updated before handlers are notified, and replaying a handler's events reproduces the store. The next
+  list finds deletions for which no event arrived.
+* Objects are stored as the bytes received. A reader gets a private copy and cannot corrupt the cache.
+* A process reads its own writes, even before the watch delivers them.
 """
 
 from reconciler.cache.cache import Cache, CacheStatistics
 from reconciler.cache.cached_client import CachedClient
-from reconciler.cache.errors import CacheNotSynced, NotCached
+from reconciler.cache.decoding import cached_object
+from reconciler.cache.errors import CacheNotSynced, Failure, NotCached
 from reconciler.cache.handlers import Handler, HandlerRegistration
-from reconciler.cache.informer import Informer
-from reconciler.cache.reflector.failures import Failure
-from reconciler.cache.reflector.wire import Transform, cached_object
-from reconciler.cache.scope import Scope
-from reconciler.cache.statistics import InformerStatistics, ReflectorStatistics
-from reconciler.cache.store.index import owner_uids
-from reconciler.cache.store.object import CachedObject, CacheEvent, EventType, OwnerReference
-from reconciler.cache.store.overlay import OverlayStatistics
-from reconciler.cache.store.partition import HashRange, Partition
-from reconciler.cache.store.selector import LabelSelector
-from reconciler.cache.store.store import Store, StoreStatistics
+from reconciler.cache.informer import Informer, InformerStatistics
+from reconciler.cache.object import CachedObject, CachedOwner, CacheEvent, EventType
+from reconciler.cache.overlay import OverlayStatistics
+from reconciler.cache.scope import HashRange, LabelSelector, Partition, Scope, Transform
+from reconciler.cache.store import Store, StoreStatistics, owner_uids
+from reconciler.cache.watch import ReflectorStatistics
 
 __all__ = [
     "Cache",
@@ -38,6 +35,7 @@ __all__ = [
     "CacheStatistics",
     "CachedClient",
     "CachedObject",
+    "CachedOwner",
     "EventType",
     "Failure",
     "Handler",
@@ -48,7 +46,6 @@ __all__ = [
     "LabelSelector",
     "NotCached",
     "OverlayStatistics",
-    "OwnerReference",
     "Partition",
     "ReflectorStatistics",
     "Scope",

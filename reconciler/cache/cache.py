@@ -1,4 +1,4 @@
-"""Hold the informers of a process, each once, and start and stop them together."""
+"""The cache: a process's informers, shared, started and stopped together."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from dataclasses import dataclass
 from types import EllipsisType, TracebackType
 from typing import Self
 
+from reconciler.cache.decoding import version_in
 from reconciler.cache.errors import CacheNotSynced, NotCached
-from reconciler.cache.informer import Informer
-from reconciler.cache.reflector.wire import Transform
-from reconciler.cache.scope import Scope
-from reconciler.cache.statistics import InformerStatistics
-from reconciler.cache.store.partition import Partition
-from reconciler.cache.store.selector import format_labels
-from reconciler.cache.writes import version_in
+from reconciler.cache.informer import Informer, InformerStatistics
+from reconciler.cache.scope import Partition, Scope, Transform, format_labels
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, ReconcilerError
@@ -29,22 +25,22 @@ __all__ = ["Cache", "CacheStatistics"]
 
 _logger = logging.getLogger("reconciler.cache")
 
-_MAX_FOUND = 1024
-"""Kinds and namespaces whose informer is remembered; the others are looked for in each read."""
+_MAX_LOOKUPS = 1024
+"""Number of kind-and-namespace lookups to remember; others are searched on each read."""
 
 
-RENEWAL_TIMEOUT = 60.0
-"""Seconds after which the lists that follow a restore of etcd are waited for no longer; they go on."""
+RELIST_TIMEOUT = 60.0
+"""Seconds to wait for the lists that follow a restore of etcd; the lists continue after that."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
-    """Count what a cache holds.
+    """What a cache contains.
 
     Attributes:
-        objects: in all informers together.
-        bytes: of their documents.
-        informers: each one's own figures, in the order in which they were asked for.
+        objects: number of objects in all informers.
+        bytes: total size of their documents.
+        informers: the counters of each informer, in order of creation.
     """
 
     objects: int
@@ -53,25 +49,25 @@ class CacheStatistics:
 
 
 class Cache:
-    """Share informers between all who want the same objects.
+    """A set of informers, shared between all users that want the same objects.
 
-    Use it with ``async with``, or `start` and `stop` it. It belongs to one event loop.
+    Use it with ``async with``, or call `start` and `stop`. It belongs to one event loop.
 
     Args:
         client: sends lists and watches; a plain `Client`.
-        namespaces: the namespaces that informers watch unless told otherwise; None, the default, for all of them.
-        resync: seconds between two RESYNC events of each object, unless told otherwise; None, the default, for never.
-        list_in_pages: list kinds in pages of 500 in place of one stream. On Kubernetes 1.34 and newer, which answer
-            pages from memory, a large kind is ready sooner for less CPU on both sides (docs/performance.md); older API
+        namespaces: the namespaces that informers watch by default; None, the default, for all.
+        resync: default seconds between two RESYNC events of each object; None, the default, for never.
+        list_in_pages: list kinds in pages of 500 instead of one stream. Kubernetes 1.34 and newer answer pages from
+            memory, so that a large kind is ready sooner for less CPU on both sides (docs/performance.md). Older API
             servers read each page from etcd. Default False.
-        partition: gives the part of a kind that this process answers for, which narrows every informer of the kind;
-            None for all of it. Default: all of every kind.
-        clock: the clock in force by default.
-        rng: source of jitter; a fresh one by default.
+        partition: returns the part of a kind that this process is responsible for, which narrows every informer of the
+            kind; None for all of it. Default: all of every kind.
+        clock: default: the current clock.
+        rng: source of jitter; default: a new one.
 
     Raises:
         ValueError: `namespaces` is empty.
-        ConfigurationError: they are more than the client may open watches.
+        ConfigurationError: there are more namespaces than watches that the client may open.
     """
 
     def __init__(
@@ -87,15 +83,17 @@ class Cache:
     ) -> None:
         self._client = client
         self._partition = partition
-        self._namespaces = _sorted(namespaces)
+        self._namespaces = _sorted_names(namespaces)
         self._resync = resync
         self._list_in_pages = list_in_pages
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._informers: dict[Scope, Informer] = {}
-        self._found: dict[tuple[GroupVersionKind, str | None], Informer] = {}  # as long as there are no others
+        self._lookups: dict[
+            tuple[GroupVersionKind, str | None], Informer
+        ] = {}  # lookups; cleared when an informer is added or removed
         self._tasks: dict[Informer, asyncio.Task[None]] = {}
-        self._renewal: asyncio.Task[None] | None = None  # lists everything after a restore of etcd
+        self._relist_task: asyncio.Task[None] | None = None  # lists everything again after a restore of etcd
         self._started = False
         self._stopped = False
         if self._namespaces is not None:
@@ -103,12 +101,12 @@ class Cache:
 
     @property
     def started(self) -> bool:
-        """Say whether informers are running."""
+        """Return whether informers are running."""
         return self._started and not self._stopped
 
     @property
     def informers(self) -> tuple[Informer, ...]:
-        """Return all informers, in the order in which they were asked for."""
+        """Return all informers, in order of creation."""
         return tuple(self._informers.values())
 
     async def informer(
@@ -123,33 +121,33 @@ class Cache:
         transform: Transform | None = None,
         resync: float | None = None,
     ) -> Informer:
-        """Return the informer for some objects; made at the first call, and started at once if the cache runs.
+        """Return the informer for some objects; the first call creates it, and starts it if the cache is running.
 
-        Whoever asks for the same gets the same. Metadata alone is served by an informer that holds whole objects, if
-        there is one. A kind that the server does not serve yet is looked for again with back-off once the informer
-        runs. Cancellation leaves the cache as it was.
+        Equal arguments return the same informer. A metadata-only request is served by an informer with whole objects if
+        there is one. If the server does not serve the kind yet, the running informer retries discovery with backoff.
+        Cancellation leaves the cache unchanged.
 
         Args:
             kind: a `Resource` class, ``"group/version/Kind"``, a GroupVersionKind or a ResourceType.
-            namespaces: what to watch, each namespace by a watch of its own; None for all. Default: the cache's. Nothing
-                of this holds for cluster-scoped kinds.
-            label_selector: text in the API's syntax, or a mapping of what must be equal. Default: everything.
+            namespaces: the namespaces to watch, one watch each; None for all. Default: the cache's. Ignored for
+                cluster-scoped kinds.
+            label_selector: text in the API's syntax, or a mapping of required values. Default: everything.
             field_selector: the same for fields.
-            metadata_only: hold no spec, status or data. Default False.
-            managed_fields: hold ``metadata.managedFields`` too. Default False.
-            transform: applied to each object before it is stored; costs a decode and an encode an event.
+            metadata_only: store no spec, status or data. Default False.
+            managed_fields: store ``metadata.managedFields`` too. Default False.
+            transform: applied to each object before it is stored; costs one decode and one encode per event.
             resync: seconds between two RESYNC events of each object. Default: the cache's.
 
         Raises:
-            ValueError: a selector or the kind cannot be read, or `namespaces` is empty.
-            ConfigurationError: the watches would be more than the client may have open.
+            ValueError: a selector or the kind is malformed, or `namespaces` is empty.
+            ConfigurationError: there would be more watches than the client may open.
             ReconcilerError: the cache is stopped.
         """
         if self._stopped:
             raise ReconcilerError("the cache is stopped; make a new one")
         resource = kind if isinstance(kind, ResourceType) else await self._resource_type(kind)
         gvk = resource.gvk if resource is not None else gvk_from(kind)  # type: ignore[arg-type]
-        watched = self._namespaces if isinstance(namespaces, EllipsisType) else _sorted(namespaces)
+        watched = self._namespaces if isinstance(namespaces, EllipsisType) else _sorted_names(namespaces)
         scope = Scope(
             gvk,
             None if resource is not None and not resource.namespaced else watched,
@@ -168,18 +166,18 @@ class Cache:
         try:
             return await self._client.resource_type(kind)
         except ReconcilerError as error:
-            _logger.info("%s cannot be watched yet: %s", gvk_from(kind), error)
+            _logger.info("%s cannot be watched yet, discovery will be retried: %s", gvk_from(kind), error)
             return None
 
     def _existing(self, scope: Scope) -> Informer | None:
         found = self._informers.get(scope)
         if found is None and scope.metadata_only:
-            found = self._informers.get(scope.of_whole_objects())
+            found = self._informers.get(scope.with_whole_objects())
         return found
 
     def _add(self, scope: Scope, resource: ResourceType | None) -> Informer:
         self._check_streams(sum(one.streams for one in [*self._informers, scope]))
-        self._found.clear()
+        self._lookups.clear()
         informer = self._informers[scope] = Informer(
             self._client,
             scope,
@@ -199,63 +197,63 @@ class Cache:
         limit = self._client.max_streams
         if limit is not None and streams > limit:
             raise ConfigurationError(
-                f"the cache would open {streams} watches, one for each kind and namespace, but the client has a limit "
-                f"of {limit}: watch all namespaces (namespaces=None), or raise max_streams of Client.from_config"
+                f"the cache would open {streams} watches, one for each kind and namespace, but the client allows "
+                f"{limit}: watch all namespaces (namespaces=None), or raise max_streams of Client.from_config"
             )
 
     def find(self, gvk: GroupVersionKind, namespace: str | None = None) -> Informer:
-        """Return the informer that answers reads of a kind: of whole objects, and the least narrowed.
+        """Return the informer that answers reads of a kind: one with whole objects, and the least narrowed.
 
         Args:
             gvk: the kind.
-            namespace: where to read; None for all that is watched, or a cluster-scoped kind.
+            namespace: the namespace to read; None for all that are watched, or a cluster-scoped kind.
 
         Raises:
-            NotCached: there is none, or the choice is not clear.
+            NotCached: no informer qualifies, or the choice is ambiguous.
         """
-        found = self._found.get((gvk, namespace))
+        found = self._lookups.get((gvk, namespace))
         if found is None:
             found = self._find(gvk, namespace)
-            if found.synced and len(self._found) < _MAX_FOUND:  # before that it is not known what the others cover
-                self._found[gvk, namespace] = found
+            if found.synced and len(self._lookups) < _MAX_LOOKUPS:  # until then the others' scopes are unknown
+                self._lookups[gvk, namespace] = found
         return found
 
     def _find(self, gvk: GroupVersionKind, namespace: str | None) -> Informer:
         informers = [informer for informer in self._informers.values() if informer.gvk == gvk]
         whole = [informer for informer in informers if informer.scope.whole]
         covering = [informer for informer in whole if namespace is None or informer.covers(namespace)]
-        plain = [informer for informer in covering if not informer.scope.selective]
+        plain = [informer for informer in covering if not informer.scope.has_selector]
         found = min(plain, key=_narrowness, default=None)
         if found is None and len(covering) == 1:
             found = covering[0]
         if found is None:
-            raise NotCached(_why_not(gvk, namespace, informers, whole, covering))
+            raise NotCached(_not_cached_message(gvk, namespace, informers, whole, covering))
         return found
 
-    def wrote(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
-        """Lay the answer to a write of this process over what is cached of its kind; see `Informer.wrote`.
+    def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
+        """Apply the answer to a write of this process to the informers of its kind; see `Informer.record_write`.
 
-        What is cached in another version of the API is in doubt until the watch has come to the write, since the answer
-        does not show the object in that version.
+        The answer does not show the object in another version of the API. Objects cached in another version are
+        therefore invalidated until the watch reaches the write.
         """
         for informer in self._of_kind(resource, request.namespace):
             if informer.gvk == resource.gvk:
-                informer.wrote(verb, request, answer)
+                informer.record_write(verb, request, answer)
             else:
-                informer.overlay.doubt(request, version_in(answer, verb))
+                informer.overlay.invalidate(request, version_in(answer, verb))
 
-    def doubt(self, resource: ResourceType, request: Request) -> None:
-        """Take it that this process may have written an object; see `Overlay.doubt`."""
+    def invalidate(self, resource: ResourceType, request: Request) -> None:
+        """Mark an object as possibly written by this process; see `Overlay.invalidate`."""
         for informer in self._of_kind(resource, request.namespace):
-            informer.overlay.doubt(request)
+            informer.overlay.invalidate(request)
 
-    def doubt_all(self, resource: ResourceType, namespace: str | None) -> None:
-        """Take it that this process may have written any object of a namespace; see `Overlay.doubt_all`."""
+    def invalidate_all(self, resource: ResourceType, namespace: str | None) -> None:
+        """Mark every object of a namespace as possibly written by this process; see `Overlay.invalidate_all`."""
         for informer in self._of_kind(resource, namespace):
-            informer.overlay.doubt_all(namespace)
+            informer.overlay.invalidate_all(namespace)
 
     def _of_kind(self, resource: ResourceType, namespace: str | None) -> list[Informer]:
-        """Return the informers of a kind, in whatever version of the API, that cover a namespace."""
+        """Return the informers of a kind, in any version of the API, that cover a namespace."""
         group_kind = (resource.gvk.group, resource.gvk.kind)
         return [
             informer
@@ -264,22 +262,24 @@ class Cache:
         ]
 
     async def remove(self, informer: Informer) -> None:
-        """End an informer's watch and forget it; harmless when it is not, or no more, of this cache.
+        """Stop an informer and remove it; does nothing if it does not belong to this cache.
 
-        What is in its store can still be read, and grows old; its handlers hear nothing more. Who asks for the same
-        again gets a new one. Nobody else may need it any more: it may be shared. Cancellation leaves the watch to end
-        by itself.
+        Its store remains readable but is no longer updated, and its handlers are no longer notified. A later request
+        for the same objects creates a new informer. Make sure nothing else uses it: it may be shared. If cancelled, the
+        watch ends in the background.
         """
         if self._informers.get(informer.scope) is informer:
             del self._informers[informer.scope]
-            self._found.clear()
+            self._lookups.clear()
         task = self._tasks.pop(informer, None)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     async def start(self) -> None:
-        """Start all informers; returns before they are synced. Harmless when they run already; nothing to be cancelled.
+        """Start all informers and return before they are synced; does nothing if they are running.
+
+        There is no await in it, so cancellation cannot interrupt it.
 
         Raises:
             ReconcilerError: the cache was stopped.
@@ -295,13 +295,13 @@ class Cache:
             self._tasks[informer] = asyncio.create_task(informer.run(), name=f"informer of {informer.scope}")
 
     async def wait_synced(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
-        """Wait until every informer that exists now has its complete initial list. Cancellation changes nothing.
+        """Wait until every existing informer has its complete initial list. Cancellation changes nothing.
 
         Args:
-            timeout: seconds; None, the default, waits for ever.
+            timeout: seconds; None, the default, waits indefinitely.
 
         Raises:
-            CacheNotSynced: it took longer; the error says what was tried on which kind, and what the server answered.
+            CacheNotSynced: the timeout expired. The error contains the failed action, the kind and the server's answer.
         """
         informers = self.informers
         try:
@@ -314,15 +314,15 @@ class Cache:
             raise CacheNotSynced(f"the cache is not synced after {timeout:g} s{started}: {problems}") from None
 
     async def refresh(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
-        """Bring every informer that exists now to a state that is not older than this call; see `Informer.refresh`.
+        """Bring every existing informer to a state not older than this call; see `Informer.refresh`.
 
         Cancellation ends the waiting, not the lists.
 
         Args:
-            timeout: seconds; None, the default, waits for ever.
+            timeout: seconds; None, the default, waits indefinitely.
 
         Raises:
-            CacheNotSynced: it took longer.
+            CacheNotSynced: the timeout expired.
         """
         informers = self.informers
         try:
@@ -335,28 +335,28 @@ class Cache:
     def _relist(self) -> None:
         """List every kind again, once: if the history of one was rewritten, so was that of the others.
 
-        What is stored of them may be of the past that is gone, and their watches may go on as if nothing had happened.
+        Their stores may contain objects of the lost history, and their watches may continue as if nothing had happened.
         """
-        if self._renewal is None or self._renewal.done():
-            self._renewal = asyncio.create_task(self._renew(), name="lists after a restore of etcd")
+        if self._relist_task is None or self._relist_task.done():
+            self._relist_task = asyncio.create_task(self._relist_all(), name="lists after a restore of etcd")
 
-    async def _renew(self) -> None:
+    async def _relist_all(self) -> None:
         synced = [informer for informer in self.informers if informer.synced]
-        await asyncio.gather(*(informer.refresh(RENEWAL_TIMEOUT) for informer in synced), return_exceptions=True)
+        await asyncio.gather(*(informer.refresh(RELIST_TIMEOUT) for informer in synced), return_exceptions=True)
 
     async def stop(self) -> None:
-        """End all watches; what is cached can still be read, and grows old.
+        """Stop all watches; the stores remain readable but are no longer updated.
 
-        Cancellation leaves the watches to end by themselves.
+        If cancelled, the watches end in the background.
         """
         self._stopped = True
-        tasks = [*self._tasks.values(), *([self._renewal] if self._renewal is not None else [])]
+        tasks = [*self._tasks.values(), *([self._relist_task] if self._relist_task is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
-        """Start. Cancellation does not arrive here."""
+        """Start the cache. Cancellation cannot interrupt it."""
         await self.start()
         return self
 
@@ -366,14 +366,14 @@ class Cache:
         await self.stop()
 
     def unreadable(self) -> list[tuple[str, int]]:
-        """Return each kind and how many of its cached objects cannot be decoded; may be called from any thread."""
+        """Return each kind and how many of its cached objects cannot be decoded. Safe to call from any thread."""
         counts: Counter[str] = Counter()
         for informer in self.informers:
             counts[str(informer.gvk)] += informer.store.unreadable
         return list(counts.items())
 
     def statistics(self) -> CacheStatistics:
-        """Count what is held and was done."""
+        """Return what the cache contains."""
         informers = tuple(informer.statistics() for informer in self._informers.values())
         return CacheStatistics(
             objects=sum(one.store.objects for one in informers),
@@ -382,7 +382,7 @@ class Cache:
         )
 
 
-def _sorted(namespaces: Sequence[str] | None) -> tuple[str, ...] | None:
+def _sorted_names(namespaces: Sequence[str] | None) -> tuple[str, ...] | None:
     if namespaces is None:
         return None
     if isinstance(namespaces, str) or not namespaces or not all(namespaces):
@@ -395,7 +395,7 @@ def _narrowness(informer: Informer) -> tuple[bool, int]:
     return scope.transform is not None, len(scope.namespaces) if scope.namespaces is not None else 0
 
 
-def _why_not(
+def _not_cached_message(
     gvk: GroupVersionKind,
     namespace: str | None,
     informers: Sequence[Informer],
@@ -406,9 +406,9 @@ def _why_not(
     if not informers:
         return f"{gvk} is not cached: declare it (owns=, watches=, cache.informer), or {live}"
     if not whole:
-        return f"of {gvk} only metadata is cached: read it from the store of its informer, or {live}"
+        return f"only metadata is cached of {gvk}: read it from the store of its informer, or {live}"
     if not covering:
         watched = sorted({name for informer in whole for name in informer.scope.namespaces or ()})
         return f"{gvk} is not cached in namespace {namespace!r}, only in {', '.join(watched)}: {live}"
     several = "; ".join(str(informer.scope) for informer in covering)
-    return f"{gvk} is cached by several selectors ({several}): read the store of one of them, or {live}"
+    return f"{gvk} is cached by several selectors ({several}): read the store of one of these informers, or {live}"

@@ -1,4 +1,4 @@
-"""Read declared kinds from the cache and write to the server; what was written is read back at once."""
+"""A client that reads declared kinds from the cache, sees its own writes immediately, and writes to the server."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import msgspec
 from reconciler.cache.cache import Cache
 from reconciler.cache.errors import CacheNotSynced, NotCached
 from reconciler.cache.informer import Informer
-from reconciler.cache.store.object import CachedObject
-from reconciler.cache.store.overlay import OverlayExpired
-from reconciler.cache.store.selector import LabelSelector, format_labels, matches_fields, parse_fields
+from reconciler.cache.object import CachedObject
+from reconciler.cache.overlay import OverlayExpired
+from reconciler.cache.scope import LabelSelector, format_labels, matches_fields, parse_fields
 from reconciler.client import Client, InvalidItem, ListResult, Selector
 from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request, ResourceType, current_cycle, parse_version
@@ -27,12 +27,12 @@ R = TypeVar("R", bound=AnyResource)
 T = TypeVar("T")
 
 
-class HeardClient(Client):
-    """Be a `Client` whose writes a cache hears of.
+class WriteTrackingClient(Client):
+    """A `Client` that reports its writes to a cache.
 
     Args:
         client: sends the requests.
-        cache: lays the writes over what it holds.
+        cache: records the writes.
     """
 
     def __init__(self, client: Client, cache: Cache) -> None:
@@ -40,25 +40,25 @@ class HeardClient(Client):
         self._cache = cache
 
     def _wrote(self, rt: ResourceType, verb: str, request: Request, answer: bytes) -> None:
-        self._cache.wrote(rt, verb, request, answer)
+        self._cache.record_write(rt, verb, request, answer)
 
     def _unsure(self, rt: ResourceType, request: Request) -> None:
-        self._cache.doubt(rt, request)
+        self._cache.invalidate(rt, request)
 
     def _deleted_all(self, rt: ResourceType, namespace: str | None) -> None:
-        self._cache.doubt_all(rt, namespace)
+        self._cache.invalidate_all(rt, namespace)
 
 
-class CachedClient(HeardClient):
-    """Be a `Client` whose `get` and `list` answer from a cache, without a request.
+class CachedClient(WriteTrackingClient):
+    """A `Client` whose `get` and `list` are answered by a cache, without a request.
 
-    What comes back is a private copy; changing it changes nothing else. This process's own writes through this client,
-    and through its `live`, are seen at once, before the watch tells of them. Where the answer to a write does not say
-    what is stored (it was lost, `delete_all_of` deleted many, ``"scale"`` changed the object behind it), the next read
-    of what may have changed asks the server, once. Everything but `get` and `list` speaks to the server.
+    Results are private copies. This process's own writes through this client, and through its `live`, are visible
+    immediately, before the watch delivers them. If the answer to a write does not tell what is stored (it was lost,
+    `delete_all_of` deleted many objects, ``"scale"`` changed the object behind it), the next read of the affected
+    objects asks the server, once. All other methods talk to the server.
 
-    A kind that the cache does not hold is an error, not a request: a read that silently costs a request each time, or
-    starts a watch of the whole cluster, is found late. `live` reads from the server.
+    Reading a kind that is not cached is an error, not a request: a read that silently costs a request each time, or
+    starts a watch of the whole cluster, would go unnoticed. Use `live` to read from the server.
 
     Args:
         client: sends the requests.
@@ -67,15 +67,15 @@ class CachedClient(HeardClient):
 
     @property
     def live(self) -> Client:
-        """Return the client that reads the server. Writes through it are laid over the cache like those of this one."""
-        return HeardClient(self, self._cache)
+        """Return a client that reads from the server. Its writes are applied to the cache as well."""
+        return WriteTrackingClient(self, self._cache)
 
     @overload
     async def get(self, kind: type[R], name: str, namespace: str | None = None) -> R: ...
     @overload
     async def get(self, kind: str | GroupVersionKind, name: str, namespace: str | None = None) -> Unstructured: ...
     async def get(self, kind: KindLike, name: str, namespace: str | None = None) -> AnyResource | Unstructured:
-        """Read one object from the cache.
+        """Return one object from the cache.
 
         Waits up to 30 s for the kind's initial list. Cancellation changes nothing.
 
@@ -85,10 +85,10 @@ class CachedClient(HeardClient):
             namespace: its namespace; None for cluster-scoped kinds.
 
         Raises:
-            NotFound: the cache holds no such object.
+            NotFound: the cache has no such object.
             NotCached: the kind, or the namespace, is not cached; `live` reads it.
-            CacheNotSynced: there is no initial list after 30 s.
-            ValueError: a namespaced kind without namespace.
+            CacheNotSynced: the initial list is not complete after 30 s.
+            ValueError: the kind is namespaced and no namespace is given.
             InvalidObject: the object cannot be decoded, or does not fit the class.
         """
         gvk = gvk_from(kind)
@@ -131,23 +131,23 @@ class CachedClient(HeardClient):
         field_selector: Selector | None = None,
         limit: int = 500,  # noqa: ARG002 - the cache has no pages
     ) -> ListResult[Any]:
-        """Read objects from the cache, in the order of namespace and name.
+        """Return objects from the cache, sorted by namespace and name.
 
         Waits up to 30 s for the kind's initial list. An object that cannot be decoded or does not fit the class is left
-        out, named in `ListResult.invalid`, and logged once a version. Cancellation changes nothing.
+        out, listed in `ListResult.invalid`, and logged once per version. Cancellation changes nothing.
 
         Args:
             kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
             namespace: None for all that are cached, or for cluster-scoped kinds.
-            label_selector: text in the API's syntax, or a mapping of what must be equal.
-            field_selector: the same for ``metadata.name``, ``metadata.namespace``, and each field that the informer's
-                store has an index of, under the field's path.
-            limit: means nothing here.
+            label_selector: text in the API's syntax, or a mapping of required values.
+            field_selector: the same for ``metadata.name``, ``metadata.namespace``, and each field for which the
+                informer's store has an index named after the field's path.
+            limit: ignored: the cache has no pages.
 
         Raises:
             NotCached: the kind, the namespace, or a field of the selector is not cached; `live` reads it.
-            CacheNotSynced: there is no initial list after 30 s.
-            ValueError: a selector cannot be read.
+            CacheNotSynced: the initial list is not complete after 30 s.
+            ValueError: a selector is malformed.
         """
         gvk = gvk_from(kind)
         informer, namespace = await self._informer(gvk, namespace)
@@ -167,18 +167,18 @@ class CachedClient(HeardClient):
         return ListResult(found, informer.version(namespace), invalid)
 
     async def _informer(self, gvk: GroupVersionKind, namespace: str | None) -> tuple[Informer, str | None]:
-        """Return what answers a read, when it is ready, and the namespace to read in."""
+        """Return the synced informer for a read, and the namespace to read."""
         informer = self._cache.find(gvk, namespace or self._defaults.namespace)
         if not informer.synced:
             if not self._cache.started:
-                raise CacheNotSynced(f"{gvk} cannot be read before the cache is started; client.live can")
+                raise CacheNotSynced(f"{gvk} cannot be read before the cache is started; use client.live")
             await informer.wait_synced(READ_TIMEOUT)
         return informer, self._defaults.place(informer.resource, namespace)
 
     async def peek(self, kind: KindLike, request: Request) -> CachedObject | None:
-        """Return what `get` would read, as it is cached and undecoded; None when the cache holds no such object.
+        """Return the object that `get` would read, cached and undecoded; None if the cache has no such object.
 
-        It is no read of the reconcile that it is called in. Cancellation changes nothing.
+        It does not count as a read of the current reconcile. Cancellation changes nothing.
 
         Args:
             kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
@@ -191,48 +191,48 @@ class CachedClient(HeardClient):
         return await self._read(informer, lambda: informer.overlay.get(request))
 
     async def _read(self, informer: Informer, read: Callable[[], T]) -> T:
-        """Read from the overlay; what the watch has not told for too long, and what is in doubt, from the server."""
+        """Read from the overlay; read expired and invalidated entries from the server."""
         while True:
             try:
                 return read()
             except OverlayExpired as expired:
-                # Another write may come into doubt meanwhile, hence the loop; each turn settles what it met.
+                # Another object may be invalidated while waiting, hence the loop; each turn resolves what it met.
                 for namespace, doubt in expired.namespaces.items():
                     await self._renew_all(informer, namespace, doubt)
                 for request, entry in expired.objects.items():
                     await self._renew(informer, request, entry)
 
     async def _renew(self, informer: Informer, request: Request, entry: object) -> None:
-        """Ask the server for one object, and believe the answer until the watch has passed it."""
-        overlay, before = informer.overlay, informer.overlay.seen(request)
-        # Not a get: whoever may list and watch need not be allowed to get.
+        """Ask the server for one object, and trust the answer until the watch has passed it."""
+        overlay, before = informer.overlay, informer.overlay.peek(request)
+        # Not a get: a client that may list and watch may not be allowed to get.
         found = await self.live.list(informer.gvk, request.namespace, field_selector={"metadata.name": request.name})
         if found.invalid:
-            overlay.settled(request, entry)
+            overlay.resolve(request, entry)
         elif not found:
-            overlay.absent(request, entry, before)
+            overlay.resolve_absent(request, entry, before)
         for one in found:
-            overlay.settled(request, entry)
-            informer.wrote("get", request, msgspec.json.encode(one.to_dict()))
+            overlay.resolve(request, entry)
+            informer.record_write("get", request, msgspec.json.encode(one.to_dict()))
 
     async def _renew_all(self, informer: Informer, namespace: str | None, doubt: object) -> None:
-        """Ask the server for all objects of a namespace, and believe the answer until the watch has passed it."""
+        """Ask the server for all objects of a namespace, and trust the answer until the watch has passed it."""
         overlay, scope = informer.overlay, informer.scope
         found = await self.live.list(
             informer.gvk, namespace, label_selector=scope.labels, field_selector=scope.field_selector
         )
-        overlay.settled(namespace, doubt)
+        overlay.resolve(namespace, doubt)
         present = {one.key for one in found} | {one.key for one in found.invalid}
         version = parse_version(found.resource_version)
-        for cached in overlay.seen_in(namespace):
+        for cached in overlay.peek_all(namespace):
             if cached.request in present:
                 continue
             if not isinstance(version, int) or not isinstance(cached.version, int):
-                overlay.doubt(cached.request)  # nobody can tell which is newer
+                overlay.invalidate(cached.request)  # opaque versions: unknown which is newer
             elif cached.version <= version:
-                overlay.deleted(cached.request, cached.uid)
+                overlay.record_deletion(cached.request, cached.uid)
         for one in found:
-            informer.wrote("get", one.key, msgspec.json.encode(one.to_dict()))
+            informer.record_write("get", one.key, msgspec.json.encode(one.to_dict()))
 
     @staticmethod
     def _report(gvk: GroupVersionKind, found: Sequence[CachedObject]) -> None:
@@ -253,7 +253,7 @@ def _request(resource: ResourceType, name: str, namespace: str | None) -> Reques
 def _by_fields(
     informer: Informer, namespace: str | None, fields: Sequence[tuple[str, str, str]]
 ) -> Sequence[CachedObject]:
-    """Return what the fields of a selector leave: by an index where they need one, else by the key."""
+    """Return the objects that match the fields of a selector, through an index or by key."""
     namespace = namespace if informer.resource.namespaced else None
     of_key = tuple(field for field in fields if field[0] in ("metadata.name", "metadata.namespace"))
     indexed = [field for field in fields if field not in of_key]
@@ -261,8 +261,8 @@ def _by_fields(
     for path, operator, value in indexed:
         if operator != "=" or not informer.store.has_index(path):
             raise NotCached(
-                f"{informer.gvk} cannot be selected by {path}{operator}{value} in the cache: add an index of that name "
-                "(informer.store.add_index) and ask for equality, or read it from the server with client.live"
+                f"{informer.gvk} cannot be selected by {path}{operator}{value} in the cache: add an index so named "
+                "(informer.store.add_index) and ask for equality, or use client.live"
             )
         matching = informer.overlay.by_index(path, value, namespace)
         kept = {cached.request for cached in matching}

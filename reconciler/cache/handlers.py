@@ -1,26 +1,31 @@
-"""Tell the handlers of an informer what happened, one after the other, and survive what they do."""
+"""Event handlers of an informer, and the periodic resync that notifies them of every object again."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from reconciler.cache.store.object import CacheEvent
+from reconciler.cache.object import CacheEvent, EventType
+from reconciler.cache.store import Store
+from reconciler.errors import error_text
 
 if TYPE_CHECKING:
     from reconciler.cache.informer import Informer
 
-__all__ = ["Handler", "HandlerRegistration", "Handlers"]
+__all__ = ["Handler", "HandlerRegistration", "Handlers", "Resync"]
+
 
 Handler = Callable[[CacheEvent], None]
-"""Hear of a change. Called on the event loop, so it must be quick; it computes keys and adds them to a queue."""
+"""Called on the event loop for each change. It must be quick: compute keys and add them to a queue."""
 
 _logger = logging.getLogger("reconciler.cache")
 
 
 class HandlerRegistration:
-    """Be one handler's place at an informer; made by `Informer.add_handler`.
+    """One handler registered with an informer; returned by `Informer.add_handler`.
 
     Attributes:
         errors: how often the handler failed.
@@ -34,7 +39,7 @@ class HandlerRegistration:
 
     @property
     def synced(self) -> bool:
-        """Say whether everything that was there at the beginning was delivered to this handler."""
+        """Return whether the initial list was delivered to this handler."""
         return self._informer.synced
 
     async def wait_synced(self) -> None:
@@ -42,43 +47,44 @@ class HandlerRegistration:
         await self._informer.wait_synced()
 
     def remove(self) -> None:
-        """Let the handler hear nothing more; harmless when it was removed before."""
+        """Stop notifying the handler; does nothing if it was already removed."""
         self._handlers.remove(self)
 
     def deliver(self, event: CacheEvent) -> None:
-        """Call the handler and contain what it raises."""
+        """Call the handler; its exceptions are logged and counted."""
         try:
             self._handler(event)
-        except Exception:
+        except Exception as error:
             self.errors += 1
             self._handlers.errors += 1
             level = logging.ERROR if self.errors == 1 else logging.DEBUG
-            _logger.log(level, "a handler failed on %s of %r", event.type.value, event.object, exc_info=True)
+            text = f"{type(error).__name__}: {error_text(error)}"
+            _logger.log(level, "handler failed on %s of %r: %s", event.type.value, event.object, text, exc_info=True)
 
 
 class Handlers:
-    """Hold the handlers of one informer.
+    """The handlers of one informer, notified in the order of registration.
 
     Attributes:
-        errors: how often one of them failed, removed ones included.
-        events: how many events were told.
+        errors: how often a handler failed, including removed handlers.
+        events: number of delivered events.
     """
 
     def __init__(self) -> None:
         self.errors = 0
         self.events = 0
-        self._registrations: tuple[HandlerRegistration, ...] = ()  # replaced, never changed: it may be iterated over
+        self._registrations: tuple[HandlerRegistration, ...] = ()  # replaced, never mutated: `notify` may be iterating
 
     def add(self, registration: HandlerRegistration) -> None:
-        """Let a handler hear of what follows."""
+        """Add a handler for all future events."""
         self._registrations = (*self._registrations, registration)
 
     def remove(self, registration: HandlerRegistration) -> None:
-        """Let a handler hear nothing more."""
+        """Remove a handler."""
         self._registrations = tuple(held for held in self._registrations if held is not registration)
 
-    def tell(self, event: CacheEvent) -> None:
-        """Deliver an event to every handler, in the order in which they came."""
+    def notify(self, event: CacheEvent) -> None:
+        """Deliver an event to every handler."""
         self.events += 1
         for registration in self._registrations:
             registration.deliver(event)
@@ -86,3 +92,60 @@ class Handlers:
     def __len__(self) -> int:
         """Return the number of handlers."""
         return len(self._registrations)
+
+
+JITTER = 0.1
+"""Relative jitter of each resync period, so that informers do not resync together; controller-runtime's value."""
+
+_EVENTS_BETWEEN_YIELDS = 500
+
+
+class Resync:
+    """Periodic RESYNC events for all stored objects; they cost no request.
+
+    Args:
+        store: contains the objects.
+        handlers: the handlers to notify.
+        rng: source of the jitter.
+    """
+
+    def __init__(self, store: Store, handlers: Handlers, *, rng: random.Random) -> None:
+        self._store = store
+        self._handlers = handlers
+        self._rng = rng
+        self._period: float | None = None
+        self._changed = asyncio.Event()
+
+    def every(self, period: float | None) -> None:
+        """Set the period in seconds; the shortest of several requested periods applies, and None changes nothing.
+
+        Raises:
+            ValueError: the period is not positive.
+        """
+        if period is None:
+            return
+        if not period > 0:
+            raise ValueError(f"resync must be more than 0 seconds, not {period!r}; None disables it")
+        if self._period is None or period < self._period:
+            self._period = period
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Resync until cancelled."""
+        while True:
+            period = self._period
+            if period is not None:
+                period *= self._rng.uniform(1 - JITTER, 1 + JITTER)
+            try:
+                async with asyncio.timeout(period):
+                    await self._changed.wait()
+                self._changed.clear()
+            except TimeoutError:
+                await self._repeat_all()
+
+    async def _repeat_all(self) -> None:
+        for number, cached in enumerate(self._store, 1):
+            if self._store.get(cached.request) is cached:
+                self._handlers.notify(CacheEvent(EventType.RESYNC, old=cached, new=cached))
+            if number % _EVENTS_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)

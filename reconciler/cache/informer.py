@@ -1,4 +1,4 @@
-"""Keep the objects of one kind up to date and tell handlers what changes."""
+"""The informer: one kind mirrored into a store, with handlers that are notified of every change."""
 
 from __future__ import annotations
 
@@ -6,47 +6,82 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
-from reconciler.cache.errors import CacheNotSynced
-from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers
-from reconciler.cache.reflector.failures import Failure, Pacer
-from reconciler.cache.reflector.feed import Feed
-from reconciler.cache.reflector.reflector import Reflector
-from reconciler.cache.reflector.source import Source
-from reconciler.cache.reflector.wire import WireReader
-from reconciler.cache.resync import Resync
-from reconciler.cache.scope import Scope
-from reconciler.cache.statistics import InformerStatistics, ReflectorStatistics
-from reconciler.cache.store.index import refuse_coroutine_function
-from reconciler.cache.store.object import CacheEvent, EventType
-from reconciler.cache.store.overlay import Overlay
-from reconciler.cache.store.partition import HashRange
-from reconciler.cache.store.store import Store, WritableStore
-from reconciler.cache.writes import read_answer
+from reconciler.cache.decoding import WireReader, read_answer
+from reconciler.cache.errors import BackoffManager, CacheNotSynced, Failure
+from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync
+from reconciler.cache.object import CacheEvent, EventType
+from reconciler.cache.overlay import Overlay, OverlayStatistics
+from reconciler.cache.reflector import Reflector, Source
+from reconciler.cache.scope import HashRange, Scope
+from reconciler.cache.sink import StoreSink
+from reconciler.cache.store import Store, StoreStatistics, WritableStore, refuse_coroutine_function
+from reconciler.cache.watch import ReflectorStatistics
 from reconciler.clock import Clock, current_clock
+from reconciler.errors import error_text
 from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
 
-__all__ = ["Informer"]
+__all__ = ["Informer", "InformerStatistics"]
 
 _logger = logging.getLogger("reconciler.cache")
 
 
-class Informer:
-    """Mirror one kind; made by `Cache.informer`, which shares it.
+@dataclass(frozen=True, slots=True)
+class InformerStatistics:
+    """Counters of one informer.
 
-    It promises: the store has a change before a handler hears of it; each handler hears the changes of an object in
-    order, and replaying what it heard gives the store; a handler that fails hurts nobody else; nothing that the server
-    or the network does ends it.
+    Attributes:
+        scope: what it watches, as text.
+        synced: whether the initial list is complete.
+        handlers: number of registered handlers.
+        events: number of delivered events.
+        handler_errors: how often a handler failed.
+        restart_errors: how often a callback of `Informer.on_restart` failed.
+        stale: objects and events ignored because the store had a newer version.
+        unexpected: objects ignored because they are of another kind or unreadable.
+        transform_errors: objects stored as received because the transform failed.
+        reflectors: the counters of all its reflectors together.
+        store: what is stored.
+        overlay: own writes that the watch has not confirmed.
+        last_error: the last failure; None while all is well.
+        elsewhere: objects and events ignored because another replica is responsible for them.
+        server_filters: whether the server filters those itself; None without a hash partition, and until the server's
+            answer is known.
+    """
+
+    scope: str
+    synced: bool
+    handlers: int
+    events: int
+    handler_errors: int
+    restart_errors: int
+    stale: int
+    unexpected: int
+    transform_errors: int
+    reflectors: ReflectorStatistics
+    store: StoreStatistics
+    overlay: OverlayStatistics
+    last_error: str | None
+    elsewhere: int = 0
+    server_filters: bool | None = None
+
+
+class Informer:
+    """A mirror of one kind; created by `Cache.informer`, which shares it.
+
+    Guarantees: the store is updated before handlers are notified. Each handler receives an object's changes in order,
+    and replaying them reproduces the store. A failing handler affects no other. No failure of the server or the network
+    ends the informer.
 
     Args:
         source: sends lists and watches.
         scope: what to watch.
-        resolve: finds out how the kind is served; asked again, with back-off, until it knows.
-        resource: how it is served, if that is known.
+        resolve: returns how the kind is served; called again, with backoff, until it succeeds.
+        resource: how the kind is served, if known.
         resync: seconds between two RESYNC events of each object; None, the default, for never.
         list_in_pages: as in `Cache`.
-        clock: the clock in force by default.
+        clock: default: the current clock.
         rng: source of jitter.
     """
 
@@ -64,8 +99,8 @@ class Informer:
     ) -> None:
         self._source = source
         self._scope = scope
-        self._is_plain = not scope.leaves and scope.partition is None and scope.transform is None
-        self._resolve = resolve
+        self._stores_answers_unchanged = not scope.is_filtered and scope.partition is None and scope.transform is None
+        self._resource_type = resolve
         self._clock = clock or current_clock()
         self._rng = rng
         self._list_in_pages = list_in_pages
@@ -74,11 +109,11 @@ class Informer:
         self._overlay = Overlay(self._store, self._progress, clock=self._clock)
         self._handlers = Handlers()
         self._reader = self._new_reader()
-        self._feeds: dict[str | None, Feed] = {}
+        self._sinks: dict[str | None, StoreSink] = {}
         self._reflectors: list[Reflector] = []
         self._synced = asyncio.Event()
-        self._unresolved: Failure | None = None
-        self._restarted: list[Callable[[], None]] = []
+        self._discovery_failure: Failure | None = None
+        self._restart_callbacks: list[Callable[[], None]] = []
         self._restart_errors = 0
         self._resync = Resync(self._store, self._handlers, rng=rng)
         self._resync.every(resync)
@@ -94,17 +129,20 @@ class Informer:
         return self._scope.gvk
 
     def covers(self, namespace: str | None) -> bool:
-        """Say whether the objects of a namespace are watched; None for those of a cluster-scoped kind, or all."""
+        """Return whether a namespace's objects are watched.
+
+        None asks for a cluster-scoped kind, or for all namespaces.
+        """
         clustered = self._resource is not None and not self._resource.namespaced
         return clustered or self._scope.covers(namespace)
 
     def version(self, namespace: str | None = None) -> str:
-        """Return how far the watch has come in a namespace, or in all; ``""`` before the first list.
+        """Return the version that the watch has reached in a namespace, or in all; ``""`` before the first list.
 
-        Where several watches make up the answer it is the lowest, so that watching on from it misses nothing.
+        If several watches contribute, it is the lowest, so that a watch from there misses nothing.
         """
-        feeds = [feed for feed in self._feeds.values() if namespace is None or feed.namespace in (None, namespace)]
-        versions = {feed.version for feed in feeds}
+        sinks = [sink for sink in self._sinks.values() if namespace is None or sink.namespace in (None, namespace)]
+        versions = {sink.version for sink in sinks}
         numbers = [version for version in versions if isinstance(version, int)]
         if numbers and len(numbers) == len(versions):
             return str(min(numbers))
@@ -115,15 +153,15 @@ class Informer:
         """Return how the kind is served.
 
         Raises:
-            CacheNotSynced: the server did not serve it so far.
+            CacheNotSynced: the server has not served it so far.
         """
         if self._resource is None:
-            raise CacheNotSynced(f"{self._scope.gvk} is not known yet: {self.problem}")
+            raise CacheNotSynced(f"{self._scope.gvk} was not discovered yet: {self.problem}")
         return self._resource
 
     @property
     def store(self) -> Store:
-        """Return what the watch has told; own writes are not in it before that."""
+        """Return the objects as the watch delivered them; own writes appear when the watch delivers them."""
         return self._store
 
     @property
@@ -133,17 +171,17 @@ class Informer:
 
     @property
     def synced(self) -> bool:
-        """Say whether the initial list is in the store and delivered to all handlers."""
+        """Return whether the initial list is in the store and was delivered to all handlers."""
         return self._synced.is_set()
 
     async def wait_synced(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
         """Wait until `synced`. Cancellation changes nothing.
 
         Args:
-            timeout: seconds; None, the default, waits for ever.
+            timeout: seconds; None, the default, waits indefinitely.
 
         Raises:
-            CacheNotSynced: it took longer.
+            CacheNotSynced: the timeout expired.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -152,16 +190,16 @@ class Informer:
             raise CacheNotSynced(f"not synced after {timeout:g} s: {self.problem}") from None
 
     async def refresh(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
-        """Bring the store to a state that is not older than this call, by a consistent list.
+        """Bring the store to a state not older than this call, with a consistent list.
 
-        For a moment after which another process has written for the last time, as on winning an election: a watch alone
-        may lag behind, and says how far it has come only once a minute. Cancellation ends the waiting, not the list.
+        Use it after a moment from which on another process no longer writes, such as winning an election: a watch alone
+        may lag, and reports its progress only once a minute. Cancellation ends the waiting, not the list.
 
         Args:
-            timeout: seconds; None, the default, waits for ever.
+            timeout: seconds; None, the default, waits indefinitely.
 
         Raises:
-            CacheNotSynced: it took longer.
+            CacheNotSynced: the timeout expired.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -175,36 +213,36 @@ class Informer:
     def restart_first_lists(self) -> None:
         """Restart the initial lists, unless the informer is synced.
 
-        Afterwards `synced` means that everything was listed after this call. `refresh` does the same and waits, which
-        may take forever where the kind is not served.
+        Afterwards, `synced` means that everything was listed after this call. `refresh` does the same and waits, which
+        may take forever if the kind is not served.
         """
         if self.synced:
             return
-        for feed in self._feeds.values():
-            feed.version = None
+        for sink in self._sinks.values():
+            sink.version = None
         for reflector in self._reflectors:
             reflector.relist()
 
     @property
     def last_error(self) -> Failure | None:
-        """Return what went wrong last; None while all is well."""
+        """Return the last failure; None while all is well."""
         failures = [reflector.last_failure for reflector in self._reflectors if reflector.last_failure is not None]
-        return max(failures, key=lambda failure: failure.at, default=self._unresolved)
+        return max(failures, key=lambda failure: failure.at, default=self._discovery_failure)
 
     @property
     def problem(self) -> str:
-        """Return why it is not synced, as far as that is known, for people."""
+        """Return why the informer is not synced, as far as known, as text."""
         failure = self.last_error
         return str(failure) if failure is not None else f"{self._scope}: no answer yet"
 
     def add_handler(self, handler: Handler) -> HandlerRegistration:
-        """Let a handler hear of every change; first of what is there already, as ADDED with ``initial=True``.
+        """Add a handler for all changes; it first receives the existing objects as ADDED with ``initial=True``.
 
-        Handlers are called on the event loop and must be quick: compute keys, put them into a queue. What they raise is
-        contained, counted and logged.
+        Handlers are called on the event loop and must be quick: compute keys and add them to a queue. Their exceptions
+        are contained, counted and logged.
 
         Raises:
-            TypeError: the handler is a coroutine function, which nobody would await.
+            TypeError: the handler is a coroutine function, which nothing would await.
         """
         refuse_coroutine_function(handler, "a handler of an informer")
         registration = HandlerRegistration(handler, self, self._handlers)
@@ -214,64 +252,64 @@ class Informer:
         return registration
 
     def on_restart(self, callback: Callable[[], None]) -> None:
-        """Call back when the server's versions have begun anew, as after a restore of etcd.
+        """Register a callback for when the server's versions have started again, as after a restore of etcd.
 
-        The store holds the new state by then; the events that lead to it follow. Whoever remembers versions must forget
-        them.
+        When it is called, the store already contains the new state; the events leading to it follow. Code that
+        remembers versions must forget them.
         """
-        self._restarted.append(callback)
+        self._restart_callbacks.append(callback)
 
     def resync_every(self, period: float | None) -> None:
-        """Repeat all objects as RESYNC events; of several periods asked for the shortest counts.
+        """Repeat all objects as RESYNC events; the shortest of several requested periods applies.
 
         Args:
-            period: seconds, spread by 10 %; None changes nothing.
+            period: seconds, with a jitter of 10 %; None changes nothing.
 
         Raises:
             ValueError: the period is not positive.
         """
         self._resync.every(period)
 
-    def wrote(self, verb: str, request: Request, answer: bytes) -> None:
-        """Take the answer to a write of this process, for readers to see at once.
+    def record_write(self, verb: str, request: Request, answer: bytes) -> None:
+        """Record the answer to a write of this process, visible to readers immediately.
 
         Args:
             verb: ``"delete"`` for deletions, whose answer may be a Status.
             request: the object's key.
-            answer: the body of the answer; what is not of this informer's kind, as a Scale, is ignored.
+            answer: the body of the answer; ignored if it is of another kind, such as a Scale.
         """
         if not self.covers(request.namespace):
             return
-        if verb != "delete" and self._is_plain:  # nearly always: read once what the other way reads twice
-            cached = self._reader.read(answer, told=False)
+        if verb != "delete" and self._stores_answers_unchanged:  # the common case: decode the answer once, not twice
+            cached = self._reader.read(answer, report=False)
             if cached is not None and not cached.deletion_timestamp:
-                self._overlay.wrote(cached)
+                self._overlay.record_write(cached)
                 return
         seen = read_answer(answer)
         if seen is None or seen.kind not in (self.gvk.kind, "Status"):
             return
         if seen.deletes(verb):
-            self._overlay.deleted(request, seen.uid)
+            self._overlay.record_deletion(request, seen.uid)
         elif seen.kind == self.gvk.kind:
             self._lay_over(answer)
 
     def _lay_over(self, answer: bytes) -> None:
-        if self._scope.leaves:
-            # The server selects by what is stored, not by what a transform has made of it.
+        if self._scope.is_filtered:
+            # The server's selector sees the stored object, not the transformed one.
             plain = WireReader(self._scope.gvk).read(answer)
             if plain is None:
                 return
-            if self._scope.has_left(plain):
-                self._overlay.left(plain)
+            if self._scope.excludes(plain):
+                self._overlay.record_departure(plain)
                 return
             if not self._scope.selects(plain):
                 return
         cached = self._reader.read(answer)
         if cached is not None:
-            self._overlay.wrote(cached)
+            self._overlay.record_write(cached)
 
     def statistics(self) -> InformerStatistics:
-        """Count what is held and was done."""
+        """Return the informer's counters."""
         done = [reflector.statistics() for reflector in self._reflectors]
         return InformerStatistics(
             scope=str(self._scope),
@@ -280,7 +318,7 @@ class Informer:
             events=self._handlers.events,
             handler_errors=self._handlers.errors,
             restart_errors=self._restart_errors,
-            stale=sum(feed.stale for feed in self._feeds.values()),
+            stale=sum(sink.stale for sink in self._sinks.values()),
             unexpected=self._reader.unexpected,
             elsewhere=self._reader.elsewhere,
             server_filters=self._reader.server_filters,
@@ -295,17 +333,17 @@ class Informer:
 
     async def run(self) -> None:
         """Mirror until cancelled, which closes the streams and leaves the store as it is."""
-        self._resource = self._resource or await self._resolved()
+        self._resource = self._resource or await self._discover()
         namespaces: tuple[str | None, ...] = (None,)
         if self._resource.namespaced and self._scope.namespaces is not None:
             namespaces = self._scope.namespaces
-        self._feeds = {namespace: self._feed(namespace) for namespace in namespaces}
+        self._sinks = {namespace: self._sink(namespace) for namespace in namespaces}
         self._reflectors = [
             Reflector(
                 self._source,
                 self._resource,
                 namespace,
-                sink=feed,
+                sink=sink,
                 reader=self._reader,
                 selectors=self._scope.selectors(),
                 metadata_only=self._scope.metadata_only,
@@ -314,25 +352,25 @@ class Informer:
                 clock=self._clock,
                 rng=self._rng,
             )
-            for namespace, feed in self._feeds.items()
+            for namespace, sink in self._sinks.items()
         ]
         async with asyncio.TaskGroup() as group:
             for reflector in self._reflectors:
                 group.create_task(reflector.run())
             group.create_task(self._resync.run())
 
-    async def _resolved(self) -> ResourceType:
-        pacer = Pacer(clock=self._clock, rng=self._rng)
+    async def _discover(self) -> ResourceType:
+        backoff = BackoffManager(clock=self._clock, rng=self._rng)
         while True:
             try:
-                resource = await self._resolve()
-            except Exception as error:  # noqa: BLE001 - a kind may be installed later, a server may come back
-                self._unresolved = Failure(f"find out how {self._scope.gvk} is served", error, self._clock.now())
-                delay = pacer.delay(error)
-                pacer.log(self._unresolved, delay)
+                resource = await self._resource_type()
+            except Exception as error:  # noqa: BLE001 - the kind may be installed later, the server may come back
+                self._discovery_failure = Failure(f"discover {self._scope.gvk}", error, self._clock.now())
+                delay = backoff.delay(error)
+                backoff.log(self._discovery_failure, delay)
                 await asyncio.sleep(delay)
             else:
-                self._unresolved = None
+                self._discovery_failure = None
                 return resource
 
     def _new_reader(self) -> WireReader:
@@ -349,30 +387,31 @@ class Informer:
     def _hashes(self) -> HashRange | None:
         return self._scope.partition.hashes if self._scope.partition is not None else None
 
-    def _feed(self, namespace: str | None) -> Feed:
-        return Feed(
+    def _sink(self, namespace: str | None) -> StoreSink:
+        return StoreSink(
             namespace,
             store=self._store,
             overlay=self._overlay,
             handlers=self._handlers,
-            selective=self._scope.leaves,
-            on_filled=self._filled,
-            on_restart=self._restart,
+            filtered=self._scope.is_filtered,
+            on_listed=self._check_synced,
+            on_restart=self._notify_restart,
         )
 
-    def _filled(self) -> None:
-        if all(feed.version is not None for feed in self._feeds.values()):
+    def _check_synced(self) -> None:
+        if all(sink.version is not None for sink in self._sinks.values()):
             self._synced.set()
 
-    def _restart(self) -> None:
+    def _notify_restart(self) -> None:
         self._overlay.clear()
-        for callback in tuple(self._restarted):
+        for callback in tuple(self._restart_callbacks):
             try:
                 callback()
-            except Exception:
+            except Exception as error:
                 self._restart_errors += 1
-                _logger.exception("%s: a callback of on_restart failed", self._scope)
+                text = f"{type(error).__name__}: {error_text(error)}"
+                _logger.exception("%s: an on_restart callback failed: %s", self._scope, text)
 
     def _progress(self, request: Request) -> Version | None:
-        feed = self._feeds.get(request.namespace) or self._feeds.get(None)
-        return feed.version if feed is not None else None
+        sink = self._sinks.get(request.namespace) or self._sinks.get(None)
+        return sink.version if sink is not None else None

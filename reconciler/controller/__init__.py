@@ -1,20 +1,24 @@
-"""Run reconcilers: what wakes them, what they are handed, and what becomes of what they return.
+"""Controllers and reconcilers: what enqueues keys, how they are reconciled, and what follows from the outcome.
 
-Subclass `ResourceReconciler` for objects of one kind, or `Reconciler` for bare keys; a `Controller` (made by
-``Manager.add_controller``) does the rest. It promises:
+Subclass `ResourceReconciler` for objects of one kind, or `Reconciler` for bare keys. A `Controller` (made by
+``Manager.add_controller``) does the rest. The guarantees:
 
-* A key is reconciled by one worker at a time, and again if anything happened meanwhile that the cycle has not seen.
-* **The cycle's own status and finalizer writes do not wake it; every other change does**, also one that arrives at the
-  same moment, in the same event, or by a list after a lost watch. See `_echo`.
-* The outcome of the latest cycle owns the key's one timer; any run consumes it. Errors back off, per key.
-* No exception, timeout or strange cancellation of a reconcile ends a worker; they are contained, counted and logged
-  with the run's id and reasons. What is no exception, such as `SystemExit`, is raised by `Controller.finished`.
-* Workers start when every handler has heard of everything that was there. When `Controller.stop` returns, no reconcile,
+* A key is reconciled by one worker at a time, and again if anything happened in between that the reconcile has not
+  observed.
+* **A reconcile's own status and finalizer writes do not wake the controller; every other change does**, also one that
+  comes at the same moment, in the same event, or by a list after a lost watch. The docstring of ``wake/echo.py`` has
+  the proof.
+* The outcome of the latest reconcile sets the key's only timer, and every reconcile clears it. Errors have a backoff
+  per key.
+* No exception, timeout or unexpected cancellation of a reconcile ends a worker; they are contained, counted and logged
+  with the reconcile's id and reasons. `Controller.finished` raises a BaseException that is not an Exception, such as
+  `SystemExit`.
+* Workers start when every handler has received all existing objects. When `Controller.stop` returns, no reconcile,
   thread or flush is left, unless it was abandoned.
-* Status mutations that could not be saved go out with the object's next cycle.
+* Status mutations that could not be saved are written with the object's next reconcile.
 """
 
-from reconciler.controller.controller import Controller
+from reconciler.controller.controller import Controller, ControllerStatistics
 from reconciler.controller.errors import (
     CacheSyncTimeout,
     ControllerError,
@@ -23,16 +27,16 @@ from reconciler.controller.errors import (
     ReconcileTimeout,
 )
 from reconciler.controller.metrics import ControllerMetrics, ReconcileResult
-from reconciler.controller.permissions.permissions import AccessRule, Permission, Verb
+from reconciler.controller.options import ControllerKeywords, ControllerOptions
+from reconciler.controller.permissions import AccessRule, Permission, Verb
 from reconciler.controller.reconcile.cycle import ReconcileRun, current_run
 from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
 from reconciler.controller.reconcile.unsaved import UnsavedStatistics
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler
 from reconciler.controller.result import Outcome, Result
-from reconciler.controller.statistics import ControllerStatistics
-from reconciler.controller.wake.custom_sources import ChannelSource, Enqueue, Source, SourceLike
 from reconciler.controller.wake.echo import EchoStatistics
+from reconciler.controller.wake.handlers import FAN_OUT_THRESHOLD, LOW_PRIORITY
 from reconciler.controller.wake.predicates import (
     Predicate,
     annotations_changed,
@@ -41,19 +45,21 @@ from reconciler.controller.wake.predicates import (
     labels_match,
     resource_version_changed,
 )
-from reconciler.controller.wake.responsibility import Responsibility
-from reconciler.controller.wake.sources import FAN_OUT, LOW_PRIORITY
+from reconciler.controller.wake.shard_filter import ShardFilter
+from reconciler.controller.wake.sources import ChannelSource, Enqueue, Source, SourceLike
 from reconciler.controller.wake.watches import Mapper, OwnerMapper, Watch, controller_owner, every_owner
 
 __all__ = [
-    "FAN_OUT",
+    "FAN_OUT_THRESHOLD",
     "LOW_PRIORITY",
     "AccessRule",
     "CacheSyncTimeout",
     "ChannelSource",
     "Controller",
     "ControllerError",
+    "ControllerKeywords",
     "ControllerMetrics",
+    "ControllerOptions",
     "ControllerStatistics",
     "EchoStatistics",
     "Enqueue",
@@ -69,8 +75,8 @@ __all__ = [
     "ReconcileTimeout",
     "Reconciler",
     "ResourceReconciler",
-    "Responsibility",
     "Result",
+    "ShardFilter",
     "Source",
     "SourceLike",
     "UnsavedStatistics",

@@ -1,90 +1,115 @@
-"""Put a controller together: informers to sources, sources to the queue, the queue to workers."""
+"""`Controller`: connects informers to handlers, handlers to the queue, and the queue to workers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Unpack
 
-from reconciler.cache import CachedClient, CacheEvent
+from reconciler.cache import CachedClient
 from reconciler.clock import Clock, current_clock
 from reconciler.controller.errors import ControllerError
 from reconciler.controller.metrics import ControllerMetrics, NoMetrics
-from reconciler.controller.options import check_numbers, check_status, kind_of, name_of, predicates_of, watches_of
-from reconciler.controller.permissions.declared import Declared
-from reconciler.controller.permissions.needs import needs_of
-from reconciler.controller.permissions.permissions import AccessRule, access_rules
+from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions
+from reconciler.controller.permissions import AccessRule, access_rules
+from reconciler.controller.rbac import PermissionCheck, required_permissions
 from reconciler.controller.reconcile.cycle import ReconcileCycle
-from reconciler.controller.reconcile.pool import Pool
 from reconciler.controller.reconcile.storm import StormAlarm
 from reconciler.controller.reconcile.tracing import traced, traced_status
-from reconciler.controller.reconcile.unsaved import UnsavedStore
-from reconciler.controller.reconcile.worker import Counts, Workbench, Worker
-from reconciler.controller.reconciler import Binding, Reconciler, bind, call
-from reconciler.controller.statistics import ControllerStatistics
+from reconciler.controller.reconcile.unsaved import UnsavedStatistics, UnsavedStore
+from reconciler.controller.reconcile.worker import Worker, WorkerCounters, WorkerState
+from reconciler.controller.reconcile.worker_pool import WorkerPool
+from reconciler.controller.reconciler import Binding, Reconciler, bind, call_override
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.custom_sources import CustomSources, SourceLike, sources_of
-from reconciler.controller.wake.echo import EchoTracker
-from reconciler.controller.wake.responsibility import Everything, Responsibility
-from reconciler.controller.wake.sources import PrimarySource
-from reconciler.controller.wake.watches import Watch
-from reconciler.controller.wake.watching import Watching
+from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
+from reconciler.controller.wake.handlers import PrimaryHandler
+from reconciler.controller.wake.informers import WatchedInformers
+from reconciler.controller.wake.shard_filter import ShardFilter, Unsharded
+from reconciler.controller.wake.sources import SourceRunner
 from reconciler.events import EventRecorder
-from reconciler.meta import Request, current_cycle
-from reconciler.objects import KindLike, gvk_from
+from reconciler.meta import Request
+from reconciler.objects import gvk_from
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import tracer
-from reconciler.workqueue import QueueMetrics, RateLimiter, WorkQueue
+from reconciler.wire import JSONObject
+from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache
 
-__all__ = ["Controller"]
+__all__ = ["Controller", "ControllerStatistics"]
 
 _log = logging.getLogger("reconciler.controller")
 
-SYNC_TIMEOUT = 120.0
-"""Seconds for which a watched kind may take to be listed; controller-runtime's number."""
+
+@dataclass(frozen=True, slots=True)
+class ControllerStatistics:
+    """The counters of a controller since it was created.
+
+    Attributes:
+        name: the controller's name.
+        workers: the highest number of concurrent reconciles.
+        active: reconciles in progress.
+        reconciles: reconciles that ended; one that a shutdown cancelled counts in `cancelled` only.
+        results: how many ended with each of ``success``, ``error``, ``requeue``, ``requeue_after``.
+        terminal_errors: how many ended with a `TerminalError`.
+        timeouts: how many did not end in time.
+        panics: how many ended with a cancellation that did not come from the controller.
+        cancelled: how many a shutdown cancelled.
+        storms: how many tight loops were found.
+        echo: the counters of the echo rule.
+        unsaved: the counters of status mutations that wait for a later reconcile.
+        mapper_errors: calls of mappers that failed or took too long.
+        mapper_pending: versions of watched objects that wait for their mapper, or for a retry.
+        unmapped: versions of watched objects that were given up, so that their keys were not enqueued: the mapper
+            failed for too long, or too many waited for it.
+        queue: the statistics of the queue.
+    """
+
+    name: str
+    workers: int
+    active: int
+    reconciles: int
+    results: Counter[str]
+    terminal_errors: int
+    timeouts: int
+    panics: int
+    cancelled: int
+    storms: int
+    echo: EchoStatistics
+    unsaved: UnsavedStatistics
+    mapper_errors: int
+    mapper_pending: int
+    unmapped: int
+    queue: QueueStatistics
 
 
 class Controller:
-    """Run a reconciler for the objects of one kind, and for what concerns them.
+    """A controller: runs a reconciler for the objects of one kind, and for changes that concern them.
 
-    Made by ``Manager.add_controller``; with a started `Cache` it works alone as well. It starts once.
+    ``Manager.add_controller`` creates it; you can also use it alone, with a started `Cache`. It can be started once.
 
     Args:
-        reconciler: what to run; it belongs to this controller from now on.
-        cache: where the informers come from; whoever made it starts it.
-        client: reads through `cache`; what the reconciler gets as ``self.client``.
-        resource: the kind of the primary objects, which the keys name. Default: the kind of a `ResourceReconciler`.
-        name: in metrics, logs and the default finalizer: letters, digits and ``-._``, at most 63. Default: the kind in
-            lower case.
-        owns: kinds whose objects the primary ones own: a change wakes the owner that is marked as controller. An entry
-            may be a `Watch` with predicates, or with `every_owner` as its mapper.
-        watches: other kinds, each with a mapper to keys.
-        sources: what else wakes keys: a `ChannelSource`, or an async function that is given `Enqueue`.
-        predicates: for events of the primary objects; all must say that an event matters. Default: everything matters.
-        workers: keys that are reconciled side by side. Default 1.
-        timeout: seconds per reconcile, after which it is cancelled, which counts as an error. Default: no limit.
-        rate_limiter: the back-off after errors. Default: exponential per key, from 5 ms to 1000 s.
-        debounce: seconds that a fresh change waits, so that those which follow join its run; a later change does not
-            prolong it. Default: none.
-        wake_on_own_status: let the cycle's own status and finalizer writes wake the controller, as in
-            controller-runtime: for ported code that goes from step to step by its own events. Default False.
-        sync_timeout: seconds for each watched kind to be installed and listed at the start. Default 120.
+        reconciler: the reconciler; it belongs to this controller from now on.
+        cache: provides the informers; its creator starts it.
+        client: reads from `cache`; the reconciler's ``self.client``.
+        options: see `ControllerOptions`. Default: all defaults.
         clock: source of time. Default: the clock in force.
-        metrics: counts. Default: nobody; `statistics` is there anyway.
-        queue_metrics: counts what the queue does. Default: nobody.
-        status_metrics: hears of each flush of the cycles' batchers. Default: nobody.
-        events: records Kubernetes events; whoever made it runs it. Default: a recorder of the controller's own.
+        metrics: receives each reconcile. Default: none; `statistics` works anyway.
+        queue_metrics: receives the durations of the queue. Default: none.
+        status_metrics: receives each flush of the reconciles' batchers. Default: none.
+        events: records Kubernetes events; its creator runs it. Default: a recorder of the controller.
         check_leader: raises unless this process may act, for `Reconciler.check_leader`. Default: it always may.
-        responsibility: which keys are this process's. Default: all.
+        shard_filter: decides which keys this process reconciles. Default: all.
+        keywords: options as keywords, which take precedence over `options`.
 
     Raises:
-        ConfigurationError: an option cannot be used; the message says which, and why.
+        ConfigurationError: an option is invalid; the message says which, and why.
         ControllerError: the reconciler belongs to another running controller.
+        TypeError: a keyword is not an option.
     """
 
     def __init__(
@@ -93,98 +118,63 @@ class Controller:
         *,
         cache: Cache,
         client: CachedClient,
-        resource: KindLike | None = None,
-        name: str | None = None,
-        owns: Sequence[KindLike | Watch] = (),
-        watches: Sequence[Watch] = (),
-        sources: Sequence[SourceLike] = (),
-        predicates: Sequence[Callable[[CacheEvent], bool]] = (),
-        workers: int = 1,
-        timeout: float | None = None,
-        rate_limiter: RateLimiter | None = None,
-        debounce: float | None = None,
-        wake_on_own_status: bool = False,
-        sync_timeout: float = SYNC_TIMEOUT,
+        options: ControllerOptions | None = None,
         clock: Clock | None = None,
         metrics: ControllerMetrics | None = None,
         queue_metrics: QueueMetrics | None = None,
         status_metrics: StatusMetrics | None = None,
         events: EventRecorder | None = None,
         check_leader: Callable[[], None] | None = None,
-        responsibility: Responsibility | None = None,
+        shard_filter: ShardFilter | None = None,
+        **keywords: Unpack[ControllerKeywords],
     ) -> None:
-        kind = kind_of(reconciler, resource)
-        self._name = name_of(kind, name)
-        check_numbers(self._name, workers=workers, timeout=timeout, debounce=debounce)
-        self._workers = reconciler.pool_size(workers)
-        check_status(self._name, reconciler)
+        options = (options or ControllerOptions()).replace(**keywords)
+        checked = options.checked_for(reconciler)
         clock = clock or current_clock()
+        status_metrics = traced_status(status_metrics, tracer())
+        self._name = checked.name
+        self._workers = reconciler.pool_size(options.workers)
         self._reconciler = reconciler
-        self._responsibility = responsibility or Everything()
+        self._shard_filter = shard_filter or Unsharded()
         self._metrics = metrics or NoMetrics()
         self._queue: WorkQueue[Request] = WorkQueue(
             name=self._name,
-            rate_limiter=rate_limiter,
+            rate_limiter=options.rate_limiter,
             clock=clock,
             metrics=queue_metrics,
             fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
-            own_writes=not wake_on_own_status, on_echo=self._metrics.echo_dropped
+            own_writes=not options.wake_on_own_status, on_echo=self._metrics.echo_dropped
         )
         self._unsaved = UnsavedStore()
-        self._storm: StormAlarm[Request] = StormAlarm(clock=clock)
-        source = PrimarySource(
-            self._queue,
-            self._tracker,
-            self._unsaved,
-            predicates_of(self._name, predicates),
-            clock=clock,
-            insists=self._responsibility.insists,
-            debounce=debounce,
-        )
-        every_watch = watches_of(self._name, owns, watches)
         self._access = access_rules(
-            [*needs_of(reconciler, kind, every_watch), *self._responsibility.permissions],
+            [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
         )
-        self._sources = CustomSources(self._name, sources_of(self._name, sources), self._queue)
-        self._watching = Watching(
-            self._name,
-            kind,
-            every_watch,
-            cache=cache,
-            queue=self._queue,
-            source=source,
-            tracker=self._tracker,
-            clock=clock,
-            timeout=sync_timeout,
-            metrics=self._metrics,
-            shared=self._responsibility.shared,
-            debounce=debounce,
-            warn=self._warn,
-        )
-        status_metrics = traced_status(status_metrics, tracer())
-        self._bench = Workbench(
+        self._informers = self._make_informers(cache, options, checked, clock)
+        self._sources = SourceRunner(self._name, checked.sources, self._queue)
+        self._state = WorkerState(
             name=self._name,
-            gvk=gvk_from(kind),
+            gvk=gvk_from(checked.kind),
             queue=self._queue,
             tracker=self._tracker,
             unsaved=self._unsaved,
-            stored=self._watching.stored,
-            storm=self._storm,
+            stored=self._informers.stored,
+            storm=StormAlarm(clock=clock),
             metrics=self._metrics,
             clock=clock,
-            timeout=timeout,
-            counts=Counts(),
-            owns=self._responsibility.owns,
+            timeout=options.timeout,
+            counters=WorkerCounters(),
+            deadlines={},
             status_metrics=status_metrics,
+            matches=self._shard_filter.matches,
         )
-        self._pool = Pool(self._name, self._queue)
+        self._pool = WorkerPool(self._name, self._queue)
         self._recorder = EventRecorder(client.live, source=self._name, clock=clock) if events is None else None
         self._binding = Binding(
             name=self._name,
-            kind=kind,
-            client=client if reconciler.permissions is None else self._declared(client, cache),
+            kind=checked.kind,
+            client=client if reconciler.permissions is None else self._with_permission_check(client, cache),
             events=events or self._recorder or EventRecorder(client.live, source=self._name),
             clock=clock,
             workers=self._workers,
@@ -194,8 +184,8 @@ class Controller:
         )
         bind(reconciler, self._binding)
         self._recording: asyncio.Task[None] | None = None
-        self._warming: asyncio.Task[None] | None = None
-        self._listing: asyncio.Task[None] | None = None
+        self._warming_up: asyncio.Task[None] | None = None
+        self._syncing: asyncio.Task[None] | None = None
         self._started = False
         self._stopping = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
@@ -207,12 +197,12 @@ class Controller:
 
     @property
     def field_manager(self) -> str:
-        """Return the name that its reconciles' writes are recorded under, unless a call or a client names another."""
+        """Return the field manager of its reconciles' writes, unless a call or a client names another."""
         return self._binding.client.field_manager_of(self._name)
 
     @property
     def reconciler(self) -> Reconciler:
-        """Return what it runs."""
+        """Return the reconciler."""
         return self._reconciler
 
     @property
@@ -222,57 +212,56 @@ class Controller:
 
     @property
     def access(self) -> Sequence[AccessRule]:
-        """Return what it must be allowed to do; the manager makes roles of it."""
+        """Return the permissions that it needs; the manager makes roles of them."""
         return self._access
 
     async def warm_up(self) -> None:
-        """Watch and queue without reconciling: for a replica that waits to be elected. `start` does it otherwise.
+        """Watch and enqueue without reconciling, for a replica that waits to be elected; part of `start` otherwise.
 
-        Returns when the primary objects are listed; lists of other kinds may still be on the way. Called again, it
-        waits for the first call. Cancellation leaves the watches to `stop`.
+        Returns when the primary objects are listed; other kinds may still be listing. Called again, it waits for the
+        first call. Cancellation leaves the watches running until `stop`.
 
         Raises:
             CacheSyncTimeout: the primary kind was not served or could not be listed in time.
         """
-        if self._warming is None:
-            self._warming = asyncio.create_task(self._warm_up(), name=f"{self._name} warm-up")
-        await _outcome(self._warming)
+        if self._warming_up is None:
+            self._warming_up = asyncio.create_task(self._warm_up(), name=f"{self._name} warm-up")
+        await _result_of(self._warming_up)
 
     async def start(self) -> None:
-        """Start: watch, wait until every handler has heard of all that is there, then let the workers go.
+        """Start: watch, wait until every handler has received all existing objects, then start the workers.
 
-        Returns without workers when `stop` is called meanwhile. Cancellation leaves it without workers; `stop` cleans
-        up, after a failure as well.
+        Returns without workers if `stop` is called in between. Cancellation leaves it without workers; call `stop` to
+        clean up, after a failure as well.
 
         Raises:
-            ControllerError: it was started before, or the reconciler runs for another controller by now.
+            ControllerError: it was started before, or the reconciler now belongs to another running controller.
             CacheSyncTimeout: a kind was not served or could not be listed in time.
         """
         if self._started or self._stopping.is_set():
-            raise ControllerError(f"controller {self._name!r} starts once; make another one")
+            raise ControllerError(f"controller {self._name!r} was already started; create a new one")
         self._started = True
-        bind(self._reconciler, self._binding)  # again: another controller may have taken it meanwhile
+        bind(self._reconciler, self._binding)  # again: another controller may have been created with it since
         self._binding.loop = asyncio.get_running_loop()
         if self._recorder is not None:
             self._recording = asyncio.create_task(self._recorder.run(), name=f"{self._name} events")
         await self.warm_up()
         if not self._stopping.is_set():
-            self._listing = asyncio.create_task(self._watching.synced(), name=f"{self._name} listing")
-            await _outcome(self._listing)
+            self._syncing = asyncio.create_task(self._informers.wait_synced(), name=f"{self._name} sync")
+            await _result_of(self._syncing)
         if self._stopping.is_set():
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
-        deadlines: dict[Request, float] = {}
         reconcile = traced(self._reconcile, tracer())
-        self._pool.start([Worker(self._bench, reconcile, deadlines) for _ in range(self._workers)])
+        self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
     async def stop(self, *, grace: float = 30.0) -> None:
-        """Stop: accept no more events, finish what is ready or in progress during the grace period, cancel the rest.
+        """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
 
-        Returns when every reconcile, thread and flush has ended, however long that takes. It does nothing when the
+        Returns when every reconcile, thread and flush has ended, however long that takes. Without effect if the
         controller was not started; called again, it waits for the first call. Cancellation of any call ends the grace
-        period at once, and is raised when the reconciles have ended. Cancelled a second time, it is raised at once,
-        threads that have not ended are abandoned (see `abandon`), and the stop goes on by itself.
+        period at once, and is raised when the reconciles have ended. A second cancellation is raised at once: threads
+        that have not ended are abandoned (see `abandon`), and the stop continues by itself.
 
         Args:
             grace: seconds; 0 cancels at once. Default 30.
@@ -292,10 +281,10 @@ class Controller:
             raise
 
     def abandon(self) -> None:
-        """End the waiting of `stop` for threads that do not end, and log their keys.
+        """Make `stop` no longer wait for threads that do not end, and log their keys.
 
-        A thread cannot be killed: it goes on until it, or the process, ends. It is a daemon, so that Python does not
-        join it. Its next `Reconciler.wait` raises `ReconcileCancelled`.
+        A thread cannot be killed: it continues until it, or the process, ends. It is a daemon, so Python does not join
+        it. Its next `Reconciler.wait` raises `ReconcileCancelled`.
         """
         if self._binding.threads.abandon():
             _log.error(
@@ -307,7 +296,7 @@ class Controller:
     async def run(self, *, grace: float = 30.0) -> None:
         """Start, and work until `stop` is called or a worker fails.
 
-        Cancellation stops the controller, with the grace, and is raised afterwards.
+        Cancellation stops the controller, with the grace period, and is raised afterwards.
 
         Args:
             grace: seconds that reconciles have to end, when it is cancelled or fails.
@@ -325,52 +314,104 @@ class Controller:
         """Wait until the workers have ended because of `stop`. Cancellation changes nothing.
 
         Raises:
-            BaseException: what ended a worker otherwise: what a reconcile raised and is no exception, such as
-                `SystemExit` or the outcome of ``pytest.fail``. What a source raised, and what a mapper raised that is
-                no exception.
+            BaseException: what ended a worker: a BaseException of a reconcile or a mapper that is not an Exception,
+                such as `SystemExit` or the outcome of ``pytest.fail``; any exception of a source.
         """
-        await self._pool.finished([*self._sources.tasks, *self._watching.tasks])
+        await self._pool.finished([*self._sources.tasks, *self._informers.tasks])
 
     def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
-        """Enqueue a key for a reason of your own, whatever versions were observed. May be called from any thread.
+        """Enqueue a key, whatever versions were observed. Thread-safe.
 
         Args:
             request: the key.
-            reason: what logs and metrics show, after the word ``enqueue``. Default: the word alone.
+            reason: shown in logs and metrics, after the word ``enqueue``. Default: the word alone.
             after: seconds; None is now.
-            priority: higher ones run first. Default 0.
+            priority: keys with a higher one come first. Default 0.
         """
-        told = reasons.detailed(reasons.ENQUEUE, reason)
-        self._queue.add(request, after=after, priority=priority, reason=told)
+        self._queue.add(request, after=after, priority=priority, reason=reasons.detailed(reasons.ENQUEUE, reason))
 
     def statistics(self) -> ControllerStatistics:
-        """Return the counts at this moment; may be called from any thread."""
-        counts = self._bench.counts
+        """Return the current counters. Thread-safe."""
+        counters, mapper_queues = self._state.counters, self._informers.mapper_queues
         return ControllerStatistics(
             name=self._name,
             workers=self._workers,
-            active=counts.active,
-            reconciles=counts.reconciles,
-            results=Counter(counts.results),
-            terminal_errors=counts.terminal,
-            timeouts=counts.timed_out,
-            panics=counts.panicked,
-            cancelled=counts.cancelled,
-            storms=self._storm.storms,
+            active=counters.active,
+            reconciles=counters.reconciles,
+            results=Counter(counters.results),
+            terminal_errors=counters.terminal,
+            timeouts=counters.timed_out,
+            panics=counters.panicked,
+            cancelled=counters.cancelled,
+            storms=self._state.storm.storms,
             echo=self._tracker.statistics(),
             unsaved=self._unsaved.statistics(),
-            mapper_errors=sum(mapping.errors for mapping in self._watching.mappings),
-            mapper_pending=sum(mapping.pending for mapping in self._watching.mappings),
-            unmapped=sum(mapping.dropped for mapping in self._watching.mappings),
+            mapper_errors=sum(each.errors for each in mapper_queues),
+            mapper_pending=sum(each.pending for each in mapper_queues),
+            unmapped=sum(each.dropped for each in mapper_queues),
             queue=self._queue.statistics(),
         )
 
+    def _make_informers(
+        self, cache: Cache, options: ControllerOptions, checked: CheckedOptions, clock: Clock
+    ) -> WatchedInformers:
+        handler = PrimaryHandler(
+            self._queue,
+            self._tracker,
+            checked.predicates,
+            clock=clock,
+            on_gone=self._forget,
+            must_drain=self._shard_filter.must_drain,
+            debounce=options.debounce,
+        )
+        return WatchedInformers(
+            self._name,
+            checked.kind,
+            checked.watches,
+            cache=cache,
+            queue=self._queue,
+            handler=handler,
+            tracker=self._tracker,
+            clock=clock,
+            timeout=options.sync_timeout,
+            metrics=self._metrics,
+            sharded=self._shard_filter.sharded,
+            debounce=options.debounce,
+            warn=self._warn,
+        )
+
+    def _with_permission_check(self, client: CachedClient, cache: Cache) -> CachedClient:
+        name = type(self._reconciler).__name__
+        checked = client.live.through(lambda transport: PermissionCheck(transport, name=name, rules=self._access))
+        return CachedClient(checked, cache)
+
+    def _warn(self, obj: JSONObject, reason: str, message: str) -> None:
+        self._binding.events.warning(obj, reason, message)
+
+    def _forget(self, request: Request) -> None:
+        self._tracker.forget(request)
+        self._unsaved.forget(request)
+
+    async def _warm_up(self) -> None:
+        primary = self._binding.resource = await self._informers.connect()
+        self._sources.start(primary)
+
+    async def _reconcile(self, cycle: ReconcileCycle) -> object:
+        request = cycle.request
+        if not await self._shard_filter.may_reconcile(request):
+            self._forget(request)
+            return None
+        stored = self._informers.stored(request)
+        if stored is not None:
+            cycle.set_basis(stored.uid, stored.version)
+        return await call_override(self._reconciler, cycle.bridge, self._reconciler.reconcile, request)
+
     async def _end(self, grace: float) -> None:
         # A source or mapper that does not end must not keep the workers working, so nothing is awaited before the pool.
-        quiet = asyncio.create_task(self._end_events(), name=f"{self._name} events end")
+        disconnecting = asyncio.create_task(self._disconnect(), name=f"{self._name} disconnect")
         try:
             await self._pool.stop(grace)
-            await quiet
+            await disconnecting
         finally:
             self._binding.close()
             if self._recorder is not None:
@@ -378,38 +419,17 @@ class Controller:
             if self._recording is not None:
                 await asyncio.wait({self._recording})
 
-    async def _end_events(self) -> None:
-        for task in (self._warming, self._listing):
+    async def _disconnect(self) -> None:
+        for task in (self._warming_up, self._syncing):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
         await self._sources.stop()
-        await self._watching.end()
-
-    async def _reconcile(self, request: Request) -> object:
-        if not await self._responsibility.admits(request):
-            self._tracker.forget(request)
-            self._unsaved.forget(request)
-            return None
-        cycle, stored = current_cycle.get(), self._watching.stored(request)
-        if isinstance(cycle, ReconcileCycle) and stored is not None:
-            cycle.start(stored.uid, stored.version)
-        return await call(self._reconciler, self._reconciler.reconcile, request)
-
-    async def _warm_up(self) -> None:
-        primary = self._binding.resource = await self._watching.begin()
-        self._sources.start(primary)
-
-    def _warn(self, obj: Mapping[str, Any], reason: str, message: str) -> None:
-        self._binding.events.warning(obj, reason, message)
-
-    def _declared(self, client: CachedClient, cache: Cache) -> CachedClient:
-        name = type(self._reconciler).__name__
-        return CachedClient(client.live.through(lambda sends: Declared(sends, name=name, rules=self._access)), cache)
+        await self._informers.disconnect()
 
 
-async def _outcome(task: asyncio.Task[None]) -> None:
-    """Wait for a task that `stop` may cancel, which is no cancellation of the caller."""
+async def _result_of(task: asyncio.Task[None]) -> None:
+    """Wait for a task and raise its error. If `stop` cancelled the task, the caller is not cancelled."""
     await asyncio.wait({task})
     if not task.cancelled():
         task.result()

@@ -1,12 +1,12 @@
-"""Name the errors of this room.
+"""The errors of controllers.
 
 The tree, under `reconciler.errors.ReconcilerError`::
 
     ControllerError
-    ├── NotBound             a reconciler's client, events or name was used before it belonged to a controller
-    ├── CacheSyncTimeout     the watched kinds could not be listed in time
-    ├── ReconcileTimeout     a reconcile did not end within its time
-    └── ReconcileCancelled   a reconcile in a thread is to stop: its time is up, or the controller stops
+    ├── NotBound             a reconciler was used before it belonged to a controller
+    ├── CacheSyncTimeout     a watched kind could not be listed in time
+    ├── ReconcileTimeout     a reconcile did not end within its timeout
+    └── ReconcileCancelled   a reconcile in a thread must stop
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ __all__ = ["CacheSyncTimeout", "ControllerError", "NotBound", "ReconcileCancelle
 
 
 class ControllerError(ReconcilerError):
-    """Be the base of the errors that controllers raise on purpose."""
+    """The base class of the errors that controllers raise."""
 
 
 class NotBound(ControllerError):
-    """Say that a reconciler was used before it belonged to a controller, and what to do."""
+    """A reconciler was used before it belonged to a controller, such as its client; the message says what to do."""
 
 
 class CacheSyncTimeout(ControllerError):
-    """Say which watched kind could not be listed in time, and the last error of trying."""
+    """A watched kind could not be listed in time; the message has the kind and the last error."""
 
 
 class ReconcileTimeout(ControllerError):
-    """Say that a reconcile did not end within the controller's ``timeout``."""
+    """A reconcile did not end within the controller's ``timeout``."""
 
 
 class ReconcileCancelled(ControllerError):
-    """Tell a reconcile that runs in a thread to stop: its time is up, or the controller stops.
+    """A reconcile that runs in a thread must stop: its timeout expired, or the controller stops.
 
-    Raised by `Reconciler.wait` in that thread. Let it pass: the key stays in hand until the thread has ended.
+    `Reconciler.wait` raises it in that thread. Do not catch it: the key stays in progress until the thread has ended.
     """

@@ -1,25 +1,25 @@
-"""Say what a controller tells a metrics back end. Plain calls; who implements them decides what they cost."""
+"""The metrics of a controller: the protocol of a back end, and one that ignores everything."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Literal, Protocol
 
-__all__ = ["ControllerMetrics", "ReconcileResult"]
+__all__ = ["ControllerMetrics", "NoMetrics", "ReconcileResult"]
 
 ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]
 """How a reconcile ended, in controller-runtime's words; ``requeue`` is ``Result(again=True)``."""
 
 
 class ControllerMetrics(Protocol):
-    """Count what one controller does. Called on the event loop; must not block or raise."""
+    """The metrics of one controller. The methods are called on the event loop, and must not block or raise."""
 
     def set_max_concurrent_reconciles(self, workers: int, /) -> None:
-        """Hear how many workers there are, once, at the start."""
+        """Called once, at the start, with the number of workers."""
         ...
 
     def set_active_workers(self, active: int, /) -> None:
-        """Hear how many workers are reconciling now."""
+        """Called with the number of workers that are reconciling, whenever it changes."""
         ...
 
     def reconciled(
@@ -33,24 +33,24 @@ class ControllerMetrics(Protocol):
         timed_out: bool,
         panicked: bool,
     ) -> None:
-        """Hear that a reconcile ended.
+        """Called when a reconcile has ended.
 
         Args:
-            result: how.
-            seconds: its duration, the status flush included.
+            result: how it ended.
+            seconds: its duration, including the status flush.
             reasons: the words of why it ran (``"event"``, ``"retry"``), few in number.
             terminal: it ended with a `TerminalError`.
-            timed_out: its time was up.
-            panicked: it ended by a cancellation that nobody asked for.
+            timed_out: its timeout expired.
+            panicked: it ended with a cancellation that did not come from the controller.
         """
         ...
 
     def echo_dropped(self) -> None:
-        """Hear that the event of an own write was recognised and woke nobody."""
+        """Called when a watch event of an own write was dropped."""
         ...
 
     def storm(self) -> None:
-        """Hear that a key was reported for running in a tight loop."""
+        """Called when a key was found to reconcile in a tight loop."""
         ...
 
     def mapper_failed(self) -> None:
@@ -58,12 +58,12 @@ class ControllerMetrics(Protocol):
         ...
 
     def unmapped(self, versions: int, /) -> None:
-        """Called when versions of a watched object were given up, so that the keys they name are not woken."""
+        """Called when versions of a watched object were given up, so that their keys are not enqueued."""
         ...
 
 
 class NoMetrics:
-    """Count nothing."""
+    """Metrics that ignore everything."""
 
     def set_max_concurrent_reconciles(self, workers: int, /) -> None:
         """Ignore it."""

@@ -1,141 +1,218 @@
-"""Check what a controller is given, so that a mistake is told where it is made and not when a watch fails."""
+"""`ControllerOptions`: what a controller can be told, and the checks that report a mistake where it is made."""
 
 from __future__ import annotations
 
-import math
+import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from reconciler.cache import CacheEvent
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler
-from reconciler.controller.wake.watches import Watch, controller_owner
+from reconciler.controller.wake.sources import ChannelSource, SourceLike
+from reconciler.controller.wake.user_code import check_seconds
+from reconciler.controller.wake.watches import EventFilter, Watch, controller_owner
 from reconciler.errors import ConfigurationError
 from reconciler.objects import KindLike, gvk_from
 from reconciler.status import check_options
 
-__all__ = ["check_numbers", "check_status", "kind_of", "name_of", "predicates_of", "watches_of"]
+if TYPE_CHECKING:
+    from reconciler.workqueue import RateLimiter
+
+__all__ = ["CheckedOptions", "ControllerKeywords", "ControllerOptions"]
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
-def kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
-    """Return the kind of the primary objects.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerOptions:
+    """The options of a controller; every default is what most controllers need.
 
-    Raises:
-        ConfigurationError: nobody says it, it is none, or what is to run is no instance of a Reconciler.
+    `Controller` and ``Manager.add_controller`` take them as ``options=``, as keywords, or both; keywords take
+    precedence. Options are checked when they are used, because some depend on the reconciler.
+
+    Attributes:
+        resource: the kind of the primary objects, which the keys name. Default None: the kind of a
+            `ResourceReconciler`, which states it in its class.
+        name: the controller's name in metrics, logs and the default finalizer: letters, digits and ``-._``, at most 63;
+            unique in a manager. Default None: the kind in lower case, as in controller-runtime.
+        owns: kinds whose objects the primary ones own; a change enqueues the owner that is marked as controller. An
+            entry may be a `Watch` with predicates, or with `every_owner` as its mapper. Default: none.
+        watches: other kinds, each with a mapper to keys. Default: none.
+        sources: what else enqueues keys: a `ChannelSource`, or an async function of `Enqueue`. Default: none.
+        predicates: filters of events of the primary objects; an event must pass all. Default: none, because the echo
+            rule already drops the controller's own writes, and any other change may matter.
+        workers: how many keys are reconciled concurrently. Default 1, controller-runtime's: a reconciler need not be
+            safe for concurrent calls.
+        timeout: seconds per reconcile, after which it is cancelled, which counts as an error. Default None: no limit,
+            because only the reconciler knows how long its work may take.
+        rate_limiter: computes the backoff after errors. Default None: exponential per key, from 5 ms to 1000 s,
+            controller-runtime's numbers.
+        debounce: seconds that a fresh change waits, so that the changes that follow are reconciled with it; a later
+            change does not prolong the wait. Default None: none, for the shortest reaction.
+        wake_on_own_status: let the controller's own status and finalizer writes wake it, as in controller-runtime: for
+            ported code that proceeds from step to step by its own events. Default False, so that a status write does
+            not cause another reconcile.
+        sync_timeout: seconds for each watched kind to be installed and listed at the start. Default 120,
+            controller-runtime's ``CacheSyncTimeout``.
     """
+
+    resource: KindLike | None = None
+    name: str | None = None
+    owns: Sequence[KindLike | Watch] = ()
+    watches: Sequence[Watch] = ()
+    sources: Sequence[SourceLike] = ()
+    predicates: Sequence[EventFilter] = ()
+    workers: int = 1
+    timeout: float | None = None
+    rate_limiter: RateLimiter | None = None
+    debounce: float | None = None
+    wake_on_own_status: bool = False
+    sync_timeout: float = 120.0
+
+    def replace(self, **keywords: Unpack[ControllerKeywords]) -> ControllerOptions:
+        """Return the options with some of them replaced.
+
+        Raises:
+            TypeError: a keyword is not an option.
+        """
+        return replace(self, **keywords)
+
+    def checked_for(self, reconciler: Reconciler) -> CheckedOptions:
+        """Check the options, and derive from the reconciler what they leave open.
+
+        Raises:
+            ConfigurationError: an option is invalid; the message says which, and why.
+        """
+        kind = _kind_of(reconciler, self.resource)
+        name = self.name or gvk_from(kind).kind.lower()
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"controller name {name!r} is invalid: use letters, digits and '-._', at most 63, e.g. 'database'"
+            )
+        prefix = f"controller {name!r}: "
+        workers: object = self.workers
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise ConfigurationError(f"{prefix}workers must be 1 or more, not {workers!r}")
+        for option, seconds in (("timeout", self.timeout), ("debounce", self.debounce)):
+            if seconds is not None:
+                check_seconds(prefix + option, seconds)
+        _check_status(prefix, reconciler)
+        return CheckedOptions(
+            kind=kind,
+            name=name,
+            predicates=_predicates(prefix, self.predicates),
+            watches=_watches(prefix, self.owns, self.watches),
+            sources=_sources(prefix, self.sources),
+        )
+
+
+class ControllerKeywords(TypedDict, total=False):
+    """The fields of `ControllerOptions` as keywords, for type checkers."""
+
+    resource: KindLike | None
+    name: str | None
+    owns: Sequence[KindLike | Watch]
+    watches: Sequence[Watch]
+    sources: Sequence[SourceLike]
+    predicates: Sequence[EventFilter]
+    workers: int
+    timeout: float | None
+    rate_limiter: RateLimiter | None
+    debounce: float | None
+    wake_on_own_status: bool
+    sync_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedOptions:
+    """What `ControllerOptions.checked_for` derives.
+
+    Attributes:
+        kind: the primary kind.
+        name: the controller's name.
+        predicates: filters of events of the primary objects.
+        watches: the watches on other kinds, including those of ``owns``.
+        sources: what else enqueues keys.
+    """
+
+    kind: KindLike
+    name: str
+    predicates: Sequence[EventFilter]
+    watches: Sequence[Watch]
+    sources: Sequence[SourceLike]
+
+
+def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
+    """Return the kind of the primary objects."""
     if not isinstance(reconciler, Reconciler):
-        what = reconciler.__name__ if isinstance(reconciler, type) else repr(reconciler)
-        hint = f"{what}()" if isinstance(reconciler, type) else "of a subclass of Reconciler"
-        raise ConfigurationError(f"{what} is no reconciler: give an instance, {hint}")
+        given = reconciler.__name__ if isinstance(reconciler, type) else repr(reconciler)
+        hint = f"{given}()" if isinstance(reconciler, type) else "of a subclass of Reconciler"
+        raise ConfigurationError(f"{given} is not a reconciler: give an instance, {hint}")
     declared = type(reconciler).resource if isinstance(reconciler, ResourceReconciler) else None
     if resource is not None:
         _check_kind("resource", resource)
     if declared is not None and (resource is None or gvk_from(declared) == gvk_from(resource)):
-        return declared  # the class rather than its name: with it, objects are read as the override expects them
+        return declared  # the class rather than its name: objects are then read as instances of it
     if resource is not None:
         return resource
     name = type(reconciler).__name__
     what = "write ResourceReconciler[YourKind], or give" if isinstance(reconciler, ResourceReconciler) else "give"
-    raise ConfigurationError(f"{name} does not say which kind it is for: {what} resource=, such as 'v1/Node'")
+    raise ConfigurationError(f"{name} does not state its kind: {what} resource=, such as 'v1/Node'")
 
 
-def name_of(kind: KindLike, name: str | None) -> str:
-    """Return the controller's name: the one given, else the kind in lower case.
-
-    Raises:
-        ConfigurationError: it cannot be a name.
-    """
-    name = name or gvk_from(kind).kind.lower()
-    if not _NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"controller name {name!r}: use letters, digits and '-._', at most 63, e.g. 'database'"
-        )
-    return name
-
-
-def watches_of(name: str, owns: Sequence[KindLike | Watch], watches: Sequence[Watch]) -> list[Watch]:
-    """Return the watches of all kinds beside the primary one.
-
-    Raises:
-        ConfigurationError: an entry is none, or names no kind.
-    """
-    owned = [_owned(name, entry) for entry in _entries(name, "owns", owns, "kinds: ['apps/v1/Deployment']")]
-    for watch in _entries(name, "watches", watches, "Watch(kind, mapper=…)"):
-        if not isinstance(watch, Watch):
-            raise ConfigurationError(f"controller {name!r}: watches holds {watch!r}: write Watch({watch!r}, mapper=…)")
-        _check_kind("watches", watch.kind)
-    for watch in (*owned, *watches):
-        check_seconds(f"controller {name!r}: mapper_timeout of the watch of {watch.kind}", watch.mapper_timeout)
-    return [*owned, *watches]
-
-
-def predicates_of(
-    name: str, predicates: Sequence[Callable[[CacheEvent], bool]]
-) -> tuple[Callable[[CacheEvent], bool], ...]:
-    """Return the predicates.
-
-    Raises:
-        ConfigurationError: one cannot be called.
-    """
-    found = tuple(_entries(name, "predicates", predicates, "functions of the event"))
-    for predicate in found:
-        if not callable(predicate):
-            raise ConfigurationError(f"controller {name!r}: predicates holds {predicate!r}, which is no function")
-    return found
-
-
-def check_numbers(name: str, *, workers: object, timeout: object, debounce: object = None) -> None:
-    """Check what is counted or measured.
-
-    Raises:
-        ConfigurationError: a number is out of its range, or none.
-    """
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ConfigurationError(f"controller {name!r}: workers must be 1 or more, not {workers!r}")
-    for option, seconds in (("timeout", timeout), ("debounce", debounce)):
-        if seconds is not None:
-            check_seconds(f"controller {name!r}: {option}", seconds)
-
-
-def check_seconds(what: str, seconds: object) -> None:
-    """Check a number of seconds.
-
-    Raises:
-        ConfigurationError: it is not a finite number above 0; the message begins with `what`.
-    """
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
-        raise ConfigurationError(f"{what} must be a number of seconds above 0, not {seconds!r}")
-
-
-def check_status(name: str, reconciler: Reconciler) -> None:
-    """Check how a status is to be written, which would be found at the first reconcile only.
-
-    Raises:
-        ConfigurationError: a class attribute is out of its range, or does not go with another.
-    """
+def _check_status(prefix: str, reconciler: Reconciler) -> None:
+    """Check the class attributes for the status, which would otherwise fail in the first reconcile."""
     if isinstance(reconciler, ResourceReconciler):
         try:
             check_options(reconciler.status_strategy, reconciler.status_on_error, reconciler.status_subresource)
         except ValueError as error:
-            raise ConfigurationError(f"controller {name!r}: status_{error}") from None
+            raise ConfigurationError(f"{prefix}status_{error}") from None
 
 
-def _entries(name: str, option: str, given: Any, of: str) -> Iterable[Any]:
-    if isinstance(given, (str, Watch, type)) or not isinstance(given, Iterable):
-        raise ConfigurationError(f"controller {name!r}: {option} is a sequence of {of}, not {given!r}")
-    return given
+def _watches(prefix: str, owns: Sequence[KindLike | Watch], watches: Sequence[Watch]) -> list[Watch]:
+    owned = [_owned(prefix, entry) for entry in _entries(prefix, "owns", owns, "kinds: ['apps/v1/Deployment']")]
+    for watch in _entries(prefix, "watches", watches, "Watch(kind, mapper=…)"):
+        if not isinstance(watch, Watch):
+            raise ConfigurationError(f"{prefix}watches contains {watch!r}: write Watch({watch!r}, mapper=…)")
+        _check_kind("watches", watch.kind)
+    for watch in (*owned, *watches):
+        check_seconds(f"{prefix}mapper_timeout of the watch of {watch.kind}", watch.mapper_timeout)
+    return [*owned, *watches]
 
 
-def _owned(name: str, entry: KindLike | Watch) -> Watch:
+def _owned(prefix: str, entry: KindLike | Watch) -> Watch:
     if not isinstance(entry, Watch):
-        _check_kind(f"controller {name!r}: owns", entry)
+        _check_kind(f"{prefix}owns", entry)
         return Watch(entry, mapper=controller_owner)
-    _check_kind(f"controller {name!r}: owns", entry.kind)
+    _check_kind(f"{prefix}owns", entry.kind)
     return entry if entry.mapper is not None else replace(entry, mapper=controller_owner)
+
+
+def _predicates(prefix: str, predicates: Sequence[EventFilter]) -> tuple[EventFilter, ...]:
+    found = tuple(_entries(prefix, "predicates", predicates, "functions of the event"))
+    for predicate in found:
+        if not callable(predicate):
+            raise ConfigurationError(f"{prefix}predicates contains {predicate!r}, which is not a function")
+    return found
+
+
+def _sources(prefix: str, sources: Sequence[SourceLike]) -> tuple[SourceLike, ...]:
+    found = tuple(_entries(prefix, "sources", sources, "sources"))
+    for source in found:
+        if not callable(source) and not inspect.iscoroutinefunction(getattr(source, "run", None)):
+            raise ConfigurationError(
+                f"{prefix}sources contains {source!r}: give ChannelSource(…), an async function of enqueue, "
+                "or an object with 'async def run(self, enqueue)'"
+            )
+    return found
+
+
+def _entries(prefix: str, option: str, given: Any, of: str) -> Iterable[Any]:
+    if isinstance(given, (str, Watch, ChannelSource, type)) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"{prefix}{option} must be a sequence of {of}, not {given!r}")
+    return given
 
 
 def _check_kind(option: str, kind: KindLike) -> None:

@@ -1,4 +1,4 @@
-"""Be what a user subclasses: make the world as one object says, and say what is to happen next."""
+"""The `Reconciler` base class, and its binding to a controller."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler.controller.errors import ControllerError, NotBound
-from reconciler.controller.permissions.permissions import Permission
-from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun, current_run
-from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge, discard
+from reconciler.controller.permissions import Permission
+from reconciler.controller.reconcile.cycle import ReconcileRun, current_reconcile, current_run
+from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import Outcome
-from reconciler.meta import Request, ResourceType, current_cycle
+from reconciler.controller.wake.user_code import discard
+from reconciler.meta import Request, ResourceType
 
 if TYPE_CHECKING:
     from reconciler.cache import CachedClient
@@ -25,28 +26,28 @@ if TYPE_CHECKING:
     from reconciler.objects import KindLike
     from reconciler.status import StatusMetrics
 
-__all__ = ["Binding", "Reconciler", "bind", "binding_of", "call"]
+__all__ = ["Binding", "Reconciler", "bind", "binding_of", "call_override"]
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Binding:
-    """Be what a controller gives its reconciler.
+    """What a controller provides to its reconciler.
 
     Attributes:
         name: the controller's name.
         kind: the primary kind, as it was given.
-        client: reads of declared kinds from the cache, everything else from the server.
+        client: reads declared kinds from the cache, everything else from the server.
         events: records Kubernetes events.
         clock: source of time.
-        resource: how the primary kind is served; None until the controller has found out.
+        workers: the highest number of threads.
+        enqueue: enqueues a key, as `Controller.enqueue` does.
+        status_metrics: receives each flush of the reconciles' batchers.
+        check_leader: raises unless this process may act; None without leader election.
+        resource: how the primary kind is served; None until the controller has discovered it.
         loop: the controller's event loop; None before it starts.
-        threads: run plain functions: one a worker, so that none ever waits for one.
-        workers: how many threads there may be.
-        status_metrics: hears of each flush of the cycles' batchers.
-        check_leader: raises unless this process may act; None where nobody else could.
-        enqueue: runs a key, as `Controller.enqueue` does.
+        threads: run plain functions: one per worker, so that none ever waits for a thread.
     """
 
     name: str
@@ -66,21 +67,22 @@ class Binding:
         self.threads = ReconcileThreads(self.workers, f"{self.name}-reconcile")
 
     def close(self) -> None:
-        """Let the threads go; the reconciler is free for another controller."""
+        """Close the threads; the reconciler may belong to another controller afterwards."""
         self.threads.close()
         self.loop = None
 
 
 class Reconciler(abc.ABC):
-    """Reconcile by key: subclass it and implement `reconcile`.
+    """A reconciler of keys: subclass it and implement `reconcile`.
 
-    A reconciler belongs to one controller, which calls it for one key at a time and for several keys side by side. It
-    looks at the state there is, not at what happened: it may be called without a change, and once for several.
+    A reconciler belongs to one controller, which calls it for several keys concurrently, but for each key one call at a
+    time. It compares the desired and the actual state and is not told what changed: one call may follow several
+    changes, or none.
 
     Attributes:
-        permissions: what it does to objects beyond what its watches and its status need, each a `Permission`. The roles
-            of ``reconciler manifests`` hold them, and a request that they do not cover is warned of when it is made.
-            Default None: nothing is declared, and nothing is compared.
+        permissions: what it does to objects beyond what its watches and its status need, as `Permission` objects. The
+            roles of ``reconciler manifests`` include them, and a request that they do not cover is logged as a warning.
+            Default None: nothing is declared, and requests are not checked.
     """
 
     permissions: ClassVar[Sequence[Permission] | None] = None
@@ -89,37 +91,37 @@ class Reconciler(abc.ABC):
 
     @abc.abstractmethod
     def reconcile(self, request: Request, /) -> Outcome | Awaitable[Outcome]:
-        """Make the world as the object says.
+        """Bring the actual state closer to the desired state of one object.
 
-        Override it with ``async def``, or with a plain ``def``, which runs in a thread of the controller's own; there,
-        `wait` runs an awaitable. When its time is up or the controller stops, an ``async`` one is cancelled; a thread
-        hears of it at its next `wait`, and its key stays in hand until it has ended. A thread that does not end does
-        not keep the process: see `Controller.abandon`.
+        Override it with ``async def``, or with a plain ``def``, which runs in a thread of the controller; there, `wait`
+        runs an awaitable. When the timeout expires or the controller stops, an ``async`` reconcile is cancelled. A
+        thread is told at its next `wait`, and its key stays in progress until the thread has ended. A thread that never
+        ends does not keep the process alive: see `Controller.abandon`.
 
         Args:
-            request: name and namespace of the object, which may not exist any more.
+            request: name and namespace of the object, which may no longer exist.
 
         Returns:
             None to wait for the next event, or a `Result`.
 
         Raises:
-            TerminalError: retrying cannot help; the key's failures and timer are cleared, and only a change runs it.
-            Exception: anything else runs the key again with exponential back-off.
+            TerminalError: a retry cannot help; the key's failures and timer are cleared, and only a change enqueues it.
+            Exception: any other error is retried with exponential backoff.
         """
 
-    def fair_by(self, request: Request, /) -> Hashable:  # noqa: ARG002 - overridden by those that need it
-        """Return the group of a key, always the same one. Override it to have groups take turns at the workers.
+    def fair_by(self, request: Request, /) -> Hashable:  # noqa: ARG002 - for overrides
+        """Return the group of a key, always the same one. Override it to let groups take turns at the workers.
 
         ``return request.namespace`` keeps a namespace with many objects from delaying the others. By default all keys
-        are one group.
+        are in one group.
         """
         return None
 
     def pool_size(self, workers: int, /) -> int:
-        """Return how many keys may be in progress at a time, for the option ``workers``: by default so many.
+        """Return how many keys may be in progress at a time, given the option ``workers``; by default, that number.
 
-        Override it in a reconciler that bounds by itself how many keys wait for something slow, and keeps workers for
-        the others.
+        Override it in a reconciler that limits by itself how many keys wait for something slow, and needs free workers
+        for the others.
         """
         return workers
 
@@ -152,24 +154,24 @@ class Reconciler(abc.ABC):
 
     @property
     def run(self) -> ReconcileRun:
-        """Return the run in progress: its reasons, its id, which attempt it is.
+        """Return the reconcile in progress: its reasons, its id, its attempt.
 
         Raises:
             NotBound: used outside a reconcile.
         """
         run = current_run()
         if run is None:
-            raise NotBound(f"{type(self).__name__}.run is there during a reconcile only")
+            raise NotBound(f"{type(self).__name__}.run is only available during a reconcile")
         return run
 
     def check_leader(self) -> None:
-        """Return if this process may act: it leads at this moment, or its manager has no leader election.
+        """Raise unless this process may act: it is the leader now, or its manager has no leader election.
 
-        Call it right before an effect outside the cluster that two processes must not have at once; writes of `client`
-        are checked already. From any thread.
+        Call it right before an effect outside the cluster that two processes must not cause at the same time; writes of
+        `client` are checked already. Thread-safe.
 
         Raises:
-            NotLeader: it may not.
+            NotLeader: this process is not the leader.
             NotBound: the reconciler does not belong to a controller yet.
         """
         check = binding_of(self, "check_leader").check_leader
@@ -180,36 +182,43 @@ class Reconciler(abc.ABC):
         """Run an awaitable on the controller's event loop and return its result, in a plain ``def`` reconcile.
 
         Raises:
-            ControllerError: called on the event loop, where ``await`` does it.
-            ReconcileCancelled: the reconcile's time is up, or the controller stops.
+            ControllerError: called on the event loop; use ``await`` there.
+            ReconcileCancelled: the reconcile's timeout expired, or the controller stops.
             NotBound: the controller was not started.
         """
-        cycle = current_cycle.get()
-        if isinstance(cycle, ReconcileCycle):
+        cycle = current_reconcile()
+        if cycle is not None:
             return cycle.bridge.wait(awaitable)
         loop = self._binding.loop if self._binding is not None else None
         if loop is None:
             discard(awaitable)
-            raise NotBound(f"{type(self).__name__}.wait needs a started controller, whose loop runs the awaitable")
+            raise NotBound(
+                f"{type(self).__name__}.wait needs a started controller, whose event loop runs the awaitable"
+            )
         return ThreadBridge(loop).wait(awaitable)
 
 
-def binding_of(reconciler: Reconciler, what: str) -> Binding:
-    """Return what a reconciler was given.
+def binding_of(reconciler: Reconciler, attribute: str) -> Binding:
+    """Return the binding of a reconciler.
+
+    Args:
+        reconciler: the reconciler.
+        attribute: the attribute that was used, for the error message.
 
     Raises:
-        NotBound: it does not belong to a controller; the message names what was asked for.
+        NotBound: it does not belong to a controller.
     """
-    if reconciler._binding is None:  # noqa: SLF001 - beside `Reconciler`, so that subclasses have all names but one
+    if reconciler._binding is None:  # noqa: SLF001 - outside the class, so that subclasses can use all names but one
         kind = type(reconciler).__name__
         raise NotBound(
-            f"{kind}.{what} is there once the reconciler belongs to a controller: manager.add_controller({kind}())"
+            f"{kind}.{attribute} is available once the reconciler belongs to a controller: "
+            f"manager.add_controller({kind}())"
         )
     return reconciler._binding  # noqa: SLF001
 
 
 def bind(reconciler: Reconciler, binding: Binding) -> None:
-    """Make a reconciler belong to a controller; to another one only while none is running it.
+    """Bind a reconciler to a controller, in place of an earlier one that is not running.
 
     Raises:
         ControllerError: it belongs to a running controller.
@@ -217,24 +226,30 @@ def bind(reconciler: Reconciler, binding: Binding) -> None:
     held = reconciler._binding  # noqa: SLF001
     if held is not None and held.loop is not None:
         raise ControllerError(
-            f"{type(reconciler).__name__} belongs to the running controller {held.name!r} already: "
-            "make an instance for each controller"
+            f"{type(reconciler).__name__} already belongs to the running controller {held.name!r}: "
+            "create one instance per controller"
         )
     reconciler._binding = binding  # noqa: SLF001
 
 
 _is_async = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
-"""Asked twice in each cycle, about the same few functions."""
+"""Cached, since it is called twice in each reconcile with the same few functions."""
 
 
-async def call(reconciler: Reconciler, override: Callable[..., Any], *args: Any) -> Any:
-    """Call what a subclass defines, be it ``async`` or plain.
+async def call_override(
+    reconciler: Reconciler, bridge: ThreadBridge | None, override: Callable[..., Any], *args: Any
+) -> Any:
+    """Call a method that a subclass defines, ``async`` or plain.
 
-    Cancellation is raised when it has really ended, in a thread as well.
+    Cancellation is raised when the call has really ended, also in a thread.
+
+    Args:
+        reconciler: the reconciler; bound to a controller.
+        bridge: tells a thread of the reconcile to stop; None outside a reconcile.
+        override: the method.
+        args: its arguments.
     """
     if _is_async(override.__func__ if isinstance(override, MethodType) else override):
         return await override(*args)
-    cycle = current_cycle.get()
-    bridge = cycle.bridge if isinstance(cycle, ReconcileCycle) else None
     result = await binding_of(reconciler, "reconcile").threads.run(bridge, override, *args)
     return await result if inspect.isawaitable(result) else result

@@ -1,51 +1,73 @@
-"""Be what most users subclass: a reconciler that is handed the object, and a batcher for its status."""
+"""`ResourceReconciler`: a reconciler that gets the object, and a batcher for its status."""
 
 from __future__ import annotations
 
+import functools
+import logging
 from abc import abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Generic
 
 from typing_extensions import TypeVar
 
-from reconciler.controller.reconcile.resource_cycle import ResourceCycle
-from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.result import Outcome
-from reconciler.meta import Request
-from reconciler.objects import KindLike, kind_argument
-from reconciler.status import OnError, StatusBatcher, Strategy
+from reconciler.controller.reconcile.cycle import current_reconcile
+from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
+from reconciler.controller.reconcile.outcome import check_outcome, is_terminal
+from reconciler.controller.reconciler import Reconciler, binding_of, call_override
+from reconciler.controller.result import Outcome, Result
+from reconciler.errors import NotFound, NotServed, TerminalError, error_text
+from reconciler.meta import Request, has_finalizer, parse_version, uid_of
+from reconciler.objects import (
+    InvalidObject,
+    KindLike,
+    Resource,
+    from_document,
+    gvk_from,
+    kind_argument,
+    original_document,
+    to_document,
+)
+from reconciler.status import OnError, StatusBatcher, StatusError, Strategy
 
-__all__ = ["ResourceReconciler"]
+__all__ = ["ResourceReconciler", "defines_finalize"]
+
+_log = logging.getLogger("reconciler.controller")
+
+CORE_GROUP = "reconciler.dev"
+"""The domain in the finalizer of core kinds, whose group is empty: a finalizer must have a domain."""
 
 R = TypeVar("R", default=Any)
 
+Override = Callable[[Any, StatusBatcher[Any]], Any]
+
 
 class ResourceReconciler(Reconciler, Generic[R]):
-    """Reconcile objects of one kind: subclass ``ResourceReconciler[Database]`` and implement `reconcile_object`.
+    """A reconciler of objects of one kind: subclass ``ResourceReconciler[Database]``, implement `reconcile_object`.
 
-    For each key it reads the object from the cache, ends if there is none, keeps the finalizer if `finalize` is
-    defined, opens the cycle's `StatusBatcher`, and records ``status.observedGeneration``.
+    For each key it reads the object from the cache and returns if there is none, adds the finalizer if `finalize` is
+    defined, opens the reconcile's `StatusBatcher`, and records ``status.observedGeneration``.
 
-    ``observedGeneration`` is recorded when the kind's status model has the field: with the generation of the version
-    that was read, and only for a `reconcile_object` that returned or raised `TerminalError`. So it says that the status
-    is the outcome for that generation; after an error that is retried there is no outcome yet. It only rises, and
-    `finalize` does not record it.
+    ``observedGeneration`` is recorded if the kind's status model has the field: with the generation of the version that
+    was read, and only if `reconcile_object` returned or raised `TerminalError`. So it says that the status is the
+    outcome for that generation; after an error that is retried there is no outcome yet. It only rises, and `finalize`
+    does not record it.
 
     For a kind without a class, name it: ``class Maps(ResourceReconciler[Unstructured], resource="v1/ConfigMap")``.
 
     Class keywords:
-        resource: the kind. Default: the type argument. ``add_controller(resource=)`` stands over both.
+        resource: the kind. Default: the type argument. ``add_controller(resource=)`` takes precedence over both.
 
     Attributes:
-        resource: the kind, None when neither keyword nor type argument says it.
+        resource: the kind, None if neither the keyword nor the type argument gives it.
         finalizer: the name of the finalizer that `finalize` needs. Default None: ``<group>/<controller name>``.
         status_strategy: how the status is sent: ``"merge"`` (default), a merge patch; ``"update"``, a PUT of the whole
-            status, which costs the API server a fifth less, needs the verb ``update``, and goes with the default of
+            status, which costs the API server a fifth less, needs the verb ``update``, and requires the default of
             `status_subresource`; or ``"apply"``. See `StatusBatcher`.
-        status_subresource: ``"status"`` (default), ``"auto"`` or None; see `StatusBatcher`.
+        status_subresource: ``"status"`` (default) or None; see `StatusBatcher`.
         status_on_error: what is written when the body fails. ``"ledgers"`` (default): conditions, list entries and
-            counters, not what `set`, `merge` and `remove` recorded, which may be half a truth. ``"flush"``: everything.
-            ``"discard"``: nothing. A body that raises `TerminalError` has said everything: all of it is written.
+            counters, but not what `set`, `merge` and `remove` recorded, which may be incomplete. ``"flush"``:
+            everything. ``"discard"``: nothing. After a `TerminalError` everything is written, because the body is
+            complete.
     """
 
     resource: ClassVar[KindLike | None] = None
@@ -61,61 +83,287 @@ class ResourceReconciler(Reconciler, Generic[R]):
             cls.resource = declared
 
     async def reconcile(self, request: Request, /) -> Outcome:
-        """Carry one object through its cycle; override `reconcile_object` instead.
+        """Reconcile one object; override `reconcile_object` instead of this.
 
         Cancellation cancels the override and waits for the status flush, ten seconds at most.
 
         Raises:
-            InvalidObject: the stored object does not fit the kind's class, and is not being deleted. It is a
-                `TerminalError` as well: only a change of the object runs it again.
-            StatusError: the status could not be saved; what was recorded goes out with the next cycle.
+            InvalidObject: the stored object does not match the kind's class, and is not being deleted. It is a
+                `TerminalError` as well: the key is only reconciled again when the object changes.
+            StatusError: the status could not be saved; what was recorded is written with the next reconcile.
             APIError, TransportError: the finalizer could not be written.
             Exception: what the override raised.
         """
-        finalize = self.finalize if type(self).finalize is not ResourceReconciler.finalize else None
-        return await ResourceCycle(self, request, finalizer=self.finalizer, finalize=finalize).run(
-            self.reconcile_object,
-            strategy=self.status_strategy,
-            subresource=self.status_subresource,
-            on_error=self.status_on_error,
-        )
+        return await _ObjectReconcile(self, request).run()
 
     @abstractmethod
     def reconcile_object(self, obj: R, status: StatusBatcher[Any], /) -> Outcome | Awaitable[Outcome]:
-        """Make the world as the object says.
+        """Bring the actual state closer to the desired state of the object.
 
         Override it with ``async def``, or with a plain ``def``, which runs in a thread; see `Reconciler.reconcile`. It
         is not called for an object that is being deleted.
 
         Args:
-            obj: the object as the cache has it, own writes included; a copy of one's own.
-            status: records what the status is to become; written once, at the end.
+            obj: a private copy of the object in the cache, including own writes.
+            status: records changes of the status; written once, at the end.
 
         Returns:
             None to wait for the next event, or a `Result`.
 
         Raises:
-            TerminalError: retrying cannot help. The status is written, and only a change runs the key again.
-            Exception: anything else runs the key again with exponential back-off.
+            TerminalError: a retry cannot help. The status is written, and only a change enqueues the key again.
+            Exception: any other error is retried with exponential backoff.
         """
 
     def finalize(self, obj: R, status: StatusBatcher[Any], /) -> Outcome | Awaitable[Outcome]:
-        """Clean up for an object that is being deleted; defining it puts a finalizer on every object.
+        """Clean up for an object that is being deleted; a class that defines it puts a finalizer on every object.
 
-        It may be called several times, also after a part of it was done. Override it with ``async def`` or ``def``.
+        It may be called several times, also after it succeeded in part. Override it with ``async def`` or ``def``.
 
         Args:
-            obj: the object. One that does not fit its model is read leniently (see `Resource.from_dict`), so that it
+            obj: the object. One that does not match its model is read leniently (see `Resource.from_dict`), so that it
                 can be deleted: valid fields are typed, invalid ones are as stored, missing ones are None, and
-                ``obj.problems`` names them. The metadata is right, and ``obj.to_dict()`` gives the whole document.
-            status: records what the status is to become; written before the finalizer is removed.
+                ``obj.problems`` lists them. The metadata is correct, and ``obj.to_dict()`` returns the whole document.
+            status: records changes of the status; written before the finalizer is removed.
 
         Returns:
-            None lets the object go: the finalizer is removed, and no status write follows. A `Result` keeps the object
-            and runs again as it says.
+            None releases the object: the finalizer is removed, and no status write follows. A `Result` keeps the object
+            and requeues it.
 
         Raises:
-            TerminalError: keeps the object, and only a change runs it again.
-            Exception: keeps the object and runs again with back-off.
+            TerminalError: keeps the object; only a change enqueues it again.
+            Exception: keeps the object and retries with backoff.
         """
         raise NotImplementedError(f"{type(self).__name__} has no finalize")
+
+
+def defines_finalize(reconciler: ResourceReconciler[Any]) -> bool:
+    """Return whether a reconciler's class overrides `ResourceReconciler.finalize`."""
+    return type(reconciler).finalize is not ResourceReconciler.finalize
+
+
+class InvalidPrimary(InvalidObject, TerminalError):
+    """The error for a primary object that does not match its model: only a change of the object can help."""
+
+
+class _ObjectReconcile:
+    """One reconcile of one object.
+
+    The order of the writes: the finalizer first, before anything is done that needs it; then the status, at most one
+    write; for an object that may be deleted, the removal of the finalizer last, since no write can follow it. All of
+    them are conditional on the version that was read or on the previous write, and are reported to the cycle, so that
+    none wakes the controller.
+
+    Args:
+        reconciler: the reconciler; bound to a controller.
+        request: the key.
+    """
+
+    def __init__(self, reconciler: ResourceReconciler[Any], request: Request) -> None:
+        binding = binding_of(reconciler, "client")
+        self._reconciler = reconciler
+        self._request = request
+        self._client = binding.client
+        self._kind = binding.kind
+        self._clock = binding.clock
+        self._metrics = binding.status_metrics
+        self._finalizes = defines_finalize(reconciler)
+        self._finalized = False  # `finalize` has returned None
+        self._cycle = current_reconcile()  # `reconcile` is public, so the cycle cannot be one of its arguments
+
+    @property
+    def _finalizer(self) -> str:
+        group = gvk_from(self._kind).group or CORE_GROUP
+        return self._reconciler.finalizer or f"{group}/{self._reconciler.name}"
+
+    async def run(self) -> Outcome:
+        """Read the object and reconcile it. Cancellation cancels the override and waits for the flush."""
+        try:
+            read = await self._client.get(gvk_from(self._kind), self._request.name, self._request.namespace)
+        except NotServed:
+            raise
+        except NotFound:
+            return None
+        document = original_document(read)
+        metadata = document["metadata"]
+        if self._cycle is not None:
+            self._cycle.set_basis(metadata["uid"], parse_version(metadata["resourceVersion"]))
+        obj: Any = from_document(self._kind, dict(document), lenient=True)
+        if metadata.get("deletionTimestamp"):
+            return await self._reconcile_deleted(obj)
+        self._check_valid(obj)
+        if self._cycle is not None and self._cycle.has_unsaved and self._cycle.unsaved_is_blocked(*_revision(obj)):
+            batcher = await self._write_unsaved(obj)
+            if batcher.written:
+                return Result(
+                    again=True
+                )  # a reconcile writes the status once, and the override's write would be another
+            obj = batcher.object
+            if obj is None:
+                return None
+        if self._finalizes:
+            obj = await ensure_finalizer(self._client, self._kind, obj, self._finalizer)
+            if obj is None:
+                return None
+            self._check_valid(obj)  # again: the answer to the write may be newer
+        return await self._call(self._reconciler.reconcile_object, obj, self._batcher(obj))
+
+    async def _reconcile_deleted(self, obj: Any) -> Outcome:
+        if not has_finalizer(original_document(obj), self._finalizer):
+            return None
+        if self._finalizes:
+            batcher = self._batcher(obj)
+            try:
+                outcome = await self._call(self._reconciler.finalize, obj, batcher, deleted=True)
+            except StatusError as error:
+                if error.retryable or not self._finalized:
+                    raise
+                _log.warning(
+                    "the last status of %s cannot be saved; its finalizer is removed all the same: %s",
+                    self._request,
+                    error_text(error),
+                    extra=self._log_fields(),
+                )
+                outcome = None
+            if outcome is not None:
+                return outcome
+            if batcher.written:
+                obj = batcher.object
+        await release_finalizer(self._client, self._kind, dict(original_document(obj)), self._finalizer)
+        return None
+
+    async def _call(
+        self, override: Override, obj: Any, batcher: StatusBatcher[Any], *, deleted: bool = False
+    ) -> Outcome:
+        """Call an override inside the batcher.
+
+        A status that cannot be written never keeps the next reconcile of a deleted object from its `finalize`.
+        """
+        terminal: Exception | None = None
+        has_unsaved = self._cycle is not None and self._cycle.has_unsaved
+        try:
+            async with batcher as status:
+                if has_unsaved:
+                    obj = self._with_unsaved(obj, status, lenient=deleted)
+                outcome, terminal = await self._outcome_of(override, obj, status)
+                self._finalized = deleted and outcome is None and terminal is None
+                if not deleted:
+                    _record_observed_generation(obj, status)
+        except Exception as error:
+            failure = error if isinstance(error, StatusError) else batcher.failure
+            if failure is error and terminal is not None:
+                error.add_note(f"the reconcile itself ended with: {terminal}")
+            if isinstance(failure, StatusError) and not deleted:
+                self._block_unsaved(obj, failure)
+            raise
+        if has_unsaved and self._cycle is not None:
+            self._cycle.unblock_unsaved()
+        if terminal is not None:
+            raise terminal
+        return outcome
+
+    async def _outcome_of(
+        self, override: Override, obj: Any, status: StatusBatcher[Any]
+    ) -> tuple[Outcome, Exception | None]:
+        """Call an override; return its outcome, and its error if that is terminal.
+
+        After a terminal error the recorded status is complete, so the batcher must exit without an error to write it.
+        """
+        bridge = None if self._cycle is None else self._cycle.bridge
+        try:
+            return check_outcome(await call_override(self._reconciler, bridge, override, obj, status)), None
+        except Exception as error:
+            if not is_terminal(error):
+                raise
+            return None, error
+
+    def _check_valid(self, obj: Any) -> None:
+        """Raise `InvalidPrimary` for an object that does not match its model, and record an Event.
+
+        The Event has the fields alone: the message may come from a validator of the user, and quote a value.
+        """
+        if not isinstance(obj, Resource) or not obj.problems:
+            return
+        fields = ", ".join(dict.fromkeys(path for path, _ in obj.problems))
+        self._reconciler.events.warning(
+            obj, "InvalidObject", f"not reconciled until it changes, because these fields are invalid: {fields}"
+        )
+        raise InvalidPrimary(f"{obj.gvk.kind} {self._request} is invalid", obj.problems)
+
+    async def _write_unsaved(self, obj: Any) -> StatusBatcher[Any]:
+        """Retry the write that the server refused, before anything is done whose result could not be written."""
+        batcher = self._batcher(obj)
+        try:
+            async with batcher:
+                pass
+        except StatusError as error:
+            self._block_unsaved(obj, error)
+            raise
+        if self._cycle is not None:
+            self._cycle.unblock_unsaved()
+        return batcher
+
+    def _block_unsaved(self, obj: Any, error: StatusError) -> None:
+        """Make the next reconciles of this generation write first, if a retry cannot help; record one Event.
+
+        A new generation is reconciled, with the unsaved mutations applied: it may fix the cause, and its outcome is
+        written together with them.
+        """
+        if error.retryable or self._cycle is None or not self._cycle.block_unsaved(*_revision(obj)):
+            return
+        _log.error(
+            "the status of %s cannot be saved, so it is not reconciled until that succeeds or its spec changes: %s",
+            self._request,
+            error,
+            extra=self._log_fields(),
+        )
+        self._reconciler.events.warning(obj, "StatusNotSaved", error_text(error))
+
+    def _batcher(self, obj: Any) -> StatusBatcher[Any]:
+        return StatusBatcher(
+            self._client,
+            obj,
+            strategy=self._reconciler.status_strategy,
+            subresource=self._reconciler.status_subresource,
+            on_error=self._reconciler.status_on_error,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
+
+    def _with_unsaved(self, obj: Any, status: StatusBatcher[Any], *, lenient: bool) -> Any:
+        """Return the object with the mutations that earlier reconciles could not save.
+
+        Mutations that make the object invalid are ignored here: the override gets the object as it is stored.
+        """
+        try:
+            return from_document(self._kind, {**to_document(obj), "status": status.current}, lenient=lenient)
+        except InvalidObject:
+            return obj
+
+    def _log_fields(self) -> dict[str, object]:
+        return self._cycle.run.log_fields() if self._cycle is not None else {}
+
+
+def _revision(obj: Any) -> tuple[str, int | None]:
+    """Return the uid and the generation of an object: which object it is, and which desired state it has."""
+    document = original_document(obj)
+    return uid_of(document), document["metadata"].get("generation")
+
+
+def _record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
+    """Record which generation the status is the outcome of.
+
+    Also if the status has it already: another writer may remove it before the write, which is then replayed.
+    """
+    if not (isinstance(obj, Resource) and obj.generation is not None and _has_observed_generation(obj.status_model)):
+        return
+    if status.observed_generation is not None:
+        status.set("observedGeneration", obj.generation)
+    elif status.get("observedGeneration") is not None:  # written when the generation was unknown: outdated forever
+        status.remove("observedGeneration")
+
+
+@functools.lru_cache(maxsize=256)  # called in every reconcile, with the few kinds of a program
+def _has_observed_generation(model: Any) -> bool:
+    """Return whether a status model has the field ``observedGeneration``, under its name on the wire."""
+    return any("observedGeneration" in (name, field.serialization_alias) for name, field in model.model_fields.items())

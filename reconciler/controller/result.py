@@ -1,4 +1,4 @@
-"""Say what is to happen with a key after its reconcile."""
+"""`Result`: what a reconcile returns to be run again."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ __all__ = ["Outcome", "Result"]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Ask for another run. A reconcile that needs none returns None and is woken by the next foreign change.
+    """A request for another reconcile. Without one, return None: the next change of somebody else wakes the key.
 
-    The outcome of the latest cycle owns the key's only timer, and any run consumes it: who wants a period returns
-    `requeue_after` from every path, and a wait that must survive events is stored in the object's status.
+    A key has one timer, which belongs to the outcome of the latest reconcile; every reconcile of the key clears it. For
+    a period, return `requeue_after` from every path. Store a wait that must survive events in the object's status.
 
     Attributes:
-        requeue_after: seconds until the key runs again if nothing wakes it earlier; more than 0. None for no timer.
-        again: run once more now, after the keys that are ready already. A controller's own status write does not wake
-            it, so a reconcile that works in steps says this. Once the controller stops, no further step begins.
+        requeue_after: seconds until the key is reconciled again if nothing wakes it earlier; more than 0. None for no
+            timer.
+        again: reconcile once more now, after the keys that are ready already. A controller's own status write does not
+            wake it, so a reconcile that works in steps returns this. Once the controller stops, no further step begins.
             Excludes `requeue_after`.
-        priority: the priority of the run asked for; a higher one goes first. None keeps that of this run, which stays
-            with the key through errors as well.
+        priority: the priority of the next reconcile; keys with a higher one come first. None keeps the current
+            priority, which stays with the key through errors as well.
 
     Raises:
-        ValueError: `requeue_after` is 0, negative or not finite, or stands beside `again`.
+        ValueError: `requeue_after` is 0, negative or not finite, or is combined with `again`.
     """
 
     requeue_after: float | None = None
@@ -38,16 +39,16 @@ class Result:
         if not (after > 0 and math.isfinite(after)):
             raise ValueError(
                 f"requeue_after must be a finite number of seconds above 0, not {after!r}; "
-                "to run once more now, return Result(again=True)"
+                "to reconcile once more now, return Result(again=True)"
             )
         if self.again:
-            raise ValueError("again=True runs the key now and requeue_after later: give one of them")
+            raise ValueError("again=True and requeue_after exclude each other: now, or later")
 
     @staticmethod
     def merge(*outcomes: Outcome) -> Outcome:
         """Return the most urgent of several outcomes: `again` before the shortest delay before None.
 
-        The highest priority that any of them names is kept.
+        The result has the highest priority of all of them.
         """
         results = [outcome for outcome in outcomes if outcome is not None]
         if not results:

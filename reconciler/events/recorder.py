@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from reconciler.backoff import obey
+from reconciler.backoff import retry_after_delay
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import (
     AlreadyExists,
@@ -276,7 +276,7 @@ class EventRecorder:
             try:
                 return await send()
             except _PASSING as error:
-                delay = max(delay, obey(error.retry_after, self._rng))
+                delay = max(delay, retry_after_delay(error.retry_after, self._rng))
                 _log.debug("event not sent, trying again in %.1f s: %s", delay, error_text(error))
             await asyncio.sleep(delay)
             delay = RETRY_DELAY

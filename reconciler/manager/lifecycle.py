@@ -366,5 +366,5 @@ async def _ended(working: set[asyncio.Task[Any]], hurried: asyncio.Task[Any], gr
 
 def _describe(controller: Controller) -> str:
     queue = controller.queue
-    in_hand = ", ".join(str(key) for key in queue.keys() if queue.run_of(key) is not None)  # noqa: SIM118
+    in_hand = ", ".join(str(key) for key in queue.keys() if queue.in_progress(key) is not None)  # noqa: SIM118
     return f"controller {controller.name} ({in_hand} in hand)" if in_hand else f"controller {controller.name}"

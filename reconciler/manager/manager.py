@@ -6,12 +6,12 @@ import contextlib
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from reconciler.cache import Cache, CachedClient, CacheEvent
+from reconciler.cache import Cache, CachedClient
 from reconciler.client import Client, RetryPolicy
 from reconciler.clock import Clock, current_clock
-from reconciler.controller import Controller, Reconciler, ResourceReconciler, SourceLike, Watch
+from reconciler.controller import Controller, ControllerKeywords, ControllerOptions, Reconciler
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
@@ -31,9 +31,7 @@ from reconciler.manager.sharding.shard import shard_of
 from reconciler.manager.signals import handled_signals
 from reconciler.manager.statistics import ManagerStatistics
 from reconciler.manager.transports import Counted, Fenced, Traced, Urgent
-from reconciler.objects import KindLike, gvk_from
 from reconciler.telemetry import MetricsRegistry, tracer
-from reconciler.workqueue import RateLimiter
 
 if TYPE_CHECKING:
     from reconciler.webhook import WebhookServer
@@ -139,70 +137,38 @@ class Manager:
         self,
         reconciler: Reconciler,
         *,
-        resource: KindLike | None = None,
-        name: str | None = None,
-        owns: Sequence[KindLike | Watch] = (),
-        watches: Sequence[Watch] = (),
-        sources: Sequence[SourceLike] = (),
-        predicates: Sequence[Callable[[CacheEvent], bool]] = (),
-        workers: int = 1,
-        timeout: float | None = None,
-        rate_limiter: RateLimiter | None = None,
-        debounce: float | None = None,
-        wake_on_own_status: bool = False,
-        sync_timeout: float = 120.0,
+        options: ControllerOptions | None = None,
+        **keywords: Unpack[ControllerKeywords],
     ) -> Controller:
         """Add a controller that runs a reconciler. Added while the manager runs, it starts at once.
 
         Args:
-            reconciler: what to run; an instance for each controller.
-            resource: the kind of the primary objects. Default: the kind of a `ResourceReconciler`.
-            name: unique in this manager, for metrics, logs and the finalizer. Default: the kind in lower case.
-            owns: kinds whose objects the primary ones own.
-            watches: other kinds, each with a mapper to keys.
-            sources: what else wakes keys: a `ChannelSource`, or an async function that is given `Enqueue`.
-            predicates: for events of the primary objects; all must say that an event matters. Default: every one does.
-            workers: keys that are reconciled side by side. Default 1.
-            timeout: seconds per reconcile, after which it is cancelled. Default: no limit.
-            rate_limiter: the back-off after errors. Default: exponential per key, from 5 ms to 1000 s.
-            debounce: seconds that a fresh change waits for others to join its run. Default: none.
-            wake_on_own_status: let the cycle's own status writes wake the controller, as controller-runtime does.
-                Default False.
-            sync_timeout: seconds for each watched kind to be installed and listed. Default 120.
+            reconciler: the reconciler; one instance per controller.
+            options: see `ControllerOptions` for each option and its default. Default: all defaults.
+            keywords: options as keywords, such as ``owns=`` or ``workers=``; they take precedence over `options`.
 
         Raises:
-            ConfigurationError: an option cannot be used, or the name is taken.
-            ManagerError: the manager stops.
+            ConfigurationError: an option is invalid, or another controller of the manager has this name.
+            ManagerError: the manager is stopping.
+            TypeError: a keyword is not an option.
         """
         self._lifecycle.check_open()
-        name = name or _default_name(reconciler, resource)
-        if name is not None and any(each.name == name for each in self._lifecycle.controllers):
-            raise ConfigurationError(f"there is a controller named {name!r} already: give this one another name=")
-        label = name or ""
+        options = (options or ControllerOptions()).replace(**keywords)
+        checked = options.checked_for(reconciler)
+        name = checked.name
+        if any(each.name == name for each in self._lifecycle.controllers):
+            raise ConfigurationError(f"a controller named {name!r} already exists: give this one another name=")
         controller = Controller(
             reconciler,
             cache=self.cache,
             client=self.client,
-            resource=resource,
-            name=name,
-            owns=owns,
-            watches=watches,
-            sources=sources,
-            predicates=predicates,
-            workers=workers,
-            timeout=timeout,
-            rate_limiter=rate_limiter,
-            debounce=debounce,
-            wake_on_own_status=wake_on_own_status,
-            sync_timeout=sync_timeout,
+            options=options,
             clock=self._clock,
-            metrics=self.metrics.controller(label),
-            queue_metrics=self.metrics.queue(label),
-            status_metrics=self.metrics.status(label),
+            metrics=self.metrics.controller(name),
+            queue_metrics=self.metrics.queue(name),
+            status_metrics=self.metrics.status(name),
             check_leader=self.check_leader,
-            responsibility=self._shard.responsibility(
-                label, _kind_of(reconciler, resource), [*owns, *watches], self.client
-            ),
+            shard_filter=self._shard.responsibility(name, checked.kind, checked.watches, self.client),
         )
         self._lifecycle.add_controller(controller)
         return controller
@@ -398,18 +364,3 @@ class Manager:
     def _is_running(self) -> None:
         if self._lifecycle.state != "running":
             raise ManagerError(f"the manager is {self._lifecycle.state}")
-
-
-def _default_name(reconciler: Reconciler, resource: KindLike | None) -> str | None:
-    """Return the name that a controller gives itself; None where it will say what is missing."""
-    kind = _kind_of(reconciler, resource)
-    return None if kind is None else gvk_from(kind).kind.lower()
-
-
-def _kind_of(reconciler: Reconciler, resource: KindLike | None) -> KindLike | None:
-    """Return what a controller reconciles; None where it will say what is wrong."""
-    kind = resource or (reconciler.resource if isinstance(reconciler, ResourceReconciler) else None)
-    with contextlib.suppress(TypeError, ValueError):
-        if kind is not None and gvk_from(kind):
-            return kind
-    return None

@@ -1,7 +1,7 @@
-"""Work on Kubernetes objects as plain JSON: dicts, lists and scalars, nothing else.
+"""Kubernetes objects as plain JSON: dicts, lists and scalars. No I/O, no clock.
 
-References and kinds, the metadata that controllers read, conditions, owner references, finalizers, paths, RFC 7386
-merge patches, equality by meaning, and the word that a running reconcile has with the rooms below it. No I/O, no clock.
+Kinds and references, metadata, conditions, owner references, finalizers, paths, RFC 7386 merge patches, comparison by
+meaning, and the interface through which lower layers report to the current reconcile.
 """
 
 from reconciler.meta.conditions import (
@@ -12,36 +12,56 @@ from reconciler.meta.conditions import (
     set_condition,
 )
 from reconciler.meta.cycle import Cycle, current_cycle
-from reconciler.meta.equality import equal, is_object, without_nulls
+from reconciler.meta.documents import (
+    PathError,
+    copy_json,
+    delete_path,
+    equal,
+    format_path,
+    get_path,
+    is_object,
+    merge_diff,
+    merge_patch,
+    parse_path,
+    set_path,
+    without_nulls,
+)
 from reconciler.meta.field_managers import (
     FORMER_FIELD_MANAGER,
     check_field_manager,
-    counted_as_applied,
     default_field_manager,
     difference_of_fields,
     program_name,
     union_of_fields,
+    upgrade_managed_fields,
 )
-from reconciler.meta.finalizers import add_finalizer, has_finalizer, remove_finalizer
-from reconciler.meta.merge import merge_diff, merge_patch
-from reconciler.meta.owners import AlreadyOwned, controller_of, owner_reference, set_controller_reference
-from reconciler.meta.parts import UNDECODABLE, json_elements, json_members
-from reconciler.meta.paths import PathError, delete_path, format_path, get_path, parse_path, set_path
-from reconciler.meta.quantity import parse_quantity
-from reconciler.meta.reference import (
-    GroupVersionKind,
-    Request,
-    ResourceType,
+from reconciler.meta.metadata import (
+    AlreadyOwned,
+    add_finalizer,
+    controller_of,
     gvk_of,
+    has_finalizer,
     name_of,
     namespace_of,
-    path_segment,
+    owner_reference,
+    remove_finalizer,
     request_of,
+    set_controller_reference,
     uid_of,
     version_of,
 )
-from reconciler.meta.time import format_micro_time, format_time, parse_time
-from reconciler.meta.versions import Version, is_newer, parse_version
+from reconciler.meta.raw_json import UNDECODABLE, json_elements, json_members
+from reconciler.meta.reference import GroupVersionKind, Request, ResourceType, path_segment
+from reconciler.meta.scalars import (
+    Version,
+    format_micro_time,
+    format_time,
+    is_newer,
+    is_older,
+    parse_quantity,
+    parse_time,
+    parse_version,
+)
 
 __all__ = [
     "FORMER_FIELD_MANAGER",
@@ -57,7 +77,7 @@ __all__ = [
     "check_field_manager",
     "condition_is_true",
     "controller_of",
-    "counted_as_applied",
+    "copy_json",
     "current_cycle",
     "default_field_manager",
     "delete_path",
@@ -72,6 +92,7 @@ __all__ = [
     "has_finalizer",
     "is_newer",
     "is_object",
+    "is_older",
     "json_elements",
     "json_members",
     "keep_transition_times",
@@ -94,6 +115,7 @@ __all__ = [
     "set_path",
     "uid_of",
     "union_of_fields",
+    "upgrade_managed_fields",
     "version_of",
     "without_nulls",
 ]

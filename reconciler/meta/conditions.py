@@ -1,21 +1,24 @@
-"""Keep ``status.conditions`` by the rules of metav1.Condition.
+"""``status.conditions``, by the rules of metav1.Condition.
 
-One entry a type; ``lastTransitionTime`` moves only when ``status`` flips.
+There is one entry per type, and ``lastTransitionTime`` changes only when ``status`` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reconciler.meta.equality import is_object
-from reconciler.meta.time import format_time
+from reconciler.meta.documents import is_object
+from reconciler.meta.scalars import format_time
+
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
 
 __all__ = ["condition_is_true", "find_condition", "keep_transition_times", "remove_condition", "set_condition"]
 
 
-def find_condition(conditions: Sequence[dict[str, Any]], type: str) -> dict[str, Any] | None:
+def find_condition(conditions: Sequence[JSONObject], type: str) -> JSONObject | None:
     """Return the condition of a type, or None."""
     for condition in conditions:
         if condition.get("type") == type:
@@ -23,14 +26,14 @@ def find_condition(conditions: Sequence[dict[str, Any]], type: str) -> dict[str,
     return None
 
 
-def condition_is_true(conditions: Sequence[dict[str, Any]], type: str) -> bool:
-    """Say whether the condition of a type is there and ``"True"``."""
+def condition_is_true(conditions: Sequence[JSONObject], type: str) -> bool:
+    """Return whether the condition of a type exists and is ``"True"``."""
     condition = find_condition(conditions, type)
     return condition is not None and condition.get("status") == "True"
 
 
 def set_condition(
-    conditions: list[dict[str, Any]],
+    conditions: list[JSONObject],
     type: str,
     status: bool | str,
     *,
@@ -39,26 +42,26 @@ def set_condition(
     observed_generation: int | None = None,
     now: datetime,
 ) -> bool:
-    """Set one condition in place; say whether anything changed.
+    """Set one condition in place; return whether anything changed.
 
     Args:
         conditions: the list to change.
         type: the condition's type, unique in the list.
         status: a bool, or ``"True"``, ``"False"``, ``"Unknown"``.
-        reason: a CamelCase word for programs; never empty, the API refuses that.
+        reason: a machine-readable CamelCase word; the API rejects an empty one.
         message: a sentence for people.
-        observed_generation: the generation that the condition speaks of.
-        now: the time of the transition, used only when the status flips.
+        observed_generation: the generation that the condition describes.
+        now: the transition time, used only if the status changes.
 
     Raises:
-        ValueError: the status is none of the three, or the reason is empty.
+        ValueError: the status is invalid, or the reason is empty.
     """
     text = str(status) if isinstance(status, bool) else status
     if text not in ("True", "False", "Unknown"):
         raise ValueError(f"status of condition {type!r} must be a bool, 'True', 'False' or 'Unknown', not {status!r}")
     if not reason:
         raise ValueError(f"condition {type!r} needs a reason: a CamelCase word")
-    wanted: dict[str, Any] = {"type": type, "status": text, "reason": reason, "message": message}
+    wanted: JSONObject = {"type": type, "status": text, "reason": reason, "message": message}
     if observed_generation is not None:
         wanted["observedGeneration"] = observed_generation
     current = find_condition(conditions, type)
@@ -73,11 +76,12 @@ def set_condition(
     return True
 
 
-def keep_transition_times(before: Mapping[str, Any], after: dict[str, Any]) -> None:
-    """Give ``conditions`` of a new status, in place, the transition times of the old one where nothing flipped.
+def keep_transition_times(before: Mapping[str, Any], after: JSONObject) -> None:
+    """Copy transition times of unchanged conditions from an old status to a new one, in place.
 
-    For conditions that were written as a whole, each with the time at which that was done: a transition time that moves
-    although ``status`` does not is no news, and would be written for ever. What has no time, old or new, is left alone.
+    For conditions that were written as a whole, each with the time of that write: a transition time that changes while
+    ``status`` does not carries no information, and would cause a write every time. Conditions without a time, old or
+    new, are left unchanged.
     """
     old, new = before.get("conditions"), after.get("conditions")
     if not (isinstance(old, list) and isinstance(new, list)) or old == new:
@@ -96,8 +100,8 @@ def keep_transition_times(before: Mapping[str, Any], after: dict[str, Any]) -> N
     after["conditions"] = kept
 
 
-def remove_condition(conditions: list[dict[str, Any]], type: str) -> bool:
-    """Remove the condition of a type in place; say whether there was one."""
+def remove_condition(conditions: list[JSONObject], type: str) -> bool:
+    """Remove the condition of a type in place; return whether there was one."""
     before = len(conditions)
     conditions[:] = [c for c in conditions if c.get("type") != type]
     return len(conditions) != before

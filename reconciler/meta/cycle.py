@@ -1,8 +1,8 @@
-"""Let the rooms below the controller tell a running reconcile what they did to its own object.
+"""The current reconcile, as lower layers see it: they report what they did to its object.
 
-The controller puts a `Cycle` into `current_cycle` around each reconcile. A cached read and a `StatusBatcher` report to
-it; from that the controller knows which event is only the echo of its own write. Outside a controller there is no
-cycle, and nothing changes.
+The controller sets `current_cycle` to a `Cycle` around each reconcile. Cached reads and the `StatusBatcher` report to
+it, which lets the controller recognize the watch event of its own write. Outside a controller there is no cycle, and
+nothing changes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from reconciler.meta.reference import GroupVersionKind, Request
-from reconciler.meta.versions import Version
+from reconciler.meta.scalars import Version
 
 __all__ = ["Cycle", "current_cycle"]
 
 
 class Cycle(Protocol):
-    """Be one hand-out of one key by one controller.
+    """One reconcile of one key by one controller.
 
-    Every method may be called from any thread, since a batcher over a blocking client lives in one, and ignores objects
-    other than the cycle's own.
+    Every method may be called from any thread, since a batcher over a blocking client runs in one. Objects other than
+    the cycle's own are ignored.
     """
 
     @property
@@ -31,43 +31,45 @@ class Cycle(Protocol):
 
     @property
     def request(self) -> Request:
-        """Return the key in hand."""
+        """Return the key being reconciled."""
         ...
 
     @property
     def stopping(self) -> bool:
-        """Say whether the controller is to stop, so that nobody should wait long for anything."""
+        """Return whether the controller is stopping, so that nothing should wait long."""
         ...
 
     @property
     def status_metrics(self) -> Any:
-        """Return what hears of each flush of a batcher that is given nothing else; None for nobody.
+        """Return the metrics notified of each flush of a batcher that has none of its own; None for none.
 
-        It is a `reconciler.status.StatusMetrics`, which this room does not know.
+        It is a `reconciler.status.StatusMetrics`, a type that this package does not know.
         """
         ...
 
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:
-        """Hear that the cycle read an object at a version."""
+        """Record that the reconcile read the object at this version."""
         ...
 
     def wrote(
         self, gvk: GroupVersionKind, request: Request, uid: str, *, before: Version, after: Version, exact: bool
     ) -> None:
-        """Hear of a conditional write by the batcher or the finalizer helper.
+        """Record a conditional write by the batcher or the finalizer helper.
 
         Args:
-            gvk: the kind of the object written.
+            gvk: the kind of the written object.
             request: its name and namespace.
             uid: its uid.
             before: the version that the write was conditional on.
-            after: the version in the answer; equal to `before` when nothing was stored.
-            exact: whether the answer is what was computed, that is, carries no foreign change.
+            after: the version in the answer; equal to `before` if nothing was stored.
+            exact: whether the answer equals what was computed, that is, contains no foreign change.
         """
         ...
 
     def may_write(self, gvk: GroupVersionKind, request: Request, document: Mapping[str, Any]) -> bool:
-        """Say whether a write may be repeated on a newer version of an object; not when it is another process's by now.
+        """Return whether a write may be repeated on a newer version of an object.
+
+        False if another process is now responsible for the object.
 
         Args:
             gvk: the kind of the object.
@@ -77,13 +79,13 @@ class Cycle(Protocol):
         ...
 
     def keep_unsaved(self, uid: str, mutations: object) -> None:
-        """Take what a batcher recorded for the cycle's object and could not save, for the next cycle."""
+        """Keep what a batcher recorded for the cycle's object and could not save, for the next cycle."""
         ...
 
     def take_unsaved(self, uid: str) -> object | None:
-        """Give what an earlier cycle could not save for an object of this uid, once; None when there is nothing."""
+        """Return, once, what an earlier cycle could not save for an object with this uid; None if there is nothing."""
         ...
 
 
 current_cycle: ContextVar[Cycle | None] = ContextVar("current_cycle", default=None)
-"""The reconcile that this task works for, or None."""
+"""The reconcile that this task belongs to, or None."""

@@ -1,11 +1,11 @@
 """Field managers: the names under which the API server records who wrote which field.
 
-Two writers under one name overwrite each other's fields unseen, and an apply of one removes what the other applied. The
-default therefore names the program and, inside a reconcile, the controller: ``"database-operator/database"``. It is the
-same after a restart.
+Two writers with the same name overwrite each other's fields silently, and an apply of one removes what the other
+applied. The default therefore names the program and, inside a reconcile, the controller:
+``"database-operator/database"``. It stays the same after a restart.
 
 A set of fields is a tree (FieldsV1): ``f:name`` is a member, ``k:{…}`` an item of a keyed list, ``v:…`` an item of a
-set, ``.`` the thing itself.
+set, ``.`` the value itself.
 """
 
 from __future__ import annotations
@@ -16,25 +16,28 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.meta.cycle import current_cycle
+
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
 
 __all__ = [
     "FORMER_FIELD_MANAGER",
     "check_field_manager",
-    "counted_as_applied",
     "default_field_manager",
     "difference_of_fields",
     "program_name",
     "union_of_fields",
+    "upgrade_managed_fields",
 ]
 
 FORMER_FIELD_MANAGER = "kube-reconciler"
-"""The default of earlier releases, in every program. What they wrote under it is taken over."""
+"""The default of earlier releases, the same in all programs. Fields written under it are taken over."""
 
 MAX_LENGTH = 128
-"""Bytes; a kube-apiserver refuses more, and characters that are not printable (``ValidateFieldManager``)."""
+"""Bytes. kube-apiserver rejects longer names, and unprintable characters (``ValidateFieldManager``)."""
 
 _SUFFIXES = re.compile(r"\.(py|pyw|pyc|pyz|exe)$", re.IGNORECASE)
 
@@ -42,10 +45,10 @@ Tree = Mapping[str, Any]
 
 
 def program_name(user_agent: str | None = None) -> str:
-    """Return what the running program is called.
+    """Return the name of the running program.
 
-    The first product of a User-Agent that was chosen for it, as the API server does; else the module that ``python -m``
-    runs; else the name of the script, the console script or the zipapp. ``"python"`` where there is none.
+    It is, in this order: the first product of a chosen User-Agent, as the API server takes it; the module that ``python
+    -m`` runs; the name of the script, console script or zipapp; ``"python"``.
 
     Args:
         user_agent: the User-Agent that the program chose; None if it chose none.
@@ -63,7 +66,7 @@ def default_field_manager(program: str, controller: str | None = None) -> str:
 
     Args:
         program: the program's name.
-        controller: the controller's. Default: the one whose reconcile is running, if any.
+        controller: the controller's name. Default: the controller of the current reconcile, if any.
     """
     if controller is None:
         controller = getattr(current_cycle.get(), "controller", "")
@@ -71,31 +74,31 @@ def default_field_manager(program: str, controller: str | None = None) -> str:
 
 
 def check_field_manager(name: str | None) -> str | None:
-    """Return a field manager that somebody chose; None stays None.
+    """Return a chosen field manager unchanged, including None.
 
     Raises:
-        ValueError: an API server would refuse it.
+        ValueError: an API server would reject it.
     """
     if name is not None and (not name or _fitting(name) != name):
         raise ValueError(
             f"field_manager must have 1 to {MAX_LENGTH} bytes and only printable characters, not {name!r}: an API "
-            "server refuses every write under it"
+            "server would reject every write"
         )
     return name
 
 
-def counted_as_applied(
+def upgrade_managed_fields(
     managed_fields: Sequence[Mapping[str, Any]], manager: str, taken: Callable[[Mapping[str, Any]], Tree]
-) -> list[dict[str, Any]] | None:
-    """Return managed fields in which a manager has applied what other entries own; None when that changes nothing.
+) -> list[JSONObject] | None:
+    """Return managed fields in which a manager has applied fields of other entries; None if nothing changes.
 
-    An apply removes only fields that its manager applied before. Fields that were written by updates and patches, or
-    under an earlier name, must be moved first: client-go's ``csaupgrade`` does the same.
+    An apply removes only fields that its manager applied before. Fields written by updates and patches, or under an
+    earlier name, must be moved first; client-go's ``csaupgrade`` does the same.
 
     Args:
         managed_fields: the entries of one version of the object.
-        manager: who shall have applied the fields.
-        taken: returns the fields to move out of an entry; ``{}`` leaves it alone.
+        manager: the manager that takes over the fields.
+        taken: returns the fields to move out of an entry; ``{}`` leaves the entry unchanged.
     """
     moved = [(entry, fields) for entry in managed_fields if (fields := taken(entry))]
     if not moved:
@@ -110,7 +113,7 @@ def counted_as_applied(
     for fields in (*(entry.get("fieldsV1") or {} for entry in own), *(fields for _, fields in moved)):
         tree = union_of_fields(tree, fields)
     united = {**(own or [moved[0][0]])[0], "manager": manager, "operation": "Apply", "fieldsV1": tree}
-    kept: list[dict[str, Any]] = []
+    kept: list[JSONObject] = []
     for entry in managed_fields:
         if any(entry is one for one in own):
             continue
@@ -120,17 +123,17 @@ def counted_as_applied(
     return [*kept, united]
 
 
-def union_of_fields(left: Tree, right: Tree) -> dict[str, Any]:
-    """Return the fields that are in one tree or the other."""
+def union_of_fields(left: Tree, right: Tree) -> JSONObject:
+    """Return the fields that are in either tree."""
     united = dict(left)
     for name, sub in right.items():
         united[name] = union_of_fields(united.get(name, {}), sub)
     return united
 
 
-def difference_of_fields(tree: Tree, gone: Tree) -> dict[str, Any]:
+def difference_of_fields(tree: Tree, gone: Tree) -> JSONObject:
     """Return the fields of a tree that are not in another one."""
-    rest: dict[str, Any] = {}
+    rest: JSONObject = {}
     for name, sub in tree.items():
         if name not in gone:
             rest[name] = sub
@@ -143,15 +146,15 @@ def difference_of_fields(tree: Tree, gone: Tree) -> dict[str, Any]:
 def _name_of_script(argv0: str) -> str:
     if argv0 in ("", "-c", "-"):
         return "python"
-    directory, name = os.path.split(os.path.abspath(argv0))  # noqa: PTH100 - the batcher loads no pathlib
-    if name == "__main__.py":  # of a package or a directory: its name is the program's
+    directory, name = os.path.split(os.path.abspath(argv0))  # noqa: PTH100 - the batcher must not load pathlib
+    if name == "__main__.py":  # of a package or directory, whose name is the program's
         name = os.path.split(directory)[1]
     return _SUFFIXES.sub("", name) or "python"
 
 
 @functools.lru_cache(maxsize=1024)
 def _fitting(name: str) -> str:
-    """Return a name that an API server accepts; names that differ stay different."""
+    """Return a name that an API server accepts; different names stay different."""
     printable = "".join(filter(str.isprintable, name))
     if printable == name and len(name.encode()) <= MAX_LENGTH:
         return name

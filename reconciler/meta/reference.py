@@ -1,51 +1,37 @@
-"""Name objects and kinds."""
+"""References to kinds and objects: group, version and kind; name and namespace; API paths."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
-from reconciler.meta.equality import is_object
-
-__all__ = [
-    "GroupVersionKind",
-    "Request",
-    "ResourceType",
-    "gvk_of",
-    "name_of",
-    "namespace_of",
-    "path_segment",
-    "request_of",
-    "uid_of",
-    "version_of",
-]
+__all__ = ["GroupVersionKind", "Request", "ResourceType", "path_segment"]
 
 
 _LONGEST_SEGMENT = 253
-_is_plain = re.compile(r"[a-z0-9][a-z0-9.:-]{0,252}").fullmatch  # as almost every name and namespace is
-_has_what_changes_a_path = re.compile(r"[/?#%\x00-\x1f\x7f]").search
+_is_plain = re.compile(r"[a-z0-9][a-z0-9.:-]{0,252}").fullmatch  # matches almost every name and namespace
+_changes_path = re.compile(r"[/?#%\x00-\x1f\x7f]").search
 
 
 def path_segment(text: str, what: str) -> str:
-    """Return a name as one percent-encoded segment of a path: what every path of the API is built from.
+    """Return a name as one percent-encoded segment of an API path.
 
     Args:
         text: the name.
         what: what it names, for the error.
 
     Raises:
-        ValueError: it would name something else: it is empty, ``.`` or ``..``, holds ``/``, ``?``, ``#``, ``%`` or a
+        ValueError: it would name something else: it is empty, ``.`` or ``..``, contains ``/``, ``?``, ``#``, ``%`` or a
             control character, or is longer than 253 characters.
     """
     if _is_plain(text):
         return text
-    if text in ("", ".", "..") or _has_what_changes_a_path(text):
+    if text in ("", ".", "..") or _changes_path(text):
         raise ValueError(
-            f"{what} {text[:80]!r} is not valid: it must not be empty, '.' or '..', nor hold '/', '?', '#', '%' or "
+            f"{what} {text[:80]!r} is not valid: it must not be empty, '.' or '..', nor contain '/', '?', '#', '%' or "
             "control characters"
         )
     if len(text) > _LONGEST_SEGMENT:
@@ -53,11 +39,13 @@ def path_segment(text: str, what: str) -> str:
     return quote(text, safe=":")
 
 
-_usual_segment = functools.lru_cache(maxsize=1024)(path_segment)  # of what a program has few of: not of names
+_usual_segment = functools.lru_cache(maxsize=1024)(
+    path_segment
+)  # for groups, versions and namespaces: a program uses few of them
 
 
 class Request(NamedTuple):
-    """Name one object of a known kind: what a queue carries and a reconciler receives.
+    """The key of one object of a known kind: what a queue contains and a reconciler receives.
 
     Attributes:
         name: the object's name.
@@ -72,7 +60,7 @@ class Request(NamedTuple):
 
 
 class GroupVersionKind(NamedTuple):
-    """Name a kind: ``("apps", "v1", "Deployment")``; the group of the core kinds is ``""``."""
+    """A kind: ``("apps", "v1", "Deployment")``; the group of the core kinds is ``""``."""
 
     group: str
     version: str
@@ -80,17 +68,17 @@ class GroupVersionKind(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> GroupVersionKind:
-        """Read ``"apps/v1/Deployment"`` or, for the core group, ``"v1/ConfigMap"``.
+        """Parse ``"apps/v1/Deployment"`` or, for the core group, ``"v1/ConfigMap"``.
 
         Raises:
-            ValueError: the text has another form; the message shows the two that are read.
+            ValueError: the text has another form; the message shows both forms.
         """
         parts = text.split("/")
         if len(parts) == 2 and all(parts):
             return cls("", parts[0], parts[1])
         if len(parts) == 3 and all(parts):
             return cls(parts[0], parts[1], parts[2])
-        raise ValueError(f"{text!r} names no kind: write 'group/version/Kind', or 'v1/Kind' for the core group")
+        raise ValueError(f"{text!r} is not a valid kind: write 'group/version/Kind', or 'v1/Kind' for the core group")
 
     @property
     def api_version(self) -> str:
@@ -113,12 +101,12 @@ class GroupVersionKind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ResourceType:
-    """Say how a kind is served: what discovery answers.
+    """How a kind is served: the answer of discovery.
 
     Attributes:
         gvk: the kind.
         plural: the name in paths (``"deployments"``).
-        namespaced: whether its objects live in namespaces.
+        namespaced: whether its objects have a namespace.
         subresources: such as ``{"status", "scale"}``.
     """
 
@@ -133,7 +121,7 @@ class ResourceType:
         A namespaced kind without a namespace gives the collection over all namespaces.
 
         Raises:
-            ValueError: an object of a namespaced kind without namespace, or a part that cannot be one of a path; see
+            ValueError: an object of a namespaced kind has no namespace, or a part cannot be in a path; see
                 `path_segment`.
         """
         path = self.gvk.path
@@ -147,47 +135,3 @@ class ResourceType:
         for part in subresource.split("/") if subresource else ():
             path += f"/{_usual_segment(part, 'subresource')}"
         return path
-
-
-def _metadata(obj: Mapping[str, Any]) -> Mapping[str, Any]:
-    metadata = obj.get("metadata")
-    return metadata if is_object(metadata) else {}
-
-
-def gvk_of(obj: Mapping[str, Any]) -> GroupVersionKind:
-    """Return an object's kind.
-
-    Raises:
-        ValueError: apiVersion or kind is missing.
-    """
-    api_version, kind = obj.get("apiVersion"), obj.get("kind")
-    if not api_version or not kind:
-        raise ValueError(f"object {name_of(obj)!r} lacks apiVersion or kind")
-    group, _, version = str(api_version).rpartition("/")
-    return GroupVersionKind(group, version, str(kind))
-
-
-def name_of(obj: Mapping[str, Any]) -> str:
-    """Return ``metadata.name``, ``""`` when there is none."""
-    return str(_metadata(obj).get("name") or "")
-
-
-def namespace_of(obj: Mapping[str, Any]) -> str | None:
-    """Return ``metadata.namespace``, None when there is none."""
-    namespace = _metadata(obj).get("namespace")
-    return str(namespace) if namespace else None
-
-
-def uid_of(obj: Mapping[str, Any]) -> str:
-    """Return ``metadata.uid``, ``""`` when there is none."""
-    return str(_metadata(obj).get("uid") or "")
-
-
-def version_of(obj: Mapping[str, Any]) -> str:
-    """Return ``metadata.resourceVersion``, ``""`` when there is none."""
-    return str(_metadata(obj).get("resourceVersion") or "")
-
-
-def request_of(obj: Mapping[str, Any]) -> Request:
-    """Return the name and namespace of an object."""
-    return Request(name_of(obj), namespace_of(obj))

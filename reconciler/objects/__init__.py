@@ -1,25 +1,23 @@
-"""Declare kinds as classes, hold any other object as it is, and generate CustomResourceDefinitions.
+"""Your own kinds as classes, all other objects as documents, and CustomResourceDefinitions from both.
 
-`Resource` is an object of a kind of one's own: subclass it with two pydantic models. It keeps the document that it was
-read from, so that writing it back loses nothing that the models do not know. `Unstructured` is any other object.
+`Resource` is an object of your own kind: subclass it with two pydantic models. It keeps the document it was read from,
+so that writing it back preserves fields that the models do not know. `Unstructured` is any other object.
 """
 
-from reconciler.objects.arguments import kind_argument
-from reconciler.objects.convert import (
-    KindLike,
-    from_document,
-    gvk_from,
-    original_document,
-    resource_type_from,
-    to_document,
-)
-from reconciler.objects.crd import generate_crd
+from reconciler.objects.convert import from_document, original_document, to_document
+from reconciler.objects.crd import SchemaError, generate_crd
 from reconciler.objects.declaration import Definition
-from reconciler.objects.extras import PrinterColumn, Rule, rule, schema_extra
+from reconciler.objects.kinds import (
+    KindLike,
+    gvk_from,
+    is_built_in,
+    kind_argument,
+    presumed_resource_type,
+    resource_type_from,
+)
+from reconciler.objects.markers import PrinterColumn, Rule, rule, schema_extra
 from reconciler.objects.model import Condition, ConditionedStatus, Model, ObjectMeta, OwnerReference
-from reconciler.objects.presumed import is_built_in, presumed_resource_type
 from reconciler.objects.resource import AnyResource, InvalidObject, Resource
-from reconciler.objects.schema import SchemaError
 from reconciler.objects.unstructured import Unstructured
 
 __all__ = [

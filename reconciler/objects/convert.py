@@ -1,4 +1,4 @@
-"""Turn what callers pass for a kind or an object into what the rooms above work with."""
+"""Conversion between documents and the objects that callers pass."""
 
 from __future__ import annotations
 
@@ -6,76 +6,53 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeVar, overload
 
-from typing_extensions import TypeIs
-
-from reconciler.meta import GroupVersionKind, ResourceType, format_micro_time
+from reconciler.meta import GroupVersionKind, format_micro_time
+from reconciler.objects.kinds import KindLike, gvk_from, is_kind_class
 from reconciler.objects.resource import AnyResource, Resource
 from reconciler.objects.unstructured import Unstructured
+from reconciler.wire import JSONObject
 
-__all__ = ["KindLike", "from_document", "gvk_from", "original_document", "resource_type_from", "to_document"]
+__all__ = ["from_document", "original_document", "to_document"]
 
 R = TypeVar("R", bound=AnyResource)
 
-KindLike = str | GroupVersionKind | type[AnyResource]
-"""A kind: ``"apps/v1/Deployment"``, its three names, or the class of a Resource."""
-
-
-def gvk_from(kind: KindLike) -> GroupVersionKind:
-    """Return the names of a kind.
-
-    Raises:
-        ValueError: the text names no kind.
-        TypeError: it is something else, or the bare class Resource.
-    """
-    if _is_kind_class(kind):
-        return kind.gvk
-    if isinstance(kind, str):
-        return GroupVersionKind.parse(kind)
-    if isinstance(kind, GroupVersionKind):
-        return kind
-    raise TypeError(f"{kind!r} names no kind: give 'group/version/Kind', a GroupVersionKind or a subclass of Resource")
-
-
-def resource_type_from(kind: KindLike) -> ResourceType | None:
-    """Return how a kind is served if its class says so; None when discovery has to be asked."""
-    return kind.resource_type if _is_kind_class(kind) else None
-
 
 @overload
-def from_document(kind: type[R], document: dict[str, Any], *, lenient: bool = False) -> R: ...
+def from_document(kind: type[R], document: JSONObject, *, lenient: bool = False) -> R: ...
 @overload
-def from_document(kind: str | GroupVersionKind, document: dict[str, Any], *, lenient: bool = False) -> Unstructured: ...
-def from_document(kind: KindLike, document: dict[str, Any], *, lenient: bool = False) -> AnyResource | Unstructured:
-    """Read an object of a kind: an instance of the class if it is one, else an `Unstructured`.
+def from_document(kind: str | GroupVersionKind, document: JSONObject, *, lenient: bool = False) -> Unstructured: ...
+def from_document(kind: KindLike, document: JSONObject, *, lenient: bool = False) -> AnyResource | Unstructured:
+    """Return an object of a kind: an instance of the class if a class is given, else an `Unstructured`.
 
-    Items of a list lack apiVersion and kind; they are filled in. The document is kept, not copied.
+    List items lack apiVersion and kind; they are added. The document is kept, not copied.
 
     Args:
         kind: the kind.
         document: the object.
-        lenient: read what can be read of an object that does not fit the class; see `Resource.from_dict`.
+        lenient: accept an object that does not fit the class; see `Resource.from_dict`.
 
     Raises:
         InvalidObject: the document does not fit the class, and `lenient` is False.
     """
-    if _is_kind_class(kind):
+    if is_kind_class(kind):
         return kind.from_dict(_named(document, kind.gvk), lenient=lenient)
     return Unstructured(_named(document, gvk_from(kind)))
 
 
-def _named(document: dict[str, Any], gvk: GroupVersionKind) -> dict[str, Any]:
+def _named(document: JSONObject, gvk: GroupVersionKind) -> JSONObject:
     if "kind" in document and "apiVersion" in document:
         return document
     return {"apiVersion": gvk.api_version, "kind": gvk.kind, **document}
 
 
-def to_document(obj: object) -> dict[str, Any]:
-    """Return the document of a Resource, an Unstructured, a mapping (dict, kopf's body) or an official client's model.
+def to_document(obj: object) -> JSONObject:
+    """Return the document of an object.
 
-    A dict is returned as it is; everything else gives a copy.
+    The object may be a Resource, an Unstructured, a mapping (a dict, kopf's body) or a model of an official client. A
+    dict is returned as it is; everything else is copied.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: the object is none of these.
     """
     if isinstance(obj, dict):
         return obj
@@ -86,25 +63,22 @@ def to_document(obj: object) -> dict[str, Any]:
     if _is_client_model(obj):
         return {name: _plain(value) for name, value in _members(obj)}
     raise TypeError(
-        f"{type(obj).__name__} is no Kubernetes object: give a Resource, an Unstructured, a dict "
+        f"{type(obj).__name__} is not a Kubernetes object: give a Resource, an Unstructured, a dict "
         "or a model of kubernetes or kubernetes_asyncio"
     )
 
 
 def original_document(obj: object) -> Mapping[str, Any]:
-    """Return the document that an object was read from, without what was changed since; not to be changed itself.
+    """Return the document that an object was read from, without later changes; do not modify it.
 
-    Costs nothing, where `to_document` copies. Of an object that was not read from one it gives `to_document`.
+    Costs nothing, whereas `to_document` copies. For an object that was not read from a document, it returns
+    `to_document`.
 
     Raises:
-        TypeError: it is no object.
+        TypeError: the argument is not an object.
     """
-    read_from = obj._document if isinstance(obj, (Resource, Unstructured)) else None  # noqa: SLF001 - beside them
+    read_from = obj._document if isinstance(obj, (Resource, Unstructured)) else None  # noqa: SLF001 - same package
     return to_document(obj) if read_from is None else read_from
-
-
-def _is_kind_class(kind: object) -> TypeIs[type[AnyResource]]:
-    return isinstance(kind, type) and issubclass(kind, Resource) and kind is not Resource
 
 
 def _is_client_model(obj: object) -> bool:
@@ -112,7 +86,7 @@ def _is_client_model(obj: object) -> bool:
 
 
 def _members(model: Any) -> list[tuple[str, Any]]:
-    """Return wire name and value of what is set in a generated model; its own ``to_dict`` gives Python's names."""
+    """Return wire name and value of what is set in a generated model; its own ``to_dict`` uses Python names."""
     pairs = [(wire, getattr(model, name)) for name, wire in model.attribute_map.items()]
     return [(wire, value) for wire, value in pairs if value is not None]
 
@@ -125,6 +99,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, datetime):
-        # metav1.MicroTime wants six digits, and metav1.Time accepts them; the models do not tell which one a field is.
+        # metav1.MicroTime requires six decimals, metav1.Time accepts them, and the models do not say which a field is.
         return format_micro_time(value)
     return value

@@ -1,4 +1,4 @@
-"""Read and check the class line of a kind: its names, its models, its keywords."""
+"""The class line of a `Resource`: its names, models and keywords, parsed and checked."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from reconciler.objects.extras import PrinterColumn, Rule
+from reconciler.objects.markers import PrinterColumn, Rule
 from reconciler.objects.model import ConditionedStatus, Model
 
-__all__ = ["Definition", "Scope", "check_names", "models_of", "plural_of", "texts"]
+__all__ = ["Definition", "Scope", "check_names", "models_of", "plural_of", "string_tuple"]
 
 Scope = Literal["Namespaced", "Cluster"]
 
@@ -23,7 +23,7 @@ _KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """Hold what a kind's class line says beside its names: what its CustomResourceDefinition is made from."""
+    """A kind's class keywords except its names: the input of its CustomResourceDefinition."""
 
     singular: str
     short_names: tuple[str, ...]
@@ -39,8 +39,8 @@ class Definition:
 def plural_of(kind: str) -> str:
     """Return a kind's plural in lower case, by the rules of English.
 
-    That is s, es after a hiss, and ies for a y after a consonant. What the rules get wrong (``Mouse``, or a kind that
-    is a plural already) is given as ``plural=``.
+    That is s; es after a sibilant; ies for a y after a consonant. Give ``plural=`` where the rules are wrong
+    (``Mouse``, or a kind that is already a plural).
     """
     word = kind.lower()
     if word.endswith(("s", "x", "z", "ch", "sh")):
@@ -50,14 +50,14 @@ def plural_of(kind: str) -> str:
     return word + "s"
 
 
-def texts(owner: str, keyword: str, values: Sequence[str]) -> tuple[str, ...]:
-    """Return a sequence of texts as a tuple.
+def string_tuple(owner: str, keyword: str, values: Sequence[str]) -> tuple[str, ...]:
+    """Return a sequence of strings as a tuple.
 
     Raises:
-        TypeError: it is one text, whose letters would become names.
+        TypeError: it is a single string, whose letters would become names.
     """
     if isinstance(values, str):
-        raise TypeError(f"{owner}: {keyword} is a sequence of texts: write ({values!r},)")
+        raise TypeError(f"{owner}: {keyword} must be a sequence of strings: write ({values!r},)")
     return tuple(values)
 
 
@@ -65,7 +65,7 @@ def check_names(owner: str, *, group: str, version: str, kind: str, plural: str,
     """Check the names of a kind by the API's rules.
 
     Raises:
-        TypeError: naming the class, the keyword and the rule.
+        TypeError: a name is invalid; the message has the class, the keyword and the rule.
     """
     rules = (
         ("group", group, _GROUP, "a domain in lower case with at least one dot, like 'example.com'"),
@@ -81,10 +81,10 @@ def check_names(owner: str, *, group: str, version: str, kind: str, plural: str,
 
 
 def models_of(cls: type, base: type) -> tuple[type[BaseModel], type[BaseModel]]:
-    """Return the models of spec and status that a subclass of the generic `base` names in its brackets.
+    """Return the spec and status models that a subclass of the generic `base` names in its brackets.
 
     Raises:
-        TypeError: one is no pydantic model, or the status model has a field without default.
+        TypeError: one is not a pydantic model, or the status model has a field without a default.
     """
     for written in getattr(cls, "__orig_bases__", ()):
         if get_origin(written) is base:

@@ -1,4 +1,4 @@
-"""Best-effort reading of a document that does not fit its model: valid fields typed, the others as they are."""
+"""Best-effort parsing of a document that does not fit its model: valid fields typed, others as they are."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["read_leniently"]
 
 
 def read_leniently(annotation: Any, data: Any) -> Any:
-    """Return data as an annotation types it; where that fails, its parts so, and the data itself where it has none.
+    """Return data parsed as an annotation; if that fails, its parts, and in the end the data itself.
 
-    A model gets each field that is valid by itself. A field that is missing or null has its default, or None where it
-    is required. Validators of the model as a whole are not asked.
+    A model gets each field that is valid on its own. A missing or null field gets its default, or None if it is
+    required. Validators of the model as a whole are skipped.
     """
     try:
         return _adapter(annotation).validate_python(data)
-    except Exception:  # noqa: BLE001 - a validator of the user's may raise anything; the data is what is left
+    except Exception:  # noqa: BLE001 - a user's validator may raise anything
         return _by_parts(annotation, data)
 
 
@@ -53,7 +53,7 @@ def _model(model: type[BaseModel], data: Mapping[str, Any]) -> BaseModel:
             annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
             values[name] = (_by_parts if refused.intersection(names) else read_leniently)(annotation, data[wire])
     result = model.model_construct(_fields_set=set(values))
-    # Not through model_construct: it takes a value under a field's name for that of another field with this alias.
+    # Not through model_construct: it confuses a field's name with another field's equal alias.
     fields = vars(result)
     defaults = dict(fields)
     fields.clear()
@@ -64,7 +64,7 @@ def _model(model: type[BaseModel], data: Mapping[str, Any]) -> BaseModel:
 
 
 def _refused(model: type[BaseModel], data: Mapping[str, Any]) -> set[str]:
-    """Return the names of the fields that the whole model finds fault with, some by validators of its own."""
+    """Return the names of the fields that validation of the whole model rejects, some through its own validators."""
     try:
         _adapter(model).validate_python(data)
     except ValidationError as error:
@@ -75,7 +75,7 @@ def _refused(model: type[BaseModel], data: Mapping[str, Any]) -> set[str]:
 
 
 def _names(model: type[BaseModel], name: str, field: FieldInfo) -> list[str]:
-    """Return the keys that a field is read from, the one on the wire first."""
+    """Return the keys that a field is read from, the wire name first."""
     alias = field.validation_alias if isinstance(field.validation_alias, str) else field.alias
     by_name = alias is None or model.model_config.get("populate_by_name") or model.model_config.get("validate_by_name")
     return [each for each in (alias, name if by_name else None) if each is not None]

@@ -1,4 +1,4 @@
-"""Hold the models that every kind shares, and the base for the parts of one's own."""
+"""Models shared by all kinds, and the base class for the parts of your own."""
 
 from __future__ import annotations
 
@@ -7,26 +7,36 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from reconciler.objects.extras import schema_extra
+from reconciler.objects.markers import schema_extra
+from reconciler.wire import JSONObject
 
 __all__ = ["Condition", "ConditionedStatus", "Model", "ObjectMeta", "OwnerReference"]
 
 
-class Model(BaseModel):
-    """Be the base of ``spec``, ``status`` and their parts: snake_case in Python, camelCase on the wire.
+def _without_own_description(schema: JsonDict, model: type[BaseModel]) -> None:
+    """Remove the docstrings of this module from a schema: what is generated from it describes a user's kind."""
+    if model.__module__ == __name__:
+        schema.pop("description", None)
 
-    Fields that the model does not know are kept, so that a program with an older model loses nothing. They do not enter
-    the generated schema.
+
+class Model(BaseModel):
+    """The base of ``spec``, ``status`` and their parts: snake_case in Python, camelCase on the wire.
+
+    Unknown fields are kept, so that a program with an older model loses nothing. They are not part of the generated
+    schema.
     """
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="allow", json_schema_extra=_without_own_description
+    )
 
 
 class OwnerReference(Model):
-    """Name an owner of an object; the garbage collector deletes what has lost all its owners."""
+    """A reference to an object's owner; the garbage collector deletes an object that has lost all its owners."""
 
     api_version: str
     kind: str
@@ -37,23 +47,23 @@ class OwnerReference(Model):
 
 
 class ObjectMeta(Model):
-    """Hold an object's ``metadata``; what was not read or given has an empty default, and is not sent.
+    """An object's ``metadata``. A field that was neither read nor given has an empty default, and is not sent.
 
     Attributes:
-        name: unique in kind and namespace.
-        generate_name: prefix from which the server makes a name when `name` is empty.
+        name: unique per kind and namespace.
+        generate_name: prefix from which the server generates a name if `name` is empty.
         namespace: None for cluster-scoped objects.
         uid: the server's id of this incarnation.
         resource_version: the stored version; opaque, sent back as a precondition.
         generation: counts changes of the desired state; None for kinds that have none.
         labels: for selectors.
-        annotations: for everything else.
-        finalizers: what holds the object's deletion up.
+        annotations: for all other uses.
+        finalizers: what holds up the object's deletion.
         owner_references: see `OwnerReference`.
-        creation_timestamp: when it was stored, UTC.
-        deletion_timestamp: when its deletion was asked for; None while it is not being deleted.
-        deletion_grace_period_seconds: seconds of grace that the deletion was asked with.
-        managed_fields: which manager owns which field, as the server keeps it.
+        creation_timestamp: when it was created, UTC.
+        deletion_timestamp: when its deletion was requested; None if it is not being deleted.
+        deletion_grace_period_seconds: the grace period of the deletion, in seconds.
+        managed_fields: which manager owns which field, maintained by the server.
     """
 
     name: str = ""
@@ -69,7 +79,7 @@ class ObjectMeta(Model):
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
     deletion_grace_period_seconds: int | None = None
-    managed_fields: list[dict[str, Any]] = Field(default_factory=list)
+    managed_fields: list[JSONObject] = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod
@@ -103,15 +113,15 @@ _CONDITION_SCHEMA: JsonSchemaValue = {
 
 
 class Condition(Model):
-    """Hold one entry of ``status.conditions`` (metav1.Condition); its generated schema is the API's own.
+    """An entry of ``status.conditions`` (metav1.Condition); its generated schema is the API's own.
 
     Attributes:
         type: unique in the list.
         status: ``"True"``, ``"False"`` or ``"Unknown"``.
-        reason: a CamelCase word for programs.
+        reason: a machine-readable CamelCase word.
         message: a sentence for people.
-        last_transition_time: when `status` last flipped, UTC.
-        observed_generation: the generation that the condition speaks of.
+        last_transition_time: when `status` last changed, UTC.
+        observed_generation: the generation that the condition describes.
     """
 
     type: str
@@ -129,14 +139,14 @@ class Condition(Model):
 
 
 class ConditionedStatus(Model):
-    """Be the status of a kind, and the base of richer ones.
+    """The default status of a kind, and the base of richer ones.
 
     Attributes:
-        observed_generation: the generation that this status speaks of; None before the first reconcile.
-        conditions: one a type.
+        observed_generation: the generation that this status describes; None before the first reconcile.
+        conditions: one per type.
     """
 
-    observed_generation: int | None = Field(default=None, description="The generation that this status speaks of.")
+    observed_generation: int | None = Field(default=None, description="The generation that this status describes.")
     conditions: list[Condition] = Field(
         default_factory=list, json_schema_extra=schema_extra(list_type="map", list_map_keys=("type",))
     )
@@ -146,6 +156,6 @@ class ConditionedStatus(Model):
         return next((condition for condition in self.conditions if condition.type == type), None)
 
     def condition_is_true(self, type: str) -> bool:
-        """Say whether the condition of a type is there and ``"True"``."""
+        """Return whether the condition of a type exists and is ``"True"``."""
         condition = self.find_condition(type)
         return condition is not None and condition.status == "True"

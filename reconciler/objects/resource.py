@@ -1,4 +1,4 @@
-"""Declare a kind of one's own as a class: its names, its spec, its status."""
+"""The `Resource` base class: your own kind as a class, with its names, spec and status."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeVar
 
 from reconciler.errors import ReconcilerError
-from reconciler.meta import GroupVersionKind, Request, ResourceType, name_of, namespace_of
-from reconciler.objects.declaration import Definition, Scope, check_names, models_of, plural_of, texts
-from reconciler.objects.extras import PrinterColumn, Rule
+from reconciler.meta import GroupVersionKind, Request, ResourceType, copy_json, equal, name_of, namespace_of
+from reconciler.objects.crd import generate_crd
+from reconciler.objects.declaration import Definition, Scope, check_names, models_of, plural_of, string_tuple
 from reconciler.objects.lenient import read_leniently
+from reconciler.objects.markers import PrinterColumn, Rule
 from reconciler.objects.model import ConditionedStatus, ObjectMeta
-from reconciler.objects.overlay import copy_json, overlay
+from reconciler.wire import JSONObject
 
 __all__ = ["AnyResource", "InvalidObject", "Resource"]
 
@@ -24,10 +25,10 @@ StatusT_co = TypeVar("StatusT_co", bound=BaseModel, default=ConditionedStatus, c
 
 
 class InvalidObject(ReconcilerError, ValueError):
-    """Say that a document does not fit its model: which object, which fields, why. Holds no values.
+    """A document that does not fit its model. The message has the object, the fields and the reasons, but no values.
 
     Attributes:
-        problems: (path, what is wrong), in the order of the document.
+        problems: (path, message), in the order of the document.
     """
 
     def __init__(self, subject: str, problems: Sequence[tuple[str, str]]) -> None:
@@ -36,16 +37,16 @@ class InvalidObject(ReconcilerError, ValueError):
 
 
 class Resource(Generic[SpecT_co, StatusT_co]):
-    """Be one object of a kind of one's own; subclass it with the models of its spec and status.
+    """An object of your own kind; subclass it with the models of its spec and status.
 
     ::
 
         class Database(Resource[DatabaseSpec, DatabaseStatus], group="example.com", version="v1", short_names=("db",)):
             \"\"\"A database (becomes the description in the CRD).\"\"\"
 
-    The models are subclasses of `Model`, or plain pydantic models whose field names are then the names on the wire. The
-    status model can be left out (`ConditionedStatus`) and must be constructible without arguments, since a new object
-    has no status.
+    The models are subclasses of `Model`, or plain pydantic models whose field names are then the wire names. The status
+    model can be omitted (`ConditionedStatus`). It must be constructible without arguments, since a new object has no
+    status.
 
     Class keywords:
         group: the API group, a domain with a dot.
@@ -55,25 +56,25 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         singular: defaults to the kind in lower case.
         scope: ``"Namespaced"`` (default) or ``"Cluster"``.
         short_names: for ``kubectl get``.
-        categories: groups of kinds that ``kubectl get`` knows, such as ``"all"``.
-        printer_columns: of ``kubectl get``, each a `PrinterColumn`.
+        categories: groups of kinds for ``kubectl get``, such as ``"all"``.
+        printer_columns: columns of ``kubectl get``, each a `PrinterColumn`.
         selectable_fields: JSONPaths that field selectors may use (``".spec.color"``).
         rules: CEL rules on the whole object; see `rule`.
-        storage: whether this version is the stored one (default). One version of a kind is.
+        storage: whether this version is the stored one (default). Exactly one version of a kind is.
         served: whether the API serves this version (default).
 
     Attributes:
         metadata: name, namespace, labels and the rest.
         spec: the desired state.
-        status: the observed state; never None. An object without status reads as the model's defaults.
-        problems: (path, what is wrong) of each field that does not fit its model; empty unless the object was read
-            leniently (`from_dict`). A part with such a field is for reading: `to_dict` gives it as it was read.
+        status: the observed state; never None. An object without a status reads as the model's defaults.
+        problems: (path, message) of each field that does not fit its model; empty unless the object was read leniently
+            (`from_dict`). A part with such a field is read-only: `to_dict` returns it as it was read.
         gvk: the kind.
         resource_type: how the kind is served.
 
     Raises:
-        TypeError: at the class line, when a keyword is unknown, or a name or a model cannot serve; in the constructor,
-            when a part is no instance of its model.
+        TypeError: at the class line, if a keyword is unknown, or a name or a model is invalid; in the constructor, if a
+            part is not an instance of its model.
     """
 
     gvk: ClassVar[GroupVersionKind]
@@ -120,10 +121,10 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         cls.resource_type = ResourceType(cls.gvk, plural, scope == "Namespaced", frozenset({"status"}))
         cls.definition = Definition(
             singular=singular or kind.lower(),
-            short_names=texts(cls.__name__, "short_names", short_names),
-            categories=texts(cls.__name__, "categories", categories),
+            short_names=string_tuple(cls.__name__, "short_names", short_names),
+            categories=string_tuple(cls.__name__, "categories", categories),
             printer_columns=tuple(printer_columns),
-            selectable_fields=texts(cls.__name__, "selectable_fields", selectable_fields),
+            selectable_fields=string_tuple(cls.__name__, "selectable_fields", selectable_fields),
             rules=tuple(rules),
             storage=storage,
             served=served,
@@ -144,16 +145,16 @@ class Resource(Generic[SpecT_co, StatusT_co]):
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], *, lenient: bool = False) -> Self:
-        """Read an object from its document, which is kept and must not be changed afterwards.
+        """Return an object read from its document, which is kept and must not be changed afterwards.
 
         Args:
             document: the object as the API serves it.
-            lenient: read what can be read of an object that does not fit its models, for code that must work with it
-                all the same, such as a finalizer: valid fields typed, invalid ones as they are in the document, missing
-                ones None, and `problems` naming them. Default False.
+            lenient: accept an object that does not fit its models, for code that must handle it anyway, such as a
+                finalizer. Valid fields are typed, invalid ones are as in the document, missing ones are None, and
+                `problems` names them. Default False.
 
         Raises:
-            InvalidObject: it is of another kind, or a field does not fit its model and `lenient` is False.
+            InvalidObject: the object is of another kind, or a field does not fit its model and `lenient` is False.
         """
         _check_kind(cls, document)
         problems: list[tuple[str, str]] = []
@@ -162,17 +163,17 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         obj.spec = _read(document, "spec", cls.spec_model, problems)
         obj.status = _read(document, "status", cls.status_model, problems)
         if problems and not lenient:
-            raise InvalidObject(f"{cls.gvk.kind} {request_text(document)} does not fit its model", problems)
+            raise InvalidObject(f"{cls.gvk.kind} {_object_name(document)} does not fit its model", problems)
         if problems:
             obj.problems = tuple(problems)
         obj._document = document  # noqa: SLF001 - its own
         return obj
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Return the object as a document, a private copy.
 
-        It is the document that the object was read from with the changes made since laid over it: fields that the
-        models do not know survive, a field set to None is removed, a status that was never set is absent.
+        It is the document that the object was read from, with later changes applied: fields unknown to the models are
+        kept, a field set to None is removed, a status that was never set is absent.
         """
         document = self._document if self._document is not None else {}
         result = {key: copy_json(value) for key, value in document.items() if key not in _PARTS}
@@ -188,21 +189,19 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         return result
 
     def _part(self, part: str, model: type[BaseModel], *, exclude_defaults: bool = False) -> Any:
-        """Return a part as it is to be sent; one that does not fit its model as it was read."""
+        """Return a part as sent to the server; a part that does not fit its model as it was read."""
         read = (self._document or {}).get(part)
         if any(path.partition(".")[0].partition("[")[0] == part for path, _ in self.problems):
             return copy_json(read)
-        return _laid_over(read, getattr(self, part), model, exclude_defaults=exclude_defaults)
+        return _apply_changes(read, getattr(self, part), model, exclude_defaults=exclude_defaults)
 
     @classmethod
-    def crd(cls) -> dict[str, Any]:
+    def crd(cls) -> JSONObject:
         """Return the kind's CustomResourceDefinition as a document.
 
         Raises:
-            SchemaError: a model has a field whose type the API cannot describe.
+            SchemaError: a model has a field whose type the API cannot express.
         """
-        from reconciler.objects.crd import generate_crd
-
         return generate_crd(cls)
 
     @property
@@ -222,7 +221,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
 
     @property
     def resource_version(self) -> str:
-        """Return the version it was read at; ``""`` before it was stored."""
+        """Return its version; ``""`` before it was stored."""
         return self.metadata.resource_version
 
     @property
@@ -242,7 +241,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
 
     @property
     def key(self) -> Request:
-        """Return its name and namespace: what a queue carries."""
+        """Return its name and namespace: the key in a queue."""
         return Request(self.metadata.name, self.metadata.namespace)
 
     def __eq__(self, other: object) -> bool:
@@ -257,13 +256,13 @@ class Resource(Generic[SpecT_co, StatusT_co]):
 
 
 AnyResource = Resource[Any, Any]
-"""A Resource of whatever spec and status, for annotations."""
+"""A Resource with any spec and status, for annotations."""
 
 _PARTS = frozenset({"metadata", "spec", "status"})
 
 
 def _read(document: Mapping[str, Any], part: str, model: type[BaseModel], problems: list[tuple[str, str]]) -> Any:
-    """Return a part of a document as its model; what can be read of one that does not fit, with its problems added."""
+    """Return a part of a document as its model; read leniently, with its problems added, if it does not fit."""
     data = document.get(part)
     if data is None:
         data = {}
@@ -274,7 +273,7 @@ def _read(document: Mapping[str, Any], part: str, model: type[BaseModel], proble
             (_field_path(part, problem["loc"]), problem["msg"])
             for problem in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-    except Exception as error:  # noqa: BLE001 - a validator of the user's that is not ready for what is stored
+    except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
         problems.append((part, f"a validator of {model.__name__} raised {type(error).__name__}"))
     return read_leniently(model, data)
 
@@ -283,17 +282,17 @@ def _field_path(part: str, location: tuple[int | str, ...]) -> str:
     return part + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
 
 
-def _dump(model: BaseModel, *, exclude_defaults: bool = False) -> dict[str, Any]:
+def _dump(model: BaseModel, *, exclude_defaults: bool = False) -> JSONObject:
     return model.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=exclude_defaults)
 
 
-def _laid_over(
+def _apply_changes(
     document: Mapping[str, Any] | None, model: BaseModel, model_type: type[BaseModel], *, exclude_defaults: bool = False
-) -> dict[str, Any]:
-    # What was read is parsed again here, so that reading an object, which is done far more often, costs no second dump.
+) -> JSONObject:
+    # The document is parsed again here, so that reading an object, which is far more frequent, costs no second dump.
     document = document or {}
     before = _dump(model_type.model_validate(document), exclude_defaults=exclude_defaults)
-    result: dict[str, Any] = overlay(document, before, _dump(model, exclude_defaults=exclude_defaults))
+    result: JSONObject = overlay(document, before, _dump(model, exclude_defaults=exclude_defaults))
     return result
 
 
@@ -302,13 +301,13 @@ def _check_kind(cls: type[AnyResource], document: Mapping[str, Any]) -> None:
     wanted = (cls.gvk.api_version, cls.gvk.kind)
     if (api_version or wanted[0], kind or wanted[1]) != wanted:
         raise InvalidObject(
-            f"{request_text(document)} cannot be read as {cls.__name__}",
+            f"{_object_name(document)} cannot be read as {cls.__name__}",
             [("apiVersion, kind", f"{api_version}/{kind}, not {cls.gvk}")],
         )
 
 
-def request_text(document: Mapping[str, Any]) -> str:
-    """Return namespace and name of a document for an error."""
+def _object_name(document: Mapping[str, Any]) -> str:
+    """Return namespace and name of a document, for an error message."""
     return str(Request(name_of(document), namespace_of(document)))
 
 
@@ -318,3 +317,63 @@ def _check_part(obj: AnyResource, part: str, value: object, model: type[BaseMode
         raise TypeError(
             f"{part} of {kind} must be a {model.__name__}, not {type(value).__name__}; {kind}.from_dict reads documents"
         )
+
+
+def overlay(document: Any, before: Any, after: Any) -> Any:
+    """Return a copy of `document` with the changes from `before` to `after`.
+
+    What did not change keeps its form in the document: a number stays as it was written, an omitted default stays
+    omitted. A member in `before` but not in `after` is removed; one that is only in `document` was never the model's
+    and is kept. In lists, an unchanged item keeps its document wherever it moved to. If no item was moved, added or
+    removed, changed items are paired by position.
+
+    Args:
+        document: what was read.
+        before: the model's form of `document`: without fields that it does not know, with its defaults.
+        after: the model's current form.
+    """
+    if equal(before, after):
+        return copy_json(document)
+    if isinstance(after, Mapping) and isinstance(before, Mapping) and isinstance(document, Mapping):
+        return _overlay_object(document, before, after)
+    if isinstance(after, list) and isinstance(before, list) and isinstance(document, list):
+        return _overlay_list(document, before, after)
+    return copy_json(after)
+
+
+def _overlay_object(document: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> JSONObject:
+    result = {key: copy_json(value) for key, value in document.items() if key in after or key not in before}
+    for key, value in after.items():
+        if not equal(before.get(key), value):
+            result[key] = overlay(document.get(key), before.get(key), value)
+    return result
+
+
+def _overlay_list(document: list[Any], before: list[Any], after: list[Any]) -> list[Any]:
+    if len(document) != len(before):
+        return [copy_json(item) for item in after]
+    origin = _origins(before, after)
+    in_place = len(before) == len(after) and all(position == index for position, index in origin.items())
+    result: list[Any] = []
+    for position, item in enumerate(after):
+        index = origin.get(position)
+        if index is not None:
+            result.append(copy_json(document[index]))
+        elif in_place:
+            result.append(overlay(document[position], before[position], item))
+        else:
+            result.append(copy_json(item))
+    return result
+
+
+def _origins(before: list[Any], after: list[Any]) -> dict[int, int]:
+    """Return, for each position of `after` whose item was in `before`, its earlier position; each is used once."""
+    origin = {at: at for at, (old, new) in enumerate(zip(before, after, strict=False)) if equal(old, new)}
+    free = [index for index in range(len(before)) if index not in origin]
+    for position in range(len(after)):
+        if position not in origin:
+            index = next((index for index in free if equal(before[index], after[position])), None)
+            if index is not None:
+                origin[position] = index
+                free.remove(index)
+    return origin

@@ -1,18 +1,28 @@
-"""Wrap the document of an object that has no model."""
+"""An object without a model: a mapping over its document."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-from reconciler.meta import GroupVersionKind, Request, gvk_of, name_of, namespace_of, request_of, uid_of, version_of
-from reconciler.objects.overlay import copy_json
+from reconciler.meta import (
+    GroupVersionKind,
+    Request,
+    copy_json,
+    gvk_of,
+    name_of,
+    namespace_of,
+    request_of,
+    uid_of,
+    version_of,
+)
+from reconciler.wire import JSONObject
 
 __all__ = ["Unstructured"]
 
 
 class Unstructured(MutableMapping[str, Any]):
-    """Be any object: a mapping of its document, with names for what every object has.
+    """Any object: a mapping over its document, with properties for common metadata.
 
     ``obj["spec"]["replicas"]`` reads and writes the document itself.
 
@@ -22,7 +32,7 @@ class Unstructured(MutableMapping[str, Any]):
 
     __slots__ = ("_document",)
 
-    def __init__(self, document: dict[str, Any]) -> None:
+    def __init__(self, document: JSONObject) -> None:
         self._document = document
 
     @property
@@ -36,7 +46,7 @@ class Unstructured(MutableMapping[str, Any]):
 
     @property
     def name(self) -> str:
-        """Return the object's name; ``""`` when it has none."""
+        """Return the object's name; ``""`` if it has none."""
         return name_of(self._document)
 
     @property
@@ -51,7 +61,7 @@ class Unstructured(MutableMapping[str, Any]):
 
     @property
     def resource_version(self) -> str:
-        """Return the version it was read at; ``""`` before it was stored."""
+        """Return its version; ``""`` before it was stored."""
         return version_of(self._document)
 
     @property
@@ -72,12 +82,12 @@ class Unstructured(MutableMapping[str, Any]):
 
     @property
     def key(self) -> Request:
-        """Return its name and namespace: what a queue carries."""
+        """Return its name and namespace: the key in a queue."""
         return request_of(self._document)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Return the document, a private copy."""
-        copied: dict[str, Any] = copy_json(self._document)
+        copied: JSONObject = copy_json(self._document)
         return copied
 
     @property

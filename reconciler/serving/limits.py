@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MOST_LEVELS", "BadBody", "Limits", "is_deep"]
+__all__ = ["MAX_LEVELS", "BadBody", "Limits", "exceeds_max_levels"]
 
-MOST_LEVELS = 128
-"""Levels of objects and lists in a document. Go's decoder takes 10,000; Python's stack has room for far fewer."""
+MAX_LEVELS = 128
+"""Levels of objects and lists in a document. Go's decoder accepts 10,000; Python's stack has room for far fewer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of a server.
+    """The limits of a server.
 
     Attributes:
-        connections: open connections. A new one beyond them takes the place of the one that has been idle longest; if
+        connections: open connections. A new one beyond them replaces the one that has been idle longest; if
             none is idle, the new one is closed.
         head_seconds: time for the TLS handshake, and for the request line and headers.
         body_seconds: time for a request's body.
         idle_seconds: time that a connection may wait for its next request.
-        stalled_seconds: time that a client may leave an answer unread.
+        stalled_seconds: time that a client may leave a response unread.
         body_bytes: size of a request's body.
         line_bytes: size of the request line, and of a header.
     """
@@ -47,10 +47,10 @@ class BadBody(Exception):
         self.status = status
 
 
-def is_deep(document: Any) -> bool:
-    """Return whether a document in JSON has more than `MOST_LEVELS` levels of objects and lists."""
+def exceeds_max_levels(document: Any) -> bool:
+    """Return whether a document in JSON has more than `MAX_LEVELS` levels of objects and lists."""
     layer = [document]
-    for _ in range(MOST_LEVELS + 1):
+    for _ in range(MAX_LEVELS + 1):
         layer = [each for each in layer if isinstance(each, (dict, list))]
         if not layer:
             return False

@@ -1,4 +1,4 @@
-"""The server itself, by aiohttp."""
+"""An HTTP/1.1 server on aiohttp, with bounds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _log = logging.getLogger("reconciler.http")
 
 
 async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
-    """Return the body of a request, as it was sent: a ``Content-Encoding`` is not undone.
+    """Return the body of a request as it was sent; a ``Content-Encoding`` is not decoded.
 
     Raises:
-        BadBody: the body is too large, comes too slowly, or is not in the form that its headers say.
-        ConnectionError: the client is gone.
+        BadBody: the body is too large, arrives too slowly, or does not have the form that its headers announce.
+        ConnectionError: the client has disconnected.
     """
     too_large = BadBody(413, f"the body has more than {limits.body_bytes} bytes")
     if (request.content_length or 0) > limits.body_bytes:
@@ -42,7 +42,7 @@ async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
     except TimeoutError:
         raise BadBody(408, f"the body was not complete after {limits.body_seconds:g} s") from None
     except web.RequestPayloadError:
-        raise BadBody(400, "the body is not in the form that the headers say") from None
+        raise BadBody(400, "the body does not have the form that its headers announce") from None
     return bytes(body)
 
 
@@ -50,10 +50,10 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class HTTPServer:
-    """A server of aiohttp's with bounds.
+    """An HTTP/1.1 server with bounds.
 
     Args:
-        handler: answers a request; what it raises is logged and answered with 500, but for `BadBody`.
+        handler: returns the response to a request. Its exceptions are logged and answered with 500, except `BadBody`.
         limits: the bounds.
     """
 
@@ -88,16 +88,16 @@ class HTTPServer:
 
     @property
     def addresses(self) -> list[Any]:
-        """Return the addresses that are listened on."""
+        """Return the addresses that the server listens on."""
         return [] if self._server is None else [each.getsockname() for each in self._server.sockets]
 
-    def break_off(self) -> None:
-        """Abort all connections; go on listening."""
+    def abort_connections(self) -> None:
+        """Abort all connections; keep listening."""
         for connection in list(self._connections):
             connection.abort()
 
     async def close(self, grace: float) -> None:
-        """Stop listening, let requests in progress end, and abort all connections.
+        """Stop listening, let requests in progress finish, and abort all connections.
 
         Cancellation leaves connections to the event loop, which closes them.
 
@@ -112,7 +112,7 @@ class HTTPServer:
         connections = list(self._connections)
         self._web.pre_shutdown()
         await self._web.shutdown(grace)
-        # A connection that is closing waits for its client to read the answer, or to end TLS.
+        # A closing connection waits for its client to read the response, or to end TLS.
         for connection in connections:
             connection.abort()
         await asyncio.sleep(0)  # for the loop to close the sockets
@@ -134,21 +134,21 @@ class HTTPServer:
         except ConnectionError:
             if not connection.is_closing:
                 raise
-            # The client is gone. A handler that is cancelled makes aiohttp close the connection without a word.
+            # The client has disconnected. aiohttp closes the connection of a cancelled handler silently.
             raise asyncio.CancelledError from None
         else:
             return response
         finally:
             if self._connections.pop(connection, None) is not None:
-                self._connections[connection] = False  # the last of those that are idle
+                self._connections[connection] = False  # the most recent of the idle ones
 
-    def opened(self, connection: _Connection) -> bool:
-        """Register a connection; return False when there is no place for it."""
+    def register(self, connection: _Connection) -> bool:
+        """Register a connection; return False if there is no room for it."""
         if len(self._connections) >= self.limits.connections:
             idle = next((each for each, busy in self._connections.items() if not busy), None)
             if idle is None:
                 return False
-            self.closed(idle)
+            self.unregister(idle)
             idle.abort()
         self._connections[connection] = False
         return True
@@ -157,12 +157,12 @@ class HTTPServer:
         """Return whether a request of the connection is in progress."""
         return self._connections.get(connection, False)
 
-    def closed(self, connection: _Connection) -> None:
-        """Forget a connection."""
+    def unregister(self, connection: _Connection) -> None:
+        """Unregister a connection."""
         self._connections.pop(connection, None)
 
     def _watch(self, before: dict[_Connection, tuple[int, float]]) -> None:
-        """Abort connections whose client does not read, and look again later."""
+        """Abort connections whose client does not read, and schedule the next check."""
         loop, seconds = asyncio.get_running_loop(), self.limits.stalled_seconds
         now = loop.time()
         unread: dict[_Connection, tuple[int, float]] = {}
@@ -178,7 +178,7 @@ class HTTPServer:
 
 
 class _Connection(web.RequestHandler):
-    """One connection of a client."""
+    """The connection of one client."""
 
     __slots__ = ("_head", "_server", "_socket")
 
@@ -200,21 +200,21 @@ class _Connection(web.RequestHandler):
 
     @property
     def unread(self) -> int:
-        """Return how many bytes wait for the client to read."""
+        """Return how many bytes the client has not read yet."""
         return 0 if self._socket is None else self._socket.get_write_buffer_size()
 
     @property
     def is_closing(self) -> bool:
-        """Return whether nothing can be sent any more."""
+        """Return whether nothing more can be sent."""
         return self._socket is None or self._socket.is_closing()
 
     def abort(self) -> None:
-        """Close the connection without sending what waits."""
+        """Close the connection without sending what is buffered."""
         if self._socket is not None:
             self._socket.abort()
 
     def reset(self) -> None:
-        """Close the connection, and let the kernel too discard what the client does not read."""
+        """Close the connection, and make the kernel discard what the client does not read."""
         if self._socket is not None:
             linger = struct.pack("ii", 1, 0)
             self._socket.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -230,14 +230,14 @@ class _Connection(web.RequestHandler):
         super().connection_made(transport)
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a server of TCP has no others
         self._socket = transport
-        if self._server.opened(self):
+        if self._server.register(self):
             self._expect_head()
         else:
             self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.begin_request()
-        self._server.closed(self)
+        self._server.unregister(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -255,7 +255,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - it quotes the client's bytes
     ) -> web.StreamResponse:
-        """Return the answer to what is not a valid request, or whose handler failed."""
+        """Return the response to an invalid request, or to one whose handler failed."""
         self.begin_request()
         if status < 500:
             limit = self._server.limits.line_bytes
@@ -263,7 +263,7 @@ class _Connection(web.RequestHandler):
         else:
             _log.error("%s %r failed", request.method, request.path, exc_info=exc)
             if request.writer.output_size > 0:
-                raise ConnectionError("the answer has begun already")
+                raise ConnectionError("the response has already started")
             text = f"{status}: the request failed; see the log of the process\n"
         response = web.Response(status=status, text=text)
         response.force_close()

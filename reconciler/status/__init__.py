@@ -1,19 +1,19 @@
-"""Write an object's status once per piece of work, however often it is spoken of in between.
+"""The status batcher: one status write per reconcile, however often the status changes in between.
 
-`StatusBatcher` records mutations, and sends at most one conditional patch at the end of its block. What it promises:
+`StatusBatcher` records mutations, and sends at most one conditional patch at the end of its block. Its guarantees:
 
-* Nothing changed by meaning: no request. Something changed and no trouble: one write, no read. In trouble: at most one
-  write takes effect per flush; requests are bounded and counted.
-* Other writers' fields survive: a write is conditional on the version it was computed for, and replayed on a newer one.
-  A value that was decided on an older version never overwrites another writer's decision silently.
-* Nothing is counted twice: a lost answer is read back, and only what is the same twice as once is repeated.
-* What a server will not store is reported once a kind, and does not make the batcher write for ever.
-* What could not be saved goes to the running cycle, and out with the next one.
+* If nothing changed by meaning, there is no request. Otherwise there is one write and no read, unless something fails.
+  Then at most one write takes effect per flush, and the requests are bounded and counted.
+* Other writers' fields survive: a write is conditional on the version that it was computed for, and replayed on a newer
+  one. A value that was decided on an older version never silently overwrites another writer's decision.
+* Nothing is counted twice: after a lost answer the object is read back, and only idempotent mutations are repeated.
+* What a server does not store is reported once per kind, and does not make the batcher write indefinitely.
+* What could not be saved is kept by the running reconcile, and goes out with the next one.
 
-`guard` is the tool before it: it finds the controller that writes more than once a cycle, over any client.
+`guard` finds controllers that need the batcher: those that write a status more than once per cycle, over any client.
 
-It works over this library's client, over the official clients, and over anything with `StatusWriter`'s two methods.
-Importing it loads the standard library, msgspec, and the rooms meta, http, backoff, clock and errors.
+The batcher works over this library's client, the official clients, and anything with the two methods of `StatusWriter`.
+Importing it loads only the standard library, msgspec, and the rooms meta, http, backoff, clock and errors.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from reconciler.status.errors import (
     TooManyStatusWrites,
     UnknownStatusField,
 )
-from reconciler.status.flush.unsaved import Unsaved
+from reconciler.status.flush.replay import Unsaved
 from reconciler.status.options import OnError, check_options
 from reconciler.status.record.mutations import Mutation
 from reconciler.status.statistics import StatusMetrics, StatusStatistics
@@ -76,6 +76,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:  # the guard, which a controller that works well does not need
+    if name in __all__:  # the guard, which is for debugging and tests
         return getattr(importlib.import_module("reconciler.status.write_guard.guard"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,43 +1,41 @@
-"""Be the batcher: a block that records, and writes once at its end."""
+"""The `StatusBatcher`: a block that records changes of a status, and writes them once at its end."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import random
-from collections.abc import Awaitable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
 from reconciler.clock import Clock, current_clock
-from reconciler.meta import current_cycle, uid_of, version_of
-from reconciler.status import joining as _joining
+from reconciler.status.block import Block
 from reconciler.status.clients.binding import bind
-from reconciler.status.errors import StatusNotOpen
-from reconciler.status.flush.apply import refuse_for_apply
-from reconciler.status.flush.effects import Policy, Target
-from reconciler.status.flush.memory import memory_of
-from reconciler.status.flush.runner import AsyncFlusher, BlockingFlusher
-from reconciler.status.flush.session import Session
-from reconciler.status.joining import Joint
-from reconciler.status.options import OnError, check_client, check_options
-from reconciler.status.record.documents import document_of, is_kind, presented
-from reconciler.status.record.fields import StatusFields
-from reconciler.status.record.forms import StatusForms
-from reconciler.status.record.mutations import DECISIONS, Mutation
-from reconciler.status.record.recorder import PathLike, Recorder, S
+from reconciler.status.options import OnError, Policy, check_options
+from reconciler.status.record.builder import UNSET, MutationBuilder
+from reconciler.status.record.conversion import document_of, in_form_of, is_kind
+from reconciler.status.record.mutations import Mutation, PathLike
+from reconciler.status.record.schema import FieldNames, ValueForms
 from reconciler.status.statistics import StatusMetrics, StatusStatistics, counters
 from reconciler.status.writer import Strategy
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from reconciler.wire import JSONObject
+
+    S = TypeVar("S", default=Any)
+else:
+    from typing import TypeVar
+
+    S = TypeVar("S")  # the default is for type checkers: at run time this room loads the standard library only
 
 __all__ = ["StatusBatcher"]
 
 _RNG = random.SystemRandom()
 
-_logger = logging.getLogger("reconciler.status")
 
-
-class StatusBatcher(Recorder[S]):
-    """Collect what a piece of work says about an object's status, and write it once.
+class StatusBatcher(Generic[S]):
+    """A block that records what happens to an object's status, and writes the result once.
 
     ::
 
@@ -47,56 +45,57 @@ class StatusBatcher(Recorder[S]):
                 status.increment("totalAttempts")
 
     When the block ends, the new status is computed on the version that was read, compared by meaning, and sent as one
-    patch that is conditional on that version; nothing is sent if nothing changed. If somebody else wrote meanwhile, the
-    mutations are replayed on the newer version, so that their fields survive and counters add up. **Per flush at most
-    one write takes effect**, and one request is made unless the server refused it or its outcome is unknown.
+    patch that is conditional on that version. If nothing changed, nothing is sent. If another writer was faster, the
+    mutations are replayed on the newer version, so that its fields survive and counters add up. **Per flush at most one
+    write takes effect**, and one request is made unless the server refused it or its outcome is unknown.
 
-    The block's exception never hides behind one of the write: it carries a note of it. Cancellation waits for the
-    write, `flush_timeout` seconds at most. A batcher inside another one for the same object, client and strategy joins
-    it. When the process is killed between the work and the write, what was recorded is lost: see
-    docs/status-batcher.md for the two ways to live with that.
+    The exception of a block is never replaced by one of the write, which becomes a note on it. Cancellation waits for
+    the write, `flush_timeout` seconds at most. A batcher inside another one for the same object, client and strategy
+    joins it. If the process is killed between the work and the write, what was recorded is lost: docs/status-batcher.md
+    shows two ways to handle that.
+
+    A verb changes `current` at once, and the server at the end of the block. A path is ``"a.b"``, or a sequence of
+    keys; names are wire names. A typed kind also accepts Python names, and refuses a field that its status model does
+    not have with `UnknownStatusField`. Values may be models, dataclasses, enums and datetimes with a time zone; they
+    are copied. A null means that the field is absent. Every verb may be called from any thread, and raises
+    `StatusNotOpen` outside the block.
 
     Args:
         api: a `reconciler.Client`; an ApiClient or any ``*Api`` of kubernetes_asyncio or kubernetes.aio (``async
-            with``) or of kubernetes (``with``); the ``patch`` of a kopf handler (either), with its ``body``; or a
-            `StatusWriter` or `SyncStatusWriter` of one's own.
+            with``) or of kubernetes (``with``); the ``patch`` of a kopf handler (either), with its ``body``; or your
+            own `StatusWriter` or `SyncStatusWriter`.
         obj_or_kind: the object as it was read: a dict, a Resource, an Unstructured or a client's model. Or its kind:
-            ``"example.com/v1/Database"``, or the class of a Resource. A kind, or an object without resourceVersion,
-            costs one read at the beginning.
+            ``"example.com/v1/Database"``, or a Resource class. A kind, or an object without resourceVersion, costs one
+            read at the start.
         name: the object's name, with a kind.
         namespace: its namespace, with a kind.
-        strategy: ``"merge"`` (default), a merge patch. ``"update"``, a PUT of the whole status, which costs the API
-            server a fifth less; the object must be as the server sent it, since what its status lacks is removed, and
-            some built-in kinds take labels and the like from it too. ``"apply"``, server-side apply of all fields that
-            this manager owns, for statuses that several managers share.
-        on_error: what a block that ends with an exception writes. ``"flush"`` (default): everything recorded.
-            ``"ledgers"``: not what `set`, `merge` and `remove` recorded, which may be half a truth. ``"discard"``:
-            nothing.
-        subresource: ``"status"`` (default). ``"auto"`` writes the main resource of a kind that is served without it.
-            None always does.
+        strategy: ``"merge"`` (default): a merge patch. ``"update"``: a PUT of the whole status, which costs the API
+            server a fifth less. The object must be as the server sent it, since fields missing in its status are
+            removed, and for some built-in kinds labels and other metadata are taken from it too. ``"apply"``:
+            server-side apply of all fields that this manager owns, for statuses that several managers share.
+        on_error: what is written if the block ends with an exception. ``"flush"`` (default): everything recorded.
+            ``"ledgers"``: everything except what `set`, `merge` and `remove` recorded, which may be half a truth.
+            ``"discard"``: nothing.
+        subresource: ``"status"`` (default). None writes the main resource, for kinds without the status subresource.
         join: whether to join a batcher that is open around this one. Default True.
-        conditional: whether a write is refused when the object is newer than the version that was read. Default True.
-            False overwrites other writers' changes of the fields that are written, without a word; takes only `set`,
-            `merge` and `remove`, since what depends on what is there needs the condition; and may write into an object
-            of the same name that was made meanwhile. In a controller its event is never taken for an echo.
-        token: a path of the status where each write leaves a random id, so that a write whose answer was lost can be
-            told from one that was not applied, also for increments. Default: none.
-        flush_timeout: seconds for one flush. Default 10; 2 at most once a controller of this library that is to stop
-            has cancelled the reconcile. Each request may take two thirds of the time that is left; after that its
-            outcome counts as unknown and is read back. The attribute of this name may be lowered while the block runs.
-        max_conflicts: how many write requests one flush makes at most, and how many reads. Default 5. Inside kopf, that
-            tries once an event, it gives up after more versions than this *and* `flush_timeout`: a burst of
-            another writer's changes costs nothing there but tries.
-        field_manager: under which name an official client's writes are recorded. Default: the program's name, and in
-            a reconcile of this library's controllers the controller's as well. Other writers have their own.
-        clock: default: the clock in force.
-        rng: spreads pauses and makes ids. Default: seeded by the system.
-        metrics: hears of each flush. Default: in a reconcile of this library's controllers, the controller's metrics;
-            else nobody.
+        token: a path in the status where each write leaves a random id. It shows whether a write with a lost answer was
+            applied, also for increments. Default: none.
+        flush_timeout: seconds for one flush. Default 10; at most 2 once a controller of this library is stopping and
+            has cancelled the reconcile. Each request may take two thirds of the remaining time; then its outcome counts
+            as unknown and is read back. The attribute of this name may be lowered while the block runs.
+        max_conflicts: how many writes, and how many reads, one flush makes at most. Default 5. Inside kopf, which tries
+            once per event, it gives up after this many versions *and* `flush_timeout`; a burst of another writer's
+            changes only costs attempts there.
+        field_manager: the name that an official client's writes are recorded under. Default: the program's name, and in
+            a reconcile of this library's controllers the controller's as well. Other clients have their own.
+        clock: default: the current clock.
+        rng: jitter of pauses, and ids. Default: seeded by the system.
+        metrics: notified of each flush. Default: in a reconcile of this library's controllers, the controller's
+            metrics; otherwise none.
 
     Raises:
-        TypeError: the client or the object is of no known form; or ``with`` and ``async with`` are exchanged.
-        ValueError: an option is out of its range.
+        TypeError: the client or the object has an unsupported type; or ``with`` and ``async with`` are mixed up.
+        ValueError: an option is out of range.
     """
 
     def __init__(
@@ -110,7 +109,6 @@ class StatusBatcher(Recorder[S]):
         on_error: OnError = "flush",
         subresource: str | None = "status",
         join: bool = True,
-        conditional: bool = True,
         token: str | Sequence[str] | None = None,
         flush_timeout: float = 10.0,
         max_conflicts: int = 5,
@@ -119,63 +117,58 @@ class StatusBatcher(Recorder[S]):
         rng: random.Random | None = None,
         metrics: StatusMetrics | None = None,
     ) -> None:
-        check_options(strategy, on_error, subresource, flush_timeout, max_conflicts, conditional=conditional)
-        self.flush_timeout = flush_timeout
+        check_options(strategy, on_error, subresource, flush_timeout, max_conflicts)
         self._api = api
         self._given = obj_or_kind
-        self._document = None if is_kind(obj_or_kind) else document_of(obj_or_kind)
         self._binding = bind(
-            api,
-            obj_or_kind,
-            name=name,
-            namespace=namespace,
-            field_manager=field_manager,
-            timeout=flush_timeout,
+            api, obj_or_kind, name=name, namespace=namespace, field_manager=field_manager, timeout=flush_timeout
         )
-        check_client(self._binding, strategy, conditional=conditional)
+        self._binding.check_strategy(strategy)
         writer = self._binding.writer
-        self._clock = clock or current_clock()
-        self._fields = StatusFields.of(obj_or_kind, writer.gvk)
-        self._policy = Policy(
+        clock = clock or current_clock()
+        self._names = FieldNames.of(obj_or_kind, writer.gvk)
+        self._build = MutationBuilder(self._names, clock)
+        policy = Policy(
             strategy=strategy,
             subresource=subresource,
             limit=max_conflicts,
-            token=None if token is None else self._fields.path(token),
-            clock=self._clock,
+            token=None if token is None else self._names.path(token),
+            clock=clock,
             rng=rng or _RNG,
-            conditional=conditional,
-            forms=StatusForms.of(obj_or_kind),
+            forms=ValueForms.of(obj_or_kind),
             patience=flush_timeout,
         )
-        self._target = Target(
-            writer.gvk,
-            writer.request,
-            writer.identity,
-            str(getattr(writer, "field_manager", "") or ""),
-            str(getattr(writer, "former_field_manager", "") or ""),
-            lambda: getattr(writer, "warnings", ()),
-            memory_of(getattr(writer, "client", writer)),
+        self._target = self._binding.target()
+        self._document = None if is_kind(obj_or_kind) else document_of(obj_or_kind)
+        self._block = Block(
+            self._target,
+            policy,
+            self._binding,
+            document=self._document,
+            on_error=on_error,
+            join=join,
+            metrics=metrics,
+            flush_timeout=flush_timeout,
         )
-        self._on_error = on_error
-        self._join = join
-        self._metrics = metrics
-        self._session: Session | None = None
-        self._joint: Joint | None = None  # of this batcher, or of the one it joined
-        self._joined = False
-        self._failure: Exception | None = None
-        self._mine: list[Mutation] = []  # recorded here while joined
-        self._flusher = AsyncFlusher(writer)
-        self._blocking_flusher = BlockingFlusher(writer, self._clock)
+
+    @property
+    def flush_timeout(self) -> float:
+        """Return the seconds for one flush; may be lowered while the block runs."""
+        return self._block.flush_timeout
+
+    @flush_timeout.setter
+    def flush_timeout(self, seconds: float) -> None:
+        self._block.flush_timeout = seconds
 
     # What callers read.
 
     @property
-    def current(self) -> dict[str, Any]:
-        """Return a private copy of the status, with everything recorded laid over it."""
-        return self._opened().current()
+    def current(self) -> JSONObject:
+        """Return a private copy of the status with everything recorded applied."""
+        return self._block.opened().current()
 
     def get(self, path: PathLike, default: Any = None) -> Any:
-        """Return a private copy of one field as it is on the wire, with everything recorded laid over it.
+        """Return a private copy of one field of `current`, as it is on the wire.
 
         ::
 
@@ -183,245 +176,293 @@ class StatusBatcher(Recorder[S]):
 
         Args:
             path: as for `set`.
-            default: returned where the path leads nowhere, or to null. None by default.
+            default: returned if the path leads nowhere, or to null. Default None.
 
         Raises:
-            StatusNotOpen: the block has not begun.
+            StatusNotOpen: the block has not started.
             UnknownStatusField: the kind's status model has no such field.
             PathError: the path is empty.
         """
-        found = self._opened().get(self._fields.path(path))
+        found = self._block.opened().get(self._names.path(path))
         return default if found is None else found
 
     @property
     def object(self) -> Any:
-        """Return the object at the newest version known: the one given, then the one in the last answer.
+        """Return the object at the newest known version: the given one, later the one in the last answer.
 
-        It has the form that was given: a Resource, an Unstructured, else a dict.
+        It has the form that was given: a Resource, an Unstructured, otherwise a dict.
         """
-        session = self._session
+        session = self._block.session
         if session is not None and session.document is not None:
-            return presented(session.document, self._given)
+            return in_form_of(self._given, session.document)
         return self._given if self._document is not None else None
 
     @property
     def written(self) -> bool | None:
-        """Say whether a write took effect: None before the end of the block, when that failed, and when joined.
+        """Return whether a write took effect; None before the end of the block, if its flush failed, and if joined.
 
-        Inside kopf it is False if nothing changed, and else None, since kopf writes later.
+        Inside kopf it is False if nothing changed, and otherwise None, since kopf writes later.
         """
-        return None if self._session is None or self._joined else self._session.written
+        session = self._block.session
+        return None if session is None or self.joined else session.written
 
     @property
     def failure(self) -> Exception | None:
-        """Return what failed when the status was to be written after the block had raised, which was raised on."""
-        return self._failure
+        """Return the error of the flush after a block that raised an exception, which was raised instead; else None."""
+        return self._block.failure
 
     @property
     def observed_generation(self) -> int | None:
-        """Return the generation that was read, for a status that says what it has observed.
+        """Return the generation that was read, for ``status.observedGeneration``.
 
-        None for kinds without one, and where the status is written to the main resource: each write raises it there, so
-        that a status which named it would never come to rest.
+        It is None for kinds without a generation, and if the status is written to the main resource: each write raises
+        the generation there, so that a status which names it would never settle.
         """
-        return self._opened().generation
+        return self._block.opened().generation
 
     @property
     def joined(self) -> bool:
-        """Say whether this batcher records into another one, which writes."""
-        return self._joined
+        """Return whether this batcher records into another one, which writes."""
+        return self._block.joined is not None
 
     def statistics(self) -> StatusStatistics:
-        """Return what was counted so far; when joined, what the outer batcher counted."""
-        return StatusStatistics.of(self._session.counts if self._session is not None else {})
+        """Return what was counted so far; if joined, what the outer batcher counted."""
+        session = self._block.session
+        return StatusStatistics.of(session.counts if session is not None else {})
+
+    # What callers record.
+
+    @overload
+    def set(self, model: S, /, *, overwrite: bool | None = None) -> None: ...
+    @overload
+    def set(self, path: PathLike, value: Any, /, *, overwrite: bool | None = None) -> None: ...
+    @overload
+    def set(self, /, *, overwrite: bool | None = None, **fields: Any) -> None: ...
+    def set(self, target: Any = None, value: Any = UNSET, /, *, overwrite: bool | None = None, **fields: Any) -> None:
+        """Set fields; each value is replaced as a whole.
+
+        ::
+
+            status.set(DatabaseStatus(phase="Ready"))      # the fields that were set in the model
+            status.set(phase="Ready", total_size=3)
+            status.set("storage.phase", "Bound")
+
+        On replay, a field that another writer has changed since is not overwritten: `StatusContested` is raised
+            instead.
+        An ``observedGeneration`` never decreases.
+
+        Args:
+            target: a status model, a mapping, or a path.
+            value: the value for a path.
+            overwrite: True overwrites another writer's change, False never does. Default None: only if the batcher's
+                own field manager owns the field, that is, made the change itself. A field called ``overwrite`` is set
+                by its path.
+            fields: values by name.
+
+        Raises:
+            UnknownStatusField: the kind's status model has no such field.
+            PathError: the path leads through a value that is not an object.
+            TypeError, ValueError: JSON cannot represent a value.
+        """
+        self._block.record(*self._build.set(target, value, overwrite, fields))
+
+    @overload
+    def merge(self, document: Mapping[str, Any], /) -> None: ...
+    @overload
+    def merge(self, path: PathLike, document: Mapping[str, Any], /) -> None: ...
+    @overload
+    def merge(self, /, **fields: Any) -> None: ...
+    def merge(self, target: Any = None, document: Any = None, /, **fields: Any) -> None:
+        """Merge into the current value by RFC 7386: members replace members, lists replace lists, a null removes.
+
+        ::
+
+            status.merge("storage", {"phase": "Bound", "error": None})
+            status.merge(storage={"phase": "Bound"})
+
+        A member that another writer has changed since is contested, as in `set`.
+
+        Args:
+            target: a mapping to merge into the whole status, or a path.
+            document: what to merge at the path.
+            fields: members to merge into the whole status.
+
+        Raises:
+            UnknownStatusField, PathError, TypeError, ValueError: as `set`.
+        """
+        self._block.record(*self._build.merge(target, document, fields))
+
+    def append(
+        self,
+        path: PathLike,
+        item: Any,
+        /,
+        *,
+        keep_last: int | None = None,
+        count_dropped: PathLike | None = None,
+        key: PathLike | None = None,
+    ) -> None:
+        """Add an item to the end of a list, which is created if it does not exist.
+
+        The items of two writers are both kept. After an unknown outcome only an append with `key` can be repeated.
+
+        Args:
+            path: of the list.
+            item: the item.
+            keep_last: how many entries to keep; the oldest are dropped, counted in ``statistics().trimmed``. Default:
+                all. Set this, or another bound: an object is limited to about 1.5 MiB. Do not derive a limit of
+                attempts from such a list; keep a counter beside it.
+            count_dropped: path of a number in the status that is increased by the number of dropped entries, so that
+                readers of the object see that the list is not complete. Default: none.
+            key: one or more members that identify an item (``"attempt"``, or ``["channel", "attempt"]``). If the list
+                has an item with the same values, nothing is added.
+
+        Raises:
+            UnknownStatusField: the kind's status model has no such field.
+            TypeError: the current value is not a list, or not a number; or the item does not have the key.
+            ValueError: keep_last is less than 1, or missing with `count_dropped`.
+        """
+        self._block.record(self._build.append(path, item, keep_last, count_dropped, key))
+
+    def upsert(self, path: PathLike, item: Any, /, *, key: PathLike) -> None:
+        """Replace the list item that has the same key in place, or add the item to the end.
+
+        Args:
+            path: of the list.
+            item: the whole item.
+            key: one or more members that identify an item.
+
+        Raises:
+            UnknownStatusField: the kind's status model has no such field.
+            TypeError: the current value is not a list, or the item does not have the key.
+        """
+        self._block.record(self._build.upsert(path, item, key))
+
+    def increment(self, path: PathLike, /, by: float = 1) -> None:
+        """Add to a number; a missing one counts as 0. The additions of two writers add up.
+
+        After an unknown outcome it cannot be repeated (`StatusOutcomeUnknown`), unless the batcher has a ``token=``.
+
+        Args:
+            path: of the number.
+            by: what to add, which may be negative. Default 1.
+
+        Raises:
+            UnknownStatusField: the kind's status model has no such field.
+            TypeError: the current value, or `by`, is not a number.
+            ValueError: `by` is not finite.
+        """
+        self._block.record(self._build.increment(path, by))
+
+    def remove(self, path: PathLike, /, *, item: Mapping[str, Any] | None = None) -> None:
+        """Remove a field, or items of a list, if they exist.
+
+        ::
+
+            status.remove("error")
+            status.remove("channels", item={"name": "mail"})
+            status.remove("conditions", item={"type": "Degraded"})
+
+        The removal of a field is contested like `set`; that of items does not affect other writers' items.
+
+        Args:
+            path: of the field, or of the list.
+            item: members and their values; every list item that has them is removed. Default: the whole field.
+
+        Raises:
+            UnknownStatusField: the kind's status model has no such field.
+            TypeError: with `item`, the current value is not a list.
+            ValueError: `item` is empty.
+        """
+        self._block.record(self._build.remove(path, item))
+
+    def set_condition(
+        self, type: str, status: bool | str, *, reason: str, message: str = "", path: PathLike = "conditions"
+    ) -> None:
+        """Set one of ``conditions`` by the rules of metav1.Condition.
+
+        ``lastTransitionTime`` changes only with the condition's status. ``observedGeneration`` is that of the version
+        read, also if the condition is replayed on a newer one, and never decreases.
+
+        Args:
+            type: the condition's type, unique in the list.
+            status: a bool, or ``"True"``, ``"False"``, ``"Unknown"``.
+            reason: a CamelCase word for programs.
+            message: a sentence for people. Default: empty.
+            path: of the list of conditions. Default ``"conditions"``.
+
+        Raises:
+            UnknownStatusField: the kind's status model has no such field.
+            TypeError: the current value is not a list of objects.
+            ValueError: the status is invalid, or the reason is empty.
+        """
+        self._block.record(
+            self._build.set_condition(
+                type, status, reason=reason, message=message, path=path, generation=self.observed_generation
+            )
+        )
+
+    def mutate(self, function: Callable[[JSONObject], Any], /) -> None:
+        """Change the status by a function of it.
+
+        ::
+
+            status.mutate(lambda s: s["queue"].pop(0))
+
+        The function gets a private copy of the whole status and changes it in place; its return value is ignored. It
+        runs at once, and again on every newer version that is tried, so it must depend on its argument alone and do no
+        I/O. After an unknown outcome it cannot be repeated.
+
+        Raises:
+            TypeError: it is a coroutine function, or leaves something that JSON cannot represent.
+        """
+        self._block.record(self._build.mutate(function))
+
+    def record(self, *mutations: Mutation) -> None:
+        """Record existing mutations: those in `StatusError.unsaved`, once the cause of the error is fixed."""
+        self._block.record(*mutations)
+
+    # Writing.
 
     def flush(self) -> Awaitable[None]:
         """Write now what is recorded: a checkpoint, in the middle of the block.
 
-        It is conditional on the version read, or written by the last checkpoint, and never replays: what it says was
-        decided on that version. Over a blocking client it has ended when it returns; else await it. In a joined batcher
-        it is the outer's checkpoint.
+        It is conditional on the version that was read, or written by the last checkpoint, and never replays, since it
+        was decided on that version. Over a blocking client it has ended when it returns; otherwise await it. In a
+        joined batcher it is the outer batcher's checkpoint.
 
         Cancellation waits for the write, `flush_timeout` seconds at most.
 
         Raises:
-            StatusConflict: the object is newer. What was recorded is not written, also not at the end of the block; it
+            StatusConflict: the object is newer. What was recorded is not written, at the end of the block neither; it
                 is in the error's ``unsaved``, for `record`.
-            StatusError: the write failed; the same holds.
+            StatusError: the write failed; the same applies.
         """
-        session = self._opened()
-        if not session.is_open:
-            raise StatusNotOpen(f"the status of {self._target} was flushed when the batcher's block ended.")
-        if self._joint is not None and self._joined:
-            return self._joint.flush()
-        if self._binding.kopf is not None:
-            raise TypeError(
-                "inside kopf nothing is written before the handlers of the cycle have ended: for a checkpoint open "
-                "the batcher over a client, with the same body"
-            )
-        if self._binding.is_async:
-            return self._flusher.flush(session, self.flush_timeout, checkpoint=True)
-        self._blocking_flusher.flush(session, self.flush_timeout, checkpoint=True)
-        return _Done()
-
-    # Entering and leaving.
+        return self._block.checkpoint()
 
     async def __aenter__(self) -> Self:
         if self._binding.is_async is False:
             raise TypeError(f"{self._client()} is a blocking client: write 'with StatusBatcher(…)', without async")
-        if not self._enter():
-            self._begin(await self._binding.writer.read(), counters(reads=1))
+        if not self._block.enter():
+            self._block.open(await self._binding.writer.read(), counters(reads=1))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        session = self._leave(error)
-        if session is None:
-            return
-        try:
-            cancelled = isinstance(error, asyncio.CancelledError)
-            await self._flusher.flush(session, self.flush_timeout, checkpoint=False, cancelled=cancelled)
-        except Exception as failure:
-            if error is None:
-                raise
-            self._note(error, failure)
-        else:
-            session.written = bool(session.written)
-        finally:
-            if error is not None:
-                session.keep_failed()
+        await self._block.end_async(error)
 
     def __enter__(self) -> Self:
         if self._binding.is_async is True:
             raise TypeError(f"{self._client()} is an asynchronous client: write 'async with StatusBatcher(…)'")
-        if not self._enter():
-            self._begin(self._binding.writer.read(), counters(reads=1))
+        if not self._block.enter():
+            self._block.open(self._binding.writer.read(), counters(reads=1))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        session = self._leave(error)
-        if session is None:
-            return
-        try:
-            self._blocking_flusher.flush(session, self.flush_timeout, checkpoint=False)
-        except Exception as failure:
-            if error is None:
-                raise
-            self._note(error, failure)
-        else:
-            session.written = bool(session.written)
-        finally:
-            if error is not None:
-                session.keep_failed()
-
-    def _enter(self) -> bool:
-        """Begin without I/O; False when the object has to be read first."""
-        if self._session is not None:
-            raise RuntimeError("a StatusBatcher is entered once; make another one")
-        document = self._document if self._binding.kopf is None else self._binding.kopf.document()
-        outer = _joining.find(self._join_key(), document or {}) if self._join else None
-        if outer is not None:
-            self._joint, self._session, self._joined = outer, outer.session, True
-            return True
-        if document is None or not version_of(document):
-            return False
-        self._begin(document, counters())
-        return True
-
-    def _begin(self, document: Mapping[str, Any], counts: dict[str, int]) -> None:
-        given = document is self._document  # then its snapshot tells the uid
-        session = self._new_session("" if given else uid_of(self._document or {}), counts)
-        if not given:
-            session.document = dict(document)
-        session.open(self._policy.snapshot(document))
-        self._go_alone(session)
-
-    def _new_session(self, uid: str, counts: dict[str, int]) -> Session:
-        cycle, metrics = current_cycle.get(), self._metrics
-        if metrics is None and cycle is not None:
-            metrics = cycle.status_metrics
-        return Session(self._target, self._policy, metrics=metrics, uid=uid, counts=counts)
-
-    def _go_alone(self, session: Session) -> None:
-        self._session = session
-        self._joint = Joint(self._join_key(), session, self.flush)
-        self._joined, self._mine = False, []
-        _joining.enter(self._joint)
-
-    def _join_key(self) -> Hashable:
-        policy, target = self._policy, self._target
-        identity = target.identity, target.gvk, target.request
-        return self._binding.is_async, identity, policy.strategy == "apply", policy.subresource, policy.conditional
-
-    def _leave(self, error: BaseException | None) -> Session | None:
-        """End the recording; return the session if this batcher has to flush it."""
-        session = self._opened()
-        if error is not None and self._on_error != "flush":
-            session.withdraw(self._is_unwanted)
-        if self._joined:
-            return None
-        session.close(in_error=error is not None)
-        if self._joint is not None:
-            _joining.leave(self._joint)
-            self._joint = None  # it refers back to this batcher, and nobody finds it any more
-        if self._binding.kopf is not None:
-            if mutations := session.hand_over():
-                self._binding.kopf.take(mutations, self._target, self._policy, session.counts)
-            return None
-        return session
-
-    def _is_unwanted(self, mutation: Mutation) -> bool:
-        if self._joined and not any(mutation is own for own in self._mine):
-            return False
-        return self._on_error == "discard" or isinstance(mutation, DECISIONS)
-
-    def _record(self, mutation: Mutation) -> None:
-        session = self._opened()
-        if self._policy.strategy == "apply":
-            refuse_for_apply(mutation, session.managed_fields)
-        if not self._policy.conditional and not isinstance(mutation, DECISIONS):
-            raise TypeError(
-                f"{mutation.verb} depends on what is there, so its write must be conditional: a batcher with "
-                "conditional=False takes set, merge and remove of fields only"
-            )
-        try:
-            session.record(mutation)
-        except StatusNotOpen:
-            if not self._joined:
-                raise
-            # The outer block has ended while this one, in a task of its own, has not: go on alone.
-            alone = self._new_session(session.uid, counters())
-            alone.follow(session)
-            self._go_alone(alone)
-            alone.record(mutation)
-        else:
-            if self._joined:
-                self._mine.append(mutation)
-
-    def _generation(self) -> int | None:
-        return self.observed_generation
-
-    def _opened(self) -> Session:
-        if self._session is None:
-            raise StatusNotOpen(f"the status of {self._target} is recorded inside the batcher's block only.")
-        return self._session
-
-    def _note(self, error: BaseException, failure: Exception) -> None:
-        """Attach the failure of the flush to the block's own error, which goes on."""
-        self._failure = failure
-        text = f"the status could not be written either: {failure}"
-        error.add_note(text)
-        _logger.warning("%s", text)
+        self._block.end(error)
 
     def _client(self) -> str:
         return f"{type(self._api).__module__}.{type(self._api).__qualname__}"
-
-
-class _Done:
-    """Be awaitable, and have nothing left to wait for."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield from ()

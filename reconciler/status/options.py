@@ -1,17 +1,29 @@
-"""Refuse options of a batcher that cannot be, or that do not go together."""
+"""The options of a batcher, and the policy that its flushes follow."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import random
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
-from reconciler.status.clients.binding import Binding
-from reconciler.status.clients.official import OfficialWriter
+import msgspec
+
+from reconciler.backoff import Backoff
+from reconciler.clock import Clock
+from reconciler.status.record.mutations import Path
+from reconciler.status.record.schema import ValueForms
+from reconciler.status.record.snapshot import Snapshot
 from reconciler.status.writer import Strategy
 
-__all__ = ["OnError", "check_client", "check_options"]
+__all__ = ["BACKOFF", "OnError", "Policy", "check_options"]
+
+BACKOFF = Backoff(base=0.01, factor=4, maximum=1.0, jitter=0.5)
+"""Before each retry: about 10, 40, 160, 640 ms. client-go's RetryOnConflict starts at 10 ms as well. The jitter keeps
+replicas that collided once from colliding again."""
 
 OnError = Literal["flush", "ledgers", "discard"]
-"""What a block that ends with an exception writes: everything recorded, all but values that were set, or nothing."""
+"""What a block that ends with an exception writes: everything recorded, everything except decided values, or
+nothing."""
 
 _STRATEGIES, _ON_ERROR = get_args(Strategy), get_args(OnError)
 
@@ -22,18 +34,16 @@ def check_options(
     subresource: str | None,
     flush_timeout: float = 10.0,
     max_conflicts: int = 5,
-    *,
-    conditional: bool = True,
 ) -> None:
-    """Look at a batcher's options, whatever its client is; a batcher does it by itself.
+    """Check a batcher's options, whatever its client is. A batcher does it itself.
 
     Raises:
-        ValueError: one is out of its range, or does not go with another.
+        ValueError: an option is out of range, or does not go with another one.
     """
     if strategy not in _STRATEGIES:
         raise ValueError(f"strategy must be 'merge', 'update' or 'apply', not {strategy!r}")
-    if strategy != "merge" and not conditional:
-        raise ValueError(f"conditional=False goes with strategy='merge': an {strategy} repeats what was read before")
+    if subresource not in ("status", None):
+        raise ValueError(f"subresource must be 'status' or None, not {subresource!r}")
     if strategy == "update" and subresource != "status":
         raise ValueError("strategy='update' goes with subresource='status': elsewhere it would write the whole object")
     if on_error not in _ON_ERROR:
@@ -44,19 +54,36 @@ def check_options(
         raise ValueError(f"max_conflicts must be 1 or more, not {max_conflicts!r}")
 
 
-def check_client(binding: Binding, strategy: Strategy, *, conditional: bool) -> None:
-    """Look at what a batcher's client cannot do.
+class Policy(msgspec.Struct, frozen=True):
+    """How a batcher sends.
 
-    Raises:
-        ValueError: it is asked for.
+    Attributes:
+        strategy: merge patch, update or apply.
+        subresource: ``"status"``; None is the main resource.
+        limit: the most writes, and the most reads, that one flush makes.
+        token: the path where each write leaves a random id, which shows whether a write with a lost answer was applied.
+        clock: the time of what is learned about the server.
+        rng: jitter and ids.
+        forms: which texts mean the same according to the kind's model; None for untyped kinds.
+        backoff: the pauses between retries.
+        patience: the least number of seconds before giving up inside kopf, where a retry costs an event.
     """
-    if binding.kopf is not None and (strategy != "merge" or not conditional):
-        raise ValueError(
-            f"inside kopf the write is kopf's, a JSON patch on a version: strategy={strategy!r} needs a client, "
-            "so does conditional=False"
-        )
-    if strategy == "update" and isinstance(binding.writer, OfficialWriter):
-        raise ValueError(
-            "strategy='update' needs a reconciler.Client: the official clients send a PUT again by themselves when a "
-            "connection breaks, and a second one meets the conflict that the first one made"
-        )
+
+    strategy: Strategy
+    subresource: str | None
+    limit: int
+    token: Path | None
+    clock: Clock
+    rng: random.Random
+    forms: ValueForms | None = None
+    backoff: Backoff = BACKOFF
+    patience: float = 10.0
+
+    def snapshot(self, document: Mapping[str, Any], *, last: bool = False) -> Snapshot:
+        """Return what this kind of write needs of an object; without the frame of an update if it is the `last` one."""
+        with_frame = self.strategy == "update" and not last
+        return Snapshot.of(document, with_rest=self.subresource is None, with_frame=with_frame)
+
+    def new_mark(self) -> str:
+        """Return a random id to leave at the token's path; ``""`` without a token."""
+        return f"{self.rng.getrandbits(64):016x}" if self.token is not None else ""

@@ -1,4 +1,4 @@
-"""Count what batchers do."""
+"""Counts of what batchers do."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ __all__ = ["StatusMetrics", "StatusStatistics", "counters"]
 
 @dataclass(frozen=True, slots=True)
 class StatusStatistics:
-    """Count what one batcher did since it was opened.
+    """What one batcher has done since it was opened.
 
     Attributes:
         flushes: ends of a block and checkpoints, with or without a request.
         written: flushes whose write took effect.
         suppressed: flushes that had nothing to write.
-        ignored: flushes whose write was answered with success, and nothing of it was stored: the CRD lacks the fields.
-        dropped: flushes that found the object gone, or another one under its name.
+        ignored: flushes whose write succeeded although nothing of it was stored: the CRD lacks the fields.
+        dropped: flushes that found the object deleted, or another one under its name.
         failed: flushes that raised.
         attempts: write requests.
-        reads: read requests, those at opening and the ones counted as read backs included.
-        read_backs: times that a lost answer had to be looked for.
-        conflicts: writes refused because the object was newer, none of them of our own making.
+        reads: read requests, including those at opening and those counted as read backs.
+        read_backs: times that the object was read back after an unknown outcome.
+        conflicts: writes refused because the object was newer, none of them caused by the batcher's own writes.
         replays: times that mutations were applied to a version that the caller had not seen.
         unknown: writes whose answer was lost.
-        contested: times that another writer had changed a field which was to be set.
-        fields: paths that those writes named.
+        contested: times that another writer had changed a field that was set.
+        fields: paths that those writes contained.
         trimmed: list entries dropped by ``keep_last``.
         pruned: fields found that the server does not store, each reported once.
     """
@@ -51,33 +51,33 @@ class StatusStatistics:
 
     @classmethod
     def of(cls, counts: Mapping[str, int]) -> StatusStatistics:
-        """Take the values out of counters."""
+        """Return the statistics with the values of counters."""
         return cls(**{field.name: counts.get(field.name, 0) for field in fields(cls)})
 
 
 _ZEROS = {field.name: 0 for field in fields(StatusStatistics)}
 
 
-def counters(**begun: int) -> dict[str, int]:
-    """Return counters, one for each name in `StatusStatistics`, all zero but those that are given."""
-    return {**_ZEROS, **begun}
+def counters(**initial: int) -> dict[str, int]:
+    """Return counters, one for each name in `StatusStatistics`, all zero except the given ones."""
+    return {**_ZEROS, **initial}
 
 
 class StatusMetrics(Protocol):
-    """Hear of every flush; called on the thread that flushes, so it must be quick."""
+    """An observer of flushes. It is called on the thread that flushes, so it must be quick."""
 
     def flushed(
         self, *, written: bool, suppressed: bool, conflicts: int, replays: int, fields: int, seconds: float
     ) -> None:
-        """Count one flush.
+        """Called after each flush.
 
         Args:
             written: a write took effect.
-            suppressed: there was nothing to write. Neither of the two: it failed, the object is gone, or the server
+            suppressed: there was nothing to write. If neither is true, it failed, the object is gone, or the server
                 stored nothing of what was sent.
             conflicts: writes refused because the object was newer.
             replays: times that mutations were applied to a newer version.
-            fields: paths that the write named; 0 when there was none.
+            fields: paths that the write contained; 0 if there was none.
             seconds: how long it took.
         """
         ...

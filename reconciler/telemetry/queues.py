@@ -43,13 +43,13 @@ class QueueCounters:
 
     # What follows is Histogram.observe written out, twice a key: the calls would cost as much as the counting.
 
-    def handed_out(self, seconds: float, /) -> None:
+    def observe_queue_duration(self, seconds: float, /) -> None:
         """Hear that a key was handed out after a wait."""
         wait = self.wait
         wait.counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
         wait.total += seconds
 
-    def finished(self, seconds: float, /) -> None:
+    def observe_work_duration(self, seconds: float, /) -> None:
         """Hear that a key was given back after some work."""
         work = self.work
         work.counts[bisect_left(QUEUE_BUCKETS, seconds)] += 1
@@ -101,13 +101,13 @@ def queue_families(queues: Sequence[QueueCounters]) -> Iterable[Metric]:
         "How many seconds of work has been done that is in progress and hasn't been observed by work_duration. Large "
         "values indicate stuck threads.",
         _LABELS,
-        each(lambda s: s.unfinished),
+        each(lambda s: s.unfinished_work),
     )
     yield gauge(
         "workqueue_longest_running_processor_seconds",
         "How many seconds has the longest running processor for workqueue been running.",
         _LABELS,
-        each(lambda s: s.longest_in_hand),
+        each(lambda s: s.longest_in_progress),
     )
     yield counter(
         "workqueue_retries", "Total number of retries handled by workqueue", _LABELS, each(lambda s: s.delayed_adds)

@@ -1,7 +1,7 @@
-"""Test controllers: virtual time, a pytest plugin, and a real control plane to compare with.
+"""Tools for testing controllers: virtual time, a pytest plugin, and a real control plane to compare with.
 
-The plugin (`reconciler.testing.plugin`) is loaded by pytest itself. `reconciler.testing.control_plane` finds, builds
-and starts a real etcd and kube-apiserver.
+pytest loads the plugin (`reconciler.testing.plugin`) itself. `reconciler.testing.control_plane` finds, builds and
+starts a real etcd and kube-apiserver.
 """
 
 from __future__ import annotations
@@ -18,6 +18,6 @@ __all__ = ["Cluster", "VirtualClock", "new_virtual_loop", "virtual_time"]
 
 
 def __getattr__(name: str) -> object:
-    if name == "Cluster":  # brings the API server and the client, which virtual time alone does not need
+    if name == "Cluster":  # loads the API server and the client, which virtual time does not need
         return importlib.import_module("reconciler.testing.cluster").Cluster
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Run one test on two API servers: the embedded one and a real one."""
+"""One test on two API servers: the embedded one and a real one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import NotServed
 from reconciler.objects import Unstructured
-from reconciler.testing.timeline import audit_lines
+from reconciler.testing.timeline import format_audit_records
+from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.testing.control_plane import ControlPlane
@@ -22,20 +23,20 @@ __all__ = ["Cluster", "embedded_cluster", "real_cluster"]
 
 _CRD = "apiextensions.k8s.io/v1/CustomResourceDefinition"
 _SERVED_WITHIN = 30.0
-"""Seconds in which a real server serves a new kind; usually it takes one."""
+"""Seconds within which a real server serves a new kind; it usually takes one."""
 
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Be an API server that a test runs on, with a namespace of its own.
+    """An API server for a test, with a namespace of its own.
 
     Attributes:
         kind: which server it is.
-        client: speaks to it as an administrator, with a user agent of its own.
-        namespace: made for this test.
-        server: the `APIServer` or `ControlPlane` itself, for what only one of them has.
+        client: a client with administrator rights and its own user agent.
+        namespace: created for this test.
+        server: the `APIServer` or `ControlPlane` itself, for features that only one of them has.
     """
 
     kind: Literal["embedded", "real"]
@@ -44,19 +45,19 @@ class Cluster:
     server: APIServer | ControlPlane
 
     async def install(self, *kinds: type[Any] | Mapping[str, Any]) -> None:
-        """Create or change CustomResourceDefinitions; return when they are served.
+        """Create or update CustomResourceDefinitions, and wait until they are served.
 
-        Cancellation leaves those before it in place.
+        If cancelled, the definitions already created remain.
 
         Args:
             kinds: classes with a ``crd()``, or CustomResourceDefinitions.
 
         Raises:
-            APIError: the server refused one.
+            APIError: the server rejected a definition.
             TimeoutError: a kind was not served in time.
         """
         for kind in kinds:
-            document: dict[str, Any] = dict(kind) if isinstance(kind, Mapping) else kind.crd()
+            document: JSONObject = dict(kind) if isinstance(kind, Mapping) else kind.crd()
             if isinstance(self.server, APIServer):
                 await self.server.apply(document)
             else:
@@ -65,7 +66,7 @@ class Cluster:
     def writes(self, *, name: str, subresource: str = "status") -> list[int]:
         """Return the HTTP status of each write to an object in this test's namespace, oldest first.
 
-        Read from the request log of the embedded server, and from the audit log of the real one.
+        They come from the request log of the embedded server, or the audit log of the real one.
 
         Args:
             name: the object's name.
@@ -78,27 +79,27 @@ class Cluster:
         return [record.code for record in audited if record.verb in {"patch", "update"}]
 
     def timeline(self) -> list[str]:
-        """Return what happened to the objects in this test's namespace, a line each, oldest first.
+        """Return what happened to the objects in this test's namespace, one line per event, oldest first.
 
-        Writes with who, answer and what changed; on the embedded server also the faults that struck, and what happened
-        to the server itself. On the real one it is read from the audit log, which knows what a patch has sent instead.
-        A test that fails has this in its report.
+        Each write has its author, the answer and the changed fields. The embedded server also lists injected faults and
+        its own restarts. The real server's audit log contains the sent fields instead of the changed ones. The report
+        of a failed test includes these lines.
         """
         if isinstance(self.server, APIServer):
             return self.server.log.timeline(namespace=self.namespace)
-        return audit_lines(self.server.audit(namespace=self.namespace))
+        return format_audit_records(self.server.audit(namespace=self.namespace))
 
 
 @contextlib.asynccontextmanager
 async def embedded_cluster() -> AsyncIterator[Cluster]:
-    """Give an embedded server in this process."""
+    """Yield an embedded server in this process."""
     async with APIServer() as server, Client(server) as client:
         yield await _with_namespace("embedded", client, server)
 
 
 @contextlib.asynccontextmanager
 async def real_cluster(plane: ControlPlane) -> AsyncIterator[Cluster]:
-    """Give a real server that runs already."""
+    """Yield a real server that is already running."""
     async with plane.client() as client:
         yield await _with_namespace("real", client, plane)
 
@@ -111,7 +112,7 @@ async def _with_namespace(
     return Cluster(kind, client, namespace, server)
 
 
-async def _install(client: Client, document: dict[str, Any]) -> None:
+async def _install(client: Client, document: JSONObject) -> None:
     def replace(current: Unstructured) -> None:
         current["spec"] = document["spec"]
 
@@ -121,7 +122,7 @@ async def _install(client: Client, document: dict[str, Any]) -> None:
     version = next(version["name"] for version in spec["versions"] if version["served"])
     async with asyncio.timeout(_SERVED_WITHIN):
         while True:
-            # Established is said a moment before the paths are there.
+            # The condition Established becomes true shortly before the paths are served.
             with contextlib.suppress(NotServed):
                 await client.list(f"{spec['group']}/{version}/{spec['names']['kind']}", limit=1)
                 return

@@ -1,10 +1,11 @@
-"""Give pytest the marks ``virtual_time`` and ``control_plane``, and fixtures for API servers.
+"""The pytest plugin: the marks ``virtual_time`` and ``control_plane``, and fixtures for API servers.
 
-``apiserver`` is an embedded server in the test's process and ``client`` speaks to it; ``control_plane`` is a real one,
-and ``cluster`` runs a test on both. ``status_guard`` fails a test in which a cycle writes a status more than once.
+``apiserver`` is an embedded server in the test's process, and ``client`` is connected to it. ``control_plane`` is a
+real server, and ``cluster`` runs a test on both. ``status_guard`` fails a test in which a reconcile writes a status
+more than once.
 
-Loaded by pytest through its entry point. Imports stay inside the hooks, so that a test run which uses nothing of this
-pays nothing.
+pytest loads the plugin through its entry point. The hooks import what they need, so that a test run without these
+features costs nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from reconciler.testing.control_plane import ControlPlane
 
 _MARKS = (
-    "virtual_time: run the test and its async fixtures on a virtual clock, where sleeping takes no time",
+    "virtual_time: run the test and its async fixtures in virtual time, where sleeping takes no time",
     "control_plane: the test needs a real kube-apiserver and is skipped without --control-plane",
 )
 _OPTION = "--control-plane"
@@ -32,12 +33,12 @@ _SKIPPED = f"needs a real kube-apiserver: pytest {_OPTION}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that runs the tests which need a real control plane."""
+    """Add the option for tests that need a real control plane."""
     parser.getgroup("kube-reconciler").addoption(
         _OPTION,
         action="store_true",
         default=False,
-        help="run the tests marked control_plane, on a real etcd and kube-apiserver; fail if there are none",
+        help="run the tests marked control_plane on a real etcd and kube-apiserver; fail if the binaries are missing",
     )
 
 
@@ -45,14 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marks."""
     for mark in _MARKS:
         config.addinivalue_line("markers", mark)
-    # looptime's plugin asks for the current loop around every test. Before the first loop is set, Python up to 3.13
-    # would make one for it, which nobody closes.
+    # looptime's plugin gets the current loop around every test. Before a loop is set, Python up to 3.13 would create
+    # one, which nothing closes.
     asyncio.set_event_loop(None)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, obj: object) -> None:
-    """Let a coroutine with the mark ``virtual_time`` be run by pytest-asyncio, whatever its mode is."""
+    """Let pytest-asyncio run coroutines marked ``virtual_time`` in every mode."""
     if not inspect.iscoroutinefunction(obj) or not collector.config.pluginmanager.hasplugin("asyncio"):
         return
     marks = [mark.name for mark in (*getattr(obj, "pytestmark", ()), *collector.iter_markers())]
@@ -61,7 +62,7 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, obj: obje
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what needs a real control plane unless it is asked for."""
+    """Skip tests that need a real control plane unless they were requested."""
     if config.getoption(_OPTION):
         return
     for item in items:
@@ -70,7 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
-    """Say in the header what is not run."""
+    """Report in the header which tests are not run."""
     left_out = sum(item.get_closest_marker("control_plane") is not None for item in items)
     if config.getoption(_OPTION) or not left_out:
         return []
@@ -84,7 +85,7 @@ _STARTED = pytest.StashKey[float]()
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add to the report of a failed test what happened on its API servers."""
+    """Add the timelines of a failed test's API servers to its report."""
     report = yield
     if report.when == "setup":
         item.stash[_STARTED] = call.start
@@ -100,7 +101,7 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config,  # noqa: ARG001 - hooks are called by name
     item: pytest.Item,
 ) -> Generator[None, Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None, Any]:
-    """Replace the loop of marked tests; leave the others to whoever else decides."""
+    """Replace the event loop of marked tests; leave the others unchanged."""
     factories = yield
     if item.get_closest_marker("virtual_time") is None:
         return factories or {"asyncio": asyncio.new_event_loop}
@@ -132,9 +133,9 @@ def _virtual_clock(request: pytest.FixtureRequest) -> Generator[None]:
 
 @pytest.fixture
 def status_guard() -> Generator[guard]:
-    """Fail the test if a cycle writes an object's status more than once, over whatever client; give the `guard`.
+    """Fail the test if a reconcile writes an object's status more than once, over any client; yield the `guard`.
 
-    A test that runs several cycles of one object within a second marks each: ``with status_guard.cycle(obj):``.
+    A test that runs several reconciles of one object within a second must mark each: ``with status_guard.cycle(obj):``.
     """
     from reconciler.status import guard
 
@@ -145,7 +146,7 @@ def status_guard() -> Generator[guard]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test that has passed as soon as it ends, if its ``status_guard`` has found something."""
+    """Fail a passing test at its end if its ``status_guard`` recorded a violation."""
     result = yield
     watching = getattr(item, "funcargs", {}).get("status_guard")
     if watching is None:
@@ -162,9 +163,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.fixture(scope="session")
 def control_plane(request: pytest.FixtureRequest) -> Generator[ControlPlane]:
-    """Give a running `ControlPlane`, one for the whole session, with an audit log that holds the bodies of requests.
+    """Yield a running `ControlPlane` for the whole session; its audit log contains the bodies of requests.
 
-    Its binaries must be there already (``reconciler envtest build``): building them takes longer than a test may.
+    The binaries must already exist (``reconciler envtest build``): building them takes longer than a test may.
     """
     if not request.config.getoption(_OPTION):
         pytest.skip(_SKIPPED)
@@ -179,7 +180,7 @@ def control_plane(request: pytest.FixtureRequest) -> Generator[ControlPlane]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what asks for a cluster on the embedded server and on a real one."""
+    """Run tests with the fixture ``cluster`` on the embedded server and on a real one."""
     if "cluster" in metafunc.fixturenames:
         real = pytest.param("real", marks=pytest.mark.control_plane)
         metafunc.parametrize("_cluster_kind", ["embedded", real], indirect=True)
@@ -192,9 +193,9 @@ def _cluster_kind(request: pytest.FixtureRequest) -> str:
 
 
 async def _cluster(_cluster_kind: str, request: pytest.FixtureRequest) -> AsyncGenerator[Cluster]:
-    """Give an API server with a namespace of its own; the test runs once on each of two servers.
+    """Yield an API server with a namespace of its own; the test runs once on each of two servers.
 
-    On the embedded one always; on a real kube-apiserver with ``--control-plane``.
+    It always runs on the embedded server, and with ``--control-plane`` on a real kube-apiserver.
     """
     from reconciler.testing.cluster import embedded_cluster, real_cluster
 
@@ -207,7 +208,7 @@ async def _cluster(_cluster_kind: str, request: pytest.FixtureRequest) -> AsyncG
 
 
 async def _apiserver() -> AsyncGenerator[APIServer]:
-    """Give an embedded API server; see `reconciler.apiserver.APIServer`."""
+    """Yield an embedded API server; see `reconciler.apiserver.APIServer`."""
     from reconciler.apiserver import APIServer
 
     async with APIServer() as server:
@@ -215,7 +216,7 @@ async def _apiserver() -> AsyncGenerator[APIServer]:
 
 
 async def _client(apiserver: APIServer) -> AsyncGenerator[Client]:
-    """Give a client of the embedded server, without sockets."""
+    """Yield a client of the embedded server, without sockets."""
     from reconciler.client import Client
 
     async with Client(apiserver) as client:
@@ -224,7 +225,7 @@ async def _client(apiserver: APIServer) -> AsyncGenerator[Client]:
 
 try:
     import pytest_asyncio
-except ModuleNotFoundError:  # the fixtures are there for those who have it; the rest of the plugin needs it not
+except ModuleNotFoundError:  # only these fixtures need it
     pass
 else:
     cluster = pytest_asyncio.fixture(_cluster, name="cluster")

@@ -1,4 +1,4 @@
-"""Tell in the report of a failed test what happened to the objects that it was about."""
+"""Timelines in the report of a failed test: what happened on its API servers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from reconciler.testing.control_plane import AuditRecord
 
-__all__ = ["audit_lines", "sections"]
+__all__ = ["format_audit_records", "sections"]
 
 _MOST_LINES = 200
 _MOST_OBJECTS = 20
@@ -23,14 +23,14 @@ _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 def sections(
     item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], started: float
 ) -> Iterator[tuple[str, str]]:
-    """Yield the title and the text of a section for each server that a failed test worked with.
+    """Yield the title and text of a report section for each API server of a failed test.
 
-    These are found among the values of its fixtures and the variables of the functions that the failure passed through.
+    Servers are found among the values of its fixtures and the local variables of the functions in the traceback.
 
     Args:
         item: the test.
-        excinfo: how it failed.
-        started: when its set-up began, in seconds since the epoch.
+        excinfo: the failure.
+        started: when its setup began, in seconds since the epoch.
     """
     seen: set[int] = set()
     for thing in _things(item, excinfo):
@@ -39,45 +39,45 @@ def sections(
         seen.add(id(thing))
         try:
             found = _section(thing, seen, started)
-        except Exception as error:  # noqa: BLE001 - nothing here may hide why the test failed
-            found = "what happened on the API server", f"cannot be told: {type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - a failure here must not hide the test's
+            found = "what happened on the API server", f"unknown: {type(error).__name__}: {error}"
         if found is not None:
             yield found
 
 
 def _things(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]) -> Iterator[object]:
     values = list(getattr(item, "funcargs", {}).values())
-    # A cluster shows its own part of a server; so it goes before the server itself.
+    # A cluster shows its own part of a server, so it precedes the server itself.
     yield from sorted(values, key=lambda value: type(value).__name__ != "Cluster")
     for entry in excinfo.traceback:
         yield from list(entry.frame.f_locals.values())
 
 
 def _section(thing: Any, seen: set[int], started: float) -> tuple[str, str] | None:
-    # Looked up, not imported: a test run that uses none of these pays nothing for them.
+    # Looked up, not imported: a test run that uses none of these pays nothing.
     if _is(thing, "reconciler.testing.cluster", "Cluster"):
         seen.add(id(thing.server))
-        return _told(f"what happened on the {thing.kind} API server", thing.timeline())
+        return _format_section(f"what happened on the {thing.kind} API server", thing.timeline())
     if _is(thing, "reconciler.apiserver", "APIServer"):
         touched = Counter(
             f"{entry.resource}/{entry.name}" + (f" in {entry.namespace}" if entry.namespace else "")
             for entry in thing.log.writes()
         )
-        return _told("what happened on the embedded API server", thing.log.timeline(), touched)
+        return _format_section("what happened on the embedded API server", thing.log.timeline(), touched)
     if _is(thing, "reconciler.testing.control_plane", "ControlPlane"):
         since = datetime.fromtimestamp(started, UTC)
         records = [record for record in thing.audit() if record.received >= since]
-        return _told("what happened on the real API server", audit_lines(records))
+        return _format_section("what happened on the real API server", format_audit_records(records))
     return None
 
 
 def _is(thing: object, module: str, name: str) -> bool:
     loaded = sys.modules.get(module)
-    # Not isinstance, which a mock answers as it was told to.
+    # Not isinstance: a mock can pretend to be an instance.
     return loaded is not None and issubclass(type(thing), getattr(loaded, name))
 
 
-def _told(title: str, lines: list[str], touched: Counter[str] | None = None) -> tuple[str, str] | None:
+def _format_section(title: str, lines: list[str], touched: Counter[str] | None = None) -> tuple[str, str] | None:
     if not lines:
         return None
     head = []
@@ -88,14 +88,14 @@ def _told(title: str, lines: list[str], touched: Counter[str] | None = None) -> 
     return title, "\n".join([*head, *lines])
 
 
-def audit_lines(records: Iterable[AuditRecord]) -> list[str]:
-    """Return the writes of an audit log, a line each: when, what, who, the answer, and what was sent."""
-    lines = [_audited(record) for record in records if record.verb in _WRITES]
+def format_audit_records(records: Iterable[AuditRecord]) -> list[str]:
+    """Return the writes of an audit log, one line each: time, request, user agent, status, and the sent fields."""
+    lines = [_format_record(record) for record in records if record.verb in _WRITES]
     left_out = len(lines) - _MOST_LINES
-    return lines if left_out <= 0 else [f"({left_out} earlier lines are left out)", *lines[-_MOST_LINES:]]
+    return lines if left_out <= 0 else [f"({left_out} earlier lines omitted)", *lines[-_MOST_LINES:]]
 
 
-def _audited(record: AuditRecord) -> str:
+def _format_record(record: AuditRecord) -> str:
     what = "/".join(part for part in (record.resource, record.name, record.subresource) if part)
     where = f" in {record.namespace}" if record.namespace else ""
     moment = record.received.isoformat(sep=" ", timespec="milliseconds").partition("+")[0]
@@ -106,7 +106,7 @@ def _audited(record: AuditRecord) -> str:
 
 
 def _pointers(patch: Any, path: str = "") -> list[str]:
-    """Return where a merge patch speaks, down to its leaves; names only, no values."""
+    """Return the paths in a merge patch, down to its leaves; names only, no values."""
     if isinstance(patch, list):
         return [str(step.get("path", "")) for step in patch if isinstance(step, dict)] if not path else [path]
     if not isinstance(patch, dict) or not patch:

@@ -1,7 +1,7 @@
-"""Move the event loop's time and the wall time together, at once, whenever there is nothing else to do.
+"""Virtual time: an event loop and a clock that jump to the next timer whenever there is nothing else to do.
 
-A sleep of an hour then takes no time, and timers fire in order at exact moments. Only what lives inside the process can
-be driven this way: sockets are real, so a client over sockets refuses to work under virtual time.
+A sleep of an hour then takes no time, and timers fire in order at exact times. Only code inside the process follows:
+sockets are real, so a client over sockets raises under virtual time.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class VirtualClock:
-    """Tell the time of a virtual loop, and as wall time `EPOCH` plus that.
+    """The clock of a virtual loop; its wall time is the epoch plus the loop's time.
+
+    Args:
+        epoch: the wall time at loop time 0.
 
     Attributes:
-        virtual: True, so that parts which cannot work under virtual time can say so.
+        epoch: as given.
+        virtual: True, so that code that cannot work under virtual time can raise.
     """
 
     virtual = True
@@ -36,7 +40,7 @@ class VirtualClock:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell the time of `loop` from now on."""
+        """Use the time of `loop` from now on."""
         self._loop = loop
 
     def monotonic(self) -> float:
@@ -49,7 +53,7 @@ class VirtualClock:
 
 
 def new_virtual_loop() -> asyncio.AbstractEventLoop:
-    """Make an event loop with virtual time that starts at 0.
+    """Return an event loop with virtual time that starts at 0.
 
     Raises:
         MissingExtra: looptime is not installed.
@@ -66,17 +70,17 @@ def _looptime() -> ModuleType:
 
 
 _TICK = 1e-6
-"""Seconds; looptime counts in these."""
+"""Seconds; the resolution of looptime."""
 
 
 def _exact(loop: asyncio.BaseEventLoop) -> asyncio.BaseEventLoop:
-    """Make a loop's time reach that of a timer before it fires, although it moves in ticks.
+    """Make a loop's time reach that of a timer before it fires, although time moves in ticks.
 
-    Otherwise a timer fires a rounding error early, and code that waits until its time has come, and looks, and waits
-    again, goes round for ever, because time does not move while there is something to do.
+    Otherwise a timer fires a rounding error too early. Code that waits until a time, checks the clock and waits again
+    would then loop forever, because time does not move while there is work to do.
     """
 
-    class ExactLoop(type(loop)):  # type: ignore[misc]  # mypy knows no class that is made at run time
+    class ExactLoop(type(loop)):  # type: ignore[misc]  # mypy does not support run-time base classes
         _scheduled: list[asyncio.TimerHandle]
         reached = 0.0
 
@@ -88,7 +92,7 @@ def _exact(loop: asyncio.BaseEventLoop) -> asyncio.BaseEventLoop:
             return self.reached
 
         async def shutdown_default_executor(self, *_: object) -> None:
-            # Python 3.12 and newer give the threads five minutes to end, which would be over at once.
+            # Python 3.12 and newer wait five minutes for the threads, which would pass in no time.
             await super().shutdown_default_executor()
 
     loop.__class__ = ExactLoop
@@ -97,7 +101,7 @@ def _exact(loop: asyncio.BaseEventLoop) -> asyncio.BaseEventLoop:
 
 @contextlib.contextmanager
 def virtual_time(epoch: datetime = EPOCH) -> Iterator[VirtualClock]:
-    """Give every loop that is made inside the block virtual time: put it around `asyncio.run`.
+    """Give virtual time to every loop created inside the block: put it around `asyncio.run`.
 
     ::
 
@@ -110,7 +114,7 @@ def virtual_time(epoch: datetime = EPOCH) -> Iterator[VirtualClock]:
     Raises:
         MissingExtra: looptime is not installed.
     """
-    _looptime()  # before the block has made a coroutine that nobody would run
+    _looptime()  # raise before the block creates a coroutine that would never be awaited
     clock = VirtualClock(epoch)
 
     def make() -> asyncio.AbstractEventLoop:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from reconciler.serving import MOST_LEVELS, is_deep
+from reconciler.serving import MAX_LEVELS, exceeds_max_levels
 
 __all__ = ["AdmissionRequest", "BadReview", "Operation", "Verdict", "read_review", "write_admission"]
 
@@ -22,7 +22,7 @@ WARNING_LIMIT = 256
 """Characters of a warning; the API server cuts longer ones, and drops what exceeds 4096 in all."""
 
 
-_TOO_DEEP = f"the body has more than {MOST_LEVELS} levels of objects and lists"
+_TOO_DEEP = f"the body has more than {MAX_LEVELS} levels of objects and lists"
 
 
 class BadReview(ValueError):
@@ -95,7 +95,7 @@ def read_review(body: bytes, *, kind: str, versions: frozenset[str]) -> tuple[st
         raise BadReview(f"the body is no JSON: {error}") from None
     except RecursionError:
         raise BadReview(_TOO_DEEP) from None
-    if is_deep(review):
+    if exceeds_max_levels(review):
         raise BadReview(_TOO_DEEP)
     if not isinstance(review, dict) or review.get("kind") != kind or review.get("apiVersion") not in versions:
         raise BadReview(f"the body is no {kind} of {' or '.join(sorted(versions))}")

@@ -1,43 +1,52 @@
-"""Hold what the queue knows of one key."""
+"""The entry of one key in the queue, and the reasons it is queued for."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from reconciler.workqueue.reasons import Reasons
-
-__all__ = ["Entry", "K"]
+__all__ = ["MAX_REASONS", "Entry", "K", "Reasons", "named", "with_reason", "without_reason"]
 
 K = TypeVar("K", bound=Hashable)
 
+MAX_REASONS = 32
+"""How many different reasons an entry stores. Further ones count as an add without a reason."""
+
+Reasons = str | set[str] | None
+"""None: not pending. ``""`` is the reason of an add without one; it keeps the entry pending like any other.
+
+Nearly every entry has one reason, so a set is allocated for the second one only.
+"""
+
 
 class Entry(Generic[K]):
-    """Be one key that is in hand, ready, waiting, or in hand and one of the others.
+    """A key that is in progress, ready, waiting, or in progress and one of the other two.
 
     These always hold:
 
     * it is pending, that is, ready or waiting, exactly when `reasons` is not None;
     * ready and waiting exclude each other: a ready entry has no timer;
-    * it stands in the order of ready entries exactly when it is ready and not in hand;
-    * an entry that is neither in hand nor pending is in no structure at all.
+    * it is in the ready order exactly when it is ready and not in progress;
+    * an entry that is neither in progress nor pending is in no structure at all.
 
     Attributes:
-        key: what is handed out.
+        key: the key.
         reasons: why it is pending.
-        priority: of the pending run; unset or stale while it is not pending.
-        ready: whether it is to run as soon as a worker is free and the run in hand, if any, has ended.
-        ready_at: monotonic second from which it could have been handed out; stale while it is not ready.
-        position: rises with each place taken in the order of ready entries; stale while it is not there.
-        due: monotonic second at which it becomes ready, None when it has no timer.
-        timer: stamp of the valid item in the waiting heap; 0 when it has no timer.
-        limited: whether the rate limiter was charged for the pending run.
-        run_since: monotonic second of the hand-out, None when it is not in hand.
-        run_reasons: the reasons of the run in hand; stale while it is not in hand.
-        run_priority: the priority of the run in hand; stale while it is not in hand.
+        priority: of the pending entry; unset or stale while it is not pending.
+        ready: whether it is processed as soon as a worker is free and the processing in progress, if any, has ended.
+        ready_at: monotonic second from which `get` could have returned it; stale while it is not ready.
+        position: rises with each insertion into the ready order; stale while it is not there.
+        due: monotonic second at which it becomes ready; None without a timer.
+        timer: stamp of the valid item in the heap of timers; 0 without a timer.
+        limited: whether the rate limiter was charged for the pending entry.
+        started_at: monotonic second at which `get` returned it; None when it is not in progress.
+        current_reasons: the reasons it is in progress for; stale while it is not in progress.
+        current_priority: the priority that it had when `get` returned it; stale while it is not in progress.
     """
 
     __slots__ = (
+        "current_priority",
+        "current_reasons",
         "due",
         "key",
         "limited",
@@ -46,17 +55,15 @@ class Entry(Generic[K]):
         "ready",
         "ready_at",
         "reasons",
-        "run_priority",
-        "run_reasons",
-        "run_since",
+        "started_at",
         "timer",
     )
 
     priority: int
     ready_at: float
     position: int
-    run_reasons: Reasons
-    run_priority: int
+    current_reasons: Reasons
+    current_priority: int
 
     def __init__(self, key: K) -> None:
         self.key = key
@@ -65,4 +72,30 @@ class Entry(Generic[K]):
         self.due: float | None = None
         self.timer = 0
         self.limited = False
-        self.run_since: float | None = None
+        self.started_at: float | None = None
+
+
+def with_reason(reasons: str | set[str], reason: str) -> str | set[str]:
+    """Return the reasons with one more; a set is changed in place."""
+    if isinstance(reasons, str):
+        return reasons if reasons == reason else {reasons, reason}
+    if reason not in reasons:
+        reasons.add(reason if len(reasons) < MAX_REASONS else "")
+    return reasons
+
+
+def without_reason(reasons: Reasons, reason: str) -> tuple[bool, Reasons]:
+    """Return whether a reason was there, and the remaining ones; a set is changed in place."""
+    if not isinstance(reasons, set):
+        return (True, None) if reasons == reason else (False, reasons)
+    if reason not in reasons:
+        return False, reasons
+    reasons.remove(reason)
+    return True, reasons or None
+
+
+def named(reasons: Reasons) -> frozenset[str]:
+    """Return the reasons without the empty one."""
+    if not reasons:
+        return frozenset()
+    return frozenset((reasons,)) if isinstance(reasons, str) else frozenset(reasons) - {""}

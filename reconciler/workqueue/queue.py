@@ -1,9 +1,9 @@
-"""The work queue: one entry a key, one place in the order, one timer.
+"""The work queue: one entry per key, in at most one place of the order, with at most one timer.
 
-How it works: `_entries` has one `Entry` for each key that is in hand, ready or waiting, and no other. Ready entries
-that are not in hand stand in `_order`, waiting ones in `_timers`; the loop has one timer, for the earliest of them.
-Workers that find nothing wait for a future, which only wakes them: a key stays in the order until a worker takes it, so
-that a worker which is cancelled in between has nothing to lose.
+How it works: `_entries` has one `Entry` for each key that is in progress, ready or waiting, and no others. Ready
+entries that are not in progress are in `_order`, waiting ones in `_timers`. The event loop has one timer, for the
+earliest of them. Workers that find no key wait for a future, which only wakes them: the key stays in the order until a
+worker takes it, so a worker that is cancelled in between has nothing to lose.
 """
 
 from __future__ import annotations
@@ -12,43 +12,42 @@ import asyncio
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
+from typing import Generic
 
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
-from reconciler.workqueue.alarm import Alarm
-from reconciler.workqueue.entry import Entry, K
-from reconciler.workqueue.inbox import Inbox
-from reconciler.workqueue.item import QueueItem
-from reconciler.workqueue.limiters import ExponentialBackoff, RateLimiter, when_duplicate
-from reconciler.workqueue.metrics import QueueMetrics
-from reconciler.workqueue.reasons import with_reason, without_reason
-from reconciler.workqueue.state import QueueState
+from reconciler.workqueue.entry import Entry, K, named, with_reason, without_reason
+from reconciler.workqueue.loop import Alarm, Inbox, Waiters
+from reconciler.workqueue.rate_limiters import ExponentialBackoff, RateLimiter, when_duplicate
+from reconciler.workqueue.ready import FairOrder, ReadyOrder
+from reconciler.workqueue.statistics import Explanation, InProgress, QueueMetrics, QueueStatistics, explain
+from reconciler.workqueue.timers import Timers
 
 __all__ = ["QueueShutDown", "WorkQueue"]
 
-_TIMERS_A_TURN = 1000
-"""How many timers are served before the loop may do something else."""
+_TIMERS_PER_TURN = 1000
+"""How many timers are processed before the loop may do something else."""
 
 
 class QueueShutDown(ReconcilerError):
-    """Tell a worker that no key will come any more."""
+    """The error raised in workers when the queue is shut down and has no keys left."""
 
 
-class WorkQueue(QueueState[K]):
-    """Hand keys to workers: each to one at a time, as often as needed and no more.
+class WorkQueue(Generic[K]):
+    """A queue of keys for workers: each key is processed by one worker at a time, as often as needed and no more.
 
-    For one event loop; it can be made, and added to, before there is one. Other threads may call `add` and
-    `add_threadsafe`. What is guaranteed: the room's docstring.
+    For one event loop; you can create it, and add keys, before there is one. Other threads may call `add` and
+    `add_threadsafe`. The docstring of `reconciler.workqueue` lists the guarantees.
 
     Args:
         name: for error messages and statistics. Defaults to ``""``.
-        rate_limiter: decides the delays of `add_rate_limited`. Defaults to ``ExponentialBackoff(0.005, 1000)``,
+        rate_limiter: computes the delays of `add_rate_limited`. Defaults to ``ExponentialBackoff(0.005, 1000)``,
             controller-runtime's default.
         clock: source of monotonic time. Defaults to the clock in force.
-        metrics: measures waits and runs. Defaults to nobody.
-        fair_by: returns the group of a key, such as its namespace. Groups that have ready keys take turns, one hand-out
-            each, and priorities count within a group. Defaults to one group.
+        metrics: receives the durations of waits and processing. Defaults to None.
+        fair_by: returns the group of a key, such as its namespace. Groups that have ready keys take turns, one key per
+            turn, and priorities count within a group. Defaults to one group.
     """
 
     def __init__(
@@ -60,39 +59,49 @@ class WorkQueue(QueueState[K]):
         metrics: QueueMetrics | None = None,
         fair_by: Callable[[K], Hashable] | None = None,
     ) -> None:
-        limiter = rate_limiter or ExponentialBackoff(0.005, 1000)
-        super().__init__(name, limiter, (clock or current_clock()).monotonic, fair_by)
+        self._name = name
+        self._limiter = rate_limiter or ExponentialBackoff(0.005, 1000)
+        self._now = (clock or current_clock()).monotonic
         self._metrics = metrics
-        self._drainers: list[asyncio.Future[None]] = []
+        self._entries: dict[K, Entry[K]] = {}
+        self._order: ReadyOrder[K] | FairOrder[K] = ReadyOrder() if fair_by is None else FairOrder(fair_by)
+        self._timers: Timers[K] = Timers()
+        self._in_progress: set[Entry[K]] = set()
+        self._ready = 0  # ready entries, including those in progress as well
+        self._workers = Waiters()
+        self._drainers = Waiters()
+        self._closing = False
         self._stopped = False
+        self._adds = self._gets = self._delayed_adds = 0
+        self._dropped_adds = self._dropped_ready = self._dropped_timers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.get_ident()  # the loop's; before there is a loop, the one that made the queue
-        self._unbound = True  # something may wait for the loop to be known
-        self._alarm = Alarm(self._now, self._fire)
+        self._thread = threading.get_ident()  # the loop's; before there is a loop, the one that created the queue
+        self._unbound = True  # whether something waits for the loop to be known
+        self._alarm = Alarm(self._now, self._on_alarm)
         self._inbox: Inbox[K] = Inbox(self._deliver, self._count_dropped)
         if metrics is not None:
             metrics.watch(self.statistics)
-        with contextlib.suppress(RuntimeError):  # made before there is a loop, it meets it in the first call of `get`
+        with contextlib.suppress(RuntimeError):  # created before there is a loop, it binds in the first call of `get`
             self._bind()
 
-    # Adding
+    # Adding keys
 
     def add(self, key: K, *, after: float | None = None, priority: int = 0, reason: str = "") -> None:
-        """Make a key ready now, or after a delay; a key that is in hand runs once more afterwards.
+        """Make a key ready now, or after a delay; a key in progress is processed once more afterwards.
 
-        A key has one timer: a plain add drops it, a delay keeps the earlier of two times, and on a key that is ready it
-        moves nothing, for the run that comes takes everything along. The highest priority given counts; a key that is
-        raised goes last in its new priority. Once a shutdown has begun, adds are dropped and counted; while it drains,
-        adds without delay to keys that are ready or in hand still hold.
+        A key has one timer: a plain add drops it, a delay keeps the earlier of two times, and a delay on a ready key
+        changes nothing, since its processing covers everything. The highest priority given counts; a key whose
+        priority is raised goes last in its new priority. Once a shutdown has begun, adds are dropped and counted;
+        while the queue drains, adds without delay to keys that are ready or in progress still count.
 
         Called in another thread, this is `add_threadsafe`.
 
         Args:
-            key: what to hand out.
+            key: the key.
             after: seconds; None, 0 or less is now.
-            priority: higher ones are handed out first. Defaults to 0.
-            reason: a word that tells why, for `run_of`, `retract` and `explain`. An add without one counts as a reason
-                of its own. A key remembers `MAX_REASONS` of them.
+            priority: keys with a higher one come first. Defaults to 0.
+            reason: a word that says why, for `in_progress`, `retract` and `explain`. An add without one counts as a
+                reason of its own. A key stores up to `MAX_REASONS` of them.
 
         Raises:
             ValueError: the delay is not finite.
@@ -103,7 +112,7 @@ class WorkQueue(QueueState[K]):
         if after is not None and not math.isfinite(after):
             raise ValueError(f"after must be a finite number of seconds, not {after!r}")
         entry = self._entries.get(key)
-        if self._closing and not self._still_holds(entry, after):
+        if self._closing and not self._is_covered(entry, after):
             self._count_dropped(1)
             return
         if entry is None:
@@ -114,26 +123,26 @@ class WorkQueue(QueueState[K]):
         else:
             entry.reasons = with_reason(entry.reasons, reason)
             if priority > entry.priority:
-                self._raise(entry, priority)
+                self._raise_priority(entry, priority)
         if after is not None and after > 0:
             self._delay(entry, self._now() + after)
         elif not entry.ready:
             self._make_ready(entry)
 
     def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "", at_least: float = 0.0) -> None:
-        """Add a key after the delay that the rate limiter says, which counts this as a failure.
+        """Add a key after the delay that the rate limiter computes, which counts this as a failure.
 
-        A key that is ready, or waits by the rate limiter already, is a duplicate: its failure counts, but it is not
-        charged to what keys share (see `TokenBucket`).
+        A key that is ready, or already waits because of the rate limiter, is a duplicate: its failure counts, but it is
+        not charged to what keys share (see `TokenBucket`).
 
         Args:
-            key: what to hand out.
+            key: the key.
             priority: as in `add`.
             reason: as in `add`.
-            at_least: seconds that the delay has at least, whatever the rate limiter says. Defaults to 0.
+            at_least: the minimum delay in seconds, whatever the rate limiter returns. Defaults to 0.
 
         Raises:
-            ValueError: the rate limiter answered a delay that is not finite.
+            ValueError: the rate limiter returned a delay that is not finite.
             RuntimeError: called outside the thread of the queue's event loop.
         """
         self._check_thread()
@@ -147,9 +156,9 @@ class WorkQueue(QueueState[K]):
         self._entries[key].limited = True
 
     def add_threadsafe(self, key: K, *, after: float | None = None, priority: int = 0, reason: str = "") -> None:
-        """Add a key from any thread; the same as `add` as soon as the loop gets to it.
+        """Add a key from any thread; the effect of `add` follows when the loop processes it.
 
-        Before the queue has met its loop the add waits for that; after the loop is closed it is dropped and counted.
+        An add before the queue has a loop waits for it; an add after the loop is closed is dropped and counted.
 
         Raises:
             ValueError: the delay is not finite.
@@ -159,10 +168,10 @@ class WorkQueue(QueueState[K]):
         self._inbox.put(key, None if after is None else self._now() + after, priority, reason)
 
     def retract(self, key: K, reason: str) -> bool:
-        """Take one reason back; with the last one goes the pending run, readiness and timer.
+        """Remove one reason from a key; without any reason left, the key is neither ready nor waiting.
 
-        For a key in hand this concerns the run after the one in hand. Other reasons keep the run where it is: a timer
-        that a plain add has dropped does not come back.
+        For a key in progress this concerns the processing after the current one. Other reasons keep the key where it
+        is: a timer that a plain add has dropped does not come back.
 
         Returns:
             Whether the reason was pending.
@@ -177,13 +186,13 @@ class WorkQueue(QueueState[K]):
         found, entry.reasons = without_reason(entry.reasons, reason)
         if found and entry.reasons is None:
             self._withdraw(entry)
-            if entry.run_since is None:
+            if entry.started_at is None:
                 del self._entries[key]
             self._stop_if_drained()
         return found
 
     def forget(self, key: K) -> None:
-        """End the key's history with the rate limiter; what is pending stays pending.
+        """Reset the rate limiter for a key; what is pending stays pending.
 
         Its next failure is not a duplicate, so it is charged to what keys share.
         """
@@ -192,16 +201,16 @@ class WorkQueue(QueueState[K]):
         if entry is not None:
             entry.limited = False
 
-    # Working
+    # Processing keys
 
     async def get(self) -> K:
-        """Wait for a key and take it in hand; give it back with `done`.
+        """Wait for a key and return it; it is in progress until you call `done`.
 
-        Cancellation leaves the queue as it was: the key goes to the next worker. A key that was returned is in hand, so
-        use `item` where something may come between.
+        Cancellation leaves the queue unchanged: the key goes to the next worker. A key that was returned is in
+        progress, so use `item` where something may come between.
 
         Raises:
-            QueueShutDown: the queue is shut down and, if it drains, nothing is ready or in hand any more.
+            QueueShutDown: the queue is shut down and, if it drains, nothing is ready or in progress any more.
             RuntimeError: the queue belongs to another event loop, which is running.
         """
         if self._unbound or threading.get_ident() != self._thread:
@@ -212,70 +221,73 @@ class WorkQueue(QueueState[K]):
             await self._wait()
         entry = self._order.pop()
         now = self._now()
-        entry.run_since = now
-        entry.run_reasons = entry.reasons
-        entry.run_priority = entry.priority
+        entry.started_at = now
+        entry.current_reasons = entry.reasons
+        entry.current_priority = entry.priority
         entry.reasons = None
         entry.ready = entry.limited = False
-        self._in_hand.add(entry)
+        self._in_progress.add(entry)
         self._ready -= 1
-        self._hand_outs += 1
+        self._gets += 1
         if self._metrics is not None:
-            self._metrics.handed_out(now - entry.ready_at)
+            self._metrics.observe_queue_duration(now - entry.ready_at)
         return entry.key
 
     def done(self, key: K) -> None:
-        """Give a key back; if it was added meanwhile, it goes to the tail of its priority.
+        """Mark a key as processed; if it was added in between, it goes to the tail of its priority.
 
         Raises:
-            ValueError: the key is not in hand.
+            ValueError: the key is not in progress.
             RuntimeError: called outside the thread of the queue's event loop.
         """
         self._check_thread()
         entry = self._entries.get(key)
-        if entry is None or entry.run_since is None:
-            raise ValueError(f"{key!r} is not in hand: done is called once for each key that get returned")
+        if entry is None or entry.started_at is None:
+            raise ValueError(f"{key!r} is not in progress: call done once for each key that get returned")
         now = self._now()
         if self._metrics is not None:
-            self._metrics.finished(now - entry.run_since)
-        self._in_hand.discard(entry)
-        entry.run_since = None
+            self._metrics.observe_work_duration(now - entry.started_at)
+        self._in_progress.discard(entry)
+        entry.started_at = None
         if entry.ready:
             entry.ready_at = now
             self._order.push(entry)
-            self._wake()
+            self._workers.wake_one()
         elif entry.due is None:
             del self._entries[key]
         if self._closing:
             self._stop_if_drained()
 
-    def item(self) -> QueueItem[K]:
-        """Return an ``async with`` block that takes a key on entry and gives it back on exit.
+    @contextlib.asynccontextmanager
+    async def item(self) -> AsyncIterator[K]:
+        """Get a key on entry of an ``async with`` block and mark it done on exit.
 
-        Cancellation while it waits leaves the queue as it was; inside the block it gives the key back.
+        Cancellation while it waits leaves the queue unchanged; inside the block it marks the key done.
 
         Raises:
             QueueShutDown: on entry, as `get` does.
         """
-        return QueueItem(self.get, self.done)
-
-    # Ending
+        key = await self.get()
+        try:
+            yield key
+        finally:
+            self.done(key)
 
     async def shutdown(self, *, drain: bool = False) -> None:
-        """Take no more adds and let the workers go.
+        """Shut the queue down: drop all further adds, and let the workers end.
 
-        Without `drain`, ready keys are dropped and every `get` raises at once; keys in hand stay in their workers'
-        hands. With it, `get` goes on until nothing is ready and nothing in hand, and so long this call waits; a key
-        that is added while it is in hand still runs. Timers are dropped in both cases. What is dropped is counted in
-        the statistics.
+        Without `drain`, ready keys are dropped and every `get` raises at once; keys in progress stay so until `done`.
+        With it, `get` works until nothing is ready or in progress, and this call waits for that; a key that is added
+        while it is in progress is still processed. Timers are dropped in both cases. The statistics count what is
+        dropped.
 
-        May be called by several, and again: a shutdown without `drain` ends a draining one, and all who wait for it.
-        Whoever drains must leave the keys to workers, and must not hold one.
+        It may be called concurrently and repeatedly: a shutdown without `drain` ends a draining one, and every call
+        that waits for it. A caller that drains must leave the keys to workers, and must not hold one itself.
 
         Cancellation stops the waiting, not the shutdown.
 
         Args:
-            drain: wait for what is ready and in hand. Bound the time with `asyncio.timeout`, then shut down without.
+            drain: wait for what is ready and in progress. Limit it with `asyncio.timeout`, then shut down without.
         """
         self._bind()
         self._inbox.take()
@@ -285,30 +297,88 @@ class WorkQueue(QueueState[K]):
             self._stop_if_drained()
         else:
             self._stop()
-        if self._stopped:
-            return
-        drained = asyncio.get_running_loop().create_future()
-        self._drainers.append(drained)
-        try:
-            await drained
-        finally:
-            with contextlib.suppress(ValueError):
-                self._drainers.remove(drained)
+        if not self._stopped:
+            await self._drainers.wait()
 
-    # Inside
+    # Inspecting the queue
 
-    def _still_holds(self, entry: Entry[K] | None, after: float | None) -> bool:
-        """Say whether an add during a shutdown is covered by what was promised."""
+    def __len__(self) -> int:
+        """Return the number of ready keys, including those that are in progress and processed once more."""
+        return self._ready
+
+    @property
+    def name(self) -> str:
+        """Return the name of the queue."""
+        return self._name
+
+    @property
+    def shutting_down(self) -> bool:
+        """Return whether a shutdown has begun, so that adds are dropped."""
+        return self._closing
+
+    def in_progress(self, key: K) -> InProgress[K] | None:
+        """Return why and since when a key is in progress; None if it is not."""
+        entry = self._entries.get(key)
+        if entry is None or entry.started_at is None:
+            return None
+        return InProgress(key, named(entry.current_reasons), entry.current_priority, entry.started_at)
+
+    def reasons(self, key: K) -> frozenset[str]:
+        """Return the named reasons that a key is pending for; `in_progress` has those of a key in progress."""
+        entry = self._entries.get(key)
+        return frozenset() if entry is None else named(entry.reasons)
+
+    def retries(self, key: K) -> int:
+        """Return how many failures of a key the rate limiter has recorded."""
+        return self._limiter.retries(key)
+
+    def keys(self) -> list[K]:
+        """Return all keys that are in progress, ready or waiting."""
+        return list(self._entries)
+
+    def explain(self, key: K) -> Explanation[K]:
+        """Return the state of a key, since when, and why."""
+        return explain(key, self._entries.get(key), now=self._now(), failures=self._limiter.retries(key))
+
+    def statistics(self) -> QueueStatistics:
+        """Return a snapshot of the queue's counters and state. Thread-safe."""
+        now = self._now()
+        in_progress = list(self._in_progress)
+        ages = [now - entry.started_at for entry in in_progress if entry.started_at is not None]
+        by_priority = self._order.sizes()
+        by_priority.update(entry.priority for entry in in_progress if entry.ready)
+        return QueueStatistics(
+            name=self._name,
+            ready=self._ready,
+            ready_by_priority=dict(by_priority),
+            waiting=len(self._timers),
+            in_progress=len(ages),
+            idle_workers=len(self._workers),
+            adds=self._adds,
+            gets=self._gets,
+            delayed_adds=self._delayed_adds,
+            dropped_adds=self._dropped_adds,
+            dropped_ready=self._dropped_ready,
+            dropped_timers=self._dropped_timers,
+            longest_in_progress=max(ages, default=0.0),
+            unfinished_work=math.fsum(ages),
+            shutting_down=self._closing,
+        )
+
+    # Changing entries
+
+    def _is_covered(self, entry: Entry[K] | None, after: float | None) -> bool:
+        """Return whether a draining shutdown still accepts an add."""
         if entry is None or self._stopped:
             return False
-        return entry.ready or (entry.run_since is not None and (after is None or after <= 0))
+        return entry.ready or (entry.started_at is not None and (after is None or after <= 0))
 
     def _delay(self, entry: Entry[K], due: float) -> None:
         self._delayed_adds += 1
         if not entry.ready and (entry.due is None or due < entry.due):
             self._timers.set(entry, due)
             if due < self._alarm.at:
-                self._arm()
+                self._set_alarm()
 
     def _deliver(self, key: K, due: float | None, priority: int, reason: str) -> None:
         self.add(key, after=None if due is None else due - self._now(), priority=priority, reason=reason)
@@ -320,16 +390,14 @@ class WorkQueue(QueueState[K]):
         entry.ready_at = self._now()
         self._ready += 1
         self._adds += 1
-        if entry.run_since is None:
+        if entry.started_at is None:
             self._order.push(entry)
             if self._workers:
-                self._wake()
+                self._workers.wake_one()
 
-    def _raise(self, entry: Entry[K], priority: int) -> None:
-        if entry.ready and entry.run_since is None:
-            self._order.remove(entry)
-            entry.priority = priority
-            self._order.push(entry)
+    def _raise_priority(self, entry: Entry[K], priority: int) -> None:
+        if entry.ready and entry.started_at is None:
+            self._order.reprioritize(entry, priority)
         else:
             entry.priority = priority
 
@@ -342,7 +410,7 @@ class WorkQueue(QueueState[K]):
         if entry.ready:
             entry.ready = False
             self._ready -= 1
-            if entry.run_since is None:
+            if entry.started_at is None:
                 self._order.remove(entry)
 
     async def _wait(self) -> None:
@@ -350,70 +418,52 @@ class WorkQueue(QueueState[K]):
         self._bind()
         self._order.shrink()
         if not self._entries:
-            self._entries.clear()  # deleting one after the other keeps the room of all
-        woken = asyncio.get_running_loop().create_future()
-        self._workers.append(woken)
-        try:
-            await woken
-        except BaseException:
-            if woken.done() and not woken.cancelled():
-                self._wake()  # this wake-up was for somebody who can take a key
-            else:
-                with contextlib.suppress(ValueError):
-                    self._workers.remove(woken)
-            raise
+            self._entries.clear()  # a dict that was emptied item by item keeps its largest size
+        await self._workers.wait()
 
-    def _wake(self) -> None:
-        while self._workers:
-            worker = self._workers.popleft()
-            if not worker.done():
-                worker.set_result(None)
-                return
+    # Shutting down
 
     def _drop_timers(self) -> None:
         while (entry := self._timers.pop_due(math.inf)) is not None:
             self._dropped_timers += 1
             entry.reasons = None
             entry.limited = False
-            if entry.run_since is None:
+            if entry.started_at is None:
                 del self._entries[entry.key]
         self._alarm.cancel()
 
     def _stop_if_drained(self) -> None:
-        if self._closing and not self._ready and not self._in_hand:
+        if self._closing and not self._ready and not self._in_progress:
             self._stop()
 
     def _stop(self) -> None:
-        """Drop what is ready, let go of all who wait."""
+        """Drop ready keys, and wake every task that waits."""
         self._stopped = True
         for entry in [entry for entry in self._entries.values() if entry.ready]:
             self._withdraw(entry)
-            if entry.run_since is None:
+            if entry.started_at is None:
                 del self._entries[entry.key]
             self._dropped_ready += 1
-        for waiter in (*self._workers, *self._drainers):
-            if not waiter.done():
-                waiter.set_result(None)
-        self._workers.clear()
-        self._drainers.clear()
+        self._workers.wake_all()
+        self._drainers.wake_all()
 
     def _count_dropped(self, adds: int) -> None:
         self._dropped_adds += adds
 
-    # The loop and its timer
+    # The event loop and its timer
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
-            raise self._belongs_elsewhere()
+            raise self._wrong_thread()
 
-    def _belongs_elsewhere(self) -> RuntimeError:
+    def _wrong_thread(self) -> RuntimeError:
         return RuntimeError(
             f"work queue {self._name!r} belongs to the event loop of another thread: only add and add_threadsafe "
             "may be called here"
         )
 
     def _bind(self) -> None:
-        """Adopt the loop that this runs in: take what other threads added, set the timer.
+        """Bind the queue to the running loop: process adds from other threads, set the timer.
 
         Raises:
             RuntimeError: the queue belongs to another loop, which is running.
@@ -423,7 +473,7 @@ class WorkQueue(QueueState[K]):
             return
         if loop is not self._loop:
             if self._loop is not None and self._loop.is_running():
-                raise self._belongs_elsewhere()
+                raise self._wrong_thread()
             self._thread = threading.get_ident()
             self._alarm.cancel()
             self._workers.clear()  # they waited in a loop that has ended
@@ -431,9 +481,9 @@ class WorkQueue(QueueState[K]):
             self._loop = loop
             self._inbox.bind(loop)
         self._unbound = False
-        self._arm()
+        self._set_alarm()
 
-    def _arm(self) -> None:
+    def _set_alarm(self) -> None:
         due = self._timers.next_due()
         if due is None:
             return
@@ -442,11 +492,11 @@ class WorkQueue(QueueState[K]):
         else:
             self._alarm.set(due, self._loop)
 
-    def _fire(self) -> None:
+    def _on_alarm(self) -> None:
         now = self._now()
-        for _ in range(_TIMERS_A_TURN):
+        for _ in range(_TIMERS_PER_TURN):
             entry = self._timers.pop_due(now)
             if entry is None:
                 break
             self._make_ready(entry)
-        self._arm()
+        self._set_alarm()

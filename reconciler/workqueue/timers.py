@@ -1,4 +1,4 @@
-"""Keep the entries that wait for a time: a heap with lazy deletion that cannot fill up with stale items."""
+"""The timers of waiting entries: a heap with lazy deletion, bounded by the number of valid timers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _SLACK = 64
 
 
 class Timers(Generic[K]):
-    """Know which waiting entry is due first.
+    """The waiting entries, ordered by the time at which they become ready.
 
-    A heap item is valid while its stamp is the entry's `timer`. Moving or clearing a timer leaves a stale item behind;
-    as soon as these outnumber the valid ones, and `_SLACK`, the heap is rebuilt, which costs O(1) a timer on average.
+    A heap item is valid while its stamp is the entry's `timer`. Moving or clearing a timer leaves a stale item behind.
+    The heap is rebuilt as soon as the stale items outnumber the valid ones by more than `_SLACK`, which costs O(1) per
+    timer on average.
     """
 
     __slots__ = ("_heap", "_live", "_stamp")
@@ -30,7 +31,7 @@ class Timers(Generic[K]):
         return self._live
 
     def set(self, entry: Entry[K], due: float) -> None:
-        """Give an entry its timer, or move the one it has."""
+        """Set or move the timer of an entry."""
         if entry.due is None:
             self._live += 1
         self._stamp += 1
@@ -40,14 +41,14 @@ class Timers(Generic[K]):
         self._compact()
 
     def clear(self, entry: Entry[K]) -> None:
-        """Drop an entry's timer; it must have one."""
+        """Clear the timer of an entry, which must have one."""
         self._live -= 1
         entry.due = None
         entry.timer = 0
         self._compact()
 
     def next_due(self) -> float | None:
-        """Return the earliest time that an entry waits for, None when none waits."""
+        """Return the monotonic second of the earliest timer, None without timers."""
         heap = self._heap
         while heap:
             due, stamp, entry = heap[0]
@@ -57,7 +58,7 @@ class Timers(Generic[K]):
         return None
 
     def pop_due(self, now: float) -> Entry[K] | None:
-        """Return one entry whose time has come, its timer cleared; None when there is none."""
+        """Return an entry whose timer has expired, and clear the timer; None if there is none."""
         due = self.next_due()
         if due is None or due > now:
             return None

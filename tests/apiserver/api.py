@@ -1,4 +1,4 @@
-"""Talk to the embedded API server in bytes, as any client would, and hold the kinds that the tests use."""
+"""A client of the embedded API server in raw bytes, and the kinds that the tests use."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def widget(
 
 @dataclass
 class Reply:
-    """Hold an answer."""
+    """A response."""
 
     status: int
     body: Any
@@ -119,7 +119,7 @@ class Reply:
 
     @property
     def causes(self) -> list[tuple[str, str]]:
-        """Return field and message of every cause, sorted."""
+        """Return field and message of each cause, sorted."""
         return sorted((cause["field"], cause["message"]) for cause in self.body["details"]["causes"])
 
     @property
@@ -129,7 +129,7 @@ class Reply:
 
 
 class Stream:
-    """Read the events of a watch."""
+    """The events of a watch."""
 
     def __init__(self, response: HTTPResponse) -> None:
         self.response = response
@@ -146,7 +146,7 @@ class Stream:
         return self.waiting.pop(0)
 
     async def take(self, count: int) -> list[dict[str, Any]]:
-        """Return so many events."""
+        """Return the given number of events."""
         return [await self.next() for _ in range(count)]
 
     async def all(self) -> list[dict[str, Any]]:
@@ -159,7 +159,7 @@ class Stream:
             return found
 
     async def quiet(self, seconds: float = 1.0) -> bool:
-        """Tell whether nothing comes for a while."""
+        """Return whether no event arrives for some seconds."""
         try:
             await asyncio.wait_for(self.next(), seconds)
         except TimeoutError:
@@ -172,7 +172,7 @@ class Stream:
 
 
 class Api:
-    """Send requests to a server."""
+    """Sends requests to a server."""
 
     def __init__(self, server: APIServer) -> None:
         self.server = server
@@ -196,7 +196,7 @@ class Api:
         return await self.server.send(HTTPRequest(method, path, pairs, sent, content, timeout=patience))
 
     async def call(self, method: str, path: str, body: Any = None, **options: Any) -> Reply:
-        """Send one request and read its answer."""
+        """Send one request and decode its response."""
         response = await self.send(method, path, body, **options)
         try:
             found = json.loads(response.body)
@@ -217,11 +217,11 @@ class Api:
         return await self.call("PUT", path, body, **options)
 
     async def patch(self, path: str, body: Any, type: str = MERGE, **options: Any) -> Reply:
-        """PATCH, a merge patch unless said otherwise."""
+        """PATCH, by default with a merge patch."""
         return await self.call("PATCH", path, body, type=type, **options)
 
     async def apply(self, path: str, body: Any, manager: str = "one", **options: Any) -> Reply:
-        """Apply on the server's side."""
+        """PATCH with a server-side apply."""
         return await self.call("PATCH", path, body, type=APPLY, fieldManager=manager, **options)
 
     async def delete(self, path: str, body: Any = None, **options: Any) -> Reply:

@@ -1,4 +1,4 @@
-"""Give the tests a server with a kind of their own."""
+"""A server with a custom kind, and a client of it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.apiserver.builtin.types import place_of
-from reconciler.apiserver.ownership.fields import compare, difference, intersection, owned, paths, union
+from reconciler.apiserver.ownership.field_sets import compare, difference, fields_of, intersection, paths, union
 from reconciler.apiserver.schema.shape import compile_schema
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, widget
 
@@ -50,7 +50,7 @@ async def test_the_same_apply_again_changes_nothing(api: Api) -> None:
     assert again.body == made.body
 
 
-async def test_what_is_left_out_goes_unless_somebody_else_owns_it(api: Api) -> None:
+async def test_an_omitted_field_is_removed_unless_another_manager_owns_it(api: Api) -> None:
     await api.apply(f"{WIDGETS}/a", widget("a", meta={"labels": {"l": "1"}}, size=2, tags=["x"], nest={"a": "q"}))
     await api.apply(f"{WIDGETS}/a", widget("a", size=2, tags=["y"]), "two")
     left = await api.apply(f"{WIDGETS}/a", widget("a", code="ab"))
@@ -75,7 +75,7 @@ async def test_a_conflict_names_managers_and_fields(api: Api) -> None:
     )
 
 
-async def test_force_takes_the_field_over(api: Api) -> None:
+async def test_force_takes_ownership_of_the_field(api: Api) -> None:
     await api.apply(f"{WIDGETS}/a", widget("a", size=2, code="ab"))
     forced = await api.apply(f"{WIDGETS}/a", widget("a", size=3), "two", force="true")
     assert forced["spec"] == {"size": 3, "code": "ab"}
@@ -102,7 +102,7 @@ async def test_updates_own_what_they_change(api: Api) -> None:
     assert owners(named)["me Update"] == {"f:spec": {"f:code": {}}}
 
 
-async def test_status_is_owned_apart(api: Api) -> None:
+async def test_status_is_owned_separately(api: Api) -> None:
     await api.apply(f"{WIDGETS}/a", widget("a", size=2))
     body = {**widget("a", size=9), "status": {"phase": "P"}}
     applied = await api.apply(f"{WIDGETS}/a/status", body)
@@ -117,7 +117,7 @@ async def test_status_is_owned_apart(api: Api) -> None:
     assert (await api.apply(f"{WIDGETS}/zz/status", {**widget("zz"), "status": {}})).status == 404
 
 
-async def test_a_stale_version_conflicts_and_a_foreign_uid_does_too(api: Api) -> None:
+async def test_a_stale_version_and_a_wrong_uid_conflict(api: Api) -> None:
     made = await api.apply(f"{WIDGETS}/a", widget("a", size=2))
     await api.apply(f"{WIDGETS}/a", widget("a", size=3))
     stale = await api.apply(f"{WIDGETS}/a", widget("a", meta={"resourceVersion": made.version}, size=4))
@@ -137,7 +137,7 @@ async def test_a_stale_version_conflicts_and_a_foreign_uid_does_too(api: Api) ->
         ({"nest": 1}, ".spec.nest: expected map, got &{1}"),
     ],
 )
-async def test_a_configuration_that_does_not_fit_is_an_error_of_the_server(
+async def test_a_configuration_that_violates_the_schema_is_a_server_error(
     api: Api, spec: dict[str, Any], says: str
 ) -> None:
     reply = await api.apply(f"{WIDGETS}/a", widget("a", **spec))
@@ -146,7 +146,7 @@ async def test_a_configuration_that_does_not_fit_is_an_error_of_the_server(
     assert reply["message"].startswith(prefix + says)
 
 
-async def test_configurations_that_cannot_be_read(api: Api) -> None:
+async def test_invalid_configurations(api: Api) -> None:
     no_manager = await api.call("PATCH", f"{WIDGETS}/a", widget("a"), type="application/apply-patch+yaml")
     assert no_manager["message"].endswith("fieldManager: Required value: is required for apply patch")
     assert (await api.apply(f"{WIDGETS}/a", b""))["message"] == "invalid object type: /, Kind="
@@ -161,7 +161,7 @@ async def test_yaml_is_applied(api: Api) -> None:
     assert made["spec"] == {"size": 4}
 
 
-async def test_ownership_can_be_reset_and_begins_anew_with_the_next_apply(api: Api) -> None:
+async def test_ownership_can_be_reset_and_restarts_with_the_next_apply(api: Api) -> None:
     await api.apply(f"{WIDGETS}/a", widget("a", size=2))
     reset = await api.patch(f"{WIDGETS}/a", {"metadata": {"managedFields": [{}]}})
     assert "managedFields" not in reset["metadata"]
@@ -171,7 +171,7 @@ async def test_ownership_can_be_reset_and_begins_anew_with_the_next_apply(api: A
     assert 'conflict with "before-first-apply" using example.com/v1: .spec.size' in refused["message"]
 
 
-async def test_what_becomes_empty_becomes_null_which_a_schema_may_refuse(api: Api) -> None:
+async def test_a_value_that_becomes_empty_becomes_null_which_a_schema_may_refuse(api: Api) -> None:
     await api.apply(f"{WIDGETS}/a", widget("a", size=2))
     await api.apply(f"{WIDGETS}/a/status", {**widget("a"), "status": {"phase": "P"}})
     refused = await api.apply(f"{WIDGETS}/a/status", {**widget("a"), "status": {}})
@@ -255,14 +255,14 @@ _documents = st.fixed_dictionaries(
 
 @given(_documents, _documents)
 @settings(deadline=None)
-def test_a_comparison_finds_what_differs_and_nothing_else(before: dict[str, Any], after: dict[str, Any]) -> None:
+def test_a_comparison_finds_exactly_the_differences(before: dict[str, Any], after: dict[str, Any]) -> None:
     changed, removed = compare(before, after, _place)
-    had, has = set(paths(owned(before, _place, whole=True))), set(paths(owned(after, _place, whole=True)))
+    had, has = set(paths(fields_of(before, _place, whole=True))), set(paths(fields_of(after, _place, whole=True)))
     assert has - had <= set(paths(changed)) <= has
     assert had - has <= set(paths(removed)) <= had
     assert (not changed and not removed) == (_unordered(before) == _unordered(after))
 
 
 def _unordered(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document without the order of its keyed lists, which nobody owns."""
+    """Return a document with its keyed lists sorted, because nobody owns their order."""
     return {key: sorted(value, key=str) if key in ("s", "l") else value for key, value in document.items()}

@@ -1,7 +1,7 @@
-"""What a request costs does not grow with the objects that are stored, nor with the requests that came before.
+"""The cost of a request does not grow with the number of stored objects or of earlier requests.
 
-Counted in calls of functions, Python's own included, since times depend on the machine. How many requests a second that
-makes is measured by tests/benchmarks/apiserver_rate.py.
+The tests count function calls, including Python's own, because times depend on the machine. The request rate is
+measured by tests/benchmarks/apiserver_rate.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SLACK = 1.05
 
 
 class Costs:
-    """Count the calls of each operation on a server of its own."""
+    """The calls of each operation on a new server."""
 
     def __init__(self, server: APIServer) -> None:
         self.api = Api(server)
@@ -119,7 +119,7 @@ async def test_a_request_costs_the_same_after_many_requests() -> None:
     assert _grown(first, later) == {}
 
 
-async def test_the_guard_sees_a_cost_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_check_detects_a_growing_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Store.put
 
     def wrong(store: Store, new: Any) -> None:
@@ -140,15 +140,15 @@ async def test_the_guard_sees_a_cost_that_grows(monkeypatch: pytest.MonkeyPatch)
     assert "get" not in _grown(few, many)
 
 
-async def test_the_pages_of_a_list_share_one_look_at_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_pages_of_a_list_share_one_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
-    right = Store._walked_back
+    right = Store._walk_back
 
     def counted(store: Store, position: int) -> Any:
         looked.append(position)
         return right(store, position)
 
-    monkeypatch.setattr(Store, "_walked_back", counted)
+    monkeypatch.setattr(Store, "_walk_back", counted)
     async with APIServer() as server:
         await server.apply(definition())
         api = Api(server)

@@ -1,4 +1,4 @@
-"""Finalizers, preconditions, owners and namespaces: how objects go."""
+"""Deletion: finalizers, preconditions, owners and namespaces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def owned_by(*owners: dict[str, Any], blocks: bool = False) -> dict[str, Any]:
     }
 
 
-async def test_a_delete_answers_with_a_status(api: Api) -> None:
+async def test_a_delete_returns_a_status(api: Api) -> None:
     (made,) = await api.make("a")
     gone = await api.delete(f"{WIDGETS}/a")
     assert gone["status"] == "Success"
@@ -52,7 +52,7 @@ async def test_a_finalizer_holds_a_deleted_object_until_it_is_removed(api: Api) 
     assert (await api.get(f"{WIDGETS}/a")).status == 404
 
 
-async def test_a_dying_object_can_be_changed_but_takes_no_new_finalizer(api: Api) -> None:
+async def test_an_object_being_deleted_can_be_changed_but_accepts_no_new_finalizer(api: Api) -> None:
     await api.make("a", meta=HELD)
     await api.delete(f"{WIDGETS}/a")
     changed = await api.patch(f"{WIDGETS}/a", {"spec": {"size": 5}})
@@ -64,14 +64,14 @@ async def test_a_dying_object_can_be_changed_but_takes_no_new_finalizer(api: Api
     assert revived["metadata"]["deletionTimestamp"]
 
 
-async def test_the_name_of_a_dying_object_is_taken(api: Api) -> None:
+async def test_the_name_of_an_object_being_deleted_is_taken(api: Api) -> None:
     await api.make("a", meta=HELD)
     await api.delete(f"{WIDGETS}/a")
     again = await api.post(WIDGETS, widget("a"))
     assert again["message"] == 'object is being deleted: widgets.example.com "a" already exists'
 
 
-async def test_config_maps_have_no_generation_to_count(api: Api) -> None:
+async def test_config_maps_have_no_generation(api: Api) -> None:
     await api.post(CONFIG_MAPS, {"metadata": {"name": "a", **HELD}})
     marked = await api.delete(f"{CONFIG_MAPS}/a")
     assert "generation" not in marked["metadata"]
@@ -84,7 +84,7 @@ async def test_config_maps_have_no_generation_to_count(api: Api) -> None:
         ({"resourceVersion": "1"}, "the ResourceVersion in the precondition (1) does not match the ResourceVersion in"),
     ],
 )
-async def test_a_precondition_that_is_not_met(api: Api, precondition: dict[str, str], says: str) -> None:
+async def test_a_failed_precondition(api: Api, precondition: dict[str, str], says: str) -> None:
     (made,) = await api.make("a")
     refused = await api.delete(f"{WIDGETS}/a", {"preconditions": precondition})
     assert (refused.status, refused["reason"]) == (409, "Conflict")
@@ -102,7 +102,7 @@ async def test_an_unknown_policy_is_refused(api: Api) -> None:
     assert "cannot be both set" in both["message"]
 
 
-async def test_in_the_background_dependents_go_after_their_owner(api: Api) -> None:
+async def test_background_deletion_deletes_dependents_after_their_owner(api: Api) -> None:
     (owner,) = await api.make("owner")
     await api.make("child", meta=owned_by(owner.body))
     await api.post(CONFIG_MAPS, {"metadata": {"name": "leaf", **owned_by(owner.body)}})
@@ -124,7 +124,7 @@ async def test_a_dependent_with_another_owner_loses_only_the_reference(api: Api)
     assert (await api.get(f"{WIDGETS}/child")).status == 404
 
 
-async def test_in_the_foreground_the_owner_waits_for_dependents_that_block(api: Api) -> None:
+async def test_foreground_deletion_waits_for_blocking_dependents(api: Api) -> None:
     (owner,) = await api.make("owner")
     await api.make("child", meta={**owned_by(owner.body, blocks=True), **HELD})
     marked = await api.delete(f"{WIDGETS}/owner", propagationPolicy="Foreground")
@@ -137,7 +137,7 @@ async def test_in_the_foreground_the_owner_waits_for_dependents_that_block(api: 
     assert (await api.get(f"{WIDGETS}/owner")).status == 404
 
 
-async def test_an_orphan_keeps_living_without_the_reference(api: Api) -> None:
+async def test_an_orphan_stays_without_the_reference(api: Api) -> None:
     (owner,) = await api.make("owner")
     await api.make("child", meta=owned_by(owner.body))
     await api.delete(f"{WIDGETS}/owner", {"propagationPolicy": "Orphan"})
@@ -145,7 +145,7 @@ async def test_an_orphan_keeps_living_without_the_reference(api: Api) -> None:
     assert "ownerReferences" not in (await api.get(f"{WIDGETS}/child"))["metadata"]
 
 
-async def test_owners_in_a_chain_take_all_below_with_them(api: Api) -> None:
+async def test_a_chain_of_owners_is_deleted_completely(api: Api) -> None:
     (above,) = await api.make("n0")
     for index in range(1, 6):
         (above,) = await api.make(f"n{index}", meta=owned_by(above.body))
@@ -164,7 +164,7 @@ async def test_a_collection_is_deleted_by_selector_and_shown_as_it_was(api: Api)
     assert left.names == ["b", "c"]
 
 
-async def test_a_namespace_takes_its_objects_with_it(api: Api) -> None:
+async def test_a_deleted_namespace_deletes_its_objects(api: Api) -> None:
     await api.post("/api/v1/namespaces", {"metadata": {"name": "team"}})
     inside = "/apis/example.com/v1/namespaces/team/widgets"
     await api.post(inside, widget("a"))
@@ -175,7 +175,7 @@ async def test_a_namespace_takes_its_objects_with_it(api: Api) -> None:
     assert (await api.get(inside))["items"] == []
 
 
-async def test_a_namespace_waits_for_objects_with_finalizers_and_takes_no_new_ones(api: Api) -> None:
+async def test_a_namespace_being_deleted_waits_for_finalizers_and_accepts_no_objects(api: Api) -> None:
     await api.post("/api/v1/namespaces", {"metadata": {"name": "team"}})
     inside = "/apis/example.com/v1/namespaces/team/widgets"
     await api.post(inside, widget("a", meta=HELD))
@@ -202,7 +202,7 @@ async def test_a_pod_on_a_node_gets_its_grace_period(api: Api) -> None:
     assert (await api.get(f"{pods}/busy")).status == 404
 
 
-async def test_a_definition_takes_its_objects_with_it_and_ends_their_watches(server: APIServer, api: Api) -> None:
+async def test_a_deleted_definition_deletes_its_objects_and_ends_their_watches(server: APIServer, api: Api) -> None:
     await api.make("a", "b")
     stream = await api.watch(resourceVersion=(await api.get(WIDGETS)).version)
     await api.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com")

@@ -1,4 +1,4 @@
-"""What clients learn before they ask for objects."""
+"""Discovery, OpenAPI and health."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.virtual_time
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
-async def test_the_version_is_that_of_the_server_it_was_compared_with(api: Api) -> None:
+async def test_the_version_is_that_of_the_reference_server(api: Api) -> None:
     version = await api.get("/version")
     assert version["gitVersion"].startswith("v1.36")
 
@@ -72,7 +72,7 @@ async def test_openapi_describes_custom_and_built_in_kinds(api: Api) -> None:
 
 
 def _resolve(document: dict[str, Any], part: Any) -> None:
-    """Check that every reference leads somewhere."""
+    """Check that every reference can be resolved."""
     seen: set[str] = set()
     waiting = [part]
     while waiting:

@@ -1,4 +1,4 @@
-"""Faults: refused, delayed, lost and stale, for exactly the requests that they are meant for."""
+"""Faults: requests that are refused, delayed, lost or stale, and which requests they hit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from reconciler.apiserver import APIServer
+from reconciler.apiserver import APIServer, Delay, Match, Refuse
 from reconciler.errors import NotSent, OutcomeUnknown
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition
 
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_a_fault_strikes_so_many_requests_and_counts_them(server: APIServer, api: Api) -> None:
+async def test_a_fault_hits_the_given_number_of_requests_and_counts_them(server: APIServer, api: Api) -> None:
     await api.make("a")
     fault = server.faults.add(status=409, times=2, verb="patch", subresource="status")
     for expected in (409, 409, 200):
@@ -22,7 +22,7 @@ async def test_a_fault_strikes_so_many_requests_and_counts_them(server: APIServe
     assert not fault.active
 
 
-async def test_a_refusal_reads_like_the_real_thing(server: APIServer, api: Api) -> None:
+async def test_a_refusal_has_the_real_servers_words(server: APIServer, api: Api) -> None:
     await api.make("a")
     server.faults.add(status=409, verb="patch")
     conflict = await api.patch(f"{WIDGETS}/a", {})
@@ -37,6 +37,26 @@ async def test_a_refusal_reads_like_the_real_thing(server: APIServer, api: Api) 
     server.faults.add(status=403, reason="Odd", message="because")
     odd = await api.get(f"{WIDGETS}/a")
     assert (odd["reason"], odd["message"]) == ("Odd", "because")
+
+
+async def test_a_fault_is_a_match_and_its_effects(server: APIServer, api: Api) -> None:
+    await api.make("a")
+    match = Match(verb="patch", subresource="status")
+    fault = server.faults.add(match, Delay(1.5), Refuse(409, reason="Odd"), times=1)
+    assert (fault.match, fault.effects) == (match, (Delay(1.5), Refuse(409, reason="Odd")))
+    refused = await api.patch(f"{WIDGETS}/a/status", {"status": {"n": 1}})
+    assert (refused.status, refused["reason"]) == (409, "Odd")
+    assert asyncio.get_running_loop().time() == 1.5
+    assert fault.hits == 1
+
+
+async def test_keywords_are_short_forms_of_a_match_and_its_effects(server: APIServer) -> None:
+    short = server.faults.add(status=429, retry_after=7, latency=2, verb="get", name=None, user_agent=["a", "b"])
+    assert short.match == Match(verb="get", user_agent=["a", "b"])
+    assert short.effects == (Delay(2), Refuse(429, retry_after=7))
+    assert server.faults.add(Match(verb="get"), Refuse(500), name="a").match == Match(verb="get", name="a")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'state'"):
+        server.faults.add(state=500)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +90,7 @@ async def test_a_fault_matches_by(server: APIServer, api: Api, match: dict, stru
     assert ((await api.get(f"{WIDGETS}/a")).status == 500) is struck
 
 
-async def test_a_fault_that_is_removed_strikes_no_more(server: APIServer, api: Api) -> None:
+async def test_a_removed_fault_hits_nothing(server: APIServer, api: Api) -> None:
     fault = server.faults.add(status=503, times=None)
     assert (await api.get(WIDGETS)).status == 503
     fault.remove()
@@ -81,12 +101,12 @@ async def test_a_fault_that_is_removed_strikes_no_more(server: APIServer, api: A
     assert (await api.get(WIDGETS)).status == 200
 
 
-async def test_paths_that_belong_to_no_kind_are_struck_by_method(server: APIServer, api: Api) -> None:
+async def test_paths_of_no_kind_are_matched_by_method(server: APIServer, api: Api) -> None:
     server.faults.add(status=503, method="GET")
     assert (await api.get("/version")).status == 503
 
 
-async def test_after_commit_the_write_has_landed(server: APIServer, api: Api) -> None:
+async def test_after_commit_the_write_has_taken_effect(server: APIServer, api: Api) -> None:
     await api.make("a")
     server.faults.add(status=500, after_commit=True, verb="patch")
     assert (await api.patch(f"{WIDGETS}/a", {"spec": {"size": 5}})).status == 500
@@ -104,7 +124,7 @@ async def test_a_lost_answer_is_an_unknown_outcome(server: APIServer, api: Api, 
     assert (await api.get(f"{WIDGETS}/a"))["spec"] == {"size": size}
 
 
-async def test_latency_adds_up_and_respects_the_clients_patience(server: APIServer, api: Api) -> None:
+async def test_latency_adds_up_and_respects_the_clients_timeout(server: APIServer, api: Api) -> None:
     loop = asyncio.get_running_loop()
     server.faults.add(latency=1.5, times=None)
     server.faults.add(latency=0.5, status=503, times=1)
@@ -115,14 +135,14 @@ async def test_latency_adds_up_and_respects_the_clients_patience(server: APIServ
     assert loop.time() == 3.0
 
 
-async def test_of_faults_that_answer_one_strikes_at_a_time(server: APIServer, api: Api) -> None:
+async def test_of_faults_that_answer_only_one_hits_a_request(server: APIServer, api: Api) -> None:
     first = server.faults.add(status=500, times=1)
     second = server.faults.add(status=503, times=1)
     assert [(await api.get(WIDGETS)).status for _ in range(3)] == [500, 503, 200]
     assert (first.hits, second.hits) == (1, 1)
 
 
-async def test_a_stalled_request_never_answers(server: APIServer, api: Api) -> None:
+async def test_a_stalled_request_is_never_answered(server: APIServer, api: Api) -> None:
     server.faults.add(stall=True, verb="list")
     with pytest.raises(OutcomeUnknown):
         await api.get(WIDGETS, patience=30.0)
@@ -153,7 +173,7 @@ async def test_expired_ends_a_watch_with_an_error_and_refuses_a_list(server: API
     assert (await api.get(WIDGETS))["reason"] == "Expired"
 
 
-async def test_watches_are_cut_by_a_fault_or_by_hand(server: APIServer, api: Api) -> None:
+async def test_watches_are_cut_by_a_fault_or_a_call(server: APIServer, api: Api) -> None:
     stream, other = await api.watch(), await api.watch(CONFIG_MAPS)
     server.faults.add(cut_watches=True, verb="create", resource="widgets")
     reader = asyncio.create_task(stream.all())
@@ -180,7 +200,7 @@ async def test_stale_reads_at_version_zero(server: APIServer, api: Api) -> None:
 
 
 async def _order(server: APIServer, api: Api, name: str) -> list[str]:
-    """Return in which order the answer to a write and its event are seen."""
+    """Return the order in which the response to a write and its event arrive."""
     stream = await api.watch(resourceVersion=(await api.get(WIDGETS)).version)
     seen: list[str] = []
 
@@ -217,7 +237,7 @@ async def test_events_stay_in_order_when_one_is_late(server: APIServer, api: Api
     assert names == ["a", "b"]
 
 
-async def test_a_late_event_is_not_there_for_new_readers_either(server: APIServer, api: Api) -> None:
+async def test_a_late_event_is_hidden_from_new_watches_too(server: APIServer, api: Api) -> None:
     version = (await api.get(WIDGETS)).version
     server.faults.add(event_order="late", verb="create")
     await api.make("a")
@@ -227,7 +247,7 @@ async def test_a_late_event_is_not_there_for_new_readers_either(server: APIServe
     assert (await stream.next())["type"] == "ADDED"
 
 
-async def test_a_seed_draws_both_orders_and_always_the_same() -> None:
+async def test_a_seed_draws_both_orders_reproducibly() -> None:
     async def orders() -> list[list[str]]:
         async with APIServer(seed=3, event_order="seeded") as server:
             await server.apply(definition())
@@ -262,7 +282,7 @@ async def test_a_restart_keeps_data_and_loses_history(server: APIServer, api: Ap
     assert event["object"]["code"] == 410
 
 
-async def test_a_restart_without_data_starts_versions_anew(server: APIServer, api: Api) -> None:
+async def test_a_restart_without_data_restarts_versions(server: APIServer, api: Api) -> None:
     (made,) = await api.make("a")
     await server.restart(wipe=True)
     assert (await api.get(WIDGETS)).status == 404
@@ -279,7 +299,7 @@ async def test_a_fault_matches_by_path(server: APIServer, api: Api) -> None:
     assert (await api.get("/openapi/v3")).status == 503
 
 
-async def test_latency_is_drawn_from_a_span(server: APIServer, api: Api) -> None:
+async def test_latency_is_drawn_from_a_range(server: APIServer, api: Api) -> None:
     loop = asyncio.get_running_loop()
     server.faults.add(latency=(1.0, 2.0), times=None)
     taken = []
@@ -291,7 +311,7 @@ async def test_latency_is_drawn_from_a_span(server: APIServer, api: Api) -> None
     assert 1.6 < max(taken) <= 2.0
 
 
-async def test_open_watches_fall_silent_and_stay_open(server: APIServer, api: Api) -> None:
+async def test_stalled_watches_stay_open_but_silent(server: APIServer, api: Api) -> None:
     stream, other = await api.watch(), await api.watch(CONFIG_MAPS)
     server.faults.add(stall_watches=True, verb="create", resource="widgets")
     await api.make("a")
@@ -305,7 +325,7 @@ async def test_open_watches_fall_silent_and_stay_open(server: APIServer, api: Ap
     assert (await again.next())["object"]["metadata"]["name"] == "a"
 
 
-async def test_a_silent_watch_ends_at_its_timeout(server: APIServer, api: Api) -> None:
+async def test_a_stalled_watch_ends_at_its_timeout(server: APIServer, api: Api) -> None:
     stream = await api.watch(timeoutSeconds=30)
     server.stall_watches()
     await api.make("a")
@@ -324,7 +344,7 @@ async def test_a_stale_read_is_never_older_than_it_says(
     assert (await api.get(WIDGETS, resourceVersion="0")).names == names
 
 
-async def test_after_a_wipe_an_old_version_hears_nothing_until_it_is_overtaken(server: APIServer, api: Api) -> None:
+async def test_after_a_wipe_a_watch_from_an_old_version_is_silent_until_it_passes(server: APIServer, api: Api) -> None:
     await api.make(*(f"old{number}" for number in range(20)))
     old = (await api.get(WIDGETS)).version
     await server.restart(wipe=True)
@@ -338,7 +358,7 @@ async def test_after_a_wipe_an_old_version_hears_nothing_until_it_is_overtaken(s
     assert await stream.quiet(1)
     await api.make("later")
     assert (await stream.next())["object"]["metadata"]["name"] == "later"
-    # Nothing tells the reader what it has missed: the version is a valid one again.
+    # The reader does not learn what it has missed: the version is valid again.
     resumed = await api.watch(resourceVersion=old)
     assert [event["object"]["metadata"]["name"] for event in await resumed.take(1)] == ["later"]
 
@@ -363,7 +383,7 @@ async def _under_chaos(seed: int, **options: object) -> tuple[list[object], dict
         return seen, hits
 
 
-async def test_chaos_lets_everything_go_wrong_and_is_reproducible() -> None:
+async def test_chaos_injects_every_kind_of_fault_reproducibly() -> None:
     seen, hits = await _under_chaos(7, rate=0.3, latency=0.1)
     assert all(hits.values()), hits
     assert {200, 409, 429, 500, 503, "unknown"} <= set(seen)
@@ -372,7 +392,7 @@ async def test_chaos_lets_everything_go_wrong_and_is_reproducible() -> None:
     assert (seen, hits) != await _under_chaos(8, rate=0.3, latency=0.1)
 
 
-async def test_chaos_strikes_only_whom_it_is_meant_for(server: APIServer, api: Api) -> None:
+async def test_chaos_hits_only_matching_requests(server: APIServer, api: Api) -> None:
     with server.faults.chaos(rate=1.0, without=["lost"], user_agent="operator") as chaos:
         await api.make(*(f"n{number}" for number in range(50)))
         assert not any(chaos.hits.values())
@@ -382,11 +402,11 @@ async def test_chaos_strikes_only_whom_it_is_meant_for(server: APIServer, api: A
     assert (await api.get(WIDGETS, agent="operator/1")).status == 200
 
 
-async def test_chaos_leaves_out_what_is_not_wanted(server: APIServer, api: Api) -> None:
+async def test_chaos_excludes_kinds_of_faults(server: APIServer, api: Api) -> None:
     chaos = server.faults.chaos(rate=1.0, verb="get", without=["lost", "stale", "429"])
     assert set(chaos.faults) == {"500", "503"}
-    assert chaos.faults["500"].match == {"verb": ("get",)}
-    with pytest.raises(ValueError, match="chaos has no thunder: it has 500, 503"):
+    assert chaos.faults["500"].match == Match(verb=("get",))
+    with pytest.raises(ValueError, match="unknown kind of chaos: thunder; known are 500, 503"):
         server.faults.chaos(without=["thunder"])
     with pytest.raises(ValueError, match="from 0 to 1, not 5"):
         server.faults.chaos(rate=5)

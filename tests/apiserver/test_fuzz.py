@@ -1,8 +1,8 @@
-"""Mutated requests: whatever comes, the server answers it without a failure of its own, and then answers a sane one.
+"""Mutated requests: the server answers any bytes without an internal error, and then answers a valid request.
 
-A test of each way into the server: in the process, and over a socket in raw bytes. ``FUZZ_EXAMPLES`` says how many
-requests each sends (2000 and 300 by default), ``FUZZ_SEED`` which (1 by default); a failure names the seed and the
-number of the request. Time is virtual in the process, so a watch or a fault never makes it wait.
+One test sends requests in process, the other raw bytes over a socket. ``FUZZ_EXAMPLES`` sets the number of requests
+(2000 and 300 by default), ``FUZZ_SEED`` the seed (1 by default). A failure reports the seed and the number of the
+request. Time is virtual in process, so that no watch or fault makes the test wait.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ REAL_FAILURES = re.compile(
 
 @dataclass
 class Sent:
-    """One request before it is written down."""
+    """A request before it is serialized."""
 
     method: str
     path: str
@@ -64,7 +64,7 @@ class Sent:
     raw: bytes | None = None
 
     def content(self) -> bytes:
-        """Return the body's bytes."""
+        """Return the bytes of the body."""
         if self.raw is not None:
             return self.raw
         return b"" if self.body is None else json.dumps(self.body).encode()
@@ -258,7 +258,7 @@ NAMES = [
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the places of a document: containers, with a key or an index."""
+    """Yield the containers of a document, each with a key or an index."""
     for key, member in list(value.items()) if isinstance(value, dict) else list(enumerate(value)):
         yield value, key
         if isinstance(member, (dict, list)):
@@ -266,7 +266,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def mutated(rng: random.Random) -> Sent:
-    """Return a request that is valid but for a few changes."""
+    """Return a valid request with a few mutations."""
     chosen = rng.choice(SEEDS)
     sent = replace(
         chosen, body=json.loads(json.dumps(chosen.body)), query=dict(chosen.query), headers=dict(chosen.headers)
@@ -315,7 +315,7 @@ async def prepare(server: APIServer) -> None:
 
 
 def problem(status: int, body: bytes) -> str:
-    """Return what is wrong with an answer."""
+    """Return what is wrong with a response."""
     if status not in range(200, 600):
         return f"status {status}"
     if status != 500:
@@ -323,7 +323,7 @@ def problem(status: int, body: bytes) -> str:
     try:
         message = json.loads(body)["message"]
     except (ValueError, KeyError, TypeError):
-        return f"500 that is no Status: {body[:200]!r}"
+        return f"500 without a Status: {body[:200]!r}"
     return "" if REAL_FAILURES.search(message) else f"500: {message}"
 
 
@@ -399,7 +399,7 @@ def _written(sent: Sent, token: str) -> bytes:
 
 
 async def _first_part(reader: asyncio.StreamReader) -> bytes:
-    """Return the head of an answer and what comes with it; empty when the connection is closed without one."""
+    """Return the head of a response and what follows it; empty if the connection is closed without one."""
     received = b""
     try:
         while b"\r\n\r\n" not in received:

@@ -1,7 +1,7 @@
-"""Requests of an attacker: each is answered as by kube-apiserver, and the server answers the next one.
+"""Hostile requests: each is answered as by kube-apiserver, and the server answers the next one.
 
-The conformance cases of theme 32 compare the answers with the real server's. These tests are about what it cannot be
-compared in: bounds of this server's own, costs, sockets.
+The conformance cases of theme 32 compare the responses with the real server's. These tests cover what cannot be
+compared: this server's own limits, costs, sockets.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import gzip
 import io
 import json
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import pytest
 
-from reconciler.apiserver import APIServer
+from reconciler.apiserver import APIServer, ServerAction
 from reconciler.errors import APIError
 from reconciler.http import HTTPRequest
 from tests.apiserver.api import (
@@ -40,7 +41,7 @@ def nested(levels: int, opening: str = '{"a":', closing: str = "}") -> str:
 
 
 def loose(value: str, name: str = "a") -> bytes:
-    """Return a widget in JSON with a value in its free member."""
+    """Return a widget in JSON with a value in its schemaless field."""
     head = '{"apiVersion":"example.com/v1","kind":"Widget"'
     return f'{head},"metadata":{{"name":"{name}"}},"spec":{{"any":{value}}}}}'.encode()
 
@@ -50,7 +51,7 @@ def loose(value: str, name: str = "a") -> bytes:
 
 @pytest.mark.parametrize("levels", [LEVELS - 2, LEVELS - 1, 500, 900, 1500, 100_000])
 @pytest.mark.parametrize("kind", ["application/json", "application/yaml", MERGE, APPLY, JSON_PATCH])
-async def test_documents_are_taken_up_to_a_bound_of_nesting_and_then_refused(api: Api, kind: str, levels: int) -> None:
+async def test_documents_are_refused_beyond_a_nesting_limit(api: Api, kind: str, levels: int) -> None:
     await api.make("a")
     value = nested(levels)
     if kind in (MERGE, APPLY):
@@ -69,7 +70,7 @@ async def test_documents_are_taken_up_to_a_bound_of_nesting_and_then_refused(api
 
 
 @pytest.mark.parametrize("levels", [500, 30_000])
-async def test_every_body_is_bounded_in_nesting(api: Api, levels: int) -> None:
+async def test_every_body_has_a_nesting_limit(api: Api, levels: int) -> None:
     value = nested(levels).encode()
     await api.post(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}})
     reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -86,7 +87,7 @@ async def test_every_body_is_bounded_in_nesting(api: Api, levels: int) -> None:
     assert (await api.get(f"{CONFIG_MAPS}/a")).status == 200
 
 
-async def test_a_json_patch_does_not_nest_beyond_the_bound(api: Api) -> None:
+async def test_a_json_patch_cannot_exceed_the_nesting_limit(api: Api) -> None:
     await api.make("a", any={})
     deeper = [{"op": "copy", "from": "/spec/any", "path": "/spec/any" + "/k" * level} for level in range(1, 300)]
     chained = [{"op": "add", "path": "/spec/any" + "/k" * level, "value": {}} for level in range(1, 1000)]
@@ -103,7 +104,7 @@ async def test_a_json_patch_does_not_nest_beyond_the_bound(api: Api) -> None:
     assert (await api.get(f"{WIDGETS}/a"))["spec"]["any"] == {}
 
 
-async def test_a_json_patch_does_not_change_what_it_was_given(api: Api) -> None:
+async def test_a_json_patch_does_not_change_its_arguments(api: Api) -> None:
     await api.make("a", any={"x": {"y": [1, 2]}})
     patch = [
         {"op": "copy", "from": "/spec/any/x", "path": "/spec/any/z"},
@@ -117,7 +118,7 @@ async def test_a_json_patch_does_not_change_what_it_was_given(api: Api) -> None:
     assert changed["spec"]["any"] == {"x": {"y": [1, 2]}, "z": {"y": [1, 2, 3]}}
 
 
-async def test_apply_refuses_what_is_nested_too_deeply(server: APIServer) -> None:
+async def test_apply_refuses_documents_beyond_the_nesting_limit(server: APIServer) -> None:
     document = json.loads(loose(nested(500)))
     with pytest.raises(APIError, match="exceeded max depth"):
         await server.apply(document)
@@ -126,7 +127,7 @@ async def test_apply_refuses_what_is_nested_too_deeply(server: APIServer) -> Non
 # costs
 
 
-async def test_aliases_do_not_nest_beyond_the_bound(api: Api) -> None:
+async def test_aliases_cannot_exceed_the_nesting_limit(api: Api) -> None:
     lines = ["a0: &a0 {x: 1}", *(f"a{at}: &a{at} {{k: *a{at - 1}}}" for at in range(1, 300))]
     body = b"apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: a}\nspec:\n  any:\n"
     body += "\n".join(f"    {line}" for line in lines).encode()
@@ -134,7 +135,7 @@ async def test_aliases_do_not_nest_beyond_the_bound(api: Api) -> None:
     assert (answer.status, "exceeded max depth" in answer["message"]) == (400, True)
 
 
-async def test_patterns_of_exponential_kinds_take_linear_time(api: Api) -> None:
+async def test_exponential_patterns_are_matched_in_linear_time(api: Api) -> None:
     rules = [{"rule": "self.find('^(([a-z])+.)+[A-Z]([a-z])+$') == ''"}]
     code = {"type": "string", "maxLength": 100, "pattern": "^(a|a?)+$", "x-kubernetes-validations": rules}
     made = await api.post(DEFINITIONS, definition("Costly", spec={"type": "object", "properties": {"code": code}}))
@@ -179,7 +180,7 @@ async def test_lists_of_many_items_are_answered(api: Api) -> None:
 # texts
 
 
-async def test_lone_surrogates_in_the_request_itself_are_answered(server: APIServer) -> None:
+async def test_requests_with_lone_surrogates_are_answered(server: APIServer) -> None:
     for path, query, agent in (
         (f"{CONFIG_MAPS}/\ud800", (), "x"),
         (CONFIG_MAPS, (("labelSelector", "\udcff"),), "\udcff"),
@@ -189,13 +190,13 @@ async def test_lone_surrogates_in_the_request_itself_are_answered(server: APISer
         json.loads(answer.body)
 
 
-async def test_no_request_can_forge_a_line_of_the_log(server: APIServer, api: Api) -> None:
+async def test_no_request_can_forge_a_log_line(server: APIServer, api: Api) -> None:
     forged = "\r\n2026-01-01 \u2028\u2029\x85\x0b\x1b[31mdelete widgets/a"
     await api.call("PUT", f"{WIDGETS}/{forged}", widget(forged), agent=forged)
     await api.call("DELETE", f"/{forged}", agent=forged)
     await api.post(WIDGETS, widget(forged), agent=forged)
     await api.call(f"GET{forged}", WIDGETS, agent=forged)
-    server._front.note(forged)
+    server.log.note(ServerAction(datetime.now(tz=UTC), forged))
     lines = [str(entry) for entry in server.log] + [entry.summary() for entry in server.log]
     lines += list(map(str, server.log.timeline()))
     for line in lines:
@@ -223,7 +224,7 @@ async def _raw(server: APIServer, *parts: bytes) -> bytes:
     return answer
 
 
-async def test_a_request_without_the_token_is_refused_before_its_body_comes(server: APIServer) -> None:
+async def test_a_request_without_the_token_is_refused_before_its_body_is_read(server: APIServer) -> None:
     head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n" % WIDGETS.encode()
     for token in (b"", b"authorization: Bearer wrong\r\n", b"authorization: Bearer \xff\xe9\r\n"):
         assert (await _raw(server, head, token, b"\r\n")).startswith(b"HTTP/1.1 401 ")
@@ -249,7 +250,7 @@ async def test_bodies_over_sockets_are_bounded(server: APIServer) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "nonsense"])
-async def test_a_content_encoding_is_not_undone(
+async def test_a_content_encoding_is_not_decoded(
     server: APIServer, encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     headers = {"authorization": f"Bearer {server.token}", "content-encoding": encoding}
@@ -279,7 +280,7 @@ async def test_a_content_encoding_is_not_undone(
         b"POST /api HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
-async def test_odd_requests_get_an_error_and_no_traceback(
+async def test_malformed_requests_get_an_error_and_no_traceback(
     server: APIServer, request_: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = await _raw(server, request_, b"authorization: Bearer %b\r\n\r\n" % server.token.encode())

@@ -1,4 +1,4 @@
-"""Selectors, pages and versions of lists."""
+"""Lists: selectors, pages and versions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_a_label_selector(api: Api, selector: str, names: str) -> None:
         ("-a=b", '<nil>: Invalid value: "-a": name part must consist of alphanumeric characters'),
     ],
 )
-async def test_a_label_selector_that_cannot_be_read(api: Api, selector: str, says: str) -> None:
+async def test_an_invalid_label_selector(api: Api, selector: str, says: str) -> None:
     reply = await api.get(WIDGETS, labelSelector=selector)
     assert reply.status == 400
     assert says in reply["message"]
@@ -100,7 +100,7 @@ async def test_lists_are_in_the_order_of_etcd(api: Api) -> None:
     assert [item["metadata"]["namespace"] for item in listed["items"]] == ["a-b", "a"]
 
 
-async def test_items_of_built_in_lists_do_not_name_their_kind(api: Api) -> None:
+async def test_items_of_built_in_lists_have_no_kind(api: Api) -> None:
     await api.make("a")
     await api.post(CONFIG_MAPS, {"metadata": {"name": "b"}})
     custom, plain = await api.get(WIDGETS), await api.get(CONFIG_MAPS)
@@ -111,7 +111,7 @@ async def test_items_of_built_in_lists_do_not_name_their_kind(api: Api) -> None:
     assert custom["metadata"]["continue"] == ""
 
 
-async def test_pages_give_every_object_once_at_one_version(api: Api) -> None:
+async def test_pages_contain_every_object_once_at_one_version(api: Api) -> None:
     await five(api)
     first = await api.get(WIDGETS, limit=2)
     assert first.names == ["a", "b"]
@@ -133,7 +133,7 @@ async def test_with_a_selector_the_rest_is_not_counted(api: Api) -> None:
     assert first["metadata"]["continue"]
 
 
-async def test_after_compaction_a_page_is_expired_and_names_where_to_go_on(server: APIServer, api: Api) -> None:
+async def test_after_compaction_a_page_is_expired_with_a_token_to_continue(server: APIServer, api: Api) -> None:
     await five(api)
     first = await api.get(WIDGETS, limit=2)
     await api.make("f")
@@ -145,7 +145,7 @@ async def test_after_compaction_a_page_is_expired_and_names_where_to_go_on(serve
     assert rest.names == ["c", "d", "e", "f"]
 
 
-async def test_a_token_reads_as_the_real_servers(api: Api) -> None:
+async def test_a_continue_token_has_the_real_servers_form(api: Api) -> None:
     await five(api)
     text = (await api.get(WIDGETS, limit=2))["metadata"]["continue"]
     token = json.loads(base64.urlsafe_b64decode(text + "=="))
@@ -170,7 +170,7 @@ async def test_a_list_at_an_exact_version_shows_the_past(server: APIServer, api:
     assert (gone.status, gone["reason"]) == (410, "Expired")
 
 
-async def test_a_version_of_the_future_is_too_large(api: Api) -> None:
+async def test_a_future_version_is_too_large(api: Api) -> None:
     current = (await api.get(WIDGETS)).version
     for path in (WIDGETS, f"{WIDGETS}/a"):
         reply = await api.get(path, resourceVersion="999999")
@@ -193,7 +193,7 @@ async def test_a_version_of_the_future_is_too_large(api: Api) -> None:
         ({"limit": "x"}, 'strconv.ParseInt: parsing "x": invalid syntax'),
     ],
 )
-async def test_parameters_of_lists_that_mean_nothing(api: Api, query: dict[str, str], says: str) -> None:
+async def test_invalid_parameters_of_lists(api: Api, query: dict[str, str], says: str) -> None:
     reply = await api.get(WIDGETS, **query)
     assert reply.status in (400, 422)
     assert says in reply["message"]

@@ -1,4 +1,4 @@
-"""The request log says what was asked, what came of it, and what it changed."""
+"""The request log: requests, their outcomes, and what they changed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.serving.log import changed_paths
+from reconciler.apiserver.serving.logged_request import changed_paths
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition, widget
 
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_a_request_is_remembered_with_what_it_did(server: APIServer, api: Api) -> None:
+async def test_a_request_is_logged_with_its_effect(server: APIServer, api: Api) -> None:
     (made,) = await api.make("a")
     changed = await api.patch(f"{WIDGETS}/a/status", {"status": {"phase": "P"}}, agent="operator/1")
     (entry,) = server.requests(subresource="status")
@@ -39,7 +39,7 @@ async def test_a_write_without_change_had_no_effect(server: APIServer, api: Api)
     assert entry.summary() == "patch widgets/a in default: 200"
 
 
-async def test_refusals_are_remembered_with_their_reason(server: APIServer, api: Api) -> None:
+async def test_refusals_are_logged_with_their_reason(server: APIServer, api: Api) -> None:
     await api.get(f"{WIDGETS}/zz")
     await api.get("/nowhere")
     missing, unknown = server.requests(status=404)
@@ -61,14 +61,14 @@ async def test_verbs_are_kubernetes_words(server: APIServer, api: Api) -> None:
     assert len(server.requests(verb=("get", "list"))) == 3
 
 
-async def test_a_generated_name_is_remembered(server: APIServer, api: Api) -> None:
+async def test_a_generated_name_is_logged(server: APIServer, api: Api) -> None:
     made = await api.post(CONFIG_MAPS, {"metadata": {"generateName": "x-"}})
     (entry,) = server.requests(verb="create")
     assert entry.name == made["metadata"]["name"]
     assert entry.changed == ()
 
 
-async def test_a_create_that_made_nothing_names_what_it_asked_for(server: APIServer, api: Api) -> None:
+async def test_a_refused_create_is_logged_with_the_requested_name(server: APIServer, api: Api) -> None:
     await api.post(WIDGETS, widget("a"), dryRun="All")
     await api.post(WIDGETS, widget("b", size=99))
     server.faults.add(status=500)
@@ -110,7 +110,7 @@ async def test_the_log_is_bounded_and_counts_what_it_drops() -> None:
         assert server.requests() == []
         for _ in range(1003):
             server.compact()
-        assert (len(server.log.timeline(most=2000)), server.log.incidents_dropped) == (1001, 3)
+        assert (len(server.log.timeline(most=2000)), server.log.actions_dropped) == (1001, 3)
 
 
 async def test_a_write_prints_as_one_line(server: APIServer, api: Api) -> None:
@@ -167,7 +167,7 @@ async def test_writes_are_found_by_kind_object_writer_and_effect(server: APIServ
     assert count(by="operator") == 2
     assert count(by="me") == 1
     assert (len(log), [entry.verb for entry in log].count("create")) == (5, 3)
-    with pytest.raises(TypeError, match="5 is no kind"):
+    with pytest.raises(TypeError, match="5 is not a kind"):
         log.writes(5)
 
 
@@ -194,7 +194,7 @@ async def test_writes_are_grouped_into_cycles(server: APIServer, api: Api) -> No
     assert counts(name="a", by="operator", gap=600) == [5]
 
 
-async def test_a_client_may_say_which_writes_belong_to_one_cycle(server: APIServer, api: Api) -> None:
+async def test_a_client_can_mark_the_writes_of_one_cycle(server: APIServer, api: Api) -> None:
     await api.make("a")
     for number, cycle in enumerate(["x", "x", "y", "x"]):
         await api.patch(f"{WIDGETS}/a", {"spec": {"replicas": number}}, headers={"x-reconcile-id": cycle})
@@ -202,7 +202,7 @@ async def test_a_client_may_say_which_writes_belong_to_one_cycle(server: APIServ
     assert [len(cycle) for cycle in server.log.cycles(Widget, "a")] == [1, 3, 1]
 
 
-async def test_the_timeline_tells_of_writes_faults_and_incidents_in_order(server: APIServer, api: Api) -> None:
+async def test_the_timeline_shows_writes_faults_and_server_actions_in_order(server: APIServer, api: Api) -> None:
     stream = await api.watch()
     await api.make("a")
     await api.get(f"{WIDGETS}/a")
@@ -223,8 +223,8 @@ async def test_the_timeline_tells_of_writes_faults_and_incidents_in_order(server
         "00:00:02.000 get widgets/a in default by tests/1.0: 200 [fault: delayed]",
         "00:00:02.000 1 watches of all kinds were cut",
         f"00:00:02.000 create widgets/b in default by tests/1.0: 201, version {version}",
-        f"00:00:02.000 history up to version {version} was forgotten",
-        f"00:00:02.000 history up to version {version} was forgotten",
+        f"00:00:02.000 history up to version {version} was compacted",
+        f"00:00:02.000 history up to version {version} was compacted",
         "00:00:02.000 the server restarted",
         "00:00:02.000 the server restarted and lost its data",
     ]
@@ -232,7 +232,7 @@ async def test_the_timeline_tells_of_writes_faults_and_incidents_in_order(server
     assert server.log.timeline(most=1) == ["(9 earlier lines are left out)", server.log.timeline()[-1]]
 
 
-async def test_the_timeline_tells_what_the_server_did_to_objects_by_itself(server: APIServer, api: Api) -> None:
+async def test_the_timeline_shows_what_the_server_did_to_objects_by_itself(server: APIServer, api: Api) -> None:
     (owner,) = await api.make("a")
     reference = {"apiVersion": "example.com/v1", "kind": "Widget", "name": "a", "uid": owner["metadata"]["uid"]}
     await api.post(CONFIG_MAPS, {"metadata": {"name": "child", "ownerReferences": [reference]}})
@@ -252,7 +252,7 @@ async def test_the_timeline_tells_what_the_server_did_to_objects_by_itself(serve
     assert len(server.log.timeline("ConfigMap", "child")) == 2
 
 
-async def test_what_is_kept_of_one_request_is_bounded(server: APIServer, api: Api) -> None:
+async def test_the_log_entry_of_one_request_is_bounded(server: APIServer, api: Api) -> None:
     await api.make("a")
     long = "k" * 5000
     await api.patch(f"{WIDGETS}/a", {"spec": {"any": {f"{long}{n}": n for n in range(100)}}}, agent="a" * 5000)
@@ -274,7 +274,7 @@ _documents = st.dictionaries(
 
 @given(_documents, _documents)
 @settings(deadline=None)
-def test_changed_paths_tell_where_documents_differ(before: dict, after: dict) -> None:
+def test_changed_paths_show_where_documents_differ(before: dict, after: dict) -> None:
     found = set(changed_paths(before, after))
     expected = set()
     for key in before.keys() | after.keys():

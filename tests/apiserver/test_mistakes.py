@@ -1,4 +1,4 @@
-"""What a person hands over that cannot be used: the error names it and says what to do."""
+"""Invalid arguments: the error names the argument and says what to do."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from reconciler.errors import ConfigurationError, MissingExtra
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"kind: [", "no YAML: look at line 1, column 8"),
-        (b"- a\n", "which is no object"),
-        (b"kind: Thing\n", "without apiVersion and kind"),
-        (b"apiVersion: v1\n", "without apiVersion and kind"),
-        (b"\xff\xfe\xff", "no text in UTF-8"),
+        (b"kind: [", "is not valid YAML: see line 1, column 8"),
+        (b"- a\n", "which is not an object"),
+        (b"kind: Thing\n", "without apiVersion or kind"),
+        (b"apiVersion: v1\n", "without apiVersion or kind"),
+        (b"\xff\xfe\xff", "is not valid UTF-8"),
         (b"apiVersion: example.com/v1\nkind: Thing\n", "apply its CustomResourceDefinition first"),
     ],
 )
@@ -33,14 +33,14 @@ async def test_file_that_cannot_be_applied(tmp_path: Path, content: bytes, says:
     assert len(str(raised.value).splitlines()) == 1
 
 
-async def test_file_that_is_not_there(tmp_path: Path) -> None:
+async def test_missing_file(tmp_path: Path) -> None:
     async with APIServer() as server:
         with pytest.raises(ConfigurationError, match="No such file"):
             await server.apply(tmp_path / "absent.yaml")
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
-async def test_port_that_is_none(port: int) -> None:
+async def test_invalid_port(port: int) -> None:
     async with APIServer() as server:
         with pytest.raises(ConfigurationError, match="0 to 65535"):
             await server.listen(port=port)
@@ -55,7 +55,7 @@ async def test_port_in_use() -> None:
                 await server.listen(port=port)
 
 
-async def test_address_that_others_could_reach() -> None:
+async def test_address_that_is_not_loopback() -> None:
     async with APIServer() as server:
         with pytest.raises(ConfigurationError, match="loopback only"):
             await server.listen(host="0.0.0.0")

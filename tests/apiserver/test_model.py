@@ -1,4 +1,4 @@
-"""Whatever is done, watches replay to what lists show, versions rise, and the past can be read."""
+"""A model test: after any requests, watches replay to what lists show, versions rise, and past versions can be read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def _step(api: Api, step: tuple[str, Any, Any]) -> None:
 
 
 class _Replay:
-    """Follow a watch to the state that it tells of."""
+    """The state that a watch describes."""
 
     def __init__(self, response: Any) -> None:
         self.response = response
@@ -114,7 +114,7 @@ def test_watches_replay_to_what_lists_show(steps: list[tuple[str, Any, Any]], or
 
 @given(_steps)
 @settings(deadline=None, max_examples=20)
-def test_the_same_requests_bring_the_same_answers(steps: list[tuple[str, Any, Any]]) -> None:
+def test_the_same_requests_get_the_same_responses(steps: list[tuple[str, Any, Any]]) -> None:
     async def run() -> list[Any]:
         async with APIServer(seed=11, event_order="seeded") as server:
             await server.apply(definition())

@@ -1,4 +1,4 @@
-"""What happens to versions, generation and status when objects are written."""
+"""Writes of objects: versions, generation and status."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.apiserver.api import CONFIG_MAPS, JSON_PATCH, WIDGETS, Api, definitio
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_a_new_object_gets_uid_version_generation_and_stamp(api: Api) -> None:
+async def test_a_new_object_gets_uid_version_generation_and_timestamp(api: Api) -> None:
     made = await api.post(WIDGETS, widget("a", meta={"uid": "mine", "generation": 9, "selfLink": "x"}))
     metadata = made["metadata"]
     assert made.status == 201
@@ -27,7 +27,7 @@ async def test_versions_are_one_counter_for_all_kinds(api: Api) -> None:
     assert int(two.version) == int(one.version) + 1
 
 
-async def test_status_is_not_taken_on_create(api: Api) -> None:
+async def test_status_is_ignored_on_create(api: Api) -> None:
     made = await api.post(WIDGETS, {**widget("a"), "status": {"phase": "Ready"}})
     assert "status" not in made.body
 
@@ -96,7 +96,7 @@ async def test_an_empty_version_in_a_patch_is_invalid(api: Api, version: str | N
     assert reply.status == 422
 
 
-async def test_a_broken_version_is_an_error_of_the_server(api: Api) -> None:
+async def test_an_invalid_version_is_a_server_error(api: Api) -> None:
     await api.make("a")
     reply = await api.patch(f"{WIDGETS}/a", {"metadata": {"resourceVersion": "zz"}})
     assert reply.status == 500
@@ -104,7 +104,7 @@ async def test_a_broken_version_is_an_error_of_the_server(api: Api) -> None:
     assert "reason" not in reply.body
 
 
-async def test_a_foreign_uid_means_something_else_for_every_verb(api: Api) -> None:
+async def test_a_wrong_uid_is_answered_differently_by_every_verb(api: Api) -> None:
     (made,) = await api.make("a")
     status = await api.patch(f"{WIDGETS}/a/status", {"metadata": {"uid": "x"}, "status": {"phase": "P"}})
     assert (status.status, status["status"]) == (200, {"phase": "P"})
@@ -145,7 +145,7 @@ async def test_a_whole_number_with_a_point_is_stored_as_go_stores_it(api: Api) -
     assert (await api.patch(f"{WIDGETS}/a", {"spec": {"size": 2}})).version == made.version
 
 
-async def test_generation_counts_changes_of_what_is_asked_for(api: Api) -> None:
+async def test_generation_counts_changes_of_the_desired_state(api: Api) -> None:
     await api.make("a")
 
     async def after(path: str, body: object) -> int:
@@ -169,7 +169,7 @@ async def test_without_the_status_subresource_status_is_a_field_like_any_other(s
     assert refused["message"] == 'plains.example.com "a" not found'
 
 
-async def test_status_and_the_rest_are_written_apart(api: Api) -> None:
+async def test_status_and_the_rest_are_written_separately(api: Api) -> None:
     await api.make("a")
     await api.patch(
         f"{WIDGETS}/a/status", {"status": {"phase": "P"}, "spec": {"size": 9}, "metadata": {"labels": {"x": "y"}}}
@@ -181,7 +181,7 @@ async def test_status_and_the_rest_are_written_apart(api: Api) -> None:
     assert found["metadata"]["annotations"] == {"x": "y"}
 
 
-async def test_a_put_of_status_takes_status_alone(api: Api) -> None:
+async def test_a_put_to_status_writes_only_the_status(api: Api) -> None:
     (made,) = await api.make("a")
     body = {**widget("a", meta={"resourceVersion": made.version, "labels": {"x": "y"}}, size=9), "status": {"n": 3}}
     reply = await api.put(f"{WIDGETS}/a/status", body)
@@ -190,7 +190,7 @@ async def test_a_put_of_status_takes_status_alone(api: Api) -> None:
     assert (await api.get(f"{WIDGETS}/a/status"))["status"] == {"n": 3}
 
 
-async def test_what_the_server_owns_cannot_be_changed(api: Api) -> None:
+async def test_fields_of_the_server_cannot_be_changed(api: Api) -> None:
     (made,) = await api.make("a")
     patch = {"metadata": {"creationTimestamp": "2020-01-01T00:00:00Z", "generation": 77, "deletionTimestamp": None}}
     reply = await api.patch(f"{WIDGETS}/a", patch)
@@ -227,7 +227,7 @@ async def test_merge_patches_strip_nulls_inside_lists(api: Api) -> None:
     assert (await api.patch(f"{WIDGETS}/a", patch))["spec"]["any"] == {"list": [None, {"kept": 1}]}
 
 
-async def test_a_failing_json_patch_test_is_invalid_and_says_nothing(api: Api) -> None:
+async def test_a_failing_json_patch_test_is_invalid_without_details(api: Api) -> None:
     await api.make("a")
     reply = await api.patch(f"{WIDGETS}/a", [{"op": "test", "path": "/spec/size", "value": 9}], JSON_PATCH)
     assert reply.status == 422

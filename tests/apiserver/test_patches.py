@@ -1,4 +1,4 @@
-"""Merge patches, JSON patches and strategic merge patches."""
+"""JSON merge patches, JSON patches and strategic merge patches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.apiserver.builtin.types import built_in_node, place_of
-from reconciler.apiserver.verbs.json_patch import PatchFailed, json_patch, merge_patch
+from reconciler.apiserver.verbs.patches import PatchFailed, json_patch, merge_patch
 from reconciler.apiserver.verbs.strategic_patch import strategic_merge
 
 _json = st.recursive(
@@ -31,7 +31,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _rfc(target: Any, patch: Any) -> Any:
-    """Merge as RFC 7386 writes it."""
+    """Return the result of a merge patch by the algorithm of RFC 7386."""
     if not isinstance(patch, dict):
         return patch
     result = dict(target) if isinstance(target, dict) else {}
@@ -53,7 +53,7 @@ def test_a_merge_patch_is_rfc_7386_with_nulls_stripped_inside_lists(
     assert target == untouched
 
 
-def test_a_merge_patch_shares_what_it_does_not_touch() -> None:
+def test_a_merge_patch_shares_unchanged_parts() -> None:
     target = {"a": {"x": 1}, "b": {"y": 2}}
     assert merge_patch(target, {"b": {"y": 3}})["a"] is target["a"]
 
@@ -139,7 +139,7 @@ def test_items_are_deleted_and_lists_replaced_by_directives() -> None:
     assert _names(strategic_merge(before, _pods({"$patch": "replace"}, {"name": "z"}), _place)) == ["z"]
 
 
-def test_lists_without_a_key_are_replaced_and_primitive_ones_joined() -> None:
+def test_lists_without_a_key_are_replaced_and_primitive_ones_merged() -> None:
     before = {"metadata": {"finalizers": ["a/a", "b/b"]}, "spec": {"selector": {"matchLabels": {"x": "1"}}}}
     joined = strategic_merge(before, {"metadata": {"finalizers": ["c/c"]}}, _place)
     assert joined["metadata"]["finalizers"] == ["c/c", "a/a", "b/b"]

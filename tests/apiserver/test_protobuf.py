@@ -1,4 +1,4 @@
-"""Go's typed clients send built-in kinds in protobuf."""
+"""Requests in protobuf, as Go's typed clients send them."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ CREATED = {
 
 
 @given(st.binary(max_size=60))
-def test_whatever_comes_is_read_or_refused(content: bytes) -> None:
+def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     for body in (content, b"k8s\x00" + content):
         with contextlib.suppress(Unreadable):
             assert isinstance(read_protobuf(body), dict)
 
 
 @given(st.data())
-def test_a_message_that_is_cut_or_bent_is_read_or_refused(data: st.DataObject) -> None:
+def test_a_corrupted_message_is_read_or_refused(data: st.DataObject) -> None:
     document = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -59,7 +59,7 @@ def test_a_message_that_is_cut_or_bent_is_read_or_refused(data: st.DataObject) -
         assert isinstance(read_protobuf(cut), dict)
 
 
-async def test_a_custom_kind_is_refused_with_what_to_do(api: Api) -> None:
+async def test_a_custom_kind_is_refused_with_advice(api: Api) -> None:
     body = to_protobuf({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}})
     assert (await api.post(CONFIG_MAPS, body, type=PROTOBUF)).status == 201
     reply = await api.post(WIDGETS, body.replace(b"ConfigMap", b"SomeThing"), type=PROTOBUF)
@@ -85,7 +85,7 @@ async def test_kubectl_creates_built_in_kinds(server: APIServer, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
-async def test_a_lease_in_protobuf_is_taken_and_renewed(api: Api, name: str) -> None:
+async def test_a_lease_in_protobuf_is_acquired_and_renewed(api: Api, name: str) -> None:
     path = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
     spec = {"holderIdentity": "me", "leaseDurationSeconds": 15, "renewTime": "2026-01-01T00:00:00.000001Z"}
     lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec}

@@ -1,4 +1,4 @@
-"""A namespace that an object is created in is made on the way, unless the server is told otherwise."""
+"""The namespace of a created object is created as well, unless provisioning is off."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def config_map(namespace: str) -> dict[str, object]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": namespace}}
 
 
-async def test_the_namespace_of_a_created_or_applied_object_is_made() -> None:
+async def test_the_namespace_of_a_created_or_applied_object_is_created() -> None:
     async with APIServer() as server, Client(server) as client:
         await client.create(config_map("prod"))
         await client.apply(config_map("stage"))
@@ -23,20 +23,20 @@ async def test_the_namespace_of_a_created_or_applied_object_is_made() -> None:
     assert {"prod", "stage"} <= names
 
 
-async def test_what_is_no_name_for_a_namespace_is_not_found() -> None:
+async def test_an_invalid_namespace_name_is_not_found() -> None:
     async with APIServer() as server, Client(server) as client:
         with pytest.raises(NotFound, match="namespaces"):
             await client.create(config_map("Not_A_Name"))
 
 
-async def test_reading_makes_no_namespace() -> None:
+async def test_a_read_creates_no_namespace() -> None:
     async with APIServer() as server, Client(server) as client:
         with pytest.raises(NotFound):
             await client.get("v1/ConfigMap", "a", "prod")
         assert "prod" not in {namespace.name for namespace in await client.list("v1/Namespace")}
 
 
-async def test_a_server_that_provisions_nothing_refuses_as_a_real_one_does() -> None:
+async def test_without_provisioning_a_missing_namespace_is_refused() -> None:
     async with APIServer(provision_namespaces=False) as server, Client(server) as client:
         with pytest.raises(NotFound, match='namespaces "prod" not found'):
             await client.create(config_map("prod"))

@@ -1,4 +1,4 @@
-"""The words in which requests are refused, as a real kube-apiserver 1.36 has them."""
+"""Error responses, in the words of a real kube-apiserver 1.36."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def test_a_path_that_is_not_served(api: Api, method: str, path: str, statu
     assert (reply.body if isinstance(reply.body, str) else reply["message"]) == says
 
 
-async def test_media_types_that_are_not_read(api: Api) -> None:
+async def test_unsupported_media_types_of_requests(api: Api) -> None:
     await api.make("a")
     assert (await api.post(WIDGETS, widget("b"), type="text/plain")).status == 415
     assert (await api.patch(f"{WIDGETS}/a", {}, STRATEGIC)).status == 415
@@ -144,7 +144,7 @@ async def test_media_types_that_are_not_read(api: Api) -> None:
     assert plain["message"] == "415: Unsupported Media Type"
 
 
-async def test_media_types_that_are_not_written(api: Api) -> None:
+async def test_unsupported_media_types_of_responses(api: Api) -> None:
     reply = await api.get(WIDGETS, headers={"accept": "text/html"})
     assert (reply.status, reply["reason"]) == (406, "NotAcceptable")
     assert reply["message"].startswith("only the following media types are accepted: application/json")
@@ -160,14 +160,14 @@ async def test_media_types_that_are_not_written(api: Api) -> None:
         ({"fieldManager": "x" * 129}, "fieldManager: Too long: may not be more than 128 bytes"),
     ],
 )
-async def test_parameters_that_mean_nothing(api: Api, query: dict[str, str], says: str) -> None:
+async def test_invalid_parameters(api: Api, query: dict[str, str], says: str) -> None:
     reply = await api.post(WIDGETS, widget("a"), **query)
     assert reply.status == 422
     assert reply["message"].startswith('CreateOptions.meta.k8s.io "" is invalid: ')
     assert says in reply["message"]
 
 
-async def test_a_patch_that_cannot_be_read(api: Api) -> None:
+async def test_an_invalid_patch(api: Api) -> None:
     await api.make("a")
     cut = await api.patch(f"{WIDGETS}/a", b"{")
     listed = await api.patch(f"{WIDGETS}/a", [1], MERGE)
@@ -192,7 +192,7 @@ async def test_yaml_is_read_and_written(api: Api) -> None:
     assert "size: 2" in shown.body
 
 
-async def test_finalizers_without_a_domain_bring_a_warning(api: Api) -> None:
+async def test_finalizers_without_a_domain_cause_a_warning(api: Api) -> None:
     reply = await api.post(WIDGETS, widget("a", meta={"finalizers": ["mine"]}))
     assert reply.status == 201
     assert "prefer a domain-qualified finalizer name" in reply.warnings[0]

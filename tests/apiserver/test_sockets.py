@@ -1,4 +1,7 @@
-"""Over sockets: the token, streams, lost answers, restarts; whole controllers of others are in tests/foreign."""
+"""The server over sockets: token, streams, lost responses, restarts.
+
+Controllers of other libraries are in tests/foreign.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ async def session(server: APIServer) -> Any:
         yield opened
 
 
-async def test_without_the_token_nobody_gets_in(server: APIServer) -> None:
+async def test_a_request_without_the_token_is_refused(server: APIServer) -> None:
     async with aiohttp.ClientSession(server.url) as session:
         for headers in ({}, {"authorization": "Bearer wrong"}):
             async with session.get("/api", headers=headers) as answer:
@@ -43,7 +46,7 @@ async def test_the_token_differs_from_server_to_server() -> None:
     assert APIServer(seed=1).token != APIServer(seed=1).token
 
 
-async def test_objects_come_and_go(server: APIServer, session: aiohttp.ClientSession) -> None:
+async def test_objects_are_created_and_deleted(server: APIServer, session: aiohttp.ClientSession) -> None:
     async with session.post(WIDGETS, json=widget("a", foo=1)) as answer:
         assert answer.status == 201
         assert answer.headers.getall("warning") == ['299 - "unknown field \\"spec.foo\\""']
@@ -67,7 +70,7 @@ async def test_a_watch_streams_and_its_end_frees_it(server: APIServer, session: 
     assert server.statistics().watches == 0
 
 
-async def test_a_lost_answer_cuts_the_connection(server: APIServer, session: aiohttp.ClientSession) -> None:
+async def test_a_lost_response_closes_the_connection(server: APIServer, session: aiohttp.ClientSession) -> None:
     server.faults.add(lost=True, after_commit=True, verb="create")
     with pytest.raises(aiohttp.ClientError):
         await session.post(WIDGETS, json=widget("a"))
@@ -75,7 +78,7 @@ async def test_a_lost_answer_cuts_the_connection(server: APIServer, session: aio
         assert answer.status == 200
 
 
-async def test_a_restart_breaks_connections_off(server: APIServer, session: aiohttp.ClientSession) -> None:
+async def test_a_restart_closes_connections(server: APIServer, session: aiohttp.ClientSession) -> None:
     async with session.get(f"{WIDGETS}?watch=1") as answer:
         await server.restart()
         with pytest.raises(aiohttp.ClientError):
@@ -84,7 +87,7 @@ async def test_a_restart_breaks_connections_off(server: APIServer, session: aioh
         assert answer.status == 200
 
 
-async def test_a_kubeconfig_is_for_its_owner_only(server: APIServer, tmp_path: Path) -> None:
+async def test_only_its_owner_can_read_a_kubeconfig(server: APIServer, tmp_path: Path) -> None:
     path = server.write_kubeconfig(tmp_path / "kubeconfig")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     content = json.loads(path.read_text())
@@ -100,7 +103,7 @@ async def test_the_url_is_bound_at_its_first_use_and_stays(server: APIServer) ->
     assert server.url == url
     assert await server.listen() == await server.listen("localhost") == url
     for other in ({"port": 1}, {"host": "::1"}):
-        with pytest.raises(ConfigurationError, match=rf"listens on {url} already: call listen\(\) before"):
+        with pytest.raises(ConfigurationError, match=rf"already listens on {url}; call listen\(\) before"):
             await server.listen(**other)
     with pytest.raises(ConfigurationError, match="loopback only"):
         await server.listen("0.0.0.0")
@@ -114,7 +117,7 @@ async def test_under_virtual_time_there_are_no_sockets(server: APIServer) -> Non
         await server.listen()
 
 
-async def test_outside_the_block_there_is_nothing_to_listen_with() -> None:
+async def test_listening_needs_the_async_with_block() -> None:
     with pytest.raises(ConfigurationError, match="inside 'async with'"):
         _ = APIServer().url
 
@@ -177,7 +180,7 @@ async def test_the_synchronous_client_works_from_a_thread(server: APIServer, tmp
     assert await asyncio.to_thread(work) == ["a", "Widget"]
 
 
-async def test_kubectls_links_lead_through_the_token(server: APIServer) -> None:
+async def test_openapi_links_contain_the_token(server: APIServer) -> None:
     def fetch(path: str) -> Any:
         with urllib.request.urlopen(f"{server.url}{path}") as answer:
             return json.load(answer)
@@ -188,7 +191,7 @@ async def test_kubectls_links_lead_through_the_token(server: APIServer) -> None:
     assert "com.example.v1.Widget" in document["components"]["schemas"]
 
 
-def test_no_secret_stands_in_what_is_printed() -> None:
+def test_the_token_is_not_printed() -> None:
     server = APIServer()
     assert server.token not in repr(server)
 

@@ -1,9 +1,10 @@
-"""What a watch shows, when it ends, and what it costs."""
+"""Watches: what they show, when they end, and what they cost."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 
 import pytest
 
@@ -17,7 +18,7 @@ def seen(events: list[dict]) -> list[tuple[str, str]]:
     return [(event["type"], event["object"]["metadata"]["name"]) for event in events]
 
 
-async def test_a_watch_from_a_version_brings_what_came_after_it(api: Api) -> None:
+async def test_a_watch_from_a_version_receives_the_later_events(api: Api) -> None:
     (first,) = await api.make("a")
     await api.make("b")
     await api.patch(f"{WIDGETS}/a", {"spec": {"size": 2}})
@@ -33,7 +34,7 @@ async def test_a_watch_from_a_version_brings_what_came_after_it(api: Api) -> Non
 
 
 @pytest.mark.parametrize("query", [{}, {"resourceVersion": "0"}])
-async def test_a_watch_without_a_version_begins_with_what_is_there(api: Api, query: dict[str, str]) -> None:
+async def test_a_watch_without_a_version_starts_with_the_existing_objects(api: Api, query: dict[str, str]) -> None:
     await api.make("b", "a")
     stream = await api.watch(**query)
     await api.make("c")
@@ -58,7 +59,7 @@ async def test_a_streamed_list_ends_with_a_marked_bookmark(api: Api) -> None:
     }
 
 
-async def test_without_initial_events_a_watch_begins_now(api: Api) -> None:
+async def test_without_initial_events_a_watch_starts_now(api: Api) -> None:
     await api.make("a")
     stream = await api.watch(sendInitialEvents="false", resourceVersionMatch="NotOlderThan")
     await api.make("b")
@@ -76,7 +77,7 @@ async def test_without_initial_events_a_watch_begins_now(api: Api) -> None:
         ({"labelSelector": "a b"}, "unable to parse requirement"),
     ],
 )
-async def test_a_watch_that_cannot_begin(api: Api, query: dict[str, str], says: str) -> None:
+async def test_an_invalid_watch(api: Api, query: dict[str, str], says: str) -> None:
     reply = await api.get(WIDGETS, watch="1", **query)
     assert reply.status in (400, 422, 500)
     assert says in reply["message"]
@@ -130,7 +131,7 @@ async def test_a_watch_of_one_name_and_of_one_namespace(api: Api) -> None:
     assert seen(await placed.take(1)) == [("ADDED", "there")]
 
 
-async def test_a_forgotten_version_is_told_inside_the_stream(server: APIServer, api: Api) -> None:
+async def test_an_expired_version_is_reported_inside_the_stream(server: APIServer, api: Api) -> None:
     (made,) = await api.make("a")
     await api.make("b")
     server.compact()
@@ -140,7 +141,7 @@ async def test_a_forgotten_version_is_told_inside_the_stream(server: APIServer, 
     assert event["object"]["message"].startswith(f"too old resource version: {made.version} (")
 
 
-async def test_a_version_of_the_future_waits_until_it_is_passed(api: Api) -> None:
+async def test_a_watch_from_a_future_version_is_silent_until_it_has_passed(api: Api) -> None:
     current = int((await api.get(WIDGETS)).version)
     stream = await api.watch(resourceVersion=current + 1)
     await api.make("a", "b")
@@ -150,7 +151,7 @@ async def test_a_version_of_the_future_waits_until_it_is_passed(api: Api) -> Non
     assert (event["type"], event["object"]["code"]) == ("ERROR", 504)
 
 
-async def test_history_is_bounded_and_a_slow_reader_is_told() -> None:
+async def test_history_is_bounded_and_a_slow_reader_receives_410() -> None:
     async with APIServer(history=10) as server:
         api = Api(server)
         stream = await api.watch(CONFIG_MAPS)
@@ -194,10 +195,11 @@ async def test_a_stream_that_is_dropped_is_freed(server: APIServer, api: Api) ->
     await asyncio.sleep(1)
     reader.cancel()
     await asyncio.wait([reader])
+    watch = weakref.ref(stream.response.chunks)
     del stream, reader
     gc.collect()
     assert server.statistics().watches == 0
-    assert len(server._front._watches) == 0
+    assert watch() is None
 
 
 async def test_a_cancelled_read_loses_no_event(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""Backoff: exact delays, the cap, and jitter that stays in its bounds."""
+"""Backoff: exact delays, the cap, and jitter within its bounds."""
 
 import math
 import random
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.backoff import LONGEST_RETRY_AFTER, Backoff, obey, wait_asked_by
+from reconciler.backoff import MAX_RETRY_AFTER, Backoff, longest_retry_after, retry_after_delay
 from reconciler.errors import ReconcilerError
 
 
@@ -21,7 +21,7 @@ def test_the_defaults_double_without_cap_and_jitter() -> None:
     assert [Backoff(0.005).delay(n) for n in range(4)] == [0.005, 0.01, 0.02, 0.04]
 
 
-def test_a_count_that_no_float_can_hold_gives_the_cap() -> None:
+def test_a_count_beyond_the_range_of_floats_gives_the_cap() -> None:
     assert Backoff(1, maximum=1000).delay(10**6) == 1000
     assert Backoff(1).delay(10**6) == math.inf
 
@@ -71,7 +71,7 @@ def test_without_a_generator_the_delays_differ() -> None:
         ({"base": 1, "jitter": math.nan}, "jitter must lie between 0 and 1"),
     ],
 )
-def test_numbers_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
+def test_numbers_out_of_range_are_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Backoff(**arguments)
 
@@ -100,26 +100,26 @@ def test_exact_delays_never_shrink_with_the_count(backoff: Backoff, n: int) -> N
 
 
 @pytest.mark.parametrize("asked", [None, 0, -5, -math.inf, math.nan])
-def test_no_wish_of_a_server_is_no_wait(asked: float | None) -> None:
-    assert obey(asked) == 0
-    assert Backoff(base=1).delay(0, asked=asked) == 1
+def test_without_retry_after_there_is_no_wait(asked: float | None) -> None:
+    assert retry_after_delay(asked) == 0
+    assert Backoff(base=1).delay(0, retry_after=asked) == 1
 
 
 @pytest.mark.parametrize("asked", [3601, 1e30, 10**400, math.inf])
-def test_a_wish_of_more_than_an_hour_is_an_hour(asked: float) -> None:
-    assert obey(asked, jitter=False) == LONGEST_RETRY_AFTER == 3600
-    assert 3600 <= obey(asked, random.Random(1)) <= 3960
-    assert 3600 <= Backoff(base=1, maximum=2, jitter=0.5).delay(3, random.Random(1), asked=asked) <= 3960
+def test_retry_after_is_limited_to_an_hour(asked: float) -> None:
+    assert retry_after_delay(asked, jitter=False) == MAX_RETRY_AFTER == 3600
+    assert 3600 <= retry_after_delay(asked, random.Random(1)) <= 3960
+    assert 3600 <= Backoff(base=1, maximum=2, jitter=0.5).delay(3, random.Random(1), retry_after=asked) <= 3960
 
 
-def test_a_wish_is_spread_upwards_by_a_tenth() -> None:
+def test_retry_after_is_spread_upwards_by_a_tenth() -> None:
     rng = random.Random(1)
-    waits = [obey(30, rng) for _ in range(1000)]
+    waits = [retry_after_delay(30, rng) for _ in range(1000)]
     assert 30 <= min(waits) < 30.1
     assert 32.9 < max(waits) <= 33
 
 
-def test_the_longest_wish_among_errors_causes_and_groups_counts() -> None:
+def test_the_longest_retry_after_among_errors_causes_and_groups_applies() -> None:
     def wishing(seconds: float | None) -> ReconcilerError:
         error = ReconcilerError()
         error.retry_after = seconds
@@ -128,6 +128,6 @@ def test_the_longest_wish_among_errors_causes_and_groups_counts() -> None:
     plain = RuntimeError()
     plain.__cause__ = ExceptionGroup("", [wishing(5), ValueError(), ExceptionGroup("", [wishing(7)])])
     plain.__cause__.__cause__ = plain  # a circle
-    assert wait_asked_by(plain) == 7
-    assert wait_asked_by(wishing(None)) is None
-    assert wait_asked_by(ValueError()) is None
+    assert longest_retry_after(plain) == 7
+    assert longest_retry_after(wishing(None)) is None
+    assert longest_retry_after(ValueError()) is None

@@ -75,7 +75,7 @@ async def decoding() -> dict[str, float]:
     """Return CPU µs per watch event and CPU ms per list of 1,000 objects: here, and with other decoders."""
     import msgspec
 
-    from reconciler.cache.reflector.wire import WireReader, decode_line, decode_list
+    from reconciler.cache.decoding import WireReader, decode_line, decode_list
     from reconciler.meta import GroupVersionKind
 
     gvk = GroupVersionKind("bench.example.com", "v1", "Widget")

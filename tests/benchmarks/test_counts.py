@@ -23,8 +23,8 @@ import reconciler
 from reconciler import Client, Manager, Outcome, ResourceReconciler, StatusBatcher
 from reconciler.apiserver import APIServer
 from reconciler.cache import CachedObject, CacheEvent
-from reconciler.cache.reflector import session as _session
-from reconciler.cache.reflector import wire as _wire
+from reconciler.cache import decoding as _wire
+from reconciler.cache import watch as _session
 from reconciler.client.verbs import status_writer as _status_writer
 from reconciler.controller import Controller
 from tests.benchmarks.contenders.widget import Widget, WidgetStatus, widget
@@ -58,7 +58,7 @@ class World:
         """Wait until every event has come and every key is idle."""
         await asyncio.sleep(60)
         statistics = self.controller.queue.statistics()
-        assert (statistics.ready, statistics.in_hand) == (0, 0)
+        assert (statistics.ready, statistics.in_progress) == (0, 0)
 
     def status_writes(self) -> Counter[str]:
         return Counter(entry.name for entry in self.server.requests(verb="patch", subresource="status"))

@@ -1,4 +1,4 @@
-"""An API server that says exactly what a test has written down, and remembers what it was asked."""
+"""An API server that answers as scripted by a test, and records its requests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from reconciler.cache import CachedObject, cached_object
-from reconciler.cache.reflector.reflector import Reflector
-from reconciler.cache.reflector.wire import WireReader
+from reconciler.cache.decoding import WireReader
+from reconciler.cache.reflector import Reflector
 from reconciler.errors import error_from_response
 from reconciler.http import HTTPResponse
 from reconciler.meta import GroupVersionKind, ResourceType, Version
@@ -87,7 +87,7 @@ HOLD = object()
 
 @dataclass
 class Asked:
-    """One request, as it came."""
+    """One recorded request."""
 
     verb: str
     namespace: str | None
@@ -107,7 +107,7 @@ class Asked:
 
 @dataclass
 class Script:
-    """Answer lists and watches in the order written down; when that is used up, stay silent for ever."""
+    """A source whose lists and watches are answered in the scripted order; afterwards it stays silent."""
 
     answers: deque[tuple[str, Any]] = field(default_factory=deque)
     asked: list[Asked] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Script:
         )
 
     def recognized(self, *names: str, version: int) -> None:
-        """List the newest of the objects that `streamed` has listed, as is asked after trouble."""
+        """List the newest of the objects that `streamed` has listed, as a reflector requests after trouble."""
         self.list(*(document(name, len(names)) for name in names[-1:]), version=version)
 
     def refuse_list(self, error: Exception) -> None:
@@ -133,7 +133,7 @@ class Script:
         self.answers.append(("watch", error))
 
     def refuse(self, error: Exception, times: int = 1) -> None:
-        """Refuse whatever is asked."""
+        """Reject every request."""
         self.answers.extend([("anything", error)] * times)
 
     def streamed(self, *names: str, version: int, then: Sequence[Any] = (HOLD,)) -> None:
@@ -200,7 +200,7 @@ async def _chunks(parts: Sequence[Any]) -> AsyncIterator[bytes]:
 
 
 class Recorder:
-    """A sink that keeps what it is told, in order."""
+    """A sink that records what it receives, in order."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
@@ -227,7 +227,7 @@ class Recorder:
 
 
 class Mirror:
-    """A reflector on a script, and what it told."""
+    """A reflector on a script, and what it delivered."""
 
     def __init__(
         self,
@@ -254,7 +254,7 @@ class Mirror:
         return self.sink.told
 
     async def run(self, seconds: float) -> None:
-        """Let it run for some (virtual) seconds."""
+        """Run the reflector for some (virtual) seconds."""
         task = asyncio.create_task(self.reflector.run())
         await asyncio.sleep(seconds)
         assert not task.done(), task.exception()

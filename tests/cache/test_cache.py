@@ -1,4 +1,4 @@
-"""Shared informers, their life, and the faults of the embedded server."""
+"""Shared informers, their life cycle, and the faults of the embedded server."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def cache(client: Client) -> AsyncIterator[Cache]:
 
 
 class Replay:
-    """A handler that rebuilds the state from what it hears, and refuses what does not fit."""
+    """A handler that rebuilds the state from its events, and rejects events that do not fit."""
 
     def __init__(self, informer: Informer) -> None:
         self.state: dict[Request, CachedObject] = {}
@@ -95,7 +95,7 @@ def held(informer: Informer) -> dict[Request, str]:
 # identity
 
 
-async def test_the_same_identity_is_the_same_informer(server: APIServer, cache: Cache) -> None:
+async def test_equal_scopes_share_an_informer(server: APIServer, cache: Cache) -> None:
     await server.apply(Widget)
     assert await cache.informer(Widget) is await cache.informer("example.com/v1/Widget")
     assert await cache.informer(Widget) is await cache.informer(Widget.gvk)
@@ -120,27 +120,29 @@ def _same(doc: dict[str, Any]) -> dict[str, Any]:
     ],
     ids=lambda option: next(iter(option)),
 )
-async def test_another_identity_is_another_informer(cache: Cache, option: dict[str, Any]) -> None:
+async def test_different_scopes_get_different_informers(cache: Cache, option: dict[str, Any]) -> None:
     plain, other = await cache.informer(MAP), await cache.informer(MAP, **option)
     assert plain is not other
     assert await cache.informer(MAP, **option) is other
 
 
-async def test_metadata_alone_is_served_by_an_informer_of_whole_objects_but_not_the_other_way(cache: Cache) -> None:
+async def test_a_metadata_only_request_is_served_by_an_informer_of_whole_objects_but_not_vice_versa(
+    cache: Cache,
+) -> None:
     alone = await cache.informer(MAP, metadata_only=True)
     whole = await cache.informer(MAP)
     assert alone is not whole
     assert await cache.informer("v1/Secret") is await cache.informer("v1/Secret", metadata_only=True)
 
 
-async def test_two_who_ask_at_once_share_one_watch(server: APIServer, cache: Cache) -> None:
+async def test_concurrent_requests_share_one_watch(server: APIServer, cache: Cache) -> None:
     first, second = await asyncio.gather(cache.informer(MAP), cache.informer(MAP))
     await cache.wait_synced(5)
     assert first is second
     assert len(server.requests(verb="watch")) == 1
 
 
-async def test_the_default_namespaces_hold_for_namespaced_kinds_only(server: APIServer, client: Client) -> None:
+async def test_default_namespaces_apply_only_to_namespaced_kinds(server: APIServer, client: Client) -> None:
     async with Cache(client, namespaces=["default", "kube-system"]) as cache:
         maps, nodes = await cache.informer(MAP), await cache.informer("v1/Namespace")
         everywhere = await cache.informer(MAP, namespaces=None)
@@ -155,24 +157,24 @@ async def test_the_default_namespaces_hold_for_namespaced_kinds_only(server: API
 
 
 @pytest.mark.parametrize("namespaces", [[], "prod", [""]])
-async def test_no_namespaces_is_an_error_not_all_of_them(client: Client, cache: Cache, namespaces: Any) -> None:
+async def test_an_empty_list_of_namespaces_is_an_error(client: Client, cache: Cache, namespaces: Any) -> None:
     with pytest.raises(ValueError, match="must be a sequence of names, or None for all"):
         Cache(client, namespaces=namespaces)
     with pytest.raises(ValueError, match="must be a sequence of names, or None for all"):
         await cache.informer(MAP, namespaces=namespaces)
 
 
-# life
+# life cycle
 
 
-async def test_an_informer_asked_for_after_the_start_starts_at_once(client: Client, cache: Cache) -> None:
+async def test_an_informer_requested_after_the_start_starts_immediately(client: Client, cache: Cache) -> None:
     await client.create(config_map("a"))
     informer = await cache.informer(MAP)
     await informer.wait_synced(5)
     assert len(informer.store) == 1
 
 
-async def test_nothing_is_asked_before_the_start(server: APIServer, client: Client) -> None:
+async def test_no_request_is_sent_before_the_start(server: APIServer, client: Client) -> None:
     cache = Cache(client)
     await cache.informer(MAP)
     await asyncio.sleep(10)
@@ -188,9 +190,7 @@ async def test_nothing_is_asked_before_the_start(server: APIServer, client: Clie
     await cache.stop()
 
 
-async def test_a_stopped_cache_watches_nothing_can_still_be_read_and_not_be_started(
-    server: APIServer, client: Client
-) -> None:
+async def test_a_stopped_cache_remains_readable_and_cannot_be_restarted(server: APIServer, client: Client) -> None:
     cache = Cache(client)
     informer = await cache.informer(MAP)
     await client.create(config_map("a"))
@@ -207,11 +207,11 @@ async def test_a_stopped_cache_watches_nothing_can_still_be_read_and_not_be_star
         await cache.informer("v1/Secret")
 
 
-async def test_a_kind_that_is_installed_later_is_found(server: APIServer, client: Client, cache: Cache) -> None:
+async def test_a_kind_installed_later_is_discovered(server: APIServer, client: Client, cache: Cache) -> None:
     by_name, by_class = await cache.informer("example.com/v1/Widget"), await cache.informer(Widget, label_selector="a")
     with pytest.raises(CacheNotSynced) as caught:
         await cache.wait_synced(20)
-    assert "find out how example.com/v1/Widget is served: 404 Not Found" in str(caught.value)
+    assert "discover example.com/v1/Widget: 404 Not Found" in str(caught.value)
     assert "list widgets.example.com in all namespaces: 404" in str(caught.value)
     await server.apply(Widget)
     await client.create(
@@ -221,7 +221,7 @@ async def test_a_kind_that_is_installed_later_is_found(server: APIServer, client
     assert len(by_name.store) == len(by_class.store) == 1
 
 
-async def test_a_lasting_refusal_names_kind_verb_and_answer(server: APIServer, client: Client) -> None:
+async def test_a_permanent_refusal_is_reported_with_kind_verb_and_answer(server: APIServer, client: Client) -> None:
     server.faults.add(status=403, message="you may not", resource="configmaps", times=None)
     async with Cache(client, namespaces=["default"]) as cache:
         informer = await cache.informer(MAP)
@@ -236,7 +236,7 @@ async def test_a_lasting_refusal_names_kind_verb_and_answer(server: APIServer, c
         assert sum((entry.time - asked[0].time).total_seconds() < 1 for entry in asked) <= 2
 
 
-async def test_a_removed_informer_watches_nothing_and_is_made_anew_for_who_asks_again(
+async def test_a_removed_informer_is_stopped_and_a_later_request_creates_a_new_one(
     server: APIServer, client: Client, cache: Cache
 ) -> None:
     await client.create(config_map("a"))
@@ -259,7 +259,7 @@ async def test_a_removed_informer_watches_nothing_and_is_made_anew_for_who_asks_
     assert cache.informers == (again,)
 
 
-async def test_statistics_sum_up(client: Client, cache: Cache) -> None:
+async def test_statistics_are_totals(client: Client, cache: Cache) -> None:
     await client.create(config_map("a"))
     await cache.informer(MAP)
     await cache.informer("v1/Namespace")
@@ -270,7 +270,7 @@ async def test_statistics_sum_up(client: Client, cache: Cache) -> None:
     assert statistics.bytes > 100
 
 
-async def test_a_resync_period_of_the_cache_holds_for_its_informers(client: Client) -> None:
+async def test_the_resync_period_of_the_cache_applies_to_its_informers(client: Client) -> None:
     await client.create(config_map("a"))
     async with Cache(client, resync=100) as cache:
         informer = await cache.informer(MAP)
@@ -279,7 +279,7 @@ async def test_a_resync_period_of_the_cache_holds_for_its_informers(client: Clie
         assert 4 <= informer.statistics().events - 1 <= 5
 
 
-async def test_after_a_refresh_nothing_older_is_read(server: APIServer, client: Client) -> None:
+async def test_reads_after_a_refresh_are_not_older_than_it(server: APIServer, client: Client) -> None:
     async with Cache(Client(server, user_agent="the cache"), namespaces=["default", "kube-system"]) as cache:
         informer, other = await cache.informer(MAP), await cache.informer("v1/Namespace")
         replay = Replay(informer)
@@ -300,7 +300,7 @@ async def test_after_a_refresh_nothing_older_is_read(server: APIServer, client: 
             await cache.refresh(3)
 
 
-# against faults
+# faults
 
 FAULTS: dict[str, Callable[[APIServer], object]] = {
     "refused": lambda server: server.faults.add(status=403, verb={"watch", "list"}, times=4),
@@ -316,7 +316,7 @@ FAULTS: dict[str, Callable[[APIServer], object]] = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("compacted", [False, True], ids=["resumable", "compacted"])
-async def test_whatever_happens_the_store_ends_as_the_server(
+async def test_after_any_fault_the_store_equals_the_server(
     server: APIServer, client: Client, cache: Cache, fault: Callable[[APIServer], object], compacted: bool
 ) -> None:
     fault(server)
@@ -341,7 +341,7 @@ async def test_whatever_happens_the_store_ends_as_the_server(
     replay.check()
 
 
-async def test_a_deletion_in_a_compacted_gap_is_found(server: APIServer, client: Client, cache: Cache) -> None:
+async def test_a_deletion_in_a_compacted_gap_is_detected(server: APIServer, client: Client, cache: Cache) -> None:
     for name in "abc":
         await client.create(config_map(name))
     informer = await cache.informer(MAP)
@@ -375,7 +375,7 @@ async def test_a_server_in_maintenance_costs_few_requests_and_no_list(
     assert informer.statistics().reflectors.lists == 1
 
 
-async def test_an_object_that_leaves_the_selector_leaves_the_store_not_finally(client: Client, cache: Cache) -> None:
+async def test_an_object_that_leaves_the_selector_is_deleted_with_final_false(client: Client, cache: Cache) -> None:
     await client.create(config_map("a", labels={"app": "web"}))
     informer = await cache.informer(MAP, label_selector="app=web")
     events: list[CacheEvent] = []
@@ -391,7 +391,7 @@ async def test_an_object_that_leaves_the_selector_leaves_the_store_not_finally(c
     ]
 
 
-async def test_metadata_alone_holds_no_data(client: Client, cache: Cache) -> None:
+async def test_a_metadata_only_informer_stores_no_data(client: Client, cache: Cache) -> None:
     await client.create(config_map("a", labels={"app": "web"}, value="secret"))
     informer = await cache.informer(MAP, metadata_only=True)
     await cache.wait_synced(5)
@@ -417,7 +417,7 @@ async def test_a_quiet_day_costs_a_watch_every_few_minutes_and_no_list(server: A
     assert cache.statistics().informers[0].reflectors.failures == 0
 
 
-# anything at all
+# random sequences
 
 Step = tuple[str, int]
 STEPS = st.lists(
@@ -435,7 +435,7 @@ STEPS = st.lists(
 
 
 class Gate:
-    """A transport that can be paused: nothing is sent and nothing is read, as by a process that stands still."""
+    """A transport that can be paused: nothing is sent or read, as in a stopped process."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -507,12 +507,12 @@ async def _settled(client: Client, replays: list[Replay]) -> None:
 
 
 async def _anything(steps: list[Step], later: list[Step] | None, seed: int) -> None:
-    """Do the steps; with `later`, lose all data, as without a backup of etcd, and do those too."""
+    """Perform the steps; with `later`, lose all data, as without a backup of etcd, and perform those, too."""
     rng = random.Random(seed)
     async with APIServer(seed=seed, history=8, event_order="seeded") as server:
         client, gate = Client(server), Gate(server)
         if later is not None:
-            # Versions that come back to where they were cannot be told from those before; no client can.
+            # No client can distinguish versions that were used a second time.
             for number in range(200):
                 await client.create(
                     {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"s{number}", "namespace": "default"}}
@@ -539,14 +539,16 @@ async def _anything(steps: list[Step], later: list[Step] | None, seed: int) -> N
 
 @settings(deadline=None, max_examples=50)
 @given(STEPS, st.integers(0, 5))
-def test_after_any_writes_compactions_and_faults_store_and_replay_are_the_server(steps: list[Step], seed: int) -> None:
+def test_after_any_writes_compactions_and_faults_store_and_replay_equal_the_server(
+    steps: list[Step], seed: int
+) -> None:
     with virtual_time():
         asyncio.run(_anything(steps, None, seed))
 
 
 @settings(deadline=None, max_examples=20)
 @given(STEPS, STEPS, st.integers(0, 5))
-def test_after_the_loss_of_all_data_store_and_replay_are_the_server(
+def test_after_a_loss_of_all_data_store_and_replay_equal_the_server(
     steps: list[Step], later: list[Step], seed: int
 ) -> None:
     with virtual_time():

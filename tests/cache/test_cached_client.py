@@ -1,4 +1,4 @@
-"""Cached reads, live writes, and what was written read back at once, on the embedded server."""
+"""Cached reads, live writes, and own writes that are visible immediately, on the embedded server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAP = "v1/ConfigMap"
 
 class DatabaseSpec(Model):
     size: int = 1
-    colours: list[str] = []
+    colors: list[str] = []
 
 
 class Database(Resource[DatabaseSpec], group="example.com", version="v1"):
@@ -58,7 +58,7 @@ class World:
         self.server.clear_requests()
 
     def hold_watches(self) -> None:
-        """Let the watch fall behind: cut it and refuse to open it again."""
+        """Make the watch fall behind: cut it and refuse to reopen it."""
         self.fault = self.server.faults.add(status=429, verb="watch", times=None)
         self.server.cut_watches()
 
@@ -67,7 +67,7 @@ class World:
         await asyncio.sleep(120)
 
     def reads(self) -> int:
-        """Return how many objects and collections were read, discovery left out."""
+        """Return how many objects and collections were read, without discovery."""
         return sum(bool(asked.resource) for asked in self.server.requests(verb={"get", "list"}))
 
 
@@ -118,7 +118,7 @@ async def test_a_reader_cannot_corrupt_the_cache(world: World) -> None:
     assert (await world.client.get(MAP, "a", "default"))["data"] == {"key": "value"}
 
 
-async def test_an_undeclared_kind_is_an_error_that_names_client_live(world: World) -> None:
+async def test_reading_an_undeclared_kind_is_an_error_that_names_client_live(world: World) -> None:
     await world.declare(MAP)
     with pytest.raises(NotCached, match=r"v1/Secret is not cached: declare it .* client\.live"):
         await world.client.get("v1/Secret", "a", "default")
@@ -140,7 +140,7 @@ async def test_a_missing_object_reads_as_on_the_server(world: World) -> None:
     assert cached.value.details == live.value.details
 
 
-async def test_a_namespaced_kind_needs_a_namespace_and_a_cluster_scoped_one_none(world: World) -> None:
+async def test_a_namespace_is_required_for_namespaced_kinds_only(world: World) -> None:
     await world.declare(MAP, "v1/Namespace")
     with pytest.raises(ValueError, match="needs a namespace"):
         await world.client.get(MAP, "a")
@@ -160,14 +160,14 @@ async def test_an_unknown_namespace_is_not_cached(world: World) -> None:
     assert [found.name for found in await world.client.list(MAP)] == ["a"]
 
 
-async def test_metadata_alone_does_not_answer_reads(world: World) -> None:
+async def test_a_metadata_only_informer_does_not_answer_reads(world: World) -> None:
     await world.live.create(config_map("a"))
     await world.declare(MAP, metadata_only=True)
     with pytest.raises(NotCached, match=r"only metadata is cached"):
         await world.client.get(MAP, "a", "default")
 
 
-async def test_a_read_before_the_start_says_so(world: World) -> None:
+async def test_a_read_before_the_start_is_an_error(world: World) -> None:
     await world.cache.informer(MAP)
     with pytest.raises(CacheNotSynced, match="cannot be read before the cache is started"):
         await world.client.get(MAP, "a", "default")
@@ -182,7 +182,7 @@ async def test_a_read_waits_for_the_initial_list(world: World) -> None:
     assert asyncio.get_running_loop().time() >= 5
 
 
-async def test_a_read_of_a_kind_that_never_syncs_names_the_answer(world: World) -> None:
+async def test_a_read_of_a_kind_that_never_syncs_reports_the_servers_answer(world: World) -> None:
     world.server.faults.add(status=403, resource="configmaps", times=None)
     await world.cache.informer(MAP)
     await world.cache.start()
@@ -220,35 +220,35 @@ async def test_lists_are_selected_by_the_fields_of_the_key(world: World) -> None
         await world.client.list(MAP, field_selector="data.key=value")
 
 
-async def test_lists_are_selected_by_indexed_fields_own_writes_included(world: World) -> None:
-    for name, colours in (("a", ["red"]), ("b", ["red", "blue"]), ("c", [])):
-        await world.live.create(database(name, colours=colours, size=len(colours)))
+async def test_lists_are_selected_by_indexed_fields_including_own_writes(world: World) -> None:
+    for name, colors in (("a", ["red"]), ("b", ["red", "blue"]), ("c", [])):
+        await world.live.create(database(name, colors=colors, size=len(colors)))
     informer = await world.cache.informer(Database)
-    informer.store.add_index("spec.colours", lambda doc: doc["spec"]["colours"])
+    informer.store.add_index("spec.colors", lambda doc: doc["spec"]["colors"])
     informer.store.add_index("spec.size", lambda doc: [str(doc["spec"]["size"])])
     await world.declare(Database)
 
     async def names(selector: str) -> list[str]:
         return [one.name for one in await world.client.list(Database, "default", field_selector=selector)]
 
-    assert await names("spec.colours=red") == ["a", "b"]
-    assert await names("spec.colours=red,spec.size=2") == ["b"]
-    assert await names("spec.colours=red,metadata.name=a") == ["a"]
+    assert await names("spec.colors=red") == ["a", "b"]
+    assert await names("spec.colors=red,spec.size=2") == ["b"]
+    assert await names("spec.colors=red,metadata.name=a") == ["a"]
     world.hold_watches()
-    await world.client.patch(Database, "a", "default", patch={"spec": {"colours": ["green"]}})
-    await world.client.create(database("d", colours=["red"]))
+    await world.client.patch(Database, "a", "default", patch={"spec": {"colors": ["green"]}})
+    await world.client.create(database("d", colors=["red"]))
     await world.client.delete(Database, "b", "default")
-    assert await names("spec.colours=red") == ["d"]
-    assert await names("spec.colours=green") == ["a"]
+    assert await names("spec.colors=red") == ["d"]
+    assert await names("spec.colors=green") == ["a"]
 
 
-async def test_a_list_carries_the_version_that_the_watch_has_come_to(world: World) -> None:
+async def test_a_list_has_the_version_that_the_watch_has_reached(world: World) -> None:
     made = await world.live.create(config_map("a"))
     await world.declare(MAP)
     assert (await world.client.list(MAP)).resource_version == made.resource_version
 
 
-async def test_the_least_narrow_informer_answers_and_a_sole_narrow_one_does(world: World) -> None:
+async def test_the_least_narrow_informer_answers_and_a_narrow_one_if_it_is_the_only_one(world: World) -> None:
     for name, app in (("a", "web"), ("b", "db")):
         await world.live.create(config_map(name, metadata={"labels": {"app": app}}))
     await world.declare(MAP, label_selector="app=web")
@@ -263,7 +263,7 @@ async def test_the_least_narrow_informer_answers_and_a_sole_narrow_one_does(worl
 # read your writes
 
 
-async def test_every_write_is_read_back_before_the_watch_tells_of_it(world: World) -> None:
+async def test_every_write_is_visible_before_the_watch_delivers_it(world: World) -> None:
     await world.declare(Database)
     world.hold_watches()
     client = world.client
@@ -291,7 +291,7 @@ async def test_every_write_is_read_back_before_the_watch_tells_of_it(world: Worl
     assert world.cache.statistics().informers[0].overlay.entries == 0
 
 
-async def test_an_object_with_a_finalizer_is_seen_until_the_finalizer_goes(world: World) -> None:
+async def test_an_object_with_a_finalizer_is_visible_until_the_finalizer_is_removed(world: World) -> None:
     await world.declare(MAP)
     world.hold_watches()
     await world.client.create(config_map("a", metadata={"finalizers": ["example.com/f"]}))
@@ -303,7 +303,7 @@ async def test_an_object_with_a_finalizer_is_seen_until_the_finalizer_goes(world
         await world.client.get(MAP, "a", "default")
 
 
-async def test_the_overlay_gives_way_to_what_others_wrote_later(world: World) -> None:
+async def test_later_foreign_writes_replace_the_overlay(world: World) -> None:
     await world.live.create(database("a", size=1))
     await world.declare(Database)
     world.hold_watches()
@@ -315,7 +315,7 @@ async def test_the_overlay_gives_way_to_what_others_wrote_later(world: World) ->
 
 
 @pytest.mark.parametrize("order", ["before", "after", "late"])
-async def test_an_own_write_never_reads_older_whatever_comes_first(order: Any) -> None:
+async def test_reads_after_an_own_write_are_never_older_in_any_order_of_events(order: Any) -> None:
     async with APIServer(event_order=order) as server:
         world = World(server)
         await server.apply(Database)
@@ -362,7 +362,7 @@ async def test_a_watch_more_than_a_minute_behind_costs_one_live_read_a_minute(wo
     assert world.reads() == 2
 
 
-async def test_a_cached_client_through_something_else_reads_and_is_heard_all_the_same(world: World) -> None:
+async def test_a_cached_client_over_a_wrapped_client_reads_and_records_writes(world: World) -> None:
     await world.declare(MAP)
     world.hold_watches()
     passed: list[str] = []
@@ -383,10 +383,10 @@ async def test_a_cached_client_through_something_else_reads_and_is_heard_all_the
     assert passed == ["POST", "POST"]
 
 
-# what no answer tells
+# unknown outcomes
 
 
-async def test_writes_through_live_are_read_back_too(world: World) -> None:
+async def test_writes_through_live_are_visible_too(world: World) -> None:
     await world.declare(Database)
     world.hold_watches()
     live = world.client.live
@@ -400,7 +400,7 @@ async def test_writes_through_live_are_read_back_too(world: World) -> None:
     assert world.reads() == 0
 
 
-async def test_a_kind_that_is_removed_from_the_cache_is_read_from_it_no_more(world: World) -> None:
+async def test_a_kind_removed_from_the_cache_is_no_longer_read_from_it(world: World) -> None:
     await world.live.create(config_map("a"))
     await world.declare(MAP)
     await world.client.get(MAP, "a", "default")
@@ -409,7 +409,7 @@ async def test_a_kind_that_is_removed_from_the_cache_is_read_from_it_no_more(wor
         await world.client.get(MAP, "a", "default")
 
 
-async def test_a_transform_hides_no_deletion(world: World) -> None:
+async def test_a_transform_does_not_hide_a_deletion(world: World) -> None:
     def without_deletion(document: dict[str, Any]) -> dict[str, Any]:
         document["metadata"].pop("deletionTimestamp", None)
         return document
@@ -423,7 +423,7 @@ async def test_a_transform_hides_no_deletion(world: World) -> None:
         await world.client.get(MAP, "a", "default")
 
 
-async def test_what_delete_all_of_deleted_is_gone_for_readers_and_what_a_finalizer_holds_is_not(world: World) -> None:
+async def test_after_delete_all_of_only_objects_with_finalizers_are_visible(world: World) -> None:
     for name in "abc":
         await world.live.create(config_map(name, metadata={"labels": {"app": "web" if name != "c" else "db"}}))
     await world.live.create(config_map("d", "other"))
@@ -445,7 +445,7 @@ async def test_what_delete_all_of_deleted_is_gone_for_readers_and_what_a_finaliz
     assert world.cache.statistics().informers[0].overlay.entries == 0
 
 
-async def test_a_dry_run_of_delete_all_of_leaves_no_doubt(world: World) -> None:
+async def test_a_dry_run_of_delete_all_of_invalidates_nothing(world: World) -> None:
     await world.live.create(config_map("a"))
     await world.declare(MAP)
     await world.client.delete_all_of(MAP, "default", dry_run=True)
@@ -483,7 +483,7 @@ async def test_after_a_write_whose_outcome_is_unknown_the_next_read_asks_the_ser
 
 
 class SlowAnswers:
-    """Give the answers to some requests only when told to; the server has done what was asked by then."""
+    """A transport that delays the answers to some requests; the server has processed them by then."""
 
     def __init__(self, server: APIServer, method: str) -> None:
         self._server = server
@@ -512,7 +512,7 @@ async def test_after_a_cancelled_write_the_next_read_asks_the_server(world: Worl
     assert (await client.get(Database, "a", "default")).spec.size == 2
 
 
-async def test_what_is_written_while_the_server_is_asked_stays(world: World) -> None:
+async def test_writes_during_a_renewal_of_a_namespace_are_kept(world: World) -> None:
     await world.live.create(config_map("a"))
     await world.declare(MAP)
     world.hold_watches()
@@ -528,7 +528,7 @@ async def test_what_is_written_while_the_server_is_asked_stays(world: World) -> 
     assert [one.name for one in await world.client.list(MAP, "default")] == ["a", "b"]
 
 
-async def test_what_is_written_while_the_server_is_asked_for_one_object_stays(world: World) -> None:
+async def test_writes_during_a_renewal_of_one_object_are_kept(world: World) -> None:
     await world.live.create(config_map("a"))
     await world.declare(MAP)
     world.hold_watches()
@@ -545,7 +545,7 @@ async def test_what_is_written_while_the_server_is_asked_for_one_object_stays(wo
     assert (await world.client.get(MAP, "a", "default")).uid == made.uid
 
 
-async def test_a_repeated_deletion_that_finds_nothing_any_more_is_seen_at_once(world: World) -> None:
+async def test_a_repeated_deletion_of_a_missing_object_is_visible_immediately(world: World) -> None:
     made = await world.live.create(database("a"))
     await world.declare(Database)
     world.hold_watches()
@@ -570,7 +570,7 @@ async def test_after_a_write_to_a_subresource_the_next_read_asks_the_server(worl
     assert world.reads() == 1
 
 
-async def test_a_doubt_that_cannot_be_settled_is_no_older_answer(world: World) -> None:
+async def test_if_the_server_cannot_be_asked_the_read_fails_instead_of_returning_old_data(world: World) -> None:
     await world.live.create(database("a", size=1))
     await world.declare(Database)
     world.hold_watches()
@@ -585,7 +585,7 @@ async def test_a_doubt_that_cannot_be_settled_is_no_older_answer(world: World) -
     assert (await world.client.get(Database, "a", "default")).spec.size == 2
 
 
-async def test_a_doubt_that_nobody_asks_about_is_forgotten_after_a_minute(world: World) -> None:
+async def test_an_invalidation_without_readers_is_dropped_after_a_minute(world: World) -> None:
     await world.declare(Database)
     world.server.faults.add(lost=True, verb="create", times=None)
     with pytest.raises(OutcomeUnknown):
@@ -616,7 +616,9 @@ async def test_a_cached_client_of_one_namespace_reads_there(world: World) -> Non
 
 
 @pytest.mark.parametrize("minutes", [1, 5])
-async def test_a_deletion_that_the_watch_does_not_tell_of_for_minutes_stays_one(world: World, minutes: int) -> None:
+async def test_a_deletion_that_the_watch_does_not_deliver_for_minutes_remains_visible(
+    world: World, minutes: int
+) -> None:
     await world.live.create(database("a"))
     await world.declare(Database)
     world.hold_watches()
@@ -629,7 +631,7 @@ async def test_a_deletion_that_the_watch_does_not_tell_of_for_minutes_stays_one(
     assert (await world.client.get(Database, "a", "default")).spec.size == 9
 
 
-async def test_an_etcd_restore_forgets_the_overlay(world: World) -> None:
+async def test_an_etcd_restore_clears_the_overlay(world: World) -> None:
     for number in range(20):
         await world.live.create(config_map(f"n{number}"))
     await world.declare(MAP)
@@ -711,12 +713,12 @@ async def _sole_writer(steps: list[tuple[str, int]], seed: int) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(STEPS, st.integers(0, 5))
-def test_a_sole_writer_reads_what_the_server_holds(steps: list[tuple[str, int]], seed: int) -> None:
+def test_a_sole_writer_reads_what_the_server_has(steps: list[tuple[str, int]], seed: int) -> None:
     with virtual_time():
         asyncio.run(_sole_writer(steps, seed))
 
 
-# what a running reconcile hears
+# reports to the current reconcile
 
 
 class Cycle:
@@ -741,7 +743,7 @@ class Cycle:
         raise AssertionError
 
 
-async def test_reads_inside_a_reconcile_report_the_version_that_was_seen(world: World) -> None:
+async def test_reads_inside_a_reconcile_report_the_observed_version(world: World) -> None:
     made = await world.live.create(database("a"))
     await world.live.create(database("b"))
     await world.declare(Database)

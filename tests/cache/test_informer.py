@@ -64,7 +64,7 @@ def summary(event: CacheEvent) -> tuple[Any, ...]:
 
 
 class Heard:
-    """A handler that keeps what it hears."""
+    """A handler that records its events."""
 
     def __init__(self) -> None:
         self.events: list[CacheEvent] = []
@@ -110,7 +110,7 @@ async def test_changes_become_events(script: Script) -> None:
         assert informer.version() == "10"
 
 
-async def test_the_store_has_a_change_before_a_handler_hears_of_it(script: Script) -> None:
+async def test_the_store_is_updated_before_handlers_are_notified(script: Script) -> None:
     script.streamed("a", version=7, then=[modified("a", 8), deleted("a", 9), HOLD])
     informer = make(script)
     seen: list[tuple[Any, ...]] = []
@@ -124,7 +124,7 @@ async def test_the_store_has_a_change_before_a_handler_hears_of_it(script: Scrip
         assert seen == [("ADDED", 1), ("UPDATED", 8), ("DELETED", None)]
 
 
-async def test_a_late_handler_hears_of_what_is_there(script: Script) -> None:
+async def test_a_late_handler_is_notified_of_existing_objects(script: Script) -> None:
     script.streamed("a", "b", version=7)
     informer, heard = make(script), Heard()
     async with running(informer):
@@ -160,7 +160,7 @@ async def test_an_empty_list_is_synced_too(script: Script) -> None:
         assert informer.synced
 
 
-async def test_a_removed_handler_hears_nothing_more(script: Script) -> None:
+async def test_a_removed_handler_is_not_notified(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0, modified("a", 8), HOLD])
     informer, heard = make(script), Heard()
     registration = informer.add_handler(heard)
@@ -171,7 +171,7 @@ async def test_a_removed_handler_hears_nothing_more(script: Script) -> None:
         assert len(heard.events) == 1
 
 
-async def test_a_handler_that_fails_hurts_nobody_and_is_counted(
+async def test_a_failing_handler_is_counted_and_does_not_affect_others(
     script: Script, caplog: pytest.LogCaptureFixture
 ) -> None:
     script.streamed("a", version=7, then=[modified("a", 8), modified("a", 9), HOLD])
@@ -186,11 +186,11 @@ async def test_a_handler_that_fails_hurts_nobody_and_is_counted(
         assert len(heard.events) == 3
         assert registration.errors == 3
         assert informer.statistics().handler_errors == 3
-        assert [record.levelno for record in caplog.records if "a handler failed" in record.message] == [logging.ERROR]
+        assert [record.levelno for record in caplog.records if "handler failed" in record.message] == [logging.ERROR]
 
 
 async def test_a_slow_handler_loses_no_event_and_does_not_end_the_watch(script: Script) -> None:
-    """A handler that holds the loop holds the stream too; what came meanwhile is waiting, not lost, not silence."""
+    """A handler that blocks the loop blocks the stream, too. The data waits: it is not lost, and it is not silence."""
     changes = [modified("a", version) for version in range(8, 108)]
     script.streamed("a", version=7, then=[b"".join(changes[:50]), 1.0, *changes[50:], HOLD])
     informer, slow, heard = make(script), Heard(), Heard()
@@ -212,7 +212,7 @@ async def test_a_slow_handler_loses_no_event_and_does_not_end_the_watch(script: 
     assert len(script.asked) == 1
 
 
-async def test_a_raising_handler_loses_no_event_for_itself_either(script: Script) -> None:
+async def test_a_raising_handler_receives_all_later_events(script: Script) -> None:
     script.streamed("a", version=7, then=[*(modified("a", version) for version in range(8, 30)), HOLD])
     informer, heard = make(script), Heard()
 
@@ -228,18 +228,18 @@ async def test_a_raising_handler_loses_no_event_for_itself_either(script: Script
         assert informer.synced
 
 
-async def test_a_coroutine_function_is_refused_as_a_handler_and_as_an_index(script: Script) -> None:
+async def test_a_coroutine_function_is_rejected_as_a_handler_and_as_an_index(script: Script) -> None:
     async def later(event: Any) -> list[str]:
         return []
 
     informer = make(script)
-    with pytest.raises(TypeError, match="a handler of an informer is a plain function"):
+    with pytest.raises(TypeError, match="a handler of an informer must be a plain function"):
         informer.add_handler(later)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="an index is a plain function"):
+    with pytest.raises(TypeError, match="an index must be a plain function"):
         informer.store.add_index("later", later)  # type: ignore[arg-type]
 
 
-async def test_a_relist_finds_deletions_with_the_last_known_object_not_final(script: Script) -> None:
+async def test_a_relist_finds_deletions_and_marks_them_as_not_final(script: Script) -> None:
     script.streamed("a", "b", "c", version=7, then=[modified("b", 8), error_line(410, "Expired")])
     script.watch(added("c", 9), added("d", 10), bookmark(11, ends_initial=True), HOLD)
     informer, heard = make(script), Heard()
@@ -256,7 +256,7 @@ async def test_a_relist_finds_deletions_with_the_last_known_object_not_final(scr
         assert heard.replay() == {obj.request: obj for obj in informer.store}
 
 
-async def test_versions_that_are_no_numbers_are_compared_by_equality(script: Script) -> None:
+async def test_opaque_versions_are_compared_by_equality(script: Script) -> None:
     def event(type: str, name: str, version: str) -> bytes:
         return line(type, document(name, version))
 
@@ -265,7 +265,7 @@ async def test_versions_that_are_no_numbers_are_compared_by_equality(script: Scr
         event("ADDED", "b", "x1"),
         line("BOOKMARK", {"metadata": {"resourceVersion": "l1", "annotations": {"k8s.io/initial-events-end": "true"}}}),
         event("MODIFIED", "a", "x9"),  # the same again
-        event("MODIFIED", "a", "x1"),  # not lower: just another one
+        event("MODIFIED", "a", "x1"),  # not lower: only different
         event("DELETED", "b", "x0"),
         error_line(410, "Expired"),
     )
@@ -326,7 +326,9 @@ async def test_an_older_object_in_a_newer_list_means_that_history_was_rewritten(
         assert informer.statistics().reflectors.restarts == 1
 
 
-async def test_metadata_alone_and_one_of_several_namespaces_tell_of_a_rewritten_history_too(script: Script) -> None:
+async def test_rewritten_history_is_detected_with_metadata_only_and_in_one_of_several_namespaces(
+    script: Script,
+) -> None:
     first = added("a", 8, namespace="x")
     script.watch(first, bookmark(9, ends_initial=True), 2.0, error_line(410, "Expired"))
     script.watch(line_of("b", "y"), bookmark(9, ends_initial=True), HOLD)
@@ -338,20 +340,20 @@ async def test_metadata_alone_and_one_of_several_namespaces_tell_of_a_rewritten_
         assert {cached.name: cached.version for cached in informer.store} == {"a": 5, "b": 1}
 
 
-async def test_a_list_that_does_not_know_an_own_write_which_it_should_means_it_too(script: Script) -> None:
+async def test_a_list_without_an_own_write_that_it_should_contain_means_rewritten_history(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0, error_line(410, "Expired")])
     script.watch(added("a", 1), bookmark(50, ends_initial=True), HOLD)
     informer, restarts = make(script), []
     informer.on_restart(lambda: restarts.append(1))
     async with running(informer, 1):
-        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
+        informer.record_write("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
         await asyncio.sleep(5)
         assert script.asked[1].version == "40"
         assert restarts == [1]
         assert informer.overlay.get(Request("a", "prod")).version == 1  # type: ignore[union-attr]
 
 
-async def test_a_consistent_list_below_an_own_write_means_it_too(script: Script) -> None:
+async def test_a_consistent_list_older_than_an_own_write_means_rewritten_history(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0, error_line(410, "Expired")])
     for _ in range(5):
         script.refuse_watch(refused(504, "Timeout", "Too large resource version: 40, current: 30", retry_after=1))
@@ -359,24 +361,24 @@ async def test_a_consistent_list_below_an_own_write_means_it_too(script: Script)
     informer, restarts = make(script), []
     informer.on_restart(lambda: restarts.append(1))
     async with running(informer, 1):
-        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
+        informer.record_write("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
         await asyncio.sleep(60)
         assert restarts == [1]
 
 
-async def test_an_own_write_during_a_list_says_nothing_of_history(script: Script) -> None:
+async def test_an_own_write_during_a_list_does_not_mean_rewritten_history(script: Script) -> None:
     script.streamed("a", version=7, then=[error_line(410, "Expired")])
     script.watch(2.0, added("a", 1), bookmark(30, ends_initial=True), HOLD)
     informer, restarts = make(script), []
     informer.on_restart(lambda: restarts.append(1))
     async with running(informer, 1.9):
-        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
+        informer.record_write("update", Request("a", "prod"), msgspec.json.encode(document("a", 40)))
         await asyncio.sleep(5)
         assert restarts == []
         assert informer.overlay.get(Request("a", "prod")).version == 40  # type: ignore[union-attr]
 
 
-async def test_a_list_of_a_lagging_replica_says_nothing_of_history(script: Script) -> None:
+async def test_a_list_from_a_lagging_replica_does_not_mean_rewritten_history(script: Script) -> None:
     script.streamed("a", version=7, then=[modified("a", 8), error_line(410, "Expired")])
     script.watch(added("a", 5), bookmark(6, ends_initial=True))
     script.watch(added("a", 8), bookmark(9, ends_initial=True), HOLD)
@@ -397,7 +399,7 @@ def deepened(part: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("listed", ["streamed", "pages"])
-async def test_an_object_that_cannot_be_decoded_holds_up_no_other(script: Script, listed: str) -> None:
+async def test_an_object_that_cannot_be_decoded_does_not_block_others(script: Script, listed: str) -> None:
     names = [f"n{number}" for number in range(500)]
     if listed == "streamed":
         lines = [added(name, 1, spec="DEEP" if name == "n250" else {}) for name in names]
@@ -435,7 +437,7 @@ CHANGES = [
 ]
 
 
-async def test_an_object_that_becomes_unreadable_is_not_deleted_and_is_logged_once_a_version(
+async def test_an_object_that_becomes_unreadable_is_kept_and_logged_once_per_version(
     script: Script, caplog: pytest.LogCaptureFixture
 ) -> None:
     script.streamed("a", "b", version=7, then=[error_line(410, "Expired")])
@@ -456,7 +458,7 @@ async def test_an_object_that_becomes_unreadable_is_not_deleted_and_is_logged_on
     assert "prod/a" in told[0]
 
 
-async def test_what_has_no_name_is_passed_over_in_lists_and_watches(script: Script) -> None:
+async def test_objects_without_a_name_are_ignored_in_lists_and_watches(script: Script) -> None:
     nothing: list[Any] = [None, 5, [], {}, {"metadata": None}, {"metadata": []}, document("", 3)]
     script.refuse_watch(refused(400))
     script.list(document("a", 1), *nothing, document("b", 2), version=7)
@@ -471,7 +473,7 @@ async def test_what_has_no_name_is_passed_over_in_lists_and_watches(script: Scri
         assert script.asked[-1].version == "20"
 
 
-async def test_the_same_version_again_is_no_event(script: Script) -> None:
+async def test_the_same_version_again_causes_no_event(script: Script) -> None:
     script.streamed("a", version=7, then=[modified("a", 8), modified("a", 8), error_line(410, "Expired")])
     script.watch(added("a", 8), bookmark(9, ends_initial=True), HOLD)
     informer, heard = make(script), Heard()
@@ -480,7 +482,7 @@ async def test_the_same_version_again_is_no_event(script: Script) -> None:
         assert len(heard.events) == 2
 
 
-async def test_a_deletion_of_what_is_not_there_is_no_event(script: Script) -> None:
+async def test_a_deletion_of_an_unknown_object_causes_no_event(script: Script) -> None:
     script.streamed("a", version=7, then=[deleted("b", 8), deleted("a", 9, uid="an older incarnation"), HOLD])
     informer, heard = make(script), Heard()
     informer.add_handler(heard)
@@ -489,7 +491,7 @@ async def test_a_deletion_of_what_is_not_there_is_no_event(script: Script) -> No
         assert informer.statistics().stale == 1
 
 
-async def test_events_that_change_nothing_still_tell_how_far_the_watch_has_come(script: Script) -> None:
+async def test_events_without_a_change_still_advance_the_version(script: Script) -> None:
     late = [deleted("b", 8), deleted("a", 9, uid="an older incarnation"), modified("a", 10), bookmark(12)]
     script.streamed("a", version=7, then=[part for each in late for part in (1.0, each)])
     script.watch(HOLD)
@@ -503,7 +505,7 @@ async def test_events_that_change_nothing_still_tell_how_far_the_watch_has_come(
         assert script.asked[-1].version == "12"
 
 
-async def test_an_object_that_may_have_left_the_selector_is_not_finally_deleted(script: Script) -> None:
+async def test_a_deletion_that_may_be_a_departure_from_the_selector_is_not_final(script: Script) -> None:
     script.streamed("a", version=7, then=[deleted("a", 8), HOLD])
     informer, heard = make(script, label_selector="app=web"), Heard()
     informer.add_handler(heard)
@@ -513,7 +515,7 @@ async def test_an_object_that_may_have_left_the_selector_is_not_finally_deleted(
     assert script.asked[0].query["labelSelector"] == "app=web"
 
 
-async def test_several_namespaces_are_watched_each_by_itself(script: Script) -> None:
+async def test_each_of_several_namespaces_has_its_own_watch(script: Script) -> None:
     initial = [line_of("a", "x"), bookmark(7, ends_initial=True), HOLD]
     script.watch(*initial)
     script.watch(5.0, line_of("a", "y"), bookmark(5, ends_initial=True), 1.0, error_line(410, "Expired"))
@@ -539,7 +541,7 @@ def line_of(name: str, namespace: str) -> bytes:
     return added(name, 1, namespace=namespace)
 
 
-async def test_when_versions_fall_everything_starts_anew(script: Script) -> None:
+async def test_when_versions_decrease_everything_is_listed_again(script: Script) -> None:
     script.streamed("a", "b", "c", version=70, then=[modified("a", 80, spec={"size": 8}), 2.0, error_line(410)])
     script.watch(bookmark(6, ends_initial=True))
     restored = [added("a", 3, spec={"size": 1}), added("b", 2), added("c", 4, uid="other"), added("d", 5)]
@@ -549,7 +551,7 @@ async def test_when_versions_fall_everything_starts_anew(script: Script) -> None
     told: list[Any] = []
 
     def restarted() -> None:
-        # By now readers must not find anything of the past.
+        # From now on readers must not find objects of the lost history.
         told.append((informer.overlay.get(Request("a", "prod")), len(heard.events), informer.version()))
 
     def broken() -> None:
@@ -558,7 +560,7 @@ async def test_when_versions_fall_everything_starts_anew(script: Script) -> None
     informer.on_restart(broken)
     informer.on_restart(restarted)
     async with running(informer, 1):
-        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 90)))
+        informer.record_write("update", Request("a", "prod"), msgspec.json.encode(document("a", 90)))
         await asyncio.sleep(30)
         ((found, heard_before, version),) = told
         assert (found.version, found.decode()["spec"]) == (3, {"size": 1})
@@ -604,7 +606,7 @@ async def test_a_resync_repeats_all_objects_with_jitter(script: Script) -> None:
         assert times[0] != times[1] - times[0]
 
 
-async def test_the_shortest_resync_period_counts_even_if_asked_for_later(script: Script) -> None:
+async def test_the_shortest_resync_period_applies_even_if_requested_later(script: Script) -> None:
     script.streamed("a", version=7)
     informer, heard = make(script), Heard()
     informer.add_handler(heard)
@@ -615,11 +617,11 @@ async def test_the_shortest_resync_period_counts_even_if_asked_for_later(script:
         informer.resync_every(None)
         await asyncio.sleep(100)
         assert 8 <= len(heard.events) - 1 <= 11
-    with pytest.raises(ValueError, match="must be more than 0 s"):
+    with pytest.raises(ValueError, match="must be more than 0 seconds"):
         informer.resync_every(0)
 
 
-async def test_a_kind_that_is_not_served_yet_is_looked_for_with_back_off(script: Script) -> None:
+async def test_discovery_of_a_kind_that_is_not_served_is_retried_with_backoff(script: Script) -> None:
     script.streamed("a", version=7)
     asked: list[float] = []
 
@@ -633,9 +635,9 @@ async def test_a_kind_that_is_not_served_yet_is_looked_for_with_back_off(script:
     async with running(informer, 30):
         assert sum(at < 1 for at in asked) <= 2
         assert 3 <= len(asked) <= 9
-        with pytest.raises(CacheNotSynced, match=r"not known yet: find out how example.com/v1/Database is served: 404"):
+        with pytest.raises(CacheNotSynced, match=r"was not discovered yet: discover example.com/v1/Database: 404"):
             assert informer.resource
-        with pytest.raises(CacheNotSynced, match=r"not synced after 1 s: find out how .* is served: 404 Not Found"):
+        with pytest.raises(CacheNotSynced, match=r"not synced after 1 s: discover .*: 404 Not Found"):
             await informer.wait_synced(1)
         await asyncio.sleep(90)
         assert informer.synced
@@ -643,7 +645,7 @@ async def test_a_kind_that_is_not_served_yet_is_looked_for_with_back_off(script:
         assert informer.last_error is None
 
 
-async def test_a_long_list_leaves_the_loop_to_others(script: Script) -> None:
+async def test_a_long_list_yields_to_the_event_loop(script: Script) -> None:
     names = [f"n{number}" for number in range(3000)]
     script.streamed(*names, version=9000)
     informer = make(script)
@@ -662,7 +664,7 @@ async def test_a_long_list_leaves_the_loop_to_others(script: Script) -> None:
         assert len(set(progress)) > 3
 
 
-async def test_a_backlog_of_events_leaves_the_loop_to_others(script: Script) -> None:
+async def test_a_backlog_of_events_yields_to_the_event_loop(script: Script) -> None:
     script.streamed("a", version=7, then=[b"".join(modified("a", 8 + number) for number in range(3000)), HOLD])
     informer = make(script)
     versions: set[str] = set()
@@ -705,15 +707,15 @@ WRITES: list[tuple[str, str, dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("verb", "name", "answer", "names"), WRITES)
-async def test_answers_to_writes_are_understood(
+async def test_answers_to_writes_are_interpreted(
     script: Script, verb: str, name: str, answer: dict[str, Any], names: list[str]
 ) -> None:
     script.streamed("a", version=7)
     informer = make(script)
     async with running(informer):
-        informer.wrote(verb, Request(name, "prod"), msgspec.json.encode(answer))
+        informer.record_write(verb, Request(name, "prod"), msgspec.json.encode(answer))
         assert sorted(obj.name for obj in informer.overlay.list()) == names
-        informer.wrote(verb, Request(name, "prod"), b"no JSON")
+        informer.record_write(verb, Request(name, "prod"), b"no JSON")
 
 
 @pytest.mark.parametrize(
@@ -729,18 +731,18 @@ async def test_answers_to_writes_are_understood(
         ({"field_selector": "spec.unknown=a"}, False),
     ],
 )
-async def test_what_is_outside_selector_or_namespaces_is_not_laid_over(
+async def test_writes_outside_the_selector_or_namespaces_are_not_laid_over(
     script: Script, scope: dict[str, Any], laid_over: bool
 ) -> None:
     script.streamed(version=7)
     informer = make(script, **scope)
     async with running(informer):
         answer = document("b", 9, metadata={"labels": {"app": "web"}})
-        informer.wrote("create", Request("b", "prod"), msgspec.json.encode(answer))
+        informer.record_write("create", Request("b", "prod"), msgspec.json.encode(answer))
         assert (informer.overlay.get(Request("b", "prod")) is not None) is laid_over
 
 
-async def test_an_overlay_goes_through_the_same_transform(script: Script) -> None:
+async def test_own_writes_are_transformed_like_watched_objects(script: Script) -> None:
     def transform(doc: dict[str, Any]) -> dict[str, Any]:
         doc["metadata"]["labels"] = {"seen": "yes"}
         return doc
@@ -749,24 +751,24 @@ async def test_an_overlay_goes_through_the_same_transform(script: Script) -> Non
     informer = make(script, transform=transform, label_selector="app=web")
     async with running(informer):
         answer = document("b", 9, metadata={"labels": {"app": "web"}})
-        informer.wrote("create", Request("b", "prod"), msgspec.json.encode(answer))
+        informer.record_write("create", Request("b", "prod"), msgspec.json.encode(answer))
         found = informer.overlay.get(Request("b", "prod"))
         assert found is not None
         assert found.labels == {"seen": "yes"}
 
 
-async def test_metadata_alone_is_asked_for_and_laid_over(script: Script) -> None:
+async def test_with_metadata_only_only_metadata_is_requested_and_laid_over(script: Script) -> None:
     script.streamed("a", version=7)
     informer = make(script, metadata_only=True)
     async with running(informer):
         assert script.asked[0].metadata_only
-        informer.wrote("update", Request("a", "prod"), msgspec.json.encode(document("a", 9, spec={"size": 1})))
+        informer.record_write("update", Request("a", "prod"), msgspec.json.encode(document("a", 9, spec={"size": 1})))
         found = informer.overlay.get(Request("a", "prod"))
         assert found is not None
         assert found.decode() == document("a", 9)
 
 
-async def test_statistics_sum_up(script: Script) -> None:
+async def test_statistics_are_totals(script: Script) -> None:
     script.streamed("a", version=7, then=[modified("a", 8), bookmark(9), error_line(500, message="tired")])
     script.streamed("a", version=10)
     informer = make(script)

@@ -1,4 +1,4 @@
-"""Objects that do not fit their class, or cannot be decoded: lists return the others and name these."""
+"""Objects that do not fit their class or cannot be decoded: lists return the others and report these."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CrateContent(Model):
 
 
 class Crate(Resource[CrateContent], group="unreadable.reconciler.dev", version="v1"):
-    """A crate, of which the server allows more than the class."""
+    """A crate; the server allows more than the class."""
 
 
 async def filled(apiserver: APIServer, client: Client) -> None:
@@ -57,7 +57,7 @@ async def reader(apiserver: APIServer, client: Client, request: pytest.FixtureRe
         ]
 
 
-async def test_a_typed_list_names_what_does_not_fit_and_returns_the_others(reader: Any) -> None:
+async def test_a_typed_list_reports_invalid_objects_and_returns_the_others(reader: Any) -> None:
     found = await reader(Crate, "default")
     assert summary(found) == (["a", "z"], [("deep", "default"), ("heavy", "default")])
     heavy = next(item for item in found.invalid if item.name == "heavy")
@@ -68,7 +68,7 @@ async def test_a_typed_list_names_what_does_not_fit_and_returns_the_others(reade
     assert "default/heavy" in str(heavy.error)
 
 
-async def test_an_untyped_list_names_what_cannot_be_decoded(reader: Any) -> None:
+async def test_an_untyped_list_reports_objects_that_cannot_be_decoded(reader: Any) -> None:
     found = await reader("unreadable.reconciler.dev/v1/Crate", "default")
     assert summary(found) == (["a", "heavy", "z"], [("deep", "default")])
     assert "default/deep cannot be decoded" in str(found.invalid[0].error)
@@ -104,7 +104,7 @@ async def test_a_get_names_object_and_field(apiserver: APIServer, client: Client
                 await reads.wait_for(Crate, "heavy", "default", until=lambda _: True, timeout=5)
 
 
-async def test_a_read_that_asks_the_server_after_a_doubt_takes_no_invalid_object_for_gone(
+async def test_a_read_from_the_server_does_not_mistake_an_invalid_object_for_a_deleted_one(
     apiserver: APIServer, client: Client
 ) -> None:
     await filled(apiserver, client)
@@ -113,8 +113,8 @@ async def test_a_read_that_asks_the_server_after_a_doubt_takes_no_invalid_object
         informer = await cache.informer(Crate)
         await cache.wait_synced(30)
         cached = CachedClient(breaking, cache)
-        informer.overlay.doubt(Request("deep", "default"))
-        informer.overlay.doubt_all("default")
+        informer.overlay.invalidate(Request("deep", "default"))
+        informer.overlay.invalidate_all("default")
         assert summary(await cached.list(Crate)) == (["a", "z"], [("deep", "default"), ("heavy", "default")])
 
 
@@ -128,7 +128,7 @@ class Noting(Reconciler):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_mapper_gets_what_can_be_read(apiserver: APIServer, client: Client, *, is_async: bool) -> None:
+async def test_a_mapper_gets_the_readable_parts(apiserver: APIServer, client: Client, *, is_async: bool) -> None:
     await filled(apiserver, client)
     types: dict[str, type] = {}
 

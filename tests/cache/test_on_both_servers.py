@@ -19,9 +19,9 @@ MAP = "v1/ConfigMap"
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition that must come true; the limit is only there to end a hanging test."""
+    """Wait until a condition is true; the limit only ends a hanging test."""
     async with asyncio.timeout(50):
-        while not condition():  # noqa: ASYNC110 - what is awaited has no event to wait for
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
 
 
@@ -31,7 +31,7 @@ def config_map(cluster: Cluster, name: str, *, value: str = "1", namespace: str 
 
 
 class Replay:
-    """A handler that does with what it hears what the store does."""
+    """A handler that does with its events what the store does."""
 
     def __init__(self, informer: Informer) -> None:
         self.state: dict[Request, CachedObject] = {}
@@ -101,7 +101,7 @@ async def test_a_list_is_streamed_and_bookmarked(cluster: Cluster, cache: Cache)
     assert informer.version() == informer.version(cluster.namespace) != ""
 
 
-async def test_after_a_refresh_what_was_written_before_is_there(cluster: Cluster, cache: Cache) -> None:
+async def test_a_refresh_delivers_all_earlier_writes(cluster: Cluster, cache: Cache) -> None:
     informer = await cache.informer(MAP)
     await cache.wait_synced(30)
     for number in range(20):
@@ -110,7 +110,7 @@ async def test_after_a_refresh_what_was_written_before_is_there(cluster: Cluster
         assert versions(informer)[made.name] == made.resource_version
 
 
-async def test_selectors_leave_and_enter(cluster: Cluster, cache: Cache) -> None:
+async def test_objects_leave_and_enter_a_selector(cluster: Cluster, cache: Cache) -> None:
     client, ns = cluster.client, cluster.namespace
     await client.create(config_map(cluster, "web", labels={"app": "web"}))
     await client.create(config_map(cluster, "db", labels={"app": "db"}))
@@ -126,7 +126,7 @@ async def test_selectors_leave_and_enter(cluster: Cluster, cache: Cache) -> None
     assert (left.object.name, left.final) == ("web", False)
 
 
-async def test_metadata_alone_and_a_transform(cluster: Cluster, cache: Cache) -> None:
+async def test_metadata_only_and_a_transform(cluster: Cluster, cache: Cache) -> None:
     client = cluster.client
     owner = await client.create(config_map(cluster, "owner"))
     await client.apply(config_map(cluster, "owned", value="secret"), owner=owner)
@@ -161,7 +161,7 @@ async def test_several_namespaces_and_no_other(cluster: Cluster) -> None:
         assert found == {cluster.namespace, others[0]}
 
 
-async def test_own_writes_are_read_back_at_once(cluster: Cluster, cache: Cache) -> None:
+async def test_own_writes_are_visible_immediately(cluster: Cluster, cache: Cache) -> None:
     ns = cluster.namespace
     await cache.informer(MAP)
     await cache.wait_synced(30)

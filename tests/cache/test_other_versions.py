@@ -1,4 +1,4 @@
-"""A kind that is cached in one version of the API and written in another: writes are read back all the same."""
+"""A kind cached in one version of the API and written in another: writes are visible anyway."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def hold_watches(apiserver: APIServer) -> None:
 
 
 @pytest.mark.parametrize("through", ["cached", "live"])
-async def test_writes_in_another_version_are_read_back(
+async def test_writes_in_another_version_are_visible(
     apiserver: APIServer, cached: tuple[CachedClient, Informer], through: str
 ) -> None:
     client, _ = cached
@@ -72,7 +72,7 @@ async def test_writes_in_another_version_are_read_back(
     assert len(await client.list(V1, "default")) == 0
 
 
-async def test_once_the_watch_has_told_of_it_nobody_asks_the_server(
+async def test_after_the_watch_delivers_the_write_reads_do_not_ask_the_server(
     apiserver: APIServer, cached: tuple[CachedClient, Informer]
 ) -> None:
     client, informer = cached

@@ -1,4 +1,4 @@
-"""A cache that holds the part of a kind that its process answers for."""
+"""A cache of the part of a kind that its process is responsible for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient, HashRange, Informer, Partition
-from reconciler.cache.store.partition import fnv1a
+from reconciler.cache.scope import fnv1a
 from reconciler.client import Client
 from reconciler.errors import NotFound
 from reconciler.meta import Request
@@ -47,11 +47,11 @@ def test_the_hash_is_fnv_1a_of_64_bits(text: str, expected: int) -> None:
 
 
 @given(of=st.integers(1, 50), uid=st.uuids())
-def test_each_uid_is_in_one_share_and_no_other(of: int, uid: object) -> None:
+def test_each_uid_is_in_exactly_one_share(of: int, uid: object) -> None:
     assert sum(HashRange.share(index, of).holds(str(uid)) for index in range(of)) == 1
 
 
-def test_a_share_is_asked_for_in_the_words_of_the_api() -> None:
+def test_a_share_is_requested_in_the_syntax_of_the_api() -> None:
     assert [str(HashRange.share(index, 2)) for index in range(2)] == [
         "shardRange(object.metadata.uid, '0x0000000000000000', '0x8000000000000000')",
         "shardRange(object.metadata.uid, '0x8000000000000000', '0x10000000000000000')",
@@ -77,7 +77,7 @@ async def test_shares_are_disjoint_and_complete_on_a_server_that_does_not_filter
 
 
 @pytest.mark.virtual_time
-async def test_a_namesake_with_another_uid_belongs_where_its_own_hash_says() -> None:
+async def test_a_new_object_under_the_same_name_belongs_to_the_share_of_its_own_uid() -> None:
     ranges = [HashRange.share(index, 2) for index in range(2)]
     async with (
         APIServer() as server,
@@ -115,7 +115,7 @@ async def test_labels_narrow_every_informer_of_the_kind_and_reads_of_it() -> Non
 
 
 @pytest.mark.virtual_time
-async def test_an_object_that_an_own_write_sends_away_is_not_read_again_until_it_comes_back() -> None:
+async def test_an_object_that_an_own_write_moves_to_another_share_is_hidden_until_it_returns() -> None:
     async with APIServer() as server, Client(server) as live:
         await live.create(config_map("a", shard="me"))
         async with cache_of(live, Partition(labels="shard=me")) as cache:
@@ -137,7 +137,7 @@ async def test_an_object_that_an_own_write_sends_away_is_not_read_again_until_it
 
 
 @pytest.mark.virtual_time
-async def test_a_kind_that_is_not_shared_out_is_watched_whole() -> None:
+async def test_a_kind_without_a_partition_is_watched_completely() -> None:
     async with APIServer() as server, Client(server) as live:
         await live.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "default"}})
         async with cache_of(live, Partition(labels="shard=me")) as cache:

@@ -1,4 +1,4 @@
-"""The reflector, stage by stage, against a server that says what is written down here."""
+"""The reflector, step by step, against a scripted server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reconciler.cache import CachedObject
-from reconciler.cache.reflector.wire import WireReader
+from reconciler.cache.decoding import WireReader
 from reconciler.errors import NotSent, OutcomeUnknown
 from tests.cache.scripted import (
     GVK,
@@ -55,7 +55,7 @@ async def test_the_first_list_is_streamed_and_consistent(script: Script) -> None
     assert asked.version is None
 
 
-async def test_the_stream_goes_on_as_the_watch(script: Script) -> None:
+async def test_the_stream_continues_as_the_watch(script: Script) -> None:
     script.streamed("a", version=7, then=[modified("a", 8), added("b", 9), deleted("a", 10), HOLD])
     mirror = Mirror(script)
     await mirror.run(1)
@@ -106,7 +106,7 @@ async def test_a_page_that_expires_is_followed_by_a_list_without_pages(script: S
     assert script.asked[3].query == {}
 
 
-async def test_pages_come_first_where_that_is_asked_for_and_again_after_a_gap(script: Script) -> None:
+async def test_pages_are_used_if_requested_and_again_after_a_gap(script: Script) -> None:
     script.list(document("a", 1), version=7, token="more")
     script.list(document("b", 2), version=7)
     script.watch(error_line(410, "Expired"))
@@ -119,7 +119,7 @@ async def test_pages_come_first_where_that_is_asked_for_and_again_after_a_gap(sc
     assert script.asked[4].version == "9"
 
 
-async def test_who_may_not_list_gets_a_streamed_list_although_pages_were_asked_for(script: Script) -> None:
+async def test_if_listing_is_forbidden_the_list_is_streamed_although_pages_were_requested(script: Script) -> None:
     script.refuse_list(refused(403, "Forbidden"))
     script.streamed("a", version=7)
     mirror = Mirror(script, in_pages=True)
@@ -127,7 +127,7 @@ async def test_who_may_not_list_gets_a_streamed_list_although_pages_were_asked_f
     assert mirror.told == [("list", ["a"], 7)]
 
 
-async def test_the_next_page_is_asked_for_before_the_one_at_hand_is_read(script: Script) -> None:
+async def test_the_next_page_is_requested_before_the_current_one_is_decoded(script: Script) -> None:
     read: list[tuple[str, int]] = []
 
     class Reader(WireReader):
@@ -143,7 +143,7 @@ async def test_the_next_page_is_asked_for_before_the_one_at_hand_is_read(script:
     assert read == [("a", 2), ("b", 2)]
 
 
-async def test_a_failed_page_leaves_nothing_behind_when_the_one_before_it_cannot_be_read(script: Script) -> None:
+async def test_a_failed_page_leaves_no_task_behind_when_decoding_the_previous_one_fails(script: Script) -> None:
     left: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context))
 
@@ -163,7 +163,7 @@ async def test_a_failed_page_leaves_nothing_behind_when_the_one_before_it_cannot
     assert left == []
 
 
-async def test_when_it_is_stopped_in_the_middle_of_a_page_the_request_for_the_next_one_has_ended() -> None:
+async def test_stopping_in_the_middle_of_a_page_ends_the_request_for_the_next_one() -> None:
     ended: list[str] = []
     second = asyncio.Event()
 
@@ -199,7 +199,7 @@ async def test_a_stream_cut_before_its_end_mark_is_followed_by_pages_once(script
     assert [asked.streams for asked in script.asked] == [True, False, False, True]
 
 
-async def test_after_an_expired_page_one_list_comes_without_pages_whatever_becomes_of_it(script: Script) -> None:
+async def test_after_an_expired_page_one_list_is_unpaged_even_if_it_fails(script: Script) -> None:
     script.list(document("a", 1), version=7, token="next")
     script.refuse_list(refused(410, "Expired"))
     script.refuse_list(refused(504, "Timeout"))  # the whole list is too much
@@ -215,7 +215,7 @@ async def test_after_an_expired_page_one_list_comes_without_pages_whatever_becom
     assert mirror.told == [("list", ["a", "b"], 8), ("list", ["a"], 9)]
 
 
-async def test_a_server_that_knows_no_streamed_lists_is_found_by_its_silence(script: Script) -> None:
+async def test_a_server_without_streamed_lists_is_recognized_by_its_silence(script: Script) -> None:
     script.watch(added("a", 1), HOLD)
     script.list(document("a", 1), version=7)
     script.watch(error_line(410, "Expired"))
@@ -238,7 +238,7 @@ async def test_later_lists_are_not_older_than_what_is_known(script: Script) -> N
     assert later == [("8", "NotOlderThan"), ("11", "NotOlderThan"), ("11", "NotOlderThan")]
 
 
-async def test_version_zero_is_never_sent(script: Script) -> None:
+async def test_version_zero_is_never_requested(script: Script) -> None:
     script.refuse_watch(refused(400))
     script.list(document("a", "0"), version=0)  # an aggregated API without versions
     script.watch(added("a", 0), 5.0)
@@ -250,7 +250,7 @@ async def test_version_zero_is_never_sent(script: Script) -> None:
     assert [asked.version for asked in script.asked] == [None] * 5
 
 
-async def test_a_list_that_is_no_list_is_a_failure(script: Script) -> None:
+async def test_an_answer_that_is_not_a_list_is_a_failure(script: Script) -> None:
     script.refuse_watch(refused(400))
     script.answers.append(("list", b"<html>sign in</html>"))
     script.list(version=7)
@@ -272,7 +272,7 @@ async def test_events_and_bookmarks_advance_the_version(script: Script) -> None:
     assert mirror.told[-1] == ("BOOKMARK", 20)
 
 
-async def test_a_normal_close_is_resumed_at_once_without_a_list(script: Script) -> None:
+async def test_after_a_normal_close_the_watch_resumes_immediately_without_a_list(script: Script) -> None:
     script.streamed("a", version=7, then=[300.0])
     script.watch(300.0)
     script.watch(HOLD)
@@ -285,7 +285,7 @@ async def test_a_normal_close_is_resumed_at_once_without_a_list(script: Script) 
     assert mirror.reflector.statistics().failures == 0
 
 
-async def test_watches_that_end_after_an_event_are_not_opened_in_a_hot_loop(script: Script) -> None:
+async def test_watches_that_end_after_an_event_are_not_reopened_in_a_hot_loop(script: Script) -> None:
     script.streamed("a", version=7, then=[])
     for version in range(8, 1000):
         script.watch(modified("a", version) if version % 2 else bookmark(version))
@@ -305,7 +305,7 @@ async def test_watches_that_end_after_an_event_are_not_opened_in_a_hot_loop(scri
         (error_line(429, "TooManyRequests", retryAfterSeconds=1), "watch", "12"),
     ],
 )
-async def test_after_an_error_inside_the_stream_the_last_event_is_where_it_goes_on(
+async def test_after_an_error_inside_the_stream_the_watch_resumes_at_the_last_event(
     script: Script, error: bytes, verb: str, version: str
 ) -> None:
     script.refuse_watch(refused(400))
@@ -331,7 +331,7 @@ async def test_the_watch_timeout_is_drawn_from_five_to_ten_minutes(script: Scrip
     assert len(timeouts) > 10
 
 
-async def test_a_list_older_than_what_is_known_is_left_out_and_asked_for_again_consistently(script: Script) -> None:
+async def test_a_list_older_than_what_is_known_is_ignored_and_repeated_consistently(script: Script) -> None:
     script.refuse_watch(refused(400))
     script.list(document("a", 5), version=7)
     script.watch(error_line(410, "Expired"))
@@ -344,9 +344,9 @@ async def test_a_list_older_than_what_is_known_is_left_out_and_asked_for_again_c
     assert mirror.reflector.statistics().stale_lists == 1
 
 
-async def test_a_consistent_list_below_what_is_known_is_a_restart(script: Script) -> None:
+async def test_a_consistent_list_older_than_what_is_known_is_a_restart(script: Script) -> None:
     script.streamed("a", version=70, then=[error_line(410, "Expired")])
-    script.watch(bookmark(3, ends_initial=True))  # an answer to "not older than 70": not to be believed yet
+    script.watch(bookmark(3, ends_initial=True))  # an answer to "not older than 70": not trusted yet
     script.streamed("b", version=4)
     mirror = Mirror(script)
     await mirror.run(30)
@@ -356,7 +356,7 @@ async def test_a_consistent_list_below_what_is_known_is_a_restart(script: Script
 
 
 @pytest.mark.parametrize("fallen", [bookmark(5), modified("a", 5)])
-async def test_versions_that_fall_within_a_watch_are_settled_by_a_consistent_list(
+async def test_decreasing_versions_within_a_watch_are_resolved_by_a_consistent_list(
     script: Script, fallen: bytes
 ) -> None:
     script.streamed("a", version=70, then=[fallen, HOLD])
@@ -370,7 +370,7 @@ async def test_versions_that_fall_within_a_watch_are_settled_by_a_consistent_lis
 TOO_LARGE = {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]}
 
 
-async def test_a_server_that_is_behind_is_waited_for_and_no_error(
+async def test_a_server_that_is_behind_is_waited_for_without_an_error(
     script: Script, caplog: pytest.LogCaptureFixture
 ) -> None:
     script.streamed("a", version=70, then=[error_line(410, "Expired")])
@@ -402,7 +402,7 @@ async def test_a_server_that_stays_behind_is_asked_for_a_consistent_list(script:
     assert mirror.told[-1] == ("restart", ["b"], 4)
 
 
-async def test_a_version_that_is_no_number_is_passed_on_as_it_is(script: Script) -> None:
+async def test_an_opaque_version_is_passed_on_unchanged(script: Script) -> None:
     script.refuse_watch(refused(400))
     script.list(document("a", "x1"), version="opaque-1")
     script.watch(modified("a", "x2"), 5.0)  # type: ignore[arg-type]
@@ -414,7 +414,7 @@ async def test_a_version_that_is_no_number_is_passed_on_as_it_is(script: Script)
 # 410
 
 
-async def test_410_inside_the_watch_lists_anew_at_once(script: Script) -> None:
+async def test_410_inside_the_watch_lists_again_immediately(script: Script) -> None:
     script.streamed("a", version=7, then=[200.0, error_line(410, "Expired")])
     script.streamed("a", version=9)
     mirror = Mirror(script)
@@ -424,7 +424,7 @@ async def test_410_inside_the_watch_lists_anew_at_once(script: Script) -> None:
     assert mirror.reflector.statistics().expired == 1
 
 
-async def test_410_as_the_answer_to_a_watch_lists_anew(script: Script) -> None:
+async def test_410_as_the_answer_to_a_watch_lists_again(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0])
     script.refuse_watch(refused(410, "Expired"))
     script.streamed("a", version=9)
@@ -433,7 +433,7 @@ async def test_410_as_the_answer_to_a_watch_lists_anew(script: Script) -> None:
     assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 9)]
 
 
-async def test_410_as_the_answer_to_a_list_asks_without_a_version(script: Script) -> None:
+async def test_410_as_the_answer_to_a_list_lists_without_a_version(script: Script) -> None:
     script.refuse_watch(refused(400))
     script.list(version=7)
     script.watch(error_line(410, "Expired"))
@@ -444,7 +444,7 @@ async def test_410_as_the_answer_to_a_list_asks_without_a_version(script: Script
     assert [asked.version for asked in script.asked if asked.verb == "list"] == [None, "7", None]
 
 
-async def test_410_inside_the_initial_events_asks_without_a_version(script: Script) -> None:
+async def test_410_inside_the_initial_events_lists_without_a_version(script: Script) -> None:
     script.streamed("a", version=7, then=[error_line(410, "Expired")])
     script.watch(added("a", 1), error_line(410, "Expired"))
     script.streamed("a", version=9)
@@ -454,7 +454,7 @@ async def test_410_inside_the_initial_events_asks_without_a_version(script: Scri
     assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 9)]
 
 
-async def test_410_again_and_again_is_not_a_hot_loop(script: Script) -> None:
+async def test_repeated_410_is_not_a_hot_loop(script: Script) -> None:
     for version in range(7, 57):
         script.streamed("a", version=version, then=[error_line(410, "Expired")])
     await Mirror(script).run(60)
@@ -464,7 +464,7 @@ async def test_410_again_and_again_is_not_a_hot_loop(script: Script) -> None:
 # 429
 
 
-async def test_429_waits_as_long_as_told_and_keeps_the_version(script: Script) -> None:
+async def test_429_honors_retry_after_and_keeps_the_version(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0])
     script.refuse_watch(refused(429, "TooManyRequests", retry_after=20))
     script.watch(HOLD)
@@ -473,7 +473,7 @@ async def test_429_waits_as_long_as_told_and_keeps_the_version(script: Script) -
     assert 20 <= gaps(script)[1] <= 22
 
 
-async def test_429_inside_the_watch_waits_as_long_as_told_and_keeps_the_version(script: Script) -> None:
+async def test_429_inside_the_watch_honors_retry_after_and_keeps_the_version(script: Script) -> None:
     script.streamed("a", version=7, then=[error_line(429, "TooManyRequests", retryAfterSeconds=20)])
     script.watch(HOLD)
     await Mirror(script).run(60)
@@ -481,7 +481,7 @@ async def test_429_inside_the_watch_waits_as_long_as_told_and_keeps_the_version(
     assert 20 <= gaps(script)[0] <= 22
 
 
-async def test_429_on_the_streamed_list_asks_for_the_same_again(script: Script) -> None:
+async def test_429_on_the_streamed_list_repeats_the_same_request(script: Script) -> None:
     script.refuse_watch(refused(429, "TooManyRequests", retry_after=5))
     script.streamed("a", version=7)
     await Mirror(script).run(60)
@@ -489,14 +489,14 @@ async def test_429_on_the_streamed_list_asks_for_the_same_again(script: Script) 
     assert 5 <= gaps(script)[0] <= 5.5
 
 
-async def test_429_without_a_time_backs_off(script: Script) -> None:
+async def test_429_without_retry_after_backs_off(script: Script) -> None:
     for _ in range(100):
         script.refuse_watch(refused(429, "TooManyRequests"))
     await Mirror(script).run(10)
     assert len(script.asked) <= 6
 
 
-# everything else that can go wrong
+# other failures
 
 FAILURES = [
     NotSent("connection refused"),
@@ -522,7 +522,7 @@ async def test_every_failure_of_a_list_backs_off(script: Script, failure: Except
 @pytest.mark.parametrize(
     "failure", FAILURES, ids=lambda error: f"{type(error).__name__}-{getattr(error, 'status', '')}"
 )
-async def test_every_failure_of_a_watch_backs_off_and_is_survived(script: Script, failure: Exception) -> None:
+async def test_every_failure_of_a_watch_backs_off_and_the_watch_resumes(script: Script, failure: Exception) -> None:
     script.streamed("a", version=7, then=[2.0])
     script.refuse_watch(failure)
     mirror = Mirror(script)
@@ -532,7 +532,7 @@ async def test_every_failure_of_a_watch_backs_off_and_is_survived(script: Script
 
 
 @pytest.mark.parametrize("failure", [NotSent("refused"), OutcomeUnknown("reset"), refused(500), refused(503)])
-async def test_after_trouble_of_the_server_the_newest_object_tells_whether_the_version_still_holds(
+async def test_after_trouble_with_the_server_the_newest_object_decides_whether_the_version_is_still_valid(
     script: Script, failure: Exception
 ) -> None:
     script.streamed("a", "b", version=7, then=[2.0])
@@ -548,7 +548,7 @@ async def test_after_trouble_of_the_server_the_newest_object_tells_whether_the_v
     assert len(mirror.told) == 1
 
 
-async def test_objects_that_changed_during_the_trouble_prove_nothing_and_the_next_one_is_looked_at(
+async def test_objects_that_changed_during_the_trouble_prove_nothing_and_the_next_one_is_checked(
     script: Script,
 ) -> None:
     script.streamed("a", "b", "c", version=7, then=[2.0])
@@ -602,7 +602,7 @@ async def test_a_server_with_another_history_is_listed_even_when_its_versions_ha
     assert mirror.told[-1] == ("restart" if version < 7 else "list", ["c"], version)
 
 
-async def test_who_may_only_watch_goes_on_from_the_version_that_is_known(script: Script) -> None:
+async def test_a_client_that_may_only_watch_resumes_at_the_known_version(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0])
     script.refuse_watch(NotSent("connection refused"))
     script.refuse_list(refused(403))
@@ -612,7 +612,7 @@ async def test_who_may_only_watch_goes_on_from_the_version_that_is_known(script:
 
 
 @pytest.mark.parametrize("code", [400, 404, 422])
-async def test_a_watch_refused_for_what_it_asks_is_followed_by_a_list(script: Script, code: int) -> None:
+async def test_a_watch_rejected_for_its_parameters_is_followed_by_a_list(script: Script, code: int) -> None:
     script.streamed("a", version=7, then=[2.0])
     script.refuse_watch(refused(code))
     script.streamed("a", version=8)
@@ -631,7 +631,7 @@ async def test_a_lasting_403_costs_at_most_two_requests_in_the_first_second(scri
         assert script.asked[0].at == began
 
 
-async def test_a_watch_that_is_refused_for_ever_costs_at_most_two_requests_in_the_first_second_too() -> None:
+async def test_a_watch_refused_permanently_also_costs_at_most_two_requests_in_the_first_second() -> None:
     for seed in range(50):
         script = Script()
         script.refuse_watch(refused(400, "BadRequest"))
@@ -643,7 +643,7 @@ async def test_a_watch_that_is_refused_for_ever_costs_at_most_two_requests_in_th
         assert len([asked for asked in script.asked if asked.at > began]) <= 2
 
 
-async def test_who_may_watch_and_not_list_gets_streamed_lists(script: Script) -> None:
+async def test_a_client_that_may_watch_but_not_list_gets_streamed_lists(script: Script) -> None:
     script.watch(added("a", 1))
     script.refuse_list(refused(403, "Forbidden"))
     script.streamed("a", version=7)
@@ -653,7 +653,7 @@ async def test_who_may_watch_and_not_list_gets_streamed_lists(script: Script) ->
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 409, 418, 500, 503, 504, 599, 0])
-async def test_an_error_event_of_any_code_never_kills(script: Script, code: int) -> None:
+async def test_no_error_event_ends_the_reflector(script: Script, code: int) -> None:
     script.streamed("a", version=7, then=[2.0, error_line(code, message="etcd is tired")])
     script.streamed("a", version=9, then=[modified("a", 10), HOLD])
     mirror = Mirror(script)
@@ -663,7 +663,7 @@ async def test_an_error_event_of_any_code_never_kills(script: Script, code: int)
 
 
 @pytest.mark.parametrize("garbage", [b"<html>\n", b"{}\n", b'{"type":"ADDED"}\n', b'{"type":"ERROR","object":7}\n'])
-async def test_a_line_that_is_no_event_never_kills(script: Script, garbage: bytes) -> None:
+async def test_no_malformed_line_ends_the_reflector(script: Script, garbage: bytes) -> None:
     script.streamed("a", version=7, then=[garbage, HOLD])
     script.streamed("a", version=9)
     mirror = Mirror(script)
@@ -671,7 +671,7 @@ async def test_a_line_that_is_no_event_never_kills(script: Script, garbage: byte
     assert mirror.told == [("list", ["a"], 7), ("list", ["a"], 9)]
 
 
-async def test_objects_of_another_kind_are_left_out(script: Script) -> None:
+async def test_objects_of_another_kind_are_ignored(script: Script) -> None:
     script.streamed(
         "a", version=7, then=[line("MODIFIED", document("b", 8) | {"kind": "Table"}), modified("a", 9), HOLD]
     )
@@ -680,7 +680,7 @@ async def test_objects_of_another_kind_are_left_out(script: Script) -> None:
     assert mirror.told == [("list", ["a"], 7), ("MODIFIED", "a", 9)]
 
 
-async def test_a_watch_that_ends_at_once_without_an_event_is_a_failure(script: Script) -> None:
+async def test_a_watch_that_ends_immediately_without_an_event_is_a_failure(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0])
     for _ in range(100):
         script.watch()
@@ -713,7 +713,7 @@ async def test_delays_double_to_thirty_seconds_with_jitter(script: Script) -> No
     assert len({round(wait / wanted, 3) for wait, wanted in zip(waits, exact, strict=True)}) > 5
 
 
-async def test_the_delay_starts_anew_after_two_healthy_minutes(script: Script) -> None:
+async def test_the_backoff_is_reset_after_two_healthy_minutes(script: Script) -> None:
     script.streamed("a", version=7, then=[2.0])
     for _ in range(6):
         script.refuse_watch(refused(403))
@@ -743,7 +743,7 @@ async def test_a_silent_watch_is_reopened_soon_after_its_timeout(script: Script)
     assert mirror.reflector.statistics().silent == 1
 
 
-async def test_silence_is_noticed_sooner_where_bookmarks_come(script: Script) -> None:
+async def test_silence_is_detected_sooner_with_bookmarks(script: Script) -> None:
     script.streamed("a", version=7, then=[60.0, bookmark(8), 60.0, bookmark(9), HOLD])
     script.watch(HOLD)
     mirror = Mirror(script)
@@ -752,7 +752,7 @@ async def test_silence_is_noticed_sooner_where_bookmarks_come(script: Script) ->
     assert script.asked[1].version == "9"
 
 
-async def test_bookmarks_that_stop_coming_are_no_longer_counted_on(script: Script) -> None:
+async def test_bookmarks_that_stop_arriving_are_no_longer_expected(script: Script) -> None:
     script.streamed("a", version=7, then=[60.0, bookmark(8), HOLD])
     script.watch(HOLD)
     script.watch(HOLD)
@@ -762,7 +762,7 @@ async def test_bookmarks_that_stop_coming_are_no_longer_counted_on(script: Scrip
     assert timeout + 9 <= gaps(script)[1] <= timeout + 13
 
 
-async def test_a_slow_trickle_is_no_silence(script: Script) -> None:
+async def test_a_slow_trickle_is_not_silence(script: Script) -> None:
     script.streamed("a", version=7, then=[part for n in range(8, 30) for part in (100.0, modified("a", n))])
     mirror = Mirror(script)
     await mirror.run(2250)
@@ -770,10 +770,10 @@ async def test_a_slow_trickle_is_no_silence(script: Script) -> None:
     assert mirror.reflector.statistics().silent == 0
 
 
-# what is told
+# logging and the last failure
 
 
-async def test_the_first_failure_of_a_kind_is_a_warning_and_repeats_are_not(
+async def test_the_first_failure_of_its_kind_is_a_warning_and_repetitions_are_not(
     script: Script, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "reconciler.cache")
@@ -788,7 +788,7 @@ async def test_the_first_failure_of_a_kind_is_a_warning_and_repeats_are_not(
     assert levels.count((logging.DEBUG, True)) == 4
 
 
-async def test_the_last_failure_says_what_was_tried_on_what_and_the_answer(script: Script) -> None:
+async def test_the_last_failure_has_action_target_and_answer(script: Script) -> None:
     script.refuse_watch(refused(403, "Forbidden", "no rights"))
     script.refuse_list(refused(403, "Forbidden", "no rights"))
     mirror = Mirror(script)
@@ -798,7 +798,7 @@ async def test_the_last_failure_says_what_was_tried_on_what_and_the_answer(scrip
     )
 
 
-async def test_a_fault_of_our_own_is_logged_with_its_traceback_and_pins_nothing(
+async def test_an_unexpected_exception_is_logged_with_its_traceback_and_keeps_no_objects_alive(
     script: Script, caplog: pytest.LogCaptureFixture
 ) -> None:
     script.refuse_watch(RuntimeError("a fault of our own"))
@@ -809,7 +809,7 @@ async def test_a_fault_of_our_own_is_logged_with_its_traceback_and_pins_nothing(
     assert mirror.reflector.last_failure.error.__traceback__ is None
 
 
-async def test_the_last_failure_is_forgotten_when_all_is_well_again(script: Script) -> None:
+async def test_the_last_failure_is_cleared_after_recovery(script: Script) -> None:
     script.refuse_watch(NotSent("connection refused"))
     script.streamed("a", version=7)
     mirror = Mirror(script)
@@ -824,7 +824,7 @@ async def test_cancellation_closes_the_stream(script: Script) -> None:
     assert script.asked[0].closed
 
 
-# refreshing
+# refresh
 
 
 async def test_a_refresh_interrupts_the_watch_for_a_consistent_list(script: Script) -> None:
@@ -845,7 +845,7 @@ async def test_a_refresh_interrupts_the_watch_for_a_consistent_list(script: Scri
         await task
 
 
-async def test_a_refresh_does_not_count_a_list_that_was_begun_before(script: Script) -> None:
+async def test_a_refresh_ignores_a_list_that_started_before_it(script: Script) -> None:
     script.watch(added("a", 1), 5.0, bookmark(7, ends_initial=True), HOLD)
     script.streamed("b", version=9)
     mirror = Mirror(script)
@@ -858,7 +858,7 @@ async def test_a_refresh_does_not_count_a_list_that_was_begun_before(script: Scr
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_refresh_gets_over_failures(script: Script) -> None:
+async def test_a_refresh_survives_failures(script: Script) -> None:
     script.streamed("a", version=7)
     script.refuse_watch(refused(503))
     script.list(document("b", 1), version=9)

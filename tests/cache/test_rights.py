@@ -1,4 +1,4 @@
-"""The cache under RBAC, on a real kube-apiserver: what a watch needs, and what happens when rights come late."""
+"""The cache under RBAC, on a real kube-apiserver: the rights a watch needs, and rights granted later."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _numbers = itertools.count(1)
 
 
 class Person:
-    """A user who may do what was granted in a namespace of its own; the administrator acts as it."""
+    """A user with rights in a namespace of its own; the administrator impersonates it."""
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         self.name = f"person-{next(_numbers)}"
@@ -64,7 +64,7 @@ async def person(control_plane: ControlPlane, tmp_path: Path) -> Person:
     return person
 
 
-async def test_rights_that_come_late_end_the_waiting(control_plane: ControlPlane, person: Person) -> None:
+async def test_rights_granted_later_end_the_wait(control_plane: ControlPlane, person: Person) -> None:
     async with control_plane.client() as admin, person.client() as client:
         with pytest.raises(Forbidden, match=person.name):
             await client.list(MAP, person.name)
@@ -78,7 +78,7 @@ async def test_rights_that_come_late_end_the_waiting(control_plane: ControlPlane
             assert informer.last_error is None
 
 
-async def test_who_may_watch_alone_has_a_cache(control_plane: ControlPlane, person: Person) -> None:
+async def test_the_right_to_watch_is_enough_for_a_cache(control_plane: ControlPlane, person: Person) -> None:
     async with control_plane.client() as admin, person.client() as client:
         await person.grant(admin, ["watch"])
         async with Cache(client, namespaces=[person.name]) as cache:

@@ -1,10 +1,10 @@
-"""Selectors on what is at hand."""
+"""Selectors, matched in memory."""
 
 from __future__ import annotations
 
 import pytest
 
-from reconciler.cache.store.selector import LabelSelector, format_labels, matches_fields, parse_fields
+from reconciler.cache.scope import LabelSelector, format_labels, matches_fields, parse_fields
 from reconciler.meta import Request
 
 LABELS = {"app": "web", "tier": "front", "weight": "5", "example.com/on": ""}
@@ -44,8 +44,8 @@ def test_labels_match_as_on_the_server(selector: str, matches: bool) -> None:
 
 
 @pytest.mark.parametrize("selector", ["a b", "a in", "a in b", "=x", "a=b=c", "a,,b", "(a)", "a in (b"])
-def test_what_is_no_selector_is_refused(selector: str) -> None:
-    with pytest.raises(ValueError, match="is no label requirement"):
+def test_a_malformed_selector_is_rejected(selector: str) -> None:
+    with pytest.raises(ValueError, match="is not a valid label requirement"):
         LabelSelector(selector)
 
 
@@ -56,13 +56,13 @@ def test_mappings_mean_equality() -> None:
     assert format_labels("a") == "a"
 
 
-def test_fields_are_read() -> None:
+def test_field_selectors_are_parsed() -> None:
     assert parse_fields("metadata.name=a, spec.node!=b,status.phase==c") == (
         ("metadata.name", "=", "a"),
         ("spec.node", "!=", "b"),
         ("status.phase", "=", "c"),
     )
-    with pytest.raises(ValueError, match="is no field requirement"):
+    with pytest.raises(ValueError, match="is not a valid field requirement"):
         parse_fields("metadata.name")
 
 
@@ -78,5 +78,5 @@ def test_fields_are_read() -> None:
         ("spec.nodeName=n", None),
     ],
 )
-def test_fields_of_the_key_match_and_others_are_unknown(fields: str, matches: bool | None) -> None:
+def test_name_and_namespace_match_and_other_fields_are_unknown(fields: str, matches: bool | None) -> None:
     assert matches_fields(parse_fields(fields), Request("a", "prod")) is matches

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.cache import CachedObject, owner_uids
-from reconciler.cache.store.store import WritableStore
+from reconciler.cache.store import WritableStore
 from reconciler.meta import Request
 from tests.cache.scripted import cached
 
@@ -24,8 +24,8 @@ def names(found: Any) -> list[str]:
     return sorted(obj.name for obj in found)
 
 
-def colours(doc: dict[str, Any]) -> list[str]:
-    return doc["spec"]["colours"]
+def colors(doc: dict[str, Any]) -> list[str]:
+    return doc["spec"]["colors"]
 
 
 def test_objects_are_found_by_key_and_by_namespace(store: WritableStore) -> None:
@@ -55,40 +55,40 @@ def test_a_list_is_a_snapshot(store: WritableStore) -> None:
 
 
 def test_an_index_has_many_values_for_one_object(store: WritableStore) -> None:
-    store.add_index("colour", colours)
-    store.put(cached("a", 1, spec={"colours": ["red", "blue", "red"]}))
-    store.put(cached("b", 2, spec={"colours": ["blue"]}))
-    store.put(cached("c", 3, spec={"colours": []}))
-    assert names(store.by_index("colour", "blue")) == ["a", "b"]
-    assert names(store.by_index("colour", "red")) == ["a"]
-    assert store.by_index("colour", "green") == []
+    store.add_index("color", colors)
+    store.put(cached("a", 1, spec={"colors": ["red", "blue", "red"]}))
+    store.put(cached("b", 2, spec={"colors": ["blue"]}))
+    store.put(cached("c", 3, spec={"colors": []}))
+    assert names(store.by_index("color", "blue")) == ["a", "b"]
+    assert names(store.by_index("color", "red")) == ["a"]
+    assert store.by_index("color", "green") == []
 
 
 def test_an_index_follows_changes_and_deletions(store: WritableStore) -> None:
-    store.add_index("colour", colours)
-    store.put(cached("a", 1, spec={"colours": ["red"]}))
-    store.put(cached("a", 2, spec={"colours": ["blue"]}))
-    assert store.by_index("colour", "red") == []
-    assert [obj.version for obj in store.by_index("colour", "blue")] == [2]
+    store.add_index("color", colors)
+    store.put(cached("a", 1, spec={"colors": ["red"]}))
+    store.put(cached("a", 2, spec={"colors": ["blue"]}))
+    assert store.by_index("color", "red") == []
+    assert [obj.version for obj in store.by_index("color", "blue")] == [2]
     store.discard(Request("a", "prod"))
-    assert store.by_index("colour", "blue") == []
-    assert store.statistics().indexes == {"colour": 0}
+    assert store.by_index("color", "blue") == []
+    assert store.statistics().indexes == {"color": 0}
 
 
-def test_an_index_may_come_later(store: WritableStore) -> None:
-    store.put(cached("a", 1, spec={"colours": ["red"]}))
-    store.add_index("colour", colours)
-    assert names(store.by_index("colour", "red")) == ["a"]
+def test_an_index_may_be_added_later(store: WritableStore) -> None:
+    store.put(cached("a", 1, spec={"colors": ["red"]}))
+    store.add_index("color", colors)
+    assert names(store.by_index("color", "red")) == ["a"]
 
 
-def test_an_index_that_fails_loses_no_object_and_is_counted(store: WritableStore) -> None:
-    store.add_index("colour", colours)
+def test_a_failing_index_is_counted_and_the_object_is_stored(store: WritableStore) -> None:
+    store.add_index("color", colors)
     store.put(cached("a", 1))
     assert store.get(Request("a", "prod")) is not None
     assert store.statistics().index_errors == 1
 
 
-def test_one_text_is_one_value(store: WritableStore) -> None:
+def test_a_single_string_is_one_value(store: WritableStore) -> None:
     store.add_index("name", lambda doc: doc["metadata"]["name"])
     store.put(cached("abc", 1))
     assert names(store.by_index("name", "abc")) == ["abc"]
@@ -102,12 +102,12 @@ def test_owners_are_indexed_without_decoding(store: WritableStore, monkeypatch: 
     assert names(store.by_index("owner", "1")) == names(store.by_index("owner", "2")) == ["a"]
 
 
-def test_unknown_and_doubled_indexes_are_errors(store: WritableStore) -> None:
-    store.add_index("colour", colours)
-    with pytest.raises(ValueError, match=r"no index 'size'.*there are: colour"):
+def test_unknown_and_duplicate_indexes_are_errors(store: WritableStore) -> None:
+    store.add_index("color", colors)
+    with pytest.raises(ValueError, match=r"no index 'size'.*existing: color"):
         store.by_index("size", "1")
-    with pytest.raises(ValueError, match="there is an index 'colour' already"):
-        store.add_index("colour", colours)
+    with pytest.raises(ValueError, match="index 'color' already exists"):
+        store.add_index("color", colors)
 
 
 def test_statistics_count_objects_and_bytes(store: WritableStore) -> None:
@@ -129,9 +129,9 @@ def test_statistics_count_objects_and_bytes(store: WritableStore) -> None:
         )
     )
 )
-def test_store_and_index_are_what_a_plain_dict_would_be(steps: list[tuple[str, str, list[str] | None]]) -> None:
+def test_store_and_index_behave_like_a_plain_dict(steps: list[tuple[str, str, list[str] | None]]) -> None:
     store = WritableStore()
-    store.add_index("colour", colours)
+    store.add_index("color", colors)
     model: dict[Request, list[str]] = {}
     for number, (name, namespace, values) in enumerate(steps):
         request = Request(name, namespace or None)
@@ -139,7 +139,7 @@ def test_store_and_index_are_what_a_plain_dict_would_be(steps: list[tuple[str, s
             store.discard(request)
             model.pop(request, None)
         else:
-            store.put(cached(name, number, namespace=namespace, spec={"colours": values}))
+            store.put(cached(name, number, namespace=namespace, spec={"colors": values}))
             model[request] = values
     assert {obj.request for obj in store} == set(model)
     assert len(store) == len(model)
@@ -148,5 +148,5 @@ def test_store_and_index_are_what_a_plain_dict_would_be(steps: list[tuple[str, s
     for request, values in model.items():
         for value in values:
             inverse[value].add(request)
-    assert {value: {obj.request for obj in store.by_index("colour", value)} for value in inverse} == inverse
-    assert store.statistics().indexes == {"colour": len(inverse)}
+    assert {value: {obj.request for obj in store.by_index("color", value)} for value in inverse} == inverse
+    assert store.statistics().indexes == {"color": len(inverse)}

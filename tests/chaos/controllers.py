@@ -1,4 +1,4 @@
-"""Two kinds and their controllers, which note everything that they do in a record for the judge."""
+"""Two kinds and their controllers, which record everything they do for the judge."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Entry(Model):
 
 
 class Attempt(Model):
-    """One attempt, and the time before which there must be no other."""
+    """One attempt, and the earliest time of the next one."""
 
     n: int
     due: float
@@ -57,7 +57,7 @@ class GadgetStatus(ConditionedStatus):
 
 
 class Gadget(Resource[GadgetSpec, GadgetStatus], group="chaos.reconciler.dev", version="v1"):
-    """An object with a finalizer, an owned ConfigMap and attempts that must not come early."""
+    """An object with a finalizer, an owned ConfigMap and attempts that must not be early."""
 
 
 class TallySpec(Model):
@@ -118,13 +118,13 @@ class Record:
 
 @dataclass
 class Mischief:
-    """What goes wrong inside of reconciles, while it may."""
+    """The disturbances inside reconciles."""
 
     rng: random.Random
     on: bool = True
 
     async def strike(self) -> Outcome:
-        """Take a moment; sometimes fail, time out or ask for another reconcile."""
+        """Wait a moment; sometimes fail, time out or requeue."""
         await asyncio.sleep(self.rng.choice([0, 0, 0.01, 0.5, 3]) if self.on else 0.5)
         chance = self.rng.random()
         if not self.on:
@@ -147,7 +147,7 @@ def now() -> float:
 
 
 class Recorded(Reconciler):
-    """Notes each reconcile in the record."""
+    """A mixin that records each reconcile."""
 
     kind: str
     process: str
@@ -174,7 +174,7 @@ async def noted(record: Record, run: Run, work: Any) -> Outcome:
 
 
 class Gadgets(ResourceReconciler[Gadget], Recorded):
-    """Keeps a ConfigMap per Gadget, and makes attempts with a stored due time between them."""
+    """Keeps a ConfigMap per Gadget, and makes attempts with stored due times."""
 
     kind = "Gadget"
 
@@ -232,7 +232,7 @@ class Gadgets(ResourceReconciler[Gadget], Recorded):
 
 
 class Tallies(Recorded):
-    """Counts its reconciles by key, with a batcher of its own."""
+    """Counts its reconciles by key, with its own batcher."""
 
     kind = "Tally"
 

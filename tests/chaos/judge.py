@@ -1,4 +1,4 @@
-"""What must hold of every life, judged from the server's log, its objects, and the record of the reconciles."""
+"""What must hold in each life, judged from the server's log, its objects, and the record of the reconciles."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ EXACT = 1e-3
 
 
 def one_worker_a_key(record: Record) -> list[str]:
-    """Return where a key was in two hands, in one process or in two."""
+    """Return where a key was reconciled twice at a time, in one process or in two."""
     return record.overlaps
 
 
 def one_write_a_cycle(life: Life) -> list[str]:
-    """Return the reconciles of which more than one status write took effect."""
+    """Return the reconciles with more than one effective status write."""
     found = []
     for kind in (Gadget, Tally):
         for cycle in life.server.log.cycles(kind, by="operator", subresource="status", effective=True):
@@ -30,7 +30,7 @@ def one_write_a_cycle(life: Life) -> list[str]:
 
 
 def no_attempt_early(life: Life) -> list[str]:
-    """Return the attempts before their due time, and those that were made again although they were recorded."""
+    """Return the attempts before their due time, and those that were repeated although they were recorded."""
     found: list[str] = []
     attempts: dict[str, list[Run]] = defaultdict(list)
     for run in life.record.runs:
@@ -56,7 +56,7 @@ def no_attempt_early(life: Life) -> list[str]:
 
 
 async def nothing_lost(life: Life) -> list[str]:
-    """Return the objects whose last change no reconcile has acted upon."""
+    """Return the objects whose last change no reconcile has handled."""
     found = []
     maps = [each.to_dict() for each in await life.client.list(CONFIG_MAP, NAMESPACE)]
     owned = {each["metadata"]["name"]: each["data"] for each in maps}
@@ -81,7 +81,7 @@ async def nothing_lost(life: Life) -> list[str]:
 
 
 async def counts_exact(life: Life) -> list[str]:
-    """Return the ledgers and counters that do not agree with what the reconciles did."""
+    """Return the ledgers and counters that do not match what the reconciles did."""
     found = []
     certain: dict[str, set[str]] = defaultdict(set)
     possible: dict[str, set[str]] = defaultdict(set)
@@ -104,7 +104,7 @@ async def counts_exact(life: Life) -> list[str]:
 
 
 async def at_rest(life: Life) -> list[str]:
-    """Return what still goes on, or is still kept, when nothing has happened for a long time."""
+    """Return what is still in progress, or still kept, when nothing has happened for a long time."""
     found: list[str] = []
     objects = {"gadget": len(await life.client.list(Gadget, NAMESPACE)), "tally": len(await life.client.list(Tally))}
     for controller in life.working():
@@ -112,9 +112,9 @@ async def at_rest(life: Life) -> list[str]:
         kept: dict[str, Any] = {
             "ready": figures.queue.ready,
             "waiting": figures.queue.waiting,
-            "in hand": figures.queue.in_hand,
+            "in progress": figures.queue.in_progress,
             "active": figures.active,
-            "echo in hand": figures.echo.in_hand,
+            "echo in progress": figures.echo.in_progress,
             "unsaved": figures.unsaved.kept,
             "blocked": figures.unsaved.blocked,
         }
@@ -137,18 +137,18 @@ def _writes(life: Life) -> int:
 
 
 async def delays_kept(life: Life) -> list[str]:
-    """Return where an echo, or anything else, took a delay that was set from outside while a key was in progress."""
+    """Return where a delay that was set while a key was in progress got lost, by an echo or anything else."""
     found: list[str] = []
     for controller in life.working():
         kind = {"gadget": Gadget, "tally": Tally}[controller.name]
         for obj in (await life.client.list(kind, NAMESPACE))[:2]:
-            # A change that leads to a status write, and to no change of an owned object, which would wake its owner.
+            # A change that causes a status write, but no change of an owned object, which would wake its owner.
             change = {"delay": obj.spec.delay + 1} if kind is Gadget else {"size": obj.spec.size + 1}
             begun = len(life.record.runs)
             await life.client.patch(kind, obj.name, NAMESPACE, patch={"spec": change})
             while (kind.__name__, obj.key) not in life.record.active:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(life.rng.uniform(0, 0.45))  # of the half second that it takes
+            await asyncio.sleep(life.rng.uniform(0, 0.45))  # of the half second that the reconcile takes
             moment = now()
             controller.enqueue(obj.key, "probe", after=60)
             await asyncio.sleep(120)

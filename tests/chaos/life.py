@@ -1,4 +1,4 @@
-"""One life of an operator: processes that come and go, and a world that does what it likes, all drawn from one seed."""
+"""One life of an operator: processes that start and end, and random changes by others, all from one seed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CALM = 300.0
 
 
 class Pod:
-    """A process with a manager: started anew when it ends, as Kubernetes does."""
+    """A process with a manager: restarted when it ends, as Kubernetes does."""
 
     def __init__(self, life: Life, name: str) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class Pod:
 
     def _started(self) -> contextlib.AbstractAsyncContextManager[Manager]:
         life, rng = self._life, random.Random(f"{self._life.seed} {self.name} {self.starts}")
-        # A process of its own: what is kept in memory is lost with it.
+        # A separate process: its memory is lost with it.
         process = f"{self.name}-{self.starts}"
         client = Client(life.server, rng=rng, user_agent=f"operator {self.name}")
         election = LeaderElection("operator", namespace=NAMESPACE, identity=process) if life.replicas > 1 else None
@@ -88,7 +88,7 @@ class Pod:
         return manager.running()
 
     def restart(self) -> None:
-        """End the process in order and start another one."""
+        """Stop the process gracefully and start another one."""
         self._again.set()
 
     async def end(self) -> None:
@@ -103,7 +103,7 @@ def _of_settings(settings: Any) -> list[Request]:
 
 @dataclass
 class Life:
-    """A server, the pods in front of it, and what others do to its objects.
+    """A server, the pods in front of it, and changes of its objects by others.
 
     Attributes:
         happened: what the world did, for a person who reads of a failure.
@@ -131,13 +131,13 @@ class Life:
         await self.client.create(_settings("0"))
         self.pods = [Pod(self, f"pod{number}") for number in range(self.replicas)]
 
-    # What the world does
+    # Changes by others
 
     async def step(self) -> None:
-        """Do one thing, and let some time pass."""
+        """Make one change, and let some time pass."""
         action = self.rng.choice(ACTIONS)
         self.happened.append(f"{now():10.3f} {action}")
-        with contextlib.suppress(APIError, TransportError):  # there is no such object, or there is one already
+        with contextlib.suppress(APIError, TransportError):  # the object is missing or already exists
             await getattr(self, f"_{action}")()
         await asyncio.sleep(self.rng.choice([0, 0, 0.003, 0.2, 1, 5, 25]))
 
@@ -229,7 +229,7 @@ class Life:
         self.rng.choice(self.pods).restart()
 
     async def _cut_off(self, agent: str, seconds: float) -> None:
-        """Let nothing through to the server, nor from it."""
+        """Block all traffic to and from the server."""
         fault = self.server.faults.add(user_agent=agent, times=None, lost=True)
         self.server.cut_watches()
         await asyncio.sleep(seconds)
@@ -240,7 +240,7 @@ class Life:
         self.background.add(task)
         task.add_done_callback(self.background.discard)
 
-    # Peace
+    # Coming to rest
 
     def controllers(self) -> list[Controller]:
         return [each for pod in self.pods if pod.manager is not None for each in pod.manager.controllers]
@@ -252,7 +252,7 @@ class Life:
         return [each for pod in leading for each in pod.manager.controllers]
 
     async def make_peace(self) -> None:
-        """Let nothing go wrong any more, and wait until everything is at rest."""
+        """End all disturbances, and wait until everything is at rest."""
         while self.background:
             await asyncio.wait(set(self.background))
         self.server.faults.clear()
@@ -281,7 +281,7 @@ def _settings(value: str) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def living(seed: int) -> AsyncIterator[Life]:
-    """Begin the life of a seed; end it, whatever happened."""
+    """Start the life of a seed; end it in any case."""
     rng = random.Random(seed)
     order = rng.choice(["before", "after", "late", "seeded"])
     async with APIServer(event_order=order, seed=seed, log=1_000_000) as server:

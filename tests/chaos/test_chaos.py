@@ -1,4 +1,4 @@
-"""Whole operators on virtual time, in a world where everything goes wrong, drawn from a seed.
+"""Whole operators on virtual time, under all disturbances at once, from a seed.
 
 A few seeds run with the other tests; ``nox -s chaos -- --seeds 200 --first 1000`` plays more. A failure prints the
 command that repeats it.
@@ -23,7 +23,7 @@ STEPS = 60
 
 
 async def live(seed: int) -> list[str]:
-    """Play one life; return what was wrong with it."""
+    """Run one life; return what was wrong with it."""
     tasks = len(asyncio.all_tasks())
     async with living(seed) as life:
         with life.server.faults.chaos(seed=seed, rate=0.06, latency=0.3, user_agent="operator"):
@@ -50,9 +50,9 @@ def told(life: Life) -> list[str]:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_whatever_happens_the_promises_hold(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guarantees_hold_in_every_life(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
-    # The jitter of batchers comes from the system unless it is given, and a reconciler's batcher takes none.
+    # The jitter of batchers comes from the system unless it is given, and a reconciler's batcher is given none.
     monkeypatch.setattr("reconciler.status.batcher._RNG", random.Random(f"{seed} batchers"))
     with virtual_time():
         wrong = asyncio.run(live(seed))

@@ -176,7 +176,7 @@ def test_json_is_one_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["rack_operator:asks"], "GET /api/v1: there is no cluster while manifests are made"),
         (["rack_operator:broken"], "KeyError"),
         (["rack_operator:pair"], "already"),
-        (["rack_operator:Maps"], "does not say which kind it is for"),
+        (["rack_operator:Maps"], "does not state its kind"),
         (["rack_operator:Nodes", "--name=Rack_Operator"], "'Rack_Operator' is none"),
         (["rack_operator:Nodes", "--install-namespace=A"], "'A' is none"),
     ],

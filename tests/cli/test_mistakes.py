@@ -108,7 +108,7 @@ def test_module_that_cannot_be_imported(capsys, modules: Path, command: str, tar
         ("an_operator:Demanding", "Demanding cannot be made without arguments: TypeError"),
         ("an_operator:Unfinished", "Unfinished cannot be made without arguments: TypeError"),
         ("an_operator:no_parameters", "name a Reconciler"),
-        ("an_operator:NoKind", "does not say which kind it is for"),
+        ("an_operator:NoKind", "does not state its kind"),
         ("an_operator:Thing", "name a Reconciler"),
         ("an_operator:fails_later", "no such colour"),
     ],

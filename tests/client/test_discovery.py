@@ -131,7 +131,7 @@ async def test_the_error_helps_with_a_misspelt_kind(client: Client) -> None:
         NotServed, match=r"the server serves no nope.io/v2; is the CustomResourceDefinition installed\?"
     ):
         await client.resource_type("nope.io/v2/Thing")
-    with pytest.raises(ValueError, match="names no kind"):
+    with pytest.raises(ValueError, match="is not a valid kind"):
         await client.resource_type("Deployment")
-    with pytest.raises(TypeError, match="names no kind"):
+    with pytest.raises(TypeError, match="is not a valid kind"):
         await client.resource_type(Resource)

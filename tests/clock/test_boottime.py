@@ -1,4 +1,4 @@
-"""The clock for promises to other machines goes on while this one sleeps."""
+"""The clock for promises to other machines continues while this one is suspended."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from reconciler.clock import SystemClock, boottime_of, current_clock
 
 
-def test_the_system_s_boot_time_counts_suspensions_in() -> None:
+def test_the_systems_boot_time_includes_suspensions() -> None:
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     assert before <= boottime_of(SystemClock())() <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def test_without_such_a_clock_it_is_the_monotonic_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_boot_time_clock_the_monotonic_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(time, "CLOCK_BOOTTIME")
     before = time.monotonic()
     assert before <= boottime_of(SystemClock())() <= time.monotonic()

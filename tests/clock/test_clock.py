@@ -34,11 +34,11 @@ async def test_the_system_s_monotonic_time_is_the_loop_s() -> None:
     assert before <= between <= asyncio.get_running_loop().time()
 
 
-def test_without_a_block_the_system_s_clock_is_in_force() -> None:
+def test_without_a_block_the_systems_clock_is_current() -> None:
     assert isinstance(current_clock(), SystemClock)
 
 
-def test_a_block_puts_a_clock_in_force_and_back() -> None:
+def test_a_block_replaces_the_clock_and_restores_it() -> None:
     outer, inner = Frozen(), Frozen()
     before = current_clock()
     with use_clock(outer) as given:
@@ -50,13 +50,13 @@ def test_a_block_puts_a_clock_in_force_and_back() -> None:
     assert current_clock() is before
 
 
-def test_a_block_left_by_an_error_puts_the_clock_back() -> None:
+def test_a_block_left_by_an_error_restores_the_clock() -> None:
     before = current_clock()
     with pytest.raises(ZeroDivisionError), use_clock(Frozen()):
         raise ZeroDivisionError
     assert current_clock() is before
 
 
-async def test_the_clock_in_force_is_that_of_tasks_and_threads_too() -> None:
+async def test_tasks_and_threads_share_the_current_clock() -> None:
     with use_clock(Frozen()) as clock:
         assert await asyncio.to_thread(current_clock) is clock

@@ -1,4 +1,4 @@
-"""Run controllers in process: the embedded API server, a cache, a client, on whatever clock the test has."""
+"""Controllers in the test process: the embedded API server, a cache and a client, on the clock of the test."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Widget(Resource[WidgetSpec, WidgetStatus], group="example.com", version="v
 
 
 class WidgetReconciler(ResourceReconciler[Widget]):
-    """Remember each run; what a test wants to happen in the body is given as a function."""
+    """A reconciler that records each reconcile and calls the function of a test as its body."""
 
     def __init__(self, body: Callable[..., Awaitable[Outcome]] | None = None) -> None:
         self.body = body
@@ -44,7 +44,7 @@ class WidgetReconciler(ResourceReconciler[Widget]):
         self.active: set[Request] = set()
 
     async def reconcile_object(self, obj: Widget, status: StatusBatcher[WidgetStatus], /) -> Outcome:
-        assert obj.key not in self.active, "one key in two hands"
+        assert obj.key not in self.active, "one key is reconciled twice at a time"
         self.active.add(obj.key)
         try:
             self.runs.append((current_clock().monotonic(), self.run.reasons))
@@ -60,7 +60,7 @@ class WidgetReconciler(ResourceReconciler[Widget]):
 
 
 class KeyReconciler(Reconciler):
-    """Reconcile by key with a function."""
+    """A reconciler by key that calls the function of a test."""
 
     def __init__(self, body: Callable[..., Awaitable[Outcome]] | None = None) -> None:
         self.body = body
@@ -80,7 +80,7 @@ class KeyReconciler(Reconciler):
 
 
 class World:
-    """Hold a server, the cache and client in front of it, and the controllers that run on them."""
+    """A server, a cache and clients for it, and the controllers that use them."""
 
     def __init__(self, server: APIServer, *, resync: float | None = None) -> None:
         self.server = server
@@ -143,5 +143,5 @@ async def world(event_order) -> AsyncIterator[World]:
 
 
 async def quiet(seconds: float = 1.0) -> None:
-    """Let virtual time pass, so that everything that happens by itself has happened."""
+    """Let virtual time pass, until everything that was started has happened."""
     await asyncio.sleep(seconds)

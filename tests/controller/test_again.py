@@ -1,4 +1,4 @@
-"""A reconcile that works in steps: fair to others, and no reason to go on when the controller stops."""
+"""A reconcile that works in steps: fair to other keys, and ended when the controller stops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.controller.conftest import WidgetReconciler, World, quiet
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_steps_end_when_the_controller_stops(world: World) -> None:
+async def test_again_starts_no_further_step_when_the_controller_stops(world: World) -> None:
     async def step(reconciler, obj, status):
         await asyncio.sleep(1)
         status.increment("runs")
@@ -25,12 +25,12 @@ async def test_steps_end_when_the_controller_stops(world: World) -> None:
     await quiet(4.5)
     before = current_clock().monotonic()
     await controller.stop(grace=30)
-    assert current_clock().monotonic() - before == pytest.approx(0.5)  # the step in hand, and no other
+    assert current_clock().monotonic() - before == pytest.approx(0.5)  # the step in progress, and no other
     assert len(reconciler.runs) == 5
     assert (await world.read()).status.runs == 5
 
 
-async def test_change_that_came_during_the_last_step_still_runs(world: World) -> None:
+async def test_change_during_the_last_step_is_reconciled(world: World) -> None:
     async def step(reconciler, obj, status):
         await asyncio.sleep(1)
         return Result(again=True)
@@ -45,7 +45,7 @@ async def test_change_that_came_during_the_last_step_still_runs(world: World) ->
     assert reconciler.sizes == [1, 2]
 
 
-async def test_steps_without_end_leave_room_for_other_keys(world: World) -> None:
+async def test_endless_steps_do_not_starve_other_keys(world: World) -> None:
     async def step(reconciler, obj, status):
         await asyncio.sleep(0.1)
         return Result(again=True)

@@ -1,4 +1,4 @@
-"""A status that the server refuses must not hold an object: a new spec is reconciled, and a deletion goes through."""
+"""A status that the server refuses must not block an object: a new spec is reconciled, and a deletion succeeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEY = Request("w", "ns")
 
 
 class WidgetFinalizer(WidgetReconciler):
-    """Clean up as a test says."""
+    """A reconciler whose `finalize` is the function of a test."""
 
     def __init__(self, body=None, clean_up=None) -> None:
         super().__init__(body)
@@ -26,7 +26,7 @@ class WidgetFinalizer(WidgetReconciler):
 
 
 async def write_nonsense(reconciler, obj, status):
-    """Record what the schema refuses, as long as the spec is what it was at first."""
+    """A reconciler that records an invalid status until the spec changes."""
     status.increment("runs")
     status.set("seenSize", "no number" if obj.spec.size == 1 else obj.spec.size)
 
@@ -46,7 +46,7 @@ async def is_gone(world: World) -> bool:
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("body", [write_nonsense, write_too_much])
-async def test_new_spec_is_reconciled_and_cures_a_refused_status(world: World, body) -> None:
+async def test_new_spec_is_reconciled_and_fixes_a_refused_status(world: World, body) -> None:
     reconciler = WidgetReconciler(body)
     controller = await world.start(reconciler)
     await world.widget(size=1)
@@ -75,7 +75,7 @@ async def test_new_spec_runs_once_while_the_server_still_refuses(world: World) -
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("status", [403, 422])
-async def test_refused_status_does_not_hold_a_deletion(world: World, status) -> None:
+async def test_refused_status_does_not_block_a_deletion(world: World, status) -> None:
     reconciler = WidgetFinalizer()
     controller = await world.start(reconciler)
     world.server.faults.add(verb="patch", subresource="status", status=status, times=None)
@@ -89,7 +89,7 @@ async def test_refused_status_does_not_hold_a_deletion(world: World, status) -> 
 
 
 @pytest.mark.virtual_time
-async def test_refused_status_does_not_hold_the_finalizer_of_a_reconciler_without_finalize(world: World) -> None:
+async def test_refused_status_does_not_block_the_finalizer_removal_without_finalize(world: World) -> None:
     await world.start(WidgetReconciler(write_nonsense))
     await world.widget(finalizers=["example.com/widget"])
     await quiet(60)

@@ -1,4 +1,4 @@
-"""Keys that are woken by what is no object in the cluster."""
+"""Sources: keys that are enqueued by something other than objects in the cluster."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, W
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_what_comes_out_of_a_queue_wakes_its_key_with_the_sources_reason(world: World) -> None:
+async def test_items_of_a_queue_enqueue_their_key_with_the_reason_of_the_source(world: World) -> None:
     queue: asyncio.Queue[object] = asyncio.Queue()
-    queue.put_nowait(Request("early", "ns"))  # before the start, and not lost
+    queue.put_nowait(Request("early", "ns"))  # before the start: it must not be lost
     reconciler = KeyReconciler()
     await world.start(reconciler, resource=Widget, sources=[ChannelSource(queue, name="builds")])
     await quiet()
@@ -32,7 +32,7 @@ async def test_what_comes_out_of_a_queue_wakes_its_key_with_the_sources_reason(w
     ]
 
 
-async def test_a_version_that_was_considered_runs_again_for_a_source(world: World) -> None:
+async def test_a_source_enqueues_an_object_whose_version_was_observed(world: World) -> None:
     queue: asyncio.Queue[Request] = asyncio.Queue()
     reconciler = WidgetReconciler()
     await world.start(reconciler, sources=[ChannelSource(queue)])
@@ -44,7 +44,7 @@ async def test_a_version_that_was_considered_runs_again_for_a_source(world: Worl
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
-async def test_a_mapper_names_the_keys_of_an_item(world: World, kind: str) -> None:
+async def test_a_mapper_returns_the_keys_of_an_item(world: World, kind: str) -> None:
     async def stream():
         for app in ("a", "b"):
             yield {"app": app}
@@ -69,7 +69,7 @@ async def test_a_mapper_that_fails_drops_its_item_and_no_other(world: World, cap
     with caplog.at_level(logging.ERROR, "reconciler.controller"):
         await quiet()
     assert reconciler.keys == ["ns/w"]
-    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
         "source 'channel' failed on no key",
         "source 'channel' failed on w",
     ]
@@ -121,7 +121,7 @@ async def test_sources_run_before_the_workers_and_end_with_the_controller(world:
     assert len(reconciler.runs) == runs
 
 
-async def test_a_source_that_ends_is_no_failure(world: World) -> None:
+async def test_the_end_of_a_source_is_not_a_failure(world: World) -> None:
     async def once(enqueue) -> None:
         enqueue(Request("w", "ns"))
 
@@ -135,7 +135,7 @@ async def test_a_source_that_ends_is_no_failure(world: World) -> None:
     await finished
 
 
-async def test_a_source_that_fails_ends_the_controller_with_what_it_raised(world: World, caplog) -> None:
+async def test_a_source_that_fails_ends_the_controller_with_its_error(world: World, caplog) -> None:
     async def breaks(enqueue) -> None:
         await asyncio.sleep(5)
         raise ConnectionError("the broker is gone")
@@ -148,13 +148,13 @@ async def test_a_source_that_fails_ends_the_controller_with_what_it_raised(world
     assert "source 'breaks' of widget failed" in caplog.text
 
 
-async def test_a_source_that_names_an_impossible_key_is_told_so(world: World) -> None:
+async def test_a_source_that_enqueues_an_impossible_key_gets_an_error(world: World) -> None:
     async def wrong(enqueue) -> None:
         enqueue(Request("w"))
 
     controller = world.controller(WidgetReconciler(), sources=[wrong])
     await world.cache.start()
-    with pytest.raises(ValueError, match=r"a source gave .* objects of kind Widget live in namespaces"):
+    with pytest.raises(ValueError, match=r"a source gave .* Widget is namespaced"):
         async with asyncio.timeout(60):
             await controller.run()
 
@@ -164,19 +164,19 @@ async def test_a_source_that_names_an_impossible_key_is_told_so(world: World) ->
     [ChannelSource(asyncio.Queue()), "builds", 5, [asyncio.Queue()], [object()]],
     ids=lambda each: str(type(each)),
 )
-async def test_what_is_no_source_is_refused(world: World, sources) -> None:
+async def test_an_invalid_source_is_rejected(world: World, sources) -> None:
     with pytest.raises(ConfigurationError, match="sources"):
         world.controller(WidgetReconciler(), sources=sources)
 
 
-def test_a_channel_of_nothing_that_streams_is_refused() -> None:
+def test_a_channel_without_a_stream_is_rejected() -> None:
     with pytest.raises(ConfigurationError, match="async iterable"):
         ChannelSource([Request("w", "ns")])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [OSError("no"), asyncio.CancelledError()])
 @pytest.mark.parametrize("kind", ["plain", "async"])
-async def test_mapper_that_fails_costs_its_item_alone(
+async def test_mapper_that_fails_drops_only_its_item(
     world: World, kind: str, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     def plain(item) -> list[Request]:
@@ -198,7 +198,7 @@ async def test_mapper_that_fails_costs_its_item_alone(
     assert "source 'channel' failed on bad" in caplog.text
 
 
-async def test_mapper_that_hangs_costs_its_item_alone(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_mapper_that_hangs_drops_only_its_item(world: World, caplog: pytest.LogCaptureFixture) -> None:
     async def mapper(item) -> list[Request]:
         await asyncio.sleep(1e6 if item == "bad" else 0)
         return [Request(item, "ns")]
@@ -222,6 +222,6 @@ async def test_source_that_raises_a_cancellation_itself_ends_the_controller(worl
 
     controller = world.controller(WidgetReconciler(), sources=[breaks])
     await world.cache.start()
-    with pytest.raises(ControllerError, match="source 'breaks' was cancelled, and not by the controller"):
+    with pytest.raises(ControllerError, match="source 'breaks' was cancelled, but not by the controller"):
         async with asyncio.timeout(60):
             await controller.run()

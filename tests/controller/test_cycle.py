@@ -1,4 +1,4 @@
-"""What a cycle hears, and what it ignores."""
+"""Which reports a cycle records, and which it ignores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from reconciler.controller import ReconcileRun
 from reconciler.controller.reconcile.cycle import ReconcileCycle
 from reconciler.controller.reconcile.unsaved import UnsavedStore
-from reconciler.controller.reconcile.worker import _new_id
+from reconciler.controller.reconcile.worker import new_reconcile_id
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 
@@ -21,7 +21,7 @@ KEY, OTHER = Request("w", "ns"), Request("other", "ns")
 @pytest.fixture
 def tracker() -> EchoTracker[Request]:
     made: EchoTracker[Request] = EchoTracker()
-    made.hand_out(KEY)
+    made.begin(KEY)
     return made
 
 
@@ -29,11 +29,11 @@ def tracker() -> EchoTracker[Request]:
 async def cycle(tracker) -> ReconcileCycle:
     run = ReconcileRun("widget", KEY, "id", frozenset({"event"}), 2, 0)
     made = ReconcileCycle(GVK, run, tracker=tracker, unsaved=UnsavedStore(), loop=asyncio.get_running_loop())
-    made.start("u", 5)
+    made.set_basis("u", 5)
     return made
 
 
-async def test_reads_and_writes_of_the_own_object_are_heard(cycle, tracker) -> None:
+async def test_reads_and_writes_of_the_own_object_are_recorded(cycle, tracker) -> None:
     cycle.saw(GVK, KEY, "u", 5)
     cycle.wrote(GVK, KEY, "u", before=5, after=6, exact=True)
     tracker.finish(KEY)
@@ -73,20 +73,20 @@ async def test_another_object_of_the_same_name_is_ignored(cycle, tracker) -> Non
 
 
 async def test_reports_after_the_end_are_ignored(cycle, tracker) -> None:
-    """They come from a task that outlived its cycle, while the next one has the key."""
+    """They come from a task that outlived its reconcile, while the key is in progress again."""
     cycle.saw(GVK, KEY, "u", 5)
     cycle.end()
     tracker.finish(KEY)
-    tracker.hand_out(KEY)
-    tracker.start(KEY, 5)
+    tracker.begin(KEY)
+    tracker.set_basis(KEY, 5)
     cycle.saw(GVK, KEY, "u", 3)
     cycle.wrote(GVK, KEY, "u", before=3, after=9, exact=True)
     tracker.finish(KEY)
     assert tracker.seen(KEY) == 5
 
 
-async def test_reports_of_a_thread_are_carried_to_the_loop(cycle, tracker) -> None:
-    """What a blocking batcher reports from its thread arrives before the worker hears that the reconcile has ended."""
+async def test_reports_of_a_thread_are_transferred_to_the_loop(cycle, tracker) -> None:
+    """Reports of a blocking batcher in a thread arrive before the end of the reconcile does."""
 
     def body():
         cycle.saw(GVK, KEY, "u", 5)
@@ -103,7 +103,7 @@ async def test_reports_of_a_thread_are_carried_to_the_loop(cycle, tracker) -> No
     assert tracker.seen(KEY) == 6
 
 
-async def test_log_fields_tell_the_run(cycle) -> None:
+async def test_log_fields_describe_the_reconcile(cycle) -> None:
     assert cycle.run.log_fields() == {
         "controller": "widget",
         "object_namespace": "ns",
@@ -117,13 +117,13 @@ async def test_log_fields_tell_the_run(cycle) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_ids_differ_in_forked_processes() -> None:
-    """Each child tells the id that it would give to its first reconcile."""
+    """Each child prints the id of its first reconcile."""
     told = []
     for _ in range(2):
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
-            os.write(write, _new_id().encode())
+            os.write(write, new_reconcile_id().encode())
             os._exit(0)
         os.close(write)
         os.waitpid(child, 0)

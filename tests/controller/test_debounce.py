@@ -1,4 +1,4 @@
-"""Bursts of changes that become one run, and never keep it from happening."""
+"""Bursts of changes that are reconciled once, and never block the key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from reconciler.controller import FAN_OUT, LOW_PRIORITY, Outcome, Result, Watch
+from reconciler.controller import FAN_OUT_THRESHOLD, LOW_PRIORITY, Outcome, Result, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
@@ -18,7 +18,7 @@ def config(name: str, **data: str) -> dict:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "ns"}, "data": data}
 
 
-async def test_a_burst_is_one_run_that_sees_the_last_of_it(world: World) -> None:
+async def test_a_burst_is_one_reconcile_that_sees_its_last_change(world: World) -> None:
     reconciler = WidgetReconciler()
     await world.start(reconciler, debounce=2)
     begin = asyncio.get_running_loop().time()
@@ -31,19 +31,19 @@ async def test_a_burst_is_one_run_that_sees_the_last_of_it(world: World) -> None
     assert reconciler.times[0] - begin == pytest.approx(2, abs=0.1)
 
 
-async def test_changes_without_end_do_not_keep_the_key_from_running(world: World) -> None:
+async def test_continuous_changes_do_not_block_the_key(world: World) -> None:
     reconciler = WidgetReconciler()
     await world.start(reconciler, debounce=2)
     await world.widget()
     for size in range(2, 42):
         await asyncio.sleep(0.5)
         await world.resize(size)
-    assert len(reconciler.runs) in (9, 10)  # 20 s of changes, each run at most 2 s after the first that it takes along
+    assert len(reconciler.runs) in (9, 10)  # 20 s of changes, each reconcile at most 2 s after its first change
     await quiet(10)
     assert reconciler.sizes[-1] == 41
 
 
-async def test_changes_of_other_kinds_are_gathered_too(world: World) -> None:
+async def test_changes_of_other_kinds_are_debounced_too(world: World) -> None:
     reconciler = KeyReconciler()
     watch = Watch("v1/ConfigMap", mapper=lambda obj: [Request("w", "ns")])
     await world.start(reconciler, resource=Widget, watches=[watch], debounce=1)
@@ -53,7 +53,7 @@ async def test_changes_of_other_kinds_are_gathered_too(world: World) -> None:
     assert reconciler.keys == ["ns/w"]
 
 
-async def test_what_was_there_at_the_start_and_what_is_asked_for_does_not_wait(world: World) -> None:
+async def test_initial_objects_and_requested_reconciles_are_not_debounced(world: World) -> None:
     reconciler = WidgetReconciler()
     await world.widget()
     controller = await world.start(reconciler, debounce=100)
@@ -63,7 +63,7 @@ async def test_what_was_there_at_the_start_and_what_is_asked_for_does_not_wait(w
     assert [set(reasons) for _, reasons in reconciler.runs] == [{"event"}, {"enqueue: by hand"}]
 
 
-async def test_an_own_write_is_still_no_change(world: World) -> None:
+async def test_an_own_write_is_still_an_echo(world: World) -> None:
     reconciler = WidgetReconciler()
     await world.start(reconciler, debounce=2)
     await world.widget()
@@ -84,13 +84,13 @@ async def test_a_requested_delay_is_not_shortened_by_the_echo(world: World) -> N
 
 
 @pytest.mark.parametrize("debounce", [0, -1, float("nan"), "1"])
-async def test_a_debounce_that_is_no_time_is_refused(world: World, debounce) -> None:
+async def test_an_invalid_debounce_is_rejected(world: World, debounce) -> None:
     with pytest.raises(ConfigurationError, match="debounce"):
         world.controller(WidgetReconciler(), debounce=debounce)
 
 
-@pytest.mark.parametrize(("keys", "priority"), [(FAN_OUT, 0), (FAN_OUT + 1, LOW_PRIORITY)])
-async def test_one_change_that_wakes_many_keys_lets_others_pass(world: World, keys: int, priority: int) -> None:
+@pytest.mark.parametrize(("keys", "priority"), [(FAN_OUT_THRESHOLD, 0), (FAN_OUT_THRESHOLD + 1, LOW_PRIORITY)])
+async def test_one_change_that_enqueues_many_keys_does_not_delay_others(world: World, keys: int, priority: int) -> None:
     priorities: list[int] = []
 
     async def body(reconciler, request) -> Outcome:
@@ -104,7 +104,7 @@ async def test_one_change_that_wakes_many_keys_lets_others_pass(world: World, ke
     assert priorities == [priority] * keys
 
 
-async def test_a_key_of_a_fan_out_that_changes_itself_goes_first(world: World) -> None:
+async def test_a_key_of_a_fan_out_whose_own_object_changes_goes_first(world: World) -> None:
     order: list[str] = []
     release = asyncio.Event()
 

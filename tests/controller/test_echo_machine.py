@@ -1,4 +1,4 @@
-"""Try the echo rule against every order of reads, writes, answers and events that hypothesis can think of.
+"""The echo rule against every order of reads, writes, responses and events that hypothesis finds.
 
 The model server knows which version carries a change that the controller did not make. Two things must hold:
 
@@ -49,12 +49,12 @@ class Rule:
         return ReconcileCycle(GVK, run, tracker=self.tracker, unsaved=UnsavedStore(), loop=self.loop)
 
     def wrote_unconditionally(self, key: Request, after: Version) -> None:
-        """Hear of a write that no version was a condition of: nothing is done about it."""
+        """Called for an unconditional write: nothing is recorded."""
 
 
 @dataclass
 class Write:
-    """A conditional write of the batcher whose answer is under way."""
+    """A conditional write of the batcher whose response has not arrived."""
 
     before: int
     after: int
@@ -66,18 +66,20 @@ class Obj:
     """An object on the server, in the cache and in the controller's queue."""
 
     version: int = 0
-    foreign: int = 0  # the newest version with a change that some cycle has yet to read
+    foreign: int = 0  # the newest version with a foreign change that a reconcile must still read
     undelivered: list[int] = field(default_factory=list)
     store: int = 0
     overlay: int = 0
 
-    considered: int = -1  # the newest version that was the oldest one a cycle read
-    chain_top: int = -1  # the newest version that own writes led to, from the one in the store at a cycle's start
+    observed: int = -1  # the newest basis of a reconcile
+    chain_top: int = (
+        -1
+    )  # the newest version that own writes led to, from the one in the store at the start of a reconcile
     delivered: int = -1  # the newest version that an event brought
 
     reasons: set[str] = field(default_factory=set)
     timer: bool = False
-    owed: bool = False  # another source asked for a run after the last hand-out
+    owed: bool = False  # another source enqueued the key since it was last in progress
 
     cycle: ReconcileCycle | None = None
     basis: int | None = None  # the oldest version read
@@ -88,12 +90,12 @@ class Obj:
 
 
 def when(condition: Callable[[Obj], object]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Run a rule only in states of object a in which it does something, so that no step is wasted."""
+    """Restrict a rule to states of object a in which it has an effect, so that no step is wasted."""
     return precondition(lambda self: bool(condition(self.objects[A])))
 
 
 class EchoMachine(RuleBasedStateMachine):
-    """Object a lives through everything; object b is one of the same kind that a's cycles write to."""
+    """Everything happens to object a; object b is one of the same kind that a's reconciles write to."""
 
     make_rule: type[Rule] = Rule
     opaque = False
@@ -131,7 +133,7 @@ class EchoMachine(RuleBasedStateMachine):
     def _event(self, key: Request, version: int) -> None:
         obj = self.objects[key]
         obj.delivered = max(obj.delivered, version)
-        if self.rule.tracker.admits(key, self._wire(version)):
+        if self.rule.tracker.must_enqueue(key, self._wire(version)):
             self._add(key, "event")
 
     def _add(self, key: Request, reason: str) -> None:
@@ -179,7 +181,7 @@ class EchoMachine(RuleBasedStateMachine):
         self._commit(A, foreign=True)
         obj.undelivered.clear()
         obj.overlay, obj.store, obj.basis, obj.tip, obj.pending = 0, obj.version, None, None, None
-        obj.considered = obj.chain_top = -1
+        obj.observed = obj.chain_top = -1
         obj.links.clear()
         self.rule.tracker.forget(A)
         self._add(A, "deleted")
@@ -192,23 +194,23 @@ class EchoMachine(RuleBasedStateMachine):
             self._commit(key, foreign=True)
             obj.undelivered.clear()
             obj.store, obj.overlay, obj.delivered = obj.version, 0, obj.version
-            obj.considered = obj.chain_top = -1
+            obj.observed = obj.chain_top = -1
             obj.links.clear()
             obj.basis = obj.tip = obj.pending = None
             self._add(key, "restart")
 
     # the worker
 
-    def _hand_out(self, key: Request) -> None:
+    def _take(self, key: Request) -> None:
         obj = self.objects[key]
         if obj.reasons == {"event"} and not self.opaque:
             assert obj.delivered > obj.chain_top, f"echo: {key} runs for {obj.delivered}, considered {obj.chain_top}"
         obj.reasons, obj.timer, obj.owed = set(), False, False
         obj.basis = obj.tip = obj.pending = None
         obj.chain = self._linked(obj, max(obj.store, obj.chain_top))
-        self.rule.tracker.hand_out(key)
+        self.rule.tracker.begin(key)
         obj.cycle = self.rule.make_cycle(key)
-        obj.cycle.start("uid", self._wire(obj.store))
+        obj.cycle.set_basis("uid", self._wire(obj.store))
 
     @staticmethod
     def _linked(obj: Obj, version: int) -> int:
@@ -227,14 +229,14 @@ class EchoMachine(RuleBasedStateMachine):
 
     @when(lambda a: a.cycle is None and (a.reasons or a.timer))
     @rule(door=DOORS)
-    def hand_out(self, door: str) -> None:
-        self._hand_out(A)
+    def take(self, door: str) -> None:
+        self._take(A)
         self._read(A, door)
 
     @when(lambda a: a.cycle is None and (a.reasons or a.timer))
     @rule(kind=KINDS, outcome=OUTCOMES)
     def whole_cycle(self, kind: str, outcome: str) -> None:
-        self._hand_out(A)
+        self._take(A)
         self._read(A)
         self._send("tip", kind)
         self._answer()
@@ -316,7 +318,7 @@ class EchoMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.objects[B].reasons)
     @rule()
     def run_of_b(self) -> None:
-        self._hand_out(B)
+        self._take(B)
         self._read(B)
         self._finish(B, "done")
 
@@ -333,7 +335,7 @@ class EchoMachine(RuleBasedStateMachine):
         obj.timer = outcome == "requeue_after" and not obj.reasons
         obj.cycle = obj.pending = None
         if obj.basis is not None:
-            obj.considered = max(obj.considered, obj.basis)
+            obj.observed = max(obj.observed, obj.basis)
             obj.chain_top = max(obj.chain_top, obj.chain)
 
     @invariant()
@@ -341,10 +343,10 @@ class EchoMachine(RuleBasedStateMachine):
         for key, obj in self.objects.items():
             if obj.cycle is None and not obj.reasons and not obj.undelivered:
                 assert not obj.owed, f"{key}: the run that another source asked for is lost"
-                assert obj.considered >= obj.foreign, f"{key}: change {obj.foreign} lost, considered {obj.considered}"
+                assert obj.observed >= obj.foreign, f"{key}: change {obj.foreign} lost, considered {obj.observed}"
 
     def teardown(self) -> None:
-        """Let everything come to rest: it does, within a few runs."""
+        """Deliver everything: the controller must come to rest within a few reconciles."""
         for key, obj in self.objects.items():
             for _ in range(5):
                 if obj.cycle is not None:
@@ -354,7 +356,7 @@ class EchoMachine(RuleBasedStateMachine):
                 self.what_rests_has_missed_nothing()
                 if not obj.reasons:
                     break
-                self._hand_out(key)
+                self._take(key)
                 self._read(key)
             assert not obj.reasons, f"{key} does not come to rest"
 
@@ -380,32 +382,32 @@ TestOpaqueVersions = OpaqueEchoMachine.TestCase
 TestOpaqueVersions.settings = FULL
 
 
-# Readings of the rule that a good developer can choose and that lose work
+# Plausible readings of the rule that lose work
 
 
 class _BasisIsWhatTheBatcherTook(EchoTracker[Request]):
-    """The version that the flush was conditional on counts as considered, whether the cycle read it or not."""
+    """The version that the flush was conditional on counts as observed, whether the reconcile read it or not."""
 
-    def wrote(self, key, *, before, after, exact):
-        hand = self._hands[key]
-        hand.tip = before
-        super().wrote(key, before=before, after=after, exact=exact)
+    def record_write(self, key, *, before, after, exact):
+        progress = self._in_progress[key]
+        progress.tip = before
+        super().record_write(key, before=before, after=after, exact=exact)
 
 
 class _SetOfOwnVersions(EchoTracker[Request]):
-    """An event is an echo if its version is among the answers to own writes, replays included."""
+    """An event is an echo if its version is among the answers to own writes, including replays."""
 
     def __init__(self) -> None:
         super().__init__()
         self.own: dict[Request, set[Version]] = {}
         self.newest: dict[Request, Version] = {}
 
-    def wrote(self, key, *, before, after, exact):
+    def record_write(self, key, *, before, after, exact):
         self.own.setdefault(key, set()).add(after)
 
-    def admits(self, key, version, wake=Wake()):  # noqa: B008
+    def must_enqueue(self, key, version, wake=Wake()):  # noqa: B008
         self.newest[key] = version
-        return version not in self.own.get(key, ()) and super().admits(key, version, wake)
+        return version not in self.own.get(key, ()) and super().must_enqueue(key, version, wake)
 
     def finish(self, key):
         super().finish(key)
@@ -416,12 +418,12 @@ class _UnconditionalWriteIsOwn(Rule):
     """An apply or a plain merge patch without a resourceVersion counts as own."""
 
     def wrote_unconditionally(self, key, after):
-        if self.tracker.in_hand(key):
-            self.tracker._hands[key].tip = after
+        if self.tracker.in_progress(key):
+            self.tracker._in_progress[key].tip = after
 
 
 class _AnyKeyCycle(ReconcileCycle):
-    """A cycle's write to any object of the kind marks that object clean."""
+    """A write to any object of the kind counts as observed by that object's reconcile."""
 
     def wrote(self, gvk, request, uid, *, before, after, exact):
         if request == self.request:
@@ -431,44 +433,44 @@ class _AnyKeyCycle(ReconcileCycle):
 
 
 class _AnswerNeedNotBeExact(EchoTracker[Request]):
-    """What a webhook wrote into our own version goes unnoticed."""
+    """A change by a webhook in our own version goes unnoticed."""
 
-    def wrote(self, key, *, before, after, exact):
-        super().wrote(key, before=before, after=after, exact=True)
+    def record_write(self, key, *, before, after, exact):
+        super().record_write(key, before=before, after=after, exact=True)
 
 
 class _EveryReadMovesTheBasis(EchoTracker[Request]):
-    """The newest version read counts, although the cycle began with an older one."""
+    """The newest version read counts, although the reconcile started with an older one."""
 
-    def saw(self, key, version):
-        hand = self._hands[key]
-        if not hand.void:
-            hand.basis = hand.tip = version
+    def record_read(self, key, version):
+        progress = self._in_progress[key]
+        if not progress.void:
+            progress.basis = progress.tip = version
 
 
 class _FirstReportedReadIsTheBasis(EchoTracker[Request]):
-    """What was read before through another client, and not reported, is not counted."""
+    """An earlier read through another client, which is not reported, does not count."""
 
-    def start(self, key, version):
-        super().start(key, version)
-        self._hands[key].basis = self._hands[key].tip = None
+    def set_basis(self, key, version):
+        super().set_basis(key, version)
+        self._in_progress[key].basis = self._in_progress[key].tip = None
 
-    def saw(self, key, version):
-        hand = self._hands[key]
-        if hand.basis is None and not hand.void:
-            hand.basis = hand.tip = version
-        super().saw(key, version)
+    def record_read(self, key, version):
+        progress = self._in_progress[key]
+        if progress.basis is None and not progress.void:
+            progress.basis = progress.tip = version
+        super().record_read(key, version)
 
 
 class _LateIsIgnored(EchoTracker[Request]):
-    """All events during a cycle are taken for echoes."""
+    """All events during a reconcile count as echoes."""
 
     def finish(self, key):
         super().finish(key)
 
 
 class _RestoreIsIgnored(EchoTracker[Request]):
-    """Versions are taken to grow for ever."""
+    """Versions are assumed never to go back."""
 
     def forget_all(self):
         pass
@@ -508,7 +510,7 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS.keys())
-def test_the_machine_finds_the_wrong_reading_out(mutant):
+def test_the_machine_detects_the_wrong_reading(mutant):
     machine = type("Mutant", (EchoMachine,), {"make_rule": mutant})
     with pytest.raises(AssertionError, match=r"lost|echo|rest"):
         run_state_machine_as_test(machine, settings=HUNT)

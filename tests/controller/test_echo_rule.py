@@ -1,4 +1,4 @@
-"""The echo rule on the real rooms: own writes do not wake, foreign changes always do, in every order of events."""
+"""The echo rule in real controllers: own writes do not wake, foreign changes always do, in every order of events."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_foreign_change_during_the_body_is_reconciled(world: World) -> Non
 
 @ORDERS
 async def test_replay_after_a_conflict_is_not_own(world: World) -> None:
-    """The change arrives so late that the batcher finds it by the conflict, and replays on top of it."""
+    """The change comes so late that the batcher gets a conflict, and replays on top of it."""
 
     async def body(reconciler, obj, status):
         if len(reconciler.runs) == 1:
@@ -86,7 +86,7 @@ async def test_replay_after_a_conflict_is_not_own(world: World) -> None:
 
 @ORDERS
 async def test_relist_that_shows_only_our_replayed_version_loses_nothing(world: World) -> None:
-    """The watch breaks before the foreign change; what is listed afterwards is our own write on top of it."""
+    """The watch breaks before the foreign change; the next list shows our own write on top of it."""
 
     async def body(reconciler, obj, status):
         if len(reconciler.runs) == 1:
@@ -119,7 +119,7 @@ async def test_foreign_status_write_at_the_same_moment_survives_and_wakes(world:
 
 
 @ORDERS
-async def test_the_users_own_plain_patch_wakes(world: World) -> None:
+async def test_a_plain_patch_by_the_user_wakes(world: World) -> None:
     async def body(reconciler, obj, status):
         if obj.spec.size < 3:
             await reconciler.client.patch(Widget, "w", "ns", patch={"spec": {"size": obj.spec.size + 1}})
@@ -132,7 +132,7 @@ async def test_the_users_own_plain_patch_wakes(world: World) -> None:
 
 
 @ORDERS
-async def test_another_sources_reason_during_the_cycle_runs_once_more(world: World) -> None:
+async def test_another_reason_during_the_reconcile_runs_once_more(world: World) -> None:
     async def body(reconciler, obj, status):
         if len(reconciler.runs) == 1:
             controller.enqueue(obj.key, "told")
@@ -145,7 +145,7 @@ async def test_another_sources_reason_during_the_cycle_runs_once_more(world: Wor
 
 
 @ORDERS
-async def test_lost_answer_wakes_at_most_once_and_writes_once(world: World) -> None:
+async def test_lost_response_wakes_at_most_once_and_writes_once(world: World) -> None:
     reconciler = WidgetReconciler()
     await world.start(reconciler)
     world.server.faults.add(verb="patch", subresource="status", after_commit=True, lost=True)
@@ -188,7 +188,7 @@ async def test_echo_does_not_consume_the_timer(world: World) -> None:
 @pytest.mark.parametrize("door", ["live get", "live list", "informer's store"])
 @pytest.mark.parametrize("basis", ["cached list", "cached get", "batcher by name"])
 async def test_a_change_after_an_unreported_read_is_reconciled(world: World, door: str, basis: str) -> None:
-    """What was read first is old; what is read later, and written on, is new. The change in between is not observed."""
+    """The first read is old; a later read, and the write on it, are new. The change in between is not observed."""
     informer = await world.cache.informer(Widget)
     sizes = []
 
@@ -203,7 +203,7 @@ async def test_a_change_after_an_unreported_read_is_reconciled(world: World, doo
         sizes.append(await read_size(reconciler, request))
         if len(sizes) == 1:
             await world.resize(2)
-            await quiet(0.5)  # its event is in the store by now
+            await quiet(0.5)  # its event has reached the store
         given: tuple = (Widget,)
         if basis == "cached list":
             given = ((await reconciler.client.list(Widget, request.namespace))[0],)
@@ -224,8 +224,8 @@ async def test_a_change_after_an_unreported_read_is_reconciled(world: World, doo
 
 @ORDERS
 @pytest.mark.parametrize("setter", ["enqueue", "source", "queue", "thread"])
-async def test_a_delay_set_from_outside_survives_the_echo(world: World, setter: str) -> None:
-    """A timer that somebody sets while the key is in progress does not belong to the event of the own write."""
+async def test_a_delay_set_by_somebody_else_survives_the_echo(world: World, setter: str) -> None:
+    """A timer that is set while the key is in progress is independent of the event of the own write."""
     orders: asyncio.Queue[Request] = asyncio.Queue()
 
     async def later(enqueue):
@@ -245,9 +245,9 @@ async def test_a_delay_set_from_outside_survives_the_echo(world: World, setter: 
             controller.queue.add(obj.key, after=60, reason="later")
         elif setter == "source":
             orders.put_nowait(obj.key)
-        else:  # with a loop of its own, which must not get the timer
+        else:  # with its own loop, which must not get the timer
             await asyncio.to_thread(lambda: asyncio.run(enqueue_later(obj.key)))
-        await status.flush()  # the event of this write may come while the reconcile goes on
+        await status.flush()  # the event of this write may come during the reconcile
         await quiet(0.5)
 
     reconciler = WidgetReconciler(body)
@@ -262,10 +262,8 @@ async def test_a_delay_set_from_outside_survives_the_echo(world: World, setter: 
 @ORDERS
 @pytest.mark.parametrize("by_key", [True, False])
 @pytest.mark.parametrize("trouble", ["lost answer", "foreign change", "live read"])
-async def test_who_writes_in_each_reconcile_catches_up_with_a_slow_watch(
-    world: World, by_key: bool, trouble: str
-) -> None:
-    """One own write that could not be counted must not make the next one uncounted, and so on."""
+async def test_a_write_in_each_reconcile_catches_up_with_a_slow_watch(world: World, by_key: bool, trouble: str) -> None:
+    """If one own write does not count as observed, the next one must, or the key would wake itself forever."""
 
     async def count(reconciler, obj):
         async with StatusBatcher(reconciler.client, obj) as status:
@@ -295,8 +293,8 @@ async def test_who_writes_in_each_reconcile_catches_up_with_a_slow_watch(
 
 
 @ORDERS
-async def test_an_echo_takes_nothing_from_the_reasons_of_others(world: World) -> None:
-    """What else wakes the key stays as it was set: readiness, priority and reasons."""
+async def test_an_echo_leaves_the_reasons_of_others_unchanged(world: World) -> None:
+    """Readiness, priority and reasons of other adds stay unchanged."""
 
     async def body(reconciler, obj, status):
         status.increment("runs")
@@ -327,7 +325,7 @@ async def test_foreign_event_consumes_the_timer_and_its_outcome_sets_the_next(wo
     assert len(reconciler.runs) == 3
 
 
-async def test_two_controllers_on_one_kind_are_news_to_each_other(world: World) -> None:
+async def test_two_controllers_of_one_kind_observe_each_others_writes(world: World) -> None:
     async def other_body(reconciler, obj, status):
         status.set(foreign="other")
 
@@ -342,7 +340,7 @@ async def test_two_controllers_on_one_kind_are_news_to_each_other(world: World) 
     assert 2 <= len(one.runs) + len(other.runs) <= 6
 
 
-async def test_a_cycles_write_to_another_object_of_its_kind_wakes_that(world: World) -> None:
+async def test_a_write_to_another_object_of_the_kind_wakes_that_object(world: World) -> None:
     async def body(reconciler, obj, status):
         if obj.name == "parent" and len(reconciler.runs) == 1:
             child = Widget(metadata=ObjectMeta(name="child", namespace="ns"), spec=WidgetSpec(size=5))
@@ -367,7 +365,7 @@ async def test_wake_on_own_status_restores_the_echo(world: World) -> None:
 
 
 @ORDERS
-async def test_what_is_known_of_deleted_objects_is_dropped(world: World) -> None:
+async def test_versions_of_deleted_objects_are_dropped(world: World) -> None:
     reconciler = WidgetReconciler()
     controller = await world.start(reconciler)
     for number in range(20):
@@ -378,11 +376,11 @@ async def test_what_is_known_of_deleted_objects_is_dropped(world: World) -> None
         await world.foreign.delete(Widget, f"w{number}", "ns")
     await quiet(60)
     statistics = controller.statistics()
-    assert (statistics.echo.known, statistics.echo.in_hand) == (0, 0)
+    assert (statistics.echo.known, statistics.echo.in_progress) == (0, 0)
     assert not controller.queue.keys()
 
 
-async def test_deleted_objects_are_forgotten_although_predicates_hide_it(world: World) -> None:
+async def test_deleted_objects_are_forgotten_although_predicates_drop_the_event(world: World) -> None:
     hidden = Predicate(lambda event: event.type is not EventType.DELETED)
     controller = await world.start(WidgetReconciler(), predicates=[hidden])
     await world.widget()
@@ -392,7 +390,7 @@ async def test_deleted_objects_are_forgotten_although_predicates_hide_it(world: 
     assert controller.statistics().echo.known == 0
 
 
-async def test_cycle_that_works_on_a_stale_copy_of_a_deleted_object_leaves_nothing(world: World) -> None:
+async def test_reconcile_of_a_stale_copy_of_a_deleted_object_leaves_nothing(world: World) -> None:
     kept = []
 
     async def body(reconciler, request):
@@ -423,7 +421,7 @@ async def test_recreated_object_is_reconciled(world: World) -> None:
 
 
 @ORDERS
-async def test_restored_backup_starts_anew(world: World) -> None:
+async def test_restored_backup_reconciles_everything(world: World) -> None:
     reconciler = WidgetReconciler()
     await world.start(reconciler)
     for size in range(2, 12):

@@ -1,4 +1,4 @@
-"""An exception of foreign code whose text cannot be made ends nothing that reports it."""
+"""Exceptions of user code whose `__str__` raises: reporting them must not fail."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Fussy(Reconciler):
 
 
 @pytest.mark.virtual_time
-async def test_a_controller_goes_on_after_an_error_that_cannot_be_shown(caplog: pytest.LogCaptureFixture) -> None:
-    """The handler of `caplog` raises where a record cannot be formatted, as a handler of a user's own may."""
+async def test_a_controller_continues_after_an_error_that_cannot_be_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """The handler of `caplog` raises if a record cannot be formatted, as a handler of a user may."""
     async with APIServer() as server, Client(server) as client:
         for name in ("a-bad", "b-good"):
             await client.create(

@@ -1,4 +1,4 @@
-"""The finalizer protocol: put on before the first run, cleaned up, let go; every write of it an echo."""
+"""The finalizer protocol: added before the first reconcile, clean-up, removed; each of its writes is an echo."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_finalizer_is_added_before_the_body_and_does_not_wake(world: World
 
 
 @ORDERS
-async def test_none_lets_the_object_go(world: World) -> None:
+async def test_none_releases_the_object(world: World) -> None:
     reconciler = Finalizing()
     controller = await world.start(reconciler)
     await world.widget()
@@ -76,7 +76,7 @@ async def test_none_lets_the_object_go(world: World) -> None:
 
 
 @ORDERS
-async def test_result_keeps_the_object_and_runs_again(world: World) -> None:
+async def test_result_keeps_the_object_and_requeues_it(world: World) -> None:
     reconciler = Finalizing(outcomes=[Result(requeue_after=10), Result(requeue_after=10)])
     await world.start(reconciler)
     await world.widget()
@@ -117,7 +117,7 @@ async def test_terminal_error_keeps_the_object_until_a_change(world: World) -> N
     assert (len(reconciler.finalized), await gone(world)) == (3, True)
 
 
-async def test_strange_return_value_does_not_let_the_object_go(world: World) -> None:
+async def test_invalid_return_value_does_not_release_the_object(world: World) -> None:
     reconciler = Finalizing(outcomes=[True])
     controller = await world.start(reconciler)
     await world.widget()
@@ -128,7 +128,7 @@ async def test_strange_return_value_does_not_let_the_object_go(world: World) -> 
     assert controller.statistics().results["error"] == 1
 
 
-async def test_status_goes_out_before_the_removal_and_none_follows(world: World) -> None:
+async def test_status_is_written_before_the_removal_and_none_follows(world: World) -> None:
     class Telling(Finalizing):
         async def finalize(self, obj, status):
             status.set(phase="Terminating")
@@ -144,7 +144,7 @@ async def test_status_goes_out_before_the_removal_and_none_follows(world: World)
     assert [(w.subresource, w.status) for w in writes] == [("status", 200), ("", 200)]
 
 
-async def test_finalize_that_says_nothing_writes_no_status(world: World) -> None:
+async def test_finalize_without_a_status_change_writes_no_status(world: World) -> None:
     await world.start(Finalizing())
     await world.widget()
     await quiet()
@@ -162,10 +162,10 @@ async def test_reconciler_without_finalize_removes_its_own_finalizer(world: Worl
     await world.foreign.delete(Widget, "w", "ns")
     await quiet(60)
     assert (await world.read()).metadata.finalizers == ["other.io/theirs"]
-    assert len(reconciler.runs) == 1  # the body is not for what is being deleted
+    assert len(reconciler.runs) == 1  # the body is not called for an object that is being deleted
 
 
-async def test_dying_object_without_our_finalizer_is_left_alone(world: World) -> None:
+async def test_deleted_object_without_our_finalizer_is_ignored(world: World) -> None:
     reconciler = Finalizing()
     await world.widget(finalizers=["other.io/theirs"])
     await world.foreign.delete(Widget, "w", "ns")
@@ -193,7 +193,7 @@ async def test_default_finalizer_has_the_group_and_the_controllers_name(world: W
     assert (await world.read()).metadata.finalizers == ["example.com/other"]
 
 
-async def test_conflict_reads_again_and_keeps_what_others_put_there(world: World) -> None:
+async def test_conflict_reads_again_and_preserves_other_finalizers(world: World) -> None:
     obj = await world.widget()
     await world.foreign.patch(Widget, "w", "ns", patch={"metadata": {"finalizers": ["other.io/theirs"]}})
     answer = await ensure_finalizer(world.client, Widget, obj, FINALIZER)
@@ -205,7 +205,7 @@ async def test_conflict_reads_again_and_keeps_what_others_put_there(world: World
 
 
 async def test_write_after_a_conflict_is_not_own(world: World) -> None:
-    """What made it conflict was foreign: the cycle went on with an object that it had not read."""
+    """The conflict came from a foreign change: the reconcile continued with an object that it had not read."""
     reconciler = Finalizing()
     await world.start(reconciler)
     fault = world.server.faults.add(verb="patch", subresource="", name="w", status=409, latency=0.5)
@@ -218,14 +218,14 @@ async def test_write_after_a_conflict_is_not_own(world: World) -> None:
     assert (await world.read()).status.observed_generation == 2
 
 
-async def test_conflicts_without_end_are_raised(world: World) -> None:
+async def test_endless_conflicts_are_raised(world: World) -> None:
     obj = await world.widget()
     world.server.faults.add(verb="patch", status=409, times=None)
     with pytest.raises(Conflict):
         await ensure_finalizer(world.client, Widget, obj, FINALIZER)
 
 
-async def test_object_that_is_gone_or_dying_takes_no_finalizer(world: World) -> None:
+async def test_object_that_is_gone_or_being_deleted_gets_no_finalizer(world: World) -> None:
     obj = await world.widget(finalizers=["other.io/theirs"])
     await world.foreign.delete(Widget, "w", "ns")
     assert await ensure_finalizer(world.client, Widget, obj, FINALIZER) is None
@@ -251,7 +251,7 @@ async def test_helpers_work_on_plain_objects_too(world: World) -> None:
     assert await ensure_finalizer(world.client, "example.com/v1/Widget", answer, FINALIZER) is answer
 
 
-async def test_lost_answer_to_the_finalizer_write_is_found_out_by_the_next_run(world: World) -> None:
+async def test_lost_response_to_the_finalizer_write_is_resolved_by_the_next_reconcile(world: World) -> None:
     reconciler = Finalizing()
     await world.start(reconciler)
     world.server.faults.add(verb="patch", subresource="", name="w", after_commit=True, lost=True)
@@ -262,7 +262,7 @@ async def test_lost_answer_to_the_finalizer_write_is_found_out_by_the_next_run(w
 
 
 class Webhook:
-    """A client whose server changes an object while it is written."""
+    """A client whose server changes an object during a write."""
 
     def __init__(self, change: dict) -> None:
         self.change = change
@@ -284,14 +284,14 @@ class Webhook:
         ({"metadata": {"generation": 2}}, 5),
     ],
 )
-async def test_what_a_webhook_puts_into_the_finalizer_write_is_news(change: dict, considered: int) -> None:
+async def test_change_by_a_webhook_in_the_finalizer_write_is_news(change: dict, considered: int) -> None:
     tracker: EchoTracker[Request] = EchoTracker()
     key = Request("w", "ns")
-    tracker.hand_out(key)
+    tracker.begin(key)
     run = ReconcileRun("widget", key, "id", frozenset(), 0, 0)
     loop = asyncio.get_running_loop()
     cycle = ReconcileCycle(Widget.gvk, run, tracker=tracker, unsaved=UnsavedStore(), loop=loop)
-    cycle.start("u", 5)
+    cycle.set_basis("u", 5)
     current_cycle.set(cycle)
     document = Widget(metadata=ObjectMeta(name="w", namespace="ns"), spec=WidgetSpec()).to_dict()
     document["metadata"] |= {"uid": "u", "resourceVersion": "5", "generation": 1}

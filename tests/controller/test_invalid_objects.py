@@ -1,4 +1,4 @@
-"""Objects that do not fit their model: a living one waits for a change, a dying one is finalized all the same."""
+"""Invalid objects: one waits for a change, one that is being deleted is finalized all the same."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GadgetStatus(ConditionedStatus):
 
 
 class Gadget(Resource[GadgetSpec, GadgetStatus], group="example.com", version="v1"):
-    """A gadget, whose definition in the cluster is laxer than its model."""
+    """A gadget, whose CRD in the cluster is less strict than its model."""
 
 
 class PlainSpec(BaseModel):
@@ -52,7 +52,7 @@ class PlainSpec(BaseModel):
 
 
 class Plain(Resource[PlainSpec], group="example.com", version="v1"):
-    """A kind of plain models."""
+    """A kind with plain pydantic models."""
 
 
 class GadgetReconciler(ResourceReconciler[Gadget]):
@@ -118,7 +118,7 @@ async def set_status(world: World, status: dict[str, Any], name: str = "g") -> N
     await world.foreign.patch(GADGET, name, "ns", patch={"status": status}, subresource="status")
 
 
-async def test_finalize_runs_for_a_dying_object_that_does_not_fit(world: World) -> None:
+async def test_finalize_runs_for_an_invalid_deleted_object(world: World) -> None:
     reconciler = Finalizing()
     await world.start(reconciler)
     await world.foreign.create(gadget())
@@ -138,7 +138,7 @@ async def test_finalize_runs_for_a_dying_object_that_does_not_fit(world: World) 
     assert obj.to_dict()["spec"] == stored.to_dict()["spec"]
 
 
-async def test_what_finalize_says_about_the_status_is_written_before_the_object_goes(world: World) -> None:
+async def test_status_of_finalize_is_written_before_the_object_is_released(world: World) -> None:
     class Telling(Finalizing):
         async def finalize(self, obj, status, /):
             status.set(phase="Terminating")
@@ -163,7 +163,7 @@ async def test_what_finalize_says_about_the_status_is_written_before_the_object_
 @pytest.mark.parametrize(
     "status", [{"count": "many"}, {"conditions": "none"}, {"conditions": [{"type": 5}]}, {"phase": ["a"]}]
 )
-async def test_invalid_status_alone_does_not_keep_a_dying_object(world: World, status: dict[str, Any]) -> None:
+async def test_invalid_status_does_not_keep_a_deleted_object(world: World, status: dict[str, Any]) -> None:
     reconciler = Finalizing()
     await world.foreign.create(gadget(finalizers=(FINALIZER,)))
     await set_status(world, status)
@@ -175,7 +175,7 @@ async def test_invalid_status_alone_does_not_keep_a_dying_object(world: World, s
 
 
 @pytest.mark.parametrize("spec", [None, {"size": None}, {"size": [1]}])
-async def test_dying_object_without_a_spec_goes(world: World, spec: Any) -> None:
+async def test_deleted_object_without_a_spec_is_released(world: World, spec: Any) -> None:
     await world.foreign.create(gadget(finalizers=(FINALIZER,)) | {"spec": spec})
     await world.foreign.delete(GADGET, "g", "ns")
     reconciler = Finalizing()
@@ -193,7 +193,7 @@ async def test_error_of_finalize_keeps_an_invalid_object_and_backs_off(world: Wo
     assert (len(reconciler.finalized), await gone(world)) == (3, True)
 
 
-async def test_own_finalizer_comes_off_an_invalid_dying_object_without_finalize(world: World) -> None:
+async def test_own_finalizer_is_removed_from_an_invalid_deleted_object_without_finalize(world: World) -> None:
     reconciler = GadgetReconciler()
     await world.foreign.create(gadget(finalizers=(FINALIZER, "other.io/theirs"), **INVALID))
     await world.foreign.delete(GADGET, "g", "ns")
@@ -203,7 +203,7 @@ async def test_own_finalizer_comes_off_an_invalid_dying_object_without_finalize(
     assert controller.statistics().results["error"] == 0
 
 
-async def test_conflict_while_an_invalid_object_is_released_is_repeated(world: World) -> None:
+async def test_conflict_while_an_invalid_object_is_released_is_retried(world: World) -> None:
     world.server.faults.add(verb="patch", subresource="", name="g", status=409, times=2)
     await world.foreign.create(gadget(finalizers=(FINALIZER,), **INVALID))
     await world.foreign.delete(GADGET, "g", "ns")
@@ -232,7 +232,7 @@ async def test_plain_model_whose_validator_raises_anything_can_be_finalized(worl
     assert (finalized, await gone(world, kind="example.com/v1/Plain")) == ([7], True)
 
 
-async def test_living_object_that_does_not_fit_waits_for_a_change_and_the_others_go_on(
+async def test_invalid_object_waits_for_a_change_and_others_are_reconciled(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     reconciler = Finalizing()
@@ -247,13 +247,13 @@ async def test_living_object_that_does_not_fit_waits_for_a_change_and_the_others
     [line] = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
     assert "ns/bad" in line
     assert "spec.ports[0].number: Input should be a valid integer" in line
-    assert line.endswith("not retried")
+    assert "is not retried" in line
     await world.foreign.patch(GADGET, "bad", "ns", patch={"spec": {"size": 2, "ports": None}})
     await quiet()
     assert reconciler.names == ["good", "bad"]
 
 
-async def test_people_are_told_which_fields_do_not_fit(world: World) -> None:
+async def test_event_names_the_invalid_fields(world: World) -> None:
     await world.start(GadgetReconciler())
     await world.foreign.create(gadget(**INVALID))
     await quiet(60)
@@ -265,7 +265,7 @@ async def test_people_are_told_which_fields_do_not_fit(world: World) -> None:
 
 
 async def test_invalid_object_is_terminal_whatever_ran_before(world: World) -> None:
-    """A timer of an earlier outcome does not run it again either."""
+    """A timer of an earlier outcome does not enqueue it either."""
 
     class Periodic(GadgetReconciler):
         async def reconcile_object(self, obj, status, /):
@@ -324,7 +324,7 @@ async def test_by_key_reconciler_can_release_what_it_reads_leniently(world: Worl
     assert controller.statistics().results["error"] == 0
 
 
-async def test_write_of_an_object_that_does_not_fit_is_not_denied(world: World) -> None:
+async def test_write_of_an_object_that_does_not_match_is_accepted(world: World) -> None:
     await world.foreign.create(gadget(finalizers=("other.io/theirs",), **INVALID))
     patched = await world.foreign.patch(Gadget, "g", "ns", patch={"metadata": {"labels": {"a": "b"}}})
     assert (patched.labels, patched.spec.size, len(patched.problems)) == ({"a": "b"}, 1000, 2)
@@ -353,7 +353,7 @@ async def test_mappers_and_predicates_get_what_can_be_read(world: World) -> None
     assert set(reconciler.keys) == {"ns/g"}
 
 
-async def test_invalid_object_wakes_its_owner(world: World) -> None:
+async def test_invalid_object_enqueues_its_owner(world: World) -> None:
     reconciler = KeyReconciler()
     await world.start(reconciler, resource="v1/ConfigMap", owns=[Gadget])
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "m", "uid": "u", "controller": True}
@@ -365,7 +365,7 @@ async def test_invalid_object_wakes_its_owner(world: World) -> None:
 
 
 async def test_unsaved_mutations_of_an_object_that_became_invalid_are_finalized(world: World) -> None:
-    """What an earlier cycle could not save does not keep the dying object from being finalized."""
+    """Mutations that an earlier reconcile could not save do not block the finalizer of the deleted object."""
     fault = world.server.faults.add(verb="patch", subresource="status", status=403, times=None)
     reconciler = Finalizing()
     controller = await world.start(reconciler)

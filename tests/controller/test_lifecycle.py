@@ -1,4 +1,4 @@
-"""Starting, stopping, and what a controller says about itself."""
+"""Starting and stopping a controller, its options, metrics and statistics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Late(Resource[Model], group="example.com", version="v1", plural="lates"):
     """A kind that is installed late."""
 
 
-async def test_workers_start_when_every_handler_has_heard_of_everything(world: World) -> None:
+async def test_workers_start_when_every_handler_has_received_all_objects(world: World) -> None:
     depth = []
 
     async def body(reconciler, request):
@@ -64,14 +64,14 @@ async def test_initial_list_goes_through_async_mappers_before_the_workers_start(
 
 async def test_controller_starts_once(world: World) -> None:
     controller = await world.start(WidgetReconciler())
-    with pytest.raises(ControllerError, match="starts once"):
+    with pytest.raises(ControllerError, match="was already started"):
         await controller.start()
     await controller.stop()
-    with pytest.raises(ControllerError, match="starts once"):
+    with pytest.raises(ControllerError, match="was already started"):
         await controller.start()
 
 
-async def test_kind_that_is_not_installed_is_waited_for(world: World) -> None:
+async def test_start_waits_for_a_kind_that_is_not_installed(world: World) -> None:
     reconciler = KeyReconciler()
     controller = world.controller(reconciler, resource="example.com/v1/Late")
     await world.cache.start()
@@ -86,7 +86,7 @@ async def test_kind_that_is_not_installed_is_waited_for(world: World) -> None:
 
 
 @pytest.mark.parametrize("watched", [False, True])
-async def test_kind_that_never_comes_fails_the_start_and_says_what_was_tried(world: World, watched: bool) -> None:
+async def test_missing_kind_fails_the_start_with_the_last_error(world: World, watched: bool) -> None:
     kind = "example.com/v1/Late"
     options = {"resource": Widget, "watches": [Watch(kind)]} if watched else {"resource": kind}
     controller = world.controller(KeyReconciler(), name="mine", sync_timeout=30, **options)
@@ -96,13 +96,13 @@ async def test_kind_that_never_comes_fails_the_start_and_says_what_was_tried(wor
     assert asyncio.get_running_loop().time() == pytest.approx(30, abs=1)
 
 
-async def test_cache_that_is_not_started_is_named(world: World) -> None:
+async def test_start_without_a_started_cache_says_so(world: World) -> None:
     controller = world.controller(WidgetReconciler(), sync_timeout=5)
     with pytest.raises(CacheSyncTimeout, match="is the cache started"):
         await controller.start()
 
 
-async def test_stop_finishes_what_is_in_hand_and_ready(world: World) -> None:
+async def test_stop_finishes_what_is_in_progress_and_ready(world: World) -> None:
     done = []
 
     async def body(reconciler, request):
@@ -119,7 +119,7 @@ async def test_stop_finishes_what_is_in_hand_and_ready(world: World) -> None:
     assert controller.statistics().cancelled == 0
 
 
-async def test_a_short_grace_period_is_one_too(world: World) -> None:
+async def test_a_short_grace_period_is_respected(world: World) -> None:
     done = []
 
     async def body(reconciler, request):
@@ -134,7 +134,7 @@ async def test_a_short_grace_period_is_one_too(world: World) -> None:
     assert done == ["w", "ready"]
 
 
-async def test_stop_cancels_what_outlasts_the_grace_and_waits_for_its_end(world: World) -> None:
+async def test_stop_cancels_what_exceeds_the_grace_period_and_waits_for_its_end(world: World) -> None:
     ended = []
 
     async def body(reconciler, request):
@@ -168,7 +168,7 @@ async def test_stop_with_no_grace_still_writes_the_status(world: World) -> None:
     assert (await world.read()).status.runs == 1
 
 
-async def test_cancelling_stop_cuts_the_grace_short(world: World) -> None:
+async def test_cancelling_stop_ends_the_grace_period(world: World) -> None:
     async def body(reconciler, request):
         await asyncio.sleep(1000)
 
@@ -213,7 +213,7 @@ async def test_stop_while_another_kind_is_being_listed_leaves_nothing(world: Wor
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("widget")]
 
 
-async def test_events_after_the_stop_wake_nobody(world: World) -> None:
+async def test_events_after_the_stop_are_ignored(world: World) -> None:
     reconciler = WidgetReconciler()
     controller = await world.start(reconciler)
     await controller.stop()
@@ -236,7 +236,7 @@ async def test_run_works_until_it_is_stopped(world: World) -> None:
     await running
 
 
-async def test_cancelling_run_stops_with_the_grace(world: World) -> None:
+async def test_cancelling_run_stops_with_the_grace_period(world: World) -> None:
     ended = []
 
     async def body(reconciler, request):
@@ -255,7 +255,7 @@ async def test_cancelling_run_stops_with_the_grace(world: World) -> None:
     assert ended == ["w"]
 
 
-async def test_warm_up_queues_and_does_not_reconcile(world: World) -> None:
+async def test_warm_up_enqueues_and_does_not_reconcile(world: World) -> None:
     reconciler = WidgetReconciler()
     controller = world.controller(reconciler)
     await world.cache.start()
@@ -268,7 +268,7 @@ async def test_warm_up_queues_and_does_not_reconcile(world: World) -> None:
     assert len(reconciler.runs) == 1
 
 
-async def test_workers_reconcile_side_by_side_but_never_one_key_twice(world: World) -> None:
+async def test_workers_reconcile_concurrently_but_never_one_key_twice(world: World) -> None:
     most = 0
 
     async def body(reconciler, obj, status):
@@ -299,14 +299,14 @@ async def test_options_are_checked(world: World, options, message) -> None:
         world.controller(WidgetReconciler(), **options)
 
 
-async def test_plain_reconciler_must_say_its_kind(world: World) -> None:
-    with pytest.raises(ConfigurationError, match="KeyReconciler does not say which kind"):
+async def test_plain_reconciler_must_state_its_kind(world: World) -> None:
+    with pytest.raises(ConfigurationError, match="KeyReconciler does not state its kind"):
         world.controller(KeyReconciler())
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-async def test_a_source_that_does_not_end_keeps_no_reconcile_going(world: World, cancelled: bool) -> None:
-    """Whatever `stop` waits for, the workers are stopped: another process may have the keys by now."""
+async def test_a_source_that_does_not_end_does_not_delay_the_stop_of_workers(world: World, cancelled: bool) -> None:
+    """The workers stop at once, even if `stop` waits for something else: another process may already have the keys."""
     ended = asyncio.Event()
 
     async def stubborn(enqueue):
@@ -337,7 +337,7 @@ async def test_a_source_that_does_not_end_keeps_no_reconcile_going(world: World,
     await controller.stop()
 
 
-async def test_stop_that_is_cancelled_twice_returns_and_goes_on(world: World) -> None:
+async def test_stop_that_is_cancelled_twice_returns_and_continues(world: World) -> None:
     done = asyncio.Event()
 
     async def body(reconciler, request):
@@ -368,7 +368,7 @@ async def test_name_defaults_to_the_kind_in_lower_case(world: World) -> None:
     assert controller.name == reconciler.name == "widget"
 
 
-async def test_events_go_out_without_a_manager(world: World) -> None:
+async def test_events_are_sent_without_a_manager(world: World) -> None:
     async def body(reconciler, obj, status):
         reconciler.events.normal(obj, "Done", "It is done")
 
@@ -387,8 +387,8 @@ async def test_enqueue_from_a_thread(world: World) -> None:
 
 
 @pytest.mark.parametrize("entry", ["enqueue", "queue", "source"])
-async def test_a_thread_with_a_loop_of_its_own_can_delay_a_key(world: World, entry: str) -> None:
-    """The timer is the controller's, so neither this delay nor a later one is lost with the thread's loop."""
+async def test_a_thread_with_its_own_loop_can_delay_a_key(world: World, entry: str) -> None:
+    """The timer is the controller's, so no delay is lost with the thread's loop."""
     enqueued = []
 
     async def source(enqueue):
@@ -422,7 +422,7 @@ async def test_enqueue_after_a_delay(world: World) -> None:
     assert reconciler.times == [5]
 
 
-async def test_reason_of_a_caller_is_never_taken_for_an_echo(world: World) -> None:
+async def test_reason_of_a_caller_is_never_an_echo(world: World) -> None:
     async def body(reconciler, obj, status):
         if len(reconciler.runs) == 1:
             controller.enqueue(obj.key, "event")
@@ -442,7 +442,7 @@ class Metrics:
         return lambda *args, **kwargs: self.calls.append((name, *args, kwargs))
 
 
-async def test_metrics_hear_of_everything(world: World) -> None:
+async def test_metrics_receive_everything(world: World) -> None:
     async def body(reconciler, obj, status):
         await asyncio.sleep(2)
         if len(reconciler.runs) == 1:
@@ -465,7 +465,7 @@ async def test_metrics_hear_of_everything(world: World) -> None:
     assert again[1] == "success"
 
 
-async def test_status_metrics_hear_of_the_cycles_batchers(world: World) -> None:
+async def test_status_metrics_receive_the_flushes_of_the_batchers(world: World) -> None:
     metrics = Metrics()
     await world.start(WidgetReconciler(), status_metrics=metrics)
     await world.widget()
@@ -480,5 +480,5 @@ async def test_statistics_are_a_snapshot(world: World) -> None:
     await quiet()
     after = controller.statistics()
     assert (before.reconciles, after.reconciles, after.name, after.workers, after.active) == (0, 1, "widget", 3, 0)
-    assert after.queue.hand_outs == 1
+    assert after.queue.gets == 1
     assert after.echo.known == 1

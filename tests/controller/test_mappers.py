@@ -1,4 +1,4 @@
-"""Mappers that fail, hang or answer nonsense: retried, bounded, counted and logged, and in nobody else's way."""
+"""Mappers that fail, hang or return something invalid: retried, limited, counted, logged, without delaying others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.clock import current_clock
 from reconciler.controller import Watch
-from reconciler.controller.wake import mapping as _mapping
+from reconciler.controller.wake import mapper_queue as _mapping
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
 from reconciler.telemetry import MetricsRegistry
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.virtual_time
 
 W = Request("w", "ns")
 CALLS = [0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 12.7, 25.5, 51.1, *[102.3 + 60 * n for n in range(10)]]
-"""When a mapper that always fails is called: 0.1 s later, then after twice as long each time, up to 60 s."""
+"""The times at which a mapper that always fails is called: after 0.1 s, then twice as long each time, up to 60 s."""
 
 
 class Mapper:
-    """A mapper that remembers when it was called with what, and fails as often as it is told."""
+    """A mapper that records its calls, and fails a given number of times."""
 
     def __init__(self, *outcomes: object) -> None:
         self.outcomes = list(outcomes)
@@ -74,7 +74,7 @@ async def started(world: World, mapper, reconciler=None, **options):
 
 
 @KINDS
-async def test_failing_mapper_is_called_again_with_backoff_and_given_up(
+async def test_failing_mapper_is_retried_with_backoff_and_given_up(
     world: World, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     mapper = Mapper(OSError("no network"))
@@ -86,14 +86,14 @@ async def test_failing_mapper_is_called_again_with_backoff_and_given_up(
     statistics = controller.statistics()
     assert (statistics.mapper_errors, statistics.mapper_pending, statistics.unmapped) == (len(CALLS), 0, 1)
     first, last = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "failed on ns/m: OSError: no network; it is called again" in first.message
+    assert "failed on ns/m and is retried with backoff: OSError: no network" in first.message
     assert first.exc_info
-    assert "has failed on ns/m for 642 s and is not called again before the object changes" in last.message
-    assert "not woken: OSError: no network" in last.message
+    assert "has failed on ns/m for 642 s and is not called again until the object changes" in last.message
+    assert "not enqueued: OSError: no network" in last.message
 
 
 @KINDS
-async def test_failing_mapper_that_recovers_wakes_its_keys(world: World, kind: str) -> None:
+async def test_failing_mapper_that_recovers_enqueues_its_keys(world: World, kind: str) -> None:
     mapper = Mapper(OSError("no"), OSError("no"), OSError("no"), [W])
     reconciler, controller = await started(world, getattr(mapper, kind))
     await world.foreign.create(config_map("m"))
@@ -118,7 +118,7 @@ async def test_deleted_object_is_given_up_as_well(world: World, kind: str) -> No
 
 
 @KINDS
-async def test_change_gives_an_object_that_was_given_up_another_chance(world: World, kind: str) -> None:
+async def test_change_of_an_object_that_was_given_up_is_mapped(world: World, kind: str) -> None:
     mapper = Mapper(OSError("no"))
     reconciler, controller = await started(world, getattr(mapper, kind))
     await world.foreign.create(config_map("m"))
@@ -130,7 +130,7 @@ async def test_change_gives_an_object_that_was_given_up_another_chance(world: Wo
     assert controller.statistics().mapper_pending == 0
 
 
-async def test_fault_of_an_old_version_does_not_hold_up_the_new_one(world: World) -> None:
+async def test_error_of_an_old_version_does_not_block_the_new_one(world: World) -> None:
     async def mapper(obj):
         if obj["data"]["key"] == "1":
             raise ValueError("a version that cannot be mapped")
@@ -147,7 +147,7 @@ async def test_fault_of_an_old_version_does_not_hold_up_the_new_one(world: World
     assert controller.statistics().unmapped == 1
 
 
-async def test_hanging_object_does_not_stop_the_others_and_is_told_of(
+async def test_hanging_object_does_not_block_others_and_is_logged(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended = []
@@ -169,7 +169,7 @@ async def test_hanging_object_does_not_stop_the_others_and_is_told_of(
     assert reconciler.keys == ["ns/good"]
     await quiet(40)
     assert set(ended) == {f"hangs{number}" for number in range(9)}
-    assert "failed on ns/hangs0: ControllerError: it did not end within 30 s" in caplog.text
+    assert "failed on ns/hangs0 and is retried with backoff: ControllerError: it did not end within 30 s" in caplog.text
     await quiet(7200)
     statistics = controller.statistics()
     assert (statistics.mapper_pending, statistics.unmapped) == (0, 9)
@@ -190,7 +190,7 @@ async def test_more_hanging_objects_than_calls_delay_the_others_by_the_timeout(w
     assert reconciler.keys == ["ns/good"]
 
 
-async def test_mapper_that_hangs_at_the_start_does_not_keep_the_workers_from_starting(
+async def test_mapper_that_hangs_does_not_block_the_start_of_the_workers(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def mapper(obj):
@@ -201,12 +201,12 @@ async def test_mapper_that_hangs_at_the_start_does_not_keep_the_workers_from_sta
         await world.foreign.create(config_map(f"m{number}"))
     await world.widget()
     reconciler, _ = await started(world, mapper)
-    assert "widget starts before its mappers have ended: 70 objects are still to be mapped" in caplog.text
+    assert "widget starts before its mappers have finished: 70 objects are not mapped after" in caplog.text
     await quiet(1)
     assert reconciler.times == [120]
 
 
-async def test_mapper_that_refuses_to_end_keeps_its_own_call_alone(world: World) -> None:
+async def test_mapper_that_refuses_to_end_blocks_only_its_own_call(world: World) -> None:
     async def mapper(obj):
         if obj.name == "stubborn":
             for _ in range(5):
@@ -230,15 +230,15 @@ async def test_mapper_that_refuses_to_end_keeps_its_own_call_alone(world: World)
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, "a mapper returns an iterable of Request"),
-        ("w", "a mapper returns an iterable of Request"),
-        (W, "a mapper returns an iterable of Request"),
+        (None, "a mapper must return an iterable of Request"),
+        ("w", "a mapper must return an iterable of Request"),
+        (W, "a mapper must return an iterable of Request"),
         ([{"name": "w"}], "not dict"),
         ([("w", "ns"), 5], "not tuple"),
-        ([Request("w")], "live in namespaces"),
+        ([Request("w")], "is namespaced"),
     ],
 )
-async def test_nonsense_is_an_error_that_says_so(
+async def test_invalid_return_value_is_an_error(
     world: World, kind: str, answer: object, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     mapper = Mapper(answer)
@@ -250,7 +250,7 @@ async def test_nonsense_is_an_error_that_says_so(
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, functools.partial])
-async def test_generator_that_raises_midway_wakes_nobody_and_is_called_again(world: World, wrap) -> None:
+async def test_generator_that_raises_midway_enqueues_nothing_and_is_retried(world: World, wrap) -> None:
     calls = []
 
     def mapper(obj):
@@ -269,7 +269,7 @@ async def test_generator_that_raises_midway_wakes_nobody_and_is_called_again(wor
     assert (len(calls), controller.statistics().mapper_errors) == (3, 2)
 
 
-async def test_thousands_of_keys_run_behind_fresh_changes(world: World) -> None:
+async def test_thousands_of_keys_are_reconciled_after_fresh_changes(world: World) -> None:
     order = []
 
     async def body(reconciler, request):
@@ -300,7 +300,7 @@ async def test_cancellation_that_a_mapper_raises_itself_is_a_failure(world: Worl
     assert controller.statistics().mapper_errors == 1
 
 
-async def test_mapper_that_cancels_its_own_task_is_called_again(world: World) -> None:
+async def test_mapper_that_cancels_its_own_task_is_retried(world: World) -> None:
     calls = []
 
     async def mapper(obj):
@@ -317,18 +317,18 @@ async def test_mapper_that_cancels_its_own_task_is_called_again(world: World) ->
 
 
 class Strange(BaseException):
-    """Be what pytest.fail raises."""
+    """A BaseException, like those of pytest."""
 
 
 @KINDS
-async def test_what_is_no_exception_ends_the_controller_and_is_raised(world: World, kind: str) -> None:
+async def test_base_exception_ends_the_controller_and_is_raised(world: World, kind: str) -> None:
     _, controller = await started(world, getattr(Mapper(Strange("odd")), kind))
     await world.foreign.create(config_map("m"))
     with pytest.raises(Strange, match="odd"):
         await controller.finished()
 
 
-async def test_predicate_that_raises_a_cancellation_lets_the_event_pass(world: World) -> None:
+async def test_event_passes_if_a_predicate_raises_a_cancellation(world: World) -> None:
     def broken(event) -> bool:
         raise asyncio.CancelledError
 
@@ -362,7 +362,7 @@ async def test_stop_cancels_the_calls(world: World) -> None:
 async def test_versions_of_all_objects_that_wait_are_bounded(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the cache holds anyway is kept: it costs no memory, and each object is mapped in the end."""
+    """Versions in the cache are kept: they cost no memory, and each object is eventually mapped."""
     monkeypatch.setattr(_mapping, "MAX_SUPERSEDED", 10)
     release = asyncio.Event()
     mapped = []
@@ -382,7 +382,7 @@ async def test_versions_of_all_objects_that_wait_are_bounded(
     statistics = controller.statistics()
     assert statistics.mapper_pending == 40
     assert statistics.unmapped == 50
-    assert "versions of objects were not mapped" in caplog.text
+    assert "versions of objects were given up" in caplog.text
     release.set()
     await quiet(1)
     assert {f"m{name} 3" for name in range(30)} <= set(mapped)
@@ -404,7 +404,7 @@ async def test_deleted_objects_that_wait_are_bounded(world: World, monkeypatch: 
     assert (statistics.mapper_pending, statistics.unmapped) == (0, 60)
 
 
-async def test_figures_reach_the_metrics(world: World) -> None:
+async def test_counters_reach_the_metrics(world: World) -> None:
     registry = MetricsRegistry()
     mapper = Mapper(OSError("no"))
     await world.start(

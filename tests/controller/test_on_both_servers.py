@@ -1,4 +1,4 @@
-"""The echo rule on the embedded server and on a real kube-apiserver: exactly one reconcile an object.
+"""The echo rule on the embedded server and on a real kube-apiserver: exactly one reconcile per object.
 
 A real server sends the event of a write before its answer in about a quarter of all writes.
 """
@@ -43,7 +43,7 @@ class Gadgets(ResourceReconciler[Gadget]):
 
 
 async def until(condition) -> None:
-    """Wait for a condition that must come true; the limit is only there to end a hanging test."""
+    """Wait for a condition that must become true; the limit only ends a hanging test."""
     async with asyncio.timeout(50):
         while not condition():  # noqa: ASYNC110 - what is awaited has no event to wait for
             await asyncio.sleep(0.01)
@@ -65,7 +65,7 @@ async def test_each_object_is_reconciled_exactly_once_and_again_for_each_change(
             await cluster.client.create(Gadget(metadata=metadata, spec=GadgetSpec()))
         await until(lambda: controller.statistics().reconciles >= OBJECTS and not controller.queue.keys())
 
-        # The events of all those writes come before that of this change, so when it has run no echo is under way.
+        # The events of all those writes come before that of this change, so when it is reconciled, no echo is left.
         await resize(cluster, names[0], 2)
         await until(lambda: reconciler.sizes[names[0]][-1] == 2 and not controller.queue.keys())
         assert {name: sizes for name, sizes in reconciler.sizes.items() if name != names[0] and sizes != [1]} == {}

@@ -1,4 +1,4 @@
-"""A mistake in what a controller is given is told at once, and says what to write."""
+"""Options of a controller: a mistake is an error at once, which says what to write."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, W
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"owns": "apps/v1/Deployment"}, r"owns is a sequence of kinds: \['apps/v1/Deployment'\], not 'apps"),
-        ({"owns": Widget}, "owns is a sequence of kinds"),
-        ({"owns": ["Deployment"]}, "owns: 'Deployment' names no kind"),
-        ({"owns": [None]}, "owns: None names no kind"),
-        ({"owns": [Watch("Deployment")]}, "owns: 'Deployment' names no kind"),
+        ({"owns": "apps/v1/Deployment"}, r"owns must be a sequence of kinds: \['apps/v1/Deployment'\], not 'apps"),
+        ({"owns": Widget}, "owns must be a sequence of kinds"),
+        ({"owns": ["Deployment"]}, "owns: 'Deployment' is not a valid kind"),
+        ({"owns": [None]}, "owns: None is not a valid kind"),
+        ({"owns": [Watch("Deployment")]}, "owns: 'Deployment' is not a valid kind"),
         ({"watches": ["v1/ConfigMap"]}, r"write Watch\('v1/ConfigMap', mapper=…\)"),
-        ({"watches": Watch("v1/ConfigMap")}, "watches is a sequence of Watch"),
-        ({"watches": [Watch("ConfigMap")]}, "watches: 'ConfigMap' names no kind"),
-        ({"predicates": lambda event: True}, "predicates is a sequence of functions"),
-        ({"predicates": [True]}, "which is no function"),
+        ({"watches": Watch("v1/ConfigMap")}, "watches must be a sequence of Watch"),
+        ({"watches": [Watch("ConfigMap")]}, "watches: 'ConfigMap' is not a valid kind"),
+        ({"predicates": lambda event: True}, "predicates must be a sequence of functions"),
+        ({"predicates": [True]}, "which is not a function"),
         ({"workers": "4"}, "workers must be 1 or more, not '4'"),
         ({"workers": 2.5}, "workers must be 1 or more, not 2.5"),
         ({"timeout": "30s"}, "timeout must be a number"),
-        ({"resource": "widgets"}, "resource: 'widgets' names no kind"),
+        ({"resource": "widgets"}, "resource: 'widgets' is not a valid kind"),
     ],
 )
-async def test_option_that_cannot_be_used(world: World, options, message) -> None:
+async def test_invalid_option(world: World, options, message) -> None:
     with pytest.raises(ConfigurationError, match=message):
         world.controller(WidgetReconciler(), **options)
 
@@ -38,12 +38,12 @@ async def test_class_in_place_of_an_instance(world: World) -> None:
         world.controller(WidgetReconciler)  # type: ignore[arg-type]
 
 
-async def test_what_is_no_reconciler(world: World) -> None:
-    with pytest.raises(ConfigurationError, match="'reconcile' is no reconciler"):
+async def test_not_a_reconciler(world: World) -> None:
+    with pytest.raises(ConfigurationError, match="'reconcile' is not a reconciler"):
         world.controller("reconcile")  # type: ignore[arg-type]
 
 
-async def test_every_form_of_a_kind_is_taken(world: World) -> None:
+async def test_every_form_of_a_kind_is_accepted(world: World) -> None:
     made = world.controller(
         KeyReconciler(), resource=Widget.gvk, owns=[Widget, Widget.gvk, Watch("v1/Pod")], watches=(Watch(Widget),)
     )

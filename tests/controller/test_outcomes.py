@@ -1,4 +1,4 @@
-"""What becomes of a key after its reconcile: the outcome table."""
+"""What happens to a key after its reconcile: the table of outcomes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from reconciler.controller import Result
-from reconciler.controller.reconcile.worker import _new_id
+from reconciler.controller.reconcile.worker import new_reconcile_id
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff
@@ -21,7 +21,7 @@ KEY = Request("w", "ns")
 
 
 def failing(*errors: BaseException | None):
-    """Raise these, one a run; None returns; after the last one all is well."""
+    """Return a body that raises one of these per reconcile; None returns; afterwards it succeeds."""
     left = list(errors)
 
     async def body(reconciler, request):
@@ -74,7 +74,7 @@ async def test_attempt_counts_failures_in_a_row(world: World) -> None:
     assert attempts == [(0, ["enqueue"]), (1, ["retry"]), (2, ["retry"]), (0, ["enqueue"])]
 
 
-async def test_event_during_back_off_runs_at_once_and_keeps_the_failures(world: World) -> None:
+async def test_event_during_backoff_is_reconciled_at_once_and_keeps_the_failures(world: World) -> None:
     reconciler, controller = await started(
         world, failing(*[RuntimeError("no")] * 2), rate_limiter=ExponentialBackoff(10, 1000)
     )
@@ -122,7 +122,7 @@ async def test_requeue_after_forgets_failures_and_sets_the_timer(world: World) -
     assert controller.statistics().results == {"error": 1, "requeue_after": 3}
 
 
-async def test_again_runs_once_more_now_behind_what_is_ready(world: World) -> None:
+async def test_again_reconciles_once_more_after_ready_keys(world: World) -> None:
     async def body(reconciler, request):
         if request.name == "a" and len(reconciler.runs) == 1:
             return Result(again=True)
@@ -138,7 +138,7 @@ async def test_again_runs_once_more_now_behind_what_is_ready(world: World) -> No
 
 
 async def test_error_leaves_the_timer_of_the_outcome_before(world: World) -> None:
-    """The back-off is far longer than what was left of the timer; the timer still fires."""
+    """The backoff is much longer than the rest of the timer; the timer still fires."""
 
     async def body(reconciler, request):
         if len(reconciler.runs) == 1:
@@ -156,7 +156,7 @@ async def test_error_leaves_the_timer_of_the_outcome_before(world: World) -> Non
 
 
 class Refused(TerminalError):
-    """An error of the user's own."""
+    """An error of user code."""
 
 
 def nested() -> Exception:
@@ -181,8 +181,8 @@ async def test_terminal_error_clears_the_timer_of_the_outcome_before(world: Worl
     assert not controller.queue.keys()
 
 
-async def test_terminal_error_clears_what_an_error_between_had_left(world: World) -> None:
-    """The timer of the first outcome and the back-off of the second; the failures are forgotten as well."""
+async def test_terminal_error_clears_the_timer_that_an_error_left(world: World) -> None:
+    """The timer of the first outcome and the backoff of the second; the failures are forgotten as well."""
 
     async def body(reconciler, request):
         if len(reconciler.runs) == 1:
@@ -200,7 +200,7 @@ async def test_terminal_error_clears_what_an_error_between_had_left(world: World
     assert controller.queue.retries(KEY) == 0
 
 
-async def test_terminal_error_leaves_what_others_asked_for_during_the_run(world: World) -> None:
+async def test_terminal_error_keeps_what_others_enqueued_during_the_reconcile(world: World) -> None:
     async def body(reconciler, request):
         if len(reconciler.runs) == 1:
             return Result(requeue_after=10)
@@ -307,7 +307,7 @@ async def test_timeout_cancels_and_counts_as_an_error(world: World) -> None:
     assert (statistics.timeouts, statistics.results["error"]) == (1, 1)
 
 
-async def test_timeout_that_the_body_swallows_still_counts(world: World) -> None:
+async def test_timeout_that_the_body_suppresses_still_counts(world: World) -> None:
     async def body(reconciler, request):
         if len(reconciler.runs) == 1:
             try:
@@ -335,7 +335,7 @@ async def test_the_bodys_own_timeout_is_a_plain_error(world: World) -> None:
     assert (statistics.timeouts, statistics.results["error"]) == (0, 1)
 
 
-async def test_awaiting_what_is_cancelled_does_not_end_the_worker(world: World) -> None:
+async def test_awaiting_a_cancelled_task_does_not_end_the_worker(world: World) -> None:
     async def body(reconciler, request):
         if len(reconciler.runs) == 1:
             task = asyncio.create_task(asyncio.sleep(100))
@@ -351,7 +351,7 @@ async def test_awaiting_what_is_cancelled_does_not_end_the_worker(world: World) 
 
 
 class Strange(BaseException):
-    """Be what pytest.fail raises, or SystemExit without its effect on the loop."""
+    """A BaseException, like that of `pytest.fail`; SystemExit would end the loop."""
 
 
 async def test_what_is_no_exception_ends_the_worker_and_is_raised(world: World) -> None:
@@ -359,7 +359,7 @@ async def test_what_is_no_exception_ends_the_worker_and_is_raised(world: World) 
     controller.enqueue(KEY)
     with pytest.raises(Strange, match="odd"):
         await controller.finished()
-    assert controller.queue.run_of(KEY) is None
+    assert controller.queue.in_progress(KEY) is None
     assert controller.statistics().results == {}
 
 
@@ -376,7 +376,7 @@ async def test_reconcile_that_cancels_its_own_task_does_not_end_the_worker(world
     assert controller.statistics().results == {"error": 1, "success": 1}
 
 
-async def test_strange_return_value_is_an_error_that_says_so(world: World, caplog) -> None:
+async def test_invalid_return_value_is_an_error(world: World, caplog) -> None:
     async def body(reconciler, request):
         return {"requeue": True} if len(reconciler.runs) == 1 else None
 
@@ -384,7 +384,7 @@ async def test_strange_return_value_is_an_error_that_says_so(world: World, caplo
     controller.enqueue(KEY)
     await quiet()
     assert controller.statistics().results["error"] == 1
-    assert "returns None or a Result, not dict" in caplog.text
+    assert "must return None or a Result, not dict" in caplog.text
 
 
 async def test_log_records_carry_id_reasons_and_attempt(world: World, caplog) -> None:
@@ -407,7 +407,7 @@ async def test_log_records_carry_id_reasons_and_attempt(world: World, caplog) ->
     assert (passed.object_name, passed.object_namespace) == ("w", "ns")
 
 
-async def test_tracebacks_become_rare_while_a_key_goes_on_failing(world: World, caplog) -> None:
+async def test_tracebacks_become_rare_while_a_key_fails_repeatedly(world: World, caplog) -> None:
     _, controller = await started(world, failing(*[RuntimeError("no")] * 20))
     controller.enqueue(KEY)
     await quiet(10_000)
@@ -443,12 +443,12 @@ async def test_tight_loop_is_reported_once_with_its_reasons(world: World, caplog
     await quiet(60)
     warnings = [record.message for record in caplog.records if "tight loop" in record.message]
     assert len(warnings) == 1
-    assert "ns/w ran 11 times within 10 s, because of: again x10, enqueue x1" in warnings[0]
+    assert "ns/w was reconciled 11 times within 10 s, because of: again x10, enqueue x1" in warnings[0]
     assert controller.statistics().storms == 1
 
 
 def test_the_id_of_a_reconcile_is_a_random_uuid() -> None:
-    ids = [_new_id() for _ in range(1000)]
+    ids = [new_reconcile_id() for _ in range(1000)]
     assert len(set(ids)) == 1000
     assert {(str(uuid.UUID(text)) == text, uuid.UUID(text).version, uuid.UUID(text).variant) for text in ids} == {
         (True, 4, uuid.RFC_4122)

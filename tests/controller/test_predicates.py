@@ -1,4 +1,4 @@
-"""Which events matter."""
+"""Predicates: which events pass."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_labels_match_passes_what_is_selected_or_was():
     for predicate in (labels_match("app=web, tier in (a,b)"), labels_match({"app": "web"})):
         assert predicate(CacheEvent(EventType.ADDED, new=web))
         assert predicate(CacheEvent(EventType.DELETED, old=web))
-        assert predicate(update(web, bare))  # it has left
+        assert predicate(update(web, bare))  # it left the selection
         assert predicate(update(bare, web))
         assert not predicate(update(bare, bare))
         assert not predicate(CacheEvent(EventType.ADDED, new=bare))

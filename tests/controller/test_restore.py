@@ -1,4 +1,4 @@
-"""What a restored backup of etcd means to a controller: versions fall, uids stay. The informer is hand-written."""
+"""A restored backup of etcd: versions go back, uids stay. The informer is a fake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.virtual_time
 
 
 class Informer:
-    """Be an informer whose server is the test."""
+    """An informer whose server is the test."""
 
     resource = Widget.resource_type
     last_error = None
@@ -80,7 +80,7 @@ async def reconciler(informer):
     await controller.stop()
 
 
-async def test_versions_that_fell_are_news(informer, reconciler) -> None:
+async def test_lower_versions_after_a_restore_are_news(informer, reconciler) -> None:
     informer.change("a", 500)
     informer.change("still", 400)
     await quiet()
@@ -98,7 +98,7 @@ async def test_versions_that_fell_are_news(informer, reconciler) -> None:
     assert reconciler.seen == [("a", 21, ["event"], 0)]
 
 
-async def test_without_a_restore_older_versions_are_not(informer, reconciler) -> None:
+async def test_lower_versions_without_a_restore_are_not_news(informer, reconciler) -> None:
     informer.change("a", 500)
     await quiet()
     reconciler.seen.clear()

@@ -1,4 +1,4 @@
-"""What a reconcile may return."""
+"""`Result`: what a reconcile may return."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_requeue_after_must_be_a_finite_number_above_zero(after):
 
 
 def test_again_and_requeue_after_exclude_each_other():
-    with pytest.raises(ValueError, match="one of them"):
+    with pytest.raises(ValueError, match="exclude each other"):
         Result(again=True, requeue_after=1)
 
 

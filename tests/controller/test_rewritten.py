@@ -1,4 +1,4 @@
-"""A CRD gains a default: objects have other content at the version that they had, and nobody has written them."""
+"""A CRD gains a default: the content of objects changes although nobody wrote them, at the same version."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def with_default() -> dict[str, Any]:
 
 
 class Lids(Reconciler):
-    """Remember which lid each run saw, and why it ran."""
+    """A reconciler that records the lid that each reconcile saw, and its reasons."""
 
     def __init__(self, hold: asyncio.Event | None = None) -> None:
         self.hold = hold
@@ -57,7 +57,7 @@ def jar(name: str, namespace: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("pages", [False, True], ids=["streamed", "pages"])
-async def test_a_default_that_a_crd_gains_is_seen_once_after_the_next_list(cluster: Cluster, *, pages: bool) -> None:
+async def test_a_new_default_of_a_crd_is_reconciled_once_after_the_next_list(cluster: Cluster, *, pages: bool) -> None:
     await cluster.install(Jar)
     manager = Manager(cluster.client, namespaces=[cluster.namespace], list_in_pages=pages)
     lids = Lids()

@@ -1,4 +1,4 @@
-"""Disturb a whole controller in every way at once; it must come to rest, in the right state, and stay there."""
+"""A controller under every disturbance at once: it must come to rest in the right state, and stay there."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FAULTS = (
 
 
 class Disturbed(WidgetReconciler):
-    """Take a moment, sometimes fail, sometimes patch the object itself or ask for more; finalize as well."""
+    """A reconciler that takes time and sometimes fails, patches the object or requeues it; `finalize` too."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__(self.step)
@@ -94,7 +94,7 @@ async def live(steps, order: str, seed: int, workers: int, debounce: float | Non
         reconciler = Disturbed(random.Random(seed))
         controller = await world.start(reconciler, workers=workers, debounce=debounce)
         for action, name, number in steps:
-            with contextlib.suppress(APIError):  # there is no such object, or there is one already
+            with contextlib.suppress(APIError):  # the object is missing or already exists
                 await disturb(world, controller, action, name, number)
         server.faults.clear()
         await asyncio.sleep(4000)
@@ -105,9 +105,9 @@ async def live(steps, order: str, seed: int, workers: int, debounce: float | Non
             assert obj.status.observed_generation == obj.generation
             assert obj.metadata.deletion_timestamp is None
         statistics = controller.statistics()
-        assert statistics.queue.ready == statistics.queue.waiting == statistics.queue.in_hand == 0
+        assert statistics.queue.ready == statistics.queue.waiting == statistics.queue.in_progress == 0
         assert statistics.echo.known == len(stored)
-        assert statistics.echo.in_hand == statistics.unsaved.kept == statistics.unsaved.blocked == 0
+        assert statistics.echo.in_progress == statistics.unsaved.kept == statistics.unsaved.blocked == 0
 
         requests = len(server.requests(user_agent="controller", verb={"patch", "update"}))
         await asyncio.sleep(4000)

@@ -1,4 +1,4 @@
-"""The alarm for tight loops."""
+"""The detection of tight loops."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Clock:
         return datetime.fromtimestamp(self.time, UTC)
 
 
-def test_eleventh_run_within_ten_seconds_is_a_storm():
+def test_eleventh_reconcile_within_ten_seconds_is_a_storm():
     clock = Clock()
     alarm = StormAlarm[str](clock=clock)
     for _ in range(10):
         assert alarm.note("k", {"event"}) is None
         clock.time += 0.9
     storm = alarm.note("k", {"event", "owned: Pod"})
-    assert str(storm) == "k ran 11 times within 10 s, because of: event x11, owned: Pod x1"
+    assert str(storm) == "k was reconciled 11 times within 10 s, because of: event x11, owned: Pod x1"
 
 
-def test_ten_runs_within_ten_seconds_are_in_order():
+def test_ten_reconciles_within_ten_seconds_are_normal():
     clock = Clock()
     alarm = StormAlarm[str](clock=clock)
     for _ in range(100):
@@ -36,7 +36,7 @@ def test_ten_runs_within_ten_seconds_are_in_order():
         clock.time += 1.0
 
 
-def test_keys_are_counted_apart():
+def test_keys_are_counted_separately():
     alarm = StormAlarm[int](clock=Clock())
     assert not any(alarm.note(key, ()) for _ in range(10) for key in range(50))
 
@@ -53,38 +53,38 @@ def test_a_key_is_reported_again_only_after_a_while():
     assert alarm.storms == 3
 
 
-def test_of_very_many_storms_a_few_are_told_and_the_others_counted():
+def test_of_many_storms_a_few_are_logged_and_the_others_counted():
     clock = Clock()
     alarm = StormAlarm[int](clock=clock, quiet=300)
 
     def burst() -> list[str]:
         storms = [alarm.note(key, {"event"}) for _ in range(11) for key in range(1000)]
-        return [str(storm) for storm in storms if storm is not None and storm.told]
+        return [str(storm) for storm in storms if storm is not None and storm.logged]
 
     first = burst()
     assert len(first) == 10
-    assert first[0] == "0 ran 11 times within 10 s, because of: event x11"
-    assert first[9] == f"{first[0].replace('0', '9', 1)}; others that follow soon are only counted"
+    assert first[0] == "0 was reconciled 11 times within 10 s, because of: event x11"
+    assert first[9] == f"{first[0].replace('0', '9', 1)}; further ones are counted but not logged"
     assert alarm.storms == 1000
     clock.time += 301
     second = burst()
     assert len(second) == 10
-    assert second[0].endswith("event x11; storms that were only counted since the last one told of: 990")
+    assert second[0].endswith("event x11; 990 other tight loops were counted but not logged")
     assert second[1].endswith("event x11")
     assert alarm.storms == 2000
 
 
-def test_interrupted_storms_are_quiet_as_long():
+def test_interrupted_storms_are_not_reported_again():
     clock = Clock()
     alarm = StormAlarm[str](clock=clock, quiet=300)
     reported = 0
-    for _ in range(10):  # a burst each 30 s
+    for _ in range(10):  # a burst every 30 s
         reported += sum(alarm.note("k", ()) is not None for _ in range(20))
         clock.time += 30
     assert reported == 1
 
 
-def test_keys_that_rest_cost_nothing():
+def test_idle_keys_cost_nothing():
     clock = Clock()
     alarm = StormAlarm[int](clock=clock)
     for key in range(1000):

@@ -1,4 +1,4 @@
-"""Plain `def` reconciles: in a thread, with the context, able to wait for the loop, ended before anything else goes on.
+"""Plain `def` reconciles: in a thread, with the context variables, able to wait for the loop, always joined.
 
 On real time, because virtual time cannot know what a thread is doing; nothing here waits for a clock to pass.
 """
@@ -38,7 +38,7 @@ async def until(condition, seconds: float = 20.0) -> None:
 
 
 def until_told(reconciler: Reconciler, told: threading.Event) -> None:
-    """Wait, in the thread, until it hears that it is to stop."""
+    """Wait, in the thread, until it must stop."""
     try:
         while True:
             reconciler.wait(asyncio.sleep(0))
@@ -79,7 +79,7 @@ async def test_plain_def_runs_in_a_thread_of_the_controller(world: World) -> Non
     assert threading.get_ident() not in reconciler.threads
 
 
-async def test_context_is_seen_in_the_thread(world: World) -> None:
+async def test_context_variables_are_visible_in_the_thread(world: World) -> None:
     runs = []
     reconciler = Threaded(lambda reconciler, request: runs.append((current_run(), reconciler.run)))
     controller = await world.start(reconciler, resource=Widget)
@@ -129,7 +129,7 @@ async def test_wait_on_the_loop_is_a_clear_error(world: World) -> None:
     controller = await world.start(reconciler, resource=Widget)
     controller.enqueue(KEY)
     await until(lambda: reconciler.error)
-    assert "write await" in str(reconciler.error)
+    assert "use await here" in str(reconciler.error)
 
 
 async def test_wait_before_the_controller_started_is_a_clear_error(world: World) -> None:
@@ -165,7 +165,7 @@ async def test_terminal_error_of_a_thread_is_terminal(world: World) -> None:
     assert not controller.queue.keys()
 
 
-async def test_thread_whose_time_is_up_keeps_its_key_until_it_has_ended(world: World) -> None:
+async def test_thread_past_its_timeout_keeps_its_key_until_it_has_ended(world: World) -> None:
     release, told = threading.Event(), threading.Event()
     side_by_side = []
     inside = set()
@@ -184,16 +184,16 @@ async def test_thread_whose_time_is_up_keeps_its_key_until_it_has_ended(world: W
     await until(told.is_set)
     controller.enqueue(KEY)
     for _ in range(50):
-        await asyncio.sleep(0)  # whatever the other worker could do, it has done
+        await asyncio.sleep(0)  # the other worker has done all it could
     assert reconciler.runs == 1
-    assert controller.queue.run_of(KEY) is not None
+    assert controller.queue.in_progress(KEY) is not None
     release.set()
     await until(lambda: controller.statistics().reconciles >= 2)
     assert not any(side_by_side)
     assert controller.statistics().timeouts >= 1
 
 
-async def test_thread_whose_time_is_up_hears_of_it_at_its_next_wait(world: World) -> None:
+async def test_thread_past_its_timeout_is_told_at_its_next_wait(world: World) -> None:
     def body(reconciler, request):
         if reconciler.runs == 1:
             reconciler.wait(asyncio.sleep(3600))
@@ -250,12 +250,12 @@ async def test_second_cancellation_of_stop_abandons_a_hung_thread(
     with pytest.raises(asyncio.CancelledError):
         await stopping
     assert "gave up waiting for the threads of the reconciles of ns/w" in caplog.text
-    await until(lambda: controller.queue.run_of(KEY) is None)
+    await until(lambda: controller.queue.in_progress(KEY) is None)
     release.set()
     thread.join()
 
 
-async def test_threads_are_used_again(world: World) -> None:
+async def test_threads_are_reused(world: World) -> None:
     reconciler = Threaded(lambda reconciler, request: None)
     controller = await world.start(reconciler, resource=Widget, workers=4)
     for number in range(1, 6):
@@ -294,10 +294,10 @@ async def test_stop_makes_waiting_threads_stop(world: World) -> None:
     assert controller.statistics().cancelled == 1
 
 
-async def test_a_coroutine_that_the_end_of_the_loop_overtakes_is_not_called_never_awaited(
+async def test_a_coroutine_at_the_end_of_the_loop_is_not_reported_as_never_awaited(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
-    """`asyncio.run` cancels what is left over, also a task that has not made its first step."""
+    """`asyncio.run` cancels the remaining tasks, also one that has not made its first step."""
     loop, test = asyncio.get_running_loop(), asyncio.current_task()
     bridge = ThreadBridge(loop)
 
@@ -309,7 +309,7 @@ async def test_a_coroutine_that_the_end_of_the_loop_overtakes_is_not_called_neve
             bridge.wait(never())
 
     thread = loop.run_in_executor(None, body)
-    while not bridge._waits:  # the loop is held up on purpose: it must not come to the coroutine
+    while not bridge._waits:  # the loop is blocked on purpose: it must not reach the coroutine
         threading.Event().wait(0.001)
     loop.call_soon(lambda: [task.cancel() for task in asyncio.all_tasks() if task is not test])
     await thread

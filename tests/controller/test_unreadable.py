@@ -1,4 +1,4 @@
-"""Objects that no decoder reads: nested 2,000 deep, or with text that is not Unicode. Every other one is reconciled."""
+"""Objects that cannot be decoded: nested 2,000 deep, or with text that is not Unicode. All others are reconciled."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def crate(name: str, **more: Any) -> dict[str, Any]:
 
 
 class Breaking:
-    """Answer with a document that cannot be decoded wherever an object has the text MARK."""
+    """A transport that returns an undecodable document for each object with the text MARK."""
 
     def __init__(self, server: APIServer, value: bytes) -> None:
         self.server = server
@@ -70,7 +70,7 @@ class Breaking:
 
 
 class Opening(Reconciler):
-    """Remember what could be read of each crate."""
+    """A reconciler that records what could be read of each crate."""
 
     def __init__(self) -> None:
         self.read: dict[str, Any] = {}
@@ -116,7 +116,7 @@ async def test_every_other_object_is_reconciled(
 
 
 @pytest.mark.virtual_time
-async def test_it_is_counted_logged_and_told_by_an_event(
+async def test_it_is_counted_logged_and_reported_by_an_event(
     apiserver: APIServer, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     await apiserver.apply(CRD)

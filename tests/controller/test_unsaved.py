@@ -1,4 +1,4 @@
-"""Status mutations that could not be saved: kept, applied first by the next cycle, and before the body when refused."""
+"""Unsaved status mutations: kept, applied first by the next reconcile, and before the body if they were refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from reconciler.cache import EventType
 from reconciler.controller import Predicate, Reconciler, Result
 from reconciler.controller.reconcile.unsaved import UnsavedStore
-from reconciler.controller.wake.responsibility import Everything
+from reconciler.controller.wake.shard_filter import Unsharded
 from reconciler.errors import NotFound
 from reconciler.meta import Request
 from reconciler.status import StatusBatcher, StatusError
@@ -21,14 +21,14 @@ KEY = Request("w", "ns")
 
 
 class TestStore:
-    def test_gives_once(self):
+    def test_is_taken_once(self):
         store = UnsavedStore()
         store.keep(KEY, "uid", "mutations")
         assert KEY in store
         assert store.take(KEY, "uid") == "mutations"
         assert store.take(KEY, "uid") is None
 
-    def test_what_belongs_to_another_uid_is_dropped(self):
+    def test_mutations_of_another_uid_are_dropped(self):
         store = UnsavedStore()
         store.keep(KEY, "old", "mutations")
         assert store.take(KEY, "new") is None
@@ -43,7 +43,7 @@ class TestStore:
         assert (statistics.kept, statistics.blocked, statistics.dropped) == (2, 2, 3)
         assert store.take(Request("w4", "ns"), "uid") == 4
 
-    def test_only_what_is_kept_can_be_blocked_and_it_is_news_once(self):
+    def test_only_kept_mutations_can_be_blocked_and_are_new_once(self):
         store = UnsavedStore()
         assert not store.block(KEY, "uid", 1)
         store.keep(KEY, "uid", "mutations")
@@ -53,7 +53,7 @@ class TestStore:
         assert store.is_blocked(KEY, "uid", 1)
         assert not store.is_blocked(KEY, "another", 1)
 
-    def test_stays_blocked_while_a_batcher_has_it_and_gives_it_back(self):
+    def test_stays_blocked_while_a_batcher_holds_it(self):
         store = UnsavedStore()
         store.keep(KEY, "uid", "mutations")
         store.block(KEY, "uid", 1)
@@ -81,14 +81,14 @@ class TestStore:
 
 
 async def deliver_once(reconciler, obj, status):
-    """Do what must not be done twice, and record that it is done."""
+    """A reconciler that must act once, and records that it has acted."""
     if not obj.status.runs:
         reconciler.delivered = getattr(reconciler, "delivered", 0) + 1
         status.increment("runs")
 
 
 @pytest.mark.virtual_time
-async def test_next_cycle_sees_what_was_not_saved_and_saves_it(world: World) -> None:
+async def test_next_reconcile_sees_unsaved_mutations_and_saves_them(world: World) -> None:
     reconciler = WidgetReconciler(deliver_once)
     world.server.faults.add(verb="patch", subresource="status", status=409, times=5)
     controller = await world.start(reconciler)
@@ -109,7 +109,7 @@ async def test_while_the_server_refuses_the_body_does_not_run(world: World) -> N
     await quiet(600)
     assert (len(reconciler.runs), reconciler.delivered) == (1, 1)
     assert controller.statistics().unsaved.kept == controller.statistics().unsaved.blocked == 1
-    assert 5 < fault.hits < 30  # with back-off
+    assert 5 < fault.hits < 30  # with backoff
     fault.remove()
     await quiet(1200)
     assert reconciler.delivered == 1
@@ -132,7 +132,7 @@ async def test_refused_status_becomes_one_warning_event_and_a_log_line(world: Wo
 
 
 @pytest.mark.virtual_time
-async def test_refusal_behind_a_failing_body_blocks_too(world: World) -> None:
+async def test_refusal_after_a_failing_body_blocks_too(world: World) -> None:
     async def body(reconciler, obj, status):
         status.increment("runs")
         raise RuntimeError("no")
@@ -209,7 +209,7 @@ def kept(controller) -> tuple[int, int]:
 async def test_object_deleted_while_it_is_reconciled_leaves_nothing_behind(world: World, predicates) -> None:
     async def body(reconciler, obj, status):
         await world.foreign.delete(Widget, "w", "ns")
-        await asyncio.sleep(1)  # the event comes first, then the status cannot be saved
+        await asyncio.sleep(1)  # the event comes first, then saving the status fails
 
     reconciler, controller = await refusing(world, body, predicates=predicates)
     await world.widget()
@@ -233,7 +233,7 @@ async def test_deletion_that_a_predicate_drops_leaves_nothing_behind(world: Worl
 
 @pytest.mark.virtual_time
 async def test_object_replaced_while_it_is_reconciled_leaves_nothing_behind(world: World) -> None:
-    """The reconcile of the new one opens no batcher that would drop what the old one left."""
+    """The reconcile of the new object opens no batcher that would drop the mutations of the old one."""
 
     class ByKey(Reconciler):
         runs = 0
@@ -258,15 +258,15 @@ async def test_object_replaced_while_it_is_reconciled_leaves_nothing_behind(worl
 
 
 @pytest.mark.virtual_time
-async def test_key_that_is_not_admitted_any_more_leaves_nothing_behind(world: World) -> None:
-    class Leaving(Everything):
+async def test_key_of_another_shard_leaves_nothing_behind(world: World) -> None:
+    class Leaving(Unsharded):
         admitted = True
 
-        async def admits(self, request):
+        async def may_reconcile(self, request):
             return self.admitted
 
     responsibility = Leaving()
-    _, controller = await refusing(world, responsibility=responsibility)
+    _, controller = await refusing(world, shard_filter=responsibility)
     await world.widget()
     await quiet(10)
     assert kept(controller) == (1, 1)
@@ -315,17 +315,17 @@ async def test_failures_of_a_deleted_object_are_forgotten(world: World) -> None:
     before = controller.queue.retries(KEY)
     await world.foreign.delete(Widget, "w", "ns")
     await quiet(0.1)
-    assert controller.queue.retries(KEY) == 1 < before  # the run that the deletion woke
+    assert controller.queue.retries(KEY) == 1 < before  # the reconcile after the deletion
 
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("event_order", ["before", "after", "late", "seeded"], indirect=True)
 @pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("writes", [1, 2])
-async def test_a_token_decides_later_whether_a_write_without_an_answer_was_applied(
+async def test_a_token_decides_later_whether_a_write_without_response_was_applied(
     world: World, applied: bool, writes: int
 ) -> None:
-    """An increment is neither lost nor made twice, although no flush could find out what became of its write."""
+    """An increment is neither lost nor made twice, although no flush could learn whether its write was applied."""
 
     async def body(reconciler, request):
         obj = await reconciler.client.get(Widget, *request)
@@ -350,7 +350,7 @@ async def test_a_token_decides_later_whether_a_write_without_an_answer_was_appli
 
 
 @pytest.mark.virtual_time
-async def test_without_the_token_what_is_in_doubt_is_not_repeated(world: World) -> None:
+async def test_without_a_token_a_doubtful_write_is_not_repeated(world: World) -> None:
     tokens: list[str | None] = [None, "foreign", None]
 
     async def body(reconciler, request):

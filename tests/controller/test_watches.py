@@ -1,4 +1,4 @@
-"""What wakes a controller beside its own objects, at which priority, and for which reason."""
+"""What enqueues keys apart from primary objects, with which priority and reason."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reference(obj, *, controller: bool = True) -> dict:
     return owner_reference(obj.to_dict(), controller=controller)
 
 
-async def test_owned_object_wakes_its_controlling_owner(world: World) -> None:
+async def test_owned_object_enqueues_its_controlling_owner(world: World) -> None:
     reconciler = KeyReconciler()
     await world.start(reconciler, resource=Widget, owns=[MAP])
     owner = await world.widget("owner")
@@ -55,7 +55,7 @@ async def test_owned_object_wakes_its_controlling_owner(world: World) -> None:
     assert set(reconciler.keys) == {"ns/owner"}
 
 
-async def test_owner_that_is_no_controller_is_woken_by_every_owner_alone(world: World) -> None:
+async def test_owner_that_is_not_the_controller_is_enqueued_by_every_owner_only(world: World) -> None:
     one, all_of_them = KeyReconciler(), KeyReconciler()
     await world.start(one, resource=Widget, name="one", owns=[MAP])
     await world.start(all_of_them, resource=Widget, name="all", owns=[Watch(MAP, mapper=every_owner)])
@@ -67,7 +67,7 @@ async def test_owner_that_is_no_controller_is_woken_by_every_owner_alone(world: 
     assert (one.keys, all_of_them.keys) == ([], ["ns/owner"])
 
 
-async def test_owner_of_another_kind_or_group_is_not_woken(world: World) -> None:
+async def test_owner_of_another_kind_or_group_is_not_enqueued(world: World) -> None:
     reconciler = KeyReconciler()
     await world.start(reconciler, resource=Widget, owns=[MAP])
     owner = await world.widget("owner")
@@ -80,7 +80,7 @@ async def test_owner_of_another_kind_or_group_is_not_woken(world: World) -> None
     assert reconciler.keys == ["ns/owner"]  # an older version of the same kind is the same kind
 
 
-async def test_change_of_owner_wakes_the_old_and_the_new_one(world: World) -> None:
+async def test_change_of_owner_enqueues_the_old_and_the_new_one(world: World) -> None:
     reconciler = KeyReconciler()
     await world.start(reconciler, resource=Widget, owns=[MAP])
     old, new = await world.widget("old"), await world.widget("new")
@@ -104,7 +104,7 @@ async def test_cluster_scoped_owner_has_no_namespace_in_its_key(world: World) ->
     assert [request for _, request, _ in reconciler.runs] == [Request("n")]
 
 
-async def test_mapper_gets_old_and_new_object_and_names_each_key_once(world: World) -> None:
+async def test_mapper_gets_old_and_new_object_and_enqueues_each_key_once(world: World) -> None:
     seen = []
 
     def mapper(one: Unstructured) -> list[Request]:
@@ -134,7 +134,7 @@ async def test_mapper_of_a_typed_watch_gets_typed_objects(world: World) -> None:
 
 
 @pytest.mark.parametrize("typed", [False, True])
-async def test_metadata_alone_is_watched_where_that_is_enough(world: World, typed: bool) -> None:
+async def test_metadata_only_watch_has_no_spec(world: World, typed: bool) -> None:
     seen = []
 
     def mapper(obj):
@@ -164,7 +164,7 @@ async def test_owned_objects_can_be_watched_by_their_metadata(world: World) -> N
     assert [set(reasons) for *_, reasons in reconciler.runs] == [{"event"}, {"owned: ConfigMap"}]
 
 
-async def test_watch_without_mapper_wakes_the_key_of_the_same_name(world: World) -> None:
+async def test_watch_without_mapper_enqueues_the_key_of_the_same_name(world: World) -> None:
     reconciler = KeyReconciler()
     await world.start(reconciler, resource=Widget, watches=[Watch(MAP)])
     await world.foreign.create(config_map("w"))
@@ -189,7 +189,7 @@ async def test_async_mapper_may_read_through_the_client(world: World) -> None:
     assert reconciler.runs[0][1] == {"watched: ConfigMap"}
 
 
-async def test_async_mapper_that_fails_is_called_again(world: World) -> None:
+async def test_async_mapper_that_fails_is_retried(world: World) -> None:
     calls = []
 
     async def mapper(one: Unstructured) -> list[Request]:
@@ -206,7 +206,7 @@ async def test_async_mapper_that_fails_is_called_again(world: World) -> None:
 
 
 async def test_every_version_is_mapped_by_an_async_mapper(world: World) -> None:
-    """The one in the middle named a key that nobody else names."""
+    """Only the version in the middle was mapped to this key."""
 
     async def mapper(one: Unstructured) -> list[Request]:
         await asyncio.sleep(1)
@@ -241,20 +241,20 @@ async def test_slow_async_mapper_drops_the_oldest_versions_and_counts_them(world
         (Request("w", "ns"), "iterable of Request"),
         (None, "iterable of Request"),
         (["w"], "not str"),
-        ([Request("w")], "live in namespaces"),
+        ([Request("w")], "is namespaced"),
     ],
 )
-async def test_what_a_mapper_returns_is_checked(mapped, message) -> None:
+async def test_return_value_of_a_mapper_is_checked(mapped, message) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         check_requests(mapped, Widget.resource_type)
 
 
 async def test_requests_of_a_cluster_scoped_kind_have_no_namespace() -> None:
-    with pytest.raises(ValueError, match="have no namespace"):
+    with pytest.raises(ValueError, match="is cluster-scoped"):
         check_requests([Request("n", "ns")], Node.resource_type)
 
 
-async def test_mapper_that_fails_is_logged_and_hurts_nobody_else(world: World, caplog) -> None:
+async def test_mapper_that_fails_is_logged_and_affects_no_other(world: World, caplog) -> None:
     def broken(one: Unstructured) -> list[Request]:
         raise RuntimeError("broken")
 
@@ -263,7 +263,7 @@ async def test_mapper_that_fails_is_logged_and_hurts_nobody_else(world: World, c
     await world.foreign.create(config_map("w"))
     await quiet()
     assert reconciler.keys == ["ns/w"]
-    assert "failed on ns/w: RuntimeError: broken; it is called again" in caplog.text
+    assert "failed on ns/w and is retried with backoff: RuntimeError: broken" in caplog.text
 
 
 async def test_predicates_of_a_watch_filter_its_events(world: World) -> None:
@@ -292,7 +292,7 @@ async def test_predicates_of_the_controller_filter_primary_events(world: World) 
     assert len(reconciler.runs) == 2
 
 
-async def test_predicate_that_fails_lets_the_event_pass(world: World, caplog) -> None:
+async def test_event_passes_if_a_predicate_fails(world: World, caplog) -> None:
     def broken(event) -> bool:
         raise RuntimeError("broken")
 
@@ -301,7 +301,7 @@ async def test_predicate_that_fails_lets_the_event_pass(world: World, caplog) ->
     await world.widget()
     await quiet()
     assert len(reconciler.runs) == 1
-    assert "taken to matter" in caplog.text
+    assert "not filtered" in caplog.text
 
 
 async def test_initial_objects_run_at_low_priority_behind_fresh_changes(world: World) -> None:
@@ -335,7 +335,7 @@ async def test_owned_objects_of_the_initial_list_run_at_low_priority(world: Worl
     assert priorities == [LOW_PRIORITY]
 
 
-async def test_resync_runs_although_the_version_was_considered(world: World) -> None:
+async def test_resync_is_reconciled_although_the_version_was_observed(world: World) -> None:
     reconciler = WidgetReconciler()
     await world.start(reconciler)
     await world.widget()
@@ -346,7 +346,7 @@ async def test_resync_runs_although_the_version_was_considered(world: World) -> 
     assert world.status_writes() == 1
 
 
-async def test_echo_of_a_low_priority_run_keeps_the_timer(world: World) -> None:
+async def test_echo_of_a_low_priority_reconcile_keeps_the_timer(world: World) -> None:
     from reconciler.controller import Result
 
     async def body(reconciler, obj, status):
@@ -360,7 +360,7 @@ async def test_echo_of_a_low_priority_run_keeps_the_timer(world: World) -> None:
     assert len(reconciler.runs) == 3
 
 
-def test_owner_mappers_tell_what_they_are():
+def test_repr_of_owner_mappers():
     assert (repr(controller_owner), repr(every_owner)) == ("controller_owner", "every_owner")
 
 

@@ -8,7 +8,7 @@ import pytest
 from sybil import Document, Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
-from reconciler.status.write_guard import clients as _guard_clients
+from reconciler.status.write_guard.interception import listeners
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,7 +21,7 @@ def test_the_code_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
     document: Document = SYBIL.parse(page)
     for example in document.examples():
         example.evaluate()
-    assert not _guard_clients._listeners, "the page leaves a guard on, which later tests would notice"
+    assert not listeners(), "the page leaves a guard on, which later tests would notice"
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -235,12 +235,12 @@ async def test_a_kind_without_the_status_subresource_is_told_from_a_deleted_obje
     with pytest.raises(StatusSubresourceMissing, match="subresources"):
         async with StatusBatcher(cluster.client, obj) as status:
             status.set(phase="Ready")
-    async with StatusBatcher(cluster.client, obj, subresource="auto") as status:
+    async with StatusBatcher(cluster.client, obj, subresource=None) as status:
         status.set(phase="Ready")
     found = await cluster.client.get("e2e.reconciler.dev/v1/Plain", "a", cluster.namespace)
     assert found["status"]["phase"] == "Ready"
     await cluster.client.delete("e2e.reconciler.dev/v1/Plain", "a", cluster.namespace)
-    async with StatusBatcher(cluster.client, found.to_dict(), subresource="auto") as status:
+    async with StatusBatcher(cluster.client, found.to_dict(), subresource=None) as status:
         status.set(phase="Late")
     assert status.written is False
 

@@ -94,6 +94,6 @@ async def test_a_restored_backup_is_a_new_beginning(tmp_path: Path, *, bump: int
 async def test_a_snapshot_that_is_none_stops_nothing(tmp_path: Path) -> None:
     async with ControlPlane() as plane, plane.client() as client:
         await client.create(config_map("a"))
-        with pytest.raises(ControlPlaneFailed, match="etcdutl did not restore"):
+        with pytest.raises(ControlPlaneFailed, match="etcdutl failed to restore"):
             await plane.restore(tmp_path / "nothing.db")
         assert (await client.get("v1/ConfigMap", "a", "default")).name == "a"

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler import Client, Manager, Model, ObjectMeta, Request, Resource
 from reconciler.apiserver import APIServer
-from reconciler.backoff import wait_asked_by
+from reconciler.backoff import longest_retry_after
 from reconciler.controller import Reconciler, ResourceReconciler
 from reconciler.errors import TooManyRequests
 from reconciler.status import StatusBatcher, StatusUnavailable
@@ -80,7 +80,7 @@ async def test_a_status_that_was_not_written_says_how_long_to_wait() -> None:
             async with StatusBatcher(client, thing) as status:
                 status.set_condition("Ready", True, reason="A", message="b")
         assert caught.value.retry_after == 60
-        assert wait_asked_by(caught.value) == 60
+        assert longest_retry_after(caught.value) == 60
 
 
 async def test_the_holder_of_a_lease_heeds_the_server_but_not_past_its_deadline() -> None:

@@ -1,4 +1,4 @@
-"""Typed errors: which answer becomes which, and what they say."""
+"""Typed errors: the class of each answer, and its message."""
 
 import re
 
@@ -49,7 +49,7 @@ def test_409_is_split_by_reason_and_causes() -> None:
     assert type(error_from_response(409, status(409, "Conflict"))) is Conflict
 
 
-def test_a_404_in_plain_text_is_a_kind_that_is_not_served() -> None:
+def test_a_404_in_plain_text_means_that_the_kind_is_not_served() -> None:
     error = error_from_response(404, text="404 page not found", request="GET /apis/x/v1/y")
     assert isinstance(error, NotServed)
     assert isinstance(error, NotFound)
@@ -62,7 +62,7 @@ def test_an_object_over_the_limit_of_etcd_is_too_large_although_it_is_answered_w
     assert type(error_from_response(500, body)) is errors.RequestTooLarge
 
 
-def test_an_answer_that_is_no_status_object_keeps_its_text() -> None:
+def test_an_answer_other_than_a_status_object_keeps_its_text() -> None:
     error = error_from_response(502, text="<html>bad gateway", retry_after=3.0)
     assert (error.message, error.reason, error.body, error.retry_after) == ("<html>bad gateway", "", None, 3.0)
     assert error_from_response(500).message == "no message"
@@ -70,7 +70,7 @@ def test_an_answer_that_is_no_status_object_keeps_its_text() -> None:
 
 
 @pytest.mark.parametrize("details", [None, [], "text", {"causes": None}, {"causes": ["text", None]}])
-def test_details_of_another_shape_are_no_causes(details: object) -> None:
+def test_details_of_another_shape_give_no_causes(details: object) -> None:
     error = error_from_response(422, {"kind": "Status", "reason": "Invalid", "details": details})
     assert error.causes == ()
 
@@ -90,11 +90,22 @@ def test_the_exported_names_are_the_errors_of_the_module() -> None:
     own = vars(errors).items()
     classes = {name for name, value in own if isinstance(value, type) and value.__module__ == errors.__name__}
     assert classes | {"error_from_response", "error_text"} == set(errors.__all__)
-    drawn = set(re.findall(r"── (\w+)", errors.__doc__ or ""))
-    assert drawn | {"ReconcilerError"} == {n for n in classes if issubclass(getattr(errors, n), errors.ReconcilerError)}
 
 
-def test_an_error_without_a_text_or_with_one_that_raises_is_named_by_its_type() -> None:
+def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
+    branches: list[type[Exception]] = [errors.ReconcilerError]
+    drawn = set()
+    for indent, name in re.findall(r"^    ([ │]*)[├└]── (\w+)", errors.__doc__ or "", re.MULTILINE):
+        depth = len(indent) // 4 + 1
+        cls = getattr(errors, name)
+        assert cls.__bases__ == (branches[depth - 1],), name
+        branches[depth:] = [cls]
+        drawn.add(cls)
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert drawn | {errors.ReconcilerError} == {cls for cls in classes if issubclass(cls, errors.ReconcilerError)}
+
+
+def test_an_error_with_an_empty_or_failing_text_is_named_by_its_type() -> None:
     class Rude(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")

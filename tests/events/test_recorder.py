@@ -429,7 +429,7 @@ async def test_wrong_arguments_are_refused_at_the_call(events: EventRecorder) ->
         events.normal(POD, "", "m")
     with pytest.raises(ValueError, match="this Pod has none"):
         events.normal({"apiVersion": "v1", "kind": "Pod", "metadata": {}}, "Started", "m")
-    with pytest.raises(ValueError, match="lacks apiVersion or kind"):
+    with pytest.raises(ValueError, match="has no apiVersion or no kind"):
         events.normal({"metadata": {"name": "a"}}, "Started", "m")
     with pytest.raises(TypeError, match="no Kubernetes object"):
         events.normal(3, "Started", "m")

@@ -1,4 +1,4 @@
-"""Give the tests a server that serves Databases, and the kubeconfig that its users need."""
+"""Fixtures: a server that serves Databases, and the kubeconfig for it."""
 
 from __future__ import annotations
 

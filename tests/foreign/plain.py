@@ -1,4 +1,4 @@
-"""Hold a plain controller, as people write it over either generated asyncio client: list, watch, act."""
+"""A plain controller over either generated asyncio client, as users write it: list, watch, act."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MERGE = "application/merge-patch+json"
 
 
 class PlainController:
-    """Keep a ConfigMap for each Database.
+    """A controller that keeps a ConfigMap for each Database.
 
     Args:
         client: the module of the generated APIs.
@@ -27,7 +27,7 @@ class PlainController:
         self._error = error
 
     async def run(self) -> None:
-        """List, then watch from there, until cancelled."""
+        """List, then watch from that version, until cancelled."""
         found = await self._custom.list_namespaced_custom_object(**ADDRESS)
         for obj in found["items"]:
             await self._reconcile(obj)

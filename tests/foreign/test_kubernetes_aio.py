@@ -1,4 +1,4 @@
-"""A plain controller on the asyncio half of the official client works unchanged."""
+"""A plain controller on the asyncio part of the official client works unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Controllers on the official synchronous client work unchanged: one that watches by itself, one on its informer."""
+"""Controllers on the official synchronous client work unchanged: one with its own watch, one on the informer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ADDRESS = {"group": GROUP, "version": VERSION, "namespace": "default", "plural":
 
 
 class Worker:
-    """Do what one Database needs."""
+    """Reconcile one Database."""
 
     def __init__(self, api: client.ApiClient) -> None:
         self.core = client.CoreV1Api(api)
@@ -58,7 +58,7 @@ def api(kubeconfig: Path) -> client.ApiClient:
     return config.new_client_from_config(str(kubeconfig))
 
 
-async def test_a_controller_on_its_watch_works_unchanged(server: APIServer, api: client.ApiClient) -> None:
+async def test_a_controller_with_its_own_watch_works_unchanged(server: APIServer, api: client.ApiClient) -> None:
     worker, stream = Worker(api), watch.Watch()
 
     def run() -> None:
@@ -75,13 +75,13 @@ async def test_a_controller_on_its_watch_works_unchanged(server: APIServer, api:
 
     working = asyncio.create_task(asyncio.to_thread(run))
     await follow(server, "OpenAPI-Generator")
-    stream.stop()  # it shuts the socket down under its own reader, or sees an orderly end
+    stream.stop()  # it closes the socket under its own reader, or sees a clean end
     server.cut_watches()
     with contextlib.suppress(ProtocolError):
         await asyncio.wait_for(working, PATIENCE)
 
 
-async def test_its_informer_follows_over_cuts_and_compaction(server: APIServer, api: client.ApiClient) -> None:
+async def test_its_informer_recovers_from_cut_watches_and_compaction(server: APIServer, api: client.ApiClient) -> None:
     core = client.CoreV1Api(api)
     informer = SharedInformer(core.list_namespaced_config_map, namespace="default", label_selector="app=demo")
     seen: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
@@ -105,7 +105,7 @@ async def test_its_informer_follows_over_cuts_and_compaction(server: APIServer, 
     assert informer.cache.list_keys() == ["default/b"]
     stopping = asyncio.create_task(asyncio.to_thread(informer.stop))
     while not stopping.done():
-        server.cut_watches()  # its thread reads until something comes
+        server.cut_watches()  # its thread blocks until it can read something
         await asyncio.sleep(0.01)
 
 

@@ -19,7 +19,7 @@ AGENT = "python-httpx"
 
 
 def _finalizers(obj: Any) -> list[str] | None:
-    """Return what an object's finalizers are to be; None where they are right."""
+    """Return the finalizers that an object should have; None if they are correct."""
     found = list(obj.metadata.finalizers or [])
     if obj.metadata.deletionTimestamp:
         return [one for one in found if one != FINALIZER] if FINALIZER in found else None
@@ -27,7 +27,7 @@ def _finalizers(obj: Any) -> list[str] | None:
 
 
 class AsyncController:
-    """Apply a ConfigMap for each Database from the server's side; merge the status."""
+    """A controller that uses server-side apply for a ConfigMap per Database, and a merge patch for the status."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client
@@ -53,7 +53,7 @@ class AsyncController:
 
 
 class SyncController:
-    """The same with whole objects: create or replace."""
+    """The same controller with whole objects: create or replace."""
 
     def __init__(self, client: Client) -> None:
         self.client = client

@@ -1,4 +1,4 @@
-"""What is not served is told in the words that each client looks for, the same as by the real server."""
+"""Unserved kinds are reported with the messages that each client looks for, the same as those of the real server."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def address(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:Kubernetes version .* is not supported:UserWarning")
-async def test_what_is_not_served_is_told_as_the_clients_expect_it(address: Path) -> None:
+async def test_unserved_kinds_are_reported_as_the_clients_expect(address: Path) -> None:
     said = await asyncio.to_thread(_synchronous, address) | await _asynchronous(address)
     absent = "404 page not found\n"
     assert said == {

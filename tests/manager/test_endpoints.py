@@ -322,7 +322,7 @@ async def test_the_queue_tells_who_waits_why_and_until_when(client: Client, http
         assert (keys[2]["reasons"], keys[2]["namespace"]) == (["requeue_after"], "default")
         assert 3500 < keys[2]["due_in_seconds"] < 3600
         assert 3500 < (datetime.fromisoformat(keys[2]["due"]) - datetime.now(UTC)).total_seconds() < 3600
-        assert keys[2]["explanation"].startswith("default/waits: waits")
+        assert keys[2]["explanation"].startswith("default/waits: due in")
 
         (controller,) = await get_queue(http, manager.metrics_url or "", "?name=waits&namespace=default")
         assert [key["name"] for key in controller["keys"]] == ["waits"]

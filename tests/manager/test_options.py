@@ -30,11 +30,11 @@ async def test_manager_in_place_of_a_client() -> None:
 @pytest.mark.parametrize(
     ("reconciler", "options", "message"),
     [
-        (ByKey(), {"resource": "nodes"}, "resource: 'nodes' names no kind"),
-        (ByKey(), {}, "does not say which kind"),
+        (ByKey(), {"resource": "nodes"}, "resource: 'nodes' is not a valid kind"),
+        (ByKey(), {}, "does not state its kind"),
         (ByKey, {}, r"give an instance, ByKey\(\)"),
         (ByKey, {"resource": "v1/Node"}, r"give an instance, ByKey\(\)"),
-        (ByKey(), {"resource": "v1/Node", "owns": "v1/Pod"}, "owns is a sequence"),
+        (ByKey(), {"resource": "v1/Node", "owns": "v1/Pod"}, "owns must be a sequence"),
     ],
 )
 async def test_controller_that_cannot_be_added(reconciler, options, message) -> None:

@@ -1,4 +1,4 @@
-"""Conditions: one a type, and a transition time that moves only on a flip."""
+"""Conditions: one per type, and a transition time that changes only with the status."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -41,7 +41,7 @@ def test_the_same_condition_again_is_no_change() -> None:
     assert conditions == before
 
 
-def test_the_transition_time_moves_only_when_the_status_flips() -> None:
+def test_the_transition_time_changes_only_with_the_status() -> None:
     conditions: list[dict[str, Any]] = []
     set_condition(conditions, "Ready", True, reason="Up", now=T0)
     later = T0 + timedelta(hours=1)
@@ -62,19 +62,19 @@ def test_a_condition_without_transition_time_gets_one() -> None:
     assert conditions[0]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
 
 
-def test_unknown_members_of_a_condition_stay() -> None:
+def test_unknown_members_of_a_condition_are_kept() -> None:
     conditions: list[dict[str, Any]] = [{"type": "Ready", "status": "True", "severity": "low"}]
     set_condition(conditions, "Ready", False, reason="Down", now=T0)
     assert conditions[0]["severity"] == "low"
 
 
 @pytest.mark.parametrize("status", ["true", "yes", "", None, 1])
-def test_a_status_that_is_none_of_the_three_is_refused(status: Any) -> None:
+def test_an_invalid_status_is_rejected(status: Any) -> None:
     with pytest.raises(ValueError, match="status of condition 'Ready' must be a bool, 'True', 'False' or 'Unknown'"):
         set_condition([], "Ready", status, reason="Up", now=T0)
 
 
-def test_an_empty_reason_is_refused_since_the_api_refuses_it() -> None:
+def test_an_empty_reason_is_rejected_as_by_the_api() -> None:
     with pytest.raises(ValueError, match="condition 'Ready' needs a reason"):
         set_condition([], "Ready", True, reason="", now=T0)
 
@@ -96,7 +96,7 @@ steps = st.tuples(st.sampled_from("AB"), st.sampled_from(["True", "False", "Unkn
 
 @settings(deadline=None)
 @given(st.lists(steps, max_size=12))
-def test_any_sequence_leaves_one_entry_a_type_with_the_time_of_its_last_flip(
+def test_any_sequence_leaves_one_entry_per_type_with_the_time_of_its_last_transition(
     history: list[tuple[str, str, str]],
 ) -> None:
     conditions: list[dict[str, Any]] = []
@@ -127,7 +127,9 @@ LATER = "2026-01-02T00:00:00Z"
         ({**OLD, "lastTransitionTime": None}, None),
     ],
 )
-def test_a_transition_time_of_a_whole_condition_is_kept_unless_its_status_flips(condition: Any, time: Any) -> None:
+def test_the_transition_time_of_a_rewritten_condition_is_kept_unless_its_status_changes(
+    condition: Any, time: Any
+) -> None:
     after = {"conditions": [condition], "phase": "A"}
     keep_transition_times({"conditions": [OLD]}, after)
     assert after == {"conditions": [{**condition, "lastTransitionTime": time}], "phase": "A"}
@@ -147,7 +149,7 @@ def test_a_transition_time_of_a_whole_condition_is_kept_unless_its_status_flips(
         (None, [OLD]),
     ],
 )
-def test_what_is_no_condition_with_a_time_is_left_alone(old: Any, new: Any) -> None:
+def test_conditions_without_a_time_are_unchanged(old: Any, new: Any) -> None:
     after = {"conditions": new}
     keep_transition_times({"conditions": old}, after)
     assert after == {"conditions": new}

@@ -1,4 +1,4 @@
-"""Equality by meaning."""
+"""Equality of JSON values by meaning."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ documents = st.dictionaries(st.sampled_from("abc"), values, max_size=3)
 
 
 def meaning(value: Any) -> Any:
-    """Another way to say what equality means: a form in which Python's equality is right."""
+    """Return a form in which Python's equality is right: a second definition of equality."""
     if isinstance(value, dict):
         return ("object", frozenset((k, meaning(v)) for k, v in value.items() if v is not None))
     if isinstance(value, list):
@@ -45,7 +45,7 @@ def test_two_values_are_equal_when_their_meaning_is(left, right):
     ("left", "right"),
     [(True, 1), (False, 0), (1, "1"), (None, False), ([1], [True]), ({"a": 1}, {"a": True}), ([], {}), ({}, None)],
 )
-def test_what_python_confuses_is_kept_apart(left, right):
+def test_values_that_python_confuses_are_different(left, right):
     assert not equal(left, right)
     assert not equal(right, left)
 
@@ -53,7 +53,7 @@ def test_what_python_confuses_is_kept_apart(left, right):
 @pytest.mark.parametrize(
     ("left", "right"), [(1, 1.0), ({"a": None}, {}), ([{"a": None}], [{}]), ({"a": {"b": None}}, {"a": {}})]
 )
-def test_what_means_the_same_is_equal(left, right):
+def test_values_with_the_same_meaning_are_equal(left, right):
     assert equal(left, right)
     assert equal(right, left)
 
@@ -67,7 +67,7 @@ def test_any_mapping_is_an_object():
 
 
 @given(documents, documents)
-def test_a_merge_diff_leads_from_one_document_to_the_other(old, new):
+def test_applying_the_diff_of_two_documents_gives_the_second(old, new):
     before = copy.deepcopy((old, new))
     patch = merge_diff(old, new)
     assert equal(merge_patch(old, patch), without_nulls(new))

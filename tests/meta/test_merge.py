@@ -1,4 +1,4 @@
-"""Merge patch and equality: RFC 7386 and the laws that tie patch, diff and equality together."""
+"""RFC 7386 merge patches, and the laws that connect patch, diff and equality."""
 
 import copy
 from typing import Any
@@ -74,7 +74,7 @@ def test_the_diff_is_empty_exactly_when_both_mean_the_same(old: Any, new: Any) -
 
 @settings(deadline=None)
 @given(old=objects, new=objects)
-def test_the_diff_names_nothing_that_it_does_not_change(old: Any, new: Any) -> None:
+def test_the_diff_contains_only_changes(old: Any, new: Any) -> None:
     patch = merge_diff(old, new)
     for key in patch:
         rest = {k: v for k, v in patch.items() if k != key}
@@ -83,7 +83,7 @@ def test_the_diff_names_nothing_that_it_does_not_change(old: Any, new: Any) -> N
 
 @settings(deadline=None)
 @given(old=objects, new=objects)
-def test_the_diff_holds_nulls_only_to_delete(old: Any, new: Any) -> None:
+def test_the_diff_contains_nulls_only_for_deletions(old: Any, new: Any) -> None:
     def check(patch: Any, before: Any) -> None:
         for key, value in patch.items():
             known = before.get(key) if isinstance(before, dict) else None
@@ -104,7 +104,7 @@ def test_the_diff_is_in_the_order_of_the_new_document() -> None:
     assert list(merge_diff(old, new)) == list("xaebychgfd")
 
 
-def test_the_diff_goes_down_into_objects_and_replaces_lists_whole() -> None:
+def test_the_diff_descends_into_objects_and_replaces_whole_lists() -> None:
     old = {"spec": {"size": 1, "keep": True}, "list": [{"a": 1}, {"a": 2}], "gone": 1}
     new = {"spec": {"size": 2, "keep": True}, "list": [{"a": 1}, {"a": 3, "n": None}]}
     assert merge_diff(old, new) == {"spec": {"size": 2}, "list": [{"a": 1}, {"a": 3}], "gone": None}
@@ -129,7 +129,7 @@ def test_a_field_that_means_the_same_is_not_written() -> None:
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
     ],
 )
-def test_what_means_the_same(left: Any, right: Any) -> None:
+def test_equal_values(left: Any, right: Any) -> None:
     assert equal(left, right)
 
 
@@ -151,7 +151,7 @@ def test_what_means_the_same(left: Any, right: Any) -> None:
         ("", None),
     ],
 )
-def test_what_does_not(left: Any, right: Any) -> None:
+def test_different_values(left: Any, right: Any) -> None:
     assert not equal(left, right)
     assert not equal(right, left)
 
@@ -177,11 +177,11 @@ def test_equality_is_transitive(one: Any, two: Any, three: Any) -> None:
 
 @settings(deadline=None)
 @given(value=documents)
-def test_without_nulls_means_the_same_and_is_done_once(value: Any) -> None:
+def test_without_nulls_keeps_the_meaning_and_is_idempotent(value: Any) -> None:
     bare = without_nulls(value)
     assert equal(bare, value)
     assert without_nulls(bare) == bare
 
 
-def test_nulls_that_are_items_stay_and_those_in_items_go() -> None:
+def test_nulls_that_are_items_are_kept_and_those_inside_items_are_removed() -> None:
     assert without_nulls([None, {"e": None}]) == [None, {}]

@@ -1,7 +1,7 @@
-"""Change the source in small ways, one at a time, and see whether the tests of its room notice.
+"""Mutation tests: change the source in small ways, one at a time, and check whether the tests of its package notice.
 
-``python -m tests.mutants --count 20 --seed 1 --room status`` works on a copy of the repository. Survivors are printed;
-those that are known, with the reason why no test can tell them, are in ``survivors.txt``.
+``python -m tests.mutants --count 20 --seed 1 --room status`` works on a copy of the repository and prints the surviving
+mutants. ``survivors.txt`` lists known survivors, with the reason why no test can distinguish them from the original.
 """
 
 from __future__ import annotations
@@ -25,26 +25,33 @@ COPIED = ("reconciler", "tests", "examples", "docs", "pyproject.toml", "README.m
 SURVIVORS = Path(__file__).parent / "survivors.txt"
 
 ROOMS: dict[str, tuple[str, ...]] = {
-    "controller": ("reconciler/controller/*.py",),
-    "status": ("reconciler/status/*.py",),
-    "cache": ("reconciler/cache/*.py",),
-    "workqueue": ("reconciler/workqueue/*.py",),
-    "client": ("reconciler/client/transport/pool.py",),
+    "controller": ("reconciler/controller/**/*.py",),
+    "status": ("reconciler/status/**/*.py",),
+    "cache": ("reconciler/cache/**/*.py",),
+    "workqueue": ("reconciler/workqueue/**/*.py",),
+    "client": ("reconciler/client/**/pool.py",),
     "manager": (
-        "reconciler/manager/election/leader.py",
-        "reconciler/manager/election/options.py",
-        "reconciler/manager/lifecycle.py",
+        "reconciler/manager/**/leader.py",
+        "reconciler/manager/election/**/options.py",
+        "reconciler/manager/**/lifecycle.py",
     ),
 }
-"""The sources that are changed, by the folder of the tests that must notice."""
+"""The mutated sources, by the folder of the tests that must notice."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
-    parser.add_argument("--count", type=int, default=60, help="mutants in all; default 60")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="draws the mutants")
-    parser.add_argument("--room", action="append", choices=list(ROOMS), help="of this room alone; can be repeated")
-    parser.add_argument("--file", help="of source files whose name contains this text alone")
+    parser.add_argument("--count", type=int, default=60, help="total number of mutants; default 60")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=random.SystemRandom().randrange(10**6),
+        help="seed of the random choice of mutants; default random",
+    )
+    parser.add_argument(
+        "--room", action="append", choices=list(ROOMS), help="mutate only this package; can be repeated"
+    )
+    parser.add_argument("--file", help="mutate only source files whose name contains this text")
     given = parser.parse_args()
     rooms = given.room or list(ROOMS)
     say(f"seed {given.seed}")
@@ -57,7 +64,7 @@ def main() -> int:
 
 
 def drawn(rooms: list[str], count: int, seed: int, part: str | None) -> list[tuple[str, str, Mutation]]:
-    """Return mutants by room and file; the rooms have equal shares."""
+    """Return mutants by package and file; the packages have equal shares."""
     rng = random.Random(seed)
     found = []
     for position, room in enumerate(rooms):
@@ -80,7 +87,7 @@ def play(copy: Path, mutants: list[tuple[str, str, Mutation]]) -> int:
         if room not in limits:
             began = time.monotonic()
             if run(copy, room, 1800) != "survived":
-                say(f"the tests of {room} fail without a mutation")
+                say(f"the tests of {room} fail without any mutation")
                 return 2
             limits[room] = max(60.0, 3 * (time.monotonic() - began))
         original = (copy / file).read_bytes()
@@ -99,7 +106,7 @@ def play(copy: Path, mutants: list[tuple[str, str, Mutation]]) -> int:
 
 
 def run(copy: Path, room: str, limit: float) -> str:
-    """Run a room's tests; return how the mutant fared."""
+    """Run a package's tests; return the outcome for the mutant."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{room}"]
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     process = subprocess.Popen(
@@ -116,7 +123,7 @@ def run(copy: Path, room: str, limit: float) -> str:
 
 
 def described(file: str, mutation: Mutation) -> str:
-    """Return how `survivors.txt` names a mutant: without the line, which moves."""
+    """Return a mutant as written in `survivors.txt`: without the line number, which changes."""
     return f"{file}: {one_line(mutation.before)} → {one_line(mutation.after)}"
 
 

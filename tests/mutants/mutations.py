@@ -29,14 +29,14 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 
 @dataclass(frozen=True)
 class Mutation:
-    """One change: a node of the source, and what takes its place.
+    """One change: a node of the source, and its replacement.
 
     Attributes:
-        line: the line on which the node begins.
-        start: offset in bytes of the node.
-        end: offset in bytes of its end.
-        before: what is there.
-        after: what takes its place.
+        line: the first line of the node.
+        start: byte offset of the node.
+        end: byte offset of its end.
+        before: the original text.
+        after: the replacement.
     """
 
     line: int
@@ -50,7 +50,7 @@ class Mutation:
 
 
 def mutations_of(source: bytes) -> list[Mutation]:
-    """Return all mutations of a source file, in its order."""
+    """Return all mutations of a source file, in order of position."""
     lines = [0]
     for line in source.splitlines(keepends=True):
         lines.append(lines[-1] + len(line))
@@ -95,7 +95,7 @@ def _of_node(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk over what is executed: no annotations, texts, logging, assertions or messages of exceptions."""
+    """Yield the executed nodes: no annotations, strings, logging, assertions or exception messages."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "type_params", "decorator_list", "bases", "keywords") and not isinstance(
             node, ast.Call

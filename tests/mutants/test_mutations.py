@@ -1,9 +1,12 @@
-"""The mutations: each one is a change that compiles, in code that runs."""
+"""The mutations: each is a change that compiles, in code that runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from tests.mutants.__main__ import ROOMS, ROOT
 from tests.mutants.mutations import mutations_of
 
 SOURCE = b'''
@@ -17,7 +20,7 @@ def f(a: int = 1, *, b: "x < y" = True) -> bool:
 '''
 
 
-def test_what_is_changed() -> None:
+def test_mutations_of_a_source() -> None:
     assert [(each.before, each.after) for each in mutations_of(SOURCE)] == [
         ("1", "(2)"),
         ("True", "(False)"),
@@ -31,8 +34,13 @@ def test_what_is_changed() -> None:
     ]
 
 
-def test_every_mutant_of_a_room_compiles() -> None:
-    for path in (Path(__file__).parents[2] / "reconciler" / "workqueue").glob("*.py"):
+def test_every_mutant_of_a_package_compiles() -> None:
+    for path in (Path(__file__).parents[2] / "reconciler" / "workqueue").glob("**/*.py"):
         source = path.read_bytes()
         for mutation in mutations_of(source):
             compile(mutation.applied(source), str(path), "exec")
+
+
+@pytest.mark.parametrize("pattern", [pattern for patterns in ROOMS.values() for pattern in patterns])
+def test_every_pattern_of_sources_finds_files(pattern: str) -> None:
+    assert list(ROOT.glob(pattern))

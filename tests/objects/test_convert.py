@@ -1,4 +1,4 @@
-"""What callers may pass for a kind and for an object."""
+"""The forms of kinds and objects that callers may pass."""
 
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -33,25 +33,25 @@ class Thing(Resource[ThingSpec], group="example.com", version="v1"):
 DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")
 
 
-def test_a_kind_is_a_text_its_names_or_a_class() -> None:
+def test_a_kind_is_a_string_a_gvk_or_a_class() -> None:
     assert gvk_from("apps/v1/Deployment") == DEPLOYMENT
     assert gvk_from(DEPLOYMENT) == DEPLOYMENT
     assert gvk_from(Thing) == GroupVersionKind("example.com", "v1", "Thing")
 
 
 @pytest.mark.parametrize("kind", [Resource, int, 3, None, ThingSpec])
-def test_anything_else_names_no_kind(kind: Any) -> None:
-    with pytest.raises(TypeError, match="names no kind: give 'group/version/Kind'"):
+def test_anything_else_is_not_a_kind(kind: Any) -> None:
+    with pytest.raises(TypeError, match="is not a valid kind: give 'group/version/Kind'"):
         gvk_from(kind)
 
 
-def test_only_a_class_says_how_it_is_served() -> None:
+def test_only_a_class_defines_how_it_is_served() -> None:
     assert resource_type_from(Thing) is Thing.resource_type
     assert resource_type_from("apps/v1/Deployment") is None
     assert resource_type_from(DEPLOYMENT) is None
 
 
-def test_from_document_reads_a_class_as_an_instance_and_fills_in_the_kind() -> None:
+def test_from_document_returns_an_instance_of_a_class_and_adds_the_kind() -> None:
     thing = from_document(Thing, {"metadata": {"name": "a"}, "spec": {"size": 2}})
     assert isinstance(thing, Thing)
     assert thing.spec.size == 2
@@ -60,7 +60,7 @@ def test_from_document_reads_a_class_as_an_instance_and_fills_in_the_kind() -> N
         from_document(Thing, {"metadata": {"name": "a"}, "spec": {"size": "x"}})
 
 
-def test_from_document_wraps_the_rest_and_fills_in_the_kind() -> None:
+def test_from_document_wraps_other_objects_and_adds_the_kind() -> None:
     obj = from_document("v1/ConfigMap", {"metadata": {"name": "a"}, "data": {"k": "v"}})
     assert obj.gvk == GroupVersionKind("", "v1", "ConfigMap")
     assert obj["data"] == {"k": "v"}
@@ -73,12 +73,12 @@ def test_to_document_of_each_form() -> None:
     assert to_document(Unstructured(document)) == document
     thing = Thing(metadata=ObjectMeta(name="a"), spec=ThingSpec())
     assert to_document(thing) == thing.to_dict()
-    with pytest.raises(TypeError, match="ThingSpec is no Kubernetes object"):
+    with pytest.raises(TypeError, match="ThingSpec is not a Kubernetes object"):
         to_document(ThingSpec())
 
 
 @pytest.mark.parametrize("library", [kubernetes.client, kubernetes_asyncio.client])
-def test_models_of_the_official_clients_give_the_names_of_the_wire(library: Any) -> None:
+def test_models_of_the_official_clients_give_wire_names(library: Any) -> None:
     lease = library.V1Lease(
         api_version="coordination.k8s.io/v1",
         kind="Lease",
@@ -109,7 +109,7 @@ class TestUnstructured:
         "spec": {"replicas": 1},
     }
 
-    def test_names_for_what_every_object_has(self) -> None:
+    def test_common_metadata_has_properties(self) -> None:
         obj = Unstructured(self.document)
         assert obj.gvk == DEPLOYMENT
         assert (obj.name, obj.namespace, obj.uid, obj.resource_version) == ("web", "prod", "u1", "7")
@@ -117,7 +117,7 @@ class TestUnstructured:
         assert obj.key == Request("web", "prod")
         assert repr(obj) == "<Deployment prod/web>"
 
-    def test_an_empty_object_has_empty_names(self) -> None:
+    def test_the_properties_of_an_empty_object_are_empty(self) -> None:
         obj = Unstructured({})
         assert (obj.name, obj.namespace, obj.uid, obj.resource_version) == ("", None, "", "")
         assert (obj.generation, obj.labels, obj.annotations) == (None, {}, {})

@@ -1,4 +1,4 @@
-"""The generated CustomResourceDefinition: what pydantic says in the words of the API."""
+"""The generated CustomResourceDefinition: pydantic models as structural schemas."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from reconciler.objects import (
     ConditionedStatus,
     Model,
     ObjectMeta,
+    OwnerReference,
     PrinterColumn,
     Resource,
     SchemaError,
@@ -31,12 +32,12 @@ from reconciler.objects import (
     rule,
     schema_extra,
 )
-from reconciler.objects.schema import structural_schema
+from reconciler.objects.crd import structural_schema
 from reconciler.testing.control_plane import ControlPlane
 
 
 class Color(enum.Enum):
-    """A colour."""
+    """A color."""
 
     RED = "red"
     BLUE = "blue"
@@ -81,8 +82,8 @@ ANYTHING = {"x-kubernetes-preserve-unknown-fields": True}
         (Literal["a"], "a", {"type": "string", "enum": ["a"], "default": "a"}),
         (Literal["a", None], None, {"type": "string", "enum": ["a"]}),  # noqa: PYI061 - what is tested
         (Literal[1, 2], 1, INT | {"enum": [1, 2], "default": 1}),
-        (Color, Color.RED, {"type": "string", "enum": ["red", "blue"], "default": "red", "description": "A colour."}),
-        (Color | None, None, {"type": "string", "enum": ["red", "blue"], "description": "A colour."}),
+        (Color, Color.RED, {"type": "string", "enum": ["red", "blue"], "default": "red", "description": "A color."}),
+        (Color | None, None, {"type": "string", "enum": ["red", "blue"], "description": "A color."}),
         (int | str, 5, {"x-kubernetes-int-or-string": True, "default": 5}),
         (int | str | None, None, {"x-kubernetes-int-or-string": True}),
         (
@@ -101,15 +102,12 @@ ANYTHING = {"x-kubernetes-preserve-unknown-fields": True}
         (dict, ..., {"type": "object"} | ANYTHING),
         (Any, ..., ANYTHING),
         (Any, None, ANYTHING),
-        (Model, ..., {"type": "object", "description": (Model.__doc__ or "").strip()} | ANYTHING),
+        (Model, ..., {"type": "object"} | ANYTHING),
     ],
     ids=str,
 )
 def test_types(annotation: Any, default: Any, expected: dict[str, Any]) -> None:
     found = schema_of(annotation, default)
-    if annotation is Model:
-        found.pop("description")
-        expected = {key: value for key, value in expected.items() if key != "description"}
     assert found == expected
 
 
@@ -162,7 +160,7 @@ def test_models_inside_are_inlined_with_their_wire_names() -> None:
     assert schema_of(Port, default)["default"] == {"portName": "http", "number": 80, "protocol": "TCP"}
 
 
-def test_a_default_holds_no_nulls() -> None:
+def test_a_default_contains_no_nulls() -> None:
     class Limits(Model):
         lower: int | None = None
         upper: int = 3
@@ -208,8 +206,8 @@ class Extra(BaseModel):
         (Decimal, ..., r"Holder\.field is a union \(number \| string\)"),
         (tuple[int, str], ..., r"Holder\.field needs 'prefixItems' .*: use a model, or a list of one type"),
         (dict[Literal["a"], str], ..., r"Holder\.field needs 'propertyNames' .*: use dict\[str, …\]"),
-        (Node, ..., r"Node\.child contains Node again: a schema has no recursion"),
-        (SecretStr, ..., r"Holder\.field needs 'writeOnly' .*: pydantic writes a secret as stars"),
+        (Node, ..., r"Node\.child contains Node again: a schema cannot be recursive"),
+        (SecretStr, ..., r"Holder\.field needs 'writeOnly' .*: pydantic serializes a secret as asterisks"),
         (Literal["a", 1], ..., r"Holder\.field takes values of several types \(integer, string\)"),
         (None, ..., r"Holder\.field can only be null"),
         (int | None, ..., r"Holder\.field may be null without being None by default: give it the default None"),
@@ -218,7 +216,7 @@ class Extra(BaseModel):
     ],
     ids=str,
 )
-def test_what_the_api_cannot_describe_is_refused_with_model_and_field(
+def test_a_type_the_api_cannot_express_is_rejected_with_model_and_field(
     annotation: Any, default: Any, message: str
 ) -> None:
     with pytest.raises(SchemaError, match=message):
@@ -284,7 +282,7 @@ class Range(BaseModel):
     maximum: int = 10
 
 
-def test_rules_of_a_model_stand_at_every_place_it_is_used() -> None:
+def test_rules_of_a_model_apply_wherever_it_is_used() -> None:
     expected = [{"rule": "self.minimum <= self.maximum", "message": "minimum must not exceed maximum"}]
     assert schema_of(Range)["x-kubernetes-validations"] == expected
     assert schema_of(list[Range])["items"]["x-kubernetes-validations"] == expected
@@ -381,7 +379,7 @@ def test_the_version() -> None:
     assert (version["name"], version["served"], version["storage"]) == ("v1", True, True)
     assert version["subresources"] == {"status": {}}
     assert version["selectableFields"] == [{"jsonPath": ".spec.name"}]
-    assert schema["description"] == "A kind that uses everything.\n\nIn two paragraphs."
+    assert schema["description"] == "A kind that uses everything."
     assert schema["required"] == ["spec"]
     assert schema["properties"]["spec"]["description"] == "What is wanted."
     assert schema["x-kubernetes-validations"] == [
@@ -399,7 +397,7 @@ def test_printer_columns_take_their_type_from_the_schema() -> None:
     ]
 
 
-def test_a_spec_with_defaults_for_everything_may_be_left_out() -> None:
+def test_a_spec_with_defaults_for_everything_may_be_omitted() -> None:
     schema = version_of(Small.crd())["schema"]["openAPIV3Schema"]
     assert "required" not in schema
     assert schema["properties"]["spec"]["default"] == {}
@@ -435,7 +433,7 @@ def test_several_versions_of_a_kind() -> None:
     assert crd["spec"]["names"]["shortNames"] == ["ri"]
 
 
-def test_classes_that_are_no_versions_of_one_kind_are_refused() -> None:
+def test_classes_that_are_not_versions_of_one_kind_are_rejected() -> None:
     class Second(Resource[EmptySpec], group="example.com", version="v2", kind="Rich"):
         pass
 
@@ -486,7 +484,7 @@ def established(crd: Unstructured) -> bool:
     return condition_is_true((crd.get("status") or {}).get("conditions") or [], "Established")
 
 
-async def test_a_server_takes_every_part_of_the_generated_crd(admin: Client) -> None:
+async def test_a_server_accepts_every_part_of_the_generated_crd(admin: Client) -> None:
     await serve(admin, Rich)
     await serve(admin, Small)
     spec = RichSpec(
@@ -542,7 +540,7 @@ async def test_a_server_takes_every_part_of_the_generated_crd(admin: Client) -> 
     assert stored["status"] == status
 
 
-async def test_a_typed_update_loses_nothing_that_the_model_does_not_know(admin: Client) -> None:
+async def test_a_typed_update_preserves_fields_unknown_to_the_model(admin: Client) -> None:
     class Known(BaseModel):
         size: int
 
@@ -564,3 +562,85 @@ async def test_a_typed_update_loses_nothing_that_the_model_does_not_know(admin: 
     old.metadata.labels["touched"] = "yes"
     await admin.update(old)
     assert (await admin.get(NewerKind, "a", "default")).spec == Newer(size=2, unknown={"a": {"b": 1}})
+
+
+def descriptions(schema: Any) -> list[str]:
+    """Return every description of a schema, at any depth."""
+    if isinstance(schema, list):
+        return [text for item in schema for text in descriptions(item)]
+    if not isinstance(schema, dict):
+        return []
+    found = [value for key, value in schema.items() if key == "description" and isinstance(value, str)]
+    return found + [text for value in schema.values() for text in descriptions(value)]
+
+
+STATUS_DESCRIPTIONS = [
+    "The generation that this status describes.",
+    "One aspect of the object's state, in the form of metav1.Condition.",
+]
+
+
+def test_a_kind_without_docstrings_explains_nothing_about_this_library() -> None:
+    class Shade(enum.StrEnum):
+        DARK = "dark"
+
+    class Part(Model):
+        shade: Shade = Shade.DARK
+
+    class BareSpec(Model):
+        part: Part
+        parts: list[Part]
+        owner: OwnerReference | None = None
+        template: ObjectMeta | None = None
+        more: Model | None = None
+
+    class BareStatus(ConditionedStatus):
+        phase: str | None = None
+
+    class Bare(Resource[BareSpec, BareStatus], group="example.com", version="v1"):
+        pass
+
+    class Default(Resource[Model], group="example.com", version="v1"):
+        pass
+
+    class Any_(Resource, group="example.com", version="v1", kind="Any"):  # type: ignore[type-arg]
+        pass
+
+    for kind in (Bare, Default, Any_):
+        assert descriptions(kind.crd()) == STATUS_DESCRIPTIONS, kind
+
+
+def test_a_description_is_the_first_paragraph_of_a_docstring_without_its_sections() -> None:
+    class Part(BaseModel):
+        """A part.
+
+        More about parts.
+        """
+
+        size: int = Field(description="Grams.\n\nRounded.")
+
+    class ToldSpec(Model):
+        """What is wanted.
+
+        Attributes:
+            part: see `Part`.
+        """
+
+        part: Part
+
+    class ToldStatus(ConditionedStatus):
+        """Attributes:
+        phase: a word.
+        """
+
+        phase: str | None = None
+
+    class Told(Resource[ToldSpec, ToldStatus], group="example.com", version="v1"):
+        """A thing, described
+        on two lines.
+        Attributes:
+            spec: see `ToldSpec`.
+        """
+
+    told = ["A thing, described\non two lines.", "What is wanted.", "A part.", "Grams.\n\nRounded."]
+    assert descriptions(Told.crd()) == told + STATUS_DESCRIPTIONS

@@ -1,4 +1,4 @@
-"""Reading what can be read of a document that does not fit its model."""
+"""Lenient reading of a document that does not fit its model."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def read(spec: Any = VALID, **parts: Any) -> Thing:
     return obj
 
 
-def test_what_fits_is_read_as_ever():
+def test_a_valid_object_is_read_as_usual():
     obj = read()
     assert (obj.problems, obj.spec) == ((), Spec(size=3, owner_name="me"))
     obj.spec.size = 4
@@ -80,7 +80,7 @@ def test_what_fits_is_read_as_ever():
         ("choice", "choice", "a", "spec.choice.int"),
     ],
 )
-def test_invalid_field_is_as_it_is_stored_and_the_others_are_typed(field, name, value, path):
+def test_an_invalid_field_is_as_stored_and_the_others_are_typed(field, name, value, path):
     obj = read(VALID | {"until": "2030-01-01T00:00:00Z"} | {field: value})
     assert getattr(obj.spec, name) == value
     assert obj.problems[0][0] == path
@@ -89,12 +89,12 @@ def test_invalid_field_is_as_it_is_stored_and_the_others_are_typed(field, name, 
         assert obj.spec.until == datetime(2030, 1, 1, tzinfo=UTC)
 
 
-def test_missing_fields_have_their_defaults_or_none():
+def test_missing_fields_get_their_defaults_or_none():
     obj = read({"size": None, "ports": None})
     assert (obj.spec.size, obj.spec.owner_name, obj.spec.ports, obj.spec.mode) == (None, None, [], 0)
 
 
-def test_parts_of_a_field_are_typed_as_far_as_they_fit():
+def test_the_valid_parts_of_a_field_are_typed():
     wrong, right = {"portNumber": "http", "protocol": "UDP"}, {"portNumber": 80}
     obj = read(VALID | {"ports": [wrong, right], "byName": {"a": wrong, "b": right}, "main": wrong})
     for port in (obj.spec.ports[0], obj.spec.by_name["a"], obj.spec.main):
@@ -109,11 +109,11 @@ def test_fields_that_the_model_does_not_know_are_kept():
 
 
 @pytest.mark.parametrize("spec", ["text", 5, [1]])
-def test_part_that_is_no_object_is_given_as_it_is(spec):
+def test_a_part_that_is_not_an_object_is_returned_unchanged(spec):
     assert read(spec).spec == spec
 
 
-def test_parts_stand_for_themselves():
+def test_parts_are_read_independently():
     obj = read(VALID | {"size": "large"}, status={"observedGeneration": 3})
     obj.status.observed_generation = 4
     obj.spec.size = 1
@@ -121,14 +121,14 @@ def test_parts_stand_for_themselves():
     assert obj.to_dict()["spec"]["size"] == "large"  # such a part is for reading
 
 
-def test_status_alone_may_be_wrong():
+def test_the_status_alone_may_be_invalid():
     obj = read(status={"conditions": [{"type": "Ready", "status": "Maybe"}, {"type": "Synced", "status": "True"}]})
     assert obj.spec == Spec(size=3, owner_name="me")
     assert obj.status.condition_is_true("Synced")
     assert obj.problems == (("status.conditions[0].status", "Input should be 'True', 'False' or 'Unknown'"),)
 
 
-def test_metadata_may_be_wrong():
+def test_the_metadata_may_be_invalid():
     metadata = {"name": "t", "namespace": "ns", "generation": "x", "finalizers": ["f"], "labels": None, "uid": "u"}
     obj = Thing.from_dict({"metadata": metadata, "spec": VALID}, lenient=True)
     assert (str(obj.key), obj.uid, obj.metadata.finalizers, obj.labels) == ("ns/t", "u", ["f"], {})
@@ -156,7 +156,7 @@ class Listed(Resource[RootModel[list[int]]], group="example.com", version="v1"):
     """A kind whose spec is a list."""
 
 
-def test_validator_that_raises_anything_is_a_problem_of_its_part():
+def test_any_exception_of_a_validator_is_a_problem_of_its_part():
     document = {"metadata": {"name": "s"}, "spec": {"sizeGb": 7}}
     with pytest.raises(InvalidObject, match=r"spec: a validator of Strict raised KeyError$"):
         Strictly.from_dict(document)
@@ -169,16 +169,16 @@ def test_forbidden_fields_do_not_hide_the_others():
     assert (obj.spec.sizeGb, obj.problems[0][0]) == (1, "spec.other")
 
 
-def test_model_of_no_fields_is_given_as_it_is():
+def test_a_model_without_fields_is_returned_unchanged():
     assert Listed.from_dict({"metadata": {"name": "s"}, "spec": ["a"]}, lenient=True).spec == ["a"]
 
 
-def test_object_of_another_kind_is_refused_all_the_same():
+def test_an_object_of_another_kind_is_still_rejected():
     with pytest.raises(InvalidObject, match="cannot be read as Thing"):
         Thing.from_dict({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}, lenient=True)
 
 
-def test_untyped_kinds_are_read_as_ever():
+def test_untyped_kinds_are_read_as_usual():
     assert from_document("v1/Secret", {"metadata": {"name": "s"}}, lenient=True) == Unstructured(
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
     )

@@ -1,4 +1,4 @@
-"""The models that every kind shares."""
+"""The models shared by all kinds."""
 
 from datetime import UTC, datetime
 
@@ -45,7 +45,7 @@ def test_metadata_reads_what_the_server_writes() -> None:
     assert metadata.labels == {}
 
 
-def test_metadata_reads_null_as_absent_since_generated_yaml_has_them() -> None:
+def test_metadata_reads_null_as_absent_since_generated_yaml_contains_nulls() -> None:
     metadata = ObjectMeta.model_validate({"name": "a", "labels": None, "creationTimestamp": None})
     assert metadata.labels == {}
     assert metadata.creation_timestamp is None
@@ -61,7 +61,7 @@ def test_metadata_reads_null_as_absent_since_generated_yaml_has_them() -> None:
         ([Condition(type="Other", status="False"), Condition(type="Ready", status="True")], True),
     ],
 )
-def test_condition_is_true_only_when_it_is_there_and_true(conditions: list[Condition], expected: bool) -> None:
+def test_condition_is_true_only_if_it_exists_and_is_true(conditions: list[Condition], expected: bool) -> None:
     assert ConditionedStatus(conditions=conditions).condition_is_true("Ready") is expected
 
 

@@ -1,12 +1,12 @@
-"""The overlay: laws that hold for any document and any change."""
+"""The overlay of changes over a document: laws that hold for any document and any change."""
 
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.meta import equal
-from reconciler.objects.overlay import copy_json, overlay
+from reconciler.meta import copy_json, equal
+from reconciler.objects.resource import overlay
 
 KNOWN, UNKNOWN = ["a", "b", "c"], ["u1", "u2"]
 scalars = st.booleans() | st.integers(-2, 2) | st.sampled_from(["x", "y"])
@@ -30,13 +30,13 @@ def known_part(value: Any) -> Any:
 
 @settings(deadline=None)
 @given(document=json_with(KNOWN + UNKNOWN), after=json_with(KNOWN))
-def test_the_model_s_part_of_the_result_is_what_the_model_says(document: Any, after: Any) -> None:
+def test_the_models_part_of_the_result_equals_the_model(document: Any, after: Any) -> None:
     assert equal(known_part(overlay(document, known_part(document), after)), after)
 
 
 @settings(deadline=None)
 @given(document=json_with(KNOWN + UNKNOWN))
-def test_no_change_gives_the_document(document: Any) -> None:
+def test_without_a_change_the_result_is_the_document(document: Any) -> None:
     result = overlay(document, known_part(document), known_part(document))
     assert result == document
 
@@ -75,7 +75,7 @@ def spoil(value: Any) -> None:
         value.append("spoilt")
 
 
-def test_equal_items_do_not_trade_their_unknown_fields() -> None:
+def test_equal_items_do_not_exchange_their_unknown_fields() -> None:
     document = [{"a": 1, "u1": 1}, {"a": 1, "u1": 2}, {"a": 2, "u1": 3}]
     assert overlay(document, known_part(document), [{"a": 1}, {"a": 1}]) == document[:2]
 
@@ -94,6 +94,6 @@ def test_a_copy_of_an_item_does_not_copy_its_unknown_fields() -> None:
     ]
 
 
-def test_a_list_of_which_the_model_dropped_items_is_replaced_when_it_changes() -> None:
+def test_a_list_whose_items_the_model_dropped_is_replaced_when_it_changes() -> None:
     assert overlay(["x", "x", "y"], ["x", "y"], ["y", "z"]) == ["y", "z"]
     assert overlay(["x", "x", "y"], ["x", "y"], ["x", "y"]) == ["x", "x", "y"]

@@ -1,4 +1,4 @@
-"""How kinds are served, told without a server, beside what a real one tells."""
+"""How kinds are served, presumed without a server and compared with a real one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from reconciler.testing.control_plane import ControlPlane
 
 
 class Mouse(Resource, group="example.com", version="v1", plural="mice", scope="Cluster"):
-    """A kind that breaks the rules."""
+    """A kind with an irregular plural."""
 
 
-def test_a_class_says_it_itself() -> None:
+def test_a_class_defines_how_it_is_served() -> None:
     assert presumed_resource_type(Mouse) == Mouse.resource_type
 
 
-def test_a_kind_of_others_is_presumed_to_be_regular() -> None:
+def test_a_foreign_kind_is_presumed_to_be_regular() -> None:
     gvk = GroupVersionKind("example.com", "v1", "Policy")
     assert presumed_resource_type("example.com/v1/Policy") == ResourceType(gvk, "policies", namespaced=True)
     assert not is_built_in("example.com")

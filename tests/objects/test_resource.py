@@ -87,7 +87,7 @@ class TestClassLine:
         assert Mice.resource_type.plural == "mice"
         assert Mice.definition.singular == "mouse"
 
-    def test_an_unknown_keyword_is_refused_with_the_known_ones(self) -> None:
+    def test_an_unknown_keyword_is_rejected_with_the_known_ones(self) -> None:
         with pytest.raises(TypeError, match=r"X: unknown class keyword shortnames; known are group, .*short_names"):
 
             class X(Resource[DatabaseSpec], group="example.com", version="v1", shortnames=("x",)):  # type: ignore[arg-type]
@@ -108,14 +108,16 @@ class TestClassLine:
             ({"kind": "database"}, "kind='database' must be a word in CamelCase"),
             ({"plural": "Databases"}, "plural='Databases' must be"),
             ({"scope": "namespaced"}, "scope='namespaced' must be 'Namespaced' or 'Cluster'"),
-            ({"short_names": "db"}, r"short_names is a sequence of texts: write \('db',\)"),
+            ({"short_names": "db"}, r"short_names must be a sequence of strings: write \('db',\)"),
         ],
     )
-    def test_names_that_the_api_refuses_are_refused_at_once(self, keywords: dict[str, Any], message: str) -> None:
+    def test_names_that_the_api_rejects_are_rejected_at_the_class_line(
+        self, keywords: dict[str, Any], message: str
+    ) -> None:
         with pytest.raises(TypeError, match=message):
             type(Database)("X", (Resource,), {}, **({"group": "example.com", "version": "v1"} | keywords))
 
-    def test_a_status_that_needs_arguments_is_refused(self) -> None:
+    def test_a_status_with_required_fields_is_rejected(self) -> None:
         class Late(BaseModel):
             phase: str
 
@@ -124,7 +126,7 @@ class TestClassLine:
             class X(Resource[DatabaseSpec, Late], group="example.com", version="v1"):
                 pass
 
-    def test_a_spec_that_is_no_model_is_refused(self) -> None:
+    def test_a_spec_that_is_not_a_model_is_rejected(self) -> None:
         with pytest.raises(TypeError, match="X: spec must be a pydantic model"):
 
             class X(Resource[int], group="example.com", version="v1"):  # type: ignore[type-var]
@@ -172,7 +174,7 @@ class TestConstruction:
         assert db.labels == {}
         assert db.annotations == {}
 
-    def test_a_dict_for_a_model_is_refused_with_the_way_to_read_one(self) -> None:
+    def test_a_dict_for_a_model_is_rejected_with_a_hint_to_from_dict(self) -> None:
         with pytest.raises(TypeError, match=r"spec of Database must be a DatabaseSpec, not dict; Database\.from_dict"):
             Database(metadata=ObjectMeta(name="a"), spec={"size": 3})  # type: ignore[arg-type]
 
@@ -202,7 +204,7 @@ class TestReading:
         ]
         assert "hunter2" not in text
 
-    def test_another_kind_is_refused(self) -> None:
+    def test_another_kind_is_rejected(self) -> None:
         with pytest.raises(
             InvalidObject, match=r"prod/db1 cannot be read as Database: .* not example\.com/v1/Database"
         ):
@@ -210,7 +212,7 @@ class TestReading:
         with pytest.raises(InvalidObject, match=r"example\.com/v2/Database, not example\.com/v1/Database"):
             Database.from_dict(document(apiVersion="example.com/v2"))
 
-    def test_a_spec_that_is_no_object_is_refused(self) -> None:
+    def test_a_spec_that_is_not_an_object_is_rejected(self) -> None:
         with pytest.raises(InvalidObject, match="spec"):
             Database.from_dict(document(spec=[1]))
 
@@ -253,7 +255,7 @@ class TestWritingBack:
         assert db.to_dict()["spec"] == {"size": 3}
         assert db.to_dict()["status"] == {}
 
-    def test_a_spec_of_defaults_is_as_present_as_it_was_read(self) -> None:
+    def test_a_spec_of_defaults_is_present_only_if_it_was_read(self) -> None:
         class AllDefaults(BaseModel):
             size: int = 1
 
@@ -264,12 +266,12 @@ class TestWritingBack:
         assert Small.from_dict(absent).to_dict() == absent
         assert Small.from_dict(absent | {"spec": {}}).to_dict() == absent | {"spec": {}}
 
-    def test_a_list_emptied_is_written_and_one_never_there_is_not(self) -> None:
+    def test_an_emptied_list_is_written_and_an_absent_one_is_not(self) -> None:
         db = Database.from_dict(document(spec={"size": 3, "tags": ["a"]}))
         db.spec.tags.clear()
         assert db.to_dict()["spec"] == {"size": 3, "tags": []}
 
-    def test_labels_emptied_are_removed(self) -> None:
+    def test_emptied_labels_are_removed(self) -> None:
         db = Database.from_dict(document(metadata={"name": "a", "labels": {"a": "b"}, "unknown": 1}))
         db.metadata.labels = {}
         assert db.to_dict()["metadata"] == {"name": "a", "unknown": 1}
@@ -279,7 +281,7 @@ class TestWritingBack:
         db.status = DatabaseStatus()
         assert db.to_dict()["status"] == {"attempts": 0}
 
-    def test_the_server_s_words_stay_where_nothing_changed(self) -> None:
+    def test_unchanged_values_keep_the_servers_form(self) -> None:
         metadata = {"name": "a", "creationTimestamp": "2026-01-01T00:00:00.000000Z"}
         db = Database.from_dict(document(metadata=metadata))
         db.metadata.annotations["x"] = "y"
@@ -345,9 +347,7 @@ changes = st.fixed_dictionaries(
 
 @settings(deadline=None)
 @given(spec=specs_on_the_wire(), change=changes)
-def test_what_was_changed_is_read_back_and_what_is_unknown_survives(
-    spec: dict[str, Any], change: dict[str, Any]
-) -> None:
+def test_changes_are_read_back_and_unknown_fields_survive(spec: dict[str, Any], change: dict[str, Any]) -> None:
     db = Database.from_dict(document(spec=spec))
     for field, value in change.items():
         setattr(db.spec, field, value)

@@ -1,6 +1,6 @@
-"""Clients that are slow, idle, too many or too large are cut off; a client beside them is still answered.
+"""Clients that are slow, idle, too many or too large are disconnected; other clients are still answered.
 
-Bounds are small here. A test waits for the server to close the connection, however long that takes.
+The limits are small here. A test waits until the server closes the connection, however long that takes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ async def serving(**limits: Any) -> AsyncIterator[Connect]:
 
 
 async def end(reader: asyncio.StreamReader) -> bytes:
-    """Return what comes until the server closes the connection."""
+    """Return the bytes until the server closes the connection."""
     received = bytearray()
     try:
         while chunk := await reader.read(65_536):
@@ -84,7 +84,7 @@ async def is_answered(connect: Connect) -> bool:
     return line == b"HTTP/1.1 200 OK\r\n"
 
 
-async def test_a_head_that_does_not_end_is_cut_off_however_often_bytes_come() -> None:
+async def test_an_incomplete_head_times_out_even_if_bytes_keep_coming() -> None:
     async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
         reader, writer = await connect()
 
@@ -100,7 +100,7 @@ async def test_a_head_that_does_not_end_is_cut_off_however_often_bytes_come() ->
         assert await is_answered(connect)
 
 
-async def test_a_second_head_that_does_not_end_is_cut_off_too() -> None:
+async def test_a_second_incomplete_head_times_out_too() -> None:
     async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
         reader, writer = await connect()
         writer.write(GET)
@@ -109,7 +109,7 @@ async def test_a_second_head_that_does_not_end_is_cut_off_too() -> None:
         assert await end(reader) == b""
 
 
-async def test_a_client_that_sends_nothing_is_cut_off() -> None:
+async def test_a_client_that_sends_nothing_is_disconnected() -> None:
     async with serving(**{**LONG, "head_seconds": 0.2}) as connect:
         reader, _ = await connect()
         assert await end(reader) == b""
@@ -122,7 +122,7 @@ async def test_an_idle_connection_is_closed() -> None:
         assert (await end(reader)).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-async def test_a_body_that_does_not_end_is_answered_408_and_closed() -> None:
+async def test_an_incomplete_body_gets_408_and_the_connection_is_closed() -> None:
     async with serving(**SHORT) as connect:
         reader, writer = await connect()
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nx")
@@ -136,7 +136,7 @@ async def test_a_body_that_does_not_end_is_answered_408_and_closed() -> None:
         b"transfer-encoding: chunked\r\n\r\n" + b"1ff\r\n" + b"x" * 511 + b"\r\n1ff\r\n" + b"x" * 511 + b"\r\n",
     ],
 )
-async def test_a_body_that_is_too_large_is_answered_413_and_closed(sent: bytes) -> None:
+async def test_a_too_large_body_gets_413_and_the_connection_is_closed(sent: bytes) -> None:
     async with serving(**SHORT) as connect:
         reader, writer = await connect()
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\n" + sent)
@@ -145,7 +145,7 @@ async def test_a_body_that_is_too_large_is_answered_413_and_closed(sent: bytes) 
         assert answer.endswith(b"the body has more than 1000 bytes\n")
 
 
-async def test_a_client_that_waits_for_permission_to_send_its_body_gets_it() -> None:
+async def test_a_client_that_expects_100_continue_gets_it() -> None:
     async with serving(**LONG) as connect:
         reader, writer = await connect()
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n")
@@ -155,7 +155,7 @@ async def test_a_client_that_waits_for_permission_to_send_its_body_gets_it() -> 
 
 
 @pytest.mark.parametrize("after", [b"", GET])
-async def test_a_client_that_does_not_read_its_answer_is_cut_off(after: bytes) -> None:
+async def test_a_client_that_does_not_read_its_response_is_disconnected(after: bytes) -> None:
     async with serving(**{**LONG, "stalled_seconds": 0.2}) as connect:
         _, known = await connect()
         with socket.socket() as client:
@@ -168,7 +168,7 @@ async def test_a_client_that_does_not_read_its_answer_is_cut_off(after: bytes) -
         assert await is_answered(connect)
 
 
-async def test_a_connection_beyond_the_bound_takes_the_place_of_an_idle_one() -> None:
+async def test_a_connection_beyond_the_limit_replaces_an_idle_one() -> None:
     async with serving(**LONG, connections=2) as connect:
         oldest, _ = await connect()
         second, second_writer = await connect()
@@ -180,7 +180,7 @@ async def test_a_connection_beyond_the_bound_takes_the_place_of_an_idle_one() ->
         assert await second.readline() == b"HTTP/1.1 200 OK\r\n"
 
 
-async def test_a_connection_beyond_the_bound_is_closed_while_none_is_idle() -> None:
+async def test_a_connection_beyond_the_limit_is_closed_while_none_is_idle() -> None:
     async with serving(**LONG, connections=1) as connect:
         _, writer = await connect()
         writer.write(GET.replace(b"/ ", b"/wait "))
@@ -194,7 +194,7 @@ async def test_a_connection_beyond_the_bound_is_closed_while_none_is_idle() -> N
 @pytest.mark.parametrize(
     "sent", [b"\0\1\2\3\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /%b HTTP/1.1\r\n\r\n" % (b"x" * 2000)]
 )
-async def test_what_is_not_http_gets_400_and_no_traceback(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_http_gets_400_and_no_traceback(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(**SHORT, line_bytes=1000) as connect:
         reader, writer = await connect()
         writer.write(sent)
@@ -204,7 +204,7 @@ async def test_what_is_not_http_gets_400_and_no_traceback(sent: bytes, caplog: p
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_a_handler_that_fails_is_logged_and_its_words_stay_here(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_handler_is_logged_and_its_message_is_not_sent(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(**SHORT) as connect:
         reader, writer = await connect()
         writer.write(GET.replace(b"/ ", b"/broken "))
@@ -214,7 +214,7 @@ async def test_a_handler_that_fails_is_logged_and_its_words_stay_here(caplog: py
     assert [record.name for record in caplog.records if record.exc_info] == ["reconciler.http"]
 
 
-async def test_the_embedded_server_cuts_slow_clients_off() -> None:
+async def test_the_embedded_server_disconnects_slow_clients() -> None:
     async with APIServer() as server:
         server._listener._limits = Limits(**SHORT)
         await server.listen()
@@ -229,7 +229,7 @@ async def test_the_embedded_server_cuts_slow_clients_off() -> None:
             writer.close()
 
 
-async def test_the_webhook_server_cuts_slow_clients_off(tmp_path: Path) -> None:
+async def test_the_webhook_server_disconnects_slow_clients(tmp_path: Path) -> None:
     ca = trustme.CA()
     write_certificate(tmp_path, ca)
     server = WebhookServer("127.0.0.1:0", certificates=tmp_path)
@@ -257,7 +257,7 @@ async def test_the_webhook_server_cuts_slow_clients_off(tmp_path: Path) -> None:
     await asyncio.wait({task})
 
 
-async def test_the_servers_of_a_manager_cut_slow_clients_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_servers_of_a_manager_disconnect_slow_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager_http.Servers.__init__, "__defaults__", (Limits(**SHORT),))
     async with APIServer() as api, Client(api) as client:
         manager = Manager(client, health="127.0.0.1:0", metrics="127.0.0.1:0")

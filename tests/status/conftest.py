@@ -14,12 +14,12 @@ def server() -> ScriptedServer:
 
 @pytest.fixture(autouse=True)
 def nothing_learned() -> None:
-    _official._plurals.clear()
+    _official._served.clear()
 
 
 @pytest.fixture(autouse=True)
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What blocking batchers would have slept."""
+    """The pauses of blocking batchers, which are not really slept."""
     pauses: list[float] = []
     monkeypatch.setattr(_drivers, "sleep", pauses.append)
     return pauses

@@ -37,7 +37,7 @@ class Database(Resource[Spec, Status], group="kopf.example.com", version="v1"):
 
 
 class Server(APIServer):
-    """Lets somebody act just before, or just after, kopf's next patch of the status is executed."""
+    """A hook that runs just before, or just after, kopf's next status patch is executed."""
 
     before: Callable[[], Awaitable[Any]] | None = None
     after: Callable[[], Awaitable[Any]] | None = None
@@ -84,7 +84,7 @@ class World:
 
     @asynccontextmanager
     async def operator(self, **options: Any) -> AsyncIterator[None]:
-        """Run the operator; afterwards it has ended, and all that it sent is in the server's log."""
+        """Run the operator; at the end it has stopped, and all its requests are in the server's log."""
         ready, stop = threading.Event(), threading.Event()
         operator = kopf.operator(
             registry=self.registry,
@@ -94,7 +94,7 @@ class World:
             stop_flag=stop,
             **options,
         )
-        # In a thread with a loop of its own: kopf stops all other tasks of its loop when it ends.
+        # In a thread with its own event loop: kopf stops all other tasks of its loop when it ends.
         running = asyncio.create_task(asyncio.to_thread(asyncio.run, operator))
         try:
             await asyncio.to_thread(ready.wait, 30)
@@ -104,7 +104,7 @@ class World:
             await asyncio.wait_for(running, 30)
 
     def here(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        """Run a coroutine on the loop of the test, from that of a handler."""
+        """Run a coroutine on the test's event loop, from a handler's."""
         return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
 
     async def make(self, **spec: Any) -> None:
@@ -126,7 +126,7 @@ class World:
         return (await self.client.wait_for(KIND, "db1", "default", until=holds, timeout=30)).to_dict()
 
     async def until_handled(self, size: int = 1, **status: Any) -> None:
-        """Wait until kopf says that all handlers have dealt with a size, and the status has some values."""
+        """Wait until kopf has run all handlers for a size, and the status has the given values."""
 
         def holds(document: dict[str, Any]) -> bool:
             last = annotations(document).get(LAST_HANDLED, "")

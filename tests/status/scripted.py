@@ -1,6 +1,6 @@
-"""A model of what an API server does to one kind: compare-and-swap, pruning, field owners; and trouble on demand.
+"""A model of an API server for one kind: compare-and-swap, pruning, field owners, and failures on demand.
 
-It is independent of the code under test where that matters: merge, comparison and ownership are done here again.
+It is independent of the code under test where that matters: it has its own merge, comparison and field ownership.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def refused(error: Exception) -> Trouble:
 
 
 def lost(error: Exception | None = None) -> Trouble:
-    """The server executes the request, and the answer does not arrive."""
+    """The server executes the request, but the answer is lost."""
 
     def trouble(server: ScriptedServer, execute: Callable[[], Doc]) -> Doc:
-        with contextlib.suppress(APIError):  # refused, and nobody hears of it
+        with contextlib.suppress(APIError):  # refused, but the answer is lost
             execute()
         raise error or OutcomeUnknown("connection reset")
 
@@ -51,12 +51,12 @@ def lost(error: Exception | None = None) -> Trouble:
 
 
 def never_arrived(error: Exception | None = None) -> Trouble:
-    """The request was sent and vanished."""
+    """The request was sent, but never arrived."""
     return refused(error or OutcomeUnknown("connection reset"))
 
 
 def late(server_events: int = 1) -> Trouble:
-    """The answer is lost, and the server executes the request only after so many further requests."""
+    """The answer is lost, and the server executes the request only after a number of further requests."""
 
     def trouble(server: ScriptedServer, execute: Callable[[], Doc]) -> Doc:
         server.delayed.append([server_events, execute])
@@ -66,7 +66,7 @@ def late(server_events: int = 1) -> Trouble:
 
 
 def meanwhile(change: Callable[[ScriptedServer], object]) -> Trouble:
-    """Somebody else acts before the request is executed."""
+    """Another writer acts before the request is executed."""
 
     def trouble(server: ScriptedServer, execute: Callable[[], Doc]) -> Doc:
         change(server)
@@ -83,7 +83,7 @@ def then(first: Trouble, second: Trouble) -> Trouble:
 
 
 class Identity:
-    """Names a server; what is learned of the server belongs to it."""
+    """The identity of a server, which its memory belongs to."""
 
 
 @dataclass
@@ -122,7 +122,7 @@ class ScriptedServer:
             document["status"] = self.status
         return copy.deepcopy(document)
 
-    # What others do.
+    # Other writers.
 
     def foreign(self, change: Callable[[Doc], object], manager: str = "other") -> None:
         before = copy.deepcopy(self.status)
@@ -147,7 +147,7 @@ class ScriptedServer:
         self.owners = {}
         self.version += 1
 
-    # What the batcher's client does.
+    # The batcher's client.
 
     def get(self) -> Doc:
         self.reads += 1
@@ -190,10 +190,10 @@ class ScriptedServer:
         if not self.exists or (subresource == "status" and not self.has_subresource):
             raise api_error(404, "NotFound", 'databases "db1" not found', name="db1")
         metadata = body.get("metadata", {})
-        assert "uid" not in metadata, "a uid in a patch is no precondition"
+        assert "uid" not in metadata, "a uid in a patch is not a precondition"
         if strategy == "update":
-            assert metadata.get("name") == KEY.name, "an update names its object"
-            assert "resourceVersion" in metadata, "an update without a version overwrites whatever is there"
+            assert metadata.get("name") == KEY.name, "an update must name its object"
+            assert "resourceVersion" in metadata, "an update without a version overwrites everything"
         if metadata.get("resourceVersion", str(self.version)) != str(self.version):
             raise api_error(409, "Conflict", "the object has been modified")
         self.warnings.clear()

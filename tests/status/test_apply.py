@@ -1,7 +1,7 @@
-"""Strategy "apply": every apply says all that its manager owns, and leaves other managers' items and fields alone.
+"""Strategy "apply": every apply contains all that its manager owns, and keeps other managers' items and fields.
 
-The server here is a model of server-side apply: owners per leaf and per item of a keyed list, kept apart for applies
-and updates. What it does was compared with kube-apiserver 1.36 by hand.
+The server here is a model of server-side apply: owners per leaf and per item of a keyed list, separately for applies
+and updates. Its behavior was compared with kube-apiserver 1.36 by hand.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Flat = dict[tuple[str, ...], Any]
 
 
 def flat(value: Any, path: tuple[str, ...] = (), real: tuple[str, ...] = ()) -> Flat:
-    """Leaves by path; an item of a keyed list has the path element FieldsV1 gives it."""
+    """The leaves by path; an item of a keyed list has its FieldsV1 path element."""
     found: Flat = {}
     if isinstance(value, dict) and value:
         for key, item in value.items():
@@ -167,7 +167,7 @@ def test_an_apply_repeats_all_that_the_manager_owns(owning):
     assert owning.writes[-1][0]["metadata"]["resourceVersion"] == "101"
 
 
-def test_it_does_not_say_what_others_own(owning):
+def test_an_apply_omits_what_others_own(owning):
     owning.foreign_apply({"theirs": 1, "deep": {"theirs": 1}})
     apply(owning, lambda s: s.set(phase="A"), lambda s: s.set("deep.mine", 1))
     assert owning.writes[-1][0]["status"] == {"phase": "A", "deep": {"mine": 1}}
@@ -175,13 +175,13 @@ def test_it_does_not_say_what_others_own(owning):
     assert owning.status == {"phase": "A", "deep": {"mine": 1}}
 
 
-def test_a_field_left_out_is_removed_when_nobody_else_owns_it(owning):
+def test_an_omitted_field_is_removed_if_nobody_else_owns_it(owning):
     apply(owning, lambda s: s.set(phase="A", error="x", shared=1))
     owning.foreign_apply({"shared": 1})
     apply(owning, lambda s: s.remove("error"), lambda s: s.remove("shared"))
     assert owning.status == {"phase": "A", "shared": 1}
     apply(owning, lambda s: s.remove("shared"))
-    assert len(owning.writes) == 2, "what another manager keeps is no reason to write for ever"
+    assert len(owning.writes) == 2, "a field that another manager keeps must not cause endless writes"
 
 
 def test_items_of_a_keyed_list_belong_to_their_managers(owning):
@@ -200,14 +200,14 @@ def test_items_of_a_keyed_list_belong_to_their_managers(owning):
     assert [c["name"] for c in owning.status["channels"]] == ["theirs", "mine"]
 
 
-def test_an_own_item_can_be_removed_beside_foreign_ones(owning):
+def test_an_own_item_can_be_removed_from_a_shared_list(owning):
     owning.foreign_apply({"channels": [{"name": "theirs", "n": 1}]})
     apply(owning, lambda s: s.upsert("channels", {"name": "mine"}, key="name"))
     apply(owning, lambda s: s.mutate(lambda d: d.update(channels=[c for c in d["channels"] if c["name"] != "mine"])))
     assert owning.status == {"channels": [{"name": "theirs", "n": 1}]}
 
 
-def test_no_change_is_no_request(owning):
+def test_no_change_makes_no_request(owning):
     apply(owning, lambda s: s.set(phase="A"))
     status = apply(owning, lambda s: s.set(phase="A"))
     assert (status.written, len(owning.writes)) == (False, 1)
@@ -229,7 +229,7 @@ def test_a_conflict_of_managers_is_not_replayed(owning):
     assert len(owning.writes) == 1
 
 
-def test_the_first_apply_adopts_what_the_manager_patched_before(owning):
+def test_the_first_apply_takes_over_the_managers_earlier_patches(owning):
     with StatusBatcher(owning.blocking_writer(), owning.document()) as status:
         status.set(phase="A", error="x")
     assert owning.sets.keys() == {(ME, "Update")}
@@ -242,7 +242,7 @@ def test_the_first_apply_adopts_what_the_manager_patched_before(owning):
     assert len(owning.writes) == 4, "once"
 
 
-def test_the_adoption_is_a_link_in_the_chain_of_writes(owning):
+def test_the_takeover_is_part_of_the_chain_of_writes(owning):
     with StatusBatcher(owning.blocking_writer(), owning.document()) as status:
         status.set(phase="A")
     cycle = FakeCycle()
@@ -254,7 +254,7 @@ def test_the_adoption_is_a_link_in_the_chain_of_writes(owning):
     assert cycle.writes == [(101, 102, True), (102, 103, True)]
 
 
-def test_without_the_right_to_adopt_the_error_says_which_one(owning):
+def test_the_error_names_the_permission_that_the_takeover_needs(owning):
     with StatusBatcher(owning.blocking_writer(), owning.document()) as status:
         status.set(phase="A")
     owning.may_patch_main = False
@@ -262,7 +262,7 @@ def test_without_the_right_to_adopt_the_error_says_which_one(owning):
         apply(owning, lambda s: s.set(phase="B"))
 
 
-def test_an_object_whose_owners_were_stripped_is_read_first_and_only_when_something_changed(owning):
+def test_an_object_without_managed_fields_is_read_first_if_something_changed(owning):
     apply(owning, lambda s: s.set(phase="A", total=1))
     stripped = owning.document()
     del stripped["metadata"]["managedFields"]
@@ -274,7 +274,7 @@ def test_an_object_whose_owners_were_stripped_is_read_first_and_only_when_someth
     assert owning.status == {"phase": "B", "total": 1}
 
 
-def test_if_that_read_shows_a_newer_version_the_mutations_are_replayed(owning):
+def test_the_mutations_are_replayed_if_that_read_shows_a_newer_version(owning):
     apply(owning, lambda s: s.increment("total"))
     stripped = owning.document()
     del stripped["metadata"]["managedFields"]
@@ -283,7 +283,7 @@ def test_if_that_read_shows_a_newer_version_the_mutations_are_replayed(owning):
     assert owning.status == {"total": 2, "theirs": 1}
 
 
-def test_a_checkpoint_on_stripped_owners_raises_when_the_object_is_newer(owning):
+def test_a_checkpoint_without_managed_fields_raises_if_the_object_is_newer(owning):
     stripped = owning.document()
     stripped["metadata"].pop("managedFields", None)
     owning.foreign_apply({"theirs": 1})
@@ -301,10 +301,10 @@ def test_appending_without_a_key_is_refused_at_the_call(owning, call):
     assert owning.writes == []
 
 
-def test_adding_to_a_list_that_belongs_to_one_manager_whole_is_refused_at_the_call(owning):
+def test_adding_to_a_list_that_belongs_to_one_manager_is_refused_at_the_call(owning):
     owning.foreign_apply({"log": [{"id": 1}]})
     with StatusBatcher(owning.blocking_writer(), owning.document(), strategy="apply") as status:
-        with pytest.raises(ValueError, match="belongs to 'other' whole"):
+        with pytest.raises(ValueError, match="belongs to 'other' as a whole"):
             status.append("log", {"id": 2}, key="id")
         with pytest.raises(ValueError, match="listType=map"):
             status.upsert("log", {"id": 2}, key="id")

@@ -1,5 +1,5 @@
 # ruff: noqa: PT012 - the block under test is what raises, at its end
-"""What the block does at its end: with an exception, with a cancellation, with a checkpoint in the middle."""
+"""The end of a block: after an exception, after a cancellation, and after a checkpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def batcher(server: ScriptedServer, **options: Any) -> StatusBatcher:
 # An exception in the block.
 
 
-async def test_an_exception_in_the_block_flushes_what_was_recorded_and_comes_through(server):
+async def test_an_exception_in_the_block_is_raised_after_the_flush(server):
     with pytest.raises(ZeroDivisionError) as caught:
         async with batcher(server) as status:
             status.increment("total")
@@ -43,7 +43,7 @@ async def test_an_exception_in_the_block_flushes_what_was_recorded_and_comes_thr
     assert status.failure is None
 
 
-async def test_a_flush_that_fails_behind_an_exception_becomes_its_note(server, caplog):
+async def test_a_failed_flush_becomes_a_note_on_the_blocks_exception(server, caplog):
     server.on_write.append(refused(api_error(403, "Forbidden", "may not")))
     with pytest.raises(ZeroDivisionError) as caught:
         async with batcher(server) as status:
@@ -105,7 +105,7 @@ async def cancelled_in_the_block(server: ScriptedServer, times: int, **options: 
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-async def test_cancellation_flushes_behind_a_shield_that_further_ones_do_not_break(server, times):
+async def test_the_flush_is_shielded_from_repeated_cancellation(server, times):
     server.latency = 5.0
     status = await cancelled_in_the_block(server, times)
     assert server.status == {"total": 1}
@@ -121,7 +121,7 @@ async def test_the_shield_is_bounded_in_time(server):
     assert status.statistics().failed == 1
 
 
-async def test_cancellation_during_the_flush_waits_for_it_and_passes_on(server):
+async def test_cancellation_during_the_flush_waits_for_it_and_is_raised(server):
     server.latency = 5.0
 
     async def work() -> None:
@@ -136,7 +136,7 @@ async def test_cancellation_during_the_flush_waits_for_it_and_passes_on(server):
     assert server.status == {"total": 1}
 
 
-async def test_cancellation_during_a_flush_that_fails_says_so_in_a_note(server):
+async def test_a_flush_that_fails_during_cancellation_becomes_a_note(server):
     server.latency = 5.0
     server.on_write.append(refused(api_error(403, "Forbidden")))
 
@@ -152,7 +152,7 @@ async def test_cancellation_during_a_flush_that_fails_says_so_in_a_note(server):
     assert "403" in caught.value.__notes__[0]
 
 
-async def test_a_timeout_around_the_block_does_not_take_the_flushs_own_time(server):
+async def test_a_timeout_around_the_block_does_not_shorten_the_flush(server):
     server.latency = 3.0
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1), batcher(server) as status:
@@ -162,14 +162,14 @@ async def test_a_timeout_around_the_block_does_not_take_the_flushs_own_time(serv
     assert server.status == {"total": 1}
 
 
-async def test_a_flush_whose_time_is_up_while_the_request_is_in_flight_is_unknown(server):
+async def test_the_outcome_is_unknown_if_time_runs_out_during_a_request(server):
     server.latency = 100.0
     with pytest.raises(StatusOutcomeUnknown, match="no answer came in time"):
         async with batcher(server, flush_timeout=2) as status:
             status.increment("total")
 
 
-async def test_a_flush_whose_time_is_up_between_requests_was_surely_not_applied(server):
+async def test_nothing_was_applied_if_time_runs_out_between_requests(server):
     error = api_error(429)
     error.retry_after = 1.5
     server.on_write.extend([refused(error)] * 9)
@@ -180,7 +180,7 @@ async def test_a_flush_whose_time_is_up_between_requests_was_surely_not_applied(
 
 
 class Impatient:
-    """A writer that bounds each request by itself, in one way or the other, as HTTP libraries do."""
+    """A writer with its own timeout for each request, of one kind or another, like those of HTTP libraries."""
 
     def __init__(self, server: ScriptedServer, bounded: Any) -> None:
         self._writer: Any = server.writer()
@@ -220,7 +220,7 @@ async def by_a_task_group(request: Any) -> Any:
 
 
 @pytest.mark.parametrize("bounded", [by_a_timeout, by_a_task_group])
-async def test_what_a_writer_does_to_its_own_task_ends_its_request_and_not_the_flush(server, bounded):
+async def test_a_writer_that_cancels_its_own_task_ends_the_request_but_not_the_flush(server, bounded):
     server.latency = 1.0
     writer = Impatient(server, bounded)
     with pytest.raises(StatusUnavailable):
@@ -230,7 +230,7 @@ async def test_what_a_writer_does_to_its_own_task_ends_its_request_and_not_the_f
     assert server.writes == []
 
 
-async def test_a_flush_ends_in_time_although_its_requests_have_times_of_their_own(server):
+async def test_a_flush_ends_in_time_although_its_requests_have_their_own_timeouts(server):
     server.latency = 1.0
     began = asyncio.get_running_loop().time()
     with pytest.raises(StatusError):
@@ -286,7 +286,7 @@ async def test_a_checkpoint_raises_on_a_conflict_instead_of_replaying(server):
             await status.flush()
         assert [m.verb for m in caught.value.unsaved] == ["increment"]
         assert status.current == {"total": 1}
-    assert server.status == {"total": 5}, "what the checkpoint said is not said at the end either"
+    assert server.status == {"total": 5}, "the mutations of the checkpoint are not written at the end either"
     assert (len(server.writes), server.reads) == (1, 0)
 
 
@@ -302,7 +302,7 @@ async def test_what_a_checkpoint_could_not_save_can_be_recorded_again(server):
     assert server.status == {"total": 6}
 
 
-async def test_a_checkpoint_whose_answer_is_lost_is_read_back_and_not_repeated_when_it_cannot_be_told(server):
+async def test_a_checkpoint_with_a_lost_answer_is_read_back_and_not_repeated_if_its_outcome_is_unknown(server):
     server.on_write.append(lost())
     async with batcher(server) as status:
         status.increment("total")
@@ -317,8 +317,8 @@ async def test_a_checkpoint_whose_answer_is_lost_is_read_back_and_not_repeated_w
     assert server.status == {"total": 2}
 
 
-async def test_after_a_checkpoint_found_by_reading_back_a_foreign_change_in_it_is_still_contested(server):
-    """The read back brought another writer's change with it, which the body has not seen."""
+async def test_a_foreign_change_found_by_reading_back_a_checkpoint_is_still_contested(server):
+    """The version read back contains another writer's change that the body has not seen."""
     server.status = {"phase": "New"}
 
     def trouble(s: ScriptedServer, execute: Any) -> Any:
@@ -354,7 +354,7 @@ async def test_a_further_checkpoint_on_such_a_version_is_a_conflict(server):
     assert len(server.writes) == 2
 
 
-async def test_what_is_recorded_while_a_checkpoint_is_under_way_goes_out_later(server):
+async def test_mutations_recorded_during_a_checkpoint_are_written_later(server):
     server.latency = 5.0
     async with batcher(server) as status:
         status.append("log", 1)
@@ -368,7 +368,7 @@ async def test_what_is_recorded_while_a_checkpoint_is_under_way_goes_out_later(s
     assert server.status == {"log": [1, 2]}
 
 
-async def test_what_a_checkpoint_under_way_has_taken_is_still_read(server):
+async def test_mutations_of_a_checkpoint_in_progress_are_visible(server):
     server.status = {"attempts": 1}
     server.latency = 1
     async with StatusBatcher(server.writer(), server.document()) as status:
@@ -399,7 +399,7 @@ async def test_flushes_of_several_tasks_take_turns(server):
     assert status.statistics().conflicts == 0
 
 
-async def test_the_end_waits_for_a_checkpoint_that_a_task_left_under_way(server):
+async def test_the_end_waits_for_a_checkpoint_that_a_task_left_in_progress(server):
     server.latency = 1.0
     async with batcher(server) as status:
         status.append("log", 1)
@@ -488,7 +488,7 @@ async def batcher_that_sets(server: ScriptedServer, **fields: Any) -> None:
         status.set(**fields)
 
 
-async def test_metrics_hear_of_every_flush(server):
+async def test_metrics_are_notified_of_every_flush(server):
     heard: list[dict[str, Any]] = []
 
     class Metrics:
@@ -530,18 +530,18 @@ async def test_the_wrong_kind_of_with_names_the_right_one(server):
 
 
 def test_an_unknown_client_is_named():
-    with pytest.raises(TypeError, match=r"does not know the client builtins\.object: give a reconciler\.Client"):
+    with pytest.raises(TypeError, match=r"does not support the client builtins\.object: give a reconciler\.Client"):
         StatusBatcher(object(), {})
 
 
-def test_object_and_name_exclude_each_other():
+def test_object_and_name_are_mutually_exclusive():
     server = ScriptedServer()
     with pytest.raises(TypeError, match="a kind with name="):
         StatusBatcher(server.writer(), "v1/Pod")
-    with pytest.raises(TypeError, match="names itself"):
+    with pytest.raises(TypeError, match="has its own name"):
         StatusBatcher(server.writer(), server.document(), name="db1")
 
 
-async def test_an_object_of_no_known_form_is_named(server):
-    with pytest.raises(TypeError, match="int is no Kubernetes object"):
+async def test_an_unsupported_object_is_named(server):
+    with pytest.raises(TypeError, match="int is not a Kubernetes object"):
         StatusBatcher(server.writer(), 3)

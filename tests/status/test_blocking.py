@@ -1,5 +1,5 @@
 # ruff: noqa: PT012 - the block under test is what raises, at its end
-"""What is particular to a blocking client; the semantics of a flush are those of test_flush."""
+"""The special properties of a blocking client; test_flush has the semantics of a flush."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.status.scripted import BlockingWriter, ScriptedServer, api_error, los
 
 
 class Time(SystemClock):
-    """Stands still, but for requests that take time."""
+    """A clock that only requests advance."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -38,7 +38,7 @@ def batcher(server: ScriptedServer, **options: Any) -> StatusBatcher:
     return StatusBatcher(server.blocking_writer(), server.document(), **options)
 
 
-def test_the_pauses_between_requests_grow_and_spread(server, slept):
+def test_the_pauses_between_requests_grow_and_have_jitter(server, slept):
     server.on_write.extend(meanwhile(lambda s: s.annotate()) for _ in range(9))
     with pytest.raises(StatusConflict), batcher(server, rng=random.Random(1)) as status:
         status.increment("total")
@@ -56,7 +56,7 @@ def test_a_lost_answer_is_read_back(server):
     assert status.statistics().unknown == 1
 
 
-def test_no_request_begins_when_the_time_is_up(server):
+def test_no_request_starts_when_the_time_is_up(server):
     clock = Time()
     server.on_write.append(never_arrived())
     batcher = StatusBatcher(Slow(server, clock, 3.0), server.document(), clock=clock, flush_timeout=2.0)
@@ -66,7 +66,7 @@ def test_no_request_begins_when_the_time_is_up(server):
     assert server.reads == 0
 
 
-def test_a_pause_beyond_the_time_is_not_begun(server, slept):
+def test_a_pause_beyond_the_time_limit_is_not_started(server, slept):
     error = api_error(429)
     error.retry_after = 60.0
     server.on_write.append(refused(error))
@@ -75,14 +75,14 @@ def test_a_pause_beyond_the_time_is_not_begun(server, slept):
     assert slept == []
 
 
-def test_an_exception_in_the_block_flushes_and_comes_through(server):
+def test_an_exception_in_the_block_is_raised_after_the_blocking_flush(server):
     with pytest.raises(ZeroDivisionError), batcher(server) as status:
         status.increment("total")
         raise ZeroDivisionError
     assert server.status == {"total": 1}
 
 
-def test_a_flush_that_fails_behind_an_exception_becomes_its_note(server):
+def test_a_failed_flush_becomes_a_note_on_the_blocks_exception(server):
     server.on_write.append(refused(api_error(403)))
     with pytest.raises(ZeroDivisionError) as caught, batcher(server) as status:
         status.increment("total")
@@ -91,7 +91,7 @@ def test_a_flush_that_fails_behind_an_exception_becomes_its_note(server):
     assert status.failure is not None
 
 
-def test_an_interrupt_during_the_write_comes_through(server):
+def test_an_interrupt_during_the_write_is_raised(server):
     server.on_write.append(refused(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt), batcher(server) as status:
         status.increment("total")
@@ -136,5 +136,5 @@ def test_several_threads_record_and_write_checkpoints_and_nothing_is_lost_or_sen
         mine = [entry for entry in server.status["log"] if entry.startswith(f"{number}-")]
         assert mine == [f"{number}-{step}" for step in range(20)]
     versions = [int(body["metadata"]["resourceVersion"]) for body, _, _ in server.writes]
-    assert versions == list(range(100, 100 + len(versions))), "each write is made on the one before"
+    assert versions == list(range(100, 100 + len(versions))), "each write is based on the one before"
     assert status.statistics().conflicts == 0

@@ -1,7 +1,7 @@
 """The batcher over the official clients and this library's, against the embedded API server.
 
-Each test that takes `family` runs once per official client, over sockets. A blocking client runs in a thread, beside
-the server's event loop.
+Each test with `family` runs once per official client, over sockets. A blocking client runs in a thread, not on the
+server's event loop.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Database(Resource[DatabaseSpec, DatabaseStatus], group="example.com", vers
 
 @dataclass
 class Family:
-    """One client library, and how its users hold it."""
+    """One client library, and how it is used."""
 
     name: str
     api_client: Any
@@ -56,7 +56,7 @@ class Family:
     blocking: bool = False
 
     async def write(self, api: Any, *args: Any, record: Callable[[Any], object], **options: Any) -> Any:
-        """Run a block over the client, as its user would write it."""
+        """Run a block over the client, as a user would write it."""
         if self.blocking:
             return await asyncio.to_thread(self._write_blocking, api, args, record, options)
         async with StatusBatcher(api, *args, **options) as status:
@@ -84,7 +84,7 @@ async def family(request: pytest.FixtureRequest, server: APIServer, tmp_path: Pa
         yield Family(
             request.param, client, kubernetes.client.CustomObjectsApi(client), kubernetes.client.AppsV1Api(client), True
         )
-        await asyncio.to_thread(client.close)  # in a thread, so that the server's loop hears of it
+        await asyncio.to_thread(client.close)  # in a thread, so that the server's event loop can run
         return
     library = kubernetes_asyncio if request.param == "kubernetes_asyncio" else kubernetes.aio
     configuration = library.client.Configuration()
@@ -153,7 +153,7 @@ async def test_a_kind_by_its_name(server, family, database):
     assert (await stored(server))["phase"] == "Mutated"
 
 
-async def test_no_change_is_no_request(server, family, database):
+async def test_no_change_makes_no_request(server, family, database):
     await family.write(family.custom_objects, database, record=record_all)
     fresh = (await Client(server).get("example.com/v1/Database", "db1", "default")).to_dict()
     server.clear_requests()
@@ -171,7 +171,7 @@ async def test_a_conflict_is_replayed(server, family, database):
     assert (status.statistics().conflicts, status.statistics().attempts) == (1, 2)
 
 
-async def test_conflicts_without_end_are_an_error(server, family, database):
+async def test_endless_conflicts_are_an_error(server, family, database):
     server.faults.add(status=409, times=None, verb="patch", subresource="status")
     with pytest.raises(StatusConflict):
         await family.write(family.custom_objects, database, record=lambda s: s.increment("total"))
@@ -186,7 +186,7 @@ async def test_a_write_whose_answer_is_lost_is_counted_once(server, family, data
     assert (await stored(server))["total"] == 1
     assert status.written is True
     assert status.statistics().unknown == 1
-    assert len(server.requests(verb="patch", name="db1")) == 1, "no layer below repeats it"
+    assert len(server.requests(verb="patch", name="db1")) == 1, "no lower layer repeats it"
 
 
 async def test_a_write_that_was_cut_before_it_was_executed_is_sent_again(server, family, database):
@@ -196,16 +196,16 @@ async def test_a_write_that_was_cut_before_it_was_executed_is_sent_again(server,
     assert (status.statistics().unknown, status.statistics().attempts) == (1, 2)
 
 
-async def test_a_server_that_sheds_load_is_asked_again(server, family, database):
+async def test_a_request_is_retried_on_an_overloaded_server(server, family, database):
     server.faults.add(status=429, retry_after=0, verb="patch", subresource="status")
     status = await family.write(family.custom_objects, database, record=lambda s: s.increment("total"))
     assert (await stored(server))["total"] == 1
     assert (status.statistics().unknown, status.statistics().reads) == (0, 0)
 
 
-async def test_a_server_that_does_not_listen_was_surely_not_reached(server, family, database):
+async def test_nothing_was_written_if_the_server_does_not_listen(server, family, database):
     await server.close()
-    obj = Database.from_dict(database)  # its plural is known without discovery
+    obj = Database.from_dict(database)  # its plural does not need discovery
     with pytest.raises(StatusUnavailable, match="NotSent"):
         await family.write(family.api_client, obj, record=lambda s: s.set(phase="Ready"), max_conflicts=2)
 
@@ -225,7 +225,7 @@ async def test_an_unknown_field_is_pruned_reported_and_not_sent_again(server, fa
     assert "unknown field" in caplog.text
 
 
-async def test_a_client_made_for_each_cycle_does_not_report_it_again(server, family, database, caplog):
+async def test_a_client_created_for_each_reconcile_does_not_report_it_again(server, family, database, caplog):
     for _ in range(3):
         api_client = type(family.api_client)(family.api_client.configuration)
         await family.write(api_client, database, record=lambda s: s.set(extra=1))
@@ -248,7 +248,7 @@ async def test_a_recreated_object_is_dropped(server, family, database):
     assert (status.written, status.statistics().dropped) == (False, 1)
 
 
-async def test_a_crd_without_the_status_subresource_is_told_from_a_deleted_object(server, family):
+async def test_a_missing_status_subresource_is_distinguished_from_a_deleted_object(server, family):
     crd = Database.crd()
     crd["metadata"]["name"] = "plains.example.com"
     crd["spec"]["names"] = {"plural": "plains", "singular": "plain", "kind": "Plain", "listKind": "PlainList"}
@@ -263,9 +263,7 @@ async def test_a_crd_without_the_status_subresource_is_told_from_a_deleted_objec
     created = (await Client(server).create(obj)).to_dict()
     with pytest.raises(StatusSubresourceMissing):
         await family.write(family.custom_objects, created, record=lambda s: s.set(phase="Ready"))
-    status = await family.write(
-        family.custom_objects, created, subresource="auto", record=lambda s: s.set(phase="Ready")
-    )
+    status = await family.write(family.custom_objects, created, subresource=None, record=lambda s: s.set(phase="Ready"))
     assert status.object["status"] == {"phase": "Ready"}
 
 
@@ -280,7 +278,7 @@ async def test_a_namespaced_kind_without_namespace_says_so(server, family, datab
         await family.write(family.custom_objects, Database, name="db1", record=lambda s: s.set(phase="Ready"))
 
 
-async def test_opening_an_object_that_is_not_there(server, family):
+async def test_opening_a_missing_object_raises(server, family):
     with pytest.raises(NotFound):
         await family.write(family.api_client, Database, name="no", namespace="default", record=lambda s: None)
 
@@ -343,8 +341,8 @@ async def current(server: APIServer) -> dict[str, Any]:
     return (await Client(server).get("example.com/v1/Database", "db1", "default")).to_dict()
 
 
-async def test_retries_of_the_client_are_off_for_a_write(server, tmp_path, database):
-    """A user may have configured urllib3 to repeat everything."""
+async def test_the_clients_retries_are_disabled_for_a_write(server, tmp_path, database):
+    """The client may be configured to repeat everything."""
     config = str(server.write_kubeconfig(tmp_path / "config"))
     configuration = kubernetes.client.Configuration()
     kubernetes.config.load_kube_config(config, client_configuration=configuration)

@@ -1,5 +1,5 @@
 # ruff: noqa: PT012 - the block under test is what raises, at its end
-"""What a batcher tells the running reconcile, and what goes from one cycle to the next."""
+"""What a batcher reports to the running reconcile, and what is passed from one reconcile to the next."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def batcher(server: ScriptedServer, **options: Any) -> StatusBatcher:
     return StatusBatcher(server.writer(), server.document(), **options)
 
 
-async def test_the_cycles_metrics_hear_of_a_batcher_that_is_given_none(server, cycle):
+async def test_a_batcher_without_metrics_uses_those_of_the_reconcile(server, cycle):
     heard: list[str] = []
 
     class Metrics:
@@ -83,7 +83,7 @@ async def test_the_cycles_metrics_hear_of_a_batcher_that_is_given_none(server, c
 # saw, wrote
 
 
-async def test_the_object_given_is_reported_as_seen_and_the_write_as_made_on_it(server, cycle):
+async def test_the_given_object_is_reported_as_observed_and_the_write_as_based_on_it(server, cycle):
     async with batcher(server) as status:
         status.set(phase="Ready")
         assert cycle.seen == [("uid-1", 100)]
@@ -105,7 +105,7 @@ async def test_checkpoints_are_a_chain_of_writes(server, cycle):
     assert cycle.seen == [("uid-1", 100)]
 
 
-async def test_a_replay_is_reported_on_the_version_it_was_made_on_and_the_read_for_it_is_not_considered(server, cycle):
+async def test_a_replay_is_reported_on_its_version_and_the_read_for_it_is_not_reported(server, cycle):
     server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(x=1))))
     async with batcher(server) as status:
         status.increment("total")
@@ -129,7 +129,7 @@ async def test_an_answer_with_another_status_is_not_exact(server, cycle):
 
 
 def webhook(change):
-    """Change the object while it is written, so that the answer is not what was sent."""
+    """Change the object while it is written, so that the answer differs from what was sent."""
 
     def trouble(_server, execute):
         answer = execute()
@@ -165,10 +165,10 @@ async def test_a_write_of_the_main_resource_is_exact_although_it_raises_the_gene
 )
 async def test_a_write_of_the_main_resource_that_changed_more_is_not_exact(server, cycle, change):
     server.has_subresource = False
-    async with batcher(server, subresource="auto") as status:
+    async with batcher(server, subresource=None) as status:
         status.set(phase="Ready")
     server.on_write.append(webhook(change))
-    async with batcher(server, subresource="auto") as status:
+    async with batcher(server, subresource=None) as status:
         status.set(phase="Failed")
     assert cycle.writes == [(100, 101, True), (101, 102, False)]
 
@@ -214,7 +214,7 @@ async def test_another_version_of_the_api_is_the_same_object(server, cycle):
     assert cycle.writes == [(100, 101, True)]
 
 
-async def test_one_that_goes_on_alone_after_the_block_is_not_the_cycles_any_more(server, cycle):
+async def test_a_batcher_that_continues_alone_no_longer_reports_to_the_reconcile(server, cycle):
     async with batcher(server):
         inner = await batcher(server).__aenter__()
     inner.set(phase="Late")
@@ -229,7 +229,7 @@ def test_a_blocking_batcher_reports_as_well(server, cycle):
     assert (cycle.seen, cycle.writes) == ([("uid-1", 100)], [(100, 101, True)])
 
 
-# What could not be saved.
+# Unsaved mutations.
 
 
 async def fail_with(server: ScriptedServer, error: Exception, *calls: Any) -> None:
@@ -246,7 +246,7 @@ async def write(server: ScriptedServer, *calls: Any, **options: Any) -> StatusBa
 
 
 @pytest.mark.parametrize("code", [403, 413, 422])
-async def test_what_a_flush_could_not_save_is_in_place_in_the_next_cycle_and_goes_out_with_it(server, cycle, code):
+async def test_unsaved_mutations_are_applied_in_the_next_reconcile_and_written_with_it(server, cycle, code):
     await fail_with(server, api_error(code), lambda s: s.append("log", 1), lambda s: s.increment("total"))
     unsaved = cycle.unsaved["uid-1"]
     assert isinstance(unsaved, Unsaved)
@@ -259,7 +259,7 @@ async def test_what_a_flush_could_not_save_is_in_place_in_the_next_cycle_and_goe
     assert cycle.unsaved == {}
 
 
-async def test_an_empty_block_saves_what_an_earlier_cycle_could_not(server, cycle):
+async def test_an_empty_block_saves_what_an_earlier_reconcile_could_not(server, cycle):
     await fail_with(server, api_error(403), lambda s: s.append("log", 1))
     async with batcher(server) as status:
         pass
@@ -267,21 +267,21 @@ async def test_an_empty_block_saves_what_an_earlier_cycle_could_not(server, cycl
     assert server.status == {"log": [1]}
 
 
-async def test_what_fails_again_is_kept_again_with_what_came_since(server, cycle):
+async def test_mutations_that_fail_again_are_kept_with_the_new_ones(server, cycle):
     for number in range(3):
         await fail_with(server, api_error(403), lambda s, n=number: s.append("log", n))
     await write(server)
     assert server.status == {"log": [0, 1, 2]}
 
 
-async def test_another_uid_does_not_get_it(server, cycle):
+async def test_an_object_with_another_uid_does_not_get_unsaved_mutations(server, cycle):
     await fail_with(server, api_error(403), lambda s: s.append("log", 1))
     server.recreate()
     await write(server, lambda s: s.set(phase="New"))
     assert server.status == {"phase": "New"}
 
 
-async def test_a_value_that_another_writer_set_meanwhile_is_not_overwritten_by_what_is_taken_up(server, cycle):
+async def test_unsaved_mutations_do_not_overwrite_another_writers_value(server, cycle):
     server.status = {"phase": "New"}
     await fail_with(server, api_error(403), lambda s: s.set(phase="Retrying"), lambda s: s.append("log", 1))
     server.foreign(lambda d: d.update(phase="Cancelled"))
@@ -290,7 +290,7 @@ async def test_a_value_that_another_writer_set_meanwhile_is_not_overwritten_by_w
     assert status.statistics().contested == 1
 
 
-async def test_a_contested_value_is_not_kept_the_rest_is(server, cycle):
+async def test_a_contested_value_is_not_kept_but_the_rest_is(server, cycle):
     server.status = {"phase": "New"}
     server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(phase="Cancelled"))))
     with pytest.raises(StatusContested):
@@ -299,7 +299,7 @@ async def test_a_contested_value_is_not_kept_the_rest_is(server, cycle):
     assert server.status == {"phase": "Cancelled", "log": [1]}
 
 
-async def test_after_an_unknown_outcome_only_what_is_the_same_twice_as_once_is_kept(server, cycle):
+async def test_only_idempotent_mutations_are_kept_after_an_unknown_outcome(server, cycle):
     server.on_write.append(lambda s, execute: (s.annotate(), never_arrived()(s, execute))[0])
     with pytest.raises(StatusOutcomeUnknown):
         await write(server, lambda s: s.increment("total"), lambda s: s.append("log", {"id": 1}, key="id"))
@@ -307,24 +307,24 @@ async def test_after_an_unknown_outcome_only_what_is_the_same_twice_as_once_is_k
     assert server.status == {"log": [{"id": 1}]}
 
 
-async def test_what_was_in_flight_when_the_time_was_up_is_kept_by_the_same_rule(server, cycle):
+async def test_only_idempotent_mutations_are_kept_if_time_runs_out_during_a_request(server, cycle):
     server.latency = 100.0
     with pytest.raises(StatusOutcomeUnknown):
         await write(server, lambda s: s.increment("total"), lambda s: s.set(phase="Ready"))
     assert [m.verb for m in cycle.unsaved["uid-1"].mutations] == ["set"]
 
 
-async def test_a_function_that_cannot_work_any_more_is_dropped_and_said_so(server, cycle, caplog):
+async def test_a_function_that_fails_later_is_dropped_and_logged(server, cycle, caplog):
     server.status = {"queue": [1]}
     await fail_with(server, api_error(403), lambda s: s.mutate(lambda d: d["queue"].pop(0)))
     server.foreign(lambda d: d.pop("queue"))
     status = await write(server, lambda s: s.set(phase="Ready"))
     assert server.status == {"phase": "Ready"}
     assert status.statistics().contested == 1
-    assert "cannot be applied any more" in caplog.text
+    assert "can no longer be applied" in caplog.text
 
 
-async def test_an_exception_in_the_body_does_not_hide_what_is_to_be_kept(server, cycle):
+async def test_an_exception_in_the_body_does_not_prevent_keeping_unsaved_mutations(server, cycle):
     server.on_write.append(refused(api_error(403)))
     with pytest.raises(ZeroDivisionError):
         async with batcher(server) as status:
@@ -334,7 +334,7 @@ async def test_an_exception_in_the_body_does_not_hide_what_is_to_be_kept(server,
     assert server.status == {"log": [1]}
 
 
-async def test_discarding_a_failing_body_does_not_discard_what_was_taken_up(server, cycle):
+async def test_discarding_a_failing_body_does_not_discard_unsaved_mutations(server, cycle):
     await fail_with(server, api_error(403), lambda s: s.append("log", 1))
     with pytest.raises(ZeroDivisionError):
         async with batcher(server, on_error="discard") as status:
@@ -343,7 +343,7 @@ async def test_discarding_a_failing_body_does_not_discard_what_was_taken_up(serv
     assert server.status == {"log": [1]}
 
 
-async def test_a_checkpoint_that_conflicts_is_the_callers_again_but_not_what_was_taken_up(server, cycle):
+async def test_a_checkpoint_that_conflicts_returns_only_the_callers_mutations(server, cycle):
     await fail_with(server, api_error(403), lambda s: s.append("log", "earlier"))
     server.on_write.append(meanwhile(lambda s: s.annotate()))
     async with batcher(server) as status:
@@ -361,7 +361,7 @@ async def test_a_checkpoint_that_is_refused_and_not_handled_is_kept(server, cycl
         async with batcher(server) as status:
             status.append("log", 1)
             await status.flush()
-    assert len(server.writes) == 1, "it is not tried again at once"
+    assert len(server.writes) == 1, "it is not retried at once"
     await write(server)
     assert server.status == {"log": [1]}
 
@@ -380,7 +380,7 @@ async def test_a_checkpoint_that_is_refused_and_recorded_again_is_not_kept_twice
     assert server.status == {"total": 1}
 
 
-async def test_a_checkpoint_that_is_refused_and_handled_is_the_callers(server, cycle):
+async def test_a_refused_checkpoint_that_was_handled_is_left_to_the_caller(server, cycle):
     server.on_write.append(refused(api_error(403)))
     async with batcher(server) as status:
         status.increment("total")
@@ -390,7 +390,7 @@ async def test_a_checkpoint_that_is_refused_and_handled_is_the_callers(server, c
     assert server.status == {}
 
 
-async def test_a_handled_checkpoint_is_the_callers_also_when_the_end_fails(server, cycle):
+async def test_a_handled_checkpoint_is_left_to_the_caller_even_if_the_end_fails(server, cycle):
     server.on_write.extend([refused(api_error(403)), refused(api_error(403))])
     with pytest.raises(StatusRejected):
         async with batcher(server) as status:
@@ -402,7 +402,7 @@ async def test_a_handled_checkpoint_is_the_callers_also_when_the_end_fails(serve
     assert server.status == {"log": ["end"]}
 
 
-async def test_what_a_checkpoint_and_the_end_could_not_save_is_kept_together(server, cycle):
+async def test_unsaved_mutations_of_a_checkpoint_and_of_the_end_are_kept_together(server, cycle):
     server.on_write.extend([refused(api_error(403)), refused(api_error(403))])
     with pytest.raises(ZeroDivisionError):
         async with batcher(server) as status:
@@ -415,8 +415,8 @@ async def test_what_a_checkpoint_and_the_end_could_not_save_is_kept_together(ser
     assert server.status == {"log": ["checkpoint", "end"]}
 
 
-async def test_what_is_kept_is_bounded_and_the_oldest_go(server, cycle, monkeypatch):
-    from reconciler.status.flush import unsaved as _unsaved
+async def test_kept_mutations_are_bounded_and_the_oldest_are_dropped(server, cycle, monkeypatch):
+    from reconciler.status.flush import replay as _unsaved
 
     monkeypatch.setattr(_unsaved, "MAX_MUTATIONS", 3)
     await fail_with(server, api_error(403), *[lambda s, n=n: s.append("log", n) for n in range(5)])
@@ -425,7 +425,7 @@ async def test_what_is_kept_is_bounded_and_the_oldest_go(server, cycle, monkeypa
     assert server.status == {"log": [2, 3, 4]}
 
 
-async def test_without_a_cycle_the_error_alone_carries_it(server):
+async def test_outside_a_reconcile_only_the_error_has_the_unsaved_mutations(server):
     server.on_write.append(refused(api_error(403)))
     with pytest.raises(StatusRejected) as caught:
         await write(server, lambda s: s.append("log", 1))

@@ -1,4 +1,4 @@
-"""Under which name a batcher writes, and how a status that was written under the former name is taken over."""
+"""The name that a batcher writes under, and how a status written under the former name is taken over."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ async def test_two_controllers_of_a_process_write_their_fields_of_a_status_side_
     operation = "Apply" if strategy == "apply" else "Update"
     assert managers_of_status(document) == {("prog/one", operation), ("prog/two", operation)}
     finalizers = {e["manager"] for e in document["metadata"]["managedFields"] if "f:metadata" in e["fieldsV1"]}
-    assert finalizers == {"prog/one"}, "what the finalizer helper writes has the controller's name"
+    assert finalizers == {"prog/one"}, "the finalizer helper writes under the controller's name"
 
 
-async def test_an_official_client_writes_under_the_program_s_name_or_the_chosen_one(server, tmp_path: Path):
+async def test_an_official_client_writes_under_the_programs_name_or_the_given_one(server, tmp_path: Path):
     configuration = kubernetes_asyncio.client.Configuration()
     path = str(server.write_kubeconfig(tmp_path / "config"))
     await kubernetes_asyncio.config.load_kube_config(path, client_configuration=configuration)
@@ -104,7 +104,7 @@ async def test_an_official_client_writes_under_the_program_s_name_or_the_chosen_
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("former_strategy", ["merge", "update", "apply"])
-async def test_what_was_written_under_the_former_name_is_removed_by_an_apply(server, former_strategy):
+async def test_fields_written_under_the_former_name_are_removed_by_an_apply(server, former_strategy):
     former = Client(server, field_manager=FORMER)
     async with StatusBatcher(former, await created(server), strategy=former_strategy) as status:
         status.set(phase="Old", one="1", two="2")
@@ -120,8 +120,8 @@ async def test_what_was_written_under_the_former_name_is_removed_by_an_apply(ser
 
 
 @pytest.mark.virtual_time
-async def test_a_field_of_the_former_name_that_another_controller_wrote_is_its_own_to_remove(server):
-    """Both controllers had the former name, so that nothing tells whose a field was but who changes it now."""
+async def test_another_controllers_field_under_the_former_name_is_not_removed(server):
+    """Both controllers had the former name, so only the one that changes a field now shows whose it is."""
     async with StatusBatcher(Client(server, field_manager=FORMER), await created(server), strategy="apply") as status:
         status.set(one="1", two="2")
     async with StatusBatcher(Client(server, user_agent="a"), await stored(server), strategy="apply") as status:

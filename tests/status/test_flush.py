@@ -1,4 +1,4 @@
-"""What one flush does for each answer of the server."""
+"""A flush, for each answer of the server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def batcher(server: ScriptedServer, **options: object) -> StatusBatcher:
     return StatusBatcher(server.writer(), server.document(), **options)
 
 
-# Nothing, or one write.
+# No write, or one.
 
 
 async def test_a_block_without_change_makes_no_request(server):
@@ -46,7 +46,7 @@ async def test_a_block_without_change_makes_no_request(server):
     assert status.statistics().suppressed == 1
 
 
-async def test_what_is_the_same_by_meaning_makes_no_request(server):
+async def test_an_equal_meaning_makes_no_request(server):
     server.status = {"phase": "Ready", "size": 1, "list": [{"a": 1}]}
     async with batcher(server) as status:
         status.set(phase="Ready", size=1.0, list=[{"a": 1, "b": None}], absent=None)
@@ -56,8 +56,8 @@ async def test_what_is_the_same_by_meaning_makes_no_request(server):
     assert (status.written, server.writes) == (False, [])
 
 
-async def test_conditions_that_are_written_whole_with_the_time_of_now_are_no_change_unless_one_flips(server):
-    """As controllers do that build all their conditions in every cycle."""
+async def test_whole_conditions_with_the_current_time_are_not_a_change_unless_a_status_changes(server):
+    """Like controllers that build all their conditions in every reconcile."""
 
     def conditions(day: int, ready: str) -> list[dict[str, Any]]:
         time = f"2026-01-{day:02}T00:00:00Z"
@@ -122,7 +122,7 @@ async def test_removed_fields_are_sent_as_null(server):
     assert server.status == {"a": {"c": 2}}
 
 
-async def test_what_the_caller_does_to_the_object_meanwhile_is_not_taken_for_what_was_read(server):
+async def test_later_changes_to_the_callers_object_are_not_taken_for_what_was_read(server):
     server.status = {"phase": "New", "list": [1]}
     obj = server.document()
     async with StatusBatcher(server.writer(), obj) as status:
@@ -164,7 +164,7 @@ async def test_an_object_recreated_before_that_read_is_not_written(server):
     assert (status.written, server.writes, status.statistics().dropped) == (False, [], 1)
 
 
-async def test_opening_an_object_that_is_not_there_raises(server):
+async def test_opening_an_object_that_does_not_exist_raises(server):
     server.delete()
     with pytest.raises(Exception, match="not found"):
         async with StatusBatcher(server.writer(), "example.com/v1/Database", name="db1", namespace="prod"):
@@ -193,7 +193,7 @@ def record_both(status: StatusBatcher) -> None:
     status.append("log", "secret")
 
 
-async def test_conflicts_are_bounded_and_the_error_carries_what_is_not_saved(server):
+async def test_conflicts_are_bounded_and_the_error_has_the_unsaved_mutations(server):
     server.on_write.extend(meanwhile(lambda s: s.annotate()) for _ in range(9))
     status = batcher(server)
     with pytest.raises(StatusConflict, match=r"Not saved: increment total; append log\.") as caught:
@@ -216,7 +216,7 @@ async def test_max_conflicts_sets_the_number_of_requests(server):
     assert len(server.writes) == 2
 
 
-async def test_an_object_recreated_meanwhile_is_never_written(server):
+async def test_a_recreated_object_is_never_written(server):
     server.on_write.append(meanwhile(lambda s: (s.delete(), s.recreate())))
     async with batcher(server) as status:
         status.set(phase="Ready")
@@ -224,7 +224,7 @@ async def test_an_object_recreated_meanwhile_is_never_written(server):
     assert (status.written, status.statistics().dropped, len(server.writes)) == (False, 1, 1)
 
 
-async def test_a_replay_that_finds_nothing_left_to_say_sends_nothing(server):
+async def test_a_replay_that_changes_nothing_sends_nothing(server):
     server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(phase="Ready"))))
     async with batcher(server) as status:
         status.set(phase="Ready")
@@ -232,7 +232,7 @@ async def test_a_replay_that_finds_nothing_left_to_say_sends_nothing(server):
     assert status.object["status"] == {"phase": "Ready"}
 
 
-async def test_a_change_of_the_spec_meanwhile_does_not_stop_the_flush(server):
+async def test_a_concurrent_spec_change_does_not_stop_the_flush(server):
     server.on_write.append(meanwhile(lambda s: s.change_spec()))
     async with batcher(server) as status:
         status.set(observedGeneration=1, phase="Ready")
@@ -246,7 +246,7 @@ async def test_a_change_of_the_spec_meanwhile_does_not_stop_the_flush(server):
 
 
 @pytest.mark.parametrize("error", [NotSent("refused"), api_error(429, "TooManyRequests")])
-async def test_a_request_that_was_surely_not_executed_is_sent_again(server, error):
+async def test_a_request_that_was_definitely_not_executed_is_sent_again(server, error):
     server.on_write.extend([refused(error), refused(error)])
     async with batcher(server) as status:
         status.increment("total")
@@ -256,7 +256,7 @@ async def test_a_request_that_was_surely_not_executed_is_sent_again(server, erro
     assert (status.statistics().unknown, status.statistics().attempts) == (0, 3)
 
 
-async def test_a_server_that_sheds_load_is_obeyed(server, request):
+async def test_the_retry_after_of_an_overloaded_server_is_obeyed(server, request):
     import asyncio
 
     error = api_error(429, "TooManyRequests")
@@ -268,7 +268,7 @@ async def test_a_server_that_sheds_load_is_obeyed(server, request):
     assert asyncio.get_running_loop().time() - start == pytest.approx(4.0, abs=0.1)
 
 
-async def test_a_wait_beyond_the_budget_fails_at_once(server):
+async def test_a_wait_beyond_the_time_limit_fails_at_once(server):
     import asyncio
 
     error = api_error(429, "TooManyRequests")
@@ -282,7 +282,7 @@ async def test_a_wait_beyond_the_budget_fails_at_once(server):
     assert server.status == {}
 
 
-async def test_a_server_that_is_never_reached_ends_in_an_error_that_says_nothing_was_written(server):
+async def test_an_unreachable_server_ends_in_an_error_that_says_nothing_was_written(server):
     server.on_write.extend(refused(NotSent("connection refused")) for _ in range(9))
     with pytest.raises(StatusUnavailable, match="connection refused") as caught:
         async with batcher(server) as status:
@@ -291,7 +291,7 @@ async def test_a_server_that_is_never_reached_ends_in_an_error_that_says_nothing
     assert caught.value.retryable
 
 
-# The answer was lost.
+# A lost answer.
 
 LOST = [None, api_error(500), api_error(504, "Timeout"), TimeoutError(), ConnectionResetError()]
 
@@ -309,7 +309,7 @@ async def test_a_lost_answer_is_read_back_and_not_counted_twice(server, error):
     assert status.written is True
 
 
-async def test_while_the_version_is_the_old_one_the_same_bytes_are_sent_again(server):
+async def test_the_same_bytes_are_sent_again_if_the_version_is_unchanged(server):
     server.on_write.append(never_arrived())
     async with batcher(server) as status:
         status.increment("total")
@@ -322,12 +322,12 @@ async def test_a_late_first_copy_is_harmless(server):
     async with batcher(server) as status:
         status.increment("total")
     assert server.status == {"total": 1}
-    assert status.statistics().conflicts == 0, "the 409 came of our own first copy"
+    assert status.statistics().conflicts == 0, "the 409 was caused by our own first copy"
     assert status.written is True
 
 
 async def test_a_409_after_an_unknown_outcome_is_our_own_success(server):
-    """The transport below sent it twice: the second copy met the first."""
+    """A lower layer sent it twice: the second copy conflicts with the first."""
     server.on_write.extend([never_arrived(), then(lost(api_error(409, "Conflict")), meanwhile(lambda s: None))])
     async with batcher(server) as status:
         status.increment("total")
@@ -335,7 +335,7 @@ async def test_a_409_after_an_unknown_outcome_is_our_own_success(server):
     assert status.statistics().conflicts == 0
 
 
-async def test_when_it_cannot_be_told_an_increment_is_not_repeated(server):
+async def test_an_increment_is_not_repeated_after_an_unknown_outcome(server):
     server.status = {"total": 1}
     server.on_write.append(
         lambda s, execute: (execute(), s.foreign(lambda d: d.update(total=9)), never_arrived()(s, execute))[0]
@@ -357,7 +357,7 @@ async def test_when_it_cannot_be_told_an_increment_is_not_repeated(server):
     ],
     ids=["keyless append", "increment", "function"],
 )
-async def test_what_is_not_the_same_twice_as_once_is_never_repeated_after_an_unknown_outcome(server, verb):
+async def test_mutations_that_are_not_idempotent_are_never_repeated_after_an_unknown_outcome(server, verb):
     server.on_write.append(then(meanwhile(lambda s: s.foreign(lambda d: d.update(theirs=1))), never_arrived()))
     with pytest.raises(StatusOutcomeUnknown):
         async with batcher(server) as status:
@@ -365,7 +365,7 @@ async def test_what_is_not_the_same_twice_as_once_is_never_repeated_after_an_unk
     assert len(server.writes) == 1
 
 
-async def test_what_is_the_same_twice_as_once_is_replayed_after_an_unknown_outcome(server):
+async def test_idempotent_mutations_are_replayed_after_an_unknown_outcome(server):
     server.status = {"list": [{"id": 1}]}
     server.on_write.append(then(meanwhile(lambda s: s.foreign(lambda d: d["list"].append({"id": 9}))), never_arrived()))
     async with batcher(server) as status:
@@ -380,7 +380,7 @@ async def test_what_is_the_same_twice_as_once_is_replayed_after_an_unknown_outco
     assert len(server.writes) == 2
 
 
-async def test_the_same_sum_made_by_another_writer_is_not_taken_for_ours(server):
+async def test_an_equal_sum_made_by_another_writer_is_not_mistaken_for_ours(server):
     server.status = {"total": 1}
     server.on_write.append(then(meanwhile(lambda s: s.foreign(lambda d: d.update(total=2))), never_arrived()))
     with pytest.raises(StatusOutcomeUnknown):
@@ -389,7 +389,7 @@ async def test_the_same_sum_made_by_another_writer_is_not_taken_for_ours(server)
     assert server.status == {"total": 2}
 
 
-async def test_with_a_token_a_write_that_was_not_applied_is_repeated_although_it_is_an_increment(server):
+async def test_with_a_token_an_increment_that_was_not_applied_is_repeated(server):
     server.status = {"total": 1}
     server.on_write.append(then(meanwhile(lambda s: s.foreign(lambda d: d.update(total=2))), never_arrived()))
     async with batcher(server, token="lastWrite") as status:
@@ -397,7 +397,7 @@ async def test_with_a_token_a_write_that_was_not_applied_is_repeated_although_it
     assert server.status["total"] == 3
 
 
-async def test_with_a_token_a_write_that_was_applied_is_recognised_under_a_foreign_one(server):
+async def test_with_a_token_an_applied_write_is_recognized_below_a_foreign_one(server):
     server.status = {"total": 1}
     server.on_write.append(
         lambda s, execute: (execute(), s.foreign(lambda d: d.update(total=9)), never_arrived()(s, execute))[0]
@@ -409,14 +409,14 @@ async def test_with_a_token_a_write_that_was_applied_is_recognised_under_a_forei
     assert status.written is True
 
 
-async def test_a_token_alone_is_no_reason_to_write(server):
+async def test_a_token_alone_does_not_cause_a_write(server):
     server.status = {"total": 1, "lastWrite": "x"}
     async with batcher(server, token="lastWrite") as status:
         status.set(total=1)
     assert server.writes == []
 
 
-async def test_each_flush_leaves_another_token(server):
+async def test_each_flush_leaves_a_new_token(server):
     tokens = []
     for _ in range(2):
         async with batcher(server, token="meta.lastWrite") as status:
@@ -448,7 +448,7 @@ async def test_a_checkpoint_that_a_token_shows_was_not_applied_is_a_conflict(ser
     assert server.status == {}
 
 
-async def test_a_read_after_a_conflict_that_is_refused_says_what_the_role_needs(server):
+async def test_a_refused_read_after_a_conflict_says_what_the_role_needs(server):
     server.on_write.append(meanwhile(lambda s: s.annotate()))
     server.on_read.append(refused(api_error(403, "Forbidden")))
     with pytest.raises(StatusRejected, match="must allow to get the main resource"):
@@ -456,7 +456,7 @@ async def test_a_read_after_a_conflict_that_is_refused_says_what_the_role_needs(
             status.increment("total")
 
 
-async def test_an_object_deleted_while_a_conflict_is_looked_into_is_gone(server):
+async def test_an_object_deleted_during_the_read_after_a_conflict_is_gone(server):
     server.on_write.append(meanwhile(lambda s: s.annotate()))
     server.on_read.append(meanwhile(lambda s: s.delete()))
     async with batcher(server) as status:
@@ -473,7 +473,7 @@ async def test_a_read_back_that_is_refused_leaves_the_outcome_unknown(server):
     assert isinstance(caught.value.__cause__, Forbidden)
 
 
-async def test_a_read_back_that_fails_is_tried_again(server):
+async def test_a_failed_read_back_is_retried(server):
     server.on_write.append(lost())
     server.on_read.extend([refused(api_error(500)), never_arrived(), refused(NotSent("no")), refused(api_error(429))])
     async with batcher(server) as status:
@@ -491,7 +491,7 @@ async def test_reads_are_bounded(server):
     assert server.reads == 5
 
 
-# Refused for good.
+# Refused permanently.
 
 
 async def test_422_names_the_fields_and_what_was_recorded(server):
@@ -512,7 +512,7 @@ async def test_422_names_the_fields_and_what_was_recorded(server):
         'strconv.ParseUint: parsing "x": invalid syntax',
     ],
 )
-async def test_a_500_that_would_come_again_is_a_refusal(server, message):
+async def test_a_permanent_500_is_a_refusal(server, message):
     server.on_write.append(refused(api_error(500, "", message)))
     with pytest.raises(StatusRejected) as caught:
         async with batcher(server) as status:
@@ -570,7 +570,7 @@ async def test_404_of_a_recreated_object_drops_what_was_recorded(server):
     assert status.statistics().dropped == 1
 
 
-async def test_404_of_an_object_that_is_there_means_that_the_status_subresource_is_missing(server):
+async def test_404_of_an_existing_object_means_that_the_status_subresource_is_missing(server):
     server.has_subresource = False
     with pytest.raises(StatusSubresourceMissing, match=r"subresources: \{status: \{\}\}") as caught:
         async with batcher(server) as status:
@@ -579,27 +579,13 @@ async def test_404_of_an_object_that_is_there_means_that_the_status_subresource_
     assert (server.reads, len(server.writes)) == (1, 1)
 
 
-async def test_auto_writes_the_main_resource_of_a_kind_without_the_subresource_and_learns_it(server, caplog):
+async def test_without_a_subresource_the_main_resource_is_written(server):
     server.has_subresource = False
     for _ in range(2):
-        async with batcher(server, subresource="auto") as status:
+        async with batcher(server, subresource=None) as status:
             status.increment("total")
     assert server.status == {"total": 2}
-    assert [subresource for _, _, subresource in server.writes] == ["status", None, None]
-    assert len([r for r in caplog.records if "metadata.generation" in r.getMessage()]) == 1
-
-
-async def test_auto_goes_back_to_the_subresource_when_the_kind_got_one(server):
-    server.has_subresource = False
-    async with batcher(server, subresource="auto") as status:
-        status.increment("total")
-    server.has_subresource = True
-    async with batcher(server, subresource="auto") as status:
-        status.increment("total")
-    assert server.status == {"total": 2}
-    async with batcher(server, subresource="auto") as status:
-        status.increment("total")
-    assert [subresource for _, _, subresource in server.writes] == ["status", None, None, "status", "status"]
+    assert [subresource for _, _, subresource in server.writes] == [None, None]
 
 
 async def test_the_main_resource_of_a_kind_with_the_subresource_is_refused(server):
@@ -618,7 +604,7 @@ async def test_404_of_a_kind_that_is_not_served_is_an_error(server):
     assert server.reads == 0
 
 
-async def test_an_error_that_is_not_of_the_server_comes_through_as_it_is(server):
+async def test_an_error_that_does_not_come_from_the_server_is_raised_unchanged(server):
     server.on_write.append(refused(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         async with batcher(server) as status:

@@ -1,7 +1,7 @@
 """Batchers among foreign writers on an API server: nothing is lost, nothing counted twice, no flush writes twice.
 
-Each example lets replicas of one controller work on one object at once while others write to the same status, in an
-interleaving that hypothesis chooses; then the object is compared with arithmetic, and the requests with the log of the
+In each example, replicas of one controller work on one object at once while others write to the same status, in an
+interleaving that hypothesis chooses. Then the object is compared with arithmetic, and the requests with the log of the
 server: the request log of the embedded one, the audit log of the real one.
 """
 
@@ -68,7 +68,7 @@ class Status(ConditionedStatus):
 
 
 class Busy(Resource[Spec, Status], group="writers.example.com", version="v1"):
-    """An object that many write to."""
+    """An object with many writers."""
 
 
 keyed = [
@@ -87,7 +87,7 @@ waits = st.integers(0, 4)
 
 
 def cycles(operations: list[Any]) -> st.SearchStrategy[Any]:
-    """One replica: cycles of (pause before, operations, pause inside)."""
+    """One replica: reconciles of (pause before, operations, pause inside)."""
     block = st.lists(st.one_of(*operations), min_size=1, max_size=4)
     return st.lists(st.tuples(waits, block, waits), min_size=1, max_size=3)
 
@@ -100,7 +100,7 @@ foreign = st.lists(
 
 @dataclass
 class Replica:
-    """One process of the controller, and what it asked for with success."""
+    """One process of the controller, and what it has successfully requested."""
 
     name: str
     total: int = 0
@@ -110,7 +110,7 @@ class Replica:
     conditions: set[str] = field(default_factory=set)
     statistics: list[StatusStatistics] = field(default_factory=list)
     errors: list[StatusError] = field(default_factory=list)
-    doubtful: list[int] = field(default_factory=list)  # what each flush of unknown outcome was to add to the total
+    doubtful: list[int] = field(default_factory=list)  # what each flush with an unknown outcome adds to the total
 
     async def work(self, client: Client, name: str, namespace: str, plan: Any, **options: Any) -> None:
         for number, (pause, operations, inside) in enumerate(plan):
@@ -171,7 +171,7 @@ class Replica:
 
 
 class Foreigners:
-    """Others, who read, change and write back under compare-and-swap, as a careful client does."""
+    """Other writers, which read, change and write back with compare-and-swap, as a careful client does."""
 
     def __init__(self, client: Client, name: str, namespace: str) -> None:
         self.client = client
@@ -235,7 +235,7 @@ async def play(
     strategy: Strategy,
     **options: Any,
 ) -> tuple[str, dict[str, Any], list[Replica], Foreigners]:
-    """Run an example; return the object's name, its status in the end, and both sides."""
+    """Run an example; return the object's name, its final status, and both sides."""
     server = cluster.server
     other = Client(server, user_agent="others") if isinstance(server, APIServer) else cluster.client
     name = f"busy-{next(_numbers)}"
@@ -289,7 +289,7 @@ class Write:
 
 
 def writes(cluster: Cluster, name: str) -> list[Write]:
-    """Return what the server itself says of the status writes after the first one, the creator's."""
+    """Return the server's own log of the status writes after the first one, the creator's."""
     if isinstance(cluster.server, APIServer):
         logged = cluster.server.requests(name=name, namespace=cluster.namespace, subresource="status")
         logged = [entry for entry in logged if entry.verb in ("patch", "update")]
@@ -300,7 +300,7 @@ def writes(cluster: Cluster, name: str) -> list[Write]:
 
 
 def assert_the_log_agrees(cluster: Cluster, name: str, replicas: list[Replica]) -> None:
-    """At most one write of a flush was applied, and the batchers' own counts are those of the server."""
+    """At most one write of a flush was applied, and the batchers' counts equal the server's."""
     codes = Counter(write.code for write in writes(cluster, name) if write.manager == OWN)
     flushes = [statistics for replica in replicas for statistics in replica.statistics]
     assert all(one.flushes == 1 and one.attempts <= 5 and one.reads <= 5 for one in flushes)
@@ -374,7 +374,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     st.lists(st.sampled_from(sorted(FAULTS)), max_size=5),
     st.booleans(),
 )
-def test_in_trouble_nothing_is_lost_silently_and_nothing_counted_twice(
+def test_under_failures_nothing_is_lost_silently_and_nothing_is_counted_twice(
     plan: Any, foreign_plan: Any, kinds: list[str], with_token: bool
 ) -> None:
     async def scenario(cluster: Cluster) -> list[Replica]:
@@ -392,15 +392,15 @@ def test_in_trouble_nothing_is_lost_silently_and_nothing_counted_twice(
             totals |= {total + doubt for total in totals}
         assert status.get("total", 0) in totals
         log, names = status.get("log", []), [entry["id"] for entry in status.get("ledger", [])]
-        assert len(log) == len(set(log)), "nothing is there twice"
+        assert len(log) == len(set(log)), "nothing is stored twice"
         assert len(names) == len(set(names))
-        assert set(replica.log) <= set(log), "what was said to be written is there"
+        assert set(replica.log) <= set(log), "what was reported as written is stored"
         return [replica]
 
     on_the_embedded_server(scenario)
 
 
-# The same on a real server. Its audit log is the judge.
+# The same on a real server, checked against its audit log.
 
 
 @pytest.fixture
@@ -431,4 +431,4 @@ async def test_on_a_real_server_replicas_among_foreign_writers_add_up(real: Clus
     for plans, foreign_plan in examples(keyed + counting + ([] if strategy == "apply" else ordered), 60):
         replicas = await judge(real, plans, foreign_plan, strategy)
         replayed += sum(statistics.replays for replica in replicas for statistics in replica.statistics)
-    assert replayed > 20, "the examples are about conflicts"
+    assert replayed > 20, "the examples must contain conflicts"

@@ -1,4 +1,4 @@
-"""What means the same is no change: for times, numbers and quantities where the model says so, and nowhere else."""
+"""Equal times, numbers and quantities are not a change if the model declares them, and only then."""
 
 from __future__ import annotations
 
@@ -84,14 +84,16 @@ def write(server: ScriptedServer, obj: Any, field: str, value: Any) -> StatusBat
 
 
 @pytest.mark.parametrize(("field", "stored", "wanted"), SAME)
-def test_another_text_of_the_same_meaning_is_no_change_of_a_typed_status(field: str, stored: Any, wanted: Any) -> None:
+def test_a_different_text_with_the_same_meaning_does_not_change_a_typed_status(
+    field: str, stored: Any, wanted: Any
+) -> None:
     server = ScriptedServer(status={field: stored})
     assert write(server, Database.from_dict(server.document()), field, wanted).written is False
     assert server.writes == []
 
 
 @pytest.mark.parametrize(("field", "stored", "wanted"), DIFFERENT)
-def test_another_meaning_is_written(field: str, stored: Any, wanted: Any) -> None:
+def test_a_text_with_a_different_meaning_is_written(field: str, stored: Any, wanted: Any) -> None:
     server = ScriptedServer(status={field: stored})
     with StatusBatcher(server.blocking_writer(), Database, name="db1", namespace="prod") as status:
         status.set(field, wanted)
@@ -105,7 +107,7 @@ def test_an_untyped_status_is_compared_as_json(field: str, stored: Any, wanted: 
     assert write(server, server.document(), field, wanted).written is True
 
 
-def test_beside_a_change_the_stored_text_stays() -> None:
+def test_the_stored_text_stays_when_another_field_changes() -> None:
     parts = [{"since": "2026-01-01T10:00:00Z", "label": "a"}]
     server = ScriptedServer(status={"endedAt": "2026-01-01T10:00:00Z", "parts": parts})
     with StatusBatcher(server.blocking_writer(), Database, name="db1", namespace="prod") as status:
@@ -117,8 +119,8 @@ def test_beside_a_change_the_stored_text_stays() -> None:
 
 
 @pytest.mark.parametrize("library", [kubernetes_asyncio, kubernetes])
-def test_the_generated_models_of_the_official_clients_say_which_fields_are_times(library: Any) -> None:
-    """A Deployment's conditions have their times as the client wrote them, with fractions."""
+def test_the_generated_models_of_the_official_clients_declare_times(library: Any) -> None:
+    """The times in a Deployment's conditions are as the client wrote them, with fractions."""
     stored = {"conditions": [{"type": "Available", "status": "True", "lastTransitionTime": "2026-01-01T10:00:00Z"}]}
     server = ScriptedServer(status=stored)
     condition = library.client.V1DeploymentCondition(
@@ -143,7 +145,7 @@ def test_the_generated_models_of_the_official_clients_say_which_fields_are_times
     assert status.written is True
 
 
-def test_a_condition_again_is_no_change_whatever_way_its_time_is_written() -> None:
+def test_an_equal_condition_is_not_a_change_whatever_the_format_of_its_time() -> None:
     condition = {"type": "Ready", "status": "True", "reason": "Done", "message": ""}
     server = ScriptedServer(status={"conditions": [{**condition, "lastTransitionTime": "2026-01-01T10:00:00Z"}]})
     model = Condition(**condition, last_transition_time=datetime(2026, 1, 1, 10, 0, 0, tzinfo=UTC))
@@ -173,6 +175,6 @@ def test_quantities_are_read_exactly(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "m", "1 ", "1K", "1KI", "1e", "0x1", "1e9999", "1" * 41, "٣", "NaN"])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no quantity"):
+def test_an_invalid_quantity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a valid quantity"):
         parse_quantity(text)

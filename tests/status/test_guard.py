@@ -1,4 +1,4 @@
-"""The guard finds the controller that writes a status more than once a cycle, over every client there is."""
+"""The guard finds controllers that write a status more than once per cycle, over every client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from reconciler.client import Client
 from reconciler.meta import Request, current_cycle
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher, TooManyStatusWrites, guard
-from reconciler.status.write_guard.requests import status_write
+from reconciler.status.write_guard.interception import status_write
 from tests.status.test_cycle import FakeCycle
 
 
@@ -177,7 +177,7 @@ async def test_two_writes_of_one_cycle_are_found_whatever_client_makes_them(
         await storm(server, config)
     (found,) = watching.found
     assert (found.object, found.kind, found.count) == ("databases.example.com default/db1", "cycle", 2)
-    assert watching.statistics().writes == 2, "each is heard of once, however many layers it goes through"
+    assert watching.statistics().writes == 2, "each is reported once, however many layers it goes through"
     assert len([r for r in server.requests(name="db1", subresource="status") if r.verb in {"patch", "update"}]) == 2
     assert all("test_guard.py" in write.stack[-1] for write in found.writes), "the last frame is the caller's own"
 
@@ -212,7 +212,7 @@ async def test_the_same_work_in_a_batcher_is_found_to_be_one_write(
 async def test_a_kopf_operator_that_writes_beside_kopf_is_found(
     server: APIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The handler patches with a client of its own, and kopf patches what it returned."""
+    """The handler patches with its own client, and kopf patches what it returned."""
     config = config_of(server, tmp_path)
     registry = kopf.OperatorRegistry()
     done = asyncio.Event()
@@ -283,7 +283,7 @@ def test_what_counts_as_a_status_write(method: str, url: str, body: object, expe
     assert (None if found is None else str(found)) == expected
 
 
-async def test_what_the_server_refuses_is_a_request_and_no_write(server: APIServer) -> None:
+async def test_a_refused_write_is_a_request_but_not_a_write(server: APIServer) -> None:
     client = Client(server)
     server.faults.add(status=409, times=2, verb="patch", subresource="status")
     with guard(fail=True) as watching:
@@ -293,7 +293,7 @@ async def test_what_the_server_refuses_is_a_request_and_no_write(server: APIServ
     assert (watching.statistics().requests, watching.statistics().writes) == (3, 1)
 
 
-async def test_a_request_without_answer_is_no_write(server: APIServer) -> None:
+async def test_a_request_without_an_answer_is_not_a_write(server: APIServer) -> None:
     client = Client(server)
     with guard() as watching:
         server.faults.add(lost=True, verb="patch", subresource="status")
@@ -318,7 +318,7 @@ async def test_without_marks_writes_that_follow_each_other_closely_are_one_cycle
 
 @pytest.mark.virtual_time
 async def test_the_pause_counts_from_the_answer(server: APIServer) -> None:
-    """A server that is slow to answer makes no pause between two writes."""
+    """A slow answer is not a pause between two writes."""
     client = Client(server)
     server.faults.add(latency=5, times=None, verb="patch")
     with guard() as watching:
@@ -347,7 +347,7 @@ async def test_a_mark_makes_one_cycle_of_work_that_takes_longer(server: APIServe
 
 
 @pytest.mark.virtual_time
-async def test_marked_cycles_are_told_apart_however_close(server: APIServer) -> None:
+async def test_marked_cycles_are_distinguished_however_close(server: APIServer) -> None:
     client = Client(server)
     with guard(fail=True):
         for phase in "ab":
@@ -356,7 +356,7 @@ async def test_marked_cycles_are_told_apart_however_close(server: APIServer) -> 
 
 
 @pytest.mark.virtual_time
-async def test_cycles_of_two_workers_are_told_apart(server: APIServer) -> None:
+async def test_cycles_of_two_workers_are_distinguished(server: APIServer) -> None:
     client = Client(server)
 
     async def worker(phase: str) -> None:
@@ -416,8 +416,8 @@ async def test_a_reconcile_of_this_librarys_controllers_is_a_cycle(server: APISe
 
 
 @pytest.mark.virtual_time
-async def test_a_storm_of_single_writes_that_wake_their_own_controller_is_found(server: APIServer) -> None:
-    """A controller that wakes on the event of its own write, and writes each time."""
+async def test_a_storm_of_single_writes_that_trigger_their_own_controller_is_found(server: APIServer) -> None:
+    """A controller that is triggered by the event of its own write, and writes each time."""
     client = Client(server)
     with guard(burst=5) as watching:
         for attempt in range(12):
@@ -426,11 +426,11 @@ async def test_a_storm_of_single_writes_that_wake_their_own_controller_is_found(
             await asyncio.sleep(0.1)
     (found,) = watching.found
     assert (found.kind, found.count) == ("storm", 12)
-    assert "the event of your own write" in str(found)
+    assert "the events of your own writes" in str(found)
 
 
 @pytest.mark.virtual_time
-async def test_marked_cycles_with_a_pause_between_are_no_storm(server: APIServer) -> None:
+async def test_marked_cycles_with_pauses_in_between_are_not_a_storm(server: APIServer) -> None:
     client = Client(server)
     with guard(fail=True, burst=2):
         for attempt in range(12):
@@ -439,11 +439,11 @@ async def test_marked_cycles_with_a_pause_between_are_no_storm(server: APIServer
             await asyncio.sleep(1.5)
 
 
-# How it tells.
+# Reporting.
 
 
 @pytest.mark.virtual_time
-async def test_a_warning_has_the_stack_of_each_write_and_comes_again_when_their_number_doubled(
+async def test_a_warning_has_the_stack_of_each_write_and_is_repeated_when_their_number_doubles(
     server: APIServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = Client(server)
@@ -469,7 +469,7 @@ async def test_a_warning_has_the_stack_of_each_write_and_comes_again_when_their_
     assert [r.getMessage().split()[0] for r in caplog.records] == ["2", "3", "5", "9"]
     assert watching.found[0].count == 16
     last = str(watching.found[0])
-    assert "write 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16: PATCH" in last, "each place is shown once"
+    assert "write 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16: PATCH" in last, "each place is listed once"
     assert last.count("more-{number}") == 1
 
 
@@ -482,7 +482,7 @@ async def test_fail_raises_at_the_end_and_does_not_disturb_the_work(server: APIS
 
 
 @pytest.mark.virtual_time
-async def test_an_exception_of_the_work_comes_through_with_the_finding_as_a_note(server: APIServer) -> None:
+async def test_an_exception_of_the_work_is_raised_with_the_finding_as_a_note(server: APIServer) -> None:
     async def work() -> None:
         with guard(fail=True):
             await write_all(Client(server), "ab")
@@ -531,10 +531,10 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
         guard(**options)
 
 
-# How it comes and goes.
+# Installing and uninstalling.
 
 
-async def test_at_the_end_the_libraries_are_as_they_were(server: APIServer) -> None:
+async def test_the_libraries_are_restored_at_the_end(server: APIServer) -> None:
     import urllib3.connectionpool
 
     before = (aiohttp.ClientSession._request, urllib3.connectionpool.HTTPConnectionPool.urlopen, list(sys.meta_path))
@@ -552,17 +552,17 @@ async def test_at_the_end_the_libraries_are_as_they_were(server: APIServer) -> N
 
 
 @pytest.mark.virtual_time
-async def test_guards_inside_each_other_both_count(server: APIServer) -> None:
+async def test_nested_guards_both_count(server: APIServer) -> None:
     client = Client(server)
     with guard() as outer, guard() as inner:
         await write(client, "a")
     assert outer.statistics().writes == inner.statistics().writes == 1
 
 
-async def test_who_wraps_it_meanwhile_stays_wrapped(
+async def test_a_wrapper_installed_by_someone_else_stays(
     server: APIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Like tracing, which wraps the same methods and may be installed after the guard and removed after it."""
+    """For example tracing, which wraps the same methods and may be installed after the guard and removed after it."""
     config, calls = config_of(server, tmp_path), []
     first = guard.install()
     ours = aiohttp.ClientSession._request
@@ -599,15 +599,15 @@ print("as it was")
 """
 
 
-def test_a_library_that_is_loaded_later_is_watched_and_none_is_loaded() -> None:
+def test_a_library_imported_later_is_watched_and_the_guard_imports_none() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True)
     assert done.stdout.strip() == "as it was", done.stderr
 
 
-def test_a_guard_that_could_not_see_anything_says_so() -> None:
+def test_a_guard_without_any_supported_library_warns() -> None:
     program = "from reconciler.status import guard\nwith guard(): pass"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert "the status guard saw nothing: no HTTP library" in done.stderr
+    assert "the status guard saw nothing: none of the HTTP libraries" in done.stderr
 
 
 async def test_threads_are_counted_without_loss(server: APIServer, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which batchers inside another one share its write."""
+"""Nested batchers, and which of them share a write."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_a_batcher_inside_another_for_the_same_object_joins_it(server):
     assert inner.object == server.document() or inner.object is not None
 
 
-async def test_joining_goes_to_any_depth_and_through_awaits_tasks_and_threads(server):
+async def test_joining_works_at_any_depth_and_through_awaits_tasks_and_threads(server):
     async def deep(level: int) -> None:
         async with batcher(server) as status:
             status.append("log", level)
@@ -57,7 +57,7 @@ async def test_joining_goes_to_any_depth_and_through_awaits_tasks_and_threads(se
     assert len(server.writes) == 1
 
 
-async def test_concurrent_tasks_of_one_cycle_share_its_write(server):
+async def test_concurrent_tasks_of_one_reconcile_share_its_write(server):
     async def step(name: str) -> None:
         async with batcher(server) as status:
             await asyncio.sleep(1)
@@ -71,7 +71,7 @@ async def test_concurrent_tasks_of_one_cycle_share_its_write(server):
     assert len(server.writes) == 1
 
 
-async def test_one_opened_by_name_joins_without_a_read(server):
+async def test_a_batcher_opened_by_name_joins_without_a_read(server):
     named = StatusBatcher(server.writer(), "example.com/v1/Database", name="db1", namespace="prod")
     async with batcher(server), named as inner:
         inner.increment("total")
@@ -79,7 +79,7 @@ async def test_one_opened_by_name_joins_without_a_read(server):
     assert (server.reads, len(server.writes)) == (0, 1)
 
 
-async def test_a_checkpoint_of_the_inner_is_the_outers(server):
+async def test_a_checkpoint_of_the_inner_batcher_is_the_outers(server):
     async with batcher(server) as outer:
         outer.append("log", 1)
         async with batcher(server) as inner:
@@ -126,7 +126,7 @@ async def test_another_uid_does_not_join(server):
 async def test_another_server_strategy_or_subresource_does_not_join(server):
     async with batcher(server), batcher(ScriptedServer()) as elsewhere:
         assert not elsewhere.joined
-        async with batcher(server, subresource="auto") as inner:
+        async with batcher(server, subresource=None) as inner:
             assert not inner.joined
         async with batcher(server, strategy="apply") as inner:
             assert not inner.joined
@@ -160,7 +160,7 @@ def test_blocking_batchers_join_each_other(server):
     assert len(server.writes) == 2
 
 
-def test_a_plain_thread_opens_its_own_unless_it_is_handed_the_outer_one(server):
+def test_a_plain_thread_opens_its_own_unless_the_outer_one_is_passed_to_it(server):
     joined = []
 
     def work(handed: StatusBatcher[Any]) -> None:
@@ -179,7 +179,7 @@ def test_a_plain_thread_opens_its_own_unless_it_is_handed_the_outer_one(server):
     assert server.applied == 2
 
 
-async def test_after_the_outer_closed_a_detached_task_opens_its_own(server):
+async def test_a_detached_task_opens_its_own_after_the_outer_block(server):
     go = asyncio.Event()
 
     async def detached() -> StatusBatcher:
@@ -197,7 +197,7 @@ async def test_after_the_outer_closed_a_detached_task_opens_its_own(server):
     assert server.status == {"log": ["early", "late"]}
 
 
-async def test_one_that_joined_and_outlives_the_outer_block_goes_on_alone(server):
+async def test_a_joined_batcher_that_outlives_the_outer_block_continues_alone(server):
     go = asyncio.Event()
     joined = asyncio.Event()
 
@@ -223,7 +223,7 @@ async def test_one_that_joined_and_outlives_the_outer_block_goes_on_alone(server
 
 
 @pytest.mark.parametrize(("outer", "inner"), [("merge", "update"), ("update", "merge")])
-async def test_one_that_outlives_the_outer_block_sends_as_that_did(server, outer, inner):
+async def test_a_batcher_that_outlives_the_outer_block_uses_its_strategy(server, outer, inner):
     server.status = {"kept": 1}
     go, joined = asyncio.Event(), asyncio.Event()
 
@@ -243,7 +243,7 @@ async def test_one_that_outlives_the_outer_block_sends_as_that_did(server, outer
     assert [strategy for _, strategy, _ in server.writes] == [outer, outer]
 
 
-async def test_one_that_outlives_the_outer_block_does_not_lead_others_into_it(server):
+async def test_a_batcher_that_outlives_the_outer_block_is_not_joined_by_later_ones(server):
     go, joined = asyncio.Event(), asyncio.Event()
 
     async def detached() -> None:
@@ -260,14 +260,14 @@ async def test_one_that_outlives_the_outer_block_does_not_lead_others_into_it(se
     await task
 
 
-async def test_nothing_joins_a_batcher_that_is_writing_its_end(server):
+async def test_nothing_joins_a_batcher_during_its_final_write(server):
     server.latency = 2.0
     async with asyncio.TaskGroup() as group:
         started = asyncio.Event()
 
         async def later() -> None:
             await started.wait()
-            await asyncio.sleep(1)  # the outer is in its last flush now
+            await asyncio.sleep(1)  # the outer batcher is in its final flush now
             async with batcher(server) as status:
                 assert not status.joined
                 status.append("log", 2)
@@ -288,7 +288,7 @@ async def test_siblings_one_after_the_other_do_not_join(server):
     assert len(server.writes) == 2
 
 
-async def test_an_inner_block_that_fails_leaves_what_it_recorded_or_takes_it_back(server):
+async def test_a_failing_inner_block_keeps_or_withdraws_its_mutations(server):
     async def failing(on_error: str, name: str) -> None:
         async with batcher(server, on_error=on_error) as inner:
             inner.append("log", name)
@@ -308,8 +308,8 @@ async def test_an_open_batcher_is_not_kept_alive_by_contexts(server):
     import weakref
 
     async with batcher(server) as outer:
-        task = asyncio.create_task(asyncio.sleep(1000))  # has a copy of the context
-        session = weakref.ref(outer._session)
+        task = asyncio.create_task(asyncio.sleep(1000))  # it has a copy of the context
+        session = weakref.ref(outer._block.session)
     del outer
     gc.collect()
     assert session() is None

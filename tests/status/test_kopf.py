@@ -1,4 +1,4 @@
-"""The batcher inside a real kopf operator: what goes over the wire when nothing is in the way."""
+"""The batcher inside a real kopf operator: the requests when nothing fails."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_a_plain_handler_in_a_thread_uses_the_same_batcher(world):
     assert world.status_patches() == [200]
 
 
-async def test_without_a_batcher_kopf_makes_as_many_requests(world):
+async def test_kopf_makes_as_many_requests_without_a_batcher(world):
     @world.on("create")
     async def work(patch, **_):
         patch.status["phase"] = "Ready"
@@ -69,7 +69,7 @@ async def test_without_a_batcher_kopf_makes_as_many_requests(world):
 
 
 @pytest.mark.parametrize("how", ["result", "patch"])
-async def test_what_kopf_sends_as_a_merge_patch_is_a_request_of_its_own(world, how):
+async def test_a_merge_patch_of_kopf_is_a_separate_request(world, how):
     @world.on("create", id="phase")
     async def work(body, patch, **_):
         async with StatusBatcher(patch, body) as status:
@@ -111,7 +111,7 @@ async def test_helpers_and_later_blocks_of_a_handler_share_the_patch_and_see_eac
     assert world.status_patches() == [200]
 
 
-async def test_several_handlers_of_one_cycle_share_the_patch_and_the_later_sees_the_earlier(world):
+async def test_handlers_of_one_cycle_share_the_patch_and_see_earlier_changes(world):
     @world.on("create", id="one")
     async def one(body, patch, **_):
         async with StatusBatcher(patch, body) as status:
@@ -131,7 +131,7 @@ async def test_several_handlers_of_one_cycle_share_the_patch_and_the_later_sees_
     assert world.status_patches() == [200]
 
 
-async def test_handlers_of_several_cycles_make_a_patch_each(world):
+async def test_handlers_of_several_cycles_make_one_patch_each(world):
     for name in ("one", "two", "three"):
 
         @world.on("create", id=name)
@@ -139,7 +139,7 @@ async def test_handlers_of_several_cycles_make_a_patch_each(world):
             async with StatusBatcher(patch, body) as status:
                 status.increment("total")
 
-    async with world.operator():  # kopf runs one handler a cycle unless told otherwise
+    async with world.operator():  # by default kopf runs one handler per cycle
         await world.make()
         await world.until_handled(total=3)
     assert (await world.status())["total"] == 3
@@ -167,7 +167,7 @@ async def test_a_status_that_does_not_change_is_not_patched(world):
     assert world.status_patches() == [200]
 
 
-async def test_what_was_recorded_before_an_error_is_written_and_the_retry_adds_to_it(world):
+async def test_mutations_recorded_before_an_error_are_written_and_the_retry_adds_to_them(world):
     @world.on("create", backoff=0.1)
     async def work(body, patch, retry, **_):
         async with StatusBatcher(patch, body) as status:
@@ -185,7 +185,7 @@ async def test_what_was_recorded_before_an_error_is_written_and_the_retry_adds_t
     assert world.status_patches() == [200, 200, 200]
 
 
-async def test_a_handler_that_gives_up_writes_what_was_recorded_unless_told_otherwise(world):
+async def test_a_handler_that_gives_up_writes_what_was_recorded_by_default(world):
     @world.on("create", id="flush")
     async def flush(body, patch, **_):
         async with StatusBatcher(patch, body) as status:
@@ -224,7 +224,7 @@ async def test_a_checkpoint_in_a_handler_goes_over_a_client(world, tmp_path):
     assert world.status_patches() == []
 
 
-async def test_a_timer_patches_once_a_run_and_not_when_nothing_changed(world):
+async def test_a_timer_patches_once_per_run_and_not_if_nothing_changed(world):
     runs: list[int] = []
     quiet = asyncio.Semaphore(0)
 
@@ -249,12 +249,13 @@ async def test_a_timer_patches_once_a_run_and_not_when_nothing_changed(world):
     assert patches.count(200) <= 2
 
 
-async def test_what_a_daemon_records_is_written_when_its_function_returns(world):
+async def test_mutations_of_a_daemon_are_written_when_its_function_returns(world):
     during: list[dict[str, Any]] = []
 
     @world.on("daemon")
     async def guard(body, patch, **_):
-        # kopf's own write of its finalizer would be a conflict, and kopf drops what a daemon leaves over at its end.
+        # kopf's own write of its finalizer would be a conflict, and kopf drops what a daemon has left in the patch
+        # at its end.
         while not body.metadata.get("finalizers"):  # noqa: ASYNC110 - the body is live
             await asyncio.sleep(0.01)
         async with StatusBatcher(patch, body) as status:
@@ -286,7 +287,7 @@ async def test_a_kind_without_the_subresource_is_written_with_kopfs_other_change
     assert world.status_patches() == []
 
 
-async def test_an_object_that_is_deleted_meanwhile_is_no_error(world, caplog):
+async def test_an_object_deleted_in_the_meantime_is_not_an_error(world, caplog):
     gone = asyncio.Event()
 
     async def delete() -> None:

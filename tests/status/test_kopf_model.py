@@ -1,4 +1,4 @@
-"""Whatever comes between kopf and the server, what was recorded is there once, and so is what others wrote."""
+"""Failures between kopf and the server: what was recorded is stored once, and so is what others wrote."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reconciler.status import StatusBatcher
 
 @dataclass
 class Server:
-    """Compare-and-swap, who wrote a field last, and every version in order, as a watch brings them."""
+    """A server with compare-and-swap, field owners, and every version in order, as a watch delivers them."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -43,7 +43,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Send:
-    """One send of kopf's: what others write before it arrives, whether its answer is lost, what they write then."""
+    """A write of kopf: what others write before it, whether its answer is lost, and what they write afterwards."""
 
     before: int
     lost: bool
@@ -83,7 +83,7 @@ def test_nothing_is_lost_and_nothing_counted_twice(sends, blocks, with_token, wi
             committed = server.history[-1]["metadata"]["resourceVersion"] == known["metadata"]["resourceVersion"]
             if committed:
                 server.store(wanted["status"], "kopf")
-            refused = not committed or send.lost  # kopf repeats what was lost, and meets its own first copy
+            refused = not committed or send.lost  # a repetition conflicts with its own first copy
             event(f"committed {committed}, lost {send.lost}")
         server.foreign(send.after)
         seen += 1

@@ -1,4 +1,4 @@
-"""The batcher inside kopf, counted by the embedded API server's log and (``--control-plane``) by a real one's audit."""
+"""The batcher inside kopf, counted by the log of the embedded API server or (``--control-plane``) of a real one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def operator(cluster: Cluster, registry: kopf.OperatorRegistry) -> AsyncIt
 
     async def run() -> None:
         await kopf.operator(registry=registry, standalone=True, namespaces=[cluster.namespace], stop_flag=stop)
-        await asyncio.sleep(0.25)  # the loop's end must not find TLS connections that aiohttp has only begun to close
+        await asyncio.sleep(0.25)  # at the loop's end aiohttp must have closed its TLS connections
 
     running = asyncio.create_task(asyncio.to_thread(asyncio.run, run()))
     try:
@@ -67,7 +67,7 @@ async def until(cluster: Cluster, size: int, total: Callable[[int], bool]) -> No
     await cluster.client.wait_for(KIND, "db1", cluster.namespace, until=holds, timeout=30)
 
 
-async def test_five_attempts_are_one_patch_of_the_status_beside_kopfs_own(cluster, registry):
+async def test_five_attempts_are_one_status_patch_besides_kopfs_own(cluster, registry):
     @kopf.on.create(*RESOURCE, registry=registry)
     async def work(body, patch, **_):
         async with StatusBatcher(patch, body) as status:

@@ -1,4 +1,4 @@
-"""The batcher inside a real kopf operator when another writer, the network or the schema is in the way."""
+"""The batcher inside a real kopf operator with conflicts, lost answers and schema violations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def counting(world: World, **options: object) -> None:
         pass
 
 
-async def test_a_writer_that_comes_between_keeps_its_fields_and_counters_add_up(world):
+async def test_another_writer_before_the_patch_keeps_its_fields_and_counters_add_up(world):
     counting(world)
     world.server.before = lambda: world.foreign({"total": 10, "log": ["theirs"], "phase": "Theirs"})
     async with world.operator():
@@ -44,7 +44,7 @@ async def test_a_writer_that_comes_between_keeps_its_fields_and_counters_add_up(
     assert answers.count(200) == 1
 
 
-async def test_a_writer_that_comes_while_the_handler_runs_is_no_conflict_and_adds_up_too(world):
+async def test_another_writer_during_the_handler_is_not_a_conflict_and_counters_add_up(world):
     @world.on("create")
     async def work(body, patch, **_):
         async with StatusBatcher(patch, body) as status:
@@ -57,7 +57,7 @@ async def test_a_writer_that_comes_while_the_handler_runs_is_no_conflict_and_add
     assert 200 in world.status_patches()
 
 
-async def test_a_value_that_another_writer_decided_meanwhile_stays_and_the_rest_is_written(world, caplog):
+async def test_another_writers_value_stays_and_the_rest_is_written(world, caplog):
     @world.on("create")
     async def work(body, patch, **_):
         async with StatusBatcher(patch, body) as status:
@@ -73,8 +73,8 @@ async def test_a_value_that_another_writer_decided_meanwhile_stays_and_the_rest_
     assert "another writer changed status.phase of kopf.example.com/v1/Database default/db1" in caplog.text
 
 
-async def test_handlers_go_on_when_nothing_is_left_to_be_written_after_a_conflict(world):
-    """kopf runs no handlers for the event with which it repeats a patch, and needs another event."""
+async def test_handlers_continue_if_nothing_is_left_to_write_after_a_conflict(world):
+    """kopf runs no handlers for the event with which it repeats a patch, so it needs another event."""
 
     @world.on("create", id="one")
     async def one(body, patch, **_):
@@ -94,7 +94,7 @@ async def test_handlers_go_on_when_nothing_is_left_to_be_written_after_a_conflic
     assert await world.status() == {"phase": "Cancelled", "total": 1}
 
 
-async def test_an_answer_that_is_lost_does_not_count_twice(world):
+async def test_a_lost_answer_does_not_count_twice(world):
     counting(world)
     fault = world.server.faults.add(
         lost=True, after_commit=True, times=1, verb="patch", subresource="status", user_agent="kopf/"
@@ -102,14 +102,14 @@ async def test_an_answer_that_is_lost_does_not_count_twice(world):
     async with world.operator():
         await world.make()
         await world.until_handled(total=1)
-        await world.resize(2)  # what kopf says of it comes after all that went before
+        await world.resize(2)  # kopf logs it after everything before
         await world.until_handled(2)
     assert fault.hits == 1
     assert await world.status() == {"total": 1, "log": ["own"]}
     assert world.status_patches()[:2] == [200, 422], "kopf repeated the same patch"
 
 
-async def test_an_answer_that_is_lost_below_another_writer_is_not_counted_twice_either(world):
+async def test_a_lost_answer_followed_by_another_write_does_not_count_twice(world):
     counting(world)
     world.server.faults.add(
         lost=True, after_commit=True, times=1, verb="patch", subresource="status", user_agent="kopf/"
@@ -123,7 +123,7 @@ async def test_an_answer_that_is_lost_below_another_writer_is_not_counted_twice_
     assert await world.status() == {"total": 11, "log": ["own"], "phase": "Theirs"}
 
 
-async def test_a_status_that_the_schema_forbids_is_given_up_and_the_handlers_go_on(world, caplog):
+async def test_a_status_that_the_schema_forbids_is_given_up_and_the_handlers_continue(world, caplog):
     @world.on("create")
     async def create(body, patch, **_):
         async with StatusBatcher(patch, body, max_conflicts=2, flush_timeout=0.001) as status:
@@ -149,7 +149,7 @@ async def test_a_status_that_the_schema_forbids_is_given_up_and_the_handlers_go_
     assert sizes[-1] == 4
 
 
-async def test_a_token_tells_a_lost_answer_from_another_writers_equal_sum(world):
+async def test_a_token_distinguishes_a_lost_answer_from_another_writers_equal_sum(world):
     counting(world, token="mark")
     world.server.faults.add(
         lost=True, after_commit=True, times=1, verb="patch", subresource="status", user_agent="kopf/"
@@ -163,7 +163,7 @@ async def test_a_token_tells_a_lost_answer_from_another_writers_equal_sum(world)
     assert (status["total"], len(status["mark"])) == (1, 16)
 
 
-async def test_what_a_stopped_operator_had_not_written_is_lost(world):
+async def test_mutations_that_a_stopped_operator_had_not_written_are_lost(world):
     entered = asyncio.Event()
 
     @world.on("create")

@@ -1,4 +1,4 @@
-"""What a batcher takes inside kopf, what it refuses, and what its function does when kopf calls it again."""
+"""What a batcher accepts and refuses inside kopf, and what its function does when kopf calls it again."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def newer(version: str, manager: str = "kopf", **status: Any) -> dict[str, Any]:
 
 
 def called(patch: Any, document: dict[str, Any]) -> dict[str, Any]:
-    """Let kopf's patch compute its operations, and return the body that it would ask for."""
+    """Return the body that results from the operations of kopf's patch."""
     result = copy.deepcopy(document)
     for function in patch.fns:
         function(result)
     return result
 
 
-def test_one_function_is_left_and_it_changes_the_status_only():
+def test_one_function_is_left_in_the_patch_and_it_changes_only_the_status():
     patch, body = handler_arguments(total=1)
     with StatusBatcher(patch, body) as status:
         status.increment("total")
@@ -62,7 +62,7 @@ def test_nothing_is_left_when_nothing_changed_by_meaning():
     patch, body = handler_arguments(total=1.0, log=[{"a": None}])
     with StatusBatcher(patch, body) as status:
         status.set(total=1, log=[{}])
-    assert not patch, "kopf delays its sleeping handlers when there is something in the patch"
+    assert not patch, "kopf delays its sleeping handlers if the patch is not empty"
     assert status.written is False
     assert status.statistics().suppressed == 1
 
@@ -90,7 +90,7 @@ def test_a_kind_is_refused():
         StatusBatcher(patch, "example.com/v1/Database", name="db1", namespace="prod")
 
 
-def test_what_only_a_client_can_do_is_refused():
+def test_features_that_need_a_client_are_refused():
     patch, body = handler_arguments()
     with pytest.raises(ValueError, match="strategy='apply' needs a client"):
         StatusBatcher(patch, body, strategy="apply")
@@ -108,7 +108,7 @@ def test_a_kopf_that_is_too_old_is_named(monkeypatch):
         StatusBatcher(patch, body)
 
 
-def test_the_patch_is_known_by_its_public_name():
+def test_the_patch_is_recognized_by_its_public_name():
     assert issubclass(Patch, kopf.Patch)
 
 
@@ -120,7 +120,7 @@ def test_recording_ends_with_the_block():
         status.set(phase="B")
 
 
-def test_what_kopf_logs_of_it_names_no_value():
+def test_the_functions_repr_has_no_values():
     patch, body = handler_arguments()
     with StatusBatcher(patch, body) as status:
         status.set(password="hunter2")
@@ -137,7 +137,7 @@ def test_called_again_on_a_newer_version_it_is_replayed():
 
 
 class StandingClock(SystemClock):
-    """Stands until it is moved."""
+    """A clock that stands still until it is set."""
 
     seconds = 0.0
 
@@ -145,7 +145,7 @@ class StandingClock(SystemClock):
         return self.seconds
 
 
-def test_a_burst_of_another_writer_does_not_exhaust_the_tries_but_a_lasting_refusal_does(caplog):
+def test_a_burst_of_changes_does_not_exhaust_the_attempts_but_a_lasting_refusal_does(caplog):
     clock = StandingClock()
     patch, body = handler_arguments(total=0)
     with StatusBatcher(patch, body, max_conflicts=5, flush_timeout=10, clock=clock) as status:
@@ -155,7 +155,7 @@ def test_a_burst_of_another_writer_does_not_exhaust_the_tries_but_a_lasting_refu
         assert called(patch, newer(str(version), "other", total=version))["status"] == {"total": version + 1}
     clock.seconds += 10
     assert called(patch, newer("46", "other", total=46))["status"] == {"total": 46}
-    assert "could not write the status of example.com/v1/Database prod/db1 in 40 tries" in caplog.text
+    assert "could not write the status of example.com/v1/Database prod/db1 in 40 attempts" in caplog.text
 
 
 def test_called_again_on_its_own_result_it_changes_nothing():
@@ -166,7 +166,7 @@ def test_called_again_on_its_own_result_it_changes_nothing():
     assert called(patch, newer("6", total=2))["status"] == {"total": 2}
 
 
-def test_the_same_sum_of_another_writer_is_told_by_who_owns_it():
+def test_an_equal_sum_of_another_writer_is_recognized_by_its_owner():
     patch, body = handler_arguments(total=1)
     with StatusBatcher(patch, body) as status:
         status.increment("total")
@@ -174,7 +174,7 @@ def test_the_same_sum_of_another_writer_is_told_by_who_owns_it():
     assert called(patch, newer("6", "other", total=2))["status"] == {"total": 3}
 
 
-def test_a_token_tells_it_under_another_writers_change():
+def test_a_token_decides_after_another_writers_change():
     patch, body = handler_arguments(total=1)
     with StatusBatcher(patch, body, token="mark") as status:
         status.increment("total")
@@ -182,7 +182,7 @@ def test_a_token_tells_it_under_another_writers_change():
     assert called(patch, newer("6", "other", total=9, mark=mark))["status"] == {"total": 9, "mark": mark}
 
 
-def test_what_came_after_the_lost_answer_is_still_written():
+def test_mutations_recorded_after_the_lost_answer_are_still_written():
     patch, body = handler_arguments(total=1)
     with StatusBatcher(patch, body) as status:
         status.increment("total")
@@ -192,18 +192,18 @@ def test_what_came_after_the_lost_answer_is_still_written():
     assert called(patch, newer("6", total=2))["status"] == {"total": 2, "log": ["later"]}
 
 
-def test_kopf_is_woken_when_a_repetition_finds_nothing_to_write():
+def test_kopf_gets_an_event_when_a_retry_finds_nothing_to_write():
     patch, body = handler_arguments(total=1)
     with StatusBatcher(patch, body) as status:
         status.increment("total")
     called(patch, raw(total=1))
     stored = newer("6", total=2)
-    assert called(patch, stored) == stored, "this object has nothing of kopf's"
+    assert called(patch, stored) == stored, "this object has no annotations of kopf"
     stored["metadata"]["annotations"] = {"my.example.com/kopf-managed": "yes", "my.example.com/work": "{}"}
     assert "my.example.com/touch-dummy" in called(patch, stored)["metadata"]["annotations"]
 
 
-def test_kopf_is_not_woken_for_a_timer_whose_handlers_run_anyway():
+def test_kopf_gets_no_event_for_a_timer_whose_handlers_run_anyway():
     patch, body = handler_arguments(total=1)
     with StatusBatcher(patch, body) as status:
         status.increment("total")
@@ -215,7 +215,7 @@ def test_kopf_is_not_woken_for_a_timer_whose_handlers_run_anyway():
     assert called(patch, stored) == stored
 
 
-def test_a_later_run_sees_what_waits_once_also_when_it_is_stored_already():
+def test_a_later_run_sees_waiting_mutations_once_even_if_they_are_stored():
     patch, body = handler_arguments(total=1)
     with StatusBatcher(patch, body) as status:
         status.increment("total")
@@ -227,7 +227,7 @@ def test_a_later_run_sees_what_waits_once_also_when_it_is_stored_already():
         assert status.current == {"total": 2}
 
 
-def test_a_mutation_that_does_not_fit_another_writers_version_never_stops_kopf(caplog):
+def test_a_mutation_that_cannot_be_applied_never_stops_kopf(caplog):
     patch, body = handler_arguments()
     with StatusBatcher(patch, body) as status:
         status.append("log", "own")
@@ -236,7 +236,7 @@ def test_a_mutation_that_does_not_fit_another_writers_version_never_stops_kopf(c
     assert "append of log cannot be applied" in caplog.text
 
 
-def test_metrics_hear_of_what_is_handed_to_kopf_and_of_what_is_not():
+def test_metrics_count_what_is_handed_to_kopf():
     heard: list[dict[str, Any]] = []
 
     class Metrics:

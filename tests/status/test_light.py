@@ -1,4 +1,4 @@
-"""Importing the batcher costs a controller next to nothing."""
+"""Importing the batcher is cheap."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ print(*sorted(new))
 WHAT_AN_ASYNCIO_PROGRAM_HAS = "import asyncio, dataclasses, hashlib, logging, random, urllib.parse\n"
 
 MOST_MODULES = 55
-"""Of this library. What they cost as a ratio to pydantic: tests/benchmarks/import_cost.py."""
+"""Of this library. tests/benchmarks/import_cost.py measures their cost relative to pydantic."""
 
 
 def loaded(before: str = "") -> set[str]:
@@ -29,25 +29,25 @@ def loaded(before: str = "") -> set[str]:
     return set(done.stdout.split())
 
 
-def test_importing_the_batcher_loads_only_the_standard_library_msgspec_and_the_rooms_below():
+def test_importing_the_batcher_loads_only_the_standard_library_msgspec_and_lower_packages():
     foreign = {name.split(".")[0] for name in loaded()} - set(sys.stdlib_module_names) - {"reconciler"}
     assert foreign == set()
 
 
-def test_beside_few_modules_of_its_own_it_loads_nothing_that_an_asyncio_program_does_not_have():
+def test_apart_from_few_own_modules_it_loads_nothing_new_to_an_asyncio_program():
     new = loaded(WHAT_AN_ASYNCIO_PROGRAM_HAS)
     assert {name for name in new if not name.startswith("reconciler")} == set()
     assert len(new) <= MOST_MODULES
 
 
-def test_the_guard_is_loaded_when_it_is_asked_for():
+def test_the_guard_is_loaded_on_first_use():
     assert not {name for name in loaded() if "guard" in name}
     program = "from reconciler.status import guard; guard.install().uninstall()\n"
     done = subprocess.run([sys.executable, "-c", program + PROGRAM], check=True, capture_output=True, text=True)
     assert done.returncode == 0
 
 
-def test_of_this_library_it_loads_only_the_rooms_below():
+def test_of_this_library_it_loads_only_lower_packages():
     rooms = {name.split(".")[1] for name in loaded() if name.startswith("reconciler.")}
     assert rooms <= ALLOWED
     assert "status" in rooms

@@ -1,4 +1,4 @@
-"""Fields and values that a server does not store as they were sent: reported once, and not sent for ever."""
+"""Fields and values that a server does not store as they were sent: reported once, and not sent again and again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_pruned_fields_are_reported_once_and_the_batcher_converges(server, clock
             status.set_condition("Ready", True, reason="Done")
             status.set("deep.extra", 1)
             status.set("deep.known", 1)
-    assert len(server.writes) == 1, "also with a transition time of each time"
+    assert len(server.writes) == 1, "in spite of the new transition time each time"
     assert server.status == {"phase": "Ready", "deep": {"known": 1}}
     told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(told) == 1
@@ -79,24 +79,24 @@ def test_every_write_is_whole_whatever_was_pruned_before(server, clock):
     assert server.writes[-1][0]["status"] == {"extra": 1, "a": 2}
 
 
-def test_another_value_of_a_pruned_field_is_sent_once(server, clock):
+def test_a_different_value_of_a_pruned_field_is_sent_once(server, clock):
     server.unknown_fields = frozenset({"extra"})
     for value in (1, 1, 2, 2):
         cycle(server, clock, lambda s, value=value: s.set(extra=value, a=1))
     assert len(server.writes) == 2
 
 
-def test_a_field_unknown_in_list_items_does_not_stop_the_list(server, clock):
+def test_an_unknown_field_in_list_items_does_not_block_the_list(server, clock):
     server.unknown_fields = frozenset({"extra"})
     for number in range(3):
         cycle(server, clock, lambda s, n=number: s.append("log", {"id": n, "extra": n + 1}))
     for _ in range(2):
         cycle(server, clock, lambda s: s.upsert("log", {"id": 0, "extra": 5}, key="id"))
     assert server.status == {"log": [{"id": 0}, {"id": 1}, {"id": 2}]}
-    assert len(server.writes) == 4, "another value is sent, once"
+    assert len(server.writes) == 4, "a different value is sent once"
 
 
-def test_a_schema_that_was_extended_reaches_an_object_with_its_next_change(server, clock):
+def test_a_field_added_to_the_schema_reaches_an_object_with_its_next_change(server, clock):
     server.unknown_fields = frozenset({"extra"})
     cycle(server, clock, lambda s: s.set(extra=1, a=1))
     server.unknown_fields = frozenset()
@@ -104,7 +104,7 @@ def test_a_schema_that_was_extended_reaches_an_object_with_its_next_change(serve
     assert server.status == {"a": 2, "extra": 1}
 
 
-def test_a_schema_that_was_extended_reaches_an_object_without_a_change_after_ten_minutes(server, clock):
+def test_a_field_added_to_the_schema_reaches_an_unchanged_object_after_ten_minutes(server, clock):
     server.unknown_fields = frozenset({"extra"})
     cycle(server, clock, lambda s: s.set(extra=1, a=1))
     server.unknown_fields = frozenset()
@@ -115,7 +115,7 @@ def test_a_schema_that_was_extended_reaches_an_object_without_a_change_after_ten
     assert server.status == {"a": 1, "extra": 1}
 
 
-def test_a_schema_that_was_extended_reaches_an_object_made_later_at_once(server, clock):
+def test_a_field_added_to_the_schema_reaches_a_new_object_at_once(server, clock):
     server.unknown_fields = frozenset({"extra"})
     cycle(server, clock, lambda s: s.set(extra=1, a=1))
     server.unknown_fields = frozenset()
@@ -124,7 +124,7 @@ def test_a_schema_that_was_extended_reaches_an_object_made_later_at_once(server,
     assert server.status == {"a": 1, "extra": 1}
 
 
-def test_what_a_webhook_changed_in_one_object_is_written_in_another(server, clock):
+def test_a_value_that_a_webhook_changed_in_one_object_is_written_in_another(server, clock):
     honest = server._pruned
     server._pruned = lambda value, path="status": {**value, "phase": "Other"}
     for _ in range(2):
@@ -137,7 +137,7 @@ def test_what_a_webhook_changed_in_one_object_is_written_in_another(server, cloc
     assert server.status == {"phase": "Ready", "a": 1}
 
 
-def test_what_a_webhook_removes_of_one_value_does_not_stop_another_value(server, clock):
+def test_a_value_that_a_webhook_removes_does_not_block_another_value(server, clock):
     server._pruned = lambda value, path="status": {k: v for k, v in value.items() if v != "Bad"}
     for _ in range(2):
         cycle(server, clock, lambda s: s.set(phase="Bad", a=1))
@@ -146,7 +146,7 @@ def test_what_a_webhook_removes_of_one_value_does_not_stop_another_value(server,
     assert server.status == {"phase": "Good", "a": 1}
 
 
-def test_a_write_of_another_manager_to_another_field_makes_nothing_be_sent_again(server, clock):
+def test_another_managers_write_to_another_field_causes_no_request(server, clock):
     server.unknown_fields = frozenset({"extra"})
     for number in range(3):
         cycle(server, clock, lambda s: s.set(extra=1, a=1))
@@ -154,7 +154,7 @@ def test_a_write_of_another_manager_to_another_field_makes_nothing_be_sent_again
     assert len(server.writes) == 1
 
 
-def test_two_controllers_with_pruned_fields_of_their_own_both_come_to_rest(server, clock):
+def test_two_controllers_with_their_own_pruned_fields_both_converge(server, clock):
     server.unknown_fields = frozenset({"one", "two"})
     for _ in range(3):
         cycle(server, clock, lambda s: s.set(one=1))
@@ -171,7 +171,7 @@ def test_a_lost_answer_is_recognized_although_the_server_prunes(server, clock):
     assert status.statistics().attempts == 1
 
 
-def test_a_write_that_the_server_changes_as_before_is_an_echo(server, clock):
+def test_a_write_that_the_server_changes_as_before_is_exact(server, clock):
     server.unknown_fields = frozenset({"extra"})
     heard = FakeCycle()
     token = current_cycle.set(heard)
@@ -183,7 +183,7 @@ def test_a_write_that_the_server_changes_as_before_is_an_echo(server, clock):
     assert [exact for _, _, exact in heard.writes] == [False, True]
 
 
-def test_a_write_that_a_webhook_adds_to_is_no_echo(server, clock):
+def test_a_write_that_a_webhook_adds_to_is_not_exact(server, clock):
     heard = FakeCycle()
     token = current_cycle.set(heard)
     try:
@@ -204,7 +204,7 @@ def test_a_pruned_field_is_never_removed_from_an_object_that_has_it(server, cloc
     assert server.status == {"a": 2, "extra": 7}
 
 
-def test_a_zero_that_the_server_leaves_out_does_not_make_the_field_unknown(server, clock):
+def test_a_zero_that_the_server_omits_does_not_make_the_field_unknown(server, clock):
     server._pruned = lambda value, path="status": {k: v for k, v in value.items() if v != 0}
     cycle(server, clock, lambda s: s.set(ready=0, other=1))
     cycle(server, clock, lambda s: s.set(ready=0))
@@ -213,7 +213,7 @@ def test_a_zero_that_the_server_leaves_out_does_not_make_the_field_unknown(serve
     assert server.status == {"ready": 3, "other": 1}
 
 
-def test_a_list_that_the_server_fills_with_defaults_is_sent_once_for_the_same_wish(server, clock):
+def test_a_list_that_the_server_fills_with_defaults_is_sent_once_for_the_same_value(server, clock):
     def with_defaults(value: Any, path: str = "status") -> Any:
         return {k: [{"kind": "x", **i} for i in v] if k == "list" else v for k, v in value.items()}
 
@@ -227,10 +227,10 @@ def test_a_list_that_the_server_fills_with_defaults_is_sent_once_for_the_same_wi
     assert len(server.writes) == 2
     cycle(server, clock, lambda s: s.set(list=[{"a": 1}]))
     assert server.status == {"list": [{"kind": "x", "a": 1}]}
-    assert len(server.writes) == 3, "the other stored value makes the first wish a change again"
+    assert len(server.writes) == 3, "because of the different stored value, the first value is a change again"
 
 
-def test_nulls_in_list_items_are_stored_without_and_are_no_difference(server, clock):
+def test_nulls_in_list_items_are_not_stored_and_are_not_a_difference(server, clock):
     for _ in range(2):
         cycle(server, clock, lambda s: s.set(list=[{"a": None, "b": 1}]))
     assert len(server.writes) == 1
@@ -243,7 +243,7 @@ def test_clients_do_not_share_what_was_learned(clock):
     assert two.status == {"extra": 1}
 
 
-def test_a_write_of_which_the_server_stores_nothing_is_no_write(server, clock):
+def test_a_write_of_which_the_server_stores_nothing_does_not_count_as_written(server, clock):
     server.unknown_fields = frozenset({"extra"})
     status = cycle(server, clock, lambda s: s.set(extra=1))
     assert status.written is False
@@ -253,7 +253,7 @@ def test_a_write_of_which_the_server_stores_nothing_is_no_write(server, clock):
     assert (status.written, status.statistics().written) == (True, 1)
 
 
-def test_what_was_learned_over_one_client_is_no_matter_of_another(server, clock, caplog):
+def test_what_was_learned_over_one_client_does_not_affect_another(server, clock, caplog):
     server.unknown_fields = frozenset({"extra"})
     for _ in range(2):
         cycle(server, clock, lambda s: s.set(extra=1))
@@ -271,7 +271,7 @@ def test_the_memory_ends_with_its_client():
     before = len(memory._memories)
     del client
     assert len(memory._memories) == before - 1
-    assert memory_of(object()) is not memory_of(object()), "nothing is kept for what has no weak references"
+    assert memory_of(object()) is not memory_of(object()), "nothing is kept for a client without weak references"
 
 
 def test_the_memory_is_bounded(monkeypatch, clock):
@@ -286,8 +286,8 @@ def test_the_memory_is_bounded(monkeypatch, clock):
     assert len(known._answers) == 3
     assert not known.foresees("uid", [("f0",)], {}, {"f0": 1}, clock)
     assert known.foresees("uid", [("f9",)], {}, {"f9": 1}, clock)
-    assert len(known._kinds) == 4
-    assert all(len(entry.reported) == 5 for entry in known._kinds.values())
+    assert len(known._reported) == 4
+    assert all(len(paths) == 5 for paths in known._reported.values())
 
 
 json_values = st.recursive(
@@ -300,7 +300,7 @@ statuses = st.dictionaries(st.sampled_from("abcd"), json_values, max_size=4)
 
 @settings(deadline=None)
 @given(statuses, statuses, st.frozensets(st.sampled_from("abcd"), max_size=2))
-def test_whatever_a_server_prunes_the_second_same_wish_is_no_change(base, wish, unknown) -> None:
+def test_the_same_value_again_is_not_a_change_whatever_the_server_prunes(base, wish, unknown) -> None:
     server, clock = ScriptedServer(unknown_fields=unknown), Time()
     server.status = server._pruned(base)
     for _ in range(3):

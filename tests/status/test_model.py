@@ -1,7 +1,7 @@
 """The batcher against a model of the server, under any interleaving of foreign writes, refusals and lost answers.
 
-Each example records some mutations, lets trouble happen to the requests in an order that hypothesis chooses, and then
-compares with arithmetic: what both sides asked for is there exactly once, or the error says that it is not.
+Each example records some mutations, lets requests fail in an order that hypothesis chooses, and then compares with
+arithmetic: what both sides requested is stored exactly once, or the error says that it is not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ START = {"total": 3, "log": ["start"], "ledger": [{"id": "start"}], "phase": "Ne
 
 @dataclass
 class Asked:
-    """What one side asked for, to be found exactly once."""
+    """What one side requested; it must be stored exactly once."""
 
     total: int = 0
     log: list[str] = field(default_factory=list)
@@ -223,7 +223,7 @@ def run(
         error = asyncio.run(cycle())
     server.on_write.clear()
     server.on_read.clear()
-    for _ in range(5):  # what is still in the network arrives
+    for _ in range(5):  # requests that are still in the network arrive
         server._run_delayed()
     return server, own, foreign, error, batcher
 
@@ -262,9 +262,7 @@ def assert_own_is_there_at_most_once(server: ScriptedServer, own: Asked, foreign
 
 @settings(deadline=None, max_examples=400)
 @given(own_operations, st.lists(single_troubles, max_size=6), read_troubles, strategies, st.integers(0, 3))
-def test_whatever_happens_nothing_is_lost_silently_and_nothing_counted_twice(
-    operations, troubles, reads, strategy, seed
-) -> None:
+def test_nothing_is_lost_silently_and_nothing_is_counted_twice(operations, troubles, reads, strategy, seed) -> None:
     server, own, foreign, error, batcher = run(operations, troubles, reads, strategy=strategy, seed=seed)
     event(type(error).__name__)
     assert_bounded(server, batcher)
@@ -282,7 +280,7 @@ def test_whatever_happens_nothing_is_lost_silently_and_nothing_counted_twice(
 
 @settings(deadline=None, max_examples=200)
 @given(idempotent_operations, st.lists(single_troubles, max_size=3), strategies, st.integers(0, 3))
-def test_mutations_that_are_the_same_twice_as_once_always_end_up_there(operations, troubles, strategy, seed) -> None:
+def test_idempotent_mutations_are_always_written_in_the_end(operations, troubles, strategy, seed) -> None:
     server, own, foreign, error, batcher = run(operations, troubles, [], strategy=strategy, seed=seed)
     assert error is None
     assert_bounded(server, batcher)
@@ -292,7 +290,7 @@ def test_mutations_that_are_the_same_twice_as_once_always_end_up_there(operation
 
 @settings(deadline=None, max_examples=200)
 @given(own_operations, st.lists(single_troubles, max_size=3), strategies, st.integers(0, 3))
-def test_with_a_token_a_lost_answer_is_always_told(operations, troubles, strategy, seed) -> None:
+def test_with_a_token_the_outcome_of_a_lost_answer_is_always_known(operations, troubles, strategy, seed) -> None:
     server, own, foreign, error, _ = run(operations, troubles, [], token="lastWrite", strategy=strategy, seed=seed)
     assert error is None
     assert_own_is_there_once(server, own, foreign)
@@ -345,13 +343,13 @@ def record_totals(status: StatusBatcher[Any], operations: list[tuple[str, Any]],
 @settings(deadline=None, max_examples=200)
 @given(
     st.lists(
-        st.tuples(own_operations, st.sampled_from(["ok", "403", "422", "conflict", "409 for ever", "exception"])),
+        st.tuples(own_operations, st.sampled_from(["ok", "403", "422", "conflict", "409 each time", "exception"])),
         min_size=1,
         max_size=6,
     ),
     strategies,
 )
-def test_over_cycles_whatever_could_not_be_saved_is_saved_once_in_the_end(cycles, strategy) -> None:
+def test_unsaved_mutations_are_saved_once_by_a_later_reconcile(cycles, strategy) -> None:
     server, foreign = ScriptedServer(status=copy.deepcopy(START)), Foreign()
     everything, cycle = Asked(), FakeCycle()
 
@@ -360,7 +358,7 @@ def test_over_cycles_whatever_could_not_be_saved_is_saved_once_in_the_end(cycles
             "403": [refused(api_error(403))],
             "422": [refused(api_error(422))],
             "conflict": [meanwhile(foreign.act("increment"))],
-            "409 for ever": [meanwhile(foreign.act("append"))] * 5,
+            "409 each time": [meanwhile(foreign.act("append"))] * 5,
         }
         server.on_write.extend(plan.get(trouble, []))
         try:

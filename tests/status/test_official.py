@@ -1,4 +1,4 @@
-"""How requests for an official client are formed and answers read, without the clients."""
+"""The requests for the official clients and their answers, without the clients."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerEr
 from reconciler.meta import GroupVersionKind, program_name
 from reconciler.status import StatusBatcher
 from reconciler.status.clients import official
-from reconciler.status.clients.official import Requests, read_answer
+from reconciler.status.clients.official import ObjectEndpoint, read_answer
 from tests.status.scripted import ScriptedServer
 
 
-def requests(obj_or_kind: Any, name: str | None = None, namespace: str | None = None) -> Requests:
-    return Requests("https://host", obj_or_kind, name=name, namespace=namespace, field_manager="me")
+def requests(obj_or_kind: Any, name: str | None = None, namespace: str | None = None) -> ObjectEndpoint:
+    return ObjectEndpoint("https://host", obj_or_kind, name=name, namespace=namespace, field_manager="me")
 
 
 DISCOVERED = {
@@ -40,16 +40,16 @@ def test_paths_of_groups_and_of_the_core():
     assert core.path(core.learn(DISCOVERED), "status") == "/api/v1/nodes/n%201/status"
 
 
-def test_what_discovery_said_is_remembered_for_the_server_and_bounded(monkeypatch):
+def test_discovered_kinds_are_remembered_per_server_and_bounded(monkeypatch):
     requests("example.com/v1/Database", "db1", "prod").learn(DISCOVERED)
     assert requests("example.com/v1/Database", "db2", "prod").served() is not None
-    elsewhere = Requests("https://other", "example.com/v1/Database", name="a", namespace="b", field_manager="me")
+    elsewhere = ObjectEndpoint("https://other", "example.com/v1/Database", name="a", namespace="b", field_manager="me")
     assert elsewhere.served() is None
     monkeypatch.setattr(official, "MAX_KINDS", 3)
     for number in range(9):
         kind = f"K{number}"
         requests(f"example.com/v1/{kind}", "a").learn({"resources": [{"name": "ks", "kind": kind}]})
-    assert len(official._plurals) == 3
+    assert len(official._served) == 3
 
 
 def test_a_kind_that_is_not_discovered_is_named():
@@ -62,14 +62,14 @@ def test_an_apply_is_forced():
     assert requests("v1/Pod", "a", "b").query("apply") == [("fieldManager", "me"), ("force", "true")]
 
 
-def test_an_item_of_a_list_has_no_kind_and_says_what_to_do():
+def test_an_item_of_a_list_has_no_kind_and_the_error_says_what_to_do():
     with pytest.raises(ValueError, match="as items of a list do: give StatusBatcher 'group/version/Kind'"):
         requests({"metadata": {"name": "a"}})
 
 
 @pytest.mark.parametrize(("kind", "error"), [("Pod", ValueError), (int, TypeError)])
-def test_a_kind_that_is_none_is_refused(kind, error):
-    with pytest.raises(error, match="names no kind"):
+def test_an_invalid_kind_is_refused(kind, error):
+    with pytest.raises(error, match=r"is not a valid kind|no kind"):
         requests(kind, "a")
 
 
@@ -89,13 +89,13 @@ def test_failures_are_typed():
         read_answer("PATCH /x", 404, [("Content-Type", "text/plain")], b"404 page not found\n")
 
 
-def test_a_success_without_an_object_is_a_failure_of_what_stands_between():
+def test_a_success_without_an_object_is_an_error_of_a_proxy():
     with pytest.raises(ServerError):
         read_answer("PATCH /x", 200, [], b"<html>Welcome</html>")
 
 
 class Pool:
-    """Stands for urllib3's pool manager."""
+    """A fake of urllib3's pool manager."""
 
     def __init__(self, server: ScriptedServer) -> None:
         self.server = server
@@ -115,7 +115,7 @@ class Pool:
 
 
 def legacy_client(server: ScriptedServer) -> Any:
-    """An ApiClient as kubernetes had it up to version 36: no `param_serialize`."""
+    """An ApiClient of kubernetes up to version 36, which has no `param_serialize`."""
 
     class ApiClient:
         configuration = types.SimpleNamespace(host="https://host")
@@ -130,7 +130,7 @@ def legacy_client(server: ScriptedServer) -> Any:
     return ApiClient()
 
 
-def test_older_releases_of_kubernetes_are_served_as_well(server):
+def test_older_releases_of_the_kubernetes_client_are_supported(server):
     client = legacy_client(server)
     with StatusBatcher(client, server.document()) as status:
         status.set(phase="Ready")
@@ -146,7 +146,7 @@ def test_older_releases_of_kubernetes_are_served_as_well(server):
     }
 
 
-def test_an_error_that_is_none_of_the_network_comes_through(server):
+def test_an_error_that_is_not_a_network_error_is_raised_unchanged(server):
     client = legacy_client(server)
     client.rest_client = types.SimpleNamespace(pool_manager=None)
     with pytest.raises(AttributeError), StatusBatcher(client, server.document()) as status:

@@ -1,4 +1,4 @@
-"""Which recorded values may be repeated on a version that the caller has not seen."""
+"""Replay: which recorded values may be written on a version that the caller has not seen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.status.scripted import ScriptedServer, meanwhile
 
 
 def replayed(status: dict[str, Any], foreign: Any, *calls: Any, manager: str = "other") -> dict[str, Any]:
-    """Record on one version, let another writer act, and return what is there in the end."""
+    """Record on one version, let another writer act, and return the final status."""
     server = ScriptedServer(status=status)
     server.on_write.append(meanwhile(lambda s: s.foreign(foreign, manager)))
     with StatusBatcher(server.blocking_writer(), server.document()) as batcher:
@@ -37,7 +37,7 @@ def replay_on(server: ScriptedServer, calls: Any) -> None:
             call(batcher)
 
 
-def test_a_set_over_another_writers_change_is_contested():
+def test_setting_a_field_that_another_writer_changed_is_contested():
     error = contested(
         {"phase": "New"},
         lambda d: d.update(phase="Cancelled"),
@@ -50,18 +50,18 @@ def test_a_set_over_another_writers_change_is_contested():
     assert "overwrite=True" in str(error)
 
 
-def test_a_field_that_another_writer_made_is_contested_too():
+def test_a_field_that_another_writer_created_is_contested_too():
     assert contested({}, lambda d: d.update(phase="Cancelled"), lambda s: s.set(phase="Done")).paths == ("phase",)
 
 
-def test_a_nested_path_is_contested_by_its_own_value_only():
+def test_a_nested_path_is_contested_only_by_its_own_value():
     status = {"a": {"b": 1, "c": 1}}
     after = replayed(status, lambda d: d["a"].update(c=2), lambda s: s.set("a.b", 2))
     assert after == {"a": {"b": 2, "c": 2}}
     assert contested({"a": {"b": 1}}, lambda d: d.update(a={"b": 9}), lambda s: s.set("a.b", 2)).paths == ("a.b",)
 
 
-def test_a_set_of_a_whole_object_is_contested_by_a_change_inside():
+def test_setting_a_whole_object_is_contested_by_a_change_inside_it():
     assert contested({"a": {"b": 1}}, lambda d: d.update(a={"b": 2}), lambda s: s.set(a={"x": 1})).paths == ("a",)
 
 
@@ -75,17 +75,17 @@ def test_a_path_that_leads_through_another_writers_value_is_contested():
     assert contested({}, lambda d: d.update(a=1), lambda s: s.set("a.b", 2)).unsaved
 
 
-def test_what_nobody_else_changed_is_set_on_the_newer_version():
+def test_a_field_that_nobody_else_changed_is_set_on_the_newer_version():
     after = replayed({"phase": "New"}, lambda d: d.update(theirs=1), lambda s: s.set(phase="Done", more=1))
     assert after == {"phase": "Done", "theirs": 1, "more": 1}
 
 
-def test_a_value_that_another_writer_set_as_well_is_no_contest():
+def test_a_field_that_another_writer_set_to_the_same_value_is_not_contested():
     after = replayed({"phase": "New"}, lambda d: d.update(phase="Done"), lambda s: s.set(phase="Done", n=1))
     assert after == {"phase": "Done", "n": 1}
 
 
-def test_setting_what_was_there_asks_for_nothing_so_another_writers_change_stays():
+def test_setting_the_current_value_requests_no_change_so_another_writers_change_stays():
     after = replayed(
         {"phase": "New", "a": {"b": 1, "c": 1}},
         lambda d: (d.update(phase="Cancelled"), d["a"].update(b=2)),
@@ -95,21 +95,21 @@ def test_setting_what_was_there_asks_for_nothing_so_another_writers_change_stays
     assert after == {"phase": "Cancelled", "n": 1, "a": {"b": 2, "c": 3}}
 
 
-def test_overwrite_true_writes_over_another_writers_change():
+def test_overwrite_true_overwrites_another_writers_change():
     after = replayed(
         {"phase": "New"}, lambda d: d.update(phase="Cancelled"), lambda s: s.set(phase="Done", overwrite=True)
     )
     assert after == {"phase": "Done"}
 
 
-def test_a_change_made_under_the_own_field_manager_is_overwritten():
+def test_a_change_made_under_the_batchers_field_manager_is_overwritten():
     after = replayed(
         {"phase": "New"}, lambda d: d.update(phase="Old"), lambda s: s.set(phase="Done"), manager="kube-reconciler"
     )
     assert after == {"phase": "Done"}
 
 
-def test_overwrite_false_is_contested_even_then():
+def test_overwrite_false_is_contested_even_under_the_same_field_manager():
     with pytest.raises(StatusContested):
         replayed(
             {"phase": "New"},
@@ -129,13 +129,13 @@ def test_the_last_of_several_sets_counts():
     assert after == {"phase": "Done"}
 
 
-def test_generations_are_never_contested_and_only_rise():
+def test_generations_are_never_contested_and_never_decrease():
     assert replayed(
         {"observedGeneration": 1}, lambda d: d.update(observedGeneration=9), lambda s: s.set(observedGeneration=2, n=1)
     ) == {"observedGeneration": 9, "n": 1}
 
 
-def test_lists_counters_conditions_and_functions_are_made_for_replay():
+def test_lists_counters_conditions_and_functions_are_replayed():
     ready = {"type": "Ready", "status": "False", "reason": "No", "message": "", "observedGeneration": 1}
     status = {"log": ["a"], "n": 1, "ledger": [{"id": 1}], "sum": 1}
     after = replayed(
@@ -158,11 +158,11 @@ def test_lists_counters_conditions_and_functions_are_made_for_replay():
     assert [(c["status"], c["reason"]) for c in after["conditions"]] == [("True", "Yes")]
 
 
-def test_a_value_that_later_calls_change_is_replayed_as_it_was_recorded():
+def test_a_value_is_replayed_as_it_was_recorded():
     after = replayed({}, lambda d: d.update(theirs=1), lambda s: s.set(a={"log": [1]}), lambda s: s.append("a.log", 2))
     assert after == {"theirs": 1, "a": {"log": [1, 2]}}
 
 
-def test_a_function_that_cannot_work_on_the_newer_version_fails_the_flush():
+def test_a_function_that_fails_on_the_newer_version_fails_the_flush():
     error = contested({"queue": [1]}, lambda d: d.update(queue=[]), lambda s: s.mutate(lambda d: d["queue"].pop(0)))
     assert isinstance(error.__cause__, IndexError)

@@ -1,4 +1,5 @@
-"""The facts that the batcher rests on, on the embedded API server and (``--control-plane``) on a real one."""
+"""The server behavior that the batcher relies on: on the embedded API server and (``--control-plane``) on a real
+one."""
 
 from __future__ import annotations
 
@@ -105,7 +106,7 @@ async def test_a_stale_version_is_refused_and_the_mutations_replayed(cluster, ob
 # Strategy "update": the same by PUT.
 
 
-async def test_an_update_is_one_put_and_leaves_what_it_was_not_asked_for(cluster, obj):
+async def test_an_update_is_one_put_and_leaves_other_fields(cluster, obj):
     await foreign(cluster, {"total": 5, "deep": {"a": "1", "b": "2"}, "error": "old", "parts": [{"id": "p"}]})
     async with StatusBatcher(cluster.client, await fresh(cluster), strategy="update") as status:
         status.set("deep.a", "3")
@@ -134,7 +135,7 @@ async def test_an_update_of_a_stale_version_is_refused_and_the_mutations_replaye
     assert cluster.writes(name="db1") == [200, 409, 200]
 
 
-async def test_an_update_never_writes_into_an_object_that_was_made_anew(cluster, obj):
+async def test_an_update_never_writes_into_a_recreated_object(cluster, obj):
     await cluster.client.delete(KIND, "db1", cluster.namespace)
     await made(cluster, KIND)
     async with StatusBatcher(cluster.client, obj, strategy="update") as status:
@@ -239,10 +240,10 @@ async def test_a_reconciler_may_send_its_status_by_update(cluster, obj):
             Database, "db1", cluster.namespace, until=lambda db: db.status.total == 3, timeout=20
         )
     assert cluster.writes(name="db1") == [200, 200, 200]
-    assert reconciler.runs == 3, "no write has woken the controller"
+    assert reconciler.runs == 3, "no write has triggered the controller"
 
 
-async def test_a_field_that_another_manager_set_is_contested_and_one_of_the_own_is_not(cluster, obj):
+async def test_another_managers_field_is_contested_and_an_own_field_is_not(cluster, obj):
     await foreign(cluster, {"phase": "Mine"})
     async with StatusBatcher(cluster.client, obj) as status:
         status.set(phase="Later")
@@ -258,14 +259,6 @@ async def write_phase(cluster: Cluster, document: Any) -> None:
         status.set(phase="Again")
 
 
-async def test_an_unconditional_write_is_not_refused_and_leaves_other_fields(cluster, obj):
-    await foreign(cluster, {"total": 5, "phase": "Theirs"})
-    async with StatusBatcher(cluster.client, obj, conditional=False) as status:
-        status.set(phase="Own")
-    assert (await fresh(cluster))["status"] == {"total": 5, "phase": "Own"}
-    assert cluster.writes(name="db1") == [200, 200]
-
-
 async def test_a_recreated_object_is_not_written(cluster, obj):
     await cluster.client.delete(KIND, "db1", cluster.namespace)
     await made(cluster, KIND)
@@ -275,7 +268,7 @@ async def test_a_recreated_object_is_not_written(cluster, obj):
     assert not (await fresh(cluster)).get("status")
 
 
-async def test_a_deleted_object_and_a_kind_without_the_subresource_answer_the_same_and_are_told_apart(cluster, obj):
+async def test_a_deleted_object_and_a_missing_subresource_have_the_same_answer_and_are_distinguished(cluster, obj):
     crd = Database.crd()
     crd["metadata"]["name"] = "plains.status.example.com"
     crd["spec"]["names"] = {"plural": "plains", "singular": "plain", "kind": "Plain", "listKind": "PlainList"}
@@ -284,7 +277,7 @@ async def test_a_deleted_object_and_a_kind_without_the_subresource_answer_the_sa
     plain = await made(cluster, "status.example.com/v1/Plain", "p1")
     with pytest.raises(StatusSubresourceMissing):
         await write_phase(cluster, plain)
-    async with StatusBatcher(cluster.client, plain, subresource="auto") as status:
+    async with StatusBatcher(cluster.client, plain, subresource=None) as status:
         status.set(phase="A")
     assert status.object["status"] == {"phase": "A"}
     assert status.object["metadata"]["generation"] == plain["metadata"]["generation"] + 1
@@ -316,7 +309,7 @@ async def write_total(cluster: Cluster, document: Any) -> None:
         status.set(total="many")
 
 
-async def test_nulls_in_list_items_are_no_difference(cluster, obj):
+async def test_nulls_in_list_items_are_not_a_difference(cluster, obj):
     async with StatusBatcher(cluster.client, obj) as status:
         status.set_condition("Ready", True, reason="Done")
         status.mutate(lambda s: s["conditions"][0].update(observedGeneration=None))
@@ -341,7 +334,7 @@ async def test_apply_keeps_own_fields_and_leaves_those_of_others(cluster, obj):
         status.remove("error")
         status.increment("total")
         status.set_condition("Ready", True, reason="Done")
-    assert status.statistics().attempts == 2, "the patches before are adopted first"
+    assert status.statistics().attempts == 2, "the earlier patches are taken over first"
     async with StatusBatcher(cluster.client, status.object, strategy="apply") as status:
         status.set(phase="B")
     assert status.statistics().attempts == 1
@@ -350,7 +343,7 @@ async def test_apply_keeps_own_fields_and_leaves_those_of_others(cluster, obj):
     assert after == {"phase": "B", "total": 2, "deep": {"mine": "1", "theirs": "1"}}
 
 
-async def test_apply_removes_an_own_item_and_an_own_field_of_a_shared_object(cluster, obj):
+async def test_apply_removes_its_own_item_and_its_own_field_of_a_shared_object(cluster, obj):
     await foreign_apply(cluster, {"deep": {"theirs": "1"}})
     async with StatusBatcher(cluster.client, await fresh(cluster), strategy="apply") as status:
         status.set("deep.mine", "1")
@@ -367,7 +360,7 @@ async def test_apply_removes_an_own_item_and_an_own_field_of_a_shared_object(clu
 
 
 @pytest.mark.parametrize("below", [False, True])
-async def test_apply_removes_the_last_field_of_the_status_or_of_an_object_below(cluster, obj, below):
+async def test_apply_removes_the_last_field_of_the_status_or_of_a_nested_object(cluster, obj, below):
     async with StatusBatcher(cluster.client, obj, strategy="apply") as status:
         status.set("deep.mine", "1")
         if below:
@@ -390,7 +383,7 @@ async def test_apply_is_conditional_and_replayed(cluster, obj):
 
 
 async def test_an_applied_list_that_became_empty_can_be_added_to_again(cluster, obj):
-    """What nobody owns any more is not taken for a list that belongs to one manager whole."""
+    """A list without owners is not mistaken for one that belongs to one manager as a whole."""
     async with StatusBatcher(cluster.client, await fresh(cluster), strategy="apply") as status:
         status.set(phase="A")
         status.upsert("parts", {"id": "a"}, key="id")

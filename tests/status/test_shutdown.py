@@ -1,4 +1,4 @@
-"""A flush has ten seconds; two, once the controller that is to stop has cancelled its reconcile."""
+"""The time of a flush: ten seconds, or two once a stopping controller has cancelled its reconcile."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def cycle() -> AsyncIterator[FakeCycle]:
 
 
 async def seconds_after_cancellation(server: ScriptedServer, cycle: FakeCycle, when: float, **options: Any) -> float:
-    """Return for how long a block goes on that is cancelled at a second; it ends at second 5 without that."""
+    """Return how long a block runs that is cancelled at a given second; otherwise it ends at second 5."""
     started, loop = asyncio.Event(), asyncio.get_running_loop()
 
     async def work() -> None:
@@ -58,19 +58,19 @@ async def test_a_cancelled_block_writes_for_two_seconds_at_most_in_a_shutdown(se
 
 
 @pytest.mark.parametrize(("stopping", "expected"), [(True, 2.0), (False, 7.0)])
-async def test_a_flush_that_is_under_way_when_it_is_cancelled_has_two_seconds_left(server, cycle, stopping, expected):
+async def test_a_flush_in_progress_has_two_seconds_left_when_it_is_cancelled(server, cycle, stopping, expected):
     server.latency, cycle.stopping = 100.0, stopping
     assert expected * 0.7 < await seconds_after_cancellation(server, cycle, 8.0) <= expected
 
 
-async def test_a_flush_that_has_less_than_that_left_gets_no_more(server, cycle):
+async def test_a_flush_with_less_than_two_seconds_left_gets_no_more(server, cycle):
     server.latency, cycle.stopping = 100.0, True
     assert await seconds_after_cancellation(server, cycle, 14.5) <= 0.5
     assert await seconds_after_cancellation(server, cycle, 1.0, flush_timeout=0.5) <= 0.5
 
 
-async def test_a_block_that_ends_well_before_it_is_cancelled_keeps_its_time(server, cycle):
-    """The grace period of the shutdown is for such."""
+async def test_a_block_that_ended_before_the_cancellation_keeps_its_time(server, cycle):
+    """It uses the grace period of the shutdown."""
     server.latency, cycle.stopping = 6.0, True
     async with StatusBatcher(server.writer(), server.document()) as status:
         status.increment("total")
@@ -83,7 +83,7 @@ async def test_two_seconds_are_enough_for_a_write_that_is_answered(server, cycle
     assert server.status == {"total": 1}
 
 
-def test_a_blocking_flush_begins_no_request_after_two_seconds_of_a_shutdown(server, slept):
+def test_a_blocking_flush_starts_no_request_after_two_seconds_of_a_shutdown(server, slept):
     from reconciler.clock import SystemClock
 
     class Time(SystemClock):
@@ -116,7 +116,7 @@ class Database(Resource[Spec, ConditionedStatus], group="example.com", version="
     """A database."""
 
 
-async def test_a_manager_that_stops_waits_two_seconds_for_a_server_that_does_not_answer() -> None:
+async def test_a_stopping_manager_waits_two_seconds_for_a_server_that_does_not_answer() -> None:
     working = asyncio.Event()
 
     class Slow(ResourceReconciler[Database]):

@@ -1,5 +1,5 @@
 # ruff: noqa: PT012 - the block under test is what raises, at its end
-"""Requests that are never answered: each has a share of the flush's time, so that its outcome can be found out."""
+"""Stalled requests: each has a share of the flush's time, so that its outcome can be found out."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_a_second_send_that_stalls_as_well_is_read_back(server):
 
 @pytest.mark.virtual_time
 async def test_a_write_that_lands_after_its_share_of_the_time_counts_once(server):
-    """The same bytes are sent again meanwhile; one of the two meets a conflict."""
+    """The same bytes are sent again in the meantime; one of the two is a conflict."""
     obj = await created(server)
     server.faults.add(latency=7.5, verb="patch", subresource="status")
     async with StatusBatcher(Client(server), obj) as status:
@@ -107,7 +107,7 @@ async def test_a_checkpoint_that_stalls_is_read_back(server):
 
 
 @pytest.mark.virtual_time
-async def test_a_checkpoint_that_stalled_and_met_another_writer_is_a_conflict(server):
+async def test_a_stalled_checkpoint_that_another_writer_overtook_is_a_conflict(server):
     obj = await created(server)
     stall(server, applied=False)
     async with StatusBatcher(Client(server), obj) as status:
@@ -120,7 +120,7 @@ async def test_a_checkpoint_that_stalled_and_met_another_writer_is_a_conflict(se
 
 
 @pytest.mark.virtual_time
-async def test_a_cancelled_flush_finds_out_what_became_of_its_write(server):
+async def test_a_cancelled_flush_finds_out_whether_its_write_was_applied(server):
     obj = await created(server)
     stall(server, applied=True)
 
@@ -139,7 +139,7 @@ async def test_a_cancelled_flush_finds_out_what_became_of_its_write(server):
 
 
 @pytest.mark.virtual_time
-async def test_an_outcome_that_stays_unknown_is_raised_and_what_may_be_repeated_goes_out_later(server):
+async def test_an_unknown_outcome_is_raised_and_idempotent_mutations_are_written_later(server):
     obj = await created(server)
     stall(server, applied=False, times=9)
     with pytest.raises(StatusOutcomeUnknown) as caught:

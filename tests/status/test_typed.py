@@ -1,4 +1,4 @@
-"""Typed kinds: names are checked and translated where they are written."""
+"""Typed kinds: names are checked and translated when they are recorded."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class OpenStatus(BaseModel):
 
 
 class Open(Resource[DatabaseSpec, OpenStatus], group="example.com", version="v1", kind="Database"):
-    """With a model that takes everything."""
+    """With a model that accepts every field."""
 
 
 def opened(server: ScriptedServer, kind: Any = Database) -> StatusBatcher:
@@ -61,7 +61,7 @@ def test_a_model_sets_the_fields_that_were_set_in_it(server):
     assert server.status == {"totalAttempts": 3, "kept": 1, "phase": "Ready", "storage": {"boundTo": "pv1"}}
 
 
-def test_keywords_are_translated_to_names_on_the_wire(server):
+def test_keywords_are_translated_to_wire_names(server):
     with opened(server) as status:
         status.set(total_attempts=2, phase="Ready")
         status.increment("total_attempts")
@@ -91,7 +91,7 @@ def test_keywords_are_translated_to_names_on_the_wire(server):
         lambda s: s.remove("fase"),
     ],
 )
-def test_a_field_that_the_model_does_not_know_is_refused_at_the_call(server, call):
+def test_an_unknown_field_is_refused_at_the_call(server, call):
     with opened(server) as status:
         with pytest.raises(
             UnknownStatusField, match=r"has no status field '.*DatabaseStatus has|Storage has"
@@ -117,7 +117,7 @@ def test_fields_that_every_generated_schema_has_are_known_to_plain_models_too(se
     assert server.status.keys() == {"phase", "observedGeneration", "conditions"}
 
 
-def test_a_plain_model_that_allows_extra_fields_takes_every_name(server):
+def test_a_plain_model_that_allows_extra_fields_accepts_every_name(server):
     with opened(server, Open) as status:
         status.set(phase="Ready", other_thing=1)
     assert server.status == {"phase": "Ready", "other_thing": 1}
@@ -146,7 +146,7 @@ def test_the_object_has_the_form_that_was_given(server):
     assert status.object["status"]["phase"] == "Gone"
 
 
-def test_what_the_caller_changes_in_a_typed_object_is_no_part_of_what_was_read(server):
+def test_later_changes_to_a_typed_object_are_not_taken_for_what_was_read(server):
     server.status = {"phase": "New", "unknownToTheModel": 1}
     obj = Database.from_dict(server.document())
     obj.status.phase = "Ready"

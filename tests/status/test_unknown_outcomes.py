@@ -1,4 +1,4 @@
-"""A lost answer, and other writers before it is read back: nothing is applied twice, nothing is lost unsaid."""
+"""Lost answers with other writers before the read back: nothing is applied twice or lost silently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Doc = dict[str, Any]
 
 
 class Watched(ScriptedServer):
-    """Counts how often the item X came into the log."""
+    """A server that counts how often the item X is added to the log."""
 
     additions = 0
 
@@ -49,7 +49,7 @@ OLD = {"log": [{"id": f"old {number}"} for number in range(3)]}
 
 @pytest.mark.parametrize("outcome", [lost, never_arrived])
 @pytest.mark.parametrize("begin", [OLD, {}, {"log": [{"id": "old"}]}])
-def test_a_bounded_list_that_went_round_meanwhile_does_not_tell(outcome, begin):
+def test_a_bounded_list_that_wrapped_does_not_show_whether_the_item_was_added(outcome, begin):
     server = Watched(status={**begin})
     server.on_write.append(outcome())
     server.on_read.append(foreign(*map(appended, range(3))))
@@ -60,7 +60,7 @@ def test_a_bounded_list_that_went_round_meanwhile_does_not_tell(outcome, begin):
 
 @pytest.mark.parametrize("outcome", [lost, never_arrived])
 @pytest.mark.parametrize("foreign_appends", [1, 2])
-def test_a_bounded_list_that_did_not_go_round_tells(outcome, foreign_appends):
+def test_a_bounded_list_that_did_not_wrap_shows_whether_the_item_was_added(outcome, foreign_appends):
     server = Watched(status={**OLD})
     server.on_write.append(outcome())
     server.on_read.append(foreign(*map(appended, range(foreign_appends))))
@@ -70,7 +70,7 @@ def test_a_bounded_list_that_did_not_go_round_tells(outcome, foreign_appends):
     assert count(server.status) == 1
 
 
-def test_a_token_tells_where_the_list_does_not():
+def test_a_token_decides_when_the_list_cannot():
     for outcome in (lost, never_arrived):
         server = Watched(status={**OLD})
         server.on_write.append(outcome())
@@ -80,7 +80,7 @@ def test_a_token_tells_where_the_list_does_not():
         assert server.additions == 1
 
 
-def test_a_conflict_that_is_surely_one_adds_to_a_list_that_went_round():
+def test_a_certain_conflict_is_replayed_on_a_list_that_wrapped():
     server = Watched(status={**OLD})
     server.on_write.append(foreign(*map(appended, range(3))))
     with batcher(server) as status:
@@ -88,7 +88,7 @@ def test_a_conflict_that_is_surely_one_adds_to_a_list_that_went_round():
     assert count(server.status) == server.additions == 1
 
 
-def test_an_error_names_a_bounded_append_as_what_must_not_be_repeated():
+def test_the_error_names_a_bounded_append_as_not_repeatable():
     server = Watched(status={**OLD})
     server.on_write.extend([never_arrived()] * 5)
     with pytest.raises(StatusOutcomeUnknown, match="count twice"), batcher(server) as status:
@@ -99,7 +99,7 @@ def test_an_error_names_a_bounded_append_as_what_must_not_be_repeated():
 
 
 @pytest.mark.parametrize("verb", ["set", "merge", "remove"])
-def test_a_value_that_another_writer_put_back_is_not_written_over(verb):
+def test_a_value_that_another_writer_restored_is_not_overwritten(verb):
     server = ScriptedServer()
     server.foreign(lambda d: d.update(phase="Pending"), manager="kube-reconciler")
     server.on_write.append(lost())
@@ -123,7 +123,7 @@ def test_a_value_that_was_never_written_is_written_again():
     assert server.status == {"phase": "Ready", "other": 1}
 
 
-def test_a_sum_that_no_owner_vouches_for_is_not_taken_for_ones_own():
+def test_a_sum_without_a_known_owner_is_not_mistaken_for_our_write():
     server = ScriptedServer(status={"total": 1}, track_owners=False)
     server.on_write.append(never_arrived())
     server.on_read.append(foreign(lambda d: d.update(total=2)))
@@ -138,9 +138,7 @@ outcomes = st.lists(st.sampled_from([lost, never_arrived]), max_size=3)
 
 @settings(deadline=None, max_examples=300)
 @given(ours, st.lists(theirs, max_size=4), outcomes, st.integers(0, 4), st.booleans())
-def test_whatever_others_do_meanwhile_nothing_counts_twice_and_nothing_is_lost_unsaid(
-    verbs, rounds, troubles, length, token
-):
+def test_nothing_is_counted_twice_or_lost_silently_whatever_others_write(verbs, rounds, troubles, length, token):
     server = Watched(status={"log": [{"id": f"old {n}"} for n in range(length)][-3:]})
     server.foreign(lambda d: d.update(total=0))
     added = 0
@@ -183,8 +181,8 @@ def test_whatever_others_do_meanwhile_nothing_counts_twice_and_nothing_is_lost_u
 
 
 @pytest.mark.parametrize("code", [403, 422])
-def test_a_refused_repetition_of_a_write_without_an_answer_is_not_certain(code):
-    """The first request may still be applied, and what must not be repeated is kept by nobody else."""
+def test_a_refused_retry_after_a_lost_answer_leaves_the_outcome_unknown(code):
+    """The first request may still be applied, and mutations that must not be repeated are kept nowhere else."""
     server = ScriptedServer(status={"total": 0})
     server.on_write += [never_arrived(), refused(api_error(code, "Invalid" if code == 422 else "Forbidden"))]
     with pytest.raises(StatusOutcomeUnknown, match="its repetition was refused") as caught, batcher(server) as status:
@@ -193,7 +191,7 @@ def test_a_refused_repetition_of_a_write_without_an_answer_is_not_certain(code):
 
 
 @pytest.mark.parametrize("code", [403, 422])
-def test_a_refused_repetition_is_certain_where_repeating_is_harmless(code):
+def test_a_refused_retry_is_a_refusal_if_repeating_is_harmless(code):
     server = ScriptedServer(status={})
     server.on_write += [never_arrived(), refused(api_error(code, "Invalid" if code == 422 else "Forbidden"))]
     with pytest.raises(StatusError) as caught, batcher(server) as status:
@@ -202,7 +200,7 @@ def test_a_refused_repetition_is_certain_where_repeating_is_harmless(code):
 
 
 @pytest.mark.parametrize("code", [403, 422])
-def test_a_token_that_shows_that_nothing_was_applied_makes_a_refusal_certain(code):
+def test_a_refusal_is_certain_if_the_token_shows_that_nothing_was_applied(code):
     server = ScriptedServer(status={"total": 0})
     server.on_write += [never_arrived(), refused(api_error(code, "Invalid" if code == 422 else "Forbidden"))]
     server.on_read.append(foreign(lambda status: status.update(other=1)))

@@ -1,4 +1,4 @@
-"""What each verb does to a status, and what it refuses."""
+"""The verbs: what each does to a status, and what it refuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.status.scripted import ScriptedServer, lost, meanwhile
 
 
 def recorded(status: dict[str, Any], *calls: Any, **options: Any) -> dict[str, Any]:
-    """Return what the server holds after a block with these calls."""
+    """Return the stored status after a block with these calls."""
     server = ScriptedServer(status=status)
     with StatusBatcher(server.blocking_writer(), server.document(), **options) as batcher:
         for call in calls:
@@ -25,7 +25,7 @@ def recorded(status: dict[str, Any], *calls: Any, **options: Any) -> dict[str, A
 
 
 def refused(status: dict[str, Any], call: Any, error: type[Exception], match: str | None = None) -> None:
-    """The call raises, and the block goes on as if it had not been made."""
+    """The call raises, and the block continues as if it had not been made."""
     server = ScriptedServer(status=status)
     with StatusBatcher(server.blocking_writer(), server.document()) as batcher:
         with pytest.raises(error, match=match):
@@ -37,14 +37,14 @@ def refused(status: dict[str, Any], call: Any, error: type[Exception], match: st
 # set
 
 
-def test_set_takes_keywords_a_path_or_a_mapping():
+def test_set_accepts_keywords_a_path_or_a_mapping():
     assert recorded({}, lambda s: s.set(phase="Ready", size=3)) == {"phase": "Ready", "size": 3}
     assert recorded({}, lambda s: s.set("a.b.c", 1)) == {"a": {"b": {"c": 1}}}
     assert recorded({}, lambda s: s.set(("a", "b.c/d"), 1)) == {"a": {"b.c/d": 1}}
     assert recorded({}, lambda s: s.set({"phase": "Ready"})) == {"phase": "Ready"}
 
 
-def test_set_replaces_nested_values_whole():
+def test_set_replaces_nested_values_as_a_whole():
     assert recorded({"a": {"b": 1, "c": 2}, "l": [1, 2]}, lambda s: s.set(a={"b": 3}, l=[3])) == {
         "a": {"b": 3},
         "l": [3],
@@ -55,7 +55,7 @@ def test_set_to_none_removes():
     assert recorded({"error": "x", "a": 1}, lambda s: s.set(error=None)) == {"a": 1}
 
 
-def test_set_of_an_untyped_object_takes_names_as_they_are():
+def test_set_of_an_untyped_object_keeps_names_as_they_are():
     assert recorded({}, lambda s: s.set(total_size=1)) == {"total_size": 1}
 
 
@@ -63,7 +63,7 @@ def test_a_field_named_overwrite_is_set_by_its_path():
     assert recorded({}, lambda s: s.set("overwrite", 1)) == {"overwrite": 1}
 
 
-def test_a_field_may_have_any_other_name_of_an_argument():
+def test_a_field_may_have_the_name_of_any_other_argument():
     assert recorded({}, lambda s: s.set(target=1, value=2, model=3, path=4, self=5)) == {
         "target": 1,
         "value": 2,
@@ -73,7 +73,7 @@ def test_a_field_may_have_any_other_name_of_an_argument():
     }
 
 
-def test_observed_generation_only_rises():
+def test_observed_generation_never_decreases():
     assert recorded({"observedGeneration": 5}, lambda s: s.set(observedGeneration=4)) == {"observedGeneration": 5}
     assert recorded({"observedGeneration": 5}, lambda s: s.set(observedGeneration=6)) == {"observedGeneration": 6}
 
@@ -83,12 +83,12 @@ def test_set_needs_a_value_for_a_path():
     refused({}, lambda s: s.set(3), TypeError, "a model or a mapping, not a int")
 
 
-def test_a_path_through_something_that_is_no_object_is_refused_at_the_call():
+def test_a_path_through_a_value_other_than_an_object_is_refused_at_the_call():
     refused({"a": [1]}, lambda s: s.set("a.b", 1), PathError, "leads through 'a'")
     refused({"a": 1}, lambda s: s.increment("a.b"), PathError, "leads through")
     refused({"a": 1}, lambda s: s.append("a.b.c", 1), PathError, "leads through")
-    refused({}, lambda s: s.set("", 1), PathError, "is no path")
-    refused({}, lambda s: s.set("a..b", 1), PathError, "is no path")
+    refused({}, lambda s: s.set("", 1), PathError, "is not a valid path")
+    refused({}, lambda s: s.set("a..b", 1), PathError, "is not a valid path")
 
 
 # Values.
@@ -105,7 +105,7 @@ class Point:
 
 
 class Model:
-    """As much of a pydantic model as is looked at."""
+    """The part of a pydantic model that the batcher uses."""
 
     def model_dump(self, *, mode: str, by_alias: bool, exclude_unset: bool) -> dict[str, Any]:
         assert (mode, by_alias, exclude_unset) == ("json", True, True)
@@ -144,15 +144,15 @@ def test_values_become_json():
 @pytest.mark.parametrize(
     ("value", "error", "match"),
     [
-        (object(), TypeError, r"x is a object, which is no JSON"),
+        (object(), TypeError, r"x is a object, which JSON cannot represent"),
         ({"a": [1, object()]}, TypeError, r"x\.a\[1\] is a object"),
-        ({1: 2}, TypeError, "only texts as keys"),
-        (math.nan, ValueError, "no finite number"),
-        (math.inf, ValueError, "no finite number"),
-        (datetime(2026, 1, 1), ValueError, r"without time zone; write datetime.now\(UTC\)"),  # noqa: DTZ001 - on purpose
+        ({1: 2}, TypeError, "keys are strings"),
+        (math.nan, ValueError, "not a finite number"),
+        (math.inf, ValueError, "not a finite number"),
+        (datetime(2026, 1, 1), ValueError, r"without a time zone; write datetime.now\(UTC\)"),  # noqa: DTZ001 - on purpose
     ],
 )
-def test_a_value_that_json_cannot_say_is_refused_at_the_call(value, error, match):
+def test_a_value_that_json_cannot_represent_is_refused_at_the_call(value, error, match):
     refused({}, lambda s: s.set("x", value), error, match)
 
 
@@ -168,7 +168,7 @@ def test_a_recorded_value_is_a_copy():
     assert recorded({}, calls) == {"x": {"a": [1, 3]}, "l": [{"a": [1]}]}
 
 
-def test_current_is_a_copy_with_everything_recorded_laid_over():
+def test_current_is_a_copy_with_everything_recorded_applied():
     server = ScriptedServer(status={"a": 1})
     with StatusBatcher(server.blocking_writer(), server.document()) as status:
         assert status.current == {"a": 1}
@@ -179,7 +179,7 @@ def test_current_is_a_copy_with_everything_recorded_laid_over():
     assert status.current == {"a": 2, "l": [1]}
 
 
-def test_get_reads_one_field_with_everything_recorded_laid_over():
+def test_get_returns_one_field_with_everything_recorded_applied():
     server = ScriptedServer(status={"a": {"b": 1}, "l": [1], "none": None})
     with StatusBatcher(server.blocking_writer(), server.document()) as status:
         assert (status.get("a.b"), status.get(("a", "b"))) == (1, 1)
@@ -192,7 +192,7 @@ def test_get_reads_one_field_with_everything_recorded_laid_over():
         status.get("")
 
 
-def test_get_knows_what_an_earlier_checkpoint_wrote():
+def test_get_returns_what_an_earlier_checkpoint_wrote():
     server = ScriptedServer(status={"n": 1})
     with StatusBatcher(server.blocking_writer(), server.document()) as status:
         status.increment("n")
@@ -215,7 +215,7 @@ def test_merge_of_nothing_records_nothing():
     assert recorded({"a": 1}, lambda s: s.merge({}), lambda s: s.merge()) == {"a": 1}
 
 
-def test_merge_takes_objects_only():
+def test_merge_accepts_only_objects():
     refused({}, lambda s: s.merge("a", 1), TypeError, "merge takes an object")
     refused({}, lambda s: s.merge("a"), TypeError, "merge takes an object")
 
@@ -223,12 +223,12 @@ def test_merge_takes_objects_only():
 # append, upsert
 
 
-def test_append_makes_the_list_and_keeps_the_last():
+def test_append_creates_the_list_and_keeps_the_last_items():
     status = recorded({}, *[lambda s, n=n: s.append("a.log", n, keep_last=3) for n in range(5)])
     assert status == {"a": {"log": [2, 3, 4]}}
 
 
-def test_what_keep_last_drops_is_counted_once_however_often_it_is_computed(server):
+def test_entries_dropped_by_keep_last_are_counted_once(server):
     server.status = {"log": [1, 2, 3]}
     server.on_write.append(lambda s, execute: (s.annotate(), execute())[1])
     with StatusBatcher(server.blocking_writer(), server.document()) as status:
@@ -237,14 +237,14 @@ def test_what_keep_last_drops_is_counted_once_however_often_it_is_computed(serve
     assert status.statistics().trimmed == 2
 
 
-def test_what_keep_last_drops_can_be_counted_in_the_status():
+def test_entries_dropped_by_keep_last_can_be_counted_in_the_status():
     appends = [lambda s, n=n: s.append("log", n, keep_last=3, count_dropped="dropped.log") for n in range(5)]
     assert recorded({}, *appends) == {"log": [2, 3, 4], "dropped": {"log": 2}}
     assert recorded({"log": [8, 9], "dropped": {"log": 7}}, *appends) == {"log": [2, 3, 4], "dropped": {"log": 11}}
     assert recorded({}, appends[0]) == {"log": [0]}
 
 
-def test_the_count_of_what_was_dropped_adds_up_over_a_conflict(server):
+def test_the_count_of_dropped_entries_adds_up_over_a_conflict(server):
     server.status = {"log": ["a", "b"], "dropped": 3}
     server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d.update(log=["a", "b", "c"], dropped=5))))
     with StatusBatcher(server.blocking_writer(), server.document()) as status:
@@ -253,7 +253,7 @@ def test_the_count_of_what_was_dropped_adds_up_over_a_conflict(server):
     assert status.statistics().trimmed == 2
 
 
-def test_a_count_of_what_was_dropped_needs_a_bound_and_a_number():
+def test_a_count_of_dropped_entries_needs_a_bound_and_a_number():
     with pytest.raises(ValueError, match="give both"):
         recorded({}, lambda s: s.append("log", 1, count_dropped="dropped"))
     status = {"log": [1], "dropped": "many"}
@@ -261,7 +261,7 @@ def test_a_count_of_what_was_dropped_needs_a_bound_and_a_number():
         recorded(status, lambda s: s.append("log", 2, keep_last=1, count_dropped="dropped"))
 
 
-def test_append_with_a_key_adds_nothing_when_the_key_is_there():
+def test_append_with_a_key_adds_nothing_if_the_key_exists():
     item = {"channel": "a", "attempt": 1, "result": "ok"}
     status = recorded(
         {"log": [{"channel": "a", "attempt": 1}]},
@@ -286,7 +286,7 @@ def test_a_key_of_1_is_not_a_key_of_true():
     assert status == {"l": [{"id": True}, {"id": 1}]}
 
 
-def test_lists_refuse_what_they_cannot_hold():
+def test_lists_refuse_unsupported_values():
     refused({"log": 1}, lambda s: s.append("log", 1), TypeError, "holds a int, not a list")
     refused({"log": {}}, lambda s: s.upsert("log", {"a": 1}, key="a"), TypeError, "holds a dict, not a list")
     refused({}, lambda s: s.append("log", 1, keep_last=0), ValueError, "keep_last must be 1 or more")
@@ -307,7 +307,7 @@ def test_increment_counts_from_zero():
     assert recorded({"n": 1.5}, lambda s: s.increment("n", -0.5)) == {"n": 1.0}
 
 
-def test_increment_refuses_what_is_no_number():
+def test_increment_refuses_anything_but_numbers():
     refused({"n": "1"}, lambda s: s.increment("n"), TypeError, "holds a str, not a number")
     refused({"n": True}, lambda s: s.increment("n"), TypeError, "holds a bool, not a number")
     refused({}, lambda s: s.increment("n", True), TypeError, "not a bool")
@@ -315,7 +315,7 @@ def test_increment_refuses_what_is_no_number():
     refused({}, lambda s: s.increment("n", math.inf), ValueError, "finite")
 
 
-def test_remove_of_what_is_not_there_is_no_change():
+def test_removing_a_missing_field_is_not_a_change():
     assert recorded({"a": {"b": 1}, "c": 1}, lambda s: s.remove("a.b"), lambda s: s.remove("x.y")) == {"a": {}, "c": 1}
 
 
@@ -331,7 +331,7 @@ def test_items_of_a_list_are_removed_by_their_members():
     assert recorded({}, lambda s: s.remove("list", item={"name": "c"})) == {}
 
 
-def test_removing_an_item_leaves_what_others_added_and_may_be_repeated(server):
+def test_removing_an_item_leaves_other_writers_items_and_may_be_repeated(server):
     server.status = {"list": [{"name": "a"}, {"name": "b"}]}
     server.on_write.append(meanwhile(lambda s: s.foreign(lambda d: d["list"].append({"name": "theirs"}))))
     server.on_write.append(lost())
@@ -342,7 +342,7 @@ def test_removing_an_item_leaves_what_others_added_and_may_be_repeated(server):
     assert [item["name"] for item in server.status["list"]] == ["b", "theirs", "more"]
 
 
-def test_removing_items_refuses_what_is_no_list_and_what_names_nothing():
+def test_removing_items_refuses_non_lists_and_empty_members():
     with pytest.raises(TypeError, match="'a' holds a int, not a list"):
         recorded({"a": 1}, lambda s: s.remove("a", item={"name": "x"}))
     for item in ({}, "x"):
@@ -350,7 +350,7 @@ def test_removing_items_refuses_what_is_no_list_and_what_names_nothing():
             recorded({}, lambda s, i=item: s.remove("a", item=i))
 
 
-def test_the_transition_time_moves_only_when_the_status_flips():
+def test_the_transition_time_changes_only_with_the_conditions_status():
     earlier = "2020-01-01T00:00:00Z"
     ready = {"type": "Ready", "status": "True", "reason": "A", "message": "a", "lastTransitionTime": earlier}
     server = ScriptedServer(status={"conditions": [ready]}, generation=4)
@@ -367,7 +367,7 @@ def test_the_transition_time_moves_only_when_the_status_flips():
     assert server.status["conditions"][0]["lastTransitionTime"] != earlier
 
 
-def test_the_same_condition_again_is_no_change():
+def test_the_same_condition_again_is_not_a_change():
     server = ScriptedServer()
     for _ in range(2):
         with StatusBatcher(server.blocking_writer(), server.document()) as status:
@@ -375,7 +375,7 @@ def test_the_same_condition_again_is_no_change():
     assert len(server.writes) == 1
 
 
-def test_a_condition_speaks_of_the_generation_that_was_read_and_never_goes_back():
+def test_a_condition_has_the_generation_that_was_read_which_never_decreases():
     ready = {"type": "Ready", "status": "True", "reason": "A", "message": "", "observedGeneration": 9}
     server = ScriptedServer(
         status={"conditions": [{**ready, "lastTransitionTime": "2020-01-01T00:00:00Z"}]}, generation=4
@@ -385,7 +385,7 @@ def test_a_condition_speaks_of_the_generation_that_was_read_and_never_goes_back(
     assert server.status["conditions"][0]["observedGeneration"] == 9
 
 
-def test_a_condition_of_a_kind_without_generation_has_none():
+def test_a_condition_of_a_kind_without_a_generation_has_none():
     server = ScriptedServer()
     obj = server.document()
     del obj["metadata"]["generation"]
@@ -404,13 +404,13 @@ def test_conditions_refuse_what_the_api_refuses():
     refused({}, lambda s: s.set_condition("Ready", "yes", reason="A"), ValueError, "must be a bool")
     refused({}, lambda s: s.set_condition("Ready", True, reason=""), ValueError, "needs a reason")
     refused({"conditions": {}}, lambda s: s.set_condition("Ready", True, reason="A"), TypeError, "not a list")
-    refused({"conditions": [1]}, lambda s: s.set_condition("Ready", True, reason="A"), TypeError, "no objects")
+    refused({"conditions": [1]}, lambda s: s.set_condition("Ready", True, reason="A"), TypeError, "not objects")
 
 
 # mutate
 
 
-def test_mutate_changes_a_private_copy_and_what_it_returns_is_ignored():
+def test_mutate_changes_a_private_copy_and_its_return_value_is_ignored():
     seen = []
     status = recorded({"queue": [1, 2]}, lambda s: s.mutate(lambda d: seen.append(d) or d["queue"].pop(0)))
     assert status == {"queue": [2]}
@@ -426,15 +426,15 @@ def test_a_function_that_raises_is_not_recorded():
     refused({"a": 1}, lambda s: s.mutate(halfway), ZeroDivisionError)
 
 
-def test_mutate_takes_plain_functions_only():
+def test_mutate_accepts_only_plain_functions():
     async def coroutine(status: dict[str, Any]) -> None: ...
 
     refused({}, lambda s: s.mutate(coroutine), TypeError, "plain function")
     refused({}, lambda s: s.mutate({"a": 1}), TypeError, "takes a function")
-    refused({}, lambda s: s.mutate(lambda d: d.update(x=object())), TypeError, "no JSON")
+    refused({}, lambda s: s.mutate(lambda d: d.update(x=object())), TypeError, "JSON cannot represent")
 
 
-def test_a_function_may_call_verbs_of_its_own_batcher_without_hanging():
+def test_a_function_may_call_verbs_of_its_batcher_without_a_deadlock():
     def calls(status: Any) -> None:
         status.mutate(lambda d: d.update(n=len(status.current)))
 
@@ -459,10 +459,10 @@ def test_verbs_outside_the_block_are_refused():
     assert server.writes == []
 
 
-def test_a_batcher_is_entered_once():
+def test_a_batcher_can_be_entered_only_once():
     server = ScriptedServer()
     status = StatusBatcher(server.blocking_writer(), server.document())
-    with status, pytest.raises(RuntimeError, match="entered once"):
+    with status, pytest.raises(RuntimeError, match="entered only once"):
         status.__enter__()
 
 
@@ -470,9 +470,8 @@ def test_a_batcher_is_entered_once():
     ("options", "match"),
     [
         ({"strategy": "put"}, "'merge', 'update' or 'apply'"),
-        ({"strategy": "update", "subresource": "auto"}, "goes with subresource='status'"),
+        ({"subresource": "auto"}, "must be 'status' or None"),
         ({"strategy": "update", "subresource": None}, "goes with subresource='status'"),
-        ({"strategy": "update", "conditional": False}, "goes with strategy='merge'"),
         ({"on_error": "ignore"}, "'flush', 'ledgers' or 'discard'"),
         ({"flush_timeout": 0}, "more than 0 seconds"),
         ({"flush_timeout": math.nan}, "more than 0 seconds"),

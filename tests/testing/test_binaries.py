@@ -1,4 +1,4 @@
-"""Finding and building the binaries of a control plane, with a Go that only pretends."""
+"""Finding and building the binaries of a control plane, with a fake Go."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def program(path: Path, text: str = "#!/bin/sh\n") -> None:
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pretend a Go, an empty cache and no KUBEBUILDER_ASSETS; return the file with Go's calls."""
+    """Set up a fake Go, an empty cache and no KUBEBUILDER_ASSETS; return the file with Go's calls."""
     program(tmp_path / "go" / "go", GO)
     monkeypatch.setenv("PATH", f"{tmp_path / 'go'}:/usr/bin:/bin")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -45,7 +45,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "calls"
 
 
-def test_kubebuilder_assets_come_first(calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubebuilder_assets_take_precedence(calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("etcd", "kube-apiserver"):
         program(tmp_path / "assets" / name)
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
@@ -54,7 +54,7 @@ def test_kubebuilder_assets_come_first(calls: Path, tmp_path: Path, monkeypatch:
     assert not calls.exists()
 
 
-def test_incomplete_kubebuilder_assets_are_an_error_and_not_passed_over(
+def test_incomplete_kubebuilder_assets_are_an_error_and_not_ignored(
     calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build()
@@ -66,7 +66,7 @@ def test_incomplete_kubebuilder_assets_are_an_error_and_not_passed_over(
         find_or_build()
 
 
-def test_without_binaries_one_line_says_how_to_get_them(calls: Path) -> None:
+def test_missing_binaries_are_reported_in_one_line_with_the_remedy(calls: Path) -> None:
     with pytest.raises(BinariesMissing) as caught:
         binaries_path()
     text = str(caught.value)
@@ -76,7 +76,7 @@ def test_without_binaries_one_line_says_how_to_get_them(calls: Path) -> None:
     assert "\n" not in text
 
 
-def test_without_go_one_line_says_how_to_get_either(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_go_is_reported_in_one_line_with_the_remedies(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(BinariesMissing) as caught:
         build()
@@ -84,7 +84,7 @@ def test_without_go_one_line_says_how_to_get_either(calls: Path, monkeypatch: py
     assert "\n" not in str(caught.value)
 
 
-def test_they_are_built_into_the_user_s_cache_once(calls: Path, tmp_path: Path) -> None:
+def test_binaries_are_built_once_into_the_users_cache(calls: Path, tmp_path: Path) -> None:
     path = build()
     assert path == find_or_build() == build() == binaries_path()
     assert path.parent.parent == tmp_path / "cache" / "kube-reconciler" / "envtest"
@@ -100,7 +100,7 @@ def test_the_module_of_the_package_is_not_built_in(calls: Path) -> None:
     assert "/reconciler/testing/" not in calls.read_text()
 
 
-def test_who_comes_while_another_builds_waits_for_it(calls: Path) -> None:
+def test_a_second_builder_waits_for_the_first(calls: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         paths = {future.result() for future in [pool.submit(build) for _ in range(4)]}
     assert len(paths) == 1
@@ -114,7 +114,7 @@ def test_processes_wait_for_each_other_too(calls: Path) -> None:
     assert len(calls.read_text().splitlines()) == 1
 
 
-def test_a_failed_build_tells_the_compiler_s_words_and_leaves_nothing(calls: Path, tmp_path: Path) -> None:
+def test_a_failed_build_reports_the_compilers_output_and_leaves_nothing(calls: Path, tmp_path: Path) -> None:
     program(tmp_path / "go" / "go", BROKEN_GO)
     with pytest.raises(BinariesMissing, match=r"go install' of the control plane failed: go: no such module$"):
         build()
@@ -124,7 +124,7 @@ def test_a_failed_build_tells_the_compiler_s_words_and_leaves_nothing(calls: Pat
     assert build() == binaries_path()
 
 
-def test_a_build_that_ends_without_words_tells_its_exit_code(calls: Path, tmp_path: Path) -> None:
+def test_a_failed_build_without_output_reports_its_exit_code(calls: Path, tmp_path: Path) -> None:
     program(tmp_path / "go" / "go", "#!/bin/sh\nexit 3\n")
     with pytest.raises(BinariesMissing, match="failed: exit code 3"):
         build()

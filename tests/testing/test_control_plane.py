@@ -1,4 +1,4 @@
-"""Starting, reaching and stopping a control plane: with programs that only pretend, and with the real ones."""
+"""Starting, using and stopping a control plane, with fake programs and with the real ones."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from reconciler.clock import SystemClock, use_clock
 from reconciler.errors import Forbidden, NotFound
 from reconciler.testing.control_plane import AuditRecord, BinariesMissing, ControlPlane, ControlPlaneFailed
 from reconciler.testing.control_plane.audit import read_audit_log
-from reconciler.testing.control_plane.keys import new_private_key
+from reconciler.testing.control_plane.plane import new_private_key
 
 
 def pretend(directory: Path, **programs: str) -> Path:
@@ -43,7 +43,7 @@ def is_empty(directory: Path) -> bool:
 
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return where control planes keep their data in this test."""
+    """Return the data directory of control planes in this test."""
     place = tmp_path / "scratch"
     place.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(place))
@@ -51,7 +51,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class UntilBothRun:
-    """A clock on which the time to start has passed once both programs run."""
+    """A clock that reaches the start timeout once both programs run."""
 
     now = staticmethod(SystemClock().now)
 
@@ -67,10 +67,10 @@ class UntilBothRun:
 
 
 class TestWithProgramsThatPretend:
-    def test_a_program_that_ends_at_once_is_named_with_its_last_words(self, tmp_path: Path, scratch: Path) -> None:
+    def test_a_program_that_exits_immediately_is_reported_with_its_output(self, tmp_path: Path, scratch: Path) -> None:
         binaries = pretend(tmp_path, etcd="exec sleep 60", kube_apiserver="echo 'no such flag: --x' >&2; exit 1")
         with pytest.raises(
-            ControlPlaneFailed, match=r"^kube-apiserver ended at once; it said last: no such flag: --x$"
+            ControlPlaneFailed, match=r"^kube-apiserver exited immediately; its last output: no such flag: --x$"
         ):
             ControlPlane(binaries=binaries).start()
         assert is_empty(scratch)
@@ -83,14 +83,14 @@ class TestWithProgramsThatPretend:
         )
         with (
             use_clock(UntilBothRun(tmp_path)),
-            pytest.raises(ControlPlaneFailed, match=r"did not serve within 60 s; it said last: starting"),
+            pytest.raises(ControlPlaneFailed, match=r"did not serve within 60 s; its last output: starting"),
         ):
             ControlPlane(binaries=binaries).start()
         assert is_empty(scratch)
         assert not still_there(tmp_path / "etcd.pid")
         assert not still_there(tmp_path / "server.pid")
 
-    def test_a_port_that_was_taken_meanwhile_means_another_try(self, tmp_path: Path, scratch: Path) -> None:
+    def test_a_port_taken_by_another_program_causes_another_attempt(self, tmp_path: Path, scratch: Path) -> None:
         binaries = pretend(
             tmp_path,
             etcd=f"echo \"$@\" >> {tmp_path}/calls; echo 'listen: address already in use'; exit 1",
@@ -129,10 +129,10 @@ class TestWithProgramsThatPretend:
         assert not still_there(tmp_path / "etcd.pid")
         assert is_empty(scratch)
 
-    def test_a_program_that_ignores_the_request_to_end_is_killed(
+    def test_a_program_that_ignores_sigterm_is_killed(
         self, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("reconciler.testing.control_plane.running._PATIENCE", 0.1)
+        monkeypatch.setattr("reconciler.testing.control_plane.process._PATIENCE", 0.1)
         stubborn = "trap '' TERM; echo $$ > {}; while :; do sleep 1; done"
         binaries = pretend(
             tmp_path,
@@ -144,10 +144,10 @@ class TestWithProgramsThatPretend:
         assert not still_there(tmp_path / "etcd.pid")
         assert not still_there(tmp_path / "server.pid")
 
-    def test_what_needs_a_running_server_says_so(self) -> None:
+    def test_methods_that_need_a_running_server_raise(self) -> None:
         plane = ControlPlane()
         for use in (lambda: plane.url, lambda: plane.kubeconfig_path, plane.kubeconfig, plane.client, plane.audit):
-            with pytest.raises(RuntimeError, match="does not run: use it inside of its block"):
+            with pytest.raises(RuntimeError, match="is not running: use it inside its block"):
                 use()
         plane.stop()
 
@@ -181,7 +181,7 @@ def test_the_audit_log_is_read_up_to_the_line_that_is_being_written(tmp_path: Pa
     assert (second.resource, second.code, second.user) == ("", 0, "")
 
 
-def test_a_body_that_cannot_be_decoded_takes_no_record_away(tmp_path: Path) -> None:
+def test_a_body_that_cannot_be_decoded_does_not_lose_the_record(tmp_path: Path) -> None:
     stamp = "2026-01-01T00:00:00Z"
     entry = f'{{"verb":"create","stage":"ResponseComplete","requestURI":"/x","requestReceivedTimestamp":"{stamp}"'
     deep = '{"a":' * 2000 + "1" + "}" * 2000
@@ -190,7 +190,7 @@ def test_a_body_that_cannot_be_decoded_takes_no_record_away(tmp_path: Path) -> N
 
 
 async def once_allowed(client: Client, name: str) -> str:
-    """Read a ConfigMap as soon as the server knows of the right to do so, which it hears of by a watch."""
+    """Read a ConfigMap as soon as the server has received the permission, which reaches it through a watch."""
     for _ in range(500):
         with contextlib.suppress(Forbidden):
             return (await client.get("v1/ConfigMap", name, "default")).name
@@ -199,7 +199,7 @@ async def once_allowed(client: Client, name: str) -> str:
 
 @pytest.mark.control_plane
 class TestTheRealOne:
-    async def test_it_serves_and_remembers_who_asked(self, control_plane: ControlPlane) -> None:
+    async def test_requests_are_served_and_audited_with_their_user(self, control_plane: ControlPlane) -> None:
         async with control_plane.client() as client:
             await client.create(
                 {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "remembered", "namespace": "default"}}
@@ -237,7 +237,7 @@ class TestTheRealOne:
         assert "namespace/default" in done.stdout.split()
         assert control_plane.kubeconfig_path.stat().st_mode & 0o077 == 0
 
-    async def test_a_second_one_beside_it_has_its_own_data_and_users_and_leaves_nothing(
+    async def test_a_second_control_plane_has_its_own_data_and_users_and_leaves_nothing(
         self, control_plane: ControlPlane
     ) -> None:
         rbac = "rbac.authorization.k8s.io"

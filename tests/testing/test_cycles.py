@@ -1,4 +1,4 @@
-"""The request log counts the writes of each cycle of this library's own controllers, exactly."""
+"""The request log counts the writes of each reconcile of this library's own controllers exactly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAPS = "v1/ConfigMap"
 
 
 class Busy(Reconciler):
-    """Write to another object: three times in the first cycle, twice in the next, half a second later."""
+    """A reconciler that writes another object: three times at first, then twice, half a second later."""
 
     def __init__(self, client: Client) -> None:
         self.writer = client
@@ -27,11 +27,11 @@ class Busy(Reconciler):
         for number in range(self.writes.pop(0)):
             patch = {"data": {f"left{len(self.writes)}": str(number)}}
             await self.writer.patch(MAPS, "target", "default", patch=patch)
-        # Less than the silence that ends a cycle of a client that sends no header.
+        # Less than the pause that ends a reconcile of a client without the header.
         return Result(requeue_after=0.5)
 
 
-async def test_cycles_are_told_apart_however_close_they_come(apiserver: APIServer, client: Client) -> None:
+async def test_reconciles_are_distinguished_however_close_they_are(apiserver: APIServer, client: Client) -> None:
     for name in ("target", "a"):
         await client.create(
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}}

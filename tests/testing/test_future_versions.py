@@ -1,4 +1,4 @@
-"""What a reader hears whose version is yet to come, as after a server lost its data: the same on both servers."""
+"""Watches from a version that does not exist yet, as after a server lost its data: the same on both servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reconciler.testing import Cluster
 MAPS = "v1/ConfigMap"
 
 
-async def test_a_watch_is_silent_until_its_version_is_passed_and_then_goes_on(cluster: Cluster) -> None:
+async def test_a_watch_from_a_future_version_is_silent_until_that_version_is_passed(cluster: Cluster) -> None:
     async def make() -> int:
         metadata = {"generateName": "map-", "namespace": cluster.namespace}
         made = await cluster.client.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
@@ -31,7 +31,7 @@ async def test_a_watch_is_silent_until_its_version_is_passed_and_then_goes_on(cl
         made = await make()
         passed += [made] if made > ahead else []
     async with asyncio.timeout(20):
-        while len(seen) < len(passed):  # noqa: ASYNC110 - it is the reader that is asked
+        while len(seen) < len(passed):  # noqa: ASYNC110 - polls the reader
             await asyncio.sleep(0.01)
     reader.cancel()
     await asyncio.gather(reader, return_exceptions=True)

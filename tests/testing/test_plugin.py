@@ -1,4 +1,4 @@
-"""The pytest plugin, as a project that uses it sees it."""
+"""The pytest plugin, in a project that uses it."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_without_the_option_marked_tests_are_skipped_with_the_reason_and_the_header_says_so(project: Path) -> None:
+def test_without_the_option_marked_tests_are_skipped_and_the_header_reports_it(project: Path) -> None:
     (project / "test_it.py").write_text(MARKED)
     code, output = pytest_in(project, "-rs")
     assert code == 0
@@ -79,12 +79,12 @@ def test_the_fixture_alone_skips_without_the_option(project: Path) -> None:
     assert "1 skipped" in output
 
 
-def test_a_project_without_such_tests_hears_nothing(project: Path) -> None:
+def test_a_project_without_marked_tests_gets_no_header_line(project: Path) -> None:
     (project / "test_it.py").write_text("def test_plain():\n    pass\n")
     assert "kube-apiserver" not in pytest_in(project)[1]
 
 
-def test_plain_tests_around_virtual_ones_leave_no_loop_open(project: Path) -> None:
+def test_plain_tests_next_to_virtual_ones_leave_no_loop_open(project: Path) -> None:
     (project / "test_it.py").write_text(PLAIN)
     code, output = pytest_in(project)
     assert code == 0, output
@@ -127,7 +127,7 @@ async def test_not_guarded(client, thing):
 """
 
 
-def test_the_status_guard_fails_the_test_whose_cycle_writes_twice_and_shows_both_stacks(project: Path) -> None:
+def test_the_status_guard_fails_a_test_whose_reconcile_writes_twice_and_shows_both_stacks(project: Path) -> None:
     (project / "test_it.py").write_text(GUARDED)
     code, output = pytest_in(project)
     assert code == 1
@@ -162,7 +162,7 @@ def test_plain():
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
-def test_the_mark_of_virtual_time_is_enough_in_each_mode_of_pytest_asyncio(project: Path, mode: str) -> None:
+def test_the_mark_virtual_time_is_enough_in_each_mode_of_pytest_asyncio(project: Path, mode: str) -> None:
     (project / "test_it.py").write_text(STRICT)
     code, output = pytest_in(project, "-o", f"asyncio_mode={mode}")
     assert (code, "4 passed" in output) == (0, True), output

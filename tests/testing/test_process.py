@@ -1,4 +1,4 @@
-"""A program of the control plane ends with the process that started it, however that ends."""
+"""A program of the control plane ends with the process that started it, in any case."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ time.sleep(1000)
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for a foreign process as Linux lets one")
 @pytest.mark.parametrize("forks", [False, True], ids=["alone", "with a forked child"])
-def test_a_program_and_its_directory_go_when_their_process_is_killed(tmp_path: Path, *, forks: bool) -> None:
+def test_program_and_directory_are_removed_when_their_process_is_killed(tmp_path: Path, *, forks: bool) -> None:
     directory = tmp_path / "plane"
     directory.mkdir()
     command = [sys.executable, "-c", _STARTS_ONE, str(directory), str(forks)]
@@ -41,7 +41,7 @@ def test_a_program_and_its_directory_go_when_their_process_is_killed(tmp_path: P
         with open_pidfd(program) as end:
             os.kill(owner.pid, signal.SIGKILL)
             owner.wait()
-            select.select([end], [], [])  # the test's own timeout ends the waiting
+            select.select([end], [], [])  # the test's own timeout ends the wait
         while directory.exists():  # the shell removes it after that
             os.sched_yield()
     finally:
@@ -64,7 +64,7 @@ def test_a_program_that_was_stopped_leaves_its_directory_and_no_shell(tmp_path: 
     process.stop(patience=10)
     process.stop(patience=10)
     assert (tmp_path / "sleep.log").exists()
-    assert process._executor.returncode == 0
+    assert process._watchdog.returncode == 0
     assert process.has_ended(within=0)
 
 
@@ -83,9 +83,9 @@ def test_a_program_that_cannot_be_started_leaves_no_shell(tmp_path: Path, monkey
     assert tmp_path.exists()
 
 
-def test_a_program_that_ended_by_itself_is_not_killed_again(tmp_path: Path) -> None:
-    """Its number may be another program's by then."""
+def test_a_program_that_has_exited_is_not_killed_again(tmp_path: Path) -> None:
+    """Its pid may have been reused."""
     process = Process(["true"], tmp_path / "log")
     assert process.has_ended(within=30)
-    assert process._executor.returncode == 0
+    assert process._watchdog.returncode == 0
     process.stop(patience=10)

@@ -1,4 +1,4 @@
-"""Virtual time: sleeping takes no time, stamps and timers move together."""
+"""Virtual time: sleeping takes no time; timestamps and timers advance together."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ async def waited() -> float:
 
 
 @pytest.mark.virtual_time
-async def test_a_marked_test_sleeps_an_hour_at_once() -> None:
+async def test_a_marked_test_sleeps_an_hour_in_no_time() -> None:
     clock = current_clock()
     wall, real = clock.now(), time.monotonic()
     await asyncio.sleep(3600)
@@ -30,7 +30,7 @@ async def test_a_marked_test_sleeps_an_hour_at_once() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_async_fixtures_of_a_marked_test_are_on_virtual_time(waited: float) -> None:
+async def test_async_fixtures_of_a_marked_test_use_virtual_time(waited: float) -> None:
     assert waited == 3600
 
 

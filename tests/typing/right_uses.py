@@ -1,4 +1,4 @@
-"""The public face, used as it is meant to be; mypy --strict and pyright accept every line.
+"""Correct uses of the public API; mypy --strict and pyright accept every line.
 
 Only the type checkers read this file; `test_typing.py` runs them.
 """
@@ -33,7 +33,7 @@ from reconciler import (
     Unstructured,
     Watch,
 )
-from reconciler.apiserver import APIServer
+from reconciler.apiserver import APIServer, Delay, Match, Refuse
 from reconciler.cache import CachedClient
 from reconciler.client import Written, retry_on_conflict
 from reconciler.events import EventRecorder
@@ -288,7 +288,7 @@ class OwnWriter:
 
 async def batcher_over_a_writer(obj: Any) -> None:
     writer: StatusWriter = OwnWriter()
-    async with StatusBatcher(writer, obj, conditional=False) as status:
+    async with StatusBatcher(writer, obj, subresource=None) as status:
         status.set(phase="Ready")
 
 
@@ -326,6 +326,7 @@ async def one_write() -> None:
         server.faults.add(lost=True, after_commit=True, method="PATCH", path="/apis/example.com/*")
         server.faults.add(cut_watches=True)
         server.faults.add(expired=True, verb="watch")
+        server.faults.add(Match(verb="patch"), Delay((0.1, 2.0)), Refuse(409), times=2, name="db1")
         server.cut_watches("databases")
         (entry,) = server.requests(verb="patch", subresource="status", name="db1")
         assert_type(entry.status, int)

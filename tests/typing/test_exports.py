@@ -1,4 +1,4 @@
-"""What is public: sorted, visible, resolvable, and loaded when it is used."""
+"""The public names: sorted, visible, resolvable, and loaded on first use."""
 
 import ast
 import importlib
@@ -54,7 +54,7 @@ def isort_order(name: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("module", ["reconciler", *ROOMS])
-def test_all_is_sorted_without_repetition_and_every_name_is_there(module: str) -> None:
+def test_all_is_sorted_without_duplicates_and_every_name_exists(module: str) -> None:
     loaded = importlib.import_module(module)
     names = loaded.__all__
     assert list(names) == sorted(set(names), key=isort_order)
@@ -73,7 +73,7 @@ def test_every_public_class_and_function_has_a_docstring_of_its_own(room: str) -
 
 
 def public_methods(package: str) -> Iterator[tuple[str, object, str]]:
-    """Yield name, function and docstring of what a public class of a package can be asked to do."""
+    """Yield name, function and docstring of the public methods and functions of a package."""
     loaded = importlib.import_module(package)
     for name in getattr(loaded, "__all__", ()):
         value = getattr(loaded, name)
@@ -97,7 +97,7 @@ def test_every_public_method_and_property_has_a_docstring(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_public_coroutine_says_what_cancellation_leaves_behind(package: str) -> None:
+def test_every_public_coroutine_documents_cancellation(package: str) -> None:
     silent = [
         name
         for name, function, text in public_methods(package)
@@ -108,11 +108,11 @@ def test_every_public_coroutine_says_what_cancellation_leaves_behind(package: st
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_package_says_what_it_is_for(package: str) -> None:
+def test_every_package_has_a_docstring(package: str) -> None:
     assert importlib.import_module(package).__doc__
 
 
-def test_all_of_the_package_is_what_is_visible() -> None:
+def test_dir_of_the_package_equals_all() -> None:
     assert dir(reconciler) == sorted(reconciler.__all__)
 
 
@@ -149,12 +149,12 @@ def test_a_light_name_loads_no_heavy_library(name: str) -> None:
 
 
 @pytest.mark.parametrize("room", ["backoff", "clock", "errors", "http", "meta", "status", "workqueue"])
-def test_a_light_room_loads_no_heavy_library(room: str) -> None:
+def test_a_light_package_loads_no_heavy_library(room: str) -> None:
     loaded = in_a_fresh_interpreter(f"import sys, reconciler.{room}; print(*sys.modules)").split()
     assert not set(loaded) & set(HEAVY)
 
 
-def test_every_room_can_be_imported_without_the_extras() -> None:
+def test_every_package_can_be_imported_without_the_extras() -> None:
     code = f"""
 import importlib, importlib.abc, sys
 class Missing(importlib.abc.MetaPathFinder):

@@ -1,4 +1,4 @@
-"""Both type checkers accept every right use and report every wrong one."""
+"""Both type checkers accept every correct use and report every wrong one."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ def test_pyright_accepts_the_right_uses_and_reports_the_wrong_ones() -> None:
 
 
 def test_without_the_ignore_comments_mypy_reports_exactly_the_lines_that_had_one(tmp_path: Path) -> None:
-    """The ignore comments stand for reports, and on nothing else."""
+    """Each ignore comment stands for one report."""
     lines = (HERE / "wrong_uses.py").read_text().splitlines()
     expected = {number for number, line in enumerate(lines, 1) if "# type: ignore[" in line}
     stripped = tmp_path / "stripped.py"

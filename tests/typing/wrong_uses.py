@@ -1,7 +1,7 @@
-"""Mistakes that a type checker has to find: one on each line that ends with an ignore comment.
+"""Mistakes that a type checker must find: one on each line that ends with an ignore comment.
 
-Only the type checkers read this file; `test_typing.py` runs them. An ignore comment that is not needed is an error for
-both, so the file passes exactly when every line is reported.
+Only the type checkers read this file; `test_typing.py` runs them. An unnecessary ignore comment is an error for both,
+so the file passes exactly if every line is reported.
 """
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
@@ -25,6 +25,7 @@ from reconciler import (
     StatusBatcher,
     Watch,
 )
+from reconciler.apiserver import Faults, Match, Refuse
 from reconciler.events import EventRecorder
 from reconciler.notification import Message, NotificationReconciler
 from reconciler.objects import PrinterColumn, rule, schema_extra
@@ -190,3 +191,11 @@ def the_rest(client: Client, obj: dict[str, Any]) -> None:
     EventRecorder(client, source="a").normal(obj, "Reason")  # type: ignore[call-arg]
     NotificationReconciler(channels=[NotAChannel()])  # type: ignore[list-item]
     NotificationReconciler(channels=[Silent()])  # type: ignore[list-item]
+
+
+def faults(faults: Faults) -> None:
+    faults.add(status="409")  # type: ignore[arg-type]
+    faults.add(state=409)  # type: ignore[call-arg]
+    faults.add(Refuse(409))  # type: ignore[arg-type]
+    faults.add(Match(verbs="patch"), Refuse(409))  # type: ignore[call-arg]
+    faults.chaos(status=409)  # type: ignore[call-arg]

@@ -1,4 +1,4 @@
-"""One entry a key: in hand or not, ready or waiting, reasons, priority."""
+"""One entry per key: in progress or not, ready or waiting, reasons, priority."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 
 import pytest
 
-from reconciler.workqueue import MAX_REASONS, PATIENCE, Run, WorkQueue
+from reconciler.workqueue import MAX_REASONS, STARVATION_LIMIT, InProgress, WorkQueue
 
 pytestmark = pytest.mark.virtual_time
 
 
 async def take(queue: WorkQueue[str]) -> str:
-    """Take a key that must be there now."""
+    """Get a key that must be ready now."""
     async with asyncio.timeout(0):
         return await queue.get()
 
 
 async def run(queue: WorkQueue[str]) -> str:
-    """Take a key that must be there now, and give it back."""
+    """Get a key that must be ready now, and mark it done."""
     key = await take(queue)
     queue.done(key)
     return key
@@ -41,7 +41,7 @@ async def nothing_to_take(queue: WorkQueue[str]) -> bool:
 # Exclusivity
 
 
-async def test_a_key_in_hand_is_not_handed_out_again() -> None:
+async def test_a_key_in_progress_is_not_returned_again() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     assert await take(queue) == "a"
@@ -49,7 +49,7 @@ async def test_a_key_in_hand_is_not_handed_out_again() -> None:
     assert await nothing_to_take(queue)
 
 
-async def test_other_keys_pass_one_that_is_in_hand() -> None:
+async def test_other_keys_overtake_a_key_in_progress() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await take(queue)
@@ -58,7 +58,7 @@ async def test_other_keys_pass_one_that_is_in_hand() -> None:
     assert await take(queue) == "b"
 
 
-async def test_added_while_in_hand_runs_once_more_after_done() -> None:
+async def test_added_while_in_progress_is_processed_once_more_after_done() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await take(queue)
@@ -69,7 +69,7 @@ async def test_added_while_in_hand_runs_once_more_after_done() -> None:
     assert await nothing_to_take(queue)
 
 
-async def test_added_while_in_hand_goes_to_the_tail() -> None:
+async def test_added_while_in_progress_goes_to_the_tail() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await take(queue)
@@ -79,7 +79,7 @@ async def test_added_while_in_hand_goes_to_the_tail() -> None:
     assert await run_all(queue) == ["b", "a"]
 
 
-async def test_a_waiting_worker_gets_the_key_that_was_added_while_in_hand() -> None:
+async def test_a_waiting_worker_gets_the_key_that_was_added_while_in_progress() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await take(queue)
@@ -91,28 +91,28 @@ async def test_a_waiting_worker_gets_the_key_that_was_added_while_in_hand() -> N
     assert await waiting == "a"
 
 
-async def test_done_of_a_key_that_is_not_in_hand_is_an_error() -> None:
+async def test_done_of_a_key_that_is_not_in_progress_is_an_error() -> None:
     queue: WorkQueue[str] = WorkQueue()
-    with pytest.raises(ValueError, match="'a' is not in hand"):
+    with pytest.raises(ValueError, match="'a' is not in progress"):
         queue.done("a")
     queue.add("a")
-    with pytest.raises(ValueError, match="'a' is not in hand"):
+    with pytest.raises(ValueError, match="'a' is not in progress"):
         queue.done("a")
     assert len(queue) == 1
 
 
-async def test_item_gives_the_key_back_whatever_happens() -> None:
+async def test_item_always_marks_the_key_done() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
 
     async def fail() -> None:
         async with queue.item() as key:
-            assert queue.run_of(key) is not None
+            assert queue.in_progress(key) is not None
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         await fail()
-    assert queue.run_of("a") is None
+    assert queue.in_progress("a") is None
     queue.add("a")
     assert await run(queue) == "a"
 
@@ -120,7 +120,7 @@ async def test_item_gives_the_key_back_whatever_happens() -> None:
 # Several adds, order
 
 
-async def test_several_adds_are_one_run() -> None:
+async def test_several_adds_are_processed_once() -> None:
     queue: WorkQueue[str] = WorkQueue()
     for _ in range(3):
         queue.add("a")
@@ -135,13 +135,13 @@ async def test_first_in_first_out() -> None:
     assert await run_all(queue) == ["c", "a", "b"]
 
 
-async def test_a_run_that_is_over_leaves_nothing_behind() -> None:
+async def test_a_processed_key_leaves_nothing_behind() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", reason="x", priority=5)
     await run(queue)
     queue.add("a")
     await take(queue)
-    assert queue.run_of("a") == Run("a", frozenset(), 0, asyncio.get_running_loop().time())
+    assert queue.in_progress("a") == InProgress("a", frozenset(), 0, asyncio.get_running_loop().time())
     queue.done("a")
     assert queue.keys() == []
 
@@ -190,7 +190,7 @@ async def test_a_delay_on_a_ready_key_changes_nothing() -> None:
     assert len(queue) == 0
 
 
-async def test_a_delay_while_in_hand_counts_from_the_add() -> None:
+async def test_a_delay_while_in_progress_counts_from_the_add() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await take(queue)
@@ -202,7 +202,7 @@ async def test_a_delay_while_in_hand_counts_from_the_add() -> None:
     assert asyncio.get_running_loop().time() == 10
 
 
-async def test_a_timer_that_ends_while_in_hand_runs_once_more_after_done() -> None:
+async def test_a_timer_that_expires_while_in_progress_is_processed_once_more_after_done() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await take(queue)
@@ -213,7 +213,7 @@ async def test_a_timer_that_ends_while_in_hand_runs_once_more_after_done() -> No
     assert await run(queue) == "a"
 
 
-async def test_a_run_by_event_leaves_no_timer_of_before() -> None:
+async def test_processing_clears_an_earlier_timer() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", after=10)
     queue.add("a")
@@ -252,7 +252,7 @@ async def test_waiting_keys_become_ready_in_the_order_of_their_times() -> None:
     assert await run_all(queue) == ["a", "b", "c"]
 
 
-async def test_more_timers_than_one_turn_serves_all_fire() -> None:
+async def test_more_timers_than_one_turn_processes_all_fire() -> None:
     queue: WorkQueue[int] = WorkQueue()
     for key in range(2500):
         queue.add(key, after=1)
@@ -289,7 +289,7 @@ async def test_the_loop_has_one_timer_for_any_number_of_keys(monkeypatch: pytest
 # Reasons
 
 
-async def test_a_run_knows_all_reasons_that_led_to_it() -> None:
+async def test_a_key_in_progress_has_all_its_reasons() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", after=10, reason="timer")
     queue.add("a", reason="event", priority=3)
@@ -298,20 +298,20 @@ async def test_a_run_knows_all_reasons_that_led_to_it() -> None:
     assert queue.reasons("a") == {"timer", "event", "resync"}
     await asyncio.sleep(2)
     await take(queue)
-    assert queue.run_of("a") == Run("a", frozenset({"timer", "event", "resync"}), 3, 2.0)
+    assert queue.in_progress("a") == InProgress("a", frozenset({"timer", "event", "resync"}), 3, 2.0)
     assert queue.reasons("a") == frozenset()
 
 
-async def test_reasons_while_in_hand_belong_to_the_next_run() -> None:
+async def test_reasons_while_in_progress_belong_to_the_next_processing() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", reason="first")
     await take(queue)
     queue.add("a", reason="second")
     assert queue.reasons("a") == {"second"}
-    assert queue.run_of("a") == Run("a", frozenset({"first"}), 0, 0.0)
+    assert queue.in_progress("a") == InProgress("a", frozenset({"first"}), 0, 0.0)
 
 
-async def test_retract_of_the_last_reason_takes_the_readiness() -> None:
+async def test_retract_of_the_last_reason_removes_the_key() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", reason="event")
     queue.add("b")
@@ -320,7 +320,7 @@ async def test_retract_of_the_last_reason_takes_the_readiness() -> None:
     assert await run_all(queue) == ["b"]
 
 
-async def test_retract_leaves_what_has_another_reason() -> None:
+async def test_retract_keeps_a_key_with_another_reason() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", reason="event")
     queue.add("a", reason="owned")
@@ -330,7 +330,7 @@ async def test_retract_leaves_what_has_another_reason() -> None:
     assert await run_all(queue) == ["a"]
 
 
-async def test_retract_leaves_an_add_that_gave_no_reason() -> None:
+async def test_retract_keeps_an_add_without_a_reason() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", reason="event")
     queue.add("a")
@@ -341,7 +341,7 @@ async def test_retract_leaves_an_add_that_gave_no_reason() -> None:
     assert len(queue) == 0
 
 
-async def test_retract_for_a_key_in_hand_drops_the_run_after_it() -> None:
+async def test_retract_for_a_key_in_progress_drops_the_next_processing() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", reason="event")
     await take(queue)
@@ -352,7 +352,7 @@ async def test_retract_for_a_key_in_hand_drops_the_run_after_it() -> None:
     assert queue.keys() == []
 
 
-async def test_retract_for_a_key_in_hand_leaves_foreign_reasons() -> None:
+async def test_retract_for_a_key_in_progress_keeps_other_reasons() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await take(queue)
@@ -375,7 +375,7 @@ async def test_a_delay_set_after_a_retract_holds() -> None:
     assert asyncio.get_running_loop().time() == 30
 
 
-async def test_retract_takes_a_timer_without_other_reason() -> None:
+async def test_retract_removes_a_timer_without_another_reason() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", after=1, reason="resync")
     assert queue.retract("a", "resync")
@@ -392,7 +392,7 @@ async def test_a_delayed_reason_on_a_ready_key_is_not_lost_by_a_retract() -> Non
     assert await run(queue) == "a"
 
 
-async def test_retract_of_what_is_not_there_changes_nothing() -> None:
+async def test_retract_of_an_unknown_reason_changes_nothing() -> None:
     queue: WorkQueue[str] = WorkQueue()
     assert not queue.retract("a", "event")
     queue.add("a", reason="one")
@@ -401,10 +401,10 @@ async def test_retract_of_what_is_not_there_changes_nothing() -> None:
     assert not queue.retract("a", "event")
     assert await take(queue) == "a"
     assert not queue.retract("a", "one")
-    assert queue.run_of("a") is not None
+    assert queue.in_progress("a") is not None
 
 
-async def test_reasons_beyond_the_limit_still_hold_the_key() -> None:
+async def test_reasons_beyond_the_limit_still_keep_the_key() -> None:
     queue: WorkQueue[str] = WorkQueue()
     for number in range(MAX_REASONS + 10):
         queue.add("a", reason=str(number))
@@ -458,7 +458,7 @@ async def test_a_waiting_key_becomes_ready_with_its_highest_priority() -> None:
     assert await run_all(queue) == ["a", "b"]
 
 
-async def test_the_priority_of_a_run_is_not_that_of_the_next() -> None:
+async def test_a_priority_applies_to_one_processing() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", priority=10)
     await take(queue)
@@ -468,7 +468,7 @@ async def test_the_priority_of_a_run_is_not_that_of_the_next() -> None:
     assert await run_all(queue) == ["b", "a"]
 
 
-async def test_a_key_in_hand_is_raised_for_its_next_run() -> None:
+async def test_a_key_in_progress_is_raised_for_its_next_processing() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await take(queue)
@@ -493,14 +493,14 @@ async def test_a_low_priority_does_not_starve() -> None:
     queue.add("high", priority=1)
     queue.add("low")
     order = []
-    for _ in range(PATIENCE + 2):
+    for _ in range(STARVATION_LIMIT + 2):
         key = await take(queue)
         order.append(key)
         if key == "high":
             queue.add("high", priority=1)
         queue.done(key)
-    assert order.index("low") == PATIENCE
-    assert order.count("high") == PATIENCE + 1
+    assert order.index("low") == STARVATION_LIMIT
+    assert order.count("high") == STARVATION_LIMIT + 1
 
 
 async def test_no_priority_starves_between_two_busy_ones() -> None:
@@ -509,7 +509,7 @@ async def test_no_priority_starves_between_two_busy_ones() -> None:
     queue.add("middle")
     queue.add("low", priority=-1)
     seen = set()
-    for _ in range(2 * PATIENCE + 2):
+    for _ in range(2 * STARVATION_LIMIT + 2):
         key = await take(queue)
         seen.add(key)
         if key != "middle":
@@ -518,9 +518,9 @@ async def test_no_priority_starves_between_two_busy_ones() -> None:
     assert seen == {"high", "middle", "low"}
 
 
-async def test_patience_counts_only_hand_outs_while_something_lower_waits() -> None:
+async def test_starvation_limit_counts_only_while_a_lower_priority_waits() -> None:
     queue: WorkQueue[str] = WorkQueue()
-    for _ in range(2 * PATIENCE):
+    for _ in range(2 * STARVATION_LIMIT):
         queue.add("high", priority=1)
         await run(queue)
     queue.add("low")
@@ -549,7 +549,7 @@ async def test_a_priority_counts_within_its_group_and_gains_nothing_over_others(
     assert [await queue.get() for _ in range(5)] == ["a2", "b2", "a3", "b1", "a1"]
 
 
-async def test_a_group_that_comes_to_a_thousand_keys_of_another_is_served_next() -> None:
+async def test_a_new_group_does_not_wait_for_a_thousand_keys_of_another() -> None:
     queue = fair(*(f"a{number}" for number in range(1000)))
     queue.done(await queue.get())
     queue.add("b")
@@ -557,7 +557,7 @@ async def test_a_group_that_comes_to_a_thousand_keys_of_another_is_served_next()
     assert {await queue.get(), await queue.get()} == {"a1", "b"}
 
 
-async def test_a_group_gains_nothing_by_coming_with_one_key_at_a_time() -> None:
+async def test_a_group_gains_nothing_by_adding_one_key_at_a_time() -> None:
     queue = fair(*(f"a{number}" for number in range(10)))
     order = []
     for _ in range(10):
@@ -568,7 +568,7 @@ async def test_a_group_gains_nothing_by_coming_with_one_key_at_a_time() -> None:
     assert order == ["a", "b"] * 5
 
 
-async def test_groups_that_are_done_leave_nothing_behind() -> None:
+async def test_empty_groups_leave_nothing_behind() -> None:
     queue = fair(*(f"{chr(97 + number % 20)}{number}" for number in range(100)))
     queue.retract("a0", "")
     while len(queue):

@@ -1,4 +1,4 @@
-"""Rate limiters: the delays, their composition, and what a duplicate costs."""
+"""Rate limiters: the delays, their composition, and the charge for a duplicate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reconciler.workqueue import (
     WithMaxWait,
     WorkQueue,
 )
-from reconciler.workqueue.limiters import when_duplicate
+from reconciler.workqueue.rate_limiters import when_duplicate
 
 
 def test_exponential_backoff_has_the_delays_of_controller_runtime() -> None:
@@ -30,7 +30,7 @@ def test_exponential_backoff_has_the_delays_of_controller_runtime() -> None:
     assert limiter.retries("a") == 20
 
 
-def test_exponential_backoff_keeps_each_key_apart_and_forgets_it_wholly() -> None:
+def test_exponential_backoff_counts_each_key_separately_and_forgets_it() -> None:
     limiter = ExponentialBackoff(1, 100)
     assert [limiter.when("a"), limiter.when("a"), limiter.when("b")] == [1, 2, 1]
     limiter.forget("a")
@@ -42,7 +42,7 @@ def test_exponential_backoff_keeps_each_key_apart_and_forgets_it_wholly() -> Non
     assert limiter._failures == {}
 
 
-def test_exponential_backoff_stays_at_its_maximum_for_ever() -> None:
+def test_exponential_backoff_stays_at_its_maximum() -> None:
     limiter = ExponentialBackoff(0.005, 1000)
     for _ in range(5000):
         delay = limiter.when("a")
@@ -62,7 +62,7 @@ def test_jitter_is_repeatable_by_its_seed_and_bounded() -> None:
 
 
 @pytest.mark.parametrize("numbers", [(-1, 10), (1, -1), (math.nan, 10), (1, math.inf), (1, math.nan)])
-def test_exponential_backoff_refuses_bad_numbers(numbers: tuple[float, float]) -> None:
+def test_exponential_backoff_rejects_invalid_numbers(numbers: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         ExponentialBackoff(*numbers)
 
@@ -76,7 +76,7 @@ def test_fast_slow_is_fast_a_few_times_and_then_slow() -> None:
     assert (limiter.retries("a"), limiter.when("a")) == (0, 0.1)
 
 
-def test_max_of_counts_with_all_and_takes_the_longest() -> None:
+def test_max_of_counts_in_each_limiter_and_returns_the_longest() -> None:
     fast, slow = ExponentialBackoff(1, 100), FastSlow(3, 3, 1)
     limiter = MaxOf(fast, slow)
     assert [limiter.when("a") for _ in range(3)] == [3, 3, 4]
@@ -85,7 +85,7 @@ def test_max_of_counts_with_all_and_takes_the_longest() -> None:
     assert (fast.retries("a"), slow.retries("a")) == (0, 0)
 
 
-def test_with_max_wait_caps() -> None:
+def test_with_max_wait_limits_the_delay() -> None:
     limiter = WithMaxWait(ExponentialBackoff(1, 1000), 5)
     assert [limiter.when("a") for _ in range(5)] == [1, 2, 4, 5, 5]
     assert limiter.retries("a") == 5
@@ -93,7 +93,7 @@ def test_with_max_wait_caps() -> None:
     assert limiter.when("a") == 1
 
 
-def test_limiters_say_what_they_cannot_do() -> None:
+def test_limiters_reject_invalid_numbers() -> None:
     with pytest.raises(ValueError, match="at least one"):
         MaxOf()
     with pytest.raises(ValueError, match="rate"):
@@ -119,7 +119,7 @@ async def test_token_bucket_gives_its_burst_and_then_its_rate() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_token_bucket_does_not_charge_a_duplicate_and_remembers_only_tokens_to_come() -> None:
+async def test_token_bucket_does_not_charge_a_duplicate_and_stores_only_future_tokens() -> None:
     limiter = TokenBucket(rate=1, burst=1)
     assert [limiter.when("a"), limiter.when("b"), limiter.when("c")] == [0, 1, 2]
     assert [limiter.when_duplicate("c") for _ in range(10)] == [2] * 10
@@ -146,7 +146,7 @@ async def test_a_flood_of_adds_of_one_key_does_not_slow_down_the_others(wrapped)
 
 
 @pytest.mark.virtual_time
-async def test_a_duplicate_counts_as_a_failure_but_does_not_pass_by_the_bucket() -> None:
+async def test_a_duplicate_counts_as_a_failure_and_waits_for_its_token() -> None:
     limiter = MaxOf(ExponentialBackoff(0.005, 1000), TokenBucket(rate=0.1, burst=1))
     queue: WorkQueue[str] = WorkQueue(rate_limiter=limiter)
     queue.add_rate_limited("other")
@@ -166,7 +166,7 @@ async def test_a_key_that_waits_for_another_reason_is_charged() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_each_run_is_charged_anew() -> None:
+async def test_each_processing_is_charged() -> None:
     queue: WorkQueue[str] = WorkQueue(rate_limiter=TokenBucket(rate=1, burst=1))
     queue.add_rate_limited("a")
     for _ in range(3):
@@ -177,7 +177,7 @@ async def test_each_run_is_charged_anew() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_add_rate_limited_waits_as_the_limiter_says_and_forget_starts_anew() -> None:
+async def test_add_rate_limited_waits_for_the_delay_and_forget_resets_it() -> None:
     queue: WorkQueue[str] = WorkQueue(rate_limiter=ExponentialBackoff(1, 1000))
     loop = asyncio.get_running_loop()
     times = []
@@ -186,7 +186,7 @@ async def test_add_rate_limited_waits_as_the_limiter_says_and_forget_starts_anew
         queue.add_rate_limited("a", reason="retry")
         async with queue.item() as key:
             times.append(loop.time() - before)
-            run = queue.run_of(key)
+            run = queue.in_progress(key)
             assert run is not None
             assert run.reasons == {"retry"}
     assert times == [1, 2, 4, 8]
@@ -197,7 +197,7 @@ async def test_add_rate_limited_waits_as_the_limiter_says_and_forget_starts_anew
 
 
 @pytest.mark.virtual_time
-async def test_an_event_runs_a_key_in_backoff_at_once_and_the_failures_stay() -> None:
+async def test_an_add_ends_the_backoff_and_keeps_the_failures() -> None:
     queue: WorkQueue[str] = WorkQueue(rate_limiter=ExponentialBackoff(10, 1000))
     queue.add_rate_limited("a")
     queue.add("a")
@@ -208,7 +208,7 @@ async def test_an_event_runs_a_key_in_backoff_at_once_and_the_failures_stay() ->
 
 
 @pytest.mark.virtual_time
-async def test_forget_leaves_what_is_pending() -> None:
+async def test_forget_keeps_what_is_pending() -> None:
     queue: WorkQueue[str] = WorkQueue(rate_limiter=ExponentialBackoff(10, 1000))
     queue.add_rate_limited("a")
     queue.forget("a")
@@ -279,7 +279,7 @@ def test_a_bucket_never_grants_more_than_burst_plus_rate(gaps: list[float], rate
 
 
 def _held_by(value: object, keys: set[str], seen: set[int]) -> bool:
-    """Return whether a limiter holds one of the keys anywhere."""
+    """Return whether a limiter refers to one of the keys anywhere."""
     if id(value) in seen:
         return False
     seen.add(id(value))
@@ -296,7 +296,7 @@ def _held_by(value: object, keys: set[str], seen: set[int]) -> bool:
     st.lists(st.tuples(st.sampled_from(["when", "duplicate", "forget"]), st.sampled_from(["k1", "k2", "k3", "k4"]))),
     st.sampled_from(["exponential", "fast", "bucket", "nested"]),
 )
-def test_limiter_holds_nothing_of_keys_that_are_forgotten(steps: list[tuple[str, str]], kind: str) -> None:
+def test_limiters_keep_nothing_of_forgotten_keys(steps: list[tuple[str, str]], kind: str) -> None:
     made: dict[str, RateLimiter] = {
         "exponential": ExponentialBackoff(1, 100),
         "fast": FastSlow(1, 10, 2),
@@ -332,7 +332,7 @@ def test_token_of_a_forgotten_key_stays_spent() -> None:
 
 @pytest.mark.virtual_time
 async def test_failure_after_a_forgotten_one_is_charged_again() -> None:
-    """Forgetting a key that waits must not let its next failure pass the bucket for nothing."""
+    """After a waiting key is forgotten, its next failure must take a token."""
     queue: WorkQueue[str] = WorkQueue(rate_limiter=TokenBucket(1, 1))
     queue.add_rate_limited("a")
     assert await queue.get() == "a"

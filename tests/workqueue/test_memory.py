@@ -1,4 +1,4 @@
-"""Two million operations on a queue, and what is left of them: nothing."""
+"""Two million operations on a queue, which leave nothing behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUNDS = 200_000
 
 
 async def work(queue: WorkQueue[tuple[str, int]], rounds: int, rng: random.Random) -> None:
-    """Use a key never seen before in each round, in every way there is."""
+    """Use a new key in each round, with every operation."""
     for number in range(rounds):
         key = ("key", rng.getrandbits(60))
         queue.add(key, after=rng.random(), reason="timer")
@@ -44,7 +44,7 @@ def new_queue() -> WorkQueue[tuple[str, int]]:
 
 async def test_two_million_operations_leave_memory_flat() -> None:
     queue, rng = new_queue(), random.Random(1)
-    await work(queue, ROUNDS // 100, rng)  # what is made once is there
+    await work(queue, ROUNDS // 100, rng)  # what is allocated once exists now
     gc.collect()
     before = sys.getallocatedblocks()
     await work(queue, ROUNDS, rng)
@@ -52,10 +52,10 @@ async def test_two_million_operations_leave_memory_flat() -> None:
     assert ROUNDS * OPERATIONS_A_ROUND == 2_000_000
     assert abs(sys.getallocatedblocks() - before) < 1000
     assert queue.keys() == []
-    assert queue.statistics().hand_outs == ROUNDS + ROUNDS // 100
+    assert queue.statistics().gets == ROUNDS + ROUNDS // 100
 
 
-async def test_a_backlog_that_was_worked_off_costs_nothing() -> None:
+async def test_a_processed_backlog_costs_nothing() -> None:
     queue = new_queue()
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""The queue against a model that is as naive as it can be, on virtual time, in an order that hypothesis chooses."""
+"""The queue against a naive model, on virtual time, in an order that hypothesis chooses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from reconciler.testing import virtual_time
 from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
 
-PATIENCE = 3
+STARVATION_LIMIT = 3
 KEYS = st.sampled_from("abcd")
 PRIORITIES = st.sampled_from([-100, 0, 0, 5])
 REASONS = st.sampled_from(["", "x", "y"])
@@ -26,9 +26,9 @@ DELAYS = st.sampled_from([0.5, 1.0, 2.0, 7.0])
 
 @dataclass
 class Key:
-    """Everything that the rules say about one key."""
+    """The state of one key."""
 
-    in_hand: bool = False
+    in_progress: bool = False
     run_reasons: set[str] = field(default_factory=set)
     ready: bool = False
     due: float | None = None
@@ -39,11 +39,11 @@ class Key:
 
 
 class Model:
-    """The rules in words of one syllable: look at all keys for everything."""
+    """The rules without any optimization: every operation looks at all keys."""
 
     def __init__(self, group_of: Callable[[str], str] | None = None) -> None:
         self.group_of = group_of
-        self.turns: list[str] = []  # groups that have keys to hand out, in the order of their turns
+        self.turns: list[str] = []  # groups with ready keys, in the order of their turns
         self.time = 0.0
         self.keys: dict[str, Key] = {key: Key() for key in "abcd"}
         self.failures = dict.fromkeys("abcd", 0)
@@ -70,19 +70,19 @@ class Model:
 
     def make_ready(self, key: Key) -> None:
         key.ready, key.due = True, None
-        if not key.in_hand:
+        if not key.in_progress:
             self.place(key)
 
     def add(self, name: str, after: float | None, priority: int, reason: str) -> None:
         key = self.keys[name]
-        promised = key.ready or (key.in_hand and after is None)
+        promised = key.ready or (key.in_progress and after is None)
         if self.stopped or (self.closing and not promised):
             self.dropped_adds += 1
             return
         raised = bool(key.reasons) and priority > key.priority
         key.priority = max(priority, key.priority) if key.reasons else priority
         key.reasons.add(reason)
-        if raised and key.ready and not key.in_hand:
+        if raised and key.ready and not key.in_progress:
             self.place(key)
         if key.ready:
             return
@@ -113,9 +113,9 @@ class Model:
         return True
 
     def candidates(self) -> list[str]:
-        return [name for name, key in self.keys.items() if key.ready and not key.in_hand]
+        return [name for name, key in self.keys.items() if key.ready and not key.in_progress]
 
-    def hand_out(self) -> str:
+    def pop(self) -> str:
         group = self.turns.pop(0)
         ready = [name for name in self.candidates() if self.group(name) == group]
         top = max(self.keys[name].priority for name in ready)
@@ -123,21 +123,21 @@ class Model:
         choice = [name for name in ready if self.keys[name].priority == top]
         if not lower:
             self.passed[group] = 0
-        elif self.passed.get(group, 0) < PATIENCE:
+        elif self.passed.get(group, 0) < STARVATION_LIMIT:
             self.passed[group] = self.passed.get(group, 0) + 1
         else:
             self.passed[group] = 0
             choice = lower
         name = min(choice, key=lambda name: self.keys[name].place)
         key = self.keys[name]
-        key.in_hand, key.run_reasons, key.reasons, key.ready = True, key.reasons, set(), False
+        key.in_progress, key.run_reasons, key.reasons, key.ready = True, key.reasons, set(), False
         self.turns.append(group)
         self.forget_empty_groups()
         return name
 
     def done(self, name: str) -> None:
         key = self.keys[name]
-        key.in_hand = False
+        key.in_progress = False
         if key.ready:
             self.place(key)
         self.drained()
@@ -164,7 +164,7 @@ class Model:
             self.stop()
 
     def drained(self) -> None:
-        if self.closing and not any(key.ready or key.in_hand for key in self.keys.values()):
+        if self.closing and not any(key.ready or key.in_progress for key in self.keys.values()):
             self.stop()
 
     def stop(self) -> None:
@@ -177,7 +177,7 @@ class Model:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Do the same to both, and compare."""
+    """Applies the same operations to the queue and the model, and compares them."""
 
     group_of: Callable[[str], str] | None = None
 
@@ -185,14 +185,14 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.stack = contextlib.ExitStack()
         self.stack.enter_context(virtual_time())
-        self.stack.enter_context(mock.patch("reconciler.workqueue.order.PATIENCE", PATIENCE))
+        self.stack.enter_context(mock.patch("reconciler.workqueue.ready.STARVATION_LIMIT", STARVATION_LIMIT))
         self.loop = asyncio.events.new_event_loop()
         self.stack.callback(self.loop.close)
         self.queue: WorkQueue[str] = self.run(self.make())
         self.model = Model(type(self).group_of)
         self.workers: list[asyncio.Task[str]] = []
         self.drains: list[asyncio.Task[None]] = []
-        self.in_hand: list[str] = []
+        self.in_progress: list[str] = []
 
     async def make(self) -> WorkQueue[str]:
         return WorkQueue(rate_limiter=ExponentialBackoff(1, 8), fair_by=type(self).group_of)
@@ -201,12 +201,12 @@ class QueueMachine(RuleBasedStateMachine):
         return self.loop.run_until_complete(coroutine)
 
     async def settle(self) -> None:
-        """Let workers take what is there; the model serves as many as wait."""
+        """Let workers get the ready keys; the model does the same for as many as wait."""
         for _ in range(5):
             await asyncio.sleep(0)
         expected = []
         while self.model.candidates() and len(expected) < len(self.workers):
-            expected.append(self.model.hand_out())
+            expected.append(self.model.pop())
         served = [worker for worker in self.workers if worker.done()]
         if self.model.stopped:
             assert len(served) == len(self.workers)
@@ -215,7 +215,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert all(isinstance(r, (str, QueueShutDown)) for r in results)
         assert self.model.stopped or len(served) == len(expected)
         self.workers = [worker for worker in self.workers if worker not in served]
-        self.in_hand += expected
+        self.in_progress += expected
 
     def do(self, action: Any = None) -> Any:
         async def main() -> Any:
@@ -279,11 +279,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.add(key, None, 0, "")
         self.run(main())
 
-    @precondition(lambda self: self.in_hand)
+    @precondition(lambda self: self.in_progress)
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(self.in_hand))
-        self.in_hand.remove(key)
+        key = data.draw(st.sampled_from(self.in_progress))
+        self.in_progress.remove(key)
         self.model.done(key)
         self.do(lambda: self.queue.done(key))
 
@@ -294,7 +294,7 @@ class QueueMachine(RuleBasedStateMachine):
             await asyncio.sleep(seconds)
             await self.settle()
 
-        if not self.workers:  # with workers waiting, hand-outs would come in between
+        if not self.workers:  # waiting workers would get keys in between
             self.run(main())
 
     @rule(drain=st.booleans())
@@ -312,14 +312,14 @@ class QueueMachine(RuleBasedStateMachine):
         self.run(self.settle())
         for name, key in self.model.keys.items():
             seen = self.queue.explain(name)
-            assert (seen.in_hand is not None) == key.in_hand
+            assert (seen.in_progress is not None) == key.in_progress
             assert (seen.ready is not None) == key.ready
             assert seen.due == (None if key.due is None else key.due - self.model.time)
             assert seen.reasons == key.reasons - {""}
-            assert seen.run_reasons == (key.run_reasons - {""} if key.in_hand else set())
+            assert seen.current_reasons == (key.run_reasons - {""} if key.in_progress else set())
             assert seen.priority == (key.priority if key.reasons else None)
             assert seen.failures == self.model.failures[name]
-        known = {name for name, key in self.model.keys.items() if key.in_hand or key.reasons}
+        known = {name for name, key in self.model.keys.items() if key.in_progress or key.reasons}
         assert set(self.queue.keys()) == known
         statistics = self.queue.statistics()
         assert len(self.queue) == sum(key.ready for key in self.model.keys.values())
@@ -355,3 +355,18 @@ class FairQueueMachine(QueueMachine):
 
 FairQueueMachine.TestCase.settings = QueueMachine.TestCase.settings
 TestFairQueueAgainstModel = FairQueueMachine.TestCase
+
+
+def test_raising_the_only_ready_key_of_a_group_keeps_the_turn_of_the_group() -> None:
+    """A case that hypothesis found: the group was removed for a moment, and lost its turn."""
+    state = FairQueueMachine()
+    try:
+        for key in ("c", "a", "b"):
+            state.add(key=key, priority=-100, reason="")
+        state.get()  # c: the turn passes to the group of a
+        state.add(key="a", priority=0, reason="")
+        state.get()
+        state.agree()
+        assert state.in_progress == ["c", "a"]
+    finally:
+        state.teardown()

@@ -1,4 +1,4 @@
-"""What the queue tells: explain, statistics, metrics, and how little it keeps."""
+"""What the queue reports: explain, statistics, metrics; and what it keeps in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.virtual_time
 
 
 class Recorder:
-    """Take down every call."""
+    """Metrics that record every call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, float]] = []
@@ -24,11 +24,11 @@ class Recorder:
     def watch(self, statistics: Callable[[], QueueStatistics], /) -> None:
         self.statistics = statistics
 
-    def handed_out(self, seconds: float, /) -> None:
-        self.calls.append(("handed_out", seconds))
+    def observe_queue_duration(self, seconds: float, /) -> None:
+        self.calls.append(("observe_queue_duration", seconds))
 
-    def finished(self, seconds: float, /) -> None:
-        self.calls.append(("finished", seconds))
+    def observe_work_duration(self, seconds: float, /) -> None:
+        self.calls.append(("observe_work_duration", seconds))
 
 
 # explain
@@ -57,28 +57,26 @@ async def test_explain_of_a_key_in_backoff() -> None:
     queue.add_rate_limited("a", reason="retry")
     await asyncio.sleep(4)
     assert queue.explain("a") == Explanation("a", due=6, priority=0, reasons=frozenset({"retry"}), failures=1)
-    assert str(queue.explain("a")) == "a: waits 6 s more, priority 0 (retry); 1 failure"
+    assert str(queue.explain("a")) == "a: due in 6 s, priority 0 (retry); 1 failure"
 
 
-async def test_explain_of_a_key_in_hand_that_runs_again() -> None:
+async def test_explain_of_a_key_in_progress_that_is_queued_again() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", reason="watch")
     await queue.get()
     await asyncio.sleep(1)
-    assert str(queue.explain("a")) == "a: in hand for 1 s (watch)"
+    assert str(queue.explain("a")) == "a: in progress for 1 s (watch)"
     queue.add("a", priority=5, reason="owned")
     await asyncio.sleep(2)
     assert queue.explain("a") == Explanation(
         "a",
-        in_hand=3,
-        run_reasons=frozenset({"watch"}),
+        in_progress=3,
+        current_reasons=frozenset({"watch"}),
         ready=2,
         priority=5,
         reasons=frozenset({"owned"}),
     )
-    assert str(queue.explain("a")) == (
-        "a: in hand for 3 s (watch); runs again afterwards, added 2 s ago, priority 5 (owned)"
-    )
+    assert str(queue.explain("a")) == ("a: in progress for 3 s (watch); queued again 2 s ago, priority 5 (owned)")
     queue.done("a")
     assert str(queue.explain("a")) == "a: ready for 0 s, priority 5 (owned)"
 
@@ -88,13 +86,13 @@ async def test_explain_counts_failures() -> None:
     queue.add_rate_limited("a")
     queue.add_rate_limited("a")
     await queue.get()
-    assert str(queue.explain("a")) == "a: in hand for 0 s; 2 failures"
+    assert str(queue.explain("a")) == "a: in progress for 0 s; 2 failures"
 
 
 # statistics
 
 
-async def test_statistics_count_what_is_held_and_done() -> None:
+async def test_statistics_of_a_busy_queue() -> None:
     queue: WorkQueue[str] = WorkQueue(name="databases")
     for key in "abc":
         queue.add(key)
@@ -109,16 +107,16 @@ async def test_statistics_count_what_is_held_and_done() -> None:
         ready=2,
         ready_by_priority={0: 2},
         waiting=1,
-        in_hand=2,
+        in_progress=2,
         idle_workers=0,
         adds=4,
-        hand_outs=2,
+        gets=2,
         delayed_adds=1,
         dropped_adds=0,
         dropped_ready=0,
         dropped_timers=0,
-        longest_in_hand=3,
-        unfinished=5,
+        longest_in_progress=3,
+        unfinished_work=5,
         shutting_down=False,
     )
     assert len(queue) == 2
@@ -141,7 +139,7 @@ async def test_statistics_count_workers_that_wait() -> None:
 # metrics
 
 
-async def test_metrics_hear_how_long_keys_waited_and_were_in_hand() -> None:
+async def test_metrics_receive_how_long_keys_were_ready_and_in_progress() -> None:
     metrics = Recorder()
     queue: WorkQueue[str] = WorkQueue(metrics=metrics)
     queue.add("a", after=2)
@@ -155,7 +153,7 @@ async def test_metrics_hear_how_long_keys_waited_and_were_in_hand() -> None:
     queue.done("a")
     await asyncio.sleep(1)
     await queue.get()
-    assert metrics.calls == [("handed_out", 2), ("finished", 4), ("handed_out", 1)]
+    assert metrics.calls == [("observe_queue_duration", 2), ("observe_work_duration", 4), ("observe_queue_duration", 1)]
     assert metrics.statistics is not None
     assert metrics.statistics() == queue.statistics()
     assert (queue.statistics().adds, queue.statistics().delayed_adds) == (2, 2)
@@ -186,7 +184,7 @@ def sizes(queue: WorkQueue[int]) -> dict[str, int]:
         "heap": len(queue._timers._heap),
         "levels": len(queue._order._levels),
         "in order": sum(len(level) for level in queue._order._levels.values()),
-        "in hand": len(queue._in_hand),
+        "in progress": len(queue._in_progress),
     }
 
 
@@ -212,7 +210,7 @@ async def test_raised_and_retracted_keys_leave_nothing_behind() -> None:
         queue.add(1, priority=number, reason="x")
         if number % 2:
             queue.retract(1, "x")
-    assert sizes(queue) == {"entries": 0, "heap": 0, "levels": 0, "in order": 0, "in hand": 0}
+    assert sizes(queue) == {"entries": 0, "heap": 0, "levels": 0, "in order": 0, "in progress": 0}
 
 
 async def test_priorities_used_once_are_not_kept() -> None:
@@ -224,10 +222,10 @@ async def test_priorities_used_once_are_not_kept() -> None:
     assert sizes(queue)["levels"] <= 200
 
 
-async def test_runs_leave_nothing_behind() -> None:
+async def test_processed_keys_leave_nothing_behind() -> None:
     queue: WorkQueue[int] = WorkQueue()
     for number in range(20_000):
         queue.add(number, after=None if number % 2 else 1, reason="x")
         queue.add(number)
         queue.done(await queue.get())
-    assert sizes(queue) == {"entries": 0, "heap": 0, "levels": 1, "in order": 0, "in hand": 0}
+    assert sizes(queue) == {"entries": 0, "heap": 0, "levels": 1, "in order": 0, "in progress": 0}

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.virtual_time
 
 
 async def settle() -> None:
-    """Let everything run that can run now."""
+    """Let every task run that can run now."""
     await asyncio.sleep(1e-6)
 
 
@@ -49,7 +49,7 @@ async def test_a_cancelled_getter_leaves_later_keys_to_others() -> None:
     assert await second == "a"
 
 
-async def test_a_getter_cancelled_in_the_moment_it_is_woken_passes_the_key_on() -> None:
+async def test_a_getter_cancelled_at_the_moment_it_is_woken_passes_the_key_on() -> None:
     queue: WorkQueue[str] = WorkQueue()
     first, second = start(queue.get()), start(queue.get())
     await settle()
@@ -60,7 +60,7 @@ async def test_a_getter_cancelled_in_the_moment_it_is_woken_passes_the_key_on() 
     assert first.cancelled()
 
 
-async def test_a_getter_cancelled_in_the_moment_it_is_woken_loses_nothing_when_nobody_waits() -> None:
+async def test_a_getter_cancelled_at_the_moment_it_is_woken_loses_nothing_if_no_other_waits() -> None:
     queue: WorkQueue[str] = WorkQueue()
     worker = start(queue.get())
     await settle()
@@ -69,11 +69,11 @@ async def test_a_getter_cancelled_in_the_moment_it_is_woken_loses_nothing_when_n
     await settle()
     assert worker.cancelled()
     assert len(queue) == 1
-    assert queue.run_of("a") is None
+    assert queue.in_progress("a") is None
     assert await queue.get() == "a"
 
 
-async def test_a_getter_whose_key_was_retracted_before_it_ran_goes_on_waiting() -> None:
+async def test_a_getter_whose_key_was_retracted_before_it_ran_keeps_waiting() -> None:
     queue: WorkQueue[str] = WorkQueue()
     worker = start(queue.get())
     await settle()
@@ -85,7 +85,7 @@ async def test_a_getter_whose_key_was_retracted_before_it_ran_goes_on_waiting() 
     assert await worker == "b"
 
 
-async def test_a_worker_that_comes_along_may_take_the_key_but_the_woken_one_gets_the_next() -> None:
+async def test_another_worker_may_take_the_key_but_the_woken_one_gets_the_next() -> None:
     queue: WorkQueue[str] = WorkQueue()
     worker = start(queue.get())
     await settle()
@@ -97,7 +97,7 @@ async def test_a_worker_that_comes_along_may_take_the_key_but_the_woken_one_gets
     assert await worker == "b"
 
 
-async def test_cancelling_an_item_that_waits_takes_nothing() -> None:
+async def test_cancelling_an_item_that_waits_leaves_the_queue_unchanged() -> None:
     queue: WorkQueue[str] = WorkQueue()
 
     async def work() -> None:
@@ -109,11 +109,11 @@ async def test_cancelling_an_item_that_waits_takes_nothing() -> None:
     queue.add("a")
     worker.cancel()
     await settle()
-    assert queue.run_of("a") is None
+    assert queue.in_progress("a") is None
     assert len(queue) == 1
 
 
-async def test_cancelling_inside_an_item_gives_the_key_back() -> None:
+async def test_cancelling_inside_an_item_marks_the_key_done() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
 
@@ -167,7 +167,7 @@ async def test_adds_after_a_shutdown_are_dropped_and_counted() -> None:
     assert queue.keys() == []
 
 
-async def test_shutdown_does_not_wait_for_keys_in_hand_and_their_done_still_works() -> None:
+async def test_shutdown_does_not_wait_for_keys_in_progress_and_their_done_still_works() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     key = await queue.get()
@@ -201,7 +201,7 @@ async def work_until_shut_down(queue: WorkQueue[str], seconds: float, seen: list
                 await asyncio.sleep(seconds)
 
 
-async def test_drain_waits_until_nothing_is_ready_and_nothing_in_hand() -> None:
+async def test_drain_waits_until_nothing_is_ready_or_in_progress() -> None:
     queue: WorkQueue[str] = WorkQueue()
     seen: list[str] = []
     for key in "abc":
@@ -214,7 +214,7 @@ async def test_drain_waits_until_nothing_is_ready_and_nothing_in_hand() -> None:
     await worker
 
 
-async def test_drain_waits_for_ready_keys_although_none_is_in_hand() -> None:
+async def test_drain_waits_for_ready_keys_although_none_is_in_progress() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     draining = start(queue.shutdown(drain=True))
@@ -227,7 +227,7 @@ async def test_drain_waits_for_ready_keys_although_none_is_in_hand() -> None:
     await draining
 
 
-async def test_a_key_added_while_in_hand_still_runs_during_a_drain() -> None:
+async def test_a_key_added_while_in_progress_is_still_processed_during_a_drain() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await queue.get()
@@ -237,7 +237,7 @@ async def test_a_key_added_while_in_hand_still_runs_during_a_drain() -> None:
     queue.add("a", reason="event")
     queue.add("a", after=5, reason="takes the run that is coming")
     await settle()
-    assert not idle.done(), "an idle worker is needed as long as a key in hand may run again"
+    assert not idle.done(), "an idle worker is needed as long as a key in progress may run again"
     queue.done("a")
     assert await idle == "a"
     assert not draining.done()
@@ -257,23 +257,23 @@ async def test_draining_with_everything_done_returns_at_once() -> None:
 
 async def test_drain_drops_timers_and_new_keys_and_counts_them() -> None:
     queue: WorkQueue[str] = WorkQueue()
-    queue.add("in hand")
+    queue.add("in progress")
     await queue.get()
-    queue.add("in hand", after=10)
+    queue.add("in progress", after=10)
     queue.add("waiting", after=10)
     draining = start(queue.shutdown(drain=True))
     await settle()
     queue.add("new")
-    queue.add("in hand", after=10)
-    queue.add_rate_limited("in hand")
-    queue.done("in hand")
+    queue.add("in progress", after=10)
+    queue.add_rate_limited("in progress")
+    queue.done("in progress")
     await draining
     statistics = queue.statistics()
     assert (statistics.dropped_timers, statistics.dropped_adds, statistics.dropped_ready) == (2, 3, 0)
     assert queue.keys() == []
 
 
-async def test_adds_that_join_a_promised_run_are_not_dropped_by_a_drain() -> None:
+async def test_adds_of_a_ready_key_are_not_dropped_by_a_drain() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a", reason="one")
     draining = start(queue.shutdown(drain=True))
@@ -281,7 +281,7 @@ async def test_adds_that_join_a_promised_run_are_not_dropped_by_a_drain() -> Non
     queue.add("a", reason="two")
     queue.add_rate_limited("a", reason="three")
     await queue.get()
-    run = queue.run_of("a")
+    run = queue.in_progress("a")
     assert run is not None
     assert run.reasons == {"one", "two", "three"}
     queue.done("a")
@@ -351,7 +351,7 @@ async def test_a_drain_does_not_wait_for_timers() -> None:
 # Loops and threads
 
 
-def test_made_and_filled_before_there_is_a_loop() -> None:
+def test_created_and_filled_before_there_is_a_loop() -> None:
     from reconciler.testing import virtual_time
 
     async def main() -> list[tuple[str, float]]:
@@ -370,7 +370,7 @@ def test_made_and_filled_before_there_is_a_loop() -> None:
         assert asyncio.run(main()) == [("ready", 0), ("from a thread", 1), ("delayed", 2)]
 
 
-def test_timers_of_a_loop_that_ended_go_on_in_the_next() -> None:
+def test_timers_of_a_loop_that_ended_continue_in_the_next() -> None:
     from reconciler.testing import virtual_time
 
     async def add() -> None:
@@ -388,7 +388,7 @@ def test_timers_of_a_loop_that_ended_go_on_in_the_next() -> None:
         assert asyncio.run(take()) == "a"
 
 
-def test_a_delay_added_while_the_loop_stands_still_is_served_when_it_goes_on() -> None:
+def test_a_delay_added_while_the_loop_is_stopped_expires_when_it_continues() -> None:
     from reconciler.testing import virtual_time
 
     async def take() -> str:
@@ -440,7 +440,7 @@ def test_adds_from_threads_arrive_and_wake_a_worker() -> None:
         while len(seen) < 400:
             async with queue.item() as key:
                 seen.add(key)
-                run = queue.run_of(key)
+                run = queue.in_progress(key)
                 assert run is not None
                 assert (run.reasons, run.priority) == ({"thread"}, 1)
         for thread in threads:
@@ -474,7 +474,7 @@ def in_a_thread(function: Callable[[], object], *, loop: bool) -> BaseException 
 
 @pytest.mark.parametrize("loop", [True, False])
 async def test_a_plain_add_from_another_thread_leaves_the_timers_alive(loop: bool) -> None:
-    """A thread may have a loop of its own, which must not get the queue's timer."""
+    """A thread may have its own loop, which must not get the queue's timer."""
     queue: WorkQueue[str] = WorkQueue()
     assert in_a_thread(lambda: queue.add("thread", after=5), loop=loop) is None
     await settle()
@@ -509,7 +509,7 @@ def test_a_plain_add_from_another_thread_before_there_is_a_loop_waits_for_it(loo
         lambda queue: queue.done("a"),
     ],
 )
-async def test_what_cannot_be_called_from_another_thread_says_so(call, loop: bool) -> None:
+async def test_other_methods_raise_in_another_thread(call, loop: bool) -> None:
     queue: WorkQueue[str] = WorkQueue(name="jobs")
     queue.add("a", reason="reason")
     assert await queue.get() == "a"
@@ -520,7 +520,7 @@ async def test_what_cannot_be_called_from_another_thread_says_so(call, loop: boo
     queue.done("a")
 
 
-async def test_a_loop_of_another_thread_cannot_take_the_queue_away() -> None:
+async def test_a_loop_of_another_thread_cannot_bind_the_queue() -> None:
     queue: WorkQueue[str] = WorkQueue()
     waiting = start(queue.get())
     await settle()
@@ -547,7 +547,7 @@ async def test_adds_from_threads_merge_as_adds_do() -> None:
     assert queue.explain("later").priority == 7
 
 
-def test_adds_from_threads_after_the_loop_is_closed_are_counted_and_fill_nothing() -> None:
+def test_adds_from_threads_after_the_loop_is_closed_are_counted_and_not_kept() -> None:
     async def make() -> WorkQueue[str]:
         return WorkQueue()
 

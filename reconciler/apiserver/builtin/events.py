@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import quoted
 from reconciler.wire import JSONObject
 
 __all__ = [
@@ -61,8 +60,7 @@ def check_core_event(doc: JSONObject, _before: JSONObject | None) -> Iterator[Fi
     """Yield the errors of an Event of the core group."""
     namespace = (doc.get("involvedObject") or {}).get("namespace") or "default"
     if namespace != doc["metadata"].get("namespace"):
-        message = f"Invalid value: {quoted(namespace)}: does not match event.namespace"
-        yield FieldError("involvedObject.namespace", message)
+        yield FieldError.invalid("involvedObject.namespace", namespace, "does not match event.namespace")
 
 
 def check_event(doc: JSONObject, before: JSONObject | None) -> Iterator[FieldError]:
@@ -74,7 +72,7 @@ def check_event(doc: JSONObject, before: JSONObject | None) -> Iterator[FieldErr
     )
     for key in required:
         if not doc.get(key):
-            yield FieldError(key, "Required value", "FieldValueRequired")
+            yield FieldError.required(key)
     if doc.get("type") not in ("Normal", "Warning"):
         shown = doc.get("type") or ""
-        yield FieldError("type", f"Invalid value: {quoted(str(shown))}: has invalid value: {shown}")
+        yield FieldError.invalid("type", str(shown), f"has invalid value: {shown}")

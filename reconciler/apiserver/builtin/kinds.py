@@ -63,130 +63,91 @@ class KindInfo:
         return self.singular or self.kind.lower()
 
 
-def _kind(group: str, plural: str, kind: str, *short_names: str, cluster: bool = False, **options: Any) -> KindInfo:
-    return KindInfo(group, plural, kind, not cluster, short_names=short_names, **options)
-
-
+_Kind = tuple[KindInfo, tuple[str, ...]]
 _ALL = ("all",)
 
-BUILT_IN: tuple[tuple[KindInfo, tuple[str, ...]], ...] = (
-    (_kind("", "namespaces", "Namespace", "ns", cluster=True, status=True, names="label"), ("v1",)),
-    (_kind("", "configmaps", "ConfigMap", "cm"), ("v1",)),
-    (_kind("", "secrets", "Secret"), ("v1",)),
-    (_kind("", "events", "Event", "ev", create_on_update=True), ("v1",)),
-    (_kind("events.k8s.io", "events", "Event", "ev", create_on_update=True, stored_as=""), ("v1",)),
-    (_kind("", "serviceaccounts", "ServiceAccount", "sa"), ("v1",)),
-    (_kind("", "services", "Service", "svc", categories=_ALL, status=True, names="label"), ("v1",)),
-    (_kind("", "endpoints", "Endpoints", "ep", create_on_update=True), ("v1",)),
-    (
-        _kind(
-            "",
-            "pods",
-            "Pod",
-            "po",
-            categories=_ALL,
-            status=True,
-            generation=True,
-            extra_subresources=("binding", "eviction"),
-        ),
-        ("v1",),
+
+def _kind(
+    group: str,
+    plural: str,
+    kind: str,
+    *short_names: str,
+    cluster: bool = False,
+    versions: tuple[str, ...] = ("v1",),
+    **options: Any,
+) -> _Kind:
+    return KindInfo(group, plural, kind, not cluster, short_names=short_names, **options), versions
+
+
+def _scalable(group: str, plural: str, kind: str, short_name: str) -> _Kind:
+    options: dict[str, Any] = {"categories": _ALL, "status": True, "generation": True, "extra_subresources": ("scale",)}
+    return _kind(group, plural, kind, short_name, **options)
+
+
+BUILT_IN: tuple[_Kind, ...] = (
+    _kind("", "namespaces", "Namespace", "ns", cluster=True, status=True, names="label"),
+    _kind("", "configmaps", "ConfigMap", "cm"),
+    _kind("", "secrets", "Secret"),
+    _kind("", "events", "Event", "ev", create_on_update=True),
+    _kind("events.k8s.io", "events", "Event", "ev", create_on_update=True, stored_as=""),
+    _kind("", "serviceaccounts", "ServiceAccount", "sa"),
+    _kind("", "services", "Service", "svc", categories=_ALL, status=True, names="label"),
+    _kind("", "endpoints", "Endpoints", "ep", create_on_update=True),
+    _kind(
+        "",
+        "pods",
+        "Pod",
+        "po",
+        categories=_ALL,
+        status=True,
+        generation=True,
+        extra_subresources=("binding", "eviction"),
     ),
-    (_kind("", "podtemplates", "PodTemplate", generation=True), ("v1",)),
-    (_kind("", "nodes", "Node", "no", cluster=True, status=True), ("v1",)),
-    (_kind("", "persistentvolumes", "PersistentVolume", "pv", cluster=True, status=True), ("v1",)),
-    (_kind("", "persistentvolumeclaims", "PersistentVolumeClaim", "pvc", status=True), ("v1",)),
-    (_kind("", "limitranges", "LimitRange", "limits", create_on_update=True), ("v1",)),
-    (_kind("", "resourcequotas", "ResourceQuota", "quota", status=True), ("v1",)),
-    (
-        _kind(
-            "",
-            "replicationcontrollers",
-            "ReplicationController",
-            "rc",
-            categories=_ALL,
-            status=True,
-            generation=True,
-            extra_subresources=("scale",),
-        ),
-        ("v1",),
+    _kind("", "podtemplates", "PodTemplate", generation=True),
+    _kind("", "nodes", "Node", "no", cluster=True, status=True),
+    _kind("", "persistentvolumes", "PersistentVolume", "pv", cluster=True, status=True),
+    _kind("", "persistentvolumeclaims", "PersistentVolumeClaim", "pvc", status=True),
+    _kind("", "limitranges", "LimitRange", "limits", create_on_update=True),
+    _kind("", "resourcequotas", "ResourceQuota", "quota", status=True),
+    _scalable("", "replicationcontrollers", "ReplicationController", "rc"),
+    _scalable("apps", "deployments", "Deployment", "deploy"),
+    _scalable("apps", "replicasets", "ReplicaSet", "rs"),
+    _scalable("apps", "statefulsets", "StatefulSet", "sts"),
+    _kind("apps", "daemonsets", "DaemonSet", "ds", categories=_ALL, status=True, generation=True),
+    _kind("batch", "jobs", "Job", categories=_ALL, status=True, generation=True),
+    _kind("batch", "cronjobs", "CronJob", "cj", categories=_ALL, status=True, generation=True),
+    _kind("coordination.k8s.io", "leases", "Lease", create_on_update=True, unconditional=False),
+    _kind("discovery.k8s.io", "endpointslices", "EndpointSlice", create_on_update=True, generation=True),
+    _kind("networking.k8s.io", "ingresses", "Ingress", "ing", status=True, generation=True),
+    _kind("networking.k8s.io", "ingressclasses", "IngressClass", cluster=True, generation=True),
+    _kind("networking.k8s.io", "networkpolicies", "NetworkPolicy", "netpol", generation=True),
+    _kind("policy", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True, generation=True),
+    _kind(
+        "autoscaling",
+        "horizontalpodautoscalers",
+        "HorizontalPodAutoscaler",
+        "hpa",
+        categories=_ALL,
+        status=True,
+        versions=("v2", "v1"),
     ),
-    (
-        _kind(
-            "apps",
-            "deployments",
-            "Deployment",
-            "deploy",
-            categories=_ALL,
-            status=True,
-            generation=True,
-            extra_subresources=("scale",),
-        ),
-        ("v1",),
-    ),
-    (
-        _kind(
-            "apps",
-            "replicasets",
-            "ReplicaSet",
-            "rs",
-            categories=_ALL,
-            status=True,
-            generation=True,
-            extra_subresources=("scale",),
-        ),
-        ("v1",),
-    ),
-    (
-        _kind(
-            "apps",
-            "statefulsets",
-            "StatefulSet",
-            "sts",
-            categories=_ALL,
-            status=True,
-            generation=True,
-            extra_subresources=("scale",),
-        ),
-        ("v1",),
-    ),
-    (_kind("apps", "daemonsets", "DaemonSet", "ds", categories=_ALL, status=True, generation=True), ("v1",)),
-    (_kind("batch", "jobs", "Job", categories=_ALL, status=True, generation=True), ("v1",)),
-    (_kind("batch", "cronjobs", "CronJob", "cj", categories=_ALL, status=True, generation=True), ("v1",)),
-    (_kind("coordination.k8s.io", "leases", "Lease", create_on_update=True, unconditional=False), ("v1",)),
-    (_kind("discovery.k8s.io", "endpointslices", "EndpointSlice", create_on_update=True, generation=True), ("v1",)),
-    (_kind("networking.k8s.io", "ingresses", "Ingress", "ing", status=True, generation=True), ("v1",)),
-    (_kind("networking.k8s.io", "ingressclasses", "IngressClass", cluster=True, generation=True), ("v1",)),
-    (_kind("networking.k8s.io", "networkpolicies", "NetworkPolicy", "netpol", generation=True), ("v1",)),
-    (_kind("policy", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True, generation=True), ("v1",)),
-    (
-        _kind(
-            "autoscaling", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", categories=_ALL, status=True
-        ),
-        ("v2", "v1"),
-    ),
-    (_kind("rbac.authorization.k8s.io", "roles", "Role", names="path"), ("v1",)),
-    (_kind("rbac.authorization.k8s.io", "rolebindings", "RoleBinding", names="path"), ("v1",)),
-    (_kind("rbac.authorization.k8s.io", "clusterroles", "ClusterRole", cluster=True, names="path"), ("v1",)),
-    (
-        _kind("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding", cluster=True, names="path"),
-        ("v1",),
-    ),
-    (_kind("storage.k8s.io", "storageclasses", "StorageClass", "sc", cluster=True), ("v1",)),
-    (_kind("scheduling.k8s.io", "priorityclasses", "PriorityClass", "pc", cluster=True, generation=True), ("v1",)),
-    (
-        _kind(
-            "apiextensions.k8s.io",
-            "customresourcedefinitions",
-            "CustomResourceDefinition",
-            "crd",
-            "crds",
-            cluster=True,
-            categories=("api-extensions",),
-            status=True,
-            generation=True,
-            unconditional=False,
-        ),
-        ("v1",),
+    _kind("rbac.authorization.k8s.io", "roles", "Role", names="path"),
+    _kind("rbac.authorization.k8s.io", "rolebindings", "RoleBinding", names="path"),
+    _kind("rbac.authorization.k8s.io", "clusterroles", "ClusterRole", cluster=True, names="path"),
+    _kind("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding", cluster=True, names="path"),
+    _kind("storage.k8s.io", "storageclasses", "StorageClass", "sc", cluster=True),
+    _kind("scheduling.k8s.io", "priorityclasses", "PriorityClass", "pc", cluster=True, generation=True),
+    _kind(
+        "apiextensions.k8s.io",
+        "customresourcedefinitions",
+        "CustomResourceDefinition",
+        "crd",
+        "crds",
+        cluster=True,
+        categories=("api-extensions",),
+        status=True,
+        generation=True,
+        unconditional=False,
     ),
 )
 """Each built-in kind with its served versions, the preferred one first."""

@@ -12,7 +12,7 @@ from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.names import LABEL_MESSAGE, is_label
 from reconciler.wire import JSONObject
 
-__all__ = ["check_pod_spec", "check_pod_update", "check_port", "choice", "difference", "required", "without_empty"]
+__all__ = ["check_pod_spec", "check_pod_update", "check_port", "choice", "difference", "without_empty"]
 
 Findings = Iterator[FieldError]
 _PULL = ("Always", "IfNotPresent", "Never")
@@ -21,23 +21,16 @@ _DNS = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 _RESTART = ("Always", "OnFailure", "Never")
 
 
-def required(path: str, message: str = "") -> FieldError:
-    """Return the error for a missing value."""
-    return FieldError(path, f"Required value: {message}" if message else "Required value", "FieldValueRequired")
-
-
 def choice(path: str, value: Any, known: tuple[str, ...]) -> Findings:
     """Check that a value is one of those that are supported; None is accepted."""
     if value is not None and value not in known:
-        shown = ", ".join(f'"{name}"' for name in known)
-        message = f"Unsupported value: {quoted(value)}: supported values: {shown}"
-        yield FieldError(path, message, "FieldValueNotSupported")
+        yield FieldError.not_supported(path, value, known)
 
 
 def check_port(path: str, value: Any) -> Findings:
     """Check that a number is a port number; other types are accepted."""
     if isinstance(value, int) and not 1 <= value <= 65535:
-        yield FieldError(path, f"Invalid value: {value}: must be between 1 and 65535, inclusive")
+        yield FieldError.invalid(path, value, "must be between 1 and 65535, inclusive")
 
 
 def _is_int32_count(value: int) -> bool:
@@ -49,7 +42,7 @@ def _duplicate_names(path: str, names: list[Any]) -> Findings:
     """Check that the names in a list are unique."""
     for index, name in enumerate(names):
         if name and name in names[:index]:
-            yield FieldError(f"{path}[{index}].name", f"Duplicate value: {quoted(name)}", "FieldValueDuplicate")
+            yield FieldError.duplicate(f"{path}[{index}].name", name)
 
 
 def check_pod_spec(spec: JSONObject, path: str) -> Findings:
@@ -59,7 +52,7 @@ def check_pod_spec(spec: JSONObject, path: str) -> Findings:
     known = {volume.get("name") for volume in volumes}
     containers = spec.get("containers") or []
     if not containers:
-        yield required(f"{path}.containers")
+        yield FieldError.required(f"{path}.containers")
     for key in ("containers", "initContainers"):
         listed = spec.get(key) or []
         for index, container in enumerate(listed):
@@ -67,8 +60,8 @@ def check_pod_spec(spec: JSONObject, path: str) -> Findings:
         yield from _duplicate_names(f"{path}.{key}", [container.get("name") for container in listed])
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and (deadline == 0 or not _is_int32_count(deadline)):
-        message = f"Invalid value: {deadline}: must be between 1 and 2147483647, inclusive"
-        yield FieldError(f"{path}.activeDeadlineSeconds", message)
+        message = "must be between 1 and 2147483647, inclusive"
+        yield FieldError.invalid(f"{path}.activeDeadlineSeconds", deadline, message)
     yield from choice(f"{path}.restartPolicy", spec.get("restartPolicy"), _RESTART)
     yield from choice(f"{path}.dnsPolicy", spec.get("dnsPolicy"), _DNS)
 
@@ -81,28 +74,27 @@ def _named(path: str, items: list[JSONObject]) -> Findings:
 
 def _check_name(path: str, name: Any) -> Findings:
     if not name:
-        yield required(path)
+        yield FieldError.required(path)
     elif not is_label(str(name)):
-        yield FieldError(path, f"Invalid value: {quoted(name)}: {LABEL_MESSAGE}")
+        yield FieldError.invalid(path, name, LABEL_MESSAGE)
 
 
 def _check_container(container: JSONObject, path: str, volumes: set[Any]) -> Findings:
     yield from _check_name(f"{path}.name", container.get("name"))
     image = container.get("image")
     if not image:
-        yield required(f"{path}.image")
+        yield FieldError.required(f"{path}.image")
     elif image != image.strip():
-        message = f"Invalid value: {quoted(image)}: must not have leading or trailing whitespace"
-        yield FieldError(f"{path}.image", message)
+        yield FieldError.invalid(f"{path}.image", image, "must not have leading or trailing whitespace")
     for index, port in enumerate(container.get("ports") or ()):
         place = f"{path}.ports[{index}]"
         if not port.get("containerPort"):
-            yield required(f"{place}.containerPort")
+            yield FieldError.required(f"{place}.containerPort")
         yield from check_port(f"{place}.containerPort", port.get("containerPort") or 1)
         yield from choice(f"{place}.protocol", port.get("protocol"), _PROTOCOLS)
     for index, variable in enumerate(container.get("env") or ()):
         if not variable.get("name"):
-            yield required(f"{path}.env[{index}].name")
+            yield FieldError.required(f"{path}.env[{index}].name")
     for index, mount in enumerate(container.get("volumeMounts") or ()):
         yield from _check_mount(mount, f"{path}.volumeMounts[{index}]", volumes)
     yield from choice(f"{path}.imagePullPolicy", container.get("imagePullPolicy"), _PULL)
@@ -111,11 +103,11 @@ def _check_container(container: JSONObject, path: str, volumes: set[Any]) -> Fin
 def _check_mount(mount: JSONObject, path: str, volumes: set[Any]) -> Findings:
     name = mount.get("name")
     if not name:
-        yield required(f"{path}.name")
+        yield FieldError.required(f"{path}.name")
     elif name not in volumes:
         yield FieldError(f"{path}.name", f"Not found: {quoted(name)}", "FieldValueNotFound")
     if not mount.get("mountPath"):
-        yield required(f"{path}.mountPath")
+        yield FieldError.required(f"{path}.mountPath")
 
 
 # Updates.
@@ -133,8 +125,7 @@ def check_pod_update(spec: JSONObject, before: JSONObject) -> Findings:
     for key in _LISTS:
         containers = spec.get(key) or []
         if len(containers) != len(before.get(key) or []):
-            message = "Forbidden: pod updates may not add or remove containers"
-            yield FieldError(f"spec.{key}", message, "FieldValueForbidden")
+            yield FieldError.forbidden(f"spec.{key}", "pod updates may not add or remove containers")
             return
         yield from _check_images(containers, f"spec.{key}")
     deadline = list(_check_deadline(spec.get("activeDeadlineSeconds"), before.get("activeDeadlineSeconds")))
@@ -145,18 +136,17 @@ def check_pod_update(spec: JSONObject, before: JSONObject) -> Findings:
     yield from _check_gates(spec.get("schedulingGates") or [], before.get("schedulingGates") or [])
     kept = _without_allowed_changes(spec, before)
     if without_empty(kept) != without_empty(before):
-        words = f"pod updates may not change fields other than {_ALLOWED_CHANGES}\n{difference(before, kept)}"
-        yield FieldError("spec", f"Forbidden: {words}", "FieldValueForbidden")
+        message = f"pod updates may not change fields other than {_ALLOWED_CHANGES}\n{difference(before, kept)}"
+        yield FieldError.forbidden("spec", message)
 
 
 def _check_images(containers: list[JSONObject], path: str) -> Findings:
     for index, container in enumerate(containers):
         image = container.get("image") or ""
         if not image:
-            yield required(f"{path}[{index}].image")
+            yield FieldError.required(f"{path}[{index}].image")
         if image != image.strip():
-            message = f"Invalid value: {quoted(image)}: must not have leading or trailing whitespace"
-            yield FieldError(f"{path}[{index}].image", message)
+            yield FieldError.invalid(f"{path}[{index}].image", image, "must not have leading or trailing whitespace")
 
 
 def _check_deadline(seconds: int | None, before: int | None) -> Findings:
@@ -165,16 +155,16 @@ def _check_deadline(seconds: int | None, before: int | None) -> Findings:
         if before is not None:
             yield FieldError(path, "Invalid value: null: must not update from a positive integer to nil value")
     elif not _is_int32_count(seconds):
-        yield FieldError(path, f"Invalid value: {seconds}: must be between 0 and 2147483647, inclusive")
+        yield FieldError.invalid(path, seconds, "must be between 0 and 2147483647, inclusive")
     elif before is not None and before < seconds:
-        yield FieldError(path, f"Invalid value: {seconds}: must be less than or equal to previous value")
+        yield FieldError.invalid(path, seconds, "must be less than or equal to previous value")
 
 
 def _check_tolerations(tolerations: list[JSONObject], before: list[JSONObject]) -> Findings:
     kept = [_without_seconds(each) for each in tolerations]
     if any(_without_seconds(old) not in kept for old in before):
-        message = "Forbidden: existing toleration can not be modified except its tolerationSeconds"
-        yield FieldError("spec.tolerations", message, "FieldValueForbidden")
+        message = "existing toleration can not be modified except its tolerationSeconds"
+        yield FieldError.forbidden("spec.tolerations", message)
 
 
 def _without_seconds(toleration: JSONObject) -> JSONObject:
@@ -185,8 +175,8 @@ def _check_gates(gates: list[JSONObject], before: list[JSONObject]) -> Findings:
     known = {gate.get("name") for gate in before}
     for index, gate in enumerate(gates):
         if gate.get("name") not in known:
-            message = f"Forbidden: only deletion is allowed, but found new scheduling gate '{gate.get('name')}'"
-            yield FieldError(f"spec.schedulingGates[{index}].name", message, "FieldValueForbidden")
+            message = f"only deletion is allowed, but found new scheduling gate '{gate.get('name')}'"
+            yield FieldError.forbidden(f"spec.schedulingGates[{index}].name", message)
 
 
 def _without_allowed_changes(spec: JSONObject, before: JSONObject) -> JSONObject:

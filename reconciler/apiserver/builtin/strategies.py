@@ -25,7 +25,7 @@ from reconciler.apiserver.builtin.validation import validation_errors
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.wire import JSONObject
 
-__all__ = ["PLAIN", "Strategy", "strategy_of"]
+__all__ = ["Strategy", "strategy_of"]
 
 Change = Callable[[JSONObject, JSONObject | None], None]
 Check = Callable[[JSONObject, JSONObject | None], list[FieldError]]
@@ -52,9 +52,6 @@ class Strategy:
     warn: Callable[[JSONObject], list[str]] = lambda _doc: []
     finish: Change = _no_change
 
-
-PLAIN = Strategy()
-"""The strategy of a kind without special treatment."""
 
 _COMPLETE: dict[tuple[str, str], Change] = {
     ("", "namespaces"): complete_namespace,

@@ -18,28 +18,18 @@ __all__ = ["built_in_node", "metadata_node", "place_of", "type_name"]
 
 
 _SCALARS = {
-    "s": ("string", ""),
-    "t": ("string", "date-time"),
-    "u": ("string", "micro-time"),
-    "y": ("string", "byte"),
-    "i": ("integer", "int32"),
-    "l": ("integer", "int64"),
-    "n": ("number", ""),
-    "b": ("boolean", ""),
-    "q": ("", "quantity"),
-    "o": ("", "int-or-string"),
+    "s": ("string", "", "string"),
+    "t": ("string", "date-time", "v1.Time"),
+    "u": ("string", "micro-time", "v1.MicroTime"),
+    "y": ("string", "byte", "[]uint8"),
+    "i": ("integer", "int32", "int32"),
+    "l": ("integer", "int64", "int64"),
+    "n": ("number", "", "float64"),
+    "b": ("boolean", "", "bool"),
+    "q": ("", "quantity", ""),
+    "o": ("", "int-or-string", "int32"),
 }
-_GO = {
-    "s": "string",
-    "t": "v1.Time",
-    "u": "v1.MicroTime",
-    "y": "[]uint8",
-    "i": "int32",
-    "l": "int64",
-    "o": "int32",
-    "n": "float64",
-    "b": "bool",
-}
+"""The type, the format and the Go type of scalars, by their short form."""
 
 
 @functools.cache
@@ -112,16 +102,18 @@ def _form(form: str) -> Node:
         node.additional = _form(form[1:-1])
         node.name = f"map[string]{_go(form[1:-1])}"
         return node
-    kind, node_format = _SCALARS[form]
+    kind, node_format, go_type = _SCALARS[form]
     node = Node(kind)
-    node.format, node.int_or_string, node.name = node_format, form == "o", _GO.get(form, "")
+    node.format, node.int_or_string, node.name = node_format, form == "o", go_type
     return node
 
 
 def _go(form: str) -> str:
     if form.startswith(("[", "{")):
         return _form(form).name
-    return _type(form[1:]).name if form.startswith("@") else _GO.get(form, "interface {}")
+    if form.startswith("@"):
+        return _type(form[1:]).name
+    return (_SCALARS[form][2] if form in _SCALARS else "") or "interface {}"
 
 
 def built_in_node(group: str, version: str, kind: str) -> Node | None:

@@ -13,12 +13,11 @@ from reconciler.apiserver.builtin.pod_validation import (
     check_port,
     choice,
     difference,
-    required,
     without_empty,
 )
 from reconciler.apiserver.builtin.preparation import admitted_pod_spec
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import go_json, quoted
+from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.names import CONFIG_KEY_MESSAGE, is_config_key
 from reconciler.wire import JSONObject
 
@@ -40,28 +39,27 @@ def _check_immutable(doc: JSONObject, before: JSONObject | None, *members: str) 
     if not doc.get("immutable"):
         changed.insert(0, "immutable")
     for key in changed:
-        yield FieldError(key, "Forbidden: field is immutable when `immutable` is set", "FieldValueForbidden")
+        yield FieldError.forbidden(key, "field is immutable when `immutable` is set")
 
 
 def _check_keys(doc: JSONObject, *members: str) -> Findings:
     for member in members:
         for key in doc.get(member) or ():
             if not is_config_key(key):
-                yield FieldError(f"{member}[{key}]", f"Invalid value: {quoted(key)}: {CONFIG_KEY_MESSAGE}")
+                yield FieldError.invalid(f"{member}[{key}]", key, CONFIG_KEY_MESSAGE)
 
 
 def _check_config_map(doc: JSONObject, before: JSONObject | None) -> Findings:
     yield from _check_immutable(doc, before, "data", "binaryData")
     for key in doc.get("data") or ():
         if key in (doc.get("binaryData") or ()):
-            message = f"Invalid value: {quoted(key)}: duplicate of key present in binaryData"
-            yield FieldError(f"data[{key}]", message)
+            yield FieldError.invalid(f"data[{key}]", key, "duplicate of key present in binaryData")
     yield from _check_keys(doc, "data", "binaryData")
 
 
 def _check_secret(doc: JSONObject, before: JSONObject | None) -> Findings:
     if before is not None and doc.get("type") != before.get("type"):
-        yield FieldError("type", f"Invalid value: {quoted(str(doc.get('type')))}: field is immutable")
+        yield FieldError.invalid("type", str(doc.get("type")), "field is immutable")
     yield from _check_immutable(doc, before, "data")
     yield from _check_keys(doc, "data")
 
@@ -70,10 +68,9 @@ def _check_lease(doc: JSONObject, _before: JSONObject | None) -> Findings:
     spec = doc.get("spec") or {}
     duration, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
     if duration is not None and duration <= 0:
-        yield FieldError("spec.leaseDurationSeconds", f"Invalid value: {duration}: must be greater than 0")
+        yield FieldError.invalid("spec.leaseDurationSeconds", duration, "must be greater than 0")
     if transitions is not None and transitions < 0:
-        message = f"Invalid value: {transitions}: must be greater than or equal to 0"
-        yield FieldError("spec.leaseTransitions", message)
+        yield FieldError.invalid("spec.leaseTransitions", transitions, "must be greater than or equal to 0")
 
 
 # Pods and workloads.
@@ -104,8 +101,7 @@ def _workload_check(kind: str) -> Check:
         spec = doc.get("spec") or {}
         replicas = spec.get("replicas")
         if isinstance(replicas, int) and replicas < 0:
-            message = f"Invalid value: {replicas}: must be greater than or equal to 0"
-            yield FieldError("spec.replicas", message)
+            yield FieldError.invalid("spec.replicas", replicas, "must be greater than or equal to 0")
         yield from _check_selector(spec, kind)
         template = spec.get("template") or {}
         inner = template.get("spec") or {}
@@ -127,13 +123,12 @@ def _check_selector(spec: JSONObject, kind: str) -> Findings:
     selector = spec.get("selector")
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
     if selector is None:
-        yield required("spec.selector")
+        yield FieldError.required("spec.selector")
     elif not selector:
         yield FieldError("spec.selector", f"Invalid value: {{}}: empty selector is invalid for {kind}")
         return
     if not selects(selector or {}, labels or {}):
-        message = f"Invalid value: {go_json(labels)}: `selector` does not match template `labels`"
-        yield FieldError("spec.template.metadata.labels", message)
+        yield FieldError.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
 
 
 def selects(selector: JSONObject, labels: dict[str, str]) -> bool:
@@ -160,8 +155,8 @@ def _check_deployment_strategy(strategy: JSONObject) -> Findings:
         message = f'Unsupported value: {shown}: supported values: "Recreate", "RollingUpdate"'
         yield FieldError("spec.strategy", message, "FieldValueNotSupported")
     elif kind == "Recreate" and strategy.get("rollingUpdate"):
-        message = "Forbidden: may not be specified when strategy `type` is 'Recreate'"
-        yield FieldError("spec.strategy.rollingUpdate", message, "FieldValueForbidden")
+        message = "may not be specified when strategy `type` is 'Recreate'"
+        yield FieldError.forbidden("spec.strategy.rollingUpdate", message)
 
 
 def _check_update_strategy(strategy: JSONObject) -> Findings:
@@ -177,11 +172,10 @@ def _check_workload_update(kind: str, spec: JSONObject, before: JSONObject) -> F
         fixed = (spec.keys() | before.keys()) - set(_UPDATABLE_IN_STATEFUL_SETS)
         if any(spec.get(key) != before.get(key) for key in fixed):
             names = ", ".join(f"'{name}'" for name in _UPDATABLE_IN_STATEFUL_SETS[:-1])
-            words = f"updates to statefulset spec for fields other than {names} and 'minReadySeconds' are forbidden"
-            yield FieldError("spec", f"Forbidden: {words}", "FieldValueForbidden")
+            message = f"updates to statefulset spec for fields other than {names} and 'minReadySeconds' are forbidden"
+            yield FieldError.forbidden("spec", message)
     elif spec.get("selector") != before.get("selector"):
-        message = f"Invalid value: {go_json(spec.get('selector'))}: field is immutable"
-        yield FieldError("spec.selector", message)
+        yield FieldError.invalid("spec.selector", spec.get("selector"), "field is immutable")
 
 
 def _check_job(doc: JSONObject, _before: JSONObject | None) -> Findings:
@@ -202,17 +196,17 @@ def _check_schedule(schedule: str, path: str) -> Findings:
     """Check that a schedule has five fields or is a macro such as ``@daily``."""
     fields = _SPACES.split(schedule.strip())
     if not schedule:
-        yield required(path)
+        yield FieldError.required(path)
     elif len(fields) != 5 and not schedule.startswith("@"):
         message = f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"
-        yield FieldError(path, f"Invalid value: {quoted(schedule)}: {message}")
+        yield FieldError.invalid(path, schedule, message)
 
 
 def _check_job_template(template: JSONObject, path: str) -> Findings:
     inner = template.get("spec") or {}
     yield from check_pod_spec(inner, path)
     if inner.get("restartPolicy") == "Always":
-        yield required(f"{path}.restartPolicy", 'valid values: "OnFailure", "Never"')
+        yield FieldError.required(f"{path}.restartPolicy", 'valid values: "OnFailure", "Never"')
 
 
 # Other kinds.
@@ -222,16 +216,16 @@ def _check_service(doc: JSONObject, _before: JSONObject | None) -> Findings:
     spec = doc.get("spec") or {}
     ports, kind = spec.get("ports") or [], spec.get("type")
     if not ports and kind != "ExternalName" and spec.get("clusterIP") != "None":
-        yield required("spec.ports")
+        yield FieldError.required("spec.ports")
     for index, port in enumerate(ports):
         path = f"spec.ports[{index}]"
         if len(ports) > 1 and not port.get("name"):
-            yield required(f"{path}.name")
+            yield FieldError.required(f"{path}.name")
         yield from check_port(f"{path}.port", port.get("port", 0))
         yield from check_port(f"{path}.targetPort", port.get("targetPort"))
     yield from choice("spec.type", kind, ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"))
     if kind == "ExternalName" and not spec.get("externalName"):
-        yield required("spec.externalName")
+        yield FieldError.required("spec.externalName")
 
 
 def _check_budget(doc: JSONObject, _before: JSONObject | None) -> Findings:
@@ -250,17 +244,16 @@ def _check_budget(doc: JSONObject, _before: JSONObject | None) -> Findings:
 def _check_role(doc: JSONObject, _before: JSONObject | None) -> Findings:
     for index, rule in enumerate(doc.get("rules") or ()):
         if not rule.get("verbs"):
-            yield required(f"rules[{index}].verbs", "verbs must contain at least one value")
+            yield FieldError.required(f"rules[{index}].verbs", "verbs must contain at least one value")
 
 
 def _check_binding(doc: JSONObject, _before: JSONObject | None) -> Findings:
     role = doc.get("roleRef") or {}
     kind = role.get("kind", "")
     if kind not in ("Role", "ClusterRole"):
-        message = f'Unsupported value: {quoted(kind)}: supported values: "Role", "ClusterRole"'
-        yield FieldError("roleRef.kind", message, "FieldValueNotSupported")
+        yield FieldError.not_supported("roleRef.kind", kind, ("Role", "ClusterRole"))
     if not role.get("name"):
-        yield required("roleRef.name")
+        yield FieldError.required("roleRef.name")
 
 
 # Updates.
@@ -286,7 +279,7 @@ def _immutable(*paths: str) -> UpdateCheck:
 def _check_unchanged(doc: JSONObject, before: JSONObject, path: str) -> Findings:
     value = _at(doc, path)
     if without_empty(value) != without_empty(_at(before, path)):
-        yield FieldError(path, f"Invalid value: {quoted(value)}: field is immutable")
+        yield FieldError.invalid(path, value, "field is immutable")
 
 
 def _check_binding_update(doc: JSONObject, before: JSONObject) -> Findings:
@@ -298,7 +291,7 @@ def _check_binding_update(doc: JSONObject, before: JSONObject) -> Findings:
 
 def _check_priority_class_update(doc: JSONObject, before: JSONObject) -> Findings:
     if (doc.get("value") or 0) != (before.get("value") or 0):
-        yield FieldError("value", "Forbidden: may not be changed in an update.", "FieldValueForbidden")
+        yield FieldError.forbidden("value", "may not be changed in an update.")
     yield from _check_unchanged(doc, before, "preemptionPolicy")
 
 
@@ -307,7 +300,7 @@ def _check_service_update(doc: JSONObject, before: JSONObject) -> Findings:
     address, old = spec.get("clusterIP"), known.get("clusterIP")
     moves = "ExternalName" in (spec.get("type"), known.get("type"))
     if address and old and address != old and not moves:
-        yield FieldError("spec.clusterIPs[0]", f"Invalid value: {go_json([address])}: may not change once set")
+        yield FieldError.invalid("spec.clusterIPs[0]", [address], "may not change once set")
 
 
 def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
@@ -321,8 +314,7 @@ def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
         kept[key] = known.get(key)
     if without_empty(kept) != without_empty(known):
         excepted = "spec is immutable after creation except resources.requests and volumeAttributesClassName"
-        message = f"{excepted} for bound claims\n{difference(known, kept)}"
-        yield FieldError("spec", f"Forbidden: {message}", "FieldValueForbidden")
+        yield FieldError.forbidden("spec", f"{excepted} for bound claims\n{difference(known, kept)}")
 
 
 _BESIDES_THE_SOURCE = frozenset(
@@ -347,10 +339,9 @@ def _check_volume_update(doc: JSONObject, before: JSONObject) -> Findings:
     )
     if without_empty(source) != without_empty(known):
         path = "spec.persistentvolumesource"
-        message = f"{path} is immutable after creation\n{difference(known, source)}"
-        yield FieldError(path, f"Forbidden: {message}", "FieldValueForbidden")
+        yield FieldError.forbidden(path, f"{path} is immutable after creation\n{difference(known, source)}")
     if _at(doc, "spec.volumeMode") != _at(before, "spec.volumeMode"):
-        yield FieldError("volumeMode", f"Invalid value: {quoted(_at(doc, 'spec.volumeMode'))}: field is immutable")
+        yield FieldError.invalid("volumeMode", _at(doc, "spec.volumeMode"), "field is immutable")
 
 
 _IMMUTABLE_IN_JOBS = ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy")
@@ -359,14 +350,13 @@ _IMMUTABLE_IN_JOBS = ("completionMode", "podFailurePolicy", "backoffLimitPerInde
 def _check_job_update(doc: JSONObject, before: JSONObject) -> Findings:
     spec, known = doc.get("spec") or {}, before.get("spec") or {}
     if spec.get("selector") != known.get("selector") and not spec.get("manualSelector"):
-        shown = go_json(spec.get("selector"))
-        yield FieldError("spec.selector", f"Invalid value: {shown}: `selector` not auto-generated")
+        yield FieldError.invalid("spec.selector", spec.get("selector"), "`selector` not auto-generated")
     completions = spec.get("completions")
     if spec.get("completionMode") != "Indexed":
         yield from _check_unchanged(doc, before, "spec.completions")
     elif completions not in (known.get("completions"), None, spec.get("parallelism")):
         message = "can only be modified in tandem with spec.parallelism"
-        yield FieldError("spec.completions", f"Invalid value: {completions}: {message}")
+        yield FieldError.invalid("spec.completions", completions, message)
     yield from _check_unchanged(doc, before, "spec.selector")
     if not known.get("suspend"):
         # The template of a suspended job may change; which fields of it may is not checked.

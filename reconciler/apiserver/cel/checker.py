@@ -55,7 +55,7 @@ def check_expression(tree: Tree, node: Node, *, optional_old: bool) -> Checked:
     old = _copied(node, raw) if optional_old else node
     walker = _Walker(tree, raw)
     root = walker.place(tree.root, {"self": node, "oldSelf": old})
-    walker.found.result = walker.kind(tree.root, root)
+    walker.found.result = walker.infer(tree.root, root)
     walker.found.uses_old = any(expr.kind == "ident" and expr.name == "oldSelf" for expr in tree.root.walk())
     walker.found.problems.sort(key=lambda problem: problem[0])
     return walker.found
@@ -86,7 +86,7 @@ class _Walker:
         self._format_arguments: set[int] = set()
         self.found = Checked()
 
-    def kind(self, expr: Expr, place: Node | None) -> str:
+    def infer(self, expr: Expr, place: Node | None) -> str:
         """Return the type of an expression, or an empty string if it is unknown."""
         if expr.kind == "const":
             return expr.name
@@ -119,11 +119,11 @@ class _Walker:
         if expr.name == "format" and len(expr.parts) == 2:
             self._format_arguments.add(expr.parts[1].id)
         places = [self.place(part, scope) for part in expr.parts]
-        kinds = [self.kind(part, place) for part, place in zip(expr.parts, places, strict=True)]
+        types = [self.infer(part, place) for part, place in zip(expr.parts, places, strict=True)]
         if expr.kind == "call" and places:
-            return self._call(expr, places, kinds)
+            return self._call(expr, places, types)
         if expr.id not in self._format_arguments:
-            for part, problem in _literal_problems(expr, kinds):
+            for part, problem in _literal_problems(expr, types):
                 self._report(part, problem)
         return None
 
@@ -132,9 +132,9 @@ class _Walker:
 
     def _select(self, expr: Expr, scope: Scope) -> Node | None:
         owner = self.place(expr.parts[0], scope)
-        kind = self.kind(expr.parts[0], owner)
-        if kind and kind != "object" and not kind.startswith("map("):
-            self._report(expr, f"type '{kind}' does not support field selection")
+        inferred = self.infer(expr.parts[0], owner)
+        if inferred and inferred != "object" and not inferred.startswith("map("):
+            self._report(expr, f"type '{inferred}' does not support field selection")
             return None
         return self._member(expr, owner, expr.name)
 
@@ -152,19 +152,19 @@ class _Walker:
         if len(expr.parts) != 5:
             return None
         over = self.place(expr.parts[0], scope)
-        kind = self.kind(expr.parts[0], over)
-        if kind and not kind.startswith(("list(", "map(")):
+        inferred = self.infer(expr.parts[0], over)
+        if inferred and not inferred.startswith(("list(", "map(")):
             why = "cannot be range of a comprehension (must be list, map, or dynamic)"
-            self._report(expr.parts[0], f"expression of type '{kind}' {why}")
+            self._report(expr.parts[0], f"expression of type '{inferred}' {why}")
             return None
         # A macro that binds a value to a name is a loop over nothing whose initial value is that value.
         inner = {**scope, expr.other: self.place(expr.parts[1], scope), **_variables(expr, over)}
         places = [self.place(part, inner) for part in expr.parts[2:]]
         return places[-1]
 
-    def _call(self, expr: Expr, places: list[Node | None], kinds: list[str]) -> Node | None:
+    def _call(self, expr: Expr, places: list[Node | None], types: list[str]) -> Node | None:
         first = places[0]
-        for part, problem in _call_problems(expr, kinds):
+        for part, problem in _call_problems(expr, types):
             self._report(part, problem)
         if expr.name in ("_[_]", "_[?_]") and first is not None:
             return first.items or first.additional
@@ -245,19 +245,19 @@ _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(
 _TIME_LITERALS = {"duration": _DURATION, "timestamp": _TIMESTAMP}
 
 
-def _call_problems(call: Expr, kinds: list[str]) -> Problems:
+def _call_problems(call: Expr, types: list[str]) -> Problems:
     """Yield the errors of a call, each with the expression that it points at.
 
     Args:
         call: the call.
-        kinds: the types of its arguments.
+        types: the types of its arguments.
     """
     if call.name in ("_&&_", "_||_"):
-        for part, kind in zip(call.parts, kinds, strict=True):
-            if kind not in ("", "bool"):
-                yield part, f"expected type 'bool' but found '{kind}'"
-    elif not _fits(call, kinds):
-        yield call, f"found no matching overload for '{call.name}' applied to '{_shown(call, kinds)}'"
+        for part, inferred in zip(call.parts, types, strict=True):
+            if inferred not in ("", "bool"):
+                yield part, f"expected type 'bool' but found '{inferred}'"
+    elif not _fits(call, types):
+        yield call, f"found no matching overload for '{call.name}' applied to '{_shown(call, types)}'"
     elif call.name in _TIME_LITERALS and _is_string(call.parts[0]) and not _is_time(call):
         yield call.parts[0], f"invalid {call.name} argument"
     elif call.name == "matches" and _is_string(call.parts[-1]) and pattern_problem(call.parts[-1].text):
@@ -296,25 +296,25 @@ _CONVERSIONS = {
 """The strings that can be converted to another type."""
 
 
-def _literal_problems(literal: Expr, kinds: list[str]) -> Problems:
+def _literal_problems(literal: Expr, types: list[str]) -> Problems:
     """Yield the errors of a list or map literal, whose items must be of one type."""
     if literal.kind == "list":
-        yield from _differing(literal.parts, kinds)
+        yield from _differing(literal.parts, types)
     elif literal.kind == "struct":
-        keys = list(_differing(literal.parts[::2], kinds[::2]))
+        keys = list(_differing(literal.parts[::2], types[::2]))
         yield from keys
-        yield from _differing(literal.parts[1::2], kinds[1::2])
+        yield from _differing(literal.parts[1::2], types[1::2])
 
 
-def _differing(parts: list[Expr], kinds: list[str]) -> Problems:
-    for part, kind in zip(parts[1:], kinds[1:], strict=True):
-        if kinds[0] and kind and kind != kinds[0]:
-            yield part, f"expected type '{kinds[0]}' but found '{kind}'"
+def _differing(parts: list[Expr], types: list[str]) -> Problems:
+    for part, inferred in zip(parts[1:], types[1:], strict=True):
+        if types[0] and inferred and inferred != types[0]:
+            yield part, f"expected type '{types[0]}' but found '{inferred}'"
 
 
-def _fits(call: Expr, kinds: list[str]) -> bool:
+def _fits(call: Expr, types: list[str]) -> bool:
     """Return whether the types of a call's arguments match the function, as far as they are known."""
-    receiver = kinds[0]
+    receiver = types[0]
     if call.name in _FIRST_OPERAND:
         return receiver in ("", *_FIRST_OPERAND[call.name])
     if call.member and call.name in _STRING_METHODS:
@@ -325,7 +325,7 @@ def _fits(call: Expr, kinds: list[str]) -> bool:
         return receiver not in _WITHOUT_SIZE
     if call.name in ("_[_]", "_[?_]") and receiver == "object":
         return False
-    return len(kinds) != 2 or not all(kinds) or _both_fit(call, *kinds)
+    return len(types) != 2 or not all(types) or _both_fit(call, *types)
 
 
 _FIRST_OPERAND = {"!_": ("bool",), "-_": ("int", "double", "duration"), "_?_:_": ("bool",)}
@@ -360,10 +360,10 @@ def _pair_fits(name: str, left: str, right: str) -> bool:
 
 
 def _is_in(item: str, within: str) -> bool:
-    kind = within.partition("(")[2].rstrip(")").partition(",")[0]
-    return kind not in _SCALARS or item not in _SCALARS or kind == item
+    inferred = within.partition("(")[2].rstrip(")").partition(",")[0]
+    return inferred not in _SCALARS or item not in _SCALARS or inferred == item
 
 
-def _shown(call: Expr, kinds: list[str]) -> str:
-    named = [kind or "dyn" for kind in kinds]
+def _shown(call: Expr, types: list[str]) -> str:
+    named = [inferred or "dyn" for inferred in types]
     return f"{named[0]}.({', '.join(named[1:])})" if call.member else f"({', '.join(named)})"

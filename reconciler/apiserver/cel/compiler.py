@@ -29,7 +29,7 @@ from reconciler.apiserver.cel.model import type_of
 from reconciler.apiserver.cel.rewriting import Changes, runnable
 from reconciler.apiserver.cel.syntax_tree import Tree, read_tree
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import go_json, quoted
+from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
@@ -163,19 +163,17 @@ class _SchemaCompiler:
         try:
             compiled = _compile_expression(source, node, optional_old=bool(optional))
         except CompileError as problem:
-            self._report(place, ".rule", f"Invalid value: {_shown(rule)}: {problem}")
+            self._report(place, FieldError(".rule", f"Invalid value: {_shown(rule)}: {problem}"))
             raise
         if compiled.result not in ("bool", "dyn"):
-            self._report(place, ".rule", f"Invalid value: {_shown(rule)}: cel expression must evaluate to a bool")
+            message = f"Invalid value: {_shown(rule)}: cel expression must evaluate to a bool"
+            self._report(place, FieldError(".rule", message))
         if compiled.uses_old and not correlatable:
-            message = (
-                f"Invalid value: {quoted(source)}: oldSelf cannot be used on the uncorrelatable portion of the schema "
-                f"within {{root}}{uncorrelated}"
-            )
-            self._report(place, ".rule", message)
+            message = "oldSelf cannot be used on the uncorrelatable portion of the schema within {root}" + uncorrelated
+            self._report(place, FieldError.invalid(".rule", source, message))
         if optional is not None and not compiled.uses_old:
-            message = f"Invalid value: {quoted(optional)}: may not be set if oldSelf is not used in rule"
-            self._report(place, ".optionalOldSelf", message)
+            message = "may not be set if oldSelf is not used in rule"
+            self._report(place, FieldError.invalid(".optionalOldSelf", optional, message))
         return Rule(
             source,
             compiled.program,
@@ -195,36 +193,35 @@ class _SchemaCompiler:
         try:
             compiled = _compile_expression(source, node, optional_old=bool(rule.get("optionalOldSelf")))
         except CompileError as problem:
-            self._report(place, ".messageExpression", f"Invalid value: {_shown(rule)}: messageExpression {problem}")
+            message = f"Invalid value: {_shown(rule)}: messageExpression {problem}"
+            self._report(place, FieldError(".messageExpression", message))
             return None
         if compiled.result not in ("string", "dyn"):
             message = f"Invalid value: {_shown(rule)}: messageExpression must evaluate to a string"
-            self._report(place, ".messageExpression", message)
+            self._report(place, FieldError(".messageExpression", message))
         return compiled.program
 
     def _check_texts(self, rule: JSONObject, source: str, node: Node, place: str) -> None:
         if not source.strip():
-            self._report(place, ".rule", "Required value: rule is not specified", "FieldValueRequired")
+            self._report(place, FieldError.required(".rule", "rule is not specified"))
             raise CompileError
         message = str(rule.get("message") or "")
         if message and not message.strip():
-            self._report(place, ".message", f"Invalid value: {quoted(message)}: must be non-empty if specified")
+            self._report(place, FieldError.invalid(".message", message, "must be non-empty if specified"))
         elif "\n" in message.strip():
-            self._report(place, ".message", f"Invalid value: {quoted(message)}: must not contain line breaks")
+            self._report(place, FieldError.invalid(".message", message, "must not contain line breaks"))
         elif not message and "\n" in source.strip() and not rule.get("messageExpression"):
-            text = "Required value: message must be specified if rule contains line breaks"
-            self._report(place, ".message", text, "FieldValueRequired")
+            text = "message must be specified if rule contains line breaks"
+            self._report(place, FieldError.required(".message", text))
         reason = rule.get("reason")
         if reason and reason not in _REASONS:
-            known = ", ".join(f'"{name}"' for name in _REASONS)
-            text = f"Unsupported value: {quoted(reason)}: supported values: {known}"
-            self._report(place, ".reason", text, "FieldValueNotSupported")
+            self._report(place, FieldError.not_supported(".reason", reason, _REASONS))
         field = rule.get("fieldPath")
         if field and not _is_path(str(field), node):
-            self._report(place, ".fieldPath", f"Invalid value: {quoted(field)}: must be a valid path")
+            self._report(place, FieldError.invalid(".fieldPath", field, "must be a valid path"))
 
-    def _report(self, place: str, field: str, message: str, reason: str = "FieldValueInvalid") -> None:
-        self._compiled.problems.append((place, FieldError(field, message, reason)))
+    def _report(self, place: str, error: FieldError) -> None:
+        self._compiled.problems.append((place, error))
 
     def _check_costs(self) -> None:
         """Report rules over their budget, and the most expensive rules if all together are over theirs."""
@@ -235,19 +232,18 @@ class _SchemaCompiler:
         for cost, place in self._costs:
             if cost > RULE_COST_LIMIT:
                 by = excess_factor(cost, RULE_COST_LIMIT)
-                message = f"Forbidden: estimated rule cost exceeds budget by factor of {by} ({advice})"
-                self._report(place, ".rule", message, "FieldValueForbidden")
+                message = f"estimated rule cost exceeds budget by factor of {by} ({advice})"
+                self._report(place, FieldError.forbidden(".rule", message))
         total = sum(cost for cost, _ in self._costs)
         if total <= TOTAL_COST_LIMIT:
             return
         for cost, place in sorted(self._costs, reverse=True)[:4]:
             if cost > TOTAL_COST_LIMIT // 100:
-                part = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
-                message = f"Forbidden: {part}"
-                self._report(place, ".rule", message, "FieldValueForbidden")
+                message = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+                self._report(place, FieldError.forbidden(".rule", message))
         by = excess_factor(total, TOTAL_COST_LIMIT)
         whole = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget"
-        self._report("", "", f"Forbidden: {whole} by factor of {by} ({advice})", "FieldValueForbidden")
+        self._report("", FieldError.forbidden("", f"{whole} by factor of {by} ({advice})"))
 
 
 def _is_path(text: str, node: Node) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from reconciler.apiserver.schema.shape import ANYTHING, Node
 from reconciler.wire import JSONObject
 
-__all__ = ["FORMAT_TYPES", "cel_name", "cel_names", "member_of", "to_cel", "type_of"]
+__all__ = ["FORMAT_TYPES", "member_of", "to_cel", "type_of"]
 
 _RESERVED = frozenset(
     [
@@ -37,7 +37,7 @@ _RESERVED = frozenset(
 )
 
 
-def cel_name(key: str) -> str | None:
+def _cel_name(key: str) -> str | None:
     """Return the name of a member in rules, or None if rules cannot name it."""
     if key in _RESERVED:
         return f"__{key}__"
@@ -47,9 +47,9 @@ def cel_name(key: str) -> str | None:
     return escaped if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", escaped) else None
 
 
-def cel_names(key: str) -> tuple[str, ...]:
+def _cel_names(key: str) -> tuple[str, ...]:
     """Return all names of a member in rules: a reserved word can also be selected as it is."""
-    name = cel_name(key)
+    name = _cel_name(key)
     return () if name is None else (name, key) if key in _RESERVED else (name,)
 
 
@@ -79,10 +79,10 @@ def type_of(place: Node | None) -> str:
 def member_of(owner: Node, name: str) -> Node | None:
     """Return the place of the member with a name in rules, or None."""
     found = owner.properties.get(name)
-    if found is not None and name in cel_names(name):
+    if found is not None and name in _cel_names(name):
         return found
     for key, child in owner.properties.items():
-        if cel_name(key) == name:
+        if _cel_name(key) == name:
             return child
     return owner.additional
 
@@ -111,7 +111,7 @@ def _members(value: JSONObject, node: Node) -> dict[str, Any]:
         child = node.properties.get(key)
         if child is not None:
             if member is not None:
-                named.update(dict.fromkeys(cel_names(key), to_cel(member, child)))
+                named.update(dict.fromkeys(_cel_names(key), to_cel(member, child)))
         elif node.additional is not None:
             named[key] = to_cel(member, node.additional)
         elif node.preserve:

@@ -6,13 +6,13 @@ import re
 
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
-from reconciler.apiserver.definitions.checks import check_definition
+from reconciler.apiserver.definitions.validation import check_definition
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.ownership.managers import Key, Owners
+from reconciler.apiserver.ownership.managed_fields import ManagedFields, ManagerKey
 from reconciler.apiserver.schema.structural import unknown_formats
 from reconciler.apiserver.storage.cluster import Cluster
-from reconciler.apiserver.storage.contents import Contents, contents_of
-from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths, reader
+from reconciler.apiserver.storage.custom_contents import CustomContents, contents_of
+from reconciler.apiserver.storage.registry import Endpoint, Resource, ScalePaths, field_reader
 from reconciler.apiserver.storage.store import Stored
 from reconciler.wire import Condition, JSONObject
 
@@ -22,14 +22,7 @@ CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """The finalizer of a definition that is being deleted; removed when its last custom resource is gone."""
 
 
-_CONTROLLER = Key(
-    {
-        "manager": "kube-apiserver",
-        "operation": "Update",
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "subresource": "status",
-    }
-)
+_CONTROLLER = ManagerKey("kube-apiserver", "Update", "apiextensions.k8s.io/v1", "status")
 
 
 class Definitions:
@@ -44,8 +37,8 @@ class Definitions:
         self._definitions = cluster.registry.resource("apiextensions.k8s.io", "customresourcedefinitions")
         self._strategy = Strategy(complete=_complete, check=self._check, warn=_warn)
         # The schemas that were compiled for validation are then served; one entry for a definition being written.
-        self._compiled: dict[str, dict[str, Contents]] = {}
-        cluster.consequences.append(self._follow)
+        self._compiled: dict[str, dict[str, CustomContents]] = {}
+        cluster.commit_hooks.append(self._follow)
 
     def strategy(self, endpoint: Endpoint) -> Strategy:
         """Return the strategy of a kind, including definitions."""
@@ -123,10 +116,10 @@ class Definitions:
         ]
         status = {**(stored.doc.get("status") or {}), "acceptedNames": spec["names"], "conditions": conditions}
         metadata = dict(stored.doc["metadata"])
-        owners = Owners(metadata.get("managedFields") or (), now)
-        place = next(iter(resource.endpoints.values())).place
+        owners = ManagedFields(metadata.get("managedFields") or (), now)
+        schema = next(iter(resource.endpoints.values())).schema
         owners.update(
-            _CONTROLLER, {"status": {**status, "acceptedNames": {}, "conditions": []}}, {"status": status}, place
+            _CONTROLLER, {"status": {**status, "acceptedNames": {}, "conditions": []}}, {"status": status}, schema
         )
         metadata["managedFields"] = owners.entries()
         self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata, "status": status})
@@ -238,7 +231,7 @@ def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:
     )
 
 
-def _endpoint(resource: Resource, version: JSONObject, contents: Contents) -> Endpoint:
+def _endpoint(resource: Resource, version: JSONObject, contents: CustomContents) -> Endpoint:
     fields = version.get("selectableFields") or ()
     warning = ""
     if version.get("deprecated"):
@@ -248,7 +241,7 @@ def _endpoint(resource: Resource, version: JSONObject, contents: Contents) -> En
         resource,
         version["name"],
         frozenset(name for name, value in (version.get("subresources") or {}).items() if value is not None),
-        {field["jsonPath"].lstrip("."): reader(field["jsonPath"].lstrip(".")) for field in fields},
+        {field["jsonPath"].lstrip("."): field_reader(field["jsonPath"].lstrip(".")) for field in fields},
         contents,
         tuple(version.get("additionalPrinterColumns") or ()),
         warning,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from reconciler.apiserver.schema.shape import ANYTHING, Node
-from reconciler.apiserver.storage.contents import Contents
+from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.apiserver.storage.store import encode
 from reconciler.wire import JSONObject
@@ -80,7 +80,7 @@ def _gvk(endpoint: Endpoint) -> dict[str, str]:
 
 def _schema(endpoint: Endpoint, schemas: JSONObject) -> JSONObject:
     contents = endpoint.contents
-    if isinstance(contents, Contents):
+    if isinstance(contents, CustomContents):
         schema = _plain(contents.schema)
     elif contents is not None:
         schema = _of_node(contents.node, schemas, top=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from reconciler.serving import MOST_LEVELS, is_deep
+from reconciler.serving import MAX_LEVELS, exceeds_max_levels
 
-__all__ = ["InvalidJSON", "OutOfRange", "check_value", "parse_problem", "read_json"]
+__all__ = ["InvalidJSON", "OutOfRange", "check_value", "read_json"]
 
 _INT64 = 2**63
 _TOO_DEEP = "exceeded max depth"
@@ -72,10 +72,10 @@ def read_json(body: bytes, *, lenient: bool = True) -> Any:
                 raise
             found = _decoder.decode(readable)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise InvalidJSON(parse_problem(body)) from None
+        raise InvalidJSON(_parse_problem(body)) from None
     except RecursionError:
         raise InvalidJSON(_depth_problem(body)) from None
-    if body.count(b"{") + body.count(b"[") > MOST_LEVELS and is_deep(found):
+    if body.count(b"{") + body.count(b"[") > MAX_LEVELS and exceeds_max_levels(found):
         raise InvalidJSON(_depth_problem(body))
     return found
 
@@ -86,7 +86,7 @@ def check_value(value: Any) -> None:
     Raises:
         InvalidJSON: the value is nested too deeply.
     """
-    if is_deep(value):
+    if exceeds_max_levels(value):
         raise InvalidJSON(_TOO_DEEP)
 
 
@@ -94,7 +94,7 @@ def _depth_problem(body: bytes) -> str:
     depth = 0
     for found in _TOKEN.finditer(body):
         depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(found[0], 0)
-        if depth > MOST_LEVELS:
+        if depth > MAX_LEVELS:
             return f"invalid character '{found[0].decode()}' {_TOO_DEEP}"
     return _TOO_DEEP
 
@@ -123,7 +123,7 @@ def _with_replacements(body: bytes) -> bytes:
     return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], text)
 
 
-def parse_problem(body: bytes) -> str:
+def _parse_problem(body: bytes) -> str:
     """Return why a body is not valid JSON, as encoding/json words it."""
     text = body.decode("latin-1")
     try:

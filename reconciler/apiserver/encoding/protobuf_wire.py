@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["Message", "Truncated", "read_fields", "read_varint", "write_field"]
+__all__ = ["Message", "Truncated", "read_fields", "write_field"]
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
@@ -66,14 +66,14 @@ def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """
     at = 0
     while at < len(message):
-        tag, at = read_varint(message, at)
+        tag, at = _read_varint(message, at)
         wire = tag & 7
         if wire == _VARINT:
-            value, at = read_varint(message, at)
+            value, at = _read_varint(message, at)
             yield tag >> 3, value
             continue
         if wire == _LENGTH_DELIMITED:
-            size, at = read_varint(message, at)
+            size, at = _read_varint(message, at)
         elif wire in (_FIXED64, _FIXED32):
             size = 8 if wire == _FIXED64 else 4
         else:
@@ -84,7 +84,7 @@ def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         at += size
 
 
-def read_varint(message: bytes, at: int) -> tuple[int, int]:
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
     """Return the number that begins at a position, and the position after it.
 
     Raises:

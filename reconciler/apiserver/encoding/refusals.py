@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.wire import JSONObject, StatusObject
@@ -87,11 +88,40 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One cause of an ``Invalid`` response: ``field: message``."""
+    """One cause of an ``Invalid`` response: ``field: message``.
+
+    The constructors are those of Kubernetes' ``field`` package.
+    """
 
     field: str
     message: str
     reason: str = "FieldValueInvalid"
+
+    @classmethod
+    def required(cls, field: str, message: str = "") -> FieldError:
+        """Return the error for a missing value."""
+        return cls(field, f"Required value: {message}" if message else "Required value", "FieldValueRequired")
+
+    @classmethod
+    def invalid(cls, field: str, value: Any, message: str) -> FieldError:
+        """Return the error for an invalid value."""
+        return cls(field, f"Invalid value: {quoted(value)}: {message}")
+
+    @classmethod
+    def not_supported(cls, field: str, value: Any, supported: Iterable[str]) -> FieldError:
+        """Return the error for a value that is not one of those that are supported."""
+        known = ", ".join(f'"{each}"' for each in supported)
+        return cls(field, f"Unsupported value: {quoted(value)}: supported values: {known}", "FieldValueNotSupported")
+
+    @classmethod
+    def duplicate(cls, field: str, value: Any) -> FieldError:
+        """Return the error for a value that occurs twice."""
+        return cls(field, f"Duplicate value: {quoted(value)}", "FieldValueDuplicate")
+
+    @classmethod
+    def forbidden(cls, field: str, message: str) -> FieldError:
+        """Return the error for a value that must not be set or changed."""
+        return cls(field, f"Forbidden: {message}", "FieldValueForbidden")
 
     def cause(self) -> dict[str, str]:
         """Return the entry for ``details.causes``."""

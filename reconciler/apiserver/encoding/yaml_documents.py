@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from reconciler.apiserver.encoding.text import quoted
-from reconciler.serving import MOST_LEVELS
+from reconciler.serving import MAX_LEVELS
 
 __all__ = ["InvalidYAML", "decode_yaml"]
 
@@ -63,7 +63,7 @@ def _loader() -> type[Any]:
             if event.anchor is not None and event.anchor in self.open and isinstance(event, yaml.AliasEvent):
                 raise InvalidYAML(f"yaml: anchor '{event.anchor}' value contains itself")
             self.open.append(event.anchor)
-            if len(self.open) > MOST_LEVELS + 1:
+            if len(self.open) > MAX_LEVELS + 1:
                 raise InvalidYAML("yaml: exceeded max depth")
             node = super().compose_node(parent, index)
             self.open.pop()
@@ -107,7 +107,7 @@ def _check_aliases(root: Any) -> None:
             inner = node.value if isinstance(node.value, list) else ()
             parts = [measure(part) for each in inner for part in (each if isinstance(each, tuple) else (each,))]
             levels = max([below for _, below in parts], default=0) + isinstance(node.value, list)
-            if levels > MOST_LEVELS:
+            if levels > MAX_LEVELS:
                 raise InvalidYAML("yaml: exceeded max depth")
             known[id(node)] = 1 + sum(count for count, _ in parts), levels
         return known[id(node)]

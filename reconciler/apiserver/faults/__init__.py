@@ -1,1 +1,1 @@
-"""Fault injection."""
+"""Fault injection: requests that are refused, delayed, lost, or applied without an answer."""

@@ -1,41 +1,41 @@
-"""Let many things go wrong by chance, in one call."""
+"""Chaos: many kinds of faults at random, reproducible by a seed."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import NamedTuple, Self
 
-if TYPE_CHECKING:
-    from reconciler.apiserver.faults.faults import Fault, Faults
+from reconciler.apiserver.faults.effects import CutWatches, Delay, Effect, Lose, Refuse, ReorderEvents, Stale
+from reconciler.apiserver.faults.fault import Fault, Match
 
-__all__ = ["Chaos", "let_loose"]
+__all__ = ["Chaos", "PlannedFault", "plan"]
 
 _WRITES = ("create", "update", "patch", "delete")
 
-_REFUSED: Mapping[str, Mapping[str, Any]] = {
-    "500": {"status": 500},
-    "503": {"status": 503},
-    "429": {"status": 429, "retry_after": 1.0},
-    "lost": {"lost": True},
-    "409": {"status": 409, "verb": ("update", "patch")},
-    "500 after the write": {"status": 500, "after_commit": True, "verb": _WRITES},
-    "lost after the write": {"lost": True, "after_commit": True, "verb": _WRITES},
-    "410": {"expired": True, "verb": ("watch",)},
-    "cut watches": {"cut_watches": True, "verb": _WRITES},
+_FAILURES: Mapping[str, tuple[Effect, tuple[str, ...] | None]] = {
+    "500": (Refuse(500), None),
+    "503": (Refuse(503), None),
+    "429": (Refuse(429, retry_after=1.0), None),
+    "lost": (Lose(), None),
+    "409": (Refuse(409), ("update", "patch")),
+    "500 after the write": (Refuse(500, after_commit=True), _WRITES),
+    "lost after the write": (Lose(after_commit=True), _WRITES),
+    "410": (Refuse(410, as_event=True), ("watch",)),
+    "cut watches": (CutWatches(), _WRITES),
 }
-"""What stands in the way of a request, or of those who watch it."""
+"""Faults that a request, or its kind's watches, must recover from, and the verbs that they apply to."""
 
-_SHADED: Mapping[str, Mapping[str, Any]] = {
-    "stale": {"stale": 2.0, "verb": ("get", "list", "watch")},
-    "event order": {"event_order": "seeded", "verb": _WRITES},
+_IRREGULARITIES: Mapping[str, tuple[Effect, tuple[str, ...] | None]] = {
+    "stale": (Stale(2.0), ("get", "list", "watch")),
+    "event order": (ReorderEvents("seeded"), _WRITES),
 }
-"""What a real server does in quiet times as well, so that it may come often."""
+"""What a healthy server does as well, so that it may happen more often."""
 
 
 class Chaos:
-    """Hold the faults of one call of `Faults.chaos`; take them away with `stop`, or by leaving a ``with`` block.
+    """The faults of one call of `Faults.chaos`. `stop`, or the end of a ``with`` block, removes them.
 
     Attributes:
         faults: each fault by a name that says what it does.
@@ -46,11 +46,11 @@ class Chaos:
 
     @property
     def hits(self) -> dict[str, int]:
-        """Return how many requests were struck, by what."""
+        """Return how many requests each fault has hit."""
         return {name: fault.hits for name, fault in self.faults.items()}
 
     def stop(self) -> None:
-        """Take the faults away; harmless when they are gone."""
+        """Remove the faults; does nothing if they are removed already."""
         for fault in self.faults.values():
             fault.remove()
 
@@ -63,33 +63,40 @@ class Chaos:
         self.stop()
 
 
-def let_loose(
-    faults: Faults, *, seed: int, rate: float, latency: float, without: Sequence[str], match: Mapping[str, Any]
-) -> Chaos:
-    """Add the faults of `Faults.chaos`."""
-    known = [*_REFUSED, *_SHADED, "latency"]
+class PlannedFault(NamedTuple):
+    """The arguments of a fault that chaos adds."""
+
+    name: str
+    match: Match
+    effect: Effect
+    probability: float
+
+
+def plan(*, rate: float, latency: float, without: Sequence[str], match: Match) -> Iterator[PlannedFault]:
+    """Yield the faults of `Faults.chaos`.
+
+    Raises:
+        ValueError: `rate` is not between 0 and 1, or `without` has an unknown name.
+    """
+    known = [*_FAILURES, *_IRREGULARITIES, "latency"]
     unknown = set(without) - set(known)
     if unknown:
-        raise ValueError(f"chaos has no {', '.join(sorted(unknown))}: it has {', '.join(known)}")
+        raise ValueError(f"unknown kind of chaos: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
     if not 0 <= rate <= 1:
         raise ValueError(f"rate is a share of the requests, from 0 to 1, not {rate}")
-    rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
-    kinds = {name: (options, rate / len(_REFUSED)) for name, options in _REFUSED.items()}
-    kinds |= {name: (options, min(1.0, 2 * rate)) for name, options in _SHADED.items()}
+    kinds = [(name, *kind, rate / len(_FAILURES)) for name, kind in _FAILURES.items()]
+    kinds += [(name, *kind, min(1.0, 2 * rate)) for name, kind in _IRREGULARITIES.items()]
     if latency:
-        kinds["latency"] = ({"latency": (0.0, latency)}, 0.5)
-    found: dict[str, Fault] = {}
-    for name, (options, probability) in kinds.items():
-        verbs = _both(match.get("verb"), options.get("verb"))
-        if name not in without and verbs != ():
-            chosen = {**match, **options, "verb": verbs}
-            found[name] = faults.add(times=None, probability=probability, rng=rng, **chosen)
-    return Chaos(found)
+        kinds.append(("latency", Delay((0.0, latency)), None, 0.5))
+    for name, effect, verbs, probability in kinds:
+        both = _intersection(match, verbs)
+        if name not in without and both != ():
+            yield PlannedFault(name, replace(match, verb=both), effect, probability)
 
 
-def _both(one: str | Collection[str] | None, other: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Return the verbs that are in both; None stands for all."""
-    if one is None:
-        return other
-    verbs = (one,) if isinstance(one, str) else tuple(one)
-    return verbs if other is None else tuple(verb for verb in verbs if verb in other)
+def _intersection(match: Match, verbs: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return the verbs that a match and a kind of fault have in common; None for all."""
+    if match.verb is None:
+        return verbs
+    wanted = (match.verb,) if isinstance(match.verb, str) else tuple(match.verb)
+    return wanted if verbs is None else tuple(verb for verb in wanted if verb in verbs)

@@ -1,1 +1,1 @@
-"""Reading requests: routing, bodies, selectors, metadata."""
+"""Decoding of requests: routing, bodies, selectors, metadata."""

@@ -1,4 +1,4 @@
-"""Read request bodies and headers: media types, documents, parameters."""
+"""Request bodies and parameters: media types, documents, options of writes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from reconciler.apiserver.encoding.yaml_documents import InvalidYAML, decode_yam
 from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.requests.routing import Call
 from reconciler.http import HTTPRequest
+from reconciler.wire import JSONObject
 
 __all__ = [
     "APPLY_PATCH",
     "JSON_PATCH",
+    "MAX_BODY_BYTES",
     "MERGE_PATCH",
-    "MOST_BYTES",
     "STRATEGIC_PATCH",
     "YAML",
-    "check_options",
     "check_size",
-    "decode",
+    "check_write_options",
+    "decode_patch",
     "duplicate_fields",
     "media_type",
     "patch_type",
@@ -50,12 +51,12 @@ APPLY_PATCH = "application/apply-patch+yaml"
 
 YAML = "application/yaml"
 _JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
-_PROTOBUF_HINT = "send {} as application/json"
-MOST_BYTES = 3 * 1024 * 1024
+_PROTOBUF_ADVICE = "send {} as application/json"
+MAX_BODY_BYTES = 3 * 1024 * 1024
 
 
 def media_type(request: HTTPRequest) -> str:
-    """Return the body's media type without parameters, in lower case; empty when none is named."""
+    """Return the body's media type without parameters, in lower case; empty if none is given."""
     header = request.headers.get("content-type", "")
     return header.split(";")[0].strip().lower() or header
 
@@ -64,7 +65,7 @@ def patch_type(call: Call) -> str:
     """Return the media type of a patch.
 
     Raises:
-        Refusal: 415 for what is no patch that the kind takes.
+        Refusal: 415, the kind does not accept this type of patch.
     """
     kind, custom = media_type(call.request), call.endpoint.resource.custom
     accepted = [JSON_PATCH, MERGE_PATCH, *([] if custom else [STRATEGIC_PATCH]), APPLY_PATCH]
@@ -76,25 +77,25 @@ def patch_type(call: Call) -> str:
 
 
 def check_size(request: HTTPRequest) -> None:
-    """Refuse a body that no API server reads.
+    """Check that a body does not exceed the limit of an API server.
 
     Raises:
         Refusal: 413.
     """
-    if len(request.body) > MOST_BYTES:
-        raise too_large(f"limit is {MOST_BYTES}")
+    if len(request.body) > MAX_BODY_BYTES:
+        raise too_large(f"limit is {MAX_BODY_BYTES}")
 
 
-def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = None) -> dict[str, Any]:
-    """Return the object that a create, update or delete carries.
+def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = None) -> JSONObject:
+    """Return the object in the body of a create, update or delete.
 
     Args:
         request: the request.
-        kind: the kind that is expected, for messages.
-        doubled: collects what is to be said of members that stand twice in an object.
+        kind: the expected kind, for messages.
+        duplicates: collects messages about fields that an object contains twice.
 
     Raises:
-        Refusal: 415 for a media type that is not read, 400 for what is no object.
+        Refusal: 415 for an unsupported media type, 400 if the body is not an object.
     """
     media = media_type(request)
     if media in ("", _JSON):
@@ -107,18 +108,18 @@ def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = Non
         except InvalidJSON as error:
             raise _unrecognized(kind, f"json parse error: {error} ({snippet(request.body)})") from None
     elif media == YAML:
-        found = read_yaml(request.body, doubled)
+        found = read_yaml(request.body, duplicates)
     elif media == _PROTOBUF:
         try:
             found = read_protobuf(request.body)
         except Unreadable as error:
-            raise _unread(kind, str(error)) from None
+            raise _unreadable_protobuf(kind, str(error)) from None
     else:
         raise unsupported_media_type((_JSON, YAML, _PROTOBUF))
     if found is None:
         return {}
-    if doubled is not None and media in ("", _JSON):
-        doubled += duplicate_fields(request.body, found)
+    if duplicates is not None and media in ("", _JSON):
+        duplicates += duplicate_fields(request.body, found)
     if not isinstance(found, dict):
         what = {list: "array", str: "string", bool: "bool"}.get(type(found), "number")
         fields = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
@@ -127,9 +128,9 @@ def read_object(request: HTTPRequest, kind: str, doubled: list[str] | None = Non
     return found
 
 
-def _unread(kind: str, problem: str) -> Refusal:
-    """Make the 415 for what cannot be read from protobuf, such as custom kinds, which have no such form."""
-    return unsupported_media_type((_JSON, YAML), f"{problem}: {_PROTOBUF_HINT.format(kind)}")
+def _unreadable_protobuf(kind: str, problem: str) -> Refusal:
+    """Return the 415 for a body that cannot be read from protobuf, such as a custom kind, which has no such form."""
+    return unsupported_media_type((_JSON, YAML), f"{problem}: {_PROTOBUF_ADVICE.format(kind)}")
 
 
 def _unrecognized(kind: str, problem: str) -> Refusal:
@@ -138,11 +139,11 @@ def _unrecognized(kind: str, problem: str) -> Refusal:
     )
 
 
-def decode(body: bytes) -> Any:
+def decode_patch(body: bytes) -> Any:
     """Return the JSON of a patch.
 
     Raises:
-        Refusal: 400 when it is no JSON.
+        Refusal: 400, the body is not valid JSON.
     """
     try:
         return read_json(body)
@@ -150,44 +151,44 @@ def decode(body: bytes) -> Any:
         raise bad_request(f"error decoding patch: {error}") from None
 
 
-def read_yaml(body: bytes, doubled: list[str] | None = None) -> Any:
-    """Return the content of a YAML document; what is JSON as well is read as such, which is faster.
+def read_yaml(body: bytes, duplicates: list[str] | None = None) -> Any:
+    """Return the content of a YAML document; one that is valid JSON is read as JSON, which is faster.
 
     Args:
         body: the document.
-        doubled: collects what is to be said of keys that stand twice in a map.
+        duplicates: collects messages about keys that a map contains twice.
 
     Raises:
-        Refusal: 400 when it is no YAML.
+        Refusal: 400, the body is not valid YAML.
     """
     if body[:1] == b"{" and _SURROGATE.search(body) is None:
         with contextlib.suppress(InvalidJSON):
             found = read_json(body, lenient=False)
-            if doubled is None or not duplicate_fields(body, found):
+            if duplicates is None or not duplicate_fields(body, found):
                 return found
     try:
         found, twice = decode_yaml(body)
     except InvalidYAML as error:
         raise bad_request(f"error converting YAML to JSON: {error}") from None
-    if doubled is not None:
-        doubled += twice
+    if duplicates is not None:
+        duplicates += twice
     return found
 
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-"""Escapes of surrogates, which JSON has and YAML has not."""
+"""Escapes of surrogates, which JSON allows and YAML does not."""
 
 
-def yaml_problem(doubled: list[str]) -> str:
-    """Return how a strict reader refuses a YAML document with keys that stand twice."""
-    return "\n  ".join(["yaml: unmarshal errors:", *doubled])
+def yaml_problem(duplicates: list[str]) -> str:
+    """Return the error of a strict decoder for a YAML document with duplicate keys."""
+    return "\n  ".join(["yaml: unmarshal errors:", *duplicates])
 
 
 def duplicate_fields(body: bytes, found: Any) -> list[str]:
-    """Return what is said of object members that a JSON body names more than once: their dotted paths.
+    """Return messages about fields that a JSON body contains more than once, with their dotted paths.
 
-    A body that is what was read from it, written without spaces or as Python writes it, has none; only others are read
-    a second time.
+    A body that equals its decoded content, written without spaces or as Python writes it, has none. Only other bodies
+    are parsed a second time.
     """
     stripped = body.strip()
     if not stripped.startswith(b"{"):
@@ -219,11 +220,11 @@ def _duplicates(value: Any, path: str) -> Iterator[str]:
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 
 
-def check_options(call: Call, options: dict[str, Any] | None = None) -> bool:
-    """Check the parameters that all writes share; tell whether the request asks for a dry run.
+def check_write_options(call: Call, options: JSONObject | None = None) -> bool:
+    """Check the parameters that all writes share; return whether the request asks for a dry run.
 
     Raises:
-        Refusal: 422 for a value that is not known.
+        Refusal: 422, a parameter has an unsupported value.
     """
     query = call.query
     kind = _OPTIONS.get(call.verb, "DeleteOptions")

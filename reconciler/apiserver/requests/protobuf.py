@@ -1,7 +1,7 @@
-"""Read objects of built-in kinds in protobuf, the form in which Go's typed clients and ``kubectl create`` send them.
+"""Objects of built-in kinds in protobuf, the form in which Go's typed clients and ``kubectl create`` send them.
 
-Answers stay JSON, which these clients accept too. The messages stand in ``protobuf.json``, which is made from the
-sources of Kubernetes.
+Responses stay JSON, which these clients accept too. The messages are described in ``protobuf.json``, which is generated
+from the sources of Kubernetes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import msgspec
 
 from reconciler.apiserver.builtin.types import type_name
 from reconciler.apiserver.encoding.protobuf_wire import Truncated, read_fields
+from reconciler.wire import JSONObject
 
 __all__ = ["Unreadable", "read_protobuf"]
 
 _MAGIC = b"k8s\x00"
 _BESIDE = {"DeleteOptions": "meta.v1.DeleteOptions", "Scale": "autoscaling.v1.Scale"}
-"""The messages that are no kinds of their own; their group and version are those of what they are sent to."""
+"""The messages that are not kinds; their group and version are those of the object that they are sent to."""
 
 
 class Unreadable(Exception):
-    """Say why a body is no object in protobuf that can be read."""
+    """A body that is not an object in protobuf, or has an unknown kind."""
 
 
 class _Member(NamedTuple):
@@ -54,16 +55,16 @@ def _members(name: str) -> dict[int, _Member]:
     return found
 
 
-def read_protobuf(body: bytes) -> dict[str, Any]:
-    """Return the object in a body, as JSON has it.
+def read_protobuf(body: bytes) -> JSONObject:
+    """Return the object in a body, as in JSON.
 
     Raises:
-        Unreadable: it is not one, or its kind is not known in this form.
+        Unreadable: it is not an object in protobuf, or its kind is unknown.
     """
     if not body.startswith(_MAGIC):
         raise Unreadable("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:
-        version, kind, raw = _opened(body[len(_MAGIC) :])
+        version, kind, raw = _open_envelope(body[len(_MAGIC) :])
         group, _, number = version.rpartition("/")
         name = _BESIDE.get(kind) or type_name(group, number, kind)
         if name is None and kind.endswith("Review"):  # answered, never stored: not in the table of kinds
@@ -75,8 +76,8 @@ def read_protobuf(body: bytes) -> dict[str, Any]:
         raise Unreadable(str(error)) from None
 
 
-def _opened(envelope: bytes) -> tuple[str, str, bytes]:
-    """Return apiVersion, kind and content of the envelope that all objects come in."""
+def _open_envelope(envelope: bytes) -> tuple[str, str, bytes]:
+    """Return apiVersion, kind and content of the envelope around every object."""
     version = kind = ""
     raw = b""
     for number, value in read_fields(envelope):
@@ -89,9 +90,9 @@ def _opened(envelope: bytes) -> tuple[str, str, bytes]:
     return version, kind, raw
 
 
-def _object(message: bytes, name: str) -> dict[str, Any]:
-    """Return a message as an object; what is not set, and zeros that mean nothing, are left out."""
-    found: dict[str, Any] = {}
+def _object(message: bytes, name: str) -> JSONObject:
+    """Return a message as an object, without fields that are not set and zeros that mean nothing."""
+    found: JSONObject = {}
     members = _members(name)
     for number, value in read_fields(message):
         member = members.get(number)
@@ -136,7 +137,7 @@ def _value(value: int | bytes, form: str) -> Any:
     return base64.b64encode(value).decode() if form == "y" else value.decode()
 
 
-# what is not written in JSON as it stands in messages
+# types whose JSON differs from their message
 
 
 def _fields(message: bytes) -> dict[int, int | bytes]:

@@ -1,4 +1,4 @@
-"""Tell what a request asks for: verb, kind, namespace, name, subresource."""
+"""Routing: the verb, kind, namespace, name and subresource of a request."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from reconciler.apiserver.encoding.refusals import (
 from reconciler.apiserver.storage.registry import Endpoint, Registry
 from reconciler.http import HTTPRequest
 
-__all__ = ["Call", "route", "truthy"]
+__all__ = ["Call", "parse_bool", "route"]
 
 
 @dataclass(slots=True)
 class Call:
-    """Hold one request to a kind, understood.
+    """A request to a kind, parsed.
 
     Attributes:
-        request: the request as it came.
-        verb: in the API's words: get, list, watch, create, update, patch, delete, deletecollection.
-        endpoint: the kind in the version asked for.
+        request: the request.
+        verb: the API's verb: get, list, watch, create, update, patch, delete, deletecollection.
+        endpoint: the kind in the requested version.
         namespace: None for cluster-scoped kinds and lists over all namespaces.
         name: empty for collections.
         subresource: empty for the object itself.
         query: the last value of each parameter.
-        noted: warnings about what was sent, which come with a refusal too.
-        doubled: what is said of members that the body names twice.
+        warnings: warnings about the body, which are sent with an error response too.
+        duplicates: messages about fields that the body contains twice.
     """
 
     request: HTTPRequest
@@ -44,20 +44,20 @@ class Call:
     name: str
     subresource: str
     query: Mapping[str, str]
-    noted: list[str] = field(default_factory=list)
-    doubled: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
 
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
 _OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _ACTION = {"POST": "create"}
 _ACTIONS = frozenset({"binding", "eviction"})
-"""Subresources that are created only."""
+"""Subresources that support create only."""
 _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
 
 
-def truthy(text: str) -> bool:
-    """Read a boolean parameter as the API server does: anything but 0 and false is true."""
+def parse_bool(text: str) -> bool:
+    """Return the value of a boolean parameter as the API server parses it: anything but 0 and false is true."""
     return text not in ("", "0", "false", "False", "FALSE", "f", "F")
 
 
@@ -65,7 +65,7 @@ def route(request: HTTPRequest, registry: Registry) -> Call | None:
     """Return the call that a path under ``/api/v1`` or ``/apis/group/version`` makes; None for discovery paths.
 
     Raises:
-        Refusal: 404 in plain text for what is not served, 405 for a verb that is not.
+        Refusal: 404 in plain text if the path is not served, 405 if the verb is not.
     """
     parts = [unquote(part) for part in request.path.split("/")[1:]]
     if parts and not parts[-1]:
@@ -91,7 +91,7 @@ def route(request: HTTPRequest, registry: Registry) -> Call | None:
 
 
 _OF_A_NODE = {"pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}), "nodes": frozenset({"proxy"})}
-"""What a kubelet serves behind the real server."""
+"""Subresources that a kubelet serves behind the real server."""
 
 
 def _built_in_verb(call: Call) -> str:
@@ -106,11 +106,11 @@ def _built_in_verb(call: Call) -> str:
     over_all = info.namespaced and call.namespace is None
     if verb is None or (over_all and verb != "list"):
         raise method_not_allowed()
-    return "watch" if verb == "list" and truthy(call.query.get("watch", "")) else verb
+    return "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
 
 
 def _custom_verb(call: Call) -> str:
-    """Return the verb of a request to a custom kind, which one handler serves whatever the path."""
+    """Return the verb of a request to a custom kind, for which one handler serves all paths."""
     info, method = call.endpoint.info, call.request.method
     if info.namespaced != (call.namespace is not None) and not (info.namespaced and method == "GET" and not call.name):
         raise not_served()
@@ -122,12 +122,12 @@ def _custom_verb(call: Call) -> str:
     if not call.name and method in ("PUT", "PATCH"):
         raise bad_request("name must be provided")
     if call.name and method == "POST":
-        # What is created is named by the document alone.
+        # The name of a created object comes from the document alone.
         call.name = ""
     verb = _table(call).get(method)
     if verb is None:
         raise method_not_allowed()
-    return "watch" if verb == "list" and truthy(call.query.get("watch", "")) else verb
+    return "watch" if verb == "list" and parse_bool(call.query.get("watch", "")) else verb
 
 
 _UNSUPPORTED = {"DELETE": "delete", "POST": "create"}

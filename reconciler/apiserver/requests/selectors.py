@@ -1,17 +1,23 @@
-"""Read label and field selectors and match objects with them."""
+"""Label, field and shard selectors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from reconciler.apiserver.encoding.refusals import Refusal, bad_request
+from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error
 from reconciler.apiserver.encoding.text import go_int, quoted
-from reconciler.apiserver.requests.shard_selectors import ShardSelector
 from reconciler.apiserver.schema.names import LABEL_VALUE_MESSAGE, is_label_value, qualified_name_problems
+from reconciler.wire import JSONObject
 
-__all__ = ["FieldTerm", "Selector", "parse_fields", "parse_labels"]
+__all__ = [
+    "FieldTerm",
+    "Selector",
+    "ShardSelector",
+    "parse_field_selector",
+    "parse_label_selector",
+    "parse_shard_selector",
+]
 
 LabelTerm = Callable[[Mapping[str, str]], bool]
 
@@ -20,7 +26,7 @@ _MARKS = frozenset({"=", "==", "!=", "<", ">", "(", ")", ",", "!"})
 
 
 class FieldTerm:
-    """Hold one requirement of a field selector: a dotted path equals, or does not equal, a text."""
+    """A requirement of a field selector: the field at a dotted path equals, or does not equal, a text."""
 
     __slots__ = ("negated", "path", "value")
 
@@ -31,43 +37,43 @@ class FieldTerm:
 
 
 class Selector:
-    """Match objects by labels and fields; empty matches all.
+    """A condition on the labels and fields of objects, and on their shard; empty matches all.
 
     Args:
-        labels: label requirements, all of which have to hold.
-        fields: field requirements, all of which have to hold.
+        labels: label requirements; all must hold.
+        fields: field requirements; all must hold.
         read: reads a selectable field of a document as text.
-        shard: what a hash has to fulfil besides; None for nothing.
+        shard: the shard that objects must belong to; None for any.
 
     Attributes:
         empty: everything matches.
-        counted: the real server tells how many objects are left after a page, whatever is not of the shard included.
-        name: the one name that an object has to have, or empty.
-        namespace: the one namespace that an object has to be in, or empty.
+        counts_remaining: the real server reports how many objects follow a page, counting those outside the shard too.
+        name: the one name that an object must have, or empty.
+        namespace: the one namespace that an object must be in, or empty.
     """
 
-    __slots__ = ("_fields", "_labels", "_read", "counted", "empty", "name", "namespace", "shard")
+    __slots__ = ("_fields", "_labels", "_read", "counts_remaining", "empty", "name", "namespace", "shard")
 
     def __init__(
         self,
         labels: list[LabelTerm],
         fields: list[FieldTerm],
-        read: Callable[[dict[str, Any], str], str],
+        read: Callable[[JSONObject, str], str],
         shard: ShardSelector | None = None,
     ) -> None:
         self._labels = labels
         self._fields = fields
         self._read = read
         self.shard = shard
-        self.counted = not labels and not fields
-        self.empty = self.counted and shard is None
+        self.counts_remaining = not labels and not fields
+        self.empty = self.counts_remaining and shard is None
         self.name, self.namespace = (
             next((field.value for field in fields if field.path == path and not field.negated), "")
             for path in ("metadata.name", "metadata.namespace")
         )
 
-    def matches(self, doc: dict[str, Any]) -> bool:
-        """Tell whether a document has the labels and fields asked for, and is of the shard."""
+    def matches(self, doc: JSONObject) -> bool:
+        """Return whether a document has the labels and fields, and belongs to the shard."""
         if self.shard is not None and not self.shard.matches(doc):
             return False
         if self._labels:
@@ -78,16 +84,16 @@ class Selector:
         return all((self._read(doc, field.path) == field.value) is not field.negated for field in self._fields)
 
 
-def parse_labels(text: str) -> list[LabelTerm]:
-    """Read a label selector.
+def parse_label_selector(text: str) -> list[LabelTerm]:
+    """Parse a label selector.
 
     Raises:
-        Refusal: 400 when it cannot be read.
+        Refusal: 400, the selector is invalid.
     """
-    return _Labels(text).terms()
+    return _LabelParser(text).terms()
 
 
-class _Labels:
+class _LabelParser:
     def __init__(self, text: str) -> None:
         self._tokens = [match.group(1) for match in _TOKEN.finditer(text)]
         self._at = 0
@@ -209,11 +215,11 @@ def _requirement(problem: str) -> Refusal:
     return bad_request(f"unable to parse requirement: {problem}")
 
 
-def parse_fields(text: str) -> list[FieldTerm]:
-    """Read a field selector.
+def parse_field_selector(text: str) -> list[FieldTerm]:
+    """Parse a field selector.
 
     Raises:
-        Refusal: 400 when it cannot be read.
+        Refusal: 400, the selector is invalid.
     """
     found = []
     for term in _split(text):
@@ -239,3 +245,94 @@ def _split(text: str) -> list[str]:
 
 def _unescape(value: str) -> str:
     return re.sub(r"\\([\\,=])", r"\1", value)
+
+
+_CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
+_LITERAL = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+_HEX = frozenset("0123456789abcdef")
+_FULL = "0x1" + "0" * 16
+_FIELDS = ("object.metadata.uid", "object.metadata.namespace")
+
+
+class ShardSelector:
+    """A shard: the objects whose field has a 64-bit FNV-1a hash in one of some ranges.
+
+    Args:
+        field: the path of the field, the same for all ranges.
+        ranges: the first hash of each range and the one after its last, as written.
+    """
+
+    def __init__(self, field: str, ranges: list[tuple[str, str]]) -> None:
+        self._name = field.rpartition(".")[2]
+        self._ranges = [(int(start, 16), int(end, 16)) for start, end in ranges]
+        self.text = " || ".join(f"shardRange({field}, '{start}', '{end}')" for start, end in ranges)
+
+    def matches(self, doc: JSONObject) -> bool:
+        """Return whether a document belongs to the shard."""
+        found = _hash(str(doc["metadata"].get(self._name, "")))
+        return any(start <= found < end for start, end in self._ranges)
+
+
+def parse_shard_selector(text: str) -> ShardSelector:
+    """Parse the parameter ``shardSelector``.
+
+    Raises:
+        Refusal: 500, as from the real server, if the selector is invalid.
+    """
+    found = [_range(part) for part in text.split("||")]
+    fields = [field for field, _, _ in found]
+    for field in fields[1:]:
+        if field != fields[0]:
+            raise _invalid(f'all shard ranges must use the same field, got "{fields[0]}" and "{field}"')
+    return ShardSelector(fields[0], [(start, end) for _, start, end in found])
+
+
+def _range(text: str) -> tuple[str, str, str]:
+    call = _CALL.fullmatch(text)
+    if call is None:
+        raise _invalid("CEL parse error: Syntax error")
+    if call[1] != "shardRange":
+        raise _invalid(f'unsupported function "{call[1]}"; only shardRange() and || are allowed')
+    arguments = [part.strip() for part in call[2].split(",")]
+    if len(arguments) != 3:
+        raise _invalid(f"shardRange() requires exactly 3 arguments, got {len(arguments)}")
+    field, start, end = arguments[0], _bound("hexStart", arguments[1]), _bound("hexEnd", arguments[2])
+    if field not in _FIELDS:
+        raise _invalid(f'unsupported field path "{field}"; supported: {", ".join(_FIELDS)}')
+    if int(start, 16) >= int(end, 16):
+        raise _invalid(f"shard range start {start} must be less than end {end}")
+    return field, start, end
+
+
+def _bound(name: str, text: str) -> str:
+    literal = _LITERAL.fullmatch(text)
+    if literal is None:
+        raise _invalid(f"{name} must be a string literal, got {'int64' if text.isdigit() else text}")
+    value = literal[1] or literal[2] or ""
+    if not value.startswith("0x"):
+        raise _invalid(f"{name} must have '0x' prefix, got \"{value}\"")
+    digits = value[2:]
+    if not digits:
+        raise _invalid(f"{name}: hex value is required after '0x'")
+    if len(digits) > 17:
+        raise _invalid(f'{name}: hex value too long ({len(digits)} chars, max 17): "{digits}"')
+    for letter in digits:
+        if letter not in _HEX:
+            raise _invalid(f'{name}: invalid hex character "{letter}" in "{value}"')
+    if len(digits) == 17 and value != _FULL:
+        raise _invalid(f"{name}: 17-digit hex value must be '{_FULL}' (2^64), got \"{value}\"")
+    if len(digits) < 16:
+        padded = f"0x{digits:0>16}"
+        raise _invalid(f'{name} must be a 0x-prefixed 16-digit hex value, got "{value}" (did you mean "{padded}"?)')
+    return value
+
+
+def _hash(text: str) -> int:
+    found = 14695981039346656037
+    for byte in text.encode():
+        found = ((found ^ byte) * 1099511628211) % (1 << 64)
+    return found
+
+
+def _invalid(problem: str) -> Refusal:
+    return internal_error(f"invalid shard selector: {problem}")

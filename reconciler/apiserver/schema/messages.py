@@ -166,7 +166,7 @@ def _type(error: Any, name: str, field: str) -> Iterator[FieldError]:
 
 def _required(error: Any, _name: str, field: str) -> Iterator[FieldError]:
     missing = error.kind.property
-    yield FieldError(f"{field}.{missing}" if field else missing, "Required value", "FieldValueRequired")
+    yield FieldError.required(f"{field}.{missing}" if field else missing)
 
 
 def _enum(error: Any, _name: str, field: str) -> Iterator[FieldError]:
@@ -211,7 +211,7 @@ def _too_short(error: Any, name: str, field: str) -> Iterator[FieldError]:
 
 
 def _not_matching(value: Any, pattern: str, name: str, field: str) -> FieldError:
-    return FieldError(field, f"Invalid value: {quoted(value)}: {name} in body should match '{pattern}'")
+    return FieldError.invalid(field, value, f"{name} in body should match '{pattern}'")
 
 
 def _too_many(error: Any, _name: str, field: str) -> Iterator[FieldError]:
@@ -223,14 +223,14 @@ def _too_many(error: Any, _name: str, field: str) -> Iterator[FieldError]:
 def _too_few(what: str) -> _Message:
     def message(error: Any, name: str, field: str) -> Iterator[FieldError]:
         count, limit = len(error.instance), error.kind.limit
-        yield FieldError(field, f"Invalid value: {count}: {name} in body should have at least {limit} {what}")
+        yield FieldError.invalid(field, count, f"{name} in body should have at least {limit} {what}")
 
     return message
 
 
 def _multiple(error: Any, name: str, field: str) -> Iterator[FieldError]:
     factor = quoted(error.kind.multiple_of)
-    yield FieldError(field, f"Invalid value: {quoted(error.instance)}: {name} in body should be a multiple of {factor}")
+    yield FieldError.invalid(field, error.instance, f"{name} in body should be a multiple of {factor}")
 
 
 def _any_of(_error: Any, name: str, _field: str) -> Iterator[FieldError]:
@@ -249,7 +249,7 @@ def _not(_error: Any, name: str, _field: str) -> Iterator[FieldError]:
 
 
 def _other(error: Any, name: str, field: str) -> Iterator[FieldError]:
-    yield FieldError(field, f"Invalid value: {quoted(error.instance)}: {name} in body is not valid: {error.message}")
+    yield FieldError.invalid(field, error.instance, f"{name} in body is not valid: {error.message}")
 
 
 _MESSAGES: dict[str, _Message] = {

@@ -9,7 +9,6 @@ __all__ = [
     "DNS_LABEL_1035_MESSAGE",
     "LABEL_MESSAGE",
     "LABEL_VALUE_MESSAGE",
-    "NAME_MESSAGE",
     "RANDOM_LETTERS",
     "SUBDOMAIN_MESSAGE",
     "is_config_key",
@@ -50,7 +49,7 @@ DNS_LABEL_1035_MESSAGE = (
     "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
     "'[a-z]([-a-z0-9]*[a-z0-9])?')"
 )
-NAME_MESSAGE = (
+_NAME_MESSAGE = (
     "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
     "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
     "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
@@ -158,7 +157,7 @@ def qualified_name_problems(key: str) -> list[str]:
     elif len(name) > 63:
         problems.append("name part must be no more than 63 bytes")
     if not _NAME.fullmatch(name):
-        problems.append(NAME_MESSAGE)
+        problems.append(_NAME_MESSAGE)
     return problems
 
 

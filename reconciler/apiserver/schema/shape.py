@@ -11,9 +11,9 @@ from typing import Any
 
 from reconciler.wire import JSONObject
 
-__all__ = ["ANYTHING", "METADATA_FIELDS", "NO_DEFAULT", "Node", "compile_schema", "prune", "prune_and_default"]
+__all__ = ["ANYTHING", "NO_DEFAULT", "Node", "compile_schema", "prune", "prune_and_default"]
 
-METADATA_FIELDS = frozenset(
+_METADATA_FIELDS = frozenset(
     {
         "annotations",
         "creationTimestamp",
@@ -276,7 +276,7 @@ def _prune_list(value: list[Any], node: Node, path: str, unknown: list[str], bef
 
 
 def _embedded_metadata(metadata: JSONObject, path: str, unknown: list[str]) -> JSONObject:
-    foreign = [key for key in metadata if key not in METADATA_FIELDS]
+    foreign = [key for key in metadata if key not in _METADATA_FIELDS]
     unknown.extend(f"{path}.{key}" for key in foreign)
     return {key: value for key, value in metadata.items() if key not in foreign} if foreign else metadata
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from reconciler.apiserver.encoding.refusals import FieldError
-from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.schema.formats import FORMATS, INTEGER_RANGES
 from reconciler.apiserver.schema.patterns import pattern_problem
 from reconciler.apiserver.schema.shape import compile_schema, prune_and_default
@@ -46,18 +45,6 @@ _STRUCTURAL = (
 """The keywords that are forbidden inside allOf, anyOf, oneOf and not."""
 
 
-def _forbidden(path: str, message: str) -> FieldError:
-    return FieldError(path, f"Forbidden: {message}", "FieldValueForbidden")
-
-
-def _required(path: str, message: str) -> FieldError:
-    return FieldError(path, f"Required value: {message}", "FieldValueRequired")
-
-
-def _invalid(path: str, value: Any, message: str) -> FieldError:
-    return FieldError(path, f"Invalid value: {quoted(value)}: {message}")
-
-
 def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
     """Return the errors of a schema.
 
@@ -68,9 +55,9 @@ def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
     kind = schema.get("type")
     errors: list[FieldError] = []
     if not kind:
-        errors.append(_required(f"{path}.type", "must not be empty at the root"))
+        errors.append(FieldError.required(f"{path}.type", "must not be empty at the root"))
     elif kind != "object":
-        errors.append(_invalid(f"{path}.type", kind, "must be object at the root"))
+        errors.append(FieldError.invalid(f"{path}.type", kind, "must be object at the root"))
     errors += _check(schema, path, root=True)
     errors += _check_metadata(schema, path)
     # Defaults can be validated only with a valid schema.
@@ -80,7 +67,7 @@ def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
 def _check(schema: JSONObject, path: str, *, root: bool = False) -> Iterator[FieldError]:
     for key, message in _FORBIDDEN.items():
         if schema.get(key):
-            yield _forbidden(f"{path}.{key}", message)
+            yield FieldError.forbidden(f"{path}.{key}", message)
     yield from _check_type(schema, path, root=root)
     yield from _check_values(schema, path)
     yield from _check_extensions(schema, path)
@@ -108,54 +95,50 @@ def _check_type(schema: JSONObject, path: str, *, root: bool) -> Iterator[FieldE
     if not kind:
         if not root and not free:
             where = "array items" if path.endswith(".items") else "object fields"
-            yield _required(f"{path}.type", f"must not be empty for specified {where}")
+            yield FieldError.required(f"{path}.type", f"must not be empty for specified {where}")
     elif kind not in _TYPES:
-        known = ", ".join(f'"{name}"' for name in _TYPES)
-        message = f"Unsupported value: {quoted(kind)}: supported values: {known}"
-        yield FieldError(f"{path}.type", message, "FieldValueNotSupported")
+        yield FieldError.not_supported(f"{path}.type", kind, _TYPES)
     items = schema.get("items")
     if isinstance(items, list):
-        yield _forbidden(f"{path}.items", "items must be a schema object and not an array")
+        yield FieldError.forbidden(f"{path}.items", "items must be a schema object and not an array")
     elif kind == "array" and not items:
-        yield _required(f"{path}.items", "must be specified")
+        yield FieldError.required(f"{path}.items", "must be specified")
     if schema.get("properties") and schema.get("additionalProperties") not in (None, False):
         message = "additionalProperties and properties are mutual exclusive"
-        yield _forbidden(f"{path}.additionalProperties", message)
+        yield FieldError.forbidden(f"{path}.additionalProperties", message)
 
 
 def _check_values(schema: JSONObject, path: str) -> Iterator[FieldError]:
     if schema.get("uniqueItems"):
         message = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
-        yield _forbidden(f"{path}.uniqueItems", message)
+        yield FieldError.forbidden(f"{path}.uniqueItems", message)
     pattern = schema.get("pattern")
     if pattern:
         problem = pattern_problem(pattern)
         if problem:
             message = f"must be a valid regular expression, but isn't: {problem}"
-            yield _invalid(f"{path}.pattern", pattern, message)
+            yield FieldError.invalid(f"{path}.pattern", pattern, message)
 
 
 def _check_extensions(schema: JSONObject, path: str) -> Iterator[FieldError]:
     if schema.get("x-kubernetes-preserve-unknown-fields") is False:
-        yield _invalid(f"{path}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
+        yield FieldError.invalid(f"{path}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
     if schema.get("x-kubernetes-embedded-resource"):
         yield from _check_embedded(schema, path)
     map_type = schema.get("x-kubernetes-map-type")
     if map_type and map_type not in ("granular", "atomic"):
-        message = f'Unsupported value: {quoted(map_type)}: supported values: "atomic", "granular"'
-        yield FieldError(f"{path}.x-kubernetes-map-type", message, "FieldValueNotSupported")
+        yield FieldError.not_supported(f"{path}.x-kubernetes-map-type", map_type, ("atomic", "granular"))
     list_type = schema.get("x-kubernetes-list-type")
     keys = schema.get("x-kubernetes-list-map-keys")
     if list_type:
         if schema.get("type") != "array":
             message = "must be array if x-kubernetes-list-type is specified"
-            yield _invalid(f"{path}.type", schema.get("type"), message)
+            yield FieldError.invalid(f"{path}.type", schema.get("type"), message)
         elif list_type not in ("atomic", "set", "map"):
-            message = f'Unsupported value: {quoted(list_type)}: supported values: "atomic", "set", "map"'
-            yield FieldError(f"{path}.x-kubernetes-list-type", message, "FieldValueNotSupported")
+            yield FieldError.not_supported(f"{path}.x-kubernetes-list-type", list_type, ("atomic", "set", "map"))
     if keys and list_type != "map":
         message = "must be map if x-kubernetes-list-map-keys is non-empty"
-        yield _invalid(f"{path}.x-kubernetes-list-type", list_type, message)
+        yield FieldError.invalid(f"{path}.x-kubernetes-list-type", list_type, message)
     items = schema.get("items")
     if list_type == "map" and schema.get("type") == "array" and isinstance(items, dict):
         yield from _check_map_list(keys or [], items, path)
@@ -166,44 +149,44 @@ def _check_extensions(schema: JSONObject, path: str) -> Iterator[FieldError]:
 def _check_embedded(schema: JSONObject, path: str) -> Iterator[FieldError]:
     if schema.get("type") != "object":
         message = "must be object if x-kubernetes-embedded-resource is true"
-        yield _invalid(f"{path}.type", schema.get("type", ""), message)
+        yield FieldError.invalid(f"{path}.type", schema.get("type", ""), message)
     elif not schema.get("properties") and not schema.get("x-kubernetes-preserve-unknown-fields"):
         message = (
             "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields"
         )
-        yield _required(f"{path}.properties", message)
+        yield FieldError.required(f"{path}.properties", message)
 
 
 def _check_map_list(keys: list[str], items: JSONObject, path: str) -> Iterator[FieldError]:
     field = f"{path}.x-kubernetes-list-map-keys"
     if not keys:
-        yield _required(field, "must not be empty if x-kubernetes-list-type is map")
+        yield FieldError.required(field, "must not be empty if x-kubernetes-list-type is map")
     if items.get("type") != "object":
         message = "must be object if parent array's x-kubernetes-list-type is map"
-        yield _invalid(f"{path}.items.type", items.get("type", ""), message)
+        yield FieldError.invalid(f"{path}.items.type", items.get("type", ""), message)
     if items.get("nullable"):
-        yield _forbidden(f"{path}.items.nullable", "cannot be nullable when x-kubernetes-list-type is map")
+        yield FieldError.forbidden(f"{path}.items.nullable", "cannot be nullable when x-kubernetes-list-type is map")
     properties = items.get("properties") or {}
     if any(key not in properties for key in keys):
-        yield _invalid(field, keys, "entries must all be names of item properties")
+        yield FieldError.invalid(field, keys, "entries must all be names of item properties")
     elif any(properties[key].get("type") in ("array", "object") for key in keys):
-        yield _invalid(field, keys, "entries must be scalar")
+        yield FieldError.invalid(field, keys, "entries must be scalar")
     for key in keys:
         if key in properties and key not in (items.get("required") or ()) and "default" not in properties[key]:
             message = (
                 "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
             )
-            yield _required(f"{path}.items.properties[{key}].default", message)
+            yield FieldError.required(f"{path}.items.properties[{key}].default", message)
 
 
 def _check_set(items: JSONObject, path: str) -> Iterator[FieldError]:
     if items.get("nullable"):
-        yield _forbidden(f"{path}.items.nullable", "cannot be nullable when x-kubernetes-list-type is set")
+        yield FieldError.forbidden(f"{path}.items.nullable", "cannot be nullable when x-kubernetes-list-type is set")
     message = "must be atomic as item of a list with x-kubernetes-list-type=set"
     if items.get("type") == "object" and items.get("x-kubernetes-map-type") != "atomic":
-        yield _invalid(f"{path}.items.x-kubernetes-map-type", items.get("x-kubernetes-map-type"), message)
+        yield FieldError.invalid(f"{path}.items.x-kubernetes-map-type", items.get("x-kubernetes-map-type"), message)
     if items.get("type") == "array" and items.get("x-kubernetes-list-type") not in (None, "atomic"):
-        yield _invalid(f"{path}.items.x-kubernetes-list-type", items.get("x-kubernetes-list-type"), message)
+        yield FieldError.invalid(f"{path}.items.x-kubernetes-list-type", items.get("x-kubernetes-list-type"), message)
 
 
 def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Iterator[FieldError]:
@@ -211,7 +194,7 @@ def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Iterator[
     for key in _STRUCTURAL:
         if branch.get(key) is None or (key == "type" and outer.get("x-kubernetes-int-or-string")):
             continue
-        yield _forbidden(f"{path}.{key}", "must be empty to be structural")
+        yield FieldError.forbidden(f"{path}.{key}", "must be empty to be structural")
     yield from _check_values(branch, path)
     for name, member in (branch.get("properties") or {}).items():
         known = (outer.get("properties") or {}).get(name) or {}
@@ -231,7 +214,7 @@ def _check_metadata(schema: JSONObject, path: str) -> Iterator[FieldError]:
     named = set(metadata.get("properties") or {})
     if named - {"name", "generateName"} or metadata.keys() - {"type", "properties", "description"}:
         message = "must not specify anything other than name and generateName, but metadata is implicitly specified"
-        yield _forbidden(f"{path}.properties[metadata]", message)
+        yield FieldError.forbidden(f"{path}.properties[metadata]", message)
 
 
 def _check_defaults(schema: JSONObject, path: str) -> Iterator[FieldError]:
@@ -253,7 +236,7 @@ def _check_default(schema: JSONObject, path: str) -> Iterator[FieldError]:
     unknown: list[str] = []
     decoded = prune_and_default(default, node, "", unknown)
     if unknown:
-        yield _invalid(f"{path}.default", default, "must not have unknown fields")
+        yield FieldError.invalid(f"{path}.default", default, "must not have unknown fields")
         return
     for found in SchemaValidator(schema).findings(decoded):
         field = f"{path}.default.{found.error.field}" if found.error.field else f"{path}.default"

@@ -17,7 +17,7 @@ from reconciler.apiserver.schema.shape import NO_DEFAULT, Node
 from reconciler.errors import MissingExtra
 from reconciler.wire import JSONObject
 
-__all__ = ["SchemaValidator", "duplicates", "item_key", "plain_schema", "untouched"]
+__all__ = ["SchemaValidator", "duplicates", "item_key", "untouched"]
 
 _KEPT = (
     "enum",
@@ -54,7 +54,7 @@ class SchemaValidator:
         except ModuleNotFoundError as error:
             purpose = "the embedded API server's validation of custom resources"
             raise MissingExtra("jsonschema_rs", extra="apiserver", purpose=purpose) from error
-        self._schema = plain_schema(schema)
+        self._schema = _plain_schema(schema)
         try:
             self._validator = jsonschema_rs.Draft4Validator(
                 self._schema, formats=FORMATS, validate_formats=True, ignore_unknown_formats=True
@@ -75,7 +75,7 @@ class SchemaValidator:
         return list(Translator(self._schema, root).findings(self._validator.iter_errors(value)))
 
 
-def plain_schema(schema: JSONObject) -> JSONObject:
+def _plain_schema(schema: JSONObject) -> JSONObject:
     """Return a schema in JSON Schema draft 4, without the keywords of Kubernetes."""
     plain = _kept(schema)
     kind = schema.get("type")
@@ -90,18 +90,18 @@ def plain_schema(schema: JSONObject) -> JSONObject:
         plain["format"] = form
     for key in ("allOf", "anyOf", "oneOf"):
         if schema.get(key):
-            plain[key] = [plain_schema(part) for part in schema[key]]
+            plain[key] = [_plain_schema(part) for part in schema[key]]
     if form in INTEGER_RANGES and kind in ("integer", "number"):
         low, high = INTEGER_RANGES[form]
         plain.setdefault("allOf", []).append({"minimum": low, "maximum": high})
     if schema.get("not"):
-        plain["not"] = plain_schema(schema["not"])
+        plain["not"] = _plain_schema(schema["not"])
     if schema.get("properties"):
-        plain["properties"] = {key: plain_schema(part) for key, part in schema["properties"].items()}
+        plain["properties"] = {key: _plain_schema(part) for key, part in schema["properties"].items()}
     if isinstance(schema.get("items"), dict):
-        plain["items"] = plain_schema(schema["items"])
+        plain["items"] = _plain_schema(schema["items"])
     if isinstance(schema.get("additionalProperties"), dict):
-        plain["additionalProperties"] = plain_schema(schema["additionalProperties"])
+        plain["additionalProperties"] = _plain_schema(schema["additionalProperties"])
     if schema.get("x-kubernetes-embedded-resource"):
         plain["required"] = [*plain.get("required", ()), "apiVersion", "kind"]
     return plain

@@ -1,4 +1,4 @@
-"""Answer what clients ask before they know anything: versions, groups, resources, health."""
+"""The discovery endpoints: versions, groups, resources, OpenAPI, health."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from reconciler.apiserver.definitions.openapi import OpenAPI
 from reconciler.apiserver.encoding.refusals import no_such_resource, not_served
 from reconciler.apiserver.storage.registry import Endpoint, Registry
-from reconciler.apiserver.subresources.pod_actions import POD_ACTIONS
+from reconciler.apiserver.subresources.pods import POD_SUBRESOURCES
+from reconciler.wire import JSONObject
 
 __all__ = ["VERSION", "Discovery"]
 
@@ -33,10 +34,10 @@ _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryL
 
 
 class Discovery:
-    """Describe a registry.
+    """The discovery documents of a registry.
 
     Args:
-        registry: what is served.
+        registry: the served kinds.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -47,11 +48,11 @@ class Discovery:
         """Return the document, or plain text, for a path, and its media type.
 
         Raises:
-            Refusal: 404 for a path that nothing serves.
+            Refusal: 404, the path is not served.
         """
         parts = [part for part in path.split("/") if part]
         if parts[:1] == ["openapi"]:
-            return self._described(parts[1:]), "application/json"
+            return self._openapi_document(parts[1:]), "application/json"
         if parts and parts[0] in ("healthz", "readyz", "livez"):
             return "ok", "text/plain; charset=utf-8"
         if parts == ["version"]:
@@ -64,7 +65,7 @@ class Discovery:
             raise no_such_resource() if known or (len(parts) == 2 and parts[0] == "api") else not_served()
         return document, "application/json"
 
-    def _described(self, parts: list[str]) -> Any:
+    def _openapi_document(self, parts: list[str]) -> Any:
         found: Any = None
         if parts == ["v2"]:
             found = self._openapi.swagger()
@@ -85,10 +86,10 @@ class Discovery:
         if parts[0] == "api":
             return _APIS if parts == ["api"] else _core(parts, groups)
         if parts[0] == "apis":
-            return _named(parts, groups)
+            return _named_groups(parts, groups)
         return None
 
-    def _aggregated(self, *, core: bool) -> dict[str, Any]:
+    def _aggregated(self, *, core: bool) -> JSONObject:
         items = [
             {
                 "metadata": {"name": name, "creationTimestamp": None} if name else {"creationTimestamp": None},
@@ -124,8 +125,8 @@ def _core(parts: list[str], groups: _Groups) -> Any:
     return _resource_list("v1", groups[""]["v1"]) if parts == ["api", "v1"] else None
 
 
-def _named(parts: list[str], groups: _Groups) -> Any:
-    """Answer the paths below ``/apis``."""
+def _named_groups(parts: list[str], groups: _Groups) -> Any:
+    """Return the document of a path below ``/apis``."""
     if len(parts) == 1:
         named = [_group(name, list(versions)) for name, versions in groups.items() if name]
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": named}
@@ -137,12 +138,12 @@ def _named(parts: list[str], groups: _Groups) -> Any:
     return None
 
 
-_OTHER_KINDS = {"scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, **POD_ACTIONS}
-"""The kinds of subresources that are not those of their objects."""
+_OTHER_KINDS = {"scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"}, **POD_SUBRESOURCES}
+"""The subresources whose kind is not that of their objects."""
 
 
 def _verbs_of(subresource: str) -> list[str]:
-    return ["create"] if subresource in POD_ACTIONS else ["get", "patch", "update"]
+    return ["create"] if subresource in POD_SUBRESOURCES else ["get", "patch", "update"]
 
 
 def _verbs(endpoint: Endpoint) -> list[str]:
@@ -151,16 +152,16 @@ def _verbs(endpoint: Endpoint) -> list[str]:
     return _VERBS
 
 
-def _group(name: str, versions: list[str]) -> dict[str, Any]:
+def _group(name: str, versions: list[str]) -> JSONObject:
     listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
 
 
-def _resource_list(group_version: str, endpoints: list[Endpoint]) -> dict[str, Any]:
+def _resource_list(group_version: str, endpoints: list[Endpoint]) -> JSONObject:
     resources = []
     for endpoint in endpoints:
         info = endpoint.info
-        entry: dict[str, Any] = {
+        entry: JSONObject = {
             "name": info.plural,
             "singularName": info.singular_name,
             "namespaced": info.namespaced,
@@ -185,12 +186,12 @@ def _resource_list(group_version: str, endpoints: list[Endpoint]) -> dict[str, A
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}
 
 
-def _aggregated_resource(endpoint: Endpoint) -> dict[str, Any]:
+def _aggregated_resource(endpoint: Endpoint) -> JSONObject:
     info = endpoint.info
     custom = endpoint.resource.custom
-    # The real server names group and version of its own kinds only where they differ from those of the list.
+    # The real server gives group and version of its own kinds only where they differ from those of the list.
     kind = {"group": info.group if custom else "", "version": endpoint.version if custom else "", "kind": info.kind}
-    entry: dict[str, Any] = {
+    entry: JSONObject = {
         "resource": info.plural,
         "responseKind": kind,
         "scope": "Namespaced" if info.namespaced else "Cluster",

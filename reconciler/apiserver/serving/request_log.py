@@ -1,7 +1,7 @@
-"""Remember the requests that were answered, and answer who wrote what, when, and how often in one cycle.
+"""The request log: who wrote what, when, and how often in one reconcile.
 
-The log is bounded, and what it let go is counted. Remembering a request costs the same however many came before it;
-a question goes through what is remembered.
+The log is bounded and counts what it drops. Adding a request costs the same however many came before it; a query reads
+the whole log.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from reconciler.apiserver.serving.files import Defined
-from reconciler.apiserver.serving.log import LoggedRequest, printable
+from reconciler.apiserver.serving.logged_request import LoggedRequest, printable
+from reconciler.apiserver.serving.manifests import Defined
 
-__all__ = ["Incident", "RequestLog", "Writes"]
+__all__ = ["LoggedWrites", "RequestLog", "ServerAction"]
 
-_MOST_INCIDENTS = 1000
+_MAX_ACTIONS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Incident:
-    """Hold what happened beside requests: watches were cut, the server restarted, it removed what had lost its owner.
+class ServerAction:
+    """What the server did besides answering requests: it cut watches, restarted, or collected garbage.
 
     Attributes:
         time: when.
         what: one line.
-        group: the API group of the object that it happened to; empty for what is about the server.
-        resource: its plural name; empty for what is about the server.
+        group: the API group of the affected object; empty if it concerns the server.
+        resource: its plural name; empty if it concerns the server.
         kind: its kind.
         namespace: its namespace, or None.
         name: its name.
@@ -43,12 +43,12 @@ class Incident:
     name: str = ""
 
     def __str__(self) -> str:
-        """Return one line: when and what."""
+        """Return one line: the time and the action."""
         return f"{self.time.isoformat(sep=' ', timespec='milliseconds').partition('+')[0]} {printable(self.what)}"
 
 
-class Writes(tuple[LoggedRequest, ...]):
-    """Hold writes, oldest first: a tuple that prints as one line each."""
+class LoggedWrites(tuple[LoggedRequest, ...]):
+    """Writes, oldest first: a tuple that prints one line for each."""
 
     __slots__ = ()
 
@@ -57,28 +57,28 @@ class Writes(tuple[LoggedRequest, ...]):
         return "\n".join(map(str, self)) or "no writes"
 
     def __repr__(self) -> str:
-        """Return the same, so that a failed assertion shows it."""
+        """Return the same lines, so that a failed assertion shows them."""
         return f"<{len(self)} writes\n{self}>" if self else "<no writes>"
 
 
 class RequestLog:
-    """Keep the last requests, and what happened beside them.
+    """The most recent requests, and the server's own actions between them.
 
     Args:
         capacity: how many requests are kept.
 
     Attributes:
-        dropped: how many older ones were let go.
-        incidents_dropped: how many older incidents were let go.
+        dropped: how many older requests were dropped.
+        actions_dropped: how many older actions were dropped.
     """
 
     def __init__(self, capacity: int) -> None:
         self._entries: deque[LoggedRequest] = deque(maxlen=capacity)
-        self._incidents: deque[tuple[int, Incident]] = deque(maxlen=_MOST_INCIDENTS)
+        self._actions: deque[tuple[int, ServerAction]] = deque(maxlen=_MAX_ACTIONS)
         self._followers: list[Callable[[LoggedRequest], None]] = []
         self._added = 0
         self.dropped = 0
-        self.incidents_dropped = 0
+        self.actions_dropped = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -87,7 +87,7 @@ class RequestLog:
         return iter(self._entries)
 
     def add(self, entry: LoggedRequest) -> None:
-        """Remember a request."""
+        """Add a request."""
         if len(self._entries) == self._entries.maxlen:
             self.dropped += 1
         self._entries.append(entry)
@@ -96,23 +96,23 @@ class RequestLog:
             follower(entry)
 
     def follow(self, follower: Callable[[LoggedRequest], None]) -> None:
-        """Call `follower` with each request from now on, when it is remembered; it must not raise."""
+        """Call `follower` with each request from now on, when it is added; it must not raise."""
         self._followers.append(follower)
 
-    def note(self, incident: Incident) -> None:
-        """Remember what happened beside requests; the last 1000 are kept."""
-        self.incidents_dropped += len(self._incidents) == _MOST_INCIDENTS
-        self._incidents.append((self._added, incident))
+    def note(self, action: ServerAction) -> None:
+        """Add an action of the server; the most recent 1000 are kept."""
+        self.actions_dropped += len(self._actions) == _MAX_ACTIONS
+        self._actions.append((self._added, action))
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all entries."""
         self._entries.clear()
-        self._incidents.clear()
+        self._actions.clear()
 
     def find(self, **wanted: Any) -> list[LoggedRequest]:
-        """Return the requests whose attributes equal all of `wanted` that are not None; oldest first."""
+        """Return the requests whose attributes equal all of `wanted` that are not None, oldest first."""
         tests = [(name, value) for name, value in wanted.items() if value is not None]
-        return [entry for entry in self._entries if all(_meets(getattr(entry, name), value) for name, value in tests)]
+        return [entry for entry in self._entries if all(_equals(getattr(entry, name), value) for name, value in tests)]
 
     def writes(
         self,
@@ -123,8 +123,8 @@ class RequestLog:
         subresource: str | None = None,
         by: str | None = None,
         effective: bool | None = None,
-    ) -> Writes:
-        """Return the remembered writes that meet all conditions, oldest first; they print as one line each.
+    ) -> LoggedWrites:
+        """Return the logged writes that meet all conditions, oldest first; they print one line each.
 
         ::
 
@@ -134,16 +134,16 @@ class RequestLog:
             kind: a class with a ``crd()``, a kind, a plural name, or ``"group/version/Kind"``; None for all.
             name: the object's name.
             namespace: the namespace.
-            subresource: ``"status"``; ``""`` for writes of objects themselves.
+            subresource: ``"status"``; ``""`` for writes to objects themselves.
             by: a part of the User-Agent or of the field manager.
-            effective: True for those that changed something, False for the others.
+            effective: True for writes that changed something, False for the others.
         """
-        wanted = _named(kind)
-        return Writes(
+        wanted = _kind_filter(kind)
+        return LoggedWrites(
             entry
             for entry in self._entries
             if entry.writes
-            and (wanted is None or wanted.names(entry))
+            and (wanted is None or wanted.matches(entry))
             and (name is None or entry.name == name)
             and (namespace is None or entry.namespace == namespace)
             and (subresource is None or entry.subresource == subresource)
@@ -161,13 +161,13 @@ class RequestLog:
         by: str | None = None,
         effective: bool | None = None,
         gap: float = 1.0,
-    ) -> list[Writes]:
-        """Return the writes that `writes` returns, grouped into cycles: one object, one writer, one run of work.
+    ) -> list[LoggedWrites]:
+        """Return what `writes` returns, grouped by reconcile: one object, one client, one cycle.
 
-        This library's client says by a header ``X-Reconcile-Id`` which writes belong together, and so may any other;
-        then it is exact. Writes without it belong together as long as none comes more than `gap` seconds after the one
-        before it; a controller that wakes itself at once is then seen as one cycle with many writes, which is what it
-        amounts to.
+        This library's client marks the writes of a reconcile with the header ``X-Reconcile-Id``, and any other client
+        can; the groups are exact then. Writes without the header are grouped until a pause of more than `gap` seconds.
+        A controller that wakes itself immediately thus shows as one cycle with many writes, which is what it amounts
+        to.
 
         ::
 
@@ -180,7 +180,7 @@ class RequestLog:
             subresource: as for `writes`.
             by: as for `writes`.
             effective: as for `writes`.
-            gap: seconds of silence that end a cycle; 1.0 by default.
+            gap: seconds without a write that end a cycle; 1.0 by default.
         """
         found = self.writes(kind, name, namespace, subresource=subresource, by=by, effective=effective)
         groups: list[list[LoggedRequest]] = []
@@ -193,71 +193,71 @@ class RequestLog:
                 group = last[key] = []
                 groups.append(group)
             group.append(entry)
-        return [Writes(group) for group in groups]
+        return [LoggedWrites(group) for group in groups]
 
     def timeline(
         self, kind: object = None, name: str | None = None, namespace: str | None = None, *, most: int = 200
     ) -> list[str]:
-        """Return what happened, a line each, in order: writes, requests that a fault struck, and incidents.
+        """Return what happened, one line each, in order: writes, requests hit by a fault, and actions of the server.
 
         Args:
-            kind: as for `writes`; with it or a name, only requests to such objects are among the lines.
+            kind: as for `writes`; with it or a name, only requests to such objects are included.
             name: as for `writes`.
             namespace: as for `writes`.
-            most: how many of the newest lines; 200 by default. A line in front says how many were left out.
+            most: how many of the newest lines; 200 by default. A first line says how many were left out.
         """
-        wanted = _named(kind)
+        wanted = _kind_filter(kind)
 
-        def told(entry: LoggedRequest | Incident) -> bool:
+        def matches(entry: LoggedRequest | ServerAction) -> bool:
             return (
-                (wanted is None or wanted.names(entry))
+                (wanted is None or wanted.matches(entry))
                 and (name is None or entry.name == name)
                 and (namespace is None or entry.namespace == namespace)
             )
 
         first = self._added - len(self._entries)
-        # An incident stands before the request that came next.
-        lines = [(before, 0, str(found)) for before, found in self._incidents if not found.resource or told(found)]
+        # An action comes before the request that followed it.
+        lines = [(before, 0, str(found)) for before, found in self._actions if not found.resource or matches(found)]
         lines += [
             (number, 1, str(entry))
             for number, entry in enumerate(self._entries, first)
-            if (entry.writes or entry.fault) and told(entry)
+            if (entry.writes or entry.fault) and matches(entry)
         ]
         lines.sort(key=lambda line: line[:2])
         texts = [text for _, _, text in lines]
-        if self.dropped or self.incidents_dropped:
+        if self.dropped or self.actions_dropped:
             texts.insert(0, f"({self.dropped} older requests are no longer in the log)")
         left_out = len(texts) - most
         return texts if left_out <= 0 else [f"({left_out} earlier lines are left out)", *texts[-most:]]
 
 
-def _meets(found: Any, wanted: Any) -> bool:
+def _equals(found: Any, wanted: Any) -> bool:
     if isinstance(wanted, Collection) and not isinstance(wanted, str):
         return found in wanted
     return bool(found == wanted)
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """Tell whether a request is to a kind; empty parts are not looked at."""
+class _KindFilter:
+    """The condition that an entry concerns a kind; None and empty parts are not compared."""
 
     kind: str
     group: str | None
     version: str | None
 
-    def names(self, entry: LoggedRequest | Incident) -> bool:
+    def matches(self, entry: LoggedRequest | ServerAction) -> bool:
         if self.kind not in (entry.kind, entry.resource) or self.group not in (None, entry.group):
             return False
-        return isinstance(entry, Incident) or self.version in (None, entry.version)
+        return isinstance(entry, ServerAction) or self.version in (None, entry.version)
 
 
-def _named(kind: object) -> _Named | None:
+def _kind_filter(kind: object) -> _KindFilter | None:
     if kind is None:
         return None
     if isinstance(kind, Defined):
         spec = kind.crd()["spec"]
-        return _Named(spec["names"]["kind"], spec["group"], None)
+        return _KindFilter(spec["names"]["kind"], spec["group"], None)
     if not isinstance(kind, str):
-        raise TypeError(f"{kind!r} is no kind: give a class with crd(), a kind, a plural name, or 'group/version/Kind'")
+        raise TypeError(f"{kind!r} is not a kind: pass a class with crd(), a kind, a plural, or 'group/version/Kind'")
     *front, last = kind.split("/")
-    return _Named(last, "/".join(front[:-1]) if front else None, front[-1] if front else None)
+    return _KindFilter(last, "/".join(front[:-1]) if front else None, front[-1] if front else None)

@@ -1,1 +1,1 @@
-"""Stored objects, their versions, and the kinds that are served."""
+"""Stored objects, their versions and history, and the registry of served kinds."""

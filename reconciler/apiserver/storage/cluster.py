@@ -1,6 +1,6 @@
-"""Commit changes: the one place where versions are given, uids made, and consequences follow.
+"""The commits of a cluster: they assign versions and uids and run the commit hooks.
 
-Every commit is complete when the call returns; there is no moment at which half of a write can be seen.
+Every commit is complete when the call returns; half of a write is never visible.
 """
 
 from __future__ import annotations
@@ -9,36 +9,39 @@ import random
 import uuid
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from reconciler.apiserver.encoding.refusals import internal_error
 from reconciler.apiserver.schema.names import RANDOM_LETTERS
 from reconciler.apiserver.storage.registry import Registry, Resource
 from reconciler.apiserver.storage.store import Revisions, Stored
 from reconciler.clock import Clock
+from reconciler.wire import JSONObject
 
-__all__ = ["Cluster", "Consequence", "timestamp"]
+__all__ = ["Cluster", "CommitHook", "timestamp"]
 
-Consequence = Callable[[Resource, Stored | None, Stored | None], None]
-"""What follows a commit: called with the kind, the version before and the version after (None: removed)."""
+CommitHook = Callable[[Resource, Stored | None, Stored | None], None]
+"""Called after a commit with the kind, the version before (None: created) and the version after (None: removed)."""
 
 
 def timestamp(moment: datetime) -> str:
-    """Return a time as metav1 writes it: whole seconds, UTC."""
+    """Return a time in the format of metav1.Time: whole seconds, UTC."""
     return f"{moment.isoformat()[:19]}Z"
 
 
-_MOST_BYTES = 1_572_864
+_MAX_BYTES = 1_572_864
 """etcd's limit for one object, 1.5 MiB."""
 
 
 class Cluster:
-    """Hold everything that is stored, and change it.
+    """The stored objects of a cluster, and the operations that change them.
 
     Args:
-        clock: gives the stamps.
-        rng: gives uids and generated names.
+        clock: the source of timestamps.
+        rng: the source of uids and generated names.
         history: how many events each kind keeps at least.
+
+    Attributes:
+        commit_hooks: called after each commit, in order.
     """
 
     def __init__(self, clock: Clock, rng: random.Random, *, history: int) -> None:
@@ -46,52 +49,52 @@ class Cluster:
         self.rng = rng
         self.revisions = Revisions()
         self.registry = Registry(self.revisions, clock.monotonic, history=history)
-        self.consequences: list[Consequence] = []
+        self.commit_hooks: list[CommitHook] = []
 
     def uid(self) -> str:
-        """Return a fresh uid."""
+        """Return a new uid."""
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
     def suffix(self) -> str:
-        """Return the random end of a generated name."""
+        """Return a random suffix for ``generateName``."""
         return "".join(self.rng.choices(RANDOM_LETTERS, k=5))
 
     def now(self) -> str:
-        """Return the stamp for this moment."""
+        """Return the current time as a timestamp."""
         return timestamp(self.clock.now())
 
-    def insert(self, resource: Resource, key: str, doc: dict[str, Any]) -> Stored:
-        """Store a new object; `doc` and its metadata become the store's own.
+    def insert(self, resource: Resource, key: str, doc: JSONObject) -> Stored:
+        """Store a new object. The cluster takes ownership of `doc` and its metadata.
 
         Raises:
-            Refusal: 500 for an object over etcd's limit; nothing was stored.
+            Refusal: 500, the object exceeds etcd's limit; nothing was stored.
         """
         new = self._version(resource, key, doc)
         resource.store.put(new)
-        self._follow(resource, None, new)
+        self._run_hooks(resource, None, new)
         return new
 
-    def replace(self, resource: Resource, old: Stored, doc: dict[str, Any]) -> Stored:
-        """Store a new version of an object; `doc` and its metadata become the store's own.
+    def replace(self, resource: Resource, old: Stored, doc: JSONObject) -> Stored:
+        """Store a new version of an object. The cluster takes ownership of `doc` and its metadata.
 
         Raises:
-            Refusal: 500 for an object over etcd's limit; nothing was stored.
+            Refusal: 500, the object exceeds etcd's limit; nothing was stored.
         """
         new = self._version(resource, old.key, doc)
         resource.store.put(new)
-        self._follow(resource, old, new)
+        self._run_hooks(resource, old, new)
         return new
 
-    def remove(self, resource: Resource, old: Stored, doc: dict[str, Any] | None = None) -> Stored:
-        """Remove an object; return its last content under the version of the deletion."""
+    def remove(self, resource: Resource, old: Stored, doc: JSONObject | None = None) -> Stored:
+        """Remove an object; return its last content with the version of the deletion."""
         last = dict(doc or old.doc)
         last["metadata"] = dict(last["metadata"])
         gone = self._version(resource, old.key, last, limit=None)
         resource.store.remove(gone)
-        self._follow(resource, old, None)
+        self._run_hooks(resource, old, None)
         return gone
 
-    def _version(self, resource: Resource, key: str, doc: dict[str, Any], limit: int | None = _MOST_BYTES) -> Stored:
+    def _version(self, resource: Resource, key: str, doc: JSONObject, limit: int | None = _MAX_BYTES) -> Stored:
         rv = self.revisions.current + 1
         doc["metadata"]["resourceVersion"] = str(rv)
         new = Stored(key, rv, doc)
@@ -101,6 +104,6 @@ class Cluster:
         self.revisions.current = rv
         return new
 
-    def _follow(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
-        for consequence in self.consequences:
-            consequence(resource, old, new)
+    def _run_hooks(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+        for hook in self.commit_hooks:
+            hook(resource, old, new)

@@ -1,4 +1,4 @@
-"""Know what is served: groups, versions, kinds, and the store behind each."""
+"""The registry of served kinds: groups, versions, endpoints, and the store of each kind."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from reconciler.apiserver.builtin.kinds import BUILT_IN, DEPRECATED, SELECTABLE,
 from reconciler.apiserver.builtin.skeletons import skeleton_of
 from reconciler.apiserver.builtin.types import built_in_node, place_of
 from reconciler.apiserver.schema.shape import Node
-from reconciler.apiserver.storage.contents import Contents
+from reconciler.apiserver.storage.custom_contents import CustomContents
 from reconciler.apiserver.storage.store import Revisions, Store, Stored
+from reconciler.wire import JSONObject
 
-__all__ = ["Endpoint", "Registry", "Resource", "ScalePaths", "reader"]
+__all__ = ["Endpoint", "Registry", "Resource", "ScalePaths", "field_reader"]
 
 
 @dataclass(slots=True, eq=False)
 class Resource:
-    """Hold one kind: what it is, where its objects are, and how it is served.
+    """A kind, with its store and its served versions.
 
     Attributes:
         info: the description.
-        store: the objects; shared by all versions.
-        storage: the version that stored documents are in.
+        store: the objects, shared by all versions.
+        storage: the storage version.
+        custom: whether a CustomResourceDefinition defines it.
         endpoints: the served versions by name, in order of preference.
-        custom: whether a CustomResourceDefinition brought it.
     """
 
     info: KindInfo
@@ -47,7 +48,7 @@ class Resource:
 
 
 class ScalePaths(NamedTuple):
-    """Say where the parts of a Scale stand in an object, as dotted paths; the selector's may be empty."""
+    """The dotted paths of a Scale's fields in an object; the selector's may be empty."""
 
     spec: str
     status: str
@@ -56,38 +57,39 @@ class ScalePaths(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Endpoint:
-    """Hold one kind in one served version.
+    """A kind in one served version.
 
     Attributes:
         resource: the kind.
         version: the version's name.
         subresources: such as ``{"status"}``.
-        selectable: dotted paths that field selectors may name, beside name and namespace, and how to read them.
-        contents: what the version demands of its documents; None where nothing is known of them.
-        columns: what a table shows beside the name, as in ``additionalPrinterColumns``.
-        place: the place of whole documents, for field ownership.
-        warning: what clients are warned of when they use the version; empty for nothing.
-        scale: where the parts of a Scale stand in a custom object; None for a kind without ``/scale``, or built in.
-        served: False once it was withdrawn, which ends its watches.
-        skeleton: what its documents hold even when they are empty.
+        selectable: the fields that field selectors may use, besides name and namespace, by dotted path, and their
+            readers.
+        contents: the schema and validation of the version; None if it has none.
+        columns: the columns of a table besides the name, as in ``additionalPrinterColumns``.
+        schema: the schema of whole documents, for field ownership.
+        warning: the warning for clients that use a deprecated version; empty for none.
+        scale: the paths of a Scale in a custom object; None for built-in kinds, and for kinds without ``/scale``.
+        served: False once it is no longer served, which ends its watches.
+        skeleton: the fields that a document has even when they are empty.
     """
 
     resource: Resource
     version: str
     subresources: frozenset[str] = frozenset()
-    selectable: Mapping[str, Callable[[dict[str, Any]], str]] = field(default_factory=dict)
-    contents: Contents | BuiltInContents | None = None
+    selectable: Mapping[str, Callable[[JSONObject], str]] = field(default_factory=dict)
+    contents: CustomContents | BuiltInContents | None = None
     columns: tuple[Mapping[str, Any], ...] = ()
     warning: str = ""
     scale: ScalePaths | None = None
     served: bool = True
-    skeleton: dict[str, Any] = field(default_factory=lambda: {"metadata": {}})
+    skeleton: JSONObject = field(default_factory=lambda: {"metadata": {}})
     api_version: str = field(init=False)
-    place: Node = field(init=False)
+    schema: Node = field(init=False)
 
     def __post_init__(self) -> None:
         self.api_version = _api_version(self.resource.info.group, self.version)
-        self.place = place_of(None if self.contents is None else self.contents.node)
+        self.schema = place_of(None if self.contents is None else self.contents.node)
 
     @property
     def info(self) -> KindInfo:
@@ -96,43 +98,43 @@ class Endpoint:
 
     @property
     def store(self) -> Store:
-        """Return the objects."""
+        """Return the store of the kind."""
         return self.resource.store
 
-    def show(self, doc: dict[str, Any]) -> dict[str, Any]:
+    def to_served(self, doc: JSONObject) -> JSONObject:
         """Return a stored document in this version."""
         if self.api_version == self.resource.api_version:
             return doc
         if self.info.stored_as is not None:
             return to_events_group(doc)
-        kept = self.contents.pruned(doc) if isinstance(self.contents, Contents) else doc
+        kept = self.contents.pruned(doc) if isinstance(self.contents, CustomContents) else doc
         return {**kept, "apiVersion": self.api_version}
 
-    def take(self, doc: dict[str, Any]) -> dict[str, Any]:
-        """Return a document of this version as it is stored."""
+    def to_storage(self, doc: JSONObject) -> JSONObject:
+        """Return a document of this version in the storage version."""
         if self.api_version == self.resource.api_version:
             return doc
         if self.info.stored_as is not None:
             return from_events_group(doc)
         stored = {**doc, "apiVersion": self.resource.api_version}
         other = self.resource.endpoints.get(self.resource.storage)
-        # What is stored has the shape and the defaults of the version that it is stored in.
+        # A stored document has the fields and the defaults of the storage version.
         return stored if other is None or other.contents is None else other.contents.decode(stored, None, [])
 
     def encode(self, stored: Stored) -> bytes:
         """Return the JSON of a stored object in this version."""
-        return stored.encoded(self.api_version, self.show)
+        return stored.encoded(self.api_version, self.to_served)
 
 
 def _api_version(group: str, version: str) -> str:
     return f"{group}/{version}" if group else version
 
 
-def reader(path: str) -> Callable[[dict[str, Any]], str]:
-    """Return what reads the text at a dotted path of a stored document; empty when nothing is there."""
+def field_reader(path: str) -> Callable[[JSONObject], str]:
+    """Return a function that reads the text at a dotted path of a document; empty if the field is missing."""
     parts = path.split(".")
 
-    def read(doc: dict[str, Any]) -> str:
+    def read(doc: JSONObject) -> str:
         found: Any = doc
         for part in parts:
             found = found.get(part) if isinstance(found, dict) else None
@@ -144,7 +146,7 @@ def reader(path: str) -> Callable[[dict[str, Any]], str]:
 
 
 class Registry:
-    """Find what a path names.
+    """The served kinds, by path and by name.
 
     Args:
         revisions: the server's counter.
@@ -172,14 +174,14 @@ class Registry:
         for version in versions:
             node = built_in_node(info.group, version, info.kind)
             contents = None if node is None else BuiltInContents(node)
-            fields = {path: reader(path) for path in SELECTABLE.get((info.group, info.plural), ())}
+            fields = {path: field_reader(path) for path in SELECTABLE.get((info.group, info.plural), ())}
             skeleton = skeleton_of(info, version)
             warning = DEPRECATED.get((info.group, info.plural), "")
             served = Endpoint(resource, version, subresources, fields, contents, warning=warning, skeleton=skeleton)
             self.serve(served)
 
     def add(self, info: KindInfo, *, storage: str, custom: bool = False) -> Resource:
-        """Make the store of a kind."""
+        """Register a kind and create its store."""
         store = Store(self._revisions, self._now, capacity=self._history)
         resource = Resource(info, store, storage, custom)
         self._resources[info.group, info.plural] = resource
@@ -191,24 +193,24 @@ class Registry:
         self._endpoints[endpoint.info.group, endpoint.version, endpoint.info.plural] = endpoint
 
     def unserve(self, endpoint: Endpoint) -> None:
-        """Stop to serve a kind in one version; its watches end when they have shown what happened before."""
+        """Stop serving a kind in one version; its watches end after the events so far."""
         endpoint.served = False
         endpoint.store.wake()
         del endpoint.resource.endpoints[endpoint.version]
         del self._endpoints[endpoint.info.group, endpoint.version, endpoint.info.plural]
 
     def remove(self, resource: Resource) -> None:
-        """Forget a kind."""
+        """Unregister a kind."""
         for endpoint in list(resource.endpoints.values()):
             self.unserve(endpoint)
         del self._resources[resource.info.group, resource.info.plural]
 
     def endpoint(self, group: str, version: str, plural: str) -> Endpoint | None:
-        """Return what serves a plural name, or None."""
+        """Return the endpoint of a plural name, or None."""
         return self._endpoints.get((group, version, plural))
 
     def is_built_in(self, group: str, version: str) -> bool:
-        """Tell whether a group belongs to the server itself; of the core group only version v1 is known at all."""
+        """Return whether a group belongs to the server itself; of the core group only version v1 exists."""
         return group in self._built_in and (bool(group) or version == "v1")
 
     def resource(self, group: str, plural: str) -> Resource | None:
@@ -220,7 +222,7 @@ class Registry:
         return self._resources["", plural]
 
     def by_kind(self, api_version: str, kind: str) -> Endpoint | None:
-        """Return what serves a kind in a version, or None."""
+        """Return the endpoint of a kind in a version, or None."""
         for endpoint in self._endpoints.values():
             if endpoint.info.kind == kind and endpoint.api_version == api_version:
                 return endpoint

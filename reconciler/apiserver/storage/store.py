@@ -1,9 +1,9 @@
-"""Keep objects, their order, and the recent past.
+"""The objects of one kind, their order, and their recent history.
 
-One `Store` holds the objects of one kind. A write replaces the stored version and appends an event; stored documents
-are never changed in place, so versions may share parts and be handed to readers. The past is a bounded run of events:
-watches read it forward from a version, snapshots walk it backward. Work for a request grows with the size of what it
-touches, never with the number of past requests.
+A write replaces the stored version and appends an event. Stored documents are never changed in place, so versions may
+share parts and be handed to readers. The history is a bounded list of events: watches read it forward from a version,
+snapshots walk it backward. The cost of a request grows with the size of what it touches, never with the number of past
+requests.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler.wire import JSONObject
+
 __all__ = ["ADDED", "DELETED", "MODIFIED", "Event", "Revisions", "Snapshot", "Store", "Stored", "encode"]
 
 ADDED = "ADDED"
@@ -23,12 +25,12 @@ DELETED = "DELETED"
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
-_MOST_BYTES = 64 * 1024 * 1024
-"""How many bytes of old versions of one kind are kept for watches and paged lists, whatever their number."""
+_MAX_BYTES = 64 * 1024 * 1024
+"""The bytes of earlier versions that are kept for watches and paged lists, for each kind."""
 
 
 class Revisions:
-    """Count the writes of a server: the one resourceVersion of all its kinds."""
+    """The server's write counter: the resourceVersion that all its kinds share."""
 
     def __init__(self) -> None:
         self.current = 1
@@ -36,18 +38,18 @@ class Revisions:
 
 
 class Stored:
-    """Hold one version of one object.
+    """One version of an object.
 
     Attributes:
-        key: ``namespace/name``, or the name of a cluster-scoped object; etcd's order is the order of these.
+        key: ``namespace/name``, or the name of a cluster-scoped object; sorting keys gives etcd's order.
         rv: the resourceVersion as an integer.
         doc: the document in the storage version. Never changed.
-        size: the bytes of its JSON, once measured.
+        size: the size of its JSON in bytes; 0 before it is measured.
     """
 
     __slots__ = ("_bytes", "doc", "key", "rv", "size")
 
-    def __init__(self, key: str, rv: int, doc: dict[str, Any]) -> None:
+    def __init__(self, key: str, rv: int, doc: JSONObject) -> None:
         self.key = key
         self.rv = rv
         self.doc = doc
@@ -55,21 +57,16 @@ class Stored:
         self._bytes: dict[str, bytes] = {}
 
     def measure(self, view: str) -> int:
-        """Return the bytes of the JSON in the storage version, which is made for readers by the way."""
-        self.size = len(self.encoded(view, _as_it_is))
+        """Measure the JSON in the storage version, which is then cached for readers, and return its size in bytes."""
+        self.size = len(self.encoded(view, _unchanged))
         return self.size
 
-    def encoded(self, view: str, convert: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
-        """Return the JSON in one served version, made once."""
+    def encoded(self, view: str, convert: Callable[[JSONObject], JSONObject]) -> bytes:
+        """Return the JSON in one served version, encoded once."""
         found = self._bytes.get(view)
         if found is None:
             found = self._bytes[view] = encode(convert(self.doc))
         return found
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Return the labels; the empty dict when there are none."""
-        return self.doc["metadata"].get("labels") or {}
 
     @property
     def uid(self) -> str:
@@ -78,16 +75,17 @@ class Stored:
         return uid
 
 
-def _as_it_is(doc: dict[str, Any]) -> dict[str, Any]:
+def _unchanged(doc: JSONObject) -> JSONObject:
     return doc
 
 
 class Event:
-    """Hold one change: what was there before and what is there now.
+    """One change of an object.
 
     Attributes:
         type: ADDED, MODIFIED or DELETED.
-        new: the version after the change; for DELETED the last content under the version of the deletion.
+        rv: the resourceVersion of the change.
+        new: the version after the change; for DELETED the last content with the version of the deletion.
         old: the version before; None for ADDED.
         at: the monotonic time of the change, in seconds.
         frames: watch frames by type and view, encoded once and shared by all watches.
@@ -105,7 +103,7 @@ class Event:
 
 
 class Snapshot(NamedTuple):
-    """Hold the objects of one kind at one moment.
+    """The objects of one kind at one moment.
 
     Attributes:
         objects: by key.
@@ -116,24 +114,28 @@ class Snapshot(NamedTuple):
     keys: list[str]
 
     def span(self, namespace: str | None) -> tuple[int, int]:
-        """Return where in `keys` those of a namespace, or all, begin and end."""
+        """Return the range of `keys` that belong to a namespace, or all: start and stop."""
         if namespace is None:
             return 0, len(self.keys)
-        # "0" follows "/" in ASCII, so it ends the range of keys that begin with "namespace/".
+        # "0" follows "/" in ASCII, so it ends the range of keys that start with "namespace/".
         return bisect.bisect_left(self.keys, f"{namespace}/"), bisect.bisect_left(self.keys, f"{namespace}0")
 
 
-_MOST_SNAPSHOTS = 2
-"""How many past moments are kept for the next page of a list."""
+_MAX_SNAPSHOTS = 2
+"""How many past snapshots are kept for the next pages of lists."""
 
 
 class Store:
-    """Hold the objects of one kind and its recent events.
+    """The objects of one kind and its recent events.
 
     Args:
         revisions: the server's counter.
         now: reads monotonic time, in seconds.
         capacity: how many events are kept at least.
+
+    Attributes:
+        objects: the objects by key.
+        dropped: how many events were dropped.
     """
 
     def __init__(self, revisions: Revisions, now: Callable[[], float], *, capacity: int = 4096) -> None:
@@ -162,13 +164,13 @@ class Store:
         self._record(Event(ADDED if old is None else MODIFIED, new, old, self._time()))
 
     def remove(self, gone: Stored) -> None:
-        """Remove an object; `gone` is its final content under the version of the deletion."""
+        """Remove an object; `gone` is its final content with the version of the deletion."""
         old = self.objects.pop(gone.key)
         del self._keys[bisect.bisect_left(self._keys, gone.key)]
         self._record(Event(DELETED, gone, old, self._time()))
 
-    def reshape(self, stored: Stored, doc: dict[str, Any]) -> None:
-        """Exchange the document of a version for the same in another shape; no version is made and no event."""
+    def reshape(self, stored: Stored, doc: JSONObject) -> None:
+        """Replace the document of a version by an equivalent one, without a new version or an event."""
         self.objects[stored.key] = Stored(stored.key, stored.rv, doc)
         self._past.clear()
 
@@ -176,19 +178,19 @@ class Store:
         self._events.append(event)
         self._weight += event.new.size
         if len(self._events) > 2 * self._capacity:
-            self._forget(len(self._events) - self._capacity)
-        while self._weight > _MOST_BYTES and len(self._events) > 1:
-            self._forget(len(self._events) // 2)
+            self._drop(len(self._events) - self._capacity)
+        while self._weight > _MAX_BYTES and len(self._events) > 1:
+            self._drop(len(self._events) // 2)
         if not self._held:
             self.wake()
 
     def wake(self) -> None:
-        """Let every watch look again."""
+        """Wake every watch, so that it reads again."""
         listeners, self._listeners = self._listeners, {}
         for listener in listeners.values():
             listener()
 
-    def _forget(self, count: int) -> None:
+    def _drop(self, count: int) -> None:
         if count <= 0:
             return
         self._floor = self._events[count - 1].rv
@@ -199,15 +201,15 @@ class Store:
         self.dropped += count
 
     def compact(self, rv: int) -> None:
-        """Forget the events up to a version."""
-        self._forget(bisect.bisect_right(self._events, rv, key=lambda event: event.rv))
+        """Drop the events up to a version."""
+        self._drop(bisect.bisect_right(self._events, rv, key=lambda event: event.rv))
         self._floor = max(self._floor, rv)
 
     # reading
 
     @property
     def now(self) -> Snapshot:
-        """Return the objects as they are; it changes with them."""
+        """Return the current objects; the result changes with them."""
         return Snapshot(self.objects, self._keys)
 
     def keys(self, namespace: str | None) -> list[str]:
@@ -216,9 +218,9 @@ class Store:
         return self._keys[start:stop]
 
     def at(self, rv: int) -> Snapshot | None:
-        """Return the objects as they were at a version; None when history does not reach it.
+        """Return the objects at a version; None if the history does not reach it.
 
-        Work for a past version grows with the number of objects; it is done once for the pages of a list.
+        The cost for a past version grows with the number of objects; it is paid once for all pages of a list.
         """
         position = self.position(rv)
         if position is None:
@@ -227,12 +229,12 @@ class Store:
             return self.now
         found = self._past.get(position)
         if found is None:
-            while len(self._past) >= _MOST_SNAPSHOTS:
+            while len(self._past) >= _MAX_SNAPSHOTS:
                 del self._past[next(iter(self._past))]
-            found = self._past[position] = self._walked_back(position)
+            found = self._past[position] = self._walk_back(position)
         return found
 
-    def _walked_back(self, position: int) -> Snapshot:
+    def _walk_back(self, position: int) -> Snapshot:
         past = dict(self.objects)
         for event in reversed(self._events[position - self._first :]):
             if event.old is None:
@@ -254,13 +256,13 @@ class Store:
         return self._first + len(self._events)
 
     def position(self, rv: int) -> int | None:
-        """Return the position of the first event after a version; None when it was forgotten."""
+        """Return the position of the first event after a version; None if it was dropped."""
         if rv < self._floor:
             return None
         return self._first + bisect.bisect_right(self._events, rv, key=lambda event: event.rv)
 
     def events(self, position: int, stop: int) -> list[Event] | None:
-        """Return the events of a span of positions; None when its beginning was forgotten."""
+        """Return the events of a range of positions; None if its beginning was dropped."""
         if position < self._first:
             return None
         return self._events[position - self._first : stop - self._first]
@@ -280,13 +282,13 @@ class Store:
         self.wake()
 
     def notify(self, key: int, listener: Callable[[], None]) -> None:
-        """Call `listener` once at the next event; `key` takes it back."""
+        """Call `listener` once at the next event; `ignore` with the same key cancels that."""
         self._listeners[key] = listener
 
     def ignore(self, key: int) -> None:
-        """Take a listener back; harmless when it was called already."""
+        """Remove a listener; does nothing if it was called already."""
         self._listeners.pop(key, None)
 
     def recent(self) -> Iterator[Event]:
-        """Yield the events from the newest to the oldest."""
+        """Return an iterator over the events, newest first."""
         return reversed(self._events)

@@ -1,1 +1,1 @@
-"""Subresources with documents of their own: scale, eviction, binding, reviews."""
+"""Subresources with documents of their own (scale, eviction, binding), and reviews."""

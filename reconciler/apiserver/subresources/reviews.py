@@ -1,11 +1,9 @@
-"""Answer reviews: who asks, and who may do what. Everybody with the server's token may do everything.
+"""Reviews: who a client is, and what it may do. Every client with the server's token may do everything.
 
-A review is created and answered, never stored. ``kubectl auth can-i`` and programs that look before they act send them.
+A review is answered and never stored. ``kubectl auth can-i`` and programs that check their permissions send them.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from reconciler.apiserver.encoding.refusals import (
     FieldError,
@@ -16,10 +14,11 @@ from reconciler.apiserver.encoding.refusals import (
 )
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.requests.bodies import check_size
-from reconciler.apiserver.subresources.option_kinds import read_option_kind
+from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.http import HTTPRequest
+from reconciler.wire import JSONObject
 
-__all__ = ["is_review", "reviewed"]
+__all__ = ["answer_review", "is_review"]
 
 _AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
 _KINDS = {
@@ -39,15 +38,15 @@ _SELF = {"userInfo": {"username": "system:admin", "groups": ["system:masters", "
 
 
 def is_review(path: str) -> bool:
-    """Say whether a path belongs to reviews, also where there is none of that name."""
+    """Return whether a path belongs to the review groups, even if no such review exists."""
     return path.startswith((f"/apis/{_AUTHENTICATION}/v1/", f"/apis/{_AUTHORIZATION}/v1/"))
 
 
-def reviewed(request: HTTPRequest) -> dict[str, Any]:
+def answer_review(request: HTTPRequest) -> JSONObject:
     """Return the answer to a review.
 
     Raises:
-        Refusal: there is no such review, or it asks nothing that can be answered.
+        Refusal: there is no such review, or its spec is invalid.
     """
     group, _, *rest = request.path.strip("/").split("/")[1:]
     namespace = rest[1] if len(rest) == 3 and rest[0] == "namespaces" else None
@@ -57,14 +56,14 @@ def reviewed(request: HTTPRequest) -> dict[str, Any]:
     if request.method != "POST":
         raise method_not_allowed()
     check_size(request)
-    document = read_option_kind(request, kind)
+    document = read_unstored_object(request, kind)
     _check_kind(document, group, kind)
     spec = document.get("spec") or {}
     found = [] if kind in ("SelfSubjectReview", "SelfSubjectRulesReview") else _problems(spec, kind)
     if found:
         raise invalid("", group, "", found)
     metadata = {"creationTimestamp": None, **({"namespace": namespace} if namespace else {})}
-    answer: dict[str, Any] = {"kind": kind, "apiVersion": f"{group}/v1", "metadata": metadata, "spec": spec}
+    answer: JSONObject = {"kind": kind, "apiVersion": f"{group}/v1", "metadata": metadata, "spec": spec}
     if kind == "SelfSubjectReview":
         del answer["spec"]
         return {**answer, "status": _SELF}
@@ -75,7 +74,7 @@ def reviewed(request: HTTPRequest) -> dict[str, Any]:
     return {**answer, "status": {"allowed": True, "reason": _REASON}}
 
 
-def _check_kind(document: dict[str, Any], group: str, kind: str) -> None:
+def _check_kind(document: JSONObject, group: str, kind: str) -> None:
     given = str(document.get("kind") or kind)
     version = str(document.get("apiVersion") or f"{group}/v1").rpartition("/")[2]
     if given != kind:
@@ -83,7 +82,7 @@ def _check_kind(document: dict[str, Any], group: str, kind: str) -> None:
         raise bad_request(f'{given} in version "{version}" cannot be handled as a {kind}: {converting}')
 
 
-def _problems(spec: dict[str, Any], kind: str) -> list[FieldError]:
+def _problems(spec: JSONObject, kind: str) -> list[FieldError]:
     resource, other = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     found = []
     if resource and other:

@@ -1,7 +1,8 @@
-"""Serve ``/scale``: the number of replicas of an object as a document of its own."""
+"""The ``/scale`` subresource: the replicas of an object as a document of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed
@@ -15,36 +16,42 @@ from reconciler.apiserver.encoding.refusals import (
     not_found,
 )
 from reconciler.apiserver.encoding.text import go_json, go_value, quoted
+from reconciler.apiserver.ownership.field_sets import FieldSet, difference, intersection
+from reconciler.apiserver.ownership.managed_fields import ManagerKey, manager_of, sort_entries
 from reconciler.apiserver.requests.bodies import (
     APPLY_PATCH,
     STRATEGIC_PATCH,
-    check_options,
-    decode,
+    check_write_options,
+    decode_patch,
     media_type,
     patch_type,
     read_object,
 )
-from reconciler.apiserver.requests.metadata_reading import read_metadata
+from reconciler.apiserver.requests.metadata_decoding import decode_metadata
 from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.requests.unstored_kinds import scalar, struct
 from reconciler.apiserver.storage.registry import Endpoint, ScalePaths
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.subresources.option_kinds import scalar, struct
-from reconciler.apiserver.subresources.scale_owners import scaled_entries
-from reconciler.apiserver.verbs.documents import in_order_of, no_metadata, worst
-from reconciler.apiserver.verbs.json_patch import merge_patch
-from reconciler.apiserver.verbs.patch import patched
-from reconciler.apiserver.verbs.write import Writer, Written
-from reconciler.apiserver.verbs.write_rules import check_named, check_place, entries_of, uid_problem
+from reconciler.apiserver.verbs.decoding import first_error, metadata_error, sort_by_document
+from reconciler.apiserver.verbs.patches import apply_patch, merge_patch
+from reconciler.apiserver.verbs.write import Writer, WriteResult
+from reconciler.apiserver.verbs.write_rules import (
+    check_name_and_namespace,
+    check_name_given,
+    managed_fields_of,
+    uid_conflict_message,
+)
+from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["Scaler", "read_scale"]
 
 _VERSION = "autoscaling/v1"
 
 _UNKNOWN = 'no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"'
-"""How a custom kind's server refuses any Scale that it cannot read."""
+"""The error for a Scale of a custom kind that cannot be decoded."""
 
-_UNSET = -(2**31)
-"""What a Scale shows to a patch where a custom object says nothing of replicas, as the real server has it."""
+_UNSET_REPLICAS = -(2**31)
+"""The replicas that a patch sees if a custom object has none, as on the real server."""
 
 
 _COUNT, _TEXT = scalar("integer", "int32", "int32"), scalar("string", "string")
@@ -71,14 +78,14 @@ def _get(doc: Any, path: str) -> Any:
     return doc
 
 
-def _put(doc: dict[str, Any], parts: list[str], value: Any) -> dict[str, Any]:
+def _put(doc: JSONObject, parts: list[str], value: Any) -> JSONObject:
     inner = doc.get(parts[0])
     if len(parts) > 1:
         value = _put(inner if isinstance(inner, dict) else {}, parts[1:], value)
     return {**doc, parts[0]: value}
 
 
-def scale_of(endpoint: Endpoint, stored: Stored) -> dict[str, Any]:
+def scale_of(endpoint: Endpoint, stored: Stored) -> JSONObject:
     """Return the Scale of a stored object."""
     doc, paths = stored.doc, _paths(endpoint)
     metadata = {
@@ -86,7 +93,7 @@ def scale_of(endpoint: Endpoint, stored: Stored) -> dict[str, Any]:
         for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
         if key in doc["metadata"]
     }
-    status: dict[str, Any] = {"replicas": _get(doc, paths.status) or 0}
+    status: JSONObject = {"replicas": _get(doc, paths.status) or 0}
     selector = _get(doc, paths.selector) if paths.selector else _selector(doc)
     if selector:
         status["selector"] = selector
@@ -95,11 +102,11 @@ def scale_of(endpoint: Endpoint, stored: Stored) -> dict[str, Any]:
     return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}
 
 
-def read_scale(endpoint: Endpoint, stored: Stored) -> dict[str, Any]:
-    """Return the Scale of a stored object to who asks for it.
+def read_scale(endpoint: Endpoint, stored: Stored) -> JSONObject:
+    """Return the Scale of a stored object for a get.
 
     Raises:
-        Refusal: 500 for a custom object that says nothing of replicas, as the real server has it.
+        Refusal: 500 for a custom object without replicas, as the real server.
     """
     path = _paths(endpoint).spec
     if endpoint.resource.custom and _get(stored.doc, path) is None:
@@ -109,56 +116,56 @@ def read_scale(endpoint: Endpoint, stored: Stored) -> dict[str, Any]:
     return scale_of(endpoint, stored)
 
 
-def _selector(doc: dict[str, Any]) -> str:
+def _selector(doc: JSONObject) -> str:
     selector = (doc.get("spec") or {}).get("selector") or {}
     labels = selector.get("matchLabels", selector if "matchExpressions" not in selector else {})
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()) if isinstance(value, str))
 
 
 class Scaler:
-    """Write Scales.
+    """Writes Scales.
 
     Args:
-        writer: writes the objects behind them.
+        writer: writes the scaled objects.
     """
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    def write(self, call: Call) -> Written:
+    def write(self, call: Call) -> WriteResult:
         """Update or patch a Scale.
 
         Raises:
-            Refusal: 400, 404, 409 or 422 as for the object itself.
+            Refusal: 400, 404, 409 or 422, as for the object itself.
         """
         endpoint, info = call.endpoint, call.endpoint.info
         if call.verb == "patch":
             patch_type(call)
-        dry_run = check_options(call)
-        sent = _sent(call) if call.verb == "update" else None
+        dry_run = check_write_options(call)
+        sent = _read_update(call) if call.verb == "update" else None
         old = self._writer.find(call)
         if old is None:
             raise not_found(info.plural, info.group, call.name)
         current = scale_of(endpoint, old)
         if endpoint.resource.custom and _get(old.doc, _paths(endpoint).spec) is None:
-            current["spec"]["replicas"] = _UNSET
-        scale = _patched(call, current) if sent is None else sent
-        replicas, warnings = _read(call, scale)
+            current["spec"]["replicas"] = _UNSET_REPLICAS
+        scale = _apply_patch(call, current) if sent is None else sent
+        replicas, warnings = _decode(call, scale)
         _check_object(call, scale, old)
-        if replicas == _UNSET and endpoint.resource.custom:
+        if replicas == _UNSET_REPLICAS and endpoint.resource.custom:
             raise bad_request(f'the spec replicas field "{_paths(endpoint).spec}" cannot be empty')
         if replicas < 0 and not endpoint.resource.custom:
             words = f"Invalid value: {replicas}: must be greater than or equal to 0"
             raise invalid("Scale", "autoscaling", call.name, [FieldError("spec.replicas", words)])
-        doc = _put(endpoint.show(old.doc), _paths(endpoint).spec.lstrip(".").split("."), replicas)
+        doc = _put(endpoint.to_served(old.doc), _paths(endpoint).spec.lstrip(".").split("."), replicas)
         version = (scale.get("metadata") or {}).get("resourceVersion") or str(old.rv)
         doc["metadata"] = {**doc["metadata"], "resourceVersion": version}
         negative = replicas < 0 and call.endpoint.resource.custom
         problem = f"Invalid value: {replicas}: should be a non-negative integer"
         errors = [FieldError(_paths(endpoint).spec, problem)] if negative else []
-        entries = scaled_entries(
+        entries = _managed_fields_after(
             call,
-            entries_of(old),
+            managed_fields_of(old),
             path=_paths(endpoint).spec,
             before=current["spec"].get("replicas", 0),
             after=replicas,
@@ -169,8 +176,8 @@ class Scaler:
         return written
 
 
-def _sent(call: Call) -> dict[str, Any]:
-    """Return the Scale that an update carries."""
+def _read_update(call: Call) -> JSONObject:
+    """Return the Scale in an update."""
     try:
         scale = read_object(call.request, "Scale")
     except Refusal as refusal:
@@ -178,16 +185,20 @@ def _sent(call: Call) -> dict[str, Any]:
     version, kind = str(scale.get("apiVersion") or _VERSION), str(scale.get("kind") or "Scale")
     if (version, kind) != (_VERSION, "Scale"):
         problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
-        raise _unfit(call, {**scale, "apiVersion": version, "kind": kind}, problem)
-    _read(call, scale)
+        raise _decode_error(call, {**scale, "apiVersion": version, "kind": kind}, problem)
+    _decode(call, scale)
     _check_place(call, scale)
     return scale
 
 
-def _patched(call: Call, current: dict[str, Any]) -> dict[str, Any]:
-    """Return what a patch makes of a Scale."""
+def _apply_patch(call: Call, current: JSONObject) -> JSONObject:
+    """Return a patched Scale."""
     kind = media_type(call.request)
-    found = merge_patch(current, decode(call.request.body)) if kind == APPLY_PATCH else patched(call, kind, current)
+    found = (
+        merge_patch(current, decode_patch(call.request.body))
+        if kind == APPLY_PATCH
+        else apply_patch(call, kind, current)
+    )
     if not isinstance(found, dict):
         raise bad_request("the patch leaves no Scale")
     if kind not in (APPLY_PATCH, STRATEGIC_PATCH) and (found.get("apiVersion"), found.get("kind")) != (
@@ -196,65 +207,130 @@ def _patched(call: Call, current: dict[str, Any]) -> dict[str, Any]:
     ):
         version, name = found.get("apiVersion") or "", found.get("kind") or ""
         problem = f'no kind "{name}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
-        raise _unfit(call, found, problem)
+        raise _decode_error(call, found, problem)
     return found
 
 
-def _check_place(call: Call, scale: dict[str, Any]) -> None:
+def _check_place(call: Call, scale: JSONObject) -> None:
     metadata = dict(scale.get("metadata") or {})
-    check_named(call, metadata)
-    check_place(call, metadata)
+    check_name_given(call, metadata)
+    check_name_and_namespace(call, metadata)
 
 
-def _check_object(call: Call, scale: dict[str, Any], old: Stored) -> None:
-    """Refuse a Scale that is of another object."""
+def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
+    """Check that a Scale belongs to an object."""
     _check_place(call, scale)
     info, uid = call.endpoint.info, (scale.get("metadata") or {}).get("uid")
     if not uid or uid == old.uid:
         return
     if call.verb == "update":
-        raise conflict(info.plural, info.group, call.name, uid_problem(call, uid, old.uid))
+        raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, uid, old.uid))
     if not call.endpoint.resource.custom:
         why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
         raise conflict(f"{info.plural}/scale", info.group, call.name, why)
 
 
-def _read(call: Call, scale: dict[str, Any]) -> tuple[int, list[str]]:
-    """Return the replicas that a Scale asks for, and warnings of members that no Scale has.
+def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
+    """Return the replicas of a Scale, and warnings about unknown fields.
 
     Raises:
-        Refusal: 400 or 422 for what cannot be read as a Scale, or has such members when the request is strict.
+        Refusal: 400 or 422, it cannot be decoded as a Scale, or has unknown fields and validation is strict.
     """
     restored = call.verb == "patch" and media_type(call.request) == STRATEGIC_PATCH
     found = dict(sorted(scale.items())) if call.verb == "patch" else scale
     unknown: list[str] = []
     malformed: dict[str, Malformed] = {}
     try:
-        read_metadata(found.get("metadata"), unknown, where="metadata.", restored=restored)
+        decode_metadata(found.get("metadata"), unknown, where="metadata.", restored=restored)
     except Malformed as problem:
-        malformed["metadata"] = no_metadata(found["metadata"], "Scale", problem)
-    document: dict[str, Any] = {}
+        malformed["metadata"] = metadata_error(found["metadata"], "Scale", problem)
+    document: JSONObject = {}
     try:
         document = _CONTENTS.decode(found, None, unknown, restored=restored)
     except Malformed as problem:
         malformed[problem.member] = problem
     if malformed:
         order = None if restored else list(found)
-        raise _unfit(call, found, worst(found, malformed, _TYPE.properties, order=order), restored=restored)
-    problems = [f"unknown field {quoted(path)}" for path in in_order_of(found, unknown)]
+        raise _decode_error(
+            call, found, first_error(found, malformed, _TYPE.properties, order=order), restored=restored
+        )
+    problems = [f"unknown field {quoted(path)}" for path in sort_by_document(found, unknown)]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
-        raise _unfit(call, found, f"strict decoding error: {', '.join(problems)}", restored=restored)
-    call.noted = [] if validation == "Ignore" else problems
-    return (document.get("spec") or {}).get("replicas") or 0, list(call.noted)
+        raise _decode_error(call, found, f"strict decoding error: {', '.join(problems)}", restored=restored)
+    call.warnings = [] if validation == "Ignore" else problems
+    return (document.get("spec") or {}).get("replicas") or 0, list(call.warnings)
 
 
-def _unfit(call: Call, scale: dict[str, Any], problem: str, *, restored: bool = False) -> Refusal:
-    """Make the refusal of what cannot be read as a Scale."""
+def _decode_error(call: Call, scale: JSONObject, problem: str, *, restored: bool = False) -> Refusal:
+    """Return the error for a document that cannot be decoded as a Scale."""
     if call.verb == "update" and call.endpoint.resource.custom:
         return bad_request(_UNKNOWN)
     if call.verb == "update":
         kind, version = scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1").rpartition("/")[2]
         return bad_request(f'{kind} in version "{version}" cannot be handled as a Scale: {problem}')
-    shown = quoted(go_value(decode(call.request.body))) if restored else go_json(go_json(scale))
+    shown = quoted(go_value(decode_patch(call.request.body))) if restored else go_json(go_json(scale))
     return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
+
+
+def _managed_fields_after(
+    call: Call, known: list[ManagedFieldsEntry], *, path: str, before: int, after: int
+) -> list[ManagedFieldsEntry]:
+    """Return the ``managedFields`` of an object after a write to its Scale.
+
+    The real server moves the owners of the replicas to the Scale, updates them there, and moves them back. An owner
+    that comes back gets an entry beside the one that it had; of two entries with one identity the last one counts.
+
+    Args:
+        call: the request.
+        known: the ``managedFields`` before.
+        path: the dotted path of the replicas in the object, in the version of the request.
+        before: the replicas that the Scale had.
+        after: the replicas that the Scale gets.
+    """
+    fields_by_version = _replicas_fields(call.endpoint, path)
+    entries = {ManagerKey.of(entry): entry for entry in known}
+    owners = {
+        ManagerKey(key.manager, key.operation, _VERSION, key.subresource)
+        for key, entry in entries.items()
+        if _overlaps(entry, fields_by_version.get(key.api_version))
+    }
+    if owners and before != after:
+        # A Scale leaves out zero replicas, so nobody owns them.
+        owners = {ManagerKey(manager_of(call), "Update", _VERSION, "scale")} if after else set()
+    found: list[ManagedFieldsEntry] = []
+    for key, entry in entries.items():
+        if key.api_version not in fields_by_version:
+            continue
+        fields = fields_by_version[key.api_version]
+        if not _overlaps(entry, fields) or key in owners:
+            owners.discard(key)
+            found.append(entry)
+        elif rest := difference(entry["fieldsV1"], fields or {}):
+            found.append({**entry, "fieldsV1": rest})
+    api_version = call.endpoint.api_version
+    replicas = fields_by_version[api_version] or {}
+    # The real server gives these entries no time.
+    found += [
+        ManagerKey(key.manager, key.operation, api_version, key.subresource).entry(replicas, "") for key in owners
+    ]
+    return sort_entries(found)
+
+
+def _replicas_fields(endpoint: Endpoint, path: str) -> Mapping[str, FieldSet | None]:
+    """Return the field set of the replicas in each version of a kind; None for a version without a Scale."""
+    if not endpoint.resource.custom:
+        return {endpoint.api_version: _field_set(path)}
+    versions = endpoint.resource.endpoints.values()
+    return {each.api_version: None if each.scale is None else _field_set(each.scale.spec) for each in versions}
+
+
+def _field_set(path: str) -> FieldSet:
+    fields: FieldSet = {}
+    for part in reversed(path.lstrip(".").split(".")):
+        fields = {f"f:{part}": fields}
+    return fields
+
+
+def _overlaps(entry: ManagedFieldsEntry, fields: FieldSet | None) -> bool:
+    return fields is not None and bool(intersection(entry.get("fieldsV1") or {}, fields))

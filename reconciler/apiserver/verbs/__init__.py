@@ -1,1 +1,1 @@
-"""The verbs: read, write, delete, apply, watch."""
+"""The verbs: get, list, watch, create, update, patch, apply, delete."""

@@ -1,26 +1,26 @@
-"""Answer delete and deletecollection: finalizers, grace, preconditions, propagation."""
+"""The verbs delete and deletecollection: finalizers, grace periods, preconditions, propagation policies."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Any
 
 import msgspec
 
 from reconciler.apiserver.definitions.definitions import CLEANUP
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, bad_request, conflict, not_found, option_invalid
 from reconciler.apiserver.encoding.text import go_int, quoted
-from reconciler.apiserver.requests.bodies import check_options
-from reconciler.apiserver.requests.routing import Call, truthy
+from reconciler.apiserver.requests.bodies import check_write_options
+from reconciler.apiserver.requests.routing import Call, parse_bool
+from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
 from reconciler.apiserver.storage.cluster import Cluster, timestamp
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.subresources.option_kinds import read_option_kind
 from reconciler.apiserver.verbs.read import selector_of
 from reconciler.apiserver.verbs.views import WHOLE
-from reconciler.apiserver.verbs.write import Written
-from reconciler.apiserver.verbs.write_rules import is_due
+from reconciler.apiserver.verbs.write import WriteResult
+from reconciler.apiserver.verbs.write_rules import is_removable
+from reconciler.wire import JSONObject
 
 __all__ = ["Deleter", "check_preconditions"]
 
@@ -35,28 +35,28 @@ _ANSWERED_WHOLE = frozenset(
         "services",
     }
 )
-"""Kinds of the core group whose deletion is answered with the object."""
+"""Kinds of the core group whose deletion returns the object."""
 _POLICIES = ("Foreground", "Background", "Orphan")
 
 
 class Deleter:
-    """Delete from a cluster.
+    """Deletes objects of a cluster.
 
     Args:
-        cluster: what is stored.
+        cluster: the stored objects.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    def delete(self, call: Call) -> Written:
-        """Delete an object, or mark it when finalizers or a grace period hold it.
+    def delete(self, call: Call) -> WriteResult:
+        """Delete an object, or mark it as being deleted if finalizers or a grace period hold it.
 
         Raises:
-            Refusal: 400, 404, 409 or 422 as the real server does.
+            Refusal: 400, 404, 409 or 422, as the real server.
         """
-        options = _options(call)
-        dry_run = check_options(call, options)
+        options = _delete_options(call)
+        dry_run = check_write_options(call, options)
         info, store = call.endpoint.info, call.endpoint.store
         old = store.objects.get(call.endpoint.resource.key(call.namespace, call.name))
         if old is None:
@@ -64,58 +64,61 @@ class Deleter:
         check_preconditions(call, old, options.get("preconditions") or {})
         written = self.delete_stored(call.endpoint, old, options, dry_run=dry_run)
         if written.stored is None and info.plural in _ANSWERED_WHOLE and not info.group:
-            written.stored = self._last_seen(call.endpoint, old, written)
+            written.stored = self._as_answered(call.endpoint, old, written)
         elif written.stored is None:
-            written.document = _success(call, old)
+            written.document = _success_status(call, old)
         return written
 
-    def _last_seen(self, endpoint: Endpoint, old: Stored, written: Written) -> Stored:
-        """Return an object as the answer to its deletion shows it: pods with the marks that they get on the way."""
+    def _as_answered(self, endpoint: Endpoint, old: Stored, written: WriteResult) -> Stored:
+        """Return the object that the response to a deletion shows; pods show the deletion marks."""
         if endpoint.info.plural != "pods":
             return old
         if written.after is not None and written.after is not old:
             return written.after
-        marked = self._marked(endpoint, old, [], 0)
+        marked = self._mark_deleted(endpoint, old, [], 0)
         return old if marked is None else Stored(old.key, old.rv, marked)
 
     def delete_stored(
-        self, endpoint: Endpoint, old: Stored, options: dict[str, Any], *, dry_run: bool = False
-    ) -> Written:
-        """Delete a stored object, or mark it; `stored` of the result is None when it is gone.
+        self, endpoint: Endpoint, old: Stored, options: JSONObject, *, dry_run: bool = False
+    ) -> WriteResult:
+        """Delete a stored object, or mark it; `stored` of the result is None if it was removed.
 
         Args:
             endpoint: any version of the kind.
             old: the stored version.
-            options: the members of ``DeleteOptions``; preconditions are not looked at.
+            options: the fields of ``DeleteOptions``; preconditions are not checked.
             dry_run: change nothing.
         """
         metadata = old.doc["metadata"]
-        finalizers = _finalizers(list(metadata.get("finalizers") or ()), options)
+        finalizers = _finalizers_for_policy(list(metadata.get("finalizers") or ()), options)
         if endpoint.info.plural == "customresourcedefinitions" and not metadata.get("deletionTimestamp"):
             finalizers.append(CLEANUP)
-        grace = _grace(endpoint, old.doc, options)
-        if not finalizers and grace == 0 and is_due(endpoint, {**old.doc, "metadata": {}}):
+        grace = _grace_seconds(endpoint, old.doc, options)
+        if not finalizers and grace == 0 and is_removable(endpoint, {**old.doc, "metadata": {}}):
             if dry_run:
-                return Written(200, before=old, after=old)
-            gone = self._cluster.remove(endpoint.resource, self._parting(endpoint, old))
-            return Written(200, before=old, after=gone)
-        doc = self._marked(endpoint, old, finalizers, grace)
+                return WriteResult(200, before=old, after=old)
+            gone = self._cluster.remove(endpoint.resource, self._mark_pod_deleted(endpoint, old))
+            return WriteResult(200, before=old, after=gone)
+        doc = self._mark_deleted(endpoint, old, finalizers, grace)
         if doc is None:
-            return Written(200, old, before=old, after=old)
+            return WriteResult(200, old, before=old, after=old)
         if dry_run:
-            return Written(200, Stored(old.key, old.rv, doc), before=old, after=old)
+            return WriteResult(200, Stored(old.key, old.rv, doc), before=old, after=old)
         new = self._cluster.replace(endpoint.resource, old, doc)
-        return Written(200, new, before=old, after=new)
+        return WriteResult(200, new, before=old, after=new)
 
-    def _parting(self, endpoint: Endpoint, old: Stored) -> Stored:
-        """Return what is stored of an object at last: pods are marked before they go, be it for no time."""
+    def _mark_pod_deleted(self, endpoint: Endpoint, old: Stored) -> Stored:
+        """Store the deletion marks of a pod before it is removed, and return what is stored.
+
+        A pod gets them even with a grace period of 0.
+        """
         if endpoint.info.plural != "pods" or endpoint.info.group:
             return old
-        marked = self._marked(endpoint, old, [], 0)
+        marked = self._mark_deleted(endpoint, old, [], 0)
         return old if marked is None else self._cluster.replace(endpoint.resource, old, marked)
 
-    def _marked(self, endpoint: Endpoint, old: Stored, finalizers: list[str], grace: int) -> dict[str, Any] | None:
-        """Return the document with the marks of deletion, or None when it has them all."""
+    def _mark_deleted(self, endpoint: Endpoint, old: Stored, finalizers: list[str], grace: int) -> JSONObject | None:
+        """Return the document with the deletion marks, or None if it has them all."""
         metadata = dict(old.doc["metadata"])
         if finalizers != (metadata.get("finalizers") or []):
             metadata["finalizers"] = finalizers
@@ -131,19 +134,19 @@ class Deleter:
             return None
         doc = {**old.doc, "metadata": metadata}
         if endpoint.info.plural == "customresourcedefinitions" and CLEANUP in finalizers:
-            doc["status"] = _terminating(doc.get("status") or {}, self._cluster.now())
+            doc["status"] = _terminating_status(doc.get("status") or {}, self._cluster.now())
         if endpoint.info.plural == "namespaces" and not endpoint.info.group:
             doc["status"] = {**(doc.get("status") or {}), "phase": "Terminating"}
         return doc
 
-    def delete_collection(self, call: Call) -> Written:
-        """Delete all objects of a selection, each with a version of its own; answer with what they were.
+    def delete_collection(self, call: Call) -> WriteResult:
+        """Delete all selected objects, each with a resourceVersion of its own; return them as they were.
 
         Raises:
-            Refusal: 400 or 422 as the real server does.
+            Refusal: 400 or 422, as the real server.
         """
-        options = _options(call)
-        dry_run = check_options(call, options)
+        options = _delete_options(call)
+        dry_run = check_write_options(call, options)
         endpoint, selector = call.endpoint, selector_of(call)
         rv = self._cluster.revisions.current
         found = (endpoint.store.objects[key] for key in list(endpoint.store.keys(call.namespace)))
@@ -156,11 +159,11 @@ class Deleter:
         metadata = {"resourceVersion": str(rv)}
         if endpoint.resource.custom:
             metadata["continue"] = ""
-        return Written(200, document=msgspec.Raw(WHOLE.many(endpoint, chosen, metadata)))
+        return WriteResult(200, document=msgspec.Raw(WHOLE.encode_list(endpoint, chosen, metadata)))
 
 
-def _terminating(status: dict[str, Any], now: str) -> dict[str, Any]:
-    """Return the status of a definition that goes."""
+def _terminating_status(status: JSONObject, now: str) -> JSONObject:
+    """Return the status of a definition that is being deleted."""
     condition = {
         "type": "Terminating",
         "status": "True",
@@ -172,10 +175,10 @@ def _terminating(status: dict[str, Any], now: str) -> dict[str, Any]:
     return {**status, "conditions": [*others, condition]}
 
 
-def _options(call: Call) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+def _delete_options(call: Call) -> JSONObject:
+    options: JSONObject = {}
     if call.request.body.strip():
-        options = _read_options(call)
+        options = _decode_options(call)
         kind = options.get("kind")
         if kind == "Status":
             raise bad_request("converting (v1.Status) to (v1.DeleteOptions): unknown conversion")
@@ -193,21 +196,21 @@ def _options(call: Call) -> dict[str, Any]:
         except ValueError as error:
             raise bad_request(str(error)) from None
     if not call.request.body:
-        # The version of a collection's options is one of a deletion's too.
+        # A resourceVersion in the query is a precondition of a deletion too.
         conditions = {key: query[key] for key in ("uid", "resourceVersion") if query.get(key)}
         if conditions:
             options["preconditions"] = conditions
     if "orphanDependents" in query and not call.request.body:
-        options["orphanDependents"] = truthy(query["orphanDependents"])
+        options["orphanDependents"] = parse_bool(query["orphanDependents"])
     _check_policy(options)
     return options
 
 
-def _read_options(call: Call) -> dict[str, Any]:
+def _decode_options(call: Call) -> JSONObject:
     try:
-        return read_option_kind(call.request, "DeleteOptions")
+        return read_unstored_object(call.request, "DeleteOptions")
     except Refusal as refusal:
-        # The words are those of a decoder that does not say what it expects.
+        # The real server decodes the options without naming the expected type.
         words = _EXPECTED.sub("", _SHOWN.sub("", refusal.message))
         raise Refusal(refusal.code, refusal.reason, words, details=refusal.details) from None
 
@@ -216,7 +219,7 @@ _EXPECTED = re.compile(r"^the object provided is unrecognized \(must be of type 
 _SHOWN = re.compile(r" \([^()]*\)$")
 
 
-def _check_policy(options: dict[str, Any]) -> None:
+def _check_policy(options: JSONObject) -> None:
     policy, orphan = options.get("propagationPolicy"), options.get("orphanDependents")
     if policy is not None and orphan is not None:
         message = f"Invalid value: {quoted(policy)}: orphanDependents and deletionPropagation cannot be both set"
@@ -229,8 +232,8 @@ def _check_policy(options: dict[str, Any]) -> None:
         options["propagationPolicy"] = "Orphan" if orphan else "Background"
 
 
-def check_preconditions(call: Call, old: Stored, preconditions: dict[str, Any]) -> None:
-    """Refuse an object with another uid or version than was asked for.
+def check_preconditions(call: Call, old: Stored, preconditions: JSONObject) -> None:
+    """Check that an object has the uid and resourceVersion that were asked for.
 
     Raises:
         Refusal: 409.
@@ -252,7 +255,7 @@ def check_preconditions(call: Call, old: Stored, preconditions: dict[str, Any]) 
             raise conflict(info.kind, info.group, old.doc["metadata"]["name"], why)
 
 
-def _finalizers(finalizers: list[str], options: dict[str, Any]) -> list[str]:
+def _finalizers_for_policy(finalizers: list[str], options: JSONObject) -> list[str]:
     policy = options.get("propagationPolicy")
     if policy is None:
         return finalizers
@@ -264,8 +267,8 @@ def _finalizers(finalizers: list[str], options: dict[str, Any]) -> list[str]:
     return kept
 
 
-def _grace(endpoint: Endpoint, doc: dict[str, Any], options: dict[str, Any]) -> int:
-    """Return the seconds that a pod on a node gets to end; nothing else gets any."""
+def _grace_seconds(endpoint: Endpoint, doc: JSONObject, options: JSONObject) -> int:
+    """Return the grace period of a pod on a node, in seconds; 0 for anything else."""
     if endpoint.info.plural != "pods" or endpoint.info.group:
         return 0
     spec, status = doc.get("spec") or {}, doc.get("status") or {}
@@ -275,7 +278,7 @@ def _grace(endpoint: Endpoint, doc: dict[str, Any], options: dict[str, Any]) -> 
     return max(0, int(asked if asked is not None else spec.get("terminationGracePeriodSeconds", 30)))
 
 
-def _success(call: Call, old: Stored) -> dict[str, Any]:
+def _success_status(call: Call, old: Stored) -> JSONObject:
     info = call.endpoint.info
     details = {"name": call.name, "group": info.group, "kind": info.plural, "uid": old.uid}
     return {

@@ -1,4 +1,4 @@
-"""Answer get, list and watch."""
+"""The verbs get, list and watch: selectors, resourceVersion semantics, pages and continue tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import bisect
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
 from reconciler.apiserver.encoding.refusals import (
@@ -22,13 +21,18 @@ from reconciler.apiserver.encoding.refusals import (
     too_large_resource_version,
 )
 from reconciler.apiserver.encoding.text import go_int, go_type, is_int64, quoted
-from reconciler.apiserver.requests.routing import Call, truthy
-from reconciler.apiserver.requests.selectors import Selector, parse_fields, parse_labels
-from reconciler.apiserver.requests.shard_selectors import parse_shards
+from reconciler.apiserver.requests.routing import Call, parse_bool
+from reconciler.apiserver.requests.selectors import (
+    Selector,
+    parse_field_selector,
+    parse_label_selector,
+    parse_shard_selector,
+)
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.store import Snapshot, Store, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.apiserver.verbs.watch import Watch
+from reconciler.wire import JSONObject
 
 __all__ = ["Reader", "selector_of"]
 
@@ -44,17 +48,16 @@ def selector_of(call: Call) -> Selector:
     """Return the selector of a list, watch or deletecollection.
 
     Raises:
-        Refusal: 400 when it cannot be read or names a field that cannot be selected by, 422 for options beside it that
-            do not fit together.
+        Refusal: 400 for an invalid selector or an unsupported field, 422 for options that exclude each other.
     """
     for number in ("timeoutSeconds", "limit"):
         _number(call.query.get(number, ""))
     labels, fields = call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
-    wanted = parse_labels(labels) if labels else []
-    terms = parse_fields(fields) if fields else []
+    wanted = parse_label_selector(labels) if labels else []
+    terms = parse_field_selector(fields) if fields else []
     _check_options(call)
     if call.name:
-        terms += parse_fields(f"metadata.name={call.name}")
+        terms += parse_field_selector(f"metadata.name={call.name}")
     readers, endpoint = call.endpoint.selectable, call.endpoint
     spaceless = endpoint.resource.custom and not endpoint.info.namespaced
     everywhere = _COMMON.keys() - ({"metadata.namespace"} if spaceless else ())
@@ -65,30 +68,30 @@ def selector_of(call: Call) -> Selector:
             known = ", ".join(f'"{path}"' for path in (*_COMMON, *readers))
             raise bad_request(f'"{term.path}" is not a known field selector: only {known}')
 
-    def read(doc: dict[str, Any], path: str) -> str:
+    def read(doc: JSONObject, path: str) -> str:
         return _COMMON[path](doc) if path in _COMMON else readers[path](doc)
 
     shard = call.query.get("shardSelector", "")
-    return Selector(wanted, terms, read, parse_shards(shard) if shard else None)
+    return Selector(wanted, terms, read, parse_shard_selector(shard) if shard else None)
 
 
 def _check_options(call: Call) -> None:
-    """Check the options of a list or watch against one another, as is done once all are read."""
+    """Check the options of a list or watch against each other, after all of them were parsed."""
     if call.verb == "watch":
         _initial_events(call)
     else:
         _check_match(call)
 
 
-_COMMON: dict[str, Callable[[dict[str, Any]], str]] = {
+_COMMON: dict[str, Callable[[JSONObject], str]] = {
     "metadata.name": lambda doc: str(doc["metadata"]["name"]),
     "metadata.namespace": lambda doc: str(doc["metadata"].get("namespace", "")),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
-    """Hold what a continue token says: the snapshot's version and the first key that was not sent."""
+class _PageToken:
+    """A continue token of a list: the version of the snapshot, and the first key that was not sent."""
 
     rv: int
     start: str
@@ -98,7 +101,7 @@ class _Token:
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
     @classmethod
-    def read(cls, text: str) -> _Token:
+    def read(cls, text: str) -> _PageToken:
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
@@ -141,10 +144,10 @@ def _bad_token(problem: str) -> Refusal:
 
 
 class Reader:
-    """Read from a cluster.
+    """Reads objects of a cluster.
 
     Args:
-        cluster: what is stored.
+        cluster: the stored objects.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -169,18 +172,18 @@ class Reader:
             raise not_found(endpoint.info.plural, endpoint.info.group, call.name)
         return found
 
-    def objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
+    def list_objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
         """Return the JSON of a list.
 
         Raises:
-            Refusal: 400, 410 or 504 as the real server does.
+            Refusal: 400, 410 or 504, as the real server.
         """
         selector = selector_of(call)
         _number(call.query.get("timeoutSeconds", ""))
         objects, rv, token = self._snapshot(call, selector, stale)
         items, remaining, following = self._page(call, selector, objects, rv, token)
         endpoint = call.endpoint
-        metadata: dict[str, Any] = {"continue": ""} if endpoint.resource.custom else {}
+        metadata: JSONObject = {"continue": ""} if endpoint.resource.custom else {}
         if following is not None:
             metadata["continue"] = following.text()
             if remaining:
@@ -188,21 +191,21 @@ class Reader:
         metadata["resourceVersion"] = str(rv)
         if selector.shard is not None:
             metadata["shardInfo"] = {"selector": selector.shard.text}
-        return view.many(endpoint, items, metadata)
+        return view.encode_list(endpoint, items, metadata)
 
-    def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _Token | None]:
+    def _snapshot(self, call: Call, selector: Selector, stale: float | None) -> tuple[Snapshot, int, _PageToken | None]:
         store, current = call.endpoint.store, self._cluster.revisions.current
         match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
         asked = _list_version(call)
         if token:
-            found = _Token.read(token)
+            found = _PageToken.read(token)
             if asked:
                 raise bad_request("specifying resource version is not allowed when using continue")
             return self._continued(store, found)
         if asked is not None:
             self._not_in_future(asked)
-            # A limit without a match makes the real server read exactly the version asked for, but not one object.
-            paged = _limit(call) and not _is_of_one(call, selector)
+            # With a limit but no match, the real server reads the exact version, except for a single object.
+            paged = _limit(call) and not _selects_one(call, selector)
             if asked and (match == "Exact" or (not match and paged)):
                 snapshot = store.at(asked)
                 if snapshot is None or asked < self._cluster.revisions.compacted:
@@ -212,22 +215,22 @@ class Reader:
                 return self._past(store, stale), self._past_version(store, stale), None
         return store.now, current, None
 
-    def _continued(self, store: Store, token: _Token) -> tuple[Snapshot, int, _Token]:
+    def _continued(self, store: Store, token: _PageToken) -> tuple[Snapshot, int, _PageToken]:
         if token.rv < 0:
             return store.now, self._cluster.revisions.current, token
         snapshot = store.at(token.rv)
         if snapshot is None or token.rv < self._cluster.revisions.compacted:
-            raise expired(_CONTINUE_EXPIRED, metadata={"continue": _Token(-1, token.start).text()})
+            raise expired(_CONTINUE_EXPIRED, metadata={"continue": _PageToken(-1, token.start).text()})
         return snapshot, token.rv, token
 
     def _page(
-        self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _Token | None
-    ) -> tuple[list[Stored], int, _Token | None]:
+        self, call: Call, selector: Selector, snapshot: Snapshot, rv: int, token: _PageToken | None
+    ) -> tuple[list[Stored], int, _PageToken | None]:
         (objects, keys), limit = snapshot, _limit(call)
-        namespace = _space_of(call, selector)
+        namespace = _namespace_of(call, selector)
         start, stop = snapshot.span(namespace)
-        if _is_of_one(call, selector):
-            # One object is read by its key, so that there is nothing to go on with.
+        if _selects_one(call, selector):
+            # A single object is read by its key, so there is no next page.
             one = objects.get(call.endpoint.resource.key(namespace, selector.name))
             return [one] if one is not None and selector.matches(one.doc) else [], 0, None
         if token is not None:
@@ -236,18 +239,18 @@ class Reader:
         for index in range(start, stop):
             stored = objects[keys[index]]
             if limit and len(found) == limit:
-                remaining = stop - index if selector.counted else 0
-                return found, remaining, _Token(rv, keys[index])
+                remaining = stop - index if selector.counts_remaining else 0
+                return found, remaining, _PageToken(rv, keys[index])
             if not selector.empty and not selector.matches(stored.doc):
                 continue
             found.append(stored)
         return found, 0, None
 
     def watch(self, call: Call, view: WholeView, stale: float | None = None) -> Watch:
-        """Return the stream of a watch; a version that history does not reach is told inside the stream.
+        """Return the stream of a watch; a version that was dropped from the history is reported inside the stream.
 
         Raises:
-            Refusal: 400, 422 or 500 before the stream opens.
+            Refusal: 400, 422 or 500, before the stream starts.
         """
         store, selector = call.endpoint.store, selector_of(call)
         _number(call.query.get("limit", ""))
@@ -265,7 +268,7 @@ class Reader:
             found = store.position(asked)
             failure = None if found is not None else expired(f"too old resource version: {asked} ({store.floor})")
             position = position if found is None else found
-        bookmarks = truthy(call.query.get("allowWatchBookmarks", ""))
+        bookmarks = parse_bool(call.query.get("allowWatchBookmarks", ""))
         ends = bookmarks and (initial_events or (initial_events is None and not asked))
         watch = Watch(
             call.endpoint,
@@ -329,7 +332,7 @@ def _initial_events(call: Call) -> bool | None:
     if call.query.get("continue"):
         problems.append("Forbidden: resourceVersionMatch is forbidden when continue is provided")
     _refuse_match(problems)
-    return None if text is None else truthy(text)
+    return None if text is None else parse_bool(text)
 
 
 def _refuse_match(problems: list[str]) -> None:
@@ -377,21 +380,21 @@ def _list_version(call: Call) -> int | None:
         raise bad_request(f"invalid resource version: {refusal.message}") from None
 
 
-def _space_of(call: Call, selector: Selector) -> str | None:
-    """Return the namespace that a list is of; the one that is selected by counts, but not when a list goes on."""
+def _namespace_of(call: Call, selector: Selector) -> str | None:
+    """Return the namespace of a list; a selected namespace counts too, except on a next page."""
     if call.namespace or not call.endpoint.info.namespaced or call.query.get("continue"):
         return call.namespace
     return selector.namespace or None
 
 
-def _is_of_one(call: Call, selector: Selector) -> bool:
-    """Tell whether a list is of one name in one place."""
-    placed = not call.endpoint.info.namespaced or bool(_space_of(call, selector))
+def _selects_one(call: Call, selector: Selector) -> bool:
+    """Return whether a list selects a single object: one name in one namespace."""
+    placed = not call.endpoint.info.namespaced or bool(_namespace_of(call, selector))
     return bool(selector.name) and placed and not call.query.get("continue")
 
 
 def _limit(call: Call) -> int:
-    # The cache of the real server does not page what is read at version 0.
+    # The real server's cache does not page reads at version 0.
     return 0 if call.query.get("resourceVersion") == "0" else max(0, _number(call.query.get("limit", "")))
 
 

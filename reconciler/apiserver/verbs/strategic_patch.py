@@ -1,4 +1,4 @@
-"""Apply strategic merge patches: lists of built-in kinds merge by the keys that their types name."""
+"""Strategic merge patch: lists of built-in kinds merge by the keys that their types declare."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from reconciler.apiserver.encoding.refusals import Refusal, bad_request, internal_error
 from reconciler.apiserver.encoding.text import go_json, go_value
 from reconciler.apiserver.schema.shape import ANYTHING, Node
+from reconciler.wire import JSONObject
 
 __all__ = ["strategic_merge"]
 
@@ -23,12 +24,11 @@ _GO_TYPES = {
 }
 
 
-def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str, Any]:
-    """Return an object with a strategic merge patch applied; what is not touched is shared.
+def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:
+    """Return an object with a strategic merge patch applied; unchanged parts are shared.
 
     Raises:
-        Refusal: 400 or 500, as the real server has it, for a directive that makes no sense or an item without its
-            merge key.
+        Refusal: 400 or 500, as the real server, for an invalid directive or an item without its merge key.
     """
     directive = patch.get(_DIRECTIVE)
     if directive == "replace":
@@ -37,7 +37,7 @@ def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str,
         return {}
     if directive not in (None, "merge"):
         raise internal_error(f"unknown patch type: {directive} in map: {go_value(patch)}")
-    merged = _kept(dict(target) if isinstance(target, dict) else {}, patch)
+    merged = _retained(dict(target) if isinstance(target, dict) else {}, patch)
     for key, value in patch.items():
         if key in (_DIRECTIVE, _RETAIN) or key.startswith((_ORDER, _DELETE)):
             continue
@@ -45,15 +45,15 @@ def strategic_merge(target: Any, patch: dict[str, Any], node: Node) -> dict[str,
             merged.pop(key, None)
         else:
             if key not in merged and isinstance(value, dict) and _DIRECTIVE in value:
-                # What is new is taken as it is, and one with a directive is not taken at all.
+                # New values are added unmerged, and one with a directive is not added at all.
                 continue
             child = node.child(key) or ANYTHING
             merged[key] = _merge_member(merged.get(key), value, child, patch.get(_ORDER + key))
     return merged
 
 
-def _kept(members: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    """Return what a patch leaves of an object before anything is merged into it."""
+def _retained(members: JSONObject, patch: JSONObject) -> JSONObject:
+    """Return the fields of an object that a patch keeps, before the merge."""
     retained = patch.get(_RETAIN)
     if retained is not None:
         if not isinstance(retained, list):
@@ -78,17 +78,17 @@ def _merge_member(old: Any, new: Any, node: Node, order: Any) -> Any:
         items = old if isinstance(old, list) else []
         if node.merge_key and _are_objects(items, new):
             return _merge_objects(items, new, node, order)
-        # Of texts each stays once.
+        # Scalars are unique in a merged list.
         merged = _in_order(list({go_json(item): item for item in (*items, *new)}.values()), new, items, go_json)
         return merged if order is None else _in_order(merged, order, items, go_json)
     return new
 
 
 def _are_objects(old: list[Any], new: list[Any]) -> bool:
-    """Tell whether lists hold objects, which merge by their keys.
+    """Return whether lists contain objects, which merge by key.
 
     Raises:
-        Refusal: 500 when what is patched holds items of another type.
+        Refusal: 500, the types of the items differ.
     """
     kinds = {type(item) for item in (*old, *new)}
     if old and len(kinds) > 1:
@@ -129,7 +129,7 @@ def _no_key(key: str, item: Any) -> Refusal:
 
 
 def _check_order(changed: list[Any], order: list[Any], name: Callable[[Any], str]) -> None:
-    """Refuse an order in which what is patched does not stand as it does in the patch."""
+    """Check that the patched items are in the order of ``$setElementOrder``."""
     listed = iter([name(item) for item in order])
     if not all(name(item) in listed for item in changed):
         raise internal_error(
@@ -138,9 +138,9 @@ def _check_order(changed: list[Any], order: list[Any], name: Callable[[Any], str
 
 
 def _in_order(items: list[Any], wanted: list[Any], before: list[Any], name: Callable[[Any], str]) -> list[Any]:
-    """Order items: those that are wanted in their order, the others where they stood, new ones first.
+    """Order items: the listed ones in their order, the others where they were, new ones first.
 
-    Items of one name stay together.
+    Items with one key stay together.
     """
     by_name: dict[str, list[Any]] = {}
     for item in items:

@@ -1,4 +1,4 @@
-"""Show objects in the form a client asks for: whole, only their metadata, or as rows of a table."""
+"""Views of objects: whole, metadata only, or rows of a table, and their negotiation."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored, encode
 from reconciler.clock import Clock
+from reconciler.wire import JSONObject
 
 __all__ = ["WHOLE", "MetadataView", "TableView", "WholeView", "negotiate", "to_yaml"]
 
@@ -22,43 +23,43 @@ _META = "meta.k8s.io/v1"
 
 
 class WholeView:
-    """Show objects as they are."""
+    """The view that shows whole objects."""
 
     name: str | None = ""
-    """What encoded forms are kept under; None for forms that are not kept."""
+    """The cache key of encoded objects; None if they are not cached."""
 
     def encode(self, endpoint: Endpoint, stored: Stored) -> bytes:
         """Return the JSON of one object."""
         return endpoint.encode(stored)
 
-    def content(self, endpoint: Endpoint, doc: dict[str, Any]) -> bytes:
-        """Return the JSON of a document that is no stored version."""
-        return encode(endpoint.show(doc))
+    def encode_document(self, endpoint: Endpoint, doc: JSONObject) -> bytes:
+        """Return the JSON of a document that is not a stored version."""
+        return encode(endpoint.to_served(doc))
 
-    def beside(self, document: dict[str, Any]) -> bytes:
-        """Return the JSON of a document of a kind of its own that stands for an object, such as a Scale."""
+    def encode_subresource(self, document: JSONObject) -> bytes:
+        """Return the JSON of a document that represents an object, such as its Scale."""
         return encode(document)
 
-    def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:
-        """Return apiVersion and kind of what single objects are shown as."""
+    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:
+        """Return apiVersion and kind of single objects in this view."""
         return endpoint.api_version, endpoint.info.kind
 
-    def many(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
+    def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
         head = encode({"apiVersion": endpoint.api_version, "kind": endpoint.info.list_name, "metadata": metadata})
         if endpoint.resource.custom:
             return _list(head, [self.encode(endpoint, item) for item in items])
 
-        # Items of typed lists do not name their kind.
-        def untyped(doc: dict[str, Any]) -> dict[str, Any]:
-            shown = endpoint.show(doc)
+        # Items of typed lists have no apiVersion and kind.
+        def untyped(doc: JSONObject) -> JSONObject:
+            shown = endpoint.to_served(doc)
             return {key: value for key, value in shown.items() if key not in ("apiVersion", "kind")}
 
         return _list(head, [item.encoded(f"{endpoint.api_version}#item", untyped) for item in items])
 
 
 WHOLE = WholeView()
-"""The view that is used unless a client asks for another."""
+"""The default view."""
 
 
 def _list(head: bytes, items: list[bytes]) -> bytes:
@@ -66,7 +67,7 @@ def _list(head: bytes, items: list[bytes]) -> bytes:
 
 
 class MetadataView(WholeView):
-    """Show nothing but metadata."""
+    """The view that shows metadata only."""
 
     name = "#metadata"
 
@@ -74,19 +75,19 @@ class MetadataView(WholeView):
         """Return the JSON of one object's metadata."""
         return stored.encoded(f"{endpoint.api_version}#metadata", _only_metadata)
 
-    def content(self, endpoint: Endpoint, doc: dict[str, Any]) -> bytes:  # noqa: ARG002 - one form for all kinds
+    def encode_document(self, endpoint: Endpoint, doc: JSONObject) -> bytes:  # noqa: ARG002 - one form for all kinds
         """Return the JSON of a document's metadata."""
         return encode(_only_metadata(doc))
 
-    def beside(self, document: dict[str, Any]) -> bytes:
+    def encode_subresource(self, document: JSONObject) -> bytes:
         """Return the JSON of a document's metadata."""
         return encode(_only_metadata(document))
 
-    def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002 - one form for all kinds
+    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002 - one form for all kinds
         """Return apiVersion and kind of PartialObjectMetadata."""
         return _META, "PartialObjectMetadata"
 
-    def many(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
+    def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
         shown = {key: value for key, value in metadata.items() if value != ""}
         head = encode({"kind": "PartialObjectMetadataList", "apiVersion": _META, "metadata": shown})
@@ -95,19 +96,19 @@ class MetadataView(WholeView):
         return _list(head, [self.encode(endpoint, item) for item in items])
 
 
-def _only_metadata(doc: dict[str, Any]) -> dict[str, Any]:
+def _only_metadata(doc: JSONObject) -> JSONObject:
     return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": doc["metadata"]}
 
 
 class TableView(WholeView):
-    """Show rows, as ``kubectl get`` prints them.
+    """The view that shows rows, as ``kubectl get`` prints them.
 
     Args:
         include: how much of the object a row carries: Metadata, Object or None.
-        clock: tells how old things are.
+        clock: the current time, for ages.
     """
 
-    # Ages change, so rows are not kept.
+    # Ages change, so rows are not cached.
     name = None
 
     def __init__(self, include: str, clock: Clock) -> None:
@@ -117,9 +118,9 @@ class TableView(WholeView):
 
     def encode(self, endpoint: Endpoint, stored: Stored) -> bytes:
         """Return a table of one row."""
-        return self.content(endpoint, stored.doc)
+        return self.encode_document(endpoint, stored.doc)
 
-    def content(self, endpoint: Endpoint, doc: dict[str, Any]) -> bytes:
+    def encode_document(self, endpoint: Endpoint, doc: JSONObject) -> bytes:
         """Return a table of one row."""
         metadata = {"resourceVersion": doc["metadata"].get("resourceVersion", "")}
         table = self._table(endpoint, [doc], metadata)
@@ -128,16 +129,16 @@ class TableView(WholeView):
         self._titled = True
         return encode(table)
 
-    def kind_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002
+    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002
         """Return apiVersion and kind of a table."""
         return _META, "Table"
 
-    def many(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
+    def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return a table of all rows."""
         shown = {key: value for key, value in metadata.items() if value != ""}
         return encode(self._table(endpoint, [item.doc for item in items], shown))
 
-    def _table(self, endpoint: Endpoint, docs: list[dict[str, Any]], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def _table(self, endpoint: Endpoint, docs: list[JSONObject], metadata: Mapping[str, Any]) -> JSONObject:
         if endpoint.resource.custom:
             columns = endpoint.columns or (_AGE,)
             definitions = [_NAME, *(_definition(column) for column in columns)]
@@ -156,8 +157,8 @@ class TableView(WholeView):
             "rows": rows,
         }
 
-    def _cell(self, column: Mapping[str, Any], doc: dict[str, Any]) -> Any:
-        found = _find(doc, column["jsonPath"])
+    def _cell(self, column: Mapping[str, Any], doc: JSONObject) -> Any:
+        found = _json_path(doc, column["jsonPath"])
         kind = column["type"]
         if found is None or (kind == "integer" and not isinstance(found, (int, float))):
             return None
@@ -167,17 +168,17 @@ class TableView(WholeView):
             return go_json(found)
         return found
 
-    def _object(self, endpoint: Endpoint, doc: dict[str, Any]) -> Any:
+    def _object(self, endpoint: Endpoint, doc: JSONObject) -> Any:
         if self._include == "None":
             return None
-        return endpoint.show(doc) if self._include == "Object" else _only_metadata(doc)
+        return endpoint.to_served(doc) if self._include == "Object" else _only_metadata(doc)
 
 
 _NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name of the object.", "priority": 0}
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Time since creation."}
 
 
-def _built_in_definition(column: Column) -> dict[str, Any]:
+def _built_in_definition(column: Column) -> JSONObject:
     form = "name" if column.name == "Name" else ""
     described = f"The column {column.name}."
     return {
@@ -189,7 +190,7 @@ def _built_in_definition(column: Column) -> dict[str, Any]:
     }
 
 
-def _definition(column: Mapping[str, Any]) -> dict[str, Any]:
+def _definition(column: Mapping[str, Any]) -> JSONObject:
     described = f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"
     return {
         "name": column["name"],
@@ -205,8 +206,8 @@ _STEP = re.compile(
 )
 
 
-def _find(doc: Any, path: str) -> Any:
-    """Return the first value at a JSON path of the kind that printer columns use; None when there is none."""
+def _json_path(doc: Any, path: str) -> Any:
+    """Return the first value at a JSON path as printer columns use it; None if there is none."""
     found = [doc]
     for match in _STEP.finditer(path):
         name, quoted_name, index, key, *values = match.groups()
@@ -228,18 +229,18 @@ def _find(doc: Any, path: str) -> Any:
 def negotiate(
     accept: str, include: str, clock: Clock, *, many: bool, kind: str, custom: bool
 ) -> tuple[WholeView, bool]:
-    """Return the view for an Accept header, and whether YAML is asked for.
+    """Return the view for an Accept header, and whether it asks for YAML.
 
     Args:
         accept: the header; empty accepts everything.
         include: the parameter ``includeObject``.
-        clock: tells how old things are.
-        many: the answer is a list.
-        kind: the kind of the answer, for messages.
-        custom: whether a custom kind is asked for, which words refusals.
+        clock: the current time, for ages.
+        many: the response is a list.
+        kind: the kind of the response, for messages.
+        custom: whether the kind is custom, which changes the messages.
 
     Raises:
-        Refusal: 406 when nothing in the header can be written.
+        Refusal: 406, none of the accepted types is supported.
     """
     if not accept or accept in ("application/json", "*/*"):
         return WHOLE, False

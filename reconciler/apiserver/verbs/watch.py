@@ -1,8 +1,8 @@
-"""Stream changes of one kind to a reader.
+"""The stream of a watch.
 
-A `Watch` holds no queue of its own: it is a position in the store's history and reads forward from it when its reader
-asks, so a slow reader costs nothing until history has dropped what it had not read; then it is told ``410``. Frames are
-encoded once for an event and shared. A watch that is dropped without being closed is collected like any object.
+A `Watch` has no queue: it is a position in the store's history and reads forward from it when its reader asks. A slow
+reader costs nothing until the history has dropped what it had not read; then it is told 410. Frames are encoded once
+for each event and shared. A watch that is dropped without being closed is garbage-collected like any object.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 from reconciler.apiserver.builtin.skeletons import shown_empty
 from reconciler.apiserver.encoding.refusals import Refusal, expired
@@ -18,30 +17,34 @@ from reconciler.apiserver.requests.selectors import Selector
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
+from reconciler.wire import JSONObject
 
 __all__ = ["BOOKMARK_SECONDS", "Watch", "error_frame"]
 
 BOOKMARK_SECONDS = 60.0
-"""How often a quiet watch that allows bookmarks gets one; measured on kube-apiserver 1.36."""
+"""The interval of bookmarks in a quiet watch that allows them; measured on kube-apiserver 1.36."""
 
 _FRAMES_AT_ONCE = 128
 
 
 class Watch:
-    """Iterate over the chunks of a watch's answer.
+    """An asynchronous iterator over the chunks of a watch response.
 
     Args:
         endpoint: the kind and version.
         namespace: None for all.
-        selector: which objects are seen.
-        view: how they are shown.
-        position: where in the history to begin.
-        after: the version asked for; a watch that asks for one in the future sees nothing until it is passed.
-        initial: objects to begin with, as ADDED.
+        selector: the objects to show.
+        view: how to show them.
+        position: the position in the history to start at.
+        after: the requested version; a watch from a future version receives nothing until that version has passed.
+        initial: objects to start with, as ADDED.
         initial_done: the version of the bookmark that ends the initial objects; None for no such bookmark.
         bookmarks: whether to send bookmarks.
         timeout: seconds until the stream ends.
-        version: reads the newest version that all events are known up to.
+        version: returns the newest version up to which all events are known.
+
+    Attributes:
+        stalled: the watch stays open and silent.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class Watch:
     async def __anext__(self) -> bytes:
         """Wait for the next frames.
 
-        Cancellation loses no event: the position moves only when frames are handed over.
+        Cancellation loses no event: the position moves only when frames are returned.
         """
         while not self._closed:
             chunk = None if self.stalled else self._next()
@@ -108,22 +111,22 @@ class Watch:
 
     @property
     def plural(self) -> str:
-        """Return the plural name of the kind that is watched."""
+        """Return the plural name of the watched kind."""
         return self._endpoint.info.plural
 
     @property
     def closed(self) -> bool:
-        """Tell whether the stream has ended."""
+        """Return whether the stream has ended."""
         return self._closed
 
     async def aclose(self) -> None:
-        """End the stream and let go of the store; a reader that waits sees the end."""
+        """End the stream and detach from the store; a waiting reader sees the end."""
         self._closed = True
         self._release()
         self._wake()
 
     def end(self, frame: bytes = b"") -> None:
-        """End the stream from the server's side, after what is still unread of it and an optional last frame."""
+        """End the stream after the unread events and an optional last frame."""
         self._ending = frame
         self._wake()
 
@@ -134,7 +137,7 @@ class Watch:
         self.end(error_frame(refusal))
 
     def cut(self) -> None:
-        """Break the stream off at once: what was not read is lost to this reader."""
+        """Break off the stream at once; unread events are lost to its reader."""
         self._closed = True
         self._release()
         self._wake()
@@ -167,26 +170,26 @@ class Watch:
                 return error_frame(expired("The resourceVersion for the provided watch is too old."))
             self._position = stop
             for event in events:
-                frame = self._of(event)
+                frame = self._frame_of(event)
                 if frame:
                     frames.append(frame)
         return b"".join(frames)
 
-    def _of(self, event: Event) -> bytes:
+    def _frame_of(self, event: Event) -> bytes:
         if event.rv <= self._after or (self._prefix and not event.new.key.startswith(self._prefix)):
             return b""
         if self._selector.empty:
-            return self._shared(event, event.type)
+            return self._cached_frame(event, event.type)
         before = event.old is not None and self._selector.matches(event.old.doc)
         after = event.type != DELETED and self._selector.matches(event.new.doc)
         if after:
-            return self._shared(event, MODIFIED if before else ADDED)
+            return self._cached_frame(event, MODIFIED if before else ADDED)
         if before:
-            return self._shared(event, DELETED)
+            return self._cached_frame(event, DELETED)
         return b""
 
-    def _shared(self, event: Event, type: str) -> bytes:
-        """Return the frame of an event, made once for all watches of the same view."""
+    def _cached_frame(self, event: Event, type: str) -> bytes:
+        """Return the frame of an event, encoded once for all watches with the same view."""
         name = self._view.name
         if name is None:
             return _frame(type, self._content(event, type))
@@ -198,9 +201,9 @@ class Watch:
 
     def _content(self, event: Event, type: str) -> bytes:
         if type == DELETED and event.type != DELETED and event.old is not None:
-            # The object left the selector: the reader gets what it knew, under the version that made it leave.
+            # The object left the selector: the reader receives its last state, with the version of the change.
             old = event.old.doc
-            return self._view.content(
+            return self._view.encode_document(
                 self._endpoint, {**old, "metadata": {**old["metadata"], "resourceVersion": str(event.rv)}}
             )
         return self._view.encode(self._endpoint, event.new)
@@ -215,10 +218,10 @@ class Watch:
         return self._bookmark(self._version(), None)
 
     def _bookmark(self, rv: int, annotations: dict[str, str] | None) -> bytes:
-        metadata: dict[str, Any] = {"resourceVersion": str(rv)}
+        metadata: JSONObject = {"resourceVersion": str(rv)}
         if annotations:
             metadata["annotations"] = annotations
-        api_version, kind = self._view.kind_of(self._endpoint)
+        api_version, kind = self._view.type_of(self._endpoint)
         document = {"kind": kind, "apiVersion": api_version, "metadata": metadata}
         if kind == self._endpoint.info.kind:
             document |= shown_empty(self._endpoint.info, self._endpoint.skeleton)
@@ -227,7 +230,7 @@ class Watch:
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
         self._store.notify(id(self), self._wake)
-        self._arm()
+        self._set_timer()
         try:
             await self._waiter
         finally:
@@ -238,7 +241,7 @@ class Watch:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _arm(self) -> None:
+    def _set_timer(self) -> None:
         due = min(
             (t for t in (self._deadline, None if self.stalled else self._bookmark_at) if t is not None), default=None
         )
@@ -252,7 +255,7 @@ class Watch:
             self._timer = self._loop.call_at(due, _tick, watch)
 
     def tick(self) -> None:
-        """Look again because time has passed."""
+        """Called when the timer is due."""
         self._timer = None
         self._wake()
 
@@ -274,5 +277,5 @@ def _frame(type: str, content: bytes) -> bytes:
 
 
 def error_frame(refusal: Refusal) -> bytes:
-    """Return the frame that tells a watcher of a refusal."""
+    """Return the frame that reports a refusal to a watch."""
     return _frame("ERROR", encode(refusal.status()))

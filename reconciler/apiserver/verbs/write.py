@@ -1,6 +1,6 @@
-"""Answer create, update and patch.
+"""The verbs create, update and patch, including apply.
 
-A write is checked and computed on the stored version and then committed, without a moment in between.
+A write is checked and computed on the stored version and then committed, without yielding in between.
 """
 
 from __future__ import annotations
@@ -21,62 +21,70 @@ from reconciler.apiserver.encoding.refusals import (
     invalid,
     not_found,
 )
-from reconciler.apiserver.ownership.managers import NO_RESET, Entry, Owners, Reset, content_of, key_for, reset_by
+from reconciler.apiserver.ownership.managed_fields import (
+    NO_RESET_FIELDS,
+    ManagedFields,
+    ResetFields,
+    manager_key,
+    ownable_content,
+    reset_fields_of,
+)
 from reconciler.apiserver.requests.bodies import (
     APPLY_PATCH,
-    check_options,
+    check_write_options,
     patch_type,
 )
-from reconciler.apiserver.requests.metadata import (
-    check_built_in_metadata,
-    check_metadata,
-    check_metadata_update,
+from reconciler.apiserver.requests.metadata_validation import (
+    validate_built_in_metadata,
+    validate_metadata,
+    validate_metadata_update,
 )
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.storage.cluster import Cluster
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored
-from reconciler.apiserver.verbs.apply import apply_new, apply_over, read_configuration
-from reconciler.apiserver.verbs.documents import read_document, take_patched
-from reconciler.apiserver.verbs.patch import patched
+from reconciler.apiserver.verbs.apply import apply_to_new, apply_to_stored, read_applied_configuration
+from reconciler.apiserver.verbs.decoding import decode_patched, read_document
+from reconciler.apiserver.verbs.patches import apply_patch
 from reconciler.apiserver.verbs.write_rules import (
-    OWNED,
-    check_contents,
-    check_named,
-    check_place,
-    check_version,
-    desired_changed,
-    drop_version,
-    entries_of,
-    is_due,
-    is_traceable,
-    keep_owned,
-    notes_count,
-    same,
-    split_parts,
-    times_alone,
-    uid_problem,
+    SYSTEM_METADATA,
+    can_track_owners,
+    check_name_and_namespace,
+    check_name_given,
+    check_resource_version,
+    desired_state_changed,
+    differs_only_in_times,
+    drop_resource_version,
+    is_removable,
+    managed_fields_of,
+    metadata_bumps_generation,
+    restore_system_metadata,
+    restrict_to_subresource,
+    same_json,
+    uid_conflict_message,
+    validate_contents,
 )
 from reconciler.errors import APIError
+from reconciler.wire import JSONObject, ManagedFieldsEntry
 
-__all__ = ["Writer", "Written"]
+__all__ = ["WriteResult", "Writer"]
 
 _BORN_WITH_STATUS = frozenset({"customresourcedefinitions", "namespaces", "nodes"})
-"""Kinds that keep the status which they are created with, or whose strategy makes it."""
+"""Kinds that keep the status that they are created with, or whose strategy sets it."""
 
 _MUST_BE_GIVEN = FieldError("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
 
 
 @dataclass(slots=True)
-class Written:
-    """Hold what a write came to.
+class WriteResult:
+    """The result of a write.
 
     Attributes:
         code: the HTTP status.
-        stored: the version to answer with; None to answer with `document`.
-        document: another document to answer with.
+        stored: the version to return; None to return `document`.
+        document: another document to return.
         before: the version before, if there was one.
-        after: the version after; the same object as `before` when nothing was changed.
+        after: the version after; the same object as `before` if nothing changed.
         warnings: texts for Warning headers.
     """
 
@@ -89,12 +97,12 @@ class Written:
 
 
 class Writer:
-    """Write to a cluster.
+    """Writes objects of a cluster.
 
     Args:
-        cluster: what is stored.
-        strategies: tells what is special about a kind.
-        provide_namespace: makes a namespace that an object is created in and that is not there; None refuses.
+        cluster: the stored objects.
+        strategies: returns the strategy of a kind.
+        provide_namespace: creates the missing namespace of an object that is created; None refuses the object.
     """
 
     def __init__(
@@ -107,70 +115,73 @@ class Writer:
         self._strategies = strategies
         self._provide_namespace = provide_namespace
 
-    def create(self, call: Call) -> Written:
+    def create(self, call: Call) -> WriteResult:
         """Create an object.
 
         Raises:
-            Refusal: 400, 403, 404, 409, 415 or 422 as the real server does.
+            Refusal: 400, 403, 404, 409, 415 or 422, as the real server.
         """
-        dry_run = check_options(call)
+        dry_run = check_write_options(call)
         doc, warnings = read_document(call)
         doc["metadata"].pop("managedFields", None)
         return self._create(call, doc, warnings, dry_run=dry_run)
 
     def _create(
-        self, call: Call, doc: dict[str, Any], warnings: list[str], *, dry_run: bool, owned: bool = False
-    ) -> Written:
-        """Check and commit a new object; `owned` tells that ownership was noted already."""
+        self, call: Call, doc: JSONObject, warnings: list[str], *, dry_run: bool, owned: bool = False
+    ) -> WriteResult:
+        """Check and commit a new object; `owned` if its managedFields are set already."""
         endpoint, info = call.endpoint, call.endpoint.info
         metadata = doc["metadata"]
-        check_place(call, metadata)
+        check_name_and_namespace(call, metadata)
         self._require_namespace(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
-        generate = "" if metadata.get("name") else str(metadata.get("generateName", ""))
-        traceable = is_traceable(call, doc, {})
+        trackable = can_track_owners(call, doc, {})
+        generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
+        key = self._generate_name(call, metadata) if generate else _key(call, metadata)
         strategy = self._strategies(endpoint)
-        key = endpoint.resource.key(call.namespace, metadata.get("name", ""))
-        for _ in range(8 if generate else 0):
-            metadata["name"] = generate[:58] + self._cluster.suffix()
-            key = endpoint.resource.key(call.namespace, metadata["name"])
-            if key not in endpoint.store.objects:
-                break
         strategy.complete(doc, None)
-        errors = check_metadata(info, metadata)
+        errors = validate_metadata(info, metadata)
         if not endpoint.resource.custom:
-            errors += check_built_in_metadata(info, metadata, "", new=True)
+            errors += validate_built_in_metadata(info, metadata, "", new=True)
         errors += strategy.check(doc, None)
-        errors += check_contents(call, doc, None, errors)
+        errors += validate_contents(call, doc, None, errors)
         if errors:
             raise invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
         if version.isdecimal() and version.strip("0") and not dry_run:
             raise internal_error("resourceVersion should not be set on objects to be created")
-        call.noted = warnings = warnings + strategy.warn(doc)
-        taken = endpoint.store.objects.get(key)
-        if taken is not None:
-            deleting = "deletionTimestamp" in taken.doc["metadata"]
-            generated = bool(metadata.get("generateName"))
-            raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
-        if not owned and traceable:
-            owners = Owners((), self._cluster.now())
-            # The structs of built-in kinds are there even when they are empty, so they never count as added.
-            owners.update(key_for(call, "Update"), endpoint.skeleton, content_of(call, doc), endpoint.place)
+        call.warnings = warnings = warnings + strategy.warn(doc)
+        _check_not_taken(call, key, metadata)
+        if not owned and trackable:
+            owners = ManagedFields((), self._cluster.now())
+            # The structs of built-in kinds exist even when they are empty, so they never count as added.
+            owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.schema)
             metadata["managedFields"] = owners.entries()
         if not metadata.get("managedFields"):
             metadata.pop("managedFields", None)
         strategy.finish(doc, None)
-        stored_form = endpoint.take(doc)
+        stored_form = endpoint.to_storage(doc)
         if dry_run:
             if version:
                 stored_form["metadata"]["resourceVersion"] = version
-            return Written(201, Stored(key, 0, stored_form), warnings=warnings)
+            return WriteResult(201, Stored(key, 0, stored_form), warnings=warnings)
         new = self._cluster.insert(endpoint.resource, key, stored_form)
-        return Written(201, new, after=new, warnings=warnings)
+        return WriteResult(201, new, after=new, warnings=warnings)
 
-    def _tracked(self, call: Call, before: dict[str, Any], doc: dict[str, Any], reset: Reset) -> list[Entry]:
-        """Return who owns what after a change by update or patch."""
+    def _generate_name(self, call: Call, metadata: JSONObject) -> str:
+        """Set a name that starts with ``generateName``, and return its storage key; the last of 8 may be taken."""
+        key = ""
+        for _ in range(8):
+            metadata["name"] = str(metadata["generateName"])[:58] + self._cluster.suffix()
+            key = _key(call, metadata)
+            if key not in call.endpoint.store.objects:
+                break
+        return key
+
+    def _updated_entries(
+        self, call: Call, before: JSONObject, doc: JSONObject, reset: ResetFields
+    ) -> list[ManagedFieldsEntry]:
+        """Return the ``managedFields`` after an update or patch."""
         sent, known = doc["metadata"].get("managedFields"), before["metadata"].get("managedFields")
         if call.subresource:
             sent = None
@@ -178,16 +189,16 @@ class Writer:
             return []
         entries = sent or known
         if not entries:
-            # Nobody owns anything after a reset, until the first apply.
+            # After a reset, nothing is owned until the first apply.
             return []
-        owners = Owners(entries, self._cluster.now())
-        old, new = content_of(call, before), content_of(call, doc)
-        owners.update(key_for(call, "Update"), old, new, call.endpoint.place, reset)
+        owners = ManagedFields(entries, self._cluster.now())
+        old, new = ownable_content(call, before), ownable_content(call, doc)
+        owners.update(manager_key(call, "Update"), old, new, call.endpoint.schema, reset)
         return owners.entries()
 
-    def _stamp(self, call: Call, doc: dict[str, Any], metadata: dict[str, Any]) -> None:
-        for key in OWNED:
-            # A kind that counts no generations keeps what it is created with.
+    def _stamp(self, call: Call, doc: JSONObject, metadata: JSONObject) -> None:
+        for key in SYSTEM_METADATA:
+            # A kind without generations keeps the one that it is created with.
             if key != "generation" or call.endpoint.info.generation:
                 metadata.pop(key, None)
         metadata["uid"] = self._cluster.uid()
@@ -205,7 +216,7 @@ class Writer:
             return
         namespaces = self._cluster.registry.core("namespaces").store.objects
         if namespace not in namespaces and self._provide_namespace is not None:
-            with contextlib.suppress(APIError):  # no name for a namespace: then it is not found
+            with contextlib.suppress(APIError):  # not a valid name of a namespace: it is not found below
                 self._provide_namespace(namespace)
         found = namespaces.get(namespace)
         if found is None:
@@ -217,72 +228,72 @@ class Writer:
             )
             raise forbidden(info.plural, info.group, name, why, causes=[cause])
 
-    def update(self, call: Call) -> Written:
+    def update(self, call: Call) -> WriteResult:
         """Replace an object, or its status.
 
         Raises:
-            Refusal: 400, 404, 409, 415 or 422 as the real server does.
+            Refusal: 400, 404, 409, 415 or 422, as the real server.
         """
-        dry_run = check_options(call)
+        dry_run = check_write_options(call)
         old = self.find(call)
-        doc, warnings = read_document(call, None if old is None else call.endpoint.show(old.doc))
+        doc, warnings = read_document(call, None if old is None else call.endpoint.to_served(old.doc))
         metadata, info = doc["metadata"], call.endpoint.info
-        check_named(call, metadata)
-        check_place(call, metadata)
+        check_name_given(call, metadata)
+        check_name_and_namespace(call, metadata)
         if old is None:
             if info.create_on_update and not call.subresource:
                 if metadata.get("uid"):
-                    raise conflict(info.plural, info.group, call.name, uid_problem(call, metadata["uid"], ""))
-                drop_version(metadata, dry_run=dry_run)
+                    raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, metadata["uid"], ""))
+                drop_resource_version(metadata, dry_run=dry_run)
                 return self._create(call, doc, warnings, dry_run=dry_run)
             raise not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
         if uid and uid != old.uid:
-            raise conflict(info.plural, info.group, call.name, uid_problem(call, uid, old.uid))
+            raise conflict(info.plural, info.group, call.name, uid_conflict_message(call, uid, old.uid))
         if not metadata.get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return self.change(call, old, doc, warnings, dry_run=dry_run)
 
-    def patch(self, call: Call) -> Written:
+    def patch(self, call: Call) -> WriteResult:
         """Patch an object, or its status.
 
         Raises:
-            Refusal: 400, 404, 409, 415 or 422 as the real server does.
+            Refusal: 400, 404, 409, 415 or 422, as the real server.
         """
         kind, info = patch_type(call), call.endpoint.info
-        dry_run = check_options(call)
+        dry_run = check_write_options(call)
         old = self.find(call)
         if kind == APPLY_PATCH:
             return self._apply(call, old, dry_run=dry_run)
         if old is None:
             raise not_found(info.plural, info.group, call.name)
-        before = call.endpoint.show(old.doc)
-        doc, warnings = take_patched(call, patched(call, kind, before), before)
-        check_named(call, doc["metadata"])
-        check_place(call, doc["metadata"])
+        before = call.endpoint.to_served(old.doc)
+        doc, warnings = decode_patched(call, apply_patch(call, kind, before), before)
+        check_name_given(call, doc["metadata"])
+        check_name_and_namespace(call, doc["metadata"])
         if not doc["metadata"].get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return self.change(call, old, doc, warnings, dry_run=dry_run)
 
-    def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> Written:
+    def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> WriteResult:
         info = call.endpoint.info
         if old is None and call.subresource:
             raise not_found(info.plural, info.group, call.name)
-        config = read_configuration(call)
-        owners = Owners(entries_of(old), self._cluster.now())
+        config = read_applied_configuration(call)
+        owners = ManagedFields(managed_fields_of(old), self._cluster.now())
         if old is None:
             uid = config["metadata"].get("uid")
-            config["metadata"]["managedFields"] = apply_new(call, config, owners)
-            drop_version(config["metadata"], dry_run=dry_run)
-            doc, warnings = take_patched(call, config, None)
+            config["metadata"]["managedFields"] = apply_to_new(call, config, owners)
+            drop_resource_version(config["metadata"], dry_run=dry_run)
+            doc, warnings = decode_patched(call, config, None)
             if uid:
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 raise conflict(info.plural, info.group, call.name, why)
             return self._create(call, doc, warnings, dry_run=dry_run, owned=True)
-        before = call.endpoint.show(old.doc)
-        applied = apply_over(call, config, old, owners)
-        doc, warnings = take_patched(call, applied, before)
-        check_place(call, doc["metadata"])
+        before = call.endpoint.to_served(old.doc)
+        applied = apply_to_stored(call, config, old, owners)
+        doc, warnings = decode_patched(call, applied, before)
+        check_name_and_namespace(call, doc["metadata"])
         if not doc["metadata"].get("resourceVersion") and not info.unconditional:
             raise invalid(info.plural, info.group, call.name, [_MUST_BE_GIVEN])
         return self.change(call, old, doc, warnings, dry_run=dry_run, entries=owners.entries())
@@ -296,63 +307,87 @@ class Writer:
         self,
         call: Call,
         old: Stored,
-        doc: dict[str, Any],
+        doc: JSONObject,
         warnings: list[str],
         *,
         dry_run: bool,
-        entries: list[Entry] | None = None,
+        entries: list[ManagedFieldsEntry] | None = None,
         findings: Sequence[FieldError] = (),
-    ) -> Written:
-        """Check a new content against the stored one and commit it; `doc` and its metadata are private.
+    ) -> WriteResult:
+        """Check new content against the stored version and commit it.
+
+        The writer takes ownership of `doc` and its metadata.
 
         Args:
             call: the request.
             old: the stored version.
             doc: the new content.
-            warnings: what is to be said of it.
-            dry_run: whether nothing is to be stored.
-            entries: who owns what afterwards; None lets the request count as an update.
-            findings: what is known to be wrong with it already.
+            warnings: the warnings about it.
+            dry_run: store nothing.
+            entries: the new ``managedFields``; None computes them as for an update.
+            findings: errors that were found already.
         """
-        endpoint, info = call.endpoint, call.endpoint.info
-        before = endpoint.show(old.doc)
-        check_version(call, old, doc["metadata"])
-        traceable = entries is not None or is_traceable(call, doc, before)
-        reset = reset_by(call, before, doc) if traceable and entries is None else NO_RESET
-        doc = split_parts(call, before, doc)
-        metadata = doc["metadata"]
-        whole = not call.subresource or (call.subresource == "status" and not endpoint.resource.custom)
-        errors = check_metadata_update(info, metadata, before["metadata"]) if whole else []
-        if not endpoint.resource.custom and whole:
-            errors += check_built_in_metadata(info, metadata, call.subresource, new=False)
-        keep_owned(metadata, before["metadata"])
-        strategy = self._strategies(endpoint)
-        strategy.complete(doc, before)
-        errors += strategy.check(doc, before)
-        errors += check_contents(call, doc, before, errors)
-        errors += findings
-        if errors:
-            raise invalid(info.kind, info.internal_group, call.name, errors)
+        endpoint = call.endpoint
+        before = endpoint.to_served(old.doc)
+        check_resource_version(call, old, doc["metadata"])
+        trackable = entries is not None or can_track_owners(call, doc, before)
+        reset = reset_fields_of(call, before, doc) if trackable and entries is None else NO_RESET_FIELDS
+        doc = restrict_to_subresource(call, before, doc)
+        strategy, metadata = self._strategies(endpoint), doc["metadata"]
+        _check_change(call, strategy, doc, before, findings)
         warnings = warnings + strategy.warn(doc)
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
-        if traceable and entries is None:
-            entries = self._tracked(call, before, doc, reset)
+        if trackable and entries is None:
+            entries = self._updated_entries(call, before, doc, reset)
         metadata.pop("managedFields", None)
-        if traceable and entries:
+        if trackable and entries:
             known = before["metadata"].get("managedFields")
             metadata["managedFields"] = known if entries == known else entries
         strategy.finish(doc, before)
-        stored_form = endpoint.take(doc)
-        if same(doc, before) or same(stored_form, old.doc) or times_alone(stored_form, old.doc):
-            return Written(200, old, before=old, after=old, warnings=warnings)
-        if info.generation and (desired_changed(endpoint, old.doc, stored_form) or notes_count(call, before, doc)):
+        stored_form = endpoint.to_storage(doc)
+        if same_json(doc, before) or same_json(stored_form, old.doc) or differs_only_in_times(stored_form, old.doc):
+            return WriteResult(200, old, before=old, after=old, warnings=warnings)
+        if endpoint.info.generation and (
+            desired_state_changed(endpoint, old.doc, stored_form) or metadata_bumps_generation(call, before, doc)
+        ):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
         if dry_run:
-            return Written(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
-        if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and is_due(endpoint, stored_form):
-            # The answer is the object as it went, under the version that it had; watches see what was stored.
+            return WriteResult(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and is_removable(endpoint, stored_form):
+            # The response shows the removed object with its last version; watches show what was stored.
             shown = Stored(old.key, old.rv, stored_form)
             gone = self._cluster.remove(endpoint.resource, old)
-            return Written(200, shown, before=old, after=gone, warnings=warnings)
+            return WriteResult(200, shown, before=old, after=gone, warnings=warnings)
         new = self._cluster.replace(endpoint.resource, old, stored_form)
-        return Written(200, new, before=old, after=new, warnings=warnings)
+        return WriteResult(200, new, before=old, after=new, warnings=warnings)
+
+
+def _key(call: Call, metadata: JSONObject) -> str:
+    return call.endpoint.resource.key(call.namespace, metadata.get("name", ""))
+
+
+def _check_not_taken(call: Call, key: str, metadata: JSONObject) -> None:
+    """Check that no object has the storage key of a new one."""
+    taken = call.endpoint.store.objects.get(key)
+    if taken is not None:
+        info, deleting = call.endpoint.info, "deletionTimestamp" in taken.doc["metadata"]
+        generated = bool(metadata.get("generateName"))
+        raise already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
+
+
+def _check_change(
+    call: Call, strategy: Strategy, doc: JSONObject, before: JSONObject, findings: Sequence[FieldError]
+) -> None:
+    """Complete the new content of an object, and check that the change is valid."""
+    info, custom, metadata = call.endpoint.info, call.endpoint.resource.custom, doc["metadata"]
+    writes_metadata = not call.subresource or (call.subresource == "status" and not custom)
+    errors = validate_metadata_update(info, metadata, before["metadata"]) if writes_metadata else []
+    if not custom and writes_metadata:
+        errors += validate_built_in_metadata(info, metadata, call.subresource, new=False)
+    restore_system_metadata(metadata, before["metadata"])
+    strategy.complete(doc, before)
+    errors += strategy.check(doc, before)
+    errors += validate_contents(call, doc, before, errors)
+    errors += findings
+    if errors:
+        raise invalid(info.kind, info.internal_group, call.name, errors)

@@ -1,70 +1,76 @@
-"""Say what a write may change, and what it is refused for, beside the contents of the kind."""
+"""The rules of writes for all kinds: names, versions, what a request may change, and comparisons."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
 from reconciler.apiserver.encoding.refusals import FieldError, bad_request, conflict, internal_error
 from reconciler.apiserver.encoding.text import go_int
-from reconciler.apiserver.ownership.apply import type_problems
-from reconciler.apiserver.ownership.managers import Entry
-from reconciler.apiserver.requests.metadata import metadata_beside_status
+from reconciler.apiserver.ownership.merge import type_errors
+from reconciler.apiserver.requests.metadata_validation import metadata_after_status_write
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.storage.contents import BLOCKING
+from reconciler.apiserver.storage.custom_contents import BLOCKING
 from reconciler.apiserver.storage.registry import Endpoint
 from reconciler.apiserver.storage.store import Stored
+from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = [
-    "OWNED",
-    "check_contents",
-    "check_named",
-    "check_place",
-    "check_version",
-    "desired_changed",
-    "drop_version",
-    "entries_of",
-    "is_converted",
-    "is_due",
-    "is_traceable",
-    "keep_owned",
-    "notes_count",
-    "same",
-    "split_parts",
-    "times_alone",
-    "uid_problem",
-    "unfit",
+    "SYSTEM_METADATA",
+    "can_track_owners",
+    "check_name_and_namespace",
+    "check_name_given",
+    "check_resource_version",
+    "desired_state_changed",
+    "differs_only_in_times",
+    "drop_resource_version",
+    "is_removable",
+    "managed_fields_of",
+    "metadata_bumps_generation",
+    "needs_conversion",
+    "restore_system_metadata",
+    "restrict_to_subresource",
+    "same_json",
+    "schema_mismatch",
+    "uid_conflict_message",
+    "validate_contents",
 ]
 
-OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
-"""What only the server changes in metadata."""
+SYSTEM_METADATA = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+)
+"""The fields of metadata that only the server changes."""
 
 
-def is_traceable(call: Call, doc: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Tell whether the owners of fields can be kept; the real server forgets all of them if not.
+def can_track_owners(call: Call, doc: JSONObject, before: JSONObject) -> bool:
+    """Return whether field owners can be tracked; otherwise the real server drops all of them.
 
-    They cannot if what the request may not change is of the wrong type; what it may change is checked elsewhere.
+    They cannot if a part that the request does not write has the wrong type; the parts that it writes are checked
+    elsewhere.
     """
-    if is_converted(call, before):
-        return not any(unfit(call, each) for each in (before, doc))
+    if needs_conversion(call, before):
+        return not any(schema_mismatch(call, each) for each in (before, doc))
     if not call.endpoint.resource.custom or "status" not in call.endpoint.subresources:
         return True
     if call.subresource == "status":
-        ignored = {key: value for key, value in doc.items() if key not in (*_APART, "metadata", "status")}
+        ignored = {key: value for key, value in doc.items() if key not in (*_TYPE_META, "metadata", "status")}
     else:
         ignored = {"status": doc["status"]} if "status" in doc else {}
     ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
-    return all("duplicate entries" in problem for problem in type_problems(ignored, call.endpoint.place))
+    return all("duplicate entries" in problem for problem in type_errors(ignored, call.endpoint.schema))
 
 
-_APART = ("apiVersion", "kind")
+_TYPE_META = ("apiVersion", "kind")
 
 
-def is_converted(call: Call, before: dict[str, Any]) -> bool:
-    """Tell whether a document is converted while the owners of its fields are told: it is for those of other versions.
+def needs_conversion(call: Call, before: JSONObject) -> bool:
+    """Return whether tracking owners converts a document, because managers wrote it in other versions.
 
-    What is converted has to fit the schema as a whole; what is not may have twins in its lists.
+    A converted document must match the schema as a whole; one that is not may have duplicates in its lists.
     """
     endpoint = call.endpoint
     entries = (before.get("metadata") or {}).get("managedFields") or ()
@@ -74,42 +80,42 @@ def is_converted(call: Call, before: dict[str, Any]) -> bool:
     return any(entry.get("apiVersion") in versions for entry in entries)
 
 
-def unfit(call: Call, doc: dict[str, Any]) -> str:
-    """Return in what a document does not fit the schema, in the words of structured-merge-diff, or nothing."""
-    content = {key: value for key, value in doc.items() if key not in _APART}
-    problems = list(type_problems(content, call.endpoint.place))
+def schema_mismatch(call: Call, doc: JSONObject) -> str:
+    """Return how a document violates the schema, in the words of structured-merge-diff, or nothing."""
+    content = {key: value for key, value in doc.items() if key not in _TYPE_META}
+    problems = list(type_errors(content, call.endpoint.schema))
     if len(problems) < 2:
         return "".join(problems)
     return "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
-def entries_of(old: Stored | None) -> list[dict[str, Any]]:
-    """Return the ``managedFields`` of a stored object, or none."""
+def managed_fields_of(old: Stored | None) -> list[ManagedFieldsEntry]:
+    """Return the ``managedFields`` of a stored object; an empty list if there are none."""
     return [] if old is None else list(old.doc["metadata"].get("managedFields") or ())
 
 
-def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Tell whether two documents are the same JSON; true is not 1."""
+def same_json(one: JSONObject, other: JSONObject) -> bool:
+    """Return whether two documents are the same JSON; true is not 1."""
     if one != other:
         return False
     deterministic = msgspec.json.Encoder(order="deterministic").encode
     return deterministic(one) == deterministic(other)
 
 
-def times_alone(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Tell whether two documents differ in nothing but when their owners changed something."""
+def differs_only_in_times(one: JSONObject, other: JSONObject) -> bool:
+    """Return whether two documents differ only in the times of their ``managedFields``."""
     mine, theirs = one["metadata"].get("managedFields"), other["metadata"].get("managedFields")
     if not mine or not theirs or mine == theirs or _untimed(mine) != _untimed(theirs):
         return False
-    return same({**one, "metadata": {**one["metadata"], "managedFields": theirs}}, other)
+    return same_json({**one, "metadata": {**one["metadata"], "managedFields": theirs}}, other)
 
 
-def _untimed(entries: list[Entry]) -> list[Entry]:
+def _untimed(entries: list[ManagedFieldsEntry]) -> list[JSONObject]:
     return [{key: value for key, value in entry.items() if key != "time"} for entry in entries]
 
 
-def is_due(endpoint: Endpoint, doc: dict[str, Any]) -> bool:
-    """Tell whether nothing but finalizers would hold a dying object: no grace period, no content of a namespace."""
+def is_removable(endpoint: Endpoint, doc: JSONObject) -> bool:
+    """Return whether only finalizers hold an object that is being deleted: no grace period, no namespace content."""
     if endpoint.info.group:
         return True
     if endpoint.info.plural == "namespaces":
@@ -117,15 +123,15 @@ def is_due(endpoint: Endpoint, doc: dict[str, Any]) -> bool:
     return endpoint.info.plural != "pods" or not doc["metadata"].get("deletionGracePeriodSeconds")
 
 
-def check_named(call: Call, metadata: dict[str, Any]) -> None:
-    """Refuse a document without a name."""
+def check_name_given(call: Call, metadata: JSONObject) -> None:
+    """Check that a document has a name."""
     if not metadata.get("name"):
         problem = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
         raise bad_request(problem)
 
 
-def check_place(call: Call, metadata: dict[str, Any]) -> None:
-    """Compare name and namespace with the path; fill the namespace in."""
+def check_name_and_namespace(call: Call, metadata: JSONObject) -> None:
+    """Check name and namespace against the path; set the namespace."""
     namespace = metadata.get("namespace") or ""
     if not call.endpoint.info.namespaced:
         metadata.pop("namespace", None)
@@ -139,18 +145,18 @@ def check_place(call: Call, metadata: dict[str, Any]) -> None:
         metadata["namespace"] = call.namespace
 
 
-def check_contents(
-    call: Call, doc: dict[str, Any], before: dict[str, Any] | None, errors: list[FieldError]
+def validate_contents(
+    call: Call, doc: JSONObject, before: JSONObject | None, errors: list[FieldError]
 ) -> list[FieldError]:
-    """Return what is wrong with the contents of a document."""
+    """Return the validation errors of a document's contents."""
     contents = call.endpoint.contents
     if contents is None:
         return []
     return contents.check(doc, before, call.subresource, blocked=any(error.reason in BLOCKING for error in errors))
 
 
-def check_version(call: Call, old: Stored, metadata: dict[str, Any]) -> None:
-    """Refuse a version that is not the stored one."""
+def check_resource_version(call: Call, old: Stored, metadata: JSONObject) -> None:
+    """Check that a resourceVersion is the stored one."""
     info, asked = call.endpoint.info, metadata.get("resourceVersion")
     if not asked:
         return
@@ -159,8 +165,8 @@ def check_version(call: Call, old: Stored, metadata: dict[str, Any]) -> None:
         raise conflict(info.plural, info.group, call.name)
 
 
-def drop_version(metadata: dict[str, Any], *, dry_run: bool) -> None:
-    """Leave out the version of an object that an update or apply creates; a dry run answers with it."""
+def drop_resource_version(metadata: JSONObject, *, dry_run: bool) -> None:
+    """Remove the resourceVersion of an object that an update or apply creates; a dry run returns it."""
     version = metadata.get("resourceVersion")
     if version:
         _number(version)
@@ -183,15 +189,15 @@ _KEPT_AS = {
     "replicationcontrollers": "controllers",
     "services": "services/specs",
 }
-"""Where the real server keeps kinds in etcd, if not under their plural name; messages show it."""
+"""The etcd prefix of kinds that the real server does not store under their plural name; messages show it."""
 
 
-def uid_problem(call: Call, uid: str, stored: str) -> str:
-    """Return how a uid that is not the stored one is refused."""
+def uid_conflict_message(call: Call, uid: str, stored: str) -> str:
+    """Return the message for a uid that is not the stored one."""
     info = call.endpoint.info
     place = f"{call.namespace}/{call.name}" if info.namespaced else call.name
     kept = f"{info.group}/{info.plural}" if call.endpoint.resource.custom else _KEPT_AS.get(info.plural, info.plural)
-    # What is only tried does not reach etcd, below whose root the keys are.
+    # A dry run does not reach etcd, so its keys have no root.
     root = "" if call.query.get("dryRun") else "/registry"
     key = f"{root}/{kept}/{place}"
     return (
@@ -200,13 +206,13 @@ def uid_problem(call: Call, uid: str, stored: str) -> str:
     )
 
 
-def split_parts(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> dict[str, Any]:
-    """Keep apart what the subresource and the object itself may change."""
+def restrict_to_subresource(call: Call, before: JSONObject, doc: JSONObject) -> JSONObject:
+    """Return a document in which only what the request may write has changed: the subresource, or everything else."""
     if call.subresource == "status":
         changed = {**before, "metadata": dict(before["metadata"])}
         if not call.endpoint.resource.custom:
-            # Controllers of built-in kinds keep notes of theirs beside the status.
-            changed["metadata"] = metadata_beside_status(call.endpoint.info, doc["metadata"], before["metadata"])
+            # Controllers of built-in kinds write metadata together with the status.
+            changed["metadata"] = metadata_after_status_write(call.endpoint.info, doc["metadata"], before["metadata"])
         if "status" in doc:
             changed["status"] = doc["status"]
         else:
@@ -220,17 +226,20 @@ def split_parts(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> dict
     return doc
 
 
-def keep_owned(metadata: dict[str, Any], before: dict[str, Any]) -> None:
-    """Keep what only the server changes in metadata."""
-    for key in OWNED:
+def restore_system_metadata(metadata: JSONObject, before: JSONObject) -> None:
+    """Restore the fields of metadata that only the server changes."""
+    for key in SYSTEM_METADATA:
         if key in before:
             metadata[key] = before[key]
         else:
             metadata.pop(key, None)
 
 
-def notes_count(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> bool:
-    """Tell whether metadata was changed that counts for generation: annotations of Deployments, labels of slices."""
+def metadata_bumps_generation(call: Call, before: JSONObject, doc: JSONObject) -> bool:
+    """Return whether a change of metadata increments the generation.
+
+    Annotations of Deployments and labels of EndpointSlices do.
+    """
     if call.endpoint.info.plural == "endpointslices":
         return (before["metadata"].get("labels") or {}) != (doc["metadata"].get("labels") or {})
     if call.endpoint.info.plural != "deployments" or call.endpoint.info.group != "apps" or call.subresource:
@@ -238,11 +247,11 @@ def notes_count(call: Call, before: dict[str, Any], doc: dict[str, Any]) -> bool
     return (before["metadata"].get("annotations") or {}) != (doc["metadata"].get("annotations") or {})
 
 
-def desired_changed(endpoint: Endpoint, before: dict[str, Any], doc: dict[str, Any]) -> bool:
-    """Tell whether anything was changed that counts for generation."""
+def desired_state_changed(endpoint: Endpoint, before: JSONObject, doc: JSONObject) -> bool:
+    """Return whether anything outside metadata and status changed, which increments the generation."""
     apart = {"metadata", "status"} if "status" in endpoint.subresources else {"metadata"}
     for key in (before.keys() | doc.keys()) - apart:
         old, new = before.get(key), doc.get(key)
-        if old is not new and not same({"": old}, {"": new}):
+        if old is not new and not same_json({"": old}, {"": new}):
             return True
     return False

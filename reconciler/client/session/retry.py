@@ -50,7 +50,9 @@ class RetryPolicy:
 
     def delay(self, n: int, error: BaseException | None, rng: random.Random) -> float:
         """Return the seconds to wait before repetition `n`, counted from 0, of what failed with `error`."""
-        return self._backoff().delay(n, rng, asked=error.retry_after if isinstance(error, ReconcilerError) else None)
+        return self._backoff().delay(
+            n, rng, retry_after=error.retry_after if isinstance(error, ReconcilerError) else None
+        )
 
 
 class Repeat(enum.Enum):

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.meta import FORMER_FIELD_MANAGER, counted_as_applied, difference_of_fields, uid_of
+from reconciler.meta import FORMER_FIELD_MANAGER, difference_of_fields, uid_of, upgrade_managed_fields
 
 __all__ = ["Takeovers", "names_former_manager"]
 
@@ -47,7 +47,7 @@ class Takeovers:
             return _without_what_is_patched(fields)
 
         metadata = document.get("metadata") or {}
-        return counted_as_applied(metadata.get("managedFields") or (), manager, taken)
+        return upgrade_managed_fields(metadata.get("managedFields") or (), manager, taken)
 
     def done(self, document: Mapping[str, Any], manager: str, subresource: str | None) -> None:
         """Remember that an object was seen to."""

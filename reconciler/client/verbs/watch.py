@@ -249,7 +249,7 @@ class Watcher(Reader):
                 asked = None
             except _TRANSIENT as error:
                 asked = error.retry_after
-            await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, self._connection.rng, asked=asked))
+            await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, self._connection.rng, retry_after=asked))
             failures += 1
 
 

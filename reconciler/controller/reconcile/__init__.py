@@ -1,1 +1,1 @@
-"""One reconcile: worker, cycle, outcome, finalizer, threads."""
+"""One reconcile: workers, the cycle, outcomes, finalizers, threads."""

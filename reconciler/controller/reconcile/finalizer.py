@@ -1,7 +1,7 @@
-"""Put a finalizer on an object and take it off, by conditional writes that the echo rule knows.
+"""Adding and removing finalizers, by conditional writes that the echo rule recognizes.
 
-A merge patch replaces the whole list of finalizers, so it names the resourceVersion of the list it was made from. When
-the object is newer, it is read again from the server and the patch made anew: what others put into the list stays.
+A merge patch replaces the whole list of finalizers, so it has the resourceVersion of the list it was made from. On a
+conflict the object is read again from the server and a new patch is made, so other finalizers are preserved.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from reconciler.meta import (
     version_of,
 )
 from reconciler.objects import KindLike, Resource, from_document, gvk_from, original_document, to_document
+from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.client import Client
@@ -32,46 +33,46 @@ if TYPE_CHECKING:
 __all__ = ["ensure_finalizer", "release_finalizer"]
 
 _MAX_CONFLICTS = 5
-"""How often a newer version is read before the conflict is raised; the reconcile then comes again with back-off."""
+"""How often a newer version is read before the conflict is raised; the reconcile is then retried with backoff."""
 
 
 async def ensure_finalizer(client: Client, kind: KindLike, obj: Any, finalizer: str) -> Any | None:
-    """Put a finalizer on an object.
+    """Add a finalizer to an object.
 
-    Cancellation leaves the finalizer there or not; the next reconcile finds out.
+    Cancellation leaves the finalizer there or not; the next reconcile checks it.
 
     Args:
-        client: writes, and reads from the server when the object is newer.
-        kind: what the answer is read as.
+        client: writes, and reads from the server after a conflict.
+        kind: the kind of the returned object.
         obj: the object as it was read.
-        finalizer: its name.
+        finalizer: the name of the finalizer.
 
     Returns:
-        The object in the answer, read leniently; the one given when it had the finalizer; None when it is gone or being
-        deleted, so that it can take no finalizer any more.
+        The object in the response, read leniently; the given one if it had the finalizer; None if it is gone or being
+        deleted, so that no finalizer can be added.
 
     Raises:
         Conflict: the object was newer each time.
-        APIError: the server refused.
-        TransportError: no answer; the finalizer may be there.
+        APIError: the server refused the write.
+        TransportError: there was no response; the finalizer may be there.
     """
-    if _carries(obj, finalizer):
+    if _has(obj, finalizer):
         return obj
     return await _write(client, kind, obj, finalizer, add=True)
 
 
 async def release_finalizer(client: Client, kind: KindLike, obj: Any, finalizer: str) -> Any | None:
-    """Take a finalizer off an object, every copy of it.
+    """Remove a finalizer from an object, every copy of it.
 
-    Cancellation leaves the finalizer there or not; the next reconcile finds out.
+    Cancellation leaves the finalizer there or not; the next reconcile checks it.
 
     Returns:
-        The object in the answer, read leniently; the one given when it had no such finalizer; None when it is gone.
+        The object in the response, read leniently; the given one if it had no such finalizer; None if it is gone.
 
     Raises:
         Conflict: the object was newer each time.
-        APIError: the server refused.
-        TransportError: no answer; the finalizer may be gone.
+        APIError: the server refused the write.
+        TransportError: there was no response; the finalizer may be gone.
     """
     return await _write(client, kind, obj, finalizer, add=False)
 
@@ -80,12 +81,12 @@ async def _write(client: Client, kind: KindLike, obj: Any, finalizer: str, *, ad
     before = to_document(obj)
     uid, request = uid_of(before), request_of(before)
     for conflicts in range(_MAX_CONFLICTS + 1):
-        wanted = _with(before, finalizer) if add else _without(before, finalizer)
-        if wanted is None:
+        desired = _desired(before, finalizer, add=add)
+        if desired is None:
             return obj
         if add and before["metadata"].get("deletionTimestamp"):
             return None
-        patch = {"metadata": {"resourceVersion": version_of(before), "finalizers": wanted["metadata"]["finalizers"]}}
+        patch = {"metadata": {"resourceVersion": version_of(before), "finalizers": desired["metadata"]["finalizers"]}}
         try:
             obj = await client.patch(kind, request.name, request.namespace, patch=patch)
         except NotFound:
@@ -101,41 +102,38 @@ async def _write(client: Client, kind: KindLike, obj: Any, finalizer: str, *, ad
             if uid_of(before) != uid:
                 return None
         else:
-            _report(gvk_of(before), request, before, wanted, to_document(obj))
+            _report(gvk_of(before), request, before, desired, to_document(obj))
             return obj
     raise AssertionError("unreachable: the last conflict is raised")
 
 
-async def _newest(client: Client, kind: KindLike, request: Request) -> dict[str, Any]:
-    """Return the document on the server, whether it fits the kind's class or not."""
+async def _newest(client: Client, kind: KindLike, request: Request) -> JSONObject:
+    """Return the document on the server, whether it matches the kind's class or not."""
     return (await client.live.get(gvk_from(kind), request.name, request.namespace)).to_dict()
 
 
-def _carries(obj: Any, finalizer: str) -> bool:
-    """Say whether an object has a finalizer, without copying it: true in all cycles of an object but the first."""
+def _has(obj: Any, finalizer: str) -> bool:
+    """Return whether an object has a finalizer, without copying it: True in every reconcile but the first."""
     if isinstance(obj, Resource):
         return finalizer in obj.metadata.finalizers
     return has_finalizer(original_document(obj), finalizer)
 
 
-def _with(document: Mapping[str, Any], finalizer: str) -> dict[str, Any] | None:
-    wanted = {**document, "metadata": dict(document["metadata"])}
-    return wanted if add_finalizer(wanted, finalizer) else None
-
-
-def _without(document: Mapping[str, Any], finalizer: str) -> dict[str, Any] | None:
-    wanted = {**document, "metadata": dict(document["metadata"])}
-    return wanted if remove_finalizer(wanted, finalizer) else None
+def _desired(document: Mapping[str, Any], finalizer: str, *, add: bool) -> JSONObject | None:
+    """Return a copy of the document with or without the finalizer; None if there is nothing to change."""
+    desired = {**document, "metadata": dict(document["metadata"])}
+    changed = add_finalizer(desired, finalizer) if add else remove_finalizer(desired, finalizer)
+    return desired if changed else None
 
 
 def _report(
     gvk: GroupVersionKind,
     request: Request,
     before: Mapping[str, Any],
-    wanted: Mapping[str, Any],
+    desired: Mapping[str, Any],
     after: Mapping[str, Any],
 ) -> None:
-    """Tell the running cycle, so that the event of this write is known as its echo."""
+    """Report a write to the current reconcile, so that its event is recognized as an echo."""
     cycle = current_cycle.get()
     if cycle is None:
         return
@@ -145,12 +143,12 @@ def _report(
         uid_of(before),
         before=parse_version(version_of(before)),
         after=parse_version(version_of(after)),
-        exact=equal(_comparable(wanted), _comparable(after)),
+        exact=equal(_comparable(desired), _comparable(after)),
     )
 
 
-def _comparable(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document without what every write changes; an absent list of finalizers is an empty one."""
+def _comparable(document: Mapping[str, Any]) -> JSONObject:
+    """Return a document without the fields that every write changes; an absent list of finalizers is an empty one."""
     metadata = {k: v for k, v in document["metadata"].items() if k not in ("resourceVersion", "managedFields")}
     metadata["finalizers"] = metadata.get("finalizers") or []
     return {**document, "metadata": metadata}

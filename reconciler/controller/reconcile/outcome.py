@@ -1,4 +1,4 @@
-"""Run one reconcile to its end and say how it ended, whatever it does."""
+"""How a reconcile ends: its timeout, its errors, and the check of what it returned."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from reconciler.controller.metrics import ReconcileResult
 from reconciler.controller.result import Outcome, Result
 from reconciler.errors import TerminalError
 
-__all__ = ["Verdict", "checked", "is_terminal", "judge"]
+__all__ = ["Completion", "check_outcome", "is_terminal", "result_of", "run_to_completion"]
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """Say how a reconcile ended.
+class Completion(msgspec.Struct, frozen=True):
+    """How a reconcile ended.
 
     Attributes:
-        outcome: what it returned; None as well when it failed.
-        error: what it raised; None when it returned.
-        timed_out: its time was up.
-        panicked: it ended by a cancellation that nobody asked for.
+        outcome: what it returned; also None if it failed.
+        error: what it raised; None if it returned.
+        timed_out: whether its timeout expired.
+        panicked: whether it ended with a cancellation that did not come from the controller.
     """
 
     outcome: Outcome = None
@@ -32,26 +32,21 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def terminal(self) -> bool:
-        """Say whether retrying cannot help."""
+        """Return whether a retry cannot help."""
         return self.error is not None and is_terminal(self.error)
 
     @property
     def result(self) -> ReconcileResult:
-        """Return the word that the metrics count."""
-        if self.error is not None:
-            return "error"
-        if self.outcome is None:
-            return "success"
-        if self.outcome.again:
-            return "requeue"
-        return "success" if self.outcome.requeue_after is None else "requeue_after"
+        """Return the value of the metrics' label ``result``."""
+        return result_of(self.outcome) if self.error is None else "error"
 
 
-async def judge(reconcile: Callable[[], Awaitable[object]], *, timeout: float | None) -> Verdict:  # noqa: ASYNC109 - a timeout is a verdict
-    """Run a reconcile as the whole of a task.
+async def run_to_completion(reconcile: Callable[[], Awaitable[object]], *, timeout: float | None) -> Completion:  # noqa: ASYNC109 - a timeout is a completion
+    """Run a reconcile, as the only content of a task, and return how it ended.
 
-    Every exception becomes a verdict, so that one key cannot end a worker. What is no exception (`SystemExit`, pytest's
-    outcomes) passes. Cancellation of the task cancels the reconcile and is raised when that has ended.
+    Every exception becomes part of the result, so that one key cannot end a worker. A BaseException that is not an
+    Exception (`SystemExit`, pytest's outcomes) is raised. Cancellation of the task cancels the reconcile and is raised
+    when that has ended.
 
     Args:
         reconcile: starts it.
@@ -60,33 +55,42 @@ async def judge(reconcile: Callable[[], Awaitable[object]], *, timeout: float | 
     error: Exception | None = None
     if timeout is None:
         try:
-            return Verdict(checked(await reconcile()))
+            return Completion(check_outcome(await reconcile()))
         except Exception as raised:  # noqa: BLE001 - as below
-            return Verdict(error=raised)
+            return Completion(error=raised)
     scope = asyncio.timeout(timeout)
     try:
         async with scope:
             outcome = await reconcile()
         if not scope.expired():
-            return Verdict(checked(outcome))
-    except Exception as raised:  # noqa: BLE001 - the verdict carries it to the log, the metrics and the back-off
+            return Completion(check_outcome(outcome))
+    except Exception as raised:  # noqa: BLE001 - the worker passes it to the log, the metrics and the backoff
         error = raised
     if scope.expired():
         late = ReconcileTimeout(f"the reconcile did not end within {timeout:g} s")
         late.__cause__ = error
-        return Verdict(error=late, timed_out=True)
-    return Verdict(error=error)
+        return Completion(error=late, timed_out=True)
+    return Completion(error=error)
 
 
 def is_terminal(error: BaseException) -> bool:
     """Return whether an error is a `TerminalError`, or a group of nothing else."""
-    if isinstance(error, BaseExceptionGroup):  # of a TaskGroup: as long as one part may be cured, it is tried again
+    if isinstance(error, BaseExceptionGroup):  # of a TaskGroup: it is retried if a retry can help one part
         return all(is_terminal(part) for part in error.exceptions)
     return isinstance(error, TerminalError)
 
 
-def checked(outcome: object) -> Outcome:
+def result_of(outcome: object) -> ReconcileResult:
+    """Return the value of the metrics' label ``result`` for a reconcile that returned this."""
+    if not isinstance(outcome, Result):
+        return "success"
+    if outcome.again:
+        return "requeue"
+    return "success" if outcome.requeue_after is None else "requeue_after"
+
+
+def check_outcome(outcome: object) -> Outcome:
     """Return the outcome; raise a TypeError if it is neither None nor a `Result`."""
     if outcome is None or isinstance(outcome, Result):
         return outcome
-    raise TypeError(f"a reconcile returns None or a Result, not {type(outcome).__name__}")
+    raise TypeError(f"a reconcile must return None or a Result, not {type(outcome).__name__}")

@@ -1,9 +1,9 @@
-"""Notice keys that reconcile in a tight loop, and say why they do.
+"""The detection of keys that reconcile in a tight loop, and why.
 
-A parent that rewrites its child at each run, two controllers that fight over one field, a reconcile that asks for
-``again=True`` for ever: each looks like a busy, healthy controller. More than ten runs of one key within ten seconds
-are reported once, with the reasons of those runs. What makes thousands of keys run so is one fault: a few of them are
-told of, the others are counted.
+A parent that rewrites its child in every reconcile, two controllers that fight over one field, a reconcile that always
+returns ``Result(again=True)``: each looks like a busy, healthy controller. More than ten reconciles of one key within
+ten seconds are reported once, with their reasons. If thousands of keys do that, they have one cause: a few of them are
+logged, the others are counted.
 """
 
 from __future__ import annotations
@@ -19,44 +19,45 @@ __all__ = ["Storm", "StormAlarm"]
 
 K = TypeVar("K", bound=Hashable)
 
-_TOLD = 10
-"""Storms that are told of within a window."""
+_MAX_LOGGED = 10
+"""Storms that are logged within a window."""
 
 
 @dataclass(frozen=True, slots=True)
 class Storm(Generic[K]):
-    """Describe a tight loop.
+    """A tight loop.
 
     Attributes:
-        key: what runs too often.
-        runs: how many runs there were within `window`.
+        key: the key that reconciles too often.
+        runs: the number of reconciles within `window`.
         window: seconds.
-        reasons: how many of those runs had each reason; a run may have several.
-        told: whether it is to be told of; if not, it is one of very many.
-        last: whether those that follow soon are not told of.
-        untold: how many were not, since the one before that was.
+        reasons: how many of those reconciles had each reason; one may have several.
+        logged: whether to log it; False if too many others were logged within the window.
+        last: whether further ones within the window are not logged.
+        skipped: how many were not logged since the previous one that was.
     """
 
     key: K
     runs: int
     window: float
     reasons: Counter[str]
-    told: bool = True
+    logged: bool = True
     last: bool = False
-    untold: int = 0
+    skipped: int = 0
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{reason} x{count}" for reason, count in self.reasons.most_common()) or "nothing known"
-        counted = f"; storms that were only counted since the last one told of: {self.untold}" if self.untold else ""
-        more = "; others that follow soon are only counted" if self.last else ""
-        return f"{self.key} ran {self.runs} times within {self.window:g} s, because of: {reasons}{counted}{more}"
+        reasons = ", ".join(f"{reason} x{count}" for reason, count in self.reasons.most_common()) or "unknown"
+        skipped = f"; {self.skipped} other tight loops were counted but not logged" if self.skipped else ""
+        more = "; further ones are counted but not logged" if self.last else ""
+        runs = f"{self.key} was reconciled {self.runs} times within {self.window:g} s"
+        return f"{runs}, because of: {reasons}{skipped}{more}"
 
 
 class StormAlarm(Generic[K]):
-    """Count the runs of each key in a sliding window. Keys that did not run lately cost nothing.
+    """Counts the reconciles of each key in a sliding window. Keys without recent reconciles cost nothing.
 
     Args:
-        limit: runs within the window that are still in order. Default 10.
+        limit: reconciles within the window that are normal. Default 10.
         window: seconds. Default 10.
         quiet: seconds before the same key is reported again. Default 300.
         clock: source of monotonic time.
@@ -71,12 +72,12 @@ class StormAlarm(Generic[K]):
         self._clock = clock or current_clock()
         self._recent: OrderedDict[K, deque[tuple[float, frozenset[str]]]] = OrderedDict()
         self._quiet_until: OrderedDict[K, float] = OrderedDict()
-        self._told: deque[float] = deque(maxlen=_TOLD)
-        self._untold = 0
+        self._logged_at: deque[float] = deque(maxlen=_MAX_LOGGED)
+        self._skipped = 0
         self._storms = 0
 
     def note(self, key: K, reasons: Iterable[str]) -> Storm[K] | None:
-        """Count a run; return a description when the key has become a storm."""
+        """Count a reconcile; return a description if the key has started a tight loop."""
         now = self._clock.monotonic()
         self._drop_idle(now)
         runs = self._recent.get(key)
@@ -92,23 +93,23 @@ class StormAlarm(Generic[K]):
         self._quiet_until[key] = now + self._quiet
         self._storms += 1
         found = Counter(reason for _, reasons in runs for reason in reasons)
-        if self._has_told_enough(now):
-            self._untold += 1
-            return Storm(key, len(runs), self._window, found, told=False)
-        untold, self._untold = self._untold, 0
-        self._told.append(now)
-        return Storm(key, len(runs), self._window, found, last=self._has_told_enough(now), untold=untold)
+        if self._is_limit_reached(now):
+            self._skipped += 1
+            return Storm(key, len(runs), self._window, found, logged=False)
+        skipped, self._skipped = self._skipped, 0
+        self._logged_at.append(now)
+        return Storm(key, len(runs), self._window, found, last=self._is_limit_reached(now), skipped=skipped)
 
     @property
     def storms(self) -> int:
-        """Return how many storms there were since the start, told of or not."""
+        """Return the number of tight loops since the start, logged or not."""
         return self._storms
 
     def __len__(self) -> int:
         return len(self._recent)
 
-    def _has_told_enough(self, now: float) -> bool:
-        return len(self._told) == _TOLD and self._told[0] > now - self._window
+    def _is_limit_reached(self, now: float) -> bool:
+        return len(self._logged_at) == _MAX_LOGGED and self._logged_at[0] > now - self._window
 
     def _drop_idle(self, now: float) -> None:
         while self._recent and next(iter(self._recent.values()))[-1][0] <= now - self._window:

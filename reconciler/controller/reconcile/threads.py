@@ -1,8 +1,8 @@
-"""Run plain functions in threads such that the loop can end them and knows when they have ended.
+"""Threads for plain `def` reconciles, which the event loop can stop and wait for.
 
-A thread cannot be killed. When its time is up it is told so at its next `ThreadBridge.wait`, and who waits for it goes
-on waiting until it has really ended: a key that a thread still works on is in hand. Only the end of the process does
-not wait: the threads are daemons, and `ReconcileThreads.abandon` ends the waiting.
+A thread cannot be killed. It is told to stop at its next `ThreadBridge.wait`, and its key stays in progress until it
+has really ended. Only the end of the process does not wait: the threads are daemons, and `ReconcileThreads.abandon`
+ends the waiting.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from reconciler.controller.errors import ControllerError, ReconcileCancelled
+from reconciler.controller.wake.user_code import discard
 
-__all__ = ["ReconcileThreads", "ThreadBridge", "discard"]
+__all__ = ["ReconcileThreads", "ThreadBridge"]
 
 T = TypeVar("T")
 
+_MUST_STOP = "the reconcile must stop: its timeout expired, or the controller stops"
+
 
 class ThreadBridge:
-    """Let the threads of one reconcile wait for awaitables on the loop, until they are told to stop."""
+    """Lets the threads of one reconcile wait for awaitables on the event loop, until they must stop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -38,18 +41,18 @@ class ThreadBridge:
         """Run an awaitable on the loop, from a thread, and return its result.
 
         Raises:
-            ControllerError: called on the loop itself, which would wait for itself for ever.
-            ReconcileCancelled: the reconcile is to stop.
+            ControllerError: called on the loop itself, which would be a deadlock.
+            ReconcileCancelled: the reconcile must stop.
         """
         if _running_loop() is self._loop:
             discard(awaitable)
-            raise ControllerError("wait() is for plain `def` reconciles, which run in a thread; here, write await")
+            raise ControllerError("wait() is for plain `def` reconciles, which run in a thread; use await here")
         with self._lock:
             if self._stopped:
                 discard(awaitable)
-                raise ReconcileCancelled("the reconcile is to stop: its time is up, or the controller stops")
-            # A coroutine is not wrapped: a task that is cancelled before its first step ends what it holds, and a
-            # coroutine inside that one would never have been awaited.
+                raise ReconcileCancelled(_MUST_STOP)
+            # A coroutine is not wrapped: a task that is cancelled before its first step closes its coroutine, and a
+            # coroutine inside that one would never be awaited.
             coroutine: Coroutine[Any, Any, T] = awaitable if inspect.iscoroutine(awaitable) else _coroutine(awaitable)
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             self._waits.add(future)
@@ -58,13 +61,13 @@ class ThreadBridge:
         except concurrent.futures.CancelledError:
             if not self._stopped:
                 raise
-            raise ReconcileCancelled("the reconcile is to stop: its time is up, or the controller stops") from None
+            raise ReconcileCancelled(_MUST_STOP) from None
         finally:
             with self._lock:
                 self._waits.discard(future)
 
     def stop(self) -> None:
-        """Make every `wait`, those under way included, raise `ReconcileCancelled`."""
+        """Make every `wait`, including those in progress, raise `ReconcileCancelled`."""
         with self._lock:
             self._stopped = True
             waits = list(self._waits)
@@ -73,14 +76,14 @@ class ThreadBridge:
 
 
 class ReconcileThreads:
-    """The threads of one controller, made when they are needed and used again.
+    """The threads of one controller, started on demand and reused.
 
     They are daemons, unlike those of `concurrent.futures`, which Python joins when the process ends: a thread that
-    hangs would keep the process forever. For one event loop.
+    hangs would keep the process alive forever. For one event loop.
 
     Args:
-        number: how many there may be.
-        name: the beginning of their names.
+        number: the highest number of threads.
+        name: the prefix of their names.
     """
 
     def __init__(self, number: int, name: str) -> None:
@@ -98,7 +101,7 @@ class ReconcileThreads:
         is abandoned.
 
         Raises:
-            RuntimeError: the function raised StopIteration, which Python cannot hand to an awaiting coroutine.
+            RuntimeError: the function raised StopIteration, which Python cannot pass to an awaiting coroutine.
         """
         context = contextvars.copy_context()
         result: concurrent.futures.Future[T] = concurrent.futures.Future()
@@ -116,12 +119,12 @@ class ReconcileThreads:
             self._waited_for.discard(future)
 
     def abandon(self) -> bool:
-        """End the waiting for threads that have not ended; return whether there are any."""
+        """Stop waiting for threads that have not ended; return whether there are any."""
         cancelled = [future.cancel() for future in list(self._waited_for)]
         return any(cancelled)
 
     def close(self) -> None:
-        """Let the idle threads go, and wait for that; those that are busy go when their call has ended."""
+        """End the idle threads and wait for that; busy ones end after their call."""
         idle = 0
         while self._idle.acquire(blocking=False):
             idle += 1
@@ -143,13 +146,13 @@ class ReconcileThreads:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             settle = call()
-            self._idle.release()  # first, so that the receiver of the result finds the thread idle
+            self._idle.release()  # first, so that the thread is idle when the result arrives
             settle()
             del call, settle  # they refer to the reconcile's context
 
 
 def _called(result: concurrent.futures.Future[T], call: Callable[[], T]) -> Callable[[], None]:
-    """Call a function, and return what hands its outcome to those who wait for the result."""
+    """Call a function, and return a function that passes its outcome to the future."""
     settle: Callable[[], None]
     try:
         try:
@@ -165,10 +168,10 @@ def _called(result: concurrent.futures.Future[T], call: Callable[[], T]) -> Call
 
 async def _ended(future: asyncio.Future[Any]) -> None:
     while not future.done():
-        with contextlib.suppress(asyncio.CancelledError):  # the caller is being cancelled already; once more is no news
+        with contextlib.suppress(asyncio.CancelledError):  # the caller is being cancelled already
             await asyncio.wait({future})
     if not future.cancelled():
-        future.exception()  # retrieved, so that asyncio does not report it: a cancelled run has no outcome
+        future.exception()  # retrieved, so that asyncio does not report it: a cancelled reconcile has no outcome
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -180,9 +183,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 async def _coroutine(awaitable: Awaitable[T]) -> T:
     return await awaitable
-
-
-def discard(awaitable: Awaitable[Any]) -> None:
-    """Drop an awaitable that will not be awaited, without Python's warning of that."""
-    if inspect.iscoroutine(awaitable):
-        awaitable.close()

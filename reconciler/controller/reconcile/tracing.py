@@ -1,14 +1,13 @@
-"""Put a span around each reconcile, and what became of its status on it."""
+"""OpenTelemetry spans: one per reconcile, with its status flushes as span events."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from reconciler.controller.reconcile.cycle import current_run
-from reconciler.controller.reconcile.outcome import is_terminal
+from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun
+from reconciler.controller.reconcile.outcome import is_terminal, result_of
+from reconciler.controller.reconcile.worker import Reconcile
 from reconciler.controller.result import Result
-from reconciler.meta import Request
 from reconciler.status import StatusMetrics
 from reconciler.telemetry import is_tracing
 
@@ -17,40 +16,29 @@ if TYPE_CHECKING:
 
 __all__ = ["traced", "traced_status"]
 
-Reconcile = Callable[[Request], Awaitable[object]]
-
 
 def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
-    """Return a reconcile that has a span of its own, or the one that was given when there is no tracer.
+    """Return a reconcile with a span, or the given one without a tracer.
 
-    The span is called ``reconcile <controller>`` and is the parent of what the reconcile traces itself, the requests of
-    its client included. Its attributes are ``reconciler.controller``, ``reconciler.id``, ``reconciler.reasons``,
+    The span is called ``reconcile <controller>`` and is the parent of the spans inside the reconcile, including the
+    requests of its client. Its attributes are ``reconciler.controller``, ``reconciler.id``, ``reconciler.reasons``,
     ``reconciler.attempt``, ``k8s.namespace.name``, ``k8s.object.name``, and ``reconciler.result`` or
-    ``reconciler.requeue_after`` (seconds). An exception is recorded, and makes its status ERROR.
+    ``reconciler.requeue_after`` (seconds). An exception is recorded, and sets the status ERROR.
     """
     if tracer is None:
         return reconcile
 
-    async def run(request: Request) -> object:
+    async def run(cycle: ReconcileCycle) -> object:
         if not is_tracing():
-            return await reconcile(request)
-        running = current_run()
-        name = running.controller if running is not None else "unknown"
-        attributes: dict[str, str | int | float | list[str]] = {"k8s.object.name": request.name}
-        if request.namespace is not None:
-            attributes["k8s.namespace.name"] = request.namespace
-        if running is not None:
-            attributes["reconciler.controller"] = name
-            attributes["reconciler.id"] = running.reconcile_id
-            attributes["reconciler.reasons"] = sorted(running.reasons)
-            attributes["reconciler.attempt"] = running.attempt
-        with tracer.start_as_current_span(f"reconcile {name}", attributes=attributes) as span:
+            return await reconcile(cycle)
+        name = f"reconcile {cycle.controller}"
+        with tracer.start_as_current_span(name, attributes=_attributes(cycle.run)) as span:
             try:
-                outcome = await reconcile(request)
+                outcome = await reconcile(cycle)
             except Exception as error:
                 span.set_attribute("reconciler.result", "terminal_error" if is_terminal(error) else "error")
                 raise
-            span.set_attribute("reconciler.result", _word(outcome))
+            span.set_attribute("reconciler.result", result_of(outcome))
             if isinstance(outcome, Result) and outcome.requeue_after is not None:
                 span.set_attribute("reconciler.requeue_after", outcome.requeue_after)
             return outcome
@@ -59,7 +47,7 @@ def traced(reconcile: Reconcile, tracer: Tracer | None) -> Reconcile:
 
 
 def traced_status(metrics: StatusMetrics | None, tracer: Tracer | None) -> StatusMetrics | None:
-    """Return metrics that note each flush on the span under way too, or those that were given without a tracer.
+    """Return metrics that also add a span event for each flush, or the given ones without a tracer.
 
     The span event is called ``status flush``; its attributes are ``reconciler.status.written``, ``…suppressed``,
     ``…conflicts``, ``…replays`` and ``…fields``.
@@ -68,13 +56,15 @@ def traced_status(metrics: StatusMetrics | None, tracer: Tracer | None) -> Statu
 
 
 class _TracedStatus:
+    """Status metrics that add a span event for each flush."""
+
     def __init__(self, metrics: StatusMetrics | None) -> None:
         self._metrics = metrics
 
     def flushed(
         self, *, written: bool, suppressed: bool, conflicts: int, replays: int, fields: int, seconds: float
     ) -> None:
-        """Hear of one flush."""
+        """Called after each flush."""
         if self._metrics is not None:
             self._metrics.flushed(
                 written=written,
@@ -89,15 +79,20 @@ class _TracedStatus:
         from opentelemetry.trace import get_current_span
 
         span = get_current_span()
-        if span.is_recording():  # a flush can outlive its reconcile, and what has ended takes no more
-            told: dict[str, bool | int] = {"written": written, "suppressed": suppressed}
-            told |= {"conflicts": conflicts, "replays": replays, "fields": fields}
-            span.add_event("status flush", {f"reconciler.status.{name}": value for name, value in told.items()})
+        if span.is_recording():  # a flush can outlive its reconcile, and a span that has ended accepts nothing
+            attributes: dict[str, bool | int] = {"written": written, "suppressed": suppressed}
+            attributes |= {"conflicts": conflicts, "replays": replays, "fields": fields}
+            span.add_event("status flush", {f"reconciler.status.{name}": value for name, value in attributes.items()})
 
 
-def _word(outcome: object) -> str:
-    if not isinstance(outcome, Result):
-        return "success"
-    if outcome.again:
-        return "requeue"
-    return "success" if outcome.requeue_after is None else "requeue_after"
+def _attributes(run: ReconcileRun) -> dict[str, str | int | float | list[str]]:
+    attributes: dict[str, str | int | float | list[str]] = {
+        "k8s.object.name": run.request.name,
+        "reconciler.controller": run.controller,
+        "reconciler.id": run.reconcile_id,
+        "reconciler.reasons": sorted(run.reasons),
+        "reconciler.attempt": run.attempt,
+    }
+    if run.request.namespace is not None:
+        attributes["k8s.namespace.name"] = run.request.namespace
+    return attributes

@@ -1,7 +1,7 @@
-"""Keep what cycles recorded and could not save, until a later cycle of the same object saves it.
+"""Status mutations that could not be saved, until a later reconcile of the same object saves them.
 
-Bounded: beyond the limit the oldest entry is dropped and counted. Callable from any thread, because a batcher may live
-in a reconcile that runs in one.
+Bounded: beyond the limit the oldest entry is dropped and counted. Thread-safe, because a reconcile and its batcher may
+run in a thread.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from reconciler.meta import Request
 __all__ = ["UnsavedStatistics", "UnsavedStore"]
 
 MAX_UNSAVED = 1000
-"""Objects per controller whose unsaved mutations are kept."""
+"""The highest number of objects per controller whose unsaved mutations are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnsavedStatistics:
-    """Count unsaved mutations.
+    """Counters of unsaved mutations.
 
     Attributes:
-        kept: objects with unsaved mutations at this moment.
-        blocked: those among them that the server refused, and would refuse again as they are.
-        dropped: entries that were dropped because too many were kept, since the start.
+        kept: objects with unsaved mutations now.
+        blocked: those that the server refused, and would refuse again unchanged.
+        dropped: entries that were dropped since the start because too many were kept.
     """
 
     kept: int
@@ -34,10 +34,10 @@ class UnsavedStatistics:
 
 
 class UnsavedStore:
-    """Map a key and a uid to the mutations that could not be saved; opaque here, the batcher's in truth.
+    """The unsaved mutations by key and uid. Only the batcher knows what they are.
 
     Args:
-        limit: how many objects at most. Default 1000.
+        limit: the highest number of objects. Default 1000.
     """
 
     def __init__(self, *, limit: int = MAX_UNSAVED) -> None:
@@ -48,7 +48,7 @@ class UnsavedStore:
         self._lock = threading.Lock()
 
     def keep(self, request: Request, uid: str, mutations: object) -> None:
-        """Keep the mutations of an object, in place of what was kept for its name before."""
+        """Keep the mutations of an object; they replace what was kept for its key before."""
         with self._lock:
             self._entries[request] = (uid, mutations)
             self._entries.move_to_end(request)
@@ -58,29 +58,29 @@ class UnsavedStore:
                 self._dropped += 1
 
     def block(self, request: Request, uid: str, generation: int | None) -> bool:
-        """Note that the server refused what is kept for an object of a generation; say whether that is news."""
+        """Record that the server refused the mutations of an object at this generation; return whether that is new."""
         with self._lock:
             if self._entries.get(request, ("",))[0] != uid:
                 return False
-            news = self._blocked.get(request) != (uid, generation)
+            is_new = self._blocked.get(request) != (uid, generation)
             self._blocked[request] = uid, generation
-            return news
+            return is_new
 
     def unblock(self, request: Request) -> None:
-        """Note that it was saved after all."""
+        """Record that refused mutations are saved now."""
         with self._lock:
             self._blocked.pop(request, None)
 
     def is_blocked(self, request: Request, uid: str, generation: int | None) -> bool:
-        """Say whether something is kept for an object that the server refused, and the object asks for the same still.
+        """Return whether the server refused the mutations of an object at this generation.
 
-        A new generation may be what cures it, and has a right to be looked at.
+        A new generation may fix the cause, so it is reconciled.
         """
         with self._lock:
             return request in self._entries and self._blocked.get(request) == (uid, generation)
 
     def take(self, request: Request, uid: str) -> object | None:
-        """Give the mutations of an object, once; those of an earlier object of the same name are dropped."""
+        """Return, once, the mutations of an object; those of an earlier object of the same name are dropped."""
         if request not in self._entries:
             return None
         with self._lock:
@@ -88,16 +88,16 @@ class UnsavedStore:
         return entry[1] if entry is not None and entry[0] == uid else None
 
     def forget(self, request: Request) -> None:
-        """Drop what is kept for a name: its object is gone."""
+        """Drop the mutations of an object that is gone."""
         with self._lock:
             self._entries.pop(request, None)
             self._blocked.pop(request, None)
 
     def retain(self, request: Request, uid: str | None) -> None:
-        """Drop what is kept for a name unless it is of this object; None if there is no object of that name.
+        """Drop the mutations kept for a key unless they belong to the object with this uid; None if there is no object.
 
-        Called at the end of each reconcile of the key: an object that was deleted or replaced meanwhile may have left
-        something after its event had come. What is blocked and not kept any more was saved.
+        Called at the end of each reconcile of the key: an object that was deleted or replaced in between may have left
+        mutations after its event. Mutations that are blocked and no longer kept were saved.
         """
         with self._lock:
             if request in self._entries and self._entries[request][0] != uid:
@@ -109,5 +109,5 @@ class UnsavedStore:
         return request in self._entries
 
     def statistics(self) -> UnsavedStatistics:
-        """Return the counts at this moment."""
+        """Return the current counters."""
         return UnsavedStatistics(len(self._entries), len(self._blocked), self._dropped)

@@ -1,1 +1,1 @@
-"""What enqueues keys: sources, watches, predicates, the echo rule."""
+"""What enqueues keys: watches, event handlers, sources, predicates, the echo rule."""

@@ -10,14 +10,14 @@ reconcile of this controller has observed. While a key is in progress, four more
     the version that the reconcile's own writes have led to from there: each was conditional on `tip`, and its answer is
     the new `tip`;
 ``late``
-    the highest version that a watch event brought meanwhile, with the wake-up that the events asked for;
+    the highest version in a watch event since then, with the wake-up that the events asked for;
 ``void``
     the object was absent at the start or was deleted, or history was rewritten: this reconcile raises nothing.
 
 *Why no change is lost.* An event is dropped only if its version is at most `seen`, and `seen` rises only from `basis`,
-over writes that the server accepted on condition of the version before. Between the two versions of such a write there
-is no third. So a foreign version at most `seen` is at most some `basis`: whatever that reconcile read, and through
-whatever client, it read that version or a later one. A version newer than `basis` has an event of its own.
+over writes that the server accepted on condition of the version before. No version exists between the two of such a
+write. So a foreign version at most `seen` is at most some `basis`: whatever that reconcile read, and through whatever
+client, it read that version or a later one. A version newer than `basis` has an event of its own.
 
 *Why a `tip` may start at `seen`.* A store that is behind `seen` holds a version between an earlier `basis` and the own
 writes that followed it, because a store never goes back. Only own writes lie between the two.
@@ -64,14 +64,14 @@ class EchoStatistics:
 
     Attributes:
         known: keys with an observed version.
-        in_hand: keys in progress.
+        in_progress: keys in progress.
         dropped: events that were dropped because their version was observed already; the events that are held during
             one reconcile count once.
         overtaken: reconciles during which a newer version came than the one they observed.
     """
 
     known: int
-    in_hand: int
+    in_progress: int
     dropped: int
     overtaken: int
 
@@ -94,7 +94,7 @@ class Wake(NamedTuple):
 
 
 class _InProgress(msgspec.Struct):
-    """What is known of an object while its key is in progress."""
+    """What is known about an object while its key is in progress."""
 
     basis: Version | None = None
     tip: Version | None = None  # basis, moved on only by own writes conditional on it
@@ -103,7 +103,7 @@ class _InProgress(msgspec.Struct):
     late_opaque: set[str] = set()
     held: Wake | None = None  # of the events behind `late`
     overflow: bool = False
-    void: bool = True  # until it has started
+    void: bool = True  # until the basis is set
 
 
 _Seen = int | tuple[str, ...]
@@ -125,64 +125,64 @@ class EchoTracker(Generic[K]):
         self._on_echo = on_echo
         self._seen: dict[K, _Seen] = {}
         self._links: dict[K, dict[Version, Version]] = {}  # own writes that are not observed: before to after
-        self._hands: dict[K, _InProgress] = {}
+        self._in_progress: dict[K, _InProgress] = {}
         self._dropped = 0
         self._overtaken = 0
 
-    def hand_out(self, key: K) -> None:
-        """Record that the key is in progress from now on, so that its events are held."""
-        self._hands[key] = _InProgress()
+    def begin(self, key: K) -> None:
+        """Record that the key is in progress, so that its events are held until `finish`."""
+        self._in_progress[key] = _InProgress()
 
-    def start(self, key: K, version: Version | None) -> None:
-        """Record that the reconcile begins to read.
+    def set_basis(self, key: K, version: Version | None) -> None:
+        """Record the version that the reconcile may read first.
 
         Args:
             key: the key; it is in progress.
             version: the version in the informer's store, which is the oldest that the reconcile can read; None if the
                 store has no such object.
         """
-        hand = self._hands.get(key)
-        if hand is None or version is None:
+        progress = self._in_progress.get(key)
+        if progress is None or version is None:
             return
-        hand.basis = hand.tip = version
-        hand.void = False
+        progress.basis = progress.tip = version
+        progress.void = False
         seen = self._seen.get(key)
         if isinstance(version, str):
-            hand.chain = [version]
+            progress.chain = [version]
         elif isinstance(seen, int) and seen > version:
-            hand.tip = seen
-        self._follow(key, hand)
+            progress.tip = seen
+        self._follow(key, progress)
 
-    def saw(self, key: K, version: Version) -> None:
+    def record_read(self, key: K, version: Version) -> None:
         """Record that the reconcile read its object at this version, which may be older than the one in the store."""
-        hand = self._hands.get(key)
-        if hand is None or hand.void:
+        progress = self._in_progress.get(key)
+        if progress is None or progress.void:
             return
-        if isinstance(version, int) and isinstance(hand.basis, int):
-            if version < hand.basis:
-                hand.basis = hand.tip = version
-        elif version not in hand.chain:  # nobody can tell which one is older
-            hand.void = True
+        if isinstance(version, int) and isinstance(progress.basis, int):
+            if version < progress.basis:
+                progress.basis = progress.tip = version
+        elif version not in progress.chain:  # nobody can tell which one is older
+            progress.void = True
 
-    def wrote(self, key: K, *, before: Version, after: Version, exact: bool) -> None:
+    def record_write(self, key: K, *, before: Version, after: Version, exact: bool) -> None:
         """Record a write of the reconcile to its own object, conditional on `before` and answered with `after`.
 
         It counts only if its answer is what was computed, and as soon as `tip` has reached `before`. Any other write
         may carry a foreign change, so its event is news.
         """
-        hand = self._hands.get(key)
-        if hand is None or hand.void or not self._own_writes or not exact or before == after:
+        progress = self._in_progress.get(key)
+        if progress is None or progress.void or not self._own_writes or not exact or before == after:
             return
-        if before == hand.tip:
-            self._advance(hand, after)
-            self._follow(key, hand)
+        if before == progress.tip:
+            self._advance(progress, after)
+            self._follow(key, progress)
             return
         links = self._links.setdefault(key, {})
         links[before] = after
         while len(links) > _MAX_LINKS:
             del links[next(iter(links))]
 
-    def admits(self, key: K, version: Version, wake: Wake = Wake()) -> bool:  # noqa: B008 - immutable
+    def must_enqueue(self, key: K, version: Version, wake: Wake = Wake()) -> bool:  # noqa: B008 - immutable
         """Return whether a watch event for this version must enqueue the object now.
 
         False if a reconcile has already observed the version, and while the key is in progress: then `finish` returns
@@ -196,16 +196,16 @@ class EchoTracker(Generic[K]):
         if _covers(self._seen.get(key), version):
             self._drop()
             return False
-        hand = self._hands.get(key)
-        if hand is None:
+        progress = self._in_progress.get(key)
+        if progress is None:
             return True
-        hand.held = wake if hand.held is None else hand.held.merged(wake)
+        progress.held = wake if progress.held is None else progress.held.merged(wake)
         if isinstance(version, int):
-            hand.late = version if hand.late is None else max(hand.late, version)
-        elif len(hand.late_opaque) < _MAX_OPAQUE:
-            hand.late_opaque.add(version)
+            progress.late = version if progress.late is None else max(progress.late, version)
+        elif len(progress.late_opaque) < _MAX_OPAQUE:
+            progress.late_opaque.add(version)
         else:
-            hand.overflow = True
+            progress.overflow = True
         return False
 
     def finish(self, key: K) -> Wake | None:
@@ -215,45 +215,45 @@ class EchoTracker(Generic[K]):
             The wake-up that the events held meanwhile ask for, if one of them is newer than what was observed. None if
             there were no events, or echoes only.
         """
-        hand = self._hands.pop(key, None)
-        if hand is None:
+        progress = self._in_progress.pop(key, None)
+        if progress is None:
             return None
-        self._raise_seen(key, hand)
-        if hand.held is None:
+        self._raise_seen(key, progress)
+        if progress.held is None:
             return None
         seen = self._seen.get(key)
         overtaken = (
-            hand.overflow
-            or (hand.late is not None and not _covers(seen, hand.late))
-            or any(not _covers(seen, version) for version in hand.late_opaque)
+            progress.overflow
+            or (progress.late is not None and not _covers(seen, progress.late))
+            or any(not _covers(seen, version) for version in progress.late_opaque)
         )
         if not overtaken:
             self._drop()
             return None
         self._overtaken += 1
-        return hand.held
+        return progress.held
 
     def forget(self, key: K) -> None:
         """Drop what is known of a key: its object was deleted, or another one has its name.
 
-        The caller enqueues the key for a reason of its own. A reconcile in progress raises nothing any more.
+        The caller enqueues the key for a reason of its own. A reconcile in progress no longer raises `seen`.
         """
         self._seen.pop(key, None)
         self._links.pop(key, None)
-        hand = self._hands.get(key)
-        if hand is not None:
-            hand.void = True
+        progress = self._in_progress.get(key)
+        if progress is not None:
+            progress.void = True
 
     def forget_all(self) -> None:
         """Drop everything: versions went backwards, so no known number is valid. The caller enqueues all keys."""
         self._seen.clear()
         self._links.clear()
-        for hand in self._hands.values():
-            hand.void = True
+        for progress in self._in_progress.values():
+            progress.void = True
 
-    def in_hand(self, key: K) -> bool:
+    def in_progress(self, key: K) -> bool:
         """Return whether the key is in progress."""
-        return key in self._hands
+        return key in self._in_progress
 
     def seen(self, key: K) -> _Seen | None:
         """Return the observed version; the chain of opaque versions; None when nothing is known."""
@@ -261,33 +261,33 @@ class EchoTracker(Generic[K]):
 
     def statistics(self) -> EchoStatistics:
         """Return the counters at this moment."""
-        return EchoStatistics(len(self._seen), len(self._hands), self._dropped, self._overtaken)
+        return EchoStatistics(len(self._seen), len(self._in_progress), self._dropped, self._overtaken)
 
     def _drop(self) -> None:
         self._dropped += 1
         self._on_echo()
 
-    def _follow(self, key: K, hand: _InProgress) -> None:
+    def _follow(self, key: K, progress: _InProgress) -> None:
         """Move `tip` on over the own writes that stand on it."""
         links = self._links.get(key)
-        while links and hand.tip in links and not hand.void:
-            self._advance(hand, links[hand.tip])
+        while links and progress.tip in links and not progress.void:
+            self._advance(progress, links[progress.tip])
 
     @staticmethod
-    def _advance(hand: _InProgress, version: Version) -> None:
-        hand.tip = version
+    def _advance(progress: _InProgress, version: Version) -> None:
+        progress.tip = version
         if isinstance(version, str):
-            hand.chain.append(version)
-            hand.void = len(hand.chain) > _MAX_OPAQUE
+            progress.chain.append(version)
+            progress.void = len(progress.chain) > _MAX_OPAQUE
 
-    def _raise_seen(self, key: K, hand: _InProgress) -> None:
-        if hand.void or hand.tip is None:
+    def _raise_seen(self, key: K, progress: _InProgress) -> None:
+        if progress.void or progress.tip is None:
             return
-        if isinstance(hand.tip, str):
-            self._seen[key] = tuple(hand.chain)
+        if isinstance(progress.tip, str):
+            self._seen[key] = tuple(progress.chain)
             return
         before = self._seen.get(key)
-        seen = self._seen[key] = max(before, hand.tip) if isinstance(before, int) else hand.tip
+        seen = self._seen[key] = max(before, progress.tip) if isinstance(before, int) else progress.tip
         links = self._links.get(key)
         if links is not None:
             unseen: dict[Version, Version] = {

@@ -1,7 +1,7 @@
-"""Name why a key runs.
+"""The reasons that keys are enqueued for.
 
-A reason is a word, or a word and a detail (``"owned: Deployment"``). The words are few, so that metrics can be labelled
-with them; the echo rule takes back `EVENT` and no other.
+A reason is a word, or a word with a detail (``"owned: Deployment"``). The words are few, so metrics can use them as
+labels. `EVENT` is the only one that the echo rule applies to.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ __all__ = [
 ]
 
 EVENT = "event"
-"""The primary object appeared or changed: the only reason that is compared with what was considered."""
+"""The primary object appeared or changed: the only reason that is compared with the observed version."""
 
 DELETED = "deleted"
-"""The primary object went, or another one took its name."""
+"""The primary object was deleted, or another one took its name."""
 
 DRAIN = "drain"
-"""The primary object is to be handed over to another process."""
+"""The primary object must be handed over to another process."""
 
 RESYNC = "resync"
-"""The cache repeated what it holds."""
+"""The cache repeated the objects in its store."""
 
 REWRITTEN = "rewritten"
 """The primary object's content changed without a new version, as when a CRD gains a default: never an own write."""
 
 RESTART = "restart"
-"""The server's history went back (a restored backup), so that everything counts as unseen."""
+"""The server's history went back (a restored backup), so every object counts as not observed."""
 
 OWNED = "owned"
 """An object that the primary one owns changed."""
 
 WATCHED = "watched"
-"""A mapper named the key for a change of another object."""
+"""A mapper returned the key for a change of another object."""
 
 SOURCE = "source"
-"""A source of the controller's own named the key."""
+"""A source of the controller enqueued the key."""
 
 ENQUEUE = "enqueue"
 """`Controller.enqueue` was called."""
 
 REQUEUE_AFTER = "requeue_after"
-"""A reconcile asked for a delay. The next run takes it along, also one that something else wakes before it is over."""
+"""A reconcile returned a delay. The next reconcile covers it, even if something else enqueues the key earlier."""
 
 AGAIN = "again"
-"""A reconcile asked to run once more."""
+"""A reconcile returned ``Result(again=True)``."""
 
 RETRY = "retry"
-"""A reconcile failed, and its back-off is over."""
+"""A reconcile failed, and its backoff has elapsed."""
 
 
 def detailed(reason: str, detail: str) -> str:
@@ -70,5 +70,5 @@ def detailed(reason: str, detail: str) -> str:
 
 
 def word(reason: str) -> str:
-    """Return a reason without its detail: what a metric is labelled with."""
+    """Return a reason without its detail, as a metric label."""
     return reason.partition(":")[0]

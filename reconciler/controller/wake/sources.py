@@ -1,8 +1,7 @@
-"""Event handlers that enqueue keys.
+"""Sources: what enqueues keys apart from objects in the cluster, such as a queue, a stream, or a loop of your own.
 
-`PrimarySource` handles the events of the controller's own objects. It applies the echo rule: an event of a version that
-a reconcile has observed is dropped before the queue. `MappedSource` handles the events of other kinds. Handlers run
-inside the cache's event delivery, so they only compute keys. A slow or failed mapper call goes to a `MapperQueue`.
+A source runs beside the workers, from the moment the primary kind is known until the controller stops. It only names
+keys; the reconcile reads the state.
 """
 
 from __future__ import annotations
@@ -10,236 +9,181 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
 
-import msgspec
-
-from reconciler.cache import CachedObject, CacheEvent, EventType
-from reconciler.clock import Clock
-from reconciler.controller.metrics import ControllerMetrics
-from reconciler.controller.reconcile.threads import discard
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.errors import ControllerError
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.echo import EchoTracker, Wake
-from reconciler.controller.wake.mapping import CONCURRENT_CALLS, MapperQueue
-from reconciler.controller.wake.predicates import passes_all
-from reconciler.controller.wake.watches import Mapper, OwnerMapper, check_requests
-from reconciler.meta import GroupVersionKind, Request, ResourceType
-from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
+from reconciler.controller.wake.user_code import check_seconds, describe, is_cancelled, wait_at_most
+from reconciler.controller.wake.watches import check_requests
+from reconciler.errors import ConfigurationError
+from reconciler.meta import Request, ResourceType, request_of
+from reconciler.objects import to_document
 from reconciler.workqueue import WorkQueue
 
-__all__ = ["FAN_OUT", "LOW_PRIORITY", "MappedSource", "PrimarySource"]
-
-LOW_PRIORITY = -100
-"""Of what is not urgent: the initial list, resyncs, everything after a restart, one change that wakes more keys than
-`FAN_OUT`. The number is controller-runtime's."""
-
-FAN_OUT = 10
-"""More keys than these, named for one object at once, run at low priority: one change is to hold up nobody else."""
+__all__ = ["ChannelSource", "Enqueue", "Source", "SourceLike", "SourceRunner"]
 
 _log = logging.getLogger("reconciler.controller")
 
-Predicates = Sequence[Callable[[CacheEvent], bool]]
+
+class Enqueue(Protocol):
+    """The function that a source is given to enqueue keys."""
+
+    def __call__(self, request: Request, /, *, after: float | None = None, priority: int = 0) -> None:
+        """Enqueue a key; call it on the event loop.
+
+        Args:
+            request: the key.
+            after: seconds; None is now.
+            priority: keys with a higher one come first. Default 0.
+
+        Raises:
+            TypeError: it is not a Request.
+            ValueError: it has a namespace although the controller's kind is cluster-scoped, or the other way round.
+        """
+        ...
 
 
-class PrimarySource:
-    """Queue the keys of the controller's own objects, except for echoes.
+class Source(Protocol):
+    """An object that enqueues keys for as long as the controller runs."""
+
+    async def run(self, enqueue: Enqueue, /) -> None:
+        """Run until there are no more keys, or until cancelled, which happens when the controller stops.
+
+        Raises:
+            Exception: it cannot continue. The controller does not continue without it: `Controller.finished` raises it.
+        """
+        ...
+
+
+SourceLike = Source | Callable[[Enqueue], Awaitable[None]]
+"""A source, or its ``run`` as an ``async`` function, whose name is part of the reason."""
+
+
+class ChannelSource:
+    """A source that reads a stream or a queue and enqueues the keys of each item.
+
+    ::
+
+        builds: asyncio.Queue[Build] = asyncio.Queue()
+        manager.add_controller(..., sources=[ChannelSource(builds, mapper=lambda build: [Request(build.app, "prod")])])
+
+    Items are mapped one after the other. If the mapper fails or takes too long, the error is logged and the item is
+    dropped. A stream has one reader, so two controllers need two streams. The source ends with the stream; an
+    `asyncio.Queue` never ends.
 
     Args:
-        queue: the controller's queue.
-        tracker: the controller's echo tracker, which holds the events of keys in progress.
-        unsaved: the controller's store of unsaved mutations; forgets what is gone.
-        predicates: each says whether an event matters; all must.
-        clock: times the debounce of events that are held.
-        insists: says whether an event of an object wakes its key whatever predicates and the echo rule say.
-        debounce: seconds that a fresh change waits for others to join its run; None for none.
+        items: the stream or queue; items that were sent before the controller starts are included.
+        mapper: from an item to the keys to enqueue; a plain, quick function, or an ``async`` one. Default: the item is
+            a `Request` or an object of the controller's kind, whose key is enqueued.
+        name: part of the reason. Default ``"channel"``.
+        mapper_timeout: seconds for a call of an ``async`` mapper, after which it is cancelled and counts as failed.
+            Default 30.
+
+    Raises:
+        ConfigurationError: an option is out of range.
     """
 
     def __init__(
         self,
-        queue: WorkQueue[Request],
-        tracker: EchoTracker[Request],
-        unsaved: UnsavedStore,
-        predicates: Predicates,
+        items: AsyncIterable[Any] | asyncio.Queue[Any],
         *,
-        clock: Clock,
-        insists: Callable[[CachedObject], bool] = lambda _: False,
-        debounce: float | None = None,
+        mapper: Callable[[Any], Iterable[Request] | Awaitable[Iterable[Request]]] | None = None,
+        name: str = "channel",
+        mapper_timeout: float = 30.0,
     ) -> None:
-        self._queue = queue
-        self._tracker = tracker
-        self._unsaved = unsaved
-        self._predicates = predicates
-        self._clock = clock
-        self._insists = insists
-        self._debounce = debounce
+        if not isinstance(items, (AsyncIterable, asyncio.Queue)):
+            raise ConfigurationError(f"ChannelSource takes an async iterable or an asyncio.Queue, not {items!r}")
+        check_seconds("ChannelSource: mapper_timeout", mapper_timeout)
+        self._items = items
+        self._mapper = mapper or _key_of
+        self._timeout = mapper_timeout
+        self.name = name
 
-    def handle(self, event: CacheEvent) -> None:
-        """Take one event of the informer."""
-        key = event.object.request
-        gone = event.type is EventType.DELETED or _is_other_object(event)
-        if gone:
-            self._tracker.forget(key)
-            self._unsaved.forget(key)
-            self._queue.forget(key)
-        if event.new is not None and self._insists(event.new):
-            self._queue.add(key, reason=reasons.DRAIN)
-            return
-        if not _matters(self._predicates, event):
-            return
-        if gone:
-            self._queue.add(key, after=self._debounce, reason=reasons.DELETED)
-        elif event.type is EventType.RESYNC:
-            self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
-        elif event.rewritten:
-            self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.REWRITTEN)
-        else:
-            delay = None if event.initial else self._debounce
-            due = None if delay is None else self._clock.monotonic() + delay
-            wake = Wake(_priority(event), due)
-            if self._tracker.admits(key, event.object.version, wake):
-                self._queue.add(key, after=delay, priority=wake.priority, reason=reasons.EVENT)
-
-
-class MappedSource:
-    """Queue the keys that a mapper names for the objects of another kind.
-
-    Args:
-        kind: what is watched, as the watch names it: decides what a mapper gets.
-        mapper: see `Watch`.
-        predicates: each says whether an event matters; all must.
-        queue: the controller's queue.
-        primary: the kind that the keys are of.
-        reason: why the keys run (``"owned: Deployment"``).
-        timeout: seconds for a call of an ``async`` mapper.
-        clock: times the retries of a mapper.
-        metrics: told of failures of the mapper.
-        concerns: says whether a key is this process's; others are not queued.
-        debounce: seconds that a fresh change waits for others to join its run; None for none.
-    """
-
-    def __init__(
-        self,
-        kind: KindLike,
-        mapper: Mapper | OwnerMapper | None,
-        predicates: Predicates,
-        *,
-        queue: WorkQueue[Request],
-        primary: ResourceType,
-        reason: str,
-        timeout: float,
-        clock: Clock,
-        metrics: ControllerMetrics,
-        concerns: Callable[[Request], bool] = lambda _: True,
-        debounce: float | None = None,
-    ) -> None:
-        self._kind = kind
-        self._mapper = mapper
-        self._predicates = predicates
-        self._queue = queue
-        self._primary = primary
-        self._reason = reason
-        self._concerns = concerns
-        self._debounce = debounce
-        self._is_async = _is_async(mapper)
-        self.mapping = MapperQueue(
-            f"{mapper!r} of {kind}",
-            self._map_apart,
-            timeout=timeout,
-            workers=CONCURRENT_CALLS if self._is_async else 1,
-            retry_priority=LOW_PRIORITY,
-            clock=clock,
-            metrics=metrics,
-        )
-
-    def handle(self, event: CacheEvent) -> None:
-        """Take one event of the informer."""
-        if not _matters(self._predicates, event):
-            return
-        priority, gone = _priority(event), event.new is None
-        for obj in _objects(event):
-            if self._is_async:
-                self.mapping.submit(obj, priority, gone=gone)
-                continue
+    async def run(self, enqueue: Enqueue, /) -> None:
+        """Map items until the stream ends. Cancellation loses the item that is being mapped, and no other."""
+        items = _items_of(self._items) if isinstance(self._items, asyncio.Queue) else self._items
+        async for item in items:
             try:
-                mapped = self._map(obj)
-                if inspect.isawaitable(mapped):  # a plain function that returns what an async one gave it
-                    discard(mapped)
-                    self.mapping.submit(obj, priority, gone=gone)
-                else:
-                    self._wake(mapped, priority)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # noqa: BLE001 - what is no exception is raised again by a worker
-                self.mapping.retry(obj, priority, error, gone=gone)
-
-    def _map(self, obj: CachedObject) -> object:
-        if self._mapper is None:
-            return [obj.request]
-        if isinstance(self._mapper, OwnerMapper):
-            return self._mapper.map(obj, self._primary)
-        return self._mapper(_readable(self._kind, obj))
-
-    async def _map_apart(self, obj: CachedObject, priority: int) -> None:
-        mapped = self._map(obj)
-        self._wake(await mapped if inspect.isawaitable(mapped) else mapped, priority)
-
-    def _wake(self, mapped: object, priority: int) -> None:
-        requests = [request for request in check_requests(mapped, self._primary) if self._concerns(request)]
-        after = self._debounce if priority > LOW_PRIORITY else None
-        if len(requests) > FAN_OUT:
-            priority = min(priority, LOW_PRIORITY)
-        for request in requests:
-            self._queue.add(request, after=after, priority=priority, reason=self._reason)
+                mapped = self._mapper(item)
+                if inspect.isawaitable(mapped):
+                    mapped = await wait_at_most(self._timeout, mapped)
+                for request in mapped:
+                    enqueue(request)
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled():
+                    raise
+                _log.exception(
+                    "source %r failed on %s, so the keys of this item are not enqueued: %s",
+                    self.name,
+                    item,
+                    describe(error),
+                )
 
 
-def _matters(predicates: Predicates, event: CacheEvent) -> bool:
-    try:
-        return passes_all(predicates, event)
-    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - dropping the event could lose work
-        _log.exception("a predicate failed on %s; the event is taken to matter", event.object)
-        return True
+class SourceRunner:
+    """The running sources of one controller.
 
+    Args:
+        name: the controller's name.
+        sources: the sources.
+        queue: the controller's queue.
 
-def _priority(event: CacheEvent) -> int:
-    return LOW_PRIORITY if event.initial or event.rewritten or event.type is EventType.RESYNC else 0
-
-
-def _readable(kind: KindLike, obj: CachedObject) -> Any:
-    """Return what a mapper gets: the object, read leniently, or an `Unstructured` of its metadata if it is undecodable.
-
-    A mapper names keys, mostly by name, labels or owners, which an invalid object has too.
+    Attributes:
+        tasks: one per source, from `start` on.
     """
-    try:
-        document = obj.decode()
-    except InvalidObject:
-        return Unstructured(_metadata_document(gvk_from(kind), obj))
-    return from_document(kind, document, lenient=True)
+
+    def __init__(self, name: str, sources: Sequence[SourceLike], queue: WorkQueue[Request]) -> None:
+        self._name = name
+        self._sources = sources
+        self._queue = queue
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def start(self, primary: ResourceType) -> None:
+        """Start the sources of a controller for this primary kind."""
+        for source in self._sources:
+            name = _name_of(source)
+            task = asyncio.create_task(self._run(source, name, primary), name=f"{self._name} source {name}")
+            self.tasks.append(task)
+
+    async def stop(self) -> None:
+        """Cancel the sources and wait until they have ended. If this is cancelled, they end by themselves."""
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+
+    async def _run(self, source: SourceLike, name: str, primary: ResourceType) -> None:
+        reason = reasons.detailed(reasons.SOURCE, name)
+
+        def enqueue(request: Request, /, *, after: float | None = None, priority: int = 0) -> None:
+            check_requests([request], primary, giver="a source")
+            self._queue.add(request, after=after, priority=priority, reason=reason)
+
+        try:
+            await (source(enqueue) if callable(source) else source.run(enqueue))
+        except asyncio.CancelledError as cancellation:
+            if is_cancelled():
+                raise
+            error = ControllerError(
+                f"source {name!r} was cancelled, but not by the controller: something that it awaited was cancelled"
+            )
+            _log.exception("source %r of %s failed, so the controller stops: %s", name, self._name, error)
+            raise error from cancellation
+        except Exception as error:
+            _log.exception("source %r of %s failed, so the controller stops: %s", name, self._name, describe(error))
+            raise
+        _log.info("source %r of %s has ended and enqueues no more keys", name, self._name)
 
 
-def _metadata_document(gvk: GroupVersionKind, obj: CachedObject) -> dict[str, Any]:
-    metadata = {
-        "name": obj.name,
-        "namespace": obj.namespace,
-        "uid": obj.uid,
-        "resourceVersion": str(obj.version),
-        "labels": dict(obj.labels),
-        "annotations": dict(obj.annotations),
-        "ownerReferences": msgspec.to_builtins(obj.owner_references),
-    }
-    present = {key: value for key, value in metadata.items() if value}
-    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}
+def _name_of(source: SourceLike) -> str:
+    return str(getattr(source, "name", None) or getattr(source, "__name__", None) or type(source).__name__)
 
 
-def _is_other_object(event: CacheEvent) -> bool:
-    return event.old is not None and event.new is not None and event.old.uid != event.new.uid
+def _key_of(item: object) -> list[Request]:
+    return [item if isinstance(item, Request) else request_of(to_document(item))]
 
 
-def _objects(event: CacheEvent) -> list[CachedObject]:
-    objects = (event.new,) if event.type is EventType.RESYNC else (event.old, event.new)
-    return [obj for obj in objects if obj is not None]
-
-
-def _is_async(mapper: object) -> bool:
-    return inspect.iscoroutinefunction(mapper) or inspect.iscoroutinefunction(getattr(mapper, "__call__", None))  # noqa: B004 - objects with an async __call__
+async def _items_of(queue: asyncio.Queue[Any]) -> AsyncIterator[Any]:
+    while True:
+        yield await queue.get()

@@ -1,8 +1,8 @@
-"""Say which objects beside the primary ones wake a controller, and which keys they wake.
+"""Watches: which other kinds wake a controller, and the mappers from their objects to the keys to enqueue.
 
-A mapper turns a watched object into requests. `controller_owner` and `every_owner` read the owner references and need
-not decode the object; any other mapper is a function of the object, plain or ``async``. Both the old and the new object
-of an update are mapped, so that who was left is woken as well as who was joined.
+A mapper turns a watched object into requests. `controller_owner` and `every_owner` read the owner references and do not
+decode the object; any other mapper is a function of the object, plain or ``async``. Both the old and the new object of
+an update are mapped, so that keys which the old object named are enqueued too.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from reconciler.cache import CachedObject, CacheEvent
 from reconciler.meta import Request, ResourceType
 from reconciler.objects import KindLike
 
-__all__ = ["Mapper", "OwnerMapper", "Watch", "check_requests", "controller_owner", "every_owner"]
+__all__ = ["EventFilter", "Mapper", "OwnerMapper", "Watch", "check_requests", "controller_owner", "every_owner"]
+
+EventFilter = Callable[[CacheEvent], bool]
+"""Returns whether an event matters; a `Predicate` is one."""
 
 Mapper = Callable[[Any], Iterable[Request] | Awaitable[Iterable[Request]]]
-"""Returns the keys to wake for an object of the watched kind: an instance of the Resource class, or an Unstructured."""
+"""Returns the keys to enqueue for an object of the watched kind: an instance of its class, or an Unstructured."""
 
 
 class OwnerMapper:
-    """Wake the owners of an object that are of the controller's kind.
+    """A mapper to the owners of an object that are of the controller's kind.
 
-    The version of the owner's API is not compared: references keep the one they were written with.
+    The API version of the owner is not compared, because owner references keep the one they were written with.
 
     Args:
         every: all owners of the kind, or only the one that is marked as controller.
@@ -49,54 +52,59 @@ class OwnerMapper:
 
 
 controller_owner = OwnerMapper(every=False)
-"""Wake the owner that is marked as controller: what ``owns=`` does."""
+"""Maps an object to the owner that is marked as controller; the mapper of ``owns=``."""
 
 every_owner = OwnerMapper(every=True)
-"""Wake every owner of the controller's kind, marked as controller or not."""
+"""Maps an object to every owner of the controller's kind, marked as controller or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Wake the controller for changes of another kind.
+    """A watch on another kind whose changes enqueue keys of the controller.
 
     Attributes:
         kind: ``"v1/ConfigMap"``, a GroupVersionKind or a Resource class.
-        mapper: from an object to the keys to wake. None: the key of the same name and namespace. A plain function is
+        mapper: from an object to the keys to enqueue. None: the key of the same name and namespace. A plain function is
             called on the event loop and must be quick: while it blocks, the process stands still. An ``async`` one may
             read through the client and is called for ten objects at a time. Either is called again when it fails, with
             backoff from 0.1 s to 60 s. An object that it has failed on for ten minutes is given up until it changes.
-            It gets an object that does not fit its class as far as that can be read; see `Resource.from_dict`.
+            An object that does not fit its class is read leniently; see `Resource.from_dict`.
         mapper_timeout: seconds for a call of an ``async`` mapper, after which it is cancelled and counts as failed.
             Default 30.
-        predicates: each gets the `CacheEvent` and says whether it matters; all must. Default: everything matters.
-        metadata_only: fetch and hold no spec, status or data, which saves most of the memory. The mapper gets an
-            Unstructured with the metadata, and the kind cannot be read from the cache by it. Default False.
+        predicates: each gets the `CacheEvent` and returns whether it matters; all must. Default: every event matters.
+        metadata_only: fetch and store no spec, status or data, which saves most of the memory. The mapper gets an
+            Unstructured with the metadata, and the watch does not make the kind readable from the cache. Default False.
     """
 
     kind: KindLike
     _: KW_ONLY
     mapper: Mapper | OwnerMapper | None = None
     mapper_timeout: float = 30.0
-    predicates: Sequence[Callable[[CacheEvent], bool]] = ()
+    predicates: Sequence[EventFilter] = ()
     metadata_only: bool = False
 
 
-def check_requests(requests: object, primary: ResourceType, *, who: str = "a mapper") -> list[Request]:
-    """Return what a mapper, or whoever else, gave, each once.
+def check_requests(requests: object, primary: ResourceType, *, giver: str = "a mapper") -> list[Request]:
+    """Return the distinct requests that a mapper or a source gave.
+
+    Args:
+        requests: what it gave.
+        primary: the controller's kind.
+        giver: who gave them, for error messages.
 
     Raises:
-        TypeError: it gave something else than requests.
-        ValueError: a request has a namespace and the primary kind none, or the other way round.
+        TypeError: it is not an iterable of requests.
+        ValueError: a request has a namespace although the primary kind is cluster-scoped, or the other way round.
     """
     if isinstance(requests, (str, Request)) or not isinstance(requests, Iterable):
-        raise TypeError(f"{who} returns an iterable of Request(name, namespace), not {type(requests).__name__}")
+        raise TypeError(f"{giver} must return an iterable of Request(name, namespace), not {type(requests).__name__}")
     found = list(requests)
     for request in found:
         if not isinstance(request, Request):
-            raise TypeError(f"{who} gives Request(name, namespace), not {type(request).__name__}")
+            raise TypeError(f"{giver} must give Request(name, namespace), not {type(request).__name__}")
         if bool(request.namespace) != primary.namespaced:
             raise ValueError(
-                f"{who} gave {request!r}, but objects of kind {primary.gvk.kind} "
-                + ("live in namespaces" if primary.namespaced else "have no namespace")
+                f"{giver} gave {request!r}, but {primary.gvk.kind} is "
+                + ("namespaced" if primary.namespaced else "cluster-scoped")
             )
     return list(dict.fromkeys(found))

@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from reconciler.backoff import obey, wait_asked_by
+from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
 from reconciler.errors import AlreadyExists, APIError, Conflict, NotFound, TransportError
@@ -207,7 +207,7 @@ class Elector:
                 self._asked = 0.0
             except _FAILURES as error:
                 failure = str(error) or "no answer"
-                self._asked = obey(wait_asked_by(error), self._rng)
+                self._asked = retry_after_delay(longest_retry_after(error), self._rng)
                 _log.warning("lease %s not renewed, %.1f s left: %s", self._where, left, failure)
 
     def _lost(self, why: str) -> LeadershipLost:
@@ -227,7 +227,7 @@ class Elector:
             leads = False  # somebody else was faster; the next look shows who
         except _FAILURES as error:
             leads = False
-            self._asked = obey(wait_asked_by(error), self._rng)
+            self._asked = retry_after_delay(longest_retry_after(error), self._rng)
             _log.warning("cannot become leader yet, lease %s: %s", self._where, str(error) or "no answer in time")
         self._under_way = False
         return leads

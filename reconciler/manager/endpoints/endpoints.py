@@ -100,7 +100,7 @@ def _controller(controller: Controller, query: dict[str, str], limit: int, clock
         "name": controller.name,
         "ready": statistics.queue.ready,
         "waiting": statistics.queue.waiting,
-        "in_hand": statistics.queue.in_hand,
+        "in_hand": statistics.queue.in_progress,
         "unsaved_statuses": msgspec.to_builtins(statistics.unsaved),
         "keys": [_key(explanation, clock) for explanation in told],
         "keys_left_out": max(0, len(keys) - limit),
@@ -115,8 +115,8 @@ def _is_asked_for(key: Request, query: dict[str, str]) -> bool:
 
 def _urgency(explanation: Explanation[Request]) -> tuple[float, float]:
     """Sort what is in hand first, the oldest first; then what is ready; then what waits, the nearest first."""
-    if explanation.in_hand is not None:
-        return 0.0, -explanation.in_hand
+    if explanation.in_progress is not None:
+        return 0.0, -explanation.in_progress
     if explanation.ready is not None:
         return 1.0, -explanation.ready
     return 2.0, explanation.due or 0.0
@@ -127,8 +127,8 @@ def _key(explanation: Explanation[Request], clock: Clock) -> dict[str, Any]:
     fields = {
         "namespace": explanation.key.namespace,
         "name": explanation.key.name,
-        "in_hand_seconds": explanation.in_hand,
-        "run_reasons": sorted(explanation.run_reasons) or None,
+        "in_hand_seconds": explanation.in_progress,
+        "run_reasons": sorted(explanation.current_reasons) or None,
         "ready_seconds": explanation.ready,
         "due_in_seconds": due,
         "due": None if due is None else format_micro_time(clock.now() + timedelta(seconds=due)),

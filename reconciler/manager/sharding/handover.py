@@ -54,7 +54,7 @@ class Held:
         counters: count what is let go.
     """
 
-    shared = True
+    sharded = True
 
     def __init__(self, controller: str, kind: KindLike, client: CachedClient, counters: ShardCounters) -> None:
         self._controller = controller
@@ -67,15 +67,15 @@ class Held:
         """What the handover must be allowed to do."""
         return ()
 
-    def owns(self, labels: Mapping[str, str], /) -> bool:  # noqa: ARG002 - a uid stays, and its hash with it
+    def matches(self, labels: Mapping[str, str], /) -> bool:  # noqa: ARG002 - a uid stays, and its hash with it
         """Return whether an object with these labels belongs to this replica."""
         return True
 
-    def insists(self, cached: CachedObject, /) -> bool:  # noqa: ARG002 - nothing is handed over
+    def must_drain(self, cached: CachedObject, /) -> bool:  # noqa: ARG002 - nothing is handed over
         """Return whether the object must be handed over."""
         return False
 
-    async def admits(self, request: Request, /) -> bool:
+    async def may_reconcile(self, request: Request, /) -> bool:
         """Say whether the cache holds the object."""
         return await self._held(request) is not None
 
@@ -117,22 +117,22 @@ class Ours(Held):
         """What the handover must be allowed to do."""
         return (Permission(self._kind, "patch"),)
 
-    def owns(self, labels: Mapping[str, str], /) -> bool:
+    def matches(self, labels: Mapping[str, str], /) -> bool:
         """Return whether an object with these labels belongs to this replica."""
         return labels.get(self._labels.shard) == self._name
 
-    def insists(self, cached: CachedObject, /) -> bool:
+    def must_drain(self, cached: CachedObject, /) -> bool:
         """Return whether the object must be handed over."""
         return self._labels.drain in cached.labels
 
-    async def admits(self, request: Request, /) -> bool:
+    async def may_reconcile(self, request: Request, /) -> bool:
         """Say whether the object is this shard's, and not to be drained; if it is, hand it over."""
         cached = await self._held(request)
         if cached is None:
             return False
         labels, version = cached.labels, str(cached.version)
         for attempts_left in reversed(range(_ATTEMPTS)):
-            if not self.owns(labels):
+            if not self.matches(labels):
                 self._counters.leave(self._controller)
                 return False
             if self._labels.drain not in labels:

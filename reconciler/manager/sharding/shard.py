@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from reconciler.cache import CachedClient, HashRange, Partition
-from reconciler.controller import Responsibility, Watch
+from reconciler.controller import ShardFilter, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election.options import LeaderElection, lease_namespace
 from reconciler.manager.sharding.handover import Held, Labels, Ours
@@ -48,7 +48,7 @@ class Shard(Protocol):
 
     def responsibility(
         self, name: str, kind: KindLike | None, watched: Sequence[KindLike | Watch], client: CachedClient, /
-    ) -> Responsibility | None:
+    ) -> ShardFilter | None:
         """Return what a controller is to ask; None for one that need not, or whose kind is not known.
 
         Args:
@@ -115,7 +115,7 @@ class Everything:
         """Return None."""
         return None
 
-    def responsibility(self, *_: object) -> Responsibility | None:
+    def responsibility(self, *_: object) -> ShardFilter | None:
         """Return None."""
         return None
 
@@ -150,7 +150,7 @@ class RingShard:
 
     def responsibility(
         self, name: str, kind: KindLike | None, _: Sequence[KindLike | Watch], client: CachedClient, /
-    ) -> Responsibility | None:
+    ) -> ShardFilter | None:
         """Return what reads the labels and acknowledges drains."""
         if kind is None:
             return None
@@ -186,7 +186,7 @@ class IndexShard:
 
     def responsibility(
         self, name: str, kind: KindLike | None, watched: Sequence[KindLike | Watch], client: CachedClient, /
-    ) -> Responsibility | None:
+    ) -> ShardFilter | None:
         """Return what looks into the cache."""
         if kind is None:
             return None

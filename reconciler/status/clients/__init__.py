@@ -1,1 +1,1 @@
-"""Status writers for other clients: kubernetes, kubernetes_asyncio, kopf."""
+"""Status writers for the clients that a batcher accepts."""

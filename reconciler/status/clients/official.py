@@ -1,26 +1,43 @@
-"""Form the requests for an official client, and read its answers: what blocking and asynchronous writers share."""
+"""Status writers over the official clients: ``kubernetes`` (blocking), ``kubernetes_asyncio`` and ``kubernetes.aio``.
+
+None of them is imported here.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import msgspec
 
 from reconciler.clock import current_clock
-from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown, error_from_response
+from reconciler.errors import (
+    ConfigurationError,
+    NotSent,
+    OutcomeUnknown,
+    TransportError,
+    error_from_response,
+    error_text,
+)
 from reconciler.http import parse_retry_after
 from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of
-from reconciler.status.record.documents import document_of, is_kind, kind_of
+from reconciler.status.record.conversion import document_of, is_kind, kind_of
 from reconciler.status.writer import Strategy
 
-__all__ = ["AUTH", "CONTENT_TYPES", "OfficialWriter", "Requests", "not_sent_yet", "read_answer"]
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
+
+__all__ = ["AsyncioClientWriter", "BlockingClientWriter", "ObjectEndpoint", "OfficialWriter", "read_answer"]
 
 AUTH = ["BearerToken"]
-"""What the generated clients call their one way to authenticate by header."""
+"""The generated clients' name for their only authentication by header."""
 
 CONTENT_TYPES: Mapping[Strategy, str] = {
     "merge": "application/merge-patch+json",
@@ -29,19 +46,19 @@ CONTENT_TYPES: Mapping[Strategy, str] = {
 
 MAX_KINDS = 256
 
-_plurals: OrderedDict[Hashable, ResourceType] = OrderedDict()
+_served: OrderedDict[Hashable, ResourceType] = OrderedDict()
 _lock = threading.Lock()
 
 
-class Requests:
-    """Know paths and parameters of the requests for one object.
+class ObjectEndpoint:
+    """The paths and parameters of the requests for one object.
 
     Args:
-        host: the server's URL; what discovery answers is remembered for it.
+        host: the server's URL, which discovered kinds are remembered for.
         obj_or_kind: the object, or its kind.
         name: the object's name, with a kind.
         namespace: its namespace, with a kind.
-        field_manager: under which name writes are recorded.
+        field_manager: the name that writes are recorded under.
     """
 
     def __init__(
@@ -52,7 +69,7 @@ class Requests:
             self.request = Request(name or "", namespace)
         else:
             document = document_of(obj_or_kind)
-            self.gvk = _kind_in(document)
+            self.gvk = _gvk_in(document)
             self.request = request_of(document)
         self._key: Hashable = (host, self.gvk)
         self._field_manager = field_manager
@@ -62,16 +79,16 @@ class Requests:
 
     @property
     def discovery_path(self) -> str:
-        """Return where the server lists the kinds of this one's group and version."""
+        """Return the path where the server lists the kinds of this group and version."""
         return self.gvk.path
 
     def served(self) -> ResourceType | None:
-        """Return how the kind is served, if that is known."""
+        """Return how the kind is served; None if that is not known."""
         with _lock:
-            return self._declared or _plurals.get(self._key)
+            return self._declared or _served.get(self._key)
 
     def learn(self, discovered: Mapping[str, Any]) -> ResourceType:
-        """Take how the kind is served out of what discovery answered.
+        """Return how the kind is served according to a discovery answer, and remember it.
 
         Raises:
             ConfigurationError: the server does not serve the kind.
@@ -80,9 +97,9 @@ class Requests:
             if entry.get("kind") == self.gvk.kind and "/" not in entry.get("name", "/"):
                 found = ResourceType(self.gvk, str(entry["name"]), bool(entry.get("namespaced")))
                 with _lock:
-                    _plurals[self._key] = found
-                    while len(_plurals) > MAX_KINDS:
-                        _plurals.popitem(last=False)
+                    _served[self._key] = found
+                    while len(_served) > MAX_KINDS:
+                        _served.popitem(last=False)
                 return found
         raise ConfigurationError(f"the server does not serve {self.gvk}: install its CRD, and check the kind's name")
 
@@ -90,7 +107,7 @@ class Requests:
         """Return the path of the object or its subresource.
 
         Raises:
-            ConfigurationError: the kind is namespaced, and there is no namespace.
+            ConfigurationError: the kind is namespaced, and no namespace was given.
             ValueError: a name is not valid.
         """
         if not self.request.namespace and served.namespaced:
@@ -106,23 +123,23 @@ class Requests:
 
 
 class OfficialWriter:
-    """Be what a writer over an ApiClient is, whichever way its requests are sent.
+    """The common part of the writers over an ApiClient.
 
     Args:
         api_client: the ApiClient; its authentication, proxy and TLS settings are used.
-        requests: what to ask for.
-        field_manager: under which name writes are recorded.
+        endpoint: the object.
+        field_manager: the name that writes are recorded under.
         timeout: seconds for one request, unless the batcher sets fewer.
 
     Attributes:
-        former_field_manager: the name that earlier releases used in its place; ``""`` if there was none.
+        former_field_manager: the name that earlier releases used instead; ``""`` if there was none.
         request_timeout: seconds that the next call of `read` or `write` may take.
         warnings: the ``Warning`` headers of the last answer.
     """
 
-    def __init__(self, api_client: Any, requests: Requests, *, field_manager: str, timeout: float) -> None:
+    def __init__(self, api_client: Any, endpoint: ObjectEndpoint, *, field_manager: str, timeout: float) -> None:
         self._api_client = api_client
-        self._requests = requests
+        self._endpoint = endpoint
         self.request_timeout = timeout
         self.field_manager = field_manager
         self.former_field_manager = ""
@@ -131,28 +148,213 @@ class OfficialWriter:
     @property
     def gvk(self) -> GroupVersionKind:
         """Return the object's kind."""
-        return self._requests.gvk
+        return self._endpoint.gvk
 
     @property
     def request(self) -> Request:
         """Return the object's name and namespace."""
-        return self._requests.request
+        return self._endpoint.request
 
     @property
     def client(self) -> object:
-        """Return what names server and credentials: a program may make an ApiClient of it for each object."""
+        """Return what identifies server and credentials: a program may create an ApiClient from it for each object."""
         configuration: object = self._api_client.configuration
         return configuration
 
     @property
     def identity(self) -> Hashable:
-        """Return what names server, client and field manager."""
+        """Return what identifies server, client and field manager."""
         return self._api_client.configuration.host, id(self._api_client), self.field_manager
 
 
+class AsyncioClientWriter(OfficialWriter):
+    """A `StatusWriter` over an ApiClient that uses aiohttp: kubernetes_asyncio or kubernetes.aio.
+
+    A PATCH is sent once: aiohttp repeats only idempotent methods, and so does kubernetes.aio.
+    """
+
+    async def read(self) -> JSONObject:
+        """Return the whole object by a consistent GET. Cancellation has no effect on the server.
+
+        Raises:
+            APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
+            ConfigurationError: the server does not serve the kind.
+        """
+        return await self._send("GET", self._endpoint.path(await self._discover()))
+
+    async def write(
+        self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
+    ) -> JSONObject:
+        """Send a body once. A cancelled call may have been executed.
+
+        Raises:
+            APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
+            ConfigurationError: the server does not serve the kind.
+        """
+        with _before_the_write():
+            served = await self._discover()
+        return await self._send(
+            "PATCH",
+            self._endpoint.path(served, subresource),
+            query=self._endpoint.query(strategy),
+            headers={"Content-Type": CONTENT_TYPES[strategy]},
+            body=body,
+        )
+
+    async def _discover(self) -> ResourceType:
+        served = self._endpoint.served()
+        return served or self._endpoint.learn(await self._send("GET", self._endpoint.discovery_path))
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        body: JSONObject | None = None,
+    ) -> JSONObject:
+        arguments = {
+            "query_params": list(query),
+            "header_params": {"Accept": "application/json", **(headers or {})},
+            "body": body,
+            "auth_settings": AUTH,
+        }
+        try:
+            async with asyncio.timeout(self.request_timeout):
+                status, answer_headers, content = await self._call(method, path, arguments)
+        except Exception as error:
+            transport_error = _from_aiohttp(f"{method} {path}", error)
+            if transport_error is None:
+                raise
+            raise transport_error from error
+        document, self.warnings = read_answer(f"{method} {path}", status, answer_headers.items(), content)
+        return document
+
+    async def _call(self, method: str, path: str, arguments: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+        """Make a raw request; the two clients differ in how that is done."""
+        api_client = self._api_client
+        if hasattr(api_client, "param_serialize"):
+            response = await api_client.call_api(*await api_client.param_serialize(method, path, **arguments))
+        else:
+            response = await api_client.call_api(path, method, **arguments, _preload_content=False)
+        return response.status, response.headers, await response.read()
+
+
+class BlockingClientWriter(OfficialWriter):
+    """A `SyncStatusWriter` over an ApiClient that uses urllib3: kubernetes.
+
+    Each request is sent once, whatever retries the client is configured with: it goes directly to the connection pool,
+    with retries disabled. ``request_timeout`` covers the connect and the wait for the answer.
+    """
+
+    _MIN_TIMEOUT = 0.001
+    """Seconds; urllib3 refuses a timeout of 0."""
+
+    def read(self) -> JSONObject:
+        """Return the whole object by a consistent GET.
+
+        Raises:
+            APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
+            ConfigurationError: the server does not serve the kind.
+        """
+        return self._send("GET", self._endpoint.path(self._discover()))
+
+    def write(
+        self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
+    ) -> JSONObject:
+        """Send a body once.
+
+        Raises:
+            APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
+            ConfigurationError: the server does not serve the kind.
+        """
+        with _before_the_write():
+            served = self._discover()
+        return self._send(
+            "PATCH",
+            self._endpoint.path(served, subresource),
+            query=self._endpoint.query(strategy),
+            headers={"Content-Type": CONTENT_TYPES[strategy]},
+            body=msgspec.json.encode(body),
+        )
+
+    def _discover(self) -> ResourceType:
+        served = self._endpoint.served()
+        return served or self._endpoint.learn(self._send("GET", self._endpoint.discovery_path))
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> JSONObject:
+        url, all_headers = self._address(method, path, query, {"Accept": "application/json", **(headers or {})})
+        timeout = sys.modules["urllib3"].Timeout(total=max(self.request_timeout, self._MIN_TIMEOUT))
+        began = current_clock().monotonic()
+        try:
+            response = self._api_client.rest_client.pool_manager.request(
+                method, url, body=body, headers=all_headers, timeout=timeout, retries=False
+            )
+        except Exception as error:
+            transport_error = _from_urllib3(f"{method} {path}", error)
+            if transport_error is None:
+                raise
+            raise transport_error from error
+        finally:
+            self.request_timeout -= current_clock().monotonic() - began
+        answer_headers = response.headers.items()
+        document, self.warnings = read_answer(f"{method} {path}", response.status, answer_headers, response.data)
+        return document
+
+    def _address(
+        self, method: str, path: str, query: Sequence[tuple[str, str]], headers: dict[str, str]
+    ) -> tuple[str, Mapping[str, str]]:
+        """Return the URL, and the headers with the client's own and its credentials."""
+        client, parameters = self._api_client, list(query)
+        if hasattr(client, "param_serialize"):
+            _, url, headers, *_ = client.param_serialize(
+                method, path, query_params=parameters, header_params=headers, auth_settings=AUTH
+            )
+            return url, headers
+        headers = {**client.default_headers, **headers}
+        client.update_params_for_auth(headers, parameters, AUTH)
+        return f"{client.configuration.host}{path}" + (f"?{urlencode(parameters)}" if parameters else ""), headers
+
+
+_AIOHTTP_NOT_SENT = {"ClientConnectorError", "ClientConnectorCertificateError", "ConnectionTimeoutError"}
+"""Raised before anything of the request was sent. aiohttp's other errors may come later."""
+
+_URLLIB3_NOT_SENT = {"NewConnectionError", "ConnectTimeoutError"}
+
+
+def _from_aiohttp(request: str, error: Exception) -> TransportError | None:
+    """Return what an error means for the request; None if it is not a network error."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & _AIOHTTP_NOT_SENT:
+        return NotSent(f"{request}: {error_text(error)}")
+    if isinstance(error, OSError) or "ClientError" in names:
+        return OutcomeUnknown(f"{request}: {type(error).__name__}: {error_text(error)}")
+    return None
+
+
+def _from_urllib3(request: str, error: Exception) -> TransportError | None:
+    """Return what an error means for the request; None if it is not a network error."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    bad_certificate = any(isinstance(argument, ssl.SSLCertVerificationError) for argument in error.args)
+    if names & _URLLIB3_NOT_SENT or bad_certificate:
+        return NotSent(f"{request}: {error_text(error)}")
+    if isinstance(error, OSError) or "HTTPError" in names:
+        return OutcomeUnknown(f"{request}: {type(error).__name__}: {error_text(error)}")
+    return None
+
+
 @contextmanager
-def not_sent_yet() -> Iterator[None]:
-    """Report a failure of what precedes a write as `NotSent`: the write itself was not begun."""
+def _before_the_write() -> Iterator[None]:
+    """Report a failure before a write as `NotSent`: the write itself was not started."""
     try:
         yield
     except OutcomeUnknown as error:
@@ -161,14 +363,14 @@ def not_sent_yet() -> Iterator[None]:
 
 def read_answer(
     request: str, status: int, headers: Iterable[tuple[str, str]], body: bytes
-) -> tuple[dict[str, Any], Sequence[str]]:
+) -> tuple[JSONObject, Sequence[str]]:
     """Return the object and the ``Warning`` headers of an answer.
 
     Args:
         request: verb and path, for errors.
         status: the status code.
-        headers: names in any case; a name may come several times.
-        body: as it came.
+        headers: names in any case; a name may occur several times.
+        body: as received.
 
     Raises:
         APIError: the server's failure, typed.
@@ -190,7 +392,7 @@ def read_answer(
     )
 
 
-def _kind_in(document: Mapping[str, Any]) -> GroupVersionKind:
+def _gvk_in(document: Mapping[str, Any]) -> GroupVersionKind:
     try:
         return gvk_of(document)
     except ValueError as error:

@@ -1,1 +1,1 @@
-"""The write at the end of a batch: a sans-I/O core, conflict replay, drivers."""
+"""The flush: computing the new status, sending it, and deciding what an outcome means."""

@@ -1,159 +1,240 @@
-"""Make the requests of one flush, within their number, and say what went wrong with them."""
+"""The requests of one flush: bounded in number, with pauses in between, and the errors that they end in."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import Any
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from reconciler.backoff import obey
+import msgspec
+
+from reconciler.backoff import retry_after_delay
 from reconciler.errors import (
     APIError,
     Conflict,
+    Forbidden,
+    Invalid,
     NotFound,
     NotServed,
+    RequestTooLarge,
     ServerError,
     TooManyRequests,
     TransportError,
+    Unauthorized,
 )
-from reconciler.status.errors import StatusConflict, StatusError, StatusOutcomeUnknown, StatusUnavailable
-from reconciler.status.flush.desired import Wish
-from reconciler.status.flush.effects import BACKOFF, Effect, Policy, Read, Sleep, Target, Write
-from reconciler.status.flush.refusals import refusal
-from reconciler.status.record.mutations import Mutation
+from reconciler.status.errors import (
+    StatusConflict,
+    StatusError,
+    StatusInvalid,
+    StatusOutcomeUnknown,
+    StatusRejected,
+    StatusTooLarge,
+    StatusUnavailable,
+)
+from reconciler.status.flush.effects import Effect, Read, Sleep, Target, Write
+from reconciler.status.options import BACKOFF, Policy
 
-__all__ = ["Attempts"]
+if TYPE_CHECKING:
+    from reconciler.status.flush.desired import DesiredStatus
+    from reconciler.status.record.mutations import Mutation
+    from reconciler.wire import JSONObject
 
-_MAY_COUNT_TWICE = "Repeating it could count twice."
+__all__ = ["Attempts", "is_final"]
+
+NO_REPLAY = "a checkpoint does not replay"
+
+_FINAL_MESSAGES = (
+    "request is too large",
+    "failed to create typed patch object",
+    "field not declared in schema",
+    "strconv.ParseUint",
+)
+"""In 5xx answers that mean that nothing was stored, and that a retry gets the same answer (seen on kube-apiserver
+1.36)."""
+
+_MAX_SIZES = 3
+
+
+def is_final(error: ServerError) -> bool:
+    """Return whether a 5xx is in fact a refusal, which a retry cannot change."""
+    return any(text in error.message for text in _FINAL_MESSAGES)
 
 
 class Attempts:
-    """Count the requests of one flush, pause between them, and name its failure.
+    """The requests of one flush, and the errors that it can end in.
 
     Args:
         target: the object and the client.
         policy: how to send.
         counts: counters to add to.
-        mutations: what the flush is to write, for errors.
+        mutations: what the flush must write.
+
+    Attributes:
+        mutations: what is still to write; named in errors.
+        uncertain: whether a write of this flush ended with an unknown outcome that has not been resolved since.
+        last: the last failure.
     """
 
     def __init__(self, target: Target, policy: Policy, counts: dict[str, int], mutations: Sequence[Mutation]) -> None:
         self.mutations = tuple(mutations)
+        self.uncertain = False
+        self.last: Exception | None = None
         self._target = target
         self._policy = policy
         self._counts = counts
         self._writes = 0
         self._reads = 0
-        self._uncertain = False  # a send of this flush ended unknown
         self._in_flight = False
-        self._last: Exception | None = None
-        self._subresource = self._first_subresource()
-
-    def abandoned(self) -> StatusError:
-        """Return the error for a flush whose time is up."""
-        if self._is_unknown:
-            return self._unknown("no answer came in time")
-        return self._unavailable("in time")
-
-    def may_repeat(self, mutation: Mutation) -> bool:
-        """Say whether a later flush may apply a mutation of this one without counting it twice."""
-        return mutation.may_be_repeated() or not self._is_unknown
 
     @property
-    def _is_unknown(self) -> bool:
-        return self._in_flight or self._uncertain
+    def is_unknown(self) -> bool:
+        """Return whether a write may have been applied without an answer."""
+        return self._in_flight or self.uncertain
 
-    def _first_subresource(self) -> str | None:
-        if self._policy.subresource != "auto":
-            return self._policy.subresource
-        return None if self._target.memory.lacks_subresource(self._target.gvk) else "status"
+    @property
+    def can_write(self) -> bool:
+        """Return whether another write is allowed."""
+        return self._writes < self._policy.limit
 
-    def _write(self, wish: Wish) -> Generator[Effect, Any, dict[str, Any]]:
-        if self._writes >= self._policy.limit:
-            raise self._exhausted()
+    def may_repeat(self, mutation: Mutation) -> bool:
+        """Return whether a later flush may apply a mutation of this one without counting it twice."""
+        return mutation.may_be_repeated() or not self.is_unknown
+
+    # Requests.
+
+    def write(self, desired: DesiredStatus) -> Generator[Effect, Any, JSONObject]:
+        """Send the body of a desired status once, and return the answer."""
+        if not self.can_write:
+            raise self.exhausted()
         self._writes += 1
         self._counts["attempts"] += 1
         self._in_flight = True
+        subresource = None if desired.to_main else self._policy.subresource
         try:
-            answer: dict[str, Any] = yield Write(wish.body, wish.strategy, None if wish.to_main else self._subresource)
-        except Exception:  # and no other: what closes or cancels this generator leaves the request in flight
+            answer: JSONObject = yield Write(desired.body, desired.strategy, subresource)
+        except Exception:  # only these: closing or cancelling this generator leaves the request in flight
             self._in_flight = False
             raise
         self._in_flight = False
         return answer
 
-    def _read(self, wish: Wish) -> Generator[Effect, Any, dict[str, Any] | None]:
-        """Read the object; None when it is not there."""
+    def read(self, desired: DesiredStatus) -> Generator[Effect, Any, JSONObject | None]:
+        """Read the object, with retries; None if it does not exist."""
         while self._reads < self._policy.limit:
             self._reads += 1
             self._counts["reads"] += 1
             try:
-                document: dict[str, Any] = yield Read()
+                document: JSONObject = yield Read()
             except NotServed as error:
-                raise self._refused(wish, error, reading=True) from error
+                raise self.refused(desired, error, reading=True) from error
             except NotFound:
                 return None
             except (TransportError, ServerError, TooManyRequests, OSError) as error:
-                self._last = error
-                yield from self._pause(error)
+                self.last = error
+                yield from self.pause(error)
             except APIError as error:
-                if self._uncertain:
-                    raise self._unknown("it could not be read back") from error
-                raise self._refused(wish, error, reading=True) from error
+                if self.uncertain:
+                    raise self.unknown("it could not be read back") from error
+                raise self.refused(desired, error, reading=True) from error
             else:
                 return document
-        raise self._exhausted()
+        raise self.exhausted()
 
-    def _pause(self, error: Exception) -> Generator[Effect, Any, None]:
+    def pause(self, error: Exception) -> Generator[Effect, Any, None]:
+        """Wait before the next request."""
         delay = self._policy.backoff.delay(max(self._writes, self._reads) - 1, self._policy.rng)
         wanted = getattr(error, "retry_after", None) or 0.0
-        # A server that sheds load is obeyed. After a failure the read back is due soon: the outcome hangs on it.
+        # A Retry-After of a server that sheds load is obeyed. After any other failure it is capped, because the outcome
+        # is read back next and everything depends on it.
         yield Sleep(max(delay, wanted if isinstance(error, TooManyRequests) else min(wanted, BACKOFF.maximum)))
 
-    def _heed(self, error: Exception) -> Generator[Effect, Any, None]:
-        """Wait as long as the server asked to when it failed, before a write that may be repeated is."""
-        asked = obey(getattr(error, "retry_after", None), self._policy.rng)
-        if asked > BACKOFF.maximum:
-            yield Sleep(asked)
+    def obey_retry_after(self, error: Exception) -> Generator[Effect, Any, None]:
+        """Wait as long as the server requested when it failed, before the write is repeated."""
+        requested = retry_after_delay(getattr(error, "retry_after", None), self._policy.rng)
+        if requested > BACKOFF.maximum:
+            yield Sleep(requested)
 
-    def _refused(self, wish: Wish, error: APIError, *, reading: bool = False) -> StatusError:
-        if self._uncertain and not all(map(self.may_repeat, self.mutations)):
-            # What must not be repeated is not kept for the next reconcile either, so the caller has to know.
-            return self._unknown("an earlier request may still be applied, and its repetition was refused")
-        verb = "get" if reading else "update" if wish.strategy == "update" else "patch"
-        main = reading or wish.to_main or self._subresource is None
-        what = "the main resource" if main else f"the {self._subresource} subresource"
-        return refusal(error, str(self._target), wish.computed, self.mutations, need=f"{verb} {what}")
+    # Errors.
 
-    def _conflict(self, why: str) -> StatusConflict:
+    def abandoned(self) -> StatusError:
+        """Return the error of a flush whose time is up."""
+        if self.is_unknown:
+            return self.unknown("no answer came in time")
+        return self._unavailable("in time")
+
+    def exhausted(self) -> StatusError:
+        """Return the error of a flush that has used all its requests."""
+        tries = f"after {self._writes} writes and {self._reads} reads"
+        if self.uncertain:
+            return self.unknown(f"no usable answer {tries}")
+        if isinstance(self.last, Conflict):
+            return self.conflict(f"again each time, {tries}")
+        return self._unavailable(tries)
+
+    def conflict(self, why: str = NO_REPLAY) -> StatusConflict:
+        """Return the error for an object that is newer."""
         return StatusConflict(
             f"{self._target} was changed by another writer after it was read, and {why}.", unsaved=self.mutations
         )
 
-    def _unknown(self, why: str) -> StatusOutcomeUnknown:
+    def unknown(self, why: str) -> StatusOutcomeUnknown:
+        """Return the error for a write whose outcome stays unknown."""
+        harmless = all(map(self.may_repeat, self.mutations))
         error = StatusOutcomeUnknown(
-            f"whether the status of {self._target} was written cannot be told: {why} ({self._why()}). "
-            + ("Repeating it is harmless." if all(map(self.may_repeat, self.mutations)) else _MAY_COUNT_TWICE),
+            f"it is unknown whether the status of {self._target} was written: {why} ({self._why()}). "
+            + ("Repeating it is harmless." if harmless else "Repeating it could count twice."),
             unsaved=self.mutations,
         )
-        error.retry_after = getattr(self._last, "retry_after", None)
+        error.retry_after = getattr(self.last, "retry_after", None)
         return error
 
-    def _exhausted(self) -> StatusError:
-        tries = f"after {self._writes} writes and {self._reads} reads"
-        if self._uncertain:
-            return self._unknown(f"no usable answer {tries}")
-        if isinstance(self._last, Conflict):
-            return self._conflict(f"again each time, {tries}")
-        return self._unavailable(tries)
+    def refused(self, desired: DesiredStatus, error: APIError, *, reading: bool = False) -> StatusError:
+        """Return the error for a request that the server refused."""
+        if self.uncertain and not all(map(self.may_repeat, self.mutations)):
+            # What must not be repeated is not kept for the next reconcile either, so the caller must know.
+            return self.unknown("an earlier request may still be applied, and its repetition was refused")
+        verb = "get" if reading else "update" if desired.strategy == "update" else "patch"
+        main = reading or desired.to_main or self._policy.subresource is None
+        need = f"{verb} {'the main resource' if main else f'the {self._policy.subresource} subresource'}"
+        tried = f"the request to {need} of {self._target} was refused with {error.status}"
+        if error.reason:
+            tried += f" {error.reason}"
+        if isinstance(error, Invalid):
+            fields = tuple(cause.field for cause in error.causes if cause.field)
+            what = f"these fields do not match the schema: {', '.join(fields)}" if fields else error.message
+            return StatusInvalid(
+                f"{tried}: {what}. Correct what is recorded, or the CRD.", fields=fields, unsaved=self.mutations
+            )
+        if isinstance(error, RequestTooLarge):
+            return StatusTooLarge(
+                f"{tried}: the object is over the limit of about 1.5 MiB. The largest fields of its status are "
+                f"{_sizes(desired.computed)}: bound lists with keep_last=, and keep counters outside them.",
+                unsaved=self.mutations,
+            )
+        if isinstance(error, Unauthorized):
+            return StatusUnavailable(f"{tried}: the credentials were not accepted.", unsaved=self.mutations)
+        return StatusRejected(f"{tried}: {error.message}. {_advice(error, need)}", unsaved=self.mutations)
 
     def _unavailable(self, how: str) -> StatusUnavailable:
         error = StatusUnavailable(
             f"the status of {self._target} was not written {how}: {self._why()}.", unsaved=self.mutations
         )
-        error.retry_after = getattr(self._last, "retry_after", None)
+        error.retry_after = getattr(self.last, "retry_after", None)
         return error
 
     def _why(self) -> str:
-        if self._last is None:
-            return "nothing was answered"
-        return f"{type(self._last).__name__}: {self._last}"
+        if self.last is None:
+            return "there was no answer"
+        return f"{type(self.last).__name__}: {self.last}"
+
+
+def _advice(error: APIError, need: str) -> str:
+    if isinstance(error, Forbidden):
+        return f"The role must allow to {need}."
+    if isinstance(error, NotServed):
+        return "The server does not serve this kind: install its CRD, and check group and version."
+    return "A retry cannot help."
+
+
+def _sizes(status: Mapping[str, Any]) -> str:
+    sizes = sorted(((len(msgspec.json.encode(value)), key) for key, value in status.items()), reverse=True)
+    return ", ".join(f"{key} ({size / 1024:.0f} KiB)" for size, key in sizes[:_MAX_SIZES]) or "none"

@@ -1,30 +1,64 @@
-"""Compute what a status should become on one version, and the body that asks for it."""
+"""The status that one version of the object should get, and the request body for it.
+
+A server-side apply must contain everything that its manager owns. An apply that leaves out a field which its manager
+applied before gives the field up, and a field without owners is removed. So each apply repeats what the manager owns
+according to the ``managedFields`` of the version read, with the changes made. In a keyed list (``listType=map``) each
+item has its own owners. The owners' trees, or the key of a mutation, show that a list is keyed; any other list belongs
+to one manager as a whole.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.meta import equal, get_path, keep_transition_times, merge_diff, merge_patch, set_path
-from reconciler.status.flush.apply import adopted, applied_configuration
-from reconciler.status.flush.effects import Policy, Target
-from reconciler.status.record.mutations import Context, Mutation, Path, leaves
-from reconciler.status.record.snapshot import Snapshot
+from reconciler.meta import (
+    equal,
+    format_path,
+    get_path,
+    keep_transition_times,
+    merge_diff,
+    merge_patch,
+    set_path,
+    union_of_fields,
+    upgrade_managed_fields,
+)
+from reconciler.status.flush.effects import Target
+from reconciler.status.options import Policy
+from reconciler.status.record.conversion import copy_json
+from reconciler.status.record.mutations import (
+    Append,
+    ApplyStatistics,
+    Mutation,
+    Path,
+    RemoveItem,
+    SetCondition,
+    Upsert,
+    leaves,
+    same_key,
+)
+from reconciler.status.record.snapshot import FieldTree, Snapshot, field_trees
 from reconciler.status.writer import Strategy
 
-__all__ = ["Wish", "adoption_of", "wish_for"]
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
+
+__all__ = ["DesiredStatus", "check_can_apply", "desired_status", "takeover_of"]
+
+ListKeys = dict[Path, Path]
+"""The members that identify an item, for each keyed list."""
 
 
-class Wish(msgspec.Struct, frozen=True):
-    """Be the status asked for on one version.
+class DesiredStatus(msgspec.Struct, frozen=True):
+    """The status that one version should get.
 
     Attributes:
         tip: the version.
         mutations: what was applied to it.
-        computed: the whole status then.
-        diff: the merge patch from the one to the other; empty when nothing is to be written.
+        computed: the whole status afterwards.
+        diff: the merge patch from the stored to the computed status; empty if there is nothing to write.
         body: what to send.
         trimmed: list entries that ``keep_last`` dropped.
         strategy: how to send it.
@@ -33,84 +67,245 @@ class Wish(msgspec.Struct, frozen=True):
 
     tip: Snapshot
     mutations: Sequence[Mutation]
-    computed: dict[str, Any]
-    diff: dict[str, Any]
-    body: dict[str, Any]
+    computed: JSONObject
+    diff: JSONObject
+    body: JSONObject
     trimmed: int
     strategy: Strategy
     to_main: bool = False
 
     @property
     def fields(self) -> Sequence[Path]:
-        """Return the paths that are to be written."""
+        """Return the paths to write."""
         return [path for path, _ in leaves(self.diff)]
 
     def missing_in(self, status: Mapping[str, Any]) -> Sequence[Path]:
-        """Return the paths that are to be written where a status does not have the computed value."""
+        """Return the paths to write at which a status does not have the computed value."""
         return [path for path in self.fields if not equal(get_path(status, path), get_path(self.computed, path))]
 
     def left_no_trace_in(self, status: Mapping[str, Any]) -> bool:
-        """Say whether a status is still the old one, although there was something to write."""
+        """Return whether a status is still the old one although there was something to write."""
         return bool(self.diff) and equal(status, self.tip.status)
 
 
-def wish_for(
+def desired_status(
     target: Target,
     policy: Policy,
     *,
     tip: Snapshot,
     mutations: Sequence[Mutation],
-    computed: dict[str, Any],
-    context: Context,
+    computed: JSONObject,
+    statistics: ApplyStatistics,
     mark: str,
-    conditional: bool = True,
-) -> Wish:
-    """Make the wish for a computed status, which is taken over.
+) -> DesiredStatus:
+    """Return the desired status for a computed one.
 
     Args:
         target: the object.
         policy: how it is sent.
         tip: the version that it is conditional on.
         mutations: what was applied.
-        computed: the result.
-        context: what applying them did besides.
-        conditional: whether the body names the version.
+        computed: the result, which is changed.
+        statistics: what else applying them did.
         mark: the id to leave at the policy's token path, if it has one and there is something to write.
     """
     keep_transition_times(tip.status, computed)
     diff = merge_diff(tip.status, computed)
     if diff and policy.forms is not None:
         kept = policy.forms.keep(tip.status, computed)
-        if kept is not computed:  # rarely: it costs a second diff
+        if kept is not computed:  # rare, and costs a second diff
             computed, diff = kept, merge_diff(tip.status, kept)
     if diff and target.memory.has_answers:
         paths = [path for path, _ in leaves(diff)]
         if target.memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
-            computed, diff = tip.status, {}  # it was sent before, and this is what the server makes of it
+            computed, diff = tip.status, {}  # it was sent before, and the server stored this instead
     if diff and policy.token is not None:
         set_path(computed, policy.token, mark)
         diff = merge_diff(tip.status, computed)
     if policy.strategy == "apply" and diff:
-        body = applied_configuration(
-            target.gvk, target.request, target.field_manager, tip=tip, computed=computed, mutations=mutations
-        )
+        body = _applied_configuration(target, tip, computed, mutations)
     elif policy.strategy == "update":
-        # What the server makes of the patch; `computed` may say null where something is to go.
+        # The result of the patch on the server: `computed` may have a null where a field is removed.
         body = {**tip.frame, "status": merge_patch(tip.status, diff)}
     else:
-        body = {"metadata": {"resourceVersion": tip.version}, "status": diff} if conditional else {"status": diff}
-    return Wish(tip, mutations, computed, diff, body, context.trimmed, policy.strategy)
+        body = {"metadata": {"resourceVersion": tip.version}, "status": diff}
+    return DesiredStatus(tip, mutations, computed, diff, body, statistics.trimmed, policy.strategy)
 
 
-def adoption_of(target: Target, wish: Wish) -> Wish | None:
-    """Return the wish that makes earlier writes of this manager count as applied; None when there are none.
+def takeover_of(target: Target, desired: DesiredStatus) -> DesiredStatus | None:
+    """Return the write that makes earlier patches of this manager count as applied; None if there are none.
 
-    It changes nothing but the bookkeeping, and is conditional like every other. It goes to the main resource, because a
-    write of ``/status`` leaves the bookkeeping as it is (seen on kube-apiserver 1.36).
+    It changes managedFields only, and is conditional like any other write. It goes to the main resource, because a
+    write to ``/status`` does not change managedFields like this (seen on kube-apiserver 1.36).
+
+    Fields of the status that the manager owns through earlier patches would outlive an apply that leaves them out. So
+    would fields written under its former name. Of those only the changing ones are taken over, since other controllers
+    had that name too.
     """
-    tip = wish.tip
-    fields = adopted(tip.managed_fields, target.field_manager, former=target.former_field_manager, changed=wish.fields)
-    if fields is None:
+    tip, manager, former = desired.tip, target.field_manager, target.former_field_manager
+
+    def taken(entry: Mapping[str, Any]) -> FieldTree:
+        tree = (entry.get("fieldsV1") or {}).get("f:status")
+        if not isinstance(tree, Mapping):
+            return {}
+        if entry.get("manager") == manager:
+            return {"f:status": tree} if entry.get("operation") == "Update" else {}
+        if not former or entry.get("manager") != former:
+            return {}
+        fields: FieldTree = {}
+        for path in desired.fields:
+            fields = union_of_fields(fields, _branch(tree, path))
+        return {"f:status": fields} if fields else {}
+
+    managed_fields = upgrade_managed_fields(tip.managed_fields, manager, taken)
+    if managed_fields is None:
         return None
-    body = {"metadata": {"resourceVersion": tip.version, "managedFields": fields}}
-    return Wish(tip, (), tip.status, {}, body, 0, "merge", to_main=True)
+    body = {"metadata": {"resourceVersion": tip.version, "managedFields": managed_fields}}
+    return DesiredStatus(tip, (), tip.status, {}, body, 0, "merge", to_main=True)
+
+
+def check_can_apply(mutation: Mutation, managed_fields: Sequence[Mapping[str, Any]]) -> None:
+    """Check that an apply of a mutation does not take over a list that several managers share.
+
+    Raises:
+        ValueError: it adds to a list without a key, or to one that belongs to one manager as a whole.
+    """
+    if not isinstance(mutation, (Append, Upsert, RemoveItem)):
+        return
+    where = format_path(mutation.path)
+    if not isinstance(mutation, RemoveItem) and not mutation.key:
+        raise ValueError(
+            f"append to {where!r} would take over the whole list from other managers: with strategy='apply' give key=, "
+            "and make the list listType=map in the CRD; or use strategy='merge'"
+        )
+    for manager, tree in field_trees(managed_fields):
+        if _is_leaf(tree, mutation.path):
+            raise ValueError(
+                f"{where!r} belongs to {manager!r} as a whole, because the list is not listType=map in the CRD; with "
+                "strategy='apply' it cannot be shared: use strategy='merge'"
+            )
+
+
+def _applied_configuration(
+    target: Target, tip: Snapshot, computed: Mapping[str, Any], mutations: Sequence[Mutation]
+) -> JSONObject:
+    """Return the configuration to apply so that a status becomes the computed one."""
+    owned: JSONObject = {}
+    keys: ListKeys = {m.path: m.key for m in mutations if isinstance(m, (Append, Upsert)) and m.key}
+    keys |= {m.path: ("type",) for m in mutations if isinstance(m, SetCondition)}
+    for name, tree in field_trees(tip.managed_fields):
+        _find_keys(tree, (), keys)
+        if name == target.field_manager:
+            owned = union_of_fields(owned, tree)
+    name, namespace = target.request
+    metadata = {"name": name, "resourceVersion": tip.version} | ({"namespace": namespace} if namespace else {})
+    status = _applied(tip.status, computed, owned, (), keys)
+    body = {"status": status} if isinstance(status, dict) else {}
+    return {"apiVersion": target.gvk.api_version, "kind": target.gvk.kind, "metadata": metadata, **body}
+
+
+def _branch(tree: FieldTree, path: Path) -> FieldTree:
+    """Return the part of a tree at a path, or what represents the path's value in it."""
+    if not path:
+        return tree
+    name = f"f:{path[0]}"
+    sub = tree.get(name)
+    if not isinstance(sub, Mapping):
+        return {}
+    if not sub or len(path) == 1:
+        return {name: sub}
+    deeper = _branch(sub, path[1:])
+    return {name: deeper} if deeper else {}
+
+
+def _applied(old: Any, new: Any, tree: FieldTree | None, path: Path, keys: ListKeys) -> Any:
+    """Return the part of a value that is owned or changed; None if there is no such part."""
+    if equal(old, new):
+        return None if tree is None else _owned_part(new, tree, keys.get(path))
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return _applied_members(old, new, tree or {}, path, keys)
+    if isinstance(old, list) and isinstance(new, list) and path in keys:
+        return _applied_items(old, new, tree or {}, path, keys)
+    return copy_json(new)
+
+
+def _applied_members(
+    old: Mapping[str, Any], new: Mapping[str, Any], tree: FieldTree, path: Path, keys: ListKeys
+) -> JSONObject | None:
+    applied: JSONObject = {}
+    for member, value in new.items():
+        part = _applied(old.get(member), value, tree.get(f"f:{member}"), (*path, member), keys)
+        if part is not None:
+            applied[member] = part
+    if not applied and _is_hollow(new):
+        return None  # kube-apiserver turns a named object that loses all its members into null, and refuses it with 422
+    return applied if applied or not path or "." in tree else None
+
+
+def _is_hollow(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_hollow, value.values()))
+
+
+def _applied_items(old: list[Any], new: list[Any], tree: FieldTree, path: Path, keys: ListKeys) -> list[Any]:
+    applied = []
+    for item in new:
+        before = next((other for other in old if same_key(other, item, keys[path])), None)
+        part = _applied(before, item, _item_tree(tree, item, keys[path]), (*path, "*"), keys)
+        if part is not None:
+            applied.append({**{member: item[member] for member in keys[path]}, **part})
+    return applied
+
+
+def _owned_part(value: Any, tree: FieldTree, key: Path | None) -> Any:
+    """Return the part of a value that a tree covers; None if it covers nothing of it."""
+    if not tree.keys() - {"."}:
+        return copy_json(value) if not tree or not value else None
+    if isinstance(value, Mapping):
+        parts = {name[2:]: _owned_part(value[name[2:]], sub, None) for name, sub in tree.items() if name[2:] in value}
+        owned = {name: part for name, part in parts.items() if part is not None}
+        return owned if owned or "." in tree else None
+    if isinstance(value, list):
+        return _owned_items(value, tree, key)
+    return copy_json(value)
+
+
+def _owned_items(items: list[Any], tree: FieldTree, key: Path | None) -> list[Any]:
+    owned = [copy_json(item) for item in items if f"v:{_encoded(item)}" in tree]
+    for item in items:
+        sub = _item_tree(tree, item, key) if key is not None else None
+        if sub is not None and key is not None:
+            part = _owned_part(item, sub, None)
+            owned.append({**{member: item[member] for member in key}, **(part or {})})
+    return owned
+
+
+def _item_tree(tree: FieldTree, item: Any, key: Path) -> FieldTree | None:
+    if not isinstance(item, Mapping):
+        return None
+    wanted = {member: item.get(member) for member in key}
+    for name, sub in tree.items():
+        if name.startswith("k:") and equal(msgspec.json.decode(name[2:]), wanted):
+            return dict(sub)
+    return None
+
+
+def _find_keys(tree: FieldTree, path: Path, keys: ListKeys) -> None:
+    for name, sub in tree.items():
+        if name.startswith("k:"):
+            keys.setdefault(path, tuple(msgspec.json.decode(name[2:])))
+            _find_keys(sub, (*path, "*"), keys)
+        elif name.startswith("f:"):
+            _find_keys(sub, (*path, name[2:]), keys)
+
+
+def _is_leaf(tree: FieldTree, path: Path) -> bool:
+    for member in path:
+        child = tree.get(f"f:{member}")
+        if not isinstance(child, Mapping):
+            return False
+        tree = child
+    return not tree
+
+
+def _encoded(value: Any) -> str:
+    return msgspec.json.encode(value, order="deterministic").decode()

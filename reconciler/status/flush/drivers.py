@@ -1,135 +1,199 @@
-"""Carry out the effects of a flush: one driver for the event loop, one for blocking clients."""
+"""The drivers that perform the effects of a flush: one for the event loop, one for blocking clients.
+
+The flushes of a batcher run one after the other, shielded from cancellation, each within its time. That time is divided
+among the requests: a request may use two thirds of what is left. So a stalled write is cut off while there is time to
+read it back and to send it again; this also applies to a stalled read.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from functools import partial
 from time import sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
-from reconciler.status.flush.budget import Budget
-from reconciler.status.flush.effects import Effect, Flushed, Read, Sleep, Write
-from reconciler.status.flush.session import Pending
-from reconciler.status.writer import StatusWriter, SyncStatusWriter
+from reconciler.meta import current_cycle
+from reconciler.status.flush.effects import Effect, FlushResult, Read, Sleep, Write
+from reconciler.status.flush.session import PendingFlush, Session
+from reconciler.status.writer import StatusWriter
 
-__all__ = ["drive", "drive_blocking", "outlast"]
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
 
+__all__ = ["AsyncDriver", "BlockingDriver"]
 
-async def drive(pending: Pending, writer: StatusWriter, budget: Budget) -> Flushed:
-    """Run a flush on the event loop within its budget.
+SHUTDOWN_TIMEOUT = 2.0
+"""Seconds that a flush has left once its controller is stopping and has cancelled the reconcile."""
 
-    Cancellation leaves the request in flight, its outcome unknown.
-
-    Raises:
-        StatusError: it failed, or its time is up.
-    """
-    effect = pending.effect
-    while True:
-        advance = await _carried_out(pending, effect, writer, budget)
-        try:
-            effect = advance()
-        except StopIteration as stop:
-            flushed: Flushed = stop.value
-            return flushed
+SHARE = 2 / 3
+"""The share of the remaining time that a request may use. Of 10 s a write has 6.7 s and the read back 2.2 s: an API
+server usually answers within 1 s, and one that is slow but alive is waited for."""
 
 
-async def _carried_out(pending: Pending, effect: Effect, writer: StatusWriter, budget: Budget) -> Callable[[], Effect]:
-    now = asyncio.get_running_loop().time
-    try:
-        result: dict[str, Any] | None = None
-        if isinstance(effect, Sleep):
-            if not budget.allows(now(), effect.seconds):
-                raise pending.flush.abandoned()
-            await asyncio.sleep(effect.seconds)
-        else:
-            result = await _answered(effect, writer, budget.request(now()))
-    except Exception as error:  # noqa: BLE001 - the flush decides what it means, and raises what it does not know
-        return partial(pending.flow.throw, error)
-    return partial(pending.flow.send, result)
-
-
-async def _answered(effect: Read | Write, writer: StatusWriter, limit: asyncio.Timeout) -> dict[str, Any]:
-    try:
-        async with limit:
-            if isinstance(effect, Read):
-                return await writer.read()
-            return await writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
-    except TimeoutError:
-        if limit.expired():
-            raise OutcomeUnknown("no answer within the request's share of the time for the flush") from None
-        raise
-
-
-def drive_blocking(
-    pending: Pending, writer: SyncStatusWriter, budget: Budget, clock: Clock, *, hurry: Callable[[], None]
-) -> Flushed:
-    """Run a flush on this thread. No request begins when the budget is used up.
-
-    A request ends within its share of the budget if the writer has a ``request_timeout``.
+class _Budget:
+    """The time that one flush may take; it can be shortened while the flush runs.
 
     Args:
-        pending: the flush.
-        writer: sends its requests.
-        budget: its time.
-        clock: measures it.
-        hurry: called before each request and each pause; it may shorten the budget.
-
-    Raises:
-        StatusError: it failed, or its time is up.
+        now: monotonic seconds, of the same clock as in all other calls.
+        seconds: how long the flush may take.
     """
-    effect = pending.effect
-    while True:
-        hurry()
+
+    def __init__(self, now: float, seconds: float) -> None:
+        self._end = now + seconds
+        self._timeout: asyncio.Timeout | None = None  # of the request in progress
+
+    def allows(self, now: float, pause: float = 0.0) -> bool:
+        """Return whether time is left after a pause."""
+        return now + pause < self._end
+
+    def share(self, now: float) -> float:
+        """Return the seconds that a request may take."""
+        return max(0.0, self._end - now) * SHARE
+
+    def timeout(self, now: float) -> asyncio.Timeout:
+        """Return the timeout of a request that starts now, on the running event loop."""
+        self._timeout = asyncio.timeout(self.share(now))
+        return self._timeout
+
+    def shorten(self, now: float, seconds: float) -> None:
+        """Leave no more than these seconds, and its share of them to the request in progress."""
+        self._end = min(self._end, now + seconds)
+        timeout, latest = self._timeout, now + self.share(now)
+        if timeout is not None and not timeout.expired() and (timeout.when() or latest) > latest:
+            timeout.reschedule(latest)
+
+
+class AsyncDriver:
+    """Runs the flushes of one batcher over an asynchronous client.
+
+    Args:
+        writer: the client's writer.
+    """
+
+    def __init__(self, writer: StatusWriter) -> None:
+        self._writer = writer
+        self._running: asyncio.Task[None] | None = None
+        self._budget: _Budget | None = None  # of the flush in progress
+        self._is_short_of_time = False
+
+    async def flush(self, session: Session, seconds: float, *, checkpoint: bool, cancelled: bool = False) -> None:
+        """Write what a session recorded. Cancellation waits for the write, and is raised afterwards.
+
+        Args:
+            session: the batcher's session.
+            seconds: the time for the flush.
+            checkpoint: raise on a conflict instead of replaying.
+            cancelled: whether the block ended with a cancellation.
+
+        Raises:
+            StatusError: it failed.
+        """
+        if cancelled:
+            self._shorten_on_shutdown()
+        if self._running is not None and not self._running.done():
+            task = asyncio.create_task(self._flush_after_others(session, seconds, checkpoint=checkpoint))
+            await _wait_shielded(task, on_cancel=self._shorten_on_shutdown)
+            return
+        pending = session.begin(checkpoint=checkpoint)
+        if pending is not None:
+            loop = asyncio.get_running_loop()
+            ended = loop.create_future()
+            self._running = loop.create_task(self._send(session, pending, seconds, ended))
+            await _wait_shielded(self._running, on_cancel=self._shorten_on_shutdown, ended=ended)
+
+    async def _flush_after_others(self, session: Session, seconds: float, *, checkpoint: bool) -> None:
+        while self._running is not None and not self._running.done():
+            await asyncio.wait([self._running])
+        pending = session.begin(checkpoint=checkpoint)
+        if pending is not None:
+            self._running = asyncio.current_task()
+            await self._send(session, pending, seconds)
+
+    async def _send(
+        self, session: Session, pending: PendingFlush, seconds: float, ended: asyncio.Future[None] | None = None
+    ) -> None:
+        now = asyncio.get_running_loop().time()
+        self._budget = budget = _Budget(now, min(seconds, SHUTDOWN_TIMEOUT) if self._is_short_of_time else seconds)
         try:
-            result = _block_on(effect, writer, pending, clock, budget)
-        except Exception as error:  # noqa: BLE001 - as above
-            advance = partial(pending.flow.throw, error)
-        else:
-            advance = partial(pending.flow.send, result)
+            result = await self._drive(pending, budget)
+        except BaseException as error:
+            session.fail(pending, error)
+            raise
+        finally:
+            self._running = self._budget = None
+            if ended is not None and not ended.done():
+                ended.set_result(None)
+        session.finish(pending, result)
+
+    async def _drive(self, pending: PendingFlush, budget: _Budget) -> FlushResult:
+        """Run a flush within its budget. Cancellation leaves the request in flight, with an unknown outcome."""
+        effect = pending.effect
+        while True:
+            proceed = await self._perform(pending, effect, budget)
+            try:
+                effect = proceed()
+            except StopIteration as stop:
+                result: FlushResult = stop.value
+                return result
+
+    async def _perform(self, pending: PendingFlush, effect: Effect, budget: _Budget) -> Callable[[], Effect]:
+        """Perform an effect, and return the call that hands its result or error to the flush."""
+        now = asyncio.get_running_loop().time()
         try:
-            effect = advance()
-        except StopIteration as stop:
-            flushed: Flushed = stop.value
-            return flushed
+            answer: JSONObject | None = None
+            if isinstance(effect, Sleep):
+                if not budget.allows(now, effect.seconds):
+                    raise pending.flush.attempts.abandoned()
+                await asyncio.sleep(effect.seconds)
+            else:
+                answer = await self._request(effect, budget.timeout(now))
+        except Exception as error:  # noqa: BLE001 - the flush decides what it means, and raises it if it is unknown
+            return partial(pending.effects.throw, error)
+        return partial(pending.effects.send, answer)
+
+    async def _request(self, effect: Read | Write, limit: asyncio.Timeout) -> JSONObject:
+        try:
+            async with limit:
+                if isinstance(effect, Read):
+                    return await self._writer.read()
+                return await self._writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
+        except TimeoutError:
+            if limit.expired():
+                raise OutcomeUnknown("no answer within the request's share of the time for the flush") from None
+            raise
+
+    def _shorten_on_shutdown(self) -> None:
+        """Shorten the time of the flush if the cancellation comes from a controller that is stopping."""
+        cycle = current_cycle.get()
+        if cycle is None or not cycle.stopping or self._is_short_of_time:
+            return
+        self._is_short_of_time = True
+        if self._budget is not None:
+            self._budget.shorten(asyncio.get_running_loop().time(), SHUTDOWN_TIMEOUT)
 
 
-def _block_on(effect: Effect, writer: Any, pending: Pending, clock: Clock, budget: Budget) -> dict[str, Any] | None:
-    now = clock.monotonic()
-    pause = effect.seconds if isinstance(effect, Sleep) else 0.0
-    if not budget.allows(now, pause):
-        raise pending.flush.abandoned()
-    if isinstance(effect, Sleep):
-        sleep(pause)
-        return None
-    if hasattr(writer, "request_timeout"):
-        writer.request_timeout = budget.share(now)
-    if isinstance(effect, Read):
-        read: dict[str, Any] = writer.read()
-        return read
-    written: dict[str, Any] = writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
-    return written
-
-
-async def outlast(
+async def _wait_shielded(
     task: asyncio.Task[None], *, on_cancel: Callable[[], None], ended: asyncio.Future[None] | None = None
 ) -> None:
-    """Wait for a task that is not cancelled with the caller, however often that is; then pass the cancellation on.
+    """Wait for a task that is not cancelled with the caller, then raise the caller's cancellation, if there was one.
 
-    The task has to bound its own time; `on_cancel` may shorten it. Raises what it raised.
+    The task must limit its own time; `on_cancel` may shorten it. Raises what the task raised.
 
     Args:
-        task: what to wait for.
-        on_cancel: called at each cancellation.
-        ended: resolved by the task in its last step, which wakes the caller a turn of the loop before its end could.
+        task: the task.
+        on_cancel: called for each cancellation.
+        ended: resolved by the task in its last step, which wakes the caller one loop iteration before the task's end
+            would.
     """
     cancelled: asyncio.CancelledError | None = None
     loop = asyncio.get_running_loop()
     while not task.done():
         if ended is None or ended.done():
-            ended = loop.create_future()  # what asyncio.wait does, for one task alone
+            ended = loop.create_future()  # what asyncio.wait does, for a single task
         task.add_done_callback(lambda _, ended=ended: ended.done() or ended.set_result(None))  # type: ignore[misc]
         try:
             await ended
@@ -143,3 +207,73 @@ async def outlast(
     if failure is not None:
         cancelled.add_note(f"the status could not be written either: {failure}")
     raise cancelled
+
+
+class BlockingDriver:
+    """Runs the flushes of one batcher over a blocking client; threads take turns.
+
+    Args:
+        writer: the client's `SyncStatusWriter`.
+        clock: the clock of the time limits.
+    """
+
+    def __init__(self, writer: Any, clock: Clock) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def flush(self, session: Session, seconds: float, *, checkpoint: bool) -> None:
+        """Write what a session recorded. No request starts once the time is up.
+
+        A request ends within its share of the time if the writer has a ``request_timeout``.
+
+        Raises:
+            StatusError: it failed.
+        """
+        with self._lock:
+            pending = session.begin(checkpoint=checkpoint)
+            if pending is None:
+                return
+            budget = _Budget(self._clock.monotonic(), seconds)
+            try:
+                result = self._drive(pending, budget)
+            except BaseException as error:
+                session.fail(pending, error)
+                raise
+            session.finish(pending, result)
+
+    def _drive(self, pending: PendingFlush, budget: _Budget) -> FlushResult:
+        effect = pending.effect
+        cycle, is_short_of_time = current_cycle.get(), False
+        while True:
+            # No cancellation reaches a thread that waits for a request, so the controller is asked before each one.
+            if cycle is not None and cycle.stopping and not is_short_of_time:
+                is_short_of_time = True
+                budget.shorten(self._clock.monotonic(), SHUTDOWN_TIMEOUT)
+            try:
+                answer = self._perform(pending, effect, budget)
+            except Exception as error:  # noqa: BLE001 - the flush decides what it means, and raises it if it is unknown
+                proceed = partial(pending.effects.throw, error)
+            else:
+                proceed = partial(pending.effects.send, answer)
+            try:
+                effect = proceed()
+            except StopIteration as stop:
+                result: FlushResult = stop.value
+                return result
+
+    def _perform(self, pending: PendingFlush, effect: Effect, budget: _Budget) -> JSONObject | None:
+        now = self._clock.monotonic()
+        pause = effect.seconds if isinstance(effect, Sleep) else 0.0
+        if not budget.allows(now, pause):
+            raise pending.flush.attempts.abandoned()
+        if isinstance(effect, Sleep):
+            sleep(pause)
+            return None
+        if hasattr(self._writer, "request_timeout"):
+            self._writer.request_timeout = budget.share(now)
+        if isinstance(effect, Read):
+            read: JSONObject = self._writer.read()
+            return read
+        written: JSONObject = self._writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
+        return written

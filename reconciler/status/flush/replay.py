@@ -1,28 +1,38 @@
-"""Decide which recorded mutations may be repeated on a version that the caller has not seen.
+"""Which mutations may be applied again: to a newer version, after an unknown outcome, and in the next reconcile.
 
-Appends, increments, conditions and functions are meant for whatever version there is. A value that was *set* was
-decided on the version read: on a newer one it is repeated only where nobody else changed the field since.
+Appends, increments, conditions and functions are valid for any version. A value that was *set* was decided on the
+version read: on a newer one it is repeated only where nobody else has changed the field since.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reconciler.meta import delete_path, equal, get_path
-from reconciler.status.record.json_values import copy_json
-from reconciler.status.record.mutations import Merge, Mutation, Path, Remove, Set, leaves
+from reconciler.meta import Version, delete_path, equal, format_path, get_path
+from reconciler.status.record.conversion import copy_json
+from reconciler.status.record.mutations import Merge, Mutation, Remove, Set, leaves
 
-__all__ = ["Sifted", "sift"]
+if TYPE_CHECKING:
+    from reconciler.status.record.mutations import Path
+
+__all__ = ["MAX_MUTATIONS", "Replayable", "UnansweredWrites", "Unsaved", "select_replayable"]
+
+MAX_MUTATIONS = 1000
+"""Mutations kept for one object. A controller that fails to save for so long loses the oldest, which are counted."""
+
+MAX_WRITES = 8
+"""Unanswered writes that are remembered for one object; it is unlikely that an older one is still applied."""
 
 
-class Sifted(NamedTuple):
-    """Hold what came out.
+class Replayable(NamedTuple):
+    """The result of `select_replayable`.
 
     Attributes:
         kept: the mutations to apply to the newer version, in order.
         contested: those that would overwrite another writer's change.
-        paths: where.
+        paths: the paths of these changes.
     """
 
     kept: list[Mutation]
@@ -30,67 +40,67 @@ class Sifted(NamedTuple):
     paths: list[Path]
 
 
-class _Claim(NamedTuple):
+class _Decision(NamedTuple):
     path: Path
     value: Any
     overwrite: bool | None
 
 
-def sift(
+def select_replayable(
     mutations: Sequence[Mutation],
-    considered: Mapping[str, Any],
+    base: Mapping[str, Any],
     fresh: Mapping[str, Any],
     *,
     owned: Callable[[Path], bool],
     reset: Callable[[Path], bool] = lambda _: False,
-) -> Sifted:
+) -> Replayable:
     """Divide mutations into those that may be applied to a newer status and those that may not.
 
-    A field that nobody changed, or that holds the wanted value already, is no matter. A set to the value that was there
-    when it was recorded asked for nothing, so another writer's change stays. Otherwise the field is contested, unless
-    the mutation overwrites, or `owned` says that the change was made under the batcher's own field manager. Generations
-    are never contested: they only rise.
+    A field is not contested if nobody changed it, or if it has the desired value already. A set to the value that was
+    there when it was recorded requested no change, so another writer's change stays. Otherwise the field is contested,
+    unless the mutation overwrites, or `owned` shows that the change was made under the batcher's own field manager.
+    Generations are never contested, since they never decrease.
 
     Args:
         mutations: in the order of their calls.
-        considered: the status that they were recorded on.
+        base: the status that they were recorded on.
         fresh: the newer status.
-        owned: whether the own field manager owns a field of the newer version.
-        reset: whether another writer set a field to the value that was there before. Default: nobody did.
+        owned: returns whether the batcher's own field manager owns a field of the newer version.
+        reset: returns whether another writer restored the value that a field had before. Default: nobody did.
     """
-    last = {claim.path: claim.value for mutation in mutations for claim in _claims(mutation)}
-    sifted = Sifted([], [], [])
+    last = {decision.path: decision.value for mutation in mutations for decision in _decisions(mutation)}
+    result = Replayable([], [], [])
     for mutation in mutations:
-        idle, contested = [], []
-        for claim in _claims(mutation):
-            before, now = get_path(considered, claim.path), get_path(fresh, claim.path)
-            wanted = last[claim.path]
-            if equal(wanted, now) or (equal(before, now) and not reset(claim.path)):
+        unchanged, contested = [], []
+        for decision in _decisions(mutation):
+            before, now = get_path(base, decision.path), get_path(fresh, decision.path)
+            wanted = last[decision.path]
+            if equal(wanted, now) or (equal(before, now) and not reset(decision.path)):
                 continue
             if equal(wanted, before):
-                idle.append(claim.path)
-            elif not (owned(claim.path) if claim.overwrite is None else claim.overwrite):
-                contested.append(claim.path)
+                unchanged.append(decision.path)
+            elif not (owned(decision.path) if decision.overwrite is None else decision.overwrite):
+                contested.append(decision.path)
         if contested:
-            sifted.contested.append(mutation)
-            sifted.paths.extend(contested)
+            result.contested.append(mutation)
+            result.paths.extend(contested)
         else:
-            sifted.kept.extend(_without(mutation, idle))
-    return sifted
+            result.kept.extend(_without(mutation, unchanged))
+    return result
 
 
-def _claims(mutation: Mutation) -> list[_Claim]:
+def _decisions(mutation: Mutation) -> list[_Decision]:
     if isinstance(mutation, Set):
-        return [] if mutation.rises else [_Claim(mutation.path, mutation.value, mutation.overwrite)]
+        return [] if mutation.is_generation else [_Decision(mutation.path, mutation.value, mutation.overwrite)]
     if isinstance(mutation, Remove):
-        return [_Claim(mutation.path, None, None)]
+        return [_Decision(mutation.path, None, None)]
     if isinstance(mutation, Merge):
-        return [_Claim(path, value, None) for path, value in leaves(mutation.document, mutation.path)]
+        return [_Decision(path, value, None) for path, value in leaves(mutation.document, mutation.path)]
     return []
 
 
-def _without(mutation: Mutation, idle: Iterable[Path]) -> list[Mutation]:
-    paths = list(idle)
+def _without(mutation: Mutation, paths: Iterable[Path]) -> list[Mutation]:
+    paths = list(paths)
     if not paths:
         return [mutation]
     if not isinstance(mutation, Merge):
@@ -99,3 +109,84 @@ def _without(mutation: Mutation, idle: Iterable[Path]) -> list[Mutation]:
     for path in paths:
         delete_path(document, path[len(mutation.path) :])
     return [Merge(mutation.path, document)]
+
+
+class UnansweredWrites(NamedTuple):
+    """Writes that may have been applied, or may still be; the token stored in the object shows which one was.
+
+    Attributes:
+        token: the token that was stored when they were sent.
+        version: the resourceVersion that the first was conditional on.
+        writes: the mark of each write, and the mutations in it.
+    """
+
+    token: Any
+    version: Version
+    writes: tuple[tuple[str, tuple[Mutation, ...]], ...] = ()
+
+    def settle(
+        self, token: Any, version: Version, mutations: Sequence[Mutation]
+    ) -> tuple[list[Mutation], UnansweredWrites | None]:
+        """Return the mutations that must still be written, and the writes that stay unanswered.
+
+        A version older than the writes shows nothing: a write conditional on it is refused, and the object is read
+        again. If the stored token is not the mark of one of the writes, it is unknown which of them were applied; see
+        `repeatable`.
+
+        Args:
+            token: the token in a version of the object.
+            version: its resourceVersion.
+            mutations: those in the writes, and others.
+        """
+        older = isinstance(version, int) and isinstance(self.version, int) and version < self.version
+        if older or equal(token, self.token):
+            return list(mutations), self
+        applied = next((set(map(id, sent)) for mark, sent in self.writes if mark == token), None)
+        if applied is not None:
+            return [each for each in mutations if id(each) not in applied], None
+        return self.repeatable(mutations), None
+
+    def repeatable(self, mutations: Sequence[Mutation]) -> list[Mutation]:
+        """Return the mutations except those in the writes that must not be applied twice."""
+        unanswered = {id(each) for _, sent in self.writes for each in sent}
+        return [each for each in mutations if id(each) not in unanswered or each.may_be_repeated()]
+
+    def with_write(self, mark: str, mutations: Sequence[Mutation]) -> UnansweredWrites:
+        """Return these writes and one more."""
+        return UnansweredWrites(self.token, self.version, (*self.writes, (mark, tuple(mutations)))[-MAX_WRITES:])
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaved:
+    """Mutations that could not be saved, for a later batcher on the same object.
+
+    A batcher hands it to the running reconcile, and the batcher of the next reconcile takes it back. The body then sees
+    the object with the mutations applied. Everyone in between needs only these:
+
+    Attributes:
+        mutations: in the order of their calls.
+        base: the status that they were recorded on. Do not change it.
+        dropped: how many older ones were dropped because there were too many.
+        unanswered: writes of them that may have been applied; None if there are none.
+    """
+
+    mutations: tuple[Mutation, ...]
+    base: Mapping[str, Any]
+    dropped: int = 0
+    unanswered: UnansweredWrites | None = None
+
+    @classmethod
+    def of(
+        cls, mutations: Sequence[Mutation], base: Mapping[str, Any], unanswered: UnansweredWrites | None = None
+    ) -> Unsaved:
+        """Keep the newest mutations, `MAX_MUTATIONS` at most."""
+        over = max(0, len(mutations) - MAX_MUTATIONS)
+        return cls(tuple(mutations[over:]), base, over, unanswered)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Return the paths that they write, each once, for logs."""
+        return tuple(dict.fromkeys(format_path(path) for mutation in self.mutations for path in mutation.paths))
+
+    def __len__(self) -> int:
+        return len(self.mutations)

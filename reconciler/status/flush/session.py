@@ -1,29 +1,31 @@
-"""Keep the state of one open batcher: what was read, what was recorded, what was sent. No I/O; safe in threads."""
+"""The state of one open batcher: what was read, recorded and sent. No I/O; thread-safe."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from reconciler.meta import Cycle, current_cycle, format_path, get_path, merge_diff, parse_version
 from reconciler.status.errors import MAX_NAMED, StatusConflict, StatusContested, StatusError, StatusNotOpen
 from reconciler.status.flush.core import Flush
-from reconciler.status.flush.effects import Effect, Flow, Flushed, Outcome, Policy, Sleep, Target
-from reconciler.status.flush.managed_fields import owns
-from reconciler.status.flush.replay import sift
-from reconciler.status.flush.unsaved import Doubts, Unsaved
-from reconciler.status.record.json_values import copy_json
-from reconciler.status.record.mutations import Context, Mutation, Path, apply_all, leaves
-from reconciler.status.record.snapshot import Snapshot
+from reconciler.status.flush.effects import Effect, Effects, FlushResult, Outcome, Sleep, Target
+from reconciler.status.flush.replay import UnansweredWrites, Unsaved, select_replayable
+from reconciler.status.options import Policy
+from reconciler.status.record.conversion import copy_json
+from reconciler.status.record.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
+from reconciler.status.record.snapshot import Snapshot, owns
 from reconciler.status.statistics import StatusMetrics
 
-__all__ = ["Pending", "Session"]
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
 
-_COUNTED_AS = {
+__all__ = ["PendingFlush", "Session"]
+
+_COUNTER_OF = {
     "written": "written",
     "unchanged": "suppressed",
     "ignored": "ignored",
@@ -34,37 +36,41 @@ _COUNTED_AS = {
 _logger = logging.getLogger("reconciler.status")
 
 
-class Pending(msgspec.Struct):
-    """Be a flush that was begun.
+class PendingFlush(msgspec.Struct):
+    """A flush in progress.
 
     Attributes:
         flush: the flush.
-        flow: its effects, begun.
+        effects: its effects, started.
         effect: the first one.
-        checkpoint: whether it was asked for inside the block.
-        carried: the mutations that come from an earlier batcher.
+        checkpoint: whether it was requested inside the block.
+        carried: the mutations from an earlier batcher.
         started: monotonic seconds.
-        before: the counters when it began.
+        counts: the counters at its start.
     """
 
     flush: Flush
-    flow: Flow
+    effects: Effects
     effect: Effect
     checkpoint: bool
     carried: Sequence[Mutation]
     started: float
-    before: Mapping[str, int]
+    counts: Mapping[str, int]
 
 
 class Session:
-    """Be the state between the beginning and the end of a batcher's block.
+    """The state between the start and the end of a batcher's block.
 
     Args:
         target: the object and the client.
         policy: how to send.
-        metrics: hears of each flush.
-        uid: of the object that the batcher was given; ``""`` when it is known only from the first read.
-        counts: counters that were begun before the session, by the first read.
+        metrics: notified of each flush.
+        uid: of the object that the batcher was given; ``""`` if it is known only after the first read.
+        counts: counters that the first read has already increased.
+
+    Attributes:
+        written: whether a write took effect; None before the end of the block.
+        document: the newest answer or read; None while it is the given object.
     """
 
     def __init__(
@@ -74,20 +80,20 @@ class Session:
         self.policy = policy
         self.counts = counts
         self.written: bool | None = None
-        self.document: dict[str, Any] | None = None  # the newest answer or read; None while it is the object given
+        self.document: JSONObject | None = None
         self._metrics = metrics
         self._uid = uid
         self._cycle: Cycle | None = None
         self._lock = threading.RLock()
         self._open = False
         self._tip = Snapshot("", "", None, {})
-        self._considered: Mapping[str, Any] = {}
-        self._carried: list[Mutation] = []
-        self._doubts: Doubts | None = None  # about writes of what is carried
+        self._base: Mapping[str, Any] = {}  # the status that is recorded on
+        self._carried: list[Mutation] = []  # from an earlier reconcile, which could not save them
+        self._unanswered: UnansweredWrites | None = None  # writes of what is carried
         self._recorded: list[Mutation] = []
         self._failed: list[Mutation] = []  # of a checkpoint, unless recorded again
-        self._working: dict[str, Any] | None = None  # considered, with carried and recorded applied; made when needed
-        self._context = Context()
+        self._working: JSONObject | None = None  # the base with carried and recorded applied; computed when needed
+        self._statistics = ApplyStatistics()
 
     @property
     def uid(self) -> str:
@@ -96,28 +102,26 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Say whether mutations are accepted."""
+        """Return whether mutations are accepted."""
         return self._open
 
     @property
     def generation(self) -> int | None:
-        """Return the generation of the version that was read; None where each write of the status raises it."""
-        subresource, target = self.policy.subresource, self.target
-        raised = subresource is None or (subresource == "auto" and target.memory.lacks_subresource(target.gvk))
-        return None if raised else self._tip.generation
+        """Return the generation of the version that was read; None if each write of the status raises it."""
+        return None if self.policy.subresource is None else self._tip.generation
 
     @property
     def managed_fields(self) -> Sequence[Mapping[str, Any]]:
-        """Return who owns what of the version that was read; empty when that is not known."""
+        """Return the managedFields of the version that was read; empty if they are not known."""
         return self._tip.managed_fields
 
     def open(self, tip: Snapshot) -> None:
-        """Begin on a version: tell the running cycle, and take over what an earlier one could not save."""
+        """Start on a version: report it to the running reconcile, and take over what an earlier one could not save."""
         self._uid = self._uid or tip.uid
-        self._tip, self._considered = tip, tip.status
+        self._tip, self._base = tip, tip.status
         self._open = True
         cycle = current_cycle.get()
-        if cycle is None or not self._is_of(cycle):
+        if cycle is None or not self._is_object_of(cycle):
             return
         self._cycle = cycle
         if tip.version:
@@ -127,30 +131,34 @@ class Session:
             self._carry(unsaved)
 
     def follow(self, earlier: Session) -> None:
-        """Begin where a closed session ended, and send as it did, since its first snapshot holds what that takes.
+        """Start where a closed session ended, and send as it did, since its first snapshot has what that requires.
 
-        Its cycle is not told, since the body of that has ended.
+        The reconcile is not notified, since its body has ended.
         """
         self.policy = msgspec.structs.replace(self.policy, strategy=earlier.policy.strategy)
         with earlier._lock:
             self._uid, self.document, self._tip = earlier.uid, earlier.document, earlier._tip
-        self._considered = self._tip.status
-        if not self._tip.frame and self.document is not None:  # of the last version it was not taken
+        self._base = self._tip.status
+        if not self._tip.frame and self.document is not None:  # the last version was taken without its frame
             frame = self.policy.snapshot(self.document).frame
             self._tip = msgspec.structs.replace(self._tip, frame=frame)
         self._open = True
+
+    # Recording.
 
     def record(self, mutation: Mutation) -> None:
         """Apply a mutation to the working status, and keep it.
 
         Raises:
-            StatusNotOpen: the block has ended, or not begun.
+            StatusNotOpen: the block has not started, or has ended.
             PathError, TypeError: it cannot be applied; nothing was recorded.
         """
         with self._lock:
             if not self._open:
-                raise StatusNotOpen(f"the status of {self.target} is recorded inside the batcher's block only.")
-            mutation.apply(self._work(), self._context)
+                raise StatusNotOpen(
+                    f"the status of {self.target} can be recorded only inside the `with` block of its batcher."
+                )
+            mutation.apply(self._work(), self._statistics)
             self._recorded.append(mutation)
             if self._failed:
                 self._failed = [failed for failed in self._failed if failed is not mutation]
@@ -162,77 +170,79 @@ class Session:
             if len(kept) != len(self._recorded):
                 self._recorded, self._working = kept, None
 
-    def current(self) -> dict[str, Any]:
-        """Return a private copy of the status with everything recorded laid over it."""
+    def current(self) -> JSONObject:
+        """Return a private copy of the status with everything recorded applied."""
         with self._lock:
-            copied: dict[str, Any] = copy_json(self._work())
+            copied: JSONObject = copy_json(self._work())
             return copied
 
     def get(self, path: Path) -> Any:
-        """Return a private copy of one field of it."""
+        """Return a private copy of one field of the current status."""
         with self._lock:
-            # While a checkpoint is on its way, what it took is in the working status alone.
+            # While a checkpoint is being written, its mutations are in the working status only.
             untouched = self._working is None and not self._carried and not self._recorded
-            return copy_json(get_path(self._considered if untouched else self._work(), path))
+            return copy_json(get_path(self._base if untouched else self._work(), path))
 
     def close(self, *, in_error: bool) -> None:
         """Accept no more mutations.
 
         Args:
-            in_error: whether the block ended with an exception. If not, it handled every failed checkpoint.
+            in_error: whether the block ended with an exception. If not, it has handled every failed checkpoint.
         """
         with self._lock:
             self._open = False
             if not in_error:
                 self._failed = []
 
+    # Flushing.
+
     def hand_over(self) -> Sequence[Mutation]:
-        """Take out what is recorded, for somebody else to write; nothing when it would change nothing."""
+        """Remove and return what is recorded, for someone else to write; nothing if it would not change the status."""
         with self._lock:
             mutations = tuple(self._recorded)
-            fields = [path for path, _ in leaves(merge_diff(self._considered, self._work()))]
+            fields = [path for path, _ in leaves(merge_diff(self._base, self._work()))]
             self._recorded, self._working = [], None
         self.counts["flushes"] += 1
-        self.counts["trimmed"] += self._context.trimmed
+        self.counts["trimmed"] += self._statistics.trimmed
         if not fields:
             self.counts["suppressed"] += 1
             self.written = False
-        outcome = "handed over" if fields else "unchanged"
-        _logger.debug("status of %s: %s, %d fields%s", self.target, outcome, len(fields), _Named(fields))
+        outcome = "handed over to kopf" if fields else "unchanged"
+        _logger.debug("status of %s: %s, %d fields%s", self.target, outcome, len(fields), _FieldList(fields))
         if self._metrics is not None:
             self._metrics.flushed(
                 written=bool(fields), suppressed=not fields, conflicts=0, replays=0, fields=len(fields), seconds=0.0
             )
         return mutations if fields else ()
 
-    def begin(self, *, checkpoint: bool) -> Pending | None:
-        """Take what is recorded into a flush; None when that ended without I/O.
+    def begin(self, *, checkpoint: bool) -> PendingFlush | None:
+        """Start a flush of what is recorded; None if it ended without I/O.
 
         Raises:
-            StatusContested: another writer changed what is to be set, which a checkpoint left to be found.
+            StatusContested: another writer changed a field that is set, which an earlier checkpoint found.
         """
-        started, before = self.policy.clock.monotonic(), dict(self.counts)
+        started, counts = self.policy.clock.monotonic(), dict(self.counts)
         with self._lock:
             mutations, carried = (*self._carried, *self._recorded), self._carried
-            computed, context = self._handed_over() if mutations else ({}, Context())
+            computed, statistics = self._take_working() if mutations else ({}, ApplyStatistics())
             self._carried, self._recorded = [], []
         flush = Flush(
             self.target,
             self.policy,
             self.counts,
             tip=self._tip,
-            considered=self._considered,
+            base=self._base,
             mutations=mutations,
             uid=self._uid,
             checkpoint=checkpoint,
-            doubts=self._doubts,
+            unanswered=self._unanswered,
         )
-        pending = Pending(flush, flush.run(computed, context), Sleep(0), checkpoint, carried, started, before)
+        pending = PendingFlush(flush, flush.run(computed, statistics), Sleep(0), checkpoint, carried, started, counts)
         if not mutations:
             self._end(pending, "unchanged")
             return None
         try:
-            pending.effect = next(pending.flow)
+            pending.effect = next(pending.effects)
         except StopIteration as stop:
             self.finish(pending, stop.value)
             return None
@@ -241,41 +251,43 @@ class Session:
             raise
         return pending
 
-    def finish(self, pending: Pending, flushed: Flushed) -> None:
-        """Take over the result of a flush, and tell the cycle."""
+    def finish(self, pending: PendingFlush, result: FlushResult) -> None:
+        """Take over the result of a flush, and report it to the reconcile."""
         with self._lock:
-            self.document = flushed.document or self.document
-            self._tip, self._considered, self._working = flushed.tip, flushed.considered, None
-            self._doubts = None
-        self.counts["trimmed"] += flushed.trimmed
-        self.counts["fields"] += len(flushed.fields)
-        if flushed.outcome == "written":
+            self.document = result.document or self.document
+            self._tip, self._base, self._working = result.tip, result.base, None
+            self._unanswered = None
+        self.counts["trimmed"] += result.trimmed
+        self.counts["fields"] += len(result.fields)
+        if result.outcome == "written":
             self.written = True
         if self._cycle is not None:
-            for before, after, exact in flushed.reports:
+            for before, after, exact in result.reports:
                 self._cycle.wrote(
-                    self.target.gvk, self.target.request, flushed.tip.uid, before=before, after=after, exact=exact
+                    self.target.gvk, self.target.request, result.tip.uid, before=before, after=after, exact=exact
                 )
-        if flushed.outcome == "gone":
-            _logger.info("%s is gone: what was recorded for its status is dropped", self.target)
-        self._end(pending, flushed.outcome, fields=flushed.fields)
+        if result.outcome == "gone":
+            _logger.info("%s was deleted: what was recorded for its status is dropped", self.target)
+        self._end(pending, result.outcome, fields=result.fields)
 
-    def fail(self, pending: Pending, error: BaseException) -> None:
-        """Take back a flush that failed for good.
+    def fail(self, pending: PendingFlush, error: BaseException) -> None:
+        """Take back a flush that failed permanently.
 
-        After a checkpoint the caller's own mutations are in the error, and the caller's again; those of an earlier
-        cycle go out with the next flush. At the end of the block, all that may be tried again goes to the cycle: with
-        a token everything, since the next flush can tell whether this one was applied.
+        After a checkpoint the caller's own mutations are in the error, and the caller decides about them. Those of an
+        earlier reconcile go out with the next flush. At the end of the block, everything that may be tried again goes
+        to the reconcile; with a token that is everything, since the next flush can find out whether this one was
+        applied.
         """
-        flush = pending.flush
-        doubts = flush.doubts
-        known = {id(mutation) for mutation in pending.carried}
-        carried = [each for each in flush.mutations if id(each) in known and (doubts or flush.may_repeat(each))]
-        others = [each for each in flush.mutations if id(each) not in known]
-        recorded = [each for each in others if (doubts and not pending.checkpoint) or flush.may_repeat(each)]
+        attempts, unanswered = pending.flush.attempts, pending.flush.unanswered
+        carried_ids = {id(mutation) for mutation in pending.carried}
+        carried = [
+            each for each in attempts.mutations if id(each) in carried_ids and (unanswered or attempts.may_repeat(each))
+        ]
+        own = [each for each in attempts.mutations if id(each) not in carried_ids]
+        recorded = [each for each in own if (unanswered and not pending.checkpoint) or attempts.may_repeat(each)]
         with self._lock:
             self._working = None
-            self._doubts = doubts
+            self._unanswered = unanswered
             if pending.checkpoint:
                 self._carried = carried
                 if not isinstance(error, (StatusConflict, StatusContested)):
@@ -284,68 +296,71 @@ class Session:
             self._failed += [*carried, *recorded]
             self.keep_failed()
         elif isinstance(error, StatusError):
-            error.unsaved = tuple(others)
+            error.unsaved = tuple(own)
         self._end(pending, "failed", error)
 
     def keep_failed(self) -> None:
-        """Leave what could not be saved to the running cycle, if this is its object, for the next one."""
+        """Leave what could not be saved to the running reconcile, if this is its object, for the next one."""
         failed, self._failed = self._failed, []
         if failed and self._cycle is not None:
-            self._cycle.keep_unsaved(self._uid, Unsaved.of(failed, self._considered, self._doubts))
+            self._cycle.keep_unsaved(self._uid, Unsaved.of(failed, self._base, self._unanswered))
 
-    def _is_of(self, cycle: Cycle) -> bool:
-        # The version of the API names a form of the object, not another object.
+    def _is_object_of(self, cycle: Cycle) -> bool:
+        # The API version is a representation of the object; it does not identify another object.
         own, cycles = self.target.gvk, cycle.gvk
         return self.target.request == cycle.request and (own.group, own.kind) == (cycles.group, cycles.kind)
 
     def _carry(self, unsaved: Unsaved) -> None:
         manager, fields = self.target.field_manager, self._tip.managed_fields
         mutations: Sequence[Mutation] = unsaved.mutations
-        if unsaved.doubts is not None:
+        if unsaved.unanswered is not None:
             if self.policy.token is None:
-                mutations = unsaved.doubts.undecided(mutations)
+                mutations = unsaved.unanswered.repeatable(mutations)
             else:
                 token, version = get_path(self._tip.status, self.policy.token), parse_version(self._tip.version)
-                mutations, self._doubts = unsaved.doubts.settle(token, version, mutations)
-        sifted = sift(mutations, unsaved.considered, self._tip.status, owned=lambda path: owns(fields, manager, path))
-        self.counts["contested"] += len(sifted.contested)
+                mutations, self._unanswered = unsaved.unanswered.settle(token, version, mutations)
+        replayable = select_replayable(
+            mutations, unsaved.base, self._tip.status, owned=lambda path: owns(fields, manager, path)
+        )
+        self.counts["contested"] += len(replayable.contested)
         try:
-            self._working, self._context = apply_all(sifted.kept, self._considered)
+            self._working, self._statistics = apply_all(replayable.kept, self._base)
         except Exception:
             _logger.exception(
-                "what an earlier cycle recorded for %s cannot be applied any more and is dropped: %s",
+                "what an earlier reconcile recorded for %s can no longer be applied and is dropped: %s",
                 self.target,
                 ", ".join(unsaved.paths),
             )
-            self.counts["contested"] += len(sifted.kept)
+            self.counts["contested"] += len(replayable.kept)
             return
-        self._carried = sifted.kept
+        self._carried = replayable.kept
 
-    def _work(self) -> dict[str, Any]:
+    def _work(self) -> JSONObject:
         if self._working is None:
-            self._working, self._context = apply_all((*self._carried, *self._recorded), self._considered)
+            self._working, self._statistics = apply_all((*self._carried, *self._recorded), self._base)
         return self._working
 
-    def _handed_over(self) -> tuple[dict[str, Any], Context]:
-        """Return the working status for a flush to keep; while the block is open, `current` goes on from a copy."""
-        computed, context = self._work(), self._context
+    def _take_working(self) -> tuple[JSONObject, ApplyStatistics]:
+        """Return the working status for a flush to keep; while the block is open, `current` continues from a copy."""
+        computed, statistics = self._work(), self._statistics
         if self._open:
-            self._working, self._context = copy_json(computed), Context()
+            self._working, self._statistics = copy_json(computed), ApplyStatistics()
         else:
             self._working = None
-        return computed, context
+        return computed, statistics
 
     def _end(
         self,
-        pending: Pending,
+        pending: PendingFlush,
         outcome: Outcome | Literal["failed"],
         error: BaseException | None = None,
         fields: Sequence[Path] = (),
     ) -> None:
+        """Count, log and report the end of a flush."""
         self.counts["flushes"] += 1
-        self.counts[_COUNTED_AS[outcome]] += 1
+        self.counts[_COUNTER_OF[outcome]] += 1
         seconds = self.policy.clock.monotonic() - pending.started
-        counts, before = self.counts, pending.before
+        counts, before = self.counts, pending.counts
         conflicts = counts["conflicts"] - before.get("conflicts", 0)
         replays = counts["replays"] - before.get("replays", 0)
         if _logger.isEnabledFor(logging.DEBUG):
@@ -359,7 +374,7 @@ class Session:
                 conflicts,
                 replays,
                 len(fields),
-                _Named(fields),
+                _FieldList(fields),
             )
         if self._metrics is not None:
             self._metrics.flushed(
@@ -372,8 +387,8 @@ class Session:
             )
 
 
-class _Named:
-    """Name fields when a log line is really made; the names, never the values."""
+class _FieldList:
+    """The names of fields, never their values, formatted only if a log line is really written."""
 
     def __init__(self, fields: Sequence[Path]) -> None:
         self._fields = fields

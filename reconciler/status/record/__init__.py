@@ -1,1 +1,1 @@
-"""What a batcher records: mutations, paths, fields."""
+"""What a batcher records: mutations of a status, and the version that they are recorded on."""

@@ -1,7 +1,7 @@
-"""Hold what was asked of a status as values: recorded once, applied to whatever version is current.
+"""Mutations: recorded changes of a status, which can be applied to any version of it.
 
-A mutation knows which paths it writes and whether applying it twice is the same as once. That decides what may be
-repeated after a conflict, and after an answer that was lost.
+A mutation has the paths that it writes, and states whether it is idempotent. This decides what may be repeated after a
+conflict and after an unknown outcome.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 import msgspec
 
@@ -27,17 +27,21 @@ from reconciler.meta import (
     set_condition,
     set_path,
 )
-from reconciler.status.record.json_values import copy_json, plain
+from reconciler.status.record.conversion import copy_json, to_json
+
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
 
 __all__ = [
     "DECISIONS",
     "Append",
-    "Context",
+    "ApplyStatistics",
     "Increment",
     "Merge",
     "Mutate",
     "Mutation",
     "Path",
+    "PathLike",
     "Remove",
     "RemoveItem",
     "Set",
@@ -49,9 +53,12 @@ __all__ = [
 
 Path = tuple[str, ...]
 
+PathLike = str | Sequence[str]
+"""``"a.b"``, or a sequence of keys, for keys that contain a dot."""
 
-class Context(msgspec.Struct):
-    """Collect what applying mutations did beside the status.
+
+class ApplyStatistics(msgspec.Struct):
+    """Counts of what applying mutations did besides changing the status.
 
     Attributes:
         trimmed: list entries that ``keep_last`` dropped.
@@ -62,7 +69,7 @@ class Context(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Mutation(ABC):
-    """Be one recorded change of a status."""
+    """A recorded change of a status."""
 
     verb: ClassVar[str]
     idempotent: ClassVar[bool] = True
@@ -70,28 +77,28 @@ class Mutation(ABC):
     @property
     @abstractmethod
     def paths(self) -> Sequence[Path]:
-        """Return the paths it writes; empty when only running it would tell."""
+        """Return the paths that it writes; empty if only running it would show them."""
 
     def may_be_repeated(
         self,
         before: Mapping[str, Any] | None = None,  # noqa: ARG002 - for overrides
         now: Mapping[str, Any] | None = None,  # noqa: ARG002
     ) -> bool:
-        """Return whether applying it is harmless although it may have been applied already, and others wrote since.
+        """Return whether it may be applied to a newer version although it may have been applied already.
 
         Args:
-            before: the status that it was sent for.
+            before: the status that it was computed on when it was sent.
             now: the status that it would be applied to. None: any.
         """
         return self.idempotent
 
     @abstractmethod
-    def apply(self, status: dict[str, Any], context: Context, /) -> None:
-        """Change a status in place, sharing nothing with it afterwards; if it raises, nothing was changed.
+    def apply(self, status: JSONObject, statistics: ApplyStatistics, /) -> None:
+        """Change a status in place, sharing nothing with it. If this raises, the status is unchanged.
 
         Raises:
-            PathError: the path leads through a value that is no object.
-            TypeError: the value there is of a kind that the verb cannot change.
+            PathError: the path leads through a value that is not an object.
+            TypeError: the value at the path is of a type that the verb cannot change.
         """
 
 
@@ -106,34 +113,34 @@ class _OnePath(Mutation):
 
 @dataclass(frozen=True, slots=True)
 class Set(_OnePath):
-    """Put a value at a path; None removes it.
+    """Sets the value at a path; None removes it.
 
     Attributes:
-        value: replaces what is there, whole.
-        overwrite: on a newer version, whether to write over what another writer put there. None: only if the field
-            is owned by the batcher's own field manager.
+        value: replaces the current value as a whole.
+        overwrite: whether to overwrite another writer's change when replayed on a newer version. None: only if the
+            batcher's own field manager owns the field.
     """
 
     verb: ClassVar[str] = "set"
     value: Any = field(repr=False)
     overwrite: bool | None = None
 
-    def apply(self, status: dict[str, Any], _context: Context, /) -> None:
-        """Replace the value; an ``observedGeneration`` only rises."""
+    def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
+        """Replace the value; an ``observedGeneration`` never decreases."""
         if self.value is None:
             delete_path(status, self.path)
-        elif not (self.rises and _is_lower(self.value, get_path(status, self.path))):
+        elif not (self.is_generation and _is_lower(self.value, get_path(status, self.path))):
             set_path(status, self.path, copy_json(self.value))
 
     @property
-    def rises(self) -> bool:
-        """Say whether this is a generation, which never goes back."""
+    def is_generation(self) -> bool:
+        """Return whether this is an ``observedGeneration``, which never decreases."""
         return self.path[-1] == "observedGeneration"
 
 
 @dataclass(frozen=True, slots=True)
 class Merge(Mutation):
-    """Merge an object into the one at a path, by RFC 7386; null members remove."""
+    """Merges an object into the one at a path (RFC 7386); null members are removed."""
 
     verb: ClassVar[str] = "merge"
     path: Path
@@ -144,8 +151,8 @@ class Merge(Mutation):
         """Return the path of every leaf."""
         return [path for path, _ in leaves(self.document, self.path)]
 
-    def apply(self, status: dict[str, Any], _context: Context, /) -> None:
-        """Merge at the path, or into the whole status when the path is empty."""
+    def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
+        """Merge at the path, or into the whole status if the path is empty."""
         target = get_path(status, self.path) if self.path else status
         merged = merge_patch(target, copy_json(self.document))
         if self.path:
@@ -157,13 +164,13 @@ class Merge(Mutation):
 
 @dataclass(frozen=True, slots=True)
 class Append(_OnePath):
-    """Add an item to the end of a list.
+    """Adds an item to the end of a list.
 
     Attributes:
         item: what to add.
-        keep_last: how many entries the list may have afterwards; the oldest go. None: no bound.
-        key: members that name an item; one with the same values in the list already means that nothing is added.
-        dropped_path: of a number to which is added how many entries went over the bound.
+        keep_last: how many entries to keep; the oldest are dropped. None: all.
+        key: members that identify an item. If the list has an item with the same values, nothing is added.
+        dropped_path: path of a number that is increased by the number of dropped entries.
     """
 
     verb: ClassVar[str] = "append"
@@ -174,18 +181,18 @@ class Append(_OnePath):
 
     @property
     def paths(self) -> Sequence[Path]:
-        """Return the list's path, and that of the count of what was dropped."""
+        """Return the path of the list, and that of the counter of dropped entries."""
         return (self.path,) if self.dropped_path is None else (self.path, self.dropped_path)
 
     @property
     def idempotent(self) -> bool:  # type: ignore[override]  # computed here, fixed elsewhere
-        """Say that only an item with a key can be told from its own copy."""
+        """Return whether the item has a key; without one it cannot be distinguished from its own copy."""
         return self.key is not None
 
     def may_be_repeated(self, before: Mapping[str, Any] | None = None, now: Mapping[str, Any] | None = None) -> bool:
-        """Return whether the list tells that the item was never added; a bounded one may have lost it again.
+        """Return whether the list shows if the item was added; a bounded list may have dropped it since.
 
-        The oldest items go first. So the item would still be there if one is that was added before it.
+        The oldest items are dropped first. So if an item that was added earlier is still there, this one would be too.
         """
         if self.key is None or self.keep_last is None:
             return self.key is not None
@@ -196,8 +203,8 @@ class Append(_OnePath):
             return True
         return any(equal(item, older[-1]) for item in items) if older else not items
 
-    def apply(self, status: dict[str, Any], context: Context, /) -> None:
-        """Append, then drop from the front what is over the bound."""
+    def apply(self, status: JSONObject, statistics: ApplyStatistics, /) -> None:
+        """Append, then drop the oldest entries beyond the bound."""
         items = _list_at(status, self.path)
         if self.key is not None and any(same_key(item, self.item, self.key) for item in items):
             return
@@ -207,19 +214,19 @@ class Append(_OnePath):
         set_path(status, self.path, items[over:])
         if over and self.dropped_path is not None and before is not None:
             set_path(status, self.dropped_path, before + over)
-        context.trimmed += over
+        statistics.trimmed += over
 
 
 @dataclass(frozen=True, slots=True)
 class Upsert(_OnePath):
-    """Replace the item of a list that has the same key, in its place; without one, add to the end."""
+    """Replaces the list item with the same key in place, or adds the item to the end."""
 
     verb: ClassVar[str] = "upsert"
     item: Any = field(repr=False)
     key: Path = ()
 
-    def apply(self, status: dict[str, Any], _context: Context, /) -> None:
-        """Replace the first item of the key, or append."""
+    def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
+        """Replace the first item with the key, or append."""
         items = list(_list_at(status, self.path))
         fresh = copy_json(self.item)
         for index, item in enumerate(items):
@@ -233,36 +240,36 @@ class Upsert(_OnePath):
 
 @dataclass(frozen=True, slots=True)
 class Increment(_OnePath):
-    """Add to a number; absent counts as 0. Two writers' additions add up."""
+    """Adds to a number; a missing one counts as 0. The additions of two writers add up."""
 
     verb: ClassVar[str] = "increment"
     idempotent: ClassVar[bool] = False
     by: int | float = 1
 
-    def apply(self, status: dict[str, Any], _context: Context, /) -> None:
+    def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Add to the number at the path."""
         set_path(status, self.path, _number_at(status, self.path) + self.by)
 
 
 @dataclass(frozen=True, slots=True)
 class Remove(_OnePath):
-    """Remove what is at a path, if anything is."""
+    """Removes the value at a path, if there is one."""
 
     verb: ClassVar[str] = "remove"
 
-    def apply(self, status: dict[str, Any], _context: Context, /) -> None:
+    def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Remove the member."""
         delete_path(status, self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveItem(_OnePath):
-    """Remove the items of a list that have certain members; others stay."""
+    """Removes the list items that have the given members; other items stay."""
 
     verb: ClassVar[str] = "remove an item of"
     members: Mapping[str, Any] = field(repr=False)
 
-    def apply(self, status: dict[str, Any], _context: Context, /) -> None:
+    def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Remove every item whose members have these values."""
         items = _list_at(status, self.path)
         kept = [item for item in items if not same_key(item, self.members, tuple(self.members))]
@@ -272,13 +279,13 @@ class RemoveItem(_OnePath):
 
 @dataclass(frozen=True, slots=True)
 class SetCondition(Mutation):
-    """Set one of a list of conditions by the rules of metav1.Condition.
+    """Sets one of a list of conditions by the rules of metav1.Condition.
 
     Attributes:
-        path: of the list.
-        generation: the generation of the version that was read, also when the condition is replayed on a newer one;
-            a higher one that is there already stays. None for kinds without generation.
-        now: when it was recorded: the transition time if the status flips.
+        path: the path of the list.
+        generation: the generation of the version that was read, also if the condition is replayed on a newer one. A
+            higher one that is already stored stays. None for kinds without a generation.
+        now: when it was recorded, which is the transition time if the condition's status changes.
     """
 
     verb: ClassVar[str] = "set_condition"
@@ -292,15 +299,15 @@ class SetCondition(Mutation):
 
     @property
     def paths(self) -> Sequence[Path]:
-        """Return where the conditions are."""
+        """Return the path of the conditions."""
         return (self.path,)
 
-    def apply(self, status: dict[str, Any], _context: Context, /) -> None:
-        """Set the condition of its type; the transition time moves only when the status flips."""
+    def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
+        """Set the condition of its type; the transition time changes only with the condition's status."""
         conditions: list[Any] = copy_json(_list_at(status, self.path))
         if not all(isinstance(condition, dict) for condition in conditions):
-            raise TypeError(f"{format_path(self.path)!r} holds items that are no objects")
-        present: dict[str, Any] = find_condition(conditions, self.type) or {}
+            raise TypeError(f"{format_path(self.path)!r} has items that are not objects")
+        present: JSONObject = find_condition(conditions, self.type) or {}
         observed = self.generation
         if observed is not None and _is_lower(observed, present.get("observedGeneration")):
             observed = present["observedGeneration"]
@@ -318,47 +325,47 @@ class SetCondition(Mutation):
 
 @dataclass(frozen=True, slots=True)
 class Mutate(Mutation):
-    """Run a function on a private copy of the status; what it leaves there is the new status.
+    """Runs a function on a private copy of the status, which then becomes the new status.
 
-    It runs once for every version that is tried, so it depends on its argument alone and does no I/O. What it returns
-    is ignored.
+    The function runs once for each version that is tried, so it must depend on its argument alone and do no I/O. Its
+    return value is ignored.
     """
 
     verb: ClassVar[str] = "mutate"
     idempotent: ClassVar[bool] = False
-    function: Callable[[dict[str, Any]], object] = field(repr=False)
+    function: Callable[[JSONObject], object] = field(repr=False)
 
     @property
     def paths(self) -> Sequence[Path]:
-        """Return nothing: a function does not tell."""
+        """Return nothing: a function does not show what it writes."""
         return ()
 
-    def apply(self, status: dict[str, Any], _context: Context, /) -> None:
-        """Run the function, and take over its copy when it did not raise."""
+    def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
+        """Run the function, and keep its copy if it did not raise."""
         copied = copy_json(status)
         if inspect.iscoroutine(returned := self.function(copied)):
             returned.close()
             raise TypeError("mutate() takes a plain function: it may run several times and must not do I/O")
-        fresh = plain(copied, "status")
+        fresh = to_json(copied, "status")
         status.clear()
         status.update(fresh)
 
 
 DECISIONS = (Set, Merge, Remove)
-"""Mutations that say what a field is to be, whatever it is; the others depend on what is there."""
+"""Mutations that decide a field's value regardless of the current one; the others build on the current value."""
 
 
-def apply_all(mutations: Iterable[Mutation], status: Mapping[str, Any]) -> tuple[dict[str, Any], Context]:
-    """Return a new status with mutations applied in order, and what else they did."""
-    result: dict[str, Any] = copy_json(status)
-    context = Context()
+def apply_all(mutations: Iterable[Mutation], status: Mapping[str, Any]) -> tuple[JSONObject, ApplyStatistics]:
+    """Return a new status with the mutations applied in order, and what else they did."""
+    result: JSONObject = copy_json(status)
+    statistics = ApplyStatistics()
     for mutation in mutations:
-        mutation.apply(result, context)
-    return result, context
+        mutation.apply(result, statistics)
+    return result, statistics
 
 
 def leaves(document: Mapping[str, Any], path: Path = ()) -> list[tuple[Path, Any]]:
-    """Return path and value of everything in a document that is no object with members."""
+    """Return path and value of everything in a document except objects that have members."""
     found: list[tuple[Path, Any]] = []
     for key, value in document.items():
         if value and is_object(value):
@@ -369,37 +376,39 @@ def leaves(document: Mapping[str, Any], path: Path = ()) -> list[tuple[Path, Any
 
 
 def same_key(left: Any, right: Any, key: Path) -> bool:
-    """Say whether two items of a list have the same values in the members of a key."""
+    """Return whether two list items have the same values in the members of a key."""
     if not (is_object(left) and is_object(right)):
         return False
     return all(equal(left.get(member), right.get(member)) for member in key)
 
 
-def _list_at(status: dict[str, Any], path: Path) -> list[Any]:
+def _list_at(status: JSONObject, path: Path) -> list[Any]:
     value = get_path(status, path)
     if value is None:
-        _check_way(status, path)
+        _check_parents(status, path)
         return []
     if not isinstance(value, list):
         raise TypeError(f"{format_path(path)!r} holds a {type(value).__name__}, not a list")
     return value
 
 
-def _number_at(status: dict[str, Any], path: Path) -> int | float:
+def _number_at(status: JSONObject, path: Path) -> int | float:
     value = get_path(status, path)
     if value is None:
-        _check_way(status, path)
+        _check_parents(status, path)
         return 0
     if not _is_number(value):
         raise TypeError(f"{format_path(path)!r} holds a {type(value).__name__}, not a number to increment")
     return value
 
 
-def _check_way(status: dict[str, Any], path: Path) -> None:
+def _check_parents(status: JSONObject, path: Path) -> None:
     for depth in range(1, len(path)):
         value = get_path(status, path[:depth])
         if value is not None and not isinstance(value, dict):
-            raise PathError(f"{format_path(path)!r} leads through {format_path(path[:depth])!r}, which is no object")
+            raise PathError(
+                f"{format_path(path)!r} leads through {format_path(path[:depth])!r}, which is not an object"
+            )
 
 
 def _is_lower(value: Any, than: Any) -> bool:

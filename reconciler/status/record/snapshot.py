@@ -1,15 +1,25 @@
-"""Hold what a batcher needs of one version of an object, safe from what the caller does to the object meanwhile."""
+"""One version of an object: its status, and which manager owns which field.
+
+A set of owned fields is a tree (FieldsV1): ``f:name`` is a member, ``k:{…}`` an item of a keyed list, ``v:…`` an item
+of a set, ``.`` the value itself. An empty tree is a leaf: the manager owns the value as a whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.status.record.json_values import copy_json, digest
+from reconciler.status.record.conversion import copy_json, digest
 
-__all__ = ["Snapshot"]
+if TYPE_CHECKING:
+    from reconciler.status.record.mutations import Path
+    from reconciler.wire import JSONObject
+
+__all__ = ["FieldTree", "Snapshot", "field_trees", "owned_by_others_only", "owners_of", "owns"]
+
+FieldTree = Mapping[str, Any]
 
 _MOVED = ("resourceVersion", "generation", "managedFields")
 _NOT_SENT = ("managedFields", "uid")
@@ -17,34 +27,34 @@ _NOT_KEPT = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """Be one version of the object.
+    """A version of the object; later changes to the caller's object do not affect it.
 
     Attributes:
-        version: its resourceVersion; ``""`` when it was never stored.
-        uid: its uid; ``""`` when it was never stored.
-        generation: of its desired state; None for kinds without.
-        status: ``{}`` when it has none. Not to be changed.
-        managed_fields: as the server keeps them; empty when they were stripped.
-        rest: fingerprint of all that is neither status nor moved by every write; empty when it was not asked for.
-        frame: what an update sends around the status; empty when it was not asked for. Not to be changed.
+        version: its resourceVersion; ``""`` if it was never stored.
+        uid: its uid; ``""`` if it was never stored.
+        generation: its generation; None for kinds without one.
+        status: ``{}`` if it has none. Do not change it.
+        managed_fields: as the server keeps them; empty if they were stripped.
+        rest: fingerprint of everything except the status and what every write changes; empty unless requested.
+        frame: what an update sends around the status; empty unless requested. Do not change it.
     """
 
     version: str
     uid: str
     generation: int | None
-    status: dict[str, Any]
+    status: JSONObject
     managed_fields: tuple[Mapping[str, Any], ...] = ()
     rest: bytes = b""
     frame: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     @classmethod
-    def of(cls, document: Mapping[str, Any], *, whole: bool = False, framed: bool = False) -> Snapshot:
-        """Take what is needed out of a whole object.
+    def of(cls, document: Mapping[str, Any], *, with_rest: bool = False, with_frame: bool = False) -> Snapshot:
+        """Return the snapshot of a whole object.
 
         Args:
             document: the object.
-            whole: take the `rest` too, for writes of the whole object.
-            framed: take the `frame` too, for updates.
+            with_rest: compute `rest` too, for writes to the main resource.
+            with_frame: compute `frame` too, for updates.
         """
         metadata = document.get("metadata") or {}
         generation = metadata.get("generation")
@@ -54,8 +64,8 @@ class Snapshot(msgspec.Struct, frozen=True):
             generation=generation if isinstance(generation, int) else None,
             status=copy_json(document.get("status") or {}),
             managed_fields=tuple(metadata.get("managedFields") or ()),
-            rest=_rest(document) if whole else b"",
-            frame=_frame(document) if framed else {},
+            rest=_rest(document) if with_rest else b"",
+            frame=_frame(document) if with_frame else {},
         )
 
 
@@ -64,15 +74,48 @@ def _rest(document: Mapping[str, Any]) -> bytes:
     return digest({**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata})
 
 
-def _frame(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata, which some kinds let a write of the status change, and members beside spec and status.
+def _frame(document: Mapping[str, Any]) -> JSONObject:
+    """Return the metadata, which a status write may change for some kinds, and the members beside spec and status.
 
-    The server keeps those members in any case, but where an update leaves one out, it forgets who owns its fields (seen
-    on kube-apiserver 1.36); a later apply would not remove them then. For spec alone it knows better.
+    The server keeps those members in any case. But if an update leaves one out, the server forgets who owns its fields
+    (seen on kube-apiserver 1.36), and a later apply would not remove them. The spec does not have this problem.
     """
     metadata = dict(document.get("metadata") or {})
     for member in _NOT_SENT:
         metadata.pop(member, None)
     kept = {member: value for member, value in document.items() if member not in _NOT_KEPT}
-    copied: dict[str, Any] = copy_json({**kept, "metadata": metadata})
+    copied: JSONObject = copy_json({**kept, "metadata": metadata})
     return copied
+
+
+def field_trees(managed_fields: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, FieldTree]]:
+    """Yield the manager and the tree below ``status`` of each entry of ``managedFields`` that has one."""
+    for entry in managed_fields:
+        tree = (entry.get("fieldsV1") or {}).get("f:status")
+        if isinstance(tree, Mapping):
+            yield str(entry.get("manager", "")), tree
+
+
+def owns(managed_fields: Sequence[Mapping[str, Any]], manager: str, path: Path) -> bool:
+    """Return whether a manager owns the status field at a path."""
+    return any(_covers(tree, path) for name, tree in field_trees(managed_fields) if name == manager)
+
+
+def owned_by_others_only(managed_fields: Sequence[Mapping[str, Any]], manager: str, path: Path) -> bool:
+    """Return whether the status field at a path has owners, and this manager is not one of them."""
+    owners = owners_of(managed_fields, path)
+    return bool(owners) and manager not in owners
+
+
+def owners_of(managed_fields: Sequence[Mapping[str, Any]], path: Path) -> set[str]:
+    """Return the managers that own the status field at a path."""
+    return {name for name, tree in field_trees(managed_fields) if _covers(tree, path)}
+
+
+def _covers(tree: FieldTree, path: Path) -> bool:
+    for depth, key in enumerate(path):
+        child = tree.get(f"f:{key}")
+        if not isinstance(child, Mapping):
+            return depth > 0 and not tree
+        tree = child
+    return True

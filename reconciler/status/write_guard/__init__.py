@@ -1,1 +1,1 @@
-"""Detection of controllers that write a status more than once per reconcile."""
+"""The guard that finds controllers which write a status more than once per cycle."""

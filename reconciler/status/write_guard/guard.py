@@ -1,4 +1,4 @@
-"""Find the controller that writes a status more than once a cycle, whatever client it uses."""
+"""The guard against controllers that write a status more than once per cycle, whatever client they use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import threading
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -16,31 +17,59 @@ from typing import Any, Literal, Self
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import Request, current_cycle, request_of
 from reconciler.status.errors import TooManyStatusWrites
-from reconciler.status.record.documents import document_of
-from reconciler.status.write_guard.clients import listen, stop_listening, watched
-from reconciler.status.write_guard.requests import Addressed
-from reconciler.status.write_guard.stacks import formatted, stack_of
+from reconciler.status.record.conversion import document_of
+from reconciler.status.write_guard.interception import Addressed, listen, stop_listening, watched
 
 __all__ = ["GuardStatistics", "StatusWrite", "StatusWrites", "guard"]
 
 MAX_OBJECTS = 1024
-"""Objects whose last cycles are kept; beyond it the one written longest ago is forgotten."""
+"""Objects whose last cycles are kept; beyond it, the one written longest ago is forgotten."""
 
 MAX_WRITES = 32
 """Writes of one cycle that are kept with their stacks; further ones are counted."""
 
 MAX_FOUND = 256
-"""Cycles with too many writes that are kept; further ones are counted, and logged all the same."""
+"""Cycles with too many writes that are kept; further ones are only counted and logged."""
 
 MAX_CYCLES = 8
 """Cycles of one object that may run at the same time."""
+
+MAX_FRAMES = 24
+"""Frames of a stack that are kept."""
+
+_TRANSPORTS = frozenset(
+    (
+        "aiohttp",
+        "asyncio",
+        "concurrent",
+        "contextlib",
+        "functools",
+        "httpx",
+        "httpx2",
+        "kr8s",
+        "kubernetes",
+        "kubernetes_asyncio",
+        "lightkube",
+        "pluggy",
+        "pydantic",
+        "pytest",
+        "_pytest",
+        "pytest_asyncio",
+        "reconciler",
+        "requests",
+        "tenacity",
+        "threading",
+        "urllib3",
+    )
+)
+"""Packages that only transport a write; the caller above them requested it."""
 
 _logger = logging.getLogger("reconciler.status")
 
 
 @dataclass(frozen=True, slots=True)
 class StatusWrite:
-    """Be one write of a status that the server accepted.
+    """One status write that the server accepted.
 
     Attributes:
         request: method and path.
@@ -57,12 +86,12 @@ class StatusWrite:
 
 @dataclass(slots=True)
 class StatusWrites:
-    """Be the writes of one object's status in one cycle.
+    """The writes of one object's status in one cycle.
 
     Attributes:
         object: kind, namespace and name.
-        kind: ``"cycle"``: too many in one cycle. ``"storm"``: one or more a cycle, but cycle after cycle without pause.
-        count: how many.
+        kind: ``"cycle"``: too many in one cycle. ``"storm"``: cycle after cycle without a pause.
+        count: how many writes.
         writes: the first of them, 32 at most.
     """
 
@@ -72,13 +101,13 @@ class StatusWrites:
     writes: list[StatusWrite] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Tell what was written when, and from where."""
+        """Return what was written, when, and from where."""
         seconds = self.writes[-1].at - self.writes[0].at
         if self.kind == "storm":
             head = (
                 f"{self.count} status writes to {self.object} in cycles that follow each other without a pause "
-                f"({seconds:.3f} s). Each write may be what wakes the next cycle: do not wake on the event of your own "
-                "write, and write nothing when nothing changed, as reconciler.StatusBatcher does"
+                f"({seconds:.3f} s). The watch event of each write may trigger the next cycle: ignore the events of "
+                "your own writes, and write nothing when nothing changed, as reconciler.StatusBatcher does"
             )
         else:
             head = (
@@ -87,7 +116,9 @@ class StatusWrites:
             )
         places: dict[tuple[str, str], list[str]] = {}
         for number, write in enumerate(self.writes, 1):
-            places.setdefault((f"{write.request} ({write.code})", formatted(write)), []).append(str(number))
+            places.setdefault((f"{write.request} ({write.code})", "".join(write.stack).rstrip("\n")), []).append(
+                str(number)
+            )
         lines = [head]
         for (request, stack), numbers in places.items():
             lines.append(f"write {', '.join(numbers)}: {request} by\n{stack}")
@@ -98,14 +129,14 @@ class StatusWrites:
 
 @dataclass(frozen=True, slots=True)
 class GuardStatistics:
-    """Count what a guard saw.
+    """What a guard has seen.
 
     Attributes:
         requests: status writes that were sent.
-        writes: of them, how many the server accepted.
+        writes: those that the server accepted.
         objects: objects that are remembered.
         found: cycles with too many writes.
-        libraries: the HTTP libraries that are loaded and watched.
+        libraries: the HTTP libraries that are imported and watched.
     """
 
     requests: int
@@ -122,12 +153,12 @@ class _Cycle:
 
 
 @dataclass(slots=True)
-class _Trail:
-    """Be what is known of one object.
+class _History:
+    """The recent writes of one object.
 
     Attributes:
-        cycles: the last ones, the newest last.
-        burst: writes of whatever cycle, each soon after the one before.
+        cycles: the last cycles, the newest last.
+        burst: writes of any cycle, each soon after the one before.
         last: when the newest was answered.
     """
 
@@ -145,41 +176,42 @@ _mark: ContextVar[_Mark | None] = ContextVar("guarded_cycle", default=None)
 
 
 class guard:  # noqa: N801 - a context manager that reads as a word, like contextlib.suppress
-    """Count the status writes of this process, and say where they come from when a cycle makes more than one.
+    """A counter of this process's status writes; it reports where they come from if a cycle makes more than one.
 
     ::
 
         from reconciler.status import guard
 
-        guard.install()                      # at the start of a controller that exists; logs a warning with the stacks
+        guard.install()                      # at the start of an existing controller; logs a warning with the stacks
 
         with guard(fail=True):               # in a test: raises TooManyStatusWrites at the end
             reconcile(obj)
 
-    It hears of the writes of every client that sends through urllib3 or requests (``kubernetes``), aiohttp
+    It is notified of the writes of every client that sends through urllib3 or requests (``kubernetes``), aiohttp
     (``kubernetes_asyncio``, ``kubernetes.aio``, kopf, this library), httpx (kr8s) or httpx2 (lightkube), in the whole
-    process and in all threads. A library that is loaded later is watched from then on; none is loaded for it. At the
-    end everything is as it was.
+    process and in all threads. A library that is imported later is watched from then on; the guard imports none. At the
+    end the libraries are as they were.
 
-    A **write** is a PUT or PATCH of ``/status``, or a PATCH of the object that names ``status``, which the server
-    accepted. One that was refused, as by a conflict, or got no answer is a request, but no write.
+    A **write** is a PUT or PATCH of ``/status``, or a PATCH of the object that contains ``status``, which the server
+    accepted. A refused one, for example by a conflict, or one without an answer is a request, but not a write.
 
     A **cycle** is what is marked as one: a block of `guard.cycle`, or a reconcile of this library's controllers.
-    Without marks, writes to one object belong together as long as each is sent less than `window` seconds after the one
-    before was answered; a loop that works for longer between its writes needs the mark, or a longer window.
-    Besides, more than `burst` writes to one object in marked cycles that follow each other that closely are a
-    **storm**: each cycle writes once, and its own write wakes the next one.
+        Without
+    marks, writes to one object belong together if each is sent less than `window` seconds after the one before was
+    answered. A loop that works longer between its writes needs the mark, or a longer window. In addition, more than
+    `burst` writes to one object, in marked cycles that follow each other that closely, are a **storm**: each cycle
+    writes once, and its own write triggers the next one.
 
     Args:
         limit: writes to one object that a cycle may make. Default 1.
         window: seconds. Default 1.0.
         burst: writes in a row. Default 5.
-        fail: whether the end of the block, or `check`, raises. Default False: each finding is logged as a warning,
-            when it is found and each time the number of its writes has doubled.
-        clock: default: the clock in force.
+        fail: whether the end of the block, or `check`, raises. Default False: each finding is logged as a warning when
+            it is found and each time the number of its writes has doubled.
+        clock: default: the current clock.
 
     Raises:
-        ValueError: an option is out of its range.
+        ValueError: an option is out of range.
     """
 
     def __init__(
@@ -201,7 +233,7 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
         self._fail = fail
         self._clock = clock
         self._lock = threading.Lock()
-        self._trails: OrderedDict[Addressed, _Trail] = OrderedDict()
+        self._histories: OrderedDict[Addressed, _History] = OrderedDict()
         self._found: list[StatusWrites] = []
         self._requests = self._writes = self._findings = 0
 
@@ -215,24 +247,24 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
         fail: bool = False,
         clock: Clock | None = None,
     ) -> Self:
-        """Begin to watch, without a block; return the guard, whose `uninstall` ends it.
+        """Start watching without a block; return the guard, whose `uninstall` stops it.
 
-        Takes the same options; with `fail` nothing is logged, and only `check` raises.
+        It has the same options; with `fail` nothing is logged, and only `check` raises.
         """
         return cls(limit=limit, window=window, burst=burst, fail=fail, clock=clock).__enter__()
 
     def uninstall(self) -> None:
-        """Watch no more. Harmless when it is not installed."""
+        """Stop watching. Does nothing if the guard is not installed."""
         stop_listening(self)
 
     @staticmethod
     @contextlib.contextmanager
     def cycle(obj: Any = None) -> Iterator[None]:
-        """Mark a block as one cycle, also for tasks and ``asyncio.to_thread`` begun in it, but for no other threads.
+        """Mark a block as one cycle, including tasks and ``asyncio.to_thread`` started in it, but no other threads.
 
         Args:
-            obj: the object that it is the cycle of, in any form that `StatusBatcher` takes, or a `Request`; writes to
-                others are not marked then. Default: all writes are.
+            obj: the object of the cycle, in any form that `StatusBatcher` accepts, or a `Request`; writes to other
+                objects are then not marked. Default: all writes are.
         """
         request = obj if obj is None or isinstance(obj, Request) else request_of(document_of(obj))
         token = _mark.set(_Mark(request))
@@ -243,14 +275,14 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
 
     @property
     def found(self) -> Sequence[StatusWrites]:
-        """Return the cycles that made too many writes, oldest first; 256 at most."""
+        """Return the cycles with too many writes, oldest first; 256 at most."""
         with self._lock:
             return tuple(self._found)
 
     def statistics(self) -> GuardStatistics:
         """Return what was counted so far."""
         with self._lock:
-            return GuardStatistics(self._requests, self._writes, len(self._trails), self._findings, watched())
+            return GuardStatistics(self._requests, self._writes, len(self._histories), self._findings, watched())
 
     def check(self) -> None:
         """Raise if a cycle made too many writes.
@@ -271,7 +303,7 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
         libraries = watched()
         self.uninstall()
         if not libraries:
-            _logger.warning("the status guard saw nothing: no HTTP library that it knows was loaded")
+            _logger.warning("the status guard saw nothing: none of the HTTP libraries that it supports was imported")
         if self._fail and self.found:
             try:
                 self.check()
@@ -281,50 +313,50 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
                 error.add_note(str(failure))
 
     def began(self, addressed: Addressed, request: str, frame: FrameType | None) -> Callable[[int | None], None]:
-        """Hear of a write that is about to be sent; called by what watches the HTTP libraries."""
+        """Called before a write is sent; see `Listener`."""
         clock = self._clock or current_clock()
-        at, token, stack = clock.monotonic(), _token_for(addressed), stack_of(frame)
+        at, token, stack = clock.monotonic(), _token_for(addressed), _stack_of(frame)
         with self._lock:
             self._requests += 1
 
         def ended(code: int | None) -> None:
             if code is not None and 200 <= code < 300:
-                self._took(addressed, token, StatusWrite(request, code, at, stack), clock.monotonic())
+                self._accepted(addressed, token, StatusWrite(request, code, at, stack), clock.monotonic())
 
         return ended
 
-    def _took(self, addressed: Addressed, token: object, write: StatusWrite, now: float) -> None:
+    def _accepted(self, addressed: Addressed, token: object, write: StatusWrite, now: float) -> None:
         with self._lock:
             self._writes += 1
-            trail = self._trails.setdefault(addressed, _Trail())
-            self._trails.move_to_end(addressed)
-            while len(self._trails) > MAX_OBJECTS:
-                self._trails.popitem(last=False)
-            soon = write.at - trail.last < self._window
-            trail.last = now
-            seen = self._cycle_of(trail, token, soon, str(addressed))
+            history = self._histories.setdefault(addressed, _History())
+            self._histories.move_to_end(addressed)
+            while len(self._histories) > MAX_OBJECTS:
+                self._histories.popitem(last=False)
+            soon = write.at - history.last < self._window
+            history.last = now
+            seen = self._cycle_of(history, token, soon, str(addressed))
             news = self._count(seen, write, self._limit)
-            if trail.burst is None or not soon:
-                trail.burst = StatusWrites(str(addressed), "storm")
+            if history.burst is None or not soon:
+                history.burst = StatusWrites(str(addressed), "storm")
             if token is not None and seen.count <= self._limit:
-                news = self._count(trail.burst, write, self._burst) or news
+                news = self._count(history.burst, write, self._burst) or news
         if news is not None and not self._fail:
             _logger.warning("%s", news)
 
     @staticmethod
-    def _cycle_of(trail: _Trail, token: object, soon: bool, name: str) -> StatusWrites:
-        for cycle in trail.cycles:
+    def _cycle_of(history: _History, token: object, soon: bool, name: str) -> StatusWrites:
+        for cycle in history.cycles:
             if cycle.token is token and (token is not None or soon):
                 return cycle.seen
-        if token is None:  # the unmarked one before has ended
-            unmarked = [cycle for cycle in trail.cycles if cycle.token is None]
+        if token is None:  # the unmarked cycle before has ended
+            unmarked = [cycle for cycle in history.cycles if cycle.token is None]
             for cycle in unmarked:
-                trail.cycles.remove(cycle)
-        trail.cycles.append(_Cycle(token, StatusWrites(name)))
-        return trail.cycles[-1].seen
+                history.cycles.remove(cycle)
+        history.cycles.append(_Cycle(token, StatusWrites(name)))
+        return history.cycles[-1].seen
 
     def _count(self, seen: StatusWrites, write: StatusWrite, limit: int) -> str | None:
-        """Add a write; return what is to be told of it, if anything is."""
+        """Count a write; return the warning to log, if any."""
         seen.count += 1
         if len(seen.writes) < MAX_WRITES:
             seen.writes.append(write)
@@ -337,9 +369,24 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
 
 
 def _token_for(addressed: Addressed) -> object:
-    """Return what the running cycle is known by; None when nothing marks one."""
+    """Return what identifies the running cycle; None if none is marked."""
     mark = _mark.get()
     own = Request(addressed.name, addressed.namespace)
     if mark is not None and mark.request in (None, own):
         return mark
     return current_cycle.get()
+
+
+def _stack_of(frame: FrameType | None) -> Sequence[str]:
+    """Return the frames that lead to one, innermost last, without those of clients and HTTP libraries.
+
+    If there are no others, they are all returned.
+    """
+    frames = list(traceback.walk_stack(frame))
+    callers = [entry for entry in frames if _package_of(entry[0]) not in _TRANSPORTS] or frames
+    summary = traceback.StackSummary.extract(iter(callers[:MAX_FRAMES]))
+    return tuple(reversed(summary.format()))
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

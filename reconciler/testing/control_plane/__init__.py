@@ -1,12 +1,13 @@
-"""Start a real control plane, etcd and kube-apiserver, to see what the embedded server is only compared with.
+"""A real control plane, etcd and kube-apiserver, as the reference for the embedded server.
 
 Its binaries are those in ``KUBEBUILDER_ASSETS``, or are built once per user from Go modules whose versions and hashes
-this package holds. Several control planes may run side by side; each has its own ports, credentials and data, writes an
-audit log, and leaves nothing behind. There are no controllers in it: no garbage collection, no pods.
+this package contains. Several control planes may run side by side. Each has its own ports, credentials and data, writes
+an audit log, and leaves nothing behind. There are no controllers in it: no garbage collection, no pods.
 """
 
 from reconciler.testing.control_plane.audit import AuditRecord
 from reconciler.testing.control_plane.binaries import BinariesMissing, binaries_path, build
-from reconciler.testing.control_plane.plane import ControlPlane, ControlPlaneFailed
+from reconciler.testing.control_plane.plane import ControlPlane
+from reconciler.testing.control_plane.process import ControlPlaneFailed
 
 __all__ = ["AuditRecord", "BinariesMissing", "ControlPlane", "ControlPlaneFailed", "binaries_path", "build"]

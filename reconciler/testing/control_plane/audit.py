@@ -1,4 +1,4 @@
-"""Read what kube-apiserver says it was asked."""
+"""The audit log of kube-apiserver: its policy and its records."""
 
 from __future__ import annotations
 
@@ -6,39 +6,40 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from reconciler.meta import UNDECODABLE, json_members, parse_time
+from reconciler.wire import JSONObject
 
 __all__ = ["PROBE", "AuditLevel", "AuditRecord", "audit_policy", "read_audit_log"]
 
 PROBE = "control-plane-probe"
-"""The user who asks whether the server is ready; none of the requests that a test counts."""
+"""The user of the readiness probe; its requests are not recorded."""
 
 AuditLevel = Literal["Metadata", "Request", "RequestResponse"]
 
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """Hold one request, as the audit log has it.
+    """One request in the audit log.
 
     Attributes:
         verb: ``"get"``, ``"list"``, ``"watch"``, ``"create"``, ``"update"``, ``"patch"``, ``"delete"``,
             ``"deletecollection"``.
-        resource: the plural; ``""`` for a path that is no resource.
+        resource: the plural; ``""`` for a path that is not a resource.
         subresource: such as ``"status"``; ``""`` for the resource itself.
         name: the object's name; ``""`` for collections, and for creations at level Metadata.
         namespace: its namespace; ``""`` for none.
         code: the HTTP status of the answer.
-        user: who asked.
-        user_agent: with which program.
+        user: the user who sent the request.
+        user_agent: the program that sent it.
         uri: path and query.
-        received: when, UTC.
-        stage: ``"ResponseComplete"``, or ``"ResponseStarted"`` for a watch that goes on.
-        request_object: the body, at level Request and above; None else, and where it cannot be decoded.
-        response_object: the answer's body, at level RequestResponse; None else.
+        received: when it was received, UTC.
+        stage: ``"ResponseComplete"``, or ``"ResponseStarted"`` for a running watch.
+        request_object: the body, at level Request and above; otherwise None, also if it cannot be decoded.
+        response_object: the answer's body, at level RequestResponse; otherwise None.
     """
 
     verb: str
@@ -52,12 +53,12 @@ class AuditRecord:
     uri: str
     received: datetime
     stage: str
-    request_object: dict[str, Any] | None = None
-    response_object: dict[str, Any] | None = None
+    request_object: JSONObject | None = None
+    response_object: JSONObject | None = None
 
 
-def audit_policy(level: AuditLevel) -> dict[str, Any]:
-    """Return the policy: all at `level`, but secrets without contents, and none of the server's own requests."""
+def audit_policy(level: AuditLevel) -> JSONObject:
+    """Return the policy: `level` for all requests, no contents of secrets, and none of the server's own requests."""
     return {
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
@@ -74,7 +75,7 @@ def audit_policy(level: AuditLevel) -> dict[str, Any]:
 
 
 def read_audit_log(path: Path) -> Iterator[AuditRecord]:
-    """Return the records of a log in the order in which they were answered, without a line that is being written."""
+    """Yield the records of a log in the order of their answers, without an incomplete last line."""
     if not path.exists():
         return
     for line in path.read_bytes().splitlines(keepends=True):
@@ -82,17 +83,17 @@ def read_audit_log(path: Path) -> Iterator[AuditRecord]:
             yield _record(_entry(line))
 
 
-def _entry(line: bytes) -> dict[str, Any]:
-    """Return an entry; without the bodies if they are nested too deep to be decoded."""
+def _entry(line: bytes) -> JSONObject:
+    """Return an entry; without the bodies if they are nested too deeply to be decoded."""
     try:
-        return msgspec.json.decode(line, type=dict[str, Any])
+        return msgspec.json.decode(line, type=JSONObject)
     except UNDECODABLE:
         members = json_members(line)
         kept = members.keys() - {"requestObject", "responseObject"}
         return {name: msgspec.json.decode(members[name]) for name in kept}
 
 
-def _record(entry: dict[str, Any]) -> AuditRecord:
+def _record(entry: JSONObject) -> AuditRecord:
     reference = entry.get("objectRef") or {}
     return AuditRecord(
         verb=entry["verb"],

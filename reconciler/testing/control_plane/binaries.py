@@ -1,4 +1,4 @@
-"""Find the binaries of a control plane, or build them."""
+"""The binaries of a control plane: found, or built from Go modules."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _HOW = "build them with 'reconciler envtest build', which needs Go, or set KUBEB
 
 
 class BinariesMissing(ConfigurationError):
-    """Say that there is no etcd or kube-apiserver, and how to get them."""
+    """etcd or kube-apiserver is missing; the message says how to get them."""
 
 
 def binaries_path() -> Path:
-    """Return the directory that holds etcd and kube-apiserver.
+    """Return the directory of etcd and kube-apiserver.
 
-    It is ``KUBEBUILDER_ASSETS`` if that is set, else the user's cache
-    (``$XDG_CACHE_HOME/kube-reconciler/envtest/<hash of the versions>/bin``).
+    It is ``KUBEBUILDER_ASSETS`` if set, else the user's cache (``$XDG_CACHE_HOME/kube-reconciler/envtest/<hash of the
+    versions>/bin``).
 
     Raises:
-        BinariesMissing: they are not there.
+        BinariesMissing: a binary is missing.
     """
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     directory = Path(assets) if assets else _cache() / "bin"
@@ -49,13 +49,12 @@ def binaries_path() -> Path:
 
 
 def build() -> Path:
-    """Build the binaries into the user's cache unless they are there; return their directory.
+    """Build the binaries into the user's cache unless they exist; return their directory.
 
-    The first time it takes some minutes, or longer on a small machine. Who comes while another process builds waits for
-    it.
+    The first build takes some minutes, or longer on a small machine. If another process is building, wait for it.
 
     Raises:
-        BinariesMissing: Go is not installed, or the build failed; the message ends with the compiler's words.
+        BinariesMissing: Go is not installed, or the build failed; the message ends with the compiler's output.
     """
     cache = _cache()
     if _is_built(cache / "bin"):
@@ -63,7 +62,7 @@ def build() -> Path:
     go = shutil.which("go")
     if go is None:
         raise BinariesMissing(
-            "there is no Go to build etcd and kube-apiserver with: install it (https://go.dev/dl), "
+            "building etcd and kube-apiserver needs Go: install it (https://go.dev/dl), "
             "or set KUBEBUILDER_ASSETS to a directory with them"
         )
     cache.mkdir(parents=True, exist_ok=True)
@@ -74,10 +73,10 @@ def build() -> Path:
 
 
 def find_or_build() -> Path:
-    """Return the directory of the binaries, building them if there are none and ``KUBEBUILDER_ASSETS`` is not set.
+    """Return the directory of the binaries; build them if they are missing and ``KUBEBUILDER_ASSETS`` is not set.
 
     Raises:
-        BinariesMissing: they are not there and cannot be built.
+        BinariesMissing: the binaries are missing and cannot be built.
     """
     return binaries_path() if os.environ.get("KUBEBUILDER_ASSETS") else build()
 
@@ -101,7 +100,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _build(go: str, cache: Path) -> None:
-    # The module is copied, since Go may write to it; the result appears under its name only when it is complete.
+    # The module is copied, since Go may write to it. The result gets its final name only when it is complete.
     with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as scratch:
         module, target = Path(scratch, "module"), Path(scratch, "bin")
         module.mkdir()
@@ -124,7 +123,7 @@ def _environment(target: Path) -> Mapping[str, str]:
 def _kubernetes_version(module: str) -> str:
     found = re.search(r"^require k8s\.io/kubernetes (v\S+)", module, re.MULTILINE)
     if found is None:
-        raise BinariesMissing(f"{_MODULE / 'go.mod'} names no version of k8s.io/kubernetes: install the package anew")
+        raise BinariesMissing(f"{_MODULE / 'go.mod'} does not require k8s.io/kubernetes: reinstall the package")
     return found[1]
 
 

@@ -1,4 +1,4 @@
-"""Start, reach and stop one control plane."""
+"""One control plane: start, restart and stop it, connect to it, and read its audit log."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ import csv
 import io
 import os
 import secrets
+import textwrap
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 
 from reconciler.testing.control_plane.audit import PROBE, AuditLevel, AuditRecord, audit_policy, read_audit_log
 from reconciler.testing.control_plane.binaries import BinariesMissing, find_or_build
-from reconciler.testing.control_plane.keys import new_private_key
-from reconciler.testing.control_plane.running import ControlPlaneFailed, PortTaken, Running, write_private
+from reconciler.testing.control_plane.process import ControlPlaneFailed, ControlPlaneProcesses, PortTaken, write_private
+from reconciler.wire import JSONObject
 
 if TYPE_CHECKING:
     from reconciler.client import Client
 
-__all__ = ["ControlPlane", "ControlPlaneFailed"]
+__all__ = ["ControlPlane", "ControlPlaneFailed", "new_private_key"]
+
 
 ADMIN = "admin"
 _ATTEMPTS = 5
-"""Starts before giving up, when another program took a port that was free a moment ago; envtest's number."""
+"""Number of starts if another program takes a port that was free a moment before; envtest's number."""
 
 
 class ControlPlane:
-    """Be a real etcd and kube-apiserver on loopback, for as long as the block lasts.
+    """A real etcd and kube-apiserver on loopback.
 
     ::
 
         async with ControlPlane() as plane, plane.client() as client: ...
 
-    ``with`` works as well, and `start` and `stop` without a block. It belongs to no event loop.
+    ``with`` works as well, and so do `start` and `stop` without a block. It is not bound to an event loop.
 
     Args:
-        binaries: the directory with etcd and kube-apiserver. Defaults to `binaries_path`, where they are built if need
-            be.
-        users: further users and their groups, beside ``"admin"``, who may do everything. They may do what RBAC
-            allows them.
-        audit_level: what the audit log holds of a request. Defaults to ``"Metadata"``.
-        apiserver_flags: further arguments of kube-apiserver, such as ``"--feature-gates=X=true"``.
+        binaries: the directory with etcd and kube-apiserver. Defaults to `binaries_path`, where they are built if
+            missing.
+        users: more users and their groups, beside ``"admin"``, who may do everything. RBAC decides what they may do.
+        audit_level: what the audit log contains of a request. Defaults to ``"Metadata"``.
+        apiserver_flags: more arguments for kube-apiserver, such as ``"--feature-gates=X=true"``.
         start_timeout: seconds for one start. Defaults to 60.
     """
 
@@ -67,94 +68,94 @@ class ControlPlane:
         self._audit_level: AuditLevel = audit_level
         self._flags = tuple(apiserver_flags)
         self._start_timeout = start_timeout
-        self._given_up = threading.Event()
-        self._running: Running | None = None
+        self._cancelled = threading.Event()
+        self._running: ControlPlaneProcesses | None = None
 
     def start(self) -> None:
-        """Start both programs and wait until they serve; nothing if they run.
+        """Start both programs and wait until they serve; does nothing if they are running.
 
         Raises:
-            BinariesMissing: there are none and they cannot be built.
-            ControlPlaneFailed: a program ended at once, or did not serve in time.
+            BinariesMissing: the binaries are missing and cannot be built.
+            ControlPlaneFailed: a program exited, or did not serve in time.
         """
         if self._running is not None:
             return
-        self._running = self._launched(self._binaries or find_or_build())
+        self._running = self._launch(self._binaries or find_or_build())
         for user in self._groups:
             self.write_kubeconfig(self._kubeconfig_path(user), user=user)
 
     def stop(self) -> None:
-        """Stop both programs and remove their data; nothing if they do not run."""
+        """Stop both programs and remove their data; does nothing if they are not running."""
         running, self._running = self._running, None
         if running is not None:
             running.stop()
 
     async def restart(self, *, keep_data: bool = True) -> None:
-        """Stop etcd and kube-apiserver and start them anew at the same address; return when they serve.
+        """Restart etcd and kube-apiserver at the same address; return when they serve.
 
-        Credentials stay valid. Cancellation leaves the restart to its thread.
+        Credentials stay valid. If cancelled, the restart continues in its thread.
 
         Args:
-            keep_data: False loses all objects, as when etcd is set up from nothing: versions begin anew.
+            keep_data: False discards all objects, as when etcd is set up from nothing: versions start again.
 
         Raises:
-            ControlPlaneFailed: a program ended at once, or did not serve in time.
+            ControlPlaneFailed: a program exited, or did not serve in time.
         """
         await asyncio.to_thread(self._restart, keep_data=keep_data)
 
     async def snapshot(self, path: str | os.PathLike[str]) -> Path:
         """Write a snapshot of etcd to a file, as ``etcdctl snapshot save`` does, and return its path.
 
-        Cancellation leaves the writing to its thread.
+        If cancelled, the write continues in its thread.
 
         Raises:
             ControlPlaneFailed: etcd does not answer.
             OSError: the file cannot be written.
         """
         place = Path(path)
-        await asyncio.to_thread(self._run.save_snapshot, place)
+        await asyncio.to_thread(self._processes.save_snapshot, place)
         return place
 
     async def restore(self, snapshot: str | os.PathLike[str], *, bump_revision: int | None = None) -> None:
         """Restore etcd from a snapshot with ``etcdutl snapshot restore``; return when both programs serve again.
 
-        They stop meanwhile, and serve at the same address. Credentials stay valid. Cancellation leaves the restore to
-        its thread.
+        They are stopped during the restore, and serve at the same address. Credentials stay valid. If cancelled, the
+        restore continues in its thread.
 
         Args:
-            snapshot: what `snapshot` has written.
-            bump_revision: raise the versions by so much and mark the older ones as compacted (``--bump-revision``,
-                ``--mark-compacted``), as is advised for Kubernetes. None, the default, goes on from the version of the
-                snapshot, so that versions are used a second time.
+            snapshot: a file written by `snapshot`.
+            bump_revision: increase the versions by this much and mark older ones as compacted (``--bump-revision``,
+                ``--mark-compacted``), as recommended for Kubernetes. None, the default, continues from the version of
+                the snapshot, so that versions are used a second time.
 
         Raises:
-            BinariesMissing: there is no etcdutl among the binaries.
-            ControlPlaneFailed: the snapshot cannot be restored, and nothing was stopped; or a program ended at once, or
-                did not serve in time.
+            BinariesMissing: etcdutl is missing.
+            ControlPlaneFailed: the snapshot cannot be restored, and nothing was stopped; or a program exited, or did
+                not serve in time.
         """
         flags = [] if bump_revision is None else [f"--bump-revision={bump_revision}", "--mark-compacted"]
 
         def restore() -> None:
-            self._restart(keep_data=False, data=self._run.restored(Path(snapshot), flags))
+            self._restart(keep_data=False, data=self._processes.restore(Path(snapshot), flags))
 
         await asyncio.to_thread(restore)
 
     def _restart(self, *, keep_data: bool, data: Path | None = None) -> None:
-        self._run.restart(keep_data=keep_data, data=data)
-        self._run.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+        self._processes.restart(keep_data=keep_data, data=data)
+        self._processes.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._cancelled)
 
     async def revive(self) -> None:
-        """Start the programs that have ended, such as by a signal of the test; return when they serve.
+        """Start the programs that have exited, for example by a signal from the test; return when they serve.
 
-        A program that runs is left alone. Cancellation leaves the start to its thread.
+        Running programs are left alone. If cancelled, the start continues in its thread.
 
         Raises:
-            ControlPlaneFailed: a program ended at once, or did not serve in time.
+            ControlPlaneFailed: a program exited, or did not serve in time.
         """
 
         def again() -> None:
-            self._run.revive()
-            self._run.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+            self._processes.revive()
+            self._processes.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._cancelled)
 
         await asyncio.to_thread(again)
 
@@ -162,9 +163,9 @@ class ControlPlane:
         """Return the process id of a program, for signals such as SIGKILL and SIGSTOP.
 
         Raises:
-            RuntimeError: the control plane does not run.
+            RuntimeError: the control plane is not running.
         """
-        return self._run.pid(program)
+        return self._processes.pid(program)
 
     def __enter__(self) -> Self:
         self.start()
@@ -176,13 +177,13 @@ class ControlPlane:
         self.stop()
 
     async def __aenter__(self) -> Self:
-        """Do what `start` does. Cancellation gives up starting and leaves nothing behind."""
-        self._given_up.clear()
+        """Call `start` in a thread. Cancellation aborts the start and leaves nothing behind."""
+        self._cancelled.clear()
         starting = asyncio.create_task(asyncio.to_thread(self.start))
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
-            self._given_up.set()
+            self._cancelled.set()
             await asyncio.wait({starting})
             self.stop()
             raise
@@ -191,7 +192,7 @@ class ControlPlane:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Do what `stop` does. Cancellation lets the stopping go on in its thread."""
+        """Call `stop` in a thread. If cancelled, it continues in its thread."""
         await asyncio.to_thread(self.stop)
 
     @property
@@ -199,50 +200,50 @@ class ControlPlane:
         """Return the server's address, ``https://127.0.0.1:<port>``.
 
         Raises:
-            RuntimeError: it does not run.
+            RuntimeError: it is not running.
         """
-        return self._run.url
+        return self._processes.url
 
     @property
     def directory(self) -> Path:
-        """Return the directory of data and logs, which goes when the control plane stops.
+        """Return the directory of data and logs; it is removed when the control plane stops.
 
         Raises:
-            RuntimeError: it does not run.
+            RuntimeError: it is not running.
         """
-        return self._run.directory
+        return self._processes.directory
 
     @property
     def kubectl(self) -> Path:
         """Return the kubectl of the same version.
 
         Raises:
-            RuntimeError: it does not run.
-            BinariesMissing: it is not among the binaries.
+            RuntimeError: it is not running.
+            BinariesMissing: kubectl is missing.
         """
-        path = self._run.binaries / "kubectl"
+        path = self._processes.binaries / "kubectl"
         if not os.access(path, os.X_OK):
             raise BinariesMissing(f"no kubectl in {path.parent}: build it with 'reconciler envtest build'")
         return path
 
     @property
     def kubeconfig_path(self) -> Path:
-        """Return a kubeconfig file for the admin, which goes when the control plane stops.
+        """Return a kubeconfig file for the admin; it is removed when the control plane stops.
 
         Raises:
-            RuntimeError: it does not run.
+            RuntimeError: it is not running.
         """
         return self._kubeconfig_path(ADMIN)
 
-    def kubeconfig(self, *, user: str = ADMIN) -> dict[str, Any]:
-        """Return a kubeconfig that reaches the server as a user.
+    def kubeconfig(self, *, user: str = ADMIN) -> JSONObject:
+        """Return a kubeconfig for a user.
 
         Raises:
-            RuntimeError: it does not run.
+            RuntimeError: it is not running.
             KeyError: there is no such user.
         """
         name = "control-plane"
-        authority = base64.b64encode(self._run.authority.read_bytes()).decode()
+        authority = base64.b64encode(self._processes.authority.read_bytes()).decode()
         return {
             "apiVersion": "v1",
             "kind": "Config",
@@ -253,10 +254,10 @@ class ControlPlane:
         }
 
     def write_kubeconfig(self, path: str | os.PathLike[str], *, user: str = ADMIN) -> Path:
-        """Write the kubeconfig of a user, readable by its owner only, and return its path.
+        """Write a user's kubeconfig, readable only by its owner, and return its path.
 
         Raises:
-            RuntimeError: it does not run.
+            RuntimeError: it is not running.
             KeyError: there is no such user.
             OSError: the file cannot be written.
         """
@@ -268,7 +269,7 @@ class ControlPlane:
         """Return a client for the server, to be opened with ``async with``.
 
         Raises:
-            RuntimeError: it does not run.
+            RuntimeError: it is not running.
             KeyError: there is no such user.
         """
         from reconciler.client import Client
@@ -286,10 +287,10 @@ class ControlPlane:
         namespace: str | None = None,
         user: str | None = None,
     ) -> list[AuditRecord]:
-        """Return the requests that were answered, oldest first; an argument of None matches all.
+        """Return the answered requests, oldest first; an argument of None matches all.
 
-        A watch that goes on is there once, one that has ended twice (see `AuditRecord.stage`). The line of a request is
-        written before the end of its answer, unless that is longer than a few kilobytes.
+        A running watch appears once, an ended one twice (see `AuditRecord.stage`). The record of a request is written
+        before the end of its answer, unless the answer is longer than a few kilobytes.
 
         Args:
             verb: such as ``"patch"``.
@@ -297,10 +298,10 @@ class ControlPlane:
             subresource: such as ``"status"``; ``""`` for the resource itself.
             name: the object's name.
             namespace: its namespace; ``""`` for none.
-            user: who asked.
+            user: the user who sent the request.
 
         Raises:
-            RuntimeError: it does not run.
+            RuntimeError: it is not running.
         """
         wanted = {
             "verb": verb,
@@ -311,25 +312,25 @@ class ControlPlane:
             "user": user,
         }
         given = {key: value for key, value in wanted.items() if value is not None}
-        records = read_audit_log(self._run.directory / "audit.log")
+        records = read_audit_log(self._processes.directory / "audit.log")
         return [record for record in records if all(getattr(record, key) == value for key, value in given.items())]
 
     @property
-    def _run(self) -> Running:
+    def _processes(self) -> ControlPlaneProcesses:
         if self._running is None:
-            raise RuntimeError("the control plane does not run: use it inside of its block")
+            raise RuntimeError("the control plane is not running: use it inside its block")
         return self._running
 
-    def _launched(self, binaries: Path) -> Running:
+    def _launch(self, binaries: Path) -> ControlPlaneProcesses:
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(PortTaken):
-                return self._launched_once(binaries)
-        return self._launched_once(binaries)
+                return self._launch_once(binaries)
+        return self._launch_once(binaries)
 
-    def _launched_once(self, binaries: Path) -> Running:
-        running = Running(binaries, self._files(), self._flags)
+    def _launch_once(self, binaries: Path) -> ControlPlaneProcesses:
+        running = ControlPlaneProcesses(binaries, self._files(), self._flags)
         try:
-            running.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._given_up)
+            running.wait_until_ready(self._tokens[PROBE], self._start_timeout, self._cancelled)
         except BaseException:
             running.stop()
             raise
@@ -351,3 +352,25 @@ def _csv(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
+
+
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""The order of P-256 (SEC 2, 2.4.2)."""
+
+_P256 = bytes.fromhex("06082a8648ce3d030107")
+"""The object identifier 1.2.840.10045.3.1.7, encoded."""
+
+
+def new_private_key() -> str:
+    """Return a new P-256 private key as PEM (RFC 5915), to sign service account tokens.
+
+    A key on this curve is a random number, and the public key may be omitted, so no library is needed.
+    """
+    number = secrets.randbelow(_ORDER - 1) + 1
+    body = b"\x02\x01\x01" + _der(0x04, number.to_bytes(32)) + _der(0xA0, _P256)
+    text = base64.b64encode(_der(0x30, body)).decode()
+    return "\n".join(["-----BEGIN EC PRIVATE KEY-----", *textwrap.wrap(text, 64), "-----END EC PRIVATE KEY-----", ""])
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    return bytes([tag, len(content)]) + content

@@ -1,4 +1,4 @@
-"""Play the fault campaign on a real control plane and print its table: ``python -m tests.campaigns.faults --help``."""
+"""The fault campaign on a real control plane; prints its results as a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections import Counter
 from tests.campaigns.faults.campaign import FAULTS, prepared
 from tests.campaigns.faults.judge import Judge, Verdict
 
-USUALLY = {
+DEFAULTS = {
     "kill the operator": 30,
     "kill the API server": 4,
     "kill etcd": 3,
@@ -29,16 +29,27 @@ def option(fault: str) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="campaign-faults", description=__doc__)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of all that is drawn")
-    parser.add_argument("--requests", type=int, default=300, help="NotificationRequests; default 300")
-    parser.add_argument("--minutes", type=float, default=15, help="bound of the campaign; default 15")
-    parser.add_argument("--only", action="append", choices=FAULTS, help="play this fault alone; can be repeated")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=random.SystemRandom().randrange(10**6),
+        help="seed of all random choices; default random",
+    )
+    parser.add_argument("--requests", type=int, default=300, help="number of NotificationRequests; default 300")
+    parser.add_argument("--minutes", type=float, default=15, help="time limit of the campaign; default 15")
+    parser.add_argument("--only", action="append", choices=FAULTS, help="inject only this fault; can be repeated")
     for fault in FAULTS:
-        parser.add_argument(option(fault), type=int, default=USUALLY[fault], metavar="N", help="how often")
+        parser.add_argument(
+            option(fault),
+            type=int,
+            default=DEFAULTS[fault],
+            metavar="N",
+            help=f"number of times; default {DEFAULTS[fault]}",
+        )
     return parser.parse_args()
 
 
-async def play(given: argparse.Namespace) -> Verdict:
+async def run(given: argparse.Namespace) -> Verdict:
     counts = {fault: getattr(given, option(fault)[2:].replace("-", "_")) for fault in FAULTS}
     faults = Counter({fault: count for fault, count in counts.items() if not given.only or fault in given.only})
     async with prepared(seed=given.seed, requests=given.requests, faults=faults, minutes=given.minutes) as campaign:
@@ -55,7 +66,7 @@ def main() -> int:
     given = arguments()
     say(f"seed {given.seed}")
     began = time.monotonic()
-    verdict = asyncio.run(play(given))
+    verdict = asyncio.run(run(given))
     say(f"\n| seed {given.seed}, {time.monotonic() - began:.0f} s | |\n|---|---:|")
     for name, figure in verdict.figures.items():
         say(f"| {name} | {figure} |")

@@ -44,7 +44,7 @@ FAULTS = (
 
 @dataclass
 class Restore:
-    """A restore of etcd: what was written between the snapshot and the restore is gone."""
+    """A restore of etcd: writes between the snapshot and the restore are lost."""
 
     snapshot: float
     began: float
@@ -56,10 +56,10 @@ class Campaign:
     """One campaign.
 
     Args:
-        seed: draws the order of the faults, their moments and their targets.
-        requests: how many NotificationRequests.
+        seed: draws the order of the faults, their times and their targets.
+        requests: number of NotificationRequests.
         faults: how often each of `FAULTS` happens.
-        until: monotonic second at which it must have ended.
+        until: the monotonic second by which the campaign must have ended.
     """
 
     seed: int
@@ -80,7 +80,7 @@ class Campaign:
         self._documents: dict[str, dict[str, Any]] = {}
 
     async def run(self) -> None:
-        """Play all faults, and wait until every request has ended."""
+        """Inject all faults, and wait until every request has ended."""
         order = list(self.faults.elements())
         self._rng.shuffle(order)
         numbers = iter(range(self.requests))
@@ -124,7 +124,7 @@ class Campaign:
         await self.plane.revive()
 
     async def _restore(self) -> None:
-        """Take a snapshot while nobody writes; go back to it after a while."""
+        """Take a snapshot while there are no writes, and restore it after a while."""
         stops = [asyncio.create_task(replica.stop_for(2)) for replica in self.replicas]
         await asyncio.sleep(1)
         moment = time.time()
@@ -134,7 +134,7 @@ class Campaign:
         began = time.time()
         await self.plane.restore(path, bump_revision=self._rng.choice([None, 1_000_000]))
         self.restores.append(Restore(moment, began, time.time()))
-        for name in self._documents:  # what was created after the snapshot is gone: whoever asked asks again
+        for name in self._documents:  # requests created after the snapshot are gone; create them again
             await self._ask_for(name)
 
     def _leader(self) -> Replica:
@@ -198,7 +198,7 @@ def _request(name: str, guarantee: str) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def prepared(*, seed: int, requests: int, faults: Counter[str], minutes: float) -> AsyncIterator[Campaign]:
-    """Start a control plane and two replicas; stop them, whatever happened."""
+    """Start a control plane and two replicas; stop them in any case."""
     users = {f"replica-{number}": ["system:masters"] for number in range(2)}
     with tempfile.TemporaryDirectory(prefix="campaign-") as place:
         directory = Path(place)

@@ -1,6 +1,6 @@
-"""Channels that fail by chance and write down each call before and after it, with fsync, for the judge.
+"""Channels that fail at random and record each call before and after it, with fsync, for the judge.
 
-A distribution of its own offers them to ``reconciler run notification`` by entry points; see `install`.
+A separate distribution offers them to ``reconciler run notification`` by entry points; see `install`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILE = "CALLS"
 
 
 class Recording:
-    """Delivers by a line in a file; a third of the calls fail."""
+    """A channel that writes a line to a file; a third of the calls fail."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -74,7 +74,7 @@ def three() -> Recording:
 
 
 def install(directory: Path) -> None:
-    """Lay out a distribution that offers the channels."""
+    """Create a distribution that offers the channels."""
     metadata = directory / "recording_channels-1.0.dist-info"
     metadata.mkdir(parents=True)
     (directory / "recording_channels.py").write_text(Path(__file__).read_text())
@@ -84,5 +84,5 @@ def install(directory: Path) -> None:
 
 
 def calls(file: Path) -> list[dict[str, Any]]:
-    """Return what the channels wrote down, in order."""
+    """Return the recorded calls, in order."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

@@ -1,4 +1,4 @@
-"""The judge of a campaign: the audit log of the API server and the calls of the channels, against the promises."""
+"""The judge of a campaign: compares the API server's audit log and the channels' calls with the guarantees."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Write:
     """A status write that took effect.
 
     Attributes:
-        attempts: the attempts that are stored by then.
-        due: for each channel the time before which there must be no attempt.
+        attempts: the attempts stored by then.
+        due: for each channel, the time before which there must be no attempt.
     """
 
     time: float
@@ -38,11 +38,11 @@ class Write:
 
 @dataclass
 class Verdict:
-    """What was found.
+    """The result of a campaign.
 
     Attributes:
-        figures: what was done, how often, and what came of it; for the table.
-        wrong: broken promises; must be empty.
+        figures: what was done, how often, and the outcome; for the table.
+        wrong: broken guarantees; must be empty.
     """
 
     figures: dict[str, int] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Verdict:
 
 
 class Judge:
-    """Compares what a campaign left behind with what was promised."""
+    """Compares the traces of a campaign with the guarantees."""
 
     def __init__(self, campaign: Campaign) -> None:
         self._campaign = campaign
@@ -114,7 +114,7 @@ class Judge:
     # Bounds
 
     def _repeated(self) -> None:
-        """Hold calls that were made more than once against what each guarantee allows."""
+        """Check calls that were made more than once against each guarantee."""
         made: dict[tuple[str, str, int, int], list[dict[str, Any]]] = defaultdict(list)
         for call in self._calls:
             if call["what"] == "call":
@@ -124,7 +124,7 @@ class Judge:
         for (name, channel, attempt, _), calls in made.items():
             for first, second in pairwise(calls):
                 if first["process"] == second["process"]:
-                    # An attempt that the receiver put off is the same attempt when it is made again.
+                    # An attempt that the receiver deferred counts as the same attempt when repeated.
                     if (name, channel, attempt) not in deferred:
                         same += 1
                         self._wrong(f"one process made the same attempt twice: {first}, {second}")
@@ -170,7 +170,7 @@ class Judge:
         self._verdict.figures["attempts before their due time"] = early
 
     def _stored(self, name: str, moment: float) -> Write | None:
-        """Return the write that made the status which was stored at a moment."""
+        """Return the write that created the status stored at a point in time."""
         restore = next((each for each in reversed(self._campaign.restores) if each.ended <= moment), None)
         found = None
         for write in self._writes[name]:
@@ -205,7 +205,7 @@ class Judge:
         users = [lease.user for lease in self._leases if _holds(lease)]
         return sum(one != other for one, other in pairwise(users))
 
-    # One write a reconcile
+    # One write per reconcile
 
     def _writes_per_cycle(self) -> None:
         """Find reconciles whose attempts were stored by more writes than their guarantee allows."""
@@ -222,7 +222,7 @@ class Judge:
                 new = write.attempts - known
                 cycles = set.union(set(), *(cycle_of[name, channel, attempt] for channel, attempt in new))
                 known = set(write.attempts)
-                if len(cycles) == 1:  # else an attempt was made twice, and which one was stored cannot be told
+                if len(cycles) == 1:  # else an attempt was made twice, and it is unknown which one was stored
                     by_cycle[cycles.pop()] += 1
             allowed = MOST_WRITES[self._guarantee.get(name, "AtMostOnce")]
             for cycle, count in by_cycle.items():

@@ -1,4 +1,4 @@
-"""A replica of the operator: processes of ``reconciler run notification``, one after the other."""
+"""A replica of the operator: successive processes of ``reconciler run notification``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ProcessLife:
     """One process, from start to end.
 
     Attributes:
-        stopped: the spans during which it was stopped by SIGSTOP.
-        code: how it ended; negative for a signal.
+        stopped: the periods during which it was stopped by SIGSTOP.
+        code: its exit code; negative for a signal.
     """
 
     pid: int
@@ -37,9 +37,9 @@ class Replica:
     """Keeps one process of the operator running.
 
     Args:
-        user: the user of the control plane that it is.
+        user: its user in the control plane.
         options: the command line after ``reconciler``.
-        directory: where it runs; holds ``site`` with the channels.
+        directory: its working directory; ``site`` in it contains the channels.
     """
 
     def __init__(self, user: str, options: Sequence[str], directory: Path) -> None:
@@ -56,7 +56,7 @@ class Replica:
         return self.lives[-1]
 
     async def up(self) -> None:
-        """Wait until there is a process."""
+        """Wait until a process is running."""
         if self._task.done():
             self._task.result()
         await self._up.wait()
@@ -88,7 +88,7 @@ class Replica:
         await starter.wait()
 
     async def kill(self) -> None:
-        """Kill the process with SIGKILL; the next one starts at once."""
+        """Kill the process with SIGKILL; the next one starts immediately."""
         await self.up()
         life = self.life
         os.kill(life.pid, signal.SIGKILL)
@@ -96,7 +96,7 @@ class Replica:
             await asyncio.sleep(0.01)
 
     async def stop_for(self, seconds: float) -> None:
-        """Stop the process with SIGSTOP for some time."""
+        """Stop the process with SIGSTOP for some seconds."""
         await self.up()
         life, began = self.life, time.time()
         os.kill(life.pid, signal.SIGSTOP)
@@ -107,7 +107,7 @@ class Replica:
             life.stopped.append((began, time.time()))
 
     async def end(self) -> int | None:
-        """End the process in order; return its exit code."""
+        """Terminate the process; return its exit code."""
         self._ending = True
         if self._up.is_set():
             os.kill(self.life.pid, signal.SIGTERM)
@@ -115,7 +115,7 @@ class Replica:
         return self.life.code
 
     async def abandon(self) -> None:
-        """Kill whatever runs; harmless when it has ended."""
+        """Kill the process if it is running."""
         self._ending = True
         if self._up.is_set() and self.life.code is None:
             os.kill(self.life.pid, signal.SIGKILL)

@@ -1,0 +1,238 @@
+"""Sets of fields in their wire form, FieldsV1, and operations on them.
+
+A set is a dict. A key is a path element (``f:name``, ``k:{"key":"value"}``, ``v:value``), its value the set below it.
+An element with nothing below is a member of the set; an element with something below is a member only if ``.`` is below
+it too. Sets are never changed in schema and may share parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+import msgspec
+
+from reconciler.apiserver.encoding.text import go_json
+from reconciler.apiserver.schema.shape import ANYTHING, Node
+from reconciler.apiserver.schema.validation import item_key
+
+__all__ = [
+    "FieldSet",
+    "compare",
+    "difference",
+    "fields_of",
+    "intersection",
+    "is_granular",
+    "items_by_element",
+    "path_element",
+    "paths",
+    "union",
+]
+
+FieldSet: TypeAlias = dict[str, "FieldSet"]
+
+_SELF = "."
+
+
+def _parts(fields: FieldSet) -> tuple[bool, FieldSet]:
+    """Return whether a path element is itself a member, and the set below it."""
+    if not fields:
+        return True, fields
+    if _SELF in fields:
+        return True, {element: below for element, below in fields.items() if element != _SELF}
+    return False, fields
+
+
+def _joined(member: bool, below: FieldSet) -> FieldSet | None:
+    """Return the set of a path element, or None if it is empty."""
+    if not below:
+        return {} if member else None
+    return {_SELF: {}, **below} if member else below
+
+
+def union(one: FieldSet, other: FieldSet) -> FieldSet:
+    """Return the fields in either set; both are roots."""
+    found = dict(one)
+    for element, below in other.items():
+        mine = found.get(element)
+        if mine is None or mine is below:
+            found[element] = below
+        elif element != _SELF:
+            (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(below)
+            found[element] = _joined(my_self or its_self, union(my_below, its_below)) or {}
+    return found
+
+
+def difference(one: FieldSet, other: FieldSet) -> FieldSet:
+    """Return the fields in the first set but not in the other; both are roots."""
+    found = {}
+    for element, mine in one.items():
+        its = other.get(element)
+        if its is None:
+            found[element] = mine
+            continue
+        (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(its)
+        left = _joined(my_self and not its_self, difference(my_below, its_below))
+        if left is not None:
+            found[element] = left
+    return found
+
+
+def intersection(one: FieldSet, other: FieldSet) -> FieldSet:
+    """Return the fields in both sets; both are roots."""
+    found = {}
+    for element, mine in one.items():
+        its = other.get(element)
+        if its is None:
+            continue
+        (my_self, my_below), (its_self, its_below) = _parts(mine), _parts(its)
+        both = _joined(my_self and its_self, intersection(my_below, its_below))
+        if both is not None:
+            found[element] = both
+    return found
+
+
+def paths(fields: FieldSet, prefix: str = "") -> Iterator[str]:
+    """Yield the members as the real server writes paths, the members of a level before those below it."""
+    deeper = []
+    for element, below in sorted(fields.items()):
+        member, rest = _parts(below)
+        path = f"{prefix}{_shown(element)}"
+        if member:
+            yield path
+        if rest:
+            deeper.append((path, rest))
+    for path, rest in deeper:
+        yield from paths(rest, path)
+
+
+def _shown(element: str) -> str:
+    kind, _, text = element.partition(":")
+    if kind == "f":
+        return f".{text}"
+    if kind == "v":
+        return f"[={text}]"
+    if kind == "k":
+        keys = msgspec.json.decode(text)
+        return f"[{','.join(f'{key}={go_json(value)}' for key, value in keys.items())}]"
+    return f"[{text}]"
+
+
+def path_element(item: Any, node: Node) -> str:
+    """Return the path element of an item of a list of type set or map."""
+    if node.list_type == "map":
+        return f"k:{go_json(item_key(item, node))}"
+    return f"v:{go_json(item)}"
+
+
+def items_by_element(items: list[Any], node: Node) -> dict[str, list[Any]]:
+    """Return the items of a list of type set or map by path element; duplicates share one."""
+    found: dict[str, list[Any]] = {}
+    for item in items:
+        found.setdefault(path_element(item, node), []).append(item)
+    return found
+
+
+class _Duplicates(list[Any]):
+    """Items of a list that share a path element, and are owned together."""
+
+
+def _children(value: Any, node: Node) -> Iterable[tuple[str, Any, Node]]:
+    """Return the path elements, values and schemas below a value; nothing for an atomic value."""
+    if isinstance(value, dict):
+        if node.map_type == "atomic":
+            return ()
+        known, other = node.properties, node.additional or ANYTHING
+        return [(f"f:{key}", member, known.get(key, other)) for key, member in value.items()]
+    if isinstance(value, list) and node.list_type != "atomic":
+        items = node.items or ANYTHING
+        return [
+            (element, found[0] if len(found) == 1 else _Duplicates(found), items)
+            for element, found in items_by_element(value, node).items()
+        ]
+    return ()
+
+
+def is_granular(value: Any, node: Node) -> bool:
+    """Return whether the parts of a value are owned one by one."""
+    if isinstance(value, dict):
+        return node.map_type != "atomic"
+    return isinstance(value, list) and node.list_type != "atomic"
+
+
+def fields_of(value: Any, node: Node, *, whole: bool) -> FieldSet:
+    """Return the set of fields below a value.
+
+    Args:
+        value: the value.
+        node: its schema.
+        whole: objects and lists are members themselves, as for added values; otherwise only leaves and items of lists
+            are, as for applied values.
+    """
+    found: FieldSet = {}
+    for element, child, schema in _children(value, node):
+        if not whole and not child and isinstance(child, list) and schema.list_type != "atomic":
+            # An applier owns only the items of a granular list, so nothing of an empty one.
+            continue
+        inner = fields_of(child, schema, whole=whole) if _has_parts(child) else _LEAF
+        if not whole and child and not inner and isinstance(child, dict) and is_granular(child, schema):
+            # It contains only lists of which nothing is owned.
+            continue
+        counts = whole or schema is ANYTHING or not element.startswith("f:")
+        found[element] = {_SELF: {}, **inner} if inner and counts else inner
+    return found
+
+
+_LEAF: FieldSet = {}
+
+
+def _has_parts(value: Any) -> bool:
+    return isinstance(value, (dict, list)) and not isinstance(value, _Duplicates)
+
+
+def compare(before: Any, after: Any, node: Node) -> tuple[FieldSet, FieldSet]:
+    """Return the fields below a value that were added or modified, and those that were removed."""
+    changed: FieldSet = {}
+    removed: FieldSet = {}
+    old = {element: value for element, value, _ in _children(before, node)}
+    for element, value, schema in _children(after, node):
+        if element not in old:
+            changed[element] = _added(value, schema)
+            continue
+        earlier = old.pop(element)
+        if earlier is value or (earlier == value and type(earlier) is type(value)):
+            continue
+        more, less = _compare_values(earlier, value, schema)
+        if more is not None:
+            changed[element] = more
+        if less is not None:
+            removed[element] = less
+    schemas = {element: schema for element, _, schema in _children(before, node)} if old else {}
+    for element, value in old.items():
+        removed[element] = _added(value, schemas[element])
+    return changed, removed
+
+
+def _compare_values(earlier: Any, value: Any, schema: Node) -> tuple[FieldSet | None, FieldSet | None]:
+    """Return the changed and removed fields of a value that exists on both sides; None for nothing."""
+    if isinstance(earlier, _Duplicates) or isinstance(value, _Duplicates):
+        less = None if type(earlier) is type(value) else _added(earlier, schema)
+        return _added(value, schema), less
+    if is_granular(value, schema) and is_granular(earlier, schema):
+        below_changed, below_removed = compare(earlier, value, schema)
+        return below_changed or None, below_removed or None
+    if earlier is None and is_granular(value, schema):
+        # The field existed, though empty: its content is new, not the field itself.
+        return fields_of(value, schema, whole=True), None
+    if value is None and is_granular(earlier, schema):
+        return None, fields_of(earlier, schema, whole=True) or None
+    return _added(value, schema), fields_of(earlier, schema, whole=True) or None
+
+
+def _added(value: Any, schema: Node) -> FieldSet:
+    """Return the set of a value that exists on one side only, and everything below it."""
+    return _LEAF if isinstance(value, _Duplicates) else _with_self(fields_of(value, schema, whole=True))
+
+
+def _with_self(fields: FieldSet) -> FieldSet:
+    return {_SELF: {}, **fields} if fields else fields

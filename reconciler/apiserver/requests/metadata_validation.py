@@ -1,0 +1,249 @@
+"""Validation of ``metadata``: the rules of every kind, and those of built-in kinds."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from reconciler.apiserver.builtin.kinds import KindInfo
+from reconciler.apiserver.encoding.refusals import FieldError
+from reconciler.apiserver.encoding.text import go_json, quoted
+from reconciler.apiserver.requests.metadata_decoding import OWNER_FIELDS
+from reconciler.apiserver.schema.names import (
+    LABEL_VALUE_MESSAGE,
+    is_label_value,
+    name_problems,
+    path_name_problems,
+    qualified_name_problems,
+)
+from reconciler.wire import JSONObject
+
+__all__ = [
+    "FIXED_IN_STATUS_WRITES",
+    "metadata_after_status_write",
+    "validate_built_in_metadata",
+    "validate_metadata",
+    "validate_metadata_update",
+]
+
+_MAX_ANNOTATIONS = 256 * 1024
+
+
+def validate_metadata(info: KindInfo, metadata: JSONObject) -> list[FieldError]:
+    """Return what is wrong with the metadata of an object to be created."""
+    name, prefix = metadata.get("name", ""), metadata.get("generateName", "")
+    errors = _validate_prefix(prefix, functools.partial(name_problems, rule=info.names))
+    if not name:
+        message = "Required value: name or generateName is required"
+        errors.append(FieldError("metadata.name", message, "FieldValueRequired"))
+    else:
+        errors += [
+            FieldError("metadata.name", f"Invalid value: {quoted(name)}: {problem}")
+            for problem in name_problems(name, info.names)
+        ]
+    return errors + _validate_maps(metadata)
+
+
+def _validate_prefix(prefix: str, problems: Callable[[str], list[str]]) -> list[FieldError]:
+    """Return what is wrong with a name prefix; a trailing dash is allowed, because a suffix follows it."""
+    begun = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
+    found = problems(begun) if prefix else []
+    return [FieldError("metadata.generateName", f"Invalid value: {quoted(prefix)}: {problem}") for problem in found]
+
+
+def metadata_after_status_write(info: KindInfo, metadata: JSONObject, before: JSONObject) -> JSONObject:
+    """Return the metadata after a write to the status of a built-in kind; the caller owns the result."""
+    kept = dict(metadata)
+    for key in FIXED_IN_STATUS_WRITES.get((info.group, info.plural), ()):
+        kept.pop(key, None)
+        if key in before:
+            kept[key] = before[key]
+    return kept
+
+
+FIXED_IN_STATUS_WRITES = {("", "pods"): ("ownerReferences",), ("apps", "deployments"): ("labels",)}
+"""The fields of metadata that writes to the status of a kind do not change."""
+
+
+def validate_built_in_metadata(
+    info: KindInfo, metadata: JSONObject, subresource: str, *, new: bool
+) -> list[FieldError]:
+    """Return what is wrong with metadata by the rules of a built-in kind, which apply besides those of every kind."""
+    if new:
+        return _validate_standard_finalizers(info, metadata, subresource)
+    errors = [] if info.plural in _VALIDATED_ONCE else _validate_standard_finalizers(info, metadata, subresource)
+    if not subresource and info.plural in _VALIDATED_TWICE:
+        errors += _validate_prefix(metadata.get("generateName", ""), functools.partial(name_problems, rule=info.names))
+        errors += _validate_maps(metadata) + _validate_standard_finalizers(info, metadata, subresource)
+    return errors
+
+
+def _validate_standard_finalizers(info: KindInfo, metadata: JSONObject, subresource: str) -> list[FieldError]:
+    if (info.plural, "") in _ANY_FINALIZERS or (info.plural, subresource) in _ANY_FINALIZERS:
+        return []
+    message = "name is neither a standard finalizer name nor is it fully qualified"
+    return [
+        FieldError(f"metadata.finalizers[{index}]", f"Invalid value: {quoted(name)}: {message}")
+        for index, name in enumerate(metadata.get("finalizers") or ())
+        if "/" not in name and name not in _STANDARD_FINALIZERS
+    ]
+
+
+_ANY_FINALIZERS = frozenset(
+    {
+        ("cronjobs", "status"),
+        ("customresourcedefinitions", ""),
+        ("events", ""),
+        ("leases", ""),
+        ("poddisruptionbudgets", ""),
+    }
+)
+"""The kinds and subresources that accept any finalizer."""
+
+_VALIDATED_ONCE = frozenset({"endpointslices", "events", "limitranges", "poddisruptionbudgets"})
+"""The kinds whose own rules for updates do not cover metadata, so that only the rules of every kind apply."""
+
+_VALIDATED_TWICE = frozenset(
+    {
+        "clusterrolebindings",
+        "clusterroles",
+        "configmaps",
+        "controllerrevisions",
+        "endpoints",
+        "endpointslices",
+        "ingressclasses",
+        "ingresses",
+        "jobs",
+        "limitranges",
+        "nodes",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "rolebindings",
+        "roles",
+        "secrets",
+        "serviceaccounts",
+        "storageclasses",
+    }
+)
+"""The kinds whose updates are also validated like creations."""
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+
+
+def _validate_maps(metadata: JSONObject) -> list[FieldError]:
+    if metadata.keys().isdisjoint(_CHECKED):
+        return []
+    return [
+        *_validate_labels(metadata.get("labels") or {}),
+        *_validate_annotations(metadata.get("annotations") or {}),
+        *_validate_owners(metadata.get("ownerReferences") or []),
+        *_validate_finalizers(metadata.get("finalizers") or []),
+    ]
+
+
+_CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
+
+
+def _validate_labels(labels: dict[str, str]) -> list[FieldError]:
+    errors = []
+    for key, value in labels.items():
+        problems = [f"{quoted(key)}: {problem}" for problem in qualified_name_problems(key)]
+        if len(value) > 63:
+            problems.append(f"{quoted(value)}: must be no more than 63 bytes")
+        if not is_label_value(value):
+            problems.append(f"{quoted(value)}: {LABEL_VALUE_MESSAGE}")
+        errors += [FieldError("metadata.labels", f"Invalid value: {problem}") for problem in problems]
+    return errors
+
+
+def _validate_annotations(annotations: dict[str, str]) -> list[FieldError]:
+    field = "metadata.annotations"
+    errors = [
+        FieldError(field, f"Invalid value: {quoted(key)}: {problem}")
+        for key in annotations
+        for problem in qualified_name_problems(key.lower())
+    ]
+    if sum(len(key) + len(value) for key, value in annotations.items()) > _MAX_ANNOTATIONS:
+        message = f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes"
+        errors.append(FieldError(field, message, "FieldValueTooLong"))
+    return errors
+
+
+def _validate_owners(owners: list[JSONObject]) -> list[FieldError]:
+    field = "metadata.ownerReferences"
+    errors = []
+    for owner in owners:
+        errors += [
+            FieldError(f"{field}.{key}", f'Invalid value: "": {words}')
+            for key, words in _REQUIRED_OF_OWNERS.items()
+            if not owner.get(key)
+        ]
+        if str(owner.get("apiVersion", "")).count("/") > 1:
+            message = f"Invalid value: {quoted(str(owner['apiVersion']))}: {_REQUIRED_OF_OWNERS['apiVersion']}"
+            errors.append(FieldError(f"{field}.apiVersion", message))
+        if owner.get("kind") == "Event" and owner.get("apiVersion") in ("v1", "events.k8s.io/v1"):
+            group, _, version = owner["apiVersion"].rpartition("/")
+            shown = go_json(_in_order(owner), sort=False)
+            message = f"Invalid value: {shown}: {group}/{version}, Kind=Event is disallowed from being an owner"
+            errors.append(FieldError(field, message))
+    controllers = [f"{owner.get('kind')}/{owner.get('name')}" for owner in owners if owner.get("controller")]
+    if len(controllers) > 1:
+        shown = f"[{','.join(go_json(_in_order(owner), sort=False) for owner in owners)}]"
+        message = (
+            f"Invalid value: {shown}: Only one reference can have Controller set to true. Found "
+            f'"true" in references for {controllers[0]} and {controllers[1]}'
+        )
+        errors.append(FieldError(field, message))
+    return errors
+
+
+_REQUIRED_OF_OWNERS = {
+    "apiVersion": "version must not be empty",
+    "kind": "must not be empty",
+    "name": "must not be empty",
+    "uid": "must not be empty",
+}
+
+
+def _in_order(owner: JSONObject) -> JSONObject:
+    return {key: owner[key] for key in OWNER_FIELDS if key in owner}
+
+
+def _validate_finalizers(finalizers: list[str]) -> list[FieldError]:
+    errors = [
+        FieldError("metadata.finalizers", f"Invalid value: {quoted(finalizer)}: {problem}")
+        for finalizer in finalizers
+        for problem in qualified_name_problems(finalizer)
+    ]
+    if {"orphan", "foregroundDeletion"} <= set(finalizers):
+        message = "finalizer orphan and foregroundDeletion cannot be both set"
+        errors.append(FieldError("metadata.finalizers", f"Invalid value: {go_json(finalizers)}: {message}"))
+    return errors
+
+
+def validate_metadata_update(info: KindInfo, metadata: JSONObject, before: JSONObject) -> list[FieldError]:
+    """Return what is wrong with a change of metadata; fields of the server that the client omits count as unchanged.
+
+    The real server validates metadata more than once, and reports its findings each time.
+    """
+    errors = [
+        FieldError(f"metadata.{key}", f"Invalid value: {quoted(str(metadata[key]))}: field is immutable")
+        for key in ("uid", "deletionTimestamp")
+        if metadata.get(key) and metadata[key] != before.get(key)
+    ]
+    grace = metadata.get("deletionGracePeriodSeconds")
+    if grace is not None and grace != before.get("deletionGracePeriodSeconds"):
+        message = f"Invalid value: {grace}: field is immutable"
+        errors.append(FieldError("metadata.deletionGracePeriodSeconds", message))
+    if before.get("deletionTimestamp"):
+        known = before.get("finalizers") or []
+        added = [f'"{name}"' for name in metadata.get("finalizers") or [] if name not in known]
+        if added:
+            message = (
+                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
+                f"[]string{{{', '.join(added)}}}"
+            )
+            errors.append(FieldError("metadata.finalizers", message, "FieldValueForbidden"))
+    prefix = _validate_prefix(metadata.get("generateName", ""), path_name_problems)
+    maps = _validate_maps({key: value for key, value in metadata.items() if value is not before.get(key)})
+    return [*prefix, *maps, *(errors + maps) * (1 if info.plural in _VALIDATED_ONCE else 2)]

@@ -1,0 +1,268 @@
+"""The handler of a server: one request in, one response out, without faults, logging and sockets."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reconciler.apiserver.definitions.definitions import Definitions
+from reconciler.apiserver.encoding.refusals import Refusal, internal_error, method_not_allowed
+from reconciler.apiserver.requests.bodies import check_size
+from reconciler.apiserver.requests.routing import Call, route
+from reconciler.apiserver.serving.discovery import Discovery
+from reconciler.apiserver.storage.cluster import Cluster
+from reconciler.apiserver.storage.store import encode
+from reconciler.apiserver.subresources.pods import PodSubresources
+from reconciler.apiserver.subresources.reviews import answer_review, is_review
+from reconciler.apiserver.subresources.scale import Scaler, read_scale
+from reconciler.apiserver.verbs.delete import Deleter
+from reconciler.apiserver.verbs.garbage_collection import GarbageCollector
+from reconciler.apiserver.verbs.read import Reader
+from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
+from reconciler.apiserver.verbs.watch import Watch
+from reconciler.apiserver.verbs.write import Writer, WriteResult
+from reconciler.clock import Clock
+from reconciler.errors import APIError, ConfigurationError, MissingExtra, error_from_response
+from reconciler.http import HTTPRequest, HTTPResponse
+
+__all__ = ["Handler", "HandlerResult", "refusal_response"]
+
+_JSON = {"content-type": "application/json"}
+_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+@dataclass(slots=True)
+class HandlerResult:
+    """A response, and what the request log records of it.
+
+    Attributes:
+        response: the response.
+        reason: the reason of an error response, or empty.
+        written: the result of a write, or None.
+        watch: the stream of a watch, or None.
+    """
+
+    response: HTTPResponse
+    reason: str = ""
+    written: WriteResult | None = None
+    watch: Watch | None = None
+
+
+class Handler:
+    """Handles the requests to one cluster.
+
+    Args:
+        clock: the source of timestamps.
+        rng: the source of uids and generated names.
+        history: how many events each kind keeps at least.
+        provision_namespaces: create the missing namespaces of objects that are created.
+        sharded: honor ``shardSelector``.
+    """
+
+    def __init__(
+        self, clock: Clock, rng: random.Random, *, history: int, provision_namespaces: bool, sharded: bool = False
+    ) -> None:
+        self._clock = clock
+        self._sharded = sharded
+        self.cluster = Cluster(clock, rng, history=history)
+        self._reader = Reader(self.cluster)
+        definitions = Definitions(self.cluster)
+        provide = self._create_namespace if provision_namespaces else None
+        self._writer = Writer(self.cluster, definitions.strategy, provide)
+        self._deleter = Deleter(self.cluster)
+        self._pod_subresources = PodSubresources(self.cluster, self._deleter)
+        self._scaler = Scaler(self._writer)
+        self._garbage_collector = GarbageCollector(self.cluster, self._deleter)
+        self._discovery = Discovery(self.cluster.registry)
+        for name in _NAMESPACES:
+            self._create_namespace(name)
+
+    def _create_namespace(self, name: str) -> None:
+        self._internal("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+
+    def parse(self, request: HTTPRequest) -> Call | None:
+        """Return the call that a request makes; None for a path that belongs to no kind.
+
+        Raises:
+            Refusal: the kind or verb is not served.
+        """
+        if is_review(request.path):
+            return None
+        call = route(request, self.cluster.registry)
+        if call is not None and not self._sharded and "shardSelector" in call.query:
+            query = {name: value for name, value in call.query.items() if name != "shardSelector"}
+            return replace(call, query=query)
+        return call
+
+    def handle(
+        self, request: HTTPRequest, call: Call | None, *, stale: float | None = None, expired: Refusal | None = None
+    ) -> HandlerResult:
+        """Return the result of a request; error responses are results as well.
+
+        Args:
+            request: the request.
+            call: the request as returned by `parse`.
+            stale: for reads at version 0, the age of the state that is shown, in seconds.
+            expired: the error that ends a watch at once, or None.
+        """
+        try:
+            if call is None:
+                return self._review(request) if is_review(request.path) else self._discover(request)
+            if call.verb == "watch":
+                return self._watch(call, stale, expired)
+            return self._read(call, stale) if call.verb in ("get", "list") else self._write(call)
+        except Refusal as refusal:
+            warnings = [] if call is None else _warning_headers(call, call.warnings)
+            return HandlerResult(refusal_response(refusal, warnings), refusal.reason)
+        except MissingExtra as error:
+            return HandlerResult(refusal_response(internal_error(str(error))))
+
+    def _discover(self, request: HTTPRequest) -> HandlerResult:
+        if request.method not in ("GET", "HEAD"):
+            raise method_not_allowed()
+        document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
+        body = document.encode() if isinstance(document, str) else encode(document)
+        return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
+
+    def _review(self, request: HTTPRequest) -> HandlerResult:
+        return HandlerResult(HTTPResponse(201, _JSON, encode(answer_review(request))))
+
+    def _read(self, call: Call, stale: float | None) -> HandlerResult:
+        view, yaml = self._view(call)
+        if call.verb == "list":
+            body = self._reader.list_objects(call, view, stale)
+        else:
+            found = self._reader.get(call, stale)
+            if call.subresource == "scale":
+                body = view.encode_subresource(read_scale(call.endpoint, found))
+            else:
+                body = view.encode(call.endpoint, found)
+        return HandlerResult(_success(200, body, _warning_headers(call, []), yaml=yaml))
+
+    def _view(self, call: Call) -> tuple[WholeView, bool]:
+        accept = call.request.headers.get("accept", "")
+        many = call.verb in ("list", "deletecollection")
+        custom = call.endpoint.resource.custom
+        kind = "unstructured.UnstructuredList" if custom else call.endpoint.info.list_name
+        include = call.query.get("includeObject", "")
+        return negotiate(accept, include, self._clock, many=many, kind=kind, custom=custom)
+
+    def _watch(self, call: Call, stale: float | None, expired: Refusal | None) -> HandlerResult:
+        view, _ = self._view(call)
+        watch = self._reader.watch(call, view, stale)
+        if expired is not None:
+            watch.expire(expired)
+        return HandlerResult(HTTPResponse(200, _JSON, chunks=watch, on_close=watch.aclose), watch=watch)
+
+    def _write(self, call: Call) -> HandlerResult:
+        check_size(call.request)
+        view, yaml = self._view(call)
+        written = self._dispatch_write(call)
+        stored = written.stored
+        if stored is not None:
+            body = view.encode(call.endpoint, stored)
+        else:
+            body = (
+                view.encode_subresource(written.document) if call.subresource == "scale" else encode(written.document)
+            )
+        response = _success(written.code, body, _warning_headers(call, written.warnings), yaml=yaml)
+        return HandlerResult(response, written=written)
+
+    def _dispatch_write(self, call: Call) -> WriteResult:
+        if call.verb == "create":
+            return self._pod_subresources.create(call) if call.subresource else self._writer.create(call)
+        if call.verb == "delete":
+            return self._deleter.delete(call)
+        if call.verb == "deletecollection":
+            return self._deleter.delete_collection(call)
+        if call.subresource == "scale":
+            return self._scaler.write(call)
+        return self._writer.update(call) if call.verb == "update" else self._writer.patch(call)
+
+    # objects applied by the program that runs the server
+
+    def apply(self, document: Mapping[str, Any]) -> None:
+        """Create or replace an object, including its status.
+
+        Raises:
+            APIError: the object was refused.
+            ConfigurationError: the kind is not served.
+        """
+        api_version, kind = str(document.get("apiVersion", "")), str(document.get("kind", ""))
+        endpoint = self.cluster.registry.by_kind(api_version, kind)
+        if endpoint is None:
+            raise ConfigurationError(
+                f"the embedded API server serves no kind {kind!r} in {api_version!r}: "
+                "apply its CustomResourceDefinition first"
+            )
+        metadata = dict(document.get("metadata") or {})
+        base = f"/apis/{api_version}" if endpoint.info.group else f"/api/{api_version}"
+        if endpoint.info.namespaced:
+            metadata.setdefault("namespace", "default")
+            base += f"/namespaces/{metadata['namespace']}"
+        base += f"/{endpoint.info.plural}"
+        name = str(metadata.get("name") or "")
+        found = endpoint.store.objects.get(endpoint.resource.key(metadata.get("namespace"), name)) if name else None
+        metadata.pop("resourceVersion", None)
+        if found is None:
+            written = self._internal("POST", base, {**document, "metadata": metadata})
+        else:
+            metadata["resourceVersion"] = str(found.rv)
+            written = self._internal("PUT", f"{base}/{name}", {**document, "metadata": metadata})
+        stored = written.stored
+        if document.get("status") and "status" in endpoint.subresources and stored is not None:
+            current = endpoint.store.objects.get(stored.key, stored)
+            metadata |= {"name": current.doc["metadata"]["name"], "resourceVersion": str(current.rv)}
+            self._internal("PUT", f"{base}/{metadata['name']}/status", {**document, "metadata": metadata})
+
+    def _internal(self, method: str, path: str, document: Mapping[str, Any]) -> WriteResult:
+        headers = {**_JSON, "user-agent": "kube-apiserver"}
+        request = HTTPRequest(method, path, body=encode(document), headers=headers)
+        try:
+            call = self.parse(request)
+            if call is None:
+                raise ConfigurationError(f"{path} is not the path of a kind")
+            return self._dispatch_write(call)
+        except Refusal as refusal:
+            raise _error(refusal, f"{method} {path}") from None
+
+
+def _error(refusal: Refusal, request: str) -> APIError:
+    return error_from_response(refusal.code, refusal.status(), request=request)
+
+
+def refusal_response(refusal: Refusal, warnings: Sequence[str] = ()) -> HTTPResponse:
+    """Return the error response for a refusal, with the values of Warning headers."""
+    if refusal.text is not None:
+        return HTTPResponse(refusal.code, {"content-type": "text/plain; charset=utf-8"}, refusal.text.encode())
+    headers = dict(_JSON)
+    retry_after = (refusal.details or {}).get("retryAfterSeconds")
+    if retry_after is not None:
+        headers["retry-after"] = str(retry_after)
+    if warnings:
+        headers["warning"] = warnings[0]
+    return HTTPResponse(refusal.code, headers, encode(refusal.status()), warnings=warnings)
+
+
+def _success(code: int, body: bytes, warnings: list[str], *, yaml: bool) -> HTTPResponse:
+    headers = _JSON
+    if yaml:
+        headers, body = {"content-type": "application/yaml"}, to_yaml(body)
+    if warnings:
+        headers = {**headers, "warning": warnings[0]}
+    return HTTPResponse(code, headers, body, warnings=warnings)
+
+
+def _warning_headers(call: Call, texts: list[str]) -> list[str]:
+    """Return the Warning headers for texts, with a warning if the request's API version is deprecated."""
+    if call.endpoint.warning:
+        texts = [call.endpoint.warning, *texts]
+    # The real server too drops texts that a header cannot hold.
+    sent = [text for text in texts if not _CONTROL.search(text)]
+    return ['299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in sent]
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -1,0 +1,250 @@
+"""The handler chain of a server: faults, the order of events, and the request log, around its handler."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import weakref
+
+from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.faults.effects import EventOrder
+from reconciler.apiserver.faults.fault import Strike
+from reconciler.apiserver.faults.faults import Faults
+from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
+from reconciler.apiserver.serving.logged_request import log_entry
+from reconciler.apiserver.serving.request_log import RequestLog, ServerAction
+from reconciler.apiserver.storage.registry import Resource
+from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.watch import Watch
+from reconciler.clock import Clock
+from reconciler.errors import OutcomeUnknown
+from reconciler.http import HTTPRequest, HTTPResponse
+
+__all__ = ["HandlerChain"]
+
+_LATE_SECONDS = 0.05
+
+
+class HandlerChain:
+    """The handler of a server with what is around it: faults, the order of events, the request log, open watches.
+
+    Args:
+        handler: handles the requests.
+        clock: the source of timestamps.
+        rng: the source of chance, for faults and the order of events.
+        log: how many requests the log keeps.
+        event_order: when watches receive the event of a write.
+
+    Attributes:
+        handler: the handler; replaced when the server loses its data.
+        faults: the faults.
+        log: the request log.
+        answered: how many requests were answered.
+    """
+
+    def __init__(
+        self, handler: Handler, clock: Clock, rng: random.Random, *, log: int, event_order: EventOrder
+    ) -> None:
+        self.faults = Faults(rng)
+        self.log = RequestLog(log)
+        self.answered = 0
+        self._clock = clock
+        self._rng = rng
+        self._event_order: EventOrder = event_order
+        # Dicts rather than sets: watches are cut in the order of arrival, so that a seed repeats the same run.
+        self._watches: weakref.WeakKeyDictionary[Watch, None] = weakref.WeakKeyDictionary()
+        self._stalled: dict[asyncio.Future[None], None] = {}
+        self._commits: list[tuple[Resource, Stored | None, Stored | None]] = []
+        self.replace_handler(handler)
+
+    def replace_handler(self, handler: Handler) -> None:
+        """Use another handler from now on."""
+        self.handler = handler
+        handler.cluster.commit_hooks.insert(0, self._committed)  # before the hooks that commit in turn
+
+    def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+        self._commits.append((resource, old, new))
+
+    async def handle(self, request: HTTPRequest) -> HTTPResponse:
+        """Return the response to a request; a cancelled call may have taken effect.
+
+        Raises:
+            OutcomeUnknown: a fault withheld the response, or the request's timeout passed.
+        """
+        try:
+            call = self.handler.parse(request)
+        except Refusal as refusal:
+            return self._log(request, None, HandlerResult(refusal_response(refusal), refusal.reason))
+        strike = self.faults.strike(call, request)
+        if strike is None:
+            return await self._handle_in_order(request, call)
+        return await self._handle_with_faults(request, call, strike)
+
+    async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
+        if strike.delay:
+            await self._delay(request, call, strike)
+        watching = call is not None and call.verb == "watch"
+        if strike.stall and not watching:
+            await self._stall(request, call, strike)
+        lose, refuse = strike.lose, strike.refuse
+        if not (watching and refuse is not None and refuse.as_event):
+            if lose is not None and not lose.after_commit:
+                self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
+                raise _withheld(request)
+            if refuse is not None and not refuse.after_commit:
+                refusal = refuse.refusal(call)
+                return self._log(request, call, HandlerResult(refusal_response(refusal), refusal.reason), strike)
+        response = await self._handle_in_order(request, call, strike)
+        if call is not None:
+            plural = call.endpoint.info.plural
+            if strike.cut_watches:
+                self.cut_watches(plural)
+            if strike.stall_watches:
+                self.stall_watches(plural)
+        if lose is not None and lose.after_commit:
+            raise _withheld(request)
+        if refuse is not None and refuse.after_commit:
+            return refusal_response(refuse.refusal(call))
+        return response
+
+    async def _delay(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
+        if request.timeout is not None and request.timeout < strike.delay:
+            await asyncio.sleep(request.timeout)
+            self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
+            raise OutcomeUnknown(f"{request.method} {request.path}: no answer within {request.timeout} s")
+        await asyncio.sleep(strike.delay)
+
+    async def _stall(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
+        stalled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stalled[stalled] = None
+        try:
+            await asyncio.wait_for(stalled, request.timeout)
+        except TimeoutError:
+            raise OutcomeUnknown(f"{request.method} {request.path}: no answer within {request.timeout} s") from None
+        finally:
+            self._stalled.pop(stalled, None)
+            self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
+        raise OutcomeUnknown(f"{request.method} {request.path}: the server was closed before it answered")
+
+    async def _handle_in_order(
+        self, request: HTTPRequest, call: Call | None, strike: Strike | None = None
+    ) -> HTTPResponse:
+        """Handle a request so that watches receive its event before the response, after it, or late."""
+        if call is None or call.verb in ("get", "list", "watch"):
+            return self._read(request, call, strike)
+        order: EventOrder = (strike.event_order if strike is not None else None) or self._event_order
+        if order == "seeded":
+            order = self._rng.choice(("before", "after", "late"))
+        store = call.endpoint.store
+        position = store.end
+        if order == "late":
+            store.hold(position)
+            asyncio.get_running_loop().call_later(_LATE_SECONDS, store.release, position)
+        response = self._log(request, call, self.handler.handle(request, call), strike)
+        if order == "before" and store.end != position:
+            await _let_readers_run()
+        return response
+
+    def _read(self, request: HTTPRequest, call: Call | None, strike: Strike | None) -> HTTPResponse:
+        expired: Refusal | None = None
+        if strike is not None and strike.refuse is not None and call is not None and call.verb == "watch":
+            expired = strike.refuse.refusal(call) if strike.refuse.as_event else None
+        stale = None if strike is None else strike.stale
+        result = self.handler.handle(request, call, stale=stale, expired=expired)
+        if result.watch is not None:
+            result.watch.stalled = strike is not None and strike.stall
+            self._watches[result.watch] = None
+        return self._log(request, call, result, strike)
+
+    def _log(
+        self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike | None = None
+    ) -> HTTPResponse:
+        """Log a request and return its response."""
+        self.answered += 1
+        written = result.written
+        before, after = (None, None) if written is None else (written.before, written.after)
+        status, now = result.response.status, self._clock.now()
+        fault = "" if strike is None else str(strike)
+        self.log.add(log_entry(now, request, call, status, result.reason, before=before, after=after, fault=fault))
+        if self._commits:
+            self.log_commits("by the server", before, after)
+        return result.response
+
+    def log_commits(self, actor: str, before: Stored | None = None, after: Stored | None = None) -> None:
+        """Log the commits since the last call, except that of the request's own write.
+
+        Args:
+            actor: who made them, such as ``"by the server"``.
+            before: the version that the request replaced.
+            after: the version that the request stored.
+        """
+        commits, self._commits = self._commits, []
+        for resource, old, new in commits:
+            stored = new or old
+            if stored is None or stored is after or (new is None and old is before):
+                continue
+            done = "removed" if new is None else "created" if old is None else "changed"
+            info, metadata = resource.info, stored.doc["metadata"]
+            namespace, name = metadata.get("namespace"), metadata["name"]
+            where = f" in {namespace}" if namespace else ""
+            what = f"{info.plural}/{name}{where} was {done} {actor}"
+            self.log.note(ServerAction(self._clock.now(), what, info.group, info.plural, info.kind, namespace, name))
+
+    # watches, and what happens besides requests
+
+    @property
+    def watches(self) -> int:
+        """Return how many watches are open."""
+        return sum(1 for watch in self._watches if not watch.closed)
+
+    def cut_watches(self, resource: str | None = None) -> int:
+        """Break off watches and return how many."""
+        chosen = self._open_watches(resource)
+        for watch in chosen:
+            watch.cut()
+        if chosen:
+            self.note(f"{len(chosen)} watches of {resource or 'all kinds'} were cut")
+        return len(chosen)
+
+    def stall_watches(self, resource: str | None = None) -> int:
+        """Keep watches open but silent, and return how many."""
+        chosen = [watch for watch in self._open_watches(resource) if not watch.stalled]
+        for watch in chosen:
+            watch.stalled = True
+        if chosen:
+            self.note(f"{len(chosen)} watches of {resource or 'all kinds'} were stalled")
+        return len(chosen)
+
+    def _open_watches(self, resource: str | None) -> list[Watch]:
+        return [watch for watch in self._watches if not watch.closed and resource in (None, watch.plural)]
+
+    def compact(self) -> None:
+        """Drop the history of all kinds."""
+        cluster = self.handler.cluster
+        cluster.revisions.compacted = cluster.revisions.current
+        for resource in cluster.registry.resources():
+            resource.store.compact(cluster.revisions.current)
+        self.note(f"history up to version {cluster.revisions.current} was compacted")
+
+    def note(self, what: str) -> None:
+        """Log what the server did besides answering requests."""
+        self.log.note(ServerAction(self._clock.now(), what))
+
+    def close(self) -> None:
+        """End all watches and fail stalled requests."""
+        for watch in self._open_watches(None):
+            watch.cut()
+        for stalled in self._stalled:
+            if not stalled.done():
+                stalled.set_result(None)
+
+
+def _withheld(request: HTTPRequest) -> OutcomeUnknown:
+    return OutcomeUnknown(f"{request.method} {request.path}: a fault withheld the answer")
+
+
+async def _let_readers_run() -> None:
+    # A reader needs a few iterations of the event loop to take a frame and act on it.
+    for _ in range(8):
+        await asyncio.sleep(0)

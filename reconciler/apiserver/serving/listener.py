@@ -1,0 +1,228 @@
+"""The HTTP listener of a server, on loopback only."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reconciler.apiserver.encoding.refusals import Refusal, bad_request, too_large
+from reconciler.apiserver.requests.bodies import MAX_BODY_BYTES
+from reconciler.apiserver.serving.handler import refusal_response
+from reconciler.clock import Clock
+from reconciler.errors import ConfigurationError, OutcomeUnknown
+from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.serving import BadBody, Limits
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from reconciler.serving.server import HTTPServer
+
+__all__ = ["Listener"]
+
+
+class Listener:
+    """Serves a handler over HTTP/1.1.
+
+    Args:
+        handler: returns the response to a request.
+        refused: returns the error response to a request from its path and headers, before its body is read; None to
+            accept it.
+        clock: sockets do not work if its time is virtual.
+        limits: the bounds of the server.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
+        refused: Callable[[HTTPRequest], HTTPResponse | None],
+        clock: Clock,
+        limits: Limits | None = None,
+    ) -> None:
+        self._handler = handler
+        self._refused = refused
+        self._limits = limits or Limits(body_bytes=MAX_BODY_BYTES, line_bytes=1024 * 1024, connections=1024)
+        self._clock = clock
+        self._url = ""
+        self._address = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._socket: socket.socket | None = None
+        self._server: HTTPServer | None = None
+        self._starting: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Return the URL; start listening on a free port if nothing listens yet."""
+        if not self._url:
+            self._bind("127.0.0.1", 0)
+            # The kernel queues connections from now on; the event loop accepts them as soon as it runs.
+            self._start_soon()
+        return self._url
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve on this event loop, even if `url` is first used in another thread."""
+        self._loop = loop
+
+    def _start_soon(self) -> None:
+        loop = _running_loop()
+        if loop is not None and loop is self._loop:
+            self._starting = loop.create_task(self._start())
+        elif self._loop is not None:
+            self._loop.call_soon_threadsafe(self._start_soon)
+
+    async def listen(self, host: str, port: int) -> str:
+        """Listen on an address and return the URL. If the listener listens already, port 0 returns that URL."""
+        if self._url:
+            if port or _loopback(host) != self._address:
+                raise ConfigurationError(
+                    f"the embedded API server already listens on {self._url}; call listen() before the first use of url"
+                )
+            if self._starting is not None:
+                await self._starting
+            return self._url
+        self._bind(host, port)
+        await self._start()
+        return self._url
+
+    def _bind(self, host: str, port: int) -> None:
+        if getattr(self._clock, "virtual", False):
+            raise ConfigurationError(
+                "sockets do not work under virtual time, because other programs use real time: "
+                "pass the server itself to the client, or run without virtual time"
+            )
+        if self._loop is None:
+            raise ConfigurationError("listening needs a running event loop: use url inside 'async with'")
+        self._address = address = _loopback(host)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((address, port))
+            bound.listen(1024)
+        except (OSError, OverflowError) as error:
+            bound.close()
+            # For a number that is not a port, Python raises OverflowError before it asks the system.
+            why = error.strerror if isinstance(error, OSError) else "ports are numbers from 0 to 65535"
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port}: {why}; stop what uses the port, or choose port 0 for a free one"
+            ) from error
+        bound.setblocking(False)
+        self._socket = bound
+        shown = f"[{address}]" if family == socket.AF_INET6 else address
+        self._url = f"http://{shown}:{bound.getsockname()[1]}"
+
+    async def _start(self) -> None:
+        from reconciler.serving.server import HTTPServer
+
+        assert self._socket is not None  # noqa: S101 - bound by the caller
+        self._server = HTTPServer(self._serve, self._limits)
+        await self._server.start(sock=self._socket)
+
+    def abort_connections(self) -> None:
+        """Abort all open connections; keep listening."""
+        if self._server is not None:
+            self._server.abort_connections()
+
+    async def close(self) -> None:
+        """Stop listening and abort open connections.
+
+        Cancellation leaves the socket closed and connections to the event loop.
+        """
+        self._loop = None
+        if self._starting is not None:
+            await self._starting
+            self._starting = None
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.close(1.0)
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._url = ""
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        from aiohttp import web
+
+        from reconciler.serving.server import read_body
+
+        asked = HTTPRequest(
+            request.method,
+            request.raw_path.partition("?")[0],
+            query=tuple(request.query.items()),
+            headers={name.lower(): value for name, value in request.headers.items()},
+            stream=True,
+        )
+        answer, cut = self._refused(asked), False
+        if answer is None:
+            try:
+                body = await read_body(request, self._limits)
+            except BadBody as error:
+                answer, cut = refusal_response(_refusal(error)), True
+            else:
+                try:
+                    answer = await self._handler(replace(asked, body=body))
+                except OutcomeUnknown:
+                    # aiohttp closes the connection of a cancelled handler without a response.
+                    raise asyncio.CancelledError from None
+        if answer.chunks is not None:
+            return await _stream(request, answer)
+        response = web.Response(status=answer.status, body=answer.body)
+        _set_headers(response, answer)
+        if cut:
+            response.force_close()
+        return response
+
+
+def _refusal(error: BadBody) -> Refusal:
+    """Return the error with which kube-apiserver refuses a body that cannot be read."""
+    if error.status == 413:
+        return too_large(f"limit is {MAX_BODY_BYTES}")
+    return Refusal(408, "Timeout", str(error)) if error.status == 408 else bad_request(str(error))
+
+
+def _loopback(host: str) -> str:
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        if ipaddress.ip_address(address).is_loopback:
+            return address
+    except ValueError:
+        pass
+    raise ConfigurationError(f"the embedded API server listens on loopback only, not on {host}; use 127.0.0.1")
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _set_headers(response: web.StreamResponse, answer: HTTPResponse) -> None:
+    for name, value in answer.headers.items():
+        if name != "warning":
+            response.headers[name] = value
+    for warning in answer.warnings:
+        response.headers.add("warning", warning)
+
+
+async def _stream(request: web.BaseRequest, answer: HTTPResponse) -> web.StreamResponse:
+    from aiohttp import web
+
+    response = web.StreamResponse(status=answer.status)
+    _set_headers(response, answer)
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    assert answer.chunks is not None  # noqa: S101 - asked by the caller
+    try:
+        async for chunk in answer.chunks:
+            await response.write(chunk)
+        await response.write_eof()
+    except ConnectionError:
+        pass
+    finally:
+        await answer.close()
+    return response

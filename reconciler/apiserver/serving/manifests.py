@@ -1,0 +1,77 @@
+"""The documents of what a person applies: classes, documents, files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from reconciler.errors import ConfigurationError
+
+__all__ = ["Defined", "documents_of"]
+
+
+@runtime_checkable
+class Defined(Protocol):
+    """A class with a CustomResourceDefinition."""
+
+    def crd(self) -> Mapping[str, Any]:
+        """Return the CustomResourceDefinition."""
+        ...
+
+
+@runtime_checkable
+class _Documented(Protocol):
+    def to_dict(self) -> Mapping[str, Any]: ...
+
+
+def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
+    """Yield the documents of a class with ``crd()``, a document, a ``List``, or a file.
+
+    Raises:
+        ConfigurationError: `thing` is none of these, or the file cannot be read.
+    """
+    if isinstance(thing, Mapping):
+        yield from _flat(thing)
+    elif isinstance(thing, (str, Path)):
+        for document in _read(Path(thing)):
+            yield from _flat(document)
+    elif isinstance(thing, Defined):
+        yield thing.crd()
+    elif isinstance(thing, _Documented):
+        yield from _flat(thing.to_dict())
+    else:
+        raise ConfigurationError(
+            f"{thing!r} cannot be applied: pass a class with crd(), a document, or the path of a YAML or JSON file"
+        )
+
+
+def _flat(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if str(document.get("kind", "")).endswith("List") and isinstance(document.get("items"), list):
+        for item in document["items"]:
+            yield from _flat(item)
+    else:
+        yield document
+
+
+def _read(path: Path) -> list[Mapping[str, Any]]:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid UTF-8") from error
+    try:
+        found = [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f": see line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise ConfigurationError(f"{path} is not valid YAML{where}") from error
+    for document in found:
+        if not isinstance(document, Mapping):
+            raise ConfigurationError(f"{path} contains {document!r}, which is not an object")
+        if not (document.get("apiVersion") and document.get("kind")):
+            raise ConfigurationError(f"{path} contains a document without apiVersion or kind; it needs both")
+    return found

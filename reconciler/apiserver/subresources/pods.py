@@ -1,0 +1,250 @@
+"""The eviction and binding of pods: documents that act on a pod and are not stored."""
+
+from __future__ import annotations
+
+from reconciler.apiserver.builtin.validation import selects
+from reconciler.apiserver.encoding.refusals import Refusal, bad_request, conflict, forbidden, not_found
+from reconciler.apiserver.requests.bodies import check_write_options
+from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.requests.unstored_kinds import read_unstored_object
+from reconciler.apiserver.storage.cluster import Cluster
+from reconciler.apiserver.storage.store import Stored
+from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
+from reconciler.apiserver.verbs.write import WriteResult
+from reconciler.apiserver.verbs.write_rules import uid_conflict_message
+from reconciler.wire import JSONObject
+
+__all__ = ["POD_SUBRESOURCES", "PodSubresources"]
+
+POD_SUBRESOURCES = {
+    "binding": {"kind": "Binding"},
+    "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
+}
+"""The subresources of pods that support create only, with their kinds in discovery."""
+
+_VERSIONS = {"Binding": ("v1",), "Eviction": ("policy/v1", "policy/v1beta1")}
+_DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+_FORBIDDEN = "Cannot evict pod as it would violate the pod's disruption budget."
+_MANY = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+_MAX_DISRUPTED_PODS = 2000
+"""How many disrupted pods a budget may list; ``MaxDisruptedPodSize`` of the real server."""
+
+
+class PodSubresources:
+    """Evicts and binds pods of a cluster.
+
+    Args:
+        cluster: the stored objects.
+        deleter: deletes pods.
+    """
+
+    def __init__(self, cluster: Cluster, deleter: Deleter) -> None:
+        self._cluster = cluster
+        self._deleter = deleter
+
+    def create(self, call: Call) -> WriteResult:
+        """Evict or bind a pod.
+
+        Raises:
+            Refusal: 400, 403, 404, 409, 422, 429 or 500, as the real server.
+        """
+        kind = str(POD_SUBRESOURCES[call.subresource]["kind"])
+        dry_run = check_write_options(call)
+        document = read_unstored_object(call.request, kind)
+        _check_kind(document, kind)
+        metadata = document.get("metadata") or {}
+        if metadata.get("namespace") not in (None, "", call.namespace):
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        if metadata.get("name") != call.name:
+            raise bad_request(f"name in URL does not match name in {kind} object")
+        act = self._bind if kind == "Binding" else self._evict
+        return act(call, document, dry_run)
+
+    def _pod(self, call: Call) -> Stored:
+        found = call.endpoint.store.objects.get(call.endpoint.resource.key(call.namespace, call.name))
+        if found is None:
+            raise not_found(call.endpoint.info.plural, "", call.name)
+        return found
+
+    # evictions
+
+    def _evict(self, call: Call, document: JSONObject, dry_run: bool) -> WriteResult:
+        options = document.get("deleteOptions") or {}
+        dry_run = dry_run or bool(options.get("dryRun"))
+        pod = self._pod(call)
+        if not _ignores_budgets(pod.doc):
+            self._take_from_budget(call, pod, dry_run)
+        check_preconditions(call, pod, options.get("preconditions") or {})
+        evicted = pod
+        if not dry_run:
+            condition = {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "EvictionByEvictionAPI",
+                "message": "Eviction API: evicting",
+            }
+            evicted = self._set_condition(call, pod, pod.doc, condition)
+        gone = self._deleter.delete_stored(call.endpoint, evicted, options, dry_run=dry_run)
+        return WriteResult(201, document=_DONE, before=pod, after=gone.after)
+
+    def _set_condition(self, call: Call, pod: Stored, doc: JSONObject, condition: JSONObject) -> Stored:
+        """Store a pod with a condition; an unchanged status keeps its transition time."""
+        status = doc.get("status") or {}
+        conditions: list[JSONObject] = list(status.get("conditions") or ())
+        at = next((i for i, each in enumerate(conditions) if each.get("type") == condition["type"]), len(conditions))
+        known = conditions[at] if at < len(conditions) else {}
+        times = {"lastProbeTime": None, "lastTransitionTime": self._cluster.now()}
+        if known.get("status") == condition["status"]:
+            times["lastTransitionTime"] = known.get("lastTransitionTime")
+        conditions[at : at + 1] = [{**condition, **times}]
+        changed = {**doc, "metadata": dict(doc["metadata"]), "status": {**status, "conditions": conditions}}
+        if {**changed, "metadata": {}} == {**pod.doc, "metadata": {}} and changed["metadata"] == pod.doc["metadata"]:
+            return pod
+        return self._cluster.replace(call.endpoint.resource, pod, changed)
+
+    def _take_from_budget(self, call: Call, pod: Stored, dry_run: bool) -> None:
+        """Take a disruption from the PodDisruptionBudget that selects a pod, if there is one.
+
+        Raises:
+            Refusal: the budget has none left, or several budgets select the pod.
+        """
+        budgets = self._cluster.registry.endpoint("policy", "v1", "poddisruptionbudgets")
+        if budgets is None:
+            return
+        labels = pod.doc["metadata"].get("labels") or {}
+        stored = [budgets.store.objects[key] for key in budgets.store.keys(call.namespace)]
+        guarding = [each for each in stored if _selects((each.doc.get("spec") or {}).get("selector"), labels)]
+        if len(guarding) > 1:
+            raise Refusal(500, "", _MANY)
+        if not guarding or _is_unhealthy_and_evictable(pod.doc, guarding[0].doc):
+            return
+        [budget] = guarding
+        status = _after_disruption(budget, call.name, self._cluster.now())
+        if not dry_run:
+            changed = {**budget.doc, "metadata": dict(budget.doc["metadata"]), "status": status}
+            self._cluster.replace(budgets.resource, budget, changed)
+
+    # bindings
+
+    def _bind(self, call: Call, document: JSONObject, dry_run: bool) -> WriteResult:
+        target, metadata = document.get("target") or {}, document.get("metadata") or {}
+        if target.get("kind") not in (None, "", "Node"):
+            known = 'supported values: "Node", "<empty>"'
+            raise Refusal(500, "", f'target.kind: Unsupported value: "{target["kind"]}": {known}')
+        if not target.get("name"):
+            raise Refusal(500, "", "target.name: Required value")
+        pod = self._pod(call)
+        if metadata.get("uid") not in (None, "", pod.uid):
+            raise conflict("pods", "", call.name, uid_conflict_message(call, metadata["uid"], pod.uid))
+        spec = pod.doc.get("spec") or {}
+        problem = _binding_problem(pod.doc, spec, call.name)
+        if problem:
+            raise conflict("pods/binding", "", call.name, problem)
+        if dry_run:
+            return WriteResult(201, document=_DONE, before=pod, after=pod)
+        kept = dict(pod.doc["metadata"])
+        for key in ("annotations", "labels"):
+            if metadata.get(key):
+                kept[key] = {**(kept.get(key) or {}), **metadata[key]}
+        doc = {**pod.doc, "metadata": kept, "spec": {**spec, "nodeName": target["name"]}}
+        bound = self._set_condition(call, pod, doc, {"type": "PodScheduled", "status": "True"})
+        return WriteResult(201, document=_DONE, before=pod, after=bound)
+
+
+def _check_kind(document: JSONObject, kind: str) -> None:
+    given, known = str(document.get("kind") or kind), _VERSIONS[kind]
+    version = str(document.get("apiVersion") or known[0])
+    if given != kind or version not in known:
+        registered = f'no kind "{given}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+        short = version.rpartition("/")[2]
+        raise bad_request(f'{given} in version "{short}" cannot be handled as a {kind}: {registered}')
+
+
+def _ignores_budgets(pod: JSONObject) -> bool:
+    """Return whether a pod may be evicted without asking budgets: it is pending, finished, or being deleted."""
+    phase = (pod.get("status") or {}).get("phase")
+    return phase in ("Failed", "Pending", "Succeeded") or bool(pod["metadata"].get("deletionTimestamp"))
+
+
+def _selects(selector: JSONObject | None, labels: dict[str, str]) -> bool:
+    return selector is not None and (not selector or selects(selector, labels))
+
+
+def _is_unhealthy_and_evictable(pod: JSONObject, budget: JSONObject) -> bool:
+    """Return whether a pod that is not ready may be evicted without taking from a budget."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    if any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions):
+        return False
+    if (budget.get("spec") or {}).get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
+        return True
+    status = budget.get("status") or {}
+    wanted = status.get("desiredHealthy") or 0
+    return wanted > 0 and (status.get("currentHealthy") or 0) >= wanted
+
+
+def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
+    """Return the status of a budget after one more disruption.
+
+    Raises:
+        Refusal: it has none left, or its status is outdated.
+    """
+    name, status = budget.doc["metadata"]["name"], budget.doc.get("status") or {}
+    left, disrupted = status.get("disruptionsAllowed") or 0, status.get("disruptedPods") or {}
+    if (status.get("observedGeneration") or 0) < (budget.doc["metadata"].get("generation") or 0):
+        raise _too_many(f"The disruption budget {name} is still being processed by the server.", retry_after=10)
+    if left < 0:
+        raise forbidden("poddisruptionbudget", "policy", name, "pdb disruptions allowed is negative")
+    if len(disrupted) > _MAX_DISRUPTED_PODS:
+        why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
+        raise forbidden("poddisruptionbudget", "policy", name, why)
+    if left == 0:
+        raise _too_many(_no_disruptions_message(name, status))
+    changed = {**status, "disruptionsAllowed": left - 1, "disruptedPods": {**disrupted, pod: now}}
+    if left == 1:
+        changed["conditions"] = _insufficient_pods(status, now)
+    return changed
+
+
+def _insufficient_pods(status: JSONObject, now: str) -> list[JSONObject]:
+    """Return the conditions of a budget that has no disruptions left."""
+    conditions = list(status.get("conditions") or ())
+    old: JSONObject = next((each for each in conditions if each.get("type") == "DisruptionAllowed"), {})
+    changed = {
+        "type": "DisruptionAllowed",
+        "status": "False",
+        "observedGeneration": status.get("observedGeneration") or 0,
+        "lastTransitionTime": old["lastTransitionTime"] if old.get("status") == "False" else now,
+        "reason": "InsufficientPods",
+        "message": "",
+    }
+    if not old:
+        return [*conditions, changed]
+    return [changed if each is old else each for each in conditions]
+
+
+def _no_disruptions_message(name: str, status: JSONObject) -> str:
+    found = [each for each in status.get("conditions") or () if each.get("type") == "DisruptionAllowed"]
+    condition = found[0] if found else {}
+    said = condition.get("message") if condition.get("status") == "False" else ""
+    allows_none = f"The disruption budget {name} does not allow evicting pods currently"
+    if said and condition.get("reason") == "SyncFailed":
+        return f"{allows_none} because it failed sync: {said}"
+    healthy, wanted = status.get("currentHealthy") or 0, status.get("desiredHealthy") or 0
+    if healthy <= wanted:
+        return f"The disruption budget {name} needs {wanted} healthy pods and has {healthy} currently"
+    return f"{allows_none} ({condition.get('reason')}): {said}" if said else allows_none
+
+
+def _too_many(why: str, retry_after: int = 0) -> Refusal:
+    details: JSONObject = {"causes": [{"reason": "DisruptionBudget", "message": why}]}
+    if retry_after:
+        details["retryAfterSeconds"] = retry_after
+    return Refusal(429, "TooManyRequests", _FORBIDDEN, details=details)
+
+
+def _binding_problem(pod: JSONObject, spec: JSONObject, name: str) -> str:
+    if pod["metadata"].get("deletionTimestamp"):
+        return f"pod {name} is being deleted, cannot be assigned to a host"
+    if spec.get("nodeName"):
+        return f'pod {name} is already assigned to node "{spec["nodeName"]}"'
+    return f"pod {name} has non-empty .spec.schedulingGates" if spec.get("schedulingGates") else ""

@@ -1,0 +1,266 @@
+"""Decoding of documents: type checks, pruning, defaults, and the warnings and errors about unknown fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Malformed, Place, read_at_once
+from reconciler.apiserver.builtin.skeletons import filled
+from reconciler.apiserver.builtin.types import built_in_node, metadata_node
+from reconciler.apiserver.encoding.refusals import FieldError, Refusal, bad_request, internal_error, invalid
+from reconciler.apiserver.encoding.text import go_json, go_type, go_value, quoted, snippet
+from reconciler.apiserver.requests.bodies import (
+    APPLY_PATCH,
+    JSON_PATCH,
+    MERGE_PATCH,
+    STRATEGIC_PATCH,
+    YAML,
+    decode_patch,
+    media_type,
+    read_object,
+    read_yaml,
+    yaml_problem,
+)
+from reconciler.apiserver.requests.metadata_decoding import decode_metadata, metadata_warnings
+from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.schema.shape import Node
+from reconciler.apiserver.storage.registry import Endpoint
+from reconciler.wire import JSONObject
+
+__all__ = ["decode_patched", "first_error", "metadata_error", "read_document", "sort_by_document"]
+
+_ROOT = re.compile(r"[.\[]")
+
+
+def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObject, list[str]]:
+    """Return the document of a create or update, and the warnings about it.
+
+    The caller owns the document and its metadata; deeper values must not be changed.
+
+    Args:
+        call: the request.
+        before: the stored document that an update replaces.
+
+    Raises:
+        Refusal: 400, 415 or 422, the body is not a document of the kind.
+    """
+    info = call.endpoint.info
+    found = read_object(call.request, info.kind, call.duplicates)
+    _check_type(call, found)
+    return _decode(call, found, before)
+
+
+def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
+    """Return a patched document, as `read_document` does.
+
+    Raises:
+        Refusal: 400 or 422.
+    """
+    info, endpoint = call.endpoint.info, call.endpoint
+    if not isinstance(found, dict):
+        raise bad_request(f"the patch leaves no object of kind {info.kind}")
+    version, kind = found.get("apiVersion"), found.get("kind")
+    if endpoint.resource.custom and not kind:
+        shown = go_json(found)
+        problem = f"Invalid value: {go_json(shown)}: Object 'Kind' is missing in '{shown}'"
+        raise invalid("", "", "", [FieldError("patch", problem)])
+    for key, value, wanted in (("apiVersion", version, endpoint.api_version), ("kind", kind, info.kind)):
+        if value != wanted:
+            if not endpoint.resource.custom:
+                raise _wrong_kind(call, str(version or ""), str(kind or ""))
+            group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
+            error = FieldError(key, f"Invalid value: {quoted(str(value))}: must be {wanted}")
+            raise invalid(str(kind), group, call.name, [error])
+    return _decode(call, found, before)
+
+
+def _check_type(call: Call, found: JSONObject) -> None:
+    endpoint, info = call.endpoint, call.endpoint.info
+    version, kind = found.get("apiVersion"), found.get("kind")
+    if endpoint.resource.custom:
+        if not kind:
+            text = call.request.body.decode(errors="replace")
+            if call.query.get("fieldValidation") == "Ignore":
+                raise bad_request(_cannot_be_handled(endpoint, f"Object 'Kind' is missing in '{text}'"))
+            shown = text.encode().hex() if text.strip() == "null" else snippet(call.request.body)
+            problem = f"Object 'Kind' is missing in '{text}' ({shown})"
+            raise bad_request(f"the object provided is unrecognized (must be of type {info.kind}): {problem}")
+    elif not (version and kind):
+        found["apiVersion"], found["kind"] = version or endpoint.api_version, kind or info.kind
+        version, kind = found["apiVersion"], found["kind"]
+    if not endpoint.resource.custom:
+        if version != endpoint.api_version or kind != info.kind:
+            raise _wrong_kind(call, str(version), str(kind))
+        return
+    if version != endpoint.api_version:
+        raise bad_request(
+            f"the API version in the data ({version or ''}) does not match the expected API version "
+            f"({endpoint.api_version})"
+        )
+    if kind != info.kind:
+        metadata = found.get("metadata")
+        name = str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+        error = FieldError("kind", f"Invalid value: {quoted(str(kind))}: must be {info.kind}")
+        raise invalid(str(kind), info.group, name, [error])
+
+
+def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
+    """Return the 400 for a document of another built-in kind, or of an unknown one."""
+    info = call.endpoint.info
+    known = built_in_node(*_split_version(version), kind)
+    if known is None:
+        problem = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+    else:
+        internal = info.group.partition(".")[0] or "core"
+        problem = f"converting ({version.rpartition('/')[2]}.{kind}) to ({internal}.{info.kind}): unknown conversion"
+    shown = version.rpartition("/")[2]
+    return bad_request(f'{kind} in version "{shown}" cannot be handled as a {info.kind}: {problem}')
+
+
+def _split_version(version: str) -> tuple[str, str]:
+    group, _, name = version.rpartition("/")
+    return group, name
+
+
+def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
+    earlier_metadata: JSONObject | None = before["metadata"] if before is not None else None
+    raw, unknown = found.get("metadata"), _UnknownFields([], [])
+    document = _decode_fields(call, found, before, unknown)
+    problems = list(call.duplicates)
+    if call.endpoint.resource.custom:
+        paths = unknown.metadata + sorted(unknown.content)
+    else:
+        paths = _in_order(call, found, unknown.content + unknown.metadata)
+    problems += [f"unknown field {quoted(path)}" for path in paths]
+    validation = call.query.get("fieldValidation", "")
+    if problems and validation == "Strict":
+        if call.duplicates and media_type(call.request) == YAML:
+            problems[: len(call.duplicates)] = [yaml_problem(call.duplicates)]
+        raise _decode_error(call, found, f"strict decoding error: {', '.join(problems)}")
+    warnings = problems if validation != "Ignore" else []
+    call.warnings = warnings
+    if isinstance(raw, dict) and raw is not earlier_metadata:
+        custom = call.endpoint.resource.custom and not call.subresource
+        warnings = warnings + metadata_warnings(raw, earlier_metadata or {}, custom=custom)
+    return document, warnings
+
+
+class _UnknownFields(NamedTuple):
+    """The paths of unknown fields."""
+
+    metadata: list[str]
+    content: list[str]
+
+
+def _decode_fields(call: Call, found: JSONObject, before: JSONObject | None, unknown: _UnknownFields) -> JSONObject:
+    """Return a document with its known fields."""
+    endpoint, media, raw = call.endpoint, media_type(call.request), found.get("metadata")
+    custom, known = endpoint.resource.custom, before is not None and raw is before["metadata"]
+    restored = not custom and media in (STRATEGIC_PATCH, APPLY_PATCH)
+    where = "" if custom else "metadata."
+    malformed: dict[str, Malformed] = {}
+    metadata: JSONObject = {}
+    try:
+        if known and isinstance(raw, dict):
+            metadata = dict(raw)
+        else:
+            lenient = custom and media == APPLY_PATCH
+            metadata = decode_metadata(raw, unknown.metadata, where=where, restored=restored, lenient=lenient)
+    except Malformed as error:
+        malformed["metadata"] = error if custom else metadata_error(raw, endpoint.info.kind, error)
+    document: JSONObject = {}
+    try:
+        if media in (MERGE_PATCH, JSON_PATCH):
+            found = dict(sorted(found.items()))
+        whole = filled(found, endpoint.skeleton)
+        contents = endpoint.contents
+        document = whole if contents is None else contents.decode(whole, before, unknown.content, restored=restored)
+    except Malformed as error:
+        malformed[error.member] = error
+    if malformed:
+        order = None if restored else sorted(found) if call.verb == "patch" else list(found)
+        schemas = {"metadata": metadata_node()}
+        if isinstance(endpoint.contents, BuiltInContents):
+            schemas |= endpoint.contents.node.properties
+        raise _decode_error(call, found, first_error(found, malformed, schemas, order=order, where=where))
+    return {**document, "metadata": metadata}
+
+
+def metadata_error(raw: Any, kind: str, problem: Malformed) -> Malformed:
+    """Return the error for malformed metadata of a built-in kind: about metadata as a whole if it is not an object."""
+    if isinstance(raw, dict):
+        return problem
+    shown = f"json: cannot unmarshal {go_type(raw)} into Go struct field {kind}.metadata of type v1.ObjectMeta"
+    return Malformed(shown, problem.restoring)
+
+
+def first_error(
+    found: JSONObject,
+    malformed: dict[str, Malformed],
+    schemas: Mapping[str, Node],
+    *,
+    order: list[str] | None,
+    where: str = "metadata.",
+) -> str:
+    """Return the message of the one error that a decoder reports.
+
+    Args:
+        found: the document.
+        malformed: the first error in each malformed field of the document.
+        schemas: the schemas of the fields.
+        where: the prefix of the paths of metadata's fields in errors, ending with a dot.
+        order: the fields in the order of encoding/json; None if the document is decoded from untyped values, which
+            starts with metadata.
+    """
+    if order is None:
+        return malformed[min(malformed, key=lambda member: (member != "metadata", member))].restoring
+    try:
+        for member in order:
+            if member in schemas:
+                path = where if member == "metadata" else f"{member}."
+                read_at_once(found[member], schemas[member], Place(member, path, ""))
+    except Malformed as problem:
+        return str(problem)
+    return str(malformed[min(malformed, key=order.index)])
+
+
+def _in_order(call: Call, found: JSONObject, unknown: list[str]) -> list[str]:
+    """Sort paths in the order of a typed decoder; the result of a patch is in alphabetical order."""
+    if call.verb == "patch":
+        return sorted(unknown)
+    return sort_by_document(found, unknown)
+
+
+def sort_by_document(found: JSONObject, paths: list[str]) -> list[str]:
+    """Return paths sorted in the order of the fields of a document that they start with."""
+    order = {member: index for index, member in enumerate(found)}
+    # A field's own name may contain dots and brackets.
+    return sorted(paths, key=lambda path: order.get(path, order.get(_ROOT.split(path)[0], len(order))))
+
+
+def _cannot_be_handled(endpoint: Endpoint, problem: str) -> str:
+    return (
+        f'{endpoint.info.kind} in version "{endpoint.version}" cannot be handled as a {endpoint.info.kind}: {problem}'
+    )
+
+
+def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
+    """Return the error for a document that cannot be decoded; for a patch it shows the patched document."""
+    if call.verb != "patch":
+        return bad_request(_cannot_be_handled(call.endpoint, problem))
+    if media_type(call.request) == APPLY_PATCH:
+        group, version = call.endpoint.info.group, call.endpoint.version
+        kind = f"{group}/{version}, Kind={call.endpoint.info.kind}"
+        place = f"{(read_yaml(call.request.body).get('metadata') or {}).get('namespace', '')}/{call.name}"
+        return internal_error(
+            f"failed to convert new object ({place}; {kind}) to proper version: unable to convert unstructured object "
+            f"to {kind}: {problem}"
+        )
+    if media_type(call.request) == STRATEGIC_PATCH:
+        # The library for strategic patches shows the patch itself.
+        shown = quoted(go_value(decode_patch(call.request.body)))
+    else:
+        shown = go_json(go_json(found))
+    return invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])

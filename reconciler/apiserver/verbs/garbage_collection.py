@@ -1,0 +1,191 @@
+"""What a cluster's controllers do, at once: collect garbage, empty namespaces, remove the server's finalizers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.apiserver.storage.cluster import Cluster
+from reconciler.apiserver.storage.registry import Endpoint, Resource
+from reconciler.apiserver.storage.store import Store, Stored
+from reconciler.apiserver.verbs.delete import Deleter
+from reconciler.wire import JSONObject
+
+__all__ = ["GarbageCollector"]
+
+_FOREGROUND = "foregroundDeletion"
+_ORPHAN = "orphan"
+
+
+class GarbageCollector:
+    """Follows the commits of a cluster and deletes dependents and the content of namespaces.
+
+    Args:
+        cluster: the stored objects.
+        deleter: deletes them.
+    """
+
+    def __init__(self, cluster: Cluster, deleter: Deleter) -> None:
+        self._cluster = cluster
+        self._deleter = deleter
+        self._dependents: dict[str, dict[tuple[Store, str], Resource]] = {}
+        self._uids: dict[str, tuple[Resource, str]] = {}
+        self._in_namespace: dict[str, int] = {}
+        cluster.commit_hooks.append(self._committed)
+
+    def _committed(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+        self._index(resource, old, new)
+        if new is None and old is not None:
+            self._collect_dependents(old.uid)
+            self._continue_owners(old)
+            self._check_namespace(old)
+        elif new is not None and new.doc["metadata"].get("deletionTimestamp"):
+            self._continue_deletion(resource, new)
+
+    # indexes
+
+    def _index(self, resource: Resource, old: Stored | None, new: Stored | None) -> None:
+        info = resource.info
+        current = new or old
+        if current is None:
+            return
+        before, after = _owner_uids(old), _owner_uids(new)
+        place = (resource.store, current.key)
+        for uid in before - after:
+            held = self._dependents.get(uid, {})
+            held.pop(place, None)
+            if not held:
+                self._dependents.pop(uid, None)
+        for uid in after:
+            self._dependents.setdefault(uid, {})[place] = resource
+        if old is None and new is not None:
+            self._uids[new.uid] = (resource, new.key)
+        elif new is None and old is not None:
+            self._uids.pop(old.uid, None)
+        if info.namespaced and (old is None) != (new is None):
+            namespace = current.doc["metadata"]["namespace"]
+            self._in_namespace[namespace] = self._in_namespace.get(namespace, 0) + (1 if old is None else -1)
+
+    def _dependents_of(self, uid: str) -> list[tuple[Resource, Stored]]:
+        found = []
+        for (_, key), resource in list(self._dependents.get(uid, {}).items()):
+            stored = resource.store.objects.get(key)
+            if stored is not None:
+                found.append((resource, stored))
+        return found
+
+    # owners
+
+    def _collect_dependents(self, uid: str) -> None:
+        """Delete the objects that only the removed object owned; remove the reference from those with other owners."""
+        for resource, stored in self._dependents_of(uid):
+            current = resource.store.objects.get(stored.key)
+            if current is None or uid not in _owner_uids(current):
+                continue
+            if any(other in self._uids for other in _owner_uids(current)):
+                self._remove_owner(resource, current, uid)
+            else:
+                self._delete(resource, current, {"propagationPolicy": _policy_of(current)})
+
+    def _continue_owners(self, gone: Stored) -> None:
+        """Continue the deletion of owners that waited for a dependent."""
+        for uid in _owner_uids(gone):
+            place = self._uids.get(uid)
+            owner = place[0].store.objects.get(place[1]) if place else None
+            if place and owner is not None and owner.doc["metadata"].get("deletionTimestamp"):
+                self._continue_deletion(place[0], owner)
+
+    def _continue_deletion(self, resource: Resource, stored: Stored) -> None:
+        finalizers = stored.doc["metadata"].get("finalizers") or []
+        if _ORPHAN in finalizers:
+            for other, dependent in self._dependents_of(stored.uid):
+                self._remove_owner(other, dependent, stored.uid)
+            self._remove_finalizer(resource, stored, _ORPHAN)
+        elif _FOREGROUND in finalizers:
+            self._foreground(resource, stored)
+        elif resource.info.plural == "namespaces" and not resource.info.group:
+            self._empty_namespace(stored)
+
+    def _foreground(self, resource: Resource, stored: Stored) -> None:
+        for other, dependent in self._dependents_of(stored.uid):
+            if not dependent.doc["metadata"].get("deletionTimestamp"):
+                self._delete(other, dependent, {"propagationPolicy": "Foreground"})
+        if not any(_blocks(dependent, stored.uid) for _, dependent in self._dependents_of(stored.uid)):
+            self._remove_finalizer(resource, stored, _FOREGROUND)
+
+    def _remove_owner(self, resource: Resource, stored: Stored, uid: str) -> None:
+        owners = [owner for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid") != uid]
+        self._set_metadata(resource, stored, "ownerReferences", owners)
+
+    def _remove_finalizer(self, resource: Resource, stored: Stored, finalizer: str) -> None:
+        current = resource.store.objects.get(stored.key)
+        if current is None or current.uid != stored.uid:
+            return
+        kept = [name for name in current.doc["metadata"].get("finalizers") or [] if name != finalizer]
+        if kept:
+            self._set_metadata(resource, current, "finalizers", kept)
+        else:
+            self._cluster.remove(resource, current)
+
+    def _set_metadata(self, resource: Resource, stored: Stored, field: str, value: list[Any]) -> None:
+        metadata = {**stored.doc["metadata"], field: value}
+        if not value:
+            del metadata[field]
+        self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata})
+
+    def _delete(self, resource: Resource, stored: Stored, options: JSONObject) -> None:
+        self._deleter.delete_stored(_any_endpoint(resource), stored, options)
+
+    # namespaces
+
+    def _empty_namespace(self, stored: Stored) -> None:
+        name = stored.key
+        for resource in self._cluster.registry.resources():
+            if resource.info.namespaced:
+                for key in list(resource.store.keys(name)):
+                    found = resource.store.objects.get(key)
+                    if found is not None and not found.doc["metadata"].get("deletionTimestamp"):
+                        self._delete(resource, found, {"gracePeriodSeconds": 0})
+        self._finish_namespace(name)
+
+    def _finish_namespace(self, name: str) -> None:
+        namespaces = self._cluster.registry.core("namespaces")
+        stored = namespaces.store.objects.get(name)
+        if stored is None or self._in_namespace.get(name, 0):
+            return
+        self._in_namespace.pop(name, None)
+        doc = {**stored.doc, "spec": {}}
+        if stored.doc["metadata"].get("finalizers"):
+            if stored.doc.get("spec"):
+                self._cluster.replace(namespaces, stored, {**doc, "metadata": dict(doc["metadata"])})
+        else:
+            self._cluster.remove(namespaces, stored, doc)
+
+    def _check_namespace(self, old: Stored) -> None:
+        name = old.doc["metadata"].get("namespace")
+        if not name or self._in_namespace.get(name, 0):
+            return
+        namespace = self._cluster.registry.core("namespaces").store.objects.get(name)
+        if namespace is not None and namespace.doc["metadata"].get("deletionTimestamp"):
+            self._finish_namespace(name)
+
+
+def _owner_uids(stored: Stored | None) -> set[str]:
+    if stored is None:
+        return set()
+    return {owner["uid"] for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid")}
+
+
+def _policy_of(stored: Stored) -> str:
+    finalizers = stored.doc["metadata"].get("finalizers") or []
+    if _ORPHAN in finalizers:
+        return "Orphan"
+    return "Foreground" if _FOREGROUND in finalizers else "Background"
+
+
+def _blocks(dependent: Stored, uid: str) -> bool:
+    owners = dependent.doc["metadata"].get("ownerReferences") or []
+    return any(owner.get("uid") == uid and owner.get("blockOwnerDeletion") for owner in owners)
+
+
+def _any_endpoint(resource: Resource) -> Endpoint:
+    return resource.endpoints.get(resource.storage) or next(iter(resource.endpoints.values()))

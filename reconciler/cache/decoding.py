@@ -1,0 +1,444 @@
+"""Decoding of lists, watch events and answers to writes into cached objects; only the metadata is decoded.
+
+Lists and watch lines are split into raw slices. Each object is then copied: a slice would keep the whole response in
+memory as long as one of its objects lives (34 MB for 20,000 objects, measured).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from reconciler.cache.object import CachedObject, CachedOwner
+from reconciler.cache.scope import HashRange, Transform
+from reconciler.errors import error_text
+from reconciler.meta import (
+    UNDECODABLE,
+    GroupVersionKind,
+    Request,
+    Version,
+    gvk_of,
+    json_elements,
+    json_members,
+    name_of,
+    parse_version,
+)
+from reconciler.wire import JSONObject
+
+__all__ = [
+    "ListPage",
+    "Transform",
+    "WatchLine",
+    "WireReader",
+    "WriteAnswer",
+    "cached_object",
+    "decode_line",
+    "decode_list",
+    "read_answer",
+    "read_bookmark",
+    "version_in",
+]
+
+
+_MANAGED_FIELDS = b'"managedFields":'
+
+_logger = logging.getLogger("reconciler.cache")
+
+
+class _Metadata(msgspec.Struct, rename="camel", gc=False):
+    name: str = ""
+    namespace: str | None = None
+    uid: str = ""
+    resource_version: str = ""
+    generation: int | None = None
+    labels: dict[str, str] | None = None
+    finalizers: tuple[str, ...] | None = None
+    owner_references: tuple[CachedOwner, ...] | None = None
+    deletion_timestamp: str | None = None
+    creation_timestamp: str | None = None
+    managed_fields: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Head(msgspec.Struct, rename="camel", gc=False):
+    metadata: _Metadata
+    api_version: str = ""
+    kind: str = ""
+
+
+class _RawMetadata(msgspec.Struct, gc=False):
+    metadata: msgspec.Raw
+
+
+class ListMetadata(msgspec.Struct, rename="camel", gc=False):
+    """The metadata of a list: version, continue token, and the server's information about the shard."""
+
+    resource_version: str = ""
+    shard_info: Any = None
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class ListPage(msgspec.Struct, gc=False):
+    """One page of a list; its items are slices of the response."""
+
+    metadata: ListMetadata = msgspec.field(default_factory=ListMetadata)
+    items: list[msgspec.Raw] | None = None
+
+
+class WatchLine(msgspec.Struct, gc=False):
+    """One line of a watch (ADDED, MODIFIED, DELETED, BOOKMARK or ERROR); its object is a slice."""
+
+    type: str
+    object: msgspec.Raw
+
+
+class Bookmark(msgspec.Struct, rename="camel", gc=False):
+    """A bookmark: the version the watch has reached, and possibly the end of the initial events."""
+
+    resource_version: str = ""
+    annotations: dict[str, str] | None = None
+
+    @property
+    def ends_initial_events(self) -> bool:
+        """Return whether this bookmark completes a streamed list."""
+        return (self.annotations or {}).get("k8s.io/initial-events-end") == "true"
+
+
+class _BookmarkObject(msgspec.Struct, gc=False):
+    metadata: Bookmark
+
+
+_decode_page = msgspec.json.Decoder(ListPage).decode
+_decode_line = msgspec.json.Decoder(WatchLine).decode
+_decode_document = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_list_metadata = msgspec.json.Decoder(ListMetadata).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_raw_metadata = msgspec.json.Decoder(_RawMetadata).decode
+_decode_bookmark = msgspec.json.Decoder(_BookmarkObject).decode
+
+
+def decode_list(body: bytes) -> ListPage:
+    """Decode a page of a list. An item that the decoder rejects does not fail the page.
+
+    Raises:
+        ValueError: the page is not a list.
+    """
+    try:
+        return _decode_page(body)
+    except UNDECODABLE as error:
+        members = _members(body, error)
+        items = members.get("items", b"null")
+        try:
+            metadata = _decode_list_metadata(members.get("metadata", b"{}"))
+            return ListPage(metadata, None if items == b"null" else [*map(msgspec.Raw, json_elements(items))])
+        except UNDECODABLE as broken:
+            raise ValueError(str(broken)) from None
+
+
+def decode_line(line: bytes) -> WatchLine:
+    """Decode a line of a watch. An object that the decoder rejects does not fail the line.
+
+    Raises:
+        ValueError: the line is not an event.
+    """
+    try:
+        return _decode_line(line)
+    except UNDECODABLE as error:
+        members = _members(line, error)
+        try:
+            return WatchLine(_decode_text(members["type"]), msgspec.Raw(members["object"]))
+        except (KeyError, *UNDECODABLE):
+            raise ValueError(str(error)) from None
+
+
+def _members(text: bytes, error: Exception) -> dict[str, bytes]:
+    try:
+        return json_members(text)
+    except ValueError:
+        raise ValueError(str(error)) from None
+
+
+def read_bookmark(raw: msgspec.Raw) -> Bookmark:
+    """Decode the object of a BOOKMARK line.
+
+    Raises:
+        ValueError: the object is not a bookmark.
+    """
+    try:
+        return _decode_bookmark(raw).metadata
+    except UNDECODABLE as error:
+        raise ValueError(str(error)) from None
+
+
+class WireReader:
+    """A reader that turns raw JSON into cached objects of one kind.
+
+    Args:
+        gvk: the kind; added where list items omit it.
+        metadata_only: keep only apiVersion, kind and metadata.
+        managed_fields: keep ``metadata.managedFields``. Default False: they are often half of an object.
+        transform: applied to each decoded object. Costs one decode and one encode per object (about 10 µs for 2 KB).
+        hashes: the hash range this process is responsible for; objects outside it are dropped.
+
+    Attributes:
+        elsewhere: number of objects and events dropped because their uid's hash is not in `hashes`.
+        server_filters: whether the server filters those itself; None until known.
+        unexpected: number of objects dropped because they are of another kind or have no readable name.
+        transform_errors: how often `transform` failed; those objects are stored as received.
+    """
+
+    def __init__(
+        self,
+        gvk: GroupVersionKind,
+        *,
+        metadata_only: bool = False,
+        managed_fields: bool = False,
+        transform: Transform | None = None,
+        hashes: HashRange | None = None,
+    ) -> None:
+        self._gvk = gvk
+        names = (msgspec.json.encode(gvk.api_version), msgspec.json.encode(gvk.kind))
+        self._head = b'{"apiVersion":%b,"kind":%b,' % names
+        # The members of custom kinds are in alphabetical order, those of built-in kinds in the order of Go structs.
+        self._heads = (self._head + b'"metadata":{', b'{"kind":%b,"apiVersion":%b,"metadata":{' % names[::-1])
+        self._kinds = {"", gvk.kind, "PartialObjectMetadata"} if metadata_only else {"", gvk.kind}
+        self._metadata_only = metadata_only
+        self._managed_fields = managed_fields
+        self._transform = transform
+        self._hashes = hashes
+        self.elsewhere = 0
+        self.server_filters: bool | None = None
+        self.unexpected = 0
+        self.transform_errors = 0
+
+    def read(self, raw: msgspec.Raw | bytes, *, report: bool = True) -> CachedObject | None:
+        """Return the cached object; None if the JSON is not an object of this kind.
+
+        Args:
+            raw: the JSON.
+            report: whether to count and log JSON that is not an object of this kind.
+        """
+        problem = None
+        try:
+            head = _decode_head(raw)
+        except UNDECODABLE as error:
+            problem = str(error) or type(error).__name__
+            head = _decode_head_leniently(bytes(raw))
+        if head.kind not in self._kinds or not head.metadata.name:
+            if report:
+                self._refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
+            return None
+        if self._hashes is not None and not self._hashes.holds(head.metadata.uid):
+            self.elsewhere += 1
+            self.server_filters = False
+            return None
+        data = self._stored_bytes(raw, head)
+        if self._transform is not None and problem is None:
+            return self._transformed(self._transform, head.metadata, data)
+        return _build(head.metadata, data, problem)
+
+    def version_of(self, raw: msgspec.Raw | bytes) -> Version | None:
+        """Return the version of an object for which `read` returned None; None if it has none or is of another kind."""
+        try:
+            head = _decode_head(raw)
+        except UNDECODABLE:
+            head = _decode_head_leniently(bytes(raw))
+        known = head.kind in self._kinds and head.metadata.resource_version
+        return parse_version(head.metadata.resource_version) if known else None
+
+    def _stored_bytes(self, raw: msgspec.Raw | bytes, head: _Head) -> bytes:
+        if self._metadata_only:
+            data = b'%b"metadata":%b}' % (self._head, _raw_metadata(raw))
+        elif not head.kind:
+            data = self._head + bytes(raw).lstrip()[1:]
+        else:
+            data = bytes(raw)
+        if head.metadata.managed_fields is msgspec.UNSET or self._managed_fields:
+            return data
+        return _without_managed_fields(data, bytes(head.metadata.managed_fields), self._heads)
+
+    def _refuse(self, what: str) -> None:
+        self.unexpected += 1
+        level = logging.WARNING if self.unexpected == 1 else logging.DEBUG
+        _logger.log(
+            level, "%s: ignoring %s sent by the server: not an object of this kind with a name", self._gvk, what
+        )
+
+    def _transformed(self, transform: Transform, metadata: _Metadata, data: bytes) -> CachedObject:
+        try:
+            document = transform(msgspec.json.decode(data))
+            _restore_identity(document, metadata, self._gvk)
+            data = msgspec.json.encode(document)
+            return _build(_decode_head(data).metadata, data)
+        except Exception as error:  # user code; an object that cannot be transformed must not be lost
+            self.transform_errors += 1
+            level = logging.WARNING if self.transform_errors == 1 else logging.DEBUG
+            request = Request(metadata.name, metadata.namespace)
+            text = f"{type(error).__name__}: {error_text(error)}"
+            _logger.log(
+                level,
+                "%s %s: the transform failed, storing the object as received: %s",
+                self._gvk,
+                request,
+                text,
+                exc_info=True,
+            )
+            return _build(metadata, data)
+
+
+def cached_object(document: Mapping[str, Any]) -> CachedObject:
+    """Return a document as a cached object, as an informer without a transform stores it.
+
+    Raises:
+        ValueError: the document has no name, or its metadata is not that of a Kubernetes object.
+    """
+    found = WireReader(gvk_of(document)).read(msgspec.json.encode(document))
+    if found is None or found.problem is not None:
+        problem = f": {found.problem}" if found is not None else ": metadata.name is missing"
+        raise ValueError(f"{gvk_of(document)} {name_of(document)!r} is not a valid object{problem}")
+    return found
+
+
+def _decode_head_leniently(text: bytes) -> _Head:
+    """Return the readable parts of an object's head, decoded field by field; an empty head if there are none."""
+    try:
+        members = json_members(text)
+        fields = json_members(members.get("metadata", b"{}"))
+    except ValueError:
+        return _Head(_Metadata())
+    metadata = _Metadata()
+    for field in msgspec.structs.fields(_Metadata):
+        if (value := fields.get(field.encode_name)) is not None:
+            with contextlib.suppress(*UNDECODABLE):
+                read = (
+                    msgspec.Raw(value)
+                    if field.name == "managed_fields"
+                    else msgspec.json.decode(value, type=field.type)
+                )
+                setattr(metadata, field.name, read)
+    head = _Head(metadata)
+    with contextlib.suppress(KeyError, *UNDECODABLE):
+        head.kind = _decode_text(members["kind"])
+    return head
+
+
+def _raw_metadata(raw: msgspec.Raw | bytes) -> bytes:
+    try:
+        return bytes(_decode_raw_metadata(raw).metadata)
+    except UNDECODABLE:
+        return json_members(bytes(raw))["metadata"]
+
+
+def _build(metadata: _Metadata, data: bytes, problem: str | None = None) -> CachedObject:
+    namespace = metadata.namespace
+    return CachedObject(
+        request=Request(metadata.name, sys.intern(namespace) if namespace else None),
+        uid=metadata.uid,
+        version=parse_version(metadata.resource_version),
+        data=data,
+        generation=metadata.generation,
+        finalizers=metadata.finalizers or (),
+        owner_references=metadata.owner_references or (),
+        deletion_timestamp=metadata.deletion_timestamp,
+        creation_timestamp=metadata.creation_timestamp,
+        problem=problem,
+        _labels=metadata.labels,
+    )
+
+
+def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...]) -> bytes:
+    """Cut the member out of the text; decode and encode only if its position is ambiguous.
+
+    A quote inside a JSON string is escaped, so the key's bytes are always a key. The key is the right one if the value
+    follows it and either there is no other, or the object begins with its metadata: the members before managedFields
+    there only have strings as values. This saves the second search, which costs more than everything else.
+    """
+    start = data.find(_MANAGED_FIELDS)
+    after = start + len(_MANAGED_FIELDS)
+    end = after + len(value)
+    if data.startswith(value, after) and (data.startswith(heads) or data.rfind(_MANAGED_FIELDS) == start):
+        if data.startswith(b",", end):
+            return data[:start] + data[end + 1 :]
+        if data.startswith(b",", start - 1):
+            return data[: start - 1] + data[end:]
+    try:
+        document = _decode_document(data)
+    except UNDECODABLE:
+        return data
+    del document["metadata"]["managedFields"]
+    return msgspec.json.encode(document)
+
+
+def _restore_identity(document: JSONObject, metadata: _Metadata, gvk: GroupVersionKind) -> None:
+    kept = document.setdefault("metadata", {})
+    kept |= {"name": metadata.name, "uid": metadata.uid, "resourceVersion": metadata.resource_version}
+    if metadata.namespace:
+        kept["namespace"] = metadata.namespace
+    document |= {"apiVersion": gvk.api_version, "kind": gvk.kind}
+
+
+class _Details(msgspec.Struct, gc=False):
+    uid: str = ""
+
+
+class _AnswerMetadata(msgspec.Struct, rename="camel", gc=False):
+    uid: str = ""
+    resource_version: str = ""
+    finalizers: list[str] | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+
+
+class WriteAnswer(msgspec.Struct, gc=False):
+    """The relevant parts of the answer to a write.
+
+    Attributes:
+        kind: the kind of the answer: the object's, ``"Status"``, or a subresource's such as ``"Scale"``.
+        metadata: the object's metadata.
+        details: the details of a Status.
+    """
+
+    kind: str = ""
+    metadata: _AnswerMetadata = msgspec.field(default_factory=_AnswerMetadata)
+    details: _Details | None = None
+
+    @property
+    def uid(self) -> str:
+        """Return the uid of the written object; ``""`` if the answer does not contain it."""
+        return self.metadata.uid or (self.details.uid if self.details is not None else "")
+
+    def deletes(self, verb: str) -> bool:
+        """Return whether the write removed the object.
+
+        A deletion is answered with a Status or with the object. An object with a deletionTimestamp still exists while
+        finalizers or a grace period hold it. Any write that removes the last finalizer from such an object removes the
+        object, too.
+        """
+        metadata = self.metadata
+        if metadata.deletion_timestamp:
+            return not metadata.finalizers and not metadata.deletion_grace_period_seconds
+        return verb == "delete"
+
+
+_decode_answer = msgspec.json.Decoder(WriteAnswer).decode
+
+
+def read_answer(body: bytes) -> WriteAnswer | None:
+    """Decode the answer to a write; None if it is not an object."""
+    try:
+        return _decode_answer(body)
+    except UNDECODABLE:
+        return None
+
+
+def version_in(body: bytes, verb: str) -> Version | None:
+    """Return the version that a write created; None if the answer does not contain it, as after a deletion."""
+    answer = read_answer(body)
+    if answer is None or answer.deletes(verb) or not answer.metadata.resource_version:
+        return None
+    return parse_version(answer.metadata.resource_version)

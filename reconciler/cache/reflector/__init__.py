@@ -1,1 +1,0 @@
-"""List and watch: the stream of one kind into its store."""

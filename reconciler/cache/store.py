@@ -1,0 +1,277 @@
+"""The store: one informer's objects by name, namespace and index."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from reconciler.cache.object import CachedObject
+from reconciler.errors import error_text
+from reconciler.meta import Request
+from reconciler.wire import JSONObject
+
+__all__ = [
+    "DocumentValues",
+    "Index",
+    "ObjectValues",
+    "Store",
+    "StoreStatistics",
+    "WritableStore",
+    "from_document_values",
+    "owner_uids",
+    "refuse_coroutine_function",
+]
+
+
+DocumentValues = Callable[[JSONObject], Iterable[str]]
+"""Compute index values from a decoded document."""
+
+ObjectValues = Callable[[CachedObject], Iterable[str]]
+"""Compute index values from the fields of a cached object, without decoding it."""
+
+_logger = logging.getLogger("reconciler.cache")
+
+
+def refuse_coroutine_function(function: object, what: str) -> None:
+    """Raise for a coroutine function: the watch stream does not wait for handlers and index functions.
+
+    Raises:
+        TypeError: `function` is a coroutine function.
+    """
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"{what} must be a plain function that adds slow work to a queue; {function!r} is async")
+
+
+def from_document_values(values: DocumentValues) -> ObjectValues:
+    """Adapt a function of the decoded document to cached objects; costs one decode per object."""
+    refuse_coroutine_function(values, "an index")
+    return lambda cached: values(cached.decode())
+
+
+def owner_uids(cached: CachedObject) -> Iterable[str]:
+    """Return the uids of all owners, as the values of an index that answers "what does this object own"."""
+    return [reference.uid for reference in cached.owner_references]
+
+
+class Index:
+    """A mapping of values to the objects that have them; an object may have any number of values.
+
+    Args:
+        name: the name used in lookups.
+        values: computes an object's values. If it fails, the object has no values.
+
+    Attributes:
+        errors: how often `values` failed.
+    """
+
+    def __init__(self, name: str, values: ObjectValues) -> None:
+        self.name = name
+        self.errors = 0
+        self._values = values
+        # Both contain only stored objects: a value is removed with its last object.
+        self._objects: dict[str, dict[Request, CachedObject]] = {}
+        self._held: dict[Request, tuple[str, ...]] = {}
+
+    def put(self, cached: CachedObject) -> None:
+        """Index an object, replacing the previous one under its key."""
+        self.discard(cached.request)
+        values = self.values_of(cached)
+        if not values:
+            return
+        self._held[cached.request] = values
+        for value in values:
+            self._objects.setdefault(value, {})[cached.request] = cached
+
+    def discard(self, request: Request) -> None:
+        """Remove the object under a key."""
+        for value in self._held.pop(request, ()):
+            objects = self._objects[value]
+            del objects[request]
+            if not objects:
+                del self._objects[value]
+
+    def find(self, value: str) -> list[CachedObject]:
+        """Return the objects that have a value."""
+        return list(self._objects.get(value, {}).values())
+
+    def values_of(self, cached: CachedObject) -> tuple[str, ...]:
+        """Return an object's values without duplicates."""
+        try:
+            values = self._values(cached)
+            return (values,) if isinstance(values, str) else tuple(dict.fromkeys(values))
+        except Exception as error:  # user code; an object that cannot be indexed must still be cached
+            self.errors += 1
+            level = logging.WARNING if self.errors == 1 else logging.DEBUG
+            text = f"{type(error).__name__}: {error_text(error)}"
+            _logger.log(
+                level, "index %r failed on %r, not indexing the object: %s", self.name, cached, text, exc_info=True
+            )
+            return ()
+
+    def __len__(self) -> int:
+        """Return the number of distinct values."""
+        return len(self._objects)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """What a store contains.
+
+    Attributes:
+        objects: number of objects.
+        bytes: total length of their documents.
+        unreadable: objects that the decoder rejected, in whole or in part; see `CachedObject.problem`.
+        indexes: number of distinct values per index.
+        index_errors: how often an index function failed.
+    """
+
+    objects: int
+    bytes: int
+    unreadable: int
+    indexes: dict[str, int]
+    index_errors: int
+
+
+class Store:
+    """The read side of a store: objects as the watch delivered them, by name, namespace and index.
+
+    Reads are in memory and do not wait. Every answer is a snapshot that later events do not change. This process's own
+    writes are not applied here; `CachedClient` does that.
+    """
+
+    def __init__(self) -> None:
+        # Invariant: no namespace maps to an empty dict, so that a deleted namespace costs nothing.
+        self._namespaces: dict[str | None, dict[str, CachedObject]] = {}
+        self._indexes: dict[str, Index] = {}
+        self._count = 0
+        self._bytes = 0
+        self._unreadable = 0
+
+    def get(self, request: Request) -> CachedObject | None:
+        """Return the object under a key, or None."""
+        objects = self._namespaces.get(request.namespace)
+        return objects.get(request.name) if objects is not None else None
+
+    def list(self, namespace: str | None = None) -> Sequence[CachedObject]:
+        """Return the objects of a namespace; None for all."""
+        if namespace is not None:
+            return list(self._namespaces.get(namespace, {}).values())
+        return [cached for objects in self._namespaces.values() for cached in objects.values()]
+
+    def by_index(self, name: str, value: str) -> Sequence[CachedObject]:
+        """Return the objects that have a value in an index.
+
+        Raises:
+            ValueError: there is no index with this name.
+        """
+        return self.index(name).find(value)
+
+    def index(self, name: str) -> Index:
+        """Return an index.
+
+        Raises:
+            ValueError: there is no index with this name.
+        """
+        index = self._indexes.get(name)
+        if index is None:
+            known = ", ".join(sorted(self._indexes)) or "none"
+            raise ValueError(f"no index {name!r}: declare it with add_index (existing: {known})")
+        return index
+
+    def has_index(self, name: str) -> bool:
+        """Return whether there is an index with this name."""
+        return name in self._indexes
+
+    def add_index(self, name: str, values: DocumentValues) -> None:
+        """Index all present and future objects by the values that a function computes from the decoded document.
+
+        Costs one decode per object and event (about 4 µs for 1.5 KB); `add_object_index` avoids it.
+
+        Args:
+            name: the name for `by_index`. If it is a field's path (``"spec.nodeName"``), field selectors of cached
+                reads use the index.
+            values: computes the values of one document. An object on which it fails has none, and the failure is
+                counted.
+
+        Raises:
+            ValueError: the name is taken.
+            TypeError: `values` is a coroutine function.
+        """
+        self.add_object_index(name, from_document_values(values))
+
+    def add_object_index(self, name: str, values: ObjectValues) -> None:
+        """Index all objects by the values that a function computes from the cached object, without decoding it.
+
+        Raises:
+            ValueError: the name is taken.
+            TypeError: `values` is a coroutine function.
+        """
+        refuse_coroutine_function(values, "an index")
+        if name in self._indexes:
+            raise ValueError(f"index {name!r} already exists")
+        index = self._indexes[name] = Index(name, values)
+        for cached in self:
+            index.put(cached)
+
+    @property
+    def unreadable(self) -> int:
+        """Return how many objects cannot be decoded, in whole or in part. Safe to call from any thread."""
+        return self._unreadable
+
+    def statistics(self) -> StoreStatistics:
+        """Return what the store contains."""
+        return StoreStatistics(
+            objects=self._count,
+            bytes=self._bytes,
+            unreadable=self._unreadable,
+            indexes={name: len(index) for name, index in self._indexes.items()},
+            index_errors=sum(index.errors for index in self._indexes.values()),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of objects."""
+        return self._count
+
+    def __contains__(self, request: object) -> bool:
+        """Return whether there is an object under a key."""
+        return isinstance(request, Request) and self.get(request) is not None
+
+    def __iter__(self) -> Iterator[CachedObject]:
+        """Iterate over a snapshot of all objects."""
+        return iter(self.list())
+
+
+class WritableStore(Store):
+    """The write side of a store, used by its informer."""
+
+    def put(self, cached: CachedObject) -> None:
+        """Store an object, replacing the previous one under its key."""
+        objects = self._namespaces.setdefault(cached.request.namespace, {})
+        before = objects.get(cached.request.name)
+        objects[cached.request.name] = cached
+        self._count += before is None
+        self._bytes += len(cached.data) - (len(before.data) if before is not None else 0)
+        self._unreadable += (cached.problem is not None) - (before is not None and before.problem is not None)
+        for index in self._indexes.values():
+            index.put(cached)
+
+    def discard(self, request: Request) -> None:
+        """Remove the object under a key."""
+        objects = self._namespaces.get(request.namespace, {})
+        before = objects.pop(request.name, None)
+        if before is None:
+            return
+        if not objects:
+            del self._namespaces[request.namespace]
+        self._count -= 1
+        self._bytes -= len(before.data)
+        self._unreadable -= before.problem is not None
+        for index in self._indexes.values():
+            index.discard(request)
+
+    def missing(self, namespace: str | None, present: Iterable[Request]) -> Sequence[CachedObject]:
+        """Return the objects of a namespace (None for all) whose keys are not in `present`."""
+        kept = set(present)
+        return [cached for cached in self.list(namespace) if cached.request not in kept]

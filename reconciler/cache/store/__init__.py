@@ -1,1 +1,0 @@
-"""Stored objects: wire bytes, indexes, own writes."""

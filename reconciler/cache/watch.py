@@ -1,0 +1,276 @@
+"""One open watch: reading its lines, detecting silence, and decoding its events."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from reconciler.cache.decoding import Bookmark, WireReader, decode_line, read_bookmark
+from reconciler.cache.errors import WatchError, is_behind
+from reconciler.cache.object import CachedObject
+from reconciler.cache.sink import Sink
+from reconciler.errors import APIError, TooManyRequests, error_from_response
+from reconciler.http import HTTPResponse, LineSplitter
+from reconciler.meta import UNDECODABLE, Request, Version, is_older, parse_version
+
+__all__ = ["OnListed", "Position", "ReflectorStatistics", "WatchStream", "read_lines"]
+
+
+SILENCE_MARGIN = 10.0
+"""Seconds after a silent watch's own timeout at which it is considered dead: the server should have ended it."""
+
+BOOKMARK_SILENCE = 180.0
+"""Seconds of silence after which a watch with bookmarks is considered dead. kube-apiserver 1.36 sends one a minute
+(60.1 s apart), so three are missing."""
+
+INITIAL_SILENCE = 10.0
+"""Seconds of silence before the end of the initial events after which a server is assumed not to support streamed
+lists. client-go starts to warn at that point."""
+
+
+OnListed = Callable[[Sequence[CachedObject], Version], Awaitable[None]]
+"""Called with a complete list and its version."""
+
+
+@dataclass(slots=True)
+class ReflectorStatistics:
+    """Counters of one reflector, or the sum over an informer's reflectors. Callers get a copy.
+
+    Attributes:
+        lists: complete lists, including streamed ones.
+        watches: opened streams.
+        events: lines read, including bookmarks.
+        bookmarks: bookmarks.
+        failures: failures of every kind.
+        expired: versions that had been compacted (410).
+        silent: streams closed because no data arrived.
+        behind: answers of a server that had not reached the requested version.
+        stale_lists: lists discarded because they were older than what was known.
+        restarts: how often the server's versions decreased.
+    """
+
+    lists: int = 0
+    watches: int = 0
+    events: int = 0
+    bookmarks: int = 0
+    failures: int = 0
+    expired: int = 0
+    silent: int = 0
+    behind: int = 0
+    stale_lists: int = 0
+    restarts: int = 0
+
+
+@dataclass(slots=True)
+class Position:
+    """How far a reflector has read.
+
+    Attributes:
+        version: the newest version received; kept when `current` becomes False. 0 or ``""`` for a server whose lists
+            have no version.
+        current: whether a watch can continue from there; if not, a list is needed.
+        exact: whether the next list must be consistent.
+        bookmarks_come: whether the server has sent a bookmark on its own.
+    """
+
+    version: Version | None = None
+    current: bool = False
+    exact: bool = False
+    bookmarks_come: bool = False
+
+    def require_list(self, *, exact: bool = False) -> None:
+        """Make the next step a list."""
+        self.current = False
+        self.exact = self.exact or exact
+
+    def advance(self, version: Version) -> None:
+        """Move to the version of an event or bookmark.
+
+        Raises:
+            WatchError: the version decreased, as it does when etcd was restored from a backup.
+        """
+        if not self.version or not version:
+            return
+        if is_older(version, self.version):
+            raise WatchError(
+                f"an event has version {version}, after {self.version}; was etcd restored?",
+                kind="version decreased",
+                must_relist=True,
+            )
+        self.version = version
+
+
+class WatchStream:
+    """The state of one open watch.
+
+    Args:
+        position: advanced by the events read.
+        sink: receives the objects.
+        reader: decodes the objects.
+        counts: counts events and bookmarks.
+        timeout: seconds the server was asked to keep the stream open.
+        on_listed: called when the initial events are complete; None if the stream has none.
+
+    Attributes:
+        initial: the initial events received so far; None once they are complete, or if there are none.
+        lines: number of lines read.
+        opened: whether the server opened the stream.
+        timeout: as given.
+    """
+
+    def __init__(
+        self,
+        *,
+        position: Position,
+        sink: Sink,
+        reader: WireReader,
+        counts: ReflectorStatistics,
+        timeout: int,
+        on_listed: OnListed | None = None,
+    ) -> None:
+        self.initial: dict[Request, CachedObject] | None = {} if on_listed is not None else None
+        self.lines = 0
+        self.opened = False
+        self.timeout = timeout
+        self._on_listed = on_listed
+        self._position = position
+        self._sink = sink
+        self._reader = reader
+        self._counts = counts
+
+    def silence_limit(self) -> float:
+        """Return the seconds without data after which the stream is considered dead."""
+        if self.initial is not None:
+            return INITIAL_SILENCE
+        return BOOKMARK_SILENCE if self._position.bookmarks_come else self.timeout + SILENCE_MARGIN
+
+    def handle(self, line: bytes) -> Awaitable[None] | None:
+        """Process a line; return an awaitable to complete before the next line, if any.
+
+        Raises:
+            APIError: the line is an error from the server.
+            WatchError: the line is not an event, or contradicts earlier ones.
+        """
+        self.lines += 1
+        self._counts.events += 1
+        try:
+            event = decode_line(line)
+            if event.type == "BOOKMARK":
+                return self._bookmark(read_bookmark(event.object))
+        except ValueError as error:
+            raise WatchError(f"malformed watch event: {error}", kind="malformed", must_relist=True) from None
+        if event.type == "ERROR":
+            raise self._error(event.object)
+        cached = self._reader.read(event.object)
+        if cached is not None:
+            self._change(event.type, cached)
+        elif self.initial is None and (version := self._reader.version_of(event.object)) is not None:
+            self._position.advance(version)
+            self._sink.advance(version)
+        return None
+
+    def _change(self, type: str, cached: CachedObject) -> None:
+        if self.initial is None:
+            self._position.advance(cached.version)
+            self._sink.apply(type, cached)
+        elif type == "DELETED":
+            self.initial.pop(cached.request, None)
+        else:
+            self.initial[cached.request] = cached
+
+    def _bookmark(self, bookmark: Bookmark) -> Awaitable[None] | None:
+        self._counts.bookmarks += 1
+        version = parse_version(bookmark.resource_version)
+        if self.initial is None:
+            self._position.bookmarks_come = True
+            self._position.advance(version)
+            self._sink.advance(version)
+        elif bookmark.ends_initial_events and self._on_listed is not None:
+            objects, self.initial = list(self.initial.values()), None
+            return self._on_listed(objects, version)
+        return None
+
+    def _error(self, raw: msgspec.Raw) -> APIError:
+        try:
+            status: Any = msgspec.json.decode(raw)
+        except UNDECODABLE:
+            status = None
+        body = status if isinstance(status, dict) else {}
+        code = body.get("code")
+        error = error_from_response(code if isinstance(code, int) else 500, body)
+        if not isinstance(error, TooManyRequests) and not is_behind(error):
+            # The server ended the watch for a reason of its own; the same watch might end the same way again and again.
+            self._position.require_list()
+        return error
+
+
+_REARM = 1.0
+"""Seconds by which the alarm may fire early: moving it with every chunk would cost more than reading the chunk."""
+
+_LINES_BETWEEN_YIELDS = 200
+"""Lines processed before yielding to the event loop: about 2 ms of work."""
+
+
+async def read_lines(
+    response: HTTPResponse, silence_limit: Callable[[], float], handle: Callable[[bytes], Awaitable[None] | None]
+) -> None:
+    """Pass every line of a stream to `handle` until the stream ends.
+
+    A line cut off by the end of the stream is dropped; the watch resumes before it. Cancellation stops between two
+    lines; the caller closes the response.
+
+    Args:
+        response: the open stream.
+        silence_limit: returns the seconds without data after which the stream is considered dead; called again as data
+            arrives.
+        handle: processes a line. Its result is awaited if not None, and that time does not count as silence.
+
+    Raises:
+        WatchError: the stream went silent (kind ``"silent"``).
+        InvalidResponse: a line is longer than 32 MiB.
+    """
+    if response.chunks is None:
+        return
+    limit = silence_limit()
+    scope = asyncio.timeout(limit)
+    try:
+        async with scope:
+            await _read(response, scope, silence_limit, handle)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise WatchError(
+            f"no data for {silence_limit():.0f} s; the connection is considered dead", kind="silent"
+        ) from None
+
+
+async def _read(
+    response: HTTPResponse,
+    scope: asyncio.Timeout,
+    silence_limit: Callable[[], float],
+    handle: Callable[[bytes], Awaitable[None] | None],
+) -> None:
+    assert response.chunks is not None  # noqa: S101 - the caller has checked
+    loop = asyncio.get_running_loop()
+    splitter = LineSplitter()
+    armed, handled = loop.time(), 0
+    async for chunk in response.chunks:
+        for line in splitter.feed(chunk):
+            pending = handle(line)
+            if pending is not None:
+                scope.reschedule(None)
+                await pending
+                armed = -math.inf
+            handled += 1
+            if handled % _LINES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+        now = loop.time()
+        if now - armed >= _REARM:
+            # After the lines, since a bookmark among them may have changed the limit.
+            scope.reschedule(now + silence_limit())
+            armed = now

@@ -1,1 +1,0 @@
-"""RBAC rules that a reconciler declares and needs."""

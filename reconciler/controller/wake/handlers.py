@@ -1,0 +1,239 @@
+"""Event handlers that enqueue keys.
+
+`PrimaryHandler` handles the events of the controller's own objects. It applies the echo rule: an event of a version
+that a reconcile has observed is dropped before the queue. `MappedHandler` handles the events of other kinds. Handlers
+run inside the cache's event delivery, so they only compute keys. A slow or failed mapper call goes to a `MapperQueue`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from reconciler.cache import CachedObject, CacheEvent, EventType
+from reconciler.clock import Clock
+from reconciler.controller.metrics import ControllerMetrics
+from reconciler.controller.wake import reasons
+from reconciler.controller.wake.echo import EchoTracker, Wake
+from reconciler.controller.wake.mapper_queue import CONCURRENT_CALLS, MapperQueue
+from reconciler.controller.wake.predicates import passes_all
+from reconciler.controller.wake.user_code import describe, discard
+from reconciler.controller.wake.watches import EventFilter, OwnerMapper, Watch, check_requests
+from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
+from reconciler.wire import JSONObject
+from reconciler.workqueue import WorkQueue
+
+__all__ = ["FAN_OUT_THRESHOLD", "LOW_PRIORITY", "MappedHandler", "PrimaryHandler"]
+
+LOW_PRIORITY = -100
+"""The priority of what is not urgent: the initial list, resyncs, everything after a restored backup, and one change
+that enqueues more keys than `FAN_OUT_THRESHOLD`. The number is controller-runtime's."""
+
+FAN_OUT_THRESHOLD = 10
+"""If one object is mapped to more keys than this, they get `LOW_PRIORITY`, so that one change does not delay others."""
+
+_log = logging.getLogger("reconciler.controller")
+
+
+class PrimaryHandler:
+    """The handler for events of the controller's own objects; enqueues their keys, except for echoes.
+
+    Args:
+        queue: the controller's queue.
+        tracker: the controller's echo tracker, which holds the events of keys in progress.
+        predicates: each returns whether an event matters; all must.
+        clock: times the debounce of events that are held.
+        on_gone: called with the key of an object that was deleted or replaced by another one of the same name.
+        must_drain: returns whether events of an object ignore predicates and the echo rule; see `ShardFilter`.
+        debounce: seconds that a fresh change waits for others to be reconciled with it; None for none.
+    """
+
+    def __init__(
+        self,
+        queue: WorkQueue[Request],
+        tracker: EchoTracker[Request],
+        predicates: Sequence[EventFilter],
+        *,
+        clock: Clock,
+        on_gone: Callable[[Request], None],
+        must_drain: Callable[[CachedObject], bool],
+        debounce: float | None = None,
+    ) -> None:
+        self._queue = queue
+        self._tracker = tracker
+        self._predicates = predicates
+        self._clock = clock
+        self._on_gone = on_gone
+        self._must_drain = must_drain
+        self._debounce = debounce
+
+    def handle(self, event: CacheEvent) -> None:
+        """Handle one event of the informer."""
+        key = event.object.request
+        gone = event.type is EventType.DELETED or _is_other_object(event)
+        if gone:
+            self._on_gone(key)
+            self._queue.forget(key)
+        if event.new is not None and self._must_drain(event.new):
+            self._queue.add(key, reason=reasons.DRAIN)
+            return
+        if not _matters(self._predicates, event):
+            return
+        if gone:
+            self._queue.add(key, after=self._debounce, reason=reasons.DELETED)
+        elif event.type is EventType.RESYNC:
+            self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
+        elif event.rewritten:
+            self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.REWRITTEN)
+        else:
+            delay = None if event.initial else self._debounce
+            due = None if delay is None else self._clock.monotonic() + delay
+            wake = Wake(_priority(event), due)
+            if self._tracker.must_enqueue(key, event.object.version, wake):
+                self._queue.add(key, after=delay, priority=wake.priority, reason=reasons.EVENT)
+
+
+class MappedHandler:
+    """The handler for events of another kind; enqueues the keys that the watch's mapper returns.
+
+    Args:
+        watch: the kind, its mapper and its predicates.
+        queue: the controller's queue.
+        primary: the kind of the keys.
+        clock: times the retries of the mapper.
+        metrics: receives failures of the mapper.
+        concerns: returns whether this process reconciles a key; other keys are not enqueued.
+        debounce: seconds that a fresh change waits for others to be reconciled with it; None for none.
+
+    Attributes:
+        mapper_queue: the objects that wait for the mapper.
+    """
+
+    def __init__(
+        self,
+        watch: Watch,
+        *,
+        queue: WorkQueue[Request],
+        primary: ResourceType,
+        clock: Clock,
+        metrics: ControllerMetrics,
+        concerns: Callable[[Request], bool],
+        debounce: float | None = None,
+    ) -> None:
+        gvk = gvk_from(watch.kind)
+        self._kind: KindLike = gvk if watch.metadata_only else watch.kind
+        self._mapper = watch.mapper
+        self._predicates = watch.predicates
+        self._queue = queue
+        self._primary = primary
+        word = reasons.OWNED if isinstance(watch.mapper, OwnerMapper) else reasons.WATCHED
+        self._reason = reasons.detailed(word, gvk.kind)
+        self._concerns = concerns
+        self._debounce = debounce
+        self._is_async = _is_async(watch.mapper)
+        self.mapper_queue = MapperQueue(
+            f"{watch.mapper!r} of {self._kind}",
+            self._map_and_enqueue,
+            timeout=watch.mapper_timeout,
+            workers=CONCURRENT_CALLS if self._is_async else 1,
+            retry_priority=LOW_PRIORITY,
+            clock=clock,
+            metrics=metrics,
+        )
+
+    def handle(self, event: CacheEvent) -> None:
+        """Handle one event of the informer."""
+        if not _matters(self._predicates, event):
+            return
+        priority, gone = _priority(event), event.new is None
+        for obj in _objects(event):
+            if self._is_async:
+                self.mapper_queue.submit(obj, priority, gone=gone)
+                continue
+            try:
+                mapped = self._map(obj)
+                if inspect.isawaitable(mapped):  # a plain function that returned a coroutine
+                    discard(mapped)
+                    self.mapper_queue.submit(obj, priority, gone=gone)
+                else:
+                    self._enqueue(mapped, priority)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - a worker of the mapper queue raises other BaseExceptions again
+                self.mapper_queue.retry(obj, priority, error, gone=gone)
+
+    def _map(self, obj: CachedObject) -> object:
+        if self._mapper is None:
+            return [obj.request]
+        if isinstance(self._mapper, OwnerMapper):
+            return self._mapper.map(obj, self._primary)
+        return self._mapper(_readable(self._kind, obj))
+
+    async def _map_and_enqueue(self, obj: CachedObject, priority: int) -> None:
+        mapped = self._map(obj)
+        self._enqueue(await mapped if inspect.isawaitable(mapped) else mapped, priority)
+
+    def _enqueue(self, mapped: object, priority: int) -> None:
+        requests = [request for request in check_requests(mapped, self._primary) if self._concerns(request)]
+        after = self._debounce if priority > LOW_PRIORITY else None
+        if len(requests) > FAN_OUT_THRESHOLD:
+            priority = min(priority, LOW_PRIORITY)
+        for request in requests:
+            self._queue.add(request, after=after, priority=priority, reason=self._reason)
+
+
+def _matters(predicates: Sequence[EventFilter], event: CacheEvent) -> bool:
+    try:
+        return passes_all(predicates, event)
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - dropping the event could lose work
+        _log.exception("a predicate failed on %s, so the event is not filtered: %s", event.object, describe(error))
+        return True
+
+
+def _priority(event: CacheEvent) -> int:
+    return LOW_PRIORITY if event.initial or event.rewritten or event.type is EventType.RESYNC else 0
+
+
+def _readable(kind: KindLike, obj: CachedObject) -> Any:
+    """Return what a mapper gets: the object, read leniently, or an `Unstructured` of its metadata if it is undecodable.
+
+    A mapper names keys, mostly by name, labels or owners, which an invalid object has too.
+    """
+    try:
+        document = obj.decode()
+    except InvalidObject:
+        return Unstructured(_metadata_document(gvk_from(kind), obj))
+    return from_document(kind, document, lenient=True)
+
+
+def _metadata_document(gvk: GroupVersionKind, obj: CachedObject) -> JSONObject:
+    metadata: JSONObject = {
+        "name": obj.name,
+        "namespace": obj.namespace,
+        "uid": obj.uid,
+        "resourceVersion": str(obj.version),
+        "labels": dict(obj.labels),
+        "annotations": dict(obj.annotations),
+        "ownerReferences": msgspec.to_builtins(obj.owner_references),
+    }
+    present = {key: value for key, value in metadata.items() if value}
+    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}
+
+
+def _is_other_object(event: CacheEvent) -> bool:
+    return event.old is not None and event.new is not None and event.old.uid != event.new.uid
+
+
+def _objects(event: CacheEvent) -> list[CachedObject]:
+    objects = (event.new,) if event.type is EventType.RESYNC else (event.old, event.new)
+    return [obj for obj in objects if obj is not None]
+
+
+def _is_async(mapper: object) -> bool:
+    return inspect.iscoroutinefunction(mapper) or inspect.iscoroutinefunction(getattr(mapper, "__call__", None))  # noqa: B004 - objects with an async __call__

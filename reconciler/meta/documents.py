@@ -1,0 +1,197 @@
+"""JSON documents: comparison by meaning, merge patches (RFC 7386), and paths.
+
+Comparison follows an API server: a null member equals an absent one, key order does not matter, and ``1`` equals
+``1.0``. Unlike in Python, a boolean is never a number, and a number is never a string.
+
+A path is a sequence of keys, or a string of keys joined by dots (``"a.b"``). Keys that contain a dot need the sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
+
+__all__ = [
+    "PathError",
+    "copy_json",
+    "delete_path",
+    "equal",
+    "format_path",
+    "get_path",
+    "is_object",
+    "merge_diff",
+    "merge_patch",
+    "parse_path",
+    "set_path",
+    "without_nulls",
+]
+
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_NO_OBJECTS = _SCALARS | {list}
+
+
+def is_object(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Return whether a JSON value is an object: a dict, or another mapping."""
+    kind = type(value)
+    # isinstance with an abstract class costs as much as ten of these comparisons, and nearly every value is plain JSON.
+    return kind is dict or (kind not in _NO_OBJECTS and isinstance(value, Mapping))
+
+
+def equal(left: Any, right: Any) -> bool:
+    """Return whether two JSON values mean the same."""
+    if left is right:
+        return True
+    kind = type(left)
+    if kind is not type(right):
+        return _equal_across_types(left, right)
+    if kind is dict:
+        return _equal_members(left, right)
+    if kind is list:
+        return len(left) == len(right) and all(map(equal, left, right))
+    if is_object(left):
+        return _equal_members(left, right)
+    return bool(left == right)
+
+
+def _equal_members(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    for key, value in left.items():
+        other = right.get(key)
+        if value is other:
+            continue
+        kind = type(value)
+        same = value == other if kind is type(other) and kind in _SCALARS else equal(value, other)
+        if not same:
+            return False
+    return right.keys() <= left.keys() or all(right[key] is None for key in right.keys() - left.keys())
+
+
+def _equal_across_types(left: Any, right: Any) -> bool:
+    if left is None or right is None:
+        return False
+    if isinstance(left, bool) or isinstance(right, bool):
+        return False
+    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+        return left == right
+    return is_object(left) and is_object(right) and _equal_members(left, right)
+
+
+def without_nulls(value: Any) -> Any:
+    """Return a copy without null members of objects, at any depth; nulls that are list items are kept."""
+    if is_object(value):
+        return {
+            key: item if type(item) in _SCALARS else without_nulls(item)
+            for key, item in value.items()
+            if item is not None
+        }
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+def copy_json(value: Any) -> Any:
+    """Return a copy that shares no dict and no list with `value`."""
+    if isinstance(value, Mapping):
+        return {key: copy_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [copy_json(item) for item in value]
+    return value
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """Return `target` with `patch` applied; neither argument is changed.
+
+    Parts of `target` that the patch does not touch are shared with the result, not copied.
+    """
+    if not is_object(patch):
+        return patch
+    result = dict(target) if is_object(target) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge_patch(result.get(key), value) if is_object(value) else value
+    return result
+
+
+def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> JSONObject:
+    """Return the smallest merge patch that turns `old` into `new`; ``{}`` if they mean the same.
+
+    Its members are in the order of `new`, followed by removals. Lists are replaced as a whole. Null members of `new`
+    count as absent, which is how a server stores them.
+    """
+    patch: JSONObject = {}
+    for key in (*new, *(key for key in old if key not in new)):
+        before, after = old.get(key), new.get(key)
+        if equal(before, after):
+            continue
+        if is_object(before) and is_object(after):
+            patch[key] = merge_diff(before, after)
+        else:
+            patch[key] = without_nulls(after)
+    return patch
+
+
+class PathError(ValueError):
+    """A path that is empty, or that leads through a value other than an object."""
+
+
+def parse_path(path: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the keys of a path.
+
+    Raises:
+        PathError: the path is empty or has an empty key.
+    """
+    keys = tuple(path.split(".")) if isinstance(path, str) else tuple(path)
+    if not keys or not all(keys):
+        raise PathError(f"{path!r} is not a valid path: write 'a.b', or a sequence of non-empty keys")
+    return keys
+
+
+def format_path(keys: Sequence[str]) -> str:
+    """Return a path in readable form, with keys that contain dots in brackets."""
+    text = "".join(f"[{key}]" if "." in key else f".{key}" for key in keys)
+    return text.removeprefix(".")
+
+
+def get_path(document: Any, keys: Sequence[str], default: Any = None) -> Any:
+    """Return the value at a path, or `default` if there is none."""
+    value = document
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            return default
+        value = value[key]
+    return value
+
+
+def set_path(document: JSONObject, keys: Sequence[str], value: Any) -> None:
+    """Set the value at a path; create missing and null objects on the way.
+
+    Raises:
+        PathError: the path leads through a list or a scalar.
+    """
+    *parents, last = keys
+    target = document
+    for depth, key in enumerate(parents):
+        child = target.get(key)
+        if child is None:
+            child = target[key] = {}
+        if not isinstance(child, dict):
+            raise PathError(
+                f"{format_path(keys)!r} leads through {format_path(keys[: depth + 1])!r}, which is not an object"
+            )
+        target = child
+    target[last] = value
+
+
+def delete_path(document: JSONObject, keys: Sequence[str]) -> bool:
+    """Remove the value at a path; return whether there was one."""
+    *parents, last = keys
+    target = get_path(document, parents, None) if parents else document
+    if not isinstance(target, dict) or last not in target:
+        return False
+    del target[last]
+    return True

@@ -1,0 +1,147 @@
+"""Additions to a schema, like the markers of kubebuilder: CEL rules, list and map types, printer columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic.config import JsonDict
+
+from reconciler.wire import JSONObject
+
+__all__ = ["PrinterColumn", "Rule", "rule", "schema_extra"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A CEL validation rule; see `rule`."""
+
+    expression: str
+    message: str | None = None
+    message_expression: str | None = None
+    reason: str | None = None
+    field_path: str | None = None
+    optional_old_self: bool | None = None
+
+    def to_dict(self) -> JsonDict:
+        """Return the rule as an entry of ``x-kubernetes-validations``."""
+        entry: JsonDict = {
+            "rule": self.expression,
+            "message": self.message,
+            "messageExpression": self.message_expression,
+            "reason": self.reason,
+            "fieldPath": self.field_path,
+            "optionalOldSelf": self.optional_old_self,
+        }
+        return {key: value for key, value in entry.items() if value is not None}
+
+
+def rule(
+    expression: str,
+    *,
+    message: str | None = None,
+    message_expression: str | None = None,
+    reason: Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"]
+    | None = None,
+    field_path: str | None = None,
+    optional_old_self: bool | None = None,
+) -> Rule:
+    """Return a CEL rule: ``rule("self.minimum <= self.maximum", message="minimum must not exceed maximum")``.
+
+    Args:
+        expression: true if the value is valid. ``self`` is the value that has the rule; a rule that mentions
+            ``oldSelf`` is checked on updates only.
+        message: the server's message if the rule fails. Defaults to the rule itself.
+        message_expression: CEL that computes the message; takes precedence over `message`.
+        reason: the machine-readable cause. The server's default is FieldValueInvalid.
+        field_path: the field to report, relative to the value (``".minimum"``).
+        optional_old_self: also check on creation, with ``oldSelf`` an optional.
+    """
+    return Rule(expression, message, message_expression, reason, field_path, optional_old_self)
+
+
+def schema_extra(
+    *,
+    rules: Sequence[Rule] = (),
+    immutable: bool = False,
+    list_type: Literal["atomic", "set", "map"] | None = None,
+    list_map_keys: Sequence[str] = (),
+    map_type: Literal["atomic", "granular"] | None = None,
+    preserve_unknown_fields: bool = False,
+    embedded_resource: bool = False,
+    format: str | None = None,
+) -> JsonDict:
+    """Return the ``json_schema_extra`` of a field, or of a model's configuration.
+
+    ::
+
+        ports: list[Port] = Field(json_schema_extra=schema_extra(list_type="map", list_map_keys=["name"]))
+        model_config = ConfigDict(json_schema_extra=schema_extra(rules=[rule("self.minimum <= self.maximum")]))
+
+    Args:
+        rules: CEL rules on the value.
+        immutable: reject every change once the value is set; short for a rule.
+        list_type: how apply merges a list. The server's default is atomic: replaced as a whole.
+        list_map_keys: wire names of the fields that identify an item; only with ``list_type="map"``.
+        map_type: how apply merges an object. The server's default is granular.
+        preserve_unknown_fields: keep fields that the schema does not name.
+        embedded_resource: the value is a whole object with apiVersion, kind and metadata.
+        format: such as ``"int32"``.
+
+    Raises:
+        ValueError: `list_map_keys` is given without ``list_type="map"``, or the other way round.
+    """
+    if bool(list_map_keys) != (list_type == "map"):
+        raise ValueError('list_type="map" and list_map_keys go together: name the fields that identify an item')
+    every = [*rules, *([Rule("self == oldSelf", "is immutable")] if immutable else [])]
+    extra: JsonDict = {}
+    if every:
+        extra["x-kubernetes-validations"] = [one.to_dict() for one in every]
+    if list_type:
+        extra["x-kubernetes-list-type"] = list_type
+    if list_map_keys:
+        extra["x-kubernetes-list-map-keys"] = list(list_map_keys)
+    if map_type:
+        extra["x-kubernetes-map-type"] = map_type
+    if preserve_unknown_fields:
+        extra["x-kubernetes-preserve-unknown-fields"] = True
+    if embedded_resource:
+        extra["x-kubernetes-embedded-resource"] = True
+    if format:
+        extra["format"] = format
+    return extra
+
+
+@dataclass(frozen=True, slots=True)
+class PrinterColumn:
+    """A column of ``kubectl get``.
+
+    Attributes:
+        name: the heading.
+        path: JSONPath from the object (``".status.phase"``).
+        type: ``"string"``, ``"integer"``, ``"number"``, ``"boolean"`` or ``"date"``. Defaults to the schema's type for
+            `path`, or ``"string"`` if it has none.
+        format: such as ``"int32"``; None for the type's own.
+        description: a description for people.
+        priority: 0 is always printed; a higher number only with ``-o wide``.
+    """
+
+    name: str
+    path: str
+    type: Literal["string", "integer", "number", "boolean", "date"] | None = None
+    format: str | None = None
+    description: str | None = None
+    priority: int = 0
+
+    def to_dict(self, type_of_path: str) -> JSONObject:
+        """Return the column as an entry of ``additionalPrinterColumns``; `type_of_path` is the default type."""
+        column = {
+            "name": self.name,
+            "jsonPath": self.path,
+            "type": self.type or type_of_path,
+            "format": self.format,
+            "description": self.description,
+            "priority": self.priority or None,
+        }
+        return {key: value for key, value in column.items() if value is not None}

@@ -1,0 +1,273 @@
+"""The block of a batcher: opened on its own, or joined to a batcher of the same object that is open around it.
+
+The open batchers around the running code are in a context variable: tasks and ``asyncio.to_thread`` see what was open
+where they were created. A batcher that has been closed since is never found, and the variable keeps none alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+from reconciler.meta import current_cycle, uid_of, version_of
+from reconciler.status.clients.binding import Binding
+from reconciler.status.errors import StatusNotOpen
+from reconciler.status.flush.desired import check_can_apply
+from reconciler.status.flush.drivers import AsyncDriver, BlockingDriver
+from reconciler.status.flush.effects import Target
+from reconciler.status.flush.session import Session
+from reconciler.status.options import OnError, Policy
+from reconciler.status.record.mutations import DECISIONS, Mutation
+from reconciler.status.statistics import StatusMetrics, counters
+
+__all__ = ["Block"]
+
+_logger = logging.getLogger("reconciler.status")
+
+
+class _OpenBatcher(msgspec.Struct, frozen=True, eq=False, weakref=True):
+    """What an inner batcher needs of the one that it joins.
+
+    Attributes:
+        key: what both must have in common: server, client, field manager, object, and how it is written.
+        session: where to record.
+        checkpoint: writes now what is recorded.
+    """
+
+    key: Hashable
+    session: Session
+    checkpoint: Callable[[], Awaitable[None]]
+
+
+_open_batchers: ContextVar[tuple[weakref.ref[_OpenBatcher], ...]] = ContextVar("open_status_batchers", default=())
+
+
+class Block:
+    """The block of one batcher.
+
+    Args:
+        target: the object and the client.
+        policy: how to send.
+        binding: the client.
+        document: the object that the batcher was given; None for a kind.
+        on_error: what to write if the block ends with an exception.
+        join: whether to join an open batcher.
+        metrics: notified of each flush; None for those of the running reconcile.
+        flush_timeout: seconds for one flush.
+
+    Attributes:
+        session: the state of the batcher, or of the joined one; None before the block.
+        joined: the batcher that this one records into; None if it writes by itself.
+        failure: the error of the flush, if the block itself raised an exception.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        policy: Policy,
+        binding: Binding,
+        *,
+        document: Mapping[str, Any] | None,
+        on_error: OnError,
+        join: bool,
+        metrics: StatusMetrics | None,
+        flush_timeout: float,
+    ) -> None:
+        self.session: Session | None = None
+        self.joined: _OpenBatcher | None = None
+        self.failure: Exception | None = None
+        self.flush_timeout = flush_timeout
+        self._target = target
+        self._policy = policy
+        self._binding = binding
+        self._document = document
+        self._on_error = on_error
+        self._join = join
+        self._metrics = metrics
+        self._own: _OpenBatcher | None = None  # what inner batchers find
+        self._recorded_here: list[Mutation] = []  # while joined
+        self._driver = AsyncDriver(binding.writer)
+        self._blocking_driver = BlockingDriver(binding.writer, policy.clock)
+
+    def enter(self) -> bool:
+        """Open or join without I/O; return False if the object must be read first."""
+        if self.session is not None:
+            raise RuntimeError("a StatusBatcher can be entered only once; create another one")
+        document = self._document if self._binding.kopf is None else self._binding.kopf.document()
+        outer = _find(self._key(), document or {}) if self._join else None
+        if outer is not None:
+            self.joined, self.session = outer, outer.session
+            return True
+        if document is None or not version_of(document):
+            return False
+        self.open(document, counters())
+        return True
+
+    def open(self, document: Mapping[str, Any], counts: dict[str, int]) -> None:
+        """Open on a document, with counters that reading it has increased."""
+        given = document is self._document  # then its snapshot has the uid
+        session = self._new_session("" if given else uid_of(self._document or {}), counts)
+        if not given:
+            session.document = dict(document)
+        session.open(self._policy.snapshot(document))
+        self._own_session(session)
+
+    def opened(self) -> Session:
+        """Return the session.
+
+        Raises:
+            StatusNotOpen: the block has not started.
+        """
+        if self.session is None:
+            raise StatusNotOpen(
+                f"the status of {self._target} can be recorded only inside the `with` block of its batcher."
+            )
+        return self.session
+
+    def record(self, *mutations: Mutation) -> None:
+        """Record mutations.
+
+        Raises:
+            StatusNotOpen: the block has not started, or has ended.
+            PathError, TypeError: one cannot be applied; the others before it are recorded.
+            ValueError: an apply would take over a list that several managers share.
+        """
+        for mutation in mutations:
+            session = self.opened()
+            if self._policy.strategy == "apply":
+                check_can_apply(mutation, session.managed_fields)
+            try:
+                session.record(mutation)
+            except StatusNotOpen:
+                if self.joined is None:
+                    raise
+                # The outer block has ended, but this one, in a task of its own, has not: continue alone.
+                alone = self._new_session(session.uid, counters())
+                alone.follow(session)
+                self._own_session(alone)
+                alone.record(mutation)
+            else:
+                if self.joined is not None:
+                    self._recorded_here.append(mutation)
+
+    def checkpoint(self) -> Awaitable[None]:
+        """Write now what is recorded; see `StatusBatcher.flush`."""
+        session = self.opened()
+        if not session.is_open:
+            raise StatusNotOpen(f"the status of {self._target} was flushed when the batcher's block ended.")
+        if self.joined is not None:
+            return self.joined.checkpoint()
+        if self._binding.kopf is not None:
+            raise TypeError(
+                "inside kopf nothing is written before the handlers of the cycle have ended: for a checkpoint open "
+                "the batcher over a client, with the same body"
+            )
+        if self._binding.is_async:
+            return self._driver.flush(session, self.flush_timeout, checkpoint=True)
+        self._blocking_driver.flush(session, self.flush_timeout, checkpoint=True)
+        return _Completed()
+
+    async def end_async(self, error: BaseException | None) -> None:
+        """End the recording, and write it over an asynchronous client.
+
+        Cancellation waits for the write, `flush_timeout` seconds at most.
+        """
+        session = self._close(error)
+        if session is not None:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            with self._noting(session, error):
+                await self._driver.flush(session, self.flush_timeout, checkpoint=False, cancelled=cancelled)
+
+    def end(self, error: BaseException | None) -> None:
+        """End the recording, and write it over a blocking client."""
+        session = self._close(error)
+        if session is not None:
+            with self._noting(session, error):
+                self._blocking_driver.flush(session, self.flush_timeout, checkpoint=False)
+
+    def _close(self, error: BaseException | None) -> Session | None:
+        """End the recording; return the session if this batcher must flush it."""
+        session = self.opened()
+        if error is not None and self._on_error != "flush":
+            session.withdraw(self._is_unwanted)
+        if self.joined is not None:
+            return None
+        session.close(in_error=error is not None)
+        if self._own is not None:
+            own = self._own
+            _open_batchers.set(tuple(ref for ref in _open_batchers.get() if ref() is not None and ref() is not own))
+            self._own = None  # it refers to this block, and nobody can find it any more
+        if self._binding.kopf is not None:
+            if mutations := session.hand_over():
+                self._binding.kopf.take(mutations, self._target, self._policy, session.counts)
+            return None
+        return session
+
+    @contextmanager
+    def _noting(self, session: Session, error: BaseException | None) -> Iterator[None]:
+        """Wrap the flush at the end of the block: its failure becomes a note on the block's own exception."""
+        try:
+            yield
+        except Exception as failure:
+            if error is None:
+                raise
+            self.failure = failure
+            text = f"the status could not be written either: {failure}"
+            error.add_note(text)
+            _logger.warning("%s", text)
+        else:
+            session.written = bool(session.written)
+        finally:
+            if error is not None:
+                session.keep_failed()
+
+    def _is_unwanted(self, mutation: Mutation) -> bool:
+        if self.joined is not None and not any(mutation is own for own in self._recorded_here):
+            return False
+        return self._on_error == "discard" or isinstance(mutation, DECISIONS)
+
+    def _new_session(self, uid: str, counts: dict[str, int]) -> Session:
+        cycle, metrics = current_cycle.get(), self._metrics
+        if metrics is None and cycle is not None:
+            metrics = cycle.status_metrics
+        return Session(self._target, self._policy, metrics=metrics, uid=uid, counts=counts)
+
+    def _own_session(self, session: Session) -> None:
+        self.session, self.joined, self._recorded_here = session, None, []
+        self._own = _OpenBatcher(self._key(), session, self.checkpoint)
+        _open_batchers.set((*_open_batchers.get(), weakref.ref(self._own)))
+
+    def _key(self) -> Hashable:
+        policy, target = self._policy, self._target
+        identity = target.identity, target.gvk, target.request
+        return self._binding.is_async, identity, policy.strategy == "apply", policy.subresource
+
+
+def _find(key: Hashable, document: Mapping[str, Any]) -> _OpenBatcher | None:
+    """Return the innermost open batcher for the same object; None if there is none.
+
+    Args:
+        key: see `_OpenBatcher`.
+        document: the object; ``{}`` if it was named without being read, which matches any object of that name.
+    """
+    for ref in reversed(_open_batchers.get()):
+        found = ref()
+        if found is None or found.key != key or not found.session.is_open:
+            continue
+        if uid_of(document) in ("", found.session.uid):
+            return found
+    return None
+
+
+class _Completed:
+    """An awaitable that has already completed."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()

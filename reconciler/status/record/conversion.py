@@ -1,0 +1,180 @@
+"""Conversion between what callers use (models, dataclasses, client objects) and plain JSON.
+
+The libraries that callers' objects come from are recognized, not imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from reconciler.meta import GroupVersionKind, format_micro_time, format_time, is_object
+
+if TYPE_CHECKING:
+    from reconciler.wire import JSONObject
+
+__all__ = ["copy_json", "digest", "document_of", "in_form_of", "is_kind", "kind_of", "to_json"]
+
+
+def is_kind(obj_or_kind: object) -> bool:
+    """Return whether this names a kind; False for an object."""
+    return isinstance(obj_or_kind, (str, GroupVersionKind, type))
+
+
+def kind_of(kind: object) -> GroupVersionKind:
+    """Return the group, version and kind of ``"group/version/Kind"``, a GroupVersionKind or a Resource class.
+
+    Raises:
+        ValueError: the text is not a valid kind.
+        TypeError: it is something else.
+    """
+    if isinstance(kind, GroupVersionKind):
+        return kind
+    if isinstance(kind, str):
+        return GroupVersionKind.parse(kind)
+    gvk = getattr(kind, "gvk", None)
+    if isinstance(gvk, GroupVersionKind):
+        return gvk
+    raise TypeError(f"{kind!r} is not a kind: give 'group/version/Kind', a GroupVersionKind or a Resource class")
+
+
+def document_of(obj: Any) -> Mapping[str, Any]:
+    """Return an object as a document. Do not change it.
+
+    For a Resource or an Unstructured it is the document that the object was read from: changes that the caller has made
+    to the object since are not part of it.
+
+    Raises:
+        TypeError: it is not a Kubernetes object.
+    """
+    if isinstance(obj, dict):
+        return obj
+    read_from: Any = getattr(obj, "_document", None)
+    if is_object(read_from):
+        return read_from
+    if isinstance(obj, Mapping):
+        return obj
+    if isinstance(getattr(obj, "attribute_map", None), Mapping):
+        document: Mapping[str, Any] = _from_generated_model(obj)
+        return document
+    if hasattr(obj, "to_dict"):
+        converted = obj.to_dict()
+        if isinstance(converted, Mapping):
+            return converted
+    raise TypeError(
+        f"{type(obj).__name__} is not a Kubernetes object: give a dict, a Resource, an Unstructured or a client's "
+        "model; or 'group/version/Kind' with name= and namespace="
+    )
+
+
+def in_form_of(obj_or_kind: Any, document: JSONObject) -> Any:
+    """Return a document in the form of the caller's object: a Resource, an Unstructured, or else the dict itself.
+
+    A Resource is read leniently: an invalid value that someone else wrote elsewhere must not hide a successful write.
+    """
+    cls: Any = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
+    if hasattr(cls, "from_dict") and hasattr(cls, "status_model"):
+        return cls.from_dict(document, lenient=True)
+    if cls.__name__ == "Unstructured" and cls.__module__.startswith("reconciler.objects"):
+        return cls(document)
+    return document
+
+
+def _from_generated_model(value: Any) -> Any:
+    """Return a generated model under its wire names; its own ``to_dict`` uses the Python names."""
+    names = getattr(value, "attribute_map", None)
+    if isinstance(names, Mapping):
+        members = {wire: getattr(value, name) for name, wire in names.items()}
+        return {wire: _from_generated_model(member) for wire, member in members.items() if member is not None}
+    if isinstance(value, Mapping):
+        return {str(key): _from_generated_model(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_from_generated_model(item) for item in value]
+    if isinstance(value, datetime):
+        return _timestamp(value)
+    return copy_json(value)
+
+
+def copy_json(value: Any) -> Any:
+    """Return a copy that shares no dict and no list with `value`."""
+    try:
+        return msgspec.to_builtins(value)
+    except TypeError:  # not plain JSON: one of the caller's objects, or a mapping other than a dict
+        return _copy(value)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copy(item) for item in value]
+    return value
+
+
+def digest(value: Any) -> bytes:
+    """Return a short fingerprint of a JSON value; the order of keys does not matter."""
+    encoded = msgspec.json.encode(value, order="deterministic")
+    return hashlib.blake2b(encoded, digest_size=16).digest()
+
+
+def to_json(value: Any, where: str = "value") -> Any:
+    """Return a private copy of `value` as JSON.
+
+    Accepts pydantic models (the fields that were set, under their wire names), dataclasses, enums, tuples, sets
+    (sorted), and datetimes with a time zone. Those become RFC 3339 in UTC, with six digits of the second unless it is
+    whole.
+
+    Raises:
+        TypeError: the value cannot be JSON; the message has its path, not the value.
+        ValueError: a number is not finite, or a datetime has no time zone.
+    """
+    if value is None or type(value) in {str, bool, int}:
+        return value
+    if isinstance(value, Mapping):
+        return {_key(key, where): to_json(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, AbstractSet):
+        value = sorted(value, key=str)
+    if isinstance(value, (list, tuple)):
+        return [to_json(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    return _scalar(value, where) if isinstance(value, (Enum, str, int, float, datetime)) else _model(value, where)
+
+
+def _scalar(value: Enum | str | float | datetime, where: str) -> Any:
+    if isinstance(value, Enum):
+        return to_json(value.value, where)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"{where} is a datetime without a time zone; write datetime.now(UTC)")
+        return _timestamp(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is not a finite number, which JSON cannot represent")
+    return next(kind(value) for kind in (str, int, float) if isinstance(value, kind))
+
+
+def _key(key: object, where: str) -> str:
+    if isinstance(key, Enum):
+        key = key.value
+    if not isinstance(key, str):
+        raise TypeError(f"a key of {where} is a {type(key).__name__}; JSON keys are strings")
+    return key
+
+
+def _timestamp(moment: datetime) -> str:
+    """Return a time as the API writes it: in UTC, with six digits of the second unless it is whole."""
+    return format_micro_time(moment) if moment.microsecond else format_time(moment)
+
+
+def _model(value: Any, where: str) -> Any:
+    if hasattr(value, "model_dump"):
+        return to_json(value.model_dump(mode="json", by_alias=True, exclude_unset=True), where)
+    try:
+        return to_json(msgspec.to_builtins(value), where)
+    except TypeError:
+        raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot represent") from None

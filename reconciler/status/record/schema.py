@@ -1,0 +1,296 @@
+"""What a kind's model says about its status: the names of the fields, and which texts mean the same.
+
+Models are those of a `reconciler.Resource` (a class with `status_model`), and for the forms of values also the
+generated ones of the official clients. None of their libraries is loaded here.
+
+**Names.** The first key of a path is checked, and further keys as long as each field's annotation is a model, or a
+model or None. ``observedGeneration`` and ``conditions`` are part of every generated schema, so they are always valid. A
+plain model that allows extra fields accepts any name. A subclass of `reconciler.objects.Model` does not: it allows
+extra fields only to keep what it reads. For free content give it a field of type ``dict[str, Any]``.
+
+**Forms.** An untyped status is compared as JSON, since whether a text is a time would be a guess. A model defines it: a
+field of type ``datetime`` is a time, whatever its offset and fractions; a ``Decimal`` is a number; a field with
+``schema_extra(format="quantity")`` is a quantity.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Mapping
+from operator import is_
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+from reconciler.meta import format_path, is_object, parse_path, parse_quantity, parse_time
+from reconciler.status.errors import UnknownStatusField
+from reconciler.status.record.conversion import to_json
+
+if TYPE_CHECKING:
+    from reconciler.status.record.mutations import Path, PathLike
+    from reconciler.wire import JSONObject
+
+__all__ = ["FieldNames", "ValueForms"]
+
+_ALWAYS = {
+    "observedGeneration": "observedGeneration",
+    "observed_generation": "observedGeneration",
+    "conditions": "conditions",
+}
+
+
+class FieldNames:
+    """The field names of a status: translates Python names into wire names, and rejects unknown ones.
+
+    Args:
+        model: the status model of a typed kind; None accepts every name as it is.
+        kind: the kind, for messages.
+    """
+
+    def __init__(self, model: Any, kind: object) -> None:
+        self._model = model if hasattr(model, "model_fields") else None
+        self._kind = kind
+
+    @classmethod
+    def of(cls, obj_or_kind: object, kind: object) -> FieldNames:
+        """Return the names for a typed object or its class; anything else accepts every name."""
+        return _fields_of(obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind), kind)
+
+    def path(self, path: PathLike) -> Path:
+        """Return the wire keys of a path.
+
+        Raises:
+            PathError: the path is empty.
+            UnknownStatusField: the status model has no such field.
+        """
+        return _path_of(self._model, self._kind, path if isinstance(path, str) else tuple(path))
+
+    def members(self, document: Mapping[str, Any], path: Path = ()) -> JSONObject:
+        """Return a document with wire names at the top level; deeper names stay as they are."""
+        return {self.path((*path, str(key)))[-1]: to_json(value, str(key)) for key, value in document.items()}
+
+    def model_values(self, model: Any) -> JSONObject:
+        """Return the fields that were set in a status model, a mapping or a dataclass, as JSON.
+
+        The names in an instance of the status model are not checked: the model declares them, or has read them.
+
+        Raises:
+            TypeError: it is something else.
+        """
+        values = to_json(model, "status")
+        if not isinstance(values, dict):
+            raise TypeError(f"a status is a model or a mapping, not a {type(model).__name__}; a path needs a value")
+        return values if self._model is not None and isinstance(model, self._model) else self.members(values)
+
+
+@functools.lru_cache(maxsize=256)  # a program has few kinds, and opens a batcher in every reconcile
+def _fields_of(typed: type, kind: object) -> FieldNames:
+    return FieldNames(getattr(typed, "status_model", None), kind)
+
+
+@functools.lru_cache(maxsize=1024)  # a program uses few fields, each in every reconcile
+def _path_of(model: Any, kind: object, path: str | Path) -> Path:
+    keys = parse_path(path)
+    if model is None:
+        return keys
+    if keys[0] in _ALWAYS:
+        return (_ALWAYS[keys[0]], *keys[1:])
+    wire: list[str] = []
+    for key in keys:
+        name = _member_name(model, kind, key, (*wire, key)) if model is not None else None
+        wire.append(_wire_name(model, name) if name is not None else key)
+        model = _model_of(model.model_fields[name].annotation) if model is not None and name is not None else None
+    return tuple(wire)
+
+
+def _member_name(model: Any, kind: object, key: str, path: Path) -> str | None:
+    for name in model.model_fields:
+        if key in (name, _wire_name(model, name)):
+            return str(name)
+    if _accepts_any_name(model):
+        return None
+    known = ", ".join(sorted(_wire_name(model, name) for name in model.model_fields))
+    raise UnknownStatusField(
+        f"{kind} has no status field {format_path(path)!r}, so the server would drop it; "
+        f"{model.__name__} has {known}. Add the field to the model, and its CRD to the cluster."
+    )
+
+
+def _wire_name(model: Any, name: str) -> str:
+    field = model.model_fields[name]
+    return str(field.serialization_alias or field.alias or name)
+
+
+def _accepts_any_name(model: Any) -> bool:
+    keeps_only = any(c.__name__ == "Model" and c.__module__.startswith("reconciler.objects") for c in model.__mro__)
+    return model.model_config.get("extra") == "allow" and not keeps_only
+
+
+def _model_of(annotation: Any) -> Any:
+    """Return the model in an annotation ``Model`` or ``Model | None``; None for any other annotation."""
+    if get_origin(annotation) in (Union, UnionType):
+        others = [argument for argument in get_args(annotation) if argument is not NoneType]
+        annotation = others[0] if len(others) == 1 else None
+    return annotation if isinstance(annotation, type) and hasattr(annotation, "model_fields") else None
+
+
+# The forms of values.
+
+_CONTAINER = re.compile(r"(?P<kind>list|dict)\[(?:str, ?)?(?P<item>.+)\]")
+
+
+class _Known(NamedTuple):
+    """What a model says about a value.
+
+    Attributes:
+        annotation: without ``None`` and ``Annotated``.
+        read: parses a text into its meaning; None if a text means itself.
+    """
+
+    annotation: Any
+    read: Callable[[str], object] | None
+
+
+class ValueForms:
+    """The forms of the values in a typed kind's status.
+
+    Args:
+        annotation: of the status: a model, or its name.
+        module: the module with the classes that are given by name; None if there are none.
+    """
+
+    def __init__(self, annotation: Any, module: str | None = None) -> None:
+        self._annotation = annotation
+        self._module = module
+
+    @classmethod
+    def of(cls, obj_or_kind: object) -> ValueForms | None:
+        """Return the forms for a typed object or its class; None for untyped ones."""
+        return _forms_of(obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind))
+
+    def keep(self, stored: Mapping[str, Any], wanted: JSONObject) -> JSONObject:
+        """Return the wanted status with the stored form of each value that means the same.
+
+        If there is no such value, that is `wanted` itself.
+        """
+        kept: JSONObject = self._kept(_known_as(self._annotation, "", self._module), stored, wanted)
+        return kept
+
+    def _kept(self, known: _Known, stored: Any, wanted: Any) -> Any:
+        if isinstance(wanted, str):
+            read = known.read
+            return stored if read is not None and isinstance(stored, str) and _same(read, stored, wanted) else wanted
+        if isinstance(wanted, dict) and is_object(stored):
+            kept = wanted
+            for key, item in wanted.items():
+                before = stored.get(key)
+                if before is not None and before != item:
+                    after = self._kept(_member_of(known.annotation, key, self._module), before, item)
+                    if after is not item:
+                        kept = {**kept, key: after}
+            return kept
+        if isinstance(wanted, list) and isinstance(stored, list):
+            item = _item_of(known.annotation, self._module)
+            items = [self._kept(item, *pair) for pair in zip(stored, wanted, strict=False)]
+            return wanted if all(map(is_, items, wanted)) else items + wanted[len(stored) :]
+        return wanted
+
+
+@functools.lru_cache(maxsize=256)
+def _forms_of(typed: Any) -> ValueForms | None:
+    if hasattr(typed, "status_model"):
+        return ValueForms(typed.status_model)
+    if isinstance(fields := getattr(typed, "model_fields", None), Mapping) and "status" in fields:
+        return ValueForms(fields["status"].annotation)
+    if isinstance(types := getattr(typed, "openapi_types", None), Mapping) and "status" in types:
+        return ValueForms(types["status"], typed.__module__.rpartition(".")[0])
+    return None
+
+
+@functools.lru_cache(maxsize=1024)  # a program has few kinds, and uses the same fields in every reconcile
+def _known_as(annotation: Any, form: str, module: str | None) -> _Known:
+    annotation, form = _resolved(annotation, form, module)
+    return _Known(annotation, _READERS.get(form or _name_of(annotation)))
+
+
+def _resolved(annotation: Any, form: str, module: str | None) -> tuple[Any, str]:
+    """Return an annotation without ``None`` and ``Annotated``, and the format given in the latter."""
+    while not isinstance(annotation, type):
+        arguments, origin = get_args(annotation), get_origin(annotation)
+        if isinstance(annotation, str):
+            by_name = None if module is None else getattr(sys.modules.get(module), annotation, None)
+            return (annotation if by_name is None else by_name), form
+        if origin is Annotated:
+            form = next(filter(None, map(_format_of, arguments[1:])), form)
+            annotation = arguments[0]
+        elif origin in (Union, UnionType):
+            others = [argument for argument in arguments if argument is not NoneType]
+            if len(others) != 1:
+                return None, form
+            annotation = others[0]
+        else:
+            return annotation, form
+    return annotation, form
+
+
+@functools.lru_cache(maxsize=1024)
+def _member_of(annotation: Any, key: str, module: str | None) -> _Known:
+    return _known_as(*_declared(annotation, key), module)
+
+
+@functools.lru_cache(maxsize=1024)
+def _item_of(annotation: Any, module: str | None) -> _Known:
+    return _known_as(_inner(annotation), "", module)
+
+
+def _declared(annotation: Any, key: str) -> tuple[Any, str]:
+    """Return the annotation and format of an object's member."""
+    fields = getattr(annotation, "model_fields", None)
+    if isinstance(fields, Mapping):
+        for name, field in fields.items():
+            if key in (name, field.serialization_alias or field.alias):
+                return field.annotation, _format_of(field)
+        return None, ""
+    names = getattr(annotation, "attribute_map", None)
+    if isinstance(names, Mapping):
+        return next((annotation.openapi_types[name] for name, wire in names.items() if wire == key), None), ""
+    return _inner(annotation), ""
+
+
+def _format_of(note: Any) -> str:
+    extra = getattr(note, "json_schema_extra", None)
+    return str(extra.get("format", "")) if isinstance(extra, Mapping) else ""
+
+
+def _name_of(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else str(getattr(annotation, "__name__", ""))
+
+
+def _inner(annotation: Any) -> Any:
+    """Return the annotation of a list's items or a dict's values."""
+    if isinstance(annotation, str):
+        found = _CONTAINER.fullmatch(annotation)
+        return None if found is None else found["item"]
+    arguments = get_args(annotation)
+    return arguments[-1] if arguments else None
+
+
+def _same(read: Callable[[str], object], left: str, right: str) -> bool:
+    try:
+        return read(left) == read(right)
+    except (ValueError, ArithmeticError):
+        return False
+
+
+def _decimal(text: str) -> object:
+    from decimal import Decimal
+
+    return Decimal(text)
+
+
+_READERS: Mapping[str, Callable[[str], object]] = {
+    "datetime": parse_time,
+    "Decimal": _decimal,
+    "quantity": parse_quantity,
+}
