@@ -142,8 +142,7 @@ async def until_it_calls(file: Path) -> None:
 
 
 async def all_ended(cluster: Cluster, calls: Path) -> list[dict[str, Any]]:
-    """Wait until all requests have ended; fail only if there is no call for `LONG` seconds, however slow the machine.
-    """
+    """Wait until all requests have ended; fail only if there is no call for `LONG` seconds."""
     async with asyncio.timeout(LONG) as deadline:
         written_before = size(calls)
         while True:

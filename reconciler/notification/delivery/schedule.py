@@ -324,13 +324,13 @@ def _state_after(
     policy = spec.retry_policy
     match delivery.verdict:
         case Verdict.DELIVERED:
-            return _final(channel, delivery, "Delivered", "Delivered", spent=1)
+            return _final(channel, delivery, "Delivered", "Delivered", used=1)
         case Verdict.PERMANENT:
-            return _final(channel, delivery, "Failed", "PermanentError", spent=1)
+            return _final(channel, delivery, "Failed", "PermanentError", used=1)
         case Verdict.UNKNOWN | Verdict.DOUBTFUL if spec.delivery == "AtMostOnce":
-            return _final(channel, delivery, "Unknown", "OutcomeUnknown", spent=1)
+            return _final(channel, delivery, "Unknown", "OutcomeUnknown", used=1)
         case Verdict.UNKNOWN_CHANNEL if channel.reason is None:
-            return _final(channel, delivery, "Failed", "UnknownChannel", spent=0)
+            return _final(channel, delivery, "Failed", "UnknownChannel", used=0)
         # A channel that existed at an earlier reconcile may come back: another process, another configuration.
         case Verdict.UNKNOWN_CHANNEL | Verdict.DEFERRED:
             return _after_deferral(channel, delivery, policy, rng)
@@ -338,13 +338,13 @@ def _state_after(
             return _after_failure(channel, delivery, policy, rng)
 
 
-def _final(channel: ChannelStatus, delivery: Delivery, state: str, reason: str, *, spent: int) -> ChannelStatus:
+def _final(channel: ChannelStatus, delivery: Delivery, state: str, reason: str, *, used: int) -> ChannelStatus:
     return channel.model_copy(
         update={
             "state": state,
             "reason": reason,
-            "attempts": channel.attempts + spent,
-            "last_attempt_time": delivery.ended if spent else channel.last_attempt_time,
+            "attempts": channel.attempts + used,
+            "last_attempt_time": delivery.ended if used else channel.last_attempt_time,
             "last_error": delivery.error or None,
             **_NO_NEXT_ATTEMPT,
         }
@@ -356,7 +356,7 @@ def _after_failure(
 ) -> ChannelStatus:
     made = channel.attempts + 1
     if made >= policy.max_attempts:
-        return _final(channel, delivery, "Failed", "AttemptsExhausted", spent=1)
+        return _final(channel, delivery, "Failed", "AttemptsExhausted", used=1)
     backoff = Backoff(
         policy.initial_backoff_seconds, policy.backoff_multiplier, policy.max_backoff_seconds, policy.jitter
     )

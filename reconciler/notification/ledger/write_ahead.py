@@ -82,7 +82,7 @@ class WriteAhead:
     ) -> NotificationRequestStatus:
         """Return the stored status without attempts that this process wrote ahead and never made; remove them as well.
 
-        The timestamp tells them from attempts of other processes, whose calls may have been made.
+        The timestamp distinguishes them from attempts of other processes, whose calls may have been made.
         """
         uncalled = self._uncalled.get(obj.uid)
         if uncalled is None:

@@ -154,7 +154,7 @@ def _routing_families(routing: RoutingTable) -> Iterable[Metric]:
     statistics = routing.statistics()
     valid = routing.config is not None and routing.problem is None
     yield GaugeMetricFamily(
-        "notification_routing_config_valid", "1 if the latest routing configuration is in force.", value=int(valid)
+        "notification_routing_config_valid", "1 if the latest routing configuration is in use.", value=int(valid)
     )
     loads = CounterMetricFamily(
         "notification_routing_config_loads", "Loads of the routing configuration by result.", labels=["result"]

@@ -119,7 +119,7 @@ class RoutingTable:
         self._loaded = 0
         self._refused = 0
         self.problem: str | None = None
-        self._made: dict[str, tuple[ReceiverConfig, Channel]] = {}
+        self._built: dict[str, tuple[ReceiverConfig, Channel]] = {}
         channels.expect(OWNER)
 
     @property
@@ -149,12 +149,12 @@ class RoutingTable:
         if digest == self._refused_digest:
             return False
         try:
-            config, made = self._prepare(text, name)
+            config, built = self._prepare(text, name)
         except Exception as error:
             self._refuse(digest, error)
             raise
-        self._channels.replace(OWNER, [channel for _, channel in made.values()])
-        self._made = made
+        self._channels.replace(OWNER, [channel for _, channel in built.values()])
+        self._built = built
         self._config, self._digest, self._refused_digest, self.problem = config, digest, "", None
         self._loaded += 1
         _log.info("loaded routing configuration %s: %d receivers", name, len(config.receivers))
@@ -176,12 +176,12 @@ class RoutingTable:
             raise RoutingConfigError(name, [Problem(0, "", each) for each in wrong])
         if self._build is None:
             return config, {}
-        made: dict[str, tuple[ReceiverConfig, Channel]] = {}
+        built: dict[str, tuple[ReceiverConfig, Channel]] = {}
         for receiver in config.receivers.values():
             for channel, entry in receiver.configured:
-                before = self._made.get(channel)
-                made[channel] = before if before and before[0] == entry else (entry, self._build(channel, entry))
-        return config, made
+                before = self._built.get(channel)
+                built[channel] = before if before and before[0] == entry else (entry, self._build(channel, entry))
+        return config, built
 
     def _refuse(self, digest: str, error: Exception) -> None:
         self.problem = error_text(error)
