@@ -12,7 +12,7 @@ import pytest
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Use all cores for the whole suite, unless ``-n`` is given. A part of it starts sooner in one process."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    alone = config.option.usepdb or config.option.collectonly
+    alone = config.option.usepdb or config.option.collectonly or "PYTEST_XDIST_WORKER" in os.environ
     if whole and not alone and config.option.numprocesses is None:
         config.option.numprocesses = min(len(os.sched_getaffinity(0)), 8)
 
