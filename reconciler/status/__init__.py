@@ -13,7 +13,7 @@
 `guard` finds controllers that need the batcher: those that write a status more than once per cycle, over any client.
 
 The batcher works over this library's client, the official clients, and anything with the two methods of `StatusWriter`.
-Importing it loads only the standard library, msgspec, and the rooms meta, http, backoff, clock and errors.
+Importing it loads only the standard library, msgspec, and the packages meta, http, backoff, clock and errors.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     from typing import TypeVar
 
-    S = TypeVar("S")  # the default is for type checkers: at run time this room loads the standard library only
+    S = TypeVar("S")  # the default is for type checkers: at run time this package loads only the standard library
 
 __all__ = ["StatusBatcher"]
 
@@ -165,7 +165,7 @@ class StatusBatcher(Generic[S]):
     @property
     def current(self) -> JSONObject:
         """Return a private copy of the status with everything recorded applied."""
-        return self._block.opened().current()
+        return self._block.require_session().current()
 
     def get(self, path: PathLike, default: Any = None) -> Any:
         """Return a private copy of one field of `current`, as it is on the wire.
@@ -183,7 +183,7 @@ class StatusBatcher(Generic[S]):
             UnknownStatusField: the kind's status model has no such field.
             PathError: the path is empty.
         """
-        found = self._block.opened().get(self._names.path(path))
+        found = self._block.require_session().get(self._names.path(path))
         return default if found is None else found
 
     @property
@@ -218,7 +218,7 @@ class StatusBatcher(Generic[S]):
         It is None for kinds without a generation, and if the status is written to the main resource: each write raises
         the generation there, so that a status which names it would never settle.
         """
-        return self._block.opened().generation
+        return self._block.require_session().generation
 
     @property
     def joined(self) -> bool:

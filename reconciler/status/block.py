@@ -91,7 +91,7 @@ class Block:
         self._on_error = on_error
         self._join = join
         self._metrics = metrics
-        self._own: _OpenBatcher | None = None  # what inner batchers find
+        self._registration: _OpenBatcher | None = None  # what inner batchers find
         self._recorded_here: list[Mutation] = []  # while joined
         self._driver = AsyncDriver(binding.writer)
         self._blocking_driver = BlockingDriver(binding.writer, policy.clock)
@@ -117,9 +117,9 @@ class Block:
         if not given:
             session.document = dict(document)
         session.open(self._policy.snapshot(document))
-        self._own_session(session)
+        self._start_alone(session)
 
-    def opened(self) -> Session:
+    def require_session(self) -> Session:
         """Return the session.
 
         Raises:
@@ -140,7 +140,7 @@ class Block:
             ValueError: an apply would take over a list that several managers share.
         """
         for mutation in mutations:
-            session = self.opened()
+            session = self.require_session()
             if self._policy.strategy == "apply":
                 check_can_apply(mutation, session.managed_fields)
             try:
@@ -150,8 +150,8 @@ class Block:
                     raise
                 # The outer block has ended, but this one, in a task of its own, has not: continue alone.
                 alone = self._new_session(session.uid, counters())
-                alone.follow(session)
-                self._own_session(alone)
+                alone.continue_from(session)
+                self._start_alone(alone)
                 alone.record(mutation)
             else:
                 if self.joined is not None:
@@ -159,7 +159,7 @@ class Block:
 
     def checkpoint(self) -> Awaitable[None]:
         """Write now what is recorded; see `StatusBatcher.flush`."""
-        session = self.opened()
+        session = self.require_session()
         if not session.is_open:
             raise StatusNotOpen(f"the status of {self._target} was flushed when the batcher's block ended.")
         if self.joined is not None:
@@ -182,28 +182,30 @@ class Block:
         session = self._close(error)
         if session is not None:
             cancelled = isinstance(error, asyncio.CancelledError)
-            with self._noting(session, error):
+            with self._failure_as_note(session, error):
                 await self._driver.flush(session, self.flush_timeout, checkpoint=False, cancelled=cancelled)
 
     def end(self, error: BaseException | None) -> None:
         """End the recording, and write it over a blocking client."""
         session = self._close(error)
         if session is not None:
-            with self._noting(session, error):
+            with self._failure_as_note(session, error):
                 self._blocking_driver.flush(session, self.flush_timeout, checkpoint=False)
 
     def _close(self, error: BaseException | None) -> Session | None:
         """End the recording; return the session if this batcher must flush it."""
-        session = self.opened()
+        session = self.require_session()
         if error is not None and self._on_error != "flush":
             session.withdraw(self._is_unwanted)
         if self.joined is not None:
             return None
         session.close(in_error=error is not None)
-        if self._own is not None:
-            own = self._own
-            _open_batchers.set(tuple(ref for ref in _open_batchers.get() if ref() is not None and ref() is not own))
-            self._own = None  # it refers to this block, and nobody can find it any more
+        if self._registration is not None:
+            registration = self._registration
+            _open_batchers.set(
+                tuple(ref for ref in _open_batchers.get() if ref() is not None and ref() is not registration)
+            )
+            self._registration = None  # it refers to this block, and nobody can find it any more
         if self._binding.kopf is not None:
             if mutations := session.hand_over():
                 self._binding.kopf.take(mutations, self._target, self._policy, session.counts)
@@ -211,7 +213,7 @@ class Block:
         return session
 
     @contextmanager
-    def _noting(self, session: Session, error: BaseException | None) -> Iterator[None]:
+    def _failure_as_note(self, session: Session, error: BaseException | None) -> Iterator[None]:
         """Wrap the flush at the end of the block: its failure becomes a note on the block's own exception."""
         try:
             yield
@@ -239,10 +241,10 @@ class Block:
             metrics = cycle.status_metrics
         return Session(self._target, self._policy, metrics=metrics, uid=uid, counts=counts)
 
-    def _own_session(self, session: Session) -> None:
+    def _start_alone(self, session: Session) -> None:
         self.session, self.joined, self._recorded_here = session, None, []
-        self._own = _OpenBatcher(self._key(), session, self.checkpoint)
-        _open_batchers.set((*_open_batchers.get(), weakref.ref(self._own)))
+        self._registration = _OpenBatcher(self._key(), session, self.checkpoint)
+        _open_batchers.set((*_open_batchers.get(), weakref.ref(self._registration)))
 
     def _key(self) -> Hashable:
         policy, target = self._policy, self._target

@@ -1,4 +1,4 @@
-"""The errors of this room.
+"""The errors of the status batcher and its guard.
 
 The tree, under `reconciler.errors.ReconcilerError`::
 

@@ -54,7 +54,7 @@ from reconciler.status.record.mutations import ApplyStatistics, Mutation, Path, 
 from reconciler.status.record.snapshot import owned_by_others_only, owns
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["KopfPatch", "is_kopf_patch"]
 
@@ -129,8 +129,8 @@ class KopfPatch:
         function = self._function()
         if function is None:
             return {**document, "status": base}
-        fields = (document.get("metadata") or {}).get("managedFields") or ()
-        return {**document, "status": function.apply_to(base, fields)}
+        managed_fields = (document.get("metadata") or {}).get("managedFields") or ()
+        return {**document, "status": function.apply_to(base, managed_fields)}
 
     def take(self, mutations: Sequence[Mutation], target: Target, policy: Policy, counts: dict[str, int]) -> None:
         """Leave mutations to kopf, which sends them with its patch when the handlers of the cycle have ended.
@@ -221,16 +221,16 @@ class StatusFunction:
         with self._lock:
             self._groups.append(_Group(tuple(mutations), base, counts))
 
-    def apply_to(self, status: Mapping[str, Any], fields: Sequence[Mapping[str, Any]]) -> JSONObject:
+    def apply_to(self, status: Mapping[str, Any], managed_fields: Sequence[ManagedFieldsEntry]) -> JSONObject:
         """Return a status with everything taken over so far applied, for the handler that is about to run.
 
         Args:
             status: the status of the handler's body.
-            fields: the body's ``managedFields``.
+            managed_fields: the body's.
         """
         with self._lock:
             self._held = False
-            waiting = self._groups[self._stored(status, fields) :]
+            waiting = self._groups[self._count_stored(status, managed_fields) :]
             try:
                 return apply_all([mutation for group in waiting for mutation in group.mutations], status)[0]
             except Exception:  # noqa: BLE001 - another writer's version does not match; reported when kopf calls
@@ -240,14 +240,14 @@ class StatusFunction:
         """Change the status of a body in place."""
         with self._lock:
             metadata: Mapping[str, Any] = body.get("metadata") or {}
-            fields = tuple(metadata.get("managedFields") or ())
+            managed_fields = tuple(metadata.get("managedFields") or ())
             status: Mapping[str, Any] = body.get("status") or {}
             held, self._held = self._held, True
             if self._sent:
-                self._drop_stored(status, fields)
+                self._drop_stored(status, managed_fields)
             if self._groups:
                 self._count_try(str(metadata.get("resourceVersion") or ""))
-            computed = self._computed(status, fields)
+            computed = self._computed(status, managed_fields)
             paths = [path for path, _ in leaves(merge_diff(status, computed))]
             if paths:
                 self._remember(computed, paths)
@@ -255,9 +255,9 @@ class StatusFunction:
             elif held:
                 _trigger_event(body, self._policy)
 
-    def _drop_stored(self, status: Mapping[str, Any], fields: Sequence[Mapping[str, Any]]) -> None:
+    def _drop_stored(self, status: Mapping[str, Any], managed_fields: Sequence[ManagedFieldsEntry]) -> None:
         """Drop the groups that this version shows to be stored; the others were refused."""
-        stored = self._stored(status, fields)
+        stored = self._count_stored(status, managed_fields)
         if stored:
             del self._groups[:stored]
             self._sent.clear()
@@ -267,11 +267,11 @@ class StatusFunction:
             group.counts["conflicts"] += 1
             group.counts["replays"] += 1
 
-    def _stored(self, status: Mapping[str, Any], fields: Sequence[Mapping[str, Any]]) -> int:
+    def _count_stored(self, status: Mapping[str, Any], managed_fields: Sequence[ManagedFieldsEntry]) -> int:
         """Return how many of the groups, from the first, a version shows to be stored."""
-        return next((sent.groups for sent in reversed(self._sent) if self._is_stored(sent, status, fields)), 0)
+        return next((sent.groups for sent in reversed(self._sent) if self._is_stored(sent, status, managed_fields)), 0)
 
-    def _is_stored(self, sent: _Sent, status: Mapping[str, Any], fields: Sequence[Mapping[str, Any]]) -> bool:
+    def _is_stored(self, sent: _Sent, status: Mapping[str, Any], managed_fields: Sequence[ManagedFieldsEntry]) -> bool:
         token = self._policy.token
         if token is not None and sent.mark:
             return bool(get_path(status, token) == sent.mark)
@@ -281,7 +281,7 @@ class StatusFunction:
             return True
         # The same number can be the sum of another writer's additions. The managedFields show who wrote it.
         return not any(
-            owned_by_others_only(fields, FIELD_MANAGER, path)
+            owned_by_others_only(managed_fields, FIELD_MANAGER, path)
             for path in sent.paths
             if get_path(status, path) is not None
         )
@@ -308,12 +308,12 @@ class StatusFunction:
         self._sent.clear()
         self._tries.clear()
 
-    def _computed(self, status: Mapping[str, Any], fields: Sequence[Mapping[str, Any]]) -> JSONObject:
+    def _computed(self, status: Mapping[str, Any], managed_fields: Sequence[ManagedFieldsEntry]) -> JSONObject:
         computed: JSONObject = copy_json(status)
         statistics = ApplyStatistics()
         for group in self._groups:
             replayable = select_replayable(
-                group.mutations, group.base, status, owned=partial(owns, fields, FIELD_MANAGER)
+                group.mutations, group.base, status, owned=partial(owns, managed_fields, FIELD_MANAGER)
             )
             if replayable.contested:
                 group.counts["contested"] += len(replayable.contested)

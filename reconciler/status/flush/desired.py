@@ -43,7 +43,7 @@ from reconciler.status.record.snapshot import FieldTree, Snapshot, field_trees
 from reconciler.status.writer import Strategy
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["DesiredStatus", "check_can_apply", "desired_status", "takeover_of"]
 
@@ -164,7 +164,7 @@ def takeover_of(target: Target, desired: DesiredStatus) -> DesiredStatus | None:
     return DesiredStatus(tip, (), tip.status, {}, body, 0, "merge", to_main=True)
 
 
-def check_can_apply(mutation: Mutation, managed_fields: Sequence[Mapping[str, Any]]) -> None:
+def check_can_apply(mutation: Mutation, managed_fields: Sequence[ManagedFieldsEntry]) -> None:
     """Check that an apply of a mutation does not take over a list that several managers share.
 
     Raises:

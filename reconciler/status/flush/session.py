@@ -21,7 +21,7 @@ from reconciler.status.record.snapshot import Snapshot, owns
 from reconciler.status.statistics import StatusMetrics
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["PendingFlush", "Session"]
 
@@ -111,7 +111,7 @@ class Session:
         return None if self.policy.subresource is None else self._tip.generation
 
     @property
-    def managed_fields(self) -> Sequence[Mapping[str, Any]]:
+    def managed_fields(self) -> Sequence[ManagedFieldsEntry]:
         """Return the managedFields of the version that was read; empty if they are not known."""
         return self._tip.managed_fields
 
@@ -128,9 +128,9 @@ class Session:
             cycle.saw(self.target.gvk, self.target.request, tip.uid, parse_version(tip.version))
         unsaved = cycle.take_unsaved(self._uid)
         if isinstance(unsaved, Unsaved):
-            self._carry(unsaved)
+            self._take_over(unsaved)
 
-    def follow(self, earlier: Session) -> None:
+    def continue_from(self, earlier: Session) -> None:
         """Start where a closed session ended, and send as it did, since its first snapshot has what that requires.
 
         The reconcile is not notified, since its body has ended.
@@ -158,7 +158,7 @@ class Session:
                 raise StatusNotOpen(
                     f"the status of {self.target} can be recorded only inside the `with` block of its batcher."
                 )
-            mutation.apply(self._work(), self._statistics)
+            mutation.apply(self._working_status(), self._statistics)
             self._recorded.append(mutation)
             if self._failed:
                 self._failed = [failed for failed in self._failed if failed is not mutation]
@@ -173,7 +173,7 @@ class Session:
     def current(self) -> JSONObject:
         """Return a private copy of the status with everything recorded applied."""
         with self._lock:
-            copied: JSONObject = copy_json(self._work())
+            copied: JSONObject = copy_json(self._working_status())
             return copied
 
     def get(self, path: Path) -> Any:
@@ -181,7 +181,7 @@ class Session:
         with self._lock:
             # While a checkpoint is being written, its mutations are in the working status only.
             untouched = self._working is None and not self._carried and not self._recorded
-            return copy_json(get_path(self._base if untouched else self._work(), path))
+            return copy_json(get_path(self._base if untouched else self._working_status(), path))
 
     def close(self, *, in_error: bool) -> None:
         """Accept no more mutations.
@@ -200,7 +200,7 @@ class Session:
         """Remove and return what is recorded, for someone else to write; nothing if it would not change the status."""
         with self._lock:
             mutations = tuple(self._recorded)
-            fields = [path for path, _ in leaves(merge_diff(self._base, self._work()))]
+            fields = [path for path, _ in leaves(merge_diff(self._base, self._working_status()))]
             self._recorded, self._working = [], None
         self.counts["flushes"] += 1
         self.counts["trimmed"] += self._statistics.trimmed
@@ -224,7 +224,7 @@ class Session:
         started, counts = self.policy.clock.monotonic(), dict(self.counts)
         with self._lock:
             mutations, carried = (*self._carried, *self._recorded), self._carried
-            computed, statistics = self._take_working() if mutations else ({}, ApplyStatistics())
+            computed, statistics = self._release_working_status() if mutations else ({}, ApplyStatistics())
             self._carried, self._recorded = [], []
         flush = Flush(
             self.target,
@@ -310,7 +310,7 @@ class Session:
         own, cycles = self.target.gvk, cycle.gvk
         return self.target.request == cycle.request and (own.group, own.kind) == (cycles.group, cycles.kind)
 
-    def _carry(self, unsaved: Unsaved) -> None:
+    def _take_over(self, unsaved: Unsaved) -> None:
         manager, fields = self.target.field_manager, self._tip.managed_fields
         mutations: Sequence[Mutation] = unsaved.mutations
         if unsaved.unanswered is not None:
@@ -335,14 +335,14 @@ class Session:
             return
         self._carried = replayable.kept
 
-    def _work(self) -> JSONObject:
+    def _working_status(self) -> JSONObject:
         if self._working is None:
             self._working, self._statistics = apply_all((*self._carried, *self._recorded), self._base)
         return self._working
 
-    def _take_working(self) -> tuple[JSONObject, ApplyStatistics]:
+    def _release_working_status(self) -> tuple[JSONObject, ApplyStatistics]:
         """Return the working status for a flush to keep; while the block is open, `current` continues from a copy."""
-        computed, statistics = self._work(), self._statistics
+        computed, statistics = self._working_status(), self._statistics
         if self._open:
             self._working, self._statistics = copy_json(computed), ApplyStatistics()
         else:

@@ -42,7 +42,7 @@ def kind_of(kind: object) -> GroupVersionKind:
     gvk = getattr(kind, "gvk", None)
     if isinstance(gvk, GroupVersionKind):
         return gvk
-    raise TypeError(f"{kind!r} is not a kind: give 'group/version/Kind', a GroupVersionKind or a Resource class")
+    raise TypeError(f"{kind!r} is not a valid kind: give 'group/version/Kind', a GroupVersionKind or a Resource class")
 
 
 def document_of(obj: Any) -> Mapping[str, Any]:

@@ -140,7 +140,7 @@ def _model_of(annotation: Any) -> Any:
 _CONTAINER = re.compile(r"(?P<kind>list|dict)\[(?:str, ?)?(?P<item>.+)\]")
 
 
-class _Known(NamedTuple):
+class _ValueType(NamedTuple):
     """What a model says about a value.
 
     Attributes:
@@ -174,24 +174,24 @@ class ValueForms:
 
         If there is no such value, that is `wanted` itself.
         """
-        kept: JSONObject = self._kept(_known_as(self._annotation, "", self._module), stored, wanted)
+        kept: JSONObject = self._kept(_value_type(self._annotation, "", self._module), stored, wanted)
         return kept
 
-    def _kept(self, known: _Known, stored: Any, wanted: Any) -> Any:
+    def _kept(self, value_type: _ValueType, stored: Any, wanted: Any) -> Any:
         if isinstance(wanted, str):
-            read = known.read
+            read = value_type.read
             return stored if read is not None and isinstance(stored, str) and _same(read, stored, wanted) else wanted
         if isinstance(wanted, dict) and is_object(stored):
             kept = wanted
             for key, item in wanted.items():
                 before = stored.get(key)
                 if before is not None and before != item:
-                    after = self._kept(_member_of(known.annotation, key, self._module), before, item)
+                    after = self._kept(_member_of(value_type.annotation, key, self._module), before, item)
                     if after is not item:
                         kept = {**kept, key: after}
             return kept
         if isinstance(wanted, list) and isinstance(stored, list):
-            item = _item_of(known.annotation, self._module)
+            item = _item_of(value_type.annotation, self._module)
             items = [self._kept(item, *pair) for pair in zip(stored, wanted, strict=False)]
             return wanted if all(map(is_, items, wanted)) else items + wanted[len(stored) :]
         return wanted
@@ -209,9 +209,9 @@ def _forms_of(typed: Any) -> ValueForms | None:
 
 
 @functools.lru_cache(maxsize=1024)  # a program has few kinds, and uses the same fields in every reconcile
-def _known_as(annotation: Any, form: str, module: str | None) -> _Known:
+def _value_type(annotation: Any, form: str, module: str | None) -> _ValueType:
     annotation, form = _resolved(annotation, form, module)
-    return _Known(annotation, _READERS.get(form or _name_of(annotation)))
+    return _ValueType(annotation, _READERS.get(form or _name_of(annotation)))
 
 
 def _resolved(annotation: Any, form: str, module: str | None) -> tuple[Any, str]:
@@ -235,13 +235,13 @@ def _resolved(annotation: Any, form: str, module: str | None) -> tuple[Any, str]
 
 
 @functools.lru_cache(maxsize=1024)
-def _member_of(annotation: Any, key: str, module: str | None) -> _Known:
-    return _known_as(*_declared(annotation, key), module)
+def _member_of(annotation: Any, key: str, module: str | None) -> _ValueType:
+    return _value_type(*_declared(annotation, key), module)
 
 
 @functools.lru_cache(maxsize=1024)
-def _item_of(annotation: Any, module: str | None) -> _Known:
-    return _known_as(_inner(annotation), "", module)
+def _item_of(annotation: Any, module: str | None) -> _ValueType:
+    return _value_type(_inner(annotation), "", module)
 
 
 def _declared(annotation: Any, key: str) -> tuple[Any, str]:

@@ -15,7 +15,7 @@ from reconciler.status.record.conversion import copy_json, digest
 
 if TYPE_CHECKING:
     from reconciler.status.record.mutations import Path
-    from reconciler.wire import JSONObject
+    from reconciler.wire import JSONObject, ManagedFieldsEntry
 
 __all__ = ["FieldTree", "Snapshot", "field_trees", "owned_by_others_only", "owners_of", "owns"]
 
@@ -43,7 +43,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     uid: str
     generation: int | None
     status: JSONObject
-    managed_fields: tuple[Mapping[str, Any], ...] = ()
+    managed_fields: tuple[ManagedFieldsEntry, ...] = ()
     rest: bytes = b""
     frame: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
@@ -88,7 +88,7 @@ def _frame(document: Mapping[str, Any]) -> JSONObject:
     return copied
 
 
-def field_trees(managed_fields: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, FieldTree]]:
+def field_trees(managed_fields: Sequence[ManagedFieldsEntry]) -> Iterator[tuple[str, FieldTree]]:
     """Yield the manager and the tree below ``status`` of each entry of ``managedFields`` that has one."""
     for entry in managed_fields:
         tree = (entry.get("fieldsV1") or {}).get("f:status")
@@ -96,18 +96,18 @@ def field_trees(managed_fields: Sequence[Mapping[str, Any]]) -> Iterator[tuple[s
             yield str(entry.get("manager", "")), tree
 
 
-def owns(managed_fields: Sequence[Mapping[str, Any]], manager: str, path: Path) -> bool:
+def owns(managed_fields: Sequence[ManagedFieldsEntry], manager: str, path: Path) -> bool:
     """Return whether a manager owns the status field at a path."""
     return any(_covers(tree, path) for name, tree in field_trees(managed_fields) if name == manager)
 
 
-def owned_by_others_only(managed_fields: Sequence[Mapping[str, Any]], manager: str, path: Path) -> bool:
+def owned_by_others_only(managed_fields: Sequence[ManagedFieldsEntry], manager: str, path: Path) -> bool:
     """Return whether the status field at a path has owners, and this manager is not one of them."""
     owners = owners_of(managed_fields, path)
     return bool(owners) and manager not in owners
 
 
-def owners_of(managed_fields: Sequence[Mapping[str, Any]], path: Path) -> set[str]:
+def owners_of(managed_fields: Sequence[ManagedFieldsEntry], path: Path) -> set[str]:
     """Return the managers that own the status field at a path."""
     return {name for name, tree in field_trees(managed_fields) if _covers(tree, path)}
 

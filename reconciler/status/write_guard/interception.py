@@ -98,7 +98,7 @@ def _contains_status(body: Any) -> bool:
 class Listener(Protocol):
     """An observer of status writes, called from any thread."""
 
-    def began(self, addressed: Addressed, request: str, frame: FrameType | None) -> Callable[[int | None], None]:
+    def on_write(self, addressed: Addressed, request: str, frame: FrameType | None) -> Callable[[int | None], None]:
         """Called before a request is sent; returns a function for the status code, or for None if there is no answer.
 
         Args:
@@ -110,7 +110,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _ChokePoint:
+class _SendMethod:
     """A method that all requests of a library go through.
 
     Attributes:
@@ -128,38 +128,38 @@ class _ChokePoint:
     read: Callable[..., tuple[str, str, Callable[[], object], object]]
 
 
-def _urllib3(method: str, url: str, body: Any = None, *_: Any, **__: Any) -> Any:
+def _read_urllib3(method: str, url: str, body: Any = None, *_: Any, **__: Any) -> Any:
     return method, url, lambda: body, None
 
 
-def _aiohttp(method: str, url: Any, *, params: Any = None, data: Any = None, json: Any = None, **_: Any) -> Any:
+def _read_aiohttp(method: str, url: Any, *, params: Any = None, data: Any = None, json: Any = None, **_: Any) -> Any:
     return method, str(url), lambda: data if json is None else json, params
 
 
-def _httpx(request: Any, *_: Any, **__: Any) -> Any:
+def _read_httpx(request: Any, *_: Any, **__: Any) -> Any:
     return request.method, str(request.url), lambda: getattr(request, "_content", b""), None
 
 
-def _own(request: Any) -> Any:
+def _read_own(request: Any) -> Any:
     return request.method, request.path, lambda: request.body, request.query
 
 
-_CHOKE_POINTS = (
+_SEND_METHODS = (
     # Before the libraries below, since it also talks to a server in its own process.
-    _ChokePoint("reconciler.client.session.session", "Connection", "send", True, _own),
-    _ChokePoint("urllib3.connectionpool", "HTTPConnectionPool", "urlopen", False, _urllib3),  # requests, too
-    _ChokePoint("aiohttp.client", "ClientSession", "_request", True, _aiohttp),
-    _ChokePoint("httpx._client", "Client", "send", False, _httpx),
-    _ChokePoint("httpx._client", "AsyncClient", "send", True, _httpx),
-    _ChokePoint("httpx2._client", "Client", "send", False, _httpx),
-    _ChokePoint("httpx2._client", "AsyncClient", "send", True, _httpx),
+    _SendMethod("reconciler.client.session.session", "Connection", "send", True, _read_own),
+    _SendMethod("urllib3.connectionpool", "HTTPConnectionPool", "urlopen", False, _read_urllib3),  # requests, too
+    _SendMethod("aiohttp.client", "ClientSession", "_request", True, _read_aiohttp),
+    _SendMethod("httpx._client", "Client", "send", False, _read_httpx),
+    _SendMethod("httpx._client", "AsyncClient", "send", True, _read_httpx),
+    _SendMethod("httpx2._client", "Client", "send", False, _read_httpx),
+    _SendMethod("httpx2._client", "AsyncClient", "send", True, _read_httpx),
 )
-_MODULES = frozenset(point.module for point in _CHOKE_POINTS)
+_MODULES = frozenset(point.module for point in _SEND_METHODS)
 
 _inside: ContextVar[bool] = ContextVar("inside_a_status_write", default=False)
 _lock = threading.RLock()
 _listeners: tuple[Listener, ...] = ()
-_wrapped: dict[_ChokePoint, tuple[type, Any, Any]] = {}  # the class, its own method, ours
+_wrapped: dict[_SendMethod, tuple[type, Any, Any]] = {}  # the class, its own method, ours
 
 
 def listen(listener: Listener) -> None:
@@ -169,7 +169,7 @@ def listen(listener: Listener) -> None:
         _listeners = (*_listeners, listener)
         if _finder not in sys.meta_path:
             sys.meta_path.insert(0, _finder)
-        for point in _CHOKE_POINTS:
+        for point in _SEND_METHODS:
             if (module := sys.modules.get(point.module)) is not None:
                 _wrap(point, module)
 
@@ -201,26 +201,26 @@ def watched() -> Sequence[str]:
         return tuple(dict.fromkeys(point.module.split(".")[0] for point in _wrapped))
 
 
-def _wrap(point: _ChokePoint, module: ModuleType) -> None:
+def _wrap(point: _SendMethod, module: ModuleType) -> None:
     cls: Any = getattr(module, point.cls, None)
     original = None if cls is None else cls.__dict__.get(point.method)
     if cls is None or original is None or (point in _wrapped and _wrapped[point][0] is cls):
         return
-    ours = _asynchronous(point, original) if point.is_async else _blocking(point, original)
+    ours = _wrap_async(point, original) if point.is_async else _wrap_blocking(point, original)
     setattr(cls, point.method, ours)
     _wrapped[point] = (cls, original, ours)
 
 
-def _blocking(point: _ChokePoint, original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_blocking(point: _SendMethod, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def send(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ended = _began(point, args, kwargs, sys._getframe())  # noqa: SLF001 - the documented way
+        ended = _notify(point, args, kwargs, sys._getframe())  # noqa: SLF001 - the documented way
         if ended is None:
             return original(self, *args, **kwargs)
         token, code = _inside.set(True), None
         try:
             response = original(self, *args, **kwargs)
-            code = _code(response)
+            code = _status_code(response)
             return response
         finally:
             _inside.reset(token)
@@ -229,16 +229,16 @@ def _blocking(point: _ChokePoint, original: Callable[..., Any]) -> Callable[...,
     return send
 
 
-def _asynchronous(point: _ChokePoint, original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_async(point: _SendMethod, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def send(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ended = _began(point, args, kwargs, sys._getframe())  # noqa: SLF001
+        ended = _notify(point, args, kwargs, sys._getframe())  # noqa: SLF001
         if ended is None:
             return await original(self, *args, **kwargs)
         token, code = _inside.set(True), None
         try:
             response = await original(self, *args, **kwargs)
-            code = _code(response)
+            code = _status_code(response)
             return response
         finally:
             _inside.reset(token)
@@ -247,8 +247,8 @@ def _asynchronous(point: _ChokePoint, original: Callable[..., Any]) -> Callable[
     return send
 
 
-def _began(
-    point: _ChokePoint, args: Sequence[Any], kwargs: dict[str, Any], frame: FrameType
+def _notify(
+    point: _SendMethod, args: Sequence[Any], kwargs: dict[str, Any], frame: FrameType
 ) -> Callable[[int | None], None] | None:
     """Notify the listeners of a status write; None for any other request."""
     notified = _listeners
@@ -262,7 +262,7 @@ def _began(
     if addressed is None:
         return None
     request = f"{str(method).upper()} {url.partition('?')[0]}"
-    ends = [listener.began(addressed, request, frame) for listener in notified]
+    ends = [listener.on_write(addressed, request, frame) for listener in notified]
 
     def ended(code: int | None) -> None:
         for end in ends:
@@ -271,7 +271,7 @@ def _began(
     return ended
 
 
-def _code(response: Any) -> int | None:
+def _status_code(response: Any) -> int | None:
     code = getattr(response, "status", None) or getattr(response, "status_code", None)
     return code if isinstance(code, int) else None
 
@@ -307,7 +307,7 @@ class _Loader:
         self._loader.exec_module(module)
         with _lock:
             if _listeners:
-                for point in _CHOKE_POINTS:
+                for point in _SEND_METHODS:
                     if point.module == module.__name__:
                         _wrap(point, module)
 

@@ -1,4 +1,4 @@
-"""The overlay of changes over a document: laws that hold for any document and any change."""
+"""Merging changes over a document: laws that hold for any document and any change."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.meta import copy_json, equal
-from reconciler.objects.resource import overlay
+from reconciler.objects.resource import merge_changes
 
 KNOWN, UNKNOWN = ["a", "b", "c"], ["u1", "u2"]
 scalars = st.booleans() | st.integers(-2, 2) | st.sampled_from(["x", "y"])
@@ -31,13 +31,13 @@ def known_part(value: Any) -> Any:
 @settings(deadline=None)
 @given(document=json_with(KNOWN + UNKNOWN), after=json_with(KNOWN))
 def test_the_models_part_of_the_result_equals_the_model(document: Any, after: Any) -> None:
-    assert equal(known_part(overlay(document, known_part(document), after)), after)
+    assert equal(known_part(merge_changes(document, known_part(document), after)), after)
 
 
 @settings(deadline=None)
 @given(document=json_with(KNOWN + UNKNOWN))
 def test_without_a_change_the_result_is_the_document(document: Any) -> None:
-    result = overlay(document, known_part(document), known_part(document))
+    result = merge_changes(document, known_part(document), known_part(document))
     assert result == document
 
 
@@ -51,14 +51,14 @@ def test_unknown_members_of_objects_that_stay_objects_survive(document: Any, aft
             for key in old.keys() & new.keys():
                 check(old[key], new[key])
 
-    check(document, overlay(document, known_part(document), after))
+    check(document, merge_changes(document, known_part(document), after))
 
 
 @settings(deadline=None)
 @given(document=json_with(KNOWN + UNKNOWN), after=json_with(KNOWN))
 def test_neither_argument_is_changed_or_shared(document: Any, after: Any) -> None:
     before_document, before_after = copy_json(document), copy_json(after)
-    result = overlay(document, known_part(document), after)
+    result = merge_changes(document, known_part(document), after)
     spoil(result)
     assert document == before_document
     assert after == before_after
@@ -77,17 +77,17 @@ def spoil(value: Any) -> None:
 
 def test_equal_items_do_not_exchange_their_unknown_fields() -> None:
     document = [{"a": 1, "u1": 1}, {"a": 1, "u1": 2}, {"a": 2, "u1": 3}]
-    assert overlay(document, known_part(document), [{"a": 1}, {"a": 1}]) == document[:2]
+    assert merge_changes(document, known_part(document), [{"a": 1}, {"a": 1}]) == document[:2]
 
 
 def test_a_new_item_never_inherits_from_a_removed_one() -> None:
     document = [{"a": 1, "u1": 1}, {"a": 2, "u1": 2}]
-    assert overlay(document, known_part(document), [{"a": 3}, {"a": 1}]) == [{"a": 3}, {"a": 1, "u1": 1}]
+    assert merge_changes(document, known_part(document), [{"a": 3}, {"a": 1}]) == [{"a": 3}, {"a": 1, "u1": 1}]
 
 
 def test_a_copy_of_an_item_does_not_copy_its_unknown_fields() -> None:
     document = [{"a": 1, "u1": 1}]
-    assert overlay(document, known_part(document), [{"a": 2}, {"a": 1}, {"a": 1}]) == [
+    assert merge_changes(document, known_part(document), [{"a": 2}, {"a": 1}, {"a": 1}]) == [
         {"a": 2},
         {"a": 1, "u1": 1},
         {"a": 1},
@@ -95,5 +95,5 @@ def test_a_copy_of_an_item_does_not_copy_its_unknown_fields() -> None:
 
 
 def test_a_list_whose_items_the_model_dropped_is_replaced_when_it_changes() -> None:
-    assert overlay(["x", "x", "y"], ["x", "y"], ["y", "z"]) == ["y", "z"]
-    assert overlay(["x", "x", "y"], ["x", "y"], ["x", "y"]) == ["x", "x", "y"]
+    assert merge_changes(["x", "x", "y"], ["x", "y"], ["y", "z"]) == ["y", "z"]
+    assert merge_changes(["x", "x", "y"], ["x", "y"], ["x", "y"]) == ["x", "x", "y"]
