@@ -36,6 +36,7 @@ from reconciler.notification.delivery.schedule import (
 from reconciler.notification.ledger.live_reads import StalenessCheck, delete_finished
 from reconciler.notification.ledger.mutations import (
     MESSAGE_LIMIT,
+    RequestStatusBatcher,
     remove_write_ahead,
     set_decision,
     set_invalid,
@@ -95,7 +96,7 @@ class _Snapshot:
     """
 
     obj: NotificationRequest
-    status: StatusBatcher[NotificationRequestStatus]
+    status: RequestStatusBatcher
     before: NotificationRequestStatus
     channels: tuple[str, ...]
 
@@ -166,7 +167,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._clock = clock
         self._due_times: dict[Request, datetime] = {}
         self._unsaved: set[Request] = set()
-        self._open: dict[Request, tuple[str, StatusBatcher[NotificationRequestStatus]]] = {}
+        self._open: dict[Request, tuple[str, RequestStatusBatcher]] = {}
         self._counts: dict[str, int] = {}
         self._active = 0
 
@@ -224,9 +225,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         # The controller counts the delay from here, and the status write has taken time since it was computed.
         return outcome if due is None or outcome is None else self._requeue_at(due)
 
-    async def reconcile_object(
-        self, obj: NotificationRequest, status: StatusBatcher[NotificationRequestStatus], /
-    ) -> Outcome:
+    async def reconcile_object(self, obj: NotificationRequest, status: RequestStatusBatcher, /) -> Outcome:
         """Deliver to the channels that are due, or wait until some are.
 
         If cancelled, deliveries that have ended or been sent are recorded. The others do not count as attempts and are
@@ -269,7 +268,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     async def _save_routing(
         self,
         obj: NotificationRequest,
-        status: StatusBatcher[NotificationRequestStatus],
+        status: RequestStatusBatcher,
         resolution: Resolution | None,
     ) -> NotificationRequestStatus:
         """Write the channels of a request before its first delivery, so that later routing changes do not affect it."""

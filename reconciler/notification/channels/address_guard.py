@@ -33,7 +33,6 @@ __all__ = [
     "is_local",
 ]
 
-
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LOCAL_NETWORKS = [

@@ -20,7 +20,6 @@ from reconciler.notification.redaction.text import one_line, visible
 
 __all__ = ["ConsoleChannel", "FileChannel", "LogChannel"]
 
-
 _HEAD_BEGIN = re.compile(r"^(?=[^\S\n]*\[)", re.MULTILINE)
 
 

@@ -129,7 +129,7 @@ class Deliverer:
             return
         async with self._slots:
             clock = self._clock or current_clock()
-            started, began = self._now(), clock.monotonic()
+            started, monotonic_start = self._now(), clock.monotonic()
             cancellation: BaseException | None = None
             try:
                 verdict, error = await self._call(channel, message)
@@ -144,7 +144,7 @@ class Deliverer:
                     verdict=verdict,
                     started=started,
                     ended=self._now(),
-                    seconds=clock.monotonic() - began,
+                    seconds=clock.monotonic() - monotonic_start,
                     error="" if error is None else self._redactor.describe(error),
                     retry_after=_retry_after(error),
                 )

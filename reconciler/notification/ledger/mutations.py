@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TypeAlias
 
 from pydantic import BaseModel
 
@@ -22,8 +23,17 @@ from reconciler.notification.routing.router import Resolution
 from reconciler.status import StatusBatcher
 from reconciler.wire import JSONObject
 
-__all__ = ["add_write_ahead", "remove_write_ahead", "set_decision", "set_invalid", "set_routing"]
+__all__ = [
+    "RequestStatusBatcher",
+    "add_write_ahead",
+    "remove_write_ahead",
+    "set_decision",
+    "set_invalid",
+    "set_routing",
+]
 
+RequestStatusBatcher: TypeAlias = StatusBatcher[NotificationRequestStatus]
+"""The status batcher of a NotificationRequest."""
 
 ROUTED_LIMIT = 64
 """Maximum channels that routing can select for a request; their attempts must fit into an object."""
@@ -43,9 +53,7 @@ _DERIVED = (
 )
 
 
-def set_decision(
-    status: StatusBatcher[NotificationRequestStatus], before: NotificationRequestStatus, decision: Decision
-) -> None:
+def set_decision(status: RequestStatusBatcher, before: NotificationRequestStatus, decision: Decision) -> None:
     """Record what a decision changes: attempts, channels, derived fields and conditions."""
     after = decision.status
     if before.phase is None and not before.channels and after.channels:
@@ -63,7 +71,7 @@ def set_decision(
 
 
 def set_routing(
-    status: StatusBatcher[NotificationRequestStatus],
+    status: RequestStatusBatcher,
     before: NotificationRequestStatus,
     resolution: Resolution | None,
     *,
@@ -113,14 +121,14 @@ def _routing_failure(resolution: Resolution | None) -> tuple[str, str] | None:
     return None
 
 
-def add_write_ahead(status: StatusBatcher[NotificationRequestStatus], attempts: Sequence[DeliveryAttempt]) -> None:
+def add_write_ahead(status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]) -> None:
     """Record attempts ahead of their calls; each result replaces its entry."""
     for attempt in attempts:
         status.upsert("deliveryAttempts", _document(attempt), key=("channel", "attempt"))
 
 
 def remove_write_ahead(
-    status: StatusBatcher[NotificationRequestStatus],
+    status: RequestStatusBatcher,
     attempts: Sequence[DeliveryAttempt],
     *,
     except_for: Sequence[DeliveryAttempt] = (),
@@ -142,7 +150,7 @@ def remove_write_ahead(
         status.remove("deliveryAttempts", item=members)
 
 
-def set_invalid(status: StatusBatcher[NotificationRequestStatus], error: str, *, now: datetime) -> None:
+def set_invalid(status: RequestStatusBatcher, error: str, *, now: datetime) -> None:
     """Record that a request is invalid and has failed; a request that has ended does not change.
 
     Args:
@@ -159,15 +167,11 @@ def set_invalid(status: StatusBatcher[NotificationRequestStatus], error: str, *,
     _set_ready_condition(status, "Failed", "InvalidSpec", message)
 
 
-def _set_ready_condition(
-    status: StatusBatcher[NotificationRequestStatus], phase: str, reason: str, message: str
-) -> None:
+def _set_ready_condition(status: RequestStatusBatcher, phase: str, reason: str, message: str) -> None:
     status.set_condition("Ready", phase in {"Sent", "PartiallySent"}, reason=reason, message=message)
 
 
-def _set_routing_condition(
-    status: StatusBatcher[NotificationRequestStatus], reason: str, message: str, *, resolved: bool = False
-) -> None:
+def _set_routing_condition(status: RequestStatusBatcher, reason: str, message: str, *, resolved: bool = False) -> None:
     status.set_condition("RoutingResolved", resolved, reason=reason, message=message[:MESSAGE_LIMIT])
 
 

@@ -16,8 +16,7 @@ from reconciler.notification.api.types import (
     NotificationRequest,
     NotificationRequestStatus,
 )
-from reconciler.notification.ledger.mutations import add_write_ahead, remove_write_ahead
-from reconciler.status import StatusBatcher
+from reconciler.notification.ledger.mutations import RequestStatusBatcher, add_write_ahead, remove_write_ahead
 
 __all__ = ["WriteAhead"]
 
@@ -45,7 +44,7 @@ class WriteAhead:
         self,
         obj: NotificationRequest,
         due: Sequence[ChannelStatus],
-        status: StatusBatcher[NotificationRequestStatus],
+        status: RequestStatusBatcher,
         *,
         has_unsaved_results: bool,
     ) -> Sequence[DeliveryAttempt]:
@@ -77,9 +76,7 @@ class WriteAhead:
             raise
         return attempts
 
-    def without_uncalled(
-        self, obj: NotificationRequest, status: StatusBatcher[NotificationRequestStatus]
-    ) -> NotificationRequestStatus:
+    def without_uncalled(self, obj: NotificationRequest, status: RequestStatusBatcher) -> NotificationRequestStatus:
         """Return the stored status without attempts that this process wrote ahead and never made; remove them as well.
 
         The timestamp distinguishes them from attempts of other processes, whose calls may have been made.

@@ -8,7 +8,6 @@ from reconciler.notification.redaction.text import PLACEHOLDER, backslashes_befo
 
 __all__ = ["redact_private_keys", "redact_schemes", "redact_tokens", "redact_urls"]
 
-
 _KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|[\"'`]")
 

@@ -38,7 +38,6 @@ __all__ = [
     "redact_forms",
 ]
 
-
 ERROR_LIMIT = 512
 """Maximum characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a
 quarter of the 1.5 MiB that etcd accepts for an object."""

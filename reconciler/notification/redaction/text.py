@@ -20,7 +20,6 @@ __all__ = [
     "visible",
 ]
 
-
 _CONTINUED = re.compile(r"'\\{1,16}''|''")
 
 PLACEHOLDER = "[REDACTED]"
