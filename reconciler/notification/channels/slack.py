@@ -27,6 +27,19 @@ if TYPE_CHECKING:
 
 __all__ = ["SlackChannel", "SlackConfig", "chunks", "escape", "markdown_parser", "mrkdwn", "slack_payload"]
 
+HEADER_LIMIT = 150
+SECTION_LIMIT = 3_000
+SECTIONS = 10
+"""Slack's limits for a header and a section, and the maximum sections of a message; Slack accepts 50 blocks in all."""
+
+BODY_LIMIT = SECTIONS * SECTION_LIMIT
+"""Maximum characters of a body that are converted; the rest is dropped."""
+
+FALLBACK_LIMIT = 300
+"""Maximum characters of the text that is shown instead of blocks, such as in push notifications."""
+
+_EMOJI = {"Critical": "🚨", "High": "⚠️", "Medium": "ℹ️", "Low": "💬"}  # noqa: RUF001 - the sign is meant
+
 NESTING_LIMIT = 20
 """Maximum nesting of quotations and lists, and of brackets. A text with deeper quotations or lists is not converted."""
 
@@ -35,6 +48,83 @@ _RULES = [
     *("backticks", "emphasis", "strikethrough", "link", "image", "autolink", "escape", "newline"),
 ]
 _MARKS = {"strong_open": "*", "strong_close": "*", "em_open": "_", "em_close": "_", "s_open": "~", "s_close": "~"}
+
+
+class SlackConfig(HTTPConfig):
+    """The options of a Slack receiver. The URL of an incoming webhook is a secret, so set `url_credential`."""
+
+    rate_per_minute: float | None = Field(default=60.0, gt=0)
+    """Maximum messages a minute; Slack accepts one message a second for each webhook."""
+
+
+class SlackChannel:
+    """A channel that posts messages as blocks: a header, the body as mrkdwn, links as buttons, and a context line.
+
+    Args:
+        name: the channel's name.
+        config: the receiver's options.
+        credentials: read for each request.
+
+    Raises:
+        MissingExtra: markdown-it-py is not installed.
+    """
+
+    def __init__(self, name: str, config: SlackConfig, credentials: Credentials) -> None:
+        markdown_parser()
+        self.name = name
+        self._config = config
+        self._credentials = credentials
+        self._sender = HTTPSender(config.options())
+
+    async def deliver(self, message: Message) -> None:
+        """Post the message. Cancellation closes the connection; Slack may have the message by then.
+
+        Raises:
+            DeliveryError: depends on the response; see `HTTPSender.send`.
+        """
+        body = msgspec.json.encode(await asyncio.to_thread(slack_payload, message))
+        headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "kube-reconciler"}
+        await self._sender.send(message, self._config.current_url(self._credentials), body, headers)
+
+    async def close(self) -> None:
+        """Close the connections. If cancelled, they are left to the event loop."""
+        await self._sender.close()
+
+
+def slack_payload(message: Message) -> JSONObject:
+    """Return the payload for a message. It is within Slack's limits for any message."""
+    subject = visible(" ".join(message.subject.split()))
+    body = message.body if len(message.body) <= BODY_LIMIT else f"{message.body[:BODY_LIMIT]} …"
+    header = _shortened(f"{_EMOJI.get(message.priority, '📢')} {subject}", HEADER_LIMIT)
+    blocks: list[JSONObject] = [{"type": "header", "text": {"type": "plain_text", "text": header, "emoji": True}}]
+    if len(header) < len(subject):
+        blocks.append(_section(f"*{escape(subject)}*"))
+    blocks += [_section(part) for part in chunks(mrkdwn(body), SECTION_LIMIT, most=SECTIONS)]
+    if message.links:
+        buttons = [
+            {
+                "type": "button",
+                "text": {"type": "plain_text", "text": _shortened(visible(one_line(link.label)), 75)},
+                "url": visible(link.url),
+                "action_id": f"link-{number}",
+            }
+            for number, link in enumerate(message.links)
+        ]
+        blocks.append({"type": "actions", "elements": buttons})
+    context = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
+    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escape(context)}]})
+    return {"text": escape(_shortened(f"[{message.priority}] {subject}", FALLBACK_LIMIT)), "blocks": blocks}
+
+
+def _section(text: str) -> JSONObject:
+    return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+# Markdown
 
 
 @functools.cache
@@ -187,91 +277,3 @@ def _cut(text: str, size: int) -> str:
     # Not inside an escape such as &amp;, which would then be visible.
     position = head.rfind("&", size - 6)
     return head[:position] if position > 0 and ";" not in head[position:] else head
-
-
-HEADER_LIMIT = 150
-SECTION_LIMIT = 3_000
-SECTIONS = 10
-"""Slack's limits for a header and a section, and the maximum sections of a message; Slack accepts 50 blocks in all."""
-
-BODY_LIMIT = SECTIONS * SECTION_LIMIT
-"""Maximum characters of a body that are converted; the rest is dropped."""
-
-FALLBACK_LIMIT = 300
-"""Maximum characters of the text that is shown instead of blocks, such as in push notifications."""
-
-_EMOJI = {"Critical": "🚨", "High": "⚠️", "Medium": "ℹ️", "Low": "💬"}  # noqa: RUF001 - the sign is meant
-
-
-class SlackConfig(HTTPConfig):
-    """The options of a Slack receiver. The URL of an incoming webhook is a secret, so set `url_credential`."""
-
-    rate_per_minute: float | None = Field(default=60.0, gt=0)
-    """Maximum messages a minute; Slack accepts one message a second for each webhook."""
-
-
-class SlackChannel:
-    """A channel that posts messages as blocks: a header, the body as mrkdwn, links as buttons, and a context line.
-
-    Args:
-        name: the channel's name.
-        config: the receiver's options.
-        credentials: read for each request.
-
-    Raises:
-        MissingExtra: markdown-it-py is not installed.
-    """
-
-    def __init__(self, name: str, config: SlackConfig, credentials: Credentials) -> None:
-        markdown_parser()
-        self.name = name
-        self._config = config
-        self._credentials = credentials
-        self._sender = HTTPSender(config.options())
-
-    async def deliver(self, message: Message) -> None:
-        """Post the message. Cancellation closes the connection; Slack may have the message by then.
-
-        Raises:
-            DeliveryError: depends on the response; see `HTTPSender.send`.
-        """
-        body = msgspec.json.encode(await asyncio.to_thread(slack_payload, message))
-        headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "kube-reconciler"}
-        await self._sender.send(message, self._config.current_url(self._credentials), body, headers)
-
-    async def close(self) -> None:
-        """Close the connections. If cancelled, they are left to the event loop."""
-        await self._sender.close()
-
-
-def slack_payload(message: Message) -> JSONObject:
-    """Return the payload for a message. It is within Slack's limits for any message."""
-    subject = visible(" ".join(message.subject.split()))
-    body = message.body if len(message.body) <= BODY_LIMIT else f"{message.body[:BODY_LIMIT]} …"
-    header = _shortened(f"{_EMOJI.get(message.priority, '📢')} {subject}", HEADER_LIMIT)
-    blocks: list[JSONObject] = [{"type": "header", "text": {"type": "plain_text", "text": header, "emoji": True}}]
-    if len(header) < len(subject):
-        blocks.append(_section(f"*{escape(subject)}*"))
-    blocks += [_section(part) for part in chunks(mrkdwn(body), SECTION_LIMIT, most=SECTIONS)]
-    if message.links:
-        buttons = [
-            {
-                "type": "button",
-                "text": {"type": "plain_text", "text": _shortened(visible(one_line(link.label)), 75)},
-                "url": visible(link.url),
-                "action_id": f"link-{number}",
-            }
-            for number, link in enumerate(message.links)
-        ]
-        blocks.append({"type": "actions", "elements": buttons})
-    context = f"{message.priority} | {message.type} | {message.namespace}/{message.name}"
-    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escape(context)}]})
-    return {"text": escape(_shortened(f"[{message.priority}] {subject}", FALLBACK_LIMIT)), "blocks": blocks}
-
-
-def _section(text: str) -> JSONObject:
-    return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
-
-
-def _shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
