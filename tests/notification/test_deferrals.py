@@ -1,4 +1,4 @@
-"""What is put off: turns at the receiver's pace, no attempt spent, and nothing lost while routing is still to come."""
+"""Deferred deliveries: they follow the limits of the receiver, use no attempt, and wait for the routing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from reconciler.notification import ChannelRegistry, Message, NotificationMetrics, RetryableDeliveryError
-from reconciler.notification.channels import GuardedChannel, GuardedConfig
+from reconciler.notification.channels import LimitedChannel, LimitsConfig
 from reconciler.notification.routing import ConfigMapSource, RoutingTable
 from tests.notification.test_limits import deliver, guarded
 from tests.notification.test_routing import GOOD, KINDS, built
@@ -22,11 +22,11 @@ BUSY = RetryableDeliveryError("503")
 
 @virtual
 @pytest.mark.parametrize("guarantee", ["AtLeastOnce", "Bounded", "AtMostOnce"])
-async def test_a_message_that_waits_for_a_slow_receiver_is_no_attempt_and_is_never_given_up_for_it(
+async def test_waiting_for_a_slow_receiver_is_not_an_attempt_and_never_ends_in_failure(
     guarantee: str,
 ) -> None:
     pager = Recorder("pager", action=lambda: asyncio.sleep(20))
-    channel = GuardedChannel(pager, GuardedConfig(max_concurrent=2))
+    channel = LimitedChannel(pager, LimitsConfig(max_concurrent=2))
     async with world() as w, w.operator(channel, workers=50, timeout=30):
         for number in range(20):
             await w.create("pager", name=f"n-{number}", spec={"delivery": guarantee}, maxAttempts=1)
@@ -38,9 +38,9 @@ async def test_a_message_that_waits_for_a_slow_receiver_is_no_attempt_and_is_nev
 
 
 @virtual
-async def test_a_hundred_messages_over_the_rate_come_back_at_its_pace_and_do_not_ask_every_second() -> None:
+async def test_a_hundred_messages_above_the_rate_limit_are_delivered_at_the_rate_without_polling() -> None:
     pager = Recorder("pager")
-    channel = GuardedChannel(pager, GuardedConfig(rate_per_minute=60))
+    channel = LimitedChannel(pager, LimitsConfig(rate_per_minute=60))
     async with world() as w, w.operator(channel, workers=50) as (controller, _):
         for number in range(100):
             await w.create("pager", name=f"n-{number}")
@@ -51,7 +51,7 @@ async def test_a_hundred_messages_over_the_rate_come_back_at_its_pace_and_do_not
 
 
 @virtual
-async def test_what_its_own_limits_refuse_tells_the_breaker_nothing() -> None:
+async def test_deferrals_by_the_limits_do_not_count_for_the_breaker() -> None:
     pager = Recorder("pager", [BUSY])
     channel = guarded(pager, rate_per_minute=1, breaker_failures=2, breaker_open_seconds=10)
     assert await deliver(channel) == "503"
@@ -71,7 +71,7 @@ def gauge(registry: CollectorRegistry) -> dict[str, float]:
 
 
 @virtual
-async def test_the_breakers_state_in_the_metrics_is_that_of_the_moment() -> None:
+async def test_the_metric_shows_the_current_state_of_the_breaker() -> None:
     registry, channels = CollectorRegistry(), ChannelRegistry([Recorder("console")])
     NotificationMetrics(registry).watch(channels=channels)
     channel = guarded(Recorder("pager", [BUSY]), breaker_failures=1, breaker_open_seconds=10)
@@ -85,7 +85,7 @@ async def test_the_breakers_state_in_the_metrics_is_that_of_the_moment() -> None
     assert gauge(registry) == {}
 
 
-# Routing that is still to come
+# Routing that is not loaded yet
 
 
 async def config_map(w: World, text: str) -> None:
@@ -101,7 +101,7 @@ async def config_map(w: World, text: str) -> None:
 
 @virtual
 @pytest.mark.parametrize("named", [False, True])
-async def test_a_request_that_comes_before_the_routing_configuration_waits_for_it(named: bool) -> None:
+async def test_a_request_waits_for_the_first_routing_configuration(named: bool) -> None:
     registry = ChannelRegistry([Recorder("console"), Recorder("log")])
     routing = RoutingTable(registry, kinds=KINDS, build=built)
     async with world() as w, w.operator(registry=registry, router=routing):
@@ -111,7 +111,7 @@ async def test_a_request_that_comes_before_the_routing_configuration_waits_for_i
         status = await w.status()
         if named:
             assert (status["phase"], status["channels"][0]["reason"]) == ("Retrying", "Deferred")
-            assert "still to come" in status["channels"][0]["lastError"]
+            assert "not loaded yet" in status["channels"][0]["lastError"]
         else:
             condition = await w.condition("RoutingResolved")
             assert (condition["status"], condition["reason"]) == ("False", "RoutingPending")
@@ -124,7 +124,7 @@ async def test_a_request_that_comes_before_the_routing_configuration_waits_for_i
 
 
 @virtual
-async def test_a_first_configuration_that_is_wrong_fails_no_request_and_is_told_on_it() -> None:
+async def test_an_invalid_first_configuration_fails_no_request_and_shows_in_its_condition() -> None:
     registry = ChannelRegistry([Recorder("console"), Recorder("log")])
     routing = RoutingTable(registry, kinds=KINDS, build=built)
     async with world() as w, w.operator(registry=registry, router=routing):
@@ -134,7 +134,7 @@ async def test_a_first_configuration_that_is_wrong_fails_no_request_and_is_told_
         await asyncio.sleep(60)
         condition = await w.condition("RoutingResolved")
         assert (condition["status"], condition["reason"]) == ("False", "RoutingFailed")
-        assert "no receiver is called 'nobody'" in condition["message"]
+        assert "unknown receiver 'nobody'" in condition["message"]
         await w.client.patch("v1/ConfigMap", "rules", "default", patch={"data": {"routing.yaml": GOOD}})
         await asyncio.sleep(10)
         assert (await w.status())["phase"] == "Sent"
@@ -160,7 +160,7 @@ def many(count: int) -> str:
 
 @virtual
 @pytest.mark.parametrize(("count", "phase"), [(64, "Sent"), (65, "Failed")])
-async def test_routing_that_leads_to_more_channels_than_a_status_can_hold_is_told(count: int, phase: str) -> None:
+async def test_routing_to_too_many_channels_is_reported(count: int, phase: str) -> None:
     registry = ChannelRegistry([Recorder("console")])
     routing = RoutingTable(registry, kinds=KINDS, build=built)
     routing.load(many(count))

@@ -1,11 +1,11 @@
-"""The address guard: keeps requests away from addresses that only this machine, its link or its cloud can mean.
+"""The address guard: blocks requests to loopback, link-local and metadata addresses.
 
-A receiver that names such an address could read a cloud's metadata service or a neighbour's private port. Three checks,
-each on what is really used and not on how it is written:
+A receiver with such an address could read a cloud's metadata service or a private port of this machine. There are three
+checks, each on the address that is actually used:
 
-* the host of the URL, in the form in which it is sent on: a literal address in any notation, or a name of this machine;
-* what a name resolves to: local addresses are dropped, and the connection goes to one of the others;
-* the address of each socket, right before it connects, whatever led to it.
+* the host of the URL after normalization: a literal address in any notation, or a name of this machine;
+* the addresses that a name resolves to: local ones are dropped, and the connection goes to one of the others;
+* the address of each socket, right before it connects.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ _EMBEDDING = [
     ipaddress.ip_network("64:ff9b::/96"),  # NAT64
     ipaddress.ip_network("64:ff9b:1::/48"),  # NAT64, local use
 ]
-"""Networks of IPv6 addresses whose last 32 bits are an IPv4 address."""
+"""IPv6 networks whose addresses contain an IPv4 address in their last 32 bits."""
 
 _ISATAP = (0x00005EFE, 0x02005EFE)
-"""The 32 bits before such an IPv4 address in any network."""
+"""The 32 bits before the IPv4 address in an ISATAP address, in any network."""
 
 
 def is_local(address: str) -> bool:
-    """Return whether an address is one that a receiver cannot have.
+    """Return whether a receiver must not have this address.
 
-    These are loopback, link-local, unspecified and multicast addresses, metadata services of clouds, and the API server
-    of the cluster that this process runs in; also where an IPv6 address has such an IPv4 address in it.
+    These are loopback, link-local, unspecified and multicast addresses, metadata services of clouds, the API server of
+    the cluster that this process runs in, and IPv6 addresses that contain such an IPv4 address.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
@@ -87,7 +87,7 @@ def _is_local(address: _Address) -> bool:
 
 
 def _embedded(address: _Address) -> list[ipaddress.IPv4Address]:
-    """Return the IPv4 addresses in an IPv6 address."""
+    """Return the IPv4 addresses that an IPv6 address contains."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
     found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
@@ -98,52 +98,52 @@ def _embedded(address: _Address) -> list[ipaddress.IPv4Address]:
 
 
 def canonical_host(host: str) -> str:
-    """Return a host as resolvers take it: digits and letters in any script's width as ASCII, every full stop a dot."""
+    """Return a host as resolvers normalize it: full-width digits and letters as ASCII, every full stop as a dot."""
     return unicodedata.normalize("NFKC", host).replace("。", ".").casefold()
 
 
 def check_literal(host: str) -> None:
-    """Refuse a host that is written as a local address, in any of the forms that the system takes for one.
+    """Raise if a host is a literal local address, in any notation that the system accepts.
 
     Args:
-        host: as `canonical_host` returns it.
+        host: the host, from `canonical_host`.
 
     Raises:
-        PermanentDeliveryError: it is one.
+        PermanentDeliveryError: the host is a local address.
     """
     bare = host.strip("[]").rstrip(".")
     candidates = [bare]
     with contextlib.suppress(OSError, UnicodeEncodeError, ValueError):
         candidates.append(socket.inet_ntoa(socket.inet_aton(bare)))  # 127.1, 0177.0.0.1, 0x7f000001, 2130706433
     if bare == "localhost" or bare.endswith(".localhost") or any(is_local(candidate) for candidate in candidates):
-        raise PermanentDeliveryError(_refusal(host))
+        raise PermanentDeliveryError(_blocked(host))
 
 
 async def check_name(host: str, port: int) -> None:
-    """Refuse a host of which any address is local, where somebody else resolves it and connects.
+    """Raise if any address of a host is local. For requests where a proxy resolves the name and connects.
 
     Raises:
-        PermanentDeliveryError: one is.
-        RetryableDeliveryError: it cannot be resolved here, so nothing is known of where it leads.
+        PermanentDeliveryError: an address is local.
+        RetryableDeliveryError: the name cannot be resolved here, so its addresses are unknown.
     """
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise RetryableDeliveryError(
-            f"{host} cannot be resolved here, so it is not known which address a proxy would connect to: "
-            "set allow_local_addresses for this receiver if the proxy may decide"
+            f"{host} cannot be resolved here, so the address that the proxy would connect to is unknown: "
+            "set allow_local_addresses for this receiver if the proxy may resolve names"
         ) from None
     if any(is_local(str(each[4][0])) for each in found):
-        raise PermanentDeliveryError(_refusal(host))
+        raise PermanentDeliveryError(_blocked(host))
 
 
 async def check_mail_server(host: str, port: int) -> None:
-    """Refuse a mail server at a local address; one of this machine itself is usual, and allowed.
+    """Raise if a mail server is at a local address other than loopback, which is common and allowed.
 
-    A name that cannot be resolved passes: the connection fails by itself.
+    A name that cannot be resolved passes; the connection will fail.
 
     Raises:
-        PermanentDeliveryError: an address of it is local.
+        PermanentDeliveryError: an address is link-local or a metadata address.
     """
     with contextlib.suppress(OSError, UnicodeError):
         for *_, (address, *_) in await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -155,20 +155,20 @@ def checked_socket(address: tuple[Any, ...]) -> socket.socket:
     """Return a socket for an entry of `socket.getaddrinfo`.
 
     Raises:
-        PermanentDeliveryError: its address is local, or a host that would be resolved only while it connects.
+        PermanentDeliveryError: the address is local, or a name that would be resolved only when connecting.
     """
     family, kind, protocol, _, (host, *_) = address
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        raise PermanentDeliveryError(_refusal(host)) from None
+        raise PermanentDeliveryError(_blocked(host)) from None
     if is_local(host):
-        raise PermanentDeliveryError(_refusal(host))
+        raise PermanentDeliveryError(_blocked(host))
     return socket.socket(family, kind, protocol)
 
 
 def guarded_resolver() -> AbstractResolver:
-    """Return a resolver that drops local addresses, so that a name cannot lead to one either."""
+    """Return a resolver that drops local addresses."""
     import aiohttp
     from aiohttp.abc import AbstractResolver
 
@@ -182,7 +182,7 @@ def guarded_resolver() -> AbstractResolver:
             found = await self._inner.resolve(host, port, family)
             allowed = [each for each in found if not is_local(each["host"])]
             if not allowed:
-                raise PermanentDeliveryError(_refusal(host))
+                raise PermanentDeliveryError(_blocked(host))
             return allowed
 
         async def close(self) -> None:
@@ -191,8 +191,8 @@ def guarded_resolver() -> AbstractResolver:
     return Guarded()
 
 
-def _refusal(host: Any) -> str:
+def _blocked(host: Any) -> str:
     return (
-        f"{host} is an address of this machine or its link, of a metadata service or of the API server; "
-        "messages are not sent there: set allow_local_addresses for this receiver if it is meant"
+        f"{host} is a loopback, link-local, metadata or API server address, which is blocked: "
+        "set allow_local_addresses for this receiver to allow it"
     )

@@ -1,4 +1,4 @@
-"""Make the channels that a routing configuration describes."""
+"""Channels that are created from the receivers of a routing configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from reconciler.errors import ConfigurationError
 from reconciler.notification.channel import Channel
 from reconciler.notification.channels.email import EmailChannel, EmailConfig
-from reconciler.notification.channels.guarded import GuardedChannel
+from reconciler.notification.channels.limits import LimitedChannel
 from reconciler.notification.channels.slack import SlackChannel, SlackConfig
 from reconciler.notification.channels.webhook import WebhookChannel, WebhookConfig
 from reconciler.notification.credentials import Credentials
@@ -24,21 +24,21 @@ RECEIVER_KINDS: Mapping[str, type[ReceiverConfig]] = {
 
 
 class ReceiverChannels:
-    """Make the channels of receivers, with their limits around them.
+    """A factory for the channels of receivers.
 
     Args:
-        credentials: where they look up their secrets.
+        credentials: the source of the secrets that the receivers name.
     """
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
 
     def build(self, name: str, config: ReceiverConfig) -> Channel:
-        """Return the channel of a name.
+        """Return a new channel of this name, with the limits of its receiver.
 
         Raises:
-            ConfigurationError: it cannot be made.
-            MissingExtra: a library that it needs is not installed.
+            ConfigurationError: the channel cannot be created.
+            MissingExtra: a library that the channel needs is not installed.
         """
         channel: Channel
         match config:
@@ -49,11 +49,11 @@ class ReceiverChannels:
             case EmailConfig():
                 channel = EmailChannel(name, config, self._credentials)
             case _:
-                raise ConfigurationError(f"{name}: nothing makes a channel of {type(config).__name__}")
-        return GuardedChannel(channel, config)
+                raise ConfigurationError(f"{name}: unknown receiver type {type(config).__name__}")
+        return LimitedChannel(channel, config)
 
     def missing_credentials(self, config: RoutingConfig) -> Sequence[str]:
-        """Return a sentence for each credential that a configuration names and that is not there."""
+        """Return a sentence for each credential that a configuration names and that does not exist."""
         return self._credentials.missing(
             name
             for receiver in config.receivers.values()
