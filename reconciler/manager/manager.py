@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, Unpack
 
 from reconciler.cache import Cache, CachedClient, CacheStatistics
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import Controller, ControllerKeywords, ControllerOptions, ControllerStatistics, Reconciler
 from reconciler.errors import ConfigurationError
@@ -342,7 +342,7 @@ class Manager:
         # The elector retries by itself; a request that the client repeats would arrive too late.
         own = client.through(
             lambda transport: UrgentTransport(CountingTransport(transport, self.metrics.requests)),
-            retry=RetryPolicy(attempts=1),
+            retries=Retries(attempts=1),
         )
         with_events = self._shard.name is None
         return Elector(

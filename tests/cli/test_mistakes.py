@@ -154,7 +154,7 @@ def test_lease_without_namespace(capsys, modules: Path, kubeconfig: str) -> None
 def test_unknown_context(capsys, modules: Path, kubeconfig: str) -> None:
     line = error_of(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, "--context", "y")
     assert "'y'" in line
-    assert "it knows x" in line
+    assert "its contexts are x" in line
 
 
 def test_no_kubeconfig(capsys, modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:

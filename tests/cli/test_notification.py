@@ -79,11 +79,11 @@ def test_missing_config_file_is_named(capsys: pytest.CaptureFixture[str], tmp_pa
 @pytest.mark.parametrize(
     ("option", "content", "words"),
     [
-        ("--routing-file", "route: {receiver: x}", "line 1: receivers: at least one is needed"),
-        ("--routing-file", ROUTING, "there is no credential 'hook'"),
-        ("--routing-file", None, "cannot be read"),
-        ("--credentials", None, "cannot be read"),
-        ("--audit-file", None, "cannot be written"),
+        ("--routing-file", "route: {receiver: x}", "line 1: receivers: at least one receiver is required"),
+        ("--routing-file", ROUTING, "credential 'hook' not found"),
+        ("--routing-file", None, "cannot read the routing configuration"),
+        ("--credentials", None, "cannot read the credentials directory"),
+        ("--audit-file", None, "cannot write the audit file"),
     ],
 )
 def test_invalid_options_are_reported_before_the_start(
@@ -102,7 +102,7 @@ def test_two_sources_of_routing_are_refused(capsys: pytest.CaptureFixture[str], 
     code, _, err = run(
         capsys, "run", "notification", "--routing-file", str(tmp_path), "--routing-config-map", "default/rules"
     )
-    assert (code, "give one of them" in err) == (1, True)
+    assert (code, "set only one of" in err) == (1, True)
     code, _, err = run(capsys, "run", "notification", "--routing-config-map", "rules")
     assert (code, "NAMESPACE/NAME" in err) == (1, True)
 
@@ -140,8 +140,8 @@ def test_routes_test_lists_every_mistake_with_its_line(capsys: pytest.CaptureFix
     file.write_text("route:\n  receiver: x\n  routs: []\nreceivers:\n  - nam: y\n")
     code, out, err = run(capsys, "routes", "test", str(file))
     assert (code, out) == (1, "")
-    assert "line 2: route.receiver: no receiver is called 'x'" in err
-    assert "line 3: route.routs: a route has no such key" in err
+    assert "line 2: route.receiver: unknown receiver 'x'" in err
+    assert "line 3: route.routs: unknown key; a route has" in err
     assert "line 5: receivers[0]: a receiver needs a name" in err
     assert run(capsys, "routes", "test", str(tmp_path / "none"))[0] == 1
     assert run(capsys, "routes", "test", str(file), "nonsense")[0] == 1

@@ -78,7 +78,7 @@ async def test_unknown_channel_is_reported_with_the_known_ones(client: Client) -
         await asyncio.sleep(5)
         status = (await client.get(NotificationRequest, "n", "default")).status
     assert status.phase == "PartiallySent"
-    assert "no channel is called 'pigeon' here; there are: log" in (status.message or "")
+    assert "unknown channel 'pigeon'; registered channels: log" in (status.message or "")
 
 
 async def test_unwritable_directory_is_reported_and_retried(client: Client, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.clock import current_clock
 from reconciler.manager import LeaderElection, LeadershipLost
 from reconciler.manager.election.elector import Elector
@@ -57,7 +57,7 @@ class Process:
         self.ending = False
         name = f"process-{self.number}-{self.incarnation}"
         self.elector = Elector(
-            Client(self.server, user_agent=f"agent-{self.number}", retry=RetryPolicy(attempts=1)),
+            Client(self.server, user_agent=f"agent-{self.number}", retries=Retries(attempts=1)),
             LeaderElection("operator", namespace="default", identity=name),
             counters=LeaderCounters("operator"),
             clock=current_clock(),

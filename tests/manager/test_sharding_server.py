@@ -37,7 +37,7 @@ class Sharded:
         """Return a page of ConfigMaps as sent by the server."""
         kind = await self.client.resource_type(MAP)
         asked = {"shardSelector": selector, **query}
-        return msgspec.json.decode(await self.client.raw_list(kind, self.namespace, list(asked.items())))
+        return msgspec.json.decode(await self.client.session.raw_list(kind, self.namespace, list(asked.items())))
 
 
 @pytest.fixture(scope="module")
