@@ -105,7 +105,7 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
 
     flags = options.notification
     if flags.routing_file is not None and flags.routing_config_map is not None:
-        raise ConfigurationError("--routing-file and --routing-config-map exclude each other: give one of them")
+        raise ConfigurationError("set only one of --routing-file and --routing-config-map")
     if flags.routing_config_map is not None and flags.routing_config_map.count("/") != 1:
         raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
     operator = NotificationOperator(
