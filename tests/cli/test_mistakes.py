@@ -110,9 +110,9 @@ def test_module_that_cannot_be_imported(capsys, modules: Path, command: str, tar
     [
         ("an_operator:NeedsArgument", "NeedsArgument cannot be created without arguments: TypeError"),
         ("an_operator:Unfinished", "Unfinished cannot be created without arguments: TypeError"),
-        ("an_operator:no_parameters", "name a Reconciler"),
+        ("an_operator:no_parameters", "must be a Reconciler"),
         ("an_operator:NoKind", "does not state its kind"),
-        ("an_operator:Thing", "name a Reconciler"),
+        ("an_operator:Thing", "must be a Reconciler"),
         ("an_operator:fails_later", "no such color"),
     ],
 )
