@@ -320,7 +320,7 @@ class Lifecycle:
             await asyncio.wait(running, timeout=_ABANDON_TIMEOUT)
         for stop in stops:
             if stop.done() and not stop.cancelled() and (error := stop.exception()) is not None:
-                self._supervisor.fail(error)
+                self._supervisor.record_failure(error)
         return sorted(descriptions.get(task, task.get_name()) for task in running)
 
     async def _leave_election(self, *, clean: bool) -> None:
