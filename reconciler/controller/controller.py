@@ -183,7 +183,7 @@ class Controller:
     @property
     def field_manager(self) -> str:
         """Return the field manager of its reconciles' writes, unless a call or a client names another."""
-        return self._binding.client.field_manager_of(self._name)
+        return self._binding.client.session.field_manager(self._name)
 
     @property
     def reconciler(self) -> Reconciler:
