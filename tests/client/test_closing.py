@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.errors import NotSent
 from tests.client.kubeconfigs import change, kubeconfig
 
@@ -38,7 +38,7 @@ async def test_a_connection_that_is_being_opened_is_closed_with_the_client(tmp_p
         change(path, "clusters", **{"certificate-authority": str(tmp_path / "ca.crt")})
         loop, connected = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(listener, connected.set)
-        async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+        async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
             request = asyncio.create_task(client.get("v1/ConfigMap", "c", "prod"))
             await connected.wait()
             loop.remove_reader(listener)
