@@ -179,7 +179,7 @@ class Cache:
         self._check_streams(sum(one.streams for one in [*self._informers, scope]))
         self._lookups.clear()
         informer = self._informers[scope] = Informer(
-            self._client,
+            self._client.session,
             scope,
             resolve=lambda: self._client.resource_type(scope.gvk),
             resource=resource,
@@ -194,7 +194,7 @@ class Cache:
 
     def _check_streams(self, streams: int) -> None:
         """Raise if the client cannot keep so many watches open: the last ones would wait for a connection forever."""
-        limit = self._client.max_streams
+        limit = self._client.session.max_streams
         if limit is not None and streams > limit:
             raise ConfigurationError(
                 f"the cache would open {streams} watches, one for each kind and namespace, but the client allows "

@@ -27,29 +27,7 @@ R = TypeVar("R", bound=AnyResource)
 T = TypeVar("T")
 
 
-class WriteTrackingClient(Client):
-    """A `Client` that reports its writes to a cache.
-
-    Args:
-        client: sends the requests.
-        cache: records the writes.
-    """
-
-    def __init__(self, client: Client, cache: Cache) -> None:
-        self._share(client)
-        self._cache = cache
-
-    def _wrote(self, rt: ResourceType, verb: str, request: Request, answer: bytes) -> None:
-        self._cache.record_write(rt, verb, request, answer)
-
-    def _unsure(self, rt: ResourceType, request: Request) -> None:
-        self._cache.invalidate(rt, request)
-
-    def _deleted_all(self, rt: ResourceType, namespace: str | None) -> None:
-        self._cache.invalidate_all(rt, namespace)
-
-
-class CachedClient(WriteTrackingClient):
+class CachedClient(Client):
     """A `Client` whose `get` and `list` are answered by a cache, without a request.
 
     Results are private copies. This process's own writes through this client, and through its `live`, are visible
@@ -62,13 +40,17 @@ class CachedClient(WriteTrackingClient):
 
     Args:
         client: sends the requests.
-        cache: answers the reads.
+        cache: answers the reads, and is notified of the writes.
     """
+
+    def __init__(self, client: Client, cache: Cache) -> None:
+        self.session = client.session.observed_by(cache)
+        self._cache = cache
 
     @property
     def live(self) -> Client:
         """Return a client that reads from the server. Its writes are applied to the cache as well."""
-        return WriteTrackingClient(self, self._cache)
+        return Client.over(self.session)
 
     @overload
     async def get(self, kind: type[R], name: str, namespace: str | None = None) -> R: ...
@@ -163,17 +145,17 @@ class CachedClient(WriteTrackingClient):
                 found.append(from_document(kind, cached.decode()))
             except InvalidObject as error:
                 invalid.append(InvalidItem(cached.name, cached.namespace, str(cached.version), error))
-        self._connection.invalid.take(gvk, invalid)
+        self.session.connection.invalid_items.log(gvk, invalid)
         return ListResult(found, informer.version(namespace), invalid)
 
     async def _informer(self, gvk: GroupVersionKind, namespace: str | None) -> tuple[Informer, str | None]:
         """Return the synced informer for a read, and the namespace to read."""
-        informer = self._cache.find(gvk, namespace or self._defaults.namespace)
+        informer = self._cache.find(gvk, namespace or self.session.options.namespace)
         if not informer.synced:
             if not self._cache.started:
                 raise CacheNotSynced(f"{gvk} cannot be read before the cache is started; use client.live")
             await informer.wait_synced(READ_TIMEOUT)
-        return informer, self._defaults.place(informer.resource, namespace)
+        return informer, self.session.options.namespace_for(informer.resource, namespace)
 
     async def peek(self, kind: KindLike, request: Request) -> CachedObject | None:
         """Return the object that `get` would read, cached and undecoded; None if the cache has no such object.

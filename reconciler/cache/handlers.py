@@ -6,14 +6,10 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from reconciler.cache.object import CacheEvent, EventType
 from reconciler.cache.store import Store
 from reconciler.errors import error_text
-
-if TYPE_CHECKING:
-    from reconciler.cache.informer import Informer
 
 __all__ = ["Handler", "HandlerRegistration", "Handlers", "Resync"]
 
@@ -31,20 +27,20 @@ class HandlerRegistration:
         errors: how often the handler failed.
     """
 
-    def __init__(self, handler: Handler, informer: Informer, handlers: Handlers) -> None:
+    def __init__(self, handler: Handler, handlers: Handlers, synced: asyncio.Event) -> None:
         self.errors = 0
         self._handler = handler
-        self._informer = informer
         self._handlers = handlers
+        self._synced = synced
 
     @property
     def synced(self) -> bool:
         """Return whether the initial list was delivered to this handler."""
-        return self._informer.synced
+        return self._synced.is_set()
 
     async def wait_synced(self) -> None:
         """Wait until `synced`. Cancellation changes nothing."""
-        await self._informer.wait_synced()
+        await self._synced.wait()
 
     def remove(self) -> None:
         """Stop notifying the handler; does nothing if it was already removed."""

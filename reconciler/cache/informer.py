@@ -245,7 +245,7 @@ class Informer:
             TypeError: the handler is a coroutine function, which nothing would await.
         """
         refuse_coroutine_function(handler, "a handler of an informer")
-        registration = HandlerRegistration(handler, self, self._handlers)
+        registration = HandlerRegistration(handler, self._handlers, self._synced)
         for cached in self._store:
             registration.deliver(CacheEvent(EventType.ADDED, new=cached, initial=True))
         self._handlers.add(registration)

@@ -1,12 +1,12 @@
-"""Speak to an API server: verbs, patches, discovery, configuration.
+"""A client for the Kubernetes API: verbs, patches, discovery, configuration.
 
-What it promises:
+Guarantees:
 
-* Requests and answers are bytes; generated models are never on the way.
-* Failures are typed (`reconciler.errors`) and carry verb, path and the server's Status.
-* Nothing is repeated that could take effect twice; transports never repeat by themselves.
-* No I/O before ``async with``, and no import of ``kubernetes_asyncio`` or ``aiohttp`` before it either.
-* A warning of the server is logged once. No header and no body is ever logged.
+* Requests and answers are bytes. Generated models are never involved.
+* Failures are typed (`reconciler.errors`) and contain verb, path and the server's Status.
+* No request is retried that could take effect twice. Transports never retry.
+* There is no I/O before ``async with``, and no import of ``kubernetes_asyncio`` or ``aiohttp``.
+* Each warning of the server is logged once. Headers and bodies are never logged.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.client.client import Client
-from reconciler.client.conflicts import retry_on_conflict
-from reconciler.client.session.listing import InvalidItem, ListResult
+from reconciler.client.session.answers import InvalidItem, ListResult
+from reconciler.client.session.connection import ClientStatistics
 from reconciler.client.session.requests import FieldValidation, ObjectLike, PatchStrategy, Propagation, Query, Selector
-from reconciler.client.session.retry import RetryPolicy
-from reconciler.client.session.session import ClientStatistics
+from reconciler.client.session.retry import Retries, retry_on_conflict
 from reconciler.client.verbs.ensure import Written
-from reconciler.client.verbs.watch_stream import WatchEvent
+from reconciler.client.verbs.watch import WatchEvent
 
 if TYPE_CHECKING:
-    from reconciler.client.transport.api_client import KubernetesAsyncioTransport
+    from reconciler.client.transport.kubernetes_asyncio import KubernetesAsyncioTransport
 
 __all__ = [
     "Client",
@@ -36,7 +35,7 @@ __all__ = [
     "PatchStrategy",
     "Propagation",
     "Query",
-    "RetryPolicy",
+    "Retries",
     "Selector",
     "WatchEvent",
     "Written",
@@ -47,6 +46,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name != "KubernetesAsyncioTransport":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from reconciler.client.transport.api_client import KubernetesAsyncioTransport
+    from reconciler.client.transport.kubernetes_asyncio import KubernetesAsyncioTransport
 
     return KubernetesAsyncioTransport

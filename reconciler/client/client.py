@@ -1,64 +1,114 @@
-"""Put the client together."""
+"""The `Client`: the verbs of the Kubernetes API."""
+
+# ruff: noqa: ASYNC109 - the server enforces the timeout of a watch; that of a wait is described in its error
 
 from __future__ import annotations
 
 import copy
 import os
 import random
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from reconciler.client.config.configuration import ConfiguredTransport
-from reconciler.client.session.defaults import Defaults
-from reconciler.client.session.requests import FieldValidation, ObjectLike, split_kind_or_key
-from reconciler.client.session.retry import RetryPolicy
-from reconciler.client.session.session import Connection
+from reconciler.client.session.answers import ListResult
+from reconciler.client.session.connection import ClientStatistics, Connection
+from reconciler.client.session.requests import (
+    ApplyOptions,
+    DeleteOptions,
+    FieldValidation,
+    ListOptions,
+    ObjectLike,
+    PatchOptions,
+    PatchStrategy,
+    Propagation,
+    Selector,
+    StatusSubresource,
+    WatchOptions,
+    WriteOptions,
+    selector_query,
+    split_kind_or_key,
+)
+from reconciler.client.session.retry import Retries
+from reconciler.client.session.session import Options, Session
 from reconciler.client.transport.http11 import MAX_BODY
 from reconciler.client.transport.pool import MAX_STREAMS
-from reconciler.client.verbs.delete import Deleter
-from reconciler.client.verbs.ensure import Ensurer
+from reconciler.client.verbs import patch as _patch
+from reconciler.client.verbs import read as _read
+from reconciler.client.verbs import watch as _watch
+from reconciler.client.verbs import write as _write
+from reconciler.client.verbs.ensure import Ensure, Written
 from reconciler.client.verbs.status_writer import ClientStatusWriter
-from reconciler.client.verbs.subresources import Subresources
-from reconciler.client.verbs.watch import Watcher
+from reconciler.client.verbs.watch import WatchEvent
 from reconciler.clock import Clock
-from reconciler.http import Transport
-from reconciler.meta import Request, check_field_manager, program_name
-from reconciler.objects import AnyResource, KindLike
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.meta import GroupVersionKind, Request, ResourceType, check_field_manager, program_name
+from reconciler.objects import AnyResource, KindLike, Unstructured, from_document
+from reconciler.wire import JSONObject
 
 __all__ = ["Client"]
 
+R = TypeVar("R", bound=AnyResource)
 
-class Client(Watcher, Ensurer, Deleter, Subresources):
-    """Speak to one API server; reads are consistent, writes are live, failures are typed.
 
-    Kinds are given as a `Resource` class, whose instances are then returned, or as ``"group/version/Kind"``
-    (``"v1/Kind"`` for the core group) or a GroupVersionKind, for which `Unstructured` objects are returned. Objects are
-    given as any of these, as dicts, or as models of ``kubernetes`` or ``kubernetes_asyncio``.
+class Client:
+    """A client of one API server: reads are consistent, writes return the server's answer, failures are typed.
 
-    A request is repeated only where that is harmless: after 429 and refused connections any; after a lost answer or a
-    5xx only reads, deletions of one incarnation, and creations by name.
+    A *kind* is a `Resource` class, whose instances are then returned; or ``"group/version/Kind"`` (``"v1/Kind"`` for
+    the core group) or a GroupVersionKind, for which `Unstructured` objects are returned. An *object* is an instance of
+    a `Resource` class, an `Unstructured`, a dict, or a model of ``kubernetes`` or ``kubernetes_asyncio``.
 
-    Use it with ``async with`` if it was made by `from_config`; around another transport that is not needed. It belongs
-    to one event loop.
+    A request is retried only where that is safe. After 429 and refused connections any request is. After a lost answer
+    or a 5xx only reads, deletions with a uid, and creations by name are.
+
+    A client from `from_config` must be opened with ``async with``; around another transport that is optional. It
+    belongs to one event loop.
+
+    These arguments mean the same in all verbs:
+
+    * ``namespace``: the object's namespace; None for a cluster-scoped kind. In lists and watches, None also means all
+      namespaces.
+    * ``label_selector``, ``field_selector``: text in the API's syntax, or a mapping of what must be equal. None selects
+      everything.
+    * ``limit``: objects in a page; 500 by default, 0 for all objects in one answer.
+    * ``dry_run``: the server validates, defaults and answers, but stores nothing. False by default.
+    * ``field_manager``: the name that the write is recorded under; the client's by default.
+    * ``field_validation``: what the server does about unknown fields: ``"Ignore"``, ``"Warn"`` or ``"Strict"``; the
+      client's by default.
+    * ``resource_version`` (of a write): the server refuses the write with `Conflict` unless this version is stored.
+
+    And these errors are raised by all of them:
+
+    * `NotServed`, a `NotFound`: the server does not serve the kind.
+    * `APIError`: the server reported a failure. Its subclasses say which.
+    * `TransportError`: there was no answer, after all attempts. For a write it is `NotSent` (the connection could not
+      be made, nothing was written) or `OutcomeUnknown` (the write may have taken effect).
+    * `InvalidObject`: the object that was read does not fit the class.
+    * `ValueError`: a name or a namespace is missing or invalid. Nothing was sent.
 
     Args:
         transport: anything with ``send``: an `APIServer`, a `KubernetesAsyncioTransport`, another client.
         user_agent: ``kube-reconciler/<version>`` by default.
-        field_manager: the name that writes are recorded under. By default the program's, from `user_agent` or the
-            command line, and inside a reconcile the controller's as well: ``"database-operator/database"``.
-        retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
-        field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``; its own
-            default, ``"Warn"``, unless given here or with a call.
-        dry_run: let the server check and answer every write, but store nothing; False by default.
-        clock: the clock in force by default.
+        field_manager: the name that writes are recorded under. By default the program's name, from `user_agent` or the
+            command line, and inside a reconcile also the controller's: ``"database-operator/database"``.
+        retries: how often and how fast requests are retried; see `Retries` for the defaults.
+        field_validation: what the server does about unknown fields; None for the server's default, ``"Warn"``.
+        dry_run: the server validates and answers every write, but stores nothing; False by default.
+        clock: the current clock by default.
         rng: source of the jitter; a fresh one by default.
+
+    Attributes:
+        session: the internal interface for other parts of this library; see `reconciler.client.session.session`.
 
     Raises:
         TypeError: the transport has no ``send``.
         ValueError: an API server would refuse the field manager.
     """
+
+    session: Session
 
     def __init__(
         self,
@@ -66,16 +116,20 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         *,
         user_agent: str | None = None,
         field_manager: str | None = None,
-        retry: RetryPolicy | None = None,
+        retries: Retries | None = None,
         field_validation: FieldValidation | None = None,
         dry_run: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
         _check(transport)
-        self._connection = Connection(transport, user_agent=user_agent, retry=retry, clock=clock, rng=rng)
-        manager = check_field_manager(field_manager)
-        self._defaults = Defaults(program_name(user_agent), manager, field_validation, dry_run)
+        credentials = transport.session if isinstance(transport, Client) else transport
+        self.session = Session(
+            Connection(
+                transport, credentials=credentials, user_agent=user_agent, retries=retries, clock=clock, rng=rng
+            ),
+            Options(program_name(user_agent), check_field_manager(field_manager), field_validation, dry_run),
+        )
 
     @classmethod
     def from_config(
@@ -85,37 +139,29 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         context: str | None = None,
         user_agent: str | None = None,
         field_manager: str | None = None,
-        retry: RetryPolicy | None = None,
+        retries: Retries | None = None,
         field_validation: FieldValidation | None = None,
         dry_run: bool = False,
         max_streams: int = MAX_STREAMS,
         max_response_bytes: int = MAX_BODY,
     ) -> Self:
-        """Make a client for the cluster that the configuration names; read and connected in ``async with``.
+        """Return a client for the cluster in the configuration, which is read when ``async with`` opens the client.
 
-        The first of these that is there is used: `kubeconfig`; the files in ``KUBECONFIG``; the service account of the
-        pod (unless `context` is given); ``~/.kube/config``. Credentials (certificates, tokens, passwords, exec plugins,
-        OIDC) are renewed while the client is open.
-
-        Requests go over connections of the client's own. Behind a proxy, and with an authentication provider that only
-        ``kubernetes_asyncio`` knows, they go over that library's, which costs 50 MB of memory and CPU with each one.
+        The first of these that exists is used: `kubeconfig`; the files in ``KUBECONFIG``; the pod's service account
+        (unless `context` is given); ``~/.kube/config``. Credentials (certificates, tokens, passwords, exec plugins)
+        are renewed while the client is open.
 
         Args:
             kubeconfig: path of a kubeconfig file.
-            context: the context in it; its current one by default.
-            user_agent: ``kube-reconciler/<version>`` by default.
-            field_manager: the name that writes are recorded under. By default the program's, from `user_agent` or the
-                command line, and inside a reconcile the controller's as well: ``"database-operator/database"``.
-            retry: how often and how fast to repeat; see `RetryPolicy` for the defaults.
-            field_validation: what the server does about unknown fields; its own default if None.
-            dry_run: let the server check and answer every write, but store nothing; False by default.
-            max_streams: open watches at most, each of which takes a connection of its own; 1024 by default. They do not
-                count against the 256 requests that may be in progress.
-            max_response_bytes: bytes of an answer at most, decompressed, watches excepted; 256 MiB by default. A larger
-                one is an `InvalidResponse`.
+            context: the context in it; its current context by default.
+            user_agent: see `Client`; likewise for the arguments up to `dry_run`.
+            max_streams: watches that may be open at once, each with its own connection; 1024 by default. They do not
+                count toward the 256 requests that may be in progress.
+            max_response_bytes: the largest decompressed answer, other than a watch; 256 MiB by default. A larger one
+                is an `InvalidResponse`.
 
         Raises:
-            ConfigurationError: in ``async with``: nothing was found, or what was found cannot be used.
+            ConfigurationError: in ``async with``: no configuration was found, or the one found cannot be used.
         """
         transport = ConfiguredTransport(
             kubeconfig=kubeconfig, context=context, max_streams=max_streams, max_response_bytes=max_response_bytes
@@ -124,69 +170,40 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
             transport,
             user_agent=user_agent,
             field_manager=field_manager,
-            retry=retry,
+            retries=retries,
             field_validation=field_validation,
             dry_run=dry_run,
         )
 
+    @classmethod
+    def over(cls, session: Session) -> Client:
+        """Return a client over the session of another one; for other parts of this library."""
+        client = Client.__new__(Client)
+        client.session = session
+        return client
+
     async def __aenter__(self) -> Self:
-        """Open what `from_config` promised. Cancellation leaves nothing open.
+        """Open the configuration of `from_config`. Cancellation leaves nothing open.
 
         Raises:
-            ConfigurationError: the configuration cannot be used, or time is virtual and sockets are not.
+            ConfigurationError: the configuration cannot be used, or time is virtual, which sockets are not.
         """
-        if isinstance(self._connection.transport, ConfiguredTransport):
-            await self._connection.transport.open()
+        if isinstance(self.session.connection.transport, ConfiguredTransport):
+            await self.session.connection.transport.open()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(self._connection.transport, ConfiguredTransport):
-            await self._connection.transport.close()
+        if isinstance(self.session.connection.transport, ConfiguredTransport):
+            await self.session.connection.transport.close()
+
+    # Derived clients.
 
     @property
     def live(self) -> Client:
-        """Return the client that reads the server: this one."""
+        """The client that reads from the server: this one, unless it reads from a cache."""
         return self
-
-    def status_writer(
-        self,
-        obj_or_kind: KindLike | AnyResource | ObjectLike,
-        name: str | None = None,
-        namespace: str | None = None,
-    ) -> ClientStatusWriter:
-        """Return what a `StatusBatcher` writes one object's status with.
-
-        Args:
-            obj_or_kind: the object, or its kind with `name` and `namespace`.
-            name: the object's name, for a kind.
-            namespace: its namespace, for a kind.
-
-        Raises:
-            ValueError: a kind without name.
-        """
-        kind, key = split_kind_or_key(obj_or_kind)
-        request = key or Request(name or "", namespace)
-        if not request.name:
-            raise ValueError(f"{obj_or_kind!r} names a kind: give the object's name too")
-        return ClientStatusWriter(self, kind, request)
-
-    def through(self, wrap: Callable[[Transport], Transport], *, retry: RetryPolicy | None = None) -> Self:
-        """Return a client like this one whose requests go through what `wrap` puts around its transport.
-
-        For what has to see or stop every request: counting, fencing, tests. Server, credentials, what is known of kinds
-        and a cache are shared; this client stays the one to enter and to leave.
-
-        Args:
-            wrap: takes the transport and returns another one, which sends over it.
-            retry: how often and how fast to repeat; this client's by default.
-        """
-        transport = wrap(self._connection.transport)
-        _check(transport)
-        derived = copy.copy(self)
-        derived._connection = self._connection.through(transport, retry)  # noqa: SLF001 - of this class
-        return derived
 
     def with_options(
         self,
@@ -195,59 +212,799 @@ class Client(Watcher, Ensurer, Deleter, Subresources):
         field_validation: FieldValidation | None = None,
         dry_run: bool = False,
     ) -> Self:
-        """Return a client like this one with other options for all calls that do not say otherwise.
+        """Return a client with other defaults for its calls.
 
-        Everything else is shared, a cache included; this client stays the one to enter and to leave.
+        Everything else is shared, including a cache. This client remains the one to open and close.
 
         Args:
             field_manager: the name that writes are recorded under; this client's by default.
-            field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``; this
-                client's by default.
-            dry_run: let the server check and answer every write, but store nothing. Neither a call nor a client made
-                of this one can undo it.
+            field_validation: what the server does about unknown fields; this client's by default.
+            dry_run: the server validates and answers every write, but stores nothing. Neither a call nor a derived
+                client can turn it off.
 
         Raises:
             ValueError: an API server would refuse the field manager.
         """
-        return self._with(
+        options = self.session.options
+        return self._derived(
             replace(
-                self._defaults,
-                field_manager=check_field_manager(field_manager) or self._defaults.field_manager,
-                field_validation=field_validation or self._defaults.field_validation,
-                dry_run=dry_run or self._defaults.dry_run,
+                options,
+                field_manager=check_field_manager(field_manager) or options.field_manager,
+                field_validation=field_validation or options.field_validation,
+                dry_run=dry_run or options.dry_run,
             )
         )
 
     def in_namespace(self, namespace: str) -> Self:
-        """Return a client like this one for one namespace: it fills the namespace in, and refuses any other.
+        """Return a client for one namespace: it fills the namespace in, and refuses any other.
 
-        Lists, watches and `delete_all_of` are confined to the namespace; objects and names of cluster-scoped kinds pass
-        as they are. Everything else is shared, a cache included.
+        Lists, watches and `delete_all_of` are limited to the namespace. Cluster-scoped kinds are not affected.
+        Everything else is shared, including a cache.
 
         Raises:
-            ValueError: no namespace, or this client is for another one. From the verbs: an object or a call names
-                another namespace; nothing was sent then.
+            ValueError: the namespace is empty, or this client is for another one. Raised by the verbs when a call or
+                an object names another namespace; nothing was sent.
         """
+        options = self.session.options
         if not namespace:
             raise ValueError("in_namespace needs the name of a namespace")
-        if self._defaults.namespace not in (None, namespace):
-            raise ValueError(f"this client is for namespace {self._defaults.namespace!r}, not for {namespace!r}")
-        return self._with(replace(self._defaults, namespace=namespace))
+        if options.namespace not in (None, namespace):
+            raise ValueError(f"this client is for namespace {options.namespace!r}, not for {namespace!r}")
+        return self._derived(replace(options, namespace=namespace))
 
-    def _with(self, defaults: Defaults) -> Self:
+    def through(self, wrap: Callable[[Transport], Transport], *, retries: Retries | None = None) -> Self:
+        """Return a client whose requests go through a wrapper around this client's transport.
+
+        For code that must see or stop every request: counting, fencing, tests. Server, credentials, discovered kinds
+        and a cache are shared. This client remains the one to open and close.
+
+        Args:
+            wrap: takes the transport and returns one that sends through it.
+            retries: how often and how fast requests are retried; this client's by default.
+        """
+        connection = self.session.connection
+        transport = wrap(connection.transport)
+        _check(transport)
         derived = copy.copy(self)
-        derived._defaults = defaults  # noqa: SLF001 - of this class
+        derived.session = replace(self.session, connection=connection.through(transport, retries))
         return derived
 
-    def _share(self, other: Client) -> None:
-        """Use the connection of another client, what it knows of kinds, and its options; for subclasses."""
-        self._connection = other._connection
-        self._defaults = other._defaults
+    def _derived(self, options: Options) -> Self:
+        derived = copy.copy(self)
+        derived.session = replace(self.session, options=options)
+        return derived
+
+    # Reads.
+
+    @overload
+    async def get(self, kind: type[R], name: str, namespace: str | None = None) -> R: ...
+    @overload
+    async def get(self, kind: str | GroupVersionKind, name: str, namespace: str | None = None) -> Unstructured: ...
+    async def get(self, kind: KindLike, name: str, namespace: str | None = None) -> AnyResource | Unstructured:
+        """Read one object, consistently. Cancellation has no effect on the server.
+
+        Raises:
+            NotFound: the object does not exist.
+        """
+        return from_document(kind, await self.session.get(kind, name, namespace))
+
+    @overload
+    async def list(
+        self, kind: type[R], namespace: str | None = None, **options: Unpack[ListOptions]
+    ) -> ListResult[R]: ...
+    @overload
+    async def list(
+        self, kind: str | GroupVersionKind, namespace: str | None = None, **options: Unpack[ListOptions]
+    ) -> ListResult[Unstructured]: ...
+    async def list(
+        self,
+        kind: KindLike,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = _read.PAGE_SIZE,
+    ) -> ListResult[Any]:
+        """Read all objects of a kind, consistently, page by page.
+
+        If the pages expire before the last one is read, the list is read once more, in one answer. An object that
+        cannot be decoded or does not fit the class is left out, listed in `ListResult.invalid`, and logged once for
+        each version. Cancellation has no effect on the server.
+        """
+        query = selector_query(label_selector, field_selector)
+        return await _read.list_all(self.session, kind, namespace, query, limit)
+
+    @overload
+    def list_pages(
+        self, kind: type[R], namespace: str | None = None, **options: Unpack[ListOptions]
+    ) -> AsyncGenerator[ListResult[R], None]: ...
+    @overload
+    def list_pages(
+        self, kind: str | GroupVersionKind, namespace: str | None = None, **options: Unpack[ListOptions]
+    ) -> AsyncGenerator[ListResult[Unstructured], None]: ...
+    def list_pages(
+        self,
+        kind: KindLike,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = _read.PAGE_SIZE,
+    ) -> AsyncGenerator[ListResult[Any], None]:
+        """Read all objects of a kind from the server and yield them page by page.
+
+        All pages show the version of the first. Invalid objects are left out as in `list`, and listed by their page.
+        Leave the loop early to read no more. Cancellation has no effect on the server.
+
+        Raises:
+            Expired: the version expired before the last page was read, usually after five minutes: start again.
+                `list` does so by itself; this method has already yielded some of the objects.
+        """
+        query = selector_query(label_selector, field_selector)
+        return _read.list_pages(self.session, kind, namespace, query, limit)
+
+    async def get_metadata(self, kind: KindLike, name: str, namespace: str | None = None) -> Unstructured:
+        """Read only the metadata of an object from the server: no spec, status or data is transferred.
+
+        The result has the object's apiVersion and kind. It can be passed to `delete`. Otherwise the same as `get`.
+        Cancellation has no effect on the server.
+        """
+        return await _read.get_metadata(self.session, kind, name, namespace)
+
+    async def list_metadata(
+        self,
+        kind: KindLike,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        limit: int = _read.PAGE_SIZE,
+    ) -> ListResult[Unstructured]:
+        """Read only the metadata of all objects of a kind from the server. Otherwise the same as `list`.
+
+        Cancellation has no effect on the server.
+        """
+        query = selector_query(label_selector, field_selector)
+        return await _read.list_metadata(self.session, kind, namespace, query, limit)
+
+    @overload
+    def watch(
+        self, kind: type[R], namespace: str | None = None, **options: Unpack[WatchOptions]
+    ) -> AsyncGenerator[WatchEvent[R], None]: ...
+    @overload
+    def watch(
+        self, kind: str | GroupVersionKind, namespace: str | None = None, **options: Unpack[WatchOptions]
+    ) -> AsyncGenerator[WatchEvent[Unstructured], None]: ...
+    def watch(
+        self,
+        kind: KindLike,
+        namespace: str | None = None,
+        *,
+        resource_version: str | None = None,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        timeout: float | None = None,
+        bookmarks: bool = True,
+        send_initial_events: bool = False,
+    ) -> AsyncGenerator[WatchEvent[Any], None]:
+        """Yield the events of a kind until the server ends the watch.
+
+        This is one connection. It neither resumes nor retries; `reconciler.cache` does. Cancellation closes it, and so
+        does leaving the loop, at once inside ``async with contextlib.aclosing(client.watch(…)) as events``.
+
+        Args:
+            resource_version: yield the events after this version, which a list returned. By default, existing objects
+                come first, as ADDED.
+            timeout: seconds after which the server ends the watch, rounded up; None leaves it to the server.
+            bookmarks: the server reports the watch's version from time to time. These events are yielded too.
+            send_initial_events: start with a consistent list as a stream: existing objects come as ADDED, then a
+                bookmark with the annotation ``k8s.io/initial-events-end``.
+
+        Raises:
+            Expired: `resource_version` is too old: list again.
+        """
+        return _watch.watch(
+            self.session,
+            kind,
+            namespace,
+            selector_query(label_selector, field_selector),
+            resource_version=resource_version,
+            timeout=timeout,
+            bookmarks=bookmarks,
+            send_initial_events=send_initial_events,
+        )
+
+    @overload
+    async def wait_for(
+        self,
+        kind: type[R],
+        name: str,
+        namespace: str | None = None,
+        *,
+        until: Callable[[R], object],
+        timeout: float | None,
+    ) -> R: ...
+    @overload
+    async def wait_for(
+        self,
+        kind: str | GroupVersionKind,
+        name: str,
+        namespace: str | None = None,
+        *,
+        until: Callable[[Unstructured], object],
+        timeout: float | None,
+    ) -> Unstructured: ...
+    async def wait_for(
+        self,
+        kind: KindLike,
+        name: str,
+        namespace: str | None = None,
+        *,
+        until: Callable[[Any], object],
+        timeout: float | None,
+    ) -> AnyResource | Unstructured:
+        """Wait until an object is in the wanted state, and return it. It need not exist yet.
+
+        Watches the object on the server. Broken watches and transient failures are retried. Cancellation ends the
+        watch.
+
+        Args:
+            until: called with each new state. The first state for which it is true is returned; its exceptions are
+                raised.
+            timeout: seconds; None to wait indefinitely.
+
+        Raises:
+            TimeoutError: the message contains the last state that was seen.
+        """
+
+        def wanted(obj: Any) -> object:
+            return obj is not None and until(obj)
+
+        return cast(
+            "AnyResource", await _watch.wait(self.session, kind, name, namespace, wanted=wanted, timeout=timeout)
+        )
+
+    async def wait_gone(
+        self, kind: KindLike, name: str, namespace: str | None = None, *, timeout: float | None
+    ) -> None:
+        """Wait until no object of this name exists. Otherwise the same as `wait_for`. Cancellation ends the watch."""
+        await _watch.wait(self.session, kind, name, namespace, wanted=lambda obj: obj is None, timeout=timeout)
+
+    # Writes.
+
+    @overload
+    async def create(self, obj: R, **options: Unpack[WriteOptions]) -> R: ...
+    @overload
+    async def create(self, obj: ObjectLike, **options: Unpack[WriteOptions]) -> Unstructured: ...
+    async def create(
+        self,
+        obj: AnyResource | ObjectLike,
+        *,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
+    ) -> AnyResource | Unstructured:
+        """Create an object and return it as stored. A cancelled call may have created it.
+
+        A creation by name is retried if its outcome is unknown. If the name is then taken, the existing object is
+        returned if this call provably created it: it has all fields that were sent, and the same controller. Otherwise
+        `OutcomeUnknown` is raised. A creation with ``generateName`` is never retried.
+
+        Raises:
+            AlreadyExists: the name is taken.
+            Invalid: the object failed validation.
+        """
+        return await _write.create(
+            self.session, obj, dry_run=dry_run, field_manager=field_manager, field_validation=field_validation
+        )
+
+    @overload
+    async def update(
+        self, obj: R, *, subresource: StatusSubresource | None = None, **options: Unpack[WriteOptions]
+    ) -> R: ...
+    @overload
+    async def update(
+        self, obj: ObjectLike, *, subresource: StatusSubresource | None = None, **options: Unpack[WriteOptions]
+    ) -> Unstructured: ...
+    async def update(
+        self,
+        obj: AnyResource | ObjectLike,
+        *,
+        subresource: StatusSubresource | None = None,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
+    ) -> AnyResource | Unstructured:
+        """Replace an object and return it as stored. A cancelled call may have replaced it.
+
+        For a typed Resource, the document that it was read from is sent with the model's changes laid over it, so
+        fields that the model does not know survive. The server requires the resourceVersion in the object, if any.
+
+        Args:
+            subresource: ``"status"`` writes only the status; None everything else.
+
+        Raises:
+            Conflict: the stored version is another one: read the object again.
+            NotFound: the object does not exist.
+            Invalid: the object failed validation.
+            OutcomeUnknown: there was no answer. Never retried: a second attempt could conflict with the first.
+        """
+        return await _write.update(
+            self.session,
+            obj,
+            subresource=subresource,
+            dry_run=dry_run,
+            field_manager=field_manager,
+            field_validation=field_validation,
+        )
+
+    @overload
+    async def patch(
+        self,
+        kind: type[R],
+        name: str,
+        namespace: str | None = None,
+        *,
+        subresource: StatusSubresource | None = None,
+        **options: Unpack[PatchOptions],
+    ) -> R: ...
+    @overload
+    async def patch(
+        self,
+        kind: str | GroupVersionKind,
+        name: str,
+        namespace: str | None = None,
+        *,
+        subresource: str | None = None,
+        **options: Unpack[PatchOptions],
+    ) -> Unstructured: ...
+    async def patch(
+        self,
+        kind: KindLike,
+        name: str,
+        namespace: str | None = None,
+        *,
+        patch: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        strategy: PatchStrategy = "merge",
+        subresource: str | None = None,
+        resource_version: str | None = None,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
+    ) -> AnyResource | Unstructured:
+        """Patch an object and return it as stored. A cancelled call may have patched it.
+
+        Args:
+            patch: an object with the members to set, and None for those to remove; for ``"json"`` a list of operations.
+            strategy: ``"merge"`` (RFC 7386, which replaces whole lists; the default), ``"json"`` (RFC 6902), or
+                ``"strategic"`` (built-in kinds only).
+            subresource: such as ``"status"``; or ``"scale"``, whose answer is an Unstructured.
+
+        Raises:
+            Conflict: `resource_version` is not the stored version.
+            NotFound: the object does not exist, or the kind has no such subresource.
+            Invalid: the result failed validation, or a ``test`` operation failed.
+            OutcomeUnknown: there was no answer. Never retried.
+        """
+        return await _patch.patch(
+            self.session,
+            kind,
+            name,
+            namespace,
+            patch=patch,
+            strategy=strategy,
+            subresource=subresource,
+            resource_version=resource_version,
+            dry_run=dry_run,
+            field_manager=field_manager,
+            field_validation=field_validation,
+        )
+
+    @overload
+    async def patch_from(
+        self,
+        base: R,
+        changed: R,
+        *,
+        optimistic_lock: bool = False,
+        subresource: StatusSubresource | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> R: ...
+    @overload
+    async def patch_from(
+        self,
+        base: Unstructured | JSONObject,
+        changed: Unstructured | JSONObject,
+        *,
+        optimistic_lock: bool = False,
+        subresource: StatusSubresource | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> Unstructured: ...
+    async def patch_from(
+        self,
+        base: AnyResource | Unstructured | JSONObject,
+        changed: AnyResource | Unstructured | JSONObject,
+        *,
+        optimistic_lock: bool = False,
+        subresource: StatusSubresource | None = None,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
+    ) -> AnyResource | Unstructured:
+        """Send the difference of two states of an object as a merge patch; nothing if they mean the same.
+
+        Returns the object as stored, or `changed` if there was nothing to send. A cancelled call may have patched it.
+
+        Args:
+            base: the object as it was read.
+            changed: a copy of it with changes.
+            optimistic_lock: require that the version of `base` is still stored. Without it, the changed members are
+                set whatever else happened; lists are replaced whole.
+            subresource: ``"status"`` sends only the difference of the status. None sends everything else, and the
+                status of a kind without that subresource.
+
+        Raises:
+            ValueError: these are two objects; or `optimistic_lock` is True and `base` has no version.
+            Conflict: with `optimistic_lock`, the object has changed.
+            NotFound: the object does not exist.
+            Invalid: the result failed validation.
+            OutcomeUnknown: there was no answer. Never retried.
+        """
+        return await _patch.patch_from(
+            self.session,
+            base,
+            changed,
+            optimistic_lock=optimistic_lock,
+            subresource=subresource,
+            dry_run=dry_run,
+            field_manager=field_manager,
+            field_validation=field_validation,
+        )
+
+    @overload
+    async def apply(self, obj: R, **options: Unpack[ApplyOptions]) -> R: ...
+    @overload
+    async def apply(self, obj: ObjectLike, **options: Unpack[ApplyOptions]) -> Unstructured: ...
+    async def apply(
+        self,
+        obj: AnyResource | ObjectLike,
+        *,
+        owner: AnyResource | ObjectLike | None = None,
+        field_manager: str | None = None,
+        force: bool = True,
+        subresource: StatusSubresource | None = None,
+        resource_version: str | None = None,
+        dry_run: bool = False,
+    ) -> AnyResource | Unstructured:
+        """Apply an object (server-side apply), creating it if needed, and return it as stored.
+
+        Fields that this field manager applied before and does not specify now are removed. Fields of other managers
+        stay. Metadata that only the server writes (resourceVersion, uid, managedFields …) is left out, so an object
+        can be applied as it was read. A cancelled call may have applied it.
+
+        Args:
+            obj: all the fields that this manager wants to own.
+            owner: an object as read from the server. It becomes the controller of `obj`, which is deleted with it.
+            force: take over fields that other managers own. True by default; False raises `FieldManagerConflict`.
+            subresource: ``"status"`` applies only the status.
+
+        Raises:
+            FieldManagerConflict: `force` is False and another manager owns a field.
+            AlreadyOwned: `obj` has another controller than `owner`.
+            ValueError: `owner` was never stored, or cannot own `obj`.
+            Invalid: the result failed validation.
+            OutcomeUnknown: there was no answer. Never retried.
+        """
+        return await _patch.apply(
+            self.session,
+            obj,
+            owner=owner,
+            field_manager=field_manager,
+            force=force,
+            subresource=subresource,
+            resource_version=resource_version,
+            dry_run=dry_run,
+        )
+
+    @overload
+    async def create_or_update(self, obj: R, mutate: Callable[[R], object]) -> tuple[R, Written]: ...
+    @overload
+    async def create_or_update(
+        self, obj: Unstructured | JSONObject, mutate: Callable[[Unstructured], object]
+    ) -> tuple[Unstructured, Written]: ...
+    async def create_or_update(
+        self, obj: AnyResource | Unstructured | JSONObject, mutate: Callable[[Any], object]
+    ) -> tuple[AnyResource | Unstructured, Written]:
+        """Let `mutate` change the object of this name, or `obj` if it does not exist, and write it if it differs.
+
+        Reads with `get`, and so from a cache if there is one. The update replaces the whole object except its status,
+        and requires the version that was read. Documents are compared by meaning. Defaults that the server filled in
+        for this client are not a difference, and a write that changed nothing is ``"unchanged"`` too. A cancelled call
+        may have written.
+
+        Args:
+            obj: identifies the object, and is what is created.
+            mutate: sets the desired state in place. It may be called with an object that already has it. Its changes to
+                a status with a subresource are not written; `create_or_patch` and the `StatusBatcher` write them.
+
+        Returns:
+            The object as stored, and what was done: ``"created"``, ``"updated"`` or ``"unchanged"``.
+
+        Raises:
+            Conflict: the object was changed since it was read: reconcile again.
+            AlreadyExists: the object was created since it was looked up: reconcile again.
+            ValueError: `mutate` changed name or namespace.
+        """
+        return await Ensure(self.session, self.get).create_or_update(obj, mutate)
+
+    @overload
+    async def create_or_patch(self, obj: R, mutate: Callable[[R], object]) -> tuple[R, Written]: ...
+    @overload
+    async def create_or_patch(
+        self, obj: Unstructured | JSONObject, mutate: Callable[[Unstructured], object]
+    ) -> tuple[Unstructured, Written]: ...
+    async def create_or_patch(
+        self, obj: AnyResource | Unstructured | JSONObject, mutate: Callable[[Any], object]
+    ) -> tuple[AnyResource | Unstructured, Written]:
+        """Do the same as `create_or_update`, but send only the difference, as a merge patch.
+
+        A status with a subresource is patched separately if it differs, also after a creation. The result is then
+        ``"updatedStatus"`` or ``"updatedStatusOnly"``. A cancelled call may have written, possibly only one of the two.
+        """
+        return await Ensure(self.session, self.get).create_or_patch(obj, mutate)
+
+    @overload
+    async def delete(
+        self,
+        kind_or_obj: type[R] | R,
+        name: str | None = None,
+        namespace: str | None = None,
+        **options: Unpack[DeleteOptions],
+    ) -> R | None: ...
+    @overload
+    async def delete(
+        self,
+        kind_or_obj: str | GroupVersionKind | ObjectLike,
+        name: str | None = None,
+        namespace: str | None = None,
+        **options: Unpack[DeleteOptions],
+    ) -> Unstructured | None: ...
+    async def delete(
+        self,
+        kind_or_obj: KindLike | AnyResource | ObjectLike,
+        name: str | None = None,
+        namespace: str | None = None,
+        *,
+        propagation: Propagation | None = None,
+        grace_period: int | None = None,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        dry_run: bool = False,
+    ) -> AnyResource | Unstructured | None:
+        """Delete an object. A cancelled call may have deleted it.
+
+        Returns the object if the server's answer contains it, as it does while finalizers hold the object, else None.
+        A deletion with a uid is retried if its outcome is unknown.
+
+        Args:
+            kind_or_obj: the kind, with `name` and `namespace`; or the object as it was read, with its uid.
+            propagation: what happens to its dependents: ``"Background"``, ``"Foreground"``, ``"Orphan"``; None for the
+                kind's default.
+            grace_period: seconds; None for the kind's default, 0 for at once.
+            uid: the server refuses the deletion with `Conflict` unless the object has this uid.
+
+        Raises:
+            NotFound: the object does not exist.
+            Conflict: the object has another uid or version.
+        """
+        return await _write.delete(
+            self.session,
+            kind_or_obj,
+            name,
+            namespace,
+            propagation=propagation,
+            grace_period=grace_period,
+            uid=uid,
+            resource_version=resource_version,
+            dry_run=dry_run,
+        )
+
+    async def delete_all_of(
+        self,
+        kind: KindLike,
+        namespace: str | None = None,
+        *,
+        label_selector: Selector | None = None,
+        field_selector: Selector | None = None,
+        propagation: Propagation | None = None,
+        grace_period: int | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        """Delete the selected objects of a kind in a namespace. A cancelled call may have deleted some of them.
+
+        Never retried if the outcome is unknown. `propagation` and `grace_period` are those of `delete`.
+
+        Raises:
+            ValueError: the kind is namespaced and no namespace is given; the API has no such deletion.
+        """
+        await _write.delete_all_of(
+            self.session,
+            kind,
+            namespace,
+            label_selector=label_selector,
+            field_selector=field_selector,
+            propagation=propagation,
+            grace_period=grace_period,
+            dry_run=dry_run,
+        )
+
+    # Subresources with a kind of their own. `patch` serves them too, and `update` and `apply` serve the status.
+
+    async def get_subresource(
+        self, kind: KindLike, name: str, namespace: str | None = None, *, subresource: str
+    ) -> Unstructured:
+        """Read a subresource, such as ``"scale"``. Cancellation has no effect on the server.
+
+        Raises:
+            NotFound: the object does not exist, or has no such subresource.
+        """
+        return Unstructured(await self.session.get(kind, name, namespace, subresource))
+
+    async def create_subresource(
+        self,
+        kind: KindLike,
+        name: str,
+        namespace: str | None = None,
+        *,
+        subresource: str,
+        body: _write.Body,
+        **options: Unpack[WriteOptions],
+    ) -> Unstructured:
+        """POST to a subresource: ``"eviction"``, ``"token"``, ``"binding"``. A cancelled call may have done it.
+
+        Args:
+            kind: the kind of the object, not of the body.
+            body: an Eviction, a TokenRequest, a Binding.
+
+        Raises:
+            TooManyRequests: a disruption budget forbids the eviction (not retried), or the server is overloaded.
+            NotFound: the object or the subresource does not exist.
+            OutcomeUnknown: there was no answer. Never retried.
+        """
+        return await _write.write_subresource(
+            self.session, "create", kind, name, namespace, subresource=subresource, body=body, **options
+        )
+
+    async def update_subresource(
+        self,
+        kind: KindLike,
+        name: str,
+        namespace: str | None = None,
+        *,
+        subresource: str,
+        body: _write.Body,
+        **options: Unpack[WriteOptions],
+    ) -> Unstructured:
+        """PUT to a subresource, such as ``"scale"`` or ``"approval"``. A cancelled call may have done it.
+
+        Args:
+            kind: the kind of the object, not of the body.
+            body: a Scale; for ``"approval"`` the whole object. The server requires the resourceVersion in it, if any.
+
+        Raises:
+            Conflict: the resourceVersion in the body is not the stored one.
+            NotFound: the object or the subresource does not exist.
+            OutcomeUnknown: there was no answer. Never retried.
+        """
+        return await _write.write_subresource(
+            self.session, "update", kind, name, namespace, subresource=subresource, body=body, **options
+        )
+
+    async def apply_subresource(
+        self,
+        kind: KindLike,
+        name: str,
+        namespace: str | None = None,
+        *,
+        subresource: str,
+        body: _write.Body,
+        force: bool = True,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+    ) -> Unstructured:
+        """Apply to a subresource with a kind of its own, such as ``"scale"``. A cancelled call may have done it.
+
+        Args:
+            kind: the kind of the object, not of the body.
+            subresource: its name in the path. For ``"status"`` there is `apply`.
+            body: the fields that this manager wants to own, with apiVersion and kind.
+            force: take over fields that other managers own. True by default; False raises `FieldManagerConflict`.
+
+        Raises:
+            FieldManagerConflict: `force` is False and another manager owns a field.
+            NotFound: the object or the subresource does not exist.
+            OutcomeUnknown: there was no answer. Never retried.
+        """
+        return await _write.write_subresource(
+            self.session,
+            "apply",
+            kind,
+            name,
+            namespace,
+            subresource=subresource,
+            body=body,
+            force=force,
+            dry_run=dry_run,
+            field_manager=field_manager,
+        )
+
+    # Everything else.
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request once, as it is, and return the answer, whatever its status.
+
+        For paths that no verb serves. User-Agent and Accept are added if they are missing. A cancelled call may have
+        been executed.
+
+        Raises:
+            NotSent: the connection could not be made.
+            OutcomeUnknown: the request may have reached the server, but there was no answer.
+        """
+        return await self.session.connection.send(request)
+
+    async def resource_type(self, kind: KindLike) -> ResourceType:
+        """Return how a kind is served: by its class, else by discovery, with one request per group and version.
+
+        Cancellation leaves what was known before.
+
+        Raises:
+            NotServed: the server does not serve the kind.
+            ValueError: the text is not a valid kind.
+        """
+        return await self.session.resource_type(kind)
+
+    def status_writer(
+        self, obj_or_kind: KindLike | AnyResource | ObjectLike, name: str | None = None, namespace: str | None = None
+    ) -> ClientStatusWriter:
+        """Return the reader and writer of one object's status that a `StatusBatcher` uses.
+
+        Args:
+            obj_or_kind: the object, or its kind with `name` and `namespace`.
+
+        Raises:
+            ValueError: a kind was given without a name.
+        """
+        kind, key = split_kind_or_key(obj_or_kind)
+        request = key or Request(name or "", namespace)
+        if not request.name:
+            raise ValueError(f"{obj_or_kind!r} is a kind: give the object's name too")
+        return ClientStatusWriter(self.session, kind, request)
+
+    @property
+    def field_manager(self) -> str:
+        """The name that writes are recorded under in ``metadata.managedFields``.
+
+        The default is the program's name and, inside a reconcile, also the controller's.
+        """
+        return self.session.field_manager()
+
+    @property
+    def clock_offset(self) -> timedelta:
+        """How far the API server's clock is ahead of this machine's; zero until an answer contradicts that.
+
+        Estimated from the ``Date`` of answers, with an error of at most one second and the time of one request. Add it
+        to the wall time for stamps that other machines act on.
+        """
+        return self.session.connection.server_clock.offset
+
+    def statistics(self) -> ClientStatistics:
+        """Return the counters of this client and of all that share its connection."""
+        return self.session.connection.statistics()
 
 
 def _check(transport: Transport) -> None:
     if not hasattr(transport, "send"):
         raise TypeError(
-            f"{type(transport).__name__} is no transport, it has no 'send': give an APIServer or a "
-            "KubernetesAsyncioTransport(api_client), or make the client with Client.from_config()"
+            f"{type(transport).__name__} is not a transport, it has no 'send': pass an APIServer or a "
+            "KubernetesAsyncioTransport(api_client), or use Client.from_config()"
         )

@@ -153,22 +153,7 @@ class Controller:
         )
         self._informers = self._make_informers(cache, options, checked, clock)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
-        self._state = WorkerState(
-            name=self._name,
-            gvk=gvk_from(checked.kind),
-            queue=self._queue,
-            tracker=self._tracker,
-            unsaved=self._unsaved,
-            stored=self._informers.stored,
-            storm=StormAlarm(clock=clock),
-            metrics=self._metrics,
-            clock=clock,
-            timeout=options.timeout,
-            counters=WorkerCounters(),
-            deadlines={},
-            status_metrics=status_metrics,
-            matches=self._shard_filter.matches,
-        )
+        self._state = self._make_state(options, checked, clock, status_metrics)
         self._pool = WorkerPool(self._name, self._queue)
         self._recorder = EventRecorder(client.live, source=self._name, clock=clock) if events is None else None
         self._binding = Binding(
@@ -198,7 +183,7 @@ class Controller:
     @property
     def field_manager(self) -> str:
         """Return the field manager of its reconciles' writes, unless a call or a client names another."""
-        return self._binding.client.field_manager_of(self._name)
+        return self._binding.client.session.field_manager(self._name)
 
     @property
     def reconciler(self) -> Reconciler:
@@ -378,6 +363,26 @@ class Controller:
             sharded=self._shard_filter.sharded,
             debounce=options.debounce,
             warn=self._warn,
+        )
+
+    def _make_state(
+        self, options: ControllerOptions, checked: CheckedOptions, clock: Clock, status_metrics: StatusMetrics | None
+    ) -> WorkerState:
+        return WorkerState(
+            name=self._name,
+            gvk=gvk_from(checked.kind),
+            queue=self._queue,
+            tracker=self._tracker,
+            unsaved=self._unsaved,
+            stored=self._informers.stored,
+            storm=StormAlarm(clock=clock),
+            metrics=self._metrics,
+            clock=clock,
+            timeout=options.timeout,
+            counters=WorkerCounters(),
+            deadlines={},
+            status_metrics=status_metrics,
+            matches=self._shard_filter.matches,
         )
 
     def _with_permission_check(self, client: CachedClient, cache: Cache) -> CachedClient:

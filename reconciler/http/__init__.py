@@ -1,10 +1,9 @@
-"""Describe one HTTP exchange without saying how it travels.
+"""One HTTP exchange, whatever carries it.
 
-`HTTPRequest` goes in, `HTTPResponse` comes out of a `Transport`. The client speaks to anything with ``send``: the
-embedded API server in this process, or a session of sockets.
+A `Transport` takes an `HTTPRequest` and returns an `HTTPResponse`. The client uses anything with ``send``: the embedded
+API server in the same process, or connections over sockets.
 """
 
-from reconciler.http.exchange import HTTPRequest, HTTPResponse, Transport, parse_retry_after
-from reconciler.http.lines import LineSplitter
+from reconciler.http.exchange import HTTPRequest, HTTPResponse, LineSplitter, Transport, parse_retry_after
 
 __all__ = ["HTTPRequest", "HTTPResponse", "LineSplitter", "Transport", "parse_retry_after"]

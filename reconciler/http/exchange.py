@@ -1,4 +1,4 @@
-"""Hold the request, the response and the protocol between them."""
+"""An HTTP exchange: the request, the response, and the protocol of what carries them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import urlencode
 
-__all__ = ["HTTPRequest", "HTTPResponse", "Transport", "parse_retry_after"]
+from reconciler.errors import InvalidResponse
 
+__all__ = ["MAX_LINE", "HTTPRequest", "HTTPResponse", "LineSplitter", "Transport", "parse_retry_after"]
+
+MAX_LINE = 2**25
+"""The longest line of a stream: 32 MiB, twenty times the largest object that etcd accepts by default (1.5 MiB)."""
 
 _encoded = functools.lru_cache(maxsize=64)(urlencode)
 """Most requests of a program have one of a few queries."""
@@ -18,7 +22,7 @@ _encoded = functools.lru_cache(maxsize=64)(urlencode)
 
 @dataclass(frozen=True, slots=True)
 class HTTPRequest:
-    """Hold one request to an API server.
+    """A request to an API server.
 
     Attributes:
         method: ``"GET"``, ``"POST"``, ``"PUT"``, ``"PATCH"`` or ``"DELETE"``.
@@ -26,9 +30,9 @@ class HTTPRequest:
         query: decoded pairs, in order.
         headers: names in lower case.
         body: the whole body; empty for none.
-        stream: the caller wants the body in chunks as it comes (watch).
-        timeout: seconds for the whole exchange, or for a stream until its headers have come. None waits for ever.
-        urgent: does not wait for other requests to end, as the renewal of a lease must not.
+        stream: whether the caller wants the body in chunks, as it arrives (watch).
+        timeout: seconds for the whole exchange; for a stream, until its headers have arrived. None waits indefinitely.
+        urgent: does not wait for other requests to end; for the renewal of a lease.
     """
 
     method: str
@@ -42,21 +46,26 @@ class HTTPRequest:
 
     @property
     def target(self) -> str:
-        """Return path and query as they stand in the request line."""
+        """Path and query, as they are written in the request line."""
         return f"{self.path}?{_encoded(tuple(map(tuple, self.query)))}" if self.query else self.path
+
+    @property
+    def label(self) -> str:
+        """Method and path: the subject of error messages."""
+        return f"{self.method} {self.path}"
 
 
 @dataclass(slots=True)
 class HTTPResponse:
-    """Hold one answer.
+    """An answer of an API server.
 
     Attributes:
         status: the status code.
         headers: names in lower case.
-        body: the whole body; empty when `chunks` is given.
-        chunks: for a streaming request answered with success, the body as it comes. Chunks split anywhere.
-        warnings: every ``Warning`` header, since a mapping keeps one value a name.
-        on_close: what `close` has to await, given by the transport.
+        body: the whole body; empty if `chunks` is given.
+        chunks: for a successful answer to a streaming request, the body as it arrives, split anywhere.
+        warnings: all ``Warning`` headers; `headers` has one value for each name.
+        on_close: awaited by `close`; set by the transport.
     """
 
     status: int
@@ -67,7 +76,7 @@ class HTTPResponse:
     on_close: Callable[[], Awaitable[None]] | None = None
 
     async def close(self) -> None:
-        """Release the connection of a stream; harmless when there is none or it is closed already.
+        """Release the connection of a stream; harmless if there is none or it was closed before.
 
         Cancellation leaves the connection to the transport, which drops it.
         """
@@ -76,11 +85,59 @@ class HTTPResponse:
             await on_close()
 
 
+class Transport(Protocol):
+    """The way of requests to one API server."""
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request once and return its answer, whatever its status.
+
+        A transport never retries. A cancelled call may have been executed.
+
+        Raises:
+            NotSent: the connection could not be made.
+            OutcomeUnknown: the request may have reached the server, but there was no answer.
+        """
+        ...
+
+
+class LineSplitter:
+    """The lines in the chunks of a stream, up to `MAX_LINE` bytes each. A byte is copied a bounded number of times."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take the next chunk and return the lines that it completes, without the empty ones.
+
+        Raises:
+            InvalidResponse: a line is too long.
+        """
+        if b"\n" not in chunk:
+            self._parts.append(chunk)
+            self._size += len(chunk)
+            self._check(self._size)
+            return []
+        first, *lines = chunk.split(b"\n")
+        self._check(self._size + len(first))
+        lines.insert(0, b"".join([*self._parts, first]))
+        self._parts = [lines.pop()]
+        self._size = len(self._parts[0])
+        return [line for line in lines if line]
+
+    def _check(self, size: int) -> None:
+        if size > MAX_LINE:
+            raise InvalidResponse(
+                f"an event of the watch is longer than {MAX_LINE // 2**20} MiB, which no API server sends: check the "
+                "proxies between the server and this client"
+            )
+
+
 def parse_retry_after(header: str, now: datetime) -> float | None:
     """Return the seconds that a Retry-After header asks to wait; None if it is empty or invalid.
 
     Args:
-        header: the value: a number of seconds, or a date, which asks for none when it is over.
+        header: the value: a number of seconds, or a date. A date in the past is 0 seconds.
         now: the wall time.
     """
     header = header.strip()
@@ -88,25 +145,10 @@ def parse_retry_after(header: str, now: datetime) -> float | None:
         return float(header)
     if not header:
         return None
-    from email.utils import parsedate_to_datetime  # a dozen modules, for what is rarely sent
+    from email.utils import parsedate_to_datetime  # a dozen modules, for a rare header
 
     try:
         moment = parsedate_to_datetime(header)
         return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-
-
-class Transport(Protocol):
-    """Carry requests to one API server."""
-
-    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Send a request once and return its answer, whatever its status.
-
-        Never repeats a request by itself. A cancelled call may have been executed.
-
-        Raises:
-            NotSent: the connection could not be made.
-            OutcomeUnknown: the request may have reached the server, but no answer came.
-        """
-        ...

@@ -9,7 +9,7 @@ from reconciler.meta.documents import is_object
 from reconciler.meta.reference import GroupVersionKind, Request, path_segment
 
 if TYPE_CHECKING:
-    from reconciler.wire import JSONObject
+    from reconciler.wire import JSONObject, OwnerReferenceObject
 
 __all__ = [
     "AlreadyOwned",
@@ -76,7 +76,7 @@ class AlreadyOwned(ValueError):
     """The object has another controller."""
 
 
-def owner_reference(owner: Mapping[str, Any], *, controller: bool = True) -> JSONObject:
+def owner_reference(owner: Mapping[str, Any], *, controller: bool = True) -> OwnerReferenceObject:
     """Return the reference to add to an object that `owner` owns.
 
     Raises:
@@ -87,7 +87,7 @@ def owner_reference(owner: Mapping[str, Any], *, controller: bool = True) -> JSO
     if not name or not uid:
         raise ValueError(f"{gvk.kind} {name!r} has no uid: only an object read from the server can own another")
     path_segment(name, "owner's name")
-    reference: JSONObject = {"apiVersion": gvk.api_version, "kind": gvk.kind, "name": name, "uid": uid}
+    reference: OwnerReferenceObject = {"apiVersion": gvk.api_version, "kind": gvk.kind, "name": name, "uid": uid}
     if controller:
         reference |= {"controller": True, "blockOwnerDeletion": True}
     return reference

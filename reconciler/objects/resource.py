@@ -193,7 +193,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         read = (self._document or {}).get(part)
         if any(path.partition(".")[0].partition("[")[0] == part for path, _ in self.problems):
             return copy_json(read)
-        return _apply_changes(read, getattr(self, part), model, exclude_defaults=exclude_defaults)
+        return _updated_document(read, getattr(self, part), model, exclude_defaults=exclude_defaults)
 
     @classmethod
     def crd(cls) -> JSONObject:
@@ -286,13 +286,13 @@ def _dump(model: BaseModel, *, exclude_defaults: bool = False) -> JSONObject:
     return model.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=exclude_defaults)
 
 
-def _apply_changes(
+def _updated_document(
     document: Mapping[str, Any] | None, model: BaseModel, model_type: type[BaseModel], *, exclude_defaults: bool = False
 ) -> JSONObject:
     # The document is parsed again here, so that reading an object, which is far more frequent, costs no second dump.
     document = document or {}
     before = _dump(model_type.model_validate(document), exclude_defaults=exclude_defaults)
-    result: JSONObject = overlay(document, before, _dump(model, exclude_defaults=exclude_defaults))
+    result: JSONObject = merge_changes(document, before, _dump(model, exclude_defaults=exclude_defaults))
     return result
 
 
@@ -319,7 +319,7 @@ def _check_part(obj: AnyResource, part: str, value: object, model: type[BaseMode
         )
 
 
-def overlay(document: Any, before: Any, after: Any) -> Any:
+def merge_changes(document: Any, before: Any, after: Any) -> Any:
     """Return a copy of `document` with the changes from `before` to `after`.
 
     What did not change keeps its form in the document: a number stays as it was written, an omitted default stays
@@ -335,21 +335,21 @@ def overlay(document: Any, before: Any, after: Any) -> Any:
     if equal(before, after):
         return copy_json(document)
     if isinstance(after, Mapping) and isinstance(before, Mapping) and isinstance(document, Mapping):
-        return _overlay_object(document, before, after)
+        return _merge_object(document, before, after)
     if isinstance(after, list) and isinstance(before, list) and isinstance(document, list):
-        return _overlay_list(document, before, after)
+        return _merge_list(document, before, after)
     return copy_json(after)
 
 
-def _overlay_object(document: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> JSONObject:
+def _merge_object(document: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> JSONObject:
     result = {key: copy_json(value) for key, value in document.items() if key in after or key not in before}
     for key, value in after.items():
         if not equal(before.get(key), value):
-            result[key] = overlay(document.get(key), before.get(key), value)
+            result[key] = merge_changes(document.get(key), before.get(key), value)
     return result
 
 
-def _overlay_list(document: list[Any], before: list[Any], after: list[Any]) -> list[Any]:
+def _merge_list(document: list[Any], before: list[Any], after: list[Any]) -> list[Any]:
     if len(document) != len(before):
         return [copy_json(item) for item in after]
     origin = _origins(before, after)
@@ -360,7 +360,7 @@ def _overlay_list(document: list[Any], before: list[Any], after: list[Any]) -> l
         if index is not None:
             result.append(copy_json(document[index]))
         elif in_place:
-            result.append(overlay(document[position], before[position], item))
+            result.append(merge_changes(document[position], before[position], item))
         else:
             result.append(copy_json(item))
     return result

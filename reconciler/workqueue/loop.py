@@ -1,10 +1,9 @@
-"""What connects a queue to its event loop: waiting tasks, one timer, and adds from other threads."""
+"""What connects a queue to its event loop: waiting tasks, and adds from other threads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -12,10 +11,7 @@ from typing import Generic
 
 from reconciler.workqueue.entry import K
 
-__all__ = ["Alarm", "Inbox", "Waiters"]
-
-_LONGEST_SLEEP = 86_400.0
-"""The longest time in seconds for which the loop's timer is set, since some loops have a limit."""
+__all__ = ["Inbox", "Waiters"]
 
 
 class Waiters:
@@ -59,51 +55,6 @@ class Waiters:
     def clear(self) -> None:
         """Drop tasks of an event loop that has ended."""
         self._futures.clear()
-
-
-class Alarm:
-    """The one timer that a queue has in its event loop.
-
-    Args:
-        now: returns monotonic time.
-        ring: called when the time has come, or after a day; it sets the alarm again.
-
-    Attributes:
-        at: the monotonic second that it is set for; infinite while it is not set.
-    """
-
-    __slots__ = ("_handle", "_now", "_ring", "at")
-
-    def __init__(self, now: Callable[[], float], ring: Callable[[], None]) -> None:
-        self._now = now
-        self._ring = ring
-        self._handle: asyncio.TimerHandle | None = None
-        self.at = math.inf
-
-    def set(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the alarm, unless it is set for an earlier time.
-
-        Args:
-            due: monotonic second.
-            loop: the queue's event loop, in whose thread this is called.
-        """
-        if due >= self.at:
-            return
-        self.cancel()
-        self.at = due
-        self._handle = loop.call_at(loop.time() + min(max(0.0, due - self._now()), _LONGEST_SLEEP), self._call)
-
-    def cancel(self) -> None:
-        """Cancel the alarm."""
-        if self._handle is not None:
-            self._handle.cancel()
-        self._handle = None
-        self.at = math.inf
-
-    def _call(self) -> None:
-        self._handle = None
-        self.at = math.inf
-        self._ring()
 
 
 class Inbox(Generic[K]):

@@ -18,11 +18,11 @@ from typing import Generic
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
 from reconciler.workqueue.entry import Entry, K, named, with_reason, without_reason
-from reconciler.workqueue.loop import Alarm, Inbox, Waiters
+from reconciler.workqueue.loop import Inbox, Waiters
 from reconciler.workqueue.rate_limiters import ExponentialBackoff, RateLimiter, when_duplicate
 from reconciler.workqueue.ready import FairOrder, ReadyOrder
 from reconciler.workqueue.statistics import Explanation, InProgress, QueueMetrics, QueueStatistics, explain
-from reconciler.workqueue.timers import Timers
+from reconciler.workqueue.timers import Alarm, Timers
 
 __all__ = ["QueueShutDown", "WorkQueue"]
 
@@ -458,8 +458,7 @@ class WorkQueue(Generic[K]):
 
     def _wrong_thread(self) -> RuntimeError:
         return RuntimeError(
-            f"work queue {self._name!r} belongs to the event loop of another thread: only add and add_threadsafe "
-            "may be called here"
+            f"work queue {self._name!r} belongs to another thread's event loop: use add_threadsafe here"
         )
 
     def _bind(self) -> None:

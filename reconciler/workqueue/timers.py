@@ -1,15 +1,22 @@
-"""The timers of waiting entries: a heap with lazy deletion, bounded by the number of valid timers."""
+"""The timers of waiting entries: a heap with lazy deletion, and one alarm in the event loop for the earliest one."""
 
 from __future__ import annotations
 
+import asyncio
+import math
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Generic
 
 from reconciler.workqueue.entry import Entry, K
 
-__all__ = ["Timers"]
+__all__ = ["Alarm", "Timers"]
 
 _SLACK = 64
+"""Stale items that the heap may have beyond the number of valid ones."""
+
+_LONGEST_SLEEP = 86_400.0
+"""The longest time in seconds for which the loop's timer is set, since some loops have a limit."""
 
 
 class Timers(Generic[K]):
@@ -73,3 +80,48 @@ class Timers(Generic[K]):
         elif len(heap) > 2 * self._live + _SLACK:
             heap[:] = [item for item in heap if item[2].timer == item[1]]
             heapify(heap)
+
+
+class Alarm:
+    """The one timer that a queue has in its event loop.
+
+    Args:
+        now: returns monotonic time.
+        ring: called when the time has come, or after a day; it sets the alarm again.
+
+    Attributes:
+        at: the monotonic second that it is set for; infinite while it is not set.
+    """
+
+    __slots__ = ("_handle", "_now", "_ring", "at")
+
+    def __init__(self, now: Callable[[], float], ring: Callable[[], None]) -> None:
+        self._now = now
+        self._ring = ring
+        self._handle: asyncio.TimerHandle | None = None
+        self.at = math.inf
+
+    def set(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Set the alarm, unless it is set for an earlier time.
+
+        Args:
+            due: monotonic second.
+            loop: the queue's event loop, in whose thread this is called.
+        """
+        if due >= self.at:
+            return
+        self.cancel()
+        self.at = due
+        self._handle = loop.call_at(loop.time() + min(max(0.0, due - self._now()), _LONGEST_SLEEP), self._call)
+
+    def cancel(self) -> None:
+        """Cancel the alarm."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = None
+        self.at = math.inf
+
+    def _call(self) -> None:
+        self._handle = None
+        self.at = math.inf
+        self._ring()

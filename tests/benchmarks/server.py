@@ -44,7 +44,7 @@ class Server:
 
     async def writes(self, plural: str = "widgets") -> dict[str, int]:
         """Return how many writes of a kind the server has executed, by verb and subresource."""
-        answer = await self.client._connection.once(self.client._connection.request("GET", "/metrics"))
+        answer = await self.client.session.connection.once(self.client.session.connection.request("GET", "/metrics"))
         found: dict[str, int] = {}
         for labels, value in _COUNTED.findall(answer.body.decode()):
             named = dict(re.findall(r'(\w+)="([^"]*)"', labels))

@@ -190,7 +190,7 @@ async def _waits(target: Server, namespace: str, size: int, rate: float) -> list
     waits: dict[str, float] = {}
     complete = asyncio.Event()
     resource = await target.client.resource_type("bench.example.com/v1/Widget")
-    stream = await target.client.open_watch(resource, namespace)
+    stream = await target.client.session.open_watch(resource, namespace)
     assert stream.chunks is not None
     decoder = msgspec.json.Decoder(_Event)
 

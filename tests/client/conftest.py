@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from reconciler.client import Client
 from reconciler.client.config import configuration as _configuration
 from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.meta import Request, ResourceType
 
 APIS = {
     "/api/v1": [
@@ -30,7 +32,7 @@ APIS = {
 
 
 class Script:
-    """Answer discovery from a table, and everything else with the next step of a script."""
+    """A transport that answers discovery from a table, and everything else with the next step of a script."""
 
     def __init__(self) -> None:
         self.steps: deque[HTTPResponse | Exception] = deque()
@@ -100,6 +102,37 @@ class Script:
     @property
     def query(self) -> dict[str, str]:
         return dict(self.last.query)
+
+
+class Observer:
+    """A write observer that remembers its notifications."""
+
+    def __init__(self) -> None:
+        self.writes: list[tuple[str, Request, bytes]] = []
+        self.doubts: list[Request] = []
+        self.doubts_of_all: list[str | None] = []
+
+    def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
+        self.writes.append((verb, request, answer))
+
+    def invalidate(self, resource: ResourceType, request: Request) -> None:
+        self.doubts.append(request)
+
+    def invalidate_all(self, resource: ResourceType, namespace: str | None) -> None:
+        self.doubts_of_all.append(namespace)
+
+    @property
+    def notified(self) -> bool:
+        return bool(self.writes or self.doubts or self.doubts_of_all)
+
+    def of(self, client: Client) -> Client:
+        """Return a client whose writes this observes."""
+        return Client.over(client.session.observed_by(self))
+
+
+@pytest.fixture
+def observer() -> Observer:
+    return Observer()
 
 
 @pytest.fixture

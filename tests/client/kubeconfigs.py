@@ -1,4 +1,4 @@
-"""Kubeconfigs and service accounts for tests, and what opening a client of them says."""
+"""Kubeconfigs and service accounts for tests, and the errors of opening a client with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams, requests and urgent requests have connections of their own: none of them starves another."""
+"""Streams, requests and urgent requests have separate connections: none starves another."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from reconciler import Client, Manager, Model, Request, Resource
 from reconciler.cache import Cache
 from reconciler.client import KubernetesAsyncioTransport
-from reconciler.client.config.settings import OwnSettings
-from reconciler.client.transport.transport import DirectTransport
+from reconciler.client.config.settings import ClusterSettings
+from reconciler.client.transport.transport import HTTPTransport
 from reconciler.controller import Reconciler
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -34,7 +34,7 @@ class Thing(Resource[Model], group="example.com", version="v1"):
 
 
 async def answer(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
-    """Keep watches open, let slow requests wait for ever, and answer all others."""
+    """Keep watches open, let slow requests wait forever, and answer all others."""
     if "/watch" in start:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         await asyncio.Event().wait()
@@ -44,11 +44,11 @@ async def answer(server: Server, start: str, body: bytes, writer: asyncio.Stream
 
 
 @contextlib.asynccontextmanager
-async def direct(port: int, *, requests: int = 256, **options: Any) -> AsyncIterator[DirectTransport]:
-    own = OwnSettings()
+async def direct(port: int, *, requests: int = 256, **options: Any) -> AsyncIterator[HTTPTransport]:
+    own = ClusterSettings()
     own.host = f"http://127.0.0.1:{port}"
     own.connection_pool_maxsize = requests
-    async with DirectTransport(own, **options) as transport:
+    async with HTTPTransport(own, **options) as transport:
         yield transport
 
 
@@ -65,7 +65,7 @@ async def opened(transport: Any, number: int) -> list[HTTPResponse]:
     return await asyncio.gather(*(transport.send(WATCH) for _ in range(number)))
 
 
-async def test_watches_of_300_namespaces_leave_requests_alone() -> None:
+async def test_watches_of_300_namespaces_do_not_delay_requests() -> None:
     async with serving(answer) as server, direct(server.port) as transport:
         streams = await opened(transport, 300)
         answers = await asyncio.gather(*(transport.send(READ) for _ in range(300)))
@@ -109,7 +109,7 @@ async def test_one_watch_too_many_is_refused_at_once_and_a_closed_one_makes_room
         (borrowed, {"connections": 16}),
     ],
 )
-async def test_urgent_requests_wait_for_nobody(transport_to: Any, options: dict[str, int]) -> None:
+async def test_urgent_requests_do_not_wait_for_others(transport_to: Any, options: dict[str, int]) -> None:
     async with serving(answer) as server, transport_to(server.port, **options) as transport:
         streams = await opened(transport, 4)
         slow = [asyncio.create_task(transport.send(HTTPRequest("GET", "/slow"))) for _ in range(30)]
@@ -125,7 +125,7 @@ async def test_urgent_requests_wait_for_nobody(transport_to: Any, options: dict[
             await stream.close()
 
 
-async def test_a_slot_is_handed_on_in_order_when_those_before_are_cancelled() -> None:
+async def test_slots_are_passed_on_in_order_when_earlier_waiters_are_cancelled() -> None:
     order: list[str] = []
 
     async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -168,16 +168,16 @@ class Gate:
 
 @pytest.mark.parametrize("ending", ["cancelled", "refused by TLS", "times out"])
 @pytest.mark.parametrize("waiters", [1, 3])
-async def test_a_waiter_gets_the_slot_of_an_open_that_ends_badly(ending: str, waiters: int) -> None:
+async def test_a_waiter_gets_the_slot_of_a_failed_open(ending: str, waiters: int) -> None:
     gate = Gate()
     authority = trustme.CA()
     with authority.cert_pem.tempfile() as ca:
-        own = OwnSettings()
+        own = ClusterSettings()
         own.ssl_ca_cert = ca
         own.connection_pool_maxsize = 1
         async with await asyncio.start_server(gate, "127.0.0.1", 0) as listener:
             own.host = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-            async with DirectTransport(own) as transport:
+            async with HTTPTransport(own) as transport:
                 timeout = 0.2 if ending == "times out" else 20
                 requests = [HTTPRequest("GET", "/x", timeout=timeout if n == 0 else 20) for n in range(1 + waiters)]
                 tasks = [asyncio.create_task(transport.send(request)) for request in requests]
@@ -198,7 +198,7 @@ async def test_a_waiter_gets_the_slot_of_an_open_that_ends_badly(ending: str, wa
             await asyncio.gather(*gate.tasks)
 
 
-async def test_a_refused_connection_hands_its_slot_on() -> None:
+async def test_a_refused_connection_releases_its_slot() -> None:
     async with serving(answer) as server:
         port = server.port
     async with direct(port, requests=1) as transport:
@@ -207,7 +207,7 @@ async def test_a_refused_connection_hands_its_slot_on() -> None:
         assert not any("timed out" in str(one) for one in answers)
 
 
-async def test_a_server_that_closes_gives_the_slot_back() -> None:
+async def test_a_connection_closed_by_the_server_releases_its_slot() -> None:
     async def close(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
@@ -219,7 +219,7 @@ async def test_a_server_that_closes_gives_the_slot_back() -> None:
                 await transport.send(request)
 
 
-async def test_closing_ends_whoever_waits() -> None:
+async def test_closing_fails_all_waiters() -> None:
     async with serving(answer) as server, direct(server.port, requests=1) as transport:
         tasks = [asyncio.create_task(transport.send(HTTPRequest("GET", "/slow", timeout=None))) for _ in range(4)]
         await server.asked.wait()
@@ -233,12 +233,12 @@ async def test_closing_ends_a_connection_that_is_being_made() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority = trustme.CA()
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    own = OwnSettings()
+    own = ClusterSettings()
     with authority.cert_pem.tempfile() as ca:
         own.ssl_ca_cert = ca
         async with serving(answer, context) as server:
             own.host = f"https://127.0.0.1:{server.port}"
-            async with DirectTransport(own) as transport:
+            async with HTTPTransport(own) as transport:
                 task = asyncio.create_task(transport.send(READ))
                 await asyncio.sleep(0)
                 await transport.close()
@@ -282,7 +282,7 @@ async def test_a_manager_whose_controllers_need_too_many_watches_does_not_start(
                     await manager.run()
 
 
-def test_a_limit_that_is_none() -> None:
+def test_an_invalid_limit_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="max_streams must be 1 or more, not 0"):
         Client.from_config(max_streams=0)
 
@@ -292,4 +292,4 @@ async def test_watches_take_three_quarters_of_an_api_clients_connections(connect
     configuration = Configuration(host="http://127.0.0.1:1")
     configuration.connection_pool_maxsize = connections
     async with ApiClient(configuration) as api:
-        assert Client(KubernetesAsyncioTransport(api)).max_streams == streams
+        assert Client(KubernetesAsyncioTransport(api)).session.max_streams == streams

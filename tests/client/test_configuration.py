@@ -1,4 +1,4 @@
-"""Where `Client.from_config` looks, what it loads, and what it says when something is wrong."""
+"""Where `Client.from_config` looks, what it loads, and its errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [
 
 async def host_of(client: Client) -> str:
     async with client:
-        return str(client._connection.transport._open.transport._host)  # type: ignore[attr-defined]
+        return str(client.session.connection.transport._open.transport._host)  # type: ignore[attr-defined]
 
 
 # where it looks
@@ -69,9 +69,9 @@ async def test_several_files_are_merged_and_the_first_wins(tmp_path: Path, monke
 # what it says
 
 
-async def test_nothing_found_says_where_it_looked() -> None:
+async def test_without_a_configuration_the_error_lists_the_places_searched() -> None:
     text = await problem()
-    assert "KUBECONFIG is not set, this is no pod, and" in text
+    assert "KUBECONFIG is not set, this is not a pod, and" in text
     assert ".kube/config does not exist: set KUBECONFIG, or give kubeconfig=" in text
 
 
@@ -86,11 +86,11 @@ async def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     ("content", "words"),
     [
         (f"a: [1,\ntoken: {SECRET}: {{", "is not valid YAML: look at line 2"),
-        ("", "holds no clusters"),
-        (f"- {SECRET}", "holds no clusters"),
+        ("", "has no clusters"),
+        (f"- {SECRET}", "has no clusters"),
         ("clusters: 3", "clusters must be a list of entries with names"),
         (f"users: [{{user: {SECRET}}}]", "users must be a list of entries with names"),
-        ("clusters: []", "names no current-context: give context=, it knows none"),
+        ("clusters: []", "has no current-context: give context=, its contexts are none"),
     ],
 )
 async def test_a_broken_file_is_named(tmp_path: Path, content: str, words: str) -> None:
@@ -107,12 +107,12 @@ async def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 async def test_contexts_that_cannot_be_used(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path / "config", current=None)
-    assert "names no current-context: give context=, it knows main" in await problem(kubeconfig=path)
-    assert "has no context 'nope': it knows main" in await problem(kubeconfig=path, context="nope")
+    assert "has no current-context: give context=, its contexts are main" in await problem(kubeconfig=path)
+    assert "has no context 'nope': its contexts are main" in await problem(kubeconfig=path, context="nope")
     change(path, "contexts", user="nobody")
-    assert "context 'main' names user 'nobody', which is not in it" in await problem(kubeconfig=path, context="main")
+    assert "context 'main' names user 'nobody', which does not exist" in await problem(kubeconfig=path, context="main")
     change(path, "contexts", cluster="")
-    assert "context 'main' names no cluster" in await problem(kubeconfig=path, context="main")
+    assert "context 'main' has no cluster" in await problem(kubeconfig=path, context="main")
 
 
 async def test_a_server_without_scheme_is_refused(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ async def test_files_that_a_kubeconfig_names_must_be_there(
     assert words in await problem(kubeconfig=path)
 
 
-async def test_certificates_that_are_none(tmp_path: Path) -> None:
+async def test_invalid_certificates_are_refused(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path / "config", server="https://127.0.0.1:1")
     nonsense = base64.b64encode(b"nonsense").decode()
     change(path, "users", **{"client-certificate-data": nonsense, "client-key-data": nonsense})
@@ -147,36 +147,37 @@ async def test_certificates_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "words"),
+    ("name", "plugin"),
     [
-        ({"refresh-token": SECRET}, "oidc: the id-token has expired, and there is no idp-issuer-url: log in again"),
-        ({"client-secret": SECRET}, "oidc: there is neither an id-token nor a refresh-token"),
-        ({"id-token": SECRET}, "oidc: the id-token is no JSON Web Token"),
-        ({"id-token": f"a.{SECRET}.c"}, "oidc: the id-token is no JSON Web Token"),
+        ("oidc", "the exec plugin kubelogin (kubectl oidc-login)"),
+        ("gcp", "the exec plugin gke-gcloud-auth-plugin"),
+        ("openstack", "an exec plugin"),
     ],
 )
-async def test_incomplete_users_show_no_secret(tmp_path: Path, provider: Any, words: str) -> None:
-    path = kubeconfig(tmp_path / "config", **{"auth-provider": {"name": "oidc", "config": provider}})
-    assert f"the credentials of user 'main' cannot be loaded: {words}" in await problem(kubeconfig=path)
+async def test_an_auth_provider_is_an_error_that_names_the_exec_plugin(tmp_path: Path, name: str, plugin: str) -> None:
+    provider = {"name": name, "config": {"id-token": SECRET, "refresh-token": SECRET}}
+    path = kubeconfig(tmp_path / "config", **{"auth-provider": provider})
+    expected = f"user 'main' has auth-provider '{name}', which is not supported: configure {plugin} instead"
+    assert expected in await problem(kubeconfig=path)
 
 
-async def test_an_impersonation_that_cannot_be_done_is_refused_not_left_out(tmp_path: Path) -> None:
+async def test_an_unsupported_impersonation_is_refused_and_not_ignored(tmp_path: Path) -> None:
     for more in ({"as-groups": ["a", "b"]}, {"as-user-extra": {"a": ["b"]}}):
         path = kubeconfig(tmp_path / "config", token=SECRET, **{"as": "jane", **more})
-        assert "user 'main' acts as somebody else with several as-groups" in await problem(kubeconfig=path)
+        assert "user 'main' impersonates with several as-groups" in await problem(kubeconfig=path)
 
 
-async def test_a_service_account_that_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broken_service_account_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = in_pod(monkeypatch, tmp_path)
     (folder / "ca.crt").write_text("")
     assert "service account of this pod" in (text := await problem())
-    assert "cannot be used: Cert file exists but empty." in text
+    assert "cannot be used: Cert file is empty:" in text
     (folder / "ca.crt").write_text("nonsense")
     assert "the certificate authority cannot be used" in await problem()
 
 
 @pytest.mark.parametrize("how", ["in the kubeconfig", "in the environment", "in a pod"])
-async def test_requests_go_through_the_proxy_that_stands(
+async def test_requests_go_through_the_configured_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     async def ok(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -207,5 +208,5 @@ async def test_requests_go_through_the_proxy_that_stands(
 
 
 @pytest.mark.virtual_time
-async def test_under_virtual_time_opening_says_why_it_does_not_work(tmp_path: Path) -> None:
+async def test_opening_under_virtual_time_is_refused_with_a_reason(tmp_path: Path) -> None:
     assert "cannot run under virtual time" in await problem(kubeconfig=kubeconfig(tmp_path / "config"))

@@ -1,4 +1,4 @@
-"""Trying again after conflicts."""
+"""Retries after conflicts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def conflict(text: str = "changed") -> Conflict:
     return Conflict(text, status=409)
 
 
-async def test_what_meets_a_conflict_is_done_again_after_a_short_wait() -> None:
+async def test_a_conflict_is_retried_after_a_short_wait() -> None:
     attempts = Attempts(conflict(), conflict(), "done")
     assert await retry_on_conflict(attempts) == "done"
     gaps = [later - earlier for earlier, later in zip(attempts.times, attempts.times[1:], strict=False)]
@@ -44,13 +44,13 @@ async def test_after_five_attempts_the_last_conflict_is_raised() -> None:
 
 
 @pytest.mark.parametrize("error", [AlreadyExists, FieldManagerConflict])
-async def test_what_trying_again_cannot_cure_is_raised_at_once(error: type[AlreadyExists]) -> None:
+async def test_other_errors_are_raised_at_once(error: type[AlreadyExists]) -> None:
     attempts = Attempts(error("no", status=409), "never")
     with pytest.raises(error):
         await retry_on_conflict(attempts)
     assert len(attempts.times) == 1
 
 
-async def test_no_attempt_is_a_mistake() -> None:
+async def test_zero_attempts_are_refused() -> None:
     with pytest.raises(ValueError, match="attempts must be 1 or more"):
         await retry_on_conflict(Attempts(), attempts=0)

@@ -1,4 +1,4 @@
-"""Credentials: what is sent, and how tokens, plugins, identity providers and certificates are followed."""
+"""Credentials: what is sent, and how changes of tokens, plugins and certificates are followed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import logging
 import ssl
 import stat
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,16 @@ import pytest
 import trustme
 from aiohttp import web
 
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.client.config import credentials as _credentials
 from reconciler.errors import NotSent, Unauthorized
 from tests.client.kubeconfigs import SECRET, change, in_pod, kubeconfig, problem
 
-pytestmark = [
-    pytest.mark.usefixtures("bare_environment"),
-    # kubernetes_asyncio calls it, where Python 3.12 and later disapprove.
-    pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 class Server:
-    """Answer with 200 to the tokens that are good, else with 401, and remember which came."""
+    """A server that answers 200 to valid tokens and 401 to others, and remembers which came."""
 
     def __init__(self) -> None:
         self.good: set[str] = set()
@@ -62,8 +57,8 @@ async def server() -> AsyncIterator[Server]:
 
 
 async def ask(client: Client) -> None:
-    request = client._connection.request("GET", "/api/v1/things/n")
-    await client._connection.once(request)
+    request = client.session.connection.request("GET", "/api/v1/things/n")
+    await client.session.connection.once(request)
 
 
 async def test_a_token_is_sent(tmp_path: Path, server: Server) -> None:
@@ -83,7 +78,7 @@ async def test_a_token_file_is_read_again_after_a_minute(
         await ask(client)
         (tmp_path / "token").write_text("two\n")
         await ask(client)
-        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
         await ask(client)
     assert server.tokens == ["one", "one", "two"]
 
@@ -93,7 +88,7 @@ async def test_a_token_of_the_service_account_that_is_refused_is_read_again(
 ) -> None:
     folder = in_pod(monkeypatch, tmp_path, token="one")
     async with Client.from_config() as client:
-        client._connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
+        client.session.connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
         (folder / "token").write_text("two")
         server.good.add("two")
         await ask(client)
@@ -138,7 +133,7 @@ async def test_an_exec_plugin_gives_the_token_and_runs_again_when_it_is_refused(
 async def test_an_exec_plugin_runs_again_when_its_token_expires(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     server.good |= {f"token{number}" for number in range(9)}
     (tmp_path / "far").mkdir()
     far = kubeconfig(tmp_path / "a", server=server.url, **plugin(tmp_path / "far", expires="2999-01-01T00:00:00Z"))
@@ -153,11 +148,11 @@ async def test_an_exec_plugin_runs_again_when_its_token_expires(
     assert server.tokens[-2:] == ["token2", "token3"]
 
 
-async def test_a_plugin_that_fails_later_leaves_the_token_that_is_there(
+async def test_a_plugin_that_fails_later_leaves_the_current_token(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path))
-    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+    async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
         plugin(tmp_path, fails=True)
         for _ in range(3):
             with pytest.raises(Unauthorized):
@@ -186,10 +181,10 @@ async def test_a_token_file_that_is_refused_is_read_again_at_once(tmp_path: Path
     assert server.tokens == ["one", "two"]
 
 
-async def test_a_token_file_that_is_gone_for_a_moment_leaves_the_token_that_is_there(
+async def test_a_token_file_that_is_missing_for_a_moment_leaves_the_current_token(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     (tmp_path / "token").write_text("one")
     server.good |= {"one", "two"}
     async with Client.from_config(
@@ -209,16 +204,16 @@ async def test_the_token_of_the_service_account_is_read_again_after_a_minute(
     folder = in_pod(monkeypatch, tmp_path, token="one")
     server.good |= {"one", "two"}
     async with Client.from_config() as client:
-        client._connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
+        client.session.connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
         await ask(client)
         (folder / "token").write_text("two")
         await ask(client)
-        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
         await ask(client)
     assert server.tokens == ["one", "one", "two"]
 
 
-async def test_a_user_who_acts_as_another_says_so_with_each_request(tmp_path: Path, server: Server) -> None:
+async def test_impersonation_headers_are_sent_with_each_request(tmp_path: Path, server: Server) -> None:
     server.good.add(SECRET)
     user = {"token": SECRET, "as": "jane", "as-uid": "7", "as-groups": ["dev"]}
     async with Client.from_config(kubeconfig=kubeconfig(tmp_path / "config", server=server.url, **user)) as client:
@@ -234,7 +229,7 @@ async def test_a_name_and_password_are_sent(tmp_path: Path, server: Server) -> N
     assert base64.b64decode(server.tokens[0].removeprefix("Basic ")).decode() == f"u:{SECRET}"
 
 
-async def test_a_plugin_with_a_relative_path_lies_beside_the_kubeconfig(tmp_path: Path, server: Server) -> None:
+async def test_a_relative_plugin_path_starts_from_the_folder_of_the_kubeconfig(tmp_path: Path, server: Server) -> None:
     server.good.add("token1")
     given = plugin(tmp_path)
     given["exec"]["command"] = "./plugin"
@@ -251,45 +246,13 @@ async def test_a_plugin_with_a_relative_path_lies_beside_the_kubeconfig(tmp_path
         ({"token": SECRET, "expirationTimestamp": "soon"}, "an invalid expirationTimestamp: 'soon'"),
     ],
 )
-async def test_what_a_plugin_gives_and_cannot_be_used_is_named(tmp_path: Path, status: Any, words: str) -> None:
+async def test_an_unusable_credential_of_a_plugin_is_an_error_that_says_why(
+    tmp_path: Path, status: Any, words: str
+) -> None:
     assert words in await problem(kubeconfig=kubeconfig(tmp_path / "config", **static_plugin(tmp_path, status)))
 
 
-# an identity provider
-
-
-def jwt(number: int, *, expires_in: float) -> str:
-    def part(document: Any) -> str:
-        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
-
-    return f"{part({'alg': 'none'})}.{part({'exp': time.time() + expires_in, 'n': number})}.signature"
-
-
-class Provider:
-    """An OpenID Connect provider that gives a new token each time it is asked with the right refresh token."""
-
-    def __init__(self, *, expires_in: float = 3600, rotates: bool = True) -> None:
-        self.url = ""
-        self.asked: list[dict[str, Any]] = []
-        self.given: list[str] = []
-        self.refresh_token = "refresh0"
-        self.expires_in = expires_in
-        self.rotates = rotates
-        self.status = 200
-
-    async def __call__(self, request: web.BaseRequest) -> web.Response:
-        if request.path == "/.well-known/openid-configuration":
-            return web.json_response({"issuer": self.url, "token_endpoint": f"{self.url}/token"})
-        form = dict(await request.post())
-        self.asked.append({**form, "authorization": request.headers.get("authorization")})
-        if form["refresh_token"] != self.refresh_token or self.status != 200:
-            return web.json_response({"error": "invalid_grant", "secret": SECRET}, status=400)
-        token = jwt(len(self.asked), expires_in=self.expires_in)
-        self.given.append(token)
-        if not self.rotates:
-            return web.json_response({"id_token": token, "token_type": "Bearer"})
-        self.refresh_token = f"refresh{len(self.asked)}"
-        return web.json_response({"id_token": token, "refresh_token": self.refresh_token})
+# certificates
 
 
 async def serve(handler: Any, tls: ssl.SSLContext | None = None) -> tuple[web.ServerRunner, str]:
@@ -297,110 +260,6 @@ async def serve(handler: Any, tls: ssl.SSLContext | None = None) -> tuple[web.Se
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     return runner, f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[Provider]:
-    provider = Provider()
-    runner, provider.url = await serve(provider)
-    yield provider
-    await runner.cleanup()
-
-
-def oidc(provider: Provider, **more: str) -> dict[str, Any]:
-    config = {"idp-issuer-url": provider.url, "client-id": "me", "client-secret": SECRET, "refresh-token": "refresh0"}
-    return {"auth-provider": {"name": "oidc", "config": {**config, **more}}}
-
-
-async def test_an_oidc_token_that_is_good_is_sent_as_it_is(tmp_path: Path, server: Server, provider: Provider) -> None:
-    token = jwt(0, expires_in=3600)
-    server.good.add(token)
-    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **{"id-token": token}))
-    async with Client.from_config(kubeconfig=path) as client:
-        await ask(client)
-    assert (server.tokens, provider.asked) == ([token], [])
-
-
-@pytest.mark.parametrize("rotates", [True, False])
-async def test_an_oidc_token_is_refreshed_when_it_expires_and_again_when_that_expires(
-    tmp_path: Path, server: Server, provider: Provider, monkeypatch: pytest.MonkeyPatch, *, rotates: bool
-) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
-    provider.rotates, provider.expires_in = rotates, 30
-    old = jwt(0, expires_in=-5)
-    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **{"id-token": old}))
-    before = path.read_text()
-    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
-        for expires_in in (30, 3600, 3600):
-            provider.expires_in = expires_in
-            with pytest.raises(Unauthorized):
-                await ask(client)
-            server.tokens.clear()
-        server.good.add(provider.given[-1])
-        asked = len(provider.asked)
-        await ask(client)
-        await ask(client)
-    assert len(provider.asked) == asked
-    assert server.tokens == [provider.given[-1]] * 2
-    assert provider.asked[0]["authorization"] == "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
-    assert path.read_text() == before
-
-
-async def test_an_oidc_token_that_is_refused_is_refreshed_at_once(
-    tmp_path: Path, server: Server, provider: Provider
-) -> None:
-    revoked = jwt(0, expires_in=3600)
-    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **{"id-token": revoked}))
-    async with Client.from_config(kubeconfig=path) as client:
-        server.good_if = lambda token: token in provider.given
-        await asyncio.gather(*(ask(client) for _ in range(5)))
-    assert len(provider.asked) == 1
-    assert server.tokens.count(provider.given[0]) == 5
-
-
-async def test_a_public_oidc_client_names_itself_in_the_form(
-    tmp_path: Path, server: Server, provider: Provider
-) -> None:
-    path = kubeconfig(tmp_path / "config", **oidc(provider, **{"client-secret": ""}))
-    async with Client.from_config(kubeconfig=path):
-        pass
-    assert (provider.asked[0]["client_id"], provider.asked[0]["authorization"]) == ("me", None)
-
-
-async def test_a_provider_that_refuses_is_named_without_secrets(tmp_path: Path, provider: Provider) -> None:
-    provider.status = 400
-    path = kubeconfig(tmp_path / "config", **oidc(provider))
-    assert "oidc: the identity provider gave no token (400 Bad Request)" in await problem(kubeconfig=path)
-    provider.url = "http://127.0.0.1:1"
-    path = kubeconfig(tmp_path / "config", **oidc(provider))
-    assert "oidc: the identity provider gave no token (ClientConnectorError)" in await problem(kubeconfig=path)
-
-
-@pytest.mark.parametrize("form", ["data", "file", "none"])
-async def test_the_certificate_of_an_identity_provider_is_checked(tmp_path: Path, server: Server, form: str) -> None:
-    authority = trustme.CA()
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    provider = Provider()
-    runner, provider.url = await serve(provider, tls)
-    authority.cert_pem.write_to_path(str(tmp_path / "idp.crt"))
-    trusted = {
-        "data": {"idp-certificate-authority-data": base64.b64encode(authority.cert_pem.bytes()).decode()},
-        "file": {"idp-certificate-authority": "idp.crt"},
-        "none": {},
-    }
-    path = kubeconfig(tmp_path / "config", server=server.url, **oidc(provider, **trusted[form]))
-    if form == "none":
-        assert "gave no token (ClientConnectorCertificateError)" in await problem(kubeconfig=path)
-    else:
-        async with Client.from_config(kubeconfig=path) as client:
-            server.good.add(provider.given[0])
-            await ask(client)
-    await runner.cleanup()
-    assert bool(provider.asked) is (form != "none")
-
-
-# certificates
 
 
 class TLSServer:
@@ -478,7 +337,7 @@ def modes(paths: list[str]) -> list[int]:
     return [stat.S_IMODE(Path(path).stat().st_mode) for path in paths if Path(path).exists()]
 
 
-async def test_client_certificates_are_shown(tmp_path: Path, tls_server: TLSServer) -> None:
+async def test_client_certificates_are_sent(tmp_path: Path, tls_server: TLSServer) -> None:
     certificate, key = (base64.b64encode(pem).decode() for pem in tls_server.certificate("client@example.com"))
     user = {"client-certificate-data": certificate, "client-key-data": key}
     path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **user), tls_server)
@@ -498,8 +357,8 @@ async def test_a_certificate_of_a_plugin_that_is_refused_is_replaced_without_res
         await ask(client)
         tls_server.revoked.add("one@example.com")
         await asyncio.gather(*(ask(client) for _ in range(5)))
-        loaded: Any = client._connection.transport._loaded  # type: ignore[attr-defined]
-        files = [loaded.configuration.cert_file, loaded.configuration.key_file]
+        loaded: Any = client.session.connection.transport._loaded  # type: ignore[attr-defined]
+        files = [loaded.settings.cert_file, loaded.settings.key_file]
         assert modes(files) == [0o600, 0o600]
     assert tls_server.seen[:2] == ["one@example.com"] * 2
     assert tls_server.seen.count("two@example.com") == 5
@@ -509,7 +368,7 @@ async def test_a_certificate_of_a_plugin_that_is_refused_is_replaced_without_res
 async def test_a_certificate_of_a_plugin_is_replaced_before_it_expires(
     tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     soon = certificate_status(tls_server, "one@example.com", expirationTimestamp="2001-01-01T00:00:00Z")
     given = static_plugin(tmp_path, soon)
     path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **given), tls_server)
@@ -528,12 +387,12 @@ async def test_a_plugin_may_give_a_token_and_a_certificate(tmp_path: Path, tls_s
     path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **given), tls_server)
     async with Client.from_config(kubeconfig=path) as client:
         await ask(client)
-        configuration = client._connection.transport._loaded.configuration  # type: ignore[attr-defined]
+        configuration = client.session.connection.transport._loaded.settings  # type: ignore[attr-defined]
         assert await configuration.get_api_key_with_prefix("BearerToken") == f"Bearer {SECRET}"
     assert tls_server.seen == ["one@example.com"]
 
 
-async def test_certificate_files_that_change_are_followed_and_streams_under_way_go_on(
+async def test_changed_certificate_files_are_used_and_open_streams_continue(
     tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def issue(name: str) -> None:
@@ -544,15 +403,15 @@ async def test_certificate_files_that_change_are_followed_and_streams_under_way_
     files = {"client-certificate": "tls.crt", "client-key": "tls.key"}
     path = trusting(kubeconfig(tmp_path / "config", server=tls_server.url, **files), tls_server)
     async with Client.from_config(kubeconfig=path) as client:
-        transport: Any = client._connection.transport
-        watch = await client._connection.once(
-            client._connection.request("GET", "/api/v1/things", [("watch", "true")], stream=True)
+        transport: Any = client.session.connection.transport
+        watch = await client.session.connection.once(
+            client.session.connection.request("GET", "/api/v1/things", [("watch", "true")], stream=True)
         )
         chunks = aiter(watch.chunks)  # type: ignore[arg-type]
         await anext(chunks)
         issue("two@example.com")
         await ask(client)
-        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
         await ask(client)
         (old,) = transport._retired
         assert not old.closed
@@ -564,10 +423,10 @@ async def test_certificate_files_that_change_are_followed_and_streams_under_way_
     assert tls_server.seen == ["one@example.com", "one@example.com", "two@example.com"]
 
 
-async def test_new_certificates_that_cannot_be_used_leave_the_connections_that_are_there(
+async def test_invalid_new_certificates_leave_the_current_connections(
     tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     for name, pem in zip(("tls.crt", "tls.key"), tls_server.certificate("one@example.com"), strict=True):
         (tmp_path / name).write_bytes(pem)
     files = {"client-certificate": "tls.crt", "client-key": "tls.key"}
@@ -578,10 +437,10 @@ async def test_new_certificates_that_cannot_be_used_leave_the_connections_that_a
             await ask(client)
             await ask(client)
     assert tls_server.seen == ["one@example.com"] * 2
-    assert caplog.text.count("new certificates are left out") == 1
+    assert caplog.text.count("new certificates cannot be used") == 1
 
 
-async def test_a_certificate_authority_that_changes_is_followed(
+async def test_a_changed_certificate_authority_is_used(
     tmp_path: Path, tls_server: TLSServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.crt"))
@@ -590,10 +449,10 @@ async def test_a_certificate_authority_that_changes_is_followed(
     files = {"client-certificate": "tls.crt", "client-key": "tls.key"}
     path = kubeconfig(tmp_path / "config", server=tls_server.url, **files)
     change(path, "clusters", **{"certificate-authority": "ca.crt"})
-    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+    async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
         with pytest.raises(NotSent, match="not trusted"):
             await ask(client)
         tls_server.authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
-        monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+        monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
         await ask(client)
     assert tls_server.seen == ["one@example.com"]

@@ -1,4 +1,4 @@
-"""How a client learns how kinds are served."""
+"""Discovery: how kinds are served."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler import Model, Resource
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.errors import NotServed, ServerUnavailable
 from reconciler.meta import GroupVersionKind
 
@@ -21,7 +21,7 @@ class Thing(Resource[Model], group="things.io", version="v1", plural="thingies")
 
 @pytest.fixture
 def client(script: Any) -> Client:
-    return Client(script, retry=RetryPolicy(attempts=1))
+    return Client(script, retries=Retries(attempts=1))
 
 
 async def test_a_class_needs_no_discovery(script: Any, client: Client) -> None:
@@ -29,7 +29,7 @@ async def test_a_class_needs_no_discovery(script: Any, client: Client) -> None:
     assert script.discovered == []
 
 
-async def test_a_group_and_version_is_asked_once(script: Any, client: Client) -> None:
+async def test_a_group_and_version_is_discovered_once(script: Any, client: Client) -> None:
     deployment = await client.resource_type("apps/v1/Deployment")
     assert deployment.gvk == GroupVersionKind("apps", "v1", "Deployment")
     assert (deployment.plural, deployment.namespaced) == ("deployments", True)
@@ -41,7 +41,7 @@ async def test_a_group_and_version_is_asked_once(script: Any, client: Client) ->
     assert script.discovered == ["/apis/apps/v1", "/api/v1"]
 
 
-async def test_many_who_ask_at_once_cause_one_request(script: Any, client: Client) -> None:
+async def test_concurrent_lookups_cause_one_request(script: Any, client: Client) -> None:
     await asyncio.gather(*(client.resource_type("v1/Node") for _ in range(20)))
     assert script.discovered == ["/api/v1"]
 
@@ -56,7 +56,7 @@ async def test_a_kind_installed_at_run_time_is_found(script: Any, client: Client
     assert (await client.resource_type("apps/v1/Gadget")).plural == "gadgets"
 
 
-async def test_misses_cost_a_request_a_second_in_the_long_run(script: Any, client: Client) -> None:
+async def test_lookups_of_unknown_kinds_are_limited_to_one_per_second(script: Any, client: Client) -> None:
     async def miss() -> None:
         with pytest.raises(NotServed):
             await client.resource_type("v1/Nope")
@@ -71,7 +71,7 @@ async def test_misses_cost_a_request_a_second_in_the_long_run(script: Any, clien
     assert len(script.discovered) == 70
 
 
-async def test_that_a_kind_is_missing_is_never_told_from_memory(script: Any, client: Client) -> None:
+async def test_a_missing_kind_is_never_answered_from_memory(script: Any, client: Client) -> None:
     for _ in range(50):
         with pytest.raises(NotServed):
             await client.resource_type("example.com/v1/Late")
@@ -79,7 +79,7 @@ async def test_that_a_kind_is_missing_is_never_told_from_memory(script: Any, cli
     assert (await client.resource_type("example.com/v1/Late")).plural == "lates"
 
 
-async def test_misses_of_one_group_delay_no_other(script: Any, client: Client) -> None:
+async def test_unknown_kinds_of_one_group_delay_no_other_group(script: Any, client: Client) -> None:
     for _ in range(30):
         with pytest.raises(NotServed):
             await client.resource_type("v1/Nope")
@@ -90,13 +90,13 @@ async def test_misses_of_one_group_delay_no_other(script: Any, client: Client) -
     assert asyncio.get_running_loop().time() == began
 
 
-async def test_many_who_miss_at_once_cost_one_request(script: Any, client: Client) -> None:
+async def test_concurrent_lookups_of_an_unknown_kind_cause_one_request(script: Any, client: Client) -> None:
     missed = await asyncio.gather(*(client.resource_type("v1/Nope") for _ in range(20)), return_exceptions=True)
     assert [type(error) for error in missed] == [NotServed] * 20
     assert len(script.discovered) == 1
 
 
-async def test_the_first_question_about_each_group_is_free(script: Any, client: Client) -> None:
+async def test_the_first_lookup_in_each_group_is_not_delayed(script: Any, client: Client) -> None:
     for number in range(30):
         script.apis[f"/apis/g{number}.io/v1"] = [("gadgets", "Gadget", False)]
     for number in range(30):
@@ -113,7 +113,7 @@ async def test_one_failing_group_breaks_nothing_else(script: Any, client: Client
     assert (await client.resource_type("metrics.k8s.io/v1/PodMetrics")).plural == "pods"
 
 
-async def test_a_path_that_is_not_served_any_more_is_looked_up_anew(script: Any, client: Client) -> None:
+async def test_a_path_that_is_no_longer_served_is_discovered_again(script: Any, client: Client) -> None:
     script.answers({"kind": "Node"})
     await client.get("v1/Node", "n")
     script.apis["/api/v1"] = [("nodez", "Node", False)]
@@ -124,11 +124,11 @@ async def test_a_path_that_is_not_served_any_more_is_looked_up_anew(script: Any,
     assert script.last.path == "/api/v1/nodez/n"
 
 
-async def test_the_error_helps_with_a_misspelt_kind(client: Client) -> None:
+async def test_the_error_suggests_the_kind_that_was_meant(client: Client) -> None:
     with pytest.raises(NotServed, match="apps/v1/Deploymnet is not served: apps/v1 has no such kind, but Deployment"):
         await client.resource_type("apps/v1/Deploymnet")
     with pytest.raises(
-        NotServed, match=r"the server serves no nope.io/v2; is the CustomResourceDefinition installed\?"
+        NotServed, match=r"the server does not serve nope.io/v2; is the CustomResourceDefinition installed\?"
     ):
         await client.resource_type("nope.io/v2/Thing")
     with pytest.raises(ValueError, match="is not a valid kind"):

@@ -1,4 +1,4 @@
-"""Creating what is missing, changing what differs, leaving alone what does not."""
+"""`create_or_update` and `create_or_patch` write only what differs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest_asyncio
 from reconciler import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
-from reconciler.client.session import settled as _settled
+from reconciler.client.session.memory import WrittenDocuments
 from reconciler.errors import Conflict, NotServed
 
 pytestmark = pytest.mark.virtual_time
@@ -75,20 +75,22 @@ def writes(server: APIServer, resource: str = "databases") -> list[str]:
     return [request.verb for request in server.requests(resource=resource) if request.verb in verbs]
 
 
-async def test_what_is_missing_is_created_changed(server: APIServer, ensure: Any) -> None:
+async def test_a_missing_object_is_created_with_the_changes(server: APIServer, ensure: Any) -> None:
     db, done = await ensure(wanted(), grow)
     assert (type(db), db.spec.size, done) == (Database, 5, "created")
     assert writes(server) == ["create"]
 
 
-async def test_what_is_as_wanted_is_not_written(server: APIServer, ensure: Any) -> None:
+async def test_an_object_in_the_desired_state_is_not_written(server: APIServer, ensure: Any) -> None:
     first, _ = await ensure(wanted(), grow)
     second, done = await ensure(wanted(), grow)
     assert (second.resource_version, done) == (first.resource_version, "unchanged")
     assert writes(server) == ["create"]
 
 
-async def test_what_differs_is_written_and_foreign_fields_stay(server: APIServer, client: Client, ensure: Any) -> None:
+async def test_differences_are_written_and_fields_of_others_stay(
+    server: APIServer, client: Client, ensure: Any
+) -> None:
     await client.create(wanted())
     await client.patch(Database, "db1", "default", patch={"spec": {"tags": ["foreign"]}})
     db, done = await ensure(wanted(), grow)
@@ -108,7 +110,7 @@ async def test_plain_documents_work_too(client: Client, ensure: Any) -> None:
     assert (await client.get("v1/ConfigMap", "c", "default"))["data"] == {"a": "b"}
 
 
-async def test_a_change_in_between_is_a_conflict(client: Client, ensure: Any) -> None:
+async def test_a_concurrent_change_is_a_conflict(client: Client, ensure: Any) -> None:
     await client.create(wanted())
     read = client.get
 
@@ -138,7 +140,7 @@ async def test_a_kind_that_is_not_served_is_not_created(ensure: Any) -> None:
         await ensure(Nope(metadata=ObjectMeta(name="n", namespace="default"), spec=Model()), lambda _: None)
 
 
-# what is no difference
+# what is not a difference
 
 SERVICE = {"apiVersion": "example.com/v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"}}
 
@@ -150,7 +152,7 @@ def expose(port: int = 80) -> Any:
     return mutate
 
 
-async def test_a_default_of_the_server_that_is_reset_each_time_is_no_difference(
+async def test_a_server_default_is_not_a_difference_even_if_reset_each_time(
     server: APIServer, client: Client, ensure: Any
 ) -> None:
     stored, done = await ensure(SERVICE, expose())
@@ -176,7 +178,7 @@ async def test_after_a_restart_a_default_costs_one_write_that_changes_nothing(se
     assert not write.changed
 
 
-async def test_a_wish_that_changes_is_a_difference_whatever_was_sent_before(client: Client, ensure: Any) -> None:
+async def test_a_changed_desired_state_is_a_difference_whatever_was_sent_before(client: Client, ensure: Any) -> None:
     def label(value: str | None) -> Any:
         def mutate(obj: Any) -> None:
             expose()(obj)
@@ -192,23 +194,23 @@ async def test_a_wish_that_changes_is_a_difference_whatever_was_sent_before(clie
     assert (dict(stored.labels), done) == ({}, "updated")
 
 
-async def test_what_somebody_else_changed_is_put_right(client: Client, ensure: Any) -> None:
+async def test_a_change_by_others_is_corrected(client: Client, ensure: Any) -> None:
     await ensure(SERVICE, expose())
     await client.patch("example.com/v1/Service", "s", "default", patch={"spec": {"ports": [{"port": 1}]}})
     stored, done = await ensure(SERVICE, expose())
     assert ([port["port"] for port in stored["spec"]["ports"]], done) == ([80, 443], "updated")
 
 
-async def test_what_is_remembered_of_sent_documents_is_bounded() -> None:
-    settled = _settled.Settled(most=2)
+async def test_the_memory_of_written_documents_is_bounded() -> None:
+    written = WrittenDocuments(most=2)
     for number in range(5):
-        settled.learn(number, {"spec": {}}, {"metadata": {"resourceVersion": "1"}, "spec": {"a": 1}})
-    assert len(settled) == 2
-    settled.learn(4, {"spec": {}}, {"metadata": {"resourceVersion": "2"}, "spec": {}})
-    assert len(settled) == 1
+        written.record(number, {"spec": {}}, {"metadata": {"resourceVersion": "1"}, "spec": {"a": 1}})
+    assert len(written) == 2
+    written.record(4, {"spec": {}}, {"metadata": {"resourceVersion": "2"}, "spec": {}})
+    assert len(written) == 1
 
 
-async def test_a_dry_client_says_what_would_be_done(server: APIServer, client: Client, ensure: Any) -> None:
+async def test_a_dry_run_client_reports_what_would_be_done(server: APIServer, client: Client, ensure: Any) -> None:
     dry = getattr(client.with_options(dry_run=True), ensure.__name__)
     assert (await dry(wanted(), grow))[1] == "created"
     await ensure(wanted(), grow)
@@ -229,9 +231,7 @@ def ready(db: Database) -> None:
     db.status.phase = "Ready"
 
 
-async def test_an_update_neither_writes_the_status_nor_takes_it_for_a_difference(
-    server: APIServer, client: Client
-) -> None:
+async def test_an_update_ignores_the_status(server: APIServer, client: Client) -> None:
     await client.create_or_update(wanted(), grow)
     assert [(await client.create_or_update(wanted(), ready))[1] for _ in range(2)] == ["unchanged"] * 2
     assert writes(server) == ["create"]

@@ -1,4 +1,4 @@
-"""Credential plugins that hang, fail or talk too much hold nobody up for longer than his own time."""
+"""A credential plugin that hangs, fails or prints too much delays no request beyond its own timeout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.client.config import credentials as _credentials
 from reconciler.client.config import exec_plugin as _exec
 from reconciler.errors import ConfigurationError, NotSent, Unauthorized
@@ -49,7 +49,7 @@ def plugin(tmp_path: Path, code: str, **config: Any) -> dict[str, Any]:
 
 
 def hang(tmp_path: Path, *, first: str = "") -> str:
-    """Return code that starts a child and waits with it for ever, but for the first run if that does something."""
+    """Return code that starts a child and waits with it forever, but for the first run if that does something."""
     return (
         f"if runs == 1 and {bool(first)!r}:\n    {first or 'pass'}\nelse:\n"
         f"    child = subprocess.Popen(['sleep', '1000'])\n"
@@ -88,7 +88,7 @@ def at(seconds: float) -> str:
 async def test_a_plugin_that_hangs_is_killed_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_exec, "TIME_LIMIT", 2.0)
     path = kubeconfig(tmp_path / "config", **plugin(tmp_path, hang(tmp_path)))
-    assert "plugin was killed: it did not end within 2 s" in await problem(kubeconfig=path)
+    assert "plugin did not end within 2 s and was killed" in await problem(kubeconfig=path)
     for pid in await pids(tmp_path, 2):
         await gone(pid)
 
@@ -104,10 +104,10 @@ async def test_a_cancelled_opening_kills_the_plugin(tmp_path: Path) -> None:
         await gone(pid)
 
 
-async def test_while_a_plugin_hangs_the_credential_that_is_valid_is_used_and_closing_kills_it(
+async def test_while_a_plugin_hangs_the_valid_credential_is_used_and_closing_kills_the_plugin(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     server.good.add("one")
     code = hang(tmp_path, first=f"give('one', expirationTimestamp={at(60)!r})")
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, code))
@@ -121,10 +121,10 @@ async def test_while_a_plugin_hangs_the_credential_that_is_valid_is_used_and_clo
     assert server.tokens == ["one"] * 4
 
 
-async def test_while_a_plugin_hangs_and_there_is_nothing_valid_requests_end_with_their_own_time(
+async def test_without_a_valid_credential_requests_wait_for_a_plugin_no_longer_than_their_timeout(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     code = hang(tmp_path, first=f"give('one', expirationTimestamp={at(-60)!r})")
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, code))
     async with Client.from_config(kubeconfig=path) as client:
@@ -141,10 +141,10 @@ async def test_while_a_plugin_hangs_and_there_is_nothing_valid_requests_end_with
     assert server.tokens == []
 
 
-async def test_a_waiter_that_is_cancelled_leaves_the_renewal_to_the_others(
+async def test_a_cancelled_waiter_does_not_cancel_the_renewal(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     code = (
         f"if runs == 1: give('one', expirationTimestamp={at(-60)!r})\n"
         "else:\n"
@@ -164,12 +164,12 @@ async def test_a_waiter_that_is_cancelled_leaves_the_renewal_to_the_others(
     assert len(await pids(tmp_path, 2)) == 2
 
 
-async def test_a_refused_request_does_not_wait_for_a_plugin_beyond_its_time(tmp_path: Path, server: Server) -> None:
+async def test_a_refused_request_waits_for_a_plugin_no_longer_than_its_timeout(tmp_path: Path, server: Server) -> None:
     code = hang(tmp_path, first="give('one')")
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, code))
-    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+    async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
         with pytest.raises(Unauthorized):
-            await client._connection.once(HTTPRequest("GET", "/x", timeout=0.5))
+            await client.session.connection.once(HTTPRequest("GET", "/x", timeout=0.5))
     for pid in await pids(tmp_path, 3):
         await gone(pid)
 
@@ -179,7 +179,7 @@ async def test_a_plugin_that_keeps_failing_is_not_run_for_each_request(
 ) -> None:
     code = f"if runs > 1: sys.exit('Authorization: Bearer {SECRET}; log in')\ngive('one')"
     path = kubeconfig(tmp_path / "config", server=server.url, **plugin(tmp_path, code))
-    async with Client.from_config(kubeconfig=path, retry=RetryPolicy(attempts=1)) as client:
+    async with Client.from_config(kubeconfig=path, retries=Retries(attempts=1)) as client:
         for _ in range(5):
             with pytest.raises(Unauthorized):
                 await ask(client)
@@ -193,17 +193,17 @@ async def test_a_plugin_that_keeps_failing_is_not_run_for_each_request(
     [
         ("while True: print('x' * 2**20)", "the plugin printed more than 1 MiB"),
         ("while True: print('x' * 2**20, file=sys.stderr)", "the plugin printed more than 1 MiB"),
-        (f"print({SECRET!r})", "the plugin printed no JSON"),
-        ("sys.stdout.buffer.write(bytes(range(256)))", "the plugin printed no JSON"),
-        ("print('[' * 100000)", "the plugin printed no JSON"),
-        ("pass", "the plugin printed no JSON"),
-        (f"print(json.dumps([{SECRET!r}]))", "the plugin printed no ExecCredential"),
-        ("show('Secret', dict(token='x'))", "no ExecCredential"),
-        ("show('ExecCredential', dict(token='x'), 'v1')", "another apiVersion"),
-        ("show('ExecCredential', None)", "without a valid status"),
-        ("give(5)", "without a valid status"),
-        ("give('a b')", "the token holds white space"),
-        ("give('x', expirationTimestamp=5)", "without a valid status"),
+        (f"print({SECRET!r})", "the output of the plugin is not JSON"),
+        ("sys.stdout.buffer.write(bytes(range(256)))", "the output of the plugin is not JSON"),
+        ("print('[' * 100000)", "the output of the plugin is not JSON"),
+        ("pass", "the output of the plugin is not JSON"),
+        (f"print(json.dumps([{SECRET!r}]))", "the output of the plugin is not an ExecCredential"),
+        ("show('Secret', dict(token='x'))", "is not an ExecCredential"),
+        ("show('ExecCredential', dict(token='x'), 'v1')", "the apiVersion of the plugin's output is not"),
+        ("show('ExecCredential', None)", "has no valid status"),
+        ("give(5)", "has no valid status"),
+        ("give('a b')", "the token contains white space"),
+        ("give('x', expirationTimestamp=5)", "has no valid status"),
         (f'sys.exit(\'cannot use {{"token": "{SECRET}"}}\')', 'process returned 1. cannot use {"token": "***"}'),
         (f"print({SECRET!r}); sys.exit(3)", "exec: process returned 3"),
         ("os.kill(os.getpid(), 9)", "exec: process returned -9"),
@@ -216,7 +216,7 @@ async def test_what_a_plugin_prints_is_checked_and_never_quoted(tmp_path: Path, 
     assert time.monotonic() - started < _exec.TIME_LIMIT
 
 
-async def test_a_plugin_has_no_terminal_and_is_told_so(tmp_path: Path, server: Server) -> None:
+async def test_a_plugin_is_told_that_it_has_no_terminal(tmp_path: Path, server: Server) -> None:
     code = (
         "info = json.loads(os.environ['KUBERNETES_EXEC_INFO'])\n"
         "(folder / 'seen').write_text(json.dumps([sys.stdin.read(), info, os.environ['A'], sys.argv[1:]]))\n"
@@ -243,13 +243,13 @@ async def test_a_plugin_has_no_terminal_and_is_told_so(tmp_path: Path, server: S
     ]
 
 
-async def test_an_expired_credential_is_warned_of(
+async def test_an_expired_credential_is_logged(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = kubeconfig(tmp_path / "config", **plugin(tmp_path, f"give('one', expirationTimestamp={at(-60)!r})"))
     async with Client.from_config(kubeconfig=path):
         pass
-    assert caplog.text.count("the plugin gave a credential that has expired") == 1
+    assert caplog.text.count("the plugin gave an expired credential") == 1
 
 
 async def test_a_plugin_loads_no_other_library(tmp_path: Path) -> None:
@@ -273,12 +273,12 @@ async def test_a_plugin_loads_no_other_library(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b"\xff\xfe\x00", "holds white space or other characters"),
-        (b"one\ntwo\n", "holds white space or other characters"),
-        (b"one\r\nX-Injected: 1", "holds white space or other characters"),
+        (b"\xff\xfe\x00", "contains white space or other characters"),
+        (b"one\ntwo\n", "contains white space or other characters"),
+        (b"one\r\nX-Injected: 1", "contains white space or other characters"),
     ],
 )
-async def test_a_token_file_that_is_no_token_is_named_and_later_leaves_what_is_there(
+async def test_an_invalid_token_file_is_an_error_at_first_and_later_leaves_the_current_token(
     tmp_path: Path,
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
@@ -286,7 +286,7 @@ async def test_a_token_file_that_is_no_token_is_named_and_later_leaves_what_is_t
     content: bytes,
     words: str,
 ) -> None:
-    monkeypatch.setattr(_credentials, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
     token = tmp_path / "token"
     token.write_bytes(content)
     path = kubeconfig(tmp_path / "config", server=server.url, tokenFile="token")

@@ -1,4 +1,4 @@
-"""The names that writes are recorded under: one for each program and controller, the same after a restart."""
+"""Field managers: one for each program and controller, the same after a restart."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def package(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_program_is_what_was_started(package: Path) -> None:
+def test_the_default_field_manager_is_the_program_that_was_started(package: Path) -> None:
     zipapp.create_archive(package / "one", package / "packed.pyz")
     names = {
         "-m one": ran("-m", "one", cwd=package),
@@ -70,7 +70,7 @@ def test_the_program_is_what_was_started(package: Path) -> None:
     }
 
 
-def test_a_name_that_the_program_chose_for_its_requests_is_the_program_s() -> None:
+def test_the_user_agent_names_the_program() -> None:
     assert Client(APIServer(), user_agent="database-operator/1.0 (linux)").field_manager == "database-operator"
     assert Client(APIServer(), user_agent="database-operator (linux)").field_manager == "database-operator"
     assert Client(APIServer(), user_agent="a/1", field_manager="chosen").field_manager == "chosen"
@@ -78,7 +78,7 @@ def test_a_name_that_the_program_chose_for_its_requests_is_the_program_s() -> No
 
 
 @pytest.mark.parametrize("name", ["x" * 129, "é" * 65, "a\nb", "a\u200bb", ""])
-def test_a_chosen_name_that_a_server_would_refuse_is_refused_with_a_reason(name: str) -> None:
+def test_an_invalid_field_manager_is_refused_with_a_reason(name: str) -> None:
     with pytest.raises(ValueError, match="1 to 128 bytes and only printable"):
         Client(APIServer(), field_manager=name)
     with pytest.raises(ValueError, match="1 to 128 bytes and only printable"):
@@ -86,7 +86,7 @@ def test_a_chosen_name_that_a_server_would_refuse_is_refused_with_a_reason(name:
 
 
 @pytest.mark.parametrize("character", ["x", "é", "\u200b", "\udce9", "日"])
-def test_long_and_unprintable_programs_keep_different_names(character: str) -> None:
+def test_long_and_unprintable_program_names_stay_different(character: str) -> None:
     names = {Client(APIServer(), user_agent=f"p{character * 300}{end}").field_manager for end in "ab"}
     assert len(names) == 2
     for name in names:
@@ -121,7 +121,7 @@ async def server() -> AsyncIterator[APIServer]:
 
 
 @pytest.mark.virtual_time
-async def test_two_controllers_of_a_process_apply_to_one_object_side_by_side(
+async def test_two_controllers_of_a_process_can_apply_to_one_object(
     server: APIServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -156,7 +156,7 @@ async def test_two_controllers_of_a_process_apply_to_one_object_side_by_side(
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("operation", ["apply", "create"])
 @pytest.mark.parametrize("force", [True, False])
-async def test_fields_of_the_former_name_are_removed_when_they_are_left_out(
+async def test_fields_of_the_former_field_manager_can_be_removed(
     server: APIServer, operation: str, force: bool
 ) -> None:
     former = Client(server, field_manager=FORMER)
@@ -172,7 +172,7 @@ async def test_fields_of_the_former_name_are_removed_when_they_are_left_out(
 
 
 @pytest.mark.virtual_time
-async def test_a_finalizer_that_was_put_there_under_the_former_name_stays(server: APIServer) -> None:
+async def test_a_finalizer_of_the_former_field_manager_stays(server: APIServer) -> None:
     former = Client(server, field_manager=FORMER)
     await Client(server, field_manager="kubectl").create(config_map("a"))
     await former.patch("v1/ConfigMap", "a", "default", patch={"metadata": {"finalizers": ["example.com/a"]}})
@@ -183,7 +183,7 @@ async def test_a_finalizer_that_was_put_there_under_the_former_name_stays(server
 
 
 @pytest.mark.virtual_time
-async def test_a_chosen_name_takes_nothing_over_and_another_s_conflict_stays_one(server: APIServer) -> None:
+async def test_a_chosen_field_manager_takes_over_no_fields(server: APIServer) -> None:
     await Client(server, field_manager=FORMER).apply(config_map("a", data={"x": "1"}))
     with pytest.raises(FieldManagerConflict):
         await Client(server, field_manager="chosen").apply(config_map("a", data={"x": "2"}), force=False)
@@ -195,7 +195,7 @@ async def test_a_chosen_name_takes_nothing_over_and_another_s_conflict_stays_one
 
 
 @pytest.mark.virtual_time
-async def test_a_program_of_an_earlier_release_beside_this_one_is_not_fought(server: APIServer) -> None:
+async def test_a_program_of_an_earlier_release_keeps_its_fields(server: APIServer) -> None:
     former, client = Client(server, field_manager=FORMER), Client(server)
     for number in range(3):
         await former.apply(config_map("a", data={"former": str(number)}))
@@ -205,7 +205,7 @@ async def test_a_program_of_an_earlier_release_beside_this_one_is_not_fought(ser
 
 
 @pytest.mark.virtual_time
-async def test_a_conditional_apply_and_a_dry_run_take_over_as_they_should(server: APIServer) -> None:
+async def test_takeover_in_a_conditional_apply_and_not_in_a_dry_run(server: APIServer) -> None:
     stored = await Client(server, field_manager=FORMER).apply(config_map("a", data={"gone": "1"}))
     version = stored.to_dict()["metadata"]["resourceVersion"]
     client = Client(server)
@@ -216,7 +216,7 @@ async def test_a_conditional_apply_and_a_dry_run_take_over_as_they_should(server
 
 
 @pytest.mark.virtual_time
-async def test_a_take_over_that_is_refused_is_logged_and_the_apply_stands(
+async def test_a_refused_takeover_is_logged_and_the_apply_succeeds(
     server: APIServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Refuses:
@@ -232,4 +232,7 @@ async def test_a_take_over_that_is_refused_is_logged_and_the_apply_stands(
     client = Client(server, user_agent="prog").through(Refuses)
     applied = await client.apply(config_map("a", data={"keep": "1"}))
     assert applied["data"] == {"gone": "1", "keep": "1"}
-    assert "cannot be taken over by 'prog': connection reset" in caplog.text
+    assert (
+        "field manager 'prog' cannot take over the fields that were written as 'kube-reconciler': connection reset"
+        in (caplog.text)
+    )

@@ -1,4 +1,4 @@
-"""Answers are read the same however the network cuts them, and what breaks the rules is refused."""
+"""Answers are parsed the same however they are split, and malformed ones are refused."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.client.config.settings import OwnSettings
-from reconciler.client.transport.http11 import Garbled, ResponseReader
-from reconciler.client.transport.transport import DirectTransport
+from reconciler.client.config.settings import ClusterSettings
+from reconciler.client.transport.http11 import MalformedResponse, ResponseReader
+from reconciler.client.transport.transport import HTTPTransport
 from reconciler.errors import NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest
 from tests.client.test_sockets import OK, Server, serving
@@ -39,7 +39,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("kind", ANSWERS)
 @given(cuts=st.lists(st.integers(0, 600), max_size=12))
-def test_an_answer_is_the_same_wherever_the_network_cuts_it(kind: str, cuts: list[int]) -> None:
+def test_an_answer_is_parsed_the_same_however_it_is_split(kind: str, cuts: list[int]) -> None:
     reader, answer = ResponseReader("GET"), ANSWERS[kind]
     places = [0, *sorted(cut for cut in cuts if cut < len(answer)), len(answer)]
     for begin, end in itertools.pairwise(places):
@@ -68,8 +68,8 @@ def test_an_answer_is_the_same_wherever_the_network_cuts_it(kind: str, cuts: lis
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
     ],
 )
-def test_what_breaks_the_rules_is_refused(answer: bytes) -> None:
-    with pytest.raises(Garbled):
+def test_malformed_answers_are_refused(answer: bytes) -> None:
+    with pytest.raises(MalformedResponse):
         ResponseReader("GET").feed(answer)
 
 
@@ -80,12 +80,12 @@ def test_some_answers_have_no_body(status: bytes) -> None:
     assert reader.done
 
 
-def transport_to(port: int, **settings: object) -> DirectTransport:
-    own = OwnSettings()
+def transport_to(port: int, **settings: object) -> HTTPTransport:
+    own = ClusterSettings()
     own.host = f"http://127.0.0.1:{port}"
     for name, value in settings.items():
         setattr(own, name, value)
-    return DirectTransport(own)
+    return HTTPTransport(own)
 
 
 async def test_one_connection_serves_one_request_after_the_other() -> None:
@@ -101,7 +101,7 @@ async def test_one_connection_serves_one_request_after_the_other() -> None:
 
 
 @pytest.mark.parametrize("closing", [b"Connection: close\r\n", b""])
-async def test_a_connection_that_is_said_to_end_or_says_too_much_is_not_used_again(closing: bytes) -> None:
+async def test_a_connection_is_not_reused_after_close_or_surplus_bytes(closing: bytes) -> None:
     async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         surplus = b"" if closing else b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
         writer.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\n{}%b" % (closing, surplus))
@@ -112,7 +112,7 @@ async def test_a_connection_that_is_said_to_end_or_says_too_much_is_not_used_aga
         assert server.connections == 3
 
 
-async def test_an_answer_that_is_no_http_is_an_unknown_outcome() -> None:
+async def test_an_answer_that_is_not_http_is_an_unknown_outcome() -> None:
     async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
 
@@ -121,7 +121,7 @@ async def test_an_answer_that_is_no_http_is_an_unknown_outcome() -> None:
             await transport.send(HTTPRequest("PUT", "/x", body=b"{}"))
 
 
-async def test_who_waits_for_a_connection_gets_the_next_that_is_free_also_after_a_cancellation() -> None:
+async def test_waiters_get_the_next_free_connection_also_after_a_cancellation() -> None:
     busy, go_on = asyncio.Event(), asyncio.Event()
 
     async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -140,7 +140,7 @@ async def test_who_waits_for_a_connection_gets_the_next_that_is_free_also_after_
         assert server.connections <= 3
 
 
-async def test_no_connection_is_kept_after_a_wait_that_was_too_long() -> None:
+async def test_a_connection_is_not_reused_after_a_timeout() -> None:
     async def never(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         await server.left.wait()
 
@@ -165,12 +165,12 @@ async def test_a_line_break_cannot_smuggle_a_request(request_: HTTPRequest) -> N
         writer.write(OK)
 
     async with serving(ok) as server, transport_to(server.port) as transport:
-        with pytest.raises(ValueError, match=r"is no path|holds a line break"):
+        with pytest.raises(ValueError, match=r"is not a valid path|contains a line break"):
             await transport.send(request_)
         assert server.requests == []
 
 
-async def test_a_stream_that_nobody_reads_does_not_fill_the_memory() -> None:
+async def test_an_unread_stream_uses_bounded_memory() -> None:
     sent = 0
 
     async def flood(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -199,7 +199,7 @@ async def test_a_stream_that_nobody_reads_does_not_fill_the_memory() -> None:
         await response.close()
 
 
-async def test_a_closed_pool_lets_nobody_in() -> None:
+async def test_a_closed_pool_makes_no_connection() -> None:
     transport = transport_to(1)
     await transport.close()
     with pytest.raises(NotSent, match="closed"):

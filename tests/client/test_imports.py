@@ -1,4 +1,4 @@
-"""What importing the client costs, and what it shows."""
+"""The cost of importing the client, and its exported names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that break the rules: a typed error at once, and the next request gets its own answer.
+"""Malformed answers: a typed error at once, and the next request gets its own answer.
 
 ``FUZZ_EXAMPLES`` sets how many random answers are sent (480 by default), ``FUZZ_SEED`` which (1 by default); a failure
 names the seed and the answer.
@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from reconciler import Client, Model, Resource
-from reconciler.client import RetryPolicy
-from reconciler.client.config.settings import OwnSettings
-from reconciler.client.transport.transport import DirectTransport
+from reconciler.client import Retries
+from reconciler.client.config.settings import ClusterSettings
+from reconciler.client.transport.transport import HTTPTransport
 from reconciler.errors import APIError, InvalidResponse, OutcomeUnknown, TransportError
 from reconciler.http import HTTPRequest
 from tests.client.test_budgets import borrowed
@@ -85,7 +85,7 @@ INVALID = {
     "a length beyond the limit": H + b"Content-Length: 999999999999\r\n\r\n{}",
     "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
     "preliminary answers without end": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000,
-    "a chunk size that is none": CHUNKED + b"zz\r\n",
+    "an invalid chunk size": CHUNKED + b"zz\r\n",
     "an empty chunk size": CHUNKED + b"\r\n",
     "a negative chunk size": CHUNKED + b"-1\r\n",
     "a signed chunk size": CHUNKED + b"+1\r\n",
@@ -187,11 +187,11 @@ async def raw() -> AsyncIterator[Raw]:
 
 
 @contextlib.asynccontextmanager
-async def direct(port: int, **options: Any) -> AsyncIterator[DirectTransport]:
-    own = OwnSettings()
+async def direct(port: int, **options: Any) -> AsyncIterator[HTTPTransport]:
+    own = ClusterSettings()
     own.host = f"http://127.0.0.1:{port}"
     own.connection_pool_maxsize = 2
-    async with DirectTransport(own, **options) as transport:
+    async with HTTPTransport(own, **options) as transport:
         yield transport
 
 
@@ -241,7 +241,7 @@ async def test_a_valid_answer_does_not_spill_into_the_next(kind: str) -> None:
             await gets_its_own_answer(transport)
 
 
-async def test_an_answer_to_head_has_no_body_even_if_one_comes() -> None:
+async def test_an_answer_to_head_has_no_body_even_if_one_is_sent() -> None:
     async with raw() as server, direct(server.port) as transport:
         server.bad = H + b"Content-Length: 2\r\n\r\n{}"
         assert (await transport.send(HTTPRequest("HEAD", "/bad", timeout=20))).body == b""
@@ -315,7 +315,7 @@ async def _two_requests(between: Callable[[socket.socket], None]) -> tuple[bytes
         pytest.param(lambda c: c.shutdown(socket.SHUT_WR), id="the end"),
     ],
 )
-async def test_what_comes_on_an_idle_connection_ends_it(between: Callable[[socket.socket], None]) -> None:
+async def test_bytes_on_an_idle_connection_end_it(between: Callable[[socket.socket], None]) -> None:
     assert await _two_requests(between) == (b"/first", b"/second")
 
 
@@ -375,7 +375,7 @@ async def test_an_api_client_has_the_same_limit_and_the_same_error() -> None:
 # what a client makes of it
 
 
-async def test_an_invalid_answer_is_not_repeated() -> None:
+async def test_an_invalid_answer_is_not_retried() -> None:
     asked = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -386,14 +386,14 @@ async def test_an_invalid_answer_is_not_repeated() -> None:
         await writer.drain()
 
     async with listening(serve) as port, direct(port, max_response_bytes=2**20) as transport:
-        client = Client(transport, retry=RetryPolicy(base=0))
-        with pytest.raises(InvalidResponse, match=r"a body of more than 1048576 bytes.*raise max_response_bytes"):
+        client = Client(transport, retries=Retries(base=0))
+        with pytest.raises(InvalidResponse, match=r"the body is larger than 1048576 bytes.*raise max_response_bytes"):
             await client.get("v1/ConfigMap", "a", "default")
     assert asked == 1
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"nonsense"])
-async def test_a_body_that_is_no_json_is_a_typed_error(body: bytes) -> None:
+async def test_a_body_that_is_not_json_is_a_typed_error(body: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(H + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
@@ -403,5 +403,5 @@ async def test_a_body_that_is_no_json_is_a_typed_error(body: bytes) -> None:
         pass
 
     async with listening(serve) as port, direct(port) as transport:
-        with pytest.raises(APIError, match="the answer is no JSON object"):
+        with pytest.raises(APIError, match="the answer is not a JSON object"):
             await Client(transport).get(Thing, "a", "default")

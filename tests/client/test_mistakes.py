@@ -1,4 +1,4 @@
-"""What a caller gets wrong is told before a request is made."""
+"""Mistakes of a caller are reported before a request is sent."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ async def test_models_of_both_official_clients_are_accepted(cluster: Cluster) ->
 
 @pytest.mark.parametrize("operation", ["apply", "create"])
 @pytest.mark.parametrize("force", [True, False])
-async def test_what_the_former_name_owns_is_taken_over(cluster: Cluster, operation: str, force: bool) -> None:
+async def test_fields_of_the_former_field_manager_are_taken_over(cluster: Cluster, operation: str, force: bool) -> None:
     former = cluster.client.with_options(field_manager="kube-reconciler")
     await getattr(former, operation)(config_map(cluster, "a", data={"keep": "1", "gone": "1", "other": "1"}))
     finalizers = {"metadata": {"finalizers": ["example.com/a"]}}
@@ -146,7 +146,7 @@ async def test_field_managers_and_field_validation(cluster: Cluster) -> None:
     assert "nonsense" not in await client.create(unknown, field_validation="Ignore")
 
 
-async def test_a_dry_client_stores_nothing(cluster: Cluster) -> None:
+async def test_a_dry_run_client_stores_nothing(cluster: Cluster) -> None:
     client, ns = cluster.client, cluster.namespace
     kept = await client.create(config_map(cluster, "kept"))
     dry = client.with_options(dry_run=True)
@@ -202,7 +202,7 @@ async def test_patches_of_every_kind_and_their_conditions(cluster: Cluster) -> N
     await client.delete("v1/Pod", "p", ns, grace_period=0)
 
 
-async def test_a_patch_from_one_state_to_another_sends_what_differs(cluster: Cluster) -> None:
+async def test_patch_from_sends_the_difference(cluster: Cluster) -> None:
     await cluster.install(Gizmo)
     client, ns = cluster.client, cluster.namespace
     base = await client.create(gizmo(cluster, size=1, ports=[Port(port=1)]))
@@ -219,7 +219,7 @@ async def test_a_patch_from_one_state_to_another_sends_what_differs(cluster: Clu
     assert (stored.spec.size, stored.status.phase) == (2, "Ready")
 
 
-async def test_conflicts_are_tried_again_on_what_is_stored_then(cluster: Cluster) -> None:
+async def test_conflicts_are_retried_on_the_stored_object(cluster: Cluster) -> None:
     client, ns = cluster.client, cluster.namespace
     await client.create(config_map(cluster, "a", data={"n": "0"}))
 
@@ -271,7 +271,9 @@ async def test_apply_of_the_status(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("method", ["create_or_update", "create_or_patch"])
-async def test_what_is_as_wanted_is_not_written_defaults_of_the_server_included(cluster: Cluster, method: str) -> None:
+async def test_an_object_in_the_desired_state_is_not_written_despite_server_defaults(
+    cluster: Cluster, method: str
+) -> None:
     await cluster.install(Gizmo)
     ensure: Any = getattr(cluster.client, method)
     document = {**gizmo(cluster).to_dict(), "spec": {}}
@@ -301,7 +303,7 @@ async def test_a_service_whose_ports_are_reset_each_time_is_written_once(cluster
 # many objects
 
 
-async def test_lists_are_paged_selected_and_of_metadata_alone(cluster: Cluster) -> None:
+async def test_lists_with_pages_selectors_and_metadata_only(cluster: Cluster) -> None:
     client, ns = cluster.client, cluster.namespace
     for number in range(7):
         await client.create(config_map(cluster, f"n{number}", labels={"odd": str(number % 2), "mine": "yes"}))
@@ -326,7 +328,7 @@ async def test_lists_are_paged_selected_and_of_metadata_alone(cluster: Cluster) 
 
 
 @pytest.mark.parametrize("propagation", ["Background", "Foreground", "Orphan"])
-async def test_the_owner_of_something_is_deleted_as_asked(cluster: Cluster, propagation: Any) -> None:
+async def test_an_owner_is_deleted_with_the_requested_propagation(cluster: Cluster, propagation: Any) -> None:
     client, ns = cluster.client, cluster.namespace
     owner = await client.create(config_map(cluster, "owner"))
     await client.apply(config_map(cluster, "owned"), owner=owner)
@@ -342,7 +344,7 @@ async def test_the_owner_of_something_is_deleted_as_asked(cluster: Cluster, prop
 # watches
 
 
-async def test_a_watch_goes_on_where_another_one_ended(cluster: Cluster) -> None:
+async def test_a_watch_resumes_where_another_one_ended(cluster: Cluster) -> None:
     client, ns = cluster.client, cluster.namespace
     await client.create(config_map(cluster, "a"))
     version = (await client.list(MAP, ns)).resource_version
@@ -387,7 +389,7 @@ async def test_a_watch_that_begins_with_a_list_marks_its_end(cluster: Cluster) -
     assert event.object.to_dict()["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true"
 
 
-async def test_waiting_until_an_object_is_as_wanted_and_until_it_is_gone(cluster: Cluster) -> None:
+async def test_waiting_for_a_state_and_for_a_deletion(cluster: Cluster) -> None:
     client, ns = cluster.client, cluster.namespace
     wait = asyncio.create_task(
         client.wait_for(MAP, "a", ns, until=lambda found: found["data"] == {"a": "3"}, timeout=30)
@@ -446,7 +448,7 @@ async def test_eviction_token_and_approval_on_a_real_server(control_plane: Any) 
 # kinds
 
 
-async def test_a_kind_that_is_installed_while_the_client_runs_is_found(cluster: Cluster) -> None:
+async def test_a_kind_installed_while_the_client_is_open_is_found(cluster: Cluster) -> None:
     client = cluster.client
     group = f"late-{cluster.namespace}.reconciler.dev"
     for _ in range(12):

@@ -1,4 +1,4 @@
-"""Clients with other options: confined to a namespace, to dry runs, to a field manager."""
+"""Clients with other options: one namespace, dry runs, a field manager."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ CALLS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("verb", CALLS)
-async def test_a_client_of_one_namespace_fills_it_in(script: Any, prod: Client, verb: str) -> None:
+async def test_a_client_of_one_namespace_fills_the_namespace_in(script: Any, prod: Client, verb: str) -> None:
     script.answers({"metadata": {}, "items": []} if "list" in verb else STORED)
     await CALLS[verb](prod)
     assert script.last.path.startswith(DATABASES)
@@ -73,12 +73,12 @@ async def test_a_client_of_one_namespace_fills_it_in(script: Any, prod: Client, 
 async def test_a_client_of_one_namespace_refuses_another_before_anything_is_sent(
     script: Any, prod: Client, verb: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"for namespace 'prod', not for Database in 'test': leave the namespace out"):
+    with pytest.raises(ValueError, match=r"for namespace 'prod', not for Database in 'test': omit the namespace"):
         await CALLS[verb](prod, "test")
     assert script.requests == []
 
 
-async def test_objects_sent_by_a_client_of_one_namespace_carry_it(script: Any, prod: Client) -> None:
+async def test_objects_sent_by_a_client_of_one_namespace_contain_it(script: Any, prod: Client) -> None:
     given = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}
     script.answers(given)
     await prod.create(given)
@@ -86,13 +86,13 @@ async def test_objects_sent_by_a_client_of_one_namespace_carry_it(script: Any, p
     assert given["metadata"] == {"name": "c"}
 
 
-async def test_watches_of_a_client_of_one_namespace_are_confined(script: Any, prod: Client) -> None:
+async def test_watches_of_a_client_of_one_namespace_are_limited_to_it(script: Any, prod: Client) -> None:
     script.streams()
     assert [event async for event in prod.watch(Database)] == []
     assert script.last.path == DATABASES
 
 
-async def test_cluster_scoped_kinds_pass_a_client_of_one_namespace(script: Any, prod: Client) -> None:
+async def test_a_client_of_one_namespace_does_not_affect_cluster_scoped_kinds(script: Any, prod: Client) -> None:
     script.answers({"kind": "Node", "metadata": {"name": "n"}})
     await prod.get("v1/Node", "n")
     assert script.last.path == "/api/v1/nodes/n"
@@ -104,7 +104,7 @@ async def test_an_owner_is_found_in_the_namespace_that_is_filled_in(script: Any,
     assert script.body["metadata"]["ownerReferences"][0]["uid"] == "u1"
 
 
-def test_a_namespace_cannot_be_left_again(prod: Client) -> None:
+def test_the_namespace_of_a_client_cannot_be_changed(prod: Client) -> None:
     assert prod.in_namespace("prod").field_manager == program_name()
     with pytest.raises(ValueError, match="for namespace 'prod', not for 'test'"):
         prod.in_namespace("test")
@@ -116,15 +116,12 @@ def test_a_namespace_cannot_be_left_again(prod: Client) -> None:
 
 
 @pytest.mark.parametrize("verb", [verb for verb in CALLS if not verb.startswith(("get", "list"))])
-async def test_a_dry_client_stores_nothing_whatever_it_is_told(script: Any, prod: Client, verb: str) -> None:
+async def test_dry_run_of_a_client_cannot_be_turned_off(script: Any, prod: Client, observer: Any, verb: str) -> None:
     dry = prod.with_options(dry_run=True).with_options(dry_run=False)
-    heard: list[Any] = []
-    for hook in ("_wrote", "_unsure", "_deleted_all"):
-        setattr(dry, hook, lambda *args: heard.append(args))
     script.answers(STORED)
-    await CALLS[verb](dry)
+    await CALLS[verb](observer.of(dry))
     assert script.query.get("dryRun") == "All" or script.body["dryRun"] == ["All"]
-    assert heard == []
+    assert not observer.notified
 
 
 async def test_the_field_manager_is_the_call_s_or_the_client_s(script: Any, client: Client) -> None:
@@ -165,7 +162,7 @@ async def test_a_client_with_other_options_shares_everything_else(script: Any, c
     assert other.through(lambda transport: transport).field_manager == "other"
 
 
-def test_batchers_of_a_dry_client_join_no_others(client: Client) -> None:
+def test_batchers_of_a_dry_run_client_do_not_join_others(client: Client) -> None:
     def identity(client: Client) -> object:
         return client.status_writer(Database, "db1", "prod").identity
 
@@ -173,16 +170,16 @@ def test_batchers_of_a_dry_client_join_no_others(client: Client) -> None:
     assert identity(client.with_options(dry_run=True)) != identity(client)
 
 
-# what is heard of writes
+# notification of writes
 
 
-async def test_the_write_of_another_kind_s_subresource_leaves_its_object_in_doubt(script: Any, client: Client) -> None:
-    wrote, unsure = [], []
-    client._wrote = lambda rt, verb, key, answer: wrote.append((verb, key))  # type: ignore[method-assign]
-    client._unsure = lambda rt, key: unsure.append(key)  # type: ignore[method-assign]
+async def test_the_write_of_another_kind_s_subresource_leaves_its_object_in_doubt(
+    script: Any, client: Client, observer: Any
+) -> None:
+    client = observer.of(client)
     script.answers({"kind": "Scale"}).answers({"kind": "Status"}).answers(STORED)
     await client.patch("apps/v1/Deployment", "d", "prod", patch={}, subresource="scale")
     await client.create_subresource("v1/Pod", "p", "prod", subresource="eviction", body={})
-    assert unsure == [Request("d", "prod"), Request("p", "prod")]
+    assert observer.doubts == [Request("d", "prod"), Request("p", "prod")]
     await client.update_subresource(Database, "db1", "prod", subresource="approval", body=STORED)
-    assert wrote == [("update", Request("db1", "prod"))]
+    assert [(verb, key) for verb, key, _ in observer.writes] == [("update", Request("db1", "prod"))]

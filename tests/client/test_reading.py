@@ -43,7 +43,7 @@ def client(script: Any) -> Client:
 # lists
 
 
-async def test_a_list_is_a_sequence_with_the_version_it_shows(script: Any, client: Client) -> None:
+async def test_a_list_is_a_sequence_with_a_version(script: Any, client: Client) -> None:
     script.answers(page("a", "b"))
     found = await client.list(Database, "prod")
     assert isinstance(found, ListResult)
@@ -81,7 +81,7 @@ async def test_a_list_never_asks_for_version_0(script: Any, client: Client) -> N
     assert script.query == {}
 
 
-async def test_a_list_whose_pages_expire_starts_anew_once_without_pages(script: Any, client: Client) -> None:
+async def test_a_list_whose_pages_expire_is_read_once_more_without_pages(script: Any, client: Client) -> None:
     script.answers(page("a", token="t1")).refuses(410, "Expired").answers(page("b", "c"))
     assert [db.name for db in await client.list(Database, "prod", limit=1)] == ["b", "c"]
     assert script.query == {}
@@ -93,20 +93,20 @@ async def test_a_list_whose_pages_expire_starts_anew_once_without_pages(script: 
 # bytes
 
 
-async def test_raw_list_gives_one_page_as_it_came(script: Any, client: Client) -> None:
+async def test_raw_list_returns_the_bytes_of_one_page(script: Any, client: Client) -> None:
     rt = await client.resource_type("v1/Pod")
     script.says(b'{"items":[]}')
-    assert await client.raw_list(rt, "prod", {"limit": "2"}) == b'{"items":[]}'
+    assert await client.session.raw_list(rt, "prod", {"limit": "2"}) == b'{"items":[]}'
     assert (script.last.path, script.query) == ("/api/v1/namespaces/prod/pods", {"limit": "2"})
     script.says(b"{}")
-    await client.raw_list(rt, metadata_only=True)
+    await client.session.raw_list(rt, metadata_only=True)
     assert script.last.headers["accept"].startswith("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
 
 
-async def test_open_watch_gives_the_stream_with_its_status_checked(script: Any, client: Client) -> None:
+async def test_open_watch_returns_the_stream_of_a_successful_answer(script: Any, client: Client) -> None:
     rt = await client.resource_type("v1/Pod")
     script.streams(b"ab", b"c")
-    response = await client.open_watch(rt, "prod", [("resourceVersion", "5")], metadata_only=True)
+    response = await client.session.open_watch(rt, "prod", [("resourceVersion", "5")], metadata_only=True)
     assert response.chunks is not None
     assert [chunk async for chunk in response.chunks] == [b"ab", b"c"]
     assert script.last.stream
@@ -114,7 +114,7 @@ async def test_open_watch_gives_the_stream_with_its_status_checked(script: Any, 
     assert "as=PartialObjectMetadata;" in script.last.headers["accept"]
     script.refuses(403, "Forbidden")
     with pytest.raises(Forbidden):
-        await client.open_watch(rt)
+        await client.session.open_watch(rt)
 
 
 # watches
@@ -134,7 +134,7 @@ async def test_a_watch_yields_events_however_the_chunks_are_cut(script: Any, cli
     assert script.closed == 3
 
 
-async def test_a_watch_asks_for_what_it_was_told(script: Any, client: Client) -> None:
+async def test_a_watch_sends_its_options(script: Any, client: Client) -> None:
     for _ in range(3):
         script.streams()
     async for _ in client.watch(
@@ -170,7 +170,7 @@ async def test_a_bookmark_is_unstructured_whatever_the_kind(script: Any, client:
     assert event.object.resource_version == "8"
 
 
-async def test_an_error_in_the_stream_is_raised_typed(script: Any, client: Client) -> None:
+async def test_an_error_in_the_stream_is_a_typed_error(script: Any, client: Client) -> None:
     gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version: 1 (9)"}
     script.streams(line("ERROR", gone))
     with pytest.raises(Expired, match=r"watch /apis/example\.com/v1/databases: 410 Expired: too old"):
@@ -179,14 +179,14 @@ async def test_an_error_in_the_stream_is_raised_typed(script: Any, client: Clien
     assert script.closed == 1
 
 
-async def test_a_line_that_is_no_event_is_an_error(script: Any, client: Client) -> None:
+async def test_an_invalid_event_is_an_error(script: Any, client: Client) -> None:
     script.streams(b"<html>\n")
-    with pytest.raises(APIError, match="a line that is no event"):
+    with pytest.raises(APIError, match="invalid watch event"):
         async for _ in client.watch(Database):
             pass
 
 
-async def test_a_watch_that_breaks_says_so(script: Any, client: Client) -> None:
+async def test_a_broken_watch_is_an_unknown_outcome(script: Any, client: Client) -> None:
     script.streams(line("ADDED", item("a")), then=OutcomeUnknown("reset"))
     seen: list[WatchEvent[Database]] = []
     with pytest.raises(OutcomeUnknown):  # noqa: PT012
@@ -220,9 +220,7 @@ def nodes(*names: str, version: str = "7", token: str = "") -> dict[str, Any]:
     return {"kind": "NodeList", "metadata": metadata, "items": [{"metadata": {"name": name}} for name in names]}
 
 
-async def test_pages_are_handed_out_as_they_come_and_no_more_are_asked_for_than_wanted(
-    script: Any, client: Client
-) -> None:
+async def test_pages_are_yielded_as_they_arrive_and_only_requested_when_needed(script: Any, client: Client) -> None:
     script.answers(nodes("a", "b", token="t")).answers(nodes("c"))
     async with aclosing(client.list_pages("v1/Node", limit=2)) as pages:
         first = await anext(pages)
@@ -232,7 +230,7 @@ async def test_pages_are_handed_out_as_they_come_and_no_more_are_asked_for_than_
     assert script.query == {"limit": "2", "continue": "t"}
 
 
-async def test_pages_that_expire_are_the_reader_s_to_begin_anew(script: Any, client: Client) -> None:
+async def test_expired_pages_are_raised_to_the_caller(script: Any, client: Client) -> None:
     script.answers(nodes("a", token="t")).refuses(410, "Expired")
     seen: list[str] = []
     pages = client.list_pages("v1/Node")
@@ -242,7 +240,7 @@ async def test_pages_that_expire_are_the_reader_s_to_begin_anew(script: Any, cli
     assert seen == ["a"]
 
 
-async def test_metadata_alone_is_asked_for_and_has_the_object_s_own_kind(script: Any, client: Client) -> None:
+async def test_only_metadata_is_requested_and_has_the_kind_of_the_object(script: Any, client: Client) -> None:
     part = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "n", "uid": "u"}}
     script.answers(part).answers({"metadata": {"resourceVersion": "7"}, "items": [part]})
     expected = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n", "uid": "u"}}
@@ -252,12 +250,12 @@ async def test_metadata_alone_is_asked_for_and_has_the_object_s_own_kind(script:
     assert "as=PartialObjectMetadataList;" in script.last.headers["accept"]
 
 
-async def test_a_server_that_knows_no_metadata_alone_gives_no_more_either(script: Any, client: Client) -> None:
+async def test_a_server_without_partial_metadata_gives_the_same_result(script: Any, client: Client) -> None:
     script.answers({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n"}, "spec": {"a": 1}})
     assert (await client.get_metadata("v1/Node", "n")).keys() == {"apiVersion", "kind", "metadata"}
 
 
-async def test_lists_of_metadata_get_over_pages_that_expire(script: Any, client: Client) -> None:
+async def test_lists_of_metadata_recover_from_expired_pages(script: Any, client: Client) -> None:
     script.answers(nodes("a", token="t")).refuses(410, "Expired").answers(nodes("a", "b", version="9"))
     found = await client.list_metadata("v1/Node")
     assert ([node.name for node in found], found.resource_version) == (["a", "b"], "9")

@@ -1,4 +1,4 @@
-"""What is repeated, what never is, and how long a client waits."""
+"""What is retried, what never is, and how long a client waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.errors import (
     AlreadyExists,
     APIError,
@@ -37,7 +37,7 @@ OBJECT = {
 }
 OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "owner", "controller": True}
 OWNED = {**OBJECT, "metadata": {**OBJECT["metadata"], "ownerReferences": [OWNER]}}  # type: ignore[dict-item]
-EXACT = RetryPolicy(jitter=0)
+EXACT = Retries(jitter=0)
 
 VERBS = {
     "get": lambda c: c.get("v1/ConfigMap", "c", "prod"),
@@ -58,12 +58,12 @@ MEANS_ONE_THING = {"get", "list", "create", "delete by uid"}
 
 @pytest.fixture
 def client(script: Any) -> Client:
-    return Client(script, retry=EXACT)
+    return Client(script, retries=EXACT)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("refusal", ["429", "not connected"])
-async def test_what_was_rejected_before_execution_is_repeated_for_any_verb(
+async def test_requests_rejected_before_execution_are_retried_for_any_verb(
     script: Any, client: Client, verb: str, refusal: str
 ) -> None:
     for _ in range(4):
@@ -77,7 +77,7 @@ async def test_what_was_rejected_before_execution_is_repeated_for_any_verb(
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("loss", ["lost", "500", "503", "504"])
-async def test_what_may_have_been_executed_is_repeated_only_when_it_means_one_thing(
+async def test_requests_that_may_have_been_executed_are_retried_only_if_that_is_safe(
     script: Any, client: Client, verb: str, loss: str
 ) -> None:
     script.fails(OutcomeUnknown("reset")) if loss == "lost" else script.refuses(int(loss))
@@ -92,7 +92,7 @@ async def test_what_may_have_been_executed_is_repeated_only_when_it_means_one_th
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 409, 410, 413, 415, 422])
-async def test_other_refusals_are_never_repeated(script: Any, client: Client, code: int) -> None:
+async def test_other_refusals_are_never_retried(script: Any, client: Client, code: int) -> None:
     script.refuses(code)
     with pytest.raises(APIError):
         await client.get("v1/ConfigMap", "c", "prod")
@@ -103,13 +103,13 @@ async def test_the_last_failure_is_raised_after_all_attempts(script: Any) -> Non
     for code in (500, 503, 500):
         script.refuses(code, message=f"number {len(script.steps)}")
     with pytest.raises(ServerError, match="number 2"):
-        await Client(script, retry=RetryPolicy(attempts=3)).get("v1/ConfigMap", "c", "prod")
+        await Client(script, retries=Retries(attempts=3)).get("v1/ConfigMap", "c", "prod")
 
 
-async def test_one_attempt_never_repeats(script: Any) -> None:
+async def test_one_attempt_means_no_retries(script: Any) -> None:
     script.refuses(429)
     with pytest.raises(TooManyRequests):
-        await Client(script, retry=RetryPolicy(attempts=1)).get("v1/ConfigMap", "c", "prod")
+        await Client(script, retries=Retries(attempts=1)).get("v1/ConfigMap", "c", "prod")
     assert asyncio.get_running_loop().time() == 0
 
 
@@ -124,7 +124,7 @@ async def test_one_attempt_never_repeats(script: Any) -> None:
         pytest.param(None, id="in the Status"),
     ],
 )
-async def test_the_wait_that_the_server_asks_for_is_kept(script: Any, client: Client, header: str | None) -> None:
+async def test_the_wait_that_the_server_asks_for_is_honored(script: Any, client: Client, header: str | None) -> None:
     if header is None:
         script.refuses(429, retryAfterSeconds=3)
     else:
@@ -136,7 +136,7 @@ async def test_the_wait_that_the_server_asks_for_is_kept(script: Any, client: Cl
 
 @pytest.mark.parametrize("code", [429, 503])
 @pytest.mark.parametrize("header", ["30", "Thu, 01 Jan 2026 00:00:30 GMT", None])
-async def test_a_wait_longer_than_the_back_off_is_kept_too(
+async def test_a_requested_wait_longer_than_the_maximum_is_honored(
     script: Any, client: Client, code: int, header: str | None
 ) -> None:
     if header is None:
@@ -149,13 +149,13 @@ async def test_a_wait_longer_than_the_back_off_is_kept_too(
     assert len(script.requests) == 2
 
 
-async def test_the_back_off_is_kept_where_it_is_longer(script: Any) -> None:
+async def test_the_backoff_applies_if_it_is_longer(script: Any) -> None:
     script.refuses(429, retryAfterSeconds=1).answers(OBJECT)
-    await Client(script, retry=RetryPolicy(base=5, jitter=0)).get("v1/ConfigMap", "c", "prod")
+    await Client(script, retries=Retries(base=5, jitter=0)).get("v1/ConfigMap", "c", "prod")
     assert asyncio.get_running_loop().time() == 5
 
 
-async def test_many_clients_that_were_told_the_same_do_not_come_back_at_once(script: Any) -> None:
+async def test_clients_that_were_asked_for_the_same_wait_do_not_return_at_once(script: Any) -> None:
     times = set()
     for seed in range(20):
         started = asyncio.get_running_loop().time()
@@ -168,7 +168,7 @@ async def test_many_clients_that_were_told_the_same_do_not_come_back_at_once(scr
 
 
 @pytest.mark.parametrize("code", [429, 503])
-async def test_a_wait_beyond_the_deadline_is_handed_back_at_once(script: Any, client: Client, code: int) -> None:
+async def test_a_wait_beyond_the_deadline_is_raised_at_once(script: Any, client: Client, code: int) -> None:
     script.answers({}, code, retry_after="600")
     with pytest.raises(APIError) as caught:
         await client.get("v1/ConfigMap", "c", "prod")
@@ -180,15 +180,15 @@ async def test_all_waits_together_end_before_the_deadline(script: Any) -> None:
     for _ in range(9):
         script.refuses(429, retryAfterSeconds=30)
     with pytest.raises(TooManyRequests):
-        await Client(script, retry=RetryPolicy(attempts=9, jitter=0)).get("v1/ConfigMap", "c", "prod")
+        await Client(script, retries=Retries(attempts=9, jitter=0)).get("v1/ConfigMap", "c", "prod")
     assert len(script.requests) == 5
     assert asyncio.get_running_loop().time() == 120
 
 
 @pytest.mark.parametrize("header", ["1" + "0" * 30, "9" * 5000, "Fri, 31 Dec 9999 23:59:59 GMT"])
-async def test_nobody_waits_for_longer_than_an_hour(script: Any, header: str) -> None:
+async def test_no_wait_is_longer_than_an_hour(script: Any, header: str) -> None:
     script.answers({}, 429, retry_after=header).answers(OBJECT)
-    patient = Client(script, retry=RetryPolicy(deadline=1e6))
+    patient = Client(script, retries=Retries(deadline=1e6))
     await patient.get("v1/ConfigMap", "c", "prod")
     assert 3600 < asyncio.get_running_loop().time() <= 3960
 
@@ -203,20 +203,20 @@ async def test_a_huge_wait_in_the_status_is_an_hour(script: Any, client: Client)
 @pytest.mark.parametrize(
     "header", ["soon", "-5", "1e9", "3.5", "", "\u00b2", "nan", "Thu, 99 Jan 2026 00:00:03 GMT", "Thu", ",", "1, 2"]
 )
-async def test_an_unreadable_retry_after_is_as_none(script: Any, client: Client, header: str) -> None:
+async def test_a_malformed_retry_after_is_ignored(script: Any, client: Client, header: str) -> None:
     script.answers({}, 429, retry_after=header).answers(OBJECT)
     await client.get("v1/ConfigMap", "c", "prod")
     assert asyncio.get_running_loop().time() == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("seconds", [-5, "5", True, None, [], {"a": 1}])
-async def test_an_unreadable_wait_in_the_status_is_as_none(script: Any, client: Client, seconds: Any) -> None:
+async def test_a_malformed_wait_in_the_status_is_ignored(script: Any, client: Client, seconds: Any) -> None:
     script.refuses(429, retryAfterSeconds=seconds).answers(OBJECT)
     await client.get("v1/ConfigMap", "c", "prod")
     assert asyncio.get_running_loop().time() == pytest.approx(0.1)
 
 
-async def test_discovery_waits_as_long_as_it_is_told(script: Any, client: Client) -> None:
+async def test_discovery_waits_as_long_as_the_server_asks(script: Any, client: Client) -> None:
     asked: list[float] = []
 
     class Shedding:
@@ -228,13 +228,13 @@ async def test_discovery_waits_as_long_as_it_is_told(script: Any, client: Client
             return await script.send(request)
 
     script.answers(OBJECT)
-    await Client(Shedding(), retry=EXACT).get("v1/ConfigMap", "c", "prod")
+    await Client(Shedding(), retries=EXACT).get("v1/ConfigMap", "c", "prod")
     assert asked == [0, 30]
 
 
 @pytest.mark.parametrize("code", [429, 503])
-async def test_waiting_for_an_object_waits_as_long_as_it_is_told(script: Any, code: int) -> None:
-    client = Client(script, retry=RetryPolicy(attempts=1))
+async def test_wait_for_waits_as_long_as_the_server_asks(script: Any, code: int) -> None:
+    client = Client(script, retries=Retries(attempts=1))
     script.refuses(code, retryAfterSeconds=300)
     script.answers({"items": [OBJECT], "metadata": {"resourceVersion": "7"}})
     await client.wait_for("v1/ConfigMap", "c", "prod", until=bool, timeout=900)
@@ -263,15 +263,15 @@ async def test_the_jitter_follows_the_seed(script: Any) -> None:
 def test_a_wait_is_never_shorter_than_asked_and_never_longer_than_its_bounds(
     base: float, maximum: float, jitter: float, n: int, asked: float | None
 ) -> None:
-    policy = RetryPolicy(base=base, maximum=maximum, jitter=jitter)
+    policy = Retries(base=base, maximum=maximum, jitter=jitter)
     delay = policy.delay(n, TooManyRequests("", status=429, retry_after=asked), random.Random(0))
     assert (asked or 0) <= delay <= max(maximum * (1 + jitter), 1.1 * (asked or 0))
 
 
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"base": -1}, {"jitter": 2}, {"maximum": -1}])
-def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_retries_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
-        RetryPolicy(**wrong)
+        Retries(**wrong)
 
 
 # evictions
@@ -287,7 +287,7 @@ async def test_an_eviction_that_a_budget_forbids_is_an_answer_not_overload(scrip
 # creations whose answer was lost
 
 
-async def test_a_creation_without_name_is_never_repeated_after_a_lost_answer(script: Any, client: Client) -> None:
+async def test_a_creation_without_a_name_is_never_retried_after_a_lost_answer(script: Any, client: Client) -> None:
     script.fails(OutcomeUnknown("reset"))
     with pytest.raises(OutcomeUnknown):
         await VERBS["generate"](client)
@@ -328,7 +328,9 @@ async def test_after_a_lost_answer_an_object_of_the_same_owner_with_all_that_was
         pytest.param(None, id="gone again"),
     ],
 )
-async def test_what_is_not_provably_ours_is_unknown(script: Any, client: Client, stored: Any) -> None:
+async def test_an_object_that_is_not_provably_ours_is_an_unknown_outcome(
+    script: Any, client: Client, stored: Any
+) -> None:
     sent = {**OWNED, "metadata": {"name": "c", "namespace": "prod", "ownerReferences": [OWNER]}}
     script.fails(OutcomeUnknown("reset")).refuses(409, "AlreadyExists")
     script.refuses(404, "NotFound") if stored is None else script.answers(stored)
@@ -340,7 +342,7 @@ async def test_what_is_not_provably_ours_is_unknown(script: Any, client: Client,
 
 
 @pytest.mark.parametrize("code", [404, 409])
-async def test_a_deletion_of_one_incarnation_that_is_gone_after_a_lost_answer_succeeded(
+async def test_a_deletion_with_a_uid_that_finds_nothing_after_a_lost_answer_succeeded(
     script: Any, client: Client, code: int
 ) -> None:
     script.fails(OutcomeUnknown("reset")).refuses(code)
@@ -377,7 +379,7 @@ class Renewing:
         return self.changes
 
 
-async def test_a_request_refused_for_its_credentials_is_sent_again_once_with_others(script: Any) -> None:
+async def test_a_request_refused_for_its_credentials_is_sent_once_more_with_new_ones(script: Any) -> None:
     transport = Renewing(script, changes=True)
     script.refuses(401).answers(OBJECT).refuses(401).refuses(401)
     await Client(transport).update(OBJECT)
@@ -396,7 +398,7 @@ async def test_credentials_that_stay_the_same_are_not_tried_twice(script: Any) -
 # cancellation
 
 
-async def test_cancelling_a_wait_between_attempts_repeats_nothing(script: Any, client: Client) -> None:
+async def test_cancelling_a_wait_between_attempts_ends_the_retries(script: Any, client: Client) -> None:
     script.refuses(429, retryAfterSeconds=5)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
@@ -408,11 +410,11 @@ async def test_low_level_reads_are_sent_once(script: Any, client: Client) -> Non
     rt = await client.resource_type("v1/ConfigMap")
     script.refuses(503).fails(NotSent("refused")).refuses(429)
     with pytest.raises(ServerUnavailable):
-        await client.raw_list(rt)
+        await client.session.raw_list(rt)
     with pytest.raises(TransportError):
-        await client.open_watch(rt)
+        await client.session.open_watch(rt)
     with pytest.raises(TooManyRequests):
-        await client.open_watch(rt)
+        await client.session.open_watch(rt)
     assert len(script.requests) == 3
 
 
@@ -438,7 +440,7 @@ async def test_credentials_are_renewed_below_a_wrapper_and_below_another_client(
     assert transport.renewed == 2
 
 
-async def test_what_a_client_did_is_counted(script: Any, client: Client) -> None:
+async def test_requests_and_retries_are_counted(script: Any, client: Client) -> None:
     script.fails(NotSent("refused")).refuses(429).answers(OBJECT, warnings=['299 - "old"']).refuses(404)
     through = client.through(lambda inner: inner)
     await client.update(OBJECT)
@@ -446,7 +448,7 @@ async def test_what_a_client_did_is_counted(script: Any, client: Client) -> None
         await through.update(OBJECT)
     counted = client.statistics()
     assert counted == through.statistics()
-    assert (counted.requests, counted.repetitions, counted.unanswered, counted.refused, counted.warnings) == (
+    assert (counted.requests, counted.retries, counted.unanswered, counted.refused, counted.warnings) == (
         5,  # discovery asked once
         2,
         1,

@@ -1,4 +1,4 @@
-"""The transport over real sockets: what a server sees, and what each kind of failure becomes."""
+"""The transport over real sockets: what a server receives, and the error for each kind of failure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import trustme
 from kubernetes_asyncio.client import ApiClient, Configuration
 
 from reconciler import Model, Resource
-from reconciler.client import Client, KubernetesAsyncioTransport, RetryPolicy
-from reconciler.client.transport.transport import DirectTransport
+from reconciler.client import Client, KubernetesAsyncioTransport, Retries
+from reconciler.client.transport.transport import HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest
 
@@ -27,7 +27,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\
 
 
 class Server:
-    """Speak just enough HTTP, in the way that a test wants, and remember each request that arrived."""
+    """A server with just enough HTTP for a test, which remembers each request."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
@@ -77,13 +77,13 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
         await asyncio.sleep(0)
 
 
-AnyTransport = KubernetesAsyncioTransport | DirectTransport
+AnyTransport = KubernetesAsyncioTransport | HTTPTransport
 direct = contextvars.ContextVar("direct", default=False)
 
 
 @pytest.fixture(params=["of our own", "of kubernetes_asyncio"], autouse=True)
 def _both_transports(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Hold the transport that `Client.from_config` uses, and the one over a caller's ApiClient, to the same rules."""
+    """Run each test with the transport of `Client.from_config` and with the one of a caller's ApiClient."""
     token = direct.set(request.param == "of our own")
     yield
     direct.reset(token)
@@ -96,7 +96,7 @@ async def transport_to(port: int, *, scheme: str = "http", **settings: Any) -> A
     for name, value in settings.items():
         setattr(configuration, name, value)
     if direct.get():
-        async with DirectTransport(configuration) as transport:
+        async with HTTPTransport(configuration) as transport:
             yield transport
         return
     async with ApiClient(configuration) as api, KubernetesAsyncioTransport(api) as transport:
@@ -136,7 +136,7 @@ async def ok_then_close(server: Server, start: str, body: bytes, writer: asyncio
 # one request, one answer
 
 
-async def test_a_request_arrives_as_it_is_and_the_answer_comes_back() -> None:
+async def test_a_request_and_its_answer_arrive_unchanged() -> None:
     async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(
             b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nX-Upper: Value\r\n"
@@ -179,7 +179,7 @@ async def test_redirects_are_answers() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "POST"])
-async def test_a_request_on_a_kept_connection_that_dies_is_sent_once(method: str) -> None:
+async def test_a_request_on_a_kept_connection_that_breaks_is_sent_once(method: str) -> None:
     async with serving(ok_then_close) as server, transport_to(server.port) as transport:
         await transport.send(HTTPRequest("GET", "/first"))
         with pytest.raises(OutcomeUnknown):
@@ -188,7 +188,7 @@ async def test_a_request_on_a_kept_connection_that_dies_is_sent_once(method: str
         assert server.connections == 1
 
 
-async def test_the_session_of_the_caller_keeps_its_ways() -> None:
+async def test_the_session_of_the_api_client_is_unchanged() -> None:
     async with serving(ok) as server:
         configuration = Configuration()
         configuration.host = f"http://127.0.0.1:{server.port}"
@@ -202,9 +202,9 @@ async def test_the_session_of_the_caller_keeps_its_ways() -> None:
                 assert response.status == 200
 
 
-async def test_the_client_repeats_a_read_but_not_a_write() -> None:
+async def test_the_client_retries_a_read_but_not_a_write() -> None:
     async with serving(close_without_answer) as server, transport_to(server.port) as transport:
-        client = Client(transport, retry=RetryPolicy(attempts=3, base=0))
+        client = Client(transport, retries=Retries(attempts=3, base=0))
         with pytest.raises(OutcomeUnknown):
             await client.get(Thing, "n")
         with pytest.raises(OutcomeUnknown):
@@ -258,7 +258,7 @@ async def test_a_host_that_does_not_exist_was_not_sent() -> None:
             await transport.send(HTTPRequest("GET", "/x"))
 
 
-async def test_what_is_secret_in_an_address_is_told_to_nobody() -> None:
+async def test_secrets_in_an_address_are_not_shown() -> None:
     async with transport_to(1) as transport:
         transport._host = "http://user:password@127.0.0.1:1/token"
         with pytest.raises(NotSent) as raised:
@@ -269,7 +269,7 @@ async def test_what_is_secret_in_an_address_is_told_to_nobody() -> None:
     assert "token" not in told
 
 
-async def test_an_address_that_is_none_is_a_configuration_error() -> None:
+async def test_an_invalid_address_is_a_configuration_error() -> None:
     async with transport_to(1) as transport:
         transport._host = "http://"
         with pytest.raises(ConfigurationError, match="is not a valid server address"):
@@ -341,7 +341,7 @@ async def test_an_untrusted_certificate_was_not_sent(tls: ssl.SSLContext) -> Non
     assert server.requests == []
 
 
-async def test_tls_to_a_server_that_speaks_none_was_not_sent() -> None:
+async def test_tls_to_a_server_without_tls_was_not_sent() -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
@@ -374,7 +374,7 @@ async def test_a_stream_comes_in_chunks_and_has_no_time_limit_after_its_headers(
         await response.close()
 
 
-async def test_a_stream_that_breaks_says_so() -> None:
+async def test_a_broken_stream_is_an_unknown_outcome() -> None:
     async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
         writer.close()
@@ -436,7 +436,7 @@ async def test_credentials_that_cannot_be_renewed_mean_not_sent_and_no_secret_in
     assert server.requests == []
 
 
-async def test_default_headers_of_the_api_client_are_sent_but_for_its_user_agent() -> None:
+async def test_default_headers_of_the_api_client_are_sent_except_its_user_agent() -> None:
     async with serving(ok) as server:
         configuration = Configuration()
         configuration.host = f"http://127.0.0.1:{server.port}"
@@ -471,9 +471,9 @@ async def test_the_proxy_of_the_environment_is_used_but_not_for_this_machine(mon
 
 
 @pytest.mark.virtual_time
-async def test_under_virtual_time_it_says_why_it_does_not_work() -> None:
+async def test_virtual_time_is_refused_with_a_reason() -> None:
     with pytest.raises(ConfigurationError, match=r"cannot run under virtual time.*Client\(server\)"):
-        DirectTransport(Configuration())
+        HTTPTransport(Configuration())
     async with ApiClient(Configuration()) as api:
         with pytest.raises(ConfigurationError, match=r"cannot run under virtual time.*Client\(server\)"):
             KubernetesAsyncioTransport(api)

@@ -1,4 +1,4 @@
-"""What a StatusBatcher writes with."""
+"""The status writer of a client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def client(script: Any) -> Client:
     return Client(script, field_manager="me")
 
 
-async def test_it_is_made_for_an_object_or_a_kind_and_name(client: Client) -> None:
+async def test_a_writer_is_made_for_an_object_or_for_a_kind_and_a_name(client: Client) -> None:
     for writer in (
         client.status_writer(DB),
         client.status_writer(Database.from_dict(DB)),
@@ -61,7 +61,7 @@ async def test_a_merge_patch_goes_to_the_status(script: Any, client: Client) -> 
     assert writer.warnings == ['299 - "unknown field"']
 
 
-async def test_an_apply_is_forced_and_names_its_kind(script: Any, client: Client) -> None:
+async def test_an_apply_is_forced_and_contains_its_kind(script: Any, client: Client) -> None:
     script.answers(DB)
     await client.status_writer(DB).write({"status": {}}, strategy="apply", subresource=None)
     assert script.last.path == PATH
@@ -73,7 +73,7 @@ async def test_an_apply_is_forced_and_names_its_kind(script: Any, client: Client
 @pytest.mark.parametrize(
     "failure", [NotSent("refused"), OutcomeUnknown("reset"), (429, TooManyRequests), (503, ServerUnavailable)]
 )
-async def test_a_write_is_sent_once_whatever_happens(script: Any, client: Client, failure: Any) -> None:
+async def test_a_write_is_sent_once_whatever_the_failure(script: Any, client: Client, failure: Any) -> None:
     if isinstance(failure, Exception):
         script.fails(failure)
         expected = type(failure)
@@ -85,23 +85,23 @@ async def test_a_write_is_sent_once_whatever_happens(script: Any, client: Client
     assert len(script.requests) == 1
 
 
-async def test_two_writers_share_an_identity_only_over_one_connection_and_manager(script: Any, client: Client) -> None:
-    class Sharing(Client):
-        def __init__(self, other: Client) -> None:
-            self._share(other)
-
+async def test_writers_share_an_identity_only_with_the_same_connection_and_field_manager(
+    script: Any, client: Client
+) -> None:
     identity = client.status_writer(DB).identity
-    assert Sharing(client).status_writer(Database, "db2", "prod").identity == identity
+    assert Client.over(client.session).status_writer(Database, "db2", "prod").identity == identity
     assert Client(script, field_manager="me").status_writer(DB).identity != identity
     assert hash(identity)
 
 
-async def test_the_client_hears_of_the_write(script: Any, client: Client) -> None:
-    heard: list[Any] = []
-    client._wrote = lambda *args: heard.append(args[1:3])  # type: ignore[method-assign]
+async def test_the_observer_is_notified_of_the_write(script: Any, client: Client, observer: Any) -> None:
+    client = observer.of(client)
     script.answers(DB).answers(DB)
     await client.status_writer(DB).write({})
     await client.status_writer(DB).write({}, strategy="apply")
     script.answers(DB)
     await client.with_options(dry_run=True).status_writer(DB).write({})
-    assert heard == [("patch", Request("db1", "prod")), ("apply", Request("db1", "prod"))]
+    assert [write[:2] for write in observer.writes] == [
+        ("patch", Request("db1", "prod")),
+        ("apply", Request("db1", "prod")),
+    ]

@@ -1,10 +1,10 @@
-"""A client whose requests go through something."""
+"""Clients whose requests go through a wrapper."""
 
 from __future__ import annotations
 
 import pytest
 
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.errors import ServerUnavailable
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 
@@ -23,8 +23,8 @@ class Passing:
         return await self.transport.send(request)
 
 
-async def test_requests_pass_the_wrapper_and_everything_else_is_the_same(script) -> None:
-    client = Client(script, user_agent="mine", field_manager="me", retry=RetryPolicy(attempts=3, jitter=0))
+async def test_requests_go_through_the_wrapper_and_everything_else_is_shared(script) -> None:
+    client = Client(script, user_agent="mine", field_manager="me", retries=Retries(attempts=3, jitter=0))
     passing: list[Passing] = []
     through = client.through(lambda transport: passing.append(Passing(transport)) or passing[0])
     document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "prod"}}
@@ -39,9 +39,9 @@ async def test_requests_pass_the_wrapper_and_everything_else_is_the_same(script)
     assert len(script.discovered) == 1, "what is known of kinds is shared"
 
 
-async def test_the_retry_policy_can_be_another_one(script) -> None:
+async def test_a_wrapped_client_can_have_other_retries(script) -> None:
     client = Client(script)
-    once = client.through(lambda transport: transport, retry=RetryPolicy(attempts=1))
+    once = client.through(lambda transport: transport, retries=Retries(attempts=1))
     await client.resource_type("v1/ConfigMap")
     script.refuses(503)
     with pytest.raises(ServerUnavailable):
@@ -57,6 +57,6 @@ async def test_batchers_of_both_clients_join(script) -> None:
     assert Client(script).status_writer("v1/ConfigMap", "c", "prod").identity != one
 
 
-def test_what_is_put_around_must_be_a_transport(client: Client) -> None:
-    with pytest.raises(TypeError, match="object is no transport, it has no 'send'"):
+def test_a_wrapper_must_return_a_transport(client: Client) -> None:
+    with pytest.raises(TypeError, match="object is not a transport, it has no 'send'"):
         client.through(lambda _: object())  # type: ignore[arg-type, return-value]

@@ -1,4 +1,4 @@
-"""What each verb sends, and what it makes of the answer."""
+"""What each verb sends, and how it reads the answer."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_any_other_kind_is_read_as_unstructured(script: Any, client: Clien
     assert script.last.path == "/api/v1/nodes/n"
 
 
-async def test_headers_name_the_program_and_the_form(script: Any) -> None:
+async def test_user_agent_and_accept_headers_are_sent(script: Any) -> None:
     await Client(script.answers(STORED)).get(Database, "db1", "prod")
     assert script.last.headers["user-agent"].startswith("kube-reconciler/")
     assert script.last.headers["accept"] == "application/json"
@@ -103,7 +103,7 @@ VERBS: dict[str, Callable[[Client, Any, str, str | None], Any]] = {
 @pytest.mark.parametrize("bad", INVALID)
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("kind", [Database, "v1/ConfigMap", "v1/Node"])
-async def test_a_name_that_would_ask_for_something_else_is_refused_here(
+async def test_a_name_that_would_change_the_path_is_refused_before_sending(
     script: Any, client: Client, verb: str, bad: str, kind: Any
 ) -> None:
     with pytest.raises(ValueError, match="is not valid"):
@@ -115,14 +115,14 @@ async def test_a_name_that_would_ask_for_something_else_is_refused_here(
 
 
 @pytest.mark.parametrize("verb", ["get", "delete", "patch", "get_subresource", "status"])
-async def test_an_empty_name_is_refused_here(script: Any, client: Client, verb: str) -> None:
+async def test_an_empty_name_is_refused_before_sending(script: Any, client: Client, verb: str) -> None:
     with pytest.raises(ValueError, match=r"needs a name|needs the object's name|give the object's name"):
         await VERBS[verb](client, Database, "", "prod")
     assert script.requests == []
 
 
 @pytest.mark.parametrize("bad", ["", *INVALID])
-async def test_a_namespace_that_would_ask_for_something_else_is_refused_by_lists_too(
+async def test_a_namespace_that_would_change_the_path_is_refused_by_lists_too(
     script: Any, client: Client, bad: str
 ) -> None:
     for call in (client.list, client.list_metadata, client.delete_all_of):
@@ -135,7 +135,7 @@ async def test_a_namespace_that_would_ask_for_something_else_is_refused_by_lists
 
 
 @pytest.mark.parametrize("bad", ["..", "a/../../b", "status?dryRun=All", "a#b", "%2e%2e"])
-async def test_subresources_and_kinds_cannot_leave_their_path_either(script: Any, client: Client, bad: str) -> None:
+async def test_subresources_and_kinds_cannot_change_the_path(script: Any, client: Client, bad: str) -> None:
     with pytest.raises(ValueError, match="is not valid"):
         await client.get_subresource(Database, "a", "prod", subresource=bad)
     for kind in (GroupVersionKind(bad, "v1", "Thing"), GroupVersionKind("apps", bad, "Deployment")):
@@ -163,13 +163,13 @@ async def test_an_answer_that_does_not_fit_the_class_names_the_object(script: An
         await client.get(Database, "db1", "prod")
 
 
-async def test_an_answer_that_is_no_json_is_an_error_that_shows_it(script: Any, client: Client) -> None:
+async def test_an_answer_that_is_not_json_is_an_error_that_quotes_it(script: Any, client: Client) -> None:
     script.says(b"<html>sign in</html>")
-    with pytest.raises(Exception, match="no JSON object but '<html>sign in</html>'"):
+    with pytest.raises(Exception, match="not a JSON object: '<html>sign in</html>'"):
         await client.get(Database, "db1", "prod")
 
 
-async def test_a_kind_that_is_not_served_is_told_from_an_object_that_is_not_there(script: Any, client: Client) -> None:
+async def test_a_kind_that_is_not_served_differs_from_a_missing_object(script: Any, client: Client) -> None:
     script.says(b"404 page not found\n", 404)
     with pytest.raises(NotServed, match=f"GET {DB_PATH}/db1: 404: nothing is served"):
         await client.get(Database, "db1", "prod")
@@ -179,7 +179,7 @@ async def test_a_kind_that_is_not_served_is_told_from_an_object_that_is_not_ther
     assert not isinstance(caught.value, NotServed)
 
 
-async def test_what_is_no_transport_is_refused_with_a_hint() -> None:
+async def test_an_invalid_transport_is_refused_with_a_hint() -> None:
     with pytest.raises(TypeError, match="from_config"):
         Client(object())  # type: ignore[arg-type]
 
@@ -216,7 +216,7 @@ async def test_dicts_unstructured_and_generated_models_are_objects(script: Any, 
     assert script.body["binaryData"] == {"k": "v"}
 
 
-async def test_an_object_without_kind_is_refused_here(script: Any, client: Client) -> None:
+async def test_an_object_without_a_kind_is_refused_before_sending(script: Any, client: Client) -> None:
     with pytest.raises(ValueError, match="has no apiVersion or no kind"):
         await client.create({"metadata": {"name": "x"}})
     with pytest.raises(TypeError, match="no Kubernetes object"):
@@ -266,7 +266,7 @@ async def test_each_patch_has_its_content_type(
     assert script.body == patch
 
 
-async def test_a_patch_is_conditional_on_a_version_that_is_given(script: Any, client: Client) -> None:
+async def test_a_patch_can_require_a_version(script: Any, client: Client) -> None:
     given = {"metadata": {"labels": {"a": "b"}}}
     await Client(script.answers(STORED)).patch(Database, "db1", "prod", patch=given, resource_version="7")
     assert script.body == {"metadata": {"labels": {"a": "b"}, "resourceVersion": "7"}}
@@ -275,10 +275,10 @@ async def test_a_patch_is_conditional_on_a_version_that_is_given(script: Any, cl
     assert script.body == [{"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}]
 
 
-async def test_a_patch_in_the_wrong_form_is_refused_here(client: Client) -> None:
-    with pytest.raises(TypeError, match="strategy 'merge'"):
+async def test_a_patch_in_the_wrong_form_is_refused_before_sending(client: Client) -> None:
+    with pytest.raises(TypeError, match="use 'merge' for an object"):
         await client.patch(Database, "db1", "prod", patch={}, strategy="json")
-    with pytest.raises(TypeError, match="strategy 'json'"):
+    with pytest.raises(TypeError, match="use 'json' for operations"):
         await client.patch(Database, "db1", "prod", patch=[])
 
 
@@ -291,7 +291,7 @@ async def test_large_integers_keep_their_precision(script: Any, client: Client) 
 # apply
 
 
-async def test_apply_leaves_out_what_the_server_keeps_and_forces(script: Any, client: Client) -> None:
+async def test_apply_leaves_out_server_metadata_and_forces(script: Any, client: Client) -> None:
     read = {
         **STORED,
         "metadata": {**STORED["metadata"], "managedFields": [{}], "generation": 2, "labels": {"a": "b"}},  # type: ignore[dict-item]
@@ -305,7 +305,7 @@ async def test_apply_leaves_out_what_the_server_keeps_and_forces(script: Any, cl
     assert read["metadata"]["managedFields"] == [{}]
 
 
-async def test_apply_takes_manager_force_and_condition(script: Any, client: Client) -> None:
+async def test_apply_with_field_manager_force_and_version(script: Any, client: Client) -> None:
     script.answers(STORED)
     await client.apply(STORED, field_manager="other", force=False, resource_version="7", subresource="status")
     assert script.query == {"fieldManager": "other"}
@@ -353,7 +353,7 @@ async def test_delete_by_name_sends_its_options(script: Any, client: Client) -> 
     }
 
 
-async def test_delete_of_an_object_means_this_incarnation(script: Any, client: Client) -> None:
+async def test_delete_of_an_object_requires_its_uid(script: Any, client: Client) -> None:
     held = {**STORED, "metadata": {**STORED["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}  # type: ignore[dict-item]
     script.answers(held)
     db = await client.delete(Database.from_dict(STORED))
@@ -368,7 +368,7 @@ async def test_delete_needs_a_name(script: Any, client: Client) -> None:
     assert script.requests == []
 
 
-async def test_delete_all_of_is_selective_and_in_one_namespace(script: Any, client: Client) -> None:
+async def test_delete_all_of_takes_selectors_and_one_namespace(script: Any, client: Client) -> None:
     script.answers({"kind": "DatabaseList", "items": []})
     await client.delete_all_of(
         Database, "prod", label_selector={"a": "b", "c": "d"}, field_selector="metadata.name!=x", grace_period=1
@@ -382,7 +382,7 @@ async def test_delete_all_of_is_selective_and_in_one_namespace(script: Any, clie
 # subresources
 
 
-async def test_subresources_of_kinds_of_their_own(script: Any, client: Client) -> None:
+async def test_subresources_with_a_kind_of_their_own(script: Any, client: Client) -> None:
     scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": 2}}
     path = "/apis/apps/v1/namespaces/prod/deployments/web/scale"
     script.answers(scale).answers(scale).answers(scale).answers({"kind": "Status", "status": "Success"}, 201)
@@ -401,50 +401,43 @@ async def test_subresources_of_kinds_of_their_own(script: Any, client: Client) -
 # the hook, the raw request, sharing
 
 
-class Listening(Client):
-    def __init__(self, other: Client) -> None:
-        self._share(other)
-        self.heard: list[tuple[str, Request, bytes]] = []
-
-    def _wrote(self, rt: Any, verb: str, request: Request, answer: bytes) -> None:
-        self.heard.append((verb, request, answer))
-
-
-async def test_a_subclass_shares_the_connection_and_hears_of_every_write(script: Any, client: Client) -> None:
-    listening = Listening(client)
-    assert listening.field_manager == "me"
+async def test_an_observer_is_notified_of_every_write(script: Any, client: Client, observer: Any) -> None:
+    observed = observer.of(client)
+    assert observed.field_manager == "me"
     for _ in range(4):
         script.answers(STORED)
     script.answers({"kind": "Status", "status": "Success"})
-    await listening.create(STORED)
-    await listening.update(STORED)
-    await listening.patch(Database, "db1", "prod", patch={})
-    await listening.apply(STORED)
-    await listening.delete(Database, "db1", "prod")
-    assert [verb for verb, _, _ in listening.heard] == ["create", "update", "patch", "apply", "delete"]
-    assert {request for _, request, _ in listening.heard} == {Request("db1", "prod")}
-    assert b'"resourceVersion": "7"' in listening.heard[0][2]
+    await observed.create(STORED)
+    await observed.update(STORED)
+    await observed.patch(Database, "db1", "prod", patch={})
+    await observed.apply(STORED)
+    await observed.delete(Database, "db1", "prod")
+    assert [verb for verb, _, _ in observer.writes] == ["create", "update", "patch", "apply", "delete"]
+    assert {request for _, request, _ in observer.writes} == {Request("db1", "prod")}
+    assert b'"resourceVersion": "7"' in observer.writes[0][2]
 
 
-async def test_dry_runs_reads_failures_and_other_subresources_are_not_heard_of(script: Any, client: Client) -> None:
-    listening = Listening(client)
+async def test_dry_runs_reads_failures_and_other_subresources_are_not_writes(
+    script: Any, client: Client, observer: Any
+) -> None:
+    observed = observer.of(client)
     script.answers(STORED).answers(STORED).answers({"kind": "Status"}).answers({"kind": "Scale", "metadata": {}})
     script.refuses(409, "Conflict").answers(STORED)
-    await listening.create(STORED, dry_run=True)
-    await listening.patch(Database, "db1", "prod", patch={}, dry_run=True)
-    await listening.delete(STORED, dry_run=True)
-    await listening.patch("apps/v1/Deployment", "web", "prod", patch={}, subresource="scale")
+    await observed.create(STORED, dry_run=True)
+    await observed.patch(Database, "db1", "prod", patch={}, dry_run=True)
+    await observed.delete(STORED, dry_run=True)
+    await observed.patch("apps/v1/Deployment", "web", "prod", patch={}, subresource="scale")
     with pytest.raises(Conflict):
-        await listening.update(STORED)
-    await listening.get(Database, "db1", "prod")
-    assert listening.heard == []
+        await observed.update(STORED)
+    await observed.get(Database, "db1", "prod")
+    assert observer.writes == []
 
 
 async def test_live_is_the_client_itself(client: Client) -> None:
     assert client.live is client
 
 
-async def test_send_is_raw(script: Any, client: Client) -> None:
+async def test_send_sends_a_raw_request(script: Any, client: Client) -> None:
     script.refuses(400, "BadRequest")
     response = await client.send(HTTPRequest("GET", "/version", headers={"accept": "text/plain"}))
     assert response.status == 400
@@ -452,20 +445,20 @@ async def test_send_is_raw(script: Any, client: Client) -> None:
     assert "user-agent" in script.last.headers
 
 
-async def test_a_client_is_a_transport_for_another(script: Any, client: Client) -> None:
+async def test_a_client_can_be_the_transport_of_another(script: Any, client: Client) -> None:
     script.answers(STORED)
     assert (await Client(client, user_agent="outer").get(Database, "db1", "prod")).name == "db1"
     assert script.last.headers["user-agent"] == "outer"
 
 
-async def test_errors_name_verb_and_path_and_carry_the_status(script: Any, client: Client) -> None:
+async def test_errors_contain_verb_path_and_status(script: Any, client: Client) -> None:
     script.refuses(400, "BadRequest", "no such field", causes=[{"reason": "R", "message": "m", "field": "spec.x"}])
     with pytest.raises(BadRequest, match=f"POST {DB_PATH}: 400 BadRequest: no such field") as caught:
         await client.create(STORED)
     assert caught.value.causes[0].field == "spec.x"
 
 
-async def test_models_inside_of_a_patch_are_written_as_on_the_wire(script: Any, client: Client) -> None:
+async def test_models_inside_a_patch_are_serialized(script: Any, client: Client) -> None:
     script.answers(STORED)
     await client.patch(Database, "db1", "prod", patch={"spec": DatabaseSpec(size=4)})
     assert script.body == {"spec": {"size": 4}}
@@ -476,7 +469,7 @@ async def test_models_inside_of_a_patch_are_written_as_on_the_wire(script: Any, 
 # patches from one state to another
 
 
-async def test_a_patch_from_two_states_holds_what_differs(script: Any, client: Client) -> None:
+async def test_a_patch_from_two_states_contains_the_difference(script: Any, client: Client) -> None:
     base = Database.from_dict(STORED)
     changed = Database.from_dict(base.to_dict())
     changed.spec.size = 4
@@ -492,7 +485,7 @@ async def test_a_patch_from_two_states_holds_what_differs(script: Any, client: C
     assert script.body["metadata"]["resourceVersion"] == "7"
 
 
-async def test_two_states_that_mean_the_same_cost_no_request(script: Any, client: Client) -> None:
+async def test_two_states_with_the_same_meaning_need_no_request(script: Any, client: Client) -> None:
     base = {**STORED, "status": {"phase": "A"}}
     later = {**STORED, "metadata": {**STORED["metadata"], "resourceVersion": "9", "labels": None}, "status": {}}
     unchanged = await client.patch_from(base, later)
@@ -508,14 +501,12 @@ async def test_a_patch_needs_two_states_of_one_object_and_a_version_to_lock_on(s
     with pytest.raises(ValueError, match="not two states of one object"):
         await client.patch_from(STORED, other)
     unread = {**STORED, "metadata": {"name": "db1", "namespace": "prod"}}
-    with pytest.raises(ValueError, match="has no resourceVersion to lock on"):
+    with pytest.raises(ValueError, match=r"optimistic_lock: .* has no resourceVersion"):
         await client.patch_from(unread, unread, optimistic_lock=True)
     assert script.requests == []
 
 
-async def test_models_of_official_clients_inside_of_a_patch_are_written_as_on_the_wire(
-    script: Any, client: Client
-) -> None:
+async def test_models_of_official_clients_inside_a_patch_are_serialized(script: Any, client: Client) -> None:
     port = kubernetes_asyncio.client.V1ServicePort(port=80, target_port=8080)
     script.answers(STORED)
     await client.patch(Database, "db1", "prod", patch={"spec": {"ports": [port]}})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.client import Client
-from reconciler.client.session.answers import WarningLog, warning_text
+from reconciler.client.session.memory import WarningLog, warning_text
 from reconciler.http import HTTPRequest
 
 SECRET = {
@@ -25,8 +25,8 @@ async def test_a_warning_is_logged_once(script: Any, caplog: pytest.LogCaptureFi
         script.answers(SECRET, warnings=['299 - "v1 ConfigMap is old"', '299 - "unknown field \\"spec.x\\""'])
         await client.create(SECRET)
     assert [record.getMessage() for record in caplog.records] == [
-        "the API server warns of POST /api/v1/namespaces/prod/configmaps: v1 ConfigMap is old",
-        'the API server warns of POST /api/v1/namespaces/prod/configmaps: unknown field "spec.x"',
+        "API server warning for POST /api/v1/namespaces/prod/configmaps: v1 ConfigMap is old",
+        'API server warning for POST /api/v1/namespaces/prod/configmaps: unknown field "spec.x"',
     ]
     assert {(record.name, record.levelno) for record in caplog.records} == {("reconciler.client", logging.WARNING)}
 
@@ -34,7 +34,7 @@ async def test_a_warning_is_logged_once(script: Any, caplog: pytest.LogCaptureFi
 def test_the_memory_of_warnings_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     log = WarningLog(most=2)
     for text in "abacb":
-        log.take(HTTPRequest("GET", "/"), [text])
+        log.log(HTTPRequest("GET", "/"), [text])
     assert [record.getMessage()[-1] for record in caplog.records] == ["a", "b", "c", "b"]
 
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from reconciler import ConditionedStatus, Model, ObjectMeta, Resource, Unstructured
 from reconciler.apiserver import APIServer
-from reconciler.client import Client, RetryPolicy
+from reconciler.client import Client, Retries
 from reconciler.errors import (
     AlreadyExists,
     Conflict,
@@ -122,7 +122,7 @@ async def test_a_dry_run_stores_nothing(client: Client) -> None:
 
 
 @virtual
-async def test_what_validation_refuses_names_the_fields(client: Client) -> None:
+async def test_a_validation_error_names_the_fields(client: Client) -> None:
     with pytest.raises(Invalid) as caught:
         await client.create({**database().to_dict(), "spec": {"size": "many"}})
     assert caught.value.causes[0].field == "spec.size"
@@ -144,7 +144,7 @@ async def test_a_list_over_pages_and_selectors(server: APIServer, client: Client
 
 
 @virtual
-async def test_a_watch_follows_a_list_without_gap(client: Client) -> None:
+async def test_a_watch_follows_a_list_without_missing_an_event(client: Client) -> None:
     await client.create(database("old"))
     found = await client.list(Database)
     db = await client.create(database("new"))
@@ -182,7 +182,7 @@ async def test_waiting_for_an_object_that_does_not_exist_yet(client: Client) -> 
 
 
 @virtual
-async def test_waiting_ends_at_once_when_it_is_so_already(client: Client) -> None:
+async def test_waiting_ends_at_once_if_the_state_is_reached(client: Client) -> None:
     await client.create(database())
     found = await client.wait_for("example.com/v1/Database", "db1", "default", until=lambda _: True, timeout=30)
     assert isinstance(found, Unstructured)
@@ -206,7 +206,7 @@ async def test_a_wait_that_times_out_names_the_last_state(client: Client) -> Non
 
 
 @virtual
-async def test_a_wait_survives_broken_watches_and_failures_that_pass(server: APIServer, client: Client) -> None:
+async def test_a_wait_survives_broken_watches_and_transient_failures(server: APIServer, client: Client) -> None:
     await client.create(database())
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(
@@ -222,7 +222,7 @@ async def test_a_wait_survives_broken_watches_and_failures_that_pass(server: API
 
 
 @virtual
-async def test_a_wait_raises_what_does_not_pass(server: APIServer, client: Client) -> None:
+async def test_a_wait_raises_permanent_failures(server: APIServer, client: Client) -> None:
     with pytest.raises(NotServed):
         await client.wait_for("example.com/v1/Nope", "x", "default", until=lambda _: True, timeout=30)
     server.faults.add(status=403, verb="list")
@@ -259,7 +259,9 @@ async def test_waiting_until_an_object_is_gone(client: Client) -> None:
 
 
 @virtual
-async def test_a_shed_request_is_repeated_after_the_time_the_server_asks_for(server: APIServer, client: Client) -> None:
+async def test_a_throttled_request_is_retried_after_the_time_the_server_asks_for(
+    server: APIServer, client: Client
+) -> None:
     server.faults.add(status=429, times=2, retry_after=2, verb="create")
     await client.create(database())
     assert len(server.requests(verb="create", resource="databases")) == 3
@@ -267,7 +269,7 @@ async def test_a_shed_request_is_repeated_after_the_time_the_server_asks_for(ser
 
 
 @virtual
-async def test_an_update_whose_answer_was_lost_is_handed_back_and_was_made_once(
+async def test_an_update_whose_answer_was_lost_is_raised_and_was_executed_once(
     server: APIServer, client: Client
 ) -> None:
     db = await client.create(database())
@@ -280,9 +282,7 @@ async def test_an_update_whose_answer_was_lost_is_handed_back_and_was_made_once(
 
 
 @virtual
-async def test_a_deletion_whose_answer_was_lost_is_repeated_for_one_incarnation(
-    server: APIServer, client: Client
-) -> None:
+async def test_a_deletion_whose_answer_was_lost_is_retried_with_a_uid(server: APIServer, client: Client) -> None:
     db = await client.create(database())
     server.faults.add(lost=True, after_commit=True, verb="delete")
     assert await client.delete(db) is None
@@ -292,9 +292,9 @@ async def test_a_deletion_whose_answer_was_lost_is_repeated_for_one_incarnation(
 
 
 @virtual
-async def test_a_server_that_never_answers_is_given_up_after_its_own_limit(server: APIServer) -> None:
+async def test_a_server_that_never_answers_is_given_up_after_the_timeout(server: APIServer) -> None:
     server.faults.add(stall=True, verb="get", name="db1")
-    client = Client(server, retry=RetryPolicy(attempts=1))
+    client = Client(server, retries=Retries(attempts=1))
     with pytest.raises(OutcomeUnknown):
         await client.get(Database, "db1", "default")
     assert asyncio.get_running_loop().time() == pytest.approx(65)
@@ -329,7 +329,7 @@ async def test_the_same_over_sockets(server: APIServer, tmp_path: Path) -> None:
         with pytest.raises(Conflict):
             await client.update(made)
         rt = await client.resource_type("example.com/v1/Database")
-        response = await client.open_watch(rt, "default", INITIAL_EVENTS)
+        response = await client.session.open_watch(rt, "default", INITIAL_EVENTS)
         assert response.chunks is not None
         assert b'"ADDED"' in await anext(response.chunks)
         await response.close()
@@ -355,7 +355,7 @@ async def test_a_dry_run_client_stores_nothing_whatever_it_writes(server: APISer
 
 
 @virtual
-async def test_a_time_out_inside_of_until_is_not_the_wait_s(client: Client) -> None:
+async def test_a_timeout_inside_until_is_not_the_timeout_of_the_wait(client: Client) -> None:
     await client.create(database())
 
     def until(db: Database) -> bool:

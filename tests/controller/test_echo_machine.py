@@ -72,9 +72,7 @@ class Obj:
     overlay: int = 0
 
     observed: int = -1  # the newest basis of a reconcile
-    chain_top: int = (
-        -1
-    )  # the newest version that own writes led to, from the one in the store at the start of a reconcile
+    chain_top: int = -1  # the newest version that own writes led to, from the stored one at the start
     delivered: int = -1  # the newest version that an event brought
 
     reasons: set[str] = field(default_factory=set)
@@ -343,7 +341,7 @@ class EchoMachine(RuleBasedStateMachine):
         for key, obj in self.objects.items():
             if obj.cycle is None and not obj.reasons and not obj.undelivered:
                 assert not obj.owed, f"{key}: the run that another source asked for is lost"
-                assert obj.observed >= obj.foreign, f"{key}: change {obj.foreign} lost, considered {obj.observed}"
+                assert obj.observed >= obj.foreign, f"{key}: change {obj.foreign} lost, observed {obj.observed}"
 
     def teardown(self) -> None:
         """Deliver everything: the controller must come to rest within a few reconciles."""

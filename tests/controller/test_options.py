@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from reconciler.controller import Reconciler, Watch
+from reconciler.controller import ControllerKeywords, ControllerOptions, Reconciler, Watch
 from reconciler.errors import ConfigurationError
+from reconciler.manager import Manager
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World
 
 
@@ -49,3 +52,35 @@ async def test_every_form_of_a_kind_is_accepted(world: World) -> None:
     )
     assert made.name == "widget"
     assert isinstance(made.reconciler, Reconciler)
+
+
+def test_keywords_have_the_names_and_types_of_the_options() -> None:
+    assert ControllerKeywords.__annotations__.keys() == {field.name for field in dataclasses.fields(ControllerOptions)}
+    types = {field.name: field.type for field in dataclasses.fields(ControllerOptions)}
+    assert {name: each.__forward_arg__ for name, each in ControllerKeywords.__annotations__.items()} == types
+
+
+async def test_keywords_take_precedence_over_options(world: World) -> None:
+    options = ControllerOptions(name="shared", workers=4)
+    assert world.controller(WidgetReconciler(), options=options).statistics().workers == 4
+    made = world.controller(WidgetReconciler(), options=options, workers=2)
+    assert (made.name, made.statistics().workers) == ("shared", 2)
+    assert options.workers == 4
+
+
+async def test_unknown_option_is_an_error(world: World) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'worker'"):
+        world.controller(WidgetReconciler(), worker=2)
+
+
+def test_options_do_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ControllerOptions().workers = 2  # type: ignore[misc]
+
+
+async def test_manager_takes_options_and_keywords(world: World) -> None:
+    manager = Manager(world.client)
+    made = manager.add_controller(WidgetReconciler(), options=ControllerOptions(workers=3), name="mine")
+    assert (made.name, made.statistics().workers) == ("mine", 3)
+    with pytest.raises(ConfigurationError, match="a controller named 'mine' already exists"):
+        manager.add_controller(WidgetReconciler(), options=ControllerOptions(name="mine"))

@@ -172,5 +172,5 @@ async def _create_raw(plane: ControlPlane, body: bytes) -> int:
         path = "/apis/unreadable.reconciler.dev/v1/namespaces/default/crates"
         headers = {"content-type": "application/json"}
         request = HTTPRequest("POST", path, headers=headers, body=body)
-        response = await client._connection.transport.send(request)
+        response = await client.session.connection.transport.send(request)
         return response.status

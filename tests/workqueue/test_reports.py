@@ -164,9 +164,9 @@ async def test_the_depth_by_priority_adds_up() -> None:
     for number in range(20):
         queue.add(number % 7, priority=number % 3, reason=str(number % 2))
         queue.retract(number % 5, "1")
-    in_hand = [await queue.get() for _ in range(3)]
-    queue.add(in_hand[0], priority=2)
-    queue.add(in_hand[1], priority=9)
+    in_progress = [await queue.get() for _ in range(3)]
+    queue.add(in_progress[0], priority=2)
+    queue.add(in_progress[1], priority=9)
     queue.add(99, after=1, priority=4)
     told = [queue.explain(key) for key in queue.keys()]  # noqa: SIM118 - a queue is no dict
     depth = Counter(each.priority for each in told if each.ready is not None)

@@ -1,4 +1,4 @@
-"""Turn a configuration into a transport: kubeconfig or service account."""
+"""The transport of `Client.from_config`: it finds and reads a kubeconfig or a service account, and follows changes."""
 
 from __future__ import annotations
 
@@ -9,65 +9,46 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from reconciler.client.config.credentials import Credentials, reason_of
 from reconciler.client.config.kubeconfig import Kubeconfig, default_path, paths_in
-from reconciler.client.config.logins import Login, Plain, login_of
-from reconciler.client.config.settings import OwnSettings
-from reconciler.client.session.answers import label
+from reconciler.client.config.logins import login_of
+from reconciler.client.config.settings import ClusterSettings
 from reconciler.client.transport.http11 import MAX_BODY
 from reconciler.client.transport.network import is_local, refuse_virtual_time
 from reconciler.client.transport.pool import MAX_STREAMS
 from reconciler.client.transport.redaction import without_password
-from reconciler.client.transport.transport import DirectTransport
+from reconciler.client.transport.transport import HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
-
-if TYPE_CHECKING:
-    from reconciler.client.transport.api_client import KubernetesAsyncioTransport
 
 __all__ = ["ConfiguredTransport"]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where a pod finds its token and the cluster's certificate authority."""
+"""The folder in a pod with its token and the cluster's certificate authority."""
 
 _IN_CLUSTER = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
-
 
 _logger = logging.getLogger("reconciler.client")
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Hold where the configuration comes from: files, or none of them for the pod's service account."""
-
-    subject: str
-    paths: Sequence[Path] = ()
-
-
 class _Connections:
-    """Be the connections made with one set of certificates.
+    """The connections made with one set of certificates.
 
     Attributes:
-        retired: others are used for new requests; these end with the last request under way.
+        retired: new requests use others; these end with the last request in progress.
         closed: they have ended.
     """
 
-    def __init__(
-        self,
-        transport: DirectTransport | KubernetesAsyncioTransport,
-        close: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
+    def __init__(self, transport: HTTPTransport) -> None:
         self.transport = transport
         self.retired = False
         self.closed = False
-        self._close = close
-        self._under_way = 0
+        self._in_progress = 0
 
     async def send(self, request: HTTPRequest) -> HTTPResponse:
-        self._under_way += 1
+        self._in_progress += 1
         streams = False
         try:
             response = await self.transport.send(request)
@@ -90,33 +71,31 @@ class _Connections:
         return closing
 
     async def _done(self) -> None:
-        self._under_way -= 1
+        self._in_progress -= 1
         if self.retired:
             await self.retire()
 
     async def retire(self) -> None:
         self.retired = True
-        if not self._under_way:
+        if not self._in_progress:
             await self.close()
 
     async def close(self) -> None:
         self.closed = True
         await self.transport.close()
-        if self._close is not None:
-            await self._close()
 
 
 class ConfiguredTransport:
-    """Find, read and open a configuration when told to, and send requests over it.
+    """A transport to the cluster in a configuration, which `open` finds and reads.
 
-    Certificates that change, the client's or the authority's, are taken for all new requests; those under way, watches
-    included, end on the connections that they began on.
+    Certificates that change, the client's or the authority's, are used for all new requests. Requests in progress,
+    including watches, end on the connections where they started.
 
     Args:
-        kubeconfig: path of a file; searched for by default.
-        context: the context in it; its current one by default.
-        max_streams: open watches at most.
-        max_response_bytes: bytes of an answer's decompressed body at most.
+        kubeconfig: path of a file; by default the places of `Client.from_config` are searched.
+        context: the context in it; its current context by default.
+        max_streams: watches that may be open at once.
+        max_response_bytes: the largest decompressed answer, other than a stream.
 
     Attributes:
         max_streams: as given.
@@ -134,7 +113,7 @@ class ConfiguredTransport:
             if value < 1:
                 raise ConfigurationError(f"{name} must be 1 or more, not {value!r}")
         self.max_streams = max_streams
-        self._limits = {"max_streams": max_streams, "max_response_bytes": max_response_bytes}
+        self._max_response_bytes = max_response_bytes
         self._kubeconfig = kubeconfig
         self._context = context
         self._loaded: _Loaded | None = None
@@ -143,17 +122,19 @@ class ConfiguredTransport:
         self._retired: list[_Connections] = []
 
     async def open(self) -> None:
-        """Read the configuration; connections are made with the first request. Cancellation leaves nothing open.
+        """Read the configuration. Connections are made by the first request. Cancellation leaves nothing open.
 
         Raises:
-            ConfigurationError: nothing was found, it cannot be used, or time is virtual.
+            ConfigurationError: no configuration was found, it cannot be used, or time is virtual.
         """
         if self._open is not None:
             return
         refuse_virtual_time()
-        source = _find(self._kubeconfig, self._context)
-        load = _load_kubeconfig if source.paths else _load_service_account
-        self._loaded = await load(source, self._context)
+        subject, paths = _find(self._kubeconfig, self._context)
+        if paths:
+            self._loaded = await _load_kubeconfig(subject, paths, self._context)
+        else:
+            self._loaded = await _load_service_account(subject)
         try:
             self._open = self._connections(self._loaded)
         except BaseException:
@@ -162,12 +143,21 @@ class ConfiguredTransport:
         _warn_of_insecurity(self._loaded)
 
     def _connections(self, loaded: _Loaded) -> _Connections:
-        connections = _connected(loaded, self._limits)
+        try:
+            transport = HTTPTransport(
+                loaded.settings,
+                headers=loaded.headers,
+                max_streams=self.max_streams,
+                max_response_bytes=self._max_response_bytes,
+            )
+        except (ssl.SSLError, OSError, ValueError) as error:
+            problem = _tls_problem(loaded.settings)
+            raise ConfigurationError(f"{loaded.subject}: {problem} ({reason_of(error)})") from None
         self._certificates = loaded.credentials.certificates
-        return connections
+        return _Connections(transport)
 
     async def close(self) -> None:
-        """Close all connections; harmless when none is open. Cancellation may leave some to the event loop."""
+        """Close all connections; harmless if none is open. Cancellation may leave some to the event loop."""
         connections, self._open = self._open, None
         everything = [*self._retired, *([connections] if connections else [])]
         self._retired = []
@@ -179,42 +169,43 @@ class ConfiguredTransport:
 
     @property
     def host(self) -> str:
-        """Return the server's host and port, for metrics; ``""`` before it is open."""
+        """The server's host and port, for metrics; ``""`` before the transport is open."""
         return "" if self._open is None else self._open.transport.host
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its answer. A cancelled call may have been executed.
 
         Raises:
-            NotSent: not open, the connection could not be made, or there are no valid credentials in time.
-            OutcomeUnknown: it may have reached the server, but no answer came.
+            NotSent: the transport is not open, the connection could not be made, or there were no valid credentials in
+                time.
+            OutcomeUnknown: the request may have reached the server, but there was no answer.
         """
         loaded = self._loaded
         if self._open is not None and loaded is not None:
             if loaded.credentials.is_due:
-                request = await self._looked(loaded, request)
+                request = await self._refreshed(loaded, request)
             if loaded.credentials.certificates != self._certificates:
                 await self._follow_certificates()
         if self._open is None:
-            raise NotSent(f"{label(request)}: the client is not open: use 'async with Client.from_config() as client'")
+            raise NotSent(f"{request.label}: the client is not open: use 'async with Client.from_config() as client'")
         return await self._open.send(request)
 
-    async def _looked(self, loaded: _Loaded, request: HTTPRequest) -> HTTPRequest:
-        """Look at the credentials; return the request with the time that is left."""
-        began = asyncio.get_running_loop().time()
+    async def _refreshed(self, loaded: _Loaded, request: HTTPRequest) -> HTTPRequest:
+        """Refresh the credentials, and return the request with the time that is left."""
+        started = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(None if request.timeout is None else 0.8 * request.timeout):
-                await loaded.credentials.look()
+                await loaded.credentials.refresh()
         except TimeoutError:
-            raise NotSent(f"{label(request)}: the credentials have expired, and were not renewed in time") from None
+            raise NotSent(f"{request.label}: the credentials have expired, and were not renewed in time") from None
         if request.timeout is None:
             return request
-        return replace(request, timeout=request.timeout - (asyncio.get_running_loop().time() - began))
+        return replace(request, timeout=request.timeout - (asyncio.get_running_loop().time() - started))
 
     async def renew(self) -> bool:
-        """Read the credentials anew because they were refused; say whether they are others now.
+        """Read the credentials again because the server refused them, and return whether they changed.
 
-        A cancelled call leaves those that were there.
+        A cancelled call leaves the credentials as they were.
         """
         return self._loaded is not None and await self._loaded.credentials.renew()
 
@@ -225,47 +216,48 @@ class ConfiguredTransport:
         try:
             self._open = self._connections(loaded)
         except ConfigurationError as error:
-            self._certificates = loaded.credentials.certificates  # said once; the next ones may be better
-            _logger.warning("new certificates are left out: %s", error)
+            self._certificates = loaded.credentials.certificates  # logged once; the next ones may be valid
+            _logger.warning("new certificates cannot be used, the old ones stay in use: %s", error)
             return
         self._retired = [one for one in self._retired if not one.closed] + [before]
         await before.retire()
 
 
 def _warn_of_insecurity(loaded: _Loaded) -> None:
-    settings = loaded.configuration
+    settings = loaded.settings
     address = without_password(settings.host)
     if not settings.verify_ssl:
         _logger.warning(
-            "%s: the certificate of %s is not verified (insecure-skip-tls-verify): anybody on the way can read and "
-            "change what is sent; use certificate-authority instead",
+            "%s: the certificate of %s is not verified (insecure-skip-tls-verify): anybody on the network can read and "
+            "change the traffic; use certificate-authority instead",
             loaded.subject,
             address,
         )
     parts = urlsplit(settings.host)
     if parts.scheme == "http" and (settings.api_key or parts.username) and not is_local(parts.hostname or ""):
         _logger.warning(
-            "%s: credentials are sent to %s without encryption: anybody on the way can read them; use https://",
+            "%s: credentials are sent to %s without encryption: anybody on the network can read them; use https://",
             loaded.subject,
             address,
         )
 
 
-def _find(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> _Source:
+def _find(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> tuple[str, Sequence[Path]]:
+    """Return what to call the configuration in messages, and its files; no files for the pod's service account."""
     if kubeconfig is not None:
         path = Path(kubeconfig).expanduser()
-        return _Source(f"kubeconfig {path}", [path])
+        return f"kubeconfig {path}", [path]
     variable = os.environ.get("KUBECONFIG", "")
     if variable:
-        return _Source(f"kubeconfig {variable} (from KUBECONFIG)", paths_in(variable))
+        return f"kubeconfig {variable} (from KUBECONFIG)", paths_in(variable)
     token = SERVICE_ACCOUNT / "token"
     in_pod = all(os.environ.get(name) for name in _IN_CLUSTER)
     if in_pod and context is None and token.exists():
-        return _Source(f"service account of this pod ({SERVICE_ACCOUNT})")
+        return f"service account of this pod ({SERVICE_ACCOUNT})", []
     path = default_path()
     if path.exists():
-        return _Source(f"kubeconfig {path}", [path])
-    pod = f"this pod has no service account token ({token})" if in_pod else "this is no pod"
+        return f"kubeconfig {path}", [path]
+    pod = f"this pod has no service account token ({token})" if in_pod else "this is not a pod"
     raise ConfigurationError(
         f"no cluster is configured: KUBECONFIG is not set, {pod}, and {path} does not exist: "
         "set KUBECONFIG, or give kubeconfig="
@@ -274,116 +266,68 @@ def _find(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> _So
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """Hold a configuration, what keeps it fresh, and what to call it in messages."""
+    """A configuration that was read.
 
-    configuration: Any
+    Attributes:
+        settings: address, certificates and credentials.
+        credentials: keeps the settings up to date.
+        subject: what to call the configuration in messages.
+        headers: sent with each request.
+        close: removes what was written to disk.
+    """
+
+    settings: ClusterSettings
     credentials: Credentials
     subject: str
     headers: Mapping[str, str] = field(default_factory=dict)
     close: Callable[[], None] = lambda: None
 
 
-async def _load_kubeconfig(source: _Source, context: str | None) -> _Loaded:
-    kubeconfig = Kubeconfig(source.paths, source.subject)
-    name, cluster, user = kubeconfig.choose(context)
+async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | None) -> _Loaded:
+    kubeconfig = Kubeconfig(paths, subject)
+    cluster, user = kubeconfig.choose(context)
     headers = kubeconfig.impersonation(user)
-    login: Login = Plain(user)
-    own = OwnSettings()
-    configuration: Any = own
+    settings = ClusterSettings()
+    login = login_of(user, cluster)
 
     async def reload(refused: bool) -> None:
-        document = kubeconfig.document(name, cluster, await login.entries(refused=refused))
-        if configuration is own:
-            own.take_kubeconfig(document["clusters"][0]["cluster"], document["users"][0]["user"])
-        else:
-            await _load_with_library(document, name, configuration)
+        settings.load_kubeconfig(cluster.value, await login.entries(refused=refused))
 
     def close() -> None:
         login.close()
-        own.close()
+        settings.close()
 
     try:
-        login = login_of(user, cluster)
-        if isinstance(login, Plain) and login.needs_library:
-            from kubernetes_asyncio.client import Configuration
-
-            configuration = Configuration()
         await reload(False)
     except asyncio.CancelledError:
         close()
         raise
-    except Exception as error:  # noqa: BLE001 - foreign code: files, identity providers
+    except Exception as error:  # noqa: BLE001 - foreign code: files, plugins
         close()
         raise ConfigurationError(
-            f"{source.subject}: the credentials of user {user.name!r} cannot be loaded: {reason_of(error)}"
+            f"{subject}: the credentials of user {user.name!r} cannot be loaded: {reason_of(error)}"
         ) from None
     scheduled = login.changes or bool(cluster.value.get("certificate-authority"))
-    credentials = Credentials(configuration, reload, scheduled=scheduled, expired=lambda: login.expired)
-    return _Loaded(configuration, credentials, source.subject, headers, close)
+    credentials = Credentials(settings, reload, scheduled=scheduled, expired=lambda: login.expired)
+    return _Loaded(settings, credentials, subject, headers, close)
 
 
-async def _load_with_library(document: dict[str, Any], name: str, configuration: Any) -> None:
-    from kubernetes_asyncio.config.kube_config import KubeConfigLoader
-
-    await KubeConfigLoader(document, active_context=name).load_and_set(configuration)
-
-
-async def _load_service_account(source: _Source, _: str | None) -> _Loaded:
-    settings = OwnSettings()
+async def _load_service_account(subject: str) -> _Loaded:
+    settings = ClusterSettings()
 
     async def reload(_: bool) -> None:
-        settings.take_service_account(SERVICE_ACCOUNT)
+        settings.load_service_account(SERVICE_ACCOUNT)
 
     try:
         await reload(False)
     except (OSError, ConfigurationError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{source.subject} cannot be used: {reason_of(error)}") from None
-    return _Loaded(settings, Credentials(settings, reload, scheduled=True), source.subject)
+        raise ConfigurationError(f"{subject} cannot be used: {reason_of(error)}") from None
+    return _Loaded(settings, Credentials(settings, reload, scheduled=True), subject)
 
 
-def _connected(loaded: _Loaded, limits: dict[str, int]) -> _Connections:
+def _tls_problem(settings: ClusterSettings) -> str:
     try:
-        settings = loaded.configuration
-        if not isinstance(settings, OwnSettings):
-            return _library_connections(settings, loaded.headers, limits)
-        if settings.proxy:
-            return _library_connections(_proxied(settings), loaded.headers, limits)
-        return _Connections(DirectTransport(settings, headers=loaded.headers, **limits))
-    except (ssl.SSLError, OSError, ValueError) as error:
-        problem = _tls_problem(loaded.configuration)
-        raise ConfigurationError(f"{loaded.subject}: {problem} ({reason_of(error)})") from None
-
-
-def _proxied(settings: OwnSettings) -> Any:
-    """Return the same as a configuration of `kubernetes_asyncio`, which speaks through proxies."""
-    from kubernetes_asyncio.client import Configuration
-
-    configuration: Any = Configuration()
-    for name in ("host", "ssl_ca_cert", "cert_file", "key_file", "verify_ssl", "tls_server_name", "proxy"):
-        setattr(configuration, name, getattr(settings, name))
-
-    def renew(used: Any) -> None:
-        used.api_key = dict(settings.api_key)
-
-    configuration.refresh_api_key_hook = renew
-    return configuration
-
-
-def _library_connections(configuration: Any, headers: Mapping[str, str], limits: dict[str, int]) -> _Connections:
-    from kubernetes_asyncio.client import ApiClient
-
-    from reconciler.client.transport.api_client import KubernetesAsyncioTransport
-
-    configuration.connection_pool_maxsize = 0  # no limit beside the transport's own
-    api_client = ApiClient(configuration)
-    for name, value in headers.items():
-        api_client.set_default_header(name, value)
-    return _Connections(KubernetesAsyncioTransport(api_client, **limits), api_client.close)
-
-
-def _tls_problem(configuration: Any) -> str:
-    try:
-        ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        ssl.create_default_context(cafile=settings.ssl_ca_cert)
     except (ssl.SSLError, OSError):
         return "the certificate authority cannot be used: it must be a certificate in PEM form"
     return "the client certificate cannot be used: certificate and key must be in PEM form and belong together"

@@ -1,4 +1,4 @@
-"""Run a credential plugin: within its time, with bounded output, and without a terminal."""
+"""Exec plugins for credentials: run with a time limit, with bounded output, and without a terminal."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from reconciler.errors import ConfigurationError
 __all__ = ["TIME_LIMIT", "run_plugin"]
 
 TIME_LIMIT = 60.0
-"""Seconds after which a plugin is killed, with all processes that it has started in its group."""
+"""Seconds after which a plugin is killed, together with the processes in its group."""
 
 _LONGEST_OUTPUT = 2**20
-"""Bytes of standard output, and of standard error, that a plugin may print."""
+"""Bytes that a plugin may print, to standard output and to standard error each."""
 
 _KILL_TIMEOUT = 5.0
 
@@ -39,24 +39,24 @@ async def run_plugin(user: Entry, cluster: Entry) -> Mapping[str, Any]:
     Cancellation kills the plugin.
 
     Args:
-        user: names the plugin.
-        cluster: described to the plugin, if its entry says so (``provideClusterInfo``).
+        user: the user with the plugin.
+        cluster: described to the plugin if its entry requests that (``provideClusterInfo``).
 
     Raises:
-        ConfigurationError: it cannot run, fails, takes too long, or prints something else. Its standard error is
-            quoted with what may be secret hidden; its standard output never.
+        ConfigurationError: the plugin cannot run, fails, takes too long, or prints something else. Its standard error
+            is quoted with possible secrets hidden; its standard output never is.
     """
     config = user.value["exec"]
     version, command = config.get("apiVersion") or "", config.get("command") or ""
     if version not in _VERSIONS:
         raise ConfigurationError(f"exec: apiVersion must be one of {', '.join(_VERSIONS)}")
     if not command:
-        raise ConfigurationError("exec: no command is given")
+        raise ConfigurationError("exec: the command is missing")
     if config.get("interactiveMode") == "Always":
         raise ConfigurationError(
             "exec: the plugin needs a terminal (interactiveMode: Always), which this process lacks"
         )
-    # As in client-go: with a slash it is a path, and a relative one starts from the folder of the kubeconfig.
+    # As in client-go: a command with a slash is a path, relative to the folder of the kubeconfig.
     if os.sep in command and not Path(command).is_absolute():
         command = str(user.folder / command)
     output = await _output([command, *(config.get("args") or ())], _environment(config, version, cluster), config)
@@ -94,7 +94,7 @@ async def _output(command: list[str], environment: dict[str, str], config: Mappi
             code = await process.wait()
     except TimeoutError:
         await _kill(process)
-        raise ConfigurationError(f"exec: {command[0]} was killed: it did not end within {TIME_LIMIT:g} s") from None
+        raise ConfigurationError(f"exec: {command[0]} did not end within {TIME_LIMIT:g} s and was killed") from None
     except BaseException:
         await _kill(process)
         raise
@@ -129,13 +129,13 @@ def _status(output: bytes, version: str) -> Mapping[str, Any]:
     try:
         document = msgspec.json.decode(output)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ConfigurationError("exec: the plugin printed no JSON") from None
+        raise ConfigurationError("exec: the output of the plugin is not JSON") from None
     if not isinstance(document, dict) or document.get("kind") != "ExecCredential":
-        raise ConfigurationError("exec: the plugin printed no ExecCredential")
+        raise ConfigurationError("exec: the output of the plugin is not an ExecCredential")
     if document.get("apiVersion") != version:
-        raise ConfigurationError(f"exec: the plugin printed another apiVersion than {version}")
+        raise ConfigurationError(f"exec: the apiVersion of the plugin's output is not {version}")
     status = document.get("status")
     fields = ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
     if not isinstance(status, dict) or not all(isinstance(status.get(name), (str, type(None))) for name in fields):
-        raise ConfigurationError("exec: the plugin printed an ExecCredential without a valid status")
+        raise ConfigurationError("exec: the ExecCredential of the plugin has no valid status")
     return status

@@ -1,4 +1,4 @@
-"""Find a kubeconfig, and check all of it that is used: each wrong value is one error that names file and field."""
+"""Kubeconfig files, and a check of every field that is used: an invalid value is an error with file and field."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from reconciler.client.transport.network import is_http_address
 from reconciler.client.transport.redaction import without_password
 from reconciler.errors import ConfigurationError
 
@@ -74,7 +74,7 @@ def paths_in(variable: str) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One cluster, context or user, with the file that it was read from; relative paths start from its folder."""
+    """A cluster, context or user, and the file that it was read from. Relative paths start from the file's folder."""
 
     name: str
     value: Mapping[str, Any]
@@ -82,16 +82,16 @@ class Entry:
 
     @property
     def folder(self) -> Path:
-        """Return the folder of the file."""
+        """The folder of the file."""
         return self.path.parent
 
 
 class Kubeconfig:
-    """Hold the merged files: of entries with the same name, and of current contexts, the first one counts.
+    """Merged kubeconfig files. The first of several entries with one name is used, and the first current-context.
 
     Args:
-        paths: the files; those that do not exist are left out.
-        subject: what a message calls them.
+        paths: the files; missing ones are ignored.
+        subject: what to call them in messages.
 
     Raises:
         ConfigurationError: none of them exists, or one cannot be read.
@@ -122,17 +122,17 @@ class Kubeconfig:
                 _check(f"kubeconfig {path}: {what} {name!r}", value, _MAPPING)
                 entries.setdefault(name, Entry(name, value or {}, path))
 
-    def choose(self, context: str | None) -> tuple[str, Entry, Entry]:
-        """Return a context's name, cluster and user; the current context's by default.
+    def choose(self, context: str | None) -> tuple[Entry, Entry]:
+        """Return the cluster and the user of a context, by default the current one. Their paths are absolute.
 
         Raises:
-            ConfigurationError: there is no such context, it names what does not exist, or a field is not valid.
+            ConfigurationError: the context, its cluster or its user does not exist, or a field is invalid.
         """
         contexts = self._sections["contexts"]
-        known = f"it knows {', '.join(sorted(contexts)) or 'none'}"
+        known = f"its contexts are {', '.join(sorted(contexts)) or 'none'}"
         name = context or self._current
         if not name:
-            raise ConfigurationError(f"{self._subject} names no current-context: give context=, {known}")
+            raise ConfigurationError(f"{self._subject} has no current-context: give context=, {known}")
         if name not in contexts:
             raise ConfigurationError(f"{self._subject} has no context {name!r}: {known}")
         chosen = _checked(contexts[name], "context")
@@ -140,34 +140,19 @@ class Kubeconfig:
         user = _checked(self._referred(chosen, "user"), "user")
         _check_cluster(cluster)
         _check_user(user)
-        return name, cluster, _absolute(user)
-
-    def document(self, name: str, cluster: Entry, user: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a kubeconfig of one context, whose paths do not depend on where a file lies.
-
-        Args:
-            name: the context's.
-            cluster: its cluster.
-            user: its user's entries, with such paths already.
-        """
-        return {
-            "current-context": name,
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-            "clusters": [{"name": name, "cluster": _absolute(cluster).value}],
-            "users": [{"name": name, "user": dict(user)}],
-        }
+        return _absolute(cluster), _absolute(user)
 
     def impersonation(self, user: Entry) -> dict[str, str]:
-        """Return the headers for acting as somebody else, which a user's entry may ask for.
+        """Return the headers for the impersonation in a user's entry, if any.
 
         Raises:
-            ConfigurationError: it asks for more than can be said: several groups, or further attributes.
+            ConfigurationError: the entry has several groups or extra attributes, which are not supported.
         """
         groups = user.value.get("as-groups") or []
         if len(groups) > 1 or user.value.get("as-user-extra"):
             raise ConfigurationError(
-                f"{self._subject}: user {user.name!r} acts as somebody else with several as-groups or with "
-                "as-user-extra, which is not supported: leave all but 'as', 'as-uid' and one group out"
+                f"{self._subject}: user {user.name!r} impersonates with several as-groups or with as-user-extra, which "
+                "is not supported: use only 'as', 'as-uid' and one group"
             )
         given = {
             "Impersonate-User": user.value.get("as"),
@@ -179,17 +164,17 @@ class Kubeconfig:
     def _referred(self, context: Entry, what: str) -> Entry:
         name = context.value.get(what) or ""
         if not name:
-            raise ConfigurationError(f"{self._subject}: context {context.name!r} names no {what}: add one")
+            raise ConfigurationError(f"{self._subject}: context {context.name!r} has no {what}: add one")
         entry = self._sections[f"{what}s"].get(name)
         if entry is None:
             raise ConfigurationError(
-                f"{self._subject}: context {context.name!r} names {what} {name!r}, which is not in it: add that {what}"
+                f"{self._subject}: context {context.name!r} names {what} {name!r}, which does not exist: add it"
             )
         return entry
 
 
 def _checked(entry: Entry, what: str) -> Entry:
-    """Return an entry whose fields have the right types, without those that are null."""
+    """Return an entry without its null fields, after checking the types of the others."""
     subject = f"kubeconfig {entry.path}: {what} {entry.name!r}"
     return replace(entry, value=_checked_fields(subject, what, entry.value))
 
@@ -216,7 +201,7 @@ def _checked_fields(subject: str, what: str, value: Mapping[str, Any]) -> dict[s
 
 
 def _check(subject: str, value: Any, kind: str) -> None:
-    """Raise unless a value is absent or of a kind; the value itself, which may be secret, is not shown."""
+    """Raise unless a value is absent or of the given type. The value, which may be secret, is not shown."""
     right = {
         _TEXT: isinstance(value, str),
         _BOOL: isinstance(value, bool),
@@ -254,12 +239,7 @@ def _check_cluster(cluster: Entry) -> None:
 
 
 def _check_address(subject: str, address: str, form: str) -> None:
-    try:
-        parts = urlsplit(address)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or not address.isprintable() or " " in address:
+    if not is_http_address(address) or not address.isprintable() or " " in address:
         raise ConfigurationError(f"{subject} {without_password(address)!r}: write it as {form}")
 
 
@@ -271,12 +251,12 @@ def _check_user(user: Entry) -> None:
         text = user.value.get(key, "") if key in ("as", "as-uid") else key
         if not text.isprintable():
             raise ConfigurationError(
-                f"kubeconfig {user.path}: user {user.name!r}: {key!r} holds a control character, which no header can"
+                f"kubeconfig {user.path}: user {user.name!r}: {key!r} contains a control character"
             )
 
 
 def _check_file(entry: Entry, what: str, key: str, *, data: bool = True) -> None:
-    """Check that a file, or the base64 text that may stand in its place, can be read."""
+    """Check that a file, or the base64 text in its place, can be read."""
     subject = f"kubeconfig {entry.path}: {key} of {what} {entry.name!r}"
     if data and entry.value.get(f"{key}-data"):
         try:
@@ -293,7 +273,7 @@ def _check_file(entry: Entry, what: str, key: str, *, data: bool = True) -> None
 
 
 def _absolute(entry: Entry) -> Entry:
-    """Return an entry with absolute paths; a token file counts more than a token, as in client-go."""
+    """Return an entry with absolute paths. A token file takes precedence over a token, as in client-go."""
     value = dict(entry.value)
     for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
         if value.get(key):
@@ -304,21 +284,21 @@ def _absolute(entry: Entry) -> Entry:
 
 
 def _load(path: Path) -> Mapping[str, Any] | None:
-    """Return what a file holds; None if it does not exist."""
+    """Return the document in a file; None if the file does not exist."""
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Refuses keys that stand there twice, and merges, which a few lines can make endless."""
+        """A loader that refuses duplicate keys, and merges, which a few lines can make endless."""
 
         def flatten_mapping(self, node: yaml.MappingNode) -> None:
             seen: set[str] = set()
             for key, _ in node.value:
                 name = getattr(key, "value", None)
                 if key.tag == "tag:yaml.org,2002:merge" or (isinstance(name, str) and name in seen):
-                    raise yaml.constructor.ConstructorError(None, None, "a key twice, or a merge", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, "a duplicate key, or a merge", key.start_mark)
                 seen.add(str(name))
 
-    # A time without quotes is text, as in client-go.
+    # A timestamp without quotes is text, as in client-go.
     Loader.yaml_implicit_resolvers = {
         first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -334,27 +314,29 @@ def _load(path: Path) -> Mapping[str, Any] | None:
     except OSError as error:
         raise ConfigurationError(f"kubeconfig {path} cannot be read: {error.strerror}") from None
     except yaml.constructor.ConstructorError as error:
-        why = f"a key stands there twice, or a form that is not supported: {_where(error)}"
+        why = f"it has a duplicate key or an unsupported tag: {_where(error)}"
         raise ConfigurationError(f"kubeconfig {path} cannot be used: {why}") from None
     except yaml.YAMLError as error:
-        # The text of the error may quote the line, and with it a token.
+        # The error may quote the line, and with it a token.
         raise ConfigurationError(f"kubeconfig {path} is not valid YAML: {_where(error)}") from None
     except (ValueError, OverflowError, RecursionError):
-        raise ConfigurationError(f"kubeconfig {path} is invalid: it holds a value that cannot be read") from None
+        raise ConfigurationError(f"kubeconfig {path} is invalid: it contains a value that cannot be read") from None
     if not isinstance(document, Mapping):
-        raise ConfigurationError(f"kubeconfig {path} is invalid: it holds no clusters, contexts and users")
+        raise ConfigurationError(f"kubeconfig {path} is invalid: it has no clusters, contexts and users")
     return document
 
 
 def _where(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
-    return f"look at line {mark.line + 1}, column {mark.column + 1}" if mark else "look for bytes that are no text"
+    return f"look at line {mark.line + 1}, column {mark.column + 1}" if mark else "look for bytes that are not text"
 
 
 def _items(path: Path, section: str, items: Any) -> Sequence[Mapping[str, Any]]:
     items = items or []
     if not isinstance(items, list) or not all(isinstance(item, Mapping) and item.get("name") for item in items):
-        raise ConfigurationError(f"kubeconfig {path} is no kubeconfig: {section} must be a list of entries with names")
+        raise ConfigurationError(
+            f"kubeconfig {path} is not a kubeconfig: {section} must be a list of entries with names"
+        )
     for number, item in enumerate(items):
         _check(f"kubeconfig {path}: {section}[{number}]: name", item["name"], _TEXT)
     return items

@@ -1,46 +1,55 @@
-"""The ways of a kubeconfig's user to get credentials: entries of the file, an exec plugin, an identity provider."""
+"""The ways in which a kubeconfig's user gets credentials: entries of the file, or an exec plugin."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from reconciler.client.config.exec_plugin import run_plugin
-from reconciler.client.config.expiry import expires_soon
 from reconciler.client.config.kubeconfig import Entry
 from reconciler.client.transport.redaction import excerpt
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 
-__all__ = ["ExecPlugin", "Login", "Plain", "login_of"]
+__all__ = ["ExecLogin", "FileLogin", "Login", "login_of"]
 
 _logger = logging.getLogger("reconciler.client")
 
+_RENEW_BEFORE = timedelta(seconds=70)
+"""How long before its expiry a credential is replaced: a little more than the time between two refreshes."""
+
+_PLUGINS = {
+    "oidc": "kubelogin (kubectl oidc-login)",
+    "gcp": "gke-gcloud-auth-plugin",
+    "azure": "kubelogin for Azure",
+}
+"""The exec plugins that replaced the auth-providers of early Kubernetes clients."""
+
 
 class Login(Protocol):
-    """Be one way to get credentials.
+    """A way to get credentials.
 
     Attributes:
-        changes: whether credentials can change while none is refused.
+        changes: whether credentials can change although none was refused.
     """
 
     changes: bool
 
     @property
     def expired(self) -> bool:
-        """Return whether the credential has expired, so that requests must wait for a new one."""
+        """Whether the credentials have expired, so that requests must wait for new ones."""
         ...
 
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:
-        """Return the user's entries for the loader: tokens and certificates only.
+        """Return the user's entries with tokens, passwords and certificates.
 
-        A cancelled call leaves what was there.
+        A cancelled call leaves the credentials as they were.
 
         Args:
-            refused: the last ones were refused; whatever their expiry says, they are no good.
+            refused: the server refused the last ones, so they are invalid whatever their expiry says.
         """
         ...
 
@@ -50,48 +59,49 @@ class Login(Protocol):
 
 
 def login_of(user: Entry, cluster: Entry) -> Login:
-    """Return how a user of a cluster gets credentials."""
-    if "exec" in user.value:
-        return ExecPlugin(user, cluster)
-    provider = user.value.get("auth-provider")
-    if isinstance(provider, Mapping) and provider.get("name") == "oidc":
-        # It speaks HTTP, and loads aiohttp for that.
-        from reconciler.client.config.oidc import OIDC
+    """Return the way in which a user of a cluster gets credentials.
 
-        return OIDC(user, provider.get("config") or {})
-    return Plain(user)
-
-
-class Plain:
-    """Have tokens, passwords and certificates as they stand in the file, or in files that it names.
-
-    Attributes:
-        needs_library: there is an authentication provider that `kubernetes_asyncio` alone knows.
+    Raises:
+        ConfigurationError: it is an auth-provider.
     """
+    if "exec" in user.value:
+        return ExecLogin(user, cluster)
+    provider = user.value.get("auth-provider")
+    if provider:
+        name = str(provider.get("name") or "")
+        plugin = _PLUGINS.get(name)
+        hint = f"the exec plugin {plugin}" if plugin else "an exec plugin"
+        raise ConfigurationError(
+            f"kubeconfig {user.path}: user {user.name!r} has auth-provider {name!r}, which is not supported: configure "
+            f"{hint} instead"
+        )
+    return FileLogin(user)
+
+
+class FileLogin:
+    """Tokens, passwords and certificates in the kubeconfig, or in files that it names."""
 
     def __init__(self, user: Entry) -> None:
         self._entries = user.value
-        files = ("tokenFile", "client-certificate", "client-key", "auth-provider")
-        self.changes = any(user.value.get(key) for key in files)
-        self.needs_library = bool(user.value.get("auth-provider"))
+        self.changes = any(user.value.get(key) for key in ("tokenFile", "client-certificate", "client-key"))
 
     @property
     def expired(self) -> bool:
-        """Return False: a file says nothing about that."""
+        """Always False: files have no expiry."""
         return False
 
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:  # noqa: ARG002 - the files are read each time
-        """Return what the file says; the loader reads the files that it names anew each time."""
+        """Return the entries. Files that they name are read again each time. Cancellation has no effect."""
         return self._entries
 
     def close(self) -> None:
         """Do nothing."""
 
 
-class ExecPlugin:
-    """Run a credential plugin, and keep what it gives until it expires or is refused.
+class ExecLogin:
+    """The credentials of an exec plugin, which are kept until they expire or are refused.
 
-    As in client-go, a plugin that names no expiry is run again only when what it gave was refused.
+    As in client-go, a plugin that names no expiry is run again only when its credentials were refused.
     """
 
     def __init__(self, user: Entry, cluster: Entry) -> None:
@@ -104,14 +114,17 @@ class ExecPlugin:
 
     @property
     def expired(self) -> bool:
-        """Return whether the credential is past the plugin's expirationTimestamp."""
+        """Whether the plugin's expirationTimestamp has passed."""
         return self._expiry is not None and current_clock().now() >= self._expiry
 
     async def entries(self, *, refused: bool) -> Mapping[str, Any]:
-        """Return the plugin's credential; run the plugin if it has expired. A cancelled call kills it."""
-        if self._given is None or refused or expires_soon(self._expiry):
+        """Return the plugin's credentials, and run the plugin if they expire soon. A cancelled call kills it."""
+        if self._given is None or refused or self._expires_soon():
             await self._run()
         return self._given or {}
+
+    def _expires_soon(self) -> bool:
+        return self._expiry is not None and current_clock().now() >= self._expiry - _RENEW_BEFORE
 
     async def _run(self) -> None:
         status = await run_plugin(self._user, self._cluster)
@@ -122,14 +135,14 @@ class ExecPlugin:
             raise ConfigurationError("exec: the plugin gave a client certificate or its key, but not both")
         expiry = _time(status.get("expirationTimestamp"))
         if expiry is not None and expiry <= current_clock().now():
-            _logger.warning("exec: the plugin gave a credential that has expired: check its cache and the clocks")
+            _logger.warning("exec: the plugin gave an expired credential: check its cache and the clocks")
         given = {"token": token} if token else {}
         if certificate and key:
             given |= self._written(certificate, key)
         self._given, self._expiry = given, expiry
 
     def _written(self, certificate: str, key: str) -> dict[str, str]:
-        """Write both to files, the only form that the ssl module takes; only the owner can read them."""
+        """Write both to files that only the owner can read; the ssl module reads files only."""
         files = [tempfile.NamedTemporaryFile(suffix=".pem") for _ in range(2)]  # noqa: SIM115 - closed when replaced
         for file, content in zip(files, (certificate, key), strict=True):
             file.write(content.encode())

@@ -1,56 +1,112 @@
-"""Read answers: documents, failures, the server's wish to wait, its warnings."""
+"""The contents of answers: documents, lists, typed errors."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import re
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Generic, TypeVar, overload
 
 import msgspec
 
-from reconciler.client.session.listing import InvalidItem
 from reconciler.errors import APIError, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, parse_retry_after
 from reconciler.meta import UNDECODABLE, Request, json_elements, json_members
 from reconciler.objects import InvalidObject
+from reconciler.wire import JSONObject
 
-__all__ = ["WarningLog", "decode", "decode_page", "failure", "label"]
+__all__ = ["InvalidItem", "ListResult", "decode", "decode_page", "failure"]
 
-_logger = logging.getLogger("reconciler.client")
+T_co = TypeVar("T_co", covariant=True)
+
 _EXCERPT = 200
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+"""Characters of an answer that an error quotes."""
 
 
-def label(request: HTTPRequest) -> str:
-    """Return verb and path, the subject of an error."""
-    return f"{request.method} {request.path}"
+@dataclass(frozen=True, slots=True)
+class InvalidItem:
+    """An object that a list left out because it could not be read.
+
+    Attributes:
+        name: its name; ``""`` if that is unreadable too.
+        namespace: its namespace; None for a cluster-scoped object.
+        resource_version: its version; ``""`` if there is none.
+        error: what is wrong with the object, with the paths of the fields.
+    """
+
+    name: str
+    namespace: str | None
+    resource_version: str
+    error: InvalidObject
+
+    @property
+    def key(self) -> Request:
+        """Name and namespace."""
+        return Request(self.name, self.namespace)
 
 
-def decode(request: HTTPRequest, response: HTTPResponse) -> dict[str, Any]:
+class ListResult(Sequence[T_co], Generic[T_co]):
+    """The objects of a list, and the collection's version at which they were read.
+
+    Args:
+        items: the objects, in the server's order.
+        resource_version: the version to watch from without missing an event.
+        invalid: objects that exist but are not among the items, because they cannot be decoded or do not fit the
+            requested class. Nearly always empty. Check it before you conclude that an object was deleted.
+    """
+
+    __slots__ = ("_items", "invalid", "resource_version")
+
+    def __init__(self, items: Iterable[T_co], resource_version: str = "", invalid: Iterable[InvalidItem] = ()) -> None:
+        self._items = tuple(items)
+        self.resource_version = resource_version
+        self.invalid = tuple(invalid)
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T_co]: ...
+    def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ListResult):
+            return self._items == other._items
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # of mutable objects
+
+    def __repr__(self) -> str:
+        invalid = f", {len(self.invalid)} invalid" if self.invalid else ""
+        return f"<ListResult of {len(self)}{invalid} at {self.resource_version!r}>"
+
+
+def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
     """Return the document in a successful answer.
 
     Raises:
-        APIError: the answer is no JSON object, as from a proxy's sign-in page.
-        InvalidObject: it is one, but cannot be decoded.
+        APIError: the answer is not a JSON object, such as a proxy's sign-in page.
+        InvalidObject: the answer is a JSON object that cannot be decoded.
     """
     try:
         document = msgspec.json.decode(response.body)
     except UNDECODABLE as error:
         _members(request, response)
-        raise InvalidObject(f"the answer to {label(request)} cannot be decoded", [("$", str(error))]) from None
+        raise InvalidObject(f"the answer to {request.label} cannot be decoded", [("$", str(error))]) from None
     if not isinstance(document, dict):
-        raise _no_object(request, response)
+        raise _not_an_object(request, response)
     return document
 
 
-def decode_page(
-    request: HTTPRequest, response: HTTPResponse
-) -> tuple[list[dict[str, Any] | InvalidItem], dict[str, Any]]:
-    """Return the items of a page of a list, and its metadata. An item that cannot be decoded does not stop it.
+def decode_page(request: HTTPRequest, response: HTTPResponse) -> tuple[list[JSONObject | InvalidItem], JSONObject]:
+    """Return items and metadata of a page of a list. An item that cannot be decoded is returned as an `InvalidItem`.
 
     Raises:
         APIError: the answer is not a list.
@@ -62,19 +118,19 @@ def decode_page(
     except InvalidObject:
         members = _members(request, response)
     try:
-        metadata = msgspec.json.decode(members.get("metadata", b"{}"), type=dict[str, Any])
+        metadata = msgspec.json.decode(members.get("metadata", b"{}"), type=JSONObject)
         return [_decoded(item) for item in json_elements(members["items"])], metadata
     except (KeyError, ValueError, *UNDECODABLE):
-        raise _no_object(request, response) from None
+        raise _not_an_object(request, response) from None
 
 
-def _item(item: object) -> dict[str, Any] | InvalidItem:
+def _item(item: object) -> JSONObject | InvalidItem:
     if isinstance(item, dict):
         return item
     return InvalidItem("", None, "", InvalidObject("an item of the list", [("$", "not an object")]))
 
 
-def _decoded(text: bytes) -> dict[str, Any] | InvalidItem:
+def _decoded(text: bytes) -> JSONObject | InvalidItem:
     try:
         return _item(msgspec.json.decode(text))
     except UNDECODABLE as error:
@@ -84,7 +140,7 @@ def _decoded(text: bytes) -> dict[str, Any] | InvalidItem:
 
 
 def _named(text: bytes) -> tuple[str, str | None, str]:
-    """Return name, namespace and version of an object that cannot be decoded, as far as they can be read."""
+    """Return name, namespace and version of an object that cannot be decoded, as far as they are readable."""
     found = {}
     with contextlib.suppress(KeyError, ValueError):
         members = json_members(json_members(text)["metadata"])
@@ -98,30 +154,30 @@ def _members(request: HTTPRequest, response: HTTPResponse) -> dict[str, bytes]:
     try:
         return json_members(response.body)
     except ValueError:
-        raise _no_object(request, response) from None
+        raise _not_an_object(request, response) from None
 
 
-def _no_object(request: HTTPRequest, response: HTTPResponse) -> APIError:
+def _not_an_object(request: HTTPRequest, response: HTTPResponse) -> APIError:
     return APIError(
-        f"the answer is no JSON object but {_excerpt(response.body)!r}; is this an API server?",
+        f"the answer is not a JSON object: {_excerpt(response.body)!r}; is this an API server?",
         status=response.status,
-        request=label(request),
+        request=request.label,
     )
 
 
 def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIError:
-    """Return the typed error for a failed answer."""
+    """Return the typed error for an answer that reports a failure."""
     body = _json_object(response.body)
     return error_from_response(
         response.status,
         body,
         text=_excerpt(response.body),
         retry_after=parse_retry_after(response.headers.get("retry-after", ""), now),
-        request=label(request),
+        request=request.label,
     )
 
 
-def _json_object(body: bytes) -> dict[str, Any] | None:
+def _json_object(body: bytes) -> JSONObject | None:
     try:
         document = msgspec.json.decode(body)
     except UNDECODABLE:
@@ -131,35 +187,3 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
 
 def _excerpt(body: bytes) -> str:
     return " ".join(body[:_EXCERPT].decode(errors="replace").split())
-
-
-class WarningLog:
-    """Log what the server warns of, each text once.
-
-    Args:
-        most: how many texts are remembered; of more, the least recent is forgotten and would be logged again.
-    """
-
-    def __init__(self, most: int = 256) -> None:
-        self._most = most
-        self._seen: OrderedDict[str, None] = OrderedDict()
-
-    def take(self, request: HTTPRequest, warnings: Sequence[str]) -> None:
-        """Log the new ones among the ``Warning`` headers of an answer."""
-        for warning in warnings:
-            text = warning_text(warning)
-            if text not in self._seen:
-                _logger.warning("the API server warns of %s: %s", label(request), text)
-            self._seen[text] = None
-            self._seen.move_to_end(text)
-            if len(self._seen) > self._most:
-                self._seen.popitem(last=False)
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-
-def warning_text(header: str) -> str:
-    """Return the text in a Warning header (RFC 7234: code, agent, quoted text); all of it if it has another form."""
-    found = _QUOTED.search(header)
-    return re.sub(r"\\(.)", r"\1", found[1]) if found else header

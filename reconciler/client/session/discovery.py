@@ -1,4 +1,4 @@
-"""Find out how kinds are served, when they are first used."""
+"""Discovery: how kinds are served, asked for when a kind is first used."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.client.session.answers import decode
-from reconciler.client.session.retry import Repeat
+from reconciler.client.session.retry import RetryOn
 from reconciler.errors import NotServed
 from reconciler.meta import GroupVersionKind, ResourceType
 
 if TYPE_CHECKING:
-    from reconciler.client.session.session import Connection
+    from reconciler.client.session.connection import Connection
 
 __all__ = ["Discovery"]
 
@@ -24,58 +24,58 @@ _BURST = 10
 _PER_SECOND = 1.0
 
 
-class _Group:
-    """Hold what is known of one group and version.
+class _GroupVersion:
+    """What is known of one API group and version.
 
     Attributes:
-        kinds: by their names; None before the first answer.
-        began: when the newest answer was asked for, counted by the questions of the whole client.
-        lock: held while it is asked.
-        tokens: questions that may be asked at once.
-        filled: when they were counted.
+        kinds: its kinds by name; None before the first answer.
+        asked: when the newest answer was asked for, in lookups of the whole client.
+        lock: held during a request.
+        tokens: requests that may be sent at once.
+        filled: when `tokens` was last computed.
     """
 
     def __init__(self) -> None:
         self.kinds: _Kinds | None = None
-        self.began = -1
+        self.asked = -1
         self.lock = asyncio.Lock()
         self.tokens = float(_BURST)
         self.filled = 0.0
 
 
 class Discovery:
-    """Remember how kinds are served.
+    """A memory of how kinds are served.
 
-    Each group and version is asked by itself, so that one that fails hurts nobody else. That a kind is *not* served is
-    never answered from memory: it may have been installed a moment ago. Who asks for kinds of one group and version
-    that are not there waits for his turn instead: ten questions at once, and one a second in the long run.
+    Each group and version is discovered separately, so that one that fails affects no other. That a kind is *not*
+    served is never answered from memory: it may just have been installed. Instead, discovery of an unknown kind is
+    rate-limited per group and version: ten lookups at once, then one per second.
 
     Args:
-        connection: fetches the documents.
+        connection: sends the requests.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._groups: defaultdict[tuple[str, str], _Group] = defaultdict(_Group)
-        self._questions = 0
+        self._groups: defaultdict[tuple[str, str], _GroupVersion] = defaultdict(_GroupVersion)
+        self._lookups = 0
 
     async def find(self, gvk: GroupVersionKind) -> ResourceType:
         """Return how a kind is served. Cancellation leaves what was known before.
 
         Raises:
-            NotServed: the server serves no such kind.
-            APIError: discovery of its group failed otherwise.
-            TransportError: no answer.
+            NotServed: the server does not serve the kind.
+            APIError: discovery of its group failed for another reason.
+            TransportError: there was no answer.
         """
         group = self._groups[gvk.group, gvk.version]
         found = (group.kinds or {}).get(gvk.kind)
         if found is not None:
             return found
-        self._questions += 1
-        question = self._questions
+        self._lookups += 1
+        lookup = self._lookups
         async with group.lock:
             # An answer that was asked for after this call began is as good as one of its own.
-            if group.began < question:
+            if group.asked < lookup:
                 await self._ask(group, gvk)
             found = (group.kinds or {}).get(gvk.kind)
         if found is None:
@@ -83,24 +83,24 @@ class Discovery:
         return found
 
     def forget(self, gvk: GroupVersionKind) -> None:
-        """Ask again for a kind when it is next needed: what was known of it proved wrong."""
+        """Discover a kind again when it is next used: what was known of it proved wrong."""
         (self._groups[gvk.group, gvk.version].kinds or {}).pop(gvk.kind, None)
 
-    async def _ask(self, group: _Group, gvk: GroupVersionKind) -> None:
+    async def _ask(self, group: _GroupVersion, gvk: GroupVersionKind) -> None:
         await asyncio.sleep(self._wait(group))
-        self._questions += 1
-        began = self._questions
+        self._lookups += 1
+        asked = self._lookups
         request = self._connection.request("GET", gvk.path)
         try:
-            response = await self._connection.execute(request, Repeat.UNKNOWN)
+            response = await self._connection.execute(request, RetryOn.UNKNOWN)
         except NotServed:
             group.kinds = {}
         else:
             group.kinds = _kinds(gvk, decode(request, response).get("resources") or ())
-        group.began = began
+        group.asked = asked
 
-    def _wait(self, group: _Group) -> float:
-        """Take a token; return the seconds until it is there."""
+    def _wait(self, group: _GroupVersion) -> float:
+        """Take a token and return the seconds until it is available."""
         now = self._connection.monotonic()
         group.tokens = min(_BURST, group.tokens + max(0.0, now - group.filled) * _PER_SECOND) - 1
         group.filled = now
@@ -109,7 +109,7 @@ class Discovery:
     def _not_served(self, gvk: GroupVersionKind) -> NotServed:
         kinds = self._groups[gvk.group, gvk.version].kinds
         if not kinds:
-            hint = f"the server serves no {gvk.api_version}; is the CustomResourceDefinition installed?"
+            hint = f"the server does not serve {gvk.api_version}; is the CustomResourceDefinition installed?"
         else:
             similar = difflib.get_close_matches(gvk.kind, kinds, n=1) or sorted(kinds)[:5]
             hint = f"{gvk.api_version} has no such kind, but {', '.join(similar)}"
@@ -117,7 +117,7 @@ class Discovery:
 
 
 def _kinds(gvk: GroupVersionKind, resources: Iterable[Mapping[str, Any]]) -> _Kinds:
-    """Return the kinds in an APIResourceList; entries with a slash are subresources of the one before the slash."""
+    """Return the kinds in an APIResourceList. A name with a slash is a subresource of the resource before the slash."""
     subresources: dict[str, set[str]] = {}
     plurals: dict[str, Mapping[str, Any]] = {}
     for resource in resources:

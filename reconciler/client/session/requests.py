@@ -1,9 +1,9 @@
-"""Put together what a request consists of: paths, selectors, options, bodies."""
+"""The parts of a request: paths, selectors, options, bodies; and the types that callers give them in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, Required, TypedDict, get_args
 
 import msgspec
 from pydantic import BaseModel
@@ -11,27 +11,35 @@ from pydantic import BaseModel
 from reconciler.meta import GroupVersionKind, Request, ResourceType, gvk_of, request_of, set_controller_reference
 from reconciler.objects import AnyResource, KindLike, Unstructured, to_document
 from reconciler.objects import Resource as _Resource
+from reconciler.wire import JSONObject
 
 __all__ = [
     "CONTENT_TYPES",
-    "KEPT_BY_THE_SERVER",
+    "SERVER_METADATA",
+    "ApplyOptions",
     "ClientModel",
+    "DeleteOptions",
     "FieldValidation",
+    "ListOptions",
     "ObjectLike",
-    "Own",
+    "PatchOptions",
     "PatchStrategy",
     "Propagation",
     "Query",
     "Selector",
-    "applied",
+    "StatusSubresource",
+    "WatchOptions",
+    "WriteOptions",
+    "answer_kind",
+    "apply_document",
     "collection_path",
     "delete_options",
     "encode",
-    "kind_of",
     "object_path",
-    "pairs",
     "patch_body",
-    "selectors",
+    "query_pairs",
+    "selector_query",
+    "split_kind_or_key",
     "split_kind_or_object",
     "write_options",
 ]
@@ -43,13 +51,13 @@ PatchStrategy = Literal["merge", "json", "strategic"]
 """RFC 7386, RFC 6902, or the strategic merge of built-in kinds."""
 
 FieldValidation = Literal["Ignore", "Warn", "Strict"]
-"""What the server does about unknown fields: drop them, drop them with a warning (its default), refuse."""
+"""What the server does about unknown fields: drop them, drop them with a warning (the server's default), or refuse."""
 
 Propagation = Literal["Foreground", "Background", "Orphan"]
 """What the garbage collector does about the dependents of a deleted object."""
 
-Own = Literal["status"]
-"""A subresource that is a part of the object, so that its answers are the whole object."""
+StatusSubresource = Literal["status"]
+"""The subresource that is part of the object: its answers are the whole object."""
 
 Query = Sequence[tuple[str, str]] | Mapping[str, str]
 """Query parameters, decoded."""
@@ -61,21 +69,91 @@ CONTENT_TYPES: Mapping[str, str] = {
     "apply": "application/apply-patch+yaml",  # JSON is YAML
 }
 
+SERVER_METADATA = frozenset(
+    {
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    }
+)
+"""The members of ``metadata`` that only the server writes."""
+
+
+class ListOptions(TypedDict, total=False):
+    """Keyword arguments of the verbs that list objects."""
+
+    label_selector: Selector | None
+    field_selector: Selector | None
+    limit: int
+
+
+class WriteOptions(TypedDict, total=False):
+    """Keyword arguments of the verbs that write objects."""
+
+    dry_run: bool
+    field_manager: str | None
+    field_validation: FieldValidation | None
+
+
+class PatchOptions(WriteOptions, total=False):
+    """Keyword arguments of `Client.patch`, except ``subresource``."""
+
+    patch: Required[Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+    strategy: PatchStrategy
+    resource_version: str | None
+
+
+class ApplyOptions(TypedDict, total=False):
+    """Keyword arguments of `Client.apply`."""
+
+    owner: AnyResource | ObjectLike | None
+    field_manager: str | None
+    force: bool
+    subresource: StatusSubresource | None
+    resource_version: str | None
+    dry_run: bool
+
+
+class DeleteOptions(TypedDict, total=False):
+    """Keyword arguments of `Client.delete`."""
+
+    propagation: Propagation | None
+    grace_period: int | None
+    uid: str | None
+    resource_version: str | None
+    dry_run: bool
+
+
+class WatchOptions(TypedDict, total=False):
+    """Keyword arguments of `Client.watch`."""
+
+    resource_version: str | None
+    label_selector: Selector | None
+    field_selector: Selector | None
+    timeout: float | None
+    bookmarks: bool
+    send_initial_events: bool
+
 
 class ClientModel(Protocol):
-    """Be a generated model of ``kubernetes`` or ``kubernetes_asyncio``, told by what their stubs have in common."""
+    """A generated model of ``kubernetes`` or ``kubernetes_asyncio``: what the stubs of both have in common."""
 
     def to_dict(self) -> Any:
-        """Return the model as a dict of Python's names."""
+        """Return the model as a dict with Python's names."""
         ...
 
     def to_str(self) -> str:
-        """Return the model for people."""
+        """Return the model as readable text."""
         ...
 
 
-ObjectLike = Unstructured | dict[str, Any] | ClientModel
-"""An object that is no `Resource`: what is read back is an `Unstructured`."""
+ObjectLike = Unstructured | JSONObject | ClientModel
+"""An object other than a `Resource`. It is returned as an `Unstructured`."""
 
 
 def _plain(value: object) -> object:
@@ -92,31 +170,31 @@ _encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def encode(value: object) -> bytes:
-    """Return a body as JSON; mappings of any type and models inside of it are written as objects.
+    """Return a body as JSON. Mappings of any type, and models inside the body, are written as objects.
 
     Raises:
-        TypeError: something in it is no JSON.
+        TypeError: a value cannot be written as JSON.
     """
     return _encoder.encode(value)
 
 
-def kind_of(obj: AnyResource | ObjectLike, document: Mapping[str, Any]) -> KindLike:
-    """Return what the answer to a write of `obj` is read as."""
+def answer_kind(obj: AnyResource | ObjectLike, document: Mapping[str, Any]) -> KindLike:
+    """Return the kind that the answer to a write of `obj` is read as."""
     return type(obj) if isinstance(obj, _Resource) else gvk_of(document)
 
 
 def split_kind_or_object(
     given: KindLike | AnyResource | ObjectLike,
-) -> tuple[KindLike, dict[str, Any] | None]:
+) -> tuple[KindLike, JSONObject | None]:
     """Return the kind, and the document if an object was given."""
     if isinstance(given, (str, GroupVersionKind, type)):
         return given, None
     document = to_document(given)
-    return kind_of(given, document), document
+    return answer_kind(given, document), document
 
 
 def split_kind_or_key(given: KindLike | AnyResource | ObjectLike) -> tuple[KindLike, Request | None]:
-    """Return the kind, and the key if an object was given; its document is not copied for that."""
+    """Return the kind, and the key if an object was given. The document is not copied."""
     if isinstance(given, _Resource):
         return type(given), given.key
     if isinstance(given, Unstructured):
@@ -134,20 +212,20 @@ def object_path(resource: ResourceType, name: str, namespace: str | None, subres
     """Return the path of an object or its subresource, percent-encoded.
 
     Raises:
-        ValueError: no name, no namespace for a namespaced kind, or one that is not valid; see `meta.path_segment`.
+        ValueError: the name, or the namespace of a namespaced kind, is missing or invalid; see `meta.path_segment`.
     """
     if not name:
         raise ValueError(f"{resource.gvk.kind} needs a name, not {name!r}")
     return resource.path(name, namespace, subresource)
 
 
-def pairs(query: Query) -> list[tuple[str, str]]:
+def query_pairs(query: Query) -> list[tuple[str, str]]:
     """Return query parameters as pairs."""
     return list(query.items() if isinstance(query, Mapping) else query)
 
 
-def selectors(label_selector: Selector | None, field_selector: Selector | None) -> list[tuple[str, str]]:
-    """Return the query parameters of two selectors; an empty one selects everything, as none does."""
+def selector_query(label_selector: Selector | None, field_selector: Selector | None) -> list[tuple[str, str]]:
+    """Return the query parameters for two selectors. An empty selector selects everything, as None does."""
     given = (("labelSelector", _selector(label_selector)), ("fieldSelector", _selector(field_selector)))
     return [(name, text) for name, text in given if text]
 
@@ -181,7 +259,7 @@ def delete_options(
     """Return the body of a deletion."""
     given = {"uid": uid, "resourceVersion": resource_version}
     preconditions = {key: value for key, value in given.items() if value}
-    options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+    options: JSONObject = {"apiVersion": "v1", "kind": "DeleteOptions"}
     if propagation:
         options["propagationPolicy"] = propagation
     if grace_period is not None:
@@ -196,55 +274,40 @@ def delete_options(
 def patch_body(
     patch: Mapping[str, Any] | Sequence[Mapping[str, Any]], strategy: PatchStrategy, resource_version: str | None
 ) -> bytes:
-    """Return the body of a patch, conditional on a version if one is given.
+    """Return the body of a patch, conditional on `resource_version` if it is given.
 
     Raises:
-        ValueError: there is no such strategy.
-        TypeError: an object where the strategy wants a list of operations, or the other way round.
+        ValueError: the strategy is unknown.
+        TypeError: the strategy needs a list of operations and got an object, or needs an object and got a list.
     """
     if strategy not in get_args(PatchStrategy):
-        raise ValueError(f"strategy must be 'merge', 'json' or 'strategic', not {strategy!r}; apply() applies")
+        raise ValueError(f"strategy must be 'merge', 'json' or 'strategic', not {strategy!r}; see also apply()")
     if strategy == "json":
         if isinstance(patch, Mapping):
-            raise TypeError("a JSON Patch is a list of operations; an object is a patch of strategy 'merge'")
+            raise TypeError("a patch with strategy 'json' must be a list of operations; use 'merge' for an object")
         operations = list(patch)
         if resource_version:
-            # Not "test", which the server answers with 422: a replaced version that is stale is answered with 409.
+            # Not "test", whose failure is a 422: replacing a stale version is a 409.
             operations.append({"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version})
         return encode(operations)
     if not isinstance(patch, Mapping):
-        raise TypeError(f"a patch of strategy {strategy!r} is an object; a list of operations is of strategy 'json'")
+        raise TypeError(f"a patch with strategy {strategy!r} must be an object; use 'json' for operations")
     if resource_version:
         patch = {**patch, "metadata": {**(patch.get("metadata") or {}), "resourceVersion": resource_version}}
     return encode(patch)
 
 
-KEPT_BY_THE_SERVER = frozenset(
-    {
-        "creationTimestamp",
-        "deletionGracePeriodSeconds",
-        "deletionTimestamp",
-        "generation",
-        "managedFields",
-        "resourceVersion",
-        "selfLink",
-        "uid",
-    }
-)
-"""Members of the metadata that only the server writes."""
-
-
-def applied(
+def apply_document(
     document: Mapping[str, Any], owner: Mapping[str, Any] | None, resource_version: str | None
-) -> dict[str, Any]:
-    """Return the document of an apply: without the metadata that the server keeps, with its controller and condition.
+) -> JSONObject:
+    """Return the document to apply: without the server's metadata, with its controller and the version it requires.
 
     Raises:
         AlreadyOwned: another object is its controller.
-        ValueError: the owner was never stored, or cannot own it.
+        ValueError: the owner was never stored, or cannot own the object.
     """
     metadata = document.get("metadata") or {}
-    kept = {key: value for key, value in metadata.items() if key not in KEPT_BY_THE_SERVER}
+    kept = {key: value for key, value in metadata.items() if key not in SERVER_METADATA}
     result = {**document, "metadata": kept}
     if owner is not None:
         set_controller_reference(result, owner)

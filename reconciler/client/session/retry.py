@@ -1,32 +1,54 @@
-"""Decide what may be repeated, and after how long."""
+"""Retries: which requests may be sent again, how often, and after how long."""
 
 from __future__ import annotations
 
+import asyncio
 import enum
+import logging
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from reconciler.backoff import Backoff
-from reconciler.errors import InvalidResponse, NotSent, OutcomeUnknown, ReconcilerError, ServerError, TooManyRequests
+from reconciler.errors import (
+    Conflict,
+    InvalidResponse,
+    NotSent,
+    OutcomeUnknown,
+    ReconcilerError,
+    ServerError,
+    TooManyRequests,
+)
 
-__all__ = ["Repeat", "RetryPolicy", "Trail", "is_unknown", "may_repeat"]
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+__all__ = ["Attempts", "Retries", "RetryOn", "is_unknown", "may_retry", "retry", "retry_on_conflict"]
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("reconciler.client")
+
+_CONFLICT_BACKOFF = Backoff(base=0.01, factor=1.0, jitter=0.1)
+"""10 ms, factor 1, jitter 0.1 and five attempts are client-go's ``retry.DefaultRetry``."""
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Say how often and how fast a client repeats a request; whether it may at all depends on the verb and the failure.
+class Retries:
+    """How often and how fast a client retries a request. Verb and failure decide whether it may.
 
-    The wait before repetition n (from 0) is ``base * 2**n`` seconds, at most `maximum`, spread by `jitter`. If the
-    server asks for a longer wait (``Retry-After``), that is kept: up to an hour, and up to a tenth longer if there is
-    jitter. A wait that would end after the `deadline` is not begun: the error is raised at once, and its
-    ``retry_after`` says how long to wait. A controller whose reconcile raises it does so.
+    The wait before retry n (from 0) is ``base * 2**n`` seconds, at most `maximum`, spread by `jitter`. If the server
+    asks for a longer wait (``Retry-After``), the client waits that long: up to an hour, and up to a tenth longer if
+    there is jitter. A wait that would end after the `deadline` does not begin. The error is raised at once, and its
+    ``retry_after`` is the wait. A reconcile that raises it is retried after that time.
 
     Attributes:
-        attempts: how often a request is sent at most, 5 by default; 1 never repeats.
-        base: seconds before the first repetition, 0.1 by default.
-        maximum: seconds that one wait lasts at most, 10 by default.
+        attempts: how often a request is sent at most; 5 by default, 1 for no retries.
+        base: seconds before the first retry; 0.1 by default.
+        maximum: the longest wait in seconds; 10 by default.
         jitter: share by which a wait may differ, 0 to 1; 0.5 by default.
-        deadline: seconds after the beginning of the first attempt when no further one begins; 120 by default.
+        deadline: seconds from the start of the first attempt, after which no further attempt starts; 120 by default.
 
     Raises:
         ValueError: a number is out of its range.
@@ -49,45 +71,112 @@ class RetryPolicy:
         return Backoff(base=self.base, maximum=self.maximum, jitter=self.jitter)
 
     def delay(self, n: int, error: BaseException | None, rng: random.Random) -> float:
-        """Return the seconds to wait before repetition `n`, counted from 0, of what failed with `error`."""
+        """Return the seconds to wait before retry `n`, counted from 0, of a request that failed with `error`."""
         return self._backoff().delay(
             n, rng, retry_after=error.retry_after if isinstance(error, ReconcilerError) else None
         )
 
 
-class Repeat(enum.Enum):
-    """Name what a request may be repeated after."""
+class RetryOn(enum.Enum):
+    """The failures after which a request may be retried."""
 
     REFUSED = enum.auto()
-    """Only after failures that surely had no effect: not connected, or shed with 429."""
+    """Only failures that surely had no effect: the connection failed, or the request was rejected with 429."""
 
     UNKNOWN = enum.auto()
-    """Also after lost answers and 5xx: reads, and writes that say which object they mean."""
+    """Also lost answers and 5xx: for reads, and for writes that identify their object."""
 
 
 @dataclass(slots=True)
-class Trail:
-    """Remember what happened to one request that was sent more than once.
+class Attempts:
+    """What is known of the attempts of one request.
 
     Attributes:
-        unknown: whether one of its attempts may have taken effect although it failed.
+        unknown: whether a failed attempt may have taken effect.
     """
 
     unknown: bool = False
 
 
-def may_repeat(error: BaseException, repeat: Repeat) -> bool:
-    """Say whether a request that failed so may be sent again."""
+def may_retry(error: BaseException, on: RetryOn) -> bool:
+    """Return whether a request that failed with `error` may be sent again."""
     if isinstance(error, TooManyRequests):
-        # An eviction that a disruption budget forbids is answered with 429 too; that is an answer, not overload.
+        # A disruption budget also forbids an eviction with 429. That is an answer, not overload.
         return not any(cause.reason == "DisruptionBudget" for cause in error.causes)
     if isinstance(error, InvalidResponse):
         return False  # the next answer would be the same
     if is_unknown(error):
-        return repeat is Repeat.UNKNOWN
+        return on is RetryOn.UNKNOWN
     return isinstance(error, NotSent)
 
 
 def is_unknown(error: BaseException) -> bool:
-    """Say whether a request that failed so may have taken effect."""
+    """Return whether a request that failed with `error` may have taken effect."""
     return isinstance(error, (OutcomeUnknown, ServerError))
+
+
+async def retry(
+    send: Callable[[], Awaitable[T]],
+    failure: Exception,
+    *,
+    retries: Retries,
+    allowed: Callable[[BaseException], bool],
+    left: Callable[[], float],
+    rng: random.Random,
+) -> T:
+    """Send a request again whose first attempt failed with `failure`, until it succeeds or may not be retried.
+
+    A wait longer than `left`, in seconds, does not begin. The failure of the last attempt is raised. Cancellation ends
+    the wait or the attempt; nothing is retried afterwards.
+    """
+    from tenacity import AsyncRetrying, retry_if_exception  # 50 ms, which most programs never need
+
+    first: list[Exception] = [failure]
+
+    async def attempt() -> T:
+        if first:
+            raise first.pop()
+        return await send()
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return retries.delay(state.attempt_number - 1, error, rng)
+
+    def stop(state: RetryCallState) -> bool:
+        return state.attempt_number >= retries.attempts or state.upcoming_sleep > left()
+
+    def log(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        _logger.info("%s; retrying in %.2f s (attempt %d)", error, state.upcoming_sleep, state.attempt_number + 1)
+
+    retrying = AsyncRetrying(
+        sleep=asyncio.sleep, wait=wait, stop=stop, retry=retry_if_exception(allowed), before_sleep=log, reraise=True
+    )
+    return await retrying(attempt)
+
+
+async def retry_on_conflict(
+    attempt: Callable[[], Awaitable[T]], *, attempts: int = 5, backoff: Backoff = _CONFLICT_BACKOFF
+) -> T:
+    """Call `attempt` until it does not raise `Conflict`, and return its result.
+
+    For code outside a reconciler. Inside one, let `Conflict` propagate: the next reconcile reads the object again.
+    Cancellation reaches the attempt, or ends the wait between two attempts.
+
+    Args:
+        attempt: reads the object *each time*, from the server, changes it and writes it.
+        attempts: how often `attempt` is called at most; 5 by default.
+        backoff: delays between attempts; 10 ms with 10 % jitter by default.
+
+    Raises:
+        Conflict: the last attempt met a conflict too. Any other exception of an attempt is raised at once.
+        ValueError: `attempts` is less than 1.
+    """
+    if attempts < 1:
+        raise ValueError(f"attempts must be 1 or more, not {attempts!r}")
+    for number in range(attempts - 1):
+        try:
+            return await attempt()
+        except Conflict:
+            await asyncio.sleep(backoff.delay(number))
+    return await attempt()

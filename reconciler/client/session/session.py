@@ -1,259 +1,364 @@
-"""Speak to one API server: headers, timeouts, typed failures, repetition where it is safe."""
+"""What the verbs of a client work with, and what the cache, the status writer and the controllers use of a client.
+
+`Client.session` is the internal interface of a client. Other rooms use it for what has no verb: pages of a list and
+watches as bytes, notification of writes, the field manager of a controller, the limit of streams. Users do not need it,
+and it may change with any release.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import copy
-import random
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
-from reconciler._version import __version__
-from reconciler.client.session.answers import WarningLog, failure
-from reconciler.client.session.discovery import Discovery
-from reconciler.client.session.listing import InvalidLog
-from reconciler.client.session.retry import Repeat, RetryPolicy, Trail, is_unknown, may_repeat
-from reconciler.client.session.server_time import ServerTime
-from reconciler.client.session.settled import Settled
-from reconciler.client.session.takeover import Takeovers
-from reconciler.clock import Clock, current_clock
-from reconciler.errors import ReconcilerError, TransportError, Unauthorized
-from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.meta import current_cycle
+from reconciler.client.session.answers import decode
+from reconciler.client.session.connection import Connection, accept_header
+from reconciler.client.session.requests import (
+    FieldValidation,
+    Query,
+    collection_path,
+    object_path,
+    query_pairs,
+    write_options,
+)
+from reconciler.client.session.retry import Attempts, RetryOn, is_unknown
+from reconciler.errors import NotServed
+from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.meta import (
+    FORMER_FIELD_MANAGER,
+    Request,
+    ResourceType,
+    default_field_manager,
+    namespace_of,
+    path_segment,
+    request_of,
+)
+from reconciler.objects import (
+    AnyResource,
+    InvalidObject,
+    KindLike,
+    Unstructured,
+    from_document,
+    gvk_from,
+    resource_type_from,
+)
+from reconciler.wire import JSONObject
 
-__all__ = ["JSON", "TIMEOUT", "ClientStatistics", "Connection", "accepted"]
-
-JSON = "application/json"
-
-_CYCLE_HEADER = "x-reconcile-id"
-"""The real server ignores it; the log of the embedded one reads it."""
-
-TIMEOUT = 65.0
-"""Seconds for one exchange: a little over the API server's own limit (``--request-timeout``, 60 s), to hear its 504."""
-
-
-@runtime_checkable
-class _Renewing(Protocol):
-    async def renew(self) -> bool: ...
+__all__ = ["Options", "Session", "Write", "WriteObserver"]
 
 
 @dataclass(frozen=True, slots=True)
-class ClientStatistics:
-    """Count what a client did, together with those that share its connection.
+class Options:
+    """What a client adds to calls that do not specify it.
 
     Attributes:
-        requests: sent, repetitions included.
-        repetitions: of them, how many were sent because an earlier one failed.
-        unanswered: how many brought no answer.
-        refused: how many were answered with 400 and above.
-        warnings: different warnings of the server that are remembered, at most 256.
+        program: the beginning of the default field manager.
+        field_manager: the field manager of writes; None for the default.
+        field_validation: what the server does about unknown fields; None for the server's default, which warns.
+        dry_run: writes are checked and not stored. No call can turn it off.
+        namespace: the only namespace that the client uses; None for any.
     """
 
-    requests: int
-    repetitions: int
-    unanswered: int
-    refused: int
-    warnings: int
+    program: str
+    field_manager: str | None = None
+    field_validation: FieldValidation | None = None
+    dry_run: bool = False
+    namespace: str | None = None
+
+    def namespace_for(self, resource: ResourceType, namespace: str | None) -> str | None:
+        """Return the namespace of a call: the one given, or the client's only one.
+
+        Raises:
+            ValueError: the client is limited to another namespace.
+        """
+        if self.namespace is None or not resource.namespaced:
+            return namespace
+        if namespace and namespace != self.namespace:
+            raise ValueError(
+                f"this client is for namespace {self.namespace!r}, not for {resource.gvk.kind} in {namespace!r}: omit "
+                "the namespace, or use the client that this one was made from"
+            )
+        return self.namespace
 
 
-class Connection:
-    """Carry the requests of one client, and of those that share it.
+class WriteObserver(Protocol):
+    """A listener that is notified of a client's writes; dry runs are not writes. A cache is one."""
+
+    def record_write(self, resource: ResourceType, verb: str, request: Request, answer: bytes) -> None:
+        """Called after each successful write of an object.
+
+        Args:
+            resource: how the kind is served.
+            verb: create, update, patch, apply or delete.
+            request: the object's name and namespace.
+            answer: the object as stored; after a delete, a Status if the server does not return the object.
+        """
+
+    def invalidate(self, resource: ResourceType, request: Request) -> None:
+        """Called when an object may have been written, but no answer says so.
+
+        Args:
+            resource: how the kind is served.
+            request: the object's name and namespace.
+        """
+
+    def invalidate_all(self, resource: ResourceType, namespace: str | None) -> None:
+        """Called when many objects may have been deleted, whatever the answer was.
+
+        Args:
+            resource: how the kind is served.
+            namespace: their namespace; None for a cluster-scoped kind.
+        """
+
+
+class Write(NamedTuple):
+    """A write that is about to be sent.
 
     Attributes:
-        invalid: logs the objects that lists leave out.
-        identity: names the server and the credentials; equal for connections made of one another.
-
-    Args:
-        transport: sends them.
-        user_agent: the User-Agent header.
-        retry: how often and how fast to repeat.
-        clock: the clock in force by default.
-        rng: source of the jitter.
+        resource: how the kind is served.
+        verb: create, update, patch, apply or delete.
+        key: the object's name and namespace; the name is empty if the server generates it.
+        stores: False for a dry run.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        user_agent: str | None = None,
-        retry: RetryPolicy | None = None,
-        clock: Clock | None = None,
-        rng: random.Random | None = None,
-    ) -> None:
-        self.transport = transport
-        self._credentials: object = transport  # kept by `through`: what is put around it need not know of them
-        self.identity = object()  # kept by `through`: the same server and the same credentials
-        self.retry = retry or RetryPolicy()
-        self.rng = rng or random.Random()  # noqa: S311 - jitter
-        self.discovery = Discovery(self)
-        self.settled = Settled()
-        self.takeovers = Takeovers()
-        self.server_time = ServerTime()
-        self._clock = clock
-        self._warnings = WarningLog()
-        self.invalid = InvalidLog()
-        self._counts: Counter[str] = Counter()
-        self._headers = {"accept": JSON, "user-agent": user_agent or f"kube-reconciler/{__version__}"}
+    resource: ResourceType
+    verb: str
+    key: Request
+    stores: bool = True
 
-    def through(self, transport: Transport, retry: RetryPolicy | None = None) -> Connection:
-        """Return a connection that differs in its transport, and in its policy if one is given; the rest is shared."""
-        other = copy.copy(self)
-        other.transport = transport
-        other.retry = retry or self.retry
-        return other
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A connection, the options of one client on it, and the observer of its writes.
+
+    Attributes:
+        connection: sends the requests; shared by clients.
+        options: what is added to calls.
+        observer: is notified of writes; None for nobody.
+    """
+
+    connection: Connection
+    options: Options
+    observer: WriteObserver | None = None
+
+    def observed_by(self, observer: WriteObserver) -> Session:
+        """Return this session with another observer of its writes."""
+        return replace(self, observer=observer)
+
+    # The client itself.
+
+    def field_manager(self, controller: str | None = None) -> str:
+        """Return the field manager of writes.
+
+        Args:
+            controller: the name of the controller that writes; None for the one whose reconcile is running, if any.
+        """
+        return self.options.field_manager or default_field_manager(self.options.program, controller)
+
+    @property
+    def former_field_manager(self) -> str:
+        """The name that earlier releases used in place of the default field manager; ``""`` if one was chosen."""
+        return FORMER_FIELD_MANAGER if self.options.field_manager is None else ""
 
     @property
     def max_streams(self) -> int | None:
-        """Return how many streams the transport may have open at once; None if it has no limit."""
-        return getattr(self._credentials, "max_streams", None)
-
-    def monotonic(self) -> float:
-        """Return the time that delays are measured in."""
-        return (self._clock or current_clock()).monotonic()
-
-    def now(self) -> datetime:
-        """Return the wall time."""
-        return (self._clock or current_clock()).now()
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        query: Sequence[tuple[str, str]] = (),
-        *,
-        body: bytes = b"",
-        content_type: str = JSON,
-        accept: str = JSON,
-        stream: bool = False,
-    ) -> HTTPRequest:
-        """Make a request with the headers and the timeout of this client.
-
-        Inside a reconcile it carries the reconcile's id in a header, by which a log of requests can be read in cycles.
-        """
-        headers = {**self._headers, "accept": accept}
-        cycle = getattr(current_cycle.get(), "reconcile_id", None)
-        if cycle is not None:
-            headers[_CYCLE_HEADER] = cycle
-        if body:
-            headers["content-type"] = content_type
-        return HTTPRequest(method, path, query, headers, body, stream, TIMEOUT)
-
-    async def send(self, request: HTTPRequest) -> HTTPResponse:
-        """Send once; return the answer whatever its status. A cancelled call may have been executed."""
-        if "user-agent" not in request.headers:
-            request = replace(request, headers={**self._headers, **request.headers})
-        self._counts["requests"] += 1
-        sent = self.monotonic()
-        try:
-            response = await self.transport.send(request)
-        except TransportError:
-            self._counts["unanswered"] += 1
-            raise
-        self._counts["refused"] += response.status >= 400
-        if response.warnings:
-            self._warnings.take(request, response.warnings)
-        date = response.headers.get("date")
-        if date is not None and self.server_time.is_news(date):
-            received = self.now()
-            self.server_time.heard(date, sent=received - timedelta(seconds=self.monotonic() - sent), received=received)
-        return response
-
-    async def once(self, request: HTTPRequest) -> HTTPResponse:
-        """Send until it is executed or fails, never twice; return a successful answer.
-
-        A request that is refused for its credentials was not executed: if the transport can renew them, it is sent
-        again. A cancelled call may have been executed.
-
-        Raises:
-            APIError: the server's failure, typed.
-            TransportError: no answer.
-        """
-        try:
-            return await self._exchange(request)
-        except Unauthorized:
-            try:
-                async with asyncio.timeout(request.timeout):
-                    renewed = await self.renew()
-            except TimeoutError:
-                renewed = False
-            if not renewed:
-                raise
-        return await self._exchange(request)
+        """How many watches may be open at once; None for no limit."""
+        return self.connection.max_streams
 
     async def renew(self) -> bool:
-        """Let the transport read its credentials anew, if it can; say whether they are others now.
+        """Read the credentials again because the server refused them, and return whether they changed.
 
-        A cancelled call leaves those that were there.
+        A client renews its credentials by itself. This is for a client on top of another client. A cancelled call
+        leaves the credentials as they were.
         """
-        return isinstance(self._credentials, _Renewing) and await self._credentials.renew()
+        return await self.connection.renew()
 
-    async def _exchange(self, request: HTTPRequest) -> HTTPResponse:
-        response = await self.send(request)
-        if 200 <= response.status < 300:
-            return response
-        await response.close()
-        raise failure(request, response, self.now())
+    # Kinds, names and paths.
 
-    async def execute(self, request: HTTPRequest, repeat: Repeat, trail: Trail | None = None) -> HTTPResponse:
-        """Send, and repeat where the policy and `repeat` allow it; return a successful answer.
+    async def resource_type(self, kind: KindLike) -> ResourceType:
+        """Return how a kind is served; see `Client.resource_type`."""
+        return resource_type_from(kind) or await self.connection.discovery.find(gvk_from(kind))
 
-        A cancelled call may have been executed; it repeats nothing.
-
-        Args:
-            request: what to send.
-            repeat: after which failures it is harmless to send it again.
-            trail: is told when an attempt may have taken effect.
+    async def resource_for(self, kind: KindLike, name: str | None = None, namespace: str | None = None) -> ResourceType:
+        """Return how a kind is served, after checking the name and the namespace of the request.
 
         Raises:
-            APIError: the server's last failure, typed.
-            TransportError: the last attempt brought no answer.
+            ValueError: the name or the namespace is invalid.
         """
+        if name:
+            path_segment(name, "name")
+        if namespace is not None:
+            path_segment(namespace, "namespace")
+        return await self.resource_type(kind)
 
-        async def send() -> HTTPResponse:
-            try:
-                return await self.once(request)
-            except ReconcilerError as error:
-                if trail is not None and is_unknown(error):
-                    trail.unknown = True
-                raise
+    def object_path(
+        self, resource: ResourceType, name: str, namespace: str | None, subresource: str | None = None
+    ) -> str:
+        """Return the path of an object or of its subresource."""
+        return object_path(resource, name, self.options.namespace_for(resource, namespace), subresource)
 
-        def allowed(error: BaseException) -> bool:
-            return may_repeat(error, repeat)
+    def collection_path(self, resource: ResourceType, namespace: str | None) -> str:
+        """Return the path of a collection."""
+        return collection_path(resource, self.options.namespace_for(resource, namespace))
 
-        began = self.monotonic()
+    def key(self, resource: ResourceType, name: str, namespace: str | None) -> Request:
+        """Return an object's key: without namespace for a cluster-scoped kind, whatever the call says."""
+        return Request(name, self.options.namespace_for(resource, namespace) if resource.namespaced else None)
+
+    def with_namespace(self, resource: ResourceType, document: JSONObject) -> JSONObject:
+        """Return an object's document with the client's namespace filled in."""
+        namespace = self.options.namespace_for(resource, namespace_of(document))
+        if namespace == namespace_of(document):
+            return document
+        return {**document, "metadata": {**(document.get("metadata") or {}), "namespace": namespace}}
+
+    # Reads.
+
+    async def execute(
+        self, resource: ResourceType, request: HTTPRequest, retry_on: RetryOn, attempts: Attempts | None = None
+    ) -> HTTPResponse:
+        """Send a request with retries; see `Connection.execute`. A kind that is not served is discovered again."""
         try:
-            return await send()
-        except ReconcilerError as error:
-            if self.retry.attempts == 1 or not allowed(error):
-                raise
-            first = error
-        # Loading tenacity takes 50 ms, and most programs never need it.
-        from reconciler.client.session.repeating import repeat as go_on
+            return await self.connection.execute(request, retry_on, attempts)
+        except NotServed:
+            self.connection.discovery.forget(resource.gvk)
+            raise
 
-        async def again() -> HTTPResponse:
-            self._counts["repetitions"] += 1
-            return await send()
+    async def get(
+        self,
+        kind: KindLike,
+        name: str,
+        namespace: str | None,
+        subresource: str | None = None,
+        *,
+        metadata_only: bool = False,
+    ) -> JSONObject:
+        """Return the document of an object or of its subresource, read from the server."""
+        resource = await self.resource_for(kind, name, namespace)
+        path = self.object_path(resource, name, namespace, subresource)
+        request = self.connection.request("GET", path, accept=accept_header(metadata_only=metadata_only))
+        return decode(request, await self.execute(resource, request, RetryOn.UNKNOWN))
 
-        def left() -> float:
-            return self.retry.deadline - (self.monotonic() - began)
+    def list_request(
+        self, resource: ResourceType, namespace: str | None, query: Query, *, metadata_only: bool = False
+    ) -> HTTPRequest:
+        """Return the request for one page of a list."""
+        path = self.collection_path(resource, namespace)
+        accept = accept_header(is_list=True, metadata_only=metadata_only)
+        return self.connection.request("GET", path, query_pairs(query), accept=accept)
 
-        return await go_on(again, first, policy=self.retry, may_repeat=allowed, left=left, rng=self.rng)
-
-    def statistics(self) -> ClientStatistics:
-        """Return what was counted so far."""
-        counts = self._counts
-        return ClientStatistics(
-            requests=counts["requests"],
-            repetitions=counts["repetitions"],
-            unanswered=counts["unanswered"],
-            refused=counts["refused"],
-            warnings=len(self._warnings),
+    def watch_request(
+        self, resource: ResourceType, namespace: str | None, query: Query, *, metadata_only: bool = False
+    ) -> HTTPRequest:
+        """Return the request for a watch; ``watch=true`` is added."""
+        path = self.collection_path(resource, namespace)
+        pairs = [("watch", "true"), *(pair for pair in query_pairs(query) if pair[0] != "watch")]
+        return self.connection.request(
+            "GET", path, pairs, accept=accept_header(metadata_only=metadata_only), stream=True
         )
 
+    async def raw_list(
+        self, rt: ResourceType, namespace: str | None = None, query: Query = (), *, metadata_only: bool = False
+    ) -> bytes:
+        """Read one page of a list, without retries, and return its bytes. Cancellation has no effect on the server.
 
-def accepted(suffix: str, *, metadata_only: bool) -> str:
-    """Return the Accept header for whole objects, or for their metadata alone; `suffix` is ``"List"`` or empty."""
-    return f"{JSON};as=PartialObjectMetadata{suffix};g=meta.k8s.io;v=v1,{JSON}" if metadata_only else JSON
+        Args:
+            rt: how the kind is served; see `resource_type`.
+            namespace: None for all namespaces, or for a cluster-scoped kind.
+            query: parameters, such as limit and continue.
+            metadata_only: request PartialObjectMetadata.
+
+        Raises:
+            APIError: the server reported a failure.
+            TransportError: there was no answer.
+        """
+        request = self.list_request(rt, namespace, query, metadata_only=metadata_only)
+        return (await self.connection.once(request)).body
+
+    async def open_watch(
+        self, rt: ResourceType, namespace: str | None = None, query: Query = (), *, metadata_only: bool = False
+    ) -> HTTPResponse:
+        """Open a watch, without retries, and return the answer with its stream of chunks. The caller closes it.
+
+        Cancellation closes the connection.
+
+        Args:
+            rt: how the kind is served; see `resource_type`.
+            namespace: None for all namespaces, or for a cluster-scoped kind.
+            query: parameters; ``watch=true`` is added.
+            metadata_only: request PartialObjectMetadata.
+
+        Raises:
+            APIError: the server reported a failure.
+            TransportError: there was no answer.
+        """
+        return await self.connection.once(self.watch_request(rt, namespace, query, metadata_only=metadata_only))
+
+    # Writes.
+
+    def write_options(
+        self,
+        *,
+        dry_run: bool = False,
+        field_validation: FieldValidation | None = None,
+        field_manager: str | None = None,
+    ) -> list[tuple[str, str]]:
+        """Return the query parameters of a write."""
+        return write_options(
+            dry_run=dry_run or self.options.dry_run,
+            field_manager=field_manager or self.field_manager(),
+            field_validation=field_validation or self.options.field_validation,
+        )
+
+    def write(self, resource: ResourceType, verb: str, key: Request, *, dry_run: bool) -> Write:
+        """Return the description of a write, which `execute_write` and `accept` need."""
+        return Write(resource, verb, key, stores=not (dry_run or self.options.dry_run))
+
+    async def execute_write(
+        self, write: Write, request: HTTPRequest, retry_on: RetryOn, attempts: Attempts | None = None
+    ) -> HTTPResponse:
+        """Send a write with retries. The observer is notified if its outcome is unknown."""
+        try:
+            return await self.execute(write.resource, request, retry_on, attempts)
+        except BaseException as error:
+            self.failed(write, error)
+            raise
+
+    def accept(
+        self, write: Write, kind: KindLike, request: HTTPRequest, response: HTTPResponse
+    ) -> AnyResource | Unstructured:
+        """Return the object in the answer to a write, and notify the observer of what was stored.
+
+        An answer that does not fit the class is read leniently: the write took effect, and an error would deny that.
+        """
+        try:
+            document = decode(request, response)
+        except InvalidObject:
+            self.invalidate(write)
+            raise
+        if document.get("kind", write.resource.gvk.kind) != write.resource.gvk.kind:
+            self.invalidate(write)  # a subresource with its own kind may have changed the object
+            return Unstructured(document)
+        self.record_write(write, response.body, request_of(document))
+        return from_document(kind, document, lenient=True)
+
+    def record_write(self, write: Write, answer: bytes, key: Request | None = None) -> None:
+        """Notify the observer of a successful write.
+
+        Args:
+            write: what was written.
+            answer: the object as stored.
+            key: the object's key, if the server generated the name.
+        """
+        if write.stores and self.observer is not None:
+            self.observer.record_write(write.resource, write.verb, key or write.key, answer)
+
+    def invalidate(self, write: Write) -> None:
+        """Notify the observer that an object may have been written."""
+        if write.stores and write.key.name and self.observer is not None:
+            self.observer.invalidate(write.resource, write.key)
+
+    def failed(self, write: Write, error: BaseException) -> None:
+        """Notify the observer if a write that ended with `error` may have taken effect."""
+        if is_unknown(error) or isinstance(error, asyncio.CancelledError):
+            self.invalidate(write)

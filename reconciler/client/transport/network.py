@@ -1,52 +1,84 @@
-"""Say what the network did: words and types for its failures, and which proxy stands before a server."""
+"""Addresses, proxies, and the errors that failures of the network become."""
 
 from __future__ import annotations
 
+import base64
+import functools
 import ipaddress
 import ssl
-from urllib.parse import urlsplit
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
-from reconciler.client.session.answers import label
-from reconciler.client.transport.http11 import Garbled
+from reconciler.client.transport.http11 import MalformedResponse
 from reconciler.client.transport.redaction import without_password
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError, InvalidResponse, OutcomeUnknown, TransportError
 from reconciler.http import HTTPRequest
 
-__all__ = ["is_local", "proxy_of_environment", "refuse_virtual_time", "unknown", "words"]
+__all__ = [
+    "Origin",
+    "describe",
+    "is_http_address",
+    "is_local",
+    "origin_of",
+    "outcome_unknown",
+    "proxy_from_environment",
+    "refuse_virtual_time",
+]
 
 
-def refuse_virtual_time() -> None:
-    """Raise if the clock in force is virtual.
+class Origin(NamedTuple):
+    """The parts of a server's or a proxy's address.
+
+    Attributes:
+        secure: whether it speaks TLS.
+        host: name or address.
+        port: the port.
+        authority: host and port as they were written.
+        prefix: the path before all paths, without a slash at its end.
+        authorization: the header value for the user and password in the address; ``""`` for none.
+    """
+
+    secure: bool
+    host: str
+    port: int
+    authority: str
+    prefix: str
+    authorization: str
+
+    @property
+    def text(self) -> str:
+        """The address without user, password and path."""
+        return f"http{'s' if self.secure else ''}://{self.authority}"
+
+
+@functools.lru_cache(maxsize=64)
+def origin_of(address: str) -> Origin:
+    """Return the parts of an address.
 
     Raises:
-        ConfigurationError: it is: sockets take real time, during which virtual time would run away.
+        ValueError: it is not an address with http:// or https:// and a host.
     """
-    if getattr(current_clock(), "virtual", False):
-        raise ConfigurationError(
-            "a client over sockets cannot run under virtual time, since the network takes real time: use the embedded "
-            "server in process, Client(server), or leave virtual time"
-        )
+    if not is_http_address(address):
+        raise ValueError(address)
+    parts = urlsplit(address)
+    authorization = ""
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = "Basic " + base64.b64encode(pair.encode()).decode()
+    secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    authority = parts.netloc.rpartition("@")[2]
+    return Origin(secure, parts.hostname or "", port, authority, parts.path.rstrip("/"), authorization)
 
 
-def unknown(request: HTTPRequest, error: BaseException) -> TransportError:
-    """Return the error for a request that may have reached the server, but brought no answer."""
-    hint = "" if request.method == "GET" else "; it may have been executed: read before repeating it"
-    if isinstance(error, Garbled):
-        return InvalidResponse(f"{label(request)}: invalid answer: {words(error)}{hint}")
-    if request.stream:
-        return OutcomeUnknown(f"{label(request)}: the stream broke: {words(error)}")
-    return OutcomeUnknown(f"{label(request)}: no answer: {words(error)}{hint}")
-
-
-def words(error: BaseException) -> str:
-    """Say what went wrong in one line."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        reason = error.verify_message or str(error)
-        return f"its certificate is not trusted ({reason}); check the certificate-authority in the configuration"
-    if isinstance(error, TimeoutError) and not error.strerror:
-        return "timed out"
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+def is_http_address(address: str) -> bool:
+    """Return whether a text is an address with http:// or https:// and a host."""
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def is_local(host: str) -> bool:
@@ -57,27 +89,58 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def proxy_of_environment(scheme: str, host: str) -> str | None:
-    """Return the proxy that HTTP_PROXY and its kin name for a server; never for this machine, as in Go.
+def proxy_from_environment(address: str) -> str | None:
+    """Return the proxy that ``HTTPS_PROXY`` and the related variables name for a server; never for this machine, as Go.
 
     Raises:
-        ConfigurationError: it is not the address of an HTTP proxy.
+        ConfigurationError: the value is not the address of an HTTP proxy.
     """
     import urllib.request  # it loads 20 modules that nothing else here needs
 
+    parts = urlsplit(address)
+    host = parts.hostname or ""
     if is_local(host) or urllib.request.proxy_bypass(host):
         return None
-    proxy = urllib.request.getproxies().get(scheme)
+    proxy = urllib.request.getproxies().get(parts.scheme)
     if not proxy:
         return None
     address = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        parts = urlsplit(address)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or not address.isprintable() or " " in address:
+    if not is_http_address(address) or not address.isprintable() or " " in address:
         raise ConfigurationError(
-            f"the environment's {scheme.upper()}_PROXY is {without_password(proxy)!r}: write it as http://host:port"
+            f"the environment's {parts.scheme.upper()}_PROXY is {without_password(proxy)!r}: write it as "
+            "http://host:port"
         )
     return address
+
+
+def refuse_virtual_time() -> None:
+    """Raise if the current clock is virtual.
+
+    Raises:
+        ConfigurationError: sockets take real time, during which virtual time would run away.
+    """
+    if getattr(current_clock(), "virtual", False):
+        raise ConfigurationError(
+            "a client over sockets cannot run under virtual time, because the network takes real time: use the "
+            "embedded server in process, Client(server), or leave virtual time"
+        )
+
+
+def outcome_unknown(request: HTTPRequest, error: BaseException) -> TransportError:
+    """Return the error for a request that may have reached the server, but has no answer."""
+    hint = "" if request.method == "GET" else "; it may have been executed: read before retrying"
+    if isinstance(error, MalformedResponse):
+        return InvalidResponse(f"{request.label}: invalid answer: {describe(error)}{hint}")
+    if request.stream:
+        return OutcomeUnknown(f"{request.label}: the stream broke: {describe(error)}")
+    return OutcomeUnknown(f"{request.label}: no answer: {describe(error)}{hint}")
+
+
+def describe(error: BaseException) -> str:
+    """Return what went wrong, in one line."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = error.verify_message or str(error)
+        return f"its certificate is not trusted ({reason}); check the certificate-authority in the configuration"
+    if isinstance(error, TimeoutError) and not error.strerror:
+        return "timed out"
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -1,40 +1,42 @@
-"""Keep connections to one server, and hand each to one request at a time."""
+"""A pool of connections to one server, each used by one request at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 
-from reconciler.client.session.answers import label
-from reconciler.client.transport.http11 import MAX_BODY, HTTPConnection
+from reconciler.client.transport.connection import HTTPConnection
+from reconciler.client.transport.http11 import MAX_BODY
+from reconciler.client.transport.network import Origin
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest
 
-__all__ = ["CONNECTIONS", "MAX_STREAMS", "URGENT", "Budgets", "Pool"]
+__all__ = ["MAX_REQUESTS", "MAX_STREAMS", "Budgets", "Pool", "Proxy"]
 
-CONNECTIONS = 256
-"""Requests in progress at most; further ones wait for their turn."""
+MAX_REQUESTS = 256
+"""Requests in progress at once. Further ones wait."""
 
 MAX_STREAMS = 1024
-"""Open watches at most, each on a connection of its own; further ones are refused. Also the usual limit of open files a
-process."""
+"""Watches that may be open at once, each with its own connection. Further ones are refused. Also the usual limit of
+open files of a process."""
 
-URGENT = 4
-"""Urgent requests (renewals of a lease) in progress at most, beside all others."""
+_MAX_URGENT = 4
+"""Urgent requests (lease renewals) in progress at once, in addition to all others."""
 
-KEPT = 15.0
-"""Seconds that an idle connection is used again; less than any server or load balancer keeps it, so that a request is
-not written into one that ends at the same moment. aiohttp's number."""
+_KEEP_ALIVE = 15.0
+"""Seconds that an idle connection stays usable, as in aiohttp. Shorter than any server or load balancer keeps one, so
+that no request is written into a connection that is just being closed."""
 
 
 class Budgets:
-    """Separate limits for streams, requests and urgent requests, so that none of them starves another.
+    """Separate limits for streams, requests and urgent requests, so that none starves another.
 
     Args:
-        streams: open streams at most; one more is refused.
-        requests: requests in progress at most; one more waits, first come, first served.
-        urgent: urgent requests in progress at most, beside the others.
-        remedy: what to do when there are too many streams, for the error.
+        streams: streams that may be open at once. One more is refused.
+        requests: requests in progress at once. One more waits; first come, first served.
+        urgent: urgent requests in progress at once, in addition to the others.
+        remedy: what to do about too many streams, for the error.
 
     Attributes:
         max_streams: as given.
@@ -43,8 +45,8 @@ class Budgets:
     def __init__(
         self,
         streams: int = MAX_STREAMS,
-        requests: int = CONNECTIONS,
-        urgent: int = URGENT,
+        requests: int = MAX_REQUESTS,
+        urgent: int = _MAX_URGENT,
         *,
         remedy: str = "raise max_streams of Client.from_config",
     ) -> None:
@@ -56,64 +58,87 @@ class Budgets:
 
     @classmethod
     def within(cls, limit: int, max_streams: int) -> Budgets:
-        """Return budgets that share a limit of connections: three quarters for streams; 0 is no limit."""
+        """Return budgets that share a limit of connections, three quarters of it for streams; 0 means no limit."""
         if not limit:
             return cls(max_streams)
-        streams, urgent = max(1, limit * 3 // 4), max(1, min(URGENT, limit // 8))
+        streams, urgent = max(1, limit * 3 // 4), max(1, min(_MAX_URGENT, limit // 8))
         if max_streams <= streams:
             return cls(max_streams, max(1, limit - max_streams - urgent), urgent)
-        remedy = f"raise Configuration.connection_pool_maxsize ({limit}, of which watches may take three quarters)"
+        remedy = f"raise Configuration.connection_pool_maxsize ({limit}, of which watches may use three quarters)"
         return cls(streams, max(1, limit - streams - urgent), urgent, remedy=remedy)
 
     def of(self, request: HTTPRequest) -> asyncio.Semaphore:
         """Return the semaphore that a request must hold.
 
         Raises:
-            ConfigurationError: the request is a stream, and there are as many as there may be.
+            ConfigurationError: the request is a stream, and the limit is reached.
         """
         if not request.stream:
             return self._urgent if request.urgent else self._requests
         if self._streams.locked():
             raise ConfigurationError(
-                f"{label(request)}: {self.max_streams} watches are open, which is the limit of this client: watch all "
+                f"{request.label}: {self.max_streams} watches are open, which is the limit of this client: watch all "
                 f"namespaces instead of single ones, or {self._remedy}"
             )
         return self._streams
 
 
-class Pool:
-    """The connections to one server; for one event loop.
+class Proxy:
+    """An HTTP proxy in front of a server.
 
     Args:
-        host: name or address.
-        port: the port.
-        tls: how to speak TLS; None speaks none.
-        server_name: what the server's certificate is to be for; None for `host`.
+        origin: the proxy's address.
+        tls: how to speak TLS to the proxy, if its address is https://.
+        headers: additional headers for the proxy.
+    """
+
+    def __init__(self, origin: Origin, tls: ssl.SSLContext, headers: Mapping[str, str] | None = None) -> None:
+        self.origin = origin
+        self.tls = tls if origin.secure else None
+        given = {"proxy-authorization": origin.authorization} if origin.authorization else {}
+        fields = {**given, **{name.lower(): value for name, value in (headers or {}).items()}}
+        self.fields = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+
+    def connect_request(self, host: str, port: int) -> bytes:
+        """Return the request for a tunnel to a server."""
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n{self.fields}\r\n".encode()
+
+
+class Pool:
+    """The connections to one server, for one event loop.
+
+    Args:
+        origin: the server's address.
+        tls: how to speak TLS to the server, if its address is https://.
+        server_name: the name that the server's certificate must be valid for; None for the host.
         budgets: how many connections may be in use.
-        limit: bytes of a body that is read whole at most.
+        limit: the largest body in bytes that is read whole.
+        proxy: the proxy in front of the server; None for none.
     """
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        origin: Origin,
         *,
-        tls: ssl.SSLContext | None,
+        tls: ssl.SSLContext,
         server_name: str | None,
         budgets: Budgets,
         limit: int = MAX_BODY,
+        proxy: Proxy | None = None,
     ) -> None:
-        self._address = (host, port)
-        self._tls = tls
-        self._server_name = (server_name or host) if tls is not None else None
+        self._origin = origin
+        self._tls = tls if origin.secure else None
+        self._server_name = (server_name or origin.host) if origin.secure else None
         self._budgets = budgets
         self._limit = limit
-        self._idle: list[HTTPConnection] = []  # the last used one last, and used first, so that the others can end
+        self._proxy = proxy
+        self._idle: list[HTTPConnection] = []  # the most recently used is last and is used first; the others can expire
         self._used: dict[HTTPConnection, asyncio.Semaphore] = {}
         self._closed = False
 
     async def take(self, request: HTTPRequest) -> HTTPConnection | None:
-        """Return an idle connection; None when there is none, or others wait. Does not wait.
+        """Return an idle connection; None if there is none, or other requests wait. Does not wait.
 
         Raises:
             ConfigurationError: there are too many streams.
@@ -126,9 +151,9 @@ class Pool:
         return connection
 
     async def open(self, request: HTTPRequest) -> HTTPConnection:
-        """Wait for the request's turn; return an idle connection or a new one.
+        """Wait for the request's turn and return an idle connection or a new one.
 
-        A cancelled or failed call leaves no connection, and the turn goes to whoever waits next.
+        A cancelled or failed call leaves no connection, and the next request gets its turn.
 
         Raises:
             ConfigurationError: there are too many streams.
@@ -148,7 +173,7 @@ class Pool:
         return connection
 
     def _idle_one(self) -> HTTPConnection | None:
-        oldest = asyncio.get_running_loop().time() - KEPT
+        oldest = asyncio.get_running_loop().time() - _KEEP_ALIVE
         while self._idle:
             connection = self._idle.pop()
             if connection.idle_since > oldest and connection.is_quiet():
@@ -159,19 +184,33 @@ class Pool:
     async def _connect(self) -> HTTPConnection:
         if self._closed:
             raise ConnectionAbortedError("the client is closed")
+        proxy = self._proxy
+        if proxy is None:
+            return await self._connect_to(self._origin, self._tls, self._server_name)
+        connection = await self._connect_to(proxy.origin, proxy.tls, proxy.origin.host if proxy.tls else None)
+        if self._tls is not None:
+            try:
+                request = proxy.connect_request(self._origin.host, self._origin.port)
+                await connection.tunnel(request, self._tls, self._server_name)
+            except BaseException:
+                connection.abort()
+                raise
+        return connection
+
+    async def _connect_to(self, origin: Origin, tls: ssl.SSLContext | None, server_name: str | None) -> HTTPConnection:
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: HTTPConnection(self._limit), *self._address, ssl=self._tls, server_hostname=self._server_name
+            lambda: HTTPConnection(self._limit), origin.host, origin.port, ssl=tls, server_hostname=server_name
         )
         return connection
 
     def give_back(self, connection: HTTPConnection) -> None:
-        """Take a connection back after its answer was read to the end; it is dropped if it is of no more use."""
+        """Take back a connection whose answer was read to its end. An unusable connection is dropped."""
         if connection.release() and not self._closed:
             self._idle.append(connection)
         self._free(connection)
 
     def drop(self, connection: HTTPConnection) -> None:
-        """End a connection, in the middle of whatever it does; harmless when that was done."""
+        """End a connection, whatever it is doing. Harmless if it has ended."""
         connection.abort()
         self._free(connection)
 
@@ -181,13 +220,13 @@ class Pool:
             budget.release()
 
     async def close(self) -> None:
-        """End all connections; who waits for one fails. Cancellation leaves that to the event loop."""
+        """End all connections; requests that wait for one fail. Cancellation leaves that to the event loop."""
         self._closed = True
         connections = [*self._idle, *self._used]
         self._idle.clear()
         for connection in connections:
             self.drop(connection)
         if connections:
-            # The loop closes a socket in its next turn; one that TLS stands before, in the turn after.
+            # The loop closes a socket in its next iteration; one behind TLS in the iteration after that.
             await asyncio.sleep(0)
             await asyncio.sleep(0)

@@ -1,1 +1,1 @@
-"""The verbs of the client."""
+"""The verbs of `Client`, as functions over its session."""

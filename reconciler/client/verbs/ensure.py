@@ -1,142 +1,110 @@
-"""Bring an object to a state, writing nothing when it is there already."""
+"""Create or update: a write only if the object differs from what is wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal
 
-from reconciler.client.session.requests import kind_of
-from reconciler.client.session.settled import own_part
-from reconciler.client.verbs.patch import Patcher
-from reconciler.client.verbs.read import Reader
-from reconciler.client.verbs.write import Writer
+from reconciler.client.session.memory import without_server_metadata
+from reconciler.client.session.requests import StatusSubresource, answer_kind
+from reconciler.client.session.session import Session
+from reconciler.client.verbs.patch import patch
+from reconciler.client.verbs.write import create, update
 from reconciler.errors import NotFound, NotServed
 from reconciler.meta import GroupVersionKind, Request, equal, merge_diff, request_of, version_of
 from reconciler.objects import AnyResource, Unstructured, from_document, to_document
+from reconciler.wire import JSONObject
 
-__all__ = ["Ensurer", "Written"]
-
-R = TypeVar("R", bound=AnyResource)
+__all__ = ["Ensure", "Written"]
 
 Written = Literal["created", "updated", "updatedStatus", "updatedStatusOnly", "unchanged"]
-"""What had to be done; the words are controller-runtime's. ``"updatedStatus"``: the object and its status."""
+"""What was done, in controller-runtime's words. ``"updatedStatus"``: the object and its status."""
 
 
 @dataclass(slots=True)
 class _Change:
-    """Hold an object before and after its mutation.
+    """An object before and after its mutation.
 
     Attributes:
         gvk: its kind.
         kind: what answers are read as.
-        found: the object itself, mutated.
-        before: its document as read; None if there is none.
+        obj: the mutated object.
+        before: its document as read; None if it does not exist.
         after: its document after the mutation.
-        status_apart: whether the status is written by its own subresource.
+        separate_status: whether the status is written through its own subresource.
     """
 
     gvk: GroupVersionKind
     kind: Any
-    found: Any
-    before: dict[str, Any] | None
-    after: dict[str, Any]
-    status_apart: bool
+    obj: Any
+    before: JSONObject | None
+    after: JSONObject
+    separate_status: bool
 
     @property
     def request(self) -> Request:
         return request_of(self.after)
 
-    def main(self, document: dict[str, Any]) -> dict[str, Any]:
+    def main(self, document: JSONObject) -> JSONObject:
         """Return what the main resource stores of a document."""
-        return {key: value for key, value in document.items() if not (self.status_apart and key == "status")}
+        return {key: value for key, value in document.items() if not (self.separate_status and key == "status")}
 
     def status_differs(self) -> bool:
         before, after = (document.get("status") or {} for document in (self.before or {}, self.after))
-        return self.status_apart and not equal(before, after)
+        return self.separate_status and not equal(before, after)
 
 
-class Ensurer(Reader, Writer, Patcher):
-    """Create what is missing, change what differs, leave alone what does not."""
+class Ensure:
+    """One call of `Client.create_or_update` or `Client.create_or_patch`.
 
-    @overload
-    async def create_or_update(self, obj: R, mutate: Callable[[R], object]) -> tuple[R, Written]: ...
-    @overload
+    Args:
+        session: sends the writes.
+        get: reads the object, possibly from a cache.
+    """
+
+    def __init__(self, session: Session, get: Callable[[Any, str, str | None], Awaitable[Any]]) -> None:
+        self._session = session
+        self._get = get
+
     async def create_or_update(
-        self, obj: Unstructured | dict[str, Any], mutate: Callable[[Unstructured], object]
-    ) -> tuple[Unstructured, Written]: ...
-    async def create_or_update(
-        self, obj: AnyResource | Unstructured | dict[str, Any], mutate: Callable[[Any], object]
-    ) -> tuple[AnyResource | Unstructured, Written]:
-        """Let `mutate` change the object of this name, or `obj` if there is none, and store it if it differs.
-
-        Reads with `get`, so from the cache where there is one. The update replaces the whole object but its status, and
-        is conditional on the version read. Documents are compared by what they mean; defaults that the server filled in
-        for this client are no difference, and a write that the server finds to change nothing is ``"unchanged"`` too.
-        A cancelled call may have written.
-
-        Args:
-            obj: names the object, and is what is created.
-            mutate: sets what is wanted, in place. It may run on an object that is as wanted already. What it does to a
-                status that has a subresource is not written: `create_or_patch` and the `StatusBatcher` do that.
-
-        Returns:
-            The object as stored, and what was done: ``"created"``, ``"updated"`` or ``"unchanged"``.
-
-        Raises:
-            Conflict: the object changed meanwhile: reconcile again.
-            AlreadyExists: it was created meanwhile: reconcile again.
-            ValueError: `mutate` changed name or namespace.
-            APIError: another failure, typed.
-            OutcomeUnknown: it may have been done, but no answer came.
-            NotSent: the connection could not be made.
-        """
-        change = await self._mutated(obj, mutate)
+        self, obj: AnyResource | Unstructured | JSONObject, mutate: Callable[[Any], object]
+    ) -> tuple[Any, Written]:
+        """Create the object, or replace it if it differs."""
+        change = await self._mutate(obj, mutate)
         if change.before is None:
-            return await self._create_changed(change), "created"
-        if self._is_settled(change, change.before):
-            return change.found, "unchanged"
-        answer = await self.update(change.found)
-        return answer, "updated" if self._settle(change, answer) else "unchanged"
+            return await self._create(change), "created"
+        if self._is_stored(change, change.before):
+            return change.obj, "unchanged"
+        answer = await update(self._session, change.obj)
+        return answer, "updated" if self._record(change, answer) else "unchanged"
 
-    @overload
-    async def create_or_patch(self, obj: R, mutate: Callable[[R], object]) -> tuple[R, Written]: ...
-    @overload
     async def create_or_patch(
-        self, obj: Unstructured | dict[str, Any], mutate: Callable[[Unstructured], object]
-    ) -> tuple[Unstructured, Written]: ...
-    async def create_or_patch(
-        self, obj: AnyResource | Unstructured | dict[str, Any], mutate: Callable[[Any], object]
-    ) -> tuple[AnyResource | Unstructured, Written]:
-        """Do as `create_or_update`, but send only the difference: a merge patch, conditional on the version read.
-
-        A status that has a subresource is sent by a patch of its own, if it differs; after a creation too. Then it is
-        ``"updatedStatus"`` or ``"updatedStatusOnly"``. A cancelled call may have written, one of two patches as well.
-        """
-        change = await self._mutated(obj, mutate)
+        self, obj: AnyResource | Unstructured | JSONObject, mutate: Callable[[Any], object]
+    ) -> tuple[Any, Written]:
+        """Create the object, or patch what differs: the object, its status, or both."""
+        change = await self._mutate(obj, mutate)
         if change.before is None:
-            return await self._patch_status(change, await self._create_changed(change)), "created"
-        answer, changed = change.found, False
-        patch = merge_diff(change.main(change.before), change.main(change.after))
-        if patch and not self._is_settled(change, change.before):
-            answer = await self._patch_changed(change, patch, version_of(change.before))
-            changed = self._settle(change, answer)
+            return await self._patch_status(change, await self._create(change)), "created"
+        answer, changed = change.obj, False
+        difference = merge_diff(change.main(change.before), change.main(change.after))
+        if difference and not self._is_stored(change, change.before):
+            answer = await self._patch(change, difference, version_of(change.before))
+            changed = self._record(change, answer)
         if not change.status_differs():
             return answer, "updated" if changed else "unchanged"
         answer = await self._patch_status(change, answer)
         return answer, "updatedStatus" if changed else "updatedStatusOnly"
 
-    async def _mutated(
-        self, obj: AnyResource | Unstructured | dict[str, Any], mutate: Callable[[Any], object]
-    ) -> _Change:
+    async def _mutate(self, obj: AnyResource | Unstructured | JSONObject, mutate: Callable[[Any], object]) -> _Change:
         document = to_document(obj)
-        kind: Any = kind_of(obj, document)
-        rt = await self._served(kind, *request_of(document))
-        document = self._placed(rt, document)
+        kind: Any = answer_kind(obj, document)
+        resource = await self._session.resource_for(kind, *request_of(document))
+        document = self._session.with_namespace(resource, document)
         request = request_of(document)
-        before: dict[str, Any] | None = None
+        before: JSONObject | None = None
         try:
-            found = await self.get(kind, request.name, request.namespace)
+            found = await self._get(kind, request.name, request.namespace)
             before = found.to_dict()
         except NotServed:
             raise
@@ -145,37 +113,43 @@ class Ensurer(Reader, Writer, Patcher):
         mutate(found)
         after = to_document(found)
         if request_of(after) != request:
-            raise ValueError(f"{request} became {request_of(after)}: mutate must leave name and namespace alone")
-        return _Change(rt.gvk, kind, found, before, after, "status" in rt.subresources)
+            raise ValueError(f"mutate must not change name and namespace: {request} became {request_of(after)}")
+        return _Change(resource.gvk, kind, found, before, after, "status" in resource.subresources)
 
-    async def _create_changed(self, change: _Change) -> Any:
-        answer = await self.create(change.found)
-        self._settle(change, answer)
+    async def _create(self, change: _Change) -> Any:
+        answer = await create(self._session, change.obj)
+        self._record(change, answer)
         return answer
 
-    async def _patch_changed(
-        self, change: _Change, patch: dict[str, Any], version: str, subresource: Literal["status"] | None = None
+    async def _patch(
+        self, change: _Change, difference: JSONObject, version: str, subresource: StatusSubresource | None = None
     ) -> Any:
-        return await self.patch(
-            change.kind, *change.request, patch=patch, resource_version=version, subresource=subresource
+        return await patch(
+            self._session,
+            change.kind,
+            *change.request,
+            patch=difference,
+            resource_version=version,
+            subresource=subresource,
         )
 
     async def _patch_status(self, change: _Change, current: Any) -> Any:
-        """Write the status if it differs, on top of what is there now."""
+        """Patch the status of the current object if it differs, and return the answer."""
         if not change.status_differs():
             return current
-        patch = merge_diff({"status": (change.before or {}).get("status")}, {"status": change.after.get("status")})
-        return await self._patch_changed(change, patch, version_of(current.to_dict()), "status")
+        before, after = ({"status": document.get("status")} for document in (change.before or {}, change.after))
+        return await self._patch(change, merge_diff(before, after), version_of(current.to_dict()), "status")
 
-    def _is_settled(self, change: _Change, before: dict[str, Any]) -> bool:
+    def _is_stored(self, change: _Change, before: JSONObject) -> bool:
         key = (change.gvk, change.request)
-        return self._connection.settled.same(key, change.main(before), change.main(change.after))
+        return self._session.connection.written.is_stored(key, change.main(before), change.main(change.after))
 
-    def _settle(self, change: _Change, answer: Any) -> bool:
-        """Remember what the server made of the change; say whether it changed anything."""
+    def _record(self, change: _Change, answer: Any) -> bool:
+        """Record what the server stored, and return whether the write changed anything."""
         stored = answer.to_dict()
-        if not self._defaults.dry_run:
+        if not self._session.options.dry_run:
             key = (change.gvk, change.request)
-            self._connection.settled.learn(key, change.main(change.after), change.main(stored))
+            self._session.connection.written.record(key, change.main(change.after), change.main(stored))
             return version_of(stored) != version_of(change.before or {})
-        return not equal(own_part(change.main(change.before or {})), own_part(change.main(stored)))
+        before = without_server_metadata(change.main(change.before or {}))
+        return not equal(before, without_server_metadata(change.main(stored)))

@@ -1,260 +1,183 @@
-"""Follow objects: watch, wait."""
+"""Watches: events of a kind, and waiting for the state of one object."""
 
-# ruff: noqa: ASYNC109 - one timeout is the server's, the other's message names what was seen last
+# ruff: noqa: ASYNC109 - the server enforces one timeout; the error of the other contains the last state
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from typing import Any, TypeVar, cast, overload
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 
 from reconciler.backoff import Backoff
-from reconciler.client.session.requests import Query, Selector, pairs, selectors
-from reconciler.client.session.session import accepted
-from reconciler.client.verbs.read import Reader
-from reconciler.client.verbs.watch_stream import EventReader, WatchEvent
-from reconciler.errors import Expired, ServerError, TooManyRequests, TransportError
-from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.client.session.requests import Query, query_pairs, selector_query
+from reconciler.client.session.session import Session
+from reconciler.client.verbs.read import list_all
+from reconciler.errors import APIError, Expired, ServerError, TooManyRequests, TransportError, error_from_response
+from reconciler.http import HTTPRequest, LineSplitter
+from reconciler.meta import UNDECODABLE, Request
 from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, gvk_from
+from reconciler.wire import JSONObject
 
-__all__ = ["Watcher"]
+__all__ = ["EventType", "WatchEvent", "wait", "watch"]
 
-R = TypeVar("R", bound=AnyResource)
+T_co = TypeVar("T_co", covariant=True)
+
+EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+"""What happened to an object. A bookmark only says how far the watch has come."""
 
 _BETWEEN_WATCHES = Backoff(base=0.05, maximum=5.0, jitter=0.2)
 _TRANSIENT = (TransportError, ServerError, TooManyRequests, Expired)
 _LONGEST_STATUS = 500
 
 
-class Watcher(Reader):
-    """Follow what happens on the server."""
+@dataclass(frozen=True, slots=True)
+class WatchEvent(Generic[T_co]):
+    """An event of a watch.
 
-    async def open_watch(
-        self, rt: ResourceType, namespace: str | None = None, query: Query = (), *, metadata_only: bool = False
-    ) -> HTTPResponse:
-        """Open a watch, once, and return the answer with its stream of chunks, which the caller closes.
+    Attributes:
+        type: what happened.
+        object: the object after it. For DELETED, the last state, with the version of the deletion. For BOOKMARK, an
+            `Unstructured` whatever the kind, of which only ``resource_version`` has a meaning and, at the end of the
+            initial events, the annotation ``k8s.io/initial-events-end``.
+    """
 
-        Cancellation closes the connection.
+    type: EventType
+    object: T_co
 
-        Args:
-            rt: how the kind is served; see `resource_type`.
-            namespace: None for all namespaces, or for cluster-scoped kinds.
-            query: parameters; ``watch=true`` is added.
-            metadata_only: ask for PartialObjectMetadata.
 
-        Raises:
-            APIError: the server's failure, typed.
-            TransportError: no answer.
-        """
-        return await self._connection.once(self._watch_request(rt, namespace, query, metadata_only=metadata_only))
+class _Line(msgspec.Struct):
+    type: str
+    object: JSONObject
 
-    def _watch_request(
-        self, rt: ResourceType, namespace: str | None, query: Query, *, metadata_only: bool = False
-    ) -> HTTPRequest:
-        asked = [(name, value) for name, value in pairs(query) if name != "watch"]
-        return self._connection.request(
-            "GET",
-            self._collection_path(rt, namespace),
-            [("watch", "true"), *asked],
-            accept=accepted("", metadata_only=metadata_only),
-            stream=True,
-        )
 
-    @overload
-    def watch(
-        self,
-        kind: type[R],
-        namespace: str | None = None,
-        *,
-        resource_version: str | None = None,
-        label_selector: Selector | None = None,
-        field_selector: Selector | None = None,
-        timeout: float | None = None,
-        bookmarks: bool = True,
-        send_initial_events: bool = False,
-    ) -> AsyncGenerator[WatchEvent[R], None]: ...
-    @overload
-    def watch(
-        self,
-        kind: str | GroupVersionKind,
-        namespace: str | None = None,
-        *,
-        resource_version: str | None = None,
-        label_selector: Selector | None = None,
-        field_selector: Selector | None = None,
-        timeout: float | None = None,
-        bookmarks: bool = True,
-        send_initial_events: bool = False,
-    ) -> AsyncGenerator[WatchEvent[Unstructured], None]: ...
-    async def watch(
-        self,
-        kind: KindLike,
-        namespace: str | None = None,
-        *,
-        resource_version: str | None = None,
-        label_selector: Selector | None = None,
-        field_selector: Selector | None = None,
-        timeout: float | None = None,
-        bookmarks: bool = True,
-        send_initial_events: bool = False,
-    ) -> AsyncGenerator[WatchEvent[Any], None]:
-        """Follow the events of a kind until the server ends the watch.
+_decoder = msgspec.json.Decoder(_Line)
 
-        One connection: it neither resumes nor repeats; `reconciler.cache` does. Cancellation closes it. So does leaving
-        the loop early, at once if it runs inside of ``async with contextlib.aclosing(client.watch(…)) as events``.
 
-        Args:
-            kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
-            namespace: None for all namespaces, or for cluster-scoped kinds.
-            resource_version: events after this version, as a list gave it. Without it, what exists now comes as ADDED
-                first.
-            label_selector: text in the API's syntax, or a mapping of what must be equal.
-            field_selector: the same for fields.
-            timeout: seconds after which the server ends the watch, rounded up; None leaves it to the server.
-            bookmarks: let the server tell from time to time how far the watch has come; these events are yielded.
-            send_initial_events: a consistent list as a stream: what exists comes as ADDED, then a bookmark with the
-                annotation ``k8s.io/initial-events-end``.
+class _EventReader:
+    """The events in the chunks of a watch.
+
+    Args:
+        request: the request of the watch, for errors.
+    """
+
+    def __init__(self, request: HTTPRequest) -> None:
+        self._request = request
+        self._splitter = LineSplitter()
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[EventType, JSONObject]]:
+        """Yield type and document of each event that a chunk completes.
 
         Raises:
-            Expired: the version asked for is too old: list anew.
-            APIError: another failure, typed.
-            TransportError: the connection could not be made, or broke.
-            InvalidObject: an object does not fit the class.
+            APIError: the server sent an error in place of an event, such as 410 `Expired`, or an invalid event.
+            InvalidResponse: an event is longer than 32 MiB.
         """
-        options = {
-            "allowWatchBookmarks": "true" if bookmarks or send_initial_events else None,
-            "resourceVersion": resource_version,
-            "sendInitialEvents": "true" if send_initial_events else None,
-            "resourceVersionMatch": "NotOlderThan" if send_initial_events else None,
-            "timeoutSeconds": None if timeout is None else str(max(1, -int(-timeout // 1))),
-        }
-        query = [*selectors(label_selector, field_selector), *((k, v) for k, v in options.items() if v)]
-        rt = await self._served(kind, namespace=namespace)
-        request = self._watch_request(rt, namespace, query)
-        response = await self._connection.once(request)
-        reader = EventReader(request)
+        for line in self._splitter.feed(chunk):
+            yield _event(self._request, line)
+
+
+def _event(request: HTTPRequest, line: bytes) -> tuple[EventType, JSONObject]:
+    try:
+        event = _decoder.decode(line)
+    except UNDECODABLE as error:
+        raise APIError(f"invalid watch event: {error}", status=200, request=f"watch {request.path}") from None
+    if event.type == "ERROR":
+        code = event.object.get("code")
+        raise error_from_response(code if isinstance(code, int) else 500, event.object, request=f"watch {request.path}")
+    return cast("EventType", event.type), event.object
+
+
+async def watch(
+    session: Session,
+    kind: KindLike,
+    namespace: str | None,
+    query: Query = (),
+    *,
+    resource_version: str | None = None,
+    timeout: float | None = None,
+    bookmarks: bool = True,
+    send_initial_events: bool = False,
+) -> AsyncGenerator[WatchEvent[Any], None]:
+    """Yield the events of one watch request."""
+    options = {
+        "allowWatchBookmarks": "true" if bookmarks or send_initial_events else None,
+        "resourceVersion": resource_version,
+        "sendInitialEvents": "true" if send_initial_events else None,
+        "resourceVersionMatch": "NotOlderThan" if send_initial_events else None,
+        "timeoutSeconds": None if timeout is None else str(max(1, -int(-timeout // 1))),
+    }
+    resource = await session.resource_for(kind, namespace=namespace)
+    pairs = [*query_pairs(query), *((name, value) for name, value in options.items() if value)]
+    request = session.watch_request(resource, namespace, pairs)
+    response = await session.connection.once(request)
+    reader = _EventReader(request)
+    try:
+        if response.chunks is None:
+            return
+        async for chunk in response.chunks:
+            for type_, document in reader.feed(chunk):
+                obj = Unstructured(document) if type_ == "BOOKMARK" else from_document(kind, document)
+                yield WatchEvent(type_, obj)
+    finally:
+        await response.close()
+
+
+async def wait(
+    session: Session,
+    kind: KindLike,
+    name: str,
+    namespace: str | None,
+    *,
+    wanted: Callable[[Any], object],
+    timeout: float | None,
+) -> AnyResource | Unstructured | None:
+    """Return the first state of an object for which `wanted` is true; a missing object is None."""
+    last: AnyResource | Unstructured | None = None
+    scope = asyncio.timeout(timeout)
+    try:
+        async with scope, aclosing(_states(session, kind, name, namespace)) as states:
+            async for last in states:
+                if wanted(last):
+                    return last
+    except TimeoutError:
+        if not scope.expired():
+            raise
+    subject = f"{gvk_from(kind).kind} {Request(name, namespace)}"
+    raise TimeoutError(f"{subject}: not as wanted within {timeout} s; last seen: {_describe(last)}")
+
+
+async def _states(
+    session: Session, kind: KindLike, name: str, namespace: str | None
+) -> AsyncGenerator[AnyResource | Unstructured | None, None]:
+    """Yield each state of an object, None while it does not exist, without an end."""
+    session.object_path(await session.resource_for(kind, name, namespace), name, namespace)
+    query = selector_query(None, {"metadata.name": name})
+    failures = 0
+    while True:
         try:
-            if response.chunks is None:
-                return
-            async for chunk in response.chunks:
-                for type_, document in reader.feed(chunk):
-                    obj = Unstructured(document) if type_ == "BOOKMARK" else from_document(kind, document)
-                    yield WatchEvent(type_, obj)
-        finally:
-            await response.close()
-
-    @overload
-    async def wait_for(
-        self,
-        kind: type[R],
-        name: str,
-        namespace: str | None = None,
-        *,
-        until: Callable[[R], object],
-        timeout: float | None,
-    ) -> R: ...
-    @overload
-    async def wait_for(
-        self,
-        kind: str | GroupVersionKind,
-        name: str,
-        namespace: str | None = None,
-        *,
-        until: Callable[[Unstructured], object],
-        timeout: float | None,
-    ) -> Unstructured: ...
-    async def wait_for(
-        self,
-        kind: KindLike,
-        name: str,
-        namespace: str | None = None,
-        *,
-        until: Callable[[Any], object],
-        timeout: float | None,
-    ) -> AnyResource | Unstructured:
-        """Wait until an object is as wanted, and return it; it need not exist yet.
-
-        Watches the one object; broken watches and failures that pass are overcome. Cancellation ends the watch.
-
-        Args:
-            kind: a `Resource` class, ``"group/version/Kind"`` or a GroupVersionKind.
-            name: the object's name.
-            namespace: its namespace; None for cluster-scoped kinds.
-            until: called with each new state; the first for which it is true is returned. What it raises is raised.
-            timeout: seconds; None waits for ever.
-
-        Raises:
-            TimeoutError: naming the last state that was seen.
-            NotServed: there is no such kind.
-            APIError: a failure that does not pass, such as `Forbidden`.
-            InvalidObject: the object does not fit the class.
-        """
-        found = await self._wait(kind, name, namespace, lambda obj: obj is not None and until(obj), timeout)
-        return cast("AnyResource | Unstructured", found)
-
-    async def wait_gone(
-        self,
-        kind: KindLike,
-        name: str,
-        namespace: str | None = None,
-        *,
-        timeout: float | None,
-    ) -> None:
-        """Wait until there is no object of this name; otherwise the same as `wait_for`.
-
-        Cancellation ends the watch.
-        """
-        await self._wait(kind, name, namespace, lambda obj: obj is None, timeout)
-
-    async def _wait(
-        self, kind: KindLike, name: str, namespace: str | None, wanted: Callable[[Any], object], timeout: float | None
-    ) -> AnyResource | Unstructured | None:
-        last: AnyResource | Unstructured | None = None
-        scope = asyncio.timeout(timeout)
-        try:
-            async with scope, aclosing(self._states(kind, name, namespace)) as states:
-                async for last in states:
-                    if wanted(last):
-                        return last
-        except TimeoutError:
-            if not scope.expired():
-                raise
-        subject = f"{gvk_from(kind).kind} {Request(name, namespace)}"
-        raise TimeoutError(f"{subject}: not as wanted within {timeout} s; last seen: {_describe(last)}")
-
-    async def _states(
-        self, kind: KindLike, name: str, namespace: str | None
-    ) -> AsyncGenerator[AnyResource | Unstructured | None, None]:
-        """Yield each state of one object, None while there is none, for ever."""
-        self._object_path(await self._served(kind, name, namespace), name, namespace)
-        selector = {"metadata.name": name}
-        failures = 0
-        while True:
-            try:
-                found = await self._list_live(kind, namespace, selectors(None, selector))
-                if found.invalid:
-                    raise found.invalid[0].error
-                yield found[0] if found else None
-                watch = self.watch(
-                    kind, namespace, resource_version=found.resource_version, field_selector=selector, bookmarks=False
-                )
-                async with aclosing(watch) as events:
-                    async for event in events:
-                        failures = 0
-                        yield None if event.type == "DELETED" else event.object
-                asked = None
-            except _TRANSIENT as error:
-                asked = error.retry_after
-            await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, self._connection.rng, retry_after=asked))
-            failures += 1
+            found = await list_all(session, kind, namespace, query)
+            if found.invalid:
+                raise found.invalid[0].error
+            yield found[0] if found else None
+            version = found.resource_version
+            async with aclosing(
+                watch(session, kind, namespace, query, resource_version=version, bookmarks=False)
+            ) as events:
+                async for event in events:
+                    failures = 0
+                    yield None if event.type == "DELETED" else event.object
+            retry_after = None
+        except _TRANSIENT as error:
+            retry_after = error.retry_after
+        await asyncio.sleep(_BETWEEN_WATCHES.delay(failures, session.connection.rng, retry_after=retry_after))
+        failures += 1
 
 
 def _describe(obj: AnyResource | Unstructured | None) -> str:
-    """Return what is worth knowing of an object that is not as it should be; nothing of spec or data."""
+    """Return version, deletion and status of an object, for an error. Spec and data are left out."""
     if obj is None:
         return "there is no such object"
     document = obj.to_dict()

@@ -1,179 +1,230 @@
-"""Write whole objects: create, update."""
+"""Writes of objects (create, update, delete), and of subresources with a kind of their own (scale, eviction …)."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, overload
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from reconciler.client.session.answers import decode, label
+from reconciler.client.session.answers import decode
+from reconciler.client.session.connection import JSON
 from reconciler.client.session.requests import (
+    CONTENT_TYPES,
+    ClientModel,
     FieldValidation,
     ObjectLike,
-    Own,
+    Propagation,
+    Selector,
+    StatusSubresource,
+    answer_kind,
+    delete_options,
     encode,
-    kind_of,
+    selector_query,
+    split_kind_or_object,
 )
-from reconciler.client.session.retry import Repeat, Trail
-from reconciler.client.verbs.base import ClientBase, Write
-from reconciler.errors import AlreadyExists, NotFound, OutcomeUnknown
+from reconciler.client.session.retry import Attempts, RetryOn
+from reconciler.client.session.session import Session, Write
+from reconciler.errors import AlreadyExists, Conflict, NotFound, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import controller_of, merge_diff, merge_patch, name_of, namespace_of, request_of
-from reconciler.objects import AnyResource, Unstructured, to_document
+from reconciler.meta import controller_of, merge_diff, merge_patch, name_of, namespace_of, request_of, uid_of
+from reconciler.objects import AnyResource, KindLike, Unstructured, from_document, to_document
+from reconciler.wire import JSONObject
 
-__all__ = ["Writer"]
+__all__ = ["Body", "create", "delete", "delete_all_of", "update", "write_subresource"]
 
-R = TypeVar("R", bound=AnyResource)
+Body = Mapping[str, Any] | AnyResource | ClientModel
+"""What is sent to a subresource: a document, or a model of it."""
+
+_METHODS = {"create": "POST", "update": "PUT", "apply": "PATCH"}
 
 
-class Writer(ClientBase):
-    """Write to the server; what is returned is its answer."""
+async def create(
+    session: Session,
+    obj: AnyResource | ObjectLike,
+    *,
+    dry_run: bool = False,
+    field_manager: str | None = None,
+    field_validation: FieldValidation | None = None,
+) -> AnyResource | Unstructured:
+    """Create an object and return it as stored."""
+    document = to_document(obj)
+    kind = answer_kind(obj, document)
+    resource = await session.resource_for(kind, *request_of(document))
+    document = session.with_namespace(resource, document)
+    name, namespace = name_of(document), namespace_of(document)
+    if resource.namespaced and not namespace:
+        raise ValueError(f"{resource.gvk.kind} {name!r} needs a namespace")
+    if name:
+        session.object_path(resource, name, namespace)  # refuses an invalid name
+    request = session.connection.request(
+        "POST",
+        session.collection_path(resource, namespace),
+        session.write_options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation),
+        body=encode(document),
+    )
+    write = session.write(resource, "create", request_of(document), dry_run=dry_run)
+    attempts = Attempts()
+    try:
+        retry_on = RetryOn.UNKNOWN if name else RetryOn.REFUSED
+        response = await session.execute_write(write, request, retry_on, attempts)
+    except AlreadyExists as error:
+        if not attempts.unknown:
+            raise
+        response = await _created_before(session, write, request, document, error)
+    return session.accept(write, kind, request, response)
 
-    @overload
-    async def create(
-        self,
-        obj: R,
-        *,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-        field_validation: FieldValidation | None = None,
-    ) -> R: ...
-    @overload
-    async def create(
-        self,
-        obj: ObjectLike,
-        *,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-        field_validation: FieldValidation | None = None,
-    ) -> Unstructured: ...
-    async def create(
-        self,
-        obj: AnyResource | ObjectLike,
-        *,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-        field_validation: FieldValidation | None = None,
-    ) -> AnyResource | Unstructured:
-        """Store a new object and return it as stored. A cancelled call may have stored it.
 
-        A creation by name is repeated when its outcome is unknown. If the name is then taken, the object is returned
-        if it is provably the one that was sent: it has the controller that was sent, and all fields; otherwise
-        `OutcomeUnknown` is raised. One with ``generateName`` is never repeated.
+async def _created_before(
+    session: Session, write: Write, request: HTTPRequest, sent: JSONObject, error: AlreadyExists
+) -> HTTPResponse:
+    """Return the stored object if an attempt whose answer was lost provably created it."""
+    get = session.connection.request("GET", session.object_path(write.resource, *write.key))
+    try:
+        response = await session.execute(write.resource, get, RetryOn.UNKNOWN)
+        stored = decode(get, response)
+    except NotFound:
+        response, stored = None, {}
+    wanted, found = controller_of(sent), controller_of(stored)
+    ours = wanted is not None and found is not None and wanted.get("uid") == found.get("uid")
+    if response is not None and ours and not merge_diff(stored, merge_patch(stored, sent)):
+        return response
+    session.invalidate(write)
+    raise OutcomeUnknown(
+        f"{request.label}: the answer to the first attempt was lost, and now {name_of(sent)!r} exists: read and "
+        "compare it to find out whether that attempt or somebody else created it"
+    ) from error
 
-        Args:
-            obj: a Resource, an Unstructured, a dict, or a model of an official client.
-            dry_run: let the server check, default and answer, but store nothing.
-            field_manager: the name that the write is recorded under; the client's by default.
-            field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``.
 
-        Raises:
-            AlreadyExists: the name is taken.
-            Invalid: validation refused the object.
-            APIError: another failure, typed.
-            OutcomeUnknown: it may have been stored, but no answer came.
-            NotSent: the connection could not be made.
-            ValueError: apiVersion, kind or the namespace of a namespaced kind is missing.
-        """
-        document = to_document(obj)
-        kind = kind_of(obj, document)
-        rt = await self._served(kind, *request_of(document))
-        document = self._placed(rt, document)
-        name, namespace = name_of(document), namespace_of(document)
-        if rt.namespaced and not namespace:
-            raise ValueError(f"{rt.gvk.kind} {name!r} needs a namespace")
-        options = self._options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation)
-        if name:
-            self._object_path(rt, name, namespace)  # an invalid name is refused here
-        path = self._collection_path(rt, namespace)
-        request = self._connection.request("POST", path, options, body=encode(document))
-        write = self._write(rt, "create", request_of(document), dry_run=dry_run)
-        trail = Trail()
-        try:
-            repeat = Repeat.UNKNOWN if name else Repeat.REFUSED
-            response = await self._execute_write(write, request, repeat, trail)
-        except AlreadyExists as error:
-            if not trail.unknown:
-                raise
-            response = await self._created_before(write, request, document, error)
-        return self._take(write, kind, request, response)
+async def update(
+    session: Session,
+    obj: AnyResource | ObjectLike,
+    *,
+    subresource: StatusSubresource | None = None,
+    dry_run: bool = False,
+    field_manager: str | None = None,
+    field_validation: FieldValidation | None = None,
+) -> AnyResource | Unstructured:
+    """Replace an object and return it as stored."""
+    document = to_document(obj)
+    kind = answer_kind(obj, document)
+    resource = await session.resource_for(kind, *request_of(document))
+    document = session.with_namespace(resource, document)
+    write = session.write(resource, "update", request_of(document), dry_run=dry_run)
+    request = session.connection.request(
+        "PUT",
+        session.object_path(resource, *write.key, subresource),
+        session.write_options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation),
+        body=encode(document),
+    )
+    response = await session.execute_write(write, request, RetryOn.REFUSED)
+    return session.accept(write, kind, request, response)
 
-    async def _created_before(
-        self, write: Write, request: HTTPRequest, sent: dict[str, Any], error: AlreadyExists
-    ) -> HTTPResponse:
-        """Return the stored object if an attempt whose answer was lost provably made it."""
-        get = self._connection.request("GET", self._object_path(write.rt, *write.key))
-        try:
-            response = await self._execute(write.rt, get, Repeat.UNKNOWN)
-            stored = decode(get, response)
-        except NotFound:
-            response, stored = None, {}
-        wanted, found = controller_of(sent), controller_of(stored)
-        ours = wanted is not None and found is not None and wanted.get("uid") == found.get("uid")
-        if response is not None and ours and not merge_diff(stored, merge_patch(stored, sent)):
-            return response
-        if write.stores:
-            self._unsure(write.rt, write.key)
-        raise OutcomeUnknown(
-            f"{label(request)}: the answer to the first attempt was lost, and now {name_of(sent)!r} exists: read it, "
-            "and compare, to learn whether it was stored by that attempt or by somebody else"
-        ) from error
 
-    @overload
-    async def update(
-        self,
-        obj: R,
-        *,
-        subresource: Own | None = None,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-        field_validation: FieldValidation | None = None,
-    ) -> R: ...
-    @overload
-    async def update(
-        self,
-        obj: ObjectLike,
-        *,
-        subresource: Own | None = None,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-        field_validation: FieldValidation | None = None,
-    ) -> Unstructured: ...
-    async def update(
-        self,
-        obj: AnyResource | ObjectLike,
-        *,
-        subresource: Own | None = None,
-        dry_run: bool = False,
-        field_manager: str | None = None,
-        field_validation: FieldValidation | None = None,
-    ) -> AnyResource | Unstructured:
-        """Replace an object by another version of it, and return what is stored. A cancelled call may have done it.
+async def delete(
+    session: Session,
+    kind_or_obj: KindLike | AnyResource | ObjectLike,
+    name: str | None = None,
+    namespace: str | None = None,
+    *,
+    propagation: Propagation | None = None,
+    grace_period: int | None = None,
+    uid: str | None = None,
+    resource_version: str | None = None,
+    dry_run: bool = False,
+) -> AnyResource | Unstructured | None:
+    """Delete an object and return it if the answer contains it."""
+    kind, document = split_kind_or_object(kind_or_obj)
+    if document is not None:
+        name, namespace, uid = name_of(document), namespace_of(document), uid or uid_of(document)
+    name = name or ""
+    resource = await session.resource_for(kind, name, namespace)
+    write = session.write(resource, "delete", session.key(resource, name, namespace), dry_run=dry_run)
+    body = delete_options(
+        dry_run=not write.stores,
+        propagation=propagation,
+        grace_period=grace_period,
+        uid=uid,
+        resource_version=resource_version,
+    )
+    request = session.connection.request("DELETE", session.object_path(resource, name, namespace), body=body)
+    attempts = Attempts()
+    try:
+        retry_on = RetryOn.UNKNOWN if uid else RetryOn.REFUSED
+        response = await session.execute_write(write, request, retry_on, attempts)
+    except (NotFound, Conflict) as error:
+        if not attempts.unknown:
+            raise
+        session.invalidate(write)
+        if isinstance(error, Conflict) and resource_version:
+            raise OutcomeUnknown(
+                f"{request.label}: the answer to an attempt was lost, and the next one was refused: {error.message}"
+            ) from error
+        return None  # the object with this uid is gone, as requested
+    session.record_write(write, response.body)
+    answer = decode(request, response)
+    return from_document(kind, answer, lenient=True) if answer.get("kind") == resource.gvk.kind else None
 
-        Of a typed Resource, the document that it was read from is sent with the model's changes laid over it, so that
-        fields which the model does not know survive. The resourceVersion in the object is the condition.
 
-        Args:
-            obj: a Resource, an Unstructured, a dict, or a model of an official client.
-            subresource: ``"status"`` writes the status alone; None everything else.
-            dry_run: let the server check, default and answer, but store nothing.
-            field_manager: the name that the write is recorded under; the client's by default.
-            field_validation: what the server does about unknown fields: ``"Ignore"``, ``"Warn"``, ``"Strict"``.
+async def delete_all_of(
+    session: Session,
+    kind: KindLike,
+    namespace: str | None = None,
+    *,
+    label_selector: Selector | None = None,
+    field_selector: Selector | None = None,
+    propagation: Propagation | None = None,
+    grace_period: int | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Delete the selected objects of a kind in a namespace."""
+    resource = await session.resource_for(kind, namespace=namespace)
+    namespace = session.options.namespace_for(resource, namespace)
+    if resource.namespaced and not namespace:
+        raise ValueError(
+            f"deleting all objects of kind {resource.gvk.kind} needs a namespace: the API deletes in one at a time"
+        )
+    dry_run = dry_run or session.options.dry_run
+    request = session.connection.request(
+        "DELETE",
+        session.collection_path(resource, namespace),
+        selector_query(label_selector, field_selector),
+        body=delete_options(dry_run=dry_run, propagation=propagation, grace_period=grace_period),
+    )
+    try:
+        await session.execute(resource, request, RetryOn.REFUSED)
+    finally:
+        # Whatever the answer: some objects may be gone, and finalizers may hold others.
+        if not dry_run and session.observer is not None:
+            session.observer.invalidate_all(resource, namespace if resource.namespaced else None)
 
-        Raises:
-            Conflict: the stored version is another one: read again.
-            NotFound: there is no such object.
-            Invalid: validation refused the object.
-            APIError: another failure, typed.
-            OutcomeUnknown: it may have been done, but no answer came. Never repeated: a second try could meet its own
-                first one as a conflict.
-            NotSent: the connection could not be made.
-        """
-        document = to_document(obj)
-        kind = kind_of(obj, document)
-        rt = await self._served(kind, *request_of(document))
-        document = self._placed(rt, document)
-        options = self._options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation)
-        write = self._write(rt, "update", request_of(document), dry_run=dry_run)
-        path = self._object_path(rt, *write.key, subresource)
-        request = self._connection.request("PUT", path, options, body=encode(document))
-        response = await self._execute_write(write, request, Repeat.REFUSED)
-        return self._take(write, kind, request, response)
+
+async def write_subresource(
+    session: Session,
+    verb: Literal["create", "update", "apply"],
+    kind: KindLike,
+    name: str,
+    namespace: str | None,
+    *,
+    subresource: str,
+    body: Body,
+    force: bool = False,
+    dry_run: bool = False,
+    field_manager: str | None = None,
+    field_validation: FieldValidation | None = None,
+) -> Unstructured:
+    """Send a body to a subresource and return the answer."""
+    resource = await session.resource_for(kind, name, namespace)
+    options = session.write_options(dry_run=dry_run, field_manager=field_manager, field_validation=field_validation)
+    request = session.connection.request(
+        _METHODS[verb],
+        session.object_path(resource, name, namespace, subresource),
+        [*options, ("force", "true")] if force else options,
+        body=encode(body if isinstance(body, Mapping) else to_document(body)),
+        content_type=CONTENT_TYPES["apply"] if verb == "apply" else JSON,
+    )
+    # To an observer, a POST is an update of the object that the subresource belongs to.
+    written = "apply" if verb == "apply" else "update"
+    write = session.write(resource, written, session.key(resource, name, namespace), dry_run=dry_run)
+    response = await session.execute_write(write, request, RetryOn.REFUSED)
+    answer = session.accept(write, resource.gvk, request, response)
+    assert isinstance(answer, Unstructured)  # noqa: S101 - no class was asked for
+    return answer

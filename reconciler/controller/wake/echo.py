@@ -7,12 +7,13 @@ reconcile of this controller has observed. While a key is in progress, four more
     the oldest version that the reconcile could have read: the one in the informer's store when it started, or a lower
     one that it reported reading;
 ``tip``
-    the version that the reconcile's own writes have led to from there: each was conditional on `tip`, and its answer is
-    the new `tip`;
+    the version that the reconcile's own writes have led to from there: each write was conditional on `tip`, and the
+    version in its response is the new `tip`;
 ``late``
     the highest version in a watch event since then, with the wake-up that the events asked for;
 ``void``
-    the object was absent at the start or was deleted, or history was rewritten: this reconcile raises nothing.
+    the object was absent at the start or was deleted, or history was rewritten: this reconcile does not raise
+    `seen`.
 
 *Why no change is lost.* An event is dropped only if its version is at most `seen`, and `seen` rises only from `basis`,
 over writes that the server accepted on condition of the version before. No version exists between the two of such a
@@ -22,14 +23,14 @@ client, it read that version or a later one. A version newer than `basis` has an
 *Why a `tip` may start at `seen`.* A store that is behind `seen` holds a version between an earlier `basis` and the own
 writes that followed it, because a store never goes back. Only own writes lie between the two.
 
-*Why a slow watch is caught up with.* That no version lies between the two of an own write holds whatever `tip` was.
-Such links are remembered until they are observed, and `tip` follows them. Without them, a key that writes in every
+*Why a slow watch does not matter.* No version exists between the two of an own write, whatever `tip` was. Such links
+are remembered until they are observed, and `tip` follows them. Without them, a key that writes in every
 reconcile, and starts each time while the store is one version behind, would wake itself forever.
 
 *Why there is no echo.* Without foreign writes the last own version is `tip`, and `late` cannot be beyond it.
 
-*Why an echo leaves no trace.* Whose event it is may be known only at the end of the reconcile. Until then the event is
-held here, and the queue is not touched: neither a timer nor a reason that somebody else set is lost.
+*Why an echo leaves no trace.* Whether an event is an echo may be known only at the end of the reconcile. Until then the
+event is held here, and the queue does not change: no timer or reason that somebody else set is lost.
 
 Versions are integers of one history (KEP-5504). A server of an aggregated API may answer other strings, which cannot be
 ordered: then `seen` is the chain of versions of the last reconcile, and an event is dropped only if it is in the chain.
@@ -52,7 +53,8 @@ __all__ = ["EchoStatistics", "EchoTracker", "Wake"]
 K = TypeVar("K", bound=Hashable)
 
 _MAX_OPAQUE = 64
-"""How many opaque versions are remembered for a reconcile; beyond it counts as overtaken, which costs one reconcile."""
+"""How many opaque versions are remembered for a reconcile; a reconcile with more counts as overtaken, which
+costs one more reconcile."""
 
 _MAX_LINKS = 64
 """How many own writes of one object are remembered while they are not observed; beyond it the oldest is forgotten."""

@@ -218,6 +218,10 @@ class MapperQueue:
         if now - pending.since < RETRY_TIMEOUT:
             self._queue.add_rate_limited(key, priority=self._retry_priority)
             return
+        self._give_up(key, pending, error)
+
+    def _give_up(self, key: Request, pending: _Pending, error: BaseException) -> None:
+        failed_for = self._now() - (pending.since or 0.0)
         number = len(pending.versions)
         self._remove(key, pending.versions[:])
         self._queue.forget(key)
@@ -227,7 +231,7 @@ class MapperQueue:
             "are not enqueued: %s",
             self._name,
             key,
-            now - pending.since,
+            failed_for,
             "the object" if number == 1 else f"its last {number} versions",
             describe(error),
         )

@@ -1,0 +1,213 @@
+"""What clients that share a connection remember: documents they wrote, fields they took over, texts they logged.
+
+Each memory is bounded: the least recent entry is forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+from reconciler.client.session.answers import InvalidItem
+from reconciler.client.session.requests import SERVER_METADATA
+from reconciler.http import HTTPRequest
+from reconciler.meta import (
+    FORMER_FIELD_MANAGER,
+    GroupVersionKind,
+    Request,
+    difference_of_fields,
+    equal,
+    uid_of,
+    upgrade_managed_fields,
+    version_of,
+)
+from reconciler.wire import JSONObject
+
+__all__ = [
+    "FieldTakeovers",
+    "InvalidItemLog",
+    "WarningLog",
+    "WrittenDocuments",
+    "names_former_manager",
+    "warning_text",
+    "without_server_metadata",
+]
+
+_logger = logging.getLogger("reconciler.client")
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+class WrittenDocuments:
+    """For each object, the last document that was sent and the version that it became.
+
+    A server fills in defaults, also inside lists. A caller that sets ``ports: [{port: 80}]`` reads back a protocol and
+    a target port. Compared with the stored object, the same desired state always looks different, and each reconcile
+    would write. At the version that the answer had, the document that was sent is known to be what is stored.
+
+    Args:
+        most: objects that are remembered. A forgotten one costs one more write.
+    """
+
+    def __init__(self, most: int = 1000) -> None:
+        self._most = most
+        self._sent: OrderedDict[Hashable, tuple[str, Mapping[str, Any]]] = OrderedDict()
+
+    def record(self, key: Hashable, sent: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+        """Record that writing `sent` resulted in `stored`."""
+        self._sent.pop(key, None)
+        if not equal(without_server_metadata(sent), without_server_metadata(stored)):
+            self._sent[key] = (version_of(stored), sent)
+            if len(self._sent) > self._most:
+                self._sent.popitem(last=False)
+
+    def is_stored(self, key: Hashable, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+        """Return whether writing `wanted` would change nothing in `stored`."""
+        version, sent = self._sent.get(key, ("", None))
+        return _is_same(stored, wanted, sent if version == version_of(stored) else None)
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+
+def without_server_metadata(document: Mapping[str, Any]) -> JSONObject:
+    """Return a document without the metadata that only the server writes."""
+    metadata = document.get("metadata") or {}
+    return {**document, "metadata": {key: metadata[key] for key in metadata if key not in SERVER_METADATA}}
+
+
+def _is_same(stored: Any, wanted: Any, sent: Any) -> bool:
+    """Return whether each part is as it is stored, or as it was sent when it became what is stored."""
+    if equal(stored, wanted):
+        return True
+    if isinstance(stored, Mapping) and isinstance(wanted, Mapping) and isinstance(sent, Mapping):
+        keys = stored.keys() | wanted.keys()
+        return all(_is_same_member(stored.get(key), wanted.get(key), sent.get(key)) for key in keys)
+    if isinstance(stored, list) and isinstance(wanted, list) and isinstance(sent, list):
+        return len(stored) == len(wanted) == len(sent) and all(map(_is_same_member, stored, wanted, sent))
+    return False
+
+
+def _is_same_member(stored: Any, wanted: Any, sent: Any) -> bool:
+    # A member that is absent both from `wanted` and from `sent` was filled in by the server.
+    return equal(wanted, sent) or _is_same(stored, wanted, sent)
+
+
+class FieldTakeovers:
+    """The objects whose fields were taken over from the field manager that earlier releases shared.
+
+    An apply removes only fields that its manager applied before. Fields of the former manager would stay forever, and
+    would be conflicts without force. So the entries of that manager are moved to the manager that applies now, once
+    for each object and process. Not more often: another program may still use an earlier release and write under the
+    former name again.
+
+    Args:
+        most: objects that are remembered.
+    """
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._most = most
+        self._done: OrderedDict[tuple[str, str, str | None], None] = OrderedDict()
+
+    def managed_fields(
+        self, document: Mapping[str, Any], manager: str, subresource: str | None
+    ) -> list[JSONObject] | None:
+        """Return the managedFields that move the former manager's fields to `manager`; None if nothing must move.
+
+        Args:
+            document: the object as it is stored.
+            manager: the field manager of the apply.
+            subresource: the subresource of the apply.
+        """
+        if manager == FORMER_FIELD_MANAGER or (uid_of(document), manager, subresource) in self._done:
+            return None
+
+        def taken(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+            if entry.get("manager") != FORMER_FIELD_MANAGER or (entry.get("subresource") or None) != subresource:
+                return {}
+            fields: Mapping[str, Any] = entry.get("fieldsV1") or {}
+            if subresource is not None or entry.get("operation") == "Apply":
+                return fields
+            return _without_patched_fields(fields)
+
+        metadata = document.get("metadata") or {}
+        return upgrade_managed_fields(metadata.get("managedFields") or (), manager, taken)
+
+    def record(self, document: Mapping[str, Any], manager: str, subresource: str | None) -> None:
+        """Record that an object's fields were taken over, or cannot be."""
+        self._done[uid_of(document), manager, subresource] = None
+        while len(self._done) > self._most:
+            self._done.popitem(last=False)
+
+
+def names_former_manager(answer: bytes | str) -> bool:
+    """Return whether the text of an answer contains the name of the former field manager."""
+    name = f'"{FORMER_FIELD_MANAGER}"'
+    return name in answer if isinstance(answer, str) else name.encode() in answer
+
+
+def _without_patched_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields of an update without finalizers and status, which are patched and never applied with the rest.
+
+    The next apply would remove a finalizer that was moved, and the object could go without its cleanup.
+    """
+    finalizers = (fields.get("f:metadata") or {}).get("f:finalizers", {})
+    patched = {"f:metadata": {"f:finalizers": finalizers}, "f:status": fields.get("f:status", {})}
+    return difference_of_fields(fields, patched)
+
+
+class InvalidItemLog:
+    """A log of the objects that lists leave out: one warning for each version of an object.
+
+    Args:
+        most: versions that are remembered. A forgotten one would be logged again.
+    """
+
+    def __init__(self, most: int = 1024) -> None:
+        self._most = most
+        self._seen: OrderedDict[tuple[GroupVersionKind, Request, str], None] = OrderedDict()
+
+    def log(self, gvk: GroupVersionKind, items: Iterable[InvalidItem]) -> None:
+        """Log the objects that were not yet logged at their version."""
+        for item in items:
+            key = (gvk, item.key, item.resource_version)
+            if key not in self._seen:
+                _logger.warning("the list leaves out the invalid object %s %s: %s", gvk, item.key, item.error)
+            self._seen[key] = None
+            if len(self._seen) > self._most:
+                self._seen.popitem(last=False)
+
+
+class WarningLog:
+    """A log of the server's warnings: each text once.
+
+    Args:
+        most: texts that are remembered. A forgotten one would be logged again.
+    """
+
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    def log(self, request: HTTPRequest, warnings: Sequence[str]) -> None:
+        """Log the new ones among the ``Warning`` headers of an answer."""
+        for warning in warnings:
+            text = warning_text(warning)
+            if text not in self._seen:
+                _logger.warning("API server warning for %s: %s", request.label, text)
+            self._seen[text] = None
+            self._seen.move_to_end(text)
+            if len(self._seen) > self._most:
+                self._seen.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+
+def warning_text(header: str) -> str:
+    """Return the text in a Warning header (RFC 7234: code, agent, quoted text), or the whole header if malformed."""
+    found = _QUOTED.search(header)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else header
