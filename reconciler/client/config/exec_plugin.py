@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +88,16 @@ async def _output(command: list[str], environment: dict[str, str], config: Mappi
         raise ConfigurationError(f"exec: {command[0]}: {reason}{f'. {hint}' if hint else ''}") from None
     assert process.stdout is not None  # noqa: S101 - see above
     assert process.stderr is not None  # noqa: S101 - see above
+    reads = [asyncio.create_task(_read(stream)) for stream in (process.stdout, process.stderr)]
     try:
         async with asyncio.timeout(TIME_LIMIT):
-            output, complaint = await asyncio.gather(_read(process.stdout), _read(process.stderr))
+            output, complaint = await asyncio.gather(*reads)
             code = await process.wait()
     except TimeoutError:
-        await _kill(process)
+        await _kill(process, reads)
         raise ConfigurationError(f"exec: {command[0]} did not end within {TIME_LIMIT:g} s and was killed") from None
     except BaseException:
-        await _kill(process)
+        await _kill(process, reads)
         raise
     if code:
         said = excerpt(complaint.decode(errors="replace"))
@@ -114,15 +115,25 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
     return b"".join(parts)
 
 
-async def _kill(process: asyncio.subprocess.Process) -> None:
+async def _kill(process: asyncio.subprocess.Process, reads: Sequence[asyncio.Task[bytes]]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             process.kill()
         else:
             os.killpg(process.pid, signal.SIGKILL)
+    for read in reads:
+        read.cancel()
+    await asyncio.gather(*reads, return_exceptions=True)
     with contextlib.suppress(TimeoutError):  # a process that has left the group may still hold the output
         async with asyncio.timeout(_KILL_TIMEOUT):
+            await asyncio.gather(_drain(process.stdout), _drain(process.stderr))
             await process.wait()
+
+
+async def _drain(stream: asyncio.StreamReader | None) -> None:
+    """Read the rest of an output: a pipe with unread data would stay open."""
+    while stream is not None and await stream.read(2**16):
+        pass
 
 
 def _status(output: bytes, version: str) -> Mapping[str, Any]:
