@@ -17,6 +17,7 @@ import msgspec
 from reconciler.client.config.kubeconfig import Entry
 from reconciler.client.transport.redaction import excerpt
 from reconciler.errors import ConfigurationError
+from reconciler.wire import JSONObject
 
 __all__ = ["TIME_LIMIT", "run_plugin"]
 
@@ -64,7 +65,7 @@ async def run_plugin(user: Entry, cluster: Entry) -> Mapping[str, Any]:
 
 
 def _environment(config: Mapping[str, Any], version: str, cluster: Entry) -> dict[str, str]:
-    spec: dict[str, Any] = {"interactive": False}
+    spec: JSONObject = {"interactive": False}
     if config.get("provideClusterInfo"):
         spec["cluster"] = {key: cluster.value[key] for key in _CLUSTER_INFO if cluster.value.get(key)}
     info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
